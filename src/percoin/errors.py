@@ -1,0 +1,101 @@
+"""Every error percoin raises on purpose.
+
+::
+
+    PercoinError
+    |-- ConfigError             a key or value that cannot be meant
+    `-- MarketError             one market and timeframe: what was found, what to do
+        |-- DataError
+        |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
+        |   |-- InvalidBarsError     bars that break the schema, unreadable files
+        |   `-- NotEnoughBarsError   too short for the lookback and the splits
+        |-- TrainingError
+        |   |-- MissingClassError    a split without one of the three classes
+        |   |-- DivergedError        the loss is no longer a number
+        |   `-- ResumeError          nothing to resume, or another configuration
+        `-- RegistryError
+            |-- ModelNotFoundError   no model has been exported for the market
+            |-- InvalidArtifactError a file is missing, changed or from elsewhere
+            `-- RegistryWriteError   the models folder refuses the new version
+
+A message is one line for a person; a command prints it and exits non-zero.
+"""
+
+from __future__ import annotations
+
+
+class PercoinError(Exception):
+    """Base of all errors that end a command with one line instead of a traceback."""
+
+
+class ConfigError(PercoinError):
+    """A key or value on the command line or in the config that cannot be meant."""
+
+
+class MarketError(PercoinError):
+    """An error about one market and timeframe.
+
+    Args:
+        symbol: Market, for example ``BTCUSDT``.
+        timeframe: Bar length in the exchange's spelling, for example ``15m``.
+        found: What was found, without a full stop.
+        action: What the user can do next, without a full stop.
+    """
+
+    def __init__(self, symbol: str, timeframe: str, found: str, action: str) -> None:
+        super().__init__(symbol, timeframe, found, action)
+        self.symbol = symbol
+        self.timeframe = timeframe
+        self.found = found
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.timeframe}: {self.found}; {self.action}"
+
+
+class DataError(MarketError):
+    """The bars of a market cannot be used."""
+
+
+class BarsNotFoundError(DataError):
+    """No bars are stored or offered for the market."""
+
+
+class InvalidBarsError(DataError):
+    """Bars break the schema or their file cannot be read."""
+
+
+class NotEnoughBarsError(DataError):
+    """Too few bars for the lookback, the label horizon and the splits."""
+
+
+class TrainingError(MarketError):
+    """Training cannot start or cannot go on."""
+
+
+class MissingClassError(TrainingError):
+    """A split has no row of one of the three classes."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a finite number."""
+
+
+class ResumeError(TrainingError):
+    """There is no interrupted run to resume, or it had another configuration."""
+
+
+class RegistryError(MarketError):
+    """A saved model cannot be read or written."""
+
+
+class ModelNotFoundError(RegistryError):
+    """No model has been exported for the market."""
+
+
+class InvalidArtifactError(RegistryError):
+    """A file of a saved model is missing, changed or belongs elsewhere."""
+
+
+class RegistryWriteError(RegistryError):
+    """The models folder refuses the new version."""

@@ -1,0 +1,1 @@
+"""Metrics, baselines and uncertainty: arrays in, results out."""

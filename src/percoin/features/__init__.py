@@ -1,0 +1,1 @@
+"""From bars to the 15 features, and their scaling."""

@@ -1,0 +1,1 @@
+"""Who answers for a market: the model, or what stands behind it."""

@@ -1,0 +1,96 @@
+"""The words every other module speaks: markets, timeframes and signals."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import IntEnum, StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percoin.errors import ConfigError
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+_SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{2,20}")
+
+
+class Timeframe(StrEnum):
+    """Length of one bar; the value is the exchange's own spelling."""
+
+    M1 = "1m"
+    M5 = "5m"
+    M15 = "15m"
+    M30 = "30m"
+    H1 = "1h"
+    H4 = "4h"
+    D1 = "1d"
+
+    @property
+    def milliseconds(self) -> int:
+        """Length in milliseconds."""
+        return _MINUTES[self] * 60_000
+
+    @property
+    def timedelta(self) -> timedelta:
+        """Length as a time span."""
+        return timedelta(minutes=_MINUTES[self])
+
+    @property
+    def bars_per_day(self) -> float:
+        """How many bars make a day; crypto markets do not close."""
+        return 1440 / _MINUTES[self]
+
+
+_MINUTES = {
+    Timeframe.M1: 1,
+    Timeframe.M5: 5,
+    Timeframe.M15: 15,
+    Timeframe.M30: 30,
+    Timeframe.H1: 60,
+    Timeframe.H4: 240,
+    Timeframe.D1: 1440,
+}
+
+
+class Signal(IntEnum):
+    """The three answers, in the one class order used from label to response."""
+
+    SHORT = 0
+    NO_TRADE = 1
+    LONG = 2
+
+
+CLASS_NAMES = tuple(signal.name for signal in Signal)
+
+
+def check_symbol(symbol: str) -> str:
+    """Return ``symbol`` if it is spelt like a market of the exchange.
+
+    Raises:
+        ConfigError: Not 2 to 20 upper-case letters and digits. This also keeps
+            ``..`` and path separators out of every path built from a symbol.
+    """
+    if _SYMBOL_PATTERN.fullmatch(symbol):
+        return symbol
+    found = f"symbol={symbol!r} is not a market"
+    if _SYMBOL_PATTERN.fullmatch(symbol.strip().upper()):
+        raise ConfigError(f"{found}; did you mean symbol={symbol.strip().upper()}?")
+    raise ConfigError(f"{found}; write it as the exchange does, for example symbol=BTCUSDT")
+
+
+def check_timeframe(text: str) -> Timeframe:
+    """Return the timeframe spelt ``text``.
+
+    Raises:
+        ConfigError: No such timeframe.
+    """
+    try:
+        return Timeframe(text)
+    except ValueError:
+        known = ", ".join(timeframe.value for timeframe in Timeframe)
+        raise ConfigError(f"tf={text} is not a timeframe; known are {known}") from None
