@@ -1,0 +1,241 @@
+"""One market made ready to train on: features, labels and a purged split."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from percoin.bars.schema import Bars
+from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
+from percoin.features.feature_set import (
+    WARM_UP_BARS,
+    FeatureDefinition,
+    compute_features,
+    history_bars,
+)
+from percoin.features.scaling import Scaling
+from percoin.labels import UNKNOWN, LabelRule
+from percoin.splits import Split, are_shares, chronological_split
+from percoin.types import CLASS_NAMES, Float32Array, FloatArray, IntArray
+from percoin.windows import eligible_rows, make_windows
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSpec:
+    """How rows are shared out.
+
+    Attributes:
+        fractions: Shares of train, validation and test; positive, sum 1.
+        purge_bars: Bars dropped before each cut; at least the label's horizon.
+        embargo_bars: Further bars dropped after each cut.
+    """
+
+    fractions: tuple[float, float, float] = (0.70, 0.15, 0.15)
+    purge_bars: int
+    embargo_bars: int
+
+    def __post_init__(self) -> None:
+        if not are_shares(self.fractions):
+            raise ConfigError(
+                f"split.fractions={tuple(self.fractions)}: give three positive shares that sum to 1"
+            )
+        for name in ("purge_bars", "embargo_bars"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"split.{name}={getattr(self, name)}: give 0 or more bars")
+
+
+@dataclass(frozen=True, eq=False)
+class MarketDataset:
+    """Everything training and evaluation need of one market.
+
+    Attributes:
+        bars: The bars in use, with those before the history that only warm up
+            the indicators.
+        definition: How the features are expressed.
+        label_rule: What made the labels.
+        lookback: Window length in bars.
+        split_spec: What made the split.
+        features: Scaled features, shape (n_bars, F), NaN where undefined; no
+            window of the split contains such a row.
+        scaling: Fitted on the train rows alone.
+        label: Class of each bar, -1 where unknown, shape (n_bars,).
+        forward_return: Return over the horizon as a fraction, NaN where unknown,
+            shape (n_bars,).
+        split: Positions of the bars on which the windows of each part end.
+    """
+
+    bars: Bars
+    definition: FeatureDefinition
+    label_rule: LabelRule
+    lookback: int
+    split_spec: SplitSpec
+    features: Float32Array
+    scaling: Scaling
+    label: IntArray
+    forward_return: FloatArray
+    split: Split
+
+    @property
+    def windows(self) -> Float32Array:
+        """Read-only view of ``features``, shape (n_bars - lookback + 1, lookback, F).
+
+        The window that ends on bar ``row`` is ``windows[row - lookback + 1]``.
+        """
+        return make_windows(self.features, self.lookback)
+
+    def rows(self, part: Part) -> IntArray:
+        """Positions of the bars on which the windows of a part end, ascending."""
+        rows: IntArray = getattr(self.split, part)
+        return rows
+
+    def dates(self, part: Part) -> tuple[pd.Timestamp, pd.Timestamp]:
+        """First and last decision of a part: when those bars closed (UTC)."""
+        rows = self.rows(part)
+        return self.bars.close_time(int(rows[0])), self.bars.close_time(int(rows[-1]))
+
+    def class_counts(self, part: Part) -> IntArray:
+        """How many rows of a part have each class, in the order of ``Signal``, shape (C,)."""
+        return np.bincount(self.label[self.rows(part)], minlength=len(CLASS_NAMES))
+
+
+def build_dataset(
+    bars: Bars,
+    definition: FeatureDefinition,
+    label_rule: LabelRule,
+    lookback: int,
+    split_spec: SplitSpec,
+    history_days: float,
+) -> MarketDataset:
+    """Compute features and labels, split the rows and fit the scaling on train.
+
+    A row is a bar in the last ``history_days`` with a known label on which a whole
+    window ends. Earlier bars only warm up the indicators and fill the first windows.
+
+    Args:
+        bars: Closed bars of one market, checked against the schema.
+        definition: How the features are expressed.
+        label_rule: What makes the labels.
+        lookback: Window length in bars.
+        split_spec: What makes the split.
+        history_days: How far back rows go from the close of the newest bar.
+
+    Raises:
+        ConfigError: The purge is shorter than the label's reach, or a number that
+            must be positive is not.
+        NotEnoughBarsError: A part of the split would have no rows.
+        MissingClassError: The train rows lack one of the three classes.
+    """
+    _check_arguments(label_rule, lookback, split_spec, history_days)
+    bars, first_row = _cut_history(bars, lookback, history_days)
+    features = compute_features(bars, definition)
+    labels = label_rule.label(bars)
+    rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
+    rows = rows[(rows >= first_row) & (labels.label[rows] != UNKNOWN)]
+    split = _split_rows(bars, rows, lookback, label_rule.horizon, split_spec)
+    # Fitted on the very rows the network is asked about, and on no later ones.
+    scaling = Scaling.fit(features[split.train])
+    dataset = MarketDataset(
+        bars=bars,
+        definition=definition,
+        label_rule=label_rule,
+        lookback=lookback,
+        split_spec=split_spec,
+        features=scaling.transform(features),
+        scaling=scaling,
+        label=labels.label,
+        forward_return=labels.forward_return,
+        split=split,
+    )
+    _check_classes(dataset)
+    logger.info(
+        "%s %s: %d of %d bars are usable rows",
+        bars.symbol,
+        bars.timeframe,
+        len(rows),
+        len(bars) - first_row,
+    )
+    return dataset
+
+
+def _check_arguments(
+    label_rule: LabelRule, lookback: int, split_spec: SplitSpec, history_days: float
+) -> None:
+    if lookback < 1:
+        raise ConfigError(f"lookback={lookback}: a window has at least 1 bar")
+    if not history_days > 0:
+        raise ConfigError(f"history_days={history_days}: give a positive number of days")
+    if split_spec.purge_bars < label_rule.horizon:
+        raise ConfigError(
+            f"split.purge_bars={split_spec.purge_bars} is less than "
+            f"labels.horizon={label_rule.horizon}: train labels would look into the next part; "
+            f"use split.purge_bars={label_rule.horizon} or more"
+        )
+
+
+def _cut_history(bars: Bars, lookback: int, history_days: float) -> tuple[Bars, int]:
+    """The bars in use, and the position among them of the first that may be a row."""
+    if len(bars) == 0:
+        raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
+    since = bars.close_time() - timedelta(days=history_days)
+    first_row = int(bars.frame.index.searchsorted(since))
+    start = max(0, first_row + 1 - history_bars(lookback))
+    return bars.slice(start), first_row - start
+
+
+def _split_rows(bars: Bars, rows: IntArray, lookback: int, horizon: int, spec: SplitSpec) -> Split:
+    try:
+        return chronological_split(rows, spec.fractions, spec.purge_bars, spec.embargo_bars)
+    except ValueError as error:
+        needed = WARM_UP_BARS + lookback - 1 + _fewest_rows(spec) + horizon
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe,
+            f"{len(bars)} bars give {len(rows)} usable rows ({error})",
+            f"load at least {needed} bars without gaps (lookback={lookback}, "
+            f"{WARM_UP_BARS} to warm up), use a longer history or a smaller lookback",
+        ) from None
+
+
+def _fewest_rows(spec: SplitSpec) -> int:
+    """Fewest consecutive rows of which every part keeps one."""
+    train, validation, test = spec.fractions
+    purge, embargo = spec.purge_bars, spec.embargo_bars
+    needed = max(purge / train, (purge + embargo) / validation, embargo / test)
+    n_rows = max(3, int(needed))
+    while not _can_split(n_rows, spec):
+        n_rows += 1
+    return n_rows
+
+
+def _can_split(n_rows: int, spec: SplitSpec) -> bool:
+    try:
+        chronological_split(np.arange(n_rows), spec.fractions, spec.purge_bars, spec.embargo_bars)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_classes(dataset: MarketDataset) -> None:
+    counts = dataset.class_counts("train")
+    if counts.all():
+        return
+    found = ", ".join(f"{name} {count}" for name, count in zip(CLASS_NAMES, counts, strict=True))
+    raise MissingClassError(
+        dataset.bars.symbol,
+        dataset.bars.timeframe,
+        f"the train rows lack a class ({found})",
+        f"change the label rule ({_describe(dataset.label_rule)}) or use a longer history",
+    )
+
+
+def _describe(rule: LabelRule) -> str:
+    return ", ".join(f"{name}={value}" for name, value in rule.to_json().items())

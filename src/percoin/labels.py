@@ -1,0 +1,202 @@
+"""What a bar's right answer was, seen from later bars: the rules that make labels."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from percoin.bars.schema import Bars
+from percoin.errors import ConfigError
+from percoin.types import BoolArray, FloatArray, IntArray, Signal
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """One answer a bar.
+
+    Attributes:
+        label: ``Signal`` as an integer, ``UNKNOWN`` (-1) where later bars are
+            missing, shape (n_bars,).
+        forward_return: Close ``horizon`` bars later over this close, minus 1: what
+            holding the market for the horizon brought, as a fraction. NaN where
+            those bars are missing, shape (n_bars,).
+    """
+
+    label: IntArray
+    forward_return: FloatArray
+
+
+@dataclass(frozen=True)
+class LabelRule(ABC):
+    """A rule that names the right answer at the close of each bar.
+
+    Attributes:
+        horizon: How many bars the rule looks ahead; at least 1.
+    """
+
+    kind: ClassVar[str]
+
+    horizon: int
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ConfigError(f"labels.horizon={self.horizon}: look at least 1 bar ahead")
+
+    @abstractmethod
+    def label(self, bars: Bars) -> Labels:
+        """Label every bar; unknown where one of the next ``horizon`` bars is missing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Kind and parameters; ``label_rule_from_json`` is the inverse."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class FixedHorizon(LabelRule):
+    """LONG or SHORT if the return after ``horizon`` bars exceeds a threshold.
+
+    Attributes:
+        threshold: Fraction, 0.0025 for 0.25 %; a return equal to it is NO_TRADE.
+    """
+
+    kind: ClassVar[str] = "fixed_horizon"
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(
+                f"labels.threshold={self.threshold}: give a fraction from 0 to 1, 0.0025 for 0.25 %"
+            )
+
+    def label(self, bars: Bars) -> Labels:
+        """Compare the close ``horizon`` bars later with this one."""
+        forward_return = _forward_return(bars, self.horizon)
+        label = np.full(len(bars), Signal.NO_TRADE, dtype=np.int64)
+        label[forward_return > self.threshold] = Signal.LONG
+        label[forward_return < -self.threshold] = Signal.SHORT
+        label[np.isnan(forward_return)] = UNKNOWN
+        return Labels(label, forward_return)
+
+
+@dataclass(frozen=True)
+class TripleBarrier(LabelRule):
+    """LONG or SHORT by the first of two price barriers that the next bars touch.
+
+    After Lopez de Prado, Advances in Financial Machine Learning (2018), chapter
+    3: symmetric barriers at ``close * (1 +- barrier_width * sigma * sqrt(horizon))``
+    and a vertical one after ``horizon`` bars, which means NO_TRADE. Sigma is the
+    sample standard deviation of the last ``volatility_bars`` returns (he weights
+    them exponentially), known at the close of the bar; the square root carries it
+    from one bar to the horizon. A barrier is touched by a bar's high or low. If
+    one bar is the first to touch either and touches both, nobody knows which came
+    first: NO_TRADE.
+
+    Attributes:
+        barrier_width: Distance of a barrier in standard deviations of the return
+            over the horizon.
+        volatility_bars: How many returns sigma is measured on; at least 2.
+    """
+
+    kind: ClassVar[str] = "triple_barrier"
+
+    barrier_width: float
+    volatility_bars: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.barrier_width > 0 and math.isfinite(self.barrier_width)):
+            raise ConfigError(
+                f"labels.barrier_width={self.barrier_width}: give a positive number of "
+                "standard deviations"
+            )
+        if self.volatility_bars < 2:
+            raise ConfigError(
+                f"labels.volatility_bars={self.volatility_bars}: a standard deviation takes "
+                "at least 2 bars"
+            )
+
+    def label(self, bars: Bars) -> Labels:
+        """Follow the next ``horizon`` bars of every bar until a barrier is touched.
+
+        Also unknown where sigma is: at the first ``volatility_bars`` bars, while a
+        gap lies within them, and where the price did not move at all.
+        """
+        forward_return = _forward_return(bars, self.horizon)
+        width = self.barrier_width * self._sigma(bars) * math.sqrt(self.horizon)
+        label = self._first_touch(bars, width)
+        label[np.isnan(forward_return) | ~(width > 0)] = UNKNOWN
+        return Labels(label, forward_return)
+
+    def _sigma(self, bars: Bars) -> FloatArray:
+        """Standard deviation of one bar's return, known at each close, shape (n_bars,)."""
+        returns = bars.frame["close"].pct_change().mask(~_is_adjacent(bars, 1))
+        return returns.rolling(self.volatility_bars).std().to_numpy(dtype=np.float64)
+
+    def _first_touch(self, bars: Bars, width: FloatArray) -> IntArray:
+        """Class by the first barrier touched, looking at one later bar at a time."""
+        close = bars.column("close")
+        upper, lower = close * (1 + width), close * (1 - width)
+        high, low = bars.column("high"), bars.column("low")
+        label = np.full(len(bars), Signal.NO_TRADE, dtype=np.int64)
+        is_open = np.ones(len(bars), dtype=np.bool_)
+        for ahead in range(1, self.horizon + 1):
+            touches_upper = is_open & (_later(high, ahead) >= upper)
+            touches_lower = is_open & (_later(low, ahead) <= lower)
+            label[touches_upper & ~touches_lower] = Signal.LONG
+            label[touches_lower & ~touches_upper] = Signal.SHORT
+            is_open &= ~(touches_upper | touches_lower)
+        return label
+
+
+_RULES: dict[str, type[LabelRule]] = {rule.kind: rule for rule in (FixedHorizon, TripleBarrier)}
+
+
+def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
+    """Rebuild a rule from ``LabelRule.to_json``.
+
+    Raises:
+        ConfigError: Unknown kind, a key missing or too many, a value out of range.
+    """
+    parameters = dict(values)
+    kind = parameters.pop("kind", None)
+    if kind not in _RULES:
+        raise ConfigError(f"label rule {kind!r} is not known; known are {', '.join(_RULES)}")
+    try:
+        return _RULES[kind](**parameters)
+    except TypeError as error:
+        raise ConfigError(f"label rule {kind}: {error}") from None
+
+
+def _later(values: FloatArray, n_bars: int) -> FloatArray:
+    """Each bar's value ``n_bars`` later, NaN beyond the end."""
+    result = np.full(len(values), np.nan)
+    if n_bars < len(values):
+        result[: len(values) - n_bars] = values[n_bars:]
+    return result
+
+
+def _forward_return(bars: Bars, horizon: int) -> FloatArray:
+    """Return from each close to the one ``horizon`` bars later, NaN if any bar is missing."""
+    close = bars.column("close")
+    forward_return = _later(close, horizon) / close - 1
+    is_whole = np.zeros(len(bars), dtype=np.bool_)
+    is_whole[: max(len(bars) - horizon, 0)] = _is_adjacent(bars, horizon)[horizon:]
+    return np.where(is_whole, forward_return, np.nan)
+
+
+def _is_adjacent(bars: Bars, n_bars: int) -> BoolArray:
+    """Whether no bar is missing between each bar and the one ``n_bars`` before it."""
+    result = np.zeros(len(bars), dtype=np.bool_)
+    open_time = bars.open_time
+    elapsed = open_time[n_bars:] - open_time[:-n_bars]
+    result[n_bars:] = elapsed == n_bars * bars.timeframe.milliseconds
+    return result

@@ -1,0 +1,72 @@
+"""Train, validation and test in time order, with room between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from percoin.types import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Bar positions of each part, ascending."""
+
+    train: IntArray
+    validation: IntArray
+    test: IntArray
+
+
+def chronological_split(
+    rows: IntArray, fractions: Sequence[float], purge_bars: int, embargo_bars: int
+) -> Split:
+    """Cut rows at two moments in time and drop those too close to a cut.
+
+    A row's label looks ahead, so the last ``purge_bars`` bars before a cut are
+    dropped: with ``purge_bars`` at least the label's horizon, no label uses a bar
+    at or after the cut. Distances are counted in bars, not in rows, since rows can
+    be missing (Lopez de Prado, 2018, chapter 7).
+
+    Args:
+        rows: Positions of the bars to share out, ascending.
+        fractions: Shares of train, validation and test before dropping; positive, sum 1.
+        purge_bars: Bars dropped before each cut, from the earlier part.
+        embargo_bars: Further bars dropped after each cut, from the later part.
+
+    Raises:
+        ValueError: A part would be empty, or the arguments make no split.
+    """
+    _check_arguments(fractions, purge_bars, embargo_bars)
+    first_validation, first_test = cut_rows(len(rows), fractions)
+    if not 0 < first_validation < first_test < len(rows):
+        raise ValueError(f"{len(rows)} rows cannot be cut into three parts")
+    validation_cut, test_cut = int(rows[first_validation]), int(rows[first_test])
+
+    train = rows[rows < validation_cut - purge_bars]
+    is_validation = (rows >= validation_cut + embargo_bars) & (rows < test_cut - purge_bars)
+    split = Split(train, rows[is_validation], rows[rows >= test_cut + embargo_bars])
+
+    for name, part in vars(split).items():
+        if len(part) == 0:
+            raise ValueError(
+                f"no {name} rows are left of {len(rows)} with purge_bars={purge_bars} "
+                f"and embargo_bars={embargo_bars}"
+            )
+    return split
+
+
+def cut_rows(n_rows: int, fractions: Sequence[float]) -> tuple[int, int]:
+    """Index of the first validation row and of the first test row."""
+    return round(n_rows * fractions[0]), round(n_rows * (fractions[0] + fractions[1]))
+
+
+def are_shares(fractions: Sequence[float]) -> bool:
+    """Whether these are three positive numbers that sum to 1."""
+    return len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) < 1e-9
+
+
+def _check_arguments(fractions: Sequence[float], purge_bars: int, embargo_bars: int) -> None:
+    if not are_shares(fractions):
+        raise ValueError(f"fractions={tuple(fractions)}: give three positive shares that sum to 1")
+    if purge_bars < 0 or embargo_bars < 0:
+        raise ValueError(f"purge_bars={purge_bars}, embargo_bars={embargo_bars}: not below 0")

@@ -1,0 +1,65 @@
+"""Windows over consecutive bars, as views: memory grows with bars, not with lookback."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from percoin.types import FloatArray, IntArray, Timeframe
+
+_FloatT = TypeVar("_FloatT", bound=np.floating)
+
+
+def make_windows(features: NDArray[_FloatT], lookback: int) -> NDArray[_FloatT]:
+    """Stack every run of consecutive rows into a window, oldest bar first.
+
+    Window ``i`` ends on row ``i + lookback - 1`` and takes that row's label, so
+    it holds nothing that was unknown when that bar closed. The newest bar is
+    always part of the last window. Which windows are whole, without NaN and
+    without a gap, is for ``eligible_rows`` to say.
+
+    Args:
+        features: Scaled features, shape (n_bars, F).
+        lookback: Window length in bars; 48 bars of 4h are 8 days.
+
+    Returns:
+        Read-only view, shape (n_bars - lookback + 1, lookback, F).
+
+    Raises:
+        ValueError: Fewer rows than ``lookback``, or a lookback below 1.
+    """
+    if not 1 <= lookback <= len(features):
+        raise ValueError(f"no window of {lookback} bars in {len(features)} rows")
+    # sliding_window_view appends the window axis: (n, F, L) -> (n, L, F).
+    return sliding_window_view(features, lookback, axis=0).transpose(0, 2, 1)
+
+
+def eligible_rows(
+    features: FloatArray, open_time: IntArray, timeframe: Timeframe, lookback: int
+) -> IntArray:
+    """Positions of the bars on which a whole window ends.
+
+    A window is whole if all its features are finite and no bar is missing inside
+    it; what came before its first bar does not matter.
+
+    Args:
+        features: Shape (n_bars, F), NaN where undefined.
+        open_time: Start of each bar in milliseconds, shape (n_bars,).
+        timeframe: Length of each bar.
+        lookback: Window length in bars.
+
+    Returns:
+        Ascending positions, each at least ``lookback - 1``.
+    """
+    n_bars = len(features)
+    position = np.arange(n_bars)
+    follows_gap = np.diff(open_time, prepend=np.int64(-1)) != timeframe.milliseconds
+    is_finite = np.isfinite(features).all(axis=1)
+    # First bar of the current stretch, carried forward from bar to bar.
+    after_gap = np.maximum.accumulate(np.where(follows_gap, position, 0))
+    after_undefined = np.maximum.accumulate(np.where(is_finite, 0, position + 1))
+    run_length = position - np.maximum(after_gap, after_undefined) + 1
+    return np.flatnonzero(run_length >= lookback)
