@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt constraints/sample.txt
 	@if $(PY) -m pip --version >/dev/null 2>&1; then \
 	    echo "setup 1/4: using the $(VENV) that is here"; \
 	else \
-	    for candidate in $(PYTHON); do \
+	    found=; for candidate in $(PYTHON); do \
 	        if $$candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	            found=$$candidate; break; \
 	        fi; \

@@ -1,0 +1,180 @@
+"""The layout of ARCHITECTURE.md, read from the imports: who may know whom."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "percoin"
+
+# A module imports only what stands before it. A new module takes its place here first.
+ORDER = (
+    "errors",
+    "types",
+    "bars",
+    "features",
+    "labels",
+    "splits",
+    "windows",
+    "dataset",
+    "network",
+    "evaluation",
+    "registry",
+    "inference",
+    "signals",
+    "config",
+    "cli",
+    "training",
+)
+TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}
+# What a prediction would pay for at start-up without using it.
+HEAVY = TRAINING_FRAMEWORKS | {
+    "matplotlib",
+    "pandera",
+    "scipy",
+    "sklearn",
+    "tensorboard",
+    "torchmetrics",
+}
+NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "tools"}
+
+
+def module_name(path: Path, package: Path = PACKAGE) -> str:
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(source: str, module: str, is_package: bool) -> Iterator[str]:
+    """Every module that ``source`` imports anywhere, inside functions too, by its full name.
+
+    ``from a import b`` gives ``a`` and ``a.b``, because ``b`` may be a module itself.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")
+                kept = len(parents) - node.level + is_package
+                base = ".".join([*parents[:kept], *filter(None, [base])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imports_of(path: Path) -> set[str]:
+    is_package = path.name == "__init__.py"
+    return set(imported_modules(path.read_text(), module_name(path), is_package))
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def owner(module: str) -> str | None:
+    """The part of percoin that ``module`` belongs to: ``percoin.bars.store`` is in bars."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "percoin" and len(parts) > 1 else None
+
+
+def known_parts() -> set[str]:
+    return {name for path in sources() if (name := owner(module_name(path)))}
+
+
+def test_imports_are_found_in_every_spelling():
+    source = """
+import percoin.bars.store
+from percoin import labels
+from . import schema
+from ..features import scaling
+def inside():
+    from percoin.training import run
+"""
+    found = set(imported_modules(source, "percoin.bars.store", is_package=False))
+
+    assert {
+        "percoin.bars.store",
+        "percoin.labels",
+        "percoin.bars.schema",
+        "percoin.features.scaling",
+        "percoin.training.run",
+    } <= found
+    assert "percoin.bars.files" in set(
+        imported_modules("from . import files", "percoin.bars", is_package=True)
+    )
+
+
+def test_every_part_of_the_package_has_its_place_in_the_order():
+    assert known_parts() - set(ORDER) == set()
+
+
+@pytest.mark.parametrize("part", ORDER)
+def test_a_part_imports_only_what_stands_before_it(part):
+    if part not in known_parts():
+        pytest.fail(f"percoin.{part} is in the order but not in the package")
+    allowed = set(ORDER[: ORDER.index(part) + 1])
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {imported}"
+        for path in sources()
+        if owner(module_name(path)) == part
+        for imported in sorted(imports_of(path))
+        if owner(imported) in set(ORDER) - allowed
+    ]
+
+    assert wrong == []
+
+
+def test_the_package_itself_imports_none_of_its_parts():
+    assert {name for name in imports_of(PACKAGE / "__init__.py") if owner(name)} == set()
+
+
+def test_nothing_up_to_signals_imports_lightning_or_hydra():
+    early = set(ORDER[: ORDER.index("config")])
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {imported}"
+        for path in sources()
+        if owner(module_name(path)) in early
+        for imported in sorted(imports_of(path))
+        if imported.split(".")[0] in TRAINING_FRAMEWORKS
+    ]
+
+    assert wrong == []
+
+
+def test_every_module_is_named_for_what_it_owns():
+    assert [path for path in sources() if set(module_name(path).split(".")) & NAMELESS] == []
+
+
+def test_every_library_that_the_code_imports_is_a_declared_dependency():
+    declared = {
+        requirement.split(">=")[0]
+        for requirement in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+            "dependencies"
+        ]
+    }
+    used = {
+        name.split(".")[0]
+        for path in sources()
+        for name in imports_of(path)
+        if name.split(".")[0] not in sys.stdlib_module_names | {"percoin"}
+    }
+    providers = packages_distributions()
+
+    assert {name for name in used if not declared & set(providers.get(name, []))} == set()
+
+
+def test_importing_inference_in_a_fresh_process_loads_no_training_library():
+    code = "import json, sys, percoin.inference; print(json.dumps(sorted(sys.modules)))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert loaded.returncode == 0, loaded.stderr
+    assert {name.split(".")[0] for name in json.loads(loaded.stdout)} & HEAVY == set()
