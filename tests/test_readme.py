@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from percoin.cli import compose_config
+from percoin.config import PredictConfig, TrainConfig, typed
 
 ROOT = Path(__file__).parents[1]
 SHELL_LANGUAGES = {"console", "bash", "sh"}
@@ -28,6 +29,7 @@ OTHER_LANGUAGES = {"text", "python", "json", "yaml", "toml", "csv"}
 FENCE = re.compile(r"^ *```(?P<language>.*)$")
 COMMENT = re.compile(r"^ *<!-- *(?P<text>.*?) *-->$")
 SECONDS_PER_COMMAND = 600
+SCHEMAS = {"train": TrainConfig, "predict": PredictConfig}
 
 
 @dataclass(frozen=True)
@@ -240,13 +242,13 @@ def test_overrides_are_read_from_calls_of_the_two_programs():
     assert composed_by("tensorboard --logdir outputs") is None
 
 
-def test_every_setting_named_in_the_readme_exists():
+def test_every_setting_in_the_readme_exists_and_has_a_value_it_may_have():
     calls = [composed_by(command.line) for command in commands_in((ROOT / "README.md").read_text())]
     checked = [call for call in calls if call]
 
     assert checked, "the README shows neither train.py nor predict.py"
     for name, overrides in checked:
-        compose_config(name, overrides)
+        assert typed(compose_config(name, overrides), SCHEMAS[name])
 
 
 @pytest.mark.timeout(3600)
