@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 # A folder of somebody's machine, or a package registry that everybody configures for themselves.
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|work|Users)/[\w.]")
-REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|-index-url\b")
+REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|index[-]url\b")
 
 # torch's GPU builds pin their CUDA packages themselves, and its CPU builds have none.
 CUDA_PACKAGES = ("nvidia-", "cuda-", "triton")
@@ -78,7 +78,7 @@ def test_git_keeps_the_readme_alone_of_a_folder_that_runs_fill(folder):
         ("see /" + "home/ann/data", True),
         ("path=/" + "work/main", True),
         ("../shared/data/klines and network/work/x", False),
-        ("--extra" + "-index-url https://host/simple", True),
+        ("--extra-index" + "-url https://host/simple", True),
         ("https://" + "pypi" + ".org/project/ta", True),
         ("installed from the package registries", False),
     ],
