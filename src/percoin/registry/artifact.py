@@ -1,0 +1,188 @@
+"""From a trained model to its five files, and back; loading runs no code from them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from percoin.errors import InvalidArtifactError
+from percoin.registry import publish
+from percoin.registry.layout import (
+    BEST_WEIGHTS_FILE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    SCALER_FILE,
+    SERVED_WEIGHTS_FILE,
+    MarketFolder,
+)
+from percoin.registry.manifest import Manifest, ManifestDraft
+from percoin.registry.metrics import TrainingRecord
+from percoin.types import Timeframe
+
+log = logging.getLogger(__name__)
+
+# Readable by every Python that other tools may run.
+_PICKLE_PROTOCOL = 4
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded model: its manifest, its served weights, and the version they lie in."""
+
+    manifest: Manifest
+    state_dict: dict[str, Tensor]
+    folder: Path
+
+
+def export_artifact(
+    root: Path,
+    draft: ManifestDraft,
+    best_state_dict: Mapping[str, Tensor],
+    served_state_dict: Mapping[str, Tensor],
+    record: TrainingRecord,
+) -> Path:
+    """Write a model as a new version and serve it.
+
+    Args:
+        root: The models folder.
+        draft: What the manifest shall say.
+        best_state_dict: Weights of the best validation epoch.
+        served_state_dict: Weights that predictions are made with.
+        record: History and evaluation.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        RegistryWriteError: The models folder refuses it; the old version stays.
+        InvalidArtifactError: The model itself is not fit to be loaded again, for
+            example a weight is not finite; the old version stays.
+    """
+    market = MarketFolder(root, draft.symbol, draft.timeframe)
+    created_at = datetime.now(UTC)
+    files = {
+        BEST_WEIGHTS_FILE: _save_weights(best_state_dict),
+        SERVED_WEIGHTS_FILE: _save_weights(served_state_dict),
+        SCALER_FILE: _save_scaler(draft),
+        METRICS_FILE: record.to_json(draft, created_at).encode(),
+    }
+    manifest = draft.seal(created_at, {name: _sha256(content) for name, content in files.items()})
+    files[MANIFEST_FILE] = manifest.to_json().encode()
+    # What could not be loaded again must not replace what can.
+    _verified(market, files)
+    return publish.publish_version(market, manifest.version_id, files)
+
+
+def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
+    """Load the served model of a market, all files checked against the manifest.
+
+    Raises:
+        ModelNotFoundError: No model has been exported for the market.
+        InvalidArtifactError: A file is missing, changed, of another market, of a
+            newer format, or outside the version's folder.
+    """
+    market = MarketFolder(root, symbol, timeframe)
+    folder = publish.served_folder(market)
+    manifest = _manifest(market, publish.read_file(market, folder, MANIFEST_FILE))
+    is_version = folder.parent.name == market.versions.name
+    if is_version and folder.name != manifest.version_id:
+        raise _invalid(market, f"{folder.name} holds the files of {manifest.version_id}")
+    log.info("Loaded metadata: %s %s", symbol, market.timeframe.value)
+    files = {name: publish.read_file(market, folder, name) for name in manifest.files}
+    _check_hashes(market, manifest, files)
+    state_dict = _load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
+    n_features = manifest.num_features
+    log.info("Loaded model: %s %s (features=%d)", symbol, market.timeframe.value, n_features)
+    # The scaler that counts is in the manifest; the pickle is for other tools.
+    log.info("Loaded scaler: %s %s", symbol, market.timeframe.value)
+    return Artifact(manifest, state_dict, folder)
+
+
+def check_writable(root: Path, symbol: str, timeframe: Timeframe) -> None:
+    """Find out before a training whether its model could be exported after it.
+
+    Raises:
+        RegistryWriteError: The models folder would refuse the export.
+    """
+    publish.check_writable(MarketFolder(root, symbol, timeframe))
+
+
+def _verified(market: MarketFolder, files: Mapping[str, bytes]) -> None:
+    manifest = _manifest(market, files[MANIFEST_FILE])
+    _check_hashes(market, manifest, files)
+    for name in (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE):
+        _load_weights(market, name, files[name])
+
+
+def _manifest(market: MarketFolder, content: bytes) -> Manifest:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise _invalid(market, f"{MANIFEST_FILE} is no text") from error
+    return Manifest.from_json(text, market.symbol, market.timeframe)
+
+
+def _check_hashes(market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    for name, sha256 in manifest.files.items():
+        if _sha256(files[name]) != sha256:
+            raise _invalid(market, f"{name} was changed after the export")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _save_weights(state_dict: Mapping[str, Tensor]) -> bytes:
+    # Copied: a view would drag its whole storage into the file.
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    return buffer.getvalue()
+
+
+def _load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, Tensor]:
+    try:
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Broken bytes make torch raise whatever they happen to break.
+        reason = str(error).strip().partition("\n")[0]
+        raise _invalid(
+            market, f"{name} holds no weights that are safe to load: {reason}"
+        ) from error
+    if not isinstance(weights, dict) or not weights:
+        raise _invalid(market, f"{name} holds no state dict")
+    for key, tensor in weights.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise _invalid(market, f"{name} holds more than a plain state dict: {key!r}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise _invalid(market, f"{name} holds a value that is not finite in {key}")
+    return weights
+
+
+def _save_scaler(draft: ManifestDraft) -> bytes:
+    """Pickle the scikit-learn scaler that other tools expect; percoin never reads it."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    scaler.mean_ = np.array(draft.scaling.mean)
+    scaler.scale_ = np.array(draft.scaling.scale)
+    scaler.var_ = scaler.scale_**2
+    scaler.n_samples_seen_ = draft.bars.splits["train"].rows
+    scaler.n_features_in_ = len(draft.features.names)
+    scaler.feature_names_in_ = np.array(draft.features.names, dtype=object)
+    return pickle.dumps(scaler, protocol=_PICKLE_PROTOCOL)
+
+
+def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:
+    action = "train the model again or serve an earlier version"
+    return InvalidArtifactError(market.symbol, market.timeframe, found, action)

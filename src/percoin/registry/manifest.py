@@ -1,0 +1,342 @@
+"""The manifest (``meta.json``): all that is needed to load a model and to trust it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.scaling import Scaling
+from percoin.registry import typed_json
+from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE, VERSION_ID_PATTERN
+from percoin.types import CLASS_NAMES, Timeframe, check_symbol
+
+FORMAT_VERSION = 1
+MODEL_VERSION = "cnn_lstm_v1"
+MODEL_KIND = "cnn_lstm"
+SPLIT_NAMES = ("train", "val", "test")
+
+_HASH_LENGTH = 12
+_SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME_PATTERN = re.compile(r"\w+\.\w+", re.ASCII)
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_TRAIN_AGAIN = "train it again or go back to an earlier version"
+
+
+class Verdict(StrEnum):
+    """What the gate said of the model."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    NOT_JUDGED = "not_judged"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Sizes of what the model was trained and judged on; samples are windows."""
+
+    num_features: int
+    train_samples: int
+    val_samples: int
+    test_samples: int
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.train_samples, self.val_samples, self.test_samples) >= 1, "an empty split"
+        )
+
+
+@dataclass(frozen=True)
+class TestMetrics:
+    """The original's five test figures; rows of the matrix are the true classes."""
+
+    __test__ = False  # the name is the manifest's, not a test's
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    confusion_matrix: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        scores = (self.accuracy, self.precision, self.recall, self.f1)
+        _require(min(scores) >= 0 and max(scores) <= 1, "a score outside 0 to 1")
+        widths = [len(row) for row in self.confusion_matrix]
+        _require(widths == [len(CLASS_NAMES)] * len(CLASS_NAMES), "confusion_matrix is not 3 x 3")
+        counts = [count for row in self.confusion_matrix for count in row]
+        _require(min(counts) >= 0, "confusion_matrix has a negative count")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Feature names in column order, and which of the two definitions they follow."""
+
+    definition: FeatureDefinition
+    names: tuple[str, ...] = FEATURE_NAMES
+
+    def __post_init__(self) -> None:
+        _require(self.names == FEATURE_NAMES, "names are not the features of this percoin")
+
+
+@dataclass(frozen=True)
+class ScalingNumbers:
+    """The fitted ``Scaling`` as a manifest keeps it, one entry per feature."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lengths = (len(self.mean), len(self.scale))
+        _require(lengths == (len(FEATURE_NAMES),) * 2, f"mean and scale have {lengths} entries")
+        _require(min(self.scale) > 0, "a scale is not positive")
+
+    @classmethod
+    def of(cls, scaling: Scaling) -> ScalingNumbers:
+        """Take over a fitted scaling."""
+        return cls(tuple(scaling.mean_.tolist()), tuple(scaling.scale_.tolist()))
+
+    def fitted(self) -> Scaling:
+        """The same scaling, bit for bit."""
+        return Scaling.from_json({"mean": self.mean, "scale": self.scale})
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits become probabilities: softmax of ``logits / temperature``."""
+
+    method: str = "none"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, "temperature is not positive")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The verdict and its reasons, each a phrase for people."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitSpan:
+    """One split: open times of its first and last bar (UTC), and its labelled rows."""
+
+    first: str
+    last: str
+    rows: int
+
+    def __post_init__(self) -> None:
+        _require(_utc(self.first) <= _utc(self.last), "last lies before first")
+        _require(self.rows >= 1, "rows is not positive")
+
+
+@dataclass(frozen=True)
+class BarsInfo:
+    """The bars the model was made from; ``sha256`` is ``Bars.sha256()``."""
+
+    origin: str
+    sha256: str
+    first_open_time: str
+    last_open_time: str
+    n_bars: int
+    splits: Mapping[str, SplitSpan]
+
+    def __post_init__(self) -> None:
+        _require(_SHA256_PATTERN.fullmatch(self.sha256) is not None, "sha256 is not one")
+        _require(self.n_bars >= 1, "n_bars is not positive")
+        _require(set(self.splits) == set(SPLIT_NAMES), "splits are not train, val and test")
+        times = [self.first_open_time]
+        for name in SPLIT_NAMES:
+            times += [self.splits[name].first, self.splits[name].last]
+        times.append(self.last_open_time)
+        moments = [_utc(text) for text in times]
+        _require(moments == sorted(moments), "the splits are not in time order within the bars")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network, and the keyword arguments that build it."""
+
+    kwargs: Mapping[str, object]
+    kind: str = MODEL_KIND
+
+    def __post_init__(self) -> None:
+        _require(self.kind == MODEL_KIND, f"kind {self.kind!r} is unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestDraft:
+    """What a training knows of its model before the files are written.
+
+    The first keys are those of the original system, under its names.
+
+    Attributes:
+        lookback: Window length in bars.
+        label_rule: ``kind`` and the numbers that define the label.
+        config: The whole training config, as plain containers.
+        libraries: Version by library name.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    model_version: str = MODEL_VERSION
+    lookback: int
+    num_features: int = len(FEATURE_NAMES)
+    dataset_info: DatasetInfo
+    test_metrics: TestMetrics
+    class_order: tuple[str, ...] = CLASS_NAMES
+    features: Features
+    scaling: ScalingNumbers
+    label_rule: Mapping[str, object]
+    calibration: Calibration
+    gate: Gate
+    bars: BarsInfo
+    model: ModelSpec
+    config: Mapping[str, object]
+    seed: int
+    code_version: str
+    libraries: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_symbol(self.symbol)
+        _require(
+            self.model_version == MODEL_VERSION, f"model_version {self.model_version!r} is unknown"
+        )
+        _require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
+        counts = (self.num_features, self.dataset_info.num_features)
+        _require(counts == (len(FEATURE_NAMES),) * 2, f"num_features is {counts}, not 15")
+        _require(self.class_order == CLASS_NAMES, f"class_order is {self.class_order}")
+        _require(isinstance(self.label_rule.get("kind"), str), "label_rule has no kind")
+        judged = sum(sum(row) for row in self.test_metrics.confusion_matrix)
+        _require(
+            judged == self.dataset_info.test_samples,
+            f"confusion_matrix counts {judged} of {self.dataset_info.test_samples} test samples",
+        )
+
+    def seal(self, created_at: datetime, files: Mapping[str, str]) -> Manifest:
+        """Name the version by its time and by a hash over all the manifest says.
+
+        Args:
+            created_at: Moment of the export, with its zone.
+            files: sha256 by file name.
+
+        Raises:
+            ValueError: The draft holds something a manifest cannot say.
+        """
+        moment = created_at.astimezone(UTC)
+        stamp = f"{moment:%Y%m%dT%H%M%S%f}Z"
+        unsealed = f"{stamp}-{'0' * _HASH_LENGTH}"
+        entries = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        draft = Manifest(
+            **entries,
+            created_at=time_text(moment),
+            files=files,
+            version_id=unsealed,
+        )
+        sealed = draft.to_json().replace(unsealed, _sealed_id(draft.to_json(), unsealed))
+        return _decode(typed_json.loads(sealed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(ManifestDraft):
+    """The description of one exported version.
+
+    Attributes:
+        created_at: Moment of the export (UTC).
+        files: sha256 of every other file of the version, by name.
+        version_id: Sorts by time. Its last part is a hash over the whole text of
+            the manifest, so that a changed manifest is as visible as a changed file.
+        format_version: Raised with every change that an older percoin would misread.
+    """
+
+    created_at: str
+    files: Mapping[str, str]
+    version_id: str
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _utc(self.created_at)
+        _require(VERSION_ID_PATTERN.fullmatch(self.version_id) is not None, "version_id is none")
+        _require(self.format_version == FORMAT_VERSION, f"format version {self.format_version}")
+        missing = [name for name in HASHED_FILES if name not in self.files]
+        _require(not missing, f"files does not list {missing[:1]}")
+        for name, sha256 in self.files.items():
+            _require(
+                _FILE_NAME_PATTERN.fullmatch(name) is not None and name != MANIFEST_FILE,
+                f"files lists {name!r}, which is no file of a version",
+            )
+            _require(_SHA256_PATTERN.fullmatch(sha256) is not None, f"{name} has no sha256")
+
+    def to_json(self) -> str:
+        """The text of ``meta.json``."""
+        return typed_json.dumps(self)
+
+    @classmethod
+    def from_json(cls, text: str, symbol: str, timeframe: Timeframe) -> Manifest:
+        """Read and check the manifest of one market.
+
+        Raises:
+            InvalidArtifactError: Not a manifest, changed since it was written, of
+                another market, or of a newer format.
+        """
+
+        def refusal(found: str, action: str = _TRAIN_AGAIN) -> InvalidArtifactError:
+            return InvalidArtifactError(symbol, timeframe, f"{MANIFEST_FILE}: {found}", action)
+
+        try:
+            content = typed_json.loads(text)
+            newer = _newer_format(content)
+            if newer is not None:
+                found = f"format version {newer} is newer than {FORMAT_VERSION}"
+                raise refusal(found, "upgrade percoin or train the model again")
+            manifest = _decode(content)
+        except (ValueError, ConfigError) as error:
+            raise refusal(str(error)) from error
+        if (manifest.symbol, manifest.timeframe) != (symbol, timeframe):
+            raise refusal(f"it belongs to {manifest.symbol} {manifest.timeframe}")
+        if _sealed_id(text, manifest.version_id) != manifest.version_id:
+            raise refusal("it was changed after the export")
+        return manifest
+
+
+def time_text(moment: datetime) -> str:
+    """Write a moment as manifests do, in UTC and whole seconds: ``2025-08-31T23:45:00Z``."""
+    return moment.astimezone(UTC).strftime(_TIME_FORMAT)
+
+
+def open_time_text(open_time: int) -> str:
+    """The same for milliseconds since 1970-01-01 UTC, which is how bars count."""
+    return time_text(datetime.fromtimestamp(open_time // 1000, UTC))
+
+
+def _decode(content: object) -> Manifest:
+    return typed_json.decode(Manifest, content)
+
+
+def _newer_format(content: object) -> int | None:
+    version = content.get("format_version") if isinstance(content, dict) else None
+    return version if isinstance(version, int) and version > FORMAT_VERSION else None
+
+
+def _sealed_id(text: str, version_id: str) -> str:
+    """The id ``text`` ought to carry: the hash is taken with zeros in its own place."""
+    stamp = version_id.rpartition("-")[0]
+    unsealed = text.replace(version_id, f"{stamp}-{'0' * _HASH_LENGTH}")
+    return f"{stamp}-{hashlib.sha256(unsealed.encode()).hexdigest()[:_HASH_LENGTH]}"
+
+
+def _utc(text: str) -> datetime:
+    return datetime.strptime(text, _TIME_FORMAT)
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise ValueError(reason)

@@ -1,0 +1,277 @@
+"""Writing a version whole or not at all, and finding the served one."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from percoin.errors import InvalidArtifactError, ModelNotFoundError, RegistryWriteError
+from percoin.registry.layout import (
+    BEST_WEIGHTS_FILE,
+    TEMPORARY_PREFIX,
+    VERSION_ID_PATTERN,
+    MarketFolder,
+)
+
+# About one and a half times an export of the default network.
+_PROBE_BYTES = 8 * 1024 * 1024
+_LOCK_TIMEOUT_SECS = 60.0
+_LOCK_POLL_SECS = 0.02
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
+
+def publish_version(market: MarketFolder, version_id: str, files: Mapping[str, bytes]) -> Path:
+    """Write a version aside, sync it, and serve it.
+
+    Readers see the old version or the new one, each whole, and so does whoever
+    comes after a crash or a kill at any point in here.
+
+    Args:
+        market: Where the version belongs.
+        version_id: Name of the new version's folder.
+        files: Content by file name.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        RegistryWriteError: The version could not be written; the old one is served.
+    """
+    with _write_errors(market), _locked(market):
+        _remove_leftovers(market)
+        try:
+            folder = _write_version(market, version_id, files)
+            _serve(market, version_id)
+        except BaseException:
+            if _link_target(market) != market.link_target(version_id):
+                shutil.rmtree(market.version(version_id), ignore_errors=True)
+            _remove_leftovers(market)
+            raise
+    return folder
+
+
+def _write_version(market: MarketFolder, version_id: str, files: Mapping[str, bytes]) -> Path:
+    aside = market.temporary(version_id)
+    aside.mkdir()
+    for name, content in files.items():
+        with (aside / name).open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    _sync_folder(aside)
+    folder = market.version(version_id)
+    aside.rename(folder)
+    # Each parent may be new as well; the link must never outlive what it points to.
+    for parent in (market.versions, market.versions.parent, market.folder):
+        _sync_folder(parent)
+    return folder
+
+
+def _serve(market: MarketFolder, version_id: str) -> None:
+    # Renaming a link over a link is atomic; pointing an existing link elsewhere is not.
+    link_aside = market.temporary(f"link-{version_id}")
+    link_aside.symlink_to(market.link_target(version_id))
+    link_aside.replace(market.link)
+    for folder in (market.folder, market.folder.parent, market.root):
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(market: MarketFolder) -> None:
+    # Only called under the lock: whoever wrote these is gone.
+    for leftover in market.versions.glob(f"{TEMPORARY_PREFIX}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+@contextmanager
+def _locked(market: MarketFolder) -> Iterator[None]:
+    """Hold the market's lock; the kernel releases it when its holder dies."""
+    market.versions.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign_ground(market)
+    descriptor = os.open(market.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        _wait_for_lock(market, descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(market: MarketFolder, descriptor: int) -> None:
+    deadline = time.monotonic() + _LOCK_TIMEOUT_SECS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                found = f"another process has held {market.lock} for {_LOCK_TIMEOUT_SECS:.0f} s"
+                raise _write_error(market, found, "end it and export again") from None
+            time.sleep(_LOCK_POLL_SECS)
+        else:
+            return
+
+
+def _refuse_foreign_ground(market: MarketFolder) -> None:
+    """Refuse links that lead the market's folders elsewhere, and a folder in the link's place."""
+    if market.versions.exists() and market.versions.resolve() != _true_versions(market):
+        found = f"{market.versions} leads out of the models folder"
+        raise _write_error(market, found, "remove the link in its path")
+    if market.link.exists() and not market.link.is_symlink():
+        found = f"{market.link} is not a link to a version, as percoin would have made it"
+        raise _write_error(market, found, "move it away")
+
+
+def _true_versions(market: MarketFolder) -> Path:
+    return market.root.resolve() / market.versions.relative_to(market.root)
+
+
+def check_writable(market: MarketFolder) -> None:
+    """Find out before a training whether its model could be exported after it.
+
+    Tries what an export does (a file of an export's size, a link, a rename) in
+    the market's folder or in what exists of the way to it, and leaves nothing.
+
+    Raises:
+        RegistryWriteError: The models folder would refuse the export.
+    """
+    with _write_errors(market):
+        _refuse_foreign_ground(market)
+        _stat_or_none(market.temporary("link-" + "0" * 64) / BEST_WEIGHTS_FILE)
+        for folder in {_nearest_existing(market.folder), _nearest_existing(market.versions)}:
+            _probe(folder)
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if _stat_or_none(path))
+
+
+def _stat_or_none(path: Path) -> os.stat_result | None:
+    # Path.exists would hide a file in a folder's place.
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _probe(folder: Path) -> None:
+    # The file has no name and is gone with its process, even if that is killed.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(_PROBE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as aside:
+        link = Path(aside) / "link"
+        link.symlink_to("nowhere")
+        link.replace(Path(aside) / "served")
+
+
+def served_folder(market: MarketFolder) -> Path:
+    """Resolve, once, which folder is served; read all files of a version from it.
+
+    A plain folder in the link's place (a models folder copied with its links
+    followed) is taken as it is.
+
+    Raises:
+        ModelNotFoundError: No model has been exported for the market.
+        InvalidArtifactError: The link leads elsewhere or to a version that is gone.
+    """
+    try:
+        target = _link_target(market)
+        if target is None and not market.link.is_dir():
+            action = f"train one: python train.py symbol={market.symbol} tf={market.timeframe}"
+            raise ModelNotFoundError(
+                market.symbol, market.timeframe, f"no model exported in {market.root}", action
+            )
+        return _checked_folder(market, target)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        found = f"{market.link} cannot be read: {error}"
+        raise _invalid(market, found, "check its permissions") from error
+
+
+def _checked_folder(market: MarketFolder, target: str | None) -> Path:
+    folder = market.link
+    if target is not None:
+        version_id = target.rpartition("/")[2]
+        is_ours = VERSION_ID_PATTERN.fullmatch(version_id) is not None
+        if not is_ours or target != market.link_target(version_id):
+            found = f"{market.link} leads to {target}, which is no version of it"
+            raise _invalid(market, found, "remove the link and train again")
+        folder = market.version(version_id)
+    if not folder.is_dir():
+        found = f"the served version {folder.name} is gone"
+        raise _invalid(market, found, "train again or serve an earlier version")
+    true_folder = market.root.resolve() / folder.relative_to(market.root)
+    if folder.resolve() != true_folder:
+        found = f"{folder} leads out of the models folder"
+        raise _invalid(market, found, "remove the link in its path")
+    return true_folder
+
+
+def _link_target(market: MarketFolder) -> str | None:
+    try:
+        return os.readlink(market.link)  # noqa: PTH115 - a Path would tidy away what is odd
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ENOTDIR}:
+            return None  # not a link
+        raise
+
+
+def read_file(market: MarketFolder, folder: Path, name: str) -> bytes:
+    """Read one file of a version; only a regular file that lies there itself will do.
+
+    Raises:
+        InvalidArtifactError: The file is missing, a link, no file, or unreadable.
+    """
+    path = folder / name
+    try:
+        # Without blocking: opening a pipe would wait for its writer forever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return file.read()
+            found = f"{name} is not a regular file"
+    except FileNotFoundError:
+        found = f"{name} is missing from {folder}"
+    except OSError as error:
+        is_link = error.errno == errno.ELOOP
+        found = f"{name} is a link" if is_link else f"{name} cannot be read: {error.strerror}"
+    raise _invalid(market, found, "train the model again or serve an earlier version")
+
+
+@contextmanager
+def _write_errors(market: MarketFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot write to {error.filename or market.root}: {error.strerror or error}"
+        action = "make it writable or choose another folder with models_dir=FOLDER"
+        if error.errno in _FULL_DISK:
+            action = "free some space and try again"
+        raise _write_error(market, found, action) from error
+
+
+def _write_error(market: MarketFolder, found: str, action: str) -> RegistryWriteError:
+    return RegistryWriteError(market.symbol, market.timeframe, found, action)
+
+
+def _invalid(market: MarketFolder, found: str, action: str) -> InvalidArtifactError:
+    return InvalidArtifactError(market.symbol, market.timeframe, found, action)

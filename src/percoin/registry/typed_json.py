@@ -1,0 +1,142 @@
+"""JSON without its looseness: no NaN, no unknown key, every value of its type."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+Value = TypeVar("Value")
+
+
+def dumps(value: object, nan_as_null: bool = False) -> str:
+    """Write dataclasses, containers and NumPy values as indented JSON.
+
+    Args:
+        value: What to write.
+        nan_as_null: Write a number that is not finite as null, not refuse it.
+
+    Raises:
+        ValueError: A number that is not finite.
+        TypeError: A value JSON has no form for.
+    """
+    return json.dumps(_plain(value, nan_as_null), allow_nan=False, indent=2) + "\n"
+
+
+def _plain(value: object, nan_as_null: bool) -> object:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry, nan_as_null) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, nan_as_null) for entry in value]
+    if isinstance(value, Enum):
+        return value.value
+    if nan_as_null and isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def loads(text: str) -> object:
+    """Read JSON text.
+
+    Raises:
+        ValueError: Not JSON, nested beyond reason, or a number that is not finite.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
+def decode(kind: type[Value], value: object) -> Value:
+    """Build the dataclass ``kind`` from what ``loads`` returned.
+
+    Fields may be ``str``, ``int``, ``float``, ``bool``, enums, dataclasses,
+    ``tuple[X, ...]``, ``Mapping[str, X]`` and ``object`` (any JSON).
+
+    Raises:
+        ValueError: A key missing or unknown, a value of another type, or one the
+            dataclass refuses; the message names the place, as in ``scaling.mean[3]``.
+    """
+    return cast(Value, _decode(kind, value, ""))
+
+
+def _decode(hint: Any, value: object, place: str) -> object:
+    if hint is object:
+        return value
+    if is_dataclass(hint):
+        return _decode_dataclass(cast(type, hint), value, place)
+    if get_origin(hint) is tuple:
+        entries = _expect(list, value, place)
+        return tuple(
+            _decode(get_args(hint)[0], entry, f"{place}[{position}]")
+            for position, entry in enumerate(entries)
+        )
+    if get_origin(hint) is Mapping:
+        entry_hint = get_args(hint)[1]
+        items = _expect(dict, value, place).items()
+        return {key: _decode(entry_hint, entry, _join(place, key)) for key, entry in items}
+    return _decode_scalar(hint, value, place)
+
+
+def _decode_dataclass(kind: type, value: object, place: str) -> object:
+    mapping = _expect(dict, value, place)
+    hints = get_type_hints(kind)
+    names = [entry.name for entry in fields(kind)]
+    missing = [name for name in names if name not in mapping]
+    unknown = [str(key) for key in mapping if key not in names]
+    if missing or unknown:
+        problem = "has no" if missing else "has an unknown"
+        raise ValueError(f"{place or 'the object'} {problem} key {(missing or unknown)[0]!r}")
+    entries = {name: _decode(hints[name], mapping[name], _join(place, name)) for name in names}
+    try:
+        return kind(**entries)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}" if place else str(error)) from None
+
+
+def _decode_scalar(hint: type, value: object, place: str) -> object:
+    if issubclass(hint, Enum):
+        known = {member.value: member for member in hint}
+        if not isinstance(value, str | int) or value not in known:
+            raise ValueError(f"{place} is {_shown(value)}, not one of {', '.join(map(str, known))}")
+        return known[value]
+    if hint is float and type(value) is int:
+        return _finite(str(value))
+    return _expect(hint, value, place)
+
+
+def _expect(kind: type[Value], value: object, place: str) -> Value:
+    # An exact match: True is an int to isinstance, and no count.
+    if type(value) is not kind:
+        where = place or "the top level"
+        raise ValueError(f"{where} is {_shown(value)} where {kind.__name__} belongs")
+    return value
+
+
+def _join(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

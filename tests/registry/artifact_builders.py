@@ -1,0 +1,133 @@
+"""Small made-up models for the registry's tests."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.registry import artifact
+from percoin.registry.layout import MANIFEST_FILE
+from percoin.registry.manifest import (
+    BarsInfo,
+    Calibration,
+    DatasetInfo,
+    Features,
+    Gate,
+    Manifest,
+    ManifestDraft,
+    ModelSpec,
+    ScalingNumbers,
+    SplitSpan,
+    TestMetrics,
+    Verdict,
+)
+from percoin.registry.metrics import TrainingHistory, TrainingRecord
+from percoin.types import Timeframe
+
+SYMBOL = "BTCUSDT"
+TIMEFRAME = Timeframe.M15
+CREATED_AT = datetime(2025, 9, 1, 0, 3, 12, 482911, tzinfo=UTC)
+
+
+def draft(**changes) -> ManifestDraft:
+    rng = np.random.default_rng(7)
+    made = ManifestDraft(
+        symbol=SYMBOL,
+        timeframe=TIMEFRAME,
+        lookback=60,
+        dataset_info=DatasetInfo(
+            num_features=15, train_samples=700, val_samples=150, test_samples=150
+        ),
+        test_metrics=TestMetrics(
+            accuracy=0.6,
+            precision=0.58,
+            recall=0.6,
+            f1=0.59,
+            confusion_matrix=((20, 10, 5), (15, 50, 15), (5, 10, 20)),
+        ),
+        features=Features(FeatureDefinition.RELATIVE),
+        scaling=ScalingNumbers(
+            tuple(rng.normal(size=len(FEATURE_NAMES)).tolist()),
+            tuple(rng.uniform(0.1, 3.0, size=len(FEATURE_NAMES)).tolist()),
+        ),
+        label_rule={"kind": "fixed_horizon", "horizon": 3, "threshold": 0.0025},
+        calibration=Calibration("temperature", 1.25),
+        gate=Gate(Verdict.NOT_JUDGED, ("no gate yet",)),
+        bars=BarsInfo(
+            origin="simulated: seed 7",
+            sha256="ab" * 32,
+            first_open_time="2025-01-01T00:00:00Z",
+            last_open_time="2025-01-31T23:45:00Z",
+            n_bars=2976,
+            splits={
+                "train": SplitSpan("2025-01-02T00:00:00Z", "2025-01-20T00:00:00Z", 800),
+                "val": SplitSpan("2025-01-20T06:00:00Z", "2025-01-25T00:00:00Z", 200),
+                "test": SplitSpan("2025-01-25T06:00:00Z", "2025-01-31T23:00:00Z", 200),
+            },
+        ),
+        model=ModelSpec({"n_features": 15, "channels": [64, 128, 256]}),
+        config={"epochs": 5, "workers": None, "optimizer": {"lr": 0.001}},
+        seed=42,
+        code_version="0.1.0",
+        libraries={"torch": "2.13.0", "numpy": "2.4.6"},
+    )
+    return replace(made, **changes)
+
+
+def state_dict(value: float = 0.5, n_values: int = 50) -> dict[str, torch.Tensor]:
+    return {
+        "head.weight": torch.full((3, n_values), value),
+        "norm.num_batches_tracked": torch.tensor(11),
+    }
+
+
+def record() -> TrainingRecord:
+    return TrainingRecord(
+        hyperparameters={"lr": 0.001, "batch_size": 16},
+        training_history=TrainingHistory([1.1, 1.0], [0.4, 0.5], [1.2, 1.1], [0.3, 0.4]),
+        test_metrics={"mcc": 0.2, "auroc": float("nan")},
+        sections={"baselines": {"majority": np.float64(0.53)}},
+    )
+
+
+def export(root: Path, value: float = 0.5, n_values: int = 50, **changes) -> Path:
+    """Export a model whose every weight is ``value``; its seed in the manifest tells it too."""
+    weights = state_dict(value, n_values)
+    made = draft(config={"value": value}, **changes)
+    return artifact.export_artifact(root, made, weights, weights, record())
+
+
+def load(root: Path) -> artifact.Artifact:
+    return artifact.load_artifact(root, SYMBOL, TIMEFRAME)
+
+
+def check_whole(loaded: artifact.Artifact) -> float:
+    """Return the value of the version, after checking that manifest and weights agree on it."""
+    value = loaded.manifest.config["value"]
+    assert (loaded.state_dict["head.weight"] == value).all()
+    return value
+
+
+def forge(folder: Path, **files: bytes) -> None:
+    """Replace files of a served version and rewrite its manifest so that every hash is right."""
+    import hashlib
+
+    manifest = Manifest.from_json((folder / MANIFEST_FILE).read_text(), SYMBOL, TIMEFRAME)
+    hashes = dict(manifest.files)
+    for key, content in files.items():
+        name = {"weights": "cnn_lstm_v1.pth", "best": "cnn_lstm_best.pth", "scaler": "scaler.pkl"}[
+            key
+        ]
+        (folder / name).write_bytes(content)
+        hashes[name] = hashlib.sha256(content).hexdigest()
+    made = draft(config=manifest.config)
+    forged = made.seal(CREATED_AT, hashes)
+    (folder / MANIFEST_FILE).write_text(forged.to_json())
+    served = folder.with_name(forged.version_id)
+    folder.rename(served)
+    link = folder.parents[2] / TIMEFRAME.value
+    link.unlink()
+    link.symlink_to(f".versions/{TIMEFRAME.value}/{forged.version_id}")
