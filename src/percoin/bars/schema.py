@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from percoin.errors import InvalidBarsError
 from percoin.types import FloatArray, IntArray, Timeframe
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 COLUMNS = (*PRICE_COLUMNS, "volume")
+
+_REPAIR = "correct the source; bars are never repaired silently"
+_TIMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,21 @@ class Bars:
         """The bars at positions ``start`` to ``stop``, as with a list."""
         return replace(self, frame=self.frame.iloc[start:stop])
 
+    def last_days(self, days: float, extra_bars: int = 0) -> Bars:
+        """The newest ``days`` of history and ``extra_bars`` before them.
+
+        Days are counted back from the close of the newest bar, by the calendar:
+        a gap among them makes the result shorter, it does not reach further back.
+
+        Args:
+            days: Length of history to keep, in days.
+            extra_bars: Bars to keep before that, as far as there are any, for
+                example for indicators that need a start.
+        """
+        first = self.close_time() - pd.Timedelta(days=days)
+        position = int(self.frame.index.searchsorted(first))
+        return self.slice(max(position - extra_bars, 0))
+
     def close_time(self, position: int = -1) -> pd.Timestamp:
         """When the bar at ``position`` closed: the moment a decision can be made (UTC)."""
         opened: pd.Timestamp = self.frame.index[position]
@@ -64,3 +89,153 @@ class Bars:
         for name in COLUMNS:
             digest.update(self.column(name).astype("<f8").tobytes())
         return digest.hexdigest()
+
+
+class _MalformedError(Exception):
+    """A table that cannot be read as bars at all; the message says why."""
+
+
+def format_time(moment: pd.Timestamp) -> str:
+    """A moment as text for people; seconds appear only where there are any."""
+    text = moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+    return text.removesuffix(".000000").removesuffix(":00")
+
+
+def check_bars(frame: pd.DataFrame, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
+    """Bring bars into the one form there is, and refuse what breaks its rules.
+
+    Numbers become float64 and open times milliseconds in UTC; other columns
+    are left out. Nothing else is changed: rows in a wrong order, duplicates and
+    impossible values are errors.
+
+    Args:
+        frame: Columns ``open, high, low, close, volume`` of any number type and
+            ``open_time``, as a column or as the index. Open times without a
+            zone are UTC.
+        symbol: Market, for the message.
+        timeframe: Length of each bar; open times must be whole multiples of it
+            since 1970-01-01 UTC.
+
+    Returns:
+        A new frame as in ``Bars.frame``.
+
+    Raises:
+        InvalidBarsError: No rows, a missing column, text in place of numbers,
+            or broken rules: each is named with its count and first open times.
+    """
+    try:
+        rows = _normalised(frame)
+    except _MalformedError as error:
+        raise InvalidBarsError(symbol, timeframe, str(error), _REPAIR) from error
+    _check_rules(rows, symbol, timeframe)
+    return rows.set_index("open_time")
+
+
+def _normalised(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a bar in their final types, ``open_time`` still a column."""
+    if "open_time" not in frame.columns and isinstance(frame.index, pd.DatetimeIndex):
+        frame = frame.rename_axis("open_time").reset_index()
+    missing = [name for name in ("open_time", *COLUMNS) if name not in frame.columns]
+    if missing:
+        raise _MalformedError(f"no column {', '.join(missing)}")
+    if frame.empty:
+        raise _MalformedError("no bars, the table is empty")
+    columns = {name: _as_floats(frame[name]) for name in COLUMNS}
+    return pd.DataFrame({"open_time": _as_milliseconds(frame["open_time"]), **columns})
+
+
+def _as_floats(values: pd.Series) -> FloatArray:
+    """One column as float64."""
+    try:
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise _MalformedError(f"column {values.name} holds something other than numbers") from error
+
+
+def _as_milliseconds(open_time: pd.Series) -> pd.DatetimeIndex:
+    """Open times as datetime64[ms, UTC]; a bare number has no unit and is refused."""
+    if not pd.api.types.is_datetime64_any_dtype(open_time.dtype):
+        raise _MalformedError(f"open_time is {open_time.dtype}, not a time")
+    if open_time.isna().any():
+        raise _MalformedError(f"{open_time.isna().sum():,} bars have no open_time")
+    exact = pd.DatetimeIndex(open_time)
+    exact = exact.tz_localize("UTC") if exact.tz is None else exact.tz_convert("UTC")
+    rounded = exact.as_unit("ms")
+    n_finer = int((rounded != exact).sum())
+    if n_finer:
+        raise _MalformedError(f"{n_finer:,} open times are no whole milliseconds")
+    return rounded
+
+
+def _check_rules(rows: pd.DataFrame, symbol: str, timeframe: Timeframe) -> None:
+    """Run the pandera schema and turn its report into one line."""
+    from pandera.errors import SchemaErrors
+
+    body = rows[["open", "close"]]
+    # Columns of their own: a rule on the whole frame would report every cell of a bad row.
+    high_room = rows["high"] - body.max(axis=1)
+    low_room = body.min(axis=1) - rows["low"]
+    try:
+        _rules(timeframe).validate(rows.assign(high_room=high_room, low_room=low_room), lazy=True)
+    except SchemaErrors as errors:
+        broken = errors.failure_cases.groupby("check", sort=False)["index"]
+        found = ", ".join(
+            _describe_broken(str(rule), rows["open_time"].iloc[sorted(positions)])
+            for rule, positions in broken
+        )
+        raise InvalidBarsError(symbol, timeframe, found, _REPAIR) from None
+
+
+def _describe_broken(rule: str, open_times: pd.Series) -> str:
+    """``negative volume in 2 bars (2024-01-01 00:15, 2024-01-01 00:30)``."""
+    n_broken = len(open_times)
+    bars = "1 bar" if n_broken == 1 else f"{n_broken:,} bars"
+    shown = [format_time(moment) for moment in open_times[:_TIMES_SHOWN]]
+    more = ", ..." if n_broken > _TIMES_SHOWN else ""
+    return f"{rule} in {bars} ({', '.join(shown)}{more})"
+
+
+@cache
+def _rules(timeframe: Timeframe) -> pa.DataFrameSchema:
+    """The schema; importing pandera takes half a second, so only a check pays for it."""
+    import pandera.pandas as pa
+
+    def rule(text: str, check: Callable[..., Any], ignore_na: bool = True) -> pa.Check:
+        return pa.Check(check, name=text, error=text, ignore_na=ignore_na)
+
+    def at_least_zero(values: pd.Series) -> pd.Series:
+        return values >= 0
+
+    step = timeframe.milliseconds
+    nothing = pd.Timedelta(0)
+    open_time = [
+        rule("duplicate open_time", lambda times: ~times.duplicated()),
+        rule("open_time before that of the row above", lambda times: ~(times.diff() < nothing)),
+        rule(
+            f"open_time off the {timeframe} grid", lambda times: times.astype("int64") % step == 0
+        ),
+    ]
+    prices = {
+        name: [
+            rule(f"{name} NaN or infinite", np.isfinite, ignore_na=False),
+            rule(f"{name} not above zero", lambda values: values > 0),
+        ]
+        for name in PRICE_COLUMNS
+    }
+    volume = [
+        rule("volume NaN or infinite", np.isfinite, ignore_na=False),
+        rule("negative volume", at_least_zero),
+    ]
+    return pa.DataFrameSchema(
+        {
+            "open_time": pa.Column("datetime64[ms, UTC]", open_time),
+            **{name: pa.Column(float, checks, nullable=True) for name, checks in prices.items()},
+            "volume": pa.Column(float, volume, nullable=True),
+            "high_room": pa.Column(
+                float, rule("high below open or close", at_least_zero), nullable=True
+            ),
+            "low_room": pa.Column(
+                float, rule("low above open or close", at_least_zero), nullable=True
+            ),
+        }
+    )

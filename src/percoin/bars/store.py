@@ -1,0 +1,228 @@
+"""Where bars are kept: ``<root>/<SYMBOL>/<tf>.parquet``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from percoin.bars.renames import RENAMES, current_symbol, old_name_note, stored_names
+from percoin.bars.schema import COLUMNS, Bars, check_bars
+from percoin.errors import BarsNotFoundError, DataError, InvalidBarsError
+from percoin.types import Timeframe
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_METADATA_KEY = b"percoin"
+_SCHEMA = pa.schema(
+    [("open_time", pa.timestamp("ms", tz="UTC")), *((name, pa.float64()) for name in COLUMNS)]
+)
+
+
+class BarStore:
+    """Bars on disk, one Parquet file per market and timeframe.
+
+    The file says where its bars came from. Bars of two sources are never
+    joined: writing those of another source replaces the file. A file that was
+    put there or edited by other means is read too, after the full check.
+
+    Args:
+        root: Folder of the store; made with the first write.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def path(self, symbol: str, timeframe: Timeframe) -> Path:
+        """Where the bars of a market are written.
+
+        Raises:
+            ConfigError: ``symbol`` is no market or an old name of one.
+        """
+        return self.root / current_symbol(symbol) / f"{timeframe}.parquet"
+
+    def markets(self) -> list[tuple[str, Timeframe]]:
+        """Every stored symbol, under today's name, and timeframe, in order."""
+        today = {before: name for name, before in RENAMES.items()}
+        order = list(Timeframe)
+        stored = {
+            (today.get(path.parent.name, path.parent.name), Timeframe(path.stem))
+            for path in self.root.glob("*/*.parquet")
+            if path.stem in order
+        }
+        return sorted(stored, key=lambda market: (market[0], order.index(market[1])))
+
+    def read(self, symbol: str, timeframe: Timeframe) -> Bars:
+        """The stored bars of one market.
+
+        Reading back what ``write`` wrote costs a hash of the values; the full
+        check runs only on files whose content has another hash or none.
+
+        Raises:
+            BarsNotFoundError: Nothing is stored for the market.
+            InvalidBarsError: The file cannot be read, is of another market or
+                breaks the schema.
+            ConfigError: ``symbol`` is no market or an old name of one.
+        """
+        for name in stored_names(symbol):
+            path = self.root / name / f"{timeframe}.parquet"
+            if path.is_file():
+                return _read_file(path, symbol, timeframe, name)
+        raise self._not_found(symbol, timeframe)
+
+    def load(self, symbol: str, timeframe: Timeframe) -> Bars:
+        """``read`` under the name that every source has."""
+        return self.read(symbol, timeframe)
+
+    def write(self, bars: Bars) -> bool:
+        """Store checked bars in place of those stored before, all or nothing.
+
+        The file is written aside, synced and moved into place, so that a reader
+        and a killed process find the old bars or the new ones.
+
+        Returns:
+            Whether the file was written; not if content and origin are the same.
+
+        Raises:
+            DataError: The store cannot be written.
+            ConfigError: The symbol is no market or an old name of one.
+        """
+        path = self.path(bars.symbol, bars.timeframe)
+        sha256 = bars.sha256()
+        stored = _stored_metadata(path)
+        if (stored.get("sha256"), stored.get("origin")) == (sha256, bars.origin):
+            return False
+        _log_replaced(bars, stored)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_whole(_to_table(bars, sha256), path)
+        except OSError as error:
+            found = f"{path} cannot be written ({error.strerror or error})"
+            raise DataError(
+                bars.symbol, bars.timeframe, found, "make the folder writable, or free some space"
+            ) from error
+        return True
+
+    def _not_found(self, symbol: str, timeframe: Timeframe) -> BarsNotFoundError:
+        """The error for a market that is not stored, with what is stored instead."""
+        markets = self.markets()
+        same = [stored.value for name, stored in markets if name == symbol]
+        names = sorted({name for name, _ in markets})
+        near = difflib.get_close_matches(symbol, [name for name in names if name != symbol])
+        found = f"no bars are stored in {self.root}"
+        if same:
+            found += f" (stored for {symbol}: {', '.join(same)})"
+        elif near:
+            found += f" (close names stored: {', '.join(near)})"
+        action = (
+            "give a source: source=files source.path=<folder of bars>, "
+            "source=sample or source=simulated"
+        )
+        return BarsNotFoundError(symbol, timeframe, found, action)
+
+
+def _read_file(path: Path, symbol: str, timeframe: Timeframe, found_as: str) -> Bars:
+    """One file of the store, verified against its hash or checked in full."""
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
+        found = f"{path} cannot be read as Parquet ({reason})"
+        action = "remove the file and load the bars again from their source"
+        raise InvalidBarsError(symbol, timeframe, found, action) from error
+    metadata = _parse_metadata(table.schema.metadata)
+    belongs_to = (metadata.get("symbol", found_as), metadata.get("timeframe", timeframe))
+    if belongs_to[0] not in stored_names(symbol) or belongs_to[1] != timeframe:
+        found = f"{path} holds bars of {' '.join(belongs_to)}"
+        raise InvalidBarsError(symbol, timeframe, found, "move the file back to its place")
+    origin = metadata.get("origin") or f"files: {found_as}/{path.name} in the store"
+    origin += old_name_note(symbol, found_as)
+    if metadata.get("format_version") == FORMAT_VERSION and table.schema.equals(_SCHEMA):
+        bars = Bars(symbol, timeframe, _to_frame(table), origin)
+        if len(bars) and bars.sha256() == metadata.get("sha256"):
+            return bars
+    logger.info("%s %s: %s was not written by this store, checking it", symbol, timeframe, path)
+    return Bars(symbol, timeframe, check_bars(table.to_pandas(), symbol, timeframe), origin)
+
+
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    """A table of exactly ``_SCHEMA`` as in ``Bars.frame``."""
+    open_time = table["open_time"].to_numpy().astype("datetime64[ms]")
+    index = pd.DatetimeIndex(open_time, name="open_time").tz_localize("UTC")
+    return pd.DataFrame({name: table[name].to_numpy() for name in COLUMNS}, index=index)
+
+
+def _to_table(bars: Bars, sha256: str) -> pa.Table:
+    """Bars as a table that carries where they came from."""
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "symbol": bars.symbol,
+        "timeframe": bars.timeframe.value,
+        "origin": bars.origin,
+        "sha256": sha256,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    columns = [bars.open_time, *(bars.column(name) for name in COLUMNS)]
+    arrays = [
+        pa.array(values).cast(field.type) for values, field in zip(columns, _SCHEMA, strict=True)
+    ]
+    schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(metadata)})
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _write_whole(table: pa.Table, path: Path) -> None:
+    """Write aside, sync, move into place, sync the folder."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with aside.open("xb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _stored_metadata(path: Path) -> dict[str, Any]:
+    """What the file at ``path`` says of itself; empty if it is absent or unreadable."""
+    try:
+        return _parse_metadata(pq.read_schema(path).metadata)
+    except (pa.ArrowException, OSError):
+        return {}
+
+
+def _parse_metadata(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """The part of Parquet metadata that ``write`` put there; empty for other files."""
+    try:
+        parsed = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _log_replaced(bars: Bars, stored: dict[str, Any]) -> None:
+    """Say so when bars of one source take the place of those of another."""
+    before = stored.get("origin")
+    if before and before.split(":", 1)[0] != bars.source:
+        logger.warning(
+            "%s %s: stored bars (%s) are replaced by bars of another source (%s)",
+            bars.symbol,
+            bars.timeframe,
+            before,
+            bars.origin,
+        )
