@@ -140,7 +140,20 @@ def build_dataset(
     labels = label_rule.label(bars)
     rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
     rows = rows[(rows >= first_row) & (labels.label[rows] != UNKNOWN)]
-    split = _split_rows(bars, rows, lookback, label_rule.horizon, split_spec)
+    try:
+        split = chronological_split(
+            rows, split_spec.fractions, split_spec.purge_bars, split_spec.embargo_bars
+        )
+    except ValueError as error:
+        needed = _needed_bars(lookback, label_rule.horizon, split_spec)
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe,
+            f"{len(bars) - first_row} bars in history_days={history_days:g} give "
+            f"{len(rows)} usable rows ({error})",
+            f"lookback={lookback} takes at least {needed} bars without gaps: load more bars or "
+            "use a longer history_days",
+        ) from None
     # Fitted on the very rows the network is asked about, and on no later ones.
     scaling = Scaling.fit(features[split.train])
     dataset = MarketDataset(
@@ -191,18 +204,10 @@ def _cut_history(bars: Bars, lookback: int, history_days: float) -> tuple[Bars, 
     return bars.slice(start), first_row - start
 
 
-def _split_rows(bars: Bars, rows: IntArray, lookback: int, horizon: int, spec: SplitSpec) -> Split:
-    try:
-        return chronological_split(rows, spec.fractions, spec.purge_bars, spec.embargo_bars)
-    except ValueError as error:
-        needed = WARM_UP_BARS + lookback - 1 + _fewest_rows(spec) + horizon
-        raise NotEnoughBarsError(
-            bars.symbol,
-            bars.timeframe,
-            f"{len(bars)} bars give {len(rows)} usable rows ({error})",
-            f"load at least {needed} bars without gaps (lookback={lookback}, "
-            f"{WARM_UP_BARS} to warm up), use a longer history or a smaller lookback",
-        ) from None
+def _needed_bars(lookback: int, horizon: int, spec: SplitSpec) -> int:
+    """Fewest bars without a gap, none of them silent, of which every part keeps a row."""
+    # The first window starts after the warm-up; the last rows have no label yet.
+    return WARM_UP_BARS + lookback - 1 + _fewest_rows(spec) + horizon
 
 
 def _fewest_rows(spec: SplitSpec) -> int:
@@ -233,7 +238,7 @@ def _check_classes(dataset: MarketDataset) -> None:
         dataset.bars.symbol,
         dataset.bars.timeframe,
         f"the train rows lack a class ({found})",
-        f"change the label rule ({_describe(dataset.label_rule)}) or use a longer history",
+        f"change the label rule ({_describe(dataset.label_rule)}) or use a longer history_days",
     )
 
 

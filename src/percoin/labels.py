@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError
-from percoin.types import BoolArray, FloatArray, IntArray, Signal
+from percoin.types import FloatArray, IntArray, Signal
 
 UNKNOWN = -1
 
@@ -138,7 +139,8 @@ class TripleBarrier(LabelRule):
 
     def _sigma(self, bars: Bars) -> FloatArray:
         """Standard deviation of one bar's return, known at each close, shape (n_bars,)."""
-        returns = bars.frame["close"].pct_change().mask(~_is_adjacent(bars, 1))
+        follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
+        returns = bars.frame["close"].pct_change().mask(follows_gap)
         return returns.rolling(self.volatility_bars).std().to_numpy(dtype=np.float64)
 
     def _first_touch(self, bars: Bars, width: FloatArray) -> IntArray:
@@ -188,15 +190,6 @@ def _forward_return(bars: Bars, horizon: int) -> FloatArray:
     """Return from each close to the one ``horizon`` bars later, NaN if any bar is missing."""
     close = bars.column("close")
     forward_return = _later(close, horizon) / close - 1
-    is_whole = np.zeros(len(bars), dtype=np.bool_)
-    is_whole[: max(len(bars) - horizon, 0)] = _is_adjacent(bars, horizon)[horizon:]
-    return np.where(is_whole, forward_return, np.nan)
-
-
-def _is_adjacent(bars: Bars, n_bars: int) -> BoolArray:
-    """Whether no bar is missing between each bar and the one ``n_bars`` before it."""
-    result = np.zeros(len(bars), dtype=np.bool_)
-    open_time = bars.open_time
-    elapsed = open_time[n_bars:] - open_time[:-n_bars]
-    result[n_bars:] = elapsed == n_bars * bars.timeframe.milliseconds
-    return result
+    # All of the next bars are there if the last of them ends a run that includes this one.
+    run_length = contiguous_run(bars.open_time, bars.timeframe).astype(np.float64)
+    return np.where(_later(run_length, horizon) > horizon, forward_return, np.nan)

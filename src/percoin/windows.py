@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from percoin.bars.gaps import contiguous_run
 from percoin.types import FloatArray, IntArray, Timeframe
 
 _FloatT = TypeVar("_FloatT", bound=np.floating)
@@ -54,12 +55,8 @@ def eligible_rows(
     Returns:
         Ascending positions, each at least ``lookback - 1``.
     """
-    n_bars = len(features)
-    position = np.arange(n_bars)
-    follows_gap = np.diff(open_time, prepend=np.int64(-1)) != timeframe.milliseconds
+    position = np.arange(len(features))
     is_finite = np.isfinite(features).all(axis=1)
-    # First bar of the current stretch, carried forward from bar to bar.
-    after_gap = np.maximum.accumulate(np.where(follows_gap, position, 0))
-    after_undefined = np.maximum.accumulate(np.where(is_finite, 0, position + 1))
-    run_length = position - np.maximum(after_gap, after_undefined) + 1
-    return np.flatnonzero(run_length >= lookback)
+    last_undefined = np.maximum.accumulate(np.where(is_finite, -1, position))
+    is_defined = position - last_undefined >= lookback
+    return np.flatnonzero(is_defined & (contiguous_run(open_time, timeframe) >= lookback))

@@ -23,9 +23,10 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
+from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars
 from percoin.features import indicators
-from percoin.types import BoolArray, FloatArray, IntArray, Timeframe
+from percoin.types import FloatArray
 
 # Order and count are the contract with every saved model.
 FEATURE_NAMES = (
@@ -132,7 +133,7 @@ def _columns(bars: Bars) -> dict[str, pd.Series]:
     """Every feature by name, in raw units."""
     frame = bars.frame
     close = frame["close"]
-    follows_gap = _follows_gap(bars.open_time, bars.timeframe)
+    follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
     returns = indicators.relative_change(close).mask(follows_gap)
     bands = indicators.bollinger(close)
     macd = indicators.macd(close)
@@ -153,10 +154,3 @@ def _columns(bars: Bars) -> dict[str, pd.Series]:
         "volatility": indicators.volatility(returns),
         "volume_change": indicators.relative_change(frame["volume"]).mask(follows_gap),
     }
-
-
-def _follows_gap(open_time: IntArray, timeframe: Timeframe) -> BoolArray:
-    """Whether bars are missing just before each bar; the first bar counts as such."""
-    follows_gap = np.ones(len(open_time), dtype=np.bool_)
-    follows_gap[1:] = np.diff(open_time) != timeframe.milliseconds
-    return follows_gap

@@ -1,7 +1,7 @@
 """Technical indicators: series in, series out, NaN until there are enough bars.
 
 Thin functions over the ``ta`` library, which follows the charting conventions
-of StockCharts, with its known oddities straightened: see each function. All of
+of StockCharts, with two of its oddities straightened: see each function. All of
 them look backwards only; a value at bar ``t`` is known when bar ``t`` closes.
 """
 
@@ -61,8 +61,8 @@ def rsi(close: Series) -> Series:
     """Relative strength index over 14 bars, 0 to 100 (Wilder, 1978).
 
     ``ta`` starts both averages at zero instead of at the mean of the first 14
-    moves, so early values differ from Wilder's table: by less than 0.001 after
-    100 bars. A price that has not moved since the first bar is neither strong
+    moves, so early values differ from Wilder's table: by less than 0.1 after 100
+    bars and 0.0001 after 200. A price that has not moved since the first bar is neither strong
     nor weak: 50, where ``ta`` says 100.
     """
     values: Series = RSIIndicator(close, window=RSI_BARS).rsi()
