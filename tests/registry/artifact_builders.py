@@ -24,7 +24,7 @@ from percoin.registry.manifest import (
     TestMetrics,
     Verdict,
 )
-from percoin.registry.metrics import TrainingHistory, TrainingRecord
+from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"

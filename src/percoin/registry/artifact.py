@@ -26,13 +26,15 @@ from percoin.registry.layout import (
     MarketFolder,
 )
 from percoin.registry.manifest import Manifest, ManifestDraft
-from percoin.registry.metrics import TrainingRecord
+from percoin.registry.training_record import TrainingRecord
 from percoin.types import Timeframe
 
 log = logging.getLogger(__name__)
 
 # Readable by every Python that other tools may run.
 _PICKLE_PROTOCOL = 4
+
+_WEIGHT_TYPES = {torch.float32, torch.float64, torch.int64}
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,10 @@ def _sha256(content: bytes) -> str:
 
 def _save_weights(state_dict: Mapping[str, Tensor]) -> bytes:
     # Copied: a view would drag its whole storage into the file.
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state_dict.items()
+    }
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     return buffer.getvalue()
@@ -162,11 +167,22 @@ def _load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, 
     if not isinstance(weights, dict) or not weights:
         raise _invalid(market, f"{name} holds no state dict")
     for key, tensor in weights.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+        if not isinstance(key, str) or not _is_plain(tensor):
             raise _invalid(market, f"{name} holds more than a plain state dict: {key!r}")
         if not bool(torch.isfinite(tensor).all()):
             raise _invalid(market, f"{name} holds a value that is not finite in {key}")
     return weights
+
+
+def _is_plain(tensor: object) -> bool:
+    # A few bytes can describe an expanded or sparse tensor too large to look at.
+    return (
+        type(tensor) is Tensor
+        and tensor.dtype in _WEIGHT_TYPES
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+    )
 
 
 def _save_scaler(draft: ManifestDraft) -> bytes:

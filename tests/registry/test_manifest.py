@@ -1,0 +1,230 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import artifact_builders as builders
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from percoin.errors import InvalidArtifactError
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.registry.layout import HASHED_FILES
+from percoin.registry.manifest import (
+    Calibration,
+    Features,
+    Gate,
+    Manifest,
+    ScalingNumbers,
+    Verdict,
+    open_time_text,
+    time_text,
+)
+from percoin.types import Timeframe
+
+HASHES = dict.fromkeys(HASHED_FILES, "0f" * 32)
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+n_features = len(FEATURE_NAMES)
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+drafts = st.builds(
+    builders.draft,
+    symbol=st.from_regex(r"[A-Z0-9]{2,20}", fullmatch=True),
+    timeframe=st.sampled_from(Timeframe),
+    lookback=st.integers(1, 10_000),
+    features=st.builds(Features, st.sampled_from(FeatureDefinition)),
+    scaling=st.builds(
+        ScalingNumbers,
+        st.tuples(*[finite] * n_features),
+        st.tuples(*[positive] * n_features),
+    ),
+    calibration=st.builds(Calibration, st.text(), positive),
+    gate=st.builds(Gate, st.sampled_from(Verdict), st.lists(st.text(), max_size=3).map(tuple)),
+    config=st.dictionaries(st.text(), any_json, max_size=4),
+    seed=st.integers(0, 2**63),
+    code_version=st.text(),
+    libraries=st.dictionaries(st.text(), st.text(), max_size=4),
+)
+moments = st.datetimes(
+    min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
+)
+
+
+def sealed(**changes) -> Manifest:
+    return builders.draft(**changes).seal(builders.CREATED_AT, HASHES)
+
+
+def read(text: str) -> Manifest:
+    return Manifest.from_json(text, builders.SYMBOL, builders.TIMEFRAME)
+
+
+@given(drafts, moments)
+def test_a_manifest_reads_back_equal_to_what_was_written(draft, moment):
+    manifest = draft.seal(moment, HASHES)
+    again = Manifest.from_json(manifest.to_json(), draft.symbol, draft.timeframe)
+    assert again == manifest
+    assert again.to_json() == manifest.to_json()
+    assert again.scaling == draft.scaling
+    assert again.config == draft.config
+    assert again.created_at == time_text(moment)
+
+
+@given(moments, moments)
+def test_version_ids_sort_by_the_time_of_the_export(first, second):
+    draft = builders.draft()
+    ids = [draft.seal(moment, HASHES).version_id for moment in (first, second)]
+    assert (ids[0] < ids[1]) == (first < second)
+
+
+def test_the_time_of_a_version_is_utc_wherever_it_was_exported():
+    elsewhere = builders.CREATED_AT.astimezone(timezone(timedelta(hours=9)))
+    manifest = builders.draft().seal(elsewhere, HASHES)
+    assert manifest.version_id.startswith("20250901T000312482911Z-")
+    assert manifest.created_at == "2025-09-01T00:03:12Z"
+
+
+def test_open_times_are_written_in_utc():
+    assert open_time_text(1_756_683_900_000) == "2025-08-31T23:45:00Z"
+
+
+def test_the_scaling_comes_back_bit_for_bit():
+    scaling = sealed().scaling.fitted()
+    assert ScalingNumbers.of(scaling) == builders.draft().scaling
+
+
+def test_every_key_of_the_original_is_there():
+    content = json.loads(sealed().to_json())
+    first = ["symbol", "timeframe", "model_version", "lookback", "num_features"]
+    assert list(content)[:7] == [*first, "dataset_info", "test_metrics"]
+    assert set(content["dataset_info"]) == {
+        "num_features",
+        "train_samples",
+        "val_samples",
+        "test_samples",
+    }
+    assert set(content["test_metrics"]) == {
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "confusion_matrix",
+    }
+    assert content["model_version"] == "cnn_lstm_v1"
+    assert content["test_metrics"]["confusion_matrix"] == [[20, 10, 5], [15, 50, 15], [5, 10, 20]]
+
+
+def test_every_key_the_original_lacked_is_there():
+    content = json.loads(sealed().to_json())
+    assert content["class_order"] == ["SHORT", "NO_TRADE", "LONG"]
+    assert content["features"] == {"definition": "relative", "names": list(FEATURE_NAMES)}
+    assert content["format_version"] == 1
+    assert content["files"] == HASHES
+    others = "scaling label_rule calibration gate bars model config seed code_version libraries"
+    assert set(others.split()) <= set(content)
+
+
+def test_a_flipped_bit_anywhere_in_the_text_is_refused():
+    content = sealed().to_json().encode()
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << (position % 7)
+        with pytest.raises(InvalidArtifactError, match=r"BTCUSDT 15m: meta\.json: "):
+            read(flipped.decode())
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '{"format_version": 1}', "[" * 99999])
+def test_what_is_no_manifest_is_refused(text):
+    with pytest.raises(InvalidArtifactError, match=r"meta\.json: .+; train it again"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("scaling", "scale", 3), 0.0, "scaling: a scale is not positive"),
+        (("scaling", "scale", 3), -1.0, "scaling: a scale is not positive"),
+        (("scaling", "mean", 3), "1.0", r"scaling\.mean\[3\] is '1\.0' where float belongs"),
+        (("scaling", "mean"), [0.0] * 14, r"mean and scale have \(14, 15\) entries"),
+        (("num_features",), 60, r"num_features is \(60, 15\)"),
+        (("features", "names", 0), "ema_20", "names are not the features of this percoin"),
+        (("features", "definition"), "absolute", "definition is 'absolute', not one of raw"),
+        (("class_order",), ["NO_TRADE", "SHORT", "LONG"], "class_order is"),
+        (("symbol",), "../../etc", "is not a market"),
+        (("symbol",), "ETHUSDT", "it belongs to ETHUSDT 15m"),
+        (("timeframe",), "1h", "it belongs to BTCUSDT 1h"),
+        (("timeframe",), "7m", "timeframe is '7m', not one of"),
+        (("model_version",), "cnn_lstm_v9", "model_version 'cnn_lstm_v9' is unknown"),
+        (("model", "kind"), "os.system", "kind 'os.system' is unknown"),
+        (("lookback",), 0, "lookback 0 is not positive"),
+        (("lookback",), True, "lookback is True where int belongs"),
+        (("label_rule",), {}, "label_rule has no kind"),
+        (("calibration", "temperature"), 0.0, "temperature is not positive"),
+        (("gate", "verdict"), "splendid", "gate.verdict is 'splendid', not one of"),
+        (("test_metrics", "accuracy"), 97.78, "a score outside 0 to 1"),
+        (("test_metrics", "confusion_matrix"), [[1]], "confusion_matrix is not 3 x 3"),
+        (("test_metrics", "confusion_matrix", 0, 0), -20, "a negative count"),
+        (("test_metrics", "confusion_matrix", 0, 0), 21, "counts 151 of 150 test samples"),
+        (("dataset_info", "val_samples"), 0, "dataset_info: an empty split"),
+        (("bars", "sha256"), "abc", "bars: sha256 is not one"),
+        (("bars", "splits"), {}, "splits are not train, val and test"),
+        (("bars", "splits", "val", "rows"), 0, "rows is not positive"),
+        (("bars", "splits", "val", "first"), "2025-01-19T00:00:00Z", "not in time order"),
+        (("bars", "splits", "val", "first"), "2025-01-26T00:00:00Z", "last lies before first"),
+        (("bars", "first_open_time"), "yesterday", "does not match format"),
+        (("created_at",), "2025-09-01", "does not match format"),
+        (("version_id",), "../..", "version_id is none"),
+        (("files",), {}, "files does not list"),
+        (("files", "../../x.pth"), "0f" * 32, "which is no file of a version"),
+        (("files", "meta.json"), "0f" * 32, "which is no file of a version"),
+        (("files", "scaler.pkl"), "0F" * 32, r"scaler\.pkl has no sha256"),
+        (("format_version",), 0, "format version 0"),
+        (("format_version",), "2", "format_version is '2' where int belongs"),
+        (("surprise",), 1, "unknown key 'surprise'"),
+        (("seed",), 43, "it was changed after the export"),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused_with_the_reason(keys, value, reason):
+    content = json.loads(sealed().to_json())
+    entry = content
+    for key in keys[:-1]:
+        entry = entry[key]
+    entry[keys[-1]] = value
+    with pytest.raises(InvalidArtifactError, match=reason):
+        read(json.dumps(content, indent=2) + "\n")
+
+
+def test_each_missing_key_is_named():
+    content = json.loads(sealed().to_json())
+    for key in content:
+        rest = {name: value for name, value in content.items() if name != key}
+        with pytest.raises(InvalidArtifactError, match=f"has no key '{key}'"):
+            read(json.dumps(rest))
+
+
+def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
+    with pytest.raises(InvalidArtifactError, match=r"format version 2 is newer than 1; upgrade"):
+        read('{"format_version": 2, "layers": []}')
+
+
+def test_a_draft_that_cannot_be_meant_fails_where_it_is_made():
+    with pytest.raises(ValueError, match="lookback 0"):
+        builders.draft(lookback=0)
+    with pytest.raises(ValueError, match="counts 150 of 149"):
+        builders.draft(dataset_info=replace(builders.draft().dataset_info, test_samples=149))
+
+
+def test_a_draft_with_a_number_that_is_not_finite_is_not_sealed():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        sealed(config={"lr": float("nan")})
+
+
+def test_reading_manifests_needs_no_torch():
+    code = "import sys, percoin.registry.manifest; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

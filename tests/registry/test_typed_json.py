@@ -1,0 +1,122 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from percoin.registry import typed_json
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    n: int
+
+    def __post_init__(self):
+        if self.n < 0:
+            raise ValueError("n is negative")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    points: tuple[Point, ...]
+    by_name: Mapping[str, Point]
+    colour: Colour
+    is_closed: bool
+    extra: object
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(min_value=0, max_value=2**80)
+points = st.builds(Point, finite, counts)
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+drawings = st.builds(
+    Drawing,
+    st.lists(points).map(tuple),
+    st.dictionaries(st.text(), points),
+    st.sampled_from(Colour),
+    st.booleans(),
+    any_json,
+)
+
+
+@given(drawings)
+def test_what_is_written_is_read_back_equal(drawing):
+    text = typed_json.dumps(drawing)
+    assert typed_json.decode(Drawing, typed_json.loads(text)) == drawing
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "1e999", "[-1e999]"])
+def test_a_number_that_is_not_finite_is_refused_on_reading(text):
+    with pytest.raises(ValueError, match=r"is not a (finite )?number"):
+        typed_json.loads(text)
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": [float("inf")]}, np.array([1.0, np.nan])])
+def test_a_number_that_is_not_finite_is_refused_on_writing_or_written_as_null(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        typed_json.dumps(value)
+    assert "null" in typed_json.dumps(value, nan_as_null=True)
+
+
+def test_text_nested_beyond_reason_is_refused_without_a_crash():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        typed_json.loads("[" * 200_000)
+
+
+def test_numpy_values_are_written_as_the_plain_ones():
+    values = {"a": np.float32(0.5), "b": np.int64(3), "c": np.arange(2), "d": np.bool_(True)}
+    assert typed_json.loads(typed_json.dumps(values)) == {"a": 0.5, "b": 3, "c": [0, 1], "d": True}
+
+
+def test_what_json_has_no_form_for_is_refused():
+    with pytest.raises(TypeError, match="object"):
+        typed_json.dumps({"a": object()})
+
+
+DRAWING = {
+    "points": [{"x": 1.0, "n": 1}],
+    "by_name": {},
+    "colour": "red",
+    "is_closed": True,
+    "extra": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"points": [{"x": "1", "n": 1}]}, r"points\[0\]\.x is '1' where float belongs"),
+        ({"points": [{"x": 1.0, "n": True}]}, r"points\[0\]\.n is True where int belongs"),
+        ({"points": [{"x": 1.0, "n": 1.0}]}, r"points\[0\]\.n is 1\.0 where int belongs"),
+        ({"points": [{"x": 1.0, "n": -1}]}, r"points\[0\]: n is negative"),
+        ({"points": [{"x": 1.0}]}, r"points\[0\] has no key 'n'"),
+        ({"points": {"x": 1.0}}, r"points is \{'x': 1\.0\} where list belongs"),
+        ({"points": [{"x": 10**400, "n": 1}]}, "is not a finite number"),
+        ({"by_name": {"a": 3}}, r"by_name\.a is 3 where dict belongs"),
+        ({"colour": "green"}, "colour is 'green', not one of red, blue"),
+        ({"colour": ["red"]}, "colour is .*, not one of red, blue"),
+        ({"is_closed": 1}, "is_closed is 1 where bool belongs"),
+        ({"shade": 1}, "the object has an unknown key 'shade'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_place(change, reason):
+    assert typed_json.decode(Drawing, DRAWING).points == (Point(1.0, 1),)
+    with pytest.raises(ValueError, match=reason):
+        typed_json.decode(Drawing, DRAWING | change)
+
+
+def test_a_whole_number_may_stand_for_a_float():
+    assert typed_json.decode(Point, {"x": 3, "n": 1}) == Point(3.0, 1)
