@@ -16,10 +16,10 @@ START = pd.Timestamp("2024-01-01", tz="UTC")
 
 def make_index(n_bars: int, timeframe: Timeframe, start: pd.Timestamp = START) -> pd.DatetimeIndex:
     """Open times without a gap."""
-    first = start.as_unit("ms")
-    return pd.date_range(
-        first, periods=n_bars, freq=timeframe.timedelta, unit="ms", name="open_time"
-    )
+    first = int(start.timestamp() * 1000)
+    open_time = first + np.arange(n_bars) * timeframe.milliseconds
+    index = pd.DatetimeIndex(open_time.astype("datetime64[ms]"), name="open_time")
+    return index.tz_localize("UTC")
 
 
 def make_bars(

@@ -157,7 +157,7 @@ def _as_milliseconds(open_time: pd.Series) -> pd.DatetimeIndex:
     if not pd.api.types.is_datetime64_any_dtype(open_time.dtype):
         raise _MalformedError(f"open_time is {open_time.dtype}, not a time")
     if open_time.isna().any():
-        raise _MalformedError(f"{open_time.isna().sum():,} bars have no open_time")
+        raise _MalformedError(f"{open_time.isna().sum():,} open times are missing")
     exact = pd.DatetimeIndex(open_time)
     exact = exact.tz_localize("UTC") if exact.tz is None else exact.tz_convert("UTC")
     rounded = exact.as_unit("ms")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,9 +16,10 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from percoin.bars.renames import old_name_note, stored_names
 from percoin.bars.resample import divides, resample
-from percoin.bars.schema import COLUMNS, Bars, check_bars, format_time
-from percoin.errors import BarsNotFoundError, ConfigError, InvalidBarsError
-from percoin.types import IntArray, Timeframe
+from percoin.bars.schema import Bars, check_bars, format_time
+from percoin.bars.sources.tables import SUFFIXES, read_table
+from percoin.errors import BarsNotFoundError, InvalidBarsError
+from percoin.types import Timeframe
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +32,6 @@ _FILE_NAMES = (
     re.compile(
         rf"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)(_(?P=quote))?-(?P<tf>{_TIMEFRAMES})(-futures)?"
     ),
-)
-_TIME_COLUMNS = ("open_time", "date", "timestamp", "datetime", "time")
-_BINANCE_COLUMNS = (
-    "open_time",
-    *COLUMNS,
-    "close_time",
-    "quote_volume",
-    "trades",
-    "taker_buy_base",
-    "taker_buy_quote",
-    "ignore",
 )
 _FILES_SHOWN = 3
 _USE_ONE = "name the one that is meant: source.path=<file>"
@@ -173,7 +163,7 @@ def _market_files(folders: list[Path]) -> Iterator[_MarketFile]:
     for folder in folders:
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
-                file = _parse_name(path) if path.suffix in _READERS else None
+                file = _parse_name(path) if path.suffix in SUFFIXES else None
                 if file is not None and path.is_file():
                     yield file
 
@@ -218,73 +208,13 @@ def _read_checked(path: Path, symbol: str, timeframe: Timeframe) -> pd.DataFrame
 
 
 def _read_table(path: Path, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
-    """One file with its time column named ``open_time`` and turned into times."""
-    if path.suffix not in _READERS:
-        raise ConfigError(f"source.path={path} is not one of {', '.join(_READERS)}")
+    """One file as ``read_table`` gives it; an error names market and file."""
     try:
-        return _with_open_time(_READERS[path.suffix](path))
+        return read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         found = f"{path} cannot be read ({reason})"
         raise InvalidBarsError(symbol, timeframe, found, "replace the file") from error
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file with a header line, or Binance's twelve columns without one."""
-    with path.open(encoding="utf-8") as file:
-        first = file.readline().strip().split(",")
-    if not first[0].strip().isdigit():
-        return pd.read_csv(path)
-    if len(first) != len(_BINANCE_COLUMNS):
-        raise ValueError(
-            f"no header line, and {len(first)} columns where Binance has {len(_BINANCE_COLUMNS)}"
-        )
-    return pd.read_csv(path, header=None, names=list(_BINANCE_COLUMNS))
-
-
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".parquet": pd.read_parquet,
-    ".csv": _read_csv,
-    ".feather": pd.read_feather,
-}
-
-
-def _with_open_time(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with ``open_time`` as a column of times, whatever it was called."""
-    if isinstance(table.index, pd.DatetimeIndex):
-        table = table.reset_index(names="open_time")
-    table = table.rename(columns=lambda name: str(name).strip().lower().replace(" ", "_"))
-    name = next((name for name in _TIME_COLUMNS if name in table.columns), None)
-    if name is None:
-        raise ValueError(f"no time column, looked for {', '.join(_TIME_COLUMNS)}")
-    return table.drop(columns=name).assign(open_time=_to_times(table[name]))
-
-
-def _to_times(values: pd.Series) -> pd.Series | pd.DatetimeIndex:
-    """Numbers since 1970, texts or times as times; without a zone they are UTC."""
-    if pd.api.types.is_integer_dtype(values.dtype):
-        return _from_epoch(values.to_numpy(dtype=np.int64))
-    if pd.api.types.is_numeric_dtype(values.dtype):
-        raise ValueError(f"column {values.name} is {values.dtype}, neither times nor whole numbers")
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return values
-    return pd.to_datetime(values, utc=True, format="ISO8601")
-
-
-def _from_epoch(numbers: IntArray) -> pd.DatetimeIndex:
-    """Milliseconds or microseconds since 1970 as times, told apart by their size.
-
-    Binance's spot files count microseconds from 2025-01-01 on and milliseconds
-    before. Both read as a date from 2001 to 2286 in one way only; a number that
-    does in neither is refused.
-    """
-    is_ms = (numbers >= 10**12) & (numbers < 10**13)
-    is_us = (numbers >= 10**15) & (numbers < 10**16)
-    unknown = numbers[~(is_ms | is_us)]
-    if len(unknown):
-        raise ValueError(f"open time {unknown[0]} is neither in milliseconds nor microseconds")
-    microseconds = np.where(is_ms, numbers * 1000, numbers)
-    return pd.DatetimeIndex(microseconds.astype("datetime64[us]")).tz_localize("UTC")
 
 
 def _without_open_bar(bars: Bars) -> Bars:
