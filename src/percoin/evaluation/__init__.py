@@ -1,1 +1,7 @@
-"""Metrics, baselines and uncertainty: arrays in, results out."""
+"""Is a model any good? Arrays in, results out.
+
+``evaluate`` gathers everything for one model: ``metrics`` and ``skills`` score it beside
+the ``baselines``, ``uncertainty`` says how sure that is, ``collapse`` and ``gate`` judge,
+``backtest`` adds the money, ``table`` prints it. ``calibration`` is also needed to
+predict; nothing is imported here, so that a prediction pays for nothing else.
+"""

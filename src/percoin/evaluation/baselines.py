@@ -1,0 +1,242 @@
+"""Simple forecasters that any model has to beat, fitted on train rows only.
+
+Each gives probabilities, so that all are judged by the same proper score. A rule or
+a persisted label gives a bare class; its probabilities are how often each class
+followed that answer on the train rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from percoin.evaluation.metrics import N_CLASSES
+from percoin.evaluation.rules import momentum_rule, rsi_ma_rule
+from percoin.types import FloatArray, IntArray, Signal
+
+UNKNOWN_LABEL = -1
+TRAIN_PRIOR = "train_prior"
+MAJORITY = "majority"
+
+# An answer seen on few train rows says little: it starts out as this many rows of the prior.
+_PRIOR_ROWS = 30.0
+
+
+@dataclass(frozen=True)
+class BaselineInputs:
+    """What is known at the close of each row's bar; labels are not among it.
+
+    Attributes:
+        features: Scaled features of that bar, without NaN, shape (n, F).
+        last_known_label: See ``last_known_labels``, shape (n,), -1 where unknown.
+        rsi_14: Relative strength index, 0 to 100, shape (n,).
+        ma_5: Mean close of 5 bars, shape (n,).
+        ma_20: Mean close of 20 bars, shape (n,).
+        change_14: Close over the close 14 bars earlier, minus one, shape (n,).
+    """
+
+    features: FloatArray
+    last_known_label: IntArray
+    rsi_14: FloatArray
+    ma_5: FloatArray
+    ma_20: FloatArray
+    change_14: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, rows: IntArray | slice) -> BaselineInputs:
+        """The same for some of the rows."""
+        return replace(self, **{name: values[rows] for name, values in vars(self).items()})
+
+
+class Baseline(Protocol):
+    """A forecaster that is fitted once on train rows."""
+
+    name: str
+
+    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
+        """Learn from train rows; ``labels`` are theirs, shape (n,)."""
+        ...
+
+    def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
+        """Class probabilities, shape (n, C), none of them exactly zero unless meant."""
+        ...
+
+    def predict(self, inputs: BaselineInputs) -> IntArray:
+        """What it would do, shape (n,): a rule's own answer, else the likeliest class."""
+        ...
+
+
+def last_known_labels(labels: IntArray, horizon: int) -> IntArray:
+    """The newest label that is settled when each bar closes: that of ``horizon`` bars ago.
+
+    Args:
+        labels: Label of every bar, without gaps between rows, shape (n_bars,).
+        horizon: How many bars a label reaches ahead.
+
+    Returns:
+        Shape (n_bars,), -1 where there is none yet.
+    """
+    settled: IntArray = np.full(len(labels), UNKNOWN_LABEL, dtype=np.int64)
+    settled[horizon:] = labels[: len(labels) - horizon]
+    return settled
+
+
+def class_shares(labels: IntArray) -> FloatArray:
+    """Class frequencies with one imagined row of each class (Laplace), shape (C,)."""
+    counts = np.bincount(labels, minlength=N_CLASSES) + 1.0
+    shares: FloatArray = counts / counts.sum()
+    return shares
+
+
+def most_probable(probabilities: FloatArray) -> IntArray:
+    """The likeliest class of each row, shape (n,)."""
+    chosen: IntArray = probabilities.argmax(axis=1)
+    return chosen
+
+
+class TrainPrior:
+    """The train rows' class frequencies, whatever happens; skill is measured from it."""
+
+    name = TRAIN_PRIOR
+
+    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
+        """Count the classes."""
+        self.shares_ = class_shares(labels)
+
+    def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
+        """The same row every time."""
+        return np.tile(self.shares_, (len(inputs), 1))
+
+    def predict(self, inputs: BaselineInputs) -> IntArray:
+        """The majority class."""
+        return most_probable(self.predict_proba(inputs))
+
+
+class Majority:
+    """Certain of the train rows' commonest class: the figure that accuracy must be held to.
+
+    Its log-loss is as bad as certainty deserves.
+    """
+
+    name = MAJORITY
+
+    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
+        """Find the commonest class."""
+        self.majority_ = int(np.bincount(labels, minlength=N_CLASSES).argmax())
+
+    def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
+        """One for that class, zero for the others."""
+        return np.eye(N_CLASSES)[self.predict(inputs)]
+
+    def predict(self, inputs: BaselineInputs) -> IntArray:
+        """That class."""
+        return np.full(len(inputs), self.majority_, dtype=np.int64)
+
+
+class AnswerFrequencies:
+    """Class frequencies after each answer of a fixed rule.
+
+    Args:
+        name: Name in tables.
+        answer: From inputs to a class per row, or -1 where it has none.
+    """
+
+    def __init__(self, name: str, answer: Callable[[BaselineInputs], IntArray]) -> None:
+        self.name = name
+        self._answer = answer
+
+    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
+        """Count the classes that followed each answer, drawn towards the prior."""
+        prior = class_shares(labels)
+        answers = self._answer(inputs)
+        table = np.empty((N_CLASSES + 1, N_CLASSES))
+        for answer in Signal:
+            counts = np.bincount(labels[answers == answer], minlength=N_CLASSES)
+            table[answer] = (counts + _PRIOR_ROWS * prior) / (counts.sum() + _PRIOR_ROWS)
+        # The last row is the one that UNKNOWN_LABEL, as an index, points to.
+        table[UNKNOWN_LABEL] = prior
+        self.table_ = table
+
+    def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
+        """The frequencies that belong to each row's answer."""
+        probabilities: FloatArray = self.table_[self._answer(inputs)]
+        return probabilities
+
+    def predict(self, inputs: BaselineInputs) -> IntArray:
+        """The rule's own answer; NO_TRADE where it has none."""
+        answers = self._answer(inputs)
+        return np.where(answers == UNKNOWN_LABEL, Signal.NO_TRADE, answers).astype(np.int64)
+
+
+class LastRowClassifier:
+    """A scikit-learn classifier on the features of the window's last bar.
+
+    Args:
+        name: Name in tables.
+        make_estimator: Makes a fresh classifier with ``fit`` and ``predict_proba``.
+    """
+
+    def __init__(self, name: str, make_estimator: Callable[[], Any]) -> None:
+        self.name = name
+        self._make_estimator = make_estimator
+
+    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
+        """Fit the classifier; train rows of one class only leave it at the prior."""
+        self.shares_ = class_shares(labels)
+        self.estimator_ = None
+        if len(np.unique(labels)) > 1:
+            self.estimator_ = self._make_estimator().fit(inputs.features, labels)
+
+    def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
+        """The classifier's; a class it never saw keeps its Laplace share."""
+        probabilities = np.tile(self.shares_, (len(inputs), 1))
+        if self.estimator_ is None:
+            return probabilities
+        seen = self.estimator_.classes_
+        probabilities[:, seen] = self.estimator_.predict_proba(inputs.features) * (
+            self.shares_[seen].sum()
+        )
+        return probabilities
+
+    def predict(self, inputs: BaselineInputs) -> IntArray:
+        """The likeliest class."""
+        return most_probable(self.predict_proba(inputs))
+
+
+def default_baselines(seed: int = 0) -> list[Baseline]:
+    """The baselines of every report, unfitted."""
+    return [
+        Majority(),
+        TrainPrior(),
+        AnswerFrequencies("persistence", lambda inputs: inputs.last_known_label),
+        AnswerFrequencies("rsi_ma", lambda i: rsi_ma_rule(i.rsi_14, i.ma_5, i.ma_20)),
+        AnswerFrequencies("momentum", lambda inputs: momentum_rule(inputs.change_14)),
+        LastRowClassifier("logistic", _make_logistic),
+        LastRowClassifier("boosting", lambda: _make_boosting(seed)),
+    ]
+
+
+def _make_logistic() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=1.0, max_iter=2000)
+
+
+def _make_boosting(seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    # Early stopping would hold out random rows, whose neighbours stay in: it never stops.
+    return HistGradientBoostingClassifier(
+        learning_rate=0.05,
+        max_iter=100,
+        max_leaf_nodes=8,
+        min_samples_leaf=50,
+        l2_regularization=1.0,
+        early_stopping=False,
+        random_state=seed,
+    )

@@ -1,0 +1,151 @@
+"""Predictors that say the same thing whatever they are shown, recognised by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from percoin.evaluation.metrics import check_probabilities
+from percoin.types import CLASS_NAMES, FloatArray
+
+
+class CollapseKind(StrEnum):
+    """What a collapsed predictor does."""
+
+    CONSTANT = "constant"
+    NEAR_CONSTANT = "near_constant"
+    ONE_ANSWER = "one_answer"
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """A finding about a predictor.
+
+    Attributes:
+        kind: Its name.
+        detail: What was seen, in one phrase for people.
+    """
+
+    kind: CollapseKind
+    detail: str
+
+
+@dataclass(frozen=True)
+class CollapseLimits:
+    """Where a predictor counts as collapsed.
+
+    Attributes:
+        min_information: In nats a row, see ``forecast_information``. Real models of
+            these markets carry .002 to .03; below this limit even a perfectly
+            calibrated one has no skill to show.
+        max_answer_share: Largest share of rows that may get the same decision.
+    """
+
+    min_information: float = 0.0005
+    max_answer_share: float = 0.9995
+
+
+@dataclass(frozen=True)
+class ConstantReading:
+    """Four published scores read as those of a constant prediction.
+
+    Attributes:
+        majority_share: Share of test rows that have the predicted label.
+        detail: What was seen, in one phrase for people.
+    """
+
+    majority_share: float
+    detail: str
+
+
+def forecast_information(probabilities: FloatArray) -> float:
+    """How far the rows differ from their own mean, in nats a row.
+
+    The mean Kullback-Leibler divergence from the mean row. It is the log-loss that
+    the forecast would gain over the class frequencies if it were calibrated, so a
+    forecast without it cannot have skill.
+
+    Args:
+        probabilities: Shape (n, C).
+    """
+    checked = check_probabilities(probabilities)
+    mean = checked.mean(axis=0)
+    ratio = np.divide(checked, mean, out=np.ones_like(checked), where=checked > 0)
+    return float((checked * np.log(ratio)).sum(axis=1).mean())
+
+
+def detect_collapse(
+    probabilities: FloatArray, limits: CollapseLimits | None = None
+) -> Collapse | None:
+    """Name the way in which a predictor has collapsed, or None.
+
+    Args:
+        probabilities: Its forecasts on test rows, shape (n, C).
+        limits: Where collapse begins.
+    """
+    limits = limits or CollapseLimits()
+    checked = check_probabilities(probabilities)
+    decisions = np.bincount(checked.argmax(axis=1), minlength=len(CLASS_NAMES))
+    answer = CLASS_NAMES[int(decisions.argmax())]
+    if np.ptp(checked, axis=0).max() <= 1e-6:
+        shown = "/".join(f"{share:.3f}" for share in checked[0])
+        return Collapse(CollapseKind.CONSTANT, f"gives {shown} on every row, that is {answer}")
+    information = forecast_information(checked)
+    if information < limits.min_information:
+        detail = f"its probabilities carry {information:.6f} nats a row; decides {answer}"
+        return Collapse(CollapseKind.NEAR_CONSTANT, detail)
+    share = decisions.max() / len(checked)
+    if share > limits.max_answer_share:
+        detail = f"decides {answer} on {decisions.max()} of {len(checked)} rows"
+        return Collapse(CollapseKind.ONE_ANSWER, detail)
+    return None
+
+
+def recognise_constant(
+    accuracy: float,
+    precision: float,
+    recall: float,
+    f1: float,
+    *,
+    n_rows: int | None = None,
+    digits: int = 4,
+) -> ConstantReading | None:
+    """Tell from four weighted scores alone whether a constant could have made them.
+
+    A constant that is right on a share p of the rows has weighted precision p^2,
+    recall p and F1 2 p^2 / (1 + p): three figures that say nothing but p.
+
+    Args:
+        accuracy: As published, a fraction.
+        precision: Weighted by class frequency.
+        recall: Weighted by class frequency.
+        f1: Weighted by class frequency.
+        n_rows: Test rows, if they are known.
+        digits: Decimals that the figures were rounded to.
+
+    Returns:
+        The reading, or None if no constant gives these scores.
+    """
+    half = 0.5 * 10.0**-digits
+    scores = np.array([accuracy, precision, recall, f1])
+    if not np.isfinite(scores).all() or not 0 < accuracy <= 1:
+        return None
+    low = _constant_scores(max(0.0, accuracy - half)) - half
+    high = _constant_scores(min(1.0, accuracy + half)) + half
+    slack = 1e-12
+    if ((scores < low - slack) | (scores > high + slack)).any():
+        return None
+    counted = f"; {round(accuracy * n_rows)} of {n_rows} rows" if n_rows else ""
+    detail = (
+        f"accuracy {accuracy:.4f}, precision {precision:.4f}, recall {recall:.4f} and F1 {f1:.4f} "
+        f"are those of a constant prediction where {accuracy:.2%} of the rows have one label"
+        f"{counted}"
+    )
+    return ConstantReading(accuracy, detail)
+
+
+def _constant_scores(share: float) -> FloatArray:
+    """Accuracy, weighted precision, recall and F1 of a constant; each grows with ``share``."""
+    return np.array([share, share**2, share, 2 * share**2 / (1 + share)])

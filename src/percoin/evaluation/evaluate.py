@@ -1,0 +1,228 @@
+"""Everything that is known about one model on its test rows, and the table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.baselines import TRAIN_PRIOR
+from percoin.evaluation.collapse import Collapse, CollapseLimits, detect_collapse
+from percoin.evaluation.gate import GateRules, Verdict, judge
+from percoin.evaluation.metrics import ReliabilityBin, Scores, reliability, row_log_loss, score
+from percoin.evaluation.skills import BinaryView, activity, direction
+from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
+from percoin.types import FloatArray, IntArray, Signal
+
+# Enough for a curve on a page; the full series would swell metrics.json.
+_CURVE_POINTS = 400
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one forecaster said on the test rows.
+
+    Attributes:
+        name: Name in tables.
+        probabilities: Shape (n, C).
+        decisions: What it would do, shape (n,); None for the likeliest class.
+    """
+
+    name: str
+    probabilities: FloatArray
+    decisions: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class Skill:
+    """One of the two skills: activity or direction.
+
+    Attributes:
+        auc: Area under the ROC curve, tested against .5; None if one of the two
+            answers never came.
+        log_loss_skill: Over the train prior's answer to the same question; None if
+            it was never asked.
+        n_asked: Rows on which it was asked.
+    """
+
+    auc: Estimate | None
+    log_loss_skill: Estimate | None
+    n_asked: int
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One line of the table: the model or a baseline.
+
+    Attributes:
+        name: Name in tables.
+        scores: Every score.
+        skill: Log-loss skill over the train prior.
+        activity: A move against NO_TRADE.
+        direction: LONG against SHORT where a move came.
+    """
+
+    name: str
+    scores: Scores
+    skill: Estimate
+    activity: Skill
+    direction: Skill
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model beside its baselines on the same test rows.
+
+    Attributes:
+        model: The model's line.
+        baselines: Theirs, in the order they were given.
+        best_baseline: Name of the one with the smallest log-loss.
+        against_best: Its log-loss minus the model's, in nats a row, paired.
+        collapse: How the model has collapsed, or None.
+        verdict: The gate's answer.
+        class_counts: Test rows of each class, in class order.
+        reliability: For each class what was promised and what came.
+        bootstrap: Settings behind the intervals.
+        money: Backtests after costs; the first is the model's. Empty if none was made.
+    """
+
+    model: Assessment
+    baselines: tuple[Assessment, ...]
+    best_baseline: str
+    against_best: Estimate
+    collapse: Collapse | None
+    verdict: Verdict
+    class_counts: tuple[int, ...]
+    reliability: dict[str, tuple[ReliabilityBin, ...]]
+    bootstrap: Bootstrap
+    money: tuple[BacktestResult, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        """Test rows."""
+        return sum(self.class_counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and finite numbers; equity curves are thinned.
+
+        An equity curve becomes ``[position of the bar, equity]`` pairs.
+        """
+        document = asdict(self)
+        document["n_rows"] = self.n_rows
+        for entry, result in zip(document["money"], self.money, strict=True):
+            entry["equity"] = _thin(result.equity)
+        plain: dict[str, Any] = _plain(document)
+        return plain
+
+
+def evaluate(
+    model: Forecast,
+    baselines: Sequence[Forecast],
+    labels: IntArray,
+    *,
+    bootstrap: Bootstrap,
+    rules: GateRules | None = None,
+    limits: CollapseLimits | None = None,
+    money: Sequence[BacktestResult] = (),
+) -> Evaluation:
+    """Score a model and its baselines on the same rows and judge it.
+
+    Args:
+        model: The model's calibrated forecast.
+        baselines: Theirs, on the same rows in the same order; one must be named
+            ``train_prior``. Walk-forward folds are pooled with ``pool`` beforehand.
+        labels: Of the test rows in time order, shape (n,).
+        bootstrap: Settings of the intervals; the horizon is that of the labels.
+        rules: What the gate asks for.
+        limits: Where a predictor counts as collapsed.
+        money: Backtests to keep with the rest, the model's first.
+
+    Raises:
+        ValueError: Malformed probabilities or labels, or no train prior.
+    """
+    prior = next((b.probabilities for b in baselines if b.name == TRAIN_PRIOR), None)
+    if prior is None:
+        raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
+
+    lines = [assess(forecast, labels, prior, bootstrap) for forecast in (model, *baselines)]
+    losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
+    best = min(losses, key=lambda name: float(losses[name].mean()))
+    against_best = bootstrap.estimate(losses[best] - row_log_loss(model.probabilities, labels))
+    collapse = detect_collapse(model.probabilities, limits)
+    return Evaluation(
+        model=lines[0],
+        baselines=tuple(lines[1:]),
+        best_baseline=best,
+        against_best=against_best,
+        collapse=collapse,
+        verdict=judge(lines[0].skill, against_best, best, collapse, rules),
+        class_counts=tuple(np.bincount(labels, minlength=len(Signal)).tolist()),
+        reliability={s.name: tuple(reliability(model.probabilities, labels, s)) for s in Signal},
+        bootstrap=bootstrap,
+        money=tuple(money),
+    )
+
+
+def assess(
+    forecast: Forecast, labels: IntArray, prior: FloatArray, bootstrap: Bootstrap
+) -> Assessment:
+    """Compute one line of the table.
+
+    Args:
+        forecast: Of the model or a baseline.
+        labels: Shape (n,).
+        prior: Probabilities of the train prior on the same rows, shape (n, C); with
+            pooled folds they differ from row to row.
+        bootstrap: Settings of the intervals.
+    """
+    probabilities = forecast.probabilities
+    gains = skill_rows(row_log_loss(probabilities, labels), row_log_loss(prior, labels))
+    return Assessment(
+        name=forecast.name,
+        scores=score(probabilities, labels, forecast.decisions),
+        skill=bootstrap.estimate(gains),
+        activity=_skill(activity(probabilities, labels), activity(prior, labels), bootstrap),
+        direction=_skill(direction(probabilities, labels), direction(prior, labels), bootstrap),
+    )
+
+
+def pool(name: str, folds: Sequence[Forecast]) -> Forecast:
+    """Join the forecasts of walk-forward folds, in time order.
+
+    Args:
+        name: Name in tables.
+        folds: One forecast per fold; all of them with decisions, or none.
+    """
+    decisions = [fold.decisions for fold in folds if fold.decisions is not None]
+    if decisions and len(decisions) != len(folds):
+        raise ValueError(f"{len(decisions)} of {len(folds)} folds of {name} have decisions")
+    probabilities = np.concatenate([fold.probabilities for fold in folds])
+    return Forecast(name, probabilities, np.concatenate(decisions) if decisions else None)
+
+
+def _skill(view: BinaryView, reference: BinaryView, bootstrap: Bootstrap) -> Skill:
+    n_asked = int(view.asked.sum())
+    if n_asked == 0:
+        return Skill(None, None, 0)
+    gains = skill_rows(view.row_losses(), reference.row_losses())
+    auc = bootstrap.estimate(view.auc_rows(), null=0.5) if view.auc() is not None else None
+    return Skill(auc, bootstrap.estimate(gains), n_asked)
+
+
+def _thin(equity: FloatArray) -> list[tuple[int, float]]:
+    """At most ``_CURVE_POINTS`` points, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(equity) - 1, _CURVE_POINTS).round().astype(int))
+    return [(int(bar), float(equity[bar])) for bar in chosen]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, str):
+        return str(value)
+    return value

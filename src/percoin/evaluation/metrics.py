@@ -1,0 +1,260 @@
+"""How good a set of class probabilities is: proper scores first, counts beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from percoin.types import CLASS_NAMES, FloatArray, IntArray, Signal
+
+N_CLASSES = len(Signal)
+
+# scikit-learn's own floor, so that a certain and wrong forecast costs the same in both.
+PROBABILITY_FLOOR = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class against the other two.
+
+    Attributes:
+        name: Class name.
+        n_rows: Rows whose label is this class.
+        precision: Share of its decisions that were right; 0 if there were none.
+        recall: Share of its rows that were found; 0 if there were none.
+        f1: Harmonic mean of the two; 0 if both are 0.
+        pr_auc: Average precision of its probability; None if no row has this label.
+    """
+
+    name: str
+    n_rows: int
+    precision: float
+    recall: float
+    f1: float
+    pr_auc: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every score of one forecast on one set of rows.
+
+    ``accuracy`` and the three weighted scores reward a constant answer on
+    unbalanced labels: show them only beside those of the majority class.
+
+    Attributes:
+        log_loss: Mean negative log-likelihood in nats; smaller is better.
+        brier: Mean squared distance to the one-hot label, 0 to 2 (Brier, 1950).
+        calibration_error: Class-wise calibration error, see ``calibration_error``.
+        mcc: Matthews correlation of the decisions, multi-class (Gorodkin, 2004).
+        balanced_accuracy: Mean recall over the classes that occur.
+        macro_f1: Mean F1 over all three classes; an absent class counts 0.
+        classes: One entry per class, in class order.
+        accuracy: Share of right decisions.
+        weighted_precision: Precision averaged by class frequency.
+        weighted_recall: Recall averaged by class frequency; equals ``accuracy``.
+        weighted_f1: F1 averaged by class frequency.
+        confusion_matrix: Rows are labels, columns are decisions, in class order.
+    """
+
+    log_loss: float
+    brier: float
+    calibration_error: float
+    mcc: float
+    balanced_accuracy: float
+    macro_f1: float
+    classes: tuple[ClassScores, ...]
+    accuracy: float
+    weighted_precision: float
+    weighted_recall: float
+    weighted_f1: float
+    confusion_matrix: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Rows whose probability of one class fell between two edges.
+
+    Attributes:
+        mean_probability: What was promised, averaged over the rows.
+        frequency: How often the class then came.
+        n_rows: Rows in the bin.
+    """
+
+    mean_probability: float
+    frequency: float
+    n_rows: int
+
+
+def check_probabilities(probabilities: FloatArray) -> FloatArray:
+    """Return the probabilities as float64 rows that sum to exactly one.
+
+    Args:
+        probabilities: Shape (n, C).
+
+    Raises:
+        ValueError: Another shape, NaN or infinity, a negative value, or a row
+            whose sum is off one by more than float32 rounding explains. A NaN
+            would otherwise pass through argmax and score like an answer.
+    """
+    checked = np.asarray(probabilities, dtype=np.float64)
+    if checked.ndim != 2 or checked.shape[1] != N_CLASSES or len(checked) == 0:
+        raise ValueError(f"probabilities have shape {checked.shape}, expected (n, {N_CLASSES})")
+    if not np.isfinite(checked).all():
+        n_bad = int((~np.isfinite(checked)).any(axis=1).sum())
+        raise ValueError(f"{n_bad} of {len(checked)} rows of probabilities are not finite")
+    totals = checked.sum(axis=1, keepdims=True)
+    if (checked < 0).any() or (np.abs(totals - 1) > 1e-4).any():
+        raise ValueError("probabilities are negative or do not sum to one; were logits passed?")
+    normalised: FloatArray = checked / totals
+    return normalised
+
+
+def check_labels(labels: IntArray, n_rows: int) -> IntArray:
+    """Return the labels if each row has a known one.
+
+    Raises:
+        ValueError: Another length than ``n_rows``, or a label that is not a class.
+    """
+    checked = np.asarray(labels)
+    if checked.shape != (n_rows,):
+        raise ValueError(f"labels have shape {checked.shape}, expected ({n_rows},)")
+    if not np.isin(checked, np.arange(N_CLASSES)).all():
+        raise ValueError("labels hold values that are no class; drop rows with unknown labels")
+    return checked.astype(np.int64)
+
+
+def row_log_loss(probabilities: FloatArray, labels: IntArray) -> FloatArray:
+    """Negative log of the probability that each row gave to its label, in nats.
+
+    Args:
+        probabilities: Shape (n, C).
+        labels: Shape (n,).
+
+    Returns:
+        Shape (n,), at most ``-log(PROBABILITY_FLOOR)``, about 36.
+    """
+    checked = check_probabilities(probabilities)
+    chosen = checked[np.arange(len(checked)), check_labels(labels, len(checked))]
+    return -np.log(np.maximum(chosen, PROBABILITY_FLOOR))
+
+
+def log_loss_skill(losses: FloatArray, reference_losses: FloatArray) -> float:
+    """Share of the reference's log-loss that the forecast removes.
+
+    ``1 - mean(losses) / mean(reference_losses)``: 0 is no better than the
+    reference (the train prior, unless said otherwise), 1 is perfect, negative is
+    worse. On labels with shares 30/40/30 a skill of .01 is about .011 nats a row.
+    """
+    return float(1.0 - np.mean(losses) / np.mean(reference_losses))
+
+
+def brier_score(probabilities: FloatArray, labels: IntArray) -> float:
+    """Mean over rows of the squared distance to the one-hot label (Brier, 1950)."""
+    checked = check_probabilities(probabilities)
+    targets = np.eye(N_CLASSES)[check_labels(labels, len(checked))]
+    return float(((checked - targets) ** 2).sum(axis=1).mean())
+
+
+def reliability(
+    probabilities: FloatArray, labels: IntArray, signal: Signal, n_bins: int = 15
+) -> list[ReliabilityBin]:
+    """Promised probability against frequency for one class, in bins of equal width.
+
+    Args:
+        probabilities: Shape (n, C).
+        labels: Shape (n,).
+        signal: The class.
+        n_bins: Bins over [0, 1]; empty ones are left out.
+    """
+    promised = check_probabilities(probabilities)[:, signal]
+    came = check_labels(labels, len(promised)) == signal
+    bins = np.minimum((promised * n_bins).astype(np.int64), n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    promised_sums = np.bincount(bins, weights=promised, minlength=n_bins)
+    came_sums = np.bincount(bins, weights=came, minlength=n_bins)
+    return [
+        ReliabilityBin(float(promised_sums[k] / counts[k]), float(came_sums[k] / counts[k]), int(c))
+        for k, c in enumerate(counts)
+        if c
+    ]
+
+
+def calibration_error(probabilities: FloatArray, labels: IntArray, n_bins: int = 15) -> float:
+    """Class-wise expected calibration error (Kull et al., 2019).
+
+    For each class the gap between promised probability and frequency, averaged
+    over equal-width bins by their rows; then the mean over the classes.
+    """
+    gaps = [
+        sum(b.n_rows * abs(b.mean_probability - b.frequency) for b in bins) / len(labels)
+        for bins in (reliability(probabilities, labels, signal, n_bins) for signal in Signal)
+    ]
+    return float(np.mean(gaps))
+
+
+def score(probabilities: FloatArray, labels: IntArray, decisions: IntArray | None = None) -> Scores:
+    """Compute every score of one forecast.
+
+    Args:
+        probabilities: Shape (n, C).
+        labels: Shape (n,).
+        decisions: What the forecaster would do, shape (n,); the most probable
+            class if not given. A trading rule's own answers differ from that.
+
+    Raises:
+        ValueError: NaN or malformed probabilities, labels that are no class.
+    """
+    from sklearn.metrics import confusion_matrix, matthews_corrcoef
+
+    checked = check_probabilities(probabilities)
+    known = check_labels(labels, len(checked))
+    chosen = checked.argmax(axis=1) if decisions is None else check_labels(decisions, len(known))
+    matrix = confusion_matrix(known, chosen, labels=list(Signal))
+    classes = _class_scores(checked, known, chosen)
+    shares = matrix.sum(axis=1) / len(known)
+    present = [c.recall for c in classes if c.n_rows]
+    return Scores(
+        log_loss=float(row_log_loss(checked, known).mean()),
+        brier=brier_score(checked, known),
+        calibration_error=calibration_error(checked, known),
+        mcc=float(matthews_corrcoef(known, chosen)),
+        balanced_accuracy=float(np.mean(present)),
+        macro_f1=float(np.mean([c.f1 for c in classes])),
+        classes=classes,
+        accuracy=float(np.trace(matrix) / len(known)),
+        weighted_precision=float(shares @ [c.precision for c in classes]),
+        weighted_recall=float(shares @ [c.recall for c in classes]),
+        weighted_f1=float(shares @ [c.f1 for c in classes]),
+        confusion_matrix=_as_counts(matrix),
+    )
+
+
+def _class_scores(
+    probabilities: FloatArray, labels: IntArray, decisions: IntArray
+) -> tuple[ClassScores, ...]:
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+    # Names all three classes, so that an absent one counts 0 instead of vanishing.
+    precision, recall, f1, n_rows = precision_recall_fscore_support(
+        labels, decisions, labels=list(Signal), zero_division=0.0
+    )
+    return tuple(
+        ClassScores(
+            name=CLASS_NAMES[k],
+            n_rows=int(n_rows[k]),
+            precision=float(precision[k]),
+            recall=float(recall[k]),
+            f1=float(f1[k]),
+            pr_auc=float(average_precision_score(labels == k, probabilities[:, k]))
+            if n_rows[k]
+            else None,
+        )
+        for k in range(N_CLASSES)
+    )
+
+
+def _as_counts(matrix: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(count) for count in row) for row in matrix)

@@ -1,0 +1,184 @@
+"""How sure a mean over neighbouring rows is: a block bootstrap, studentized.
+
+Rows of a market are not independent: labels overlap by their horizon and quiet or
+stormy hours come in runs. Blocks of neighbouring rows are therefore drawn, not
+rows (Politis and Romano, 1992), and each draw is measured in its own standard
+error (Goetze and Kuensch, 1996), which keeps small samples honest. Every quantity
+here is a mean of one value per row; see ``skill_rows`` for how a ratio becomes one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from percoin.types import FloatArray
+
+MIN_BLOCKS = 8
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over rows with what is known about its error.
+
+    Attributes:
+        value: The mean.
+        lower: Lower end of the interval; None with too few rows for any interval.
+        upper: Upper end.
+        standard_error: Of the mean, with the dependence between rows; None as above.
+        p_value: One-sided, against "no larger than the null value"; at least
+            1 / (repetitions + 1). None as above.
+        smallest_detectable: Distance from the null value that such rows would show
+            in four cases of five (80 % power); None as above.
+        n_rows: Rows averaged.
+        n_effective_rows: Independent rows that would give the same standard error.
+        block_length: Rows in a block.
+    """
+
+    value: float
+    lower: float | None
+    upper: float | None
+    standard_error: float | None
+    p_value: float | None
+    smallest_detectable: float | None
+    n_rows: int
+    n_effective_rows: float
+    block_length: int
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Settings of every interval of one evaluation.
+
+    Attributes:
+        horizon: Reach of the label in bars; no block is shorter.
+        seed: The same seed gives the same interval.
+        repetitions: Bootstrap draws. No p-value is below 1 / (repetitions + 1), so
+            for one of m models of a sweep to stand alone at a false discovery rate
+            of 5 % about 20 m log m of them are needed.
+        confidence: Level of the two-sided interval.
+    """
+
+    horizon: int
+    seed: int = 0
+    repetitions: int = 2000
+    confidence: float = 0.95
+
+    def estimate(self, values: FloatArray, null: float = 0.0) -> Estimate:
+        """Estimate the mean of dependent rows and its interval.
+
+        Args:
+            values: One value per row in time order, shape (n,).
+            null: Value that the one-sided test and the detectable edge start from.
+
+        Raises:
+            ValueError: No rows, or values that are not finite.
+        """
+        rows = np.asarray(values, dtype=np.float64)
+        if rows.ndim != 1 or len(rows) == 0 or not np.isfinite(rows).all():
+            raise ValueError("expected at least one row of finite values")
+        block_length = choose_block_length(rows, self.horizon)
+        if len(rows) // block_length < MIN_BLOCKS:
+            return _without_interval(rows, block_length)
+        if not _varies(rows):
+            return _certain(rows, self, null)
+
+        mean, error = _mean_and_error(rows, block_length)
+        draws = _draw_t_statistics(rows, block_length, self)
+        tail = (1.0 - self.confidence) / 2.0
+        t_low, t_high = np.quantile(draws, [tail, 1.0 - tail])
+        n_beyond = int((draws >= (mean - null) / error).sum())
+        reach = NormalDist().inv_cdf(1.0 - tail) + NormalDist().inv_cdf(POWER)
+        return Estimate(
+            value=mean,
+            lower=float(mean - t_high * error),
+            upper=float(mean - t_low * error),
+            standard_error=error,
+            p_value=(1 + n_beyond) / (1 + self.repetitions),
+            smallest_detectable=reach * error,
+            n_rows=len(rows),
+            n_effective_rows=min(float(len(rows)), float(rows.var() / error**2)),
+            block_length=block_length,
+        )
+
+
+def choose_block_length(values: FloatArray, horizon: int) -> int:
+    """Block length for the circular bootstrap (Politis and White, 2004; Patton et al., 2009).
+
+    Never shorter than the horizon, and otherwise never so long that fewer than
+    ``MIN_BLOCKS`` blocks are left.
+
+    Args:
+        values: Shape (n,).
+        horizon: Reach of the label in bars.
+    """
+    from arch.bootstrap import optimal_block_length
+
+    ceiling = len(values) // MIN_BLOCKS
+    if ceiling <= horizon or not _varies(values):
+        return max(1, horizon)
+    wanted = float(optimal_block_length(values)["circular"].iloc[0])
+    if not np.isfinite(wanted):
+        return ceiling
+    return int(np.clip(np.ceil(wanted), max(1, horizon), ceiling))
+
+
+def skill_rows(losses: FloatArray, reference_losses: FloatArray) -> FloatArray:
+    """Values, one per row, whose mean is the log-loss skill over the reference.
+
+    Skill is a ratio of means. Its value plus each row's influence on it (the delta
+    method) has that skill as its mean and, to first order, the same error.
+
+    Args:
+        losses: Log-loss per row, shape (n,); 0 on rows that do not count.
+        reference_losses: The reference's, 0 on the same rows.
+    """
+    scale = float(np.mean(reference_losses))
+    ratio = float(np.mean(losses)) / scale
+    rows: FloatArray = (1.0 - ratio) + (ratio * reference_losses - losses) / scale
+    return rows
+
+
+def _mean_and_error(rows: FloatArray, block_length: int) -> tuple[float, float]:
+    """Mean, and its standard error from the spread of the block means."""
+    n_blocks = len(rows) // block_length
+    blocks = rows[: n_blocks * block_length].reshape(n_blocks, block_length).mean(axis=1)
+    # The rows left over after the last full block count in the mean, and in its error.
+    error = blocks.std(ddof=1) * np.sqrt(block_length / len(rows))
+    return float(rows.mean()), float(error)
+
+
+def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap) -> FloatArray:
+    """Bootstrap distribution of (mean - true mean) / standard error, shape (repetitions,)."""
+    from arch.bootstrap import CircularBlockBootstrap
+
+    def statistic(drawn: FloatArray) -> FloatArray:
+        return np.array(_mean_and_error(drawn, block_length))
+
+    bootstrap = CircularBlockBootstrap(block_length, rows, seed=settings.seed)
+    means, errors = np.asarray(bootstrap.apply(statistic, settings.repetitions)).T
+    # A draw of equal blocks has no spread; it is then as far out as its mean says.
+    floor = 1e-9 * rows.std()
+    t_statistics: FloatArray = (means - rows.mean()) / np.maximum(errors, floor)
+    return t_statistics
+
+
+def _varies(rows: FloatArray) -> bool:
+    """Rounding alone is no variation: a forecast compared with itself."""
+    return bool(np.ptp(rows) > 1e-12 * max(1.0, abs(float(rows[0]))))
+
+
+def _certain(rows: FloatArray, settings: Bootstrap, null: float) -> Estimate:
+    value, n_rows = float(rows[0]), len(rows)
+    p_value = 1 / (1 + settings.repetitions) if value - null > 1e-12 else 1.0
+    block_length = max(1, settings.horizon)
+    return Estimate(value, value, value, 0.0, p_value, 0.0, n_rows, float(n_rows), block_length)
+
+
+def _without_interval(rows: FloatArray, block_length: int) -> Estimate:
+    n_blocks = len(rows) / block_length
+    value = float(rows.mean())
+    return Estimate(value, None, None, None, None, None, len(rows), n_blocks, block_length)
