@@ -1,5 +1,13 @@
-"""Small made-up models for the registry's tests."""
+"""Small made-up models for the registry's tests.
 
+Run as a script, it writes the committed artifact of the present format anew:
+``python tests/registry/artifact_builders.py``. Once a format has been released,
+raise ``FORMAT_VERSION`` instead: its artifact must load for ever.
+"""
+
+import hashlib
+import shutil
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +19,7 @@ from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
+    FORMAT_VERSION,
     BarsInfo,
     Calibration,
     DatasetInfo,
@@ -29,6 +38,7 @@ from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
 TIMEFRAME = Timeframe.M15
+GOLDEN = Path(__file__).with_name("golden")
 CREATED_AT = datetime(2025, 9, 1, 0, 3, 12, 482911, tzinfo=UTC)
 
 
@@ -113,8 +123,6 @@ def check_whole(loaded: artifact.Artifact) -> float:
 
 def forge(folder: Path, **files: bytes) -> None:
     """Replace files of a served version and rewrite its manifest so that every hash is right."""
-    import hashlib
-
     manifest = Manifest.from_json((folder / MANIFEST_FILE).read_text(), SYMBOL, TIMEFRAME)
     hashes = dict(manifest.files)
     for key, content in files.items():
@@ -131,3 +139,15 @@ def forge(folder: Path, **files: bytes) -> None:
     link = folder.parents[2] / TIMEFRAME.value
     link.unlink()
     link.symlink_to(f".versions/{TIMEFRAME.value}/{forged.version_id}")
+
+
+def write_golden() -> None:
+    """Export a small model and keep it as a plain folder, without link and versions."""
+    served = GOLDEN / f"format_{FORMAT_VERSION}" / "per_coin" / SYMBOL / TIMEFRAME.value
+    shutil.rmtree(served, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as root:
+        shutil.copytree(export(Path(root), n_values=4), served)
+
+
+if __name__ == "__main__":
+    write_golden()

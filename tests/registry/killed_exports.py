@@ -1,7 +1,7 @@
-"""Kills exporting processes; run as a script by test_publish.py.
+"""Real processes that export, at once or until they are killed; run by test_publish.py.
 
-One process imports torch and then forks a child per kill, so that hundreds of
-kills cost seconds. It is single-threaded, which is what makes forking it safe.
+One process imports torch and then forks the others, so that hundreds of them
+cost seconds. It is single-threaded, which is what makes forking it safe.
 """
 
 import json
@@ -117,19 +117,36 @@ def kill_at_random_times(root: Path, n_kills: int) -> dict[str, object]:
         assert os.WIFSIGNALED(status)
         values.append(check_whole(load(root)))
         n_leftovers += leftovers(root)
+    return {"values": values, "leftovers": n_leftovers}
+
+
+def export_at_once(root: Path, n_processes: int, n_exports: int) -> dict[str, object]:
+    """Let several children export to the same market without waiting for each other."""
+
+    def export_some(process: int) -> None:
+        for number in range(n_exports):
+            export(root, 100.0 * process + number)
+
+    children = [
+        fork(lambda process=process: export_some(process)) for process in range(n_processes)
+    ]
+    statuses = [os.waitpid(child, 0)[1] for child in children]
     versions = MarketFolder(root, "BTCUSDT", "15m").versions
     return {
-        "values": values,
-        "leftovers": n_leftovers,
+        "statuses": statuses,
+        "value": check_whole(load(root)),
+        "leftovers": leftovers(root),
         "versions": len(list(versions.glob("2*"))),
     }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    mode, folder = sys.argv[1], Path(sys.argv[2])
-    if mode == "random":
-        report = kill_at_random_times(folder, n_kills=60)
-    else:
-        report = kill_at_every_step(folder, has_old=mode == "replace")
-    print(json.dumps(report))
+    folder = Path(sys.argv[1])
+    reports = {
+        "first": kill_at_every_step(folder / "first", has_old=False),
+        "replace": kill_at_every_step(folder / "replace", has_old=True),
+        "random": kill_at_random_times(folder / "random", n_kills=40),
+        "at_once": export_at_once(folder / "at_once", n_processes=3, n_exports=10),
+    }
+    print(json.dumps(reports))

@@ -104,8 +104,8 @@ def _remove_leftovers(market: MarketFolder) -> None:
 @contextmanager
 def _locked(market: MarketFolder) -> Iterator[None]:
     """Hold the market's lock; the kernel releases it when its holder dies."""
-    market.versions.mkdir(parents=True, exist_ok=True)
     _refuse_foreign_ground(market)
+    market.versions.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(market.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         _wait_for_lock(market, descriptor)
@@ -130,7 +130,7 @@ def _wait_for_lock(market: MarketFolder, descriptor: int) -> None:
 
 def _refuse_foreign_ground(market: MarketFolder) -> None:
     """Refuse links that lead the market's folders elsewhere, and a folder in the link's place."""
-    if market.versions.exists() and market.versions.resolve() != _true_versions(market):
+    if _leads_out(market, market.versions):
         found = f"{market.versions} leads out of the models folder"
         raise _write_error(market, found, "remove the link in its path")
     if market.link.exists() and not market.link.is_symlink():
@@ -138,8 +138,12 @@ def _refuse_foreign_ground(market: MarketFolder) -> None:
         raise _write_error(market, found, "move it away")
 
 
-def _true_versions(market: MarketFolder) -> Path:
-    return market.root.resolve() / market.versions.relative_to(market.root)
+def _leads_out(market: MarketFolder, path: Path) -> bool:
+    """Whether a link below the models folder leads ``path`` to another place than its own."""
+    try:
+        return path.resolve() != market.root.resolve() / path.relative_to(market.root)
+    except RuntimeError:  # a loop of links
+        return True
 
 
 def check_writable(market: MarketFolder) -> None:
@@ -200,7 +204,7 @@ def served_folder(market: MarketFolder) -> Path:
                 market.symbol, market.timeframe, f"no model exported in {market.root}", action
             )
         return _checked_folder(market, target)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+    except OSError as error:
         found = f"{market.link} cannot be read: {error}"
         raise _invalid(market, found, "check its permissions") from error
 
@@ -211,17 +215,16 @@ def _checked_folder(market: MarketFolder, target: str | None) -> Path:
         version_id = target.rpartition("/")[2]
         is_ours = VERSION_ID_PATTERN.fullmatch(version_id) is not None
         if not is_ours or target != market.link_target(version_id):
-            found = f"{market.link} leads to {target}, which is no version of it"
+            found = f"{market.link} leads to {target!r}, which is no version of it"
             raise _invalid(market, found, "remove the link and train again")
         folder = market.version(version_id)
     if not folder.is_dir():
         found = f"the served version {folder.name} is gone"
         raise _invalid(market, found, "train again or serve an earlier version")
-    true_folder = market.root.resolve() / folder.relative_to(market.root)
-    if folder.resolve() != true_folder:
+    if _leads_out(market, folder):
         found = f"{folder} leads out of the models folder"
         raise _invalid(market, found, "remove the link in its path")
-    return true_folder
+    return folder.resolve()
 
 
 def _link_target(market: MarketFolder) -> str | None:
