@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy with something else must not fail a test.
+settings.register_profile("percoin", deadline=None)
+settings.load_profile("percoin")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import bars_from_closes, make_bars
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from percoin.bars.schema import COLUMNS, PRICE_COLUMNS, Bars, check_bars, format_time
@@ -16,6 +16,8 @@ from percoin.errors import InvalidBarsError
 from percoin.types import Timeframe
 
 N_BARS = 60
+# A refusal takes pandera about 50 ms.
+few_examples = settings(max_examples=10)
 
 
 def _frame() -> pd.DataFrame:
@@ -55,6 +57,7 @@ def test_whole_numbers_become_float64() -> None:
     assert set(check_bars(frame, "BTCUSDT", Timeframe.M15).dtypes) == {np.dtype("float64")}
 
 
+@few_examples
 @given(first=st.integers(0, N_BARS - 2), n_repeated=st.integers(1, 5))
 def test_repeated_rows_are_named(first: int, n_repeated: int) -> None:
     frame = _frame()
@@ -64,11 +67,13 @@ def test_repeated_rows_are_named(first: int, n_repeated: int) -> None:
     assert format_time(rows.index[0]) in error.found
 
 
+@few_examples
 @given(order=st.permutations(range(8)).filter(lambda order: list(order) != sorted(order)))
 def test_rows_in_any_other_order_are_refused(order: list[int]) -> None:
     assert "open_time before that of the row above" in _refusal(_frame().iloc[order]).found
 
 
+@few_examples
 @given(position=st.integers(0, N_BARS - 1), column=st.sampled_from(COLUMNS))
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_named(value: float, position: int, column: str) -> None:
@@ -79,6 +84,7 @@ def test_values_that_are_not_finite_are_named(value: float, position: int, colum
     assert f"{column} NaN or infinite in 1 bar ({when})" in error.found
 
 
+@few_examples
 @given(
     position=st.integers(0, N_BARS - 1),
     column=st.sampled_from(PRICE_COLUMNS),
@@ -90,6 +96,7 @@ def test_prices_not_above_zero_are_named(position: int, column: str, price: floa
     assert f"{column} not above zero in 1 bar" in _refusal(frame).found
 
 
+@few_examples
 @given(position=st.integers(0, N_BARS - 1), excess=st.floats(1e-9, 0.5))
 @pytest.mark.parametrize("column", ["open", "close"])
 def test_prices_outside_high_and_low_are_named(column: str, position: int, excess: float) -> None:

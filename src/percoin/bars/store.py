@@ -134,7 +134,7 @@ class BarStore:
 def _read_file(path: Path, symbol: str, timeframe: Timeframe, found_as: str) -> Bars:
     """One file of the store, verified against its hash or checked in full."""
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         found = f"{path} cannot be read as Parquet ({reason})"
@@ -185,7 +185,7 @@ def _write_whole(table: pa.Table, path: Path) -> None:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with aside.open("xb") as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -107,12 +108,10 @@ class SimulatedSource:
     def _open_time(self, timeframe: Timeframe) -> pd.DatetimeIndex:
         """Open times without a gap up to ``end``."""
         try:
-            end = pd.Timestamp(self.end).as_unit("ms")
+            day = date.fromisoformat(self.end)
         except ValueError:
             raise ConfigError(f"source.end={self.end} is not a day such as {_END}") from None
-        if end.tz is not None or end != end.normalize():
-            raise ConfigError(f"source.end={self.end} is not a day in UTC such as {_END}")
-        last = end.tz_localize("UTC") - timeframe.timedelta
+        last = pd.Timestamp(day, tz="UTC") - timeframe.timedelta
         freq = timeframe.timedelta
         return pd.date_range(end=last, periods=self.n_bars, freq=freq, unit="ms", name="open_time")
 

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from builders import make_bars, write_parquet
+
+from percoin.bars import store as store_module
+from percoin.bars.sources.base import BarSource
+from percoin.bars.store import BarStore
+from percoin.errors import BarsNotFoundError, ConfigError, DataError, InvalidBarsError
+from percoin.types import Timeframe
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BarStore:
+    return BarStore(tmp_path / "bars")
+
+
+def _rewrite_metadata(path: Path, **changes: object) -> None:
+    """Write the same rows with other metadata, as an editor by hand would."""
+    table = pq.read_table(path)
+    metadata = json.loads(table.schema.metadata[b"percoin"]) | changes
+    pq.write_table(table.replace_schema_metadata({"percoin": json.dumps(metadata)}), path)
+
+
+def test_bars_come_back_as_they_were_written(store: BarStore) -> None:
+    bars = make_bars(500)
+    assert store.write(bars)
+    stored = store.read("BTCUSDT", Timeframe.M15)
+    pd.testing.assert_frame_equal(stored.frame, bars.frame)
+    assert replace(stored, frame=bars.frame) == replace(bars, frame=bars.frame)
+    assert store.path("BTCUSDT", Timeframe.M15) == store.root / "BTCUSDT" / "15m.parquet"
+
+
+def test_the_store_is_a_source(store: BarStore) -> None:
+    source: BarSource = store
+    store.write(make_bars(10))
+    assert source.load("BTCUSDT", Timeframe.M15).sha256() == make_bars(10).sha256()
+
+
+def test_the_file_says_what_it_holds(store: BarStore) -> None:
+    bars = make_bars(10)
+    store.write(bars)
+    schema = pq.read_schema(store.path("BTCUSDT", Timeframe.M15))
+    assert str(schema.field("open_time").type) == "timestamp[ms, tz=UTC]"
+    metadata = json.loads(schema.metadata[b"percoin"])
+    written_at = pd.Timestamp(metadata.pop("written_at"))
+    assert written_at.tz is not None
+    assert metadata == {
+        "format_version": 1,
+        "symbol": "BTCUSDT",
+        "timeframe": "15m",
+        "origin": "test: builders",
+        "sha256": bars.sha256(),
+    }
+
+
+def test_writing_the_same_again_leaves_the_file_alone(store: BarStore) -> None:
+    bars = make_bars(10)
+    assert store.write(bars)
+    path = store.path("BTCUSDT", Timeframe.M15)
+    os.utime(path, (0, 0))
+    assert not store.write(bars)
+    assert path.stat().st_mtime == 0
+    assert store.write(make_bars(11))
+    assert store.write(replace(make_bars(11), origin="test: elsewhere"))
+
+
+def test_bars_of_another_source_replace_the_stored_ones_and_it_is_logged(
+    store: BarStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write(make_bars(50))
+    store.write(make_bars(60))
+    assert caplog.messages == []
+    other = replace(make_bars(20, seed=1), origin="simulated: seed=1")
+    store.write(other)
+    assert caplog.messages == [
+        "BTCUSDT 15m: stored bars (test: builders) are replaced by bars of another source "
+        "(simulated: seed=1)"
+    ]
+    assert store.read("BTCUSDT", Timeframe.M15).sha256() == other.sha256()
+
+
+def test_markets_are_listed_in_order_under_todays_names(store: BarStore) -> None:
+    assert store.markets() == []
+    for timeframe in (Timeframe.D1, Timeframe.M15, Timeframe.H4):
+        store.write(make_bars(5, "ETHUSDT", timeframe))
+    store.write(make_bars(5, "BTCUSDT"))
+    write_parquet(make_bars(5), store.root / "MATICUSDT" / "1h.parquet")
+    (store.root / "ETHUSDT" / "notes.parquet").write_text("mine")
+    assert store.markets() == [
+        ("BTCUSDT", Timeframe.M15),
+        ("ETHUSDT", Timeframe.M15),
+        ("ETHUSDT", Timeframe.H4),
+        ("ETHUSDT", Timeframe.D1),
+        ("POLUSDT", Timeframe.H1),
+    ]
+
+
+def test_nothing_stored_names_the_sources(store: BarStore) -> None:
+    with pytest.raises(BarsNotFoundError) as caught:
+        store.read("BTCUSDT", Timeframe.H1)
+    for source in ("source=files", "source=sample", "source=simulated"):
+        assert source in caught.value.action
+    assert not store.root.exists()
+
+
+def test_nothing_stored_names_what_is_close(store: BarStore) -> None:
+    store.write(make_bars(5, "BTCUSDT"))
+    store.write(make_bars(5, "XRPUSDT"))
+    with pytest.raises(BarsNotFoundError, match=r"\(close names stored: BTCUSDT"):
+        store.read("BTCUSD", Timeframe.M15)
+    with pytest.raises(BarsNotFoundError, match=r"\(stored for BTCUSDT: 15m\)"):
+        store.read("BTCUSDT", Timeframe.H1)
+
+
+@pytest.mark.parametrize("symbol", ["../../etc", "btcusdt", ""])
+def test_what_is_no_market_makes_no_path(store: BarStore, symbol: str) -> None:
+    with pytest.raises(ConfigError):
+        store.read(symbol, Timeframe.M15)
+    with pytest.raises(ConfigError):
+        store.write(make_bars(5, symbol))
+
+
+def test_a_file_put_there_under_the_old_name_is_found_and_checked(
+    store: BarStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_parquet(make_bars(30), store.root / "MATICUSDT" / "15m.parquet")
+    with caplog.at_level(logging.INFO):
+        bars = store.read("POLUSDT", Timeframe.M15)
+    assert bars.symbol == "POLUSDT"
+    assert bars.sha256() == make_bars(30).sha256()
+    assert bars.origin == (
+        "files: MATICUSDT/15m.parquet in the store under their old name MATICUSDT"
+    )
+    assert "POLUSDT: bars found under their old name MATICUSDT" in caplog.messages
+    with pytest.raises(ConfigError, match="use symbol=POLUSDT"):
+        store.read("MATICUSDT", Timeframe.M15)
+
+
+def test_an_edited_file_gets_the_full_check(store: BarStore) -> None:
+    store.write(make_bars(30))
+    path = store.path("BTCUSDT", Timeframe.M15)
+    table = pq.read_table(path)
+    frame = table.to_pandas()
+    frame.loc[7, "close"] = np.nan
+    edited = table.from_pandas(frame, schema=table.schema)
+    pq.write_table(edited, path)
+    with pytest.raises(InvalidBarsError, match=r"close NaN or infinite in 1 bar"):
+        store.read("BTCUSDT", Timeframe.M15)
+
+
+def test_an_edited_file_that_is_still_valid_is_read(
+    store: BarStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write(make_bars(30))
+    _rewrite_metadata(store.path("BTCUSDT", Timeframe.M15), sha256="0" * 64)
+    with caplog.at_level(logging.INFO):
+        assert store.read("BTCUSDT", Timeframe.M15).sha256() == make_bars(30).sha256()
+    assert "was not written by this store, checking it" in caplog.messages[0]
+
+
+def test_shuffled_and_repeated_rows_are_refused(store: BarStore) -> None:
+    path = write_parquet(make_bars(30), store.root / "BTCUSDT" / "15m.parquet")
+    frame = pd.read_parquet(path)
+    frame.sample(frac=1, random_state=0).to_parquet(path)
+    with pytest.raises(InvalidBarsError, match="open_time before that of the row above"):
+        store.read("BTCUSDT", Timeframe.M15)
+    pd.concat([frame, frame.tail(1)]).to_parquet(path)
+    with pytest.raises(InvalidBarsError, match="duplicate open_time in 1 bar"):
+        store.read("BTCUSDT", Timeframe.M15)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 0.5, 0.98])
+def test_a_truncated_file_says_what_to_do(store: BarStore, keep: float) -> None:
+    store.write(make_bars(300))
+    path = store.path("BTCUSDT", Timeframe.M15)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep if keep >= 1 else keep * len(whole))])
+    with pytest.raises(InvalidBarsError) as caught:
+        store.read("BTCUSDT", Timeframe.M15)
+    assert "cannot be read as Parquet" in caught.value.found
+    assert "remove the file" in caught.value.action
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_page_is_noticed(store: BarStore) -> None:
+    store.write(make_bars(3000))
+    path = store.path("BTCUSDT", Timeframe.M15)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = b"\0" * 64
+    path.write_bytes(content)
+    with pytest.raises(InvalidBarsError):
+        store.read("BTCUSDT", Timeframe.M15)
+
+
+def test_a_damaged_file_can_be_written_over(store: BarStore) -> None:
+    store.write(make_bars(10))
+    store.path("BTCUSDT", Timeframe.M15).write_bytes(b"PAR1 and nothing more")
+    assert store.write(make_bars(10))
+    assert len(store.read("BTCUSDT", Timeframe.M15)) == 10
+
+
+def test_a_file_of_another_market_is_refused(store: BarStore) -> None:
+    store.write(make_bars(10))
+    there = store.path("ETHUSDT", Timeframe.M15)
+    there.parent.mkdir()
+    there.write_bytes(store.path("BTCUSDT", Timeframe.M15).read_bytes())
+    with pytest.raises(InvalidBarsError, match="holds bars of BTCUSDT 15m; move the file"):
+        store.read("ETHUSDT", Timeframe.M15)
+
+
+def test_a_failed_write_leaves_the_old_bars_and_no_rest(
+    store: BarStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(make_bars(10))
+
+    def full_disk(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module.pq, "write_table", full_disk)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+        store.write(make_bars(20))
+    monkeypatch.undo()
+    assert len(store.read("BTCUSDT", Timeframe.M15)) == 10
+    assert [path.name for path in (store.root / "BTCUSDT").iterdir()] == ["15m.parquet"]
+
+
+def test_a_store_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "bars").write_text("not a folder")
+    with pytest.raises(DataError, match=r"BTCUSDT 15m: .* cannot be written"):
+        BarStore(tmp_path / "bars").write(make_bars(5))
+
+
+_KEEP_WRITING = """
+import sys
+from builders import make_bars
+from percoin.bars.store import BarStore
+
+store, turn = BarStore(sys.argv[1]), 0
+while True:
+    turn += 1
+    store.write(make_bars(2000 + turn % 2, seed=turn % 2))
+    print(turn, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_whole_bars(store: BarStore) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for n_writes in (1, 2, 3):
+        command = [sys.executable, "-c", _KEEP_WRITING, str(store.root)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            for _ in range(n_writes):
+                assert writer.stdout.readline()
+            writer.kill()
+        bars = store.read("BTCUSDT", Timeframe.M15)
+        assert bars.sha256() == make_bars(len(bars), seed=len(bars) - 2000).sha256()
+
+
+def test_reading_what_was_written_does_without_pandera(store: BarStore) -> None:
+    store.write(make_bars(100))
+    code = (
+        "import sys; from percoin.bars.store import BarStore; from percoin.types import Timeframe;"
+        "BarStore(sys.argv[1]).read('BTCUSDT', Timeframe.M15); sys.exit('pandera' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(store.root)]
+    assert subprocess.run(command, check=False).returncode == 0
