@@ -12,6 +12,7 @@
         |-- TrainingError
         |   |-- MissingClassError    a split without one of the three classes
         |   |-- DivergedError        the loss is no longer a number
+        |   |-- InterruptedRunError  Ctrl-C or SIGTERM; resume=true goes on
         |   `-- ResumeError          nothing to resume, or another configuration
         `-- RegistryError
             |-- ModelNotFoundError   no model has been exported for the market
@@ -26,6 +27,8 @@ from __future__ import annotations
 
 class PercoinError(Exception):
     """Base of all errors that end a command with one line instead of a traceback."""
+
+    exit_code = 1
 
 
 class ConfigError(PercoinError):
@@ -79,6 +82,23 @@ class MissingClassError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss is no longer a finite number."""
+
+
+class InterruptedRunError(TrainingError):
+    """Training was told to stop by a signal.
+
+    Args:
+        signal_number: The signal; the exit code is 128 more, as shells expect.
+        found: What was interrupted, and where it stands.
+        action: How to go on.
+    """
+
+    def __init__(
+        self, symbol: str, timeframe: str, found: str, action: str, signal_number: int
+    ) -> None:
+        super().__init__(symbol, timeframe, found, action)
+        self.args = (symbol, timeframe, found, action, signal_number)
+        self.exit_code = 128 + signal_number
 
 
 class ResumeError(TrainingError):

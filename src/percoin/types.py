@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
 import numpy as np
@@ -66,6 +67,61 @@ class Signal(IntEnum):
 
 
 CLASS_NAMES = tuple(signal.name for signal in Signal)
+
+
+class Source(StrEnum):
+    """Who gave an answer."""
+
+    MODEL = "ML_PER_COIN_V1"
+    HOLD = "FALLBACK_NEUTRAL"
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Where a directional signal enters, gives up, and takes profit; prices."""
+
+    entry_price: float
+    stop_loss: float
+    tp1: float
+    tp2: float
+    tp3: float
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A source that had no answer, and why: one word for programs, a phrase for people."""
+
+    source: Source
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One answer for one market.
+
+    Attributes:
+        signal: The decision.
+        confidence: Probability of the signal, 0 where the source has none.
+        probabilities: In the order of ``Signal``, or None.
+        source: Who answered.
+        model_version: Version of the model that answered, or None.
+        ts: Close of the bar that the answer is made on (UTC): the moment from
+            which it could have been acted on.
+        levels: With a direction only.
+        passed: The sources asked before, in order.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    signal: Signal
+    confidence: float
+    probabilities: tuple[float, float, float] | None
+    source: Source
+    model_version: str | None
+    ts: datetime
+    levels: Levels | None = None
+    passed: tuple[Passed, ...] = ()
 
 
 def check_symbol(symbol: str) -> str:

@@ -1,0 +1,407 @@
+"""Every setting: its type, its range, and how Hydra learns of it.
+
+``conf/`` holds the values, these dataclasses hold the rules. A config is checked
+once, at the door (``typed``); behind it there are only these objects.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from percoin.bars.sources.base import BarSource
+from percoin.bars.sources.files import FilesSource
+from percoin.bars.sources.sample import SampleSource
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
+from percoin.errors import ConfigError
+from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
+from percoin.types import Timeframe, check_symbol, check_timeframe
+
+CONF_DIR = Path(__file__).parents[2] / "conf"
+
+_RUN_NAME = "%Y%m%d-%H%M%S"
+FINISHED_MARK = "result.json"
+CHECKPOINT_FOLDER = "checkpoints"
+
+Config = TypeVar("Config")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass
+class TimeframeConfig:
+    """One bar length with the settings that depend on it."""
+
+    name: str = MISSING
+    history_days: int = MISSING
+    threshold: float = MISSING
+
+    def __post_init__(self) -> None:
+        check_timeframe(self.name)
+
+    @property
+    def timeframe(self) -> Timeframe:
+        """The bar length itself."""
+        return Timeframe(self.name)
+
+
+@dataclass
+class SourceConfig:
+    """Where bars come from; one subclass per origin."""
+
+    def build(self, store: BarStore) -> BarSource:
+        """The source itself; ``store`` is what ``data/bars`` holds."""
+        raise TypeError(f"{type(self).__name__} only gathers what its subclasses share")
+
+
+@dataclass
+class StoreConfig(SourceConfig):
+    """Bars that ``data/bars`` already holds."""
+
+    def build(self, store: BarStore) -> BarSource:
+        """The store."""
+        return store
+
+
+@dataclass
+class FilesConfig(SourceConfig):
+    """A folder of Parquet, CSV or Feather files."""
+
+    path: str = MISSING
+
+    def build(self, store: BarStore) -> BarSource:
+        """The folder or file at ``path``."""
+        return FilesSource(Path(self.path))
+
+
+@dataclass
+class SampleConfig(SourceConfig):
+    """The real bars of 2017-2019 that an installed package ships."""
+
+    def build(self, store: BarStore) -> BarSource:
+        """The installed package."""
+        return SampleSource()
+
+
+@dataclass
+class SimulatedConfig(SourceConfig):
+    """Bars made from a seed."""
+
+    seed: int = MISSING
+    n_bars: int = MISSING
+    edge: float = MISSING
+
+    def __post_init__(self) -> None:
+        _require(self.n_bars > 0, f"source.n_bars={self.n_bars} must be positive")
+        _require(0 <= self.edge <= 1, f"source.edge={self.edge} must lie between 0 and 1")
+
+    def build(self, store: BarStore) -> BarSource:
+        """The generator."""
+        return SimulatedSource(seed=self.seed, n_bars=self.n_bars, edge=self.edge)
+
+
+@dataclass
+class FeaturesConfig:
+    """Which of the two definitions of the 15 features."""
+
+    definition: str = MISSING
+
+    def __post_init__(self) -> None:
+        known = ("raw", "relative")
+        _require(
+            self.definition in known,
+            f"features.definition={self.definition} must be one of {', '.join(known)}",
+        )
+
+
+@dataclass
+class LabelsConfig:
+    """How a bar's future becomes its label; one subclass per rule."""
+
+    horizon: int = MISSING
+
+    def build(self) -> LabelRule:
+        """The rule itself."""
+        raise TypeError(f"{type(self).__name__} only gathers what its subclasses share")
+
+    def __post_init__(self) -> None:
+        _require(self.horizon >= 1, f"labels.horizon={self.horizon} must be at least 1 bar")
+
+
+@dataclass
+class FixedHorizonConfig(LabelsConfig):
+    """The return after ``horizon`` bars against a fixed threshold."""
+
+    threshold: float = MISSING
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            0 < self.threshold < 1,
+            f"labels.threshold={self.threshold} must be a fraction between 0 and 1; "
+            "0.0025 is 0.25 %",
+        )
+
+    def build(self) -> LabelRule:
+        """The rule itself."""
+        return FixedHorizon(self.horizon, self.threshold)
+
+
+@dataclass
+class TripleBarrierConfig(LabelsConfig):
+    """The first of two volatility-scaled barriers within ``horizon`` bars."""
+
+    barrier_width: float = MISSING
+    volatility_bars: int = MISSING
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.barrier_width > 0, f"labels.barrier_width={self.barrier_width} must be positive"
+        )
+        _require(
+            self.volatility_bars >= 2,
+            f"labels.volatility_bars={self.volatility_bars} must be at least 2",
+        )
+
+    def build(self) -> LabelRule:
+        """The rule itself."""
+        return TripleBarrier(self.horizon, self.barrier_width, self.volatility_bars)
+
+
+@dataclass
+class ModelConfig:
+    """Widths of the network; see ``percoin.network.CnnLstm``."""
+
+    channels: list[int] = MISSING
+    hidden_size: int = MISSING
+    n_layers: int = MISSING
+    n_heads: int = MISSING
+    head_sizes: list[int] = MISSING
+    dropout: float = MISSING
+
+    def __post_init__(self) -> None:
+        _require(len(self.channels) == 3, f"model.channels={self.channels} must have three widths")
+        _require(
+            len(self.head_sizes) == 2, f"model.head_sizes={self.head_sizes} must have two widths"
+        )
+        sizes = [*self.channels, *self.head_sizes, self.hidden_size, self.n_layers, self.n_heads]
+        _require(min(sizes) >= 1, "every width under model must be at least 1")
+        _require(
+            (2 * self.hidden_size) % self.n_heads == 0,
+            f"model.n_heads={self.n_heads} must divide 2 * model.hidden_size"
+            f"={2 * self.hidden_size}",
+        )
+        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must lie in [0, 1)")
+
+
+@dataclass
+class TrainerConfig:
+    """What the training runs on, in Lightning's words."""
+
+    accelerator: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class SplitConfig:
+    """Shares of the history, oldest first, and the rows dropped between them."""
+
+    train: float = MISSING
+    validation: float = MISSING
+    test: float = MISSING
+    purge_bars: int = MISSING
+    embargo_bars: int = MISSING
+
+    def __post_init__(self) -> None:
+        shares = (self.train, self.validation, self.test)
+        _require(
+            min(shares) > 0 and abs(sum(shares) - 1) < 1e-9,
+            f"split.train, split.validation and split.test are {shares}; "
+            "each must be positive and together they must make 1",
+        )
+        _require(
+            self.embargo_bars >= 0, f"split.embargo_bars={self.embargo_bars} must not be negative"
+        )
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW, the learning rate's decay, and when to stop."""
+
+    weight_decay: float = MISSING
+    plateau_factor: float = MISSING
+    plateau_patience: int = MISSING
+    gradient_clip_norm: float = MISSING
+    early_stopping_patience: int = MISSING
+
+    def __post_init__(self) -> None:
+        _require(self.weight_decay >= 0, "optimizer.weight_decay must not be negative")
+        _require(
+            0 < self.plateau_factor < 1,
+            f"optimizer.plateau_factor={self.plateau_factor} must lie between 0 and 1",
+        )
+        _require(self.gradient_clip_norm > 0, "optimizer.gradient_clip_norm must be positive")
+        patience = min(self.plateau_patience, self.early_stopping_patience)
+        _require(patience >= 0, "a patience under optimizer must not be negative")
+
+
+@dataclass
+class TrainConfig:
+    """Everything ``train.py`` can be told."""
+
+    symbol: str = MISSING
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    features: FeaturesConfig = MISSING
+    labels: LabelsConfig = MISSING
+    model: ModelConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    logger: Any = None
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    seed: int = MISSING
+    workers: int | None = None
+    resume: bool = False
+    lookback: int = MISSING
+    history_days: int = MISSING
+    split: SplitConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    data_dir: str = MISSING
+    models_dir: str = MISSING
+    outputs_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        check_symbol(self.symbol)
+        _require(self.epochs >= 1, f"epochs={self.epochs} must be at least 1")
+        # Batch normalisation needs two windows to know a variance.
+        _require(self.batch_size >= 2, f"batch_size={self.batch_size} must be at least 2")
+        _require(0 < self.lr < 1, f"lr={self.lr} must lie between 0 and 1")
+        _require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")
+        # Two poolings by 2 leave nothing of a window shorter than 4 bars.
+        _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")
+        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
+        _require(
+            self.split.purge_bars >= self.labels.horizon,
+            f"split.purge_bars={self.split.purge_bars} is less than "
+            f"labels.horizon={self.labels.horizon}: labels would reach into the next split",
+        )
+
+
+class OutputFormat(StrEnum):
+    """Whom ``predict.py`` answers."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass
+class PredictConfig:
+    """Everything ``predict.py`` can be told."""
+
+    symbol: str = MISSING
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    output: str = MISSING
+    device: str = MISSING
+    use_ml: bool = MISSING
+    min_confidence: float = MISSING
+    data_dir: str = MISSING
+    models_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        check_symbol(self.symbol)
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(
+            re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None,
+            f"device={self.device} (or ML_DEVICE) must be cpu, cuda or cuda:N",
+        )
+        _require(
+            0 <= self.min_confidence <= 1,
+            f"min_confidence={self.min_confidence} (or MIN_CONFIDENCE) must lie between 0 and 1",
+        )
+
+
+def register_configs() -> None:
+    """Tell Hydra the schemas and the resolver that names a run's folder."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="predict_schema", node=PredictConfig)
+    store.store(group="source", name="store_schema", node=StoreConfig)
+    store.store(group="source", name="files_schema", node=FilesConfig)
+    store.store(group="source", name="sample_schema", node=SampleConfig)
+    store.store(group="source", name="simulated_schema", node=SimulatedConfig)
+    store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
+    store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
+    # Cached: Hydra asks several times and must hear one answer.
+    OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
+
+
+def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool) -> str:
+    """Folder of a run: a new one named by the time, or the one to go on with.
+
+    A run that never wrote its result was interrupted; the newest such run that
+    got as far as a checkpoint is the one that ``resume=true`` means.
+    """
+    parent = Path(outputs_dir) / symbol / tf
+    if resume:
+        for folder in sorted(parent.glob("*"), reverse=True):
+            has_checkpoint = (folder / CHECKPOINT_FOLDER / "last.ckpt").is_file()
+            if has_checkpoint and not (folder / FINISHED_MARK).exists():
+                return str(folder)
+    return str(parent / _new_run_name(parent))
+
+
+def _new_run_name(parent: Path) -> str:
+    from datetime import datetime
+
+    name = datetime.now().strftime(_RUN_NAME)
+    taken = {folder.name for folder in parent.glob(f"{name}*")}
+    suffixes = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
+    return next(candidate for candidate in suffixes if candidate not in taken)
+
+
+def typed(config: DictConfig, schema: type[Config]) -> Config:
+    """Turn a composed config into its dataclass, checking every value.
+
+    Raises:
+        ConfigError: A key that no schema knows (``+key=1`` gets past Hydra), or
+            a value out of its range.
+        OmegaConfBaseException: A value that is missing or of the wrong type.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        example = _EXAMPLES.get(missing[0], f"{missing[0]}=VALUE")
+        raise ConfigError(f"{missing[0]} has no value; give one, for example {example}")
+    result = OmegaConf.to_object(config)
+    _require(isinstance(result, schema), f"the config is not a {schema.__name__}")
+    _refuse_unknown_keys(config, result, prefix="")
+    return cast(Config, result)
+
+
+_EXAMPLES = {"symbol": "symbol=BTCUSDT", "source.path": "source.path=FOLDER"}
+
+
+def _refuse_unknown_keys(config: DictConfig, result: Any, prefix: str) -> None:
+    known = {entry.name for entry in fields(result)}
+    for key in config:
+        name = f"{prefix}{key!s}"
+        _require(
+            key in known, f"{name} is not a setting; known here are {', '.join(sorted(known))}"
+        )
+        value = getattr(result, str(key))
+        if is_dataclass(value):
+            _refuse_unknown_keys(config[key], value, prefix=f"{name}.")

@@ -1,0 +1,187 @@
+"""From bars to a prediction, by the very feature code that training used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from percoin.bars.schema import Bars
+from percoin.errors import InvalidArtifactError, NotEnoughBarsError
+from percoin.features.feature_set import compute_features, history_bars
+from percoin.features.indicators import atr
+from percoin.network import CnnLstm
+from percoin.registry.artifact import Artifact, load_artifact
+from percoin.registry.manifest import Manifest
+from percoin.types import FloatArray, IntArray, Levels, Prediction, Signal, Source, Timeframe
+from percoin.windows import eligible_rows, make_windows
+
+_BATCH_SIZE = 512
+
+# Stop and targets in units of ATR(14).
+_STOP_ATR = 1.5
+_TARGETS_ATR = (1.0, 2.0, 3.0)
+
+
+class ServedModel:
+    """One loaded model.
+
+    Args:
+        artifact: Checked by the registry.
+        device: In torch's words, for example ``cpu`` or ``cuda:0``.
+
+    Raises:
+        InvalidArtifactError: The weights do not fit the network the manifest describes.
+    """
+
+    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
+        self.manifest = artifact.manifest
+        self._device = torch.device(device)
+        self._scaling = self.manifest.scaling.fitted()
+        self._network = _build_network(artifact).to(self._device).eval()
+
+    def probabilities(self, bars: Bars) -> tuple[IntArray, FloatArray]:
+        """Answer for every bar on which a whole window ends.
+
+        Args:
+            bars: Of the model's market, oldest first. The first rows of a history
+                shorter than ``history_bars(lookback)`` still remember its start.
+
+        Returns:
+            Positions of the bars, shape (n_rows,), and the calibrated
+            probabilities in the order of ``Signal``, shape (n_rows, C).
+        """
+        manifest = self.manifest
+        features = compute_features(bars, manifest.features.definition)
+        rows = eligible_rows(features, bars.open_time, bars.timeframe, manifest.lookback)
+        if len(rows) == 0:
+            return rows, np.empty((0, len(Signal)))
+        windows = make_windows(self._scaling.transform(features), manifest.lookback)
+        starts = rows - manifest.lookback + 1
+        batches = np.array_split(starts, -(-len(starts) // _BATCH_SIZE))
+        logits = np.concatenate([self._logits(windows[batch]) for batch in batches])
+        return rows, _softmax(logits / manifest.calibration.temperature)
+
+    def newest(self, bars: Bars) -> FloatArray:
+        """Answer for the newest bar: its probabilities, shape (C,).
+
+        Raises:
+            NotEnoughBarsError: No whole window ends on the newest bar: the history
+                is too short, or a gap or a zero-volume bar is too recent.
+        """
+        lookback = self.manifest.lookback
+        recent = bars.slice(max(0, len(bars) - history_bars(lookback)))
+        features = compute_features(recent, self.manifest.features.definition)
+        rows = eligible_rows(features, recent.open_time, recent.timeframe, lookback)
+        if len(rows) == 0 or rows[-1] != len(recent) - 1:
+            raise NotEnoughBarsError(
+                bars.symbol,
+                bars.timeframe.value,
+                f"the newest of {len(bars)} bars does not end a whole window of {lookback} bars "
+                "with all indicators known",
+                "load more history, or wait until the last gap is that far behind",
+            )
+        window = self._scaling.transform(features[-lookback:])
+        logits = self._logits(window[np.newaxis])
+        probabilities: FloatArray = _softmax(logits / self.manifest.calibration.temperature)[0]
+        return probabilities
+
+    @torch.inference_mode()
+    def _logits(self, windows: np.ndarray[Any, np.dtype[np.float32]]) -> FloatArray:
+        batch = torch.tensor(windows, device=self._device)
+        return self._network(batch).double().cpu().numpy()  # type: ignore[no-any-return]
+
+
+class Predictor:
+    """Predictions of all markets of a registry; each model is loaded once.
+
+    Args:
+        models_dir: The models folder.
+        device: In torch's words, for example ``cpu`` or ``cuda:0``.
+    """
+
+    def __init__(self, models_dir: Path, device: str = "cpu") -> None:
+        self._models_dir = models_dir
+        self._device = device
+        self._models: dict[tuple[str, Timeframe], ServedModel] = {}
+
+    def model(self, symbol: str, timeframe: Timeframe) -> ServedModel:
+        """The served model of a market.
+
+        Raises:
+            ModelNotFoundError: None has been exported.
+            InvalidArtifactError: It cannot be trusted.
+        """
+        key = (symbol, timeframe)
+        if key not in self._models:
+            artifact = load_artifact(self._models_dir, symbol, timeframe)
+            self._models[key] = ServedModel(artifact, self._device)
+        return self._models[key]
+
+    def predict(self, bars: Bars) -> Prediction:
+        """Answer for the newest bar of a market.
+
+        Raises:
+            RegistryError: There is no model, or none that can be trusted.
+            NotEnoughBarsError: No whole window ends on the newest bar.
+        """
+        model = self.model(bars.symbol, bars.timeframe)
+        probabilities = model.newest(bars)
+        signal = Signal(int(probabilities.argmax()))
+        short, no_trade, long = probabilities.tolist()
+        return Prediction(
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            signal=signal,
+            confidence=float(probabilities[signal]),
+            probabilities=(short, no_trade, long),
+            source=Source.MODEL,
+            model_version=model.manifest.model_version,
+            ts=bars.close_time().to_pydatetime(),
+            levels=find_levels(bars, signal),
+        )
+
+
+def find_levels(bars: Bars, signal: Signal) -> Levels | None:
+    """Entry at the newest close, stop and targets in multiples of its ATR(14).
+
+    None without a direction, and where the history is too short for an ATR.
+    """
+    if signal is Signal.NO_TRADE:
+        return None
+    recent = bars.slice(max(0, len(bars) - history_bars(1))).frame
+    unit = float(atr(recent["high"], recent["low"], recent["close"]).iloc[-1])
+    if not unit > 0:
+        return None
+    close = float(recent["close"].iloc[-1])
+    side = 1 if signal is Signal.LONG else -1
+    first, second, third = (close + side * multiple * unit for multiple in _TARGETS_ATR)
+    return Levels(close, close - side * _STOP_ATR * unit, first, second, third)
+
+
+def _build_network(artifact: Artifact) -> CnnLstm:
+    manifest = artifact.manifest
+    try:
+        network = CnnLstm(manifest.num_features, **_network_kwargs(manifest))
+        network.load_state_dict(artifact.state_dict)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InvalidArtifactError(
+            manifest.symbol,
+            manifest.timeframe,
+            f"the weights do not fit the network: {str(error).splitlines()[0]}",
+            "train the model again or serve an earlier version",
+        ) from error
+    return network
+
+
+def _network_kwargs(manifest: Manifest) -> Mapping[str, Any]:
+    return dict(manifest.model.kwargs)
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities

@@ -1,0 +1,207 @@
+"""From settings to objects: the only place that instantiates what the config names."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
+
+from percoin.bars.gaps import describe_gaps, find_gaps
+from percoin.bars.schema import Bars
+from percoin.bars.store import BarStore
+from percoin.config import (
+    CHECKPOINT_FOLDER,
+    FINISHED_MARK,
+    ModelConfig,
+    TrainConfig,
+)
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.errors import ResumeError
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.network import CnnLstm
+from percoin.registry.artifact import check_writable
+from percoin.training.callbacks import ExportToRegistry, Pictures
+from percoin.training.export import ModelExporter
+from percoin.training.metrics import metric_values, prior_values
+from percoin.training.run import LAST_CHECKPOINT, TrainedModel, TrainingPlan, train
+from percoin.training.summary import Summary
+
+log = logging.getLogger(__name__)
+
+_SETTINGS_FILE = "settings.json"
+# A resumed run may differ in these and still be the same run.
+_FREE_TO_CHANGE = frozenset({"resume", "workers", "epochs"})
+
+
+def train_from_config(settings: TrainConfig) -> None:
+    """Train, test and export the model that the settings describe; print its screen.
+
+    Raises:
+        PercoinError: Anything that a user can mend; the registry is untouched.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if settings.workers is not None:
+        torch.set_num_threads(settings.workers)
+    check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
+    dataset = load_dataset(settings)
+    config = _plain(settings)
+    _check_resumable(settings, folder, {"config": config, "bars": dataset.bars.sha256()})
+    pl.seed_everything(settings.seed, verbose=False)
+    kwargs = _network_kwargs(settings.model)
+    exporter = ModelExporter(dataset, kwargs, config, settings.seed, Path(settings.models_dir))
+    export = ExportToRegistry(exporter.export)
+    loggers = _loggers(settings, folder)
+    log.info("training %s %s in %s", settings.symbol, settings.tf.name, folder)
+    trained = train(
+        dataset,
+        CnnLstm(len(FEATURE_NAMES), **kwargs),
+        _plan(settings),
+        folder,
+        loggers=loggers,
+        callbacks=[Pictures(dataset, folder / "figures"), export],
+        resume=settings.resume,
+    )
+    assert export.folder is not None
+    summary = _summary(dataset, trained, export.folder, folder)
+    _log_hyperparameters(loggers, config, summary)
+    _write_result(folder, summary)
+    print(summary.render())
+
+
+def load_dataset(settings: TrainConfig) -> MarketDataset:
+    """Fetch the bars, keep them in the store, and make them ready to train on."""
+    bars = load_bars(settings)
+    return build_dataset(
+        bars,
+        FeatureDefinition(settings.features.definition),
+        settings.labels.build(),
+        settings.lookback,
+        SplitSpec(
+            fractions=(settings.split.train, settings.split.validation, settings.split.test),
+            purge_bars=settings.split.purge_bars,
+            embargo_bars=settings.split.embargo_bars,
+        ),
+        settings.history_days,
+    )
+
+
+def load_bars(settings: TrainConfig) -> Bars:
+    """Bars of the market from its source; the store then holds them for predictions."""
+    store = BarStore(Path(settings.data_dir) / "bars")
+    bars = settings.source.build(store).load(settings.symbol, settings.tf.timeframe)
+    store.write(bars)
+    log.info(
+        "%s %s: %d bars until %s from %s",
+        bars.symbol,
+        bars.timeframe.value,
+        len(bars),
+        bars.close_time(),
+        bars.origin,
+    )
+    gaps = find_gaps(bars)
+    if gaps:
+        log.info("%s", describe_gaps(bars, gaps))
+    return bars
+
+
+def _network_kwargs(settings: ModelConfig) -> dict[str, Any]:
+    kwargs = asdict(settings)
+    kwargs["channels"] = tuple(settings.channels)
+    kwargs["head_sizes"] = tuple(settings.head_sizes)
+    return kwargs
+
+
+def _plan(settings: TrainConfig) -> TrainingPlan:
+    return TrainingPlan(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        seed=settings.seed,
+        optimizer=settings.optimizer,
+        accelerator=settings.trainer.accelerator,
+        precision=settings.trainer.precision,
+    )
+
+
+def _plain(settings: TrainConfig) -> dict[str, Any]:
+    """The settings as JSON can say them, with the names of the chosen options."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    choices = HydraConfig.get().runtime.choices
+    options = {group: choices[group] for group in ("source", "labels", "model") if group in choices}
+    return {**plain, "choices": options}
+
+
+def _check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:
+    """Refuse to go on with another run's weights; note the facts of a new run."""
+    path = folder / _SETTINGS_FILE
+    market = (settings.symbol, settings.tf.name)
+    if not settings.resume:
+        path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        return
+    if not (folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt").is_file():
+        raise ResumeError(
+            *market,
+            f"no interrupted run with a finished epoch under {folder.parent}",
+            "start one without resume=true",
+        )
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        name
+        for name, value in facts["config"].items()
+        if name not in _FREE_TO_CHANGE and before["config"].get(name) != value
+    ]
+    if before["bars"] != facts["bars"]:
+        changed.append("the bars")
+    if changed:
+        raise ResumeError(
+            *market,
+            f"{', '.join(changed)} changed since {folder} was interrupted",
+            "repeat its settings to go on, or start afresh without resume=true",
+        )
+    log.info("resuming %s", folder)
+
+
+def _loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
+    return [] if settings.logger is None else [instantiate(settings.logger, save_dir=str(folder))]
+
+
+def _summary(
+    dataset: MarketDataset, trained: TrainedModel, artifact_folder: Path, run_folder: Path
+) -> Summary:
+    module = trained.module
+    loss = float(module.trainer.callback_metrics["test_loss"])
+    return Summary(
+        dataset=dataset,
+        values={"log_loss": loss, **metric_values(module.test_metrics)},
+        baseline=prior_values(dataset.class_counts("train"), module.test_labels),
+        n_epochs=trained.n_epochs,
+        best_epoch=trained.best_epoch,
+        secs=trained.secs,
+        artifact_folder=artifact_folder,
+        run_folder=run_folder,
+    )
+
+
+def _log_hyperparameters(loggers: list[Logger], config: dict[str, Any], summary: Summary) -> None:
+    results = {f"result/{name}": value for name, value in summary.key_results().items()}
+    for logger in loggers:
+        if isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.log_hyperparams(config, results)
+        else:
+            logger.log_hyperparams(config)
+        logger.finalize("success")
+
+
+def _write_result(folder: Path, summary: Summary) -> None:
+    """Mark the run as finished, with its figures for programs and its screen for people."""
+    (folder / "summary.txt").write_text(summary.render(), encoding="utf-8")
+    result = {**summary.key_results(), "epochs": summary.n_epochs, "secs": summary.secs}
+    (folder / FINISHED_MARK).write_text(json.dumps(result, indent=2), encoding="utf-8")

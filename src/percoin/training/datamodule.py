@@ -1,0 +1,121 @@
+"""Batches of windows, gathered from one resident tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from percoin.dataset import MarketDataset, Part
+from percoin.types import IntArray
+
+# Gradients are not kept in evaluation, so a batch only has to fit the cache.
+_EVALUATION_BATCH_SIZE = 512
+
+Batch = tuple[Tensor, Tensor]
+
+
+class WindowDataset(Dataset[Batch]):
+    """Windows and labels of some rows of a market, taken a batch at a time.
+
+    Args:
+        features: Scaled features, shape (n_bars, F). Windows are views of it:
+            memory grows with the bars, not with bars times lookback.
+        label: Class of each bar, shape (n_bars,).
+        rows: Positions of the bars on which the windows end, shape (n_rows,).
+        lookback: Window length in bars, L.
+    """
+
+    def __init__(self, features: Tensor, label: Tensor, rows: Tensor, lookback: int) -> None:
+        self.windows = features.unfold(0, lookback, 1).transpose(1, 2)  # (n_windows, L, F)
+        self._first_bars = rows - lookback + 1
+        self._label = label[rows]
+
+    def __len__(self) -> int:
+        return len(self._label)
+
+    def __getitem__(self, indices: Tensor) -> Batch:
+        """Windows (B, L, F) and labels (B,) of the rows at ``indices``."""
+        return self.windows[self._first_bars[indices]], self._label[indices]
+
+
+class BatchSampler(Sampler[Tensor]):
+    """Index tensors, one per batch, in time order or freshly shuffled each epoch.
+
+    The shuffle depends on the seed and the epoch alone, so a resumed run sees
+    the batches that the uninterrupted one would have seen.
+    """
+
+    def __init__(self, n_rows: int, batch_size: int, shuffle_seed: int | None = None) -> None:
+        self._n_rows = n_rows
+        self._batch_size = batch_size
+        self._shuffle_seed = shuffle_seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self._n_rows // self._batch_size) - int(self._drops_single_row)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._shuffle_seed is None:
+            order = torch.arange(self._n_rows)
+        else:
+            words = np.random.SeedSequence([self._shuffle_seed, self._epoch]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(words[0]))
+            order = torch.randperm(self._n_rows, generator=generator)
+        batches = torch.split(order, self._batch_size)
+        yield from batches[: len(self)]
+
+    @property
+    def _drops_single_row(self) -> bool:
+        """Batch normalisation cannot train on one row, so a lone last one is left out."""
+        return self._shuffle_seed is not None and self._n_rows % self._batch_size == 1
+
+
+class MarketDataModule(pl.LightningDataModule):
+    """The three parts of a market as data loaders.
+
+    Args:
+        dataset: The market.
+        batch_size: Windows per training step; evaluation uses larger batches.
+        seed: Of the shuffle.
+    """
+
+    def __init__(self, dataset: MarketDataset, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._features = torch.tensor(dataset.features)
+        self._label = torch.tensor(dataset.label)
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches of the train rows."""
+        rows = self._dataset.rows("train")
+        return self._loader(rows, BatchSampler(len(rows), self._batch_size, self._seed))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation rows in time order, the last partial batch included."""
+        return self._in_time_order("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test rows in time order, the last partial batch included."""
+        return self._in_time_order("test")
+
+    def _in_time_order(self, part: Part) -> DataLoader[Batch]:
+        rows = self._dataset.rows(part)
+        return self._loader(rows, BatchSampler(len(rows), _EVALUATION_BATCH_SIZE))
+
+    def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
+        windows = WindowDataset(
+            self._features, self._label, torch.from_numpy(rows), self._dataset.lookback
+        )
+        # batch_size=None: the sampler's indices are whole batches already.
+        return DataLoader(windows, sampler=sampler, batch_size=None)

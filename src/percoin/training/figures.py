@@ -1,0 +1,113 @@
+"""Pictures of one evaluation: drawn off screen, for TensorBoard and as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from percoin.dataset import Part
+from percoin.types import CLASS_NAMES, FloatArray, IntArray
+
+# SHORT, NO_TRADE, LONG; told apart by colour-blind eyes too (Okabe and Ito, 2008).
+_COLOURS = ("#D55E00", "#999999", "#0072B2")
+_N_BINS = 10
+
+
+def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
+    """Rows are the true classes, columns the predicted ones; shading by share of the row."""
+    matrix = np.asarray(counts)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure = _new_figure(5.2, 4.6)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        share = shares[row, column]
+        colour = "white" if share > 0.6 else "black"
+        text = f"{count:,}\n{share:.0%}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=11)
+    axes.set_xticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    axes.set_yticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.04)
+    return figure
+
+
+def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) -> Figure:
+    """How often each class came true, by the probability that was given for it.
+
+    Bins hold equally many rows each, so none is drawn from a handful. The bars are
+    95 % Wilson intervals (Wilson, 1927) as if rows were independent; rows overlap,
+    so the truth is wider.
+
+    Args:
+        probabilities: Shape (n_rows, C).
+        labels: Shape (n_rows,).
+        title: Of the picture.
+    """
+    figure = _new_figure(5.2, 4.6)
+    axes = figure.add_subplot()
+    for index, (name, colour) in enumerate(zip(CLASS_NAMES, _COLOURS, strict=True)):
+        predicted, observed, below, above = _reliability(probabilities[:, index], labels == index)
+        axes.errorbar(
+            predicted,
+            observed,
+            yerr=(below, above),
+            marker="o",
+            markersize=4,
+            linewidth=1,
+            capsize=2,
+            color=colour,
+            label=name,
+        )
+    top = min(1.0, max(axes.get_xlim()[1], axes.get_ylim()[1]))
+    axes.plot([0, top], [0, top], color="black", linewidth=0.8, linestyle="--", label="calibrated")
+    axes.set(xlim=(0, top), ylim=(0, top), title=title)
+    axes.set(xlabel="predicted probability", ylabel="observed share")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_label_distribution(counts: Mapping[Part, IntArray], title: str) -> Figure:
+    """Share of each class in each split, with the counts written on the bars."""
+    figure = _new_figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    positions = np.arange(len(counts))
+    width = 0.8 / len(CLASS_NAMES)
+    for index, (name, colour) in enumerate(zip(CLASS_NAMES, _COLOURS, strict=True)):
+        shares = [split[index] / max(split.sum(), 1) for split in counts.values()]
+        offset = (index - (len(CLASS_NAMES) - 1) / 2) * width
+        bars = axes.bar(positions + offset, shares, width * 0.95, color=colour, label=name)
+        numbers = [f"{split[index]:,}" for split in counts.values()]
+        axes.bar_label(bars, numbers, padding=2, fontsize=8)
+    axes.set_xticks(positions, list(counts))
+    axes.set(ylim=(0, 1), ylabel="share of rows", title=title)
+    axes.legend(frameon=False, ncols=len(CLASS_NAMES))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _reliability(
+    probability: FloatArray, came_true: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    order = np.argsort(probability, kind="stable")
+    bins = [part for part in np.array_split(order, _N_BINS) if len(part)]
+    sizes = np.array([len(part) for part in bins])
+    predicted = np.array([probability[part].mean() for part in bins])
+    observed = np.array([came_true[part].mean() for part in bins])
+    z = 1.96
+    centre = (observed + z**2 / (2 * sizes)) / (1 + z**2 / sizes)
+    spread = np.sqrt(observed * (1 - observed) / sizes + z**2 / (4 * sizes**2))
+    half = z * spread / (1 + z**2 / sizes)
+    below = np.maximum(observed - (centre - half), 0)
+    above = np.maximum(centre + half - observed, 0)
+    return predicted, observed, below, above
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
