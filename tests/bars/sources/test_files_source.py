@@ -103,6 +103,14 @@ def test_months_and_days_of_binance_are_joined_in_order(tmp_path: Path) -> None:
     )
 
 
+def test_months_in_two_folders_are_joined_in_the_order_of_time(tmp_path: Path) -> None:
+    bars = make_bars(300)
+    _write_binance(bars.slice(200), tmp_path / "BTCUSDT-15m-2024-03.csv")
+    _write_binance(bars.slice(0, 100), tmp_path / "BTCUSDT" / "BTCUSDT-15m-2024-01.csv")
+    _write_binance(bars.slice(100, 200), tmp_path / "BTCUSDT" / "15m" / "BTCUSDT-15m-2024-02.csv")
+    _assert_same(_load(tmp_path), bars)
+
+
 def test_both_units_in_one_file_are_told_apart(tmp_path: Path) -> None:
     bars = make_bars(200, start=pd.Timestamp("2024-12-31", tz="UTC"))
     first = _write_binance(bars.slice(0, 96), tmp_path / "first").read_text()
