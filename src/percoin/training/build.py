@@ -37,6 +37,7 @@ from percoin.training.summary import Summary
 log = logging.getLogger(__name__)
 
 _SETTINGS_FILE = "settings.json"
+_COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history_days")
 # A resumed run may differ in these and still be the same run.
 _FREE_TO_CHANGE = frozenset({"resume", "workers", "epochs"})
 
@@ -71,7 +72,7 @@ def train_from_config(settings: TrainConfig) -> None:
     )
     assert export.folder is not None
     summary = _summary(dataset, trained, export.folder, folder)
-    _log_hyperparameters(loggers, config, summary)
+    _log_hyperparameters(loggers, settings, summary)
     _write_result(folder, summary)
     print(summary.render())
 
@@ -177,7 +178,7 @@ def _summary(
     dataset: MarketDataset, trained: TrainedModel, artifact_folder: Path, run_folder: Path
 ) -> Summary:
     module = trained.module
-    loss = float(module.trainer.callback_metrics["test_loss"])
+    loss = float(module.trainer.callback_metrics["loss/test"])
     return Summary(
         dataset=dataset,
         values={"log_loss": loss, **metric_values(module.test_metrics)},
@@ -190,13 +191,22 @@ def _summary(
     )
 
 
-def _log_hyperparameters(loggers: list[Logger], config: dict[str, Any], summary: Summary) -> None:
+def _log_hyperparameters(loggers: list[Logger], settings: TrainConfig, summary: Summary) -> None:
+    """The few settings by which runs differ, beside the few figures by which they compare."""
+    parameters = {
+        "symbol": settings.symbol,
+        "tf": settings.tf.name,
+        "features": settings.features.definition,
+        "labels": HydraConfig.get().runtime.choices["labels"],
+        "model": HydraConfig.get().runtime.choices["model"],
+        **{name: getattr(settings, name) for name in _COMPARED_SETTINGS},
+    }
     results = {f"result/{name}": value for name, value in summary.key_results().items()}
     for logger in loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
-            logger.log_hyperparams(config, results)
+            logger.log_hyperparams(parameters, results)
         else:
-            logger.log_hyperparams(config)
+            logger.log_hyperparams(parameters)
         logger.finalize("success")
 
 

@@ -104,7 +104,7 @@ class ModelExporter:
         return SplitSpan(open_time_text(first), open_time_text(last), len(rows))
 
     def _further_metrics(self, module: SignalClassifier) -> dict[str, Any]:
-        loss = float(module.trainer.callback_metrics["test_loss"])
+        loss = float(module.trainer.callback_metrics["loss/test"])
         counts = self.dataset.class_counts("train")
         return {
             "log_loss": loss,

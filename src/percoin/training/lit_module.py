@@ -20,7 +20,8 @@ from percoin.training.datamodule import Batch
 from percoin.training.metrics import build_metrics, metric_values
 
 # What the checkpoint, early stopping and the learning rate watch.
-MONITORED = "val_loss"
+# A slash groups the curves in TensorBoard.
+MONITORED = "loss/val"
 
 _LOG_EVERY_N_STEPS = 50
 
@@ -102,7 +103,7 @@ class SignalClassifier(pl.LightningModule):
         loss = functional.cross_entropy(logits, labels)
         self._add(loss, logits, labels)
         if batch_index % _LOG_EVERY_N_STEPS == 0:
-            self.log("train_loss_step", loss)
+            self.log("loss/train_step", loss)
             self._check_finite("train", float(loss.detach()))
         return loss
 
@@ -119,12 +120,12 @@ class SignalClassifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the epoch and remember it."""
         self._log_evaluation("val", self.val_metrics)
-        self.log_dict({"train_loss": self._train_loss, "train_acc": self._train_acc})
+        self.log_dict({"loss/train": self._train_loss, "accuracy/train": self._train_acc})
         measured = self.trainer.callback_metrics
         self.history["train_loss"].append(self._train_loss)
         self.history["train_acc"].append(self._train_acc)
-        self.history["val_loss"].append(float(measured["val_loss"]))
-        self.history["val_acc"].append(float(measured["val_accuracy"]))
+        self.history["val_loss"].append(float(measured["loss/val"]))
+        self.history["val_acc"].append(float(measured["val/accuracy"]))
         self.val_metrics.reset()
 
     def on_train_epoch_end(self) -> None:
@@ -168,8 +169,8 @@ class SignalClassifier(pl.LightningModule):
     def _log_evaluation(self, prefix: str, metrics: MetricCollection) -> None:
         loss, _ = self._means()
         self._check_finite(prefix, loss)
-        values = {f"{prefix}_{name}": value for name, value in metric_values(metrics).items()}
-        self.log_dict({f"{prefix}_loss": loss, **values})
+        values = {f"{prefix}/{name}": value for name, value in metric_values(metrics).items()}
+        self.log_dict({f"loss/{prefix}": loss, **values})
 
     def _check_finite(self, part: str, loss: float) -> None:
         if not math.isfinite(loss):
