@@ -156,6 +156,10 @@ def test_the_same_rows_come_from_a_longer_file():
     assert short.features.tobytes() == long.features.tobytes()
 
 
+def test_a_history_longer_than_time_itself_takes_every_bar():
+    assert len(build(make_bars(1500), history_days=1e12).bars) == 1500
+
+
 def test_dates_are_the_closes_of_the_first_and_last_row():
     bars = make_bars(1500)
     dataset = build(bars)
@@ -198,15 +202,27 @@ def test_too_few_bars_are_refused_with_both_counts(n_bars):
     assert "\n" not in str(caught.value)
 
 
-def test_the_number_of_bars_asked_for_is_the_smallest_that_works():
+@pytest.mark.parametrize(
+    "rule",
+    [
+        FixedHorizon(horizon=3, threshold=0.002),
+        TripleBarrier(horizon=3, barrier_width=0.5, volatility_bars=200),
+    ],
+)
+def test_the_number_of_bars_asked_for_is_the_smallest_that_works(rule):
+    bars = make_bars(500)
     with pytest.raises(NotEnoughBarsError) as caught:
-        build(make_bars(100))
+        build(bars.slice(0, 100), label_rule=rule)
     asked_for = int(str(caught.value).split("at least ")[1].split(" ")[0])
-    bars = make_bars(400)
-    wide = FixedHorizon(horizon=3, threshold=0.002)
-    assert len(build(bars.slice(0, asked_for), label_rule=wide).rows("validation")) >= 1
+    assert len(build(bars.slice(0, asked_for), label_rule=rule).rows("validation")) >= 1
     with pytest.raises(NotEnoughBarsError, match=f"{asked_for - 1} bars in history_days"):
-        build(bars.slice(0, asked_for - 1), label_rule=wide)
+        build(bars.slice(0, asked_for - 1), label_rule=rule)
+
+
+def test_a_long_sigma_is_given_the_bars_it_needs():
+    rule = TripleBarrier(horizon=3, barrier_width=0.5, volatility_bars=1500)
+    dataset = build(make_bars(4000), label_rule=rule, history_days=10)
+    assert dataset.dates("train")[0] == build(make_bars(4000), history_days=10).dates("train")[0]
 
 
 def test_a_short_history_of_many_bars_is_refused():

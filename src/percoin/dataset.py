@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal
 
 import numpy as np
@@ -27,6 +26,8 @@ from percoin.windows import eligible_rows, make_windows
 logger = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test"]
+
+_DAY_MILLISECONDS = 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def build_dataset(
         MissingClassError: The train rows lack one of the three classes.
     """
     _check_arguments(label_rule, lookback, split_spec, history_days)
-    bars, first_row = _cut_history(bars, lookback, history_days)
+    bars, first_row = _cut_history(bars, label_rule, lookback, history_days)
     features = compute_features(bars, definition)
     labels = label_rule.label(bars)
     rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
@@ -145,14 +146,13 @@ def build_dataset(
             rows, split_spec.fractions, split_spec.purge_bars, split_spec.embargo_bars
         )
     except ValueError as error:
-        needed = _needed_bars(lookback, label_rule.horizon, split_spec)
         raise NotEnoughBarsError(
             bars.symbol,
             bars.timeframe,
             f"{len(bars) - first_row} bars in history_days={history_days:g} give "
             f"{len(rows)} usable rows ({error})",
-            f"lookback={lookback} takes at least {needed} bars without gaps: load more bars or "
-            "use a longer history_days",
+            f"lookback={lookback} takes at least {_needed_bars(label_rule, lookback, split_spec)} "
+            "bars without gaps: load more bars or use a longer history_days",
         ) from None
     # Fitted on the very rows the network is asked about, and on no later ones.
     scaling = Scaling.fit(features[split.train])
@@ -194,20 +194,24 @@ def _check_arguments(
         )
 
 
-def _cut_history(bars: Bars, lookback: int, history_days: float) -> tuple[Bars, int]:
+def _cut_history(
+    bars: Bars, label_rule: LabelRule, lookback: int, history_days: float
+) -> tuple[Bars, int]:
     """The bars in use, and the position among them of the first that may be a row."""
     if len(bars) == 0:
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
-    since = bars.close_time() - timedelta(days=history_days)
-    first_row = int(bars.frame.index.searchsorted(since))
-    start = max(0, first_row + 1 - history_bars(lookback))
+    newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
+    first_row = int(bars.open_time.searchsorted(newest_close - history_days * _DAY_MILLISECONDS))
+    n_before = max(history_bars(lookback) - 1, label_rule.past_bars)
+    start = max(0, first_row - n_before)
     return bars.slice(start), first_row - start
 
 
-def _needed_bars(lookback: int, horizon: int, spec: SplitSpec) -> int:
+def _needed_bars(label_rule: LabelRule, lookback: int, spec: SplitSpec) -> int:
     """Fewest bars without a gap, none of them silent, of which every part keeps a row."""
-    # The first window starts after the warm-up; the last rows have no label yet.
-    return WARM_UP_BARS + lookback - 1 + _fewest_rows(spec) + horizon
+    # What the first row has behind it, the rows, and the last bars, whose label is not known yet.
+    n_before = max(WARM_UP_BARS + lookback - 1, label_rule.past_bars)
+    return n_before + _fewest_rows(spec) + label_rule.horizon
 
 
 def _fewest_rows(spec: SplitSpec) -> int:

@@ -50,6 +50,11 @@ class LabelRule(ABC):
         if self.horizon < 1:
             raise ConfigError(f"labels.horizon={self.horizon}: look at least 1 bar ahead")
 
+    @property
+    def past_bars(self) -> int:
+        """How many bars before a bar the rule needs to label it."""
+        return 0
+
     @abstractmethod
     def label(self, bars: Bars) -> Labels:
         """Label every bar; unknown where one of the next ``horizon`` bars is missing."""
@@ -124,6 +129,11 @@ class TripleBarrier(LabelRule):
                 f"labels.volatility_bars={self.volatility_bars}: a standard deviation takes "
                 "at least 2 bars"
             )
+
+    @property
+    def past_bars(self) -> int:
+        """The bars whose returns make up sigma."""
+        return self.volatility_bars
 
     def label(self, bars: Bars) -> Labels:
         """Follow the next ``horizon`` bars of every bar until a barrier is touched.
