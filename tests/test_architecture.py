@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "percoin"
 ORDER = (
     "errors",
     "types",
+    "provenance",
     "bars",
     "features",
     "labels",
@@ -31,6 +32,7 @@ ORDER = (
     "signals",
     "config",
     "cli",
+    "predict",
     "training",
 )
 TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}

@@ -82,11 +82,11 @@ def test_bars_of_another_source_replace_the_stored_ones_and_it_is_logged(
     store.write(make_bars(50))
     store.write(make_bars(60))
     assert caplog.messages == []
-    other = replace(make_bars(20, seed=1), origin="simulated: seed=1")
+    other = replace(make_bars(20, seed=1), origin="binance: spot")
     store.write(other)
     assert caplog.messages == [
         "BTCUSDT 15m: stored bars (test: builders) are replaced by bars of another source "
-        "(simulated: seed=1)"
+        "(binance: spot)"
     ]
     assert store.read("BTCUSDT", Timeframe.M15).sha256() == other.sha256()
 
@@ -293,3 +293,20 @@ def test_reading_what_was_written_does_without_pandera(store: BarStore) -> None:
     )
     command = [sys.executable, "-c", code, str(store.root)]
     assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_simulated_bars_never_take_the_place_of_real_ones(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    real = replace(make_bars(50), origin="files: BTCUSDT/15m.parquet")
+    store.write(real)
+    with pytest.raises(DataError, match="simulated ones would replace.*data_dir="):
+        store.write(replace(make_bars(50, seed=1), origin="simulated: seed 1"))
+    assert store.read("BTCUSDT", Timeframe.M15).sha256() == real.sha256()
+
+
+def test_real_bars_take_the_place_of_simulated_ones(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    store.write(replace(make_bars(50, seed=1), origin="simulated: seed 1"))
+    real = replace(make_bars(50), origin="files: BTCUSDT/15m.parquet")
+    store.write(real)
+    assert store.read("BTCUSDT", Timeframe.M15).origin == real.origin

@@ -91,6 +91,11 @@ class Bars:
         return digest.hexdigest()
 
 
+def is_simulated(origin: str) -> bool:
+    """Whether an ``origin`` says that its bars were made up."""
+    return origin.startswith("simulated")
+
+
 class _MalformedError(Exception):
     """A table that cannot be read as bars at all; the message says why."""
 

@@ -16,7 +16,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from percoin.bars.renames import RENAMES, current_symbol, old_name_note, stored_names
-from percoin.bars.schema import COLUMNS, Bars, check_bars
+from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated
 from percoin.errors import BarsNotFoundError, DataError, InvalidBarsError
 from percoin.types import Timeframe
 
@@ -94,7 +94,8 @@ class BarStore:
             Whether the file was written; not if content and origin are the same.
 
         Raises:
-            DataError: The store cannot be written.
+            DataError: The store cannot be written, or simulated bars would take the
+                place of real ones.
             ConfigError: The symbol is no market or an old name of one.
         """
         path = self.path(bars.symbol, bars.timeframe)
@@ -102,6 +103,7 @@ class BarStore:
         stored = _stored_metadata(path)
         if (stored.get("sha256"), stored.get("origin")) == (sha256, bars.origin):
             return False
+        _refuse_simulated(bars, stored, path)
         _log_replaced(bars, stored)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +215,14 @@ def _parse_metadata(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}
+
+
+def _refuse_simulated(bars: Bars, stored: dict[str, Any], path: Path) -> None:
+    before = stored.get("origin")
+    if before and is_simulated(bars.origin) and not is_simulated(before):
+        found = f"{path} holds real bars ({before}) that simulated ones would replace"
+        action = "keep the simulation apart: data_dir=<folder> models_dir=<folder>"
+        raise DataError(bars.symbol, bars.timeframe, found, action)
 
 
 def _log_replaced(bars: Bars, stored: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from percoin.bars.schema import Bars
+from percoin.bars.schema import Bars, is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.inference import Predictor
 from percoin.types import Passed, Prediction, Signal, Source
@@ -45,7 +45,7 @@ class ModelSource:
             return self._pass("ml_disabled", "models are switched off: use_ml=false")
         try:
             trained_on = self._predictor.model(bars.symbol, bars.timeframe).manifest.bars.origin
-            if _is_simulated(trained_on) != _is_simulated(bars.origin):
+            if is_simulated(trained_on) != is_simulated(bars.origin):
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
                 return self._pass("other_data", detail)
             prediction = self._predictor.predict(bars)
@@ -108,7 +108,3 @@ def _log_prediction(prediction: Prediction) -> None:
         prediction.confidence,
         prediction.source.value,
     )
-
-
-def _is_simulated(origin: str) -> bool:
-    return origin.startswith("simulated")

@@ -37,7 +37,8 @@ class Summary:
     Attributes:
         dataset: What the model was trained on.
         values: Test metrics of the model by name.
-        baseline: The same metrics of a constant answer, the train shares.
+        baseline: The same metrics of the constant answer: the majority class of the
+            train rows, with the class shares there as probabilities.
         n_epochs: Epochs trained.
         best_epoch: The one that was kept, counted from 1.
         secs: Wall time of training and testing.
@@ -75,6 +76,10 @@ class Summary:
         console.print(Panel(blocks, title=title, expand=False, padding=(1, 2)))
         return buffer.getvalue()
 
+    @property
+    def _majority(self) -> str:
+        return CLASS_NAMES[int(self.dataset.class_counts("train").argmax())]
+
     def _spans(self) -> Table:
         table = Table(box=None, pad_edge=False)
         for heading in ("split", "from (UTC)", "to (UTC)"):
@@ -93,7 +98,7 @@ class Summary:
         table = Table(box=None, pad_edge=False)
         table.add_column("test")
         table.add_column("model", justify="right")
-        table.add_column("constant answer", justify="right")
+        table.add_column(f"always {self._majority}", justify="right")
         for name, heading in _ROWS:
             if name in self.values:
                 constant = self.baseline.get(name)
@@ -107,7 +112,7 @@ class Summary:
         table = Table.grid(padding=(0, 2))
         bars = self.dataset.bars
         for name, text in (
-            ("skill", f"{skill:+.4f} log-loss skill over the constant answer (0 is none)"),
+            ("skill", f"{skill:+.4f} log-loss skill over the train shares of the classes (0 is none)"),
             (
                 "trained",
                 f"{self.n_epochs} epochs in {minutes} min {secs} s, best {self.best_epoch}",
