@@ -8,7 +8,7 @@ long or short, without leverage.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -161,7 +161,9 @@ def backtest(
 def buy_and_hold(prices: Prices, costs: Costs, *, bars_per_year: float) -> BacktestResult:
     """Buy at the second bar's open, when a first signal could, and sell at the last close."""
     trade = Trade(0, len(prices) - 1, 1, float(prices.open[1]), float(prices.close[-1]))
-    return _summarise("buy_and_hold", prices, [trade], costs, bars_per_year, 1)
+    result = _summarise("buy_and_hold", prices, [trade], costs, bars_per_year, 1)
+    # One trade has no rate.
+    return replace(result, hit_rate=None, break_even_hit_rate=None, profit_factor=None)
 
 
 def find_trades(prices: Prices, signals: IntArray, exit_rule: ExitRule) -> list[Trade]:

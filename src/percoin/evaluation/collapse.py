@@ -40,11 +40,15 @@ class CollapseLimits:
         min_information: In nats a row, see ``forecast_information``. Real models of
             these markets carry .002 to .03; below this limit even a perfectly
             calibrated one has no skill to show.
-        max_answer_share: Largest share of rows that may get the same decision.
+        max_answer_share: Largest share of rows that may get the same decision. Close
+            to 1, since an honest model of a quiet market says NO_TRADE nearly always
+            and still knows when that is less certain.
+        lopsided_share: From this share on the reader is warned.
     """
 
     min_information: float = 0.0005
     max_answer_share: float = 0.9995
+    lopsided_share: float = 0.98
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,24 @@ def detect_collapse(
         detail = f"decides {answer} on {decisions.max()} of {len(checked)} rows"
         return Collapse(CollapseKind.ONE_ANSWER, detail)
     return None
+
+
+def describe_lopsided(
+    probabilities: FloatArray, limits: CollapseLimits | None = None
+) -> str | None:
+    """A caution for a model that nearly always decides the same, or None.
+
+    Args:
+        probabilities: Its forecasts on test rows, shape (n, C).
+        limits: Where that begins.
+    """
+    limits = limits or CollapseLimits()
+    decisions = check_probabilities(probabilities).argmax(axis=1)
+    counts = np.bincount(decisions, minlength=len(CLASS_NAMES))
+    share = counts.max() / len(decisions)
+    if share < limits.lopsided_share:
+        return None
+    return f"decides {CLASS_NAMES[int(counts.argmax())]} on {share:.1%} of the rows"
 
 
 def recognise_constant(

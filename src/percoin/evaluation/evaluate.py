@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.baselines import TRAIN_PRIOR
-from percoin.evaluation.collapse import Collapse, CollapseLimits, detect_collapse
+from percoin.evaluation.collapse import (
+    Collapse,
+    CollapseLimits,
+    describe_lopsided,
+    detect_collapse,
+)
 from percoin.evaluation.gate import GateRules, Verdict, judge
 from percoin.evaluation.metrics import ReliabilityBin, Scores, reliability, row_log_loss, score
 from percoin.evaluation.skills import BinaryView, activity, direction
@@ -85,7 +90,8 @@ class Evaluation:
         verdict: The gate's answer.
         class_counts: Test rows of each class, in class order.
         reliability: For each class what was promised and what came.
-        bootstrap: Settings behind the intervals.
+        bootstrap: Settings behind the intervals of the model; the baselines' take at
+            most 500 draws.
         money: Backtests after costs; the first is the model's. Empty if none was made.
     """
 
@@ -147,18 +153,28 @@ def evaluate(
     if prior is None:
         raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
 
-    lines = [assess(forecast, labels, prior, bootstrap) for forecast in (model, *baselines)]
+    # The intervals that decide get all draws; those of the baselines are for the eye.
+    coarse = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
+    line = assess(model, labels, prior, bootstrap)
     losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
     best = min(losses, key=lambda name: float(losses[name].mean()))
     against_best = bootstrap.estimate(losses[best] - row_log_loss(model.probabilities, labels))
     collapse = detect_collapse(model.probabilities, limits)
+    lopsided = describe_lopsided(model.probabilities, limits)
     return Evaluation(
-        model=lines[0],
-        baselines=tuple(lines[1:]),
+        model=line,
+        baselines=tuple(assess(baseline, labels, prior, coarse) for baseline in baselines),
         best_baseline=best,
         against_best=against_best,
         collapse=collapse,
-        verdict=judge(lines[0].skill, against_best, best, collapse, rules),
+        verdict=judge(
+            line.skill,
+            against_best,
+            best,
+            collapse,
+            rules,
+            cautions=[] if lopsided is None else [lopsided],
+        ),
         class_counts=tuple(np.bincount(labels, minlength=len(Signal)).tolist()),
         reliability={s.name: tuple(reliability(model.probabilities, labels, s)) for s in Signal},
         bootstrap=bootstrap,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,12 +28,15 @@ class GateRules:
         min_effective_rows: Below this an interval from blocks is not to be trusted.
         plausible_skill: The largest log-loss skill over the train prior that is
             plausible here. Rows that could not detect even that prove nothing.
-        suspicious_skill: Skill above this is a leak until proved otherwise.
+        suspicious_skill: Skill above this is a leak until proved otherwise. A market
+            that calms down or wakes up after the train rows gives everyone up to .1.
+        suspicious_lead: The same for a lead over the best baseline, in nats a row.
     """
 
     min_effective_rows: float = 50.0
     plausible_skill: float = 0.03
-    suspicious_skill: float = 0.10
+    suspicious_skill: float = 0.20
+    suspicious_lead: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def judge(
     best_name: str,
     collapse: Collapse | None,
     rules: GateRules | None = None,
+    cautions: Sequence[str] = (),
 ) -> Verdict:
     """Judge one model on its test rows.
 
@@ -75,30 +79,31 @@ def judge(
             the comparison slightly too hard for the model, never too easy.
         collapse: A collapse that was detected, if any.
         rules: What is asked for.
+        cautions: What else was noticed about the model; kept, and decides nothing.
     """
     rules = rules or GateRules()
-    cautions = _cautions(skill, rules)
+    noticed = (*cautions, *_suspicions(skill, against_best, rules))
     if collapse is not None:
         reason = f"collapsed ({collapse.kind}): {collapse.detail}"
-        return Verdict(Outcome.REJECTED, (reason,), cautions, skill.p_value)
+        return Verdict(Outcome.REJECTED, (reason,), noticed, skill.p_value)
     if (
         skill.lower is None
         or skill.upper is None
         or skill.n_effective_rows < (rules.min_effective_rows)
     ):
-        return Verdict(Outcome.UNTESTABLE, (_too_few_rows(skill, rules),), cautions, skill.p_value)
+        return Verdict(Outcome.UNTESTABLE, (_too_few_rows(skill, rules),), noticed, skill.p_value)
     shown = f"skill over the train prior {_interval(skill)}"
     if skill.upper < 0:
         reasons: tuple[str, ...] = (f"worse than the train prior: {shown}",)
-        return Verdict(Outcome.REJECTED, reasons, cautions, skill.p_value)
+        return Verdict(Outcome.REJECTED, reasons, noticed, skill.p_value)
     if skill.lower <= 0:
-        return _undecided(skill, shown, cautions, rules)
+        return _undecided(skill, shown, noticed, rules)
     versus = f"{best_name} minus model {_interval(against_best)} nats a row"
     if against_best.upper is not None and against_best.upper < 0:
         reasons = (f"worse than the best baseline: {versus}", shown)
-        return Verdict(Outcome.REJECTED, reasons, cautions, skill.p_value)
+        return Verdict(Outcome.REJECTED, reasons, noticed, skill.p_value)
     reasons = (shown, f"not worse than the best baseline: {versus}")
-    return Verdict(Outcome.ACCEPTED, reasons, cautions, skill.p_value)
+    return Verdict(Outcome.ACCEPTED, reasons, noticed, skill.p_value)
 
 
 def control_false_discoveries(
@@ -173,13 +178,19 @@ def _too_few_rows(skill: Estimate, rules: GateRules) -> str:
     )
 
 
-def _cautions(skill: Estimate, rules: GateRules) -> tuple[str, ...]:
-    if skill.value <= rules.suspicious_skill:
-        return ()
-    return (
-        f"skill {skill.value:.3f} is above {rules.suspicious_skill:g}: a leak until proved "
-        "otherwise",
-    )
+def _suspicions(skill: Estimate, against_best: Estimate, rules: GateRules) -> list[str]:
+    suspicions = []
+    if skill.value > rules.suspicious_skill:
+        suspicions.append(
+            f"skill {skill.value:.3f} is above {rules.suspicious_skill:g}: a leak until proved "
+            "otherwise"
+        )
+    if against_best.value > rules.suspicious_lead:
+        suspicions.append(
+            f"{against_best.value:.3f} nats a row ahead of the best baseline, more than "
+            f"{rules.suspicious_lead:g}: a leak until proved otherwise"
+        )
+    return suspicions
 
 
 def _interval(estimate: Estimate) -> str:

@@ -207,7 +207,7 @@ def score(probabilities: FloatArray, labels: IntArray, decisions: IntArray | Non
     Raises:
         ValueError: NaN or malformed probabilities, labels that are no class.
     """
-    from sklearn.metrics import confusion_matrix, matthews_corrcoef
+    from sklearn.metrics import confusion_matrix
 
     checked = check_probabilities(probabilities)
     known = check_labels(labels, len(checked))
@@ -220,7 +220,7 @@ def score(probabilities: FloatArray, labels: IntArray, decisions: IntArray | Non
         log_loss=float(row_log_loss(checked, known).mean()),
         brier=brier_score(checked, known),
         calibration_error=calibration_error(checked, known),
-        mcc=float(matthews_corrcoef(known, chosen)),
+        mcc=_matthews_correlation(matrix),
         balanced_accuracy=float(np.mean(present)),
         macro_f1=float(np.mean([c.f1 for c in classes])),
         classes=classes,
@@ -254,6 +254,19 @@ def _class_scores(
         )
         for k in range(N_CLASSES)
     )
+
+
+def _matthews_correlation(matrix: IntArray) -> float:
+    """Multi-class correlation (Gorodkin, 2004); 0 if labels or decisions never vary.
+
+    scikit-learn's function warns where both are one and the same class.
+    """
+    n_rows, n_right = matrix.sum(), np.trace(matrix)
+    labelled, decided = matrix.sum(axis=1), matrix.sum(axis=0)
+    spread = (n_rows**2 - labelled @ labelled) * (n_rows**2 - decided @ decided)
+    if spread == 0:
+        return 0.0
+    return float((n_right * n_rows - labelled @ decided) / np.sqrt(float(spread)))
 
 
 def _as_counts(matrix: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

@@ -1,4 +1,7 @@
-"""The evaluation as plain text: a headline, the table, the money, for the terminal."""
+"""The evaluation as plain text: a headline, then tables, for the terminal.
+
+The cells are made apart from the layout, so that the report can show the same ones.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,33 @@ from collections.abc import Sequence
 
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.baselines import MAJORITY
-from percoin.evaluation.evaluate import Assessment, Evaluation, Skill
+from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.uncertainty import Estimate
 from percoin.types import CLASS_NAMES
 
-SCORE_COLUMNS = (
+SKILL_COLUMNS = (
     "forecast",
     "log-loss",
     "skill [95 %]",
     "activity AUC",
-    "skill",
-    "direction AUC",
-    "skill [95 %]",
+    "activity skill [95 %]",
+    "direction AUC [95 %]",
+    "direction skill [95 %]",
+)
+SCORE_COLUMNS = (
+    "forecast",
     "MCC",
-    "bal.acc",
+    "bal. accuracy",
     "macro-F1",
     "Brier",
-    "calib.err",
+    "calib. error",
+    *(f"PR-AUC {name}" for name in CLASS_NAMES),
     "accuracy",
+    "w. precision",
+    "w. recall",
+    "w. F1",
 )
+CLASS_COLUMNS = ("class", "rows", "precision", "recall", "F1", "PR-AUC")
 MONEY_COLUMNS = (
     "who",
     "net return",
@@ -45,9 +56,55 @@ def headline(evaluation: Evaluation) -> str:
     return f"{verdict.outcome.upper()} {evaluation.model.name}: {verdict.reasons[0]}"
 
 
+def skill_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """Cells under ``SKILL_COLUMNS``: the model, then each baseline."""
+    return [
+        (
+            line.name,
+            f"{line.scores.log_loss:.4f}",
+            _interval(line.skill),
+            "-" if line.activity.auc is None else f"{line.activity.auc.value:.3f}",
+            _interval(line.activity.log_loss_skill),
+            _interval(line.direction.auc, sign="", decimals=3),
+            _interval(line.direction.log_loss_skill),
+        )
+        for line in _lines(evaluation)
+    ]
+
+
 def score_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     """Cells under ``SCORE_COLUMNS``: the model, then each baseline."""
-    return [_score_row(line) for line in (evaluation.model, *evaluation.baselines)]
+    return [
+        (
+            line.name,
+            f"{line.scores.mcc:+.3f}",
+            f"{line.scores.balanced_accuracy:.3f}",
+            f"{line.scores.macro_f1:.3f}",
+            f"{line.scores.brier:.4f}",
+            f"{line.scores.calibration_error:.3f}",
+            *(_number(entry.pr_auc, ".3f") for entry in line.scores.classes),
+            f"{line.scores.accuracy:.3f}",
+            f"{line.scores.weighted_precision:.3f}",
+            f"{line.scores.weighted_recall:.3f}",
+            f"{line.scores.weighted_f1:.3f}",
+        )
+        for line in _lines(evaluation)
+    ]
+
+
+def class_rows(line: Assessment) -> list[tuple[str, ...]]:
+    """Cells under ``CLASS_COLUMNS``, one row per class."""
+    return [
+        (
+            entry.name,
+            str(entry.n_rows),
+            f"{entry.precision:.3f}",
+            f"{entry.recall:.3f}",
+            f"{entry.f1:.3f}",
+            _number(entry.pr_auc, ".3f"),
+        )
+        for entry in line.scores.classes
+    ]
 
 
 def money_rows(results: Sequence[BacktestResult]) -> list[tuple[str, ...]]:
@@ -71,28 +128,26 @@ def money_rows(results: Sequence[BacktestResult]) -> list[tuple[str, ...]]:
 
 def format_evaluation(evaluation: Evaluation) -> str:
     """The whole evaluation for a terminal, a few dozen lines of plain text."""
+    verdict, n_effective = evaluation.verdict, evaluation.model.skill.n_effective_rows
     counts = ", ".join(
         f"{count} {name}" for count, name in zip(evaluation.class_counts, CLASS_NAMES, strict=True)
     )
-    effective = f"{evaluation.model.skill.n_effective_rows:.0f}"
     parts = [
         headline(evaluation),
-        *(f"  {reason}" for reason in evaluation.verdict.reasons[1:]),
-        *(f"  caution: {caution}" for caution in evaluation.verdict.cautions),
-        f"{evaluation.n_rows} test rows ({counts}), as good as {effective} independent ones",
+        *(f"  {reason}" for reason in verdict.reasons[1:]),
+        *(f"  caution: {caution}" for caution in verdict.cautions),
+        f"{evaluation.n_rows} test rows ({counts}), as good as {n_effective:.0f} independent ones",
+        "",
+        align(SKILL_COLUMNS, skill_rows(evaluation)),
+        "skill: share of the train prior's log-loss that is removed",
         "",
         align(SCORE_COLUMNS, score_rows(evaluation)),
-        "skill: share of the train prior's log-loss that is removed; accuracy: compare with "
-        f"{MAJORITY}",
+        f"accuracy and the weighted (w.) scores mean nothing but beside those of {MAJORITY}",
+        "",
+        align(CLASS_COLUMNS, class_rows(evaluation.model)),
     ]
     if evaluation.money:
-        costs = evaluation.money[0]
-        parts += [
-            "",
-            align(MONEY_COLUMNS, money_rows(evaluation.money)),
-            f"after {costs.fee_bps:g} bps fee and {costs.slippage_bps:g} bps slippage a side; "
-            f"deflated Sharpe for {costs.n_trials} tried",
-        ]
+        parts += ["", _format_money(evaluation.money)]
     return "\n".join(parts)
 
 
@@ -109,39 +164,27 @@ def align(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _score_row(line: Assessment) -> tuple[str, ...]:
-    scores = line.scores
-    return (
-        line.name,
-        f"{scores.log_loss:.4f}",
-        _interval(line.skill),
-        _auc(line.activity),
-        _value(line.activity.log_loss_skill, "+.4f"),
-        _auc(line.direction),
-        _interval(line.direction.log_loss_skill),
-        f"{scores.mcc:+.3f}",
-        f"{scores.balanced_accuracy:.3f}",
-        f"{scores.macro_f1:.3f}",
-        f"{scores.brier:.4f}",
-        f"{scores.calibration_error:.3f}",
-        f"{scores.accuracy:.3f}",
+def _lines(evaluation: Evaluation) -> tuple[Assessment, ...]:
+    return (evaluation.model, *evaluation.baselines)
+
+
+def _format_money(results: Sequence[BacktestResult]) -> str:
+    first = results[0]
+    note = (
+        f"after {first.fee_bps:g} bps fee and {first.slippage_bps:g} bps slippage a side; "
+        f"deflated Sharpe ratio for {first.n_trials} tried"
     )
+    return align(MONEY_COLUMNS, money_rows(results)) + "\n" + note
 
 
-def _auc(skill: Skill) -> str:
-    return _value(skill.auc, ".3f")
-
-
-def _value(estimate: Estimate | None, spec: str) -> str:
-    return "-" if estimate is None else format(estimate.value, spec)
-
-
-def _interval(estimate: Estimate | None) -> str:
+def _interval(estimate: Estimate | None, sign: str = "+", decimals: int = 4) -> str:
     if estimate is None:
         return "-"
+    # A hopeless forecast is told by its size, not by its fourth decimal.
+    spec = f"{sign}.{decimals}f" if abs(estimate.value) < 1 else f"{sign}.1f"
     if estimate.lower is None or estimate.upper is None:
-        return f"{estimate.value:+.4f} [too few rows]"
-    return f"{estimate.value:+.4f} [{estimate.lower:+.4f}, {estimate.upper:+.4f}]"
+        return f"{estimate.value:{spec}} [too few rows]"
+    return f"{estimate.value:{spec}} [{estimate.lower:{spec}}, {estimate.upper:{spec}}]"
 
 
 def _number(value: float | None, spec: str) -> str:

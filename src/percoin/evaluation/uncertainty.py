@@ -86,7 +86,7 @@ class Bootstrap:
         if not _varies(rows):
             return _certain(rows, self, null)
 
-        mean, error = _mean_and_error(rows, block_length)
+        mean, error = float(rows.mean()), _standard_error(rows, block_length)
         draws = _draw_t_statistics(rows, block_length, self)
         tail = (1.0 - self.confidence) / 2.0
         t_low, t_high = np.quantile(draws, [tail, 1.0 - tail])
@@ -142,28 +142,40 @@ def skill_rows(losses: FloatArray, reference_losses: FloatArray) -> FloatArray:
     return rows
 
 
-def _mean_and_error(rows: FloatArray, block_length: int) -> tuple[float, float]:
-    """Mean, and its standard error from the spread of the block means."""
+def _standard_error(rows: FloatArray, block_length: int) -> float:
+    """Standard error of the mean from the spread of the means of adjoining blocks."""
     n_blocks = len(rows) // block_length
     blocks = rows[: n_blocks * block_length].reshape(n_blocks, block_length).mean(axis=1)
-    # The rows left over after the last full block count in the mean, and in its error.
-    error = blocks.std(ddof=1) * np.sqrt(block_length / len(rows))
-    return float(rows.mean()), float(error)
+    # The rows left over after the last full block count in the mean, and so in its error.
+    return float(blocks.std(ddof=1) * np.sqrt(block_length / len(rows)))
 
 
 def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap) -> FloatArray:
-    """Bootstrap distribution of (mean - true mean) / standard error, shape (repetitions,)."""
+    """Bootstrap distribution of (mean - true mean) / standard error, shape (repetitions,).
+
+    A mean over whole blocks needs only the blocks' means, so of the rows that the
+    circular bootstrap draws only the first of each block is looked at.
+    """
     from arch.bootstrap import CircularBlockBootstrap
 
-    def statistic(drawn: FloatArray) -> FloatArray:
-        return np.array(_mean_and_error(drawn, block_length))
-
     bootstrap = CircularBlockBootstrap(block_length, rows, seed=settings.seed)
-    means, errors = np.asarray(bootstrap.apply(statistic, settings.repetitions)).T
+    used = slice(0, len(rows) // block_length * block_length, block_length)
+    starts = np.stack([bootstrap.update_indices()[used] for _ in range(settings.repetitions)])
+    blocks = _circular_block_means(rows, block_length)[starts]  # (repetitions, n_blocks)
+    errors = blocks.std(axis=1, ddof=1) / np.sqrt(blocks.shape[1])
     # A draw of equal blocks has no spread; it is then as far out as its mean says.
     floor = 1e-9 * rows.std()
-    t_statistics: FloatArray = (means - rows.mean()) / np.maximum(errors, floor)
+    t_statistics: FloatArray = (blocks.mean(axis=1) - rows.mean()) / np.maximum(errors, floor)
     return t_statistics
+
+
+def _circular_block_means(rows: FloatArray, block_length: int) -> FloatArray:
+    """Mean of the block that starts at each row and runs on from the end to the beginning."""
+    wrapped = np.concatenate([rows, rows[:block_length]])
+    sums = np.concatenate([[0.0], np.cumsum(wrapped - rows.mean())])
+    means: FloatArray = (sums[block_length:] - sums[:-block_length])[: len(rows)] / block_length
+    means += rows.mean()
+    return means
 
 
 def _varies(rows: FloatArray) -> bool:

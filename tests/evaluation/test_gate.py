@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from percoin.evaluation.collapse import Collapse, CollapseKind
+from percoin.evaluation.gate import (
+    GateRules,
+    Outcome,
+    Verdict,
+    apply_false_discovery_control,
+    control_false_discoveries,
+    judge,
+)
+from percoin.evaluation.uncertainty import Estimate
+
+SKILL = Estimate(
+    value=0.02,
+    lower=0.01,
+    upper=0.03,
+    standard_error=0.005,
+    p_value=0.001,
+    smallest_detectable=0.014,
+    n_rows=4500,
+    n_effective_rows=2000,
+    block_length=20,
+)
+EVEN = replace(SKILL, value=0.0, lower=-0.002, upper=0.002)
+
+
+def test_skill_that_is_surely_positive_and_no_worse_than_a_baseline_is_accepted():
+    verdict = judge(SKILL, EVEN, "logistic", None)
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert verdict.is_accepted
+    assert verdict.p_value == 0.001
+    assert "+0.0200 [+0.0100, +0.0300]" in verdict.reasons[0]
+    assert "logistic" in verdict.reasons[1]
+
+
+def test_a_collapsed_model_is_rejected_by_name_whatever_it_scores():
+    collapse = Collapse(CollapseKind.CONSTANT, "gives 0.1/0.8/0.1 on every row")
+    verdict = judge(SKILL, EVEN, "logistic", collapse)
+    assert verdict.outcome is Outcome.REJECTED
+    assert verdict.reasons[0].startswith("collapsed (constant)")
+
+
+def test_worse_than_the_best_baseline_beyond_noise_is_rejected():
+    worse = replace(EVEN, value=-0.01, lower=-0.015, upper=-0.005)
+    verdict = judge(SKILL, worse, "boosting", None)
+    assert verdict.outcome is Outcome.REJECTED
+    assert "worse than the best baseline: boosting" in verdict.reasons[0]
+
+
+def test_worse_than_the_prior_is_rejected():
+    verdict = judge(replace(SKILL, value=-0.02, lower=-0.03, upper=-0.01), EVEN, "logistic", None)
+    assert verdict.outcome is Outcome.REJECTED
+    assert "worse than the train prior" in verdict.reasons[0]
+
+
+def test_no_skill_where_it_would_have_been_seen_is_rejected():
+    verdict = judge(replace(SKILL, value=0.0, lower=-0.01, upper=0.01), EVEN, "logistic", None)
+    assert verdict.outcome is Outcome.REJECTED
+    assert "no skill shown" in verdict.reasons[0]
+
+
+def test_no_skill_where_none_could_be_seen_is_untestable():
+    wide = replace(SKILL, value=0.01, lower=-0.1, upper=0.12, smallest_detectable=0.15)
+    verdict = judge(wide, EVEN, "logistic", None)
+    assert verdict.outcome is Outcome.UNTESTABLE
+    assert "0.150" in verdict.reasons[0]
+
+
+def test_few_rows_prove_nothing_even_with_a_good_interval():
+    verdict = judge(replace(SKILL, n_rows=60, n_effective_rows=20), EVEN, "logistic", None)
+    assert verdict.outcome is Outcome.UNTESTABLE
+    assert "60 test rows count as 20 independent ones" in verdict.reasons[0]
+
+
+def test_rows_too_few_for_any_interval_are_untestable():
+    bare = Estimate(0.05, None, None, None, None, None, 20, 6.0, 3)
+    verdict = judge(bare, bare, "logistic", None)
+    assert verdict.outcome is Outcome.UNTESTABLE
+    assert verdict.p_value is None
+
+
+def test_too_good_to_be_true_earns_a_caution():
+    miracle = replace(SKILL, value=0.5, lower=0.48, upper=0.52)
+    verdict = judge(miracle, miracle, "logistic", None, cautions=["decides LONG on 99.0%"])
+    assert len(verdict.cautions) == 3
+    assert all("leak until proved otherwise" in caution for caution in verdict.cautions[1:])
+    assert judge(SKILL, EVEN, "logistic", None).cautions == ()
+
+
+def test_rules_can_be_set():
+    strict = GateRules(min_effective_rows=3000)
+    assert judge(SKILL, EVEN, "logistic", None, strict).outcome is Outcome.UNTESTABLE
+
+
+def test_benjamini_yekutieli_by_hand():
+    # m = 4, c = 1 + 1/2 + 1/3 + 1/4 = 25/12; thresholds k * .05 / (4 c) = .006, .012, .018, .024
+    p_values = {"a": 0.005, "b": 0.013, "c": 0.0175, "d": 0.5, "e": None}
+    assert control_false_discoveries(p_values) == {
+        "a": True,
+        "b": True,
+        "c": True,
+        "d": False,
+        "e": False,
+    }
+    assert not any(control_false_discoveries({"a": 0.03, "b": 0.5}).values())
+
+
+def test_no_models_no_discoveries():
+    assert control_false_discoveries({}) == {}
+    assert control_false_discoveries({"a": None}) == {"a": False}
+
+
+def test_a_sweep_without_edges_rarely_has_a_discovery():
+    rng = np.random.default_rng(0)
+    sweeps = [
+        control_false_discoveries({str(k): p for k, p in enumerate(rng.random(128))})
+        for _ in range(300)
+    ]
+    assert np.mean([any(stands.values()) for stands in sweeps]) <= 0.05
+
+
+def test_an_accepted_model_may_fall_over_the_number_tried():
+    verdicts = {
+        f"market {k}": Verdict(Outcome.ACCEPTED if k == 0 else Outcome.REJECTED, ("why",), (), p)
+        for k, p in enumerate([0.01, *np.linspace(0.1, 1, 99)])
+    }
+    after = apply_false_discovery_control(verdicts)
+    fallen = after["market 0"]
+    assert fallen.outcome is Outcome.REJECTED
+    assert "100 models tried" in fallen.reasons[0]
+    assert fallen.reasons[1:] == ("why",)
+    assert after["market 5"] is verdicts["market 5"]
+
+
+def test_a_strong_model_stands_among_many():
+    verdicts = {
+        f"market {k}": Verdict(Outcome.ACCEPTED if k == 0 else Outcome.REJECTED, ("why",), (), p)
+        for k, p in enumerate([1e-5, *np.linspace(0.1, 1, 99)])
+    }
+    assert apply_false_discovery_control(verdicts)["market 0"].is_accepted
+
+
+@pytest.mark.parametrize("p_value", [None, 0.9])
+def test_the_control_leaves_other_verdicts_alone(p_value):
+    verdict = Verdict(Outcome.UNTESTABLE, ("few rows",), (), p_value)
+    assert apply_false_discovery_control({"a": verdict}) == {"a": verdict}

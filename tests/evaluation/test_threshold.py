@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from percoin.evaluation.backtest import Costs, ExitRule, Prices
+from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
+from percoin.types import Signal
+
+
+def market(n_bars=600, seed=0, right_above=0.6):
+    """A model that is right where it is surer than ``right_above`` and wrong elsewhere."""
+    rng = np.random.default_rng(seed)
+    moves = rng.choice([-0.01, 0.01], size=n_bars)
+    close = 100 * np.cumprod(1 + moves)
+    opens = np.concatenate([[100.0], close[:-1]])
+    prices = Prices(opens, np.maximum(opens, close), np.minimum(opens, close), close)
+    coming_up = np.append(moves[1:] > 0, True)
+    confidence = rng.uniform(0.4, 0.8, n_bars)
+    says_long = np.where(confidence > right_above, coming_up, ~coming_up)
+    rest = (1 - confidence) / 2
+    probabilities = np.stack([rest, rest, rest], axis=1)
+    probabilities[np.arange(n_bars), np.where(says_long, Signal.LONG, Signal.SHORT)] = confidence
+    return probabilities, prices
+
+
+def test_decide_takes_the_likeliest_class_if_it_is_likely_enough():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.1, 0.4, 0.5], [0.2, 0.7, 0.1]])
+    assert decide(probabilities).tolist() == [0, 2, 1]
+    assert decide(probabilities, threshold=0.55).tolist() == [0, 1, 1]
+    assert decide(probabilities, threshold=0.9).tolist() == [1, 1, 1]
+
+
+def test_the_threshold_that_separates_right_from_wrong_is_found():
+    probabilities, prices = market()
+    choice = choose_threshold(probabilities, np.arange(600), prices, ExitRule(1), Costs())
+    assert choice.threshold == pytest.approx(0.6, abs=0.03)
+    assert choice.pays
+    assert choice.net_return > 0
+
+
+def test_it_says_so_if_no_threshold_pays():
+    probabilities, prices = market(right_above=1.0)
+    choice = choose_threshold(probabilities, np.arange(600), prices, ExitRule(1), Costs())
+    assert not choice.pays
+
+
+def test_a_few_lucky_trades_do_not_set_the_threshold():
+    probabilities, prices = market(right_above=0.79)
+    choice = choose_threshold(
+        probabilities, np.arange(600), prices, ExitRule(1), Costs(), min_trades=100
+    )
+    assert choice.n_trades >= 100
+    assert choice.threshold < 0.78
+
+
+def test_without_enough_trades_every_decision_is_kept():
+    probabilities, prices = market(n_bars=15)
+    choice = choose_threshold(probabilities, np.arange(15), prices, ExitRule(1), Costs())
+    assert choice.threshold == 0.0
+
+
+def test_a_model_that_never_trades_has_nothing_to_choose():
+    _, prices = market()
+    quiet = np.tile([0.1, 0.8, 0.1], (600, 1))
+    choice = choose_threshold(quiet, np.arange(600), prices, ExitRule(1), Costs())
+    assert (choice.threshold, choice.n_trades, choice.pays) == (0.0, 0, False)
+
+
+def test_rows_that_were_not_decided_do_not_trade():
+    spread = spread_signals(np.array([2, 0]), np.array([1, 3]), n_bars=5)
+    assert spread.tolist() == [1, 2, 1, 0, 1]

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from arch.bootstrap import CircularBlockBootstrap
+from scipy.signal import lfilter
+
+from percoin.evaluation.metrics import log_loss_skill
+from percoin.evaluation.uncertainty import (
+    MIN_BLOCKS,
+    Bootstrap,
+    _circular_block_means,
+    _draw_t_statistics,
+    _standard_error,
+    choose_block_length,
+    skill_rows,
+)
+
+HORIZON = 3
+
+
+def autoregressive(n_rows, correlation, seed, n_series=1):
+    """AR(1) series of mean zero, shape (n_series, n_rows)."""
+    shocks = np.random.default_rng(seed).standard_normal((n_series, n_rows + 200))
+    return lfilter([1], [1, -correlation], shocks, axis=1)[:, 200:]
+
+
+# Nominal is .95. Below .90 an interval from dependent rows would be called broken; above .99
+# it would be useless. The naive interval of independent rows covers .77 and .50 here.
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6])
+def test_interval_covers_the_truth_despite_autocorrelation(correlation):
+    bootstrap = Bootstrap(HORIZON, seed=1, repetitions=300)
+    covered = []
+    for rows in autoregressive(1000, correlation, seed=2, n_series=300):
+        estimate = bootstrap.estimate(rows)
+        covered.append(estimate.lower <= 0 <= estimate.upper)
+    assert 0.90 <= np.mean(covered) <= 0.99
+
+
+def test_an_interval_for_independent_rows_would_be_fooled():
+    rows = autoregressive(1000, 0.6, seed=2, n_series=300)
+    reach = 1.96 * rows.std(axis=1) / np.sqrt(1000)
+    assert np.mean(np.abs(rows.mean(axis=1)) <= reach) < 0.75
+
+
+def test_both_tails_are_kept_for_skewed_rows():
+    rng = np.random.default_rng(3)
+    bootstrap = Bootstrap(HORIZON, seed=1, repetitions=400)
+    too_high = too_low = 0
+    for _ in range(300):
+        # Many small gains and rare large losses, mean zero: an overconfident model.
+        estimate = bootstrap.estimate(1 - rng.exponential(size=500))
+        too_high += estimate.lower > 0
+        too_low += estimate.upper < 0
+    assert too_high / 300 <= 0.06
+    assert too_low / 300 <= 0.06
+
+
+def test_p_value_is_below_one_fortieth_exactly_when_the_interval_is_above_null():
+    bootstrap = Bootstrap(HORIZON, seed=1, repetitions=999)
+    for k, rows in enumerate(autoregressive(400, 0.3, seed=4, n_series=40)):
+        estimate = bootstrap.estimate(rows + 0.01 * k)
+        if abs(estimate.p_value - 0.025) > 0.003:
+            assert (estimate.p_value < 0.025) == (estimate.lower > 0)
+
+
+def test_p_values_are_uniform_without_an_edge():
+    bootstrap = Bootstrap(HORIZON, seed=1, repetitions=400)
+    p_values = np.array(
+        [bootstrap.estimate(rows).p_value for rows in autoregressive(800, 0.3, 5, n_series=300)]
+    )
+    for level in (0.05, 0.25, 0.5, 0.75):
+        assert (p_values <= level).mean() == pytest.approx(level, abs=0.07)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    rows = autoregressive(500, 0.5, seed=6)[0]
+    assert Bootstrap(HORIZON, seed=7).estimate(rows) == Bootstrap(HORIZON, seed=7).estimate(rows)
+    assert Bootstrap(HORIZON, seed=7).estimate(rows) != Bootstrap(HORIZON, seed=8).estimate(rows)
+
+
+def test_draws_equal_those_of_archs_own_resampling():
+    rows, block_length = autoregressive(300, 0.5, seed=8)[0], 10
+    found = _draw_t_statistics(rows, block_length, Bootstrap(HORIZON, seed=9, repetitions=200))
+    reference = CircularBlockBootstrap(block_length, rows, seed=9).apply(
+        lambda drawn: np.array([(drawn.mean() - rows.mean()) / _standard_error(drawn, 10)]), 200
+    )
+    np.testing.assert_allclose(found, reference[:, 0], rtol=1e-8)
+
+
+def test_circular_block_means_agree_with_a_loop():
+    rows = np.arange(7.0) ** 2
+    expected = [np.mean([rows[(start + k) % 7] for k in range(3)]) for start in range(7)]
+    np.testing.assert_allclose(_circular_block_means(rows, 3), expected)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8])
+def test_effective_rows_of_an_autoregressive_series(correlation):
+    rows = autoregressive(8000, correlation, seed=10)[0]
+    expected = 8000 * (1 - correlation) / (1 + correlation)
+    estimate = Bootstrap(HORIZON, repetitions=10).estimate(rows)
+    assert estimate.n_effective_rows == pytest.approx(expected, rel=0.25)
+    assert estimate.n_effective_rows <= 8000
+
+
+def test_smallest_detectable_edge_is_found_four_times_in_five():
+    bootstrap = Bootstrap(HORIZON, seed=1, repetitions=300)
+    edge = 2.8 / np.sqrt(600)
+    series = autoregressive(600, 0.0, seed=11, n_series=250)
+    assert bootstrap.estimate(series[0]).smallest_detectable == pytest.approx(edge, rel=0.2)
+    found = [bootstrap.estimate(rows + edge).lower > 0 for rows in series]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.08)
+
+
+def test_blocks_are_never_shorter_than_the_horizon():
+    rows = np.random.default_rng(12).standard_normal(4000)
+    assert choose_block_length(rows, 1) < 24
+    assert choose_block_length(rows, 24) == 24
+
+
+def test_blocks_grow_with_the_dependence_and_stay_at_least_eight():
+    lengths = [
+        choose_block_length(autoregressive(2000, correlation, seed=13)[0], HORIZON)
+        for correlation in (0.0, 0.6, 0.95)
+    ]
+    assert lengths[0] < lengths[1] < lengths[2]
+    trend = np.arange(100.0)
+    assert 100 // choose_block_length(trend, HORIZON) >= MIN_BLOCKS
+
+
+def test_too_few_rows_give_no_interval():
+    estimate = Bootstrap(horizon=24).estimate(np.random.default_rng(0).standard_normal(100))
+    assert estimate.lower is None
+    assert estimate.p_value is None
+    assert estimate.block_length == 24
+    assert estimate.n_effective_rows < MIN_BLOCKS
+
+
+def test_rows_that_never_vary_are_certain():
+    nothing = Bootstrap(HORIZON).estimate(np.zeros(100))
+    assert (nothing.lower, nothing.upper, nothing.p_value) == (0, 0, 1)
+    gain = Bootstrap(HORIZON, repetitions=99).estimate(np.full(100, 0.2))
+    assert (gain.lower, gain.upper, gain.p_value) == (0.2, 0.2, 0.01)
+
+
+def test_rows_that_vary_rarely_still_give_a_finite_interval():
+    rows = np.zeros(500)
+    rows[250] = 1.0
+    estimate = Bootstrap(HORIZON, repetitions=200).estimate(rows)
+    assert np.isfinite([estimate.lower, estimate.upper]).all()
+    assert estimate.lower <= 0.0
+
+
+def test_rows_with_nan_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        Bootstrap(HORIZON).estimate(np.array([0.1, np.nan]))
+
+
+def test_mean_of_the_skill_rows_is_the_skill():
+    rng = np.random.default_rng(14)
+    reference = rng.exponential(size=800)
+    losses = reference * rng.uniform(0.5, 1.3, size=800)
+    assert skill_rows(losses, reference).mean() == pytest.approx(log_loss_skill(losses, reference))
+
+
+def test_error_of_the_skill_rows_is_that_of_the_ratio():
+    rng = np.random.default_rng(15)
+    reference = rng.exponential(size=800)
+    losses = reference * rng.uniform(0.5, 1.3, size=800)
+    drawn = rng.integers(0, 800, (4000, 800))
+    ratios = 1 - losses[drawn].mean(axis=1) / reference[drawn].mean(axis=1)
+    expected = skill_rows(losses, reference).std() / np.sqrt(800)
+    assert ratios.std() == pytest.approx(expected, rel=0.05)
