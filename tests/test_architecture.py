@@ -27,6 +27,7 @@ ORDER = (
     "dataset",
     "network",
     "evaluation",
+    "judging",
     "registry",
     "inference",
     "signals",

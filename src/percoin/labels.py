@@ -59,6 +59,13 @@ class LabelRule(ABC):
     def label(self, bars: Bars) -> Labels:
         """Label every bar; unknown where one of the next ``horizon`` bars is missing."""
 
+    def barrier_distance(self, bars: Bars) -> FloatArray | None:
+        """Distance of price barriers from each close as a fraction of it, shape (n_bars,).
+
+        None for a rule without barriers.
+        """
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """Kind and parameters; ``label_rule_from_json`` is the inverse."""
         return {"kind": self.kind, **asdict(self)}
@@ -142,10 +149,14 @@ class TripleBarrier(LabelRule):
         gap lies within them, and where the price did not move at all.
         """
         forward_return = _forward_return(bars, self.horizon)
-        width = self.barrier_width * self._sigma(bars) * math.sqrt(self.horizon)
+        width = self.barrier_distance(bars)
         label = self._first_touch(bars, width)
         label[np.isnan(forward_return) | ~(width > 0)] = UNKNOWN
         return Labels(label, forward_return)
+
+    def barrier_distance(self, bars: Bars) -> FloatArray:
+        """Distance of the barriers from each close, as a fraction of it, NaN where unknown."""
+        return self.barrier_width * self._sigma(bars) * math.sqrt(self.horizon)
 
     def _sigma(self, bars: Bars) -> FloatArray:
         """Standard deviation of one bar's return, known at each close, shape (n_bars,)."""

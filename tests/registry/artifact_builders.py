@@ -107,7 +107,7 @@ def export(root: Path, value: float = 0.5, n_values: int = 50, **changes) -> Pat
     """Export a model whose every weight is ``value``; its seed in the manifest tells it too."""
     weights = state_dict(value, n_values)
     made = draft(config={"value": value}, **changes)
-    return artifact.export_artifact(root, made, weights, weights, record())
+    return artifact.export_artifact(root, made, weights, weights, record()).folder
 
 
 def load(root: Path) -> artifact.Artifact:

@@ -34,6 +34,7 @@ from percoin.errors import (
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry import artifact
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE
+from percoin.registry.manifest import Gate, Verdict
 from percoin.types import Timeframe
 
 ALL_FILES = (*HASHED_FILES, MANIFEST_FILE)
@@ -60,7 +61,7 @@ def test_a_model_comes_back_as_it_was_exported(tmp_path):
     best = {"weight": torch.randn(3, 4, generator=rng), "steps": torch.tensor(7)}
     served = {"weight": torch.randn(4, 3, generator=rng).t(), "steps": torch.tensor(9)}
     made = draft()
-    folder = artifact.export_artifact(tmp_path, made, best, served, record())
+    folder = artifact.export_artifact(tmp_path, made, best, served, record()).folder
     loaded = load(tmp_path)
     assert loaded.folder == folder
     assert set(loaded.state_dict) == {"weight", "steps"}
@@ -69,6 +70,32 @@ def test_a_model_comes_back_as_it_was_exported(tmp_path):
     assert all(torch.equal(best_again[name], best[name]) for name in best)
     assert loaded.manifest.scaling == made.scaling
     assert loaded.manifest.version_id == folder.name
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.UNTESTABLE, Verdict.NOT_JUDGED])
+def test_an_accepted_version_stays_served_when_the_next_is_not_accepted(tmp_path, verdict):
+    accepted = export(tmp_path, 0.25, gate=Gate(Verdict.ACCEPTED))
+    weights = state_dict(0.75)
+    made = draft(config={"value": 0.75}, gate=Gate(verdict))
+    exported = artifact.export_artifact(tmp_path, made, weights, weights, record())
+    assert not exported.is_served
+    assert sorted(path.name for path in exported.folder.iterdir()) == sorted(ALL_FILES)
+    assert load(tmp_path).folder == accepted
+    newer = export(tmp_path, 0.5, gate=Gate(Verdict.ACCEPTED))
+    assert load(tmp_path).folder == newer
+
+
+def test_a_rejected_version_is_shown_while_nothing_was_ever_accepted(tmp_path):
+    export(tmp_path, 0.25, gate=Gate(Verdict.REJECTED))
+    newer = export(tmp_path, 0.75, gate=Gate(Verdict.REJECTED))
+    assert load(tmp_path).folder == newer
+
+
+def test_a_damaged_version_is_replaced_whatever_it_was(tmp_path):
+    accepted = export(tmp_path, 0.25, gate=Gate(Verdict.ACCEPTED))
+    (accepted / "meta.json").write_text("{}")
+    newer = export(tmp_path, 0.75, gate=Gate(Verdict.REJECTED))
+    assert load(tmp_path).folder == newer
 
 
 def test_an_export_writes_the_five_files_where_the_original_had_them(tmp_path):
@@ -81,7 +108,7 @@ def test_a_weight_file_holds_no_more_than_its_weights(tmp_path):
     big = torch.zeros(1_000_000)
     folder = artifact.export_artifact(
         tmp_path, draft(), {"view": big[:3]}, {"view": big[:3]}, record()
-    )
+    ).folder
     assert (folder / "cnn_lstm_v1.pth").stat().st_size < 10_000
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from percoin.errors import InvalidArtifactError
+from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.registry import publish
 from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
@@ -25,7 +25,7 @@ from percoin.registry.layout import (
     SERVED_WEIGHTS_FILE,
     MarketFolder,
 )
-from percoin.registry.manifest import Manifest, ManifestDraft
+from percoin.registry.manifest import Manifest, ManifestDraft, Verdict
 from percoin.registry.training_record import TrainingRecord
 from percoin.types import Timeframe
 
@@ -46,14 +46,25 @@ class Artifact:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A new version: the folder it lies in, and whether it is the one that is served."""
+
+    folder: Path
+    is_served: bool
+
+
 def export_artifact(
     root: Path,
     draft: ManifestDraft,
     best_state_dict: Mapping[str, Tensor],
     served_state_dict: Mapping[str, Tensor],
     record: TrainingRecord,
-) -> Path:
-    """Write a model as a new version and serve it.
+) -> Exported:
+    """Write a model as a new version, and serve it unless a better judged one is served.
+
+    An accepted version stays served when the new one is not accepted; the new one
+    is then kept in the history.
 
     Args:
         root: The models folder.
@@ -61,9 +72,6 @@ def export_artifact(
         best_state_dict: Weights of the best validation epoch.
         served_state_dict: Weights that predictions are made with.
         record: History and evaluation.
-
-    Returns:
-        Folder of the new version.
 
     Raises:
         RegistryWriteError: The models folder refuses it; the old version stays.
@@ -82,7 +90,11 @@ def export_artifact(
     files[MANIFEST_FILE] = manifest.to_json().encode()
     # What could not be loaded again must not replace what can.
     _verified(market, files)
-    return publish.publish_version(market, manifest.version_id, files)
+    is_accepted = manifest.gate.verdict is Verdict.ACCEPTED
+    folder = publish.publish_version(
+        market, manifest.version_id, files, lambda: is_accepted or not _serves_accepted(market)
+    )
+    return Exported(folder, is_served=publish.served_folder(market).name == folder.name)
 
 
 def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
@@ -108,6 +120,16 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
     # The scaler that counts is in the manifest; the pickle is for other tools.
     log.info("Loaded scaler: %s %s", symbol, market.timeframe.value)
     return Artifact(manifest, state_dict, folder)
+
+
+def _serves_accepted(market: MarketFolder) -> bool:
+    """Whether a version that can be loaded and was accepted is served now."""
+    try:
+        folder = publish.served_folder(market)
+        manifest = _manifest(market, publish.read_file(market, folder, MANIFEST_FILE))
+    except (ModelNotFoundError, InvalidArtifactError):
+        return False
+    return manifest.gate.verdict is Verdict.ACCEPTED
 
 
 def check_writable(root: Path, symbol: str, timeframe: Timeframe) -> None:

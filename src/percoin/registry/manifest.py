@@ -33,6 +33,7 @@ class Verdict(StrEnum):
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
+    UNTESTABLE = "untestable"
     NOT_JUDGED = "not_judged"
 
 

@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,12 @@ _LOCK_POLL_SECS = 0.02
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
-def publish_version(market: MarketFolder, version_id: str, files: Mapping[str, bytes]) -> Path:
+def publish_version(
+    market: MarketFolder,
+    version_id: str,
+    files: Mapping[str, bytes],
+    may_serve: Callable[[], bool] = lambda: True,
+) -> Path:
     """Write a version aside, sync it, and serve it.
 
     Readers see the old version or the new one, each whole, and so does whoever
@@ -38,6 +43,8 @@ def publish_version(market: MarketFolder, version_id: str, files: Mapping[str, b
         market: Where the version belongs.
         version_id: Name of the new version's folder.
         files: Content by file name.
+        may_serve: Asked while nobody else can change what is served; False keeps
+            the new version in the history only.
 
     Returns:
         Folder of the new version.
@@ -49,7 +56,8 @@ def publish_version(market: MarketFolder, version_id: str, files: Mapping[str, b
         _remove_leftovers(market)
         try:
             folder = _write_version(market, version_id, files)
-            _serve(market, version_id)
+            if may_serve():
+                _serve(market, version_id)
         except BaseException:
             if _link_target(market) != market.link_target(version_id):
                 shutil.rmtree(market.version(version_id), ignore_errors=True)

@@ -65,7 +65,8 @@ class ModelExporter:
             test_metrics=self._further_metrics(module),
         )
         # The served weights are those of the best epoch; both files are of the contract.
-        return export_artifact(self.models_dir, self._draft(module), weights, weights, record)
+        exported = export_artifact(self.models_dir, self._draft(module), weights, weights, record)
+        return exported.folder
 
     def _draft(self, module: SignalClassifier) -> ManifestDraft:
         dataset, bars = self.dataset, self.dataset.bars
