@@ -91,10 +91,15 @@ class SignalClassifier(pl.LightningModule):
         run would then miss that step.
         """
 
-    def on_train_epoch_start(self) -> None:
-        """Make the epoch's dropout a function of seed and epoch."""
-        torch.manual_seed(self._seed * 1_000_003 + self.current_epoch)
-        self._reset_sums()
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Make the epoch's dropout a function of seed and epoch.
+
+        Not at the epoch's start: right after that Lightning opens the loader, which
+        draws a number too, but in a resumed epoch it has opened it before.
+        """
+        if batch_index == 0:
+            torch.manual_seed(self._seed * 1_000_003 + self.current_epoch)
+            self._reset_sums()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean log-loss of a batch."""

@@ -17,11 +17,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from percoin.config import CHECKPOINT_FOLDER, OptimizerConfig
 from percoin.dataset import MarketDataset
-from percoin.errors import InterruptedRunError
+from percoin.errors import InterruptedRunError, ResumeError
 from percoin.network import CnnLstm
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
@@ -87,16 +88,20 @@ def train(
     Raises:
         DivergedError: The loss is no longer finite.
         InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
+        ResumeError: The last checkpoint is damaged or beyond ``plan.epochs``.
     """
     bars = dataset.bars
     market = (bars.symbol, bars.timeframe.value)
+    last_checkpoint = folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt"
+    if resume:
+        _check_checkpoint(last_checkpoint, plan.epochs, market)
     module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     started = time.monotonic()
-    with _signals_as_errors(market), _quiet_lightning():
+    with _signals_as_errors(market, last_checkpoint), _quiet_lightning():
         trainer = _trainer(plan, folder, loggers, [*callbacks, best, last])
-        resumed_from = str(Path(str(last.dirpath)) / f"{LAST_CHECKPOINT}.ckpt") if resume else None
+        resumed_from = str(last_checkpoint) if resume else None
         trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
         best_epoch = _restore(module, best.best_model_path)
         trainer.test(module, datamodule=data, verbose=False)
@@ -107,15 +112,73 @@ def train(
 def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
     # Written when the epoch has fully ended, so that a resumed run misses nothing of it.
     common: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(folder, BEST_CHECKPOINT, monitor=MONITORED, **common)
-    last = ModelCheckpoint(folder, LAST_CHECKPOINT, every_n_epochs=1, **common)
+    best = _Checkpoint(folder, BEST_CHECKPOINT, monitor=MONITORED, **common)
+    last = _Checkpoint(folder, LAST_CHECKPOINT, every_n_epochs=1, **common)
     return best, last
+
+
+class _Checkpoint(ModelCheckpoint):
+    """Knows its file again after the run's folder was moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning would forget the best score, and a worse epoch would replace the best.
+        before, now = state_dict["dirpath"], str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return path.replace(before, now, 1)
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        files = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        changed = {"dirpath": now, "best_k_models": files}
+        super().load_state_dict(
+            state_dict | changed | {name: moved(state_dict[name]) for name in paths}
+        )
+
+
+class _EarlyStopping(EarlyStopping):
+    """Stays stopped in a run that was interrupted after it had stopped."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # The first epoch (0) never stops a run: nothing came before it.
+        trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Replaces a checkpoint in one step; whoever is killed meanwhile leaves the old one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        # Lightning writes to the system's temporary folder, from where a file may
+        # have to be copied.
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_suffix(".tmp")
+        torch.save(checkpoint, aside)
+        aside.replace(target)
+
+
+def _check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        # Broken bytes make torch raise whatever they happen to break.
+        raise ResumeError(
+            *market, f"{path} cannot be read", "start afresh without resume=true"
+        ) from error
+    n_epochs = int(checkpoint["epoch"]) + 1
+    if n_epochs > epochs:
+        raise ResumeError(
+            *market,
+            f"the interrupted run has trained {n_epochs} epochs already",
+            f"use epochs={n_epochs} or more, or start afresh without resume=true",
+        )
 
 
 def _trainer(
     plan: TrainingPlan, folder: Path, loggers: Sequence[Logger], callbacks: Sequence[pl.Callback]
 ) -> pl.Trainer:
-    stopping = EarlyStopping(
+    stopping = _EarlyStopping(
         MONITORED, patience=plan.optimizer.early_stopping_patience, check_on_train_epoch_end=True
     )
     own = [Progress(), stopping] + ([LearningRateMonitor("epoch")] if loggers else [])
@@ -127,6 +190,7 @@ def _trainer(
         gradient_clip_val=plan.optimizer.gradient_clip_norm,
         logger=list(loggers),
         callbacks=[*own, *callbacks],
+        plugins=[_WholeFiles()],
         default_root_dir=folder,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
@@ -144,11 +208,15 @@ def _restore(module: SignalClassifier, checkpoint_path: str) -> int:
 
 
 @contextmanager
-def _signals_as_errors(market: tuple[str, str]) -> Iterator[None]:
+def _signals_as_errors(market: tuple[str, str], checkpoint: Path) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end training the same way: by an error, once.
 
     Lightning alone would answer SIGTERM with exit code 0. After the first signal
     the usual handlers are back, so a second one ends the process at once.
+
+    Args:
+        market: Symbol and timeframe, for the message.
+        checkpoint: Of the last finished epoch; there may be none yet.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     usual = {number: signal.getsignal(number) for number in numbers}
@@ -162,7 +230,9 @@ def _signals_as_errors(market: tuple[str, str]) -> Iterator[None]:
         raise InterruptedRunError(
             *market,
             f"interrupted by {signal.Signals(number).name}",
-            "the last finished epoch is kept; the same command with resume=true goes on from it",
+            "the last finished epoch is kept; the same command with resume=true goes on from it"
+            if checkpoint.is_file()
+            else "no epoch was finished; start again, without resume=true",
             signal_number=number,
         )
 

@@ -112,7 +112,10 @@ class Summary:
         table = Table.grid(padding=(0, 2))
         bars = self.dataset.bars
         for name, text in (
-            ("skill", f"{skill:+.4f} log-loss skill over the train shares of the classes (0 is none)"),
+            (
+                "skill",
+                f"{skill:+.4f} log-loss skill over the train shares of the classes (0 is none)",
+            ),
             (
                 "trained",
                 f"{self.n_epochs} epochs in {minutes} min {secs} s, best {self.best_epoch}",

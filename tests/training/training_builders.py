@@ -1,0 +1,54 @@
+"""A market that is small and easy to learn, a network that is small, and short plans."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from builders import make_bars
+
+from percoin.config import OptimizerConfig
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.labels import UNKNOWN, FixedHorizon
+from percoin.network import CnnLstm
+from percoin.training.run import TrainingPlan
+from percoin.types import IntArray
+
+LOOKBACK = 8
+TINY = {"channels": (4, 4, 4), "hidden_size": 4, "n_heads": 2, "head_sizes": (4, 4)}
+OPTIMIZER = OptimizerConfig(
+    weight_decay=1e-5,
+    plateau_factor=0.5,
+    plateau_patience=3,
+    gradient_clip_norm=1.0,
+    early_stopping_patience=5,
+)
+
+
+def tiny_network(seed: int = 0, **kwargs) -> CnnLstm:
+    torch.manual_seed(seed)
+    return CnnLstm(len(FEATURE_NAMES), **{**TINY, **kwargs})
+
+
+def make_plan(**changes) -> TrainingPlan:
+    plan = TrainingPlan(epochs=2, batch_size=64, lr=0.01, seed=3, optimizer=OPTIMIZER)
+    return replace(plan, **changes)
+
+
+def make_dataset(n_bars: int = 700, seed: int = 0) -> MarketDataset:
+    return build_dataset(
+        make_bars(n_bars, seed=seed),
+        FeatureDefinition.RELATIVE,
+        FixedHorizon(horizon=3, threshold=0.0025),
+        LOOKBACK,
+        SplitSpec(purge_bars=3, embargo_bars=3),
+        history_days=365,
+    )
+
+
+def learnable_dataset(n_bars: int = 700) -> MarketDataset:
+    """Each bar's label is told by its own RSI, which every window ends with."""
+    dataset = make_dataset(n_bars)
+    rsi = dataset.features[:, FEATURE_NAMES.index("rsi_14")]
+    label: IntArray = np.digitize(rsi, [-0.5, 0.5]).astype(np.int64)
+    return replace(dataset, label=np.where(np.isnan(rsi), UNKNOWN, label))
