@@ -9,9 +9,15 @@ import pytest
 from builders import bars_from_closes, drop_bars, make_bars
 
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
 from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
-from percoin.features.feature_set import WARM_UP_BARS, FeatureDefinition, history_bars
+from percoin.features.feature_set import (
+    WARM_UP_BARS,
+    FeatureDefinition,
+    compute_features,
+    history_bars,
+)
+from percoin.features.scaling import Scaling
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
 from percoin.types import Signal, Timeframe
 
@@ -270,3 +276,18 @@ def test_real_bars_lose_only_the_windows_over_flat_fills():
     n_dropped_at_cuts = 2 * (SPLIT.purge_bars + SPLIT.embargo_bars)
     # 4 bars without volume on 2024-10-28 hide the volume change of 4 bars: 63 windows.
     assert n_decisions - len(rows_of_all_parts(dataset)) == n_dropped_at_cuts + 63
+
+
+def test_folds_test_one_stretch_each_and_scale_on_their_own_train_rows():
+    folds = build_folds(make_bars(2000), FeatureDefinition.RELATIVE, RULE, LOOKBACK, SPLIT, 365, 3)
+    tests = [fold.rows("test") for fold in folds]
+    assert all(before[-1] < after[0] for before, after in zip(tests, tests[1:], strict=False))
+    for fold in folds:
+        raw = compute_features(fold.bars, fold.definition)
+        assert np.array_equal(fold.scaling.mean_, Scaling.fit(raw[fold.rows("train")]).mean_)
+    assert len({fold.scaling.mean_.tobytes() for fold in folds}) == 3
+
+
+def test_too_many_folds_are_one_clear_error():
+    with pytest.raises(NotEnoughBarsError, match="usable rows"):
+        build_folds(make_bars(200), FeatureDefinition.RELATIVE, RULE, LOOKBACK, SPLIT, 365, 60)

@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percoin.splits import chronological_split, cut_rows
+from percoin.splits import chronological_split, cut_rows, walk_forward_splits
 
 FRACTIONS = (0.70, 0.15, 0.15)
 
@@ -95,3 +97,36 @@ def test_shares_must_be_positive_and_sum_to_one(fractions):
 def test_distances_are_not_negative(purge_bars, embargo_bars):
     with pytest.raises(ValueError, match="not below 0"):
         chronological_split(np.arange(100), FRACTIONS, purge_bars, embargo_bars)
+
+
+@given(
+    n_rows=st.integers(200, 600),
+    n_folds=st.integers(1, 6),
+    purge_bars=st.integers(0, 5),
+    embargo_bars=st.integers(0, 5),
+)
+def test_walk_forward_tests_every_later_stretch_once_and_trains_on_what_came_before(
+    n_rows: int, n_folds: int, purge_bars: int, embargo_bars: int
+) -> None:
+    rows = np.arange(1000, 1000 + n_rows)
+    folds = walk_forward_splits(rows, n_folds, (0.7, 0.15, 0.15), purge_bars, embargo_bars)
+    assert len(folds) == n_folds
+    tested = np.concatenate([fold.test for fold in folds])
+    assert (np.diff(tested) > 0).all()
+    assert tested[-1] == rows[-1]
+    for before, fold in pairwise(folds):
+        assert fold.train[0] == rows[0]
+        assert len(fold.train) > len(before.train)
+        assert fold.test[0] == before.test[-1] + 1 + embargo_bars
+    for fold in folds:
+        assert fold.validation[0] - fold.train[-1] > purge_bars + embargo_bars
+        assert fold.test[0] - fold.validation[-1] > purge_bars + embargo_bars
+        share = len(fold.train) / (len(fold.train) + len(fold.validation))
+        assert share == pytest.approx(0.7 / 0.85, abs=0.15)
+
+
+def test_walk_forward_needs_a_fold_and_rows_for_every_part() -> None:
+    with pytest.raises(ValueError, match="n_folds=0"):
+        walk_forward_splits(np.arange(100), 0, (0.7, 0.15, 0.15), 0, 0)
+    with pytest.raises(ValueError, match="rows"):
+        walk_forward_splits(np.arange(10), 8, (0.7, 0.15, 0.15), 3, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +19,8 @@ from percoin.features.feature_set import (
     history_bars,
 )
 from percoin.features.scaling import Scaling
-from percoin.labels import UNKNOWN, LabelRule
-from percoin.splits import Split, are_shares, chronological_split
+from percoin.labels import UNKNOWN, LabelRule, Labels
+from percoin.splits import Split, are_shares, chronological_split, walk_forward_splits
 from percoin.types import CLASS_NAMES, Float32Array, FloatArray, IntArray
 from percoin.windows import eligible_rows, make_windows
 
@@ -135,48 +136,128 @@ def build_dataset(
         NotEnoughBarsError: A part of the split would have no rows.
         MissingClassError: The train rows lack one of the three classes.
     """
-    _check_arguments(label_rule, lookback, split_spec, history_days)
-    bars, first_row = _cut_history(bars, label_rule, lookback, history_days)
-    features = compute_features(bars, definition)
-    labels = label_rule.label(bars)
-    rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
-    rows = rows[(rows >= first_row) & (labels.label[rows] != UNKNOWN)]
-    try:
-        split = chronological_split(
+    market = _Market.prepare(bars, definition, label_rule, lookback, split_spec, history_days)
+    return market.dataset(
+        lambda rows: chronological_split(
             rows, split_spec.fractions, split_spec.purge_bars, split_spec.embargo_bars
         )
-    except ValueError as error:
-        raise NotEnoughBarsError(
+    )
+
+
+def build_folds(
+    bars: Bars,
+    definition: FeatureDefinition,
+    label_rule: LabelRule,
+    lookback: int,
+    split_spec: SplitSpec,
+    history_days: float,
+    n_folds: int,
+) -> list[MarketDataset]:
+    """The folds of a walk-forward, oldest first; each scaled on its own train rows.
+
+    The other arguments and the errors are those of ``build_dataset``; ``n_folds``
+    test parts are cut as in ``walk_forward_splits``.
+    """
+    market = _Market.prepare(bars, definition, label_rule, lookback, split_spec, history_days)
+
+    def fold(number: int) -> MarketDataset:
+        return market.dataset(
+            lambda rows: walk_forward_splits(
+                rows,
+                n_folds,
+                split_spec.fractions,
+                split_spec.purge_bars,
+                split_spec.embargo_bars,
+            )[number]
+        )
+
+    return [fold(number) for number in range(n_folds)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Market:
+    """Features, labels and usable rows of a market, before any split."""
+
+    bars: Bars
+    definition: FeatureDefinition
+    label_rule: LabelRule
+    lookback: int
+    split_spec: SplitSpec
+    history_days: float
+    features: FloatArray
+    labels: Labels
+    rows: IntArray
+    n_history_bars: int
+
+    @classmethod
+    def prepare(
+        cls,
+        bars: Bars,
+        definition: FeatureDefinition,
+        label_rule: LabelRule,
+        lookback: int,
+        split_spec: SplitSpec,
+        history_days: float,
+    ) -> _Market:
+        _check_arguments(label_rule, lookback, split_spec, history_days)
+        bars, first_row = _cut_history(bars, label_rule, lookback, history_days)
+        features = compute_features(bars, definition)
+        labels = label_rule.label(bars)
+        rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
+        rows = rows[(rows >= first_row) & (labels.label[rows] != UNKNOWN)]
+        n_history_bars = len(bars) - first_row
+        logger.info(
+            "%s %s: %d of %d bars are usable rows",
             bars.symbol,
             bars.timeframe,
-            f"{len(bars) - first_row} bars in history_days={history_days:g} give "
-            f"{len(rows)} usable rows ({error})",
-            f"lookback={lookback} takes at least {_needed_bars(label_rule, lookback, split_spec)} "
-            "bars without gaps: load more bars or use a longer history_days",
-        ) from None
-    # Fitted on the very rows the network is asked about, and on no later ones.
-    scaling = Scaling.fit(features[split.train])
-    dataset = MarketDataset(
-        bars=bars,
-        definition=definition,
-        label_rule=label_rule,
-        lookback=lookback,
-        split_spec=split_spec,
-        features=scaling.transform(features),
-        scaling=scaling,
-        label=labels.label,
-        forward_return=labels.forward_return,
-        split=split,
-    )
-    _check_classes(dataset)
-    logger.info(
-        "%s %s: %d of %d bars are usable rows",
-        bars.symbol,
-        bars.timeframe,
-        len(rows),
-        len(bars) - first_row,
-    )
-    return dataset
+            len(rows),
+            n_history_bars,
+        )
+        return cls(
+            bars=bars,
+            definition=definition,
+            label_rule=label_rule,
+            lookback=lookback,
+            split_spec=split_spec,
+            history_days=history_days,
+            features=features,
+            labels=labels,
+            rows=rows,
+            n_history_bars=n_history_bars,
+        )
+
+    def dataset(self, split_rows: Callable[[IntArray], Split]) -> MarketDataset:
+        split = self._split(split_rows)
+        # Fitted on the very rows the network is asked about, and on no later ones.
+        scaling = Scaling.fit(self.features[split.train])
+        dataset = MarketDataset(
+            bars=self.bars,
+            definition=self.definition,
+            label_rule=self.label_rule,
+            lookback=self.lookback,
+            split_spec=self.split_spec,
+            features=scaling.transform(self.features),
+            scaling=scaling,
+            label=self.labels.label,
+            forward_return=self.labels.forward_return,
+            split=split,
+        )
+        _check_classes(dataset)
+        return dataset
+
+    def _split(self, split_rows: Callable[[IntArray], Split]) -> Split:
+        try:
+            return split_rows(self.rows)
+        except ValueError as error:
+            needed = _needed_bars(self.label_rule, self.lookback, self.split_spec)
+            raise NotEnoughBarsError(
+                self.bars.symbol,
+                self.bars.timeframe,
+                f"{self.n_history_bars} bars in history_days={self.history_days:g} give "
+                f"{len(self.rows)} usable rows ({error})",
+                f"lookback={self.lookback} takes at least {needed} bars without gaps: load more "
+                "bars or use a longer history_days",
+            ) from None
 
 
 def _check_arguments(

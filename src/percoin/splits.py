@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from percoin.types import IntArray
 
@@ -38,6 +39,42 @@ def chronological_split(
     """
     _check_arguments(fractions, purge_bars, embargo_bars)
     first_validation, first_test = cut_rows(len(rows), fractions)
+    return _cut(rows, first_validation, first_test, purge_bars, embargo_bars)
+
+
+def walk_forward_splits(
+    rows: IntArray, n_folds: int, fractions: Sequence[float], purge_bars: int, embargo_bars: int
+) -> list[Split]:
+    """Splits whose test parts follow one another, each trained on all that came before.
+
+    The rows are cut into ``n_folds + 1`` stretches of equal length. Each but the
+    first is the test part of one fold; what lies before it is shared out between
+    train and validation as ``fractions`` has them.
+
+    Args:
+        rows: Positions of the bars to share out, ascending.
+        n_folds: How many test parts.
+        fractions: Of which train and validation count here, as a ratio.
+        purge_bars: Bars dropped before each cut, from the earlier part.
+        embargo_bars: Further bars dropped after each cut, from the later part.
+
+    Raises:
+        ValueError: A part would be empty, or the arguments make no split.
+    """
+    _check_arguments(fractions, purge_bars, embargo_bars)
+    if n_folds < 1:
+        raise ValueError(f"n_folds={n_folds}: at least 1")
+    ends = [round(len(rows) * (k + 1) / (n_folds + 1)) for k in range(n_folds + 1)]
+    train_share = fractions[0] / (fractions[0] + fractions[1])
+    return [
+        _cut(rows[:end], round(first_test * train_share), first_test, purge_bars, embargo_bars)
+        for first_test, end in pairwise(ends)
+    ]
+
+
+def _cut(
+    rows: IntArray, first_validation: int, first_test: int, purge_bars: int, embargo_bars: int
+) -> Split:
     if not 0 < first_validation < first_test < len(rows):
         raise ValueError(f"{len(rows)} rows cannot be cut into three parts")
     validation_cut, test_cut = int(rows[first_validation]), int(rows[first_test])
