@@ -1,6 +1,7 @@
 import os
 import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -281,7 +282,7 @@ def test_real_bars_lose_only_the_windows_over_flat_fills():
 def test_folds_test_one_stretch_each_and_scale_on_their_own_train_rows():
     folds = build_folds(make_bars(2000), FeatureDefinition.RELATIVE, RULE, LOOKBACK, SPLIT, 365, 3)
     tests = [fold.rows("test") for fold in folds]
-    assert all(before[-1] < after[0] for before, after in zip(tests, tests[1:], strict=False))
+    assert all(before[-1] < after[0] for before, after in pairwise(tests))
     for fold in folds:
         raw = compute_features(fold.bars, fold.definition)
         assert np.array_equal(fold.scaling.mean_, Scaling.fit(raw[fold.rows("train")]).mean_)

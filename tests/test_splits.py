@@ -100,7 +100,7 @@ def test_distances_are_not_negative(purge_bars, embargo_bars):
 
 
 @given(
-    n_rows=st.integers(200, 600),
+    n_rows=st.integers(700, 1200),
     n_folds=st.integers(1, 6),
     purge_bars=st.integers(0, 5),
     embargo_bars=st.integers(0, 5),
