@@ -8,6 +8,7 @@
         |-- DataError
         |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
         |   |-- InvalidBarsError     bars that break the schema, unreadable files
+        |   |-- FetchError           the exchange or its archive is out of reach or refuses
         |   `-- NotEnoughBarsError   too short for the lookback and the splits
         |-- TrainingError
         |   |-- MissingClassError    a split without one of the three classes
@@ -66,6 +67,10 @@ class BarsNotFoundError(DataError):
 
 class InvalidBarsError(DataError):
     """Bars break the schema or their file cannot be read."""
+
+
+class FetchError(DataError):
+    """The exchange or its archive cannot be reached, or refuses to answer."""
 
 
 class NotEnoughBarsError(DataError):

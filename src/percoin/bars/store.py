@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import json
 import logging
 import os
+import time
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from percoin.bars.renames import RENAMES, current_symbol, old_name_note, stored_names
 from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated
+from percoin.bars.update import Segment
 from percoin.errors import BarsNotFoundError, DataError, InvalidBarsError
 from percoin.types import Timeframe
 
@@ -24,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _METADATA_KEY = b"percoin"
+_LOCK_TIMEOUT_SECS = 1800.0
+_LOCK_POLL_SECS = 0.05
 _SCHEMA = pa.schema(
     [("open_time", pa.timestamp("ms", tz="UTC")), *((name, pa.float64()) for name in COLUMNS)]
 )
@@ -74,15 +82,62 @@ class BarStore:
                 breaks the schema.
             ConfigError: ``symbol`` is no market or an old name of one.
         """
+        return self.read_segments(symbol, timeframe)[0]
+
+    def read_segments(self, symbol: str, timeframe: Timeframe) -> tuple[Bars, tuple[Segment, ...]]:
+        """The stored bars, and the stretches of time that their source answered for.
+
+        There are none for bars that came in one piece, and none that could be
+        relied on for a file that was edited since.
+
+        Raises:
+            As ``read``.
+        """
         for name in stored_names(symbol):
             path = self.root / name / f"{timeframe}.parquet"
             if path.is_file():
                 return _read_file(path, symbol, timeframe, name)
         raise self._not_found(symbol, timeframe)
 
+    def origin(self, symbol: str, timeframe: Timeframe) -> str | None:
+        """What the stored bars say of where they came from, without reading them.
+
+        None where nothing is stored, or nothing that says it.
+
+        Raises:
+            ConfigError: ``symbol`` is no market or an old name of one.
+        """
+        paths = [self.root / name / f"{timeframe}.parquet" for name in stored_names(symbol)]
+        stored = next((path for path in paths if path.is_file()), None)
+        return None if stored is None else _stored_metadata(stored).get("origin")
+
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
         """``read`` under the name that every source has."""
         return self.read(symbol, timeframe)
+
+    @contextmanager
+    def locked(self, symbol: str, timeframe: Timeframe) -> Iterator[None]:
+        """Keep other processes from writing a market; readers are not held up.
+
+        What is read, changed and written in here is not changed by others in
+        between. The kernel releases the lock when its holder dies.
+
+        Raises:
+            DataError: The store cannot be written, or another process does not
+                give the market free.
+            ConfigError: The symbol is no market or an old name of one.
+        """
+        path = self.path(symbol, timeframe)
+        with _write_errors(path, symbol, timeframe):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.root / ".locks" / f"{symbol}-{timeframe}"
+            lock.parent.mkdir(exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            _wait_for_lock(descriptor, symbol, timeframe)
+            yield
+        finally:
+            os.close(descriptor)
 
     def write(self, bars: Bars) -> bool:
         """Store checked bars in place of those stored before, all or nothing.
@@ -98,22 +153,41 @@ class BarStore:
                 place of real ones.
             ConfigError: The symbol is no market or an old name of one.
         """
+        if self._holds(bars):
+            return False
+        with self.locked(bars.symbol, bars.timeframe):
+            return not self._holds(bars) and self.write_locked(bars)
+
+    def write_locked(self, bars: Bars, segments: Sequence[Segment] = ()) -> bool:
+        """``write`` for a caller that is inside ``locked`` already.
+
+        Args:
+            bars: As for ``write``.
+            segments: The stretches of time that the source answered for.
+
+        Returns:
+            Whether the file was written; not if it says the same already.
+
+        Raises:
+            DataError: The store cannot be written, or simulated bars would take the
+                place of real ones.
+            ConfigError: The symbol is no market or an old name of one.
+        """
         path = self.path(bars.symbol, bars.timeframe)
-        sha256 = bars.sha256()
+        metadata = _metadata(bars, segments)
         stored = _stored_metadata(path)
-        if (stored.get("sha256"), stored.get("origin")) == (sha256, bars.origin):
+        if {**stored, "written_at": None} == {**metadata, "written_at": None}:
             return False
         _refuse_simulated(bars, stored, path)
         _log_replaced(bars, stored)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(_to_table(bars, sha256), path)
-        except OSError as error:
-            found = f"{path} cannot be written ({error.strerror or error})"
-            raise DataError(
-                bars.symbol, bars.timeframe, found, "make the folder writable, or free some space"
-            ) from error
+        with _write_errors(path, bars.symbol, bars.timeframe):
+            _write_whole(_to_table(bars, metadata), path)
         return True
+
+    def _holds(self, bars: Bars) -> bool:
+        """Whether exactly these bars are stored, whatever else their file says."""
+        stored = _stored_metadata(self.path(bars.symbol, bars.timeframe))
+        return (stored.get("sha256"), stored.get("origin")) == (bars.sha256(), bars.origin)
 
     def _not_found(self, symbol: str, timeframe: Timeframe) -> BarsNotFoundError:
         """The error for a market that is not stored, with what is stored instead."""
@@ -133,7 +207,39 @@ class BarStore:
         return BarsNotFoundError(symbol, timeframe, found, action)
 
 
-def _read_file(path: Path, symbol: str, timeframe: Timeframe, found_as: str) -> Bars:
+@contextmanager
+def _write_errors(path: Path, symbol: str, timeframe: Timeframe) -> Iterator[None]:
+    """Say in one line that the store cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        found = f"{path} cannot be written ({error.strerror or error})"
+        action = "make the folder writable, or free some space"
+        raise DataError(symbol, timeframe, found, action) from error
+
+
+def _wait_for_lock(descriptor: int, symbol: str, timeframe: Timeframe) -> None:
+    """Lock the open file; the wait is announced, and ends."""
+    started = time.monotonic()
+    announced = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() - started > _LOCK_TIMEOUT_SECS:
+                found = f"another process has been writing the bars for {_LOCK_TIMEOUT_SECS:.0f} s"
+                raise DataError(symbol, timeframe, found, "end it and try again") from None
+            if not announced:
+                logger.info("%s %s: waiting for another process to write", symbol, timeframe)
+                announced = True
+            time.sleep(_LOCK_POLL_SECS)
+        else:
+            return
+
+
+def _read_file(
+    path: Path, symbol: str, timeframe: Timeframe, found_as: str
+) -> tuple[Bars, tuple[Segment, ...]]:
     """One file of the store, verified against its hash or checked in full."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
@@ -152,9 +258,9 @@ def _read_file(path: Path, symbol: str, timeframe: Timeframe, found_as: str) -> 
     if metadata.get("format_version") == FORMAT_VERSION and table.schema.equals(_SCHEMA):
         bars = Bars(symbol, timeframe, _to_frame(table), origin)
         if len(bars) and bars.sha256() == metadata.get("sha256"):
-            return bars
+            return bars, tuple(Segment(*values) for values in metadata.get("segments", ()))
     logger.info("%s %s: %s was not written by this store, checking it", symbol, timeframe, path)
-    return Bars(symbol, timeframe, check_bars(table.to_pandas(), symbol, timeframe), origin)
+    return Bars(symbol, timeframe, check_bars(table.to_pandas(), symbol, timeframe), origin), ()
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
@@ -164,16 +270,23 @@ def _to_frame(table: pa.Table) -> pd.DataFrame:
     return pd.DataFrame({name: table[name].to_numpy() for name in COLUMNS}, index=index)
 
 
-def _to_table(bars: Bars, sha256: str) -> pa.Table:
-    """Bars as a table that carries where they came from."""
+def _metadata(bars: Bars, segments: Sequence[Segment]) -> dict[str, Any]:
+    """What the file says of its bars."""
     metadata = {
         "format_version": FORMAT_VERSION,
         "symbol": bars.symbol,
         "timeframe": bars.timeframe.value,
         "origin": bars.origin,
-        "sha256": sha256,
+        "sha256": bars.sha256(),
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if segments:
+        metadata["segments"] = [list(astuple(segment)) for segment in segments]
+    return metadata
+
+
+def _to_table(bars: Bars, metadata: dict[str, Any]) -> pa.Table:
+    """Bars as a table that carries where they came from."""
     columns = [bars.open_time, *(bars.column(name) for name in COLUMNS)]
     arrays = [
         pa.array(values).cast(field.type) for values, field in zip(columns, _SCHEMA, strict=True)
@@ -228,7 +341,8 @@ def _refuse_simulated(bars: Bars, stored: dict[str, Any], path: Path) -> None:
 def _log_replaced(bars: Bars, stored: dict[str, Any]) -> None:
     """Say so when bars of one source take the place of those of another."""
     before = stored.get("origin")
-    if before and before.split(":", 1)[0] != bars.source:
+    # Up to the colon: spot and perpetual bars of one exchange are two sources.
+    if before and before.split(":", 1)[0] != bars.origin.split(":", 1)[0]:
         logger.warning(
             "%s %s: stored bars (%s) are replaced by bars of another source (%s)",
             bars.symbol,
