@@ -20,7 +20,7 @@ def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure
     """Rows are the true classes, columns the predicted ones; shading by share of the row."""
     matrix = np.asarray(counts)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = _new_figure(5.2, 4.6)
+    figure = _new_figure(6.0, 4.8)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):
@@ -47,7 +47,7 @@ def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) ->
         labels: Shape (n_rows,).
         title: Of the picture.
     """
-    figure = _new_figure(5.2, 4.6)
+    figure = _new_figure(5.2, 5.2)
     axes = figure.add_subplot()
     for index, (name, colour) in enumerate(zip(CLASS_NAMES, _COLOURS, strict=True)):
         predicted, observed, below, above = _reliability(probabilities[:, index], labels == index)
@@ -64,7 +64,9 @@ def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) ->
         )
     top = min(1.0, max(axes.get_xlim()[1], axes.get_ylim()[1]))
     axes.plot([0, top], [0, top], color="black", linewidth=0.8, linestyle="--", label="calibrated")
-    axes.set(xlim=(0, top), ylim=(0, top), title=title)
+    # A little room, so that a point at 0 or at 1 is seen whole.
+    limits = (-0.02 * top, 1.02 * top)
+    axes.set(xlim=limits, ylim=limits, aspect="equal", title=title)
     axes.set(xlabel="predicted probability", ylabel="observed share")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -84,7 +86,8 @@ def draw_label_distribution(counts: Mapping[Part, IntArray], title: str) -> Figu
         numbers = [f"{split[index]:,}" for split in counts.values()]
         axes.bar_label(bars, numbers, padding=2, fontsize=8)
     axes.set_xticks(positions, list(counts))
-    axes.set(ylim=(0, 1), ylabel="share of rows", title=title)
+    # Above 1 there is room for the legend, however lopsided the shares.
+    axes.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), ylabel="share of rows", title=title)
     axes.legend(frameon=False, ncols=len(CLASS_NAMES))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
