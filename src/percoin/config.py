@@ -29,6 +29,8 @@ CONF_DIR = Path(__file__).parents[2] / "conf"
 _RUN_NAME = "%Y%m%d-%H%M%S"
 FINISHED_MARK = "result.json"
 CHECKPOINT_FOLDER = "checkpoints"
+# Below a run's folder; the earlier folds of a walk-forward have their own.
+CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
 
 Config = TypeVar("Config")
 
@@ -257,6 +259,27 @@ class OptimizerConfig:
 
 
 @dataclass
+class CostsConfig:
+    """What each side of a trade costs in the backtest, in basis points of its value."""
+
+    fee_bps: float = MISSING
+    slippage_bps: float = MISSING
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.fee_bps, self.slippage_bps) >= 0,
+            "costs.fee_bps and costs.slippage_bps must not be negative",
+        )
+
+
+class EvaluationMode(StrEnum):
+    """On which rows a model is judged."""
+
+    SINGLE_SPLIT = "single_split"
+    WALK_FORWARD = "walk_forward"
+
+
+@dataclass
 class TrainConfig:
     """Everything ``train.py`` can be told."""
 
@@ -278,6 +301,10 @@ class TrainConfig:
     history_days: int = MISSING
     split: SplitConfig = MISSING
     optimizer: OptimizerConfig = MISSING
+    evaluation: str = MISSING
+    folds: int = MISSING
+    costs: CostsConfig = MISSING
+    trials: int = MISSING
     data_dir: str = MISSING
     models_dir: str = MISSING
     outputs_dir: str = MISSING
@@ -292,6 +319,13 @@ class TrainConfig:
         _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")
         # Two poolings by 2 leave nothing of a window shorter than 4 bars.
         _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")
+        modes = [mode.value for mode in EvaluationMode]
+        _require(
+            self.evaluation in modes,
+            f"evaluation={self.evaluation} must be one of {', '.join(modes)}",
+        )
+        _require(self.folds >= 2, f"folds={self.folds} must be at least 2")
+        _require(self.trials >= 1, f"trials={self.trials} must be at least 1")
         _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
         _require(
             self.split.purge_bars >= self.labels.horizon,
@@ -335,11 +369,26 @@ class PredictConfig:
         )
 
 
+@dataclass
+class ReportConfig:
+    """Everything ``python -m percoin.report`` can be told; None stands for all."""
+
+    symbol: str | None = None
+    tf: TimeframeConfig | None = None
+    models_dir: str = MISSING
+    output_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        if self.symbol is not None:
+            check_symbol(self.symbol)
+
+
 def register_configs() -> None:
     """Tell Hydra the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="report_schema", node=ReportConfig)
     store.store(group="source", name="store_schema", node=StoreConfig)
     store.store(group="source", name="files_schema", node=FilesConfig)
     store.store(group="source", name="sample_schema", node=SampleConfig)
@@ -359,7 +408,7 @@ def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool) -> str:
     parent = Path(outputs_dir) / symbol / tf
     if resume:
         for folder in sorted(parent.glob("*"), reverse=True):
-            has_checkpoint = (folder / CHECKPOINT_FOLDER / "last.ckpt").is_file()
+            has_checkpoint = any(folder.glob(CHECKPOINTS))
             if has_checkpoint and not (folder / FINISHED_MARK).exists():
                 return str(folder)
     return str(parent / _new_run_name(parent))

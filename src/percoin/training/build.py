@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,23 @@ from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import (
     CHECKPOINT_FOLDER,
+    CHECKPOINTS,
     FINISHED_MARK,
+    EvaluationMode,
     ModelConfig,
     TrainConfig,
 )
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
 from percoin.errors import ResumeError
+from percoin.evaluation.backtest import Costs
+from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.judging import FoldForecasts, JudgingRules
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
+from percoin.registry.layout import MarketFolder
 from percoin.training.callbacks import ExportToRegistry, Pictures
-from percoin.training.export import ModelExporter
-from percoin.training.metrics import metric_values, prior_values
+from percoin.training.export import ExportedModel, ModelExporter, forecast_test
 from percoin.training.run import LAST_CHECKPOINT, TrainedModel, TrainingPlan, train
 from percoin.training.summary import Summary
 
@@ -43,7 +49,7 @@ _FREE_TO_CHANGE = frozenset({"resume", "workers", "epochs"})
 
 
 def train_from_config(settings: TrainConfig) -> None:
-    """Train, test and export the model that the settings describe; print its screen.
+    """Train, judge and export the model that the settings describe; print its screen.
 
     Raises:
         PercoinError: Anything that a user can mend; the registry is untouched.
@@ -52,36 +58,37 @@ def train_from_config(settings: TrainConfig) -> None:
     if settings.workers is not None:
         torch.set_num_threads(settings.workers)
     check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-    dataset = load_dataset(settings)
+    *earlier, dataset = load_folds(settings)
     config = _plain(settings)
     _check_resumable(settings, folder, {"config": config, "bars": dataset.bars.sha256()})
-    pl.seed_everything(settings.seed, verbose=False)
-    kwargs = _network_kwargs(settings.model)
-    exporter = ModelExporter(dataset, kwargs, config, settings.seed, Path(settings.models_dir))
+    log.info("training %s %s in %s", settings.symbol, settings.tf.name, folder)
+    exporter = ModelExporter(
+        dataset,
+        _network_kwargs(settings.model),
+        config,
+        settings.seed,
+        Path(settings.models_dir),
+        _judging_rules(settings),
+        _train_earlier_folds(settings, earlier, folder),
+    )
     export = ExportToRegistry(exporter.export)
     loggers = _loggers(settings, folder)
-    log.info("training %s %s in %s", settings.symbol, settings.tf.name, folder)
-    trained = train(
-        dataset,
-        CnnLstm(len(FEATURE_NAMES), **kwargs),
-        _plan(settings),
-        folder,
-        loggers=loggers,
-        callbacks=[Pictures(dataset, folder / "figures"), export],
-        resume=settings.resume,
-    )
-    assert export.folder is not None
-    summary = _summary(dataset, trained, export.folder, folder)
+    pictures = Pictures(dataset, folder / "figures")
+    trained = _train_fold(settings, dataset, folder, loggers, [pictures, export])
+    assert export.exported is not None
+    summary = _summary(settings, dataset, trained, export.exported, folder)
     _log_hyperparameters(loggers, settings, summary)
     _write_result(folder, summary)
     print(summary.render())
 
 
-def load_dataset(settings: TrainConfig) -> MarketDataset:
-    """Fetch the bars, keep them in the store, and make them ready to train on."""
-    bars = load_bars(settings)
-    return build_dataset(
-        bars,
+def load_folds(settings: TrainConfig) -> list[MarketDataset]:
+    """Fetch the bars, keep them in the store, and make them ready to train on.
+
+    One dataset for the single split; one per fold, oldest first, for a walk-forward.
+    """
+    arguments = (
+        load_bars(settings),
         FeatureDefinition(settings.features.definition),
         settings.labels.build(),
         settings.lookback,
@@ -91,6 +98,48 @@ def load_dataset(settings: TrainConfig) -> MarketDataset:
             embargo_bars=settings.split.embargo_bars,
         ),
         settings.history_days,
+    )
+    if settings.evaluation == EvaluationMode.WALK_FORWARD:
+        return build_folds(*arguments, settings.folds)
+    return [build_dataset(*arguments)]
+
+
+def _train_earlier_folds(
+    settings: TrainConfig, folds: Sequence[MarketDataset], folder: Path
+) -> tuple[FoldForecasts, ...]:
+    rules = _judging_rules(settings)
+    forecasts = []
+    for number, dataset in enumerate(folds, start=1):
+        log.info("fold %d of %d", number, len(folds) + 1)
+        trained = _train_fold(settings, dataset, folder / f"fold-{number}")
+        forecasts.append(forecast_test(trained.module, dataset, rules))
+    if folds:
+        log.info("fold %d of %d, whose model is the one to serve", len(folds) + 1, len(folds) + 1)
+    return tuple(forecasts)
+
+
+def _train_fold(
+    settings: TrainConfig,
+    dataset: MarketDataset,
+    folder: Path,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
+) -> TrainedModel:
+    pl.seed_everything(settings.seed, verbose=False)
+    network = CnnLstm(len(FEATURE_NAMES), **_network_kwargs(settings.model))
+    resume = settings.resume and _last_checkpoint(folder).is_file()
+    return train(dataset, network, _plan(settings), folder, loggers, callbacks, resume)
+
+
+def _last_checkpoint(folder: Path) -> Path:
+    return folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt"
+
+
+def _judging_rules(settings: TrainConfig) -> JudgingRules:
+    return JudgingRules(
+        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        n_trials=settings.trials,
+        seed=settings.seed,
     )
 
 
@@ -147,7 +196,7 @@ def _check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any])
     if not settings.resume:
         path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
         return
-    if not (folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt").is_file():
+    if not any(folder.glob(CHECKPOINTS)):
         raise ResumeError(
             *market,
             f"no interrupted run with a finished epoch under {folder.parent}",
@@ -175,18 +224,21 @@ def _loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
 
 
 def _summary(
-    dataset: MarketDataset, trained: TrainedModel, artifact_folder: Path, run_folder: Path
+    settings: TrainConfig,
+    dataset: MarketDataset,
+    trained: TrainedModel,
+    exported: ExportedModel,
+    run_folder: Path,
 ) -> Summary:
-    module = trained.module
-    loss = float(module.trainer.callback_metrics["loss/test"])
+    market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
     return Summary(
         dataset=dataset,
-        values={"log_loss": loss, **metric_values(module.test_metrics)},
-        baseline=prior_values(dataset.class_counts("train"), module.test_labels),
+        evaluation=exported.judgement.evaluation,
         n_epochs=trained.n_epochs,
         best_epoch=trained.best_epoch,
         secs=trained.secs,
-        artifact_folder=artifact_folder,
+        model_folder=market.link,
+        is_served=exported.version.is_served,
         run_folder=run_folder,
     )
 
@@ -213,5 +265,7 @@ def _log_hyperparameters(loggers: list[Logger], settings: TrainConfig, summary: 
 def _write_result(folder: Path, summary: Summary) -> None:
     """Mark the run as finished, with its figures for programs and its screen for people."""
     (folder / "summary.txt").write_text(summary.render(), encoding="utf-8")
+    tables = format_evaluation(summary.evaluation)
+    (folder / "evaluation.txt").write_text(tables + "\n", encoding="utf-8")
     result = {**summary.key_results(), "epochs": summary.n_epochs, "secs": summary.secs}
     (folder / FINISHED_MARK).write_text(json.dumps(result, indent=2), encoding="utf-8")

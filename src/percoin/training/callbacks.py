@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from percoin.dataset import MarketDataset, Part
+from percoin.training.export import ExportedModel
 from percoin.training.figures import (
     draw_confusion_matrix,
     draw_label_distribution,
@@ -123,14 +124,14 @@ class ExportToRegistry(pl.Callback):
     """Hands the tested model to the registry; a failed export fails the run.
 
     Args:
-        export: Writes the model and returns the folder of its version.
+        export: Judges the model and writes it.
     """
 
-    def __init__(self, export: Callable[[SignalClassifier], Path]) -> None:
+    def __init__(self, export: Callable[[SignalClassifier], ExportedModel]) -> None:
         self._export = export
-        self.folder: Path | None = None
+        self.exported: ExportedModel | None = None
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Export the weights that were just tested."""
         assert isinstance(pl_module, SignalClassifier)
-        self.folder = self._export(pl_module)
+        self.exported = self._export(pl_module)

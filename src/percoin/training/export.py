@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from percoin.dataset import MarketDataset, Part
 from percoin.features.feature_set import FEATURE_NAMES
+from percoin.judging import FoldForecasts, Judgement, JudgingRules, forecast_fold, judge_folds
 from percoin.provenance import code_version, library_versions
-from percoin.registry.artifact import export_artifact
+from percoin.registry.artifact import Exported, export_artifact
 from percoin.registry.manifest import (
     BarsInfo,
     Calibration,
@@ -28,15 +32,27 @@ from percoin.registry.manifest import (
     open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.training.datamodule import Batch
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.metrics import confusion_matrix, metric_values, prior_values
+from percoin.training.metrics import metric_values
+from percoin.types import FloatArray
+
+log = logging.getLogger(__name__)
 
 _SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
+class ExportedModel:
+    """A new version, and what its judgement said."""
+
+    version: Exported
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
 class ModelExporter:
-    """Knows all of a model that its weights do not say.
+    """Judges a trained module and knows all of a model that its weights do not say.
 
     Attributes:
         dataset: What it was trained on.
@@ -44,6 +60,8 @@ class ModelExporter:
         config: The whole training config, as plain containers.
         seed: Of the training.
         models_dir: The registry.
+        rules: What the judgement takes for granted.
+        earlier_folds: Of a walk-forward, in time order; their test rows are judged too.
     """
 
     dataset: MarketDataset
@@ -51,39 +69,58 @@ class ModelExporter:
     config: Mapping[str, object]
     seed: int
     models_dir: Path
+    rules: JudgingRules
+    earlier_folds: tuple[FoldForecasts, ...] = ()
 
-    def export(self, module: SignalClassifier) -> Path:
-        """Write the module as a new version; returns the folder of that version.
+    def export(self, module: SignalClassifier) -> ExportedModel:
+        """Judge the module and write it as a new version.
 
         Raises:
             RegistryWriteError: The models folder refuses it; the old version stays.
         """
+        log.info("judging %d test rows beside the baselines", len(module.test_labels))
+        folds = (*self.earlier_folds, forecast_test(module, self.dataset, self.rules))
+        judgement = judge_folds(folds, self.rules)
         weights: dict[str, Tensor] = module.network.state_dict()
         record = TrainingRecord(
             hyperparameters=self.config,
             training_history=TrainingHistory(**module.history),
-            test_metrics=self._further_metrics(module),
+            test_metrics=_further_metrics(module, judgement),
+            sections={
+                "evaluation": judgement.evaluation.to_json(),
+                "judging": {
+                    "threshold": judgement.threshold,
+                    "folds": len(folds),
+                    "fee_bps": self.rules.costs.fee_bps,
+                    "slippage_bps": self.rules.costs.slippage_bps,
+                },
+            },
         )
+        draft = self._draft(judgement)
         # The served weights are those of the best epoch; both files are of the contract.
-        exported = export_artifact(self.models_dir, self._draft(module), weights, weights, record)
-        return exported.folder
+        exported = export_artifact(self.models_dir, draft, weights, weights, record)
+        return ExportedModel(exported, judgement)
 
-    def _draft(self, module: SignalClassifier) -> ManifestDraft:
+    def _draft(self, judgement: Judgement) -> ManifestDraft:
         dataset, bars = self.dataset, self.dataset.bars
         n_rows = {name: len(dataset.rows(part)) for name, part in _SPLIT_NAMES.items()}
+        verdict = judgement.evaluation.verdict
         return ManifestDraft(
             symbol=bars.symbol,
             timeframe=bars.timeframe,
             lookback=dataset.lookback,
             dataset_info=DatasetInfo(
-                len(FEATURE_NAMES), n_rows["train"], n_rows["val"], n_rows["test"]
+                len(FEATURE_NAMES),
+                n_rows["train"],
+                n_rows["val"],
+                judgement.evaluation.n_rows,
             ),
-            test_metrics=_test_metrics(module),
+            test_metrics=_test_metrics(judgement),
             features=Features(dataset.definition),
             scaling=ScalingNumbers.of(dataset.scaling),
             label_rule=dataset.label_rule.to_json(),
-            calibration=Calibration(),
-            gate=Gate(Verdict.NOT_JUDGED, ("no gate has looked at this model yet",)),
+            calibration=Calibration(**judgement.calibration),
+            gate=Gate(Verdict(verdict.outcome.value), (*verdict.reasons, *verdict.cautions)),
             bars=BarsInfo(
                 origin=bars.origin,
                 sha256=bars.sha256(),
@@ -104,23 +141,39 @@ class ModelExporter:
         first, last = (int(self.dataset.bars.open_time[rows[end]]) for end in (0, -1))
         return SplitSpan(open_time_text(first), open_time_text(last), len(rows))
 
-    def _further_metrics(self, module: SignalClassifier) -> dict[str, Any]:
-        loss = float(module.trainer.callback_metrics["loss/test"])
-        counts = self.dataset.class_counts("train")
-        return {
-            "log_loss": loss,
-            **metric_values(module.test_metrics),
-            "train_prior_baseline": prior_values(counts, module.test_labels),
-        }
+
+def forecast_test(
+    module: SignalClassifier, dataset: MarketDataset, rules: JudgingRules
+) -> FoldForecasts:
+    """What a trained module and the baselines say on the test rows of its fold."""
+    data = module.trainer.datamodule  # type: ignore[attr-defined]
+    validation, test = data.val_dataloader(), data.test_dataloader()
+    return forecast_fold(dataset, _logits(module, validation), _logits(module, test), rules)
 
 
-def _test_metrics(module: SignalClassifier) -> TestMetrics:
+@torch.inference_mode()
+def _logits(module: SignalClassifier, loader: DataLoader[Batch]) -> FloatArray:
+    module.eval()
+    batches = [module(windows.to(module.device)).double().cpu() for windows, _ in loader]
+    logits: FloatArray = torch.cat(batches).numpy()
+    return logits
+
+
+def _test_metrics(judgement: Judgement) -> TestMetrics:
     """The original's five figures; precision, recall and F1 weighted, as there."""
-    values = metric_values(module.test_metrics)
+    scores = judgement.evaluation.model.scores
     return TestMetrics(
-        accuracy=values["accuracy"],
-        precision=values["precision_weighted"],
-        recall=values["recall_weighted"],
-        f1=values["f1_weighted"],
-        confusion_matrix=tuple(tuple(row) for row in confusion_matrix(module.test_metrics)),
+        accuracy=scores.accuracy,
+        precision=scores.weighted_precision,
+        recall=scores.weighted_recall,
+        f1=scores.weighted_f1,
+        confusion_matrix=scores.confusion_matrix,
     )
+
+
+def _further_metrics(module: SignalClassifier, judgement: Judgement) -> dict[str, Any]:
+    """Figures of torchmetrics on the newest fold, and the calibrated log-loss of all rows."""
+    return {
+        **metric_values(module.test_metrics),
+        "log_loss": judgement.evaluation.model.scores.log_loss,
+    }

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from percoin.types import CLASS_NAMES, IntArray
+from percoin.types import CLASS_NAMES
 
 _N_CLASSES = len(CLASS_NAMES)
 _PER_CLASS = ("precision", "recall", "f1")
@@ -80,19 +80,3 @@ def _compute(metrics: MetricCollection) -> dict[str, Tensor]:
         warnings.filterwarnings("ignore", "No (positive|negative) samples in targets")
         computed: dict[str, Tensor] = metrics.compute()
     return {name: torch.as_tensor(value) for name, value in computed.items()}
-
-
-def prior_values(train_counts: IntArray, labels: Tensor) -> dict[str, float]:
-    """What the train rows' class shares alone would have scored on ``labels``.
-
-    The same metrics as for the model, for a constant answer: the majority class,
-    with the train shares as its probabilities.
-
-    Args:
-        train_counts: Train rows of each class, none 0, shape (C,).
-        labels: Of the rows to judge, shape (n_rows,).
-    """
-    prior = torch.as_tensor(train_counts / train_counts.sum())
-    metrics = build_metrics()
-    metrics.update(prior.expand(len(labels), -1), labels)
-    return {"log_loss": float(-prior.log()[labels].mean()), **metric_values(metrics)}

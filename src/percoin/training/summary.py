@@ -1,4 +1,4 @@
-"""The one screen at the end of a training: what, when, how good, where."""
+"""The one screen at the end of a training: verdict, what, when, how good, where."""
 
 from __future__ import annotations
 
@@ -13,21 +13,16 @@ from rich.text import Text
 
 from percoin.bars.schema import format_time
 from percoin.dataset import MarketDataset
+from percoin.evaluation.baselines import MAJORITY, TRAIN_PRIOR
+from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.training.callbacks import PARTS
 from percoin.types import CLASS_NAMES
 
-_ROWS = (
-    ("log_loss", "log-loss (lower is better)"),
-    ("accuracy", "accuracy"),
-    ("precision_macro", "precision, macro"),
-    ("recall_macro", "recall, macro"),
-    ("f1_macro", "F1, macro"),
-    ("f1_weighted", "F1, weighted"),
-    ("mcc", "Matthews correlation"),
-    ("auroc", "AUROC, one against rest"),
-    ("calibration_error", "calibration error"),
-    *((f"f1_{name}", f"F1 of {name}") for name in CLASS_NAMES),
-)
+_WIDTH = 100
+_NAMES = {
+    TRAIN_PRIOR: "train_prior (class shares)",
+    MAJORITY: "majority (one answer always)",
+}
 
 
 @dataclass(frozen=True)
@@ -35,50 +30,52 @@ class Summary:
     """What the screen shows.
 
     Attributes:
-        dataset: What the model was trained on.
-        values: Test metrics of the model by name.
-        baseline: The same metrics of the constant answer: the majority class of the
-            train rows, with the class shares there as probabilities.
+        dataset: What the model was trained on; the newest fold of a walk-forward.
+        evaluation: What its test rows said.
         n_epochs: Epochs trained.
         best_epoch: The one that was kept, counted from 1.
         secs: Wall time of training and testing.
-        artifact_folder: Where the model lies.
+        model_folder: Where the registry shows the market's served model.
+        is_served: Whether the new version is that model.
         run_folder: Where logs and pictures lie.
     """
 
     dataset: MarketDataset
-    values: dict[str, float]
-    baseline: dict[str, float]
+    evaluation: Evaluation
     n_epochs: int
     best_epoch: int
     secs: float
-    artifact_folder: Path
+    model_folder: Path
+    is_served: bool
     run_folder: Path
 
     def key_results(self) -> dict[str, float]:
         """The few figures by which runs are compared."""
+        model, majority = self.evaluation.model, self._baseline(MAJORITY)
         return {
-            "test_log_loss": self.values["log_loss"],
-            "test_log_loss_skill": 1 - self.values["log_loss"] / self.baseline["log_loss"],
-            "test_mcc": self.values["mcc"],
-            "test_f1_macro": self.values["f1_macro"],
-            "test_accuracy": self.values["accuracy"],
-            "test_accuracy_of_constant": self.baseline["accuracy"],
+            "test_log_loss": model.scores.log_loss,
+            "test_log_loss_skill": model.skill.value,
+            "test_mcc": model.scores.mcc,
+            "test_macro_f1": model.scores.macro_f1,
+            "test_accuracy": model.scores.accuracy,
+            "test_accuracy_of_majority": majority.scores.accuracy,
         }
 
-    def render(self, width: int = 88) -> str:
+    def render(self) -> str:
         """The screen as plain text."""
         buffer = io.StringIO()
-        console = Console(file=buffer, width=width, force_terminal=False)
+        console = Console(file=buffer, width=_WIDTH, force_terminal=False)
         bars = self.dataset.bars
         title = f"{bars.symbol} {bars.timeframe.value}"
-        blocks = Group(self._spans(), Text(), self._scores(), Text(), self._facts())
-        console.print(Panel(blocks, title=title, expand=False, padding=(1, 2)))
+        gap = Text()
+        blocks = (self._verdict(), gap, self._spans(), gap, self._scores(), gap, self._facts())
+        console.print(Panel(Group(*blocks), title=title, padding=(1, 2)))
         return buffer.getvalue()
 
-    @property
-    def _majority(self) -> str:
-        return CLASS_NAMES[int(self.dataset.class_counts("train").argmax())]
+    def _verdict(self) -> Text:
+        verdict = self.evaluation.verdict
+        lines = [f"{verdict.outcome.upper()}: {verdict.reasons[0]}", *verdict.reasons[1:]]
+        return Text("\n".join([*lines, *(f"caution: {text}" for text in verdict.cautions)]))
 
     def _spans(self) -> Table:
         table = Table(box=None, pad_edge=False)
@@ -95,35 +92,48 @@ class Summary:
         return table
 
     def _scores(self) -> Table:
+        """The model, what any model must beat, and what a person would compare accuracy with."""
         table = Table(box=None, pad_edge=False)
-        table.add_column("test")
-        table.add_column("model", justify="right")
-        table.add_column(f"always {self._majority}", justify="right")
-        for name, heading in _ROWS:
-            if name in self.values:
-                constant = self.baseline.get(name)
-                shown = "" if constant is None else f"{constant:.4f}"
-                table.add_row(heading, f"{self.values[name]:.4f}", shown)
+        table.add_column(f"{self.evaluation.n_rows:,} test rows")
+        for heading in ("log-loss", "activity AUC", "direction AUC", "MCC", "macro-F1", "accuracy"):
+            table.add_column(heading, justify="right")
+        shown = dict.fromkeys((self.evaluation.best_baseline, "logistic", TRAIN_PRIOR, MAJORITY))
+        for line in (self.evaluation.model, *(self._baseline(name) for name in shown)):
+            table.add_row(*self._cells(line))
         return table
 
+    def _cells(self, line: Assessment) -> tuple[str, ...]:
+        aucs = [
+            "-" if skill.auc is None else f"{skill.auc.value:.3f}"
+            for skill in (line.activity, line.direction)
+        ]
+        scores = line.scores
+        return (
+            _NAMES.get(line.name, line.name),
+            f"{scores.log_loss:.4f}",
+            *aucs,
+            f"{scores.mcc:+.3f}",
+            f"{scores.macro_f1:.3f}",
+            f"{scores.accuracy:.3f}",
+        )
+
     def _facts(self) -> Table:
-        skill = self.key_results()["test_log_loss_skill"]
         minutes, secs = divmod(round(self.secs), 60)
-        table = Table.grid(padding=(0, 2))
+        trained = f"{self.n_epochs} epochs in {minutes} min {secs} s, epoch {self.best_epoch} kept"
         bars = self.dataset.bars
+        served = "" if self.is_served else "  (still the accepted version before this one)"
+        logs = self.run_folder.parents[2]
+        table = Table.grid(padding=(0, 2))
         for name, text in (
-            (
-                "skill",
-                f"{skill:+.4f} log-loss skill over the train shares of the classes (0 is none)",
-            ),
-            (
-                "trained",
-                f"{self.n_epochs} epochs in {minutes} min {secs} s, best {self.best_epoch}",
-            ),
+            ("trained", trained),
             ("bars", f"{len(bars):,} of {bars.origin}"),
-            ("model", str(self.artifact_folder)),
-            ("logs", f"{self.run_folder}  (tensorboard --logdir {self.run_folder.parents[2]})"),
+            ("model", f"{self.model_folder}{served}"),
+            ("tables", str(self.run_folder / "evaluation.txt")),
+            ("logs", f"tensorboard --logdir {logs}"),
             ("predict", f"python predict.py symbol={bars.symbol} tf={bars.timeframe.value}"),
         ):
             table.add_row(name, Text(text, overflow="fold"))
         return table
+
+    def _baseline(self, name: str) -> Assessment:
+        return next(line for line in self.evaluation.baselines if line.name == name)
