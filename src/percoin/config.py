@@ -6,7 +6,9 @@ once, at the door (``typed``); behind it there are only these objects.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, TypeVar, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from percoin.bars.renames import current_symbol
 from percoin.bars.sources.base import BarSource
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.sample import SampleSource
@@ -22,7 +25,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.errors import ConfigError
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
-from percoin.types import Timeframe, check_symbol, check_timeframe
+from percoin.types import Timeframe, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
 
@@ -104,6 +107,7 @@ class SimulatedConfig(SourceConfig):
     edge: float = MISSING
 
     def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"source.seed={self.seed} must not be negative")
         _require(self.n_bars > 0, f"source.n_bars={self.n_bars} must be positive")
         _require(0 <= self.edge <= 1, f"source.edge={self.edge} must lie between 0 and 1")
 
@@ -214,6 +218,14 @@ class TrainerConfig:
     accelerator: str = MISSING
     precision: str = MISSING
 
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("accelerator", ("cpu", "gpu")),
+            ("precision", ("32-true", "bf16-mixed")),
+        ):
+            value = getattr(self, name)
+            _require(value in known, f"trainer.{name}={value} must be one of {', '.join(known)}")
+
 
 @dataclass
 class SplitConfig:
@@ -310,7 +322,7 @@ class TrainConfig:
     outputs_dir: str = MISSING
 
     def __post_init__(self) -> None:
-        check_symbol(self.symbol)
+        current_symbol(self.symbol)
         _require(self.epochs >= 1, f"epochs={self.epochs} must be at least 1")
         # Batch normalisation needs two windows to know a variance.
         _require(self.batch_size >= 2, f"batch_size={self.batch_size} must be at least 2")
@@ -352,11 +364,12 @@ class PredictConfig:
     device: str = MISSING
     use_ml: bool = MISSING
     min_confidence: float = MISSING
+    require_accepted: bool = MISSING
     data_dir: str = MISSING
     models_dir: str = MISSING
 
     def __post_init__(self) -> None:
-        check_symbol(self.symbol)
+        current_symbol(self.symbol)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
         _require(
@@ -444,13 +457,23 @@ def typed(config: DictConfig, schema: type[Config]) -> Config:
 _EXAMPLES = {"symbol": "symbol=BTCUSDT", "source.path": "source.path=FOLDER"}
 
 
+def name_nearest(key: str, known: Iterable[str]) -> str:
+    """Say that ``key`` is no setting, and which one was probably meant."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    if nearest:
+        return f"{key} is not a setting; did you mean {nearest[0]}?"
+    # Settings of a group are named by it; the list stays short enough to read.
+    group = key.rpartition(".")[0]
+    listed = [name for name in names if name.rpartition(".")[0] == group]
+    return f"{key} is not a setting; known are {', '.join(listed or names)}"
+
+
 def _refuse_unknown_keys(config: DictConfig, result: Any, prefix: str) -> None:
     known = {entry.name for entry in fields(result)}
     for key in config:
         name = f"{prefix}{key!s}"
-        _require(
-            key in known, f"{name} is not a setting; known here are {', '.join(sorted(known))}"
-        )
+        _require(key in known, name_nearest(name, [f"{prefix}{entry}" for entry in known]))
         value = getattr(result, str(key))
         if is_dataclass(value):
             _refuse_unknown_keys(config[key], value, prefix=f"{name}.")

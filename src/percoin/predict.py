@@ -5,51 +5,34 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import torch
+
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
-from percoin.cli import compose_config
-from percoin.config import OutputFormat, PredictConfig, typed
+from percoin.config import OutputFormat, PredictConfig
 from percoin.inference import Predictor
 from percoin.signals.chain import HoldSource, ModelSource, ask
 from percoin.types import CLASS_NAMES, Prediction, Source
 
-HELP = """\
-Newest closed bar of a market -> SHORT, NO_TRADE or LONG.
 
-  python predict.py symbol=ETHUSDT              bars that data/bars holds
-  python predict.py symbol=ETHUSDT tf=1h        tf is ML_DEFAULT_TF if set, else 15m
-  python predict.py symbol=ETHUSDT output=json  one JSON object on stdout
-  python predict.py symbol=ETHUSDT source=files source.path=FOLDER
-
-Keys (with the environment variable that sets the default):
-  symbol           market, for example BTCUSDT
-  tf               15m, 1h, 4h, 1d                       (ML_DEFAULT_TF)
-  source           store, files, sample, simulated
-  output           text or json
-  device           cpu, cuda or cuda:N                   (ML_DEVICE)
-  use_ml           false passes the model over           (USE_ML_PER_COIN)
-  min_confidence   a less probable signal is passed over (MIN_CONFIDENCE)
-  data_dir, models_dir
-"""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Compose the settings, ask the chain, print the answer.
+def answer(settings: PredictConfig) -> None:
+    """Ask the chain about the newest bar and print its answer.
 
     The answer goes to stdout, the log lines go to stderr.
+
+    Raises:
+        DataError: There are no bars to answer for.
+        ConfigError: The symbol or the device is none.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return
-    settings = typed(compose_config("predict", arguments), PredictConfig)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # One window is too little work to share: waking further threads takes longer.
+    torch.set_num_threads(1)
+    predictor = Predictor(Path(settings.models_dir), settings.device)
     store = BarStore(Path(settings.data_dir) / "bars")
     bars = settings.source.build(store).load(settings.symbol, settings.tf.timeframe)
-    predictor = Predictor(Path(settings.models_dir), settings.device)
     model = ModelSource(predictor, settings.use_ml, settings.min_confidence)
     prediction = ask([model, HoldSource()], bars)
     if settings.output == OutputFormat.JSON:

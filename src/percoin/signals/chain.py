@@ -10,6 +10,7 @@ from typing import Protocol
 from percoin.bars.schema import Bars, is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.inference import Predictor
+from percoin.registry.manifest import Verdict
 from percoin.types import Passed, Prediction, Signal, Source
 
 log = logging.getLogger(__name__)
@@ -30,21 +31,31 @@ class ModelSource:
         predictor: Loads and asks the models.
         enabled: False passes every market on.
         min_confidence: A signal less probable than this is passed on.
+        require_accepted: Pass on models that the gate did not accept.
     """
 
     def __init__(
-        self, predictor: Predictor, enabled: bool = True, min_confidence: float = 0.0
+        self,
+        predictor: Predictor,
+        enabled: bool = True,
+        min_confidence: float = 0.0,
+        require_accepted: bool = True,
     ) -> None:
         self._predictor = predictor
         self._enabled = enabled
         self._min_confidence = min_confidence
+        self._require_accepted = require_accepted
 
     def answer(self, bars: Bars) -> Prediction | Passed:
         """Answer for the newest bar, or say why the model has none."""
         if not self._enabled:
             return self._pass("ml_disabled", "models are switched off: use_ml=false")
         try:
-            trained_on = self._predictor.model(bars.symbol, bars.timeframe).manifest.bars.origin
+            manifest = self._predictor.model(bars.symbol, bars.timeframe).manifest
+            gate = manifest.gate
+            if self._require_accepted and gate.verdict is not Verdict.ACCEPTED:
+                return self._pass(f"model_{gate.verdict.value}", "; ".join(gate.reasons))
+            trained_on = manifest.bars.origin
             if is_simulated(trained_on) != is_simulated(bars.origin):
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
                 return self._pass("other_data", detail)
