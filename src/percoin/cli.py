@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from percoin.config import CONF_DIR, Config, register_configs, typed
-from percoin.errors import ConfigError, PercoinError
+from percoin.config import CONF_DIR, Config, name_nearest, register_configs, typed
+from percoin.errors import ConfigError, InterruptedRunError, PercoinError
 
 EXIT_USAGE = 2
 
+_GROUP_CHOICE = re.compile(r"(?P<group>\w+)=(?P<values>.*)", re.DOTALL)
+_HELP_WIDTH = 36
+_YAML_LINE = re.compile(
+    r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<note>.*))?"
+)
+_FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(?P<variable>\w+),(?P<otherwise>[^}]*)\}")
+
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose ``conf/<name>.yaml`` with ``key=value`` overrides, without a run folder."""
+    """Compose ``conf/<name>.yaml`` with ``key=value`` overrides, without a run folder.
+
+    Raises:
+        ConfigError: A choice that is no option of its group, or a key taken away.
+        HydraException: A key that the config does not have, or a value of the
+            wrong type; ``explain`` says it in one line.
+    """
+    _check_choices(overrides)
     register_configs()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        try:
-            return compose(name, overrides=list(overrides))
-        except ValueError as error:
-            # Hydra's own words for `tf=4`, the only ValueError it lets out.
-            if "Config group override" not in str(error):
-                raise
-            raise ConfigError(
-                f"{' '.join(overrides)}: a choice is a number; write it as text"
-            ) from error
+        return compose(name, overrides=list(overrides))
 
 
 def run_command(command: Callable[[], Any], config_name: str) -> int:
     """Call ``command`` and turn what goes wrong into one line and an exit code.
+
+    With ``--help`` on the command line, print the help of the config instead.
 
     Args:
         command: The command itself.
@@ -47,14 +56,21 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
         0, or the code of the error: 2 for a mistake on the command line, the
         error's own where it has one (128 + signal for an interruption), else 1.
     """
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(config_name))
+        return 0
     try:
         command()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, config_name)}", file=sys.stderr)
+        print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
         return EXIT_USAGE
     except PercoinError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -62,7 +78,8 @@ def run_jobs(task: Callable[[Config], Any], schema: type[Config], config_name: s
     """Run ``task`` under Hydra: once, or once per job of a multirun.
 
     A single run's settings are checked before Hydra makes its folder. A job that
-    fails does not stop the others; every failure is named at the end.
+    fails does not stop the others, an interruption does; every failure is named
+    at the end.
 
     Args:
         task: Receives the typed settings of one job.
@@ -70,7 +87,7 @@ def run_jobs(task: Callable[[Config], Any], schema: type[Config], config_name: s
         config_name: The config under ``conf/``.
 
     Returns:
-        The exit code, as ``run_command``.
+        The exit code, as ``run_command``; with several failures, the last one's.
     """
     register_configs()
     failures: list[PercoinError] = []
@@ -78,58 +95,115 @@ def run_jobs(task: Callable[[Config], Any], schema: type[Config], config_name: s
     def job(config: DictConfig) -> None:
         try:
             task(typed(config, schema))
+        except InterruptedRunError as error:
+            failures.append(error)
+            # Hydra goes on to the next job after any other exception.
+            raise KeyboardInterrupt from error
         except PercoinError as error:
             failures.append(error)
 
     def command() -> None:
-        if not _asks_hydra_itself(sys.argv[1:]):
-            typed(compose_config(config_name, sys.argv[1:]), schema)
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+        arguments = sys.argv[1:]
+        _check_choices(arguments)
+        if not _asks_hydra_itself(arguments):
+            typed(compose_config(config_name, arguments), schema)
+        start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
+        try:
+            start(job)()
+        except KeyboardInterrupt:
+            if not failures:
+                raise
 
     # Hydra would print a traceback and end the process; with this it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    code = run_command(command, config_name)
-    for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
-        code = failure.exit_code
-    return code
+    try:
+        code = run_command(command, config_name)
+    finally:
+        # Also where another job ended in an error that nobody foresaw.
+        for failure in failures:
+            print(f"error: {failure}", file=sys.stderr)
+    return failures[-1].exit_code if failures else code
 
 
 def _asks_hydra_itself(arguments: Sequence[str]) -> bool:
-    """Whether there is an option (--help, --multirun, --cfg ...) beside key=value."""
+    """Whether there is an option (--multirun, --cfg ...) beside key=value."""
     return any(argument.startswith("-") for argument in arguments)
 
 
-def explain(error: Exception, config_name: str) -> str:
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def _choices(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The overrides that choose options, with the options that they name."""
+    found = (_GROUP_CHOICE.fullmatch(override) for override in overrides)
+    return {
+        match["group"]: [value.strip() for value in match["values"].split(",")]
+        for match in found
+        # Quotes, functions and interpolations are left for Hydra to read.
+        if match and _options(match["group"]) and not re.search(r"""["'($]""", match["values"])
+    }
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    """Refuse what Hydra would name by its own inner workings, or not at all."""
+    for override in overrides:
+        if override.startswith("~"):
+            raise ConfigError(f"{override}: a setting cannot be left out; give it another value")
+    for group, values in _choices(overrides).items():
+        for value in values:
+            if value not in _options(group):
+                raise ConfigError(_no_option(group, value))
+
+
+def _no_option(group: str, value: str, origin: str = "") -> str:
+    known = ", ".join(_options(group))
+    return f"{group}={value}{origin} is not an option; {group} is one of {known}"
+
+
+def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     """Say in one line what a config error means and what was probably meant."""
     text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        return _explain_unknown_key(unknown.group(1), config_name)
-    option = re.search(
-        r"Could not find '([^']+)/([^']+)'.*options in '[^']+':(.*?)Config", text, re.S
-    )
-    if option:
-        group, value, listed = option.groups()
-        known = [word for word in listed.split() if not word.endswith("_schema")]
-        return f"{group}={value} is not an option; {group} is one of {', '.join(known)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return _explain_unknown_key(unknown[1], config_name, overrides)
+    if option := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        # Choices on the command line have been checked; this one is a default's.
+        return _no_option(option[1], option[2], " (from ML_DEFAULT_TF)")
     if "Ambiguous value" in text:
         return f"{text.splitlines()[0]}; several values make a sweep: add -m"
-    override = re.search(r"Error merging override (\S+)", text)
-    if override:
-        return f"{override.group(1)}: {str(error.__cause__).splitlines()[0]}"
+    if override := re.search(r"Error merging override (([^=\s]+)=\S+)", text):
+        return _explain_value(override[1], override[2], error, config_name, overrides)
+    if environment := re.search(
+        r"interpolation '\$\{oc\.env:(\w+),[^}]*\}': (.*?)\s+full_key: (\S+)", text, re.DOTALL
+    ):
+        variable, reason, key = environment.groups()
+        return f"{key} (from {variable}): {reason}"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _explain_unknown_key(key: str, config_name: str) -> str:
-    known = _known_keys(config_name)
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(sorted(known))}"
-    return f"{key} is not a setting; {hint}"
+def _explain_value(
+    override: str, key: str, error: Exception, config_name: str, overrides: Sequence[str]
+) -> str:
+    below = [name for name in _known_keys(config_name, overrides) if name.startswith(f"{key}.")]
+    if below:
+        return f"{override}: {key} holds further settings; set one of {', '.join(below)}"
+    return f"{override}: {str(error.__cause__).splitlines()[0]}"
 
 
-def _known_keys(config_name: str) -> list[str]:
-    config = compose_config(config_name, [])
+def _explain_unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
+    group, _, name = key.partition(".")
+    for option in _options(group):
+        if name in OmegaConf.load(CONF_DIR / group / f"{option}.yaml"):
+            return f"{key} is a setting of {group}={option}; add {group}={option}"
+    return name_nearest(key, _known_keys(config_name, overrides))
+
+
+def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Every key of the config that these choices make."""
+    chosen = [f"{group}={values[0]}" for group, values in _choices(overrides).items()]
+    config = compose_config(config_name, chosen)
     container = OmegaConf.to_container(config, resolve=False)
     return list(_flatten(container, prefix=""))
 
@@ -141,3 +215,76 @@ def _flatten(container: Any, prefix: str) -> list[str]:
         if isinstance(value, dict):
             names += _flatten(value, prefix=f"{prefix}{key}.")
     return names
+
+
+def help_text(config_name: str) -> str:
+    """What ``--help`` prints, taken from the comments in ``conf/``."""
+    path = CONF_DIR / f"{config_name}.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    text = _leading_comment(lines)
+    text += [
+        "",
+        "Choices (GROUP=OPTION) with their keys; $NAME is read from the environment:",
+    ]
+    for entry in OmegaConf.to_container(OmegaConf.load(path), resolve=False)["defaults"]:  # type: ignore[index,call-overload]
+        if isinstance(entry, dict):
+            text += _help_on_choice(entry)
+    text += [
+        "",
+        "Keys (KEY=VALUE), with their defaults:",
+        *(_help_line(*key) for key in _keys_in(lines)),
+    ]
+    return "\n".join(text)
+
+
+def _leading_comment(lines: Sequence[str]) -> list[str]:
+    n_lines = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return [line[1:].removeprefix(" ") for line in lines[:n_lines]]
+
+
+def _help_on_choice(entry: dict[Any, Any]) -> list[str]:
+    text: list[str] = []
+    for group, default in entry.items():
+        if not _options(str(group)):
+            continue  # Hydra's own
+        chosen, variable = _default_value(str(default))
+        for option in _options(str(group)):
+            path = CONF_DIR / str(group) / f"{option}.yaml"
+            lines = path.read_text(encoding="utf-8").splitlines()
+            note = " ".join(_leading_comment(lines))
+            mark = f"[default{variable}]" if option == chosen else ""
+            text.append(_help_line(f"{group}={option}", f"{note} {mark}".strip()))
+            # Library objects are described by their libraries.
+            keys = "  ".join(name for name, _ in _keys_in(lines, f"{group}."))
+            if "_target_" not in keys:
+                text += textwrap.wrap(keys, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return text
+
+
+def _help_line(name: str, note: str) -> str:
+    return f"  {name:{_HELP_WIDTH}}  {note}".rstrip()
+
+
+def _keys_in(lines: Sequence[str], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting of a YAML file, with its note; a group's note counts for all in it."""
+    parents = [(-1, prefix, "")]
+    for line in lines:
+        match = _YAML_LINE.fullmatch(line)
+        if match is None or match["key"] == "defaults":
+            continue
+        depth, key = len(match["indent"]), match["key"]
+        while parents[-1][0] >= depth:
+            parents.pop()
+        name = f"{parents[-1][1]}{key}"
+        note = match["note"] or parents[-1][2]
+        if match["value"] is None:
+            parents.append((depth, f"{name}.", note))
+        elif not name.startswith("hydra."):
+            value, variable = _default_value(match["value"])
+            yield name if value == "???" else f"{name}={value}", f"{note}{variable}"
+
+
+def _default_value(value: str) -> tuple[str, str]:
+    """A default as text, and a word on the environment variable that can set it."""
+    match = _FROM_ENVIRONMENT.fullmatch(value)
+    return (match["otherwise"], f"; ${match['variable']}") if match else (value, "")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from percoin.bars.schema import Bars
-from percoin.errors import InvalidArtifactError, NotEnoughBarsError
+from percoin.errors import ConfigError, InvalidArtifactError, NotEnoughBarsError
 from percoin.features.feature_set import compute_features, history_bars
 from percoin.features.indicators import atr
 from percoin.network import CnnLstm
@@ -69,10 +70,12 @@ class ServedModel:
         """Answer for the newest bar: its probabilities, shape (C,).
 
         Raises:
-            NotEnoughBarsError: No whole window ends on the newest bar: the history
-                is too short, or a gap or a zero-volume bar is too recent.
+            NotEnoughBarsError: The history is too short for the features to equal
+                those of training, or no whole window ends on the newest bar because
+                a gap or a zero-volume bar is too recent.
         """
         lookback = self.manifest.lookback
+        self._check_history(bars)
         recent = bars.slice(max(0, len(bars) - history_bars(lookback)))
         features = compute_features(recent, self.manifest.features.definition)
         rows = eligible_rows(features, recent.open_time, recent.timeframe, lookback)
@@ -82,12 +85,28 @@ class ServedModel:
                 bars.timeframe.value,
                 f"the newest of {len(bars)} bars does not end a whole window of {lookback} bars "
                 "with all indicators known",
-                "load more history, or wait until the last gap is that far behind",
+                "load more history, or wait until the last gap or silent bar is far enough back",
             )
         window = self._scaling.transform(features[-lookback:])
         logits = self._logits(window[np.newaxis])
         probabilities: FloatArray = _softmax(logits / self.manifest.calibration.temperature)[0]
         return probabilities
+
+    def _check_history(self, bars: Bars) -> None:
+        """Refuse bars that start so late that the recursive indicators still know it.
+
+        Bars from the first one of training on are enough, however few: training
+        saw the indicators start there too.
+        """
+        needed = history_bars(self.manifest.lookback)
+        first = pd.Timestamp(self.manifest.bars.first_open_time)
+        if len(bars) < needed and (len(bars) == 0 or bars.frame.index[0] > first):
+            raise NotEnoughBarsError(
+                bars.symbol,
+                bars.timeframe.value,
+                f"{len(bars)} bars are too few for indicators that do not depend on the first bar",
+                f"load {needed} bars or more",
+            )
 
     @torch.inference_mode()
     def _logits(self, windows: np.ndarray[Any, np.dtype[np.float32]]) -> FloatArray:
@@ -101,11 +120,14 @@ class Predictor:
     Args:
         models_dir: The models folder.
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ConfigError: This machine has no such device.
     """
 
     def __init__(self, models_dir: Path, device: str = "cpu") -> None:
         self._models_dir = models_dir
-        self._device = device
+        self._device = _check_device(device)
         self._models: dict[tuple[str, Timeframe], ServedModel] = {}
 
     def model(self, symbol: str, timeframe: Timeframe) -> ServedModel:
@@ -143,6 +165,18 @@ class Predictor:
             ts=bars.close_time().to_pydatetime(),
             levels=find_levels(bars, signal),
         )
+
+
+def _check_device(device: str) -> str:
+    # Asked of a GPU alone: on the CPU the question itself would take time.
+    if torch.device(device).type == "cuda":
+        n_gpus = torch.cuda.device_count()
+        if (torch.device(device).index or 0) >= n_gpus:
+            raise ConfigError(
+                f"device={device} (or ML_DEVICE) needs a GPU that torch can use; it finds "
+                f"{n_gpus}: use device=cpu"
+            )
+    return device
 
 
 def find_levels(bars: Bars, signal: Signal) -> Levels | None:
