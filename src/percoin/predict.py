@@ -33,7 +33,9 @@ def answer(settings: PredictConfig) -> None:
     predictor = Predictor(Path(settings.models_dir), settings.device)
     store = BarStore(Path(settings.data_dir) / "bars")
     bars = settings.source.build(store).load(settings.symbol, settings.tf.timeframe)
-    model = ModelSource(predictor, settings.use_ml, settings.min_confidence)
+    model = ModelSource(
+        predictor, settings.use_ml, settings.min_confidence, settings.require_accepted
+    )
     prediction = ask([model, HoldSource()], bars)
     if settings.output == OutputFormat.JSON:
         print(json.dumps(to_json(prediction, bars)))
