@@ -54,7 +54,9 @@ class ModelSource:
             manifest = self._predictor.model(bars.symbol, bars.timeframe).manifest
             gate = manifest.gate
             if self._require_accepted and gate.verdict is not Verdict.ACCEPTED:
-                return self._pass(f"model_{gate.verdict.value}", "; ".join(gate.reasons))
+                reasons = "; ".join(gate.reasons)
+                hint = "require_accepted=false asks it all the same"
+                return self._pass(f"model_{gate.verdict.value}", f"{reasons} ({hint})")
             trained_on = manifest.bars.origin
             if is_simulated(trained_on) != is_simulated(bars.origin):
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
