@@ -34,6 +34,7 @@ ORDER = (
     "config",
     "cli",
     "predict",
+    "audit",
     "training",
 )
 TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}

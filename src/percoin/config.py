@@ -25,7 +25,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.errors import ConfigError
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
-from percoin.types import Timeframe, check_timeframe
+from percoin.types import Timeframe, check_symbol, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
 
@@ -383,6 +383,36 @@ class PredictConfig:
 
 
 @dataclass
+class AuditConfig:
+    """Everything ``python -m percoin.audit`` can be told; None is not looked at."""
+
+    symbol: str | None = None
+    metrics: str | None = None
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    features: FeaturesConfig = MISSING
+    labels: LabelsConfig = MISSING
+    output: str = MISSING
+    cuts: int = MISSING
+    seed: int = MISSING
+    lookback: int = MISSING
+    history_days: int = MISSING
+    split: SplitConfig = MISSING
+    data_dir: str = MISSING
+    models_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        if self.symbol is not None:
+            current_symbol(self.symbol)
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(self.cuts >= 1, f"cuts={self.cuts} must be at least 1")
+        _require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")
+        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
+
+
+@dataclass
 class ReportConfig:
     """Everything ``python -m percoin.report`` can be told; None stands for all."""
 
@@ -401,6 +431,7 @@ def register_configs() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="audit_schema", node=AuditConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(group="source", name="store_schema", node=StoreConfig)
     store.store(group="source", name="files_schema", node=FilesConfig)

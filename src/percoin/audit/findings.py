@@ -1,0 +1,55 @@
+"""What a check found, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby
+
+
+class Status(StrEnum):
+    """The answer of one check."""
+
+    OK = "ok"
+    LEAK = "LEAK"
+    CONSTANT = "CONSTANT"
+    """Scores that a constant prediction would have."""
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check and its answer.
+
+    Attributes:
+        check: What was looked at, two to four words.
+        status: The answer.
+        evidence: What it rests on, one line.
+    """
+
+    check: str
+    status: Status
+    evidence: str
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether what was looked at must not be believed."""
+        return self.status in (Status.LEAK, Status.CONSTANT)
+
+
+def format_findings(findings: Sequence[Finding]) -> str:
+    """One line a check, in columns."""
+    width = max(len(finding.check) for finding in findings)
+    status_width = max(len(status) for status in Status)
+    return "\n".join(
+        f"{finding.status:<{status_width}}  {finding.check:<{width}}  {finding.evidence}"
+        for finding in findings
+    )
+
+
+def summarise(findings: Sequence[Finding]) -> str:
+    """How many checks came out which way: ``9 ok, 1 LEAK``."""
+    order = list(Status)
+    statuses = sorted((finding.status for finding in findings), key=order.index)
+    return ", ".join(f"{len(list(same))} {status}" for status, same in groupby(statuses))

@@ -1,0 +1,119 @@
+"""Does the past change when the future is taken away?
+
+A value that was known when a bar closed is the same, bit for bit, whether the bars
+after it exist or not. So everything is computed again on bars that end at random
+moments and held against the computation on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from percoin.audit.findings import Finding, Status
+from percoin.bars.schema import Bars, format_time
+from percoin.dataset import MarketDataset
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.labels import LabelRule
+from percoin.types import BoolArray, FloatArray, IntArray
+
+ComputeFeatures = Callable[[Bars, FeatureDefinition], FloatArray]
+
+# Shorter histories than this share of the bars would mostly be warm-up.
+_SHORTEST_CUT = 0.1
+
+
+def choose_cuts(n_bars: int, n_cuts: int, seed: int) -> IntArray:
+    """Lengths at which a history of ``n_bars`` is cut off, ascending and distinct.
+
+    Args:
+        n_bars: Length of the whole history.
+        n_cuts: How many, as far as there are as many.
+        seed: Of the draw.
+    """
+    lengths = np.arange(max(1, int(n_bars * _SHORTEST_CUT)), n_bars)
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(lengths, size=min(n_cuts, len(lengths)), replace=False))
+
+
+def check_features(
+    bars: Bars,
+    definition: FeatureDefinition,
+    compute: ComputeFeatures,
+    n_cuts: int = 40,
+    seed: int = 0,
+) -> Finding:
+    """Compute the features on truncated bars and compare every row that is left.
+
+    Args:
+        bars: Of one market.
+        definition: Handed to ``compute``.
+        compute: The feature function under suspicion, shape (n_bars, F) in the
+            order of ``FEATURE_NAMES``.
+        n_cuts: At how many random moments the bars are cut off.
+        seed: Of these moments.
+    """
+    name = "features look back only"
+    full = compute(bars, definition)
+    cuts = choose_cuts(len(bars), n_cuts, seed)
+    guilty: set[str] = set()
+    n_guilty_cuts, example = 0, ""
+    for cut in cuts.tolist():
+        differs = _differs(compute(bars.slice(0, cut), definition), full[:cut])
+        if not differs.any():
+            continue
+        n_guilty_cuts += 1
+        guilty |= {FEATURE_NAMES[column] for column in np.flatnonzero(differs.any(axis=0))}
+        row = int(np.flatnonzero(differs.any(axis=1))[-1])
+        example = (
+            f"the bar that closed at {format_time(bars.close_time(row))} has another value "
+            f"once bars after {format_time(bars.close_time(cut - 1))} are known"
+        )
+    if guilty:
+        listed = ", ".join(sorted(guilty))
+        evidence = f"{listed}: changed by later bars at {n_guilty_cuts} of {len(cuts)} cuts; "
+        return Finding(name, Status.LEAK, evidence + example)
+    evidence = f"{len(FEATURE_NAMES)} features the same, bit for bit, at {len(cuts)} random cuts"
+    return Finding(name, Status.OK, evidence)
+
+
+def check_labels(bars: Bars, rule: LabelRule, n_cuts: int = 40, seed: int = 0) -> Finding:
+    """Labels look ahead, but no further than the horizon that the purge relies on."""
+    name = "labels reach the horizon"
+    full = rule.label(bars).label
+    cuts = choose_cuts(len(bars), n_cuts, seed)
+    n_guilty_cuts = 0
+    for cut in cuts.tolist():
+        n_settled = max(0, cut - rule.horizon)
+        settled = rule.label(bars.slice(0, cut)).label[:n_settled]
+        n_guilty_cuts += not np.array_equal(settled, full[:n_settled])
+    if n_guilty_cuts:
+        evidence = (
+            f"labels older than {rule.horizon} bars still changed with later bars at "
+            f"{n_guilty_cuts} of {len(cuts)} cuts"
+        )
+        return Finding(name, Status.LEAK, evidence)
+    evidence = f"settled after {rule.horizon} bars at {len(cuts)} random cuts"
+    return Finding(name, Status.OK, evidence)
+
+
+def check_contents(dataset: MarketDataset, compute: ComputeFeatures) -> Finding:
+    """The dataset holds what the feature function and the label rule give, and no more."""
+    name = "dataset holds its features"
+    expected = dataset.scaling.transform(compute(dataset.bars, dataset.definition))
+    wrong = _differs(dataset.features, expected).any(axis=0)
+    if wrong.any():
+        listed = ", ".join(FEATURE_NAMES[column] for column in np.flatnonzero(wrong))
+        return Finding(name, Status.LEAK, f"{listed}: not what the feature function gives")
+    n_wrong = int((dataset.label != dataset.label_rule.label(dataset.bars).label).sum())
+    if n_wrong:
+        evidence = f"{n_wrong} of {len(dataset.bars)} labels are not those of the label rule"
+        return Finding(name, Status.LEAK, evidence)
+    evidence = f"features and labels of {len(dataset.bars)} bars are those of the functions"
+    return Finding(name, Status.OK, evidence)
+
+
+def _differs(values: np.ndarray, expected: np.ndarray) -> BoolArray:
+    differs: BoolArray = ~((values == expected) | (np.isnan(values) & np.isnan(expected)))
+    return differs

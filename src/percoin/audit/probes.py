@@ -1,0 +1,177 @@
+"""Is anything too good to be true, and would this check notice?
+
+Small models on the last row of each window: quick to fit, and whatever leaks into the
+features leaks into them. Shuffled labels must leave them nothing, an oracle must make
+them near perfect, and on the real labels no feature may know the direction.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from percoin.audit.findings import Finding, Status
+from percoin.dataset import MarketDataset
+from percoin.evaluation.baselines import (
+    Baseline,
+    BaselineInputs,
+    class_shares,
+    default_baselines,
+)
+from percoin.evaluation.metrics import log_loss_skill, row_log_loss
+from percoin.evaluation.skills import BinaryView, direction
+from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
+from percoin.features.feature_set import FEATURE_NAMES
+from percoin.judging import baseline_inputs
+from percoin.types import FloatArray, IntArray, Signal
+
+# An AUC of direction that lies surely beyond the first has to be explained, beyond the
+# second nothing explains it but the future. On real bars of 15m one sees .44 to .56.
+SUSPICIOUS_AUC = 0.60
+IMPOSSIBLE_AUC = 0.75
+# Skill over the class shares that the test rows turned out to have.
+SUSPICIOUS_SKILL = 0.20
+ORACLE_SKILL = 0.90
+# One audit in a thousand may cry wolf over shuffled labels.
+_SHUFFLED_P_VALUE = 0.001
+_REPETITIONS = 1000
+
+
+def check_shuffled_labels(dataset: MarketDataset, seed: int = 0) -> Finding:
+    """Labels dealt out again at random leave nothing to know."""
+    name = "shuffled labels: no skill"
+    rows = np.concatenate([dataset.rows("train"), dataset.rows("test")])
+    label = dataset.label.copy()
+    label[rows] = np.random.default_rng(seed).permutation(label[rows])
+    skill = _skill(dataset, _fit(dataset, "logistic", label), label, seed)
+    if skill.p_value is None:
+        return Finding(name, Status.CANNOT_TELL, f"{skill.n_rows} test rows are too few")
+    evidence = f"logistic {_interval(skill)} over the train prior"
+    is_skilled = skill.p_value < _SHUFFLED_P_VALUE
+    return Finding(name, Status.LEAK if is_skilled else Status.OK, evidence)
+
+
+def check_oracle(dataset: MarketDataset, seed: int = 0) -> Finding:
+    """A feature that is the label makes the probe near perfect: it can see a leak."""
+    name = "an oracle is noticed"
+    answer = np.eye(len(Signal) + 1)[dataset.label][:, : len(Signal)]
+    probe = _fit(dataset, "logistic", dataset.label, answer)
+    skill = _skill(dataset, probe, dataset.label, seed, answer)
+    evidence = f"logistic {skill.value:+.3f} over the train prior with the label as a feature"
+    is_seen = skill.value >= ORACLE_SKILL
+    return Finding(name, Status.OK if is_seen else Status.CANNOT_TELL, evidence)
+
+
+def check_single_features(dataset: MarketDataset, seed: int = 0) -> Finding:
+    """No feature on its own tells LONG from SHORT, on the rows of all three parts."""
+    name = "no feature knows direction"
+    rows = np.concatenate([dataset.rows(part) for part in ("train", "validation", "test")])
+    moves = rows[dataset.label[rows] != Signal.NO_TRADE]
+    came = dataset.label[moves] == Signal.LONG
+    bootstrap = Bootstrap(dataset.label_rule.horizon, seed, _REPETITIONS)
+    everywhere = np.ones(len(moves), dtype=np.bool_)
+    views = [
+        BinaryView(everywhere, came, column) for column in dataset.features[moves].T.astype(float)
+    ]
+    found = {
+        FEATURE_NAMES[k]: bootstrap.estimate(view.auc_rows(), null=0.5)
+        for k, view in enumerate(views)
+    }
+    worst = max(found, key=lambda feature: _surely(found[feature]))
+    evidence = f"furthest from .5 is {worst}: AUC {_interval(found[worst], '.3f')}"
+    return Finding(name, _judge_auc(found[worst]), evidence)
+
+
+def check_last_row(dataset: MarketDataset, baseline: str, seed: int = 0) -> Finding:
+    """A small model's skill, with the part that the class shares alone explain.
+
+    A market that calms down after the train rows gives skill over the train prior to
+    everybody. What is left over the test rows' own shares, seen in hindsight, is not
+    due to that.
+
+    Args:
+        dataset: The market.
+        baseline: Name of one of ``default_baselines``.
+        seed: Of the intervals.
+    """
+    test = dataset.rows("test")
+    label = dataset.label[test]
+    probabilities = _forecast(dataset, _fit(dataset, baseline, dataset.label))
+    losses = row_log_loss(probabilities, label)
+    train_prior, hindsight = (
+        row_log_loss(np.tile(class_shares(dataset.label[rows]), (len(test), 1)), label)
+        for rows in (dataset.rows("train"), test)
+    )
+    left = log_loss_skill(losses, hindsight)
+    evidence = (
+        f"skill {log_loss_skill(losses, train_prior):+.4f} over the train prior, of which the "
+        f"test rows' own shares explain {log_loss_skill(hindsight, train_prior):+.4f}; "
+        f"{left:+.4f} over those"
+    )
+    name = f"{baseline} is plausible"
+    status = Status.CANNOT_TELL if left > SUSPICIOUS_SKILL else Status.OK
+    view = direction(probabilities, label)
+    if view.auc() is None:
+        return Finding(name, status, f"{evidence}; direction was never asked")
+    bootstrap = Bootstrap(dataset.label_rule.horizon, seed, _REPETITIONS)
+    auc = bootstrap.estimate(view.auc_rows(), null=0.5)
+    if auc.value >= 0.5 and _judge_auc(auc) is not Status.OK:
+        status = _judge_auc(auc)
+    return Finding(name, status, f"{evidence}; direction AUC {_interval(auc, '.3f')}")
+
+
+def _fit(
+    dataset: MarketDataset, baseline: str, label: IntArray, extra: FloatArray | None = None
+) -> Baseline:
+    probe = next(b for b in default_baselines() if b.name == baseline)
+    train = dataset.rows("train")
+    probe.fit(_inputs(dataset, extra).take(train), label[train])
+    return probe
+
+
+def _forecast(
+    dataset: MarketDataset, probe: Baseline, extra: FloatArray | None = None
+) -> FloatArray:
+    return probe.predict_proba(_inputs(dataset, extra).take(dataset.rows("test")))
+
+
+def _skill(
+    dataset: MarketDataset,
+    probe: Baseline,
+    label: IntArray,
+    seed: int,
+    extra: FloatArray | None = None,
+) -> Estimate:
+    """Log-loss skill over the train prior on the test rows."""
+    test = label[dataset.rows("test")]
+    prior = np.tile(class_shares(label[dataset.rows("train")]), (len(test), 1))
+    losses = row_log_loss(_forecast(dataset, probe, extra), test)
+    bootstrap = Bootstrap(dataset.label_rule.horizon, seed, _REPETITIONS)
+    return bootstrap.estimate(skill_rows(losses, row_log_loss(prior, test)))
+
+
+def _inputs(dataset: MarketDataset, extra: FloatArray | None) -> BaselineInputs:
+    inputs = baseline_inputs(dataset)
+    if extra is None:
+        return inputs
+    features = np.concatenate([inputs.features, extra], axis=1)
+    return BaselineInputs(**{**vars(inputs), "features": features})
+
+
+def _judge_auc(auc: Estimate) -> Status:
+    surely = 0.5 + _surely(auc)
+    if surely > IMPOSSIBLE_AUC:
+        return Status.LEAK
+    return Status.CANNOT_TELL if surely > SUSPICIOUS_AUC else Status.OK
+
+
+def _surely(auc: Estimate) -> float:
+    """How far the near end of the interval lies from one half; 0 if it holds it."""
+    if auc.lower is None or auc.upper is None:
+        return 0.0
+    return max(auc.lower - 0.5, 0.5 - auc.upper, 0.0)
+
+
+def _interval(estimate: Estimate, spec: str = "+.4f") -> str:
+    if estimate.lower is None or estimate.upper is None:
+        return f"{estimate.value:{spec}} (too few rows for an interval)"
+    return f"{estimate.value:{spec}} [{estimate.lower:{spec}}, {estimate.upper:{spec}}]"

@@ -1,0 +1,83 @@
+"""Scores that somebody published: could a constant prediction have made them?
+
+Also for the ``metrics.json`` of the system that percoin replaces, which keeps the four
+weighted scores under ``test_metrics`` and nothing that would betray a constant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from percoin.audit.findings import Finding, Status
+from percoin.errors import ConfigError
+from percoin.evaluation.collapse import recognise_constant
+from percoin.types import CLASS_NAMES
+
+_NAME = "scores of a constant"
+_SCORES = ("accuracy", "precision", "recall", "f1")
+_DIGITS = 4
+
+
+def audit_metrics_file(path: Path) -> list[Finding]:
+    """Look at a ``metrics.json`` or ``meta.json``.
+
+    Raises:
+        ConfigError: The file cannot be read or has no ``test_metrics`` with the
+            four scores.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"metrics={path} cannot be read as JSON: {error}") from error
+    metrics = content.get("test_metrics") if isinstance(content, dict) else None
+    if not isinstance(metrics, dict) or not all(_is_number(metrics.get(k)) for k in _SCORES):
+        raise ConfigError(f"metrics={path} has no test_metrics with {', '.join(_SCORES)}")
+    info = content.get("dataset_info")
+    n_rows = info.get("test_samples") if isinstance(info, dict) else None
+    return [audit_scores(metrics, n_rows if isinstance(n_rows, int) else None)]
+
+
+def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
+    """Look at the four weighted scores, and at the confusion matrix where there is one.
+
+    Args:
+        metrics: ``accuracy, precision, recall, f1`` as fractions, and perhaps
+            ``confusion_matrix`` with the true classes in rows.
+        n_rows: Test rows, if they are known.
+    """
+    answer = _only_answer(metrics.get("confusion_matrix"))
+    if answer is not None:
+        evidence = f"the confusion matrix has no other decision than {answer}"
+        return Finding(_NAME, Status.CONSTANT, evidence)
+    # Scores come with all their digits or rounded to four; at four, both can be recognised.
+    rounded = [round(float(metrics[name]), _DIGITS) for name in _SCORES]
+    reading = recognise_constant(*rounded, n_rows=n_rows, digits=_DIGITS)
+    if reading is not None:
+        return Finding(_NAME, Status.CONSTANT, reading.detail)
+    shown = ", ".join(f"{k} {value:.4f}" for k, value in zip(_SCORES, rounded, strict=True))
+    return Finding(_NAME, Status.OK, f"no constant prediction gives {shown}")
+
+
+def _only_answer(matrix: object) -> str | None:
+    """The decision that every row got, if there is such a one."""
+    try:
+        counts = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.any():
+        return None
+    decided = np.flatnonzero(counts.sum(axis=0))
+    if len(decided) > 1:
+        return None
+    # Files of other systems may have other classes, or the three in another order.
+    is_ours = len(counts) == len(CLASS_NAMES)
+    return CLASS_NAMES[decided[0]] if is_ours else f"class {decided[0]}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

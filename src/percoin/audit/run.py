@@ -1,0 +1,90 @@
+"""The checks in their order: of a dataset, and of what the command line names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from percoin.audit.findings import Finding
+from percoin.audit.lookahead import (
+    ComputeFeatures,
+    check_contents,
+    check_features,
+    check_labels,
+)
+from percoin.audit.probes import (
+    check_last_row,
+    check_oracle,
+    check_shuffled_labels,
+    check_single_features,
+)
+from percoin.audit.published import audit_metrics_file
+from percoin.audit.rows import check_dataset_rows
+from percoin.audit.served import audit_served
+from percoin.bars.schema import Bars
+from percoin.bars.store import BarStore
+from percoin.config import AuditConfig
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.errors import ConfigError
+from percoin.features.feature_set import FeatureDefinition, compute_features
+
+
+def audit(settings: AuditConfig) -> list[Finding]:
+    """Everything that the settings name: a file of scores, a market, its served model.
+
+    Raises:
+        PercoinError: The settings, the bars or the file cannot be used.
+    """
+    if settings.symbol is None and settings.metrics is None:
+        raise ConfigError("nothing to look at; give symbol=BTCUSDT or metrics=FILE")
+    findings = [] if settings.metrics is None else audit_metrics_file(Path(settings.metrics))
+    if settings.symbol is not None:
+        store = BarStore(Path(settings.data_dir) / "bars")
+        bars = settings.source.build(store).load(settings.symbol, settings.tf.timeframe)
+        findings += audit_dataset(load_dataset(settings, bars), settings.cuts, settings.seed)
+        findings += audit_served(Path(settings.models_dir), bars)
+    return findings
+
+
+def audit_dataset(
+    dataset: MarketDataset,
+    n_cuts: int = 40,
+    seed: int = 0,
+    compute: ComputeFeatures = compute_features,
+) -> list[Finding]:
+    """Every check of one dataset.
+
+    Args:
+        dataset: The market, features scaled.
+        n_cuts: At how many random moments the bars are cut off.
+        seed: Of all that is drawn.
+        compute: The feature function that the dataset was made with.
+    """
+    bars, definition = dataset.bars, dataset.definition
+    return [
+        check_features(bars, definition, compute, n_cuts, seed),
+        check_labels(bars, dataset.label_rule, n_cuts, seed),
+        check_contents(dataset, compute),
+        *check_dataset_rows(dataset, compute(bars, definition)),
+        check_single_features(dataset, seed),
+        check_oracle(dataset, seed),
+        check_shuffled_labels(dataset, seed),
+        check_last_row(dataset, "logistic", seed),
+        check_last_row(dataset, "boosting", seed),
+    ]
+
+
+def load_dataset(settings: AuditConfig, bars: Bars) -> MarketDataset:
+    """The dataset that a training with these settings would see."""
+    split = settings.split
+    return build_dataset(
+        bars,
+        FeatureDefinition(settings.features.definition),
+        settings.labels.build(),
+        settings.lookback,
+        SplitSpec(
+            fractions=(split.train, split.validation, split.test),
+            purge_bars=split.purge_bars,
+            embargo_bars=split.embargo_bars,
+        ),
+        settings.history_days,
+    )

@@ -1,0 +1,148 @@
+"""A model in the registry: is its manifest what its own bars give?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from percoin.audit.findings import Finding, Status
+from percoin.audit.published import audit_scores
+from percoin.audit.rows import check_dataset_rows, check_scaling
+from percoin.bars.schema import Bars
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
+from percoin.errors import InvalidArtifactError, ModelNotFoundError, PercoinError
+from percoin.features.feature_set import compute_features
+from percoin.labels import label_rule_from_json
+from percoin.registry.artifact import load_artifact
+from percoin.registry.manifest import SPLIT_NAMES, Manifest, open_time_text
+
+_PREFIX = "model: "
+_PARTS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def audit_served(models_dir: Path, bars: Bars) -> list[Finding]:
+    """Look at the model that is served for the market of ``bars``.
+
+    Args:
+        models_dir: The registry.
+        bars: All that are stored of the market; the model may know only some of them.
+
+    Returns:
+        No findings where no model is served.
+    """
+    try:
+        manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
+    except ModelNotFoundError:
+        return []
+    except InvalidArtifactError as error:
+        return [Finding(_PREFIX + "can be loaded", Status.CANNOT_TELL, str(error))]
+    n_rows = manifest.dataset_info.test_samples
+    findings = [
+        audit_scores(asdict(manifest.test_metrics), n_rows),
+        check_spans(manifest),
+        *check_manifest(manifest, bars),
+    ]
+    return [
+        Finding(_PREFIX + finding.check, finding.status, finding.evidence) for finding in findings
+    ]
+
+
+def check_spans(manifest: Manifest) -> Finding:
+    """The dates of the splits alone: is there room for a label between them?"""
+    name = "labels end before the cut"
+    horizon = manifest.label_rule.get("horizon")
+    if not isinstance(horizon, int):
+        return Finding(name, Status.CANNOT_TELL, "the manifest names no label horizon")
+    spans = [manifest.bars.splits[split] for split in SPLIT_NAMES]
+    milliseconds = manifest.timeframe.milliseconds
+    rooms = [
+        round((_moment(later.first) - _moment(earlier.last)).total_seconds() * 1000 / milliseconds)
+        - 1
+        for earlier, later in pairwise(spans)
+    ]
+    evidence = (
+        f"{' and '.join(map(str, rooms))} bars lie between the parts, labels look {horizon} ahead"
+    )
+    return Finding(name, Status.OK if min(rooms) >= horizon else Status.LEAK, evidence)
+
+
+def check_manifest(manifest: Manifest, bars: Bars) -> list[Finding]:
+    """Build the dataset again from the same bars, and compare scaler and splits."""
+    same_bars = _bars_of(manifest, bars)
+    if same_bars.sha256() != manifest.bars.sha256:
+        evidence = (
+            f"the {manifest.bars.n_bars} bars from {manifest.bars.first_open_time} to "
+            f"{manifest.bars.last_open_time} have changed or are not here any more "
+            f"({len(same_bars)} found): scaler and splits cannot be computed again"
+        )
+        return [Finding("bars are those it knew", Status.CANNOT_TELL, evidence)]
+    evidence = f"sha256 of {len(same_bars)} bars agrees"
+    known = Finding("bars are those it knew", Status.OK, evidence)
+    try:
+        dataset = rebuild(manifest, same_bars)
+    except (KeyError, TypeError, ValueError, PercoinError) as error:
+        evidence = f"the dataset cannot be built again from the manifest: {error!r}"
+        return [known, Finding("dataset can be rebuilt", Status.CANNOT_TELL, evidence)]
+    features = compute_features(dataset.bars, dataset.definition)
+    return [
+        known,
+        check_scaling(manifest.scaling.fitted(), features, dataset.split),
+        _check_same_split(manifest, dataset),
+        *check_dataset_rows(dataset, features)[1:],
+    ]
+
+
+def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
+    """The dataset that a model was trained on, the newest fold of a walk-forward.
+
+    Args:
+        manifest: Of the model.
+        bars: The very bars that it names.
+
+    Raises:
+        KeyError: The manifest's config lacks a setting, for example one of another
+            version of percoin.
+        PercoinError: A setting is out of its range.
+    """
+    config = manifest.config
+    split = dict(config["split"])  # type: ignore[call-overload]
+    fractions = (split["train"], split["validation"], split["test"])
+    spec = SplitSpec(
+        fractions=fractions, purge_bars=split["purge_bars"], embargo_bars=split["embargo_bars"]
+    )
+    history_days = float(config["history_days"])  # type: ignore[arg-type]
+    rule = label_rule_from_json(manifest.label_rule)
+    arguments = (bars, manifest.features.definition, rule, manifest.lookback, spec, history_days)
+    if config.get("evaluation") == "walk_forward":
+        return build_folds(*arguments, int(config["folds"]))[-1]  # type: ignore[call-overload]
+    return build_dataset(*arguments)
+
+
+def _bars_of(manifest: Manifest, bars: Bars) -> Bars:
+    index = bars.frame.index
+    first = int(index.searchsorted(pd.Timestamp(manifest.bars.first_open_time)))
+    last = int(index.searchsorted(pd.Timestamp(manifest.bars.last_open_time), side="right"))
+    return bars.slice(first, last)
+
+
+def _check_same_split(manifest: Manifest, dataset: MarketDataset) -> Finding:
+    name = "splits are as described"
+    for split, part in _PARTS.items():
+        rows = dataset.rows(part)  # type: ignore[arg-type]
+        first, last = (open_time_text(int(dataset.bars.open_time[rows[end]])) for end in (0, -1))
+        span = manifest.bars.splits[split]
+        if (span.first, span.last, span.rows) != (first, last, len(rows)):
+            evidence = (
+                f"{split} is said to be {span.rows} rows from {span.first} to {span.last}, the "
+                f"settings give {len(rows)} from {first} to {last}"
+            )
+            return Finding(name, Status.LEAK, evidence)
+    return Finding(name, Status.OK, "rows and dates of all three parts agree with the settings")
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
