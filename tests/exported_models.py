@@ -1,0 +1,134 @@
+"""Small models in a registry, made without a training: random weights, real everything else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from builders import make_bars
+
+from percoin.bars.schema import Bars
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.inference import ServedModel
+from percoin.labels import FixedHorizon
+from percoin.network import CnnLstm
+from percoin.registry.artifact import export_artifact, load_artifact
+from percoin.registry.manifest import (
+    BarsInfo,
+    Calibration,
+    DatasetInfo,
+    Features,
+    Gate,
+    ManifestDraft,
+    ModelSpec,
+    ScalingNumbers,
+    SplitSpan,
+    TestMetrics,
+    Verdict,
+    open_time_text,
+)
+from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.types import Signal
+
+LOOKBACK = 60
+SMALL = {"channels": (8, 8, 8), "hidden_size": 8, "n_heads": 2, "head_sizes": (8, 8)}
+TEMPERATURE = 1.3
+
+
+def bars_to_learn_from(n_bars: int = 1600, **kwargs) -> Bars:
+    """Bars that do not say they were made up, so that they may meet any others."""
+    return replace(make_bars(n_bars, **kwargs), origin="files: test/BTCUSDT-15m.csv")
+
+
+def make_dataset(
+    bars: Bars, definition: FeatureDefinition = FeatureDefinition.RELATIVE
+) -> MarketDataset:
+    return build_dataset(
+        bars,
+        definition,
+        FixedHorizon(horizon=3, threshold=0.0025),
+        LOOKBACK,
+        SplitSpec(purge_bars=3, embargo_bars=3),
+        history_days=3650,
+    )
+
+
+def random_network(favoured: Signal | None = None, seed: int = 0) -> CnnLstm:
+    """Random weights, spread so far that every window gets its own answer.
+
+    Args:
+        favoured: The answer to every window, whatever the weights make of it.
+        seed: Of the weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    network = CnnLstm(len(FEATURE_NAMES), **SMALL)
+    with torch.no_grad():
+        for name, values in network.named_parameters():
+            if "bias" not in name:
+                values.normal_(0, 0.6, generator=generator)
+        for name, values in network.named_buffers():
+            if name.endswith("running_mean"):
+                values.normal_(0, 0.3, generator=generator)
+            if name.endswith("running_var"):
+                values.uniform_(0.5, 2.0, generator=generator)
+        network.head[-1].weight *= 4.0
+        if favoured is not None:
+            network.head[-1].bias[favoured] += 50.0
+    return network.eval()
+
+
+def export(
+    root: Path,
+    network: CnnLstm,
+    dataset: MarketDataset,
+    verdict: Verdict = Verdict.ACCEPTED,
+    kwargs: dict | None = None,
+) -> Path:
+    """Serve the network as the model of the dataset's market; returns its folder."""
+    draft = make_draft(dataset, verdict, SMALL if kwargs is None else kwargs)
+    weights = network.state_dict()
+    record = TrainingRecord({}, TrainingHistory([1.1], [0.3], [1.1], [0.3]))
+    export_artifact(root, draft, weights, weights, record)
+    return load_artifact(root, dataset.bars.symbol, dataset.bars.timeframe).folder
+
+
+def make_draft(dataset: MarketDataset, verdict: Verdict, kwargs: dict) -> ManifestDraft:
+    bars = dataset.bars
+    times = [open_time_text(int(time)) for time in bars.open_time]
+    parts = {"train": "train", "val": "validation", "test": "test"}
+    rows = {name: dataset.rows(part) for name, part in parts.items()}
+    n_test = len(rows["test"])
+    return ManifestDraft(
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        lookback=dataset.lookback,
+        dataset_info=DatasetInfo(len(FEATURE_NAMES), len(rows["train"]), len(rows["val"]), n_test),
+        test_metrics=TestMetrics(0.3, 0.3, 0.3, 0.3, ((n_test, 0, 0), (0, 0, 0), (0, 0, 0))),
+        features=Features(dataset.definition),
+        scaling=ScalingNumbers.of(dataset.scaling),
+        label_rule=dataset.label_rule.to_json(),
+        calibration=Calibration("temperature", TEMPERATURE),
+        gate=Gate(verdict, ("made for a test",)),
+        bars=BarsInfo(
+            origin=bars.origin,
+            sha256=bars.sha256(),
+            first_open_time=times[0],
+            last_open_time=times[-1],
+            n_bars=len(bars),
+            splits={
+                name: SplitSpan(times[part[0]], times[part[-1]], len(part))
+                for name, part in rows.items()
+            },
+        ),
+        model=ModelSpec(kwargs),
+        config={},
+        seed=0,
+        code_version="0.1.0",
+        libraries={"torch": "2.13.0"},
+    )
+
+
+def serve(root: Path, network: CnnLstm, dataset: MarketDataset) -> ServedModel:
+    """Export the network and load it again."""
+    export(root, network, dataset)
+    return ServedModel(load_artifact(root, dataset.bars.symbol, dataset.bars.timeframe))
