@@ -70,7 +70,7 @@ def _with_open_time(table: pd.DataFrame) -> pd.DataFrame:
 def _to_times(values: pd.Series) -> pd.Series | pd.DatetimeIndex:
     """Numbers since 1970, texts or times as times; without a zone they are UTC."""
     if pd.api.types.is_integer_dtype(values.dtype):
-        return _from_epoch(values.to_numpy(dtype=np.int64))
+        return from_epoch(values.to_numpy(dtype=np.int64))
     if pd.api.types.is_numeric_dtype(values.dtype):
         raise ValueError(f"column {values.name} is {values.dtype}, neither times nor whole numbers")
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
@@ -78,7 +78,7 @@ def _to_times(values: pd.Series) -> pd.Series | pd.DatetimeIndex:
     return pd.to_datetime(values, utc=True, format="ISO8601")
 
 
-def _from_epoch(numbers: IntArray) -> pd.DatetimeIndex:
+def from_epoch(numbers: IntArray) -> pd.DatetimeIndex:
     """Milliseconds or microseconds since 1970 as times, told apart by their size.
 
     Binance's spot files count microseconds from 2025-01-01 on and milliseconds

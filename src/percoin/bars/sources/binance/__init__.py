@@ -1,0 +1,1 @@
+"""Bars of Binance, or of another exchange: history from the archive, the newest from the API."""

@@ -1,0 +1,261 @@
+"""The public archive: a zip for every month and day, each with its sha256 beside it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from percoin.bars.sources.binance.klines import KlineReader
+from percoin.bars.sources.binance.transfer import Persistence, Transfer
+from percoin.bars.update import Segment, Span, Stretch
+from percoin.types import Timeframe
+
+_FOLDERS = {"spot": "spot", "perp": "futures/um"}
+# A month appears early in the next one; until then its days have to do.
+_MONTH_IS_LATE_MS = 35 * 86_400_000
+_CHECKSUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64}) [ *](?P<name>\S+)\s*")
+
+
+@dataclass(frozen=True)
+class Period:
+    """A month or a day of the archive, in UTC.
+
+    Attributes:
+        folder: ``monthly`` or ``daily``.
+        label: As in file names, ``2024-01`` or ``2024-01-31``.
+        start: Milliseconds since 1970-01-01 UTC.
+        end: Milliseconds, not included.
+    """
+
+    folder: str
+    label: str
+    start: int
+    end: int
+
+
+def months_within(spans: Iterable[Span], now_ms: int) -> list[Period]:
+    """Every month that has ended and has a part in one of the spans, oldest first."""
+    found = {period.start: period for span in spans for period in _periods(span, "MS")}
+    return [found[start] for start in sorted(found) if found[start].end <= now_ms]
+
+
+def days_within(spans: Iterable[Span], now_ms: int) -> list[Period]:
+    """Every day that has ended and has a part in one of the spans, oldest first."""
+    found = {period.start: period for span in spans for period in _periods(span, "D")}
+    return [found[start] for start in sorted(found) if found[start].end <= now_ms]
+
+
+def _periods(span: Span, freq: str) -> list[Period]:
+    """The months (MS) or days (D) with a part in ``span``."""
+    first, last = (pd.Timestamp(moment, unit="ms", tz="UTC") for moment in (span[0], span[1] - 1))
+    folder, text, length = (
+        ("monthly", "%Y-%m", pd.offsets.MonthBegin(1))
+        if freq == "MS"
+        else ("daily", "%Y-%m-%d", pd.Timedelta(days=1))
+    )
+    begin = first.normalize() if freq == "D" else first.normalize().replace(day=1)
+    return [
+        Period(folder, start.strftime(text), _milliseconds(start), _milliseconds(start + length))
+        for start in pd.date_range(begin, last, freq=freq)
+    ]
+
+
+def _milliseconds(moment: pd.Timestamp) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+class Archive:
+    """What the archive has of one market.
+
+    Args:
+        url: Of the archive or of a mirror with the same layout.
+        market: ``spot`` or ``perp``.
+        names: Symbols of the market, today's first, then older ones.
+        timeframe: Length of each bar.
+        folder: Where files lie until their bars are stored.
+        persistence: How patiently to ask.
+        n_parallel: Files under way at a time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        market: str,
+        names: Sequence[str],
+        timeframe: Timeframe,
+        folder: Path,
+        persistence: Persistence,
+        n_parallel: int,
+    ) -> None:
+        self._root = f"{url.rstrip('/')}/data/{_FOLDERS[market]}"
+        self._names = tuple(names)
+        self._timeframe = timeframe
+        self._folder = folder
+        self._persistence = persistence
+        self._n_parallel = n_parallel
+        self._reader = KlineReader(names[0], timeframe)
+        self._transfer = Transfer(persistence)
+        self._pooch = _import_pooch()
+
+    def fetch(
+        self, spans: Sequence[Span], now_ms: int, renamed_at: int | None = None
+    ) -> list[Stretch]:
+        """The months and days that have a part in the spans, as far as they are published.
+
+        Months come as a whole, also where only a part is asked for. Bars of an
+        older name count up to the first bar of today's name.
+
+        Args:
+            spans: Milliseconds since 1970-01-01 UTC, end not included.
+            now_ms: What has not ended by then is not asked for.
+            renamed_at: First bar under today's name, as far as one is known already.
+
+        Raises:
+            FetchError: A file cannot be had.
+            InvalidBarsError: A file is not what its checksum says, or holds no bars.
+        """
+        months = months_within(spans, now_ms)
+        tables = self._fetch_periods(months)
+        served = {start for start, _ in tables}
+        late = [
+            (month.start, month.end)
+            for month in months
+            if month.start not in served and now_ms - month.end < _MONTH_IS_LATE_MS
+        ]
+        ended = max((month.end for month in months), default=0)
+        begun = [(max(start, ended), end) for start, end in spans if end > ended]
+        days = days_within([*_overlaps(late, spans), *begun], now_ms)
+        tables |= self._fetch_periods(days)
+        return self._join_names([*months, *days], tables, renamed_at)
+
+    def discard_files(self) -> None:
+        """Remove the files of this market; their bars are stored."""
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                path.unlink()
+            self._folder.rmdir()
+
+    def _fetch_periods(self, periods: Sequence[Period]) -> dict[tuple[int, str], pd.DataFrame]:
+        """Bars by start of the period and symbol; what is not published is left out."""
+        jobs = [(period, name) for period in periods for name in self._names]
+        if not jobs:
+            return {}
+        with ThreadPoolExecutor(min(self._n_parallel, len(jobs))) as pool:
+            futures = {pool.submit(self._fetch_file, *job): job for job in jobs}
+            try:
+                return self._read_files(futures)
+            except BaseException:
+                self._persistence.cancel()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _read_files(
+        self, futures: Mapping[Future[Path | None], tuple[Period, str]]
+    ) -> dict[tuple[int, str], pd.DataFrame]:
+        """The bars of each file once it is there, with one progress bar for all of them."""
+        from tqdm import tqdm
+
+        text = f"{self._names[0]} {self._timeframe}"
+        tables = {}
+        # disable=None: a bar for a terminal, nothing in a log file.
+        with tqdm(total=len(futures), desc=text, unit="file", leave=False, disable=None) as bar:
+            for future in as_completed(futures):
+                period, name = futures[future]
+                path = future.result()
+                if path is not None:
+                    table = self._reader.read_zip(path, period.start, period.end)
+                    tables[period.start, name] = table
+                bar.update()
+        return tables
+
+    def _fetch_file(self, period: Period, name: str) -> Path | None:
+        """One file, verified; None if it is not published."""
+        file_name = f"{name}-{self._timeframe}-{period.label}.zip"
+        url = f"{self._root}/{period.folder}/klines/{name}/{self._timeframe}/{file_name}"
+        sha256 = self._read_checksum(url)
+        if sha256 is None:
+            return None
+        path = self._download(url, sha256)
+        if path is None:
+            # Old files are replaced now and then, and not both at the same instant.
+            path = self._download(url, self._read_checksum(url) or sha256)
+        if path is None:
+            raise self._reader.error(f"{file_name} does not match its published sha256")
+        return path
+
+    def _read_checksum(self, url: str) -> str | None:
+        """The published sha256 of a file; None if there is none."""
+        text = self._transfer.text(f"{url}.CHECKSUM")
+        if text is None:
+            return None
+        match = _CHECKSUM.fullmatch(text)
+        if match is None or match["name"] != Path(url).name:
+            raise self._reader.error(f"{Path(url).name}.CHECKSUM is not a sha256 with that name")
+        return match["sha256"].lower()
+
+    def _download(self, url: str, sha256: str) -> Path | None:
+        """The verified file; None if what came has another hash."""
+        part = self._folder / f"{Path(url).name}.part"
+
+        def download(url: str, output_file: str, _pooch: object) -> None:
+            self._transfer.file(url, part)
+            part.replace(output_file)
+
+        try:
+            path = self._pooch.retrieve(
+                url, f"sha256:{sha256}", Path(url).name, self._folder, downloader=download
+            )
+        except ValueError:
+            return None
+        return Path(path)
+
+    def _join_names(
+        self,
+        periods: Sequence[Period],
+        tables: dict[tuple[int, str], pd.DataFrame],
+        renamed_at: int | None,
+    ) -> list[Stretch]:
+        """Each period under the name that the market had then, in order of time."""
+        today, *before = self._names
+        firsts = [
+            _milliseconds(table.index[0])
+            for (_, name), table in tables.items()
+            if name == today and len(table)
+        ]
+        changed = min(firsts if renamed_at is None else [*firsts, renamed_at], default=None)
+        stretches = []
+        for period in sorted(periods, key=lambda period: period.start):
+            start = period.start
+            old = next((name for name in before if (start, name) in tables), None)
+            if old is not None:
+                end = period.end if changed is None else min(max(changed, start), period.end)
+                stretches.append(_stretch(start, end, old, tables[period.start, old]))
+                start = end
+            if (period.start, today) in tables:
+                stretches.append(_stretch(start, period.end, today, tables[period.start, today]))
+        return [stretch for stretch in stretches if stretch.segment.start < stretch.segment.end]
+
+
+def _stretch(start: int, end: int, name: str, table: pd.DataFrame) -> Stretch:
+    return Stretch(Segment(start, end, f"archive {name}"), table)
+
+
+def _overlaps(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
+    """The parts that the two have in common."""
+    pairs = [(max(a[0], b[0]), min(a[1], b[1])) for a in spans for b in others]
+    return [(start, end) for start, end in pairs if start < end]
+
+
+def _import_pooch() -> Any:
+    """The library, without its lines about every file; threads must not import it at once."""
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    return pooch

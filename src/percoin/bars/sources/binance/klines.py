@@ -1,0 +1,137 @@
+"""Klines, as Binance calls its bars: rows of text or numbers that become bars here."""
+
+from __future__ import annotations
+
+import io
+import logging
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from percoin.bars.schema import COLUMNS, check_bars, format_time
+from percoin.bars.sources.tables import from_epoch
+from percoin.errors import InvalidBarsError
+from percoin.types import Timeframe
+
+logger = logging.getLogger(__name__)
+
+# A month of 1m bars unpacks to 6 MB.
+_LARGEST_CSV_BYTES = 64 * 1024**2
+_N_CSV_COLUMNS = 12
+_NOTHING_STORED = "nothing of it was stored; run the same command again later"
+
+
+class KlineReader:
+    """Reads the klines of one market, and refuses what cannot be bars of it.
+
+    Args:
+        symbol: For the messages: today's name.
+        timeframe: Length of each bar.
+    """
+
+    def __init__(self, symbol: str, timeframe: Timeframe) -> None:
+        self.symbol = symbol
+        self.timeframe = timeframe
+
+    def read_zip(self, path: Path, start: int, end: int) -> pd.DataFrame:
+        """One file of the archive.
+
+        Args:
+            path: A zip with one CSV file of twelve columns, with a header line or
+                without, open times in milliseconds or microseconds.
+            start: First moment of the file's month or day, milliseconds since
+                1970-01-01 UTC. That every open time lies within also proves that
+                its unit was understood.
+            end: Where the month or day ends.
+
+        Returns:
+            Checked bars as in ``Bars.frame``; empty if the file has no rows.
+
+        Raises:
+            InvalidBarsError: It is no such file, or breaks the schema.
+        """
+        rows = self._parse(self._unpack(path), path.name)
+        return self.to_bars(rows, start, end, path.name)
+
+    def to_bars(self, rows: pd.DataFrame, start: int, end: int, name: str) -> pd.DataFrame:
+        """Rows with the numbers of ``open_time`` as they came -> checked bars.
+
+        The same row twice is one row, and rows in another order are sorted, as
+        neither loses anything; the log says so. Two rows that differ for one
+        open time are an error.
+
+        Args:
+            rows: ``open_time`` in milliseconds or microseconds, and ``COLUMNS``.
+            start: Open times lie at or after it, milliseconds since 1970-01-01 UTC.
+            end: Open times lie before it.
+            name: What is read, for the messages.
+
+        Raises:
+            InvalidBarsError: The rows cannot be bars of this stretch of time.
+        """
+        try:
+            times = from_epoch(rows["open_time"].to_numpy(dtype=np.int64)).as_unit("ms")
+        except ValueError as error:
+            raise self.error(f"{name}: {error}") from error
+        outside = times[(times.asi8 < start) | (times.asi8 >= end)]
+        if len(outside):
+            raise self.error(f"{name} holds a bar of {format_time(outside[0])}, out of its time")
+        frame = rows.assign(open_time=times)
+        if not times.is_monotonic_increasing or times.has_duplicates:
+            logger.warning(
+                "%s %s: %s has rows out of order or twice", self.symbol, self.timeframe, name
+            )
+            frame = frame.drop_duplicates().sort_values("open_time")
+        if frame.empty:
+            return frame.set_index("open_time")
+        try:
+            return check_bars(frame, self.symbol, self.timeframe)
+        except InvalidBarsError as error:
+            raise self.error(f"{name}: {error.found}") from error
+
+    def error(self, found: str) -> InvalidBarsError:
+        """The error for content that is not what it should be."""
+        return InvalidBarsError(self.symbol, self.timeframe, found, _NOTHING_STORED)
+
+    def _unpack(self, path: Path) -> bytes:
+        """The CSV file, if it is the only one and of a size that it may have."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+                if len(members) != 1 or members[0].filename != f"{path.stem}.csv":
+                    raise self.error(f"{path.name} does not hold {path.stem}.csv alone")
+                with archive.open(members[0]) as file:
+                    # The size that the zip gives itself may be a lie.
+                    content = file.read(_LARGEST_CSV_BYTES + 1)
+        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+            raise self.error(f"{path.name} is not a zip that can be read ({error})") from error
+        if len(content) > _LARGEST_CSV_BYTES:
+            limit = _LARGEST_CSV_BYTES // 1024**2
+            raise self.error(f"{path.name} unpacks to more than {limit} MB, no file of bars does")
+        return content
+
+    def _parse(self, content: bytes, name: str) -> pd.DataFrame:
+        """The first six of the twelve columns; text that is no number is an error."""
+        from pyarrow import csv
+
+        if not content.strip():
+            return pd.DataFrame({"open_time": np.empty(0, np.int64)} | dict.fromkeys(COLUMNS, 0.0))
+        names = ["open_time", *COLUMNS, *(f"unused_{n}" for n in range(6, _N_CSV_COLUMNS))]
+        has_header = not content[:1].isdigit()
+        try:
+            table = csv.read_csv(
+                io.BytesIO(content),
+                csv.ReadOptions(column_names=names, skip_rows=int(has_header), use_threads=False),
+                convert_options=csv.ConvertOptions(
+                    include_columns=names[:6],
+                    column_types={"open_time": pa.int64()} | dict.fromkeys(COLUMNS, pa.float64()),
+                ),
+            )
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0].rstrip(". ")
+            raise self.error(f"{name} cannot be read as klines ({reason})") from error
+        rows: pd.DataFrame = table.to_pandas()
+        return rows
