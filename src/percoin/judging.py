@@ -125,7 +125,12 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
     Args:
         folds: In time order, of one market; their test rows do not overlap.
         rules: What is taken for granted.
+
+    Raises:
+        ValueError: Test rows that overlap or are not in time order, or that lie
+            before the newest fold's first bar.
     """
+    _check_order(folds)
     newest = folds[-1]
     labels = np.concatenate([fold.dataset.label[fold.dataset.rows("test")] for fold in folds])
     baselines = [
@@ -173,8 +178,25 @@ def _baseline_forecasts(dataset: MarketDataset, seed: int) -> tuple[Forecast, ..
     return tuple(forecasts)
 
 
+def _check_order(folds: Sequence[FoldForecasts]) -> None:
+    times = _test_times(folds)
+    if (np.diff(times) <= 0).any():
+        raise ValueError("the test rows of the folds overlap or are not in time order")
+    if not np.isin(times, folds[-1].dataset.bars.open_time).all():
+        raise ValueError("the newest fold's bars do not hold every test row")
+
+
+def _test_times(folds: Sequence[FoldForecasts]) -> IntArray:
+    """Open times of the bars on which the test windows end, fold after fold."""
+    return np.concatenate([f.dataset.bars.open_time[f.dataset.rows("test")] for f in folds])
+
+
 def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[BacktestResult, ...]:
-    """The model and each baseline that trades, then buying and holding, over all test bars."""
+    """The model and each baseline that trades, then buying and holding, over all test bars.
+
+    Bars may be missing among these, but never while a position is open: a row has a
+    known label, so that all bars of its horizon are there.
+    """
     dataset = folds[-1].dataset
     first, last = _test_span(folds)
     prices, exit_rule = _prices(dataset, first, last), _exit_rule(dataset, first, last)
@@ -205,17 +227,14 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
 def _test_span(folds: Sequence[FoldForecasts]) -> tuple[int, int]:
     """Positions in the newest fold's bars from the first test row to the last label's end."""
     dataset = folds[-1].dataset
-    oldest = folds[0].dataset
-    opened = oldest.bars.open_time[oldest.rows("test")[0]]
-    first = int(np.searchsorted(dataset.bars.open_time, opened))
+    first = int(np.searchsorted(dataset.bars.open_time, _test_times(folds)[0]))
     return first, int(dataset.rows("test")[-1]) + dataset.label_rule.horizon + 1
 
 
 def _per_bar(
     folds: Sequence[FoldForecasts], signals: Sequence[IntArray], first: int, n_bars: int
 ) -> IntArray:
-    times = np.concatenate([f.dataset.bars.open_time[f.dataset.rows("test")] for f in folds])
-    rows = np.searchsorted(folds[-1].dataset.bars.open_time, times) - first
+    rows = np.searchsorted(folds[-1].dataset.bars.open_time, _test_times(folds)) - first
     return spread_signals(np.concatenate(signals), rows, n_bars)
 
 

@@ -1,0 +1,371 @@
+"""A market meets the evaluation: what may be known when, and on which bars money is made."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import bars_from_closes, drop_bars, make_bars
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from percoin import judging
+from percoin.bars.schema import Bars
+from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
+from percoin.evaluation.backtest import Costs, backtest
+from percoin.evaluation.baselines import Majority, TrainPrior, class_shares, default_baselines
+from percoin.evaluation.calibration import fit_calibration
+from percoin.evaluation.metrics import log_loss_skill, row_log_loss
+from percoin.evaluation.threshold import decide
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.scaling import Scaling
+from percoin.judging import (
+    JudgingRules,
+    bars_per_year,
+    baseline_inputs,
+    forecast_fold,
+    judge_folds,
+)
+from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
+from percoin.splits import Split
+from percoin.types import Signal, Timeframe
+
+FIXED = FixedHorizon(horizon=3, threshold=0.0025)
+BARRIER = TripleBarrier(horizon=5, barrier_width=1.0, volatility_bars=20)
+RULES = JudgingRules(repetitions=50)
+both_label_rules = pytest.mark.parametrize("rule", [FIXED, BARRIER], ids=["fixed", "barrier"])
+
+
+def spec(rule: LabelRule) -> SplitSpec:
+    return SplitSpec(purge_bars=rule.horizon, embargo_bars=rule.horizon)
+
+
+def dataset_of(bars: Bars, rule: LabelRule = FIXED) -> MarketDataset:
+    return build_dataset(bars, FeatureDefinition.RELATIVE, rule, 8, spec(rule), history_days=365)
+
+
+def folds_of(bars: Bars, n_folds: int, rule: LabelRule = FIXED) -> list[MarketDataset]:
+    return build_folds(
+        bars, FeatureDefinition.RELATIVE, rule, 8, spec(rule), history_days=365, n_folds=n_folds
+    )
+
+
+def change_from(bars: Bars, position: int, factor: float = 1.7) -> Bars:
+    """Other prices and volumes from a bar on, still a valid market."""
+    frame = bars.frame.copy()
+    wave = 1 + 0.02 * np.sin(np.arange(len(frame) - position))
+    frame.iloc[position:] = frame.iloc[position:].to_numpy() * factor * wave[:, None]
+    return replace(bars, frame=frame)
+
+
+def logits_of(dataset: MarketDataset, part: str, seed: int = 0) -> np.ndarray:
+    rows = dataset.rows(part)
+    return np.random.default_rng(seed + len(part)).normal(size=(len(rows), len(Signal)))
+
+
+def forecast(dataset: MarketDataset, seed: int = 0, rules: JudgingRules = RULES):
+    logits = (logits_of(dataset, part, seed) for part in ("validation", "test"))
+    return forecast_fold(dataset, *logits, rules)
+
+
+@pytest.fixture
+def quick_baselines(monkeypatch):
+    """The two that need no fitting to speak of; what they say is not these tests' business."""
+    monkeypatch.setattr(judging, "default_baselines", lambda seed: [Majority(), TrainPrior()])
+
+
+@pytest.fixture
+def backtests(monkeypatch):
+    """What was handed to every backtest, by name."""
+    seen = {}
+
+    def spy(name, prices, signals, exit_rule, costs, **kwargs):
+        seen[name] = (prices, signals, exit_rule)
+        return backtest(name, prices, signals, exit_rule, costs, **kwargs)
+
+    monkeypatch.setattr(judging, "backtest", spy)
+    return seen
+
+
+BARS = make_bars(700)
+DATASETS = {rule.kind: dataset_of(BARS, rule) for rule in (FIXED, BARRIER)}
+
+
+@both_label_rules
+@settings(max_examples=15)
+@given(data=st.data())
+def test_what_baselines_know_at_a_close_does_not_change_with_later_bars(rule, data):
+    dataset = DATASETS[rule.kind]
+    # From the first test row on, so that the scaling, which is train's, stays.
+    known_until = data.draw(st.integers(int(dataset.rows("test")[0]), len(BARS) - 2))
+    factor = data.draw(st.floats(0.3, 3.0))
+    changed = baseline_inputs(dataset_of(change_from(BARS, known_until + 1, factor), rule))
+    for name, values in vars(baseline_inputs(dataset)).items():
+        same = getattr(changed, name)[: known_until + 1]
+        np.testing.assert_array_equal(same, values[: known_until + 1], err_msg=name)
+
+
+def test_labels_themselves_do_change_with_later_bars():
+    # Or the test above would say nothing about the last known label.
+    dataset = DATASETS[FIXED.kind]
+    row = int(dataset.rows("test")[5])
+    changed = dataset_of(change_from(BARS, row + 1))
+    assert (changed.label[row - 2 : row + 1] != dataset.label[row - 2 : row + 1]).any()
+    np.testing.assert_array_equal(changed.label[: row - 2], dataset.label[: row - 2])
+
+
+@both_label_rules
+def test_the_last_known_label_is_that_of_a_horizon_ago(rule):
+    dataset = DATASETS[rule.kind]
+    known = baseline_inputs(dataset).last_known_label
+    assert (known[: rule.horizon] == -1).all()
+    for row in range(rule.horizon, len(BARS)):
+        assert known[row] == dataset.label[row - rule.horizon]
+
+
+@both_label_rules
+def test_no_label_is_known_that_needs_bars_across_a_gap(rule):
+    gap = 600
+    dataset = dataset_of(drop_bars(BARS, range(gap, gap + 4)), rule)
+    known = baseline_inputs(dataset).last_known_label
+    # Labels of the last bars before the gap never settle.
+    assert (known[gap : gap + rule.horizon] == -1).all()
+    # After it they do, those of the barriers once their volatility is known again.
+    again = gap + (0 if rule is FIXED else rule.past_bars)
+    assert known[again + rule.horizon] == dataset.label[again] != -1
+
+
+def test_indicators_of_the_rules_match_a_slow_loop():
+    inputs, close = baseline_inputs(DATASETS[FIXED.kind]), BARS.column("close")
+    for row in (19, 100, 699):
+        assert inputs.ma_5[row] == pytest.approx(close[row - 4 : row + 1].mean())
+        assert inputs.ma_20[row] == pytest.approx(close[row - 19 : row + 1].mean())
+        assert inputs.change_14[row] == pytest.approx(close[row] / close[row - 14] - 1)
+    assert np.isnan(inputs.ma_20[18])
+    assert np.isnan(inputs.change_14[13])
+
+
+@pytest.mark.usefixtures("quick_baselines")
+@both_label_rules
+def test_calibration_and_threshold_do_not_change_with_test_rows(rule):
+    dataset = DATASETS[rule.kind]
+    before = forecast(dataset)
+    first_test = int(dataset.rows("test")[0])
+    # The embargo lies between the last bar that a validation label sees and this one.
+    other_bars = dataset_of(change_from(BARS, first_test), rule)
+    np.testing.assert_array_equal(other_bars.rows("test"), dataset.rows("test"))
+    after = forecast_fold(
+        other_bars,
+        logits_of(dataset, "validation"),
+        10 * logits_of(dataset, "test", seed=9),
+        RULES,
+    )
+    assert after.calibration == before.calibration
+    assert after.threshold == before.threshold
+    assert not np.array_equal(after.model.probabilities, before.model.probabilities)
+
+
+@pytest.mark.usefixtures("quick_baselines")
+def test_calibration_and_threshold_follow_the_validation_rows():
+    dataset = DATASETS[FIXED.kind]
+    before = forecast(dataset)
+    sure = 4 * np.eye(3)[dataset.label[dataset.rows("validation")]]
+    after = forecast_fold(dataset, sure, logits_of(dataset, "test"), RULES)
+    assert before.calibration == fit_calibration(
+        logits_of(dataset, "validation"), dataset.label[dataset.rows("validation")]
+    )
+    assert after.calibration["temperature"] < before.calibration["temperature"]
+    assert after.threshold != before.threshold
+
+
+@pytest.mark.usefixtures("quick_baselines")
+@both_label_rules
+def test_the_threshold_is_chosen_on_validation_bars_alone(rule, monkeypatch):
+    dataset = DATASETS[rule.kind]
+    seen = {}
+
+    def spy(probabilities, rows, prices, exit_rule, costs):
+        seen.update(rows=rows, prices=prices, exit_rule=exit_rule)
+        return judging_choice(probabilities, rows, prices, exit_rule, costs)
+
+    judging_choice = judging.choose_threshold
+    monkeypatch.setattr(judging, "choose_threshold", spy)
+    forecast(dataset)
+
+    rows = dataset.rows("validation")
+    span = slice(int(rows[0]), int(rows[-1]) + rule.horizon + 1)
+    assert span.stop <= dataset.rows("test")[0]
+    np.testing.assert_array_equal(seen["prices"].close, BARS.column("close")[span])
+    np.testing.assert_array_equal(seen["rows"] + span.start, rows)
+    check_barriers(seen["exit_rule"], rule, span)
+
+
+def check_barriers(exit_rule, rule, span):
+    assert exit_rule.horizon == rule.horizon
+    if rule is FIXED:
+        assert exit_rule.barrier_width is None
+    else:
+        expected = rule.barrier_distance(DATASETS[rule.kind].bars)[span]
+        np.testing.assert_array_equal(exit_rule.barrier_width, expected)
+
+
+@pytest.mark.usefixtures("quick_baselines")
+@both_label_rules
+def test_money_is_made_on_bars_of_the_test_period_alone(rule, backtests):
+    dataset = DATASETS[rule.kind]
+    fold = forecast(dataset)
+    judgement = judge_folds([fold], RULES)
+
+    rows = dataset.rows("test")
+    span = slice(int(rows[0]), int(rows[-1]) + rule.horizon + 1)
+    prices, signals, exit_rule = backtests["cnn_lstm"]
+    for name in ("open", "high", "low", "close"):
+        np.testing.assert_array_equal(getattr(prices, name), BARS.column(name)[span])
+    check_barriers(exit_rule, rule, span)
+    decided = decide(fold.model.probabilities, fold.threshold)
+    np.testing.assert_array_equal(signals[rows - span.start], decided)
+    assert {len(result.equity) for result in judgement.evaluation.money} == {len(prices)}
+
+
+@pytest.mark.usefixtures("quick_baselines")
+def test_hand_worked_positions_and_money(backtests):
+    # Bars 8 to 11 are the test period: LONG at the close of 8 (100 -> 110), nothing at
+    # 9, SHORT at the close of 10 (120 -> 90).
+    closes = [100, 101, 99, 100, 102, 101, 100, 99, 100, 110, 120, 90]
+    bars = bars_from_closes(closes)
+    features = np.random.default_rng(0).normal(size=(len(bars), len(FEATURE_NAMES)))
+    rule = FixedHorizon(horizon=1, threshold=0.005)
+    labels = rule.label(bars)
+    dataset = MarketDataset(
+        bars=bars,
+        definition=FeatureDefinition.RELATIVE,
+        label_rule=rule,
+        lookback=1,
+        split_spec=spec(rule),
+        features=features.astype(np.float32),
+        scaling=Scaling.fit(features),
+        label=labels.label,
+        forward_return=labels.forward_return,
+        split=Split(np.arange(4), np.array([5, 6]), np.array([8, 9, 10])),
+    )
+    says = np.array([Signal.LONG, Signal.NO_TRADE, Signal.SHORT])
+    rules = replace(RULES, costs=Costs(fee_bps=0, slippage_bps=0))
+    fold = forecast_fold(dataset, np.zeros((2, 3)), 5 * np.eye(3)[says], rules)
+    evaluation = judge_folds([fold], rules).evaluation
+
+    prices, signals, _ = backtests["cnn_lstm"]
+    assert prices.close.tolist() == [100, 110, 120, 90]
+    assert signals.tolist() == [Signal.LONG, Signal.NO_TRADE, Signal.SHORT, Signal.NO_TRADE]
+    model, hold = evaluation.money[0], evaluation.money[-1]
+    assert model.equity.tolist() == pytest.approx([1, 1.1, 1.1, 1.1 * (1 + 30 / 120)])
+    assert model.n_trades == 2
+    assert hold.net_return == pytest.approx(90 / 100 - 1)
+    # The labels are LONG, LONG, SHORT: two of three were named.
+    assert evaluation.class_counts == (1, 0, 2)
+    assert evaluation.model.scores.accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.usefixtures("quick_baselines")
+@both_label_rules
+def test_no_position_is_held_over_missing_bars(rule, backtests):
+    gap = 640
+    dataset = dataset_of(drop_bars(BARS, range(gap, gap + 7)), rule)
+    always_long = np.tile([0.0, 0.0, 9.0], (len(dataset.rows("test")), 1))
+    fold = forecast_fold(dataset, logits_of(dataset, "validation"), always_long, RULES)
+    judge_folds([replace(fold, threshold=0.0)], RULES)
+
+    _, signals, exit_rule = backtests["cnn_lstm"]
+    opened = dataset.bars.open_time[int(dataset.rows("test")[0]) :]
+    decided = np.flatnonzero(signals != Signal.NO_TRADE)
+    held = opened[decided + exit_rule.horizon] - opened[decided]
+    assert (held == rule.horizon * Timeframe.M15.milliseconds).all()
+    before_gap = gap - int(dataset.rows("test")[0])
+    assert decided[decided < before_gap].max() == before_gap - rule.horizon - 1
+    assert decided.max() >= before_gap
+
+
+@pytest.mark.usefixtures("quick_baselines")
+@both_label_rules
+def test_folds_are_pooled_in_time_order_each_beside_its_own_prior(rule, backtests):
+    datasets = folds_of(make_bars(1200), 3, rule)
+    folds = [forecast(dataset, seed) for seed, dataset in enumerate(datasets)]
+    # Three thresholds of their own, one of which lets nothing through.
+    folds = [replace(f, threshold=t) for f, t in zip(folds, (0.0, 0.5, 1.0), strict=True)]
+    judgement = judge_folds(folds, RULES)
+    evaluation = judgement.evaluation
+
+    rows = [dataset.rows("test") for dataset in datasets]
+    assert evaluation.n_rows == sum(map(len, rows)) == len(np.unique(np.concatenate(rows)))
+    assert (np.diff(np.concatenate(rows)) > 0).all()
+    labels = np.concatenate([d.label[r] for d, r in zip(datasets, rows, strict=True)])
+    assert evaluation.class_counts == tuple(np.bincount(labels, minlength=3))
+    losses = row_log_loss(np.concatenate([f.model.probabilities for f in folds]), labels)
+    priors = np.concatenate(
+        [
+            np.tile(class_shares(d.label[d.rows("train")]), (len(r), 1))
+            for d, r in zip(datasets, rows, strict=True)
+        ]
+    )
+    expected = log_loss_skill(losses, row_log_loss(priors, labels))
+    assert evaluation.model.skill.value == pytest.approx(expected)
+    assert judgement.calibration == folds[-1].calibration
+    assert judgement.threshold == folds[-1].threshold
+
+    _, signals, _ = backtests["cnn_lstm"]
+    first = int(rows[0][0])
+    assert len(signals) == int(rows[-1][-1]) + rule.horizon + 1 - first
+    for fold, fold_rows in zip(folds, rows, strict=True):
+        decided = decide(fold.model.probabilities, fold.threshold)
+        np.testing.assert_array_equal(signals[fold_rows - first], decided)
+    assert (signals[rows[-1] - first] == Signal.NO_TRADE).all()
+    between = np.setdiff1d(np.arange(len(signals)), np.concatenate(rows) - first)
+    assert (signals[between] == Signal.NO_TRADE).all()
+
+
+@pytest.mark.usefixtures("quick_baselines")
+def test_folds_that_overlap_or_are_out_of_order_are_refused():
+    folds = [forecast(dataset) for dataset in folds_of(BARS, 2)]
+    for wrong in ([folds[1], folds[0]], [folds[0], folds[0]]):
+        with pytest.raises(ValueError, match="overlap or are not in time order"):
+            judge_folds(wrong, RULES)
+
+
+@pytest.mark.usefixtures("quick_baselines")
+def test_a_newest_fold_without_the_older_bars_is_refused():
+    oldest, newest = (forecast(dataset) for dataset in folds_of(make_bars(900), 2))
+    cut = int(newest.dataset.rows("train")[0]) + 500
+    shorter = forecast(dataset_of(make_bars(900).slice(cut)))
+    assert oldest.dataset.rows("test")[0] < cut
+    with pytest.raises(ValueError, match="do not hold every test row"):
+        judge_folds([oldest, shorter], RULES)
+
+
+@both_label_rules
+def test_every_baseline_is_fitted_on_train_rows_and_asked_about_test_rows(rule):
+    dataset = DATASETS[rule.kind]
+    fold = forecast(dataset)
+    inputs, train, test = baseline_inputs(dataset), dataset.rows("train"), dataset.rows("test")
+    assert [f.name for f in fold.baselines] == [b.name for b in default_baselines()]
+    for baseline, said in zip(default_baselines(), fold.baselines, strict=True):
+        baseline.fit(inputs.take(train), dataset.label[train])
+        np.testing.assert_array_equal(said.probabilities, baseline.predict_proba(inputs.take(test)))
+        np.testing.assert_array_equal(said.decisions, baseline.predict(inputs.take(test)))
+
+
+def test_baselines_do_not_change_with_validation_or_test_labels():
+    dataset = DATASETS[FIXED.kind]
+    label = dataset.label.copy()
+    later = np.concatenate([dataset.rows("validation"), dataset.rows("test")])
+    label[later] = np.random.default_rng(3).permutation(label[later])
+    # The last known label is an input; here only what is learnt is looked at.
+    learnt = {"majority", "train_prior", "rsi_ma", "momentum", "logistic", "boosting"}
+    before, after = forecast(dataset), forecast(replace(dataset, label=label))
+    for one, other in zip(before.baselines, after.baselines, strict=True):
+        if one.name in learnt:
+            np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_a_year_has_as_many_bars_as_the_timeframe_says():
+    assert bars_per_year(Timeframe.M15) == 35_040
+    assert bars_per_year(Timeframe.D1) == 365
+    assert math.isclose(bars_per_year(Timeframe.H4), 2190)
