@@ -34,6 +34,7 @@ ORDER = (
     "config",
     "cli",
     "predict",
+    "report",
     "audit",
     "training",
 )

@@ -426,11 +426,26 @@ class ReportConfig:
             check_symbol(self.symbol)
 
 
+@dataclass
+class ReportConfig:
+    """Everything ``python -m percoin.report`` can be told; None stands for all."""
+
+    symbol: str | None = None
+    tf: TimeframeConfig | None = None
+    models_dir: str = MISSING
+    output_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        if self.symbol is not None:
+            check_symbol(self.symbol)
+
+
 def register_configs() -> None:
     """Tell Hydra the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="report_schema", node=ReportConfig)
     store.store(name="audit_schema", node=AuditConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(group="source", name="store_schema", node=StoreConfig)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -71,7 +72,7 @@ def _read(hint: Any, value: object, place: str) -> object:
 
 def _read_dataclass(kind: type, value: object, place: str) -> object:
     mapping = _expect(dict, value, place)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     entries = {}
     for entry in fields(kind):
         if entry.name in mapping:
@@ -82,14 +83,21 @@ def _read_dataclass(kind: type, value: object, place: str) -> object:
     return kind(**entries)
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _read_curve(value: object, place: str) -> FloatArray:
     """The value at every bar, from ``[position, value]`` pairs in rising order."""
-    points = cast(
-        list[tuple[float, ...]],
-        [_read(tuple[float, ...], point, place) for point in _expect(list, value, place)],
+    points = _expect(list, value, place)
+    is_curve = bool(points) and all(
+        type(point) is list and len(point) == 2 and all(type(x) in (int, float) for x in point)
+        for point in points
     )
-    _require(bool(points) and {len(point) for point in points} == {2}, f"{place} is no curve")
-    bars, values = np.array(points).T
+    _require(is_curve, f"{place} is no curve")
+    bars, values = np.array(points, dtype=np.float64).T
+    _require(bool(np.isfinite(values).all()), f"{place} is not finite")
     _require(bars[0] == 0 and bool((np.diff(bars) > 0).all()), f"{place} is out of order")
     # The curve of one market; a forged position must not ask for all the memory there is.
     _require(bars[-1] < 1e8, f"{place} is too long")

@@ -1,0 +1,78 @@
+"""The command ``python -m percoin.report``: the registry to a page, Markdown and JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from percoin.cli import compose_config, run_command
+from percoin.config import ReportConfig, typed
+from percoin.errors import ConfigError
+from percoin.report.board import Board, make_board
+from percoin.report.charts import skill_picture, standalone
+from percoin.report.page import to_html
+from percoin.report.plain import to_json, to_markdown, to_text
+from percoin.report.reading import read_models
+
+HELP = """\
+What the saved models are worth: one HTML page, beside it Markdown, JSON and a picture.
+
+  python -m percoin.report                         every market of models_dir
+  python -m percoin.report tf=15m                  one bar length
+  python -m percoin.report symbol=BTCUSDT          one market, all its bar lengths
+  python -m percoin.report symbol=BTCUSDT tf=15m   one model
+
+Keys:
+  symbol, tf   which models; all if not given
+  models_dir   the registry                        (models)
+  output_dir   where index.html, report.md, report.json and skills.svg go (outputs/report)
+"""
+
+
+def main(arguments: Sequence[str], now: datetime | None = None) -> None:
+    """Read the models, write the files, print the leaderboard.
+
+    Raises:
+        ModelNotFoundError: The one model that was asked for does not exist.
+        ConfigError: No model at all, or a folder that cannot be written.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return
+    wanted = typed(compose_config("report", arguments), ReportConfig)
+    timeframe = None if wanted.tf is None else wanted.tf.timeframe
+    board = make_board(read_models(Path(wanted.models_dir), wanted.symbol, timeframe), now)
+    folder = Path(wanted.output_dir)
+    write_report(board, folder)
+    print(to_text(board))
+    print(f"\nreport: {folder / 'index.html'} (also report.md, report.json, skills.svg)")
+
+
+def write_report(board: Board, folder: Path) -> None:
+    """Write the four files, each whole or not at all.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    files = {
+        "report.json": to_json(board),
+        "report.md": to_markdown(board),
+        "skills.svg": standalone(skill_picture(board.entries)),
+        "index.html": to_html(board),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            aside = folder / f".{name}.tmp"
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(folder / name)
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir={folder} cannot be written ({error.strerror}); name another folder"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: main(sys.argv[1:]), config_name="report"))

@@ -1,0 +1,314 @@
+"""What the report says: the order of the models, their verdicts in a sweep, and the words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from percoin.bars.schema import is_simulated
+from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.evaluate import Assessment, Evaluation
+from percoin.evaluation.gate import Verdict, apply_false_discovery_control
+from percoin.evaluation.uncertainty import Estimate
+from percoin.registry.manifest import Manifest
+from percoin.report.reading import SavedModel
+from percoin.types import CLASS_NAMES
+
+FALSE_DISCOVERY_RATE = 0.05
+_BUY_AND_HOLD = "buy_and_hold"
+
+
+class Status(StrEnum):
+    """Where a model stands."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    UNTESTABLE = "untestable"
+    NOT_JUDGED = "not judged"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model with its place and its verdict among all that are shown.
+
+    Attributes:
+        rank: From 1 in the order of the leaderboard; None if it has no skill to rank.
+        model: What the registry holds.
+        status: After false discovery control over all models shown.
+        reasons: Why, the first decides.
+        cautions: What a reader should know although it did not decide.
+    """
+
+    rank: int | None
+    model: SavedModel
+    status: Status
+    reasons: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Where its section lies on the page."""
+        return self.model.name.replace(" ", "-")
+
+    @property
+    def short_reason(self) -> str:
+        """The deciding reason without its figures."""
+        if self.status is Status.ACCEPTED:
+            return "skill shown, no baseline ahead"
+        return self.reasons[0].partition(":")[0].replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Board:
+    """All models shown, best first.
+
+    Attributes:
+        entries: By skill; those without one follow, by name.
+        created_at: Moment of the report (UTC).
+        n_tried: Models that had a p-value, over which false discoveries are controlled.
+        n_lost: Models that were accepted alone and do not stand among the others.
+        smallest_p_value: That the number of bootstrap draws allows; None without any.
+    """
+
+    entries: tuple[Entry, ...]
+    created_at: datetime
+    n_tried: int
+    n_lost: int
+    smallest_p_value: float | None
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Number of models of each status, zeros included."""
+        found = Counter(entry.status for entry in self.entries)
+        return {status: found[status] for status in Status}
+
+    @property
+    def test_span(self) -> tuple[str, str] | None:
+        """First and last day of any test; None if no model could be read."""
+        spans = [test_days(e.model.manifest) for e in self.entries if e.model.manifest]
+        if not spans:
+            return None
+        return min(first for first, _ in spans), max(last for _, last in spans)
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether there was more than one model to choose from."""
+        return self.n_tried > 1
+
+
+def make_board(models: Sequence[SavedModel], now: datetime | None = None) -> Board:
+    """Judge the models as the sweep they are and put them in order.
+
+    Args:
+        models: As ``read_models`` gives them.
+        now: Moment of the report; the present one if not given.
+    """
+    alone = {m.name: m.evaluation.verdict for m in models if m.evaluation is not None}
+    together = alone
+    if len(alone) > 1:
+        together = apply_false_discovery_control(alone, FALSE_DISCOVERY_RATE)
+    entries = [_entry(model, together.get(model.name)) for model in models]
+    ranked = sorted(entries, key=_place)
+    return Board(
+        entries=tuple(
+            Entry(k if e.model.evaluation else None, e.model, e.status, e.reasons, e.cautions)
+            for k, e in enumerate(ranked, start=1)
+        ),
+        created_at=now or datetime.now(UTC),
+        n_tried=sum(verdict.p_value is not None for verdict in alone.values()),
+        n_lost=sum(v.is_accepted and not together[name].is_accepted for name, v in alone.items()),
+        smallest_p_value=min(
+            (
+                1 / (1 + m.evaluation.bootstrap.repetitions)
+                for m in models
+                if m.evaluation is not None
+            ),
+            default=None,
+        ),
+    )
+
+
+def _entry(model: SavedModel, verdict: Verdict | None) -> Entry:
+    cautions = []
+    if model.manifest is None:
+        return Entry(None, model, Status.BROKEN, (model.problem,), ())
+    if is_simulated(model.manifest.bars.origin):
+        cautions.append("its bars were simulated: it says nothing about a real market")
+    if verdict is None:
+        return Entry(None, model, Status.NOT_JUDGED, (model.problem,), tuple(cautions))
+    stored = model.manifest.gate.verdict.value.replace("_", " ")
+    if model.evaluation is not None and stored != model.evaluation.verdict.outcome.value:
+        cautions.append(f"its manifest says {stored}: {'; '.join(model.manifest.gate.reasons)}")
+    cautions += verdict.cautions
+    return Entry(None, model, Status(verdict.outcome.value), verdict.reasons, tuple(cautions))
+
+
+def _place(entry: Entry) -> tuple[bool, float, bool, str]:
+    evaluation = entry.model.evaluation
+    skill = -evaluation.model.skill.value if evaluation else 0.0
+    return (evaluation is None, skill, entry.status is Status.BROKEN, entry.model.name)
+
+
+def best_baseline(evaluation: Evaluation) -> Assessment:
+    """The line of the baseline with the smallest log-loss."""
+    return next(line for line in evaluation.baselines if line.name == evaluation.best_baseline)
+
+
+def money_of(evaluation: Evaluation) -> tuple[BacktestResult | None, BacktestResult | None]:
+    """The model's backtest, and that of buying and holding."""
+    by_name = {result.name: result for result in evaluation.money}
+    return by_name.get(evaluation.model.name), by_name.get(_BUY_AND_HOLD)
+
+
+def test_days(manifest: Manifest) -> tuple[str, str]:
+    """First and last day of the test rows, as in ``2025-08-31``."""
+    span = manifest.bars.splits["test"]
+    return span.first[:10], span.last[:10]
+
+
+def age(manifest: Manifest, now: datetime) -> timedelta:
+    """Time since the model was exported."""
+    return now - datetime.fromisoformat(manifest.created_at)
+
+
+def majority_share(confusion_matrix: Sequence[Sequence[int]]) -> tuple[str, float]:
+    """The commonest label and its share: the accuracy of saying it every time.
+
+    Args:
+        confusion_matrix: Rows are labels, columns are decisions.
+    """
+    counts = [sum(row) for row in confusion_matrix]
+    largest = max(range(len(counts)), key=counts.__getitem__)
+    return CLASS_NAMES[largest], counts[largest] / max(1, sum(counts))
+
+
+def answer(board: Board) -> str:
+    """The whole report in one sentence."""
+    counts, n_models = board.counts, len(board.entries)
+    n_accepted = counts[Status.ACCEPTED]
+    if n_models == 1:
+        return f"{board.entries[0].model.name}: {board.entries[0].status}."
+    if n_accepted == 0:
+        return f"None of the {n_models} models has proved to know anything."
+    verb = "has" if n_accepted == 1 else "have"
+    return f"{n_accepted} of {n_models} models {verb} proved to know something."
+
+
+def sweep_note(board: Board) -> str:
+    """How many models were tried, and what that did to the verdicts."""
+    if not board.is_sweep:
+        return (
+            "One model was judged, on its own. If it is the best of several that were tried, "
+            "report them together: luck finds a winner among many."
+        )
+    note = (
+        f"{board.n_tried} models were tried. Luck alone would make some of them look good, so "
+        f"at most {FALSE_DISCOVERY_RATE:.0%} of the accepted may be expected to be false "
+        "(Benjamini-Yekutieli, which allows for markets that move together)."
+    )
+    if board.n_lost:
+        note += f" {_models(board.n_lost)} passed alone and did not stand among the others."
+    return note + _draws_note(board)
+
+
+def _draws_note(board: Board) -> str:
+    """Say so when too few draws, not too little skill, may have cost models their place."""
+    if board.smallest_p_value is None or not board.n_lost:
+        return ""
+    at_floor = [
+        entry
+        for entry in board.entries
+        if entry.model.evaluation is not None
+        and entry.model.evaluation.verdict.is_accepted
+        and entry.status is Status.REJECTED
+        and entry.model.evaluation.verdict.p_value == board.smallest_p_value
+    ]
+    if not at_floor:
+        return ""
+    return (
+        f" For {len(at_floor)} of them the bootstrap drew too little to tell: no p-value can be "
+        f"below {board.smallest_p_value:.2g}."
+    )
+
+
+def _models(count: int) -> str:
+    return "1 model" if count == 1 else f"{count} models"
+
+
+def in_words(entry: Entry) -> list[str]:
+    """What the figures of one model mean, for a trader."""
+    evaluation = entry.model.evaluation
+    if evaluation is None:
+        return []
+    return [
+        _skill_in_words(evaluation),
+        _activity_in_words(evaluation),
+        _direction_in_words(evaluation),
+        *_money_in_words(evaluation),
+    ]
+
+
+def _skill_in_words(evaluation: Evaluation) -> str:
+    skill = evaluation.model.skill
+    said = (
+        f"Over {evaluation.n_rows:,} test bars, worth {skill.n_effective_rows:,.0f} independent "
+        f"ones, its probabilities were {abs(skill.value):.1%} "
+        f"{'better' if skill.value >= 0 else 'worse'} (log-loss) than quoting the long-run "
+        "shares of the three answers every time"
+    )
+    return f"{said}{_likely(skill, '.1%')}."
+
+
+def _activity_in_words(evaluation: Evaluation) -> str:
+    auc = evaluation.model.activity.auc
+    if auc is None:
+        return "Moves: the test bars were all moves or all quiet, so there was nothing to tell."
+    return (
+        f"Moves: shown one bar before a move and one before none, it picks the right one "
+        f"{auc.value:.0%} of the time{_likely(auc, '.0%')}; 50% is a coin flip."
+    )
+
+
+def _direction_in_words(evaluation: Evaluation) -> str:
+    auc = evaluation.model.direction.auc
+    if auc is None:
+        return "Direction: moves went one way only, so there was nothing to tell."
+    if auc.lower is None or auc.upper is None:
+        found = "there are too few moves to say more"
+    elif auc.lower > 0.5:
+        found = "that is more than a coin flip"
+    elif auc.upper < 0.5:
+        found = "that is worse than a coin flip"
+    else:
+        found = "that cannot be told from a coin flip"
+    return (
+        f"Direction: shown one bar before a rise and one before a fall, it picks the right one "
+        f"{auc.value:.0%} of the time{_likely(auc, '.0%')}; {found}."
+    )
+
+
+def _money_in_words(evaluation: Evaluation) -> list[str]:
+    model, hold = money_of(evaluation)
+    if model is None:
+        return []
+    beside = f"; buying and holding made {hold.net_return:+.1%}" if hold else ""
+    if not model.n_trades:
+        return [f"Money: it was never confident enough to trade{beside}."]
+    trades = "1 trade" if model.n_trades == 1 else f"{model.n_trades:,} trades"
+    hits = ""
+    if model.hit_rate is not None and model.break_even_hit_rate is not None:
+        hits = (
+            f" It was right in {model.hit_rate:.0%} of them and needed "
+            f"{model.break_even_hit_rate:.0%} to pay its costs."
+        )
+    return [f"Money: {trades} made {model.net_return:+.1%} after costs{beside}.{hits}"]
+
+
+def _likely(estimate: Estimate, spec: str) -> str:
+    if estimate.lower is None or estimate.upper is None:
+        return ""
+    return f" (likely {estimate.lower:{spec}} to {estimate.upper:{spec}})"

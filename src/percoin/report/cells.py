@@ -1,0 +1,203 @@
+"""Every figure as text, once, for the page, the Markdown and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.uncertainty import Estimate
+from percoin.registry.manifest import Manifest
+from percoin.report.board import Entry, age, best_baseline, majority_share, money_of, test_days
+from percoin.report.reading import SavedModel
+
+NONE = "-"
+_SPLIT_TITLES = {"train": "trained on", "val": "validated on", "test": "tested on"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its interval.
+
+    Attributes:
+        value: As text; ``-`` if it was not measured.
+        interval: As text, or what else stands under the value; may be empty.
+        sort: To sort by; None goes last.
+    """
+
+    value: str = NONE
+    interval: str = ""
+    sort: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.interval}".rstrip()
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """One line of the leaderboard; its fields are the columns."""
+
+    rank: str
+    symbol: str
+    timeframe: str
+    status: str
+    reason: str
+    skill: Figure
+    baseline: str
+    lead: Figure
+    activity_auc: Figure
+    direction_auc: Figure
+    effective_rows: Figure
+    net_return: Figure
+    hold_return: Figure
+    tested: str
+    age: Figure
+
+
+def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
+    """The line of one model.
+
+    Args:
+        entry: The model.
+        now: Moment its age is measured at.
+    """
+    model, evaluation = entry.model, entry.model.evaluation
+    line = evaluation.model if evaluation else None
+    own, hold = money_of(evaluation) if evaluation else (None, None)
+    return LeaderboardRow(
+        rank="" if entry.rank is None else str(entry.rank),
+        symbol=model.symbol,
+        timeframe=model.timeframe.value,
+        status=entry.status.value,
+        reason=entry.short_reason,
+        skill=figure(line.skill if line else None, "+.4f"),
+        baseline=best_baseline(evaluation).name if evaluation else NONE,
+        lead=figure(evaluation.against_best if evaluation else None, "+.4f"),
+        activity_auc=figure(line.activity.auc if line else None, ".3f"),
+        direction_auc=figure(line.direction.auc if line else None, ".3f"),
+        effective_rows=number(line.skill.n_effective_rows if line else None, ",.0f"),
+        net_return=_net_return(own),
+        hold_return=number(hold.net_return if hold else None, "+.1%"),
+        tested=" to ".join(test_days(model.manifest)) if model.manifest else NONE,
+        age=_age(model.manifest, now),
+    )
+
+
+def figure(estimate: Estimate | None, spec: str) -> Figure:
+    """An estimate as text, with its interval if there are rows enough for one."""
+    if estimate is None:
+        return Figure()
+    if estimate.lower is None or estimate.upper is None:
+        return Figure(f"{estimate.value:{spec}}", "[too few rows]", estimate.value)
+    interval = f"[{estimate.lower:{spec}}, {estimate.upper:{spec}}]"
+    return Figure(f"{estimate.value:{spec}}", interval, estimate.value)
+
+
+def number(value: float | None, spec: str) -> Figure:
+    """A number as text."""
+    return Figure() if value is None else Figure(f"{value:{spec}}", "", value)
+
+
+def _net_return(own: BacktestResult | None) -> Figure:
+    if own is None:
+        return Figure()
+    trades = "1 trade" if own.n_trades == 1 else f"{own.n_trades:,} trades"
+    return Figure(f"{own.net_return:+.1%}", trades, own.net_return)
+
+
+def _age(manifest: Manifest | None, now: datetime) -> Figure:
+    if manifest is None:
+        return Figure()
+    days = max(0.0, age(manifest, now).total_seconds() / 86_400)
+    return Figure("today" if days < 1 else f"{days:.0f} d", "", days)
+
+
+def accuracy_line(model: SavedModel) -> str:
+    """Accuracy beside that of the constant answer; empty without a manifest."""
+    if model.manifest is None:
+        return ""
+    matrix = confusion_matrix(model)
+    name, share = majority_share(matrix)
+    right = sum(matrix[k][k] for k in range(len(matrix))) / max(1, sum(map(sum, matrix)))
+    return f"It was right on {right:.1%} of the test bars; saying {name} every time, on {share:.1%}"
+
+
+def confusion_matrix(model: SavedModel) -> tuple[tuple[int, ...], ...]:
+    """Counts by label and decision: of the evaluation's rows, else those of the manifest."""
+    if model.evaluation is not None:
+        return model.evaluation.model.scores.confusion_matrix
+    assert model.manifest is not None
+    return model.manifest.test_metrics.confusion_matrix
+
+
+def facts(model: SavedModel) -> list[tuple[str, str]]:
+    """What the model was made from and how, as names and values."""
+    manifest = model.manifest
+    if manifest is None:
+        return []
+    bars, calibration = manifest.bars, manifest.calibration
+    known = [
+        ("bars", f"{bars.origin}, {bars.n_bars:,} until {_minute(bars.last_open_time)}"),
+        *(
+            (title, f"{_minute(span.first)} to {_minute(span.last)}, {span.rows:,} bars")
+            for name, title in _SPLIT_TITLES.items()
+            if (span := bars.splits[name])
+        ),
+        ("label", ", ".join(f"{key} {value}" for key, value in manifest.label_rule.items())),
+        (
+            "input",
+            f"{manifest.num_features} {manifest.features.definition.value} features of "
+            f"{manifest.lookback} bars",
+        ),
+        ("calibration", f"{calibration.method}, temperature {calibration.temperature:.3g}"),
+    ]
+    if model.evaluation is not None:
+        known += _judging_facts(model)
+    return [
+        *known,
+        ("exported", f"{_minute(manifest.created_at)}, version {manifest.version_id}"),
+        ("seed", str(manifest.seed)),
+        ("code", manifest.code_version),
+        ("libraries", ", ".join(f"{key} {value}" for key, value in manifest.libraries.items())),
+    ]
+
+
+def _judging_facts(model: SavedModel) -> list[tuple[str, str]]:
+    assert model.evaluation is not None
+    draws = model.evaluation.bootstrap
+    known = [("judged by", model.judging.method.replace("_", " "))]
+    if model.judging.threshold is not None:
+        known.append(("trades from", f"a probability of {model.judging.threshold:.3f} on"))
+    if model.evaluation.money:
+        first = model.evaluation.money[0]
+        costs = f"{first.fee_bps:g} bps fee and {first.slippage_bps:g} bps slippage a side"
+        known.append(("costs", costs))
+    block = model.evaluation.model.skill.block_length
+    intervals = (
+        f"{draws.confidence:.0%}, from {draws.repetitions:,} draws of blocks of {block} bars"
+    )
+    return [*known, ("intervals", intervals)]
+
+
+def settings(manifest: Manifest) -> list[tuple[str, str]]:
+    """Every setting of the training by its dotted name."""
+    return list(_flat(manifest.config, ""))
+
+
+def hashes(manifest: Manifest) -> list[tuple[str, str]]:
+    """sha256 of the training bars and of each file."""
+    return [("bars", manifest.bars.sha256), *manifest.files.items()]
+
+
+def _flat(container: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in container.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _minute(time: str) -> str:
+    """``2025-08-31T23:45:00Z`` as people write it."""
+    return f"{time[:10]} {time[11:16]}"

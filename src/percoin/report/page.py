@@ -1,0 +1,152 @@
+"""The report as one HTML page that asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from percoin.evaluation.table import (
+    CLASS_COLUMNS,
+    MONEY_COLUMNS,
+    SCORE_COLUMNS,
+    SKILL_COLUMNS,
+    class_rows,
+    money_rows,
+    score_rows,
+    skill_rows,
+)
+from percoin.report import charts
+from percoin.report.board import Board, Entry, Status, answer, in_words, sweep_note, test_days
+from percoin.report.cells import (
+    accuracy_line,
+    confusion_matrix,
+    facts,
+    hashes,
+    leaderboard_row,
+    settings,
+)
+from percoin.types import CLASS_NAMES
+
+_FOLDER = Path(__file__).parent
+
+
+def to_html(board: Board) -> str:
+    """The whole page.
+
+    Every text is escaped but the pictures, style and script of this package, which the
+    template marks as safe.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    style = charts.CHART_STYLE + (_FOLDER / "page.css").read_text(encoding="utf-8")
+    low, high = charts.skill_range(board.entries)
+    return environment.get_template("page.html.jinja").render(
+        board=board,
+        answer=answer(board),
+        sweep_note=sweep_note(board),
+        statuses=[(status, board.counts[status]) for status in Status if board.counts[status]],
+        rows=[
+            (
+                entry,
+                leaderboard_row(entry, board.created_at),
+                charts.skill_glyph(entry, low, high) if entry.model.evaluation else "",
+            )
+            for entry in board.entries
+        ],
+        picture=charts.skill_picture(board.entries),
+        sections=[_section(entry) for entry in board.entries],
+        class_names=CLASS_NAMES,
+        style=style,
+        script=script,
+        script_hash=_script_hash(script),
+    )
+
+
+def _section(entry: Entry) -> dict[str, Any]:
+    """What the template needs for one model."""
+    model, manifest = entry.model, entry.model.manifest
+    section: dict[str, Any] = {
+        "entry": entry,
+        "words": in_words(entry),
+        "accuracy": accuracy_line(model),
+        "facts": facts(model),
+        "settings": settings(manifest) if manifest else [],
+        "hashes": hashes(manifest) if manifest else [],
+        "matrix": _matrix(entry) if manifest else [],
+        "tables": _tables(entry),
+        "reliability": None,
+        "equity": None,
+    }
+    if model.evaluation is not None and manifest is not None:
+        section["reliability"] = charts.reliability_chart(model.evaluation)
+        section["equity"] = charts.equity_chart(model.evaluation, *test_days(manifest))
+    return section
+
+
+def _tables(entry: Entry) -> list[tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """Title, one sentence on how to read it, columns and cells."""
+    evaluation = entry.model.evaluation
+    if evaluation is None:
+        return []
+    tables = [
+        (
+            "Against the baselines",
+            "Every line forecast the same test bars. Skill is the share of the train prior's "
+            "log-loss that is removed: above 0 is better than knowing only how often each answer "
+            "comes.",
+            SKILL_COLUMNS,
+            skill_rows(evaluation),
+        ),
+        (
+            "Scores of the decisions",
+            "The three answers do not come equally often, so accuracy and the "
+            "weighted (w.) scores mean nothing but beside the line of majority; MCC is 0 for any "
+            "constant answer and 1 for a perfect one.",
+            SCORE_COLUMNS,
+            score_rows(evaluation),
+        ),
+        (
+            "Answer by answer",
+            "Precision: how often the answer was right when given. Recall: how many of its bars "
+            "it found. PR-AUC: compare it with the answer's share of the rows.",
+            CLASS_COLUMNS,
+            class_rows(evaluation.model),
+        ),
+    ]
+    if evaluation.money:
+        tables.append(
+            (
+                "Money",
+                "One position at a time, the whole equity, no leverage, after costs. A hit rate "
+                "below break-even loses; deflated is the probability that the Sharpe ratio is "
+                f"more than the luck of {evaluation.money[0].n_trials} tried.",
+                MONEY_COLUMNS,
+                money_rows(evaluation.money),
+            )
+        )
+    return tables
+
+
+def _matrix(entry: Entry) -> list[tuple[str, list[tuple[int, float]]]]:
+    """For each label the counts of the decisions and their shares of the row."""
+    rows = confusion_matrix(entry.model)
+    return [
+        (name, [(count, count / max(1, sum(row))) for count in row])
+        for name, row in zip(CLASS_NAMES, rows, strict=True)
+    ]
+
+
+def _script_hash(script: str) -> str:
+    """Allows the page's own script in its content policy, and no other."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

@@ -1,0 +1,180 @@
+"""The report without pictures: for the terminal, as Markdown, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from percoin.evaluation.evaluate import Evaluation
+from percoin.evaluation.table import (
+    MONEY_COLUMNS,
+    SCORE_COLUMNS,
+    SKILL_COLUMNS,
+    align,
+    money_rows,
+    score_rows,
+    skill_rows,
+)
+from percoin.report.board import FALSE_DISCOVERY_RATE, Board, Entry, answer, in_words, sweep_note
+from percoin.report.cells import accuracy_line, facts, hashes, leaderboard_row
+
+COLUMNS = (
+    "market",
+    "verdict",
+    "skill [95 %]",
+    "best baseline",
+    "ahead of it [95 %]",
+    "activity AUC",
+    "direction AUC [95 %]",
+    "eff. rows",
+    "net return",
+    "buy and hold",
+    "tested",
+    "age",
+    "why",
+)
+# A terminal is narrow: the reasons stand in the files.
+_TERMINAL_COLUMNS = 10
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
+
+
+def leaderboard_rows(board: Board) -> list[tuple[str, ...]]:
+    """Cells under ``COLUMNS``, best model first."""
+    rows = (leaderboard_row(entry, board.created_at) for entry in board.entries)
+    return [
+        (
+            f"{row.symbol} {row.timeframe}",
+            row.status,
+            str(row.skill),
+            row.baseline,
+            str(row.lead),
+            row.activity_auc.value,
+            str(row.direction_auc),
+            row.effective_rows.value,
+            row.net_return.value,
+            row.hold_return.value,
+            row.tested,
+            row.age.value,
+            row.reason,
+        )
+        for row in rows
+    ]
+
+
+def to_text(board: Board) -> str:
+    """The leaderboard for a terminal."""
+    cut = slice(_TERMINAL_COLUMNS)
+    table = align(COLUMNS[cut], [_printable(row[cut]) for row in leaderboard_rows(board)])
+    lines = [table, "", answer(board), sweep_note(board)]
+    if len(board.entries) == 1:
+        entry = board.entries[0]
+        lines += _printable([*entry.reasons, *(f"caution: {text}" for text in entry.cautions)])
+    return "\n".join(lines)
+
+
+def _printable(texts: Sequence[str]) -> list[str]:
+    """Without what a file could make a terminal do."""
+    return ["".join(c if c.isprintable() else "?" for c in text) for text in texts]
+
+
+def to_markdown(board: Board) -> str:
+    """The whole report as Markdown, pictures left out."""
+    span = board.test_span
+    tested = f", tests of {span[0]} to {span[1]}" if span else ""
+    parts = [
+        "# percoin report",
+        f"{board.created_at:%Y-%m-%d %H:%M} UTC{tested}",
+        f"**{_escaped(answer(board))}** {_escaped(sweep_note(board))}",
+        _markdown_table(COLUMNS, leaderboard_rows(board)),
+        "skill: share of the log-loss of the train prior (the long-run shares of the three "
+        "answers) that the model removes. ahead of it: log-loss of the best baseline minus the "
+        "model's, in nats a bar, on the same bars. AUC: .5 is a coin flip. net return: of the "
+        "test period, after costs.",
+        *(part for entry in board.entries for part in _markdown_section(entry)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_section(entry: Entry) -> list[str]:
+    model = entry.model
+    lines = [*entry.reasons, *(f"Caution: {text}" for text in entry.cautions), *in_words(entry)]
+    accuracy = accuracy_line(model)
+    lines += [f"{accuracy}."] if accuracy else []
+    parts = [
+        f"## {_escaped(model.name)}: {entry.status.value}",
+        "\n".join(f"- {_escaped(line)}" for line in lines),
+    ]
+    if model.evaluation is not None:
+        parts += _markdown_tables(model.evaluation)
+    known = facts(model)
+    if model.manifest is not None:
+        known += [(f"sha256 of {name}", sha256) for name, sha256 in hashes(model.manifest)]
+        parts.append("\n".join(f"- {_escaped(name)}: {_escaped(value)}" for name, value in known))
+    return parts
+
+
+def _markdown_tables(evaluation: Evaluation) -> list[str]:
+    tables = [
+        _markdown_table(SKILL_COLUMNS, skill_rows(evaluation)),
+        _markdown_table(SCORE_COLUMNS, score_rows(evaluation)),
+    ]
+    if evaluation.money:
+        tables.append(_markdown_table(MONEY_COLUMNS, money_rows(evaluation.money)))
+    return tables
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(columns) - 1)
+    lines = [[_escaped(cell) for cell in columns], rule]
+    lines += [[_escaped(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown leaves as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def to_json(board: Board) -> str:
+    """The whole report for programs: strict JSON, fractions instead of percent."""
+    document = {
+        "created_at": f"{board.created_at:%Y-%m-%dT%H:%M:%SZ}",
+        "answer": answer(board),
+        "counts": {status.value: count for status, count in board.counts.items()},
+        "false_discovery": {
+            "rate": FALSE_DISCOVERY_RATE,
+            "method": "Benjamini-Yekutieli",
+            "n_tried": board.n_tried,
+            "n_lost": board.n_lost,
+        },
+        "models": [_json_entry(entry) for entry in board.entries],
+    }
+    return json.dumps(document, allow_nan=False, indent=1) + "\n"
+
+
+def _json_entry(entry: Entry) -> dict[str, Any]:
+    model, manifest = entry.model, entry.model.manifest
+    content: dict[str, Any] = {
+        "rank": entry.rank,
+        "symbol": model.symbol,
+        "timeframe": model.timeframe.value,
+        "status": entry.status.value,
+        "reasons": list(entry.reasons),
+        "cautions": list(entry.cautions),
+        "version_id": manifest.version_id if manifest else None,
+        "created_at": manifest.created_at if manifest else None,
+        "bars": asdict(manifest.bars) if manifest else None,
+        "judged_by": model.judging.method if model.evaluation else None,
+        "threshold": model.judging.threshold,
+        "evaluation": None,
+    }
+    if model.evaluation is not None:
+        document = model.evaluation.to_json()
+        for result in document["money"]:
+            # The curves lie in metrics.json; here they would be most of the file.
+            del result["equity"]
+        content["evaluation"] = document
+    return content

@@ -1,0 +1,184 @@
+"""Saved models as the report sees them: manifest and evaluation, or what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.evaluation.evaluate import Evaluation
+from percoin.evaluation.stored import evaluation_from_json
+from percoin.registry import typed_json
+from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
+from percoin.registry.manifest import Manifest
+from percoin.registry.publish import read_file, served_folder
+from percoin.types import Timeframe, check_symbol
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a model was judged.
+
+    Attributes:
+        method: ``single_split`` or ``walk_forward``.
+        threshold: Least confidence for a trade, chosen on validation rows; None if unknown.
+    """
+
+    method: str = "single_split"
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """One market's served model.
+
+    Attributes:
+        symbol: Market.
+        timeframe: Bar length.
+        manifest: None if the model is broken.
+        evaluation: None if it is broken or was never judged.
+        judging: How it was judged.
+        problem: Why there is no manifest or no evaluation; empty if there are both.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    manifest: Manifest | None = None
+    evaluation: Evaluation | None = None
+    judging: Judging = field(default_factory=Judging)
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """Market and bar length, as in ``BTCUSDT 15m``."""
+        return f"{self.symbol} {self.timeframe.value}"
+
+
+def read_models(
+    root: Path, symbol: str | None = None, timeframe: Timeframe | None = None
+) -> list[SavedModel]:
+    """Read the served models of the registry, by symbol and then bar length.
+
+    A broken model does not stop the others: it comes back with its problem.
+
+    Args:
+        root: The models folder.
+        symbol: One market; None for all.
+        timeframe: One bar length; None for all.
+
+    Raises:
+        ModelNotFoundError: One model was asked for and none was exported.
+        ConfigError: There is no model at all among those asked for.
+    """
+    if symbol is not None and timeframe is not None:
+        served_folder_or_problem(MarketFolder(root, symbol, timeframe))
+    markets = [
+        market
+        for market in _markets(root)
+        if symbol in (None, market.symbol) and timeframe in (None, market.timeframe)
+    ]
+    if not markets:
+        wanted = " ".join(filter(None, [symbol, timeframe and timeframe.value]))
+        raise ConfigError(
+            f"models_dir={root} holds no model{f' of {wanted}' if wanted else ''}; train one "
+            f"(python train.py symbol={symbol or 'BTCUSDT'}) or name another folder"
+        )
+    return [read_model(market) for market in markets]
+
+
+def served_folder_or_problem(market: MarketFolder) -> Path | str:
+    """The served folder, or why it cannot be served.
+
+    Raises:
+        ModelNotFoundError: No model has been exported for the market.
+    """
+    try:
+        return served_folder(market)
+    except InvalidArtifactError as error:
+        return error.found
+
+
+def read_model(market: MarketFolder) -> SavedModel:
+    """Read one market's served model, every file checked against its manifest.
+
+    Raises:
+        ModelNotFoundError: No model has been exported for the market.
+    """
+    folder = served_folder_or_problem(market)
+    if isinstance(folder, str):
+        return SavedModel(market.symbol, market.timeframe, problem=folder)
+    try:
+        manifest = _read_manifest(market, folder)
+        metrics = _checked_files(market, folder, manifest)[METRICS_FILE]
+    except InvalidArtifactError as error:
+        return SavedModel(market.symbol, market.timeframe, problem=error.found)
+    evaluation, judging, problem = _read_metrics(metrics)
+    return SavedModel(market.symbol, market.timeframe, manifest, evaluation, judging, problem)
+
+
+def _markets(root: Path) -> Iterator[MarketFolder]:
+    for folder in sorted((root / "per_coin").glob("*")):
+        if not _is_symbol(folder.name):
+            continue
+        for timeframe in Timeframe:
+            market = MarketFolder(root, folder.name, timeframe)
+            # A link to a version that is gone is worth a line too.
+            if market.link.is_symlink() or market.link.is_dir():
+                yield market
+
+
+def _is_symbol(name: str) -> bool:
+    try:
+        return check_symbol(name) == name
+    except ConfigError:
+        return False
+
+
+def _read_manifest(market: MarketFolder, folder: Path) -> Manifest:
+    text = read_file(market, folder, MANIFEST_FILE).decode(errors="replace")
+    manifest = Manifest.from_json(text, market.symbol, market.timeframe)
+    is_version = folder.parent.name == market.versions.name
+    if is_version and folder.name != manifest.version_id:
+        raise _invalid(market, f"{folder.name} holds the files of {manifest.version_id}")
+    return manifest
+
+
+def _checked_files(market: MarketFolder, folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    files = {name: read_file(market, folder, name) for name in manifest.files}
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != manifest.files[name]:
+            raise _invalid(market, f"{name} was changed after the export")
+    return files
+
+
+def _read_metrics(content: bytes) -> tuple[Evaluation | None, Judging, str]:
+    try:
+        document = typed_json.loads(content.decode())
+    except ValueError as error:
+        return None, Judging(), f"{METRICS_FILE} cannot be read: {error}"
+    sections = document if isinstance(document, dict) else {}
+    judging = _read_judging(sections.get("judging"))
+    if "evaluation" not in sections:
+        return None, judging, "it was exported before models were judged; train it again"
+    try:
+        return evaluation_from_json(sections["evaluation"]), judging, ""
+    except ValueError as error:
+        return None, judging, f"its evaluation cannot be read: {error}"
+
+
+def _read_judging(section: object) -> Judging:
+    """What is known of it: the figures stand without it."""
+    entries = section if isinstance(section, dict) else {}
+    method, threshold = entries.get("evaluation"), entries.get("threshold")
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    return Judging(
+        method if isinstance(method, str) else "single_split",
+        float(threshold) if is_number else None,  # type: ignore[arg-type]
+    )
+
+
+def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:
+    action = "train the model again or serve an earlier version"
+    return InvalidArtifactError(market.symbol, market.timeframe, found, action)
