@@ -19,6 +19,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from percoin.bars.renames import current_symbol
 from percoin.bars.sources.base import BarSource
+from percoin.bars.sources.binance.source import MARKETS, ExchangeSource
+from percoin.bars.sources.binance.transfer import Patience
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
@@ -34,6 +36,9 @@ FINISHED_MARK = "result.json"
 CHECKPOINT_FOLDER = "checkpoints"
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
+
+# One page of an exchange's API; a prediction with a lookback of 60 takes 961.
+NEWEST_BARS = 1000
 
 Config = TypeVar("Config")
 
@@ -64,8 +69,15 @@ class TimeframeConfig:
 class SourceConfig:
     """Where bars come from; one subclass per origin."""
 
-    def build(self, store: BarStore) -> BarSource:
-        """The source itself; ``store`` is what ``data/bars`` holds."""
+    def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
+        """The source itself.
+
+        Args:
+            store: What ``data/bars`` holds.
+            n_bars: How many of the newest bars a source that fetches brings there.
+            replace: Whether such a source may replace stored bars of another one;
+                if not, they are what it gives.
+        """
         raise TypeError(f"{type(self).__name__} only gathers what its subclasses share")
 
 
@@ -73,7 +85,7 @@ class SourceConfig:
 class StoreConfig(SourceConfig):
     """Bars that ``data/bars`` already holds."""
 
-    def build(self, store: BarStore) -> BarSource:
+    def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The store."""
         return store
 
@@ -84,7 +96,7 @@ class FilesConfig(SourceConfig):
 
     path: str = MISSING
 
-    def build(self, store: BarStore) -> BarSource:
+    def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The folder or file at ``path``."""
         return FilesSource(Path(self.path))
 
@@ -93,7 +105,7 @@ class FilesConfig(SourceConfig):
 class SampleConfig(SourceConfig):
     """The real bars of 2017-2019 that an installed package ships."""
 
-    def build(self, store: BarStore) -> BarSource:
+    def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The installed package."""
         return SampleSource()
 
@@ -111,9 +123,54 @@ class SimulatedConfig(SourceConfig):
         _require(self.n_bars > 0, f"source.n_bars={self.n_bars} must be positive")
         _require(0 <= self.edge <= 1, f"source.edge={self.edge} must lie between 0 and 1")
 
-    def build(self, store: BarStore) -> BarSource:
+    def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The generator."""
         return SimulatedSource(seed=self.seed, n_bars=self.n_bars, edge=self.edge)
+
+
+@dataclass
+class BinanceConfig(SourceConfig):
+    """An exchange: history from Binance's archive, the newest bars from the API."""
+
+    market: str = MISSING
+    exchange: str = MISSING
+    archive_url: str | None = None
+    api_url: str | None = None
+    parallel: int = MISSING
+    attempts: int = MISSING
+    timeout_secs: float = MISSING
+
+    def __post_init__(self) -> None:
+        _require(
+            self.market in MARKETS,
+            f"source.market={self.market} must be one of {', '.join(MARKETS)}",
+        )
+        _require(
+            re.fullmatch(r"[a-z0-9]+", self.exchange) is not None,
+            f"source.exchange={self.exchange} is not a name as ccxt spells it, such as binance",
+        )
+        for name in ("archive_url", "api_url"):
+            url = getattr(self, name)
+            _require(
+                url is None or re.match(r"https?://\S+$", url) is not None,
+                f"source.{name}={url} must begin with http:// or https://",
+            )
+        _require(min(self.parallel, self.attempts) >= 1, "source.parallel and source.attempts >= 1")
+        _require(self.timeout_secs > 0, "source.timeout_secs must be positive")
+
+    def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
+        """The exchange, with the store that it keeps up to date."""
+        return ExchangeSource(
+            store,
+            n_bars,
+            exchange=self.exchange,
+            market=self.market,
+            archive_url=self.archive_url,
+            api_url=self.api_url,
+            replace=replace,
+            n_parallel=self.parallel,
+            patience=Patience(timeout_secs=self.timeout_secs, attempts=self.attempts),
+        )
 
 
 @dataclass
@@ -426,29 +483,15 @@ class ReportConfig:
             check_symbol(self.symbol)
 
 
-@dataclass
-class ReportConfig:
-    """Everything ``python -m percoin.report`` can be told; None stands for all."""
-
-    symbol: str | None = None
-    tf: TimeframeConfig | None = None
-    models_dir: str = MISSING
-    output_dir: str = MISSING
-
-    def __post_init__(self) -> None:
-        if self.symbol is not None:
-            check_symbol(self.symbol)
-
-
 def register_configs() -> None:
     """Tell Hydra the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="predict_schema", node=PredictConfig)
-    store.store(name="report_schema", node=ReportConfig)
     store.store(name="audit_schema", node=AuditConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(group="source", name="store_schema", node=StoreConfig)
+    store.store(group="source", name="binance_schema", node=BinanceConfig)
     store.store(group="source", name="files_schema", node=FilesConfig)
     store.store(group="source", name="sample_schema", node=SampleConfig)
     store.store(group="source", name="simulated_schema", node=SimulatedConfig)
@@ -506,13 +549,17 @@ _EXAMPLES = {"symbol": "symbol=BTCUSDT", "source.path": "source.path=FOLDER"}
 def name_nearest(key: str, known: Iterable[str]) -> str:
     """Say that ``key`` is no setting, and which one was probably meant."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    # Among settings of one group the group's name would make all of them look alike.
+    group, dot, leaf = key.rpartition(".")
+    beside = [name for name in names if name.rpartition(".")[0] == group]
+    if dot and beside:
+        leaves = [name.rpartition(".")[2] for name in beside]
+        nearest = [f"{group}.{name}" for name in difflib.get_close_matches(leaf, leaves, 1, 0.5)]
+    else:
+        nearest = difflib.get_close_matches(key, names, 1, 0.5)
     if nearest:
         return f"{key} is not a setting; did you mean {nearest[0]}?"
-    # Settings of a group are named by it; the list stays short enough to read.
-    group = key.rpartition(".")[0]
-    listed = [name for name in names if name.rpartition(".")[0] == group]
-    return f"{key} is not a setting; known are {', '.join(listed or names)}"
+    return f"{key} is not a setting; known are {', '.join(beside or names)}"
 
 
 def _refuse_unknown_keys(config: DictConfig, result: Any, prefix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +22,7 @@ from percoin.features.feature_set import (
 from percoin.features.scaling import Scaling
 from percoin.labels import UNKNOWN, LabelRule, Labels
 from percoin.splits import Split, are_shares, chronological_split, walk_forward_splits
-from percoin.types import CLASS_NAMES, Float32Array, FloatArray, IntArray
+from percoin.types import CLASS_NAMES, Float32Array, FloatArray, IntArray, Timeframe
 from percoin.windows import eligible_rows, make_windows
 
 logger = logging.getLogger(__name__)
@@ -275,6 +276,19 @@ def _check_arguments(
         )
 
 
+def bars_to_load(
+    timeframe: Timeframe, label_rule: LabelRule, lookback: int, history_days: float
+) -> int:
+    """How many of the newest bars ``build_dataset`` makes use of, if there are no gaps."""
+    n_rows = math.ceil(history_days * timeframe.bars_per_day)
+    return n_rows + _bars_before(label_rule, lookback)
+
+
+def _bars_before(label_rule: LabelRule, lookback: int) -> int:
+    """Bars before the first row, for its window, its indicators and its label."""
+    return max(history_bars(lookback) - 1, label_rule.past_bars)
+
+
 def _cut_history(
     bars: Bars, label_rule: LabelRule, lookback: int, history_days: float
 ) -> tuple[Bars, int]:
@@ -283,8 +297,7 @@ def _cut_history(
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
     newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
     first_row = int(bars.open_time.searchsorted(newest_close - history_days * _DAY_MILLISECONDS))
-    n_before = max(history_bars(lookback) - 1, label_rule.past_bars)
-    start = max(0, first_row - n_before)
+    start = max(0, first_row - _bars_before(label_rule, lookback))
     return bars.slice(start), first_row - start
 
 

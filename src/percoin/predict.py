@@ -12,7 +12,9 @@ import torch
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
-from percoin.config import OutputFormat, PredictConfig
+from percoin.config import NEWEST_BARS, OutputFormat, PredictConfig
+from percoin.errors import RegistryError
+from percoin.features.feature_set import history_bars
 from percoin.inference import Predictor
 from percoin.signals.chain import HoldSource, ModelSource, ask
 from percoin.types import CLASS_NAMES, Prediction, Source
@@ -32,7 +34,8 @@ def answer(settings: PredictConfig) -> None:
     torch.set_num_threads(1)
     predictor = Predictor(Path(settings.models_dir), settings.device)
     store = BarStore(Path(settings.data_dir) / "bars")
-    bars = settings.source.build(store).load(settings.symbol, settings.tf.timeframe)
+    source = settings.source.build(store, _needed_bars(settings, predictor))
+    bars = source.load(settings.symbol, settings.tf.timeframe)
     model = ModelSource(
         predictor, settings.use_ml, settings.min_confidence, settings.require_accepted
     )
@@ -41,6 +44,16 @@ def answer(settings: PredictConfig) -> None:
         print(json.dumps(to_json(prediction, bars)))
     else:
         print(to_text(prediction, bars))
+
+
+def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
+    """How many bars the market's model looks at; those of a usual one where there is none."""
+    try:
+        model = predictor.model(settings.symbol, settings.tf.timeframe)
+    except RegistryError:
+        # The chain asks for it again, and says why there is none.
+        return NEWEST_BARS
+    return max(NEWEST_BARS, history_bars(model.manifest.lookback))
 
 
 def to_json(prediction: Prediction, bars: Bars) -> dict[str, object]:

@@ -22,11 +22,18 @@ from percoin.config import (
     CHECKPOINT_FOLDER,
     CHECKPOINTS,
     FINISHED_MARK,
+    BinanceConfig,
     EvaluationMode,
     ModelConfig,
     TrainConfig,
 )
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
+from percoin.dataset import (
+    MarketDataset,
+    SplitSpec,
+    bars_to_load,
+    build_dataset,
+    build_folds,
+)
 from percoin.errors import ResumeError
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.table import format_evaluation
@@ -144,9 +151,20 @@ def _judging_rules(settings: TrainConfig) -> JudgingRules:
 
 
 def load_bars(settings: TrainConfig) -> Bars:
-    """Bars of the market from its source; the store then holds them for predictions."""
+    """Bars of the market from its source; the store then holds them for predictions.
+
+    A run that is resumed goes on with the bars that are stored: newer ones would make it
+    another run.
+    """
     store = BarStore(Path(settings.data_dir) / "bars")
-    bars = settings.source.build(store).load(settings.symbol, settings.tf.timeframe)
+    timeframe = settings.tf.timeframe
+    n_bars = bars_to_load(
+        timeframe, settings.labels.build(), settings.lookback, settings.history_days
+    )
+    source = settings.source.build(store, n_bars, replace=True)
+    if settings.resume and isinstance(settings.source, BinanceConfig):
+        source = store
+    bars = source.load(settings.symbol, timeframe)
     store.write(bars)
     log.info(
         "%s %s: %d bars until %s from %s",
