@@ -195,7 +195,7 @@ def _explain_value(
 def _explain_unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     group, _, name = key.partition(".")
     for option in _options(group):
-        if name in OmegaConf.load(CONF_DIR / group / f"{option}.yaml"):
+        if name in OmegaConf.load(CONF_DIR / group / f"{option}.yaml").keys():  # noqa: SIM118
             return f"{key} is a setting of {group}={option}; add {group}={option}"
     return name_nearest(key, _known_keys(config_name, overrides))
 

@@ -1,0 +1,500 @@
+import ast
+import itertools
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from percoin import config as config_module
+from percoin.cli import compose_config, explain
+from percoin.config import (
+    CONF_DIR,
+    PredictConfig,
+    TrainConfig,
+    name_nearest,
+    run_dir,
+    typed,
+)
+from percoin.types import Timeframe
+
+ROOT = Path(__file__).parents[1]
+SCHEMAS = {"train": TrainConfig, "predict": PredictConfig}
+GROUPS = ("tf", "source", "features", "labels", "model", "trainer", "logger")
+
+
+@pytest.fixture(autouse=True)
+def _no_defaults_from_the_environment(monkeypatch):
+    for name in ("ML_DEFAULT_TF", "ML_DEVICE", "USE_ML_PER_COIN", "MIN_CONFIDENCE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def settings(*overrides: str, name: str = "train") -> TrainConfig | PredictConfig:
+    return typed(compose_config(name, ["symbol=BTCUSDT", *overrides]), SCHEMAS[name])
+
+
+def refusal(*overrides: str, name: str = "train") -> str:
+    """The one line that a command prints for these overrides."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - of several libraries; explained below
+        typed(compose_config(name, overrides), SCHEMAS[name])
+    line = explain(caught.value, name, overrides)
+    assert "\n" not in line
+    return line
+
+
+def with_path(source: str) -> list[str]:
+    return [f"source={source}", *(["source.path=bars"] if source == "files" else [])]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_has_at_least_two_members(group):
+    assert len(options(group)) >= 2
+
+
+def choices() -> list[tuple[str, ...]]:
+    """Every timeframe with every source, while all else goes through all it can be."""
+    data = list(itertools.product(options("tf"), options("source")))
+    others = list(itertools.product(*map(options, GROUPS[2:])))
+    longer = max(len(data), len(others))
+    turns = zip(itertools.cycle(data), itertools.cycle(others), range(longer), strict=False)
+    return [(*first, *second) for first, second, _ in turns]
+
+
+@pytest.mark.parametrize("chosen", choices(), ids="-".join)
+def test_every_choice_composes_and_becomes_typed(chosen):
+    tf, source, features, labels, model, trainer, logger = chosen
+    made = settings(
+        f"tf={tf}",
+        *with_path(source),
+        f"features={features}",
+        f"labels={labels}",
+        f"model={model}",
+        f"trainer={trainer}",
+        f"logger={logger}",
+    )
+    assert made.tf.timeframe is Timeframe(tf)
+    assert made.history_days == made.tf.history_days
+    assert made.features.definition == features
+    assert made.labels.build().horizon == made.labels.horizon == made.split.purge_bars
+    assert len(made.model.channels) == 3
+    assert made.trainer.accelerator == trainer
+    assert made.logger["_target_"].lower().endswith(f"{logger}logger")
+
+
+@pytest.mark.parametrize("tf", options("tf"))
+def test_every_prediction_composes_and_becomes_typed(tf):
+    for source in options("source"):
+        made = settings(f"tf={tf}", *with_path(source), name="predict")
+        assert made.tf.timeframe is Timeframe(tf)
+
+
+@pytest.mark.parametrize("source", options("source"))
+def test_every_source_is_built_from_its_settings(source, tmp_path):
+    from percoin.bars.store import BarStore
+
+    store = BarStore(tmp_path)
+    assert callable(settings(*with_path(source)).source.build(store).load)
+
+
+def test_the_defaults_are_those_of_the_original_where_they_are_kept():
+    made = settings()
+    assert (made.lookback, made.labels.horizon, made.labels.threshold) == (60, 3, 0.0025)
+    assert (made.split.train, made.split.validation, made.split.test) == (0.7, 0.15, 0.15)
+    assert (made.lr, made.optimizer.weight_decay) == (1e-3, 1e-5)
+    assert (made.optimizer.plateau_factor, made.optimizer.plateau_patience) == (0.5, 3)
+    assert made.optimizer.early_stopping_patience == 5
+    assert made.optimizer.gradient_clip_norm == 1
+    assert made.tf.name == "15m"
+    assert made.history_days == 365
+
+
+def test_what_depends_on_the_timeframe_follows_it():
+    thresholds = {tf: settings(f"tf={tf}").labels.threshold for tf in ("15m", "1h", "4h", "1d")}
+    assert list(thresholds.values()) == sorted(set(thresholds.values()))
+    assert settings("tf=4h", "tf.threshold=0.02").labels.threshold == 0.02
+    assert settings("tf=4h", "labels.threshold=0.03").labels.threshold == 0.03
+    assert settings("tf=1d").history_days == settings("tf=1d").tf.history_days
+    assert settings("tf=1d", "history_days=90").history_days == 90
+
+
+def test_purge_and_embargo_follow_the_horizon():
+    made = settings("labels.horizon=7")
+    assert (made.split.purge_bars, made.split.embargo_bars) == (7, 7)
+    assert settings("labels=triple_barrier").split.purge_bars == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("symbl=BTCUSDT", "symbol"),
+        ("epoch=3", "epochs"),
+        ("batchsize=3", "batch_size"),
+        ("tff=1h", "tf"),
+        ("split.tran=0.5", "split.train"),
+        ("optimizer.wieght_decay=0", "optimizer.weight_decay"),
+        ("labels.horizn=3", "labels.horizon"),
+        ("model.dropuot=0.1", "model.dropout"),
+        ("+epoch=3", "epochs"),
+        ("+split.tran=0.5", "split.train"),
+        ("spilt.train=0.5", "split.train"),
+    ],
+)
+def test_a_misspelt_key_names_the_nearest(override, nearest):
+    key = override.partition("=")[0].removeprefix("+")
+    line = refusal("symbol=BTCUSDT", override)
+    assert line == f"{key} is not a setting; did you mean {nearest}?"
+
+
+def test_the_nearest_key_is_looked_for_among_those_of_the_chosen_options():
+    line = refusal("symbol=BTCUSDT", "source=files", "source.pth=bars")
+    assert line == "source.pth is not a setting; did you mean source.path?"
+    line = refusal("symbol=BTCUSDT", "labels=triple_barrier", "labels.barier_width=2")
+    assert line == "labels.barier_width is not a setting; did you mean labels.barrier_width?"
+
+
+def test_a_key_of_another_option_names_the_option():
+    assert refusal("symbol=BTCUSDT", "source.path=bars") == (
+        "source.path is a setting of source=files; add source=files"
+    )
+
+
+@pytest.mark.parametrize("override", ["+key=1", "++key=1", "key=1"])
+def test_a_key_that_resembles_none_lists_what_there_is(override):
+    line = refusal("symbol=BTCUSDT", override)
+    assert line.startswith("key is not a setting; known are ")
+    assert "epochs" in line
+    assert "split.train" not in line
+
+
+def test_keys_of_a_group_are_listed_without_the_others():
+    assert name_nearest("split.zzz", ["split.train", "split.test", "lr"]) == (
+        "split.zzz is not a setting; known are split.test, split.train"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("epochs=ten", "epochs=ten: Value 'ten'"),
+        ("epochs=1.5", "epochs=1.5: Value '1.5'"),
+        ("resume=perhaps", "resume=perhaps: Value 'perhaps'"),
+        ("model.channels=4", "model.channels=4: "),
+        ("symbol=[a]", "symbol=[a]: "),
+        ("split=3", "split=3: split holds further settings; set one of split.train, "),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_with_its_key(override, words):
+    assert refusal("symbol=BTCUSDT", override).startswith(words)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("value", ["nonsense", "4", "null", "", "[15m,1h]"])
+def test_an_option_that_does_not_exist_lists_those_that_do(group, value):
+    line = refusal("symbol=BTCUSDT", f"{group}={value}")
+    assert line.startswith(f"{group}=")
+    assert line.endswith(f" is not an option; {group} is one of {', '.join(options(group))}")
+
+
+@pytest.mark.parametrize("override", ["~epochs", "~logger", "~symbol", "~split.train"])
+def test_a_setting_cannot_be_left_out(override):
+    assert refusal("symbol=BTCUSDT", override) == (
+        f"{override}: a setting cannot be left out; give it another value"
+    )
+
+
+@pytest.mark.parametrize("word", ["symbol", "BTCUSDT", "-m", "symbol=BTCUSDT,", "epochs=(3"])
+def test_what_is_no_key_and_value_is_named(word):
+    assert refusal(word).startswith(f"{word!r} is not KEY=VALUE; ")
+
+
+@pytest.mark.parametrize("name", ["train", "predict"])
+def test_a_missing_symbol_is_asked_for_with_an_example(name):
+    assert refusal(name=name) == "symbol has no value; give one, for example symbol=BTCUSDT"
+
+
+def test_a_missing_path_is_asked_for_with_an_example():
+    assert refusal("symbol=BTCUSDT", "source=files") == (
+        "source.path has no value; give one, for example source.path=FOLDER"
+    )
+
+
+@pytest.mark.parametrize("name", ["train", "predict"])
+@pytest.mark.parametrize(
+    ("symbol", "words"),
+    [
+        ("btcusdt", "did you mean symbol=BTCUSDT?"),
+        ("1E5", "write it as the exchange does, for example symbol=BTCUSDT"),
+        ("../x", "write it as the exchange does, for example symbol=BTCUSDT"),
+        ("", "write it as the exchange does, for example symbol=BTCUSDT"),
+        ("BTC/USDT", "write it as the exchange does, for example symbol=BTCUSDT"),
+        ("MATICUSDT", "use symbol=POLUSDT, it also finds bars stored as MATICUSDT"),
+        ("FTMUSDT", "use symbol=SUSDT, it also finds bars stored as FTMUSDT"),
+    ],
+)
+def test_a_symbol_that_is_no_market_says_how_to_write_it(name, symbol, words):
+    line = refusal(f"symbol={symbol}", name=name)
+    assert line.startswith("symbol=")
+    assert line.endswith(words)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "epochs=0",
+        "batch_size=1",
+        "lr=0",
+        "lr=-0.1",
+        "lr=1",
+        "lr=nan",
+        "seed=-1",
+        "workers=0",
+        "lookback=3",
+        "history_days=0",
+        "folds=1",
+        "trials=0",
+        "evaluation=twice",
+        "tf.name=7m",
+        "labels.horizon=0",
+        "labels.threshold=0",
+        "labels.threshold=0.25%",
+        "labels.threshold=25",
+        "labels.threshold=nan",
+        "model.channels=[1,2]",
+        "model.head_sizes=[1,2,3]",
+        "model.n_layers=0",
+        "model.channels=[8,0,8]",
+        "model.n_heads=3",
+        "model.dropout=1",
+        "model.dropout=-0.1",
+        "trainer.accelerator=tpu",
+        "trainer.precision=64-true",
+        "split.train=0.9",
+        "split.test=0",
+        "split.train=nan",
+        "split.purge_bars=2",
+        "split.embargo_bars=-1",
+        "optimizer.weight_decay=-1",
+        "optimizer.plateau_factor=1",
+        "optimizer.plateau_factor=0",
+        "optimizer.plateau_patience=-1",
+        "optimizer.early_stopping_patience=-1",
+        "optimizer.gradient_clip_norm=0",
+        "costs.fee_bps=-1",
+        "costs.slippage_bps=-0.5",
+    ],
+)
+def test_a_number_out_of_its_range_names_its_key(override):
+    key = override.partition("=")[0]
+    line = refusal("symbol=BTCUSDT", override)
+    named = "tf" if key == "tf.name" else key.rpartition(".")[2]
+    if named in {"channels", "n_layers"} and "three" not in line:
+        named = "model"  # one rule for all its widths
+    if named.endswith("patience"):
+        named = "patience"
+    assert named in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("source=simulated", "source.n_bars=0"),
+        ("source=simulated", "source.seed=-1"),
+        ("source=simulated", "source.edge=1.5"),
+        ("labels=triple_barrier", "labels.barrier_width=0"),
+        ("labels=triple_barrier", "labels.volatility_bars=1"),
+        ("labels=triple_barrier", "labels.horizon=0"),
+    ],
+)
+def test_numbers_of_an_option_have_ranges_too(overrides):
+    key = overrides[1].partition("=")[0]
+    assert refusal("symbol=BTCUSDT", *overrides).startswith(f"{key}=")
+
+
+def test_a_purge_shorter_than_the_horizon_says_why_it_matters():
+    assert refusal("symbol=BTCUSDT", "split.purge_bars=1") == (
+        "split.purge_bars=1 is less than labels.horizon=3: labels would reach into the next split"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("output=xml", "output=xml must be one of text, json"),
+        ("device=tpu", "device=tpu (or ML_DEVICE) must be cpu, cuda or cuda:N"),
+        ("min_confidence=2", "min_confidence=2.0 (or MIN_CONFIDENCE) must lie between 0 and 1"),
+        ("min_confidence=nan", "min_confidence=nan (or MIN_CONFIDENCE) must lie between 0 and 1"),
+        ("use_ml=3.5", "use_ml=3.5: Value '3.5' is not a valid bool (type float)"),
+    ],
+)
+def test_a_prediction_checks_its_settings(override, words):
+    assert refusal("symbol=BTCUSDT", override, name="predict") == words
+
+
+def test_the_original_environment_variables_are_defaults(monkeypatch):
+    monkeypatch.setenv("ML_DEFAULT_TF", "4h")
+    monkeypatch.setenv("ML_DEVICE", "cuda:1")
+    monkeypatch.setenv("USE_ML_PER_COIN", "false")
+    monkeypatch.setenv("MIN_CONFIDENCE", "0.75")
+    made = settings(name="predict")
+    assert (made.tf.name, made.device, made.use_ml, made.min_confidence) == (
+        "4h",
+        "cuda:1",
+        False,
+        0.75,
+    )
+    assert settings("tf=1h", "use_ml=true", name="predict").use_ml is True
+    assert settings("tf=1h").tf.name == "1h"
+    assert settings().tf.name == "4h"
+
+
+@pytest.mark.parametrize("value", ["2h", "4", "", "15M"])
+@pytest.mark.parametrize("name", ["train", "predict"])
+def test_a_bad_default_timeframe_names_its_variable(monkeypatch, name, value):
+    monkeypatch.setenv("ML_DEFAULT_TF", value)
+    assert refusal("symbol=BTCUSDT", name=name) == (
+        f"tf={value} (from ML_DEFAULT_TF) is not an option; tf is one of 15m, 1d, 1h, 4h"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "key", "value"),
+    [("USE_ML_PER_COIN", "use_ml", "maybe"), ("MIN_CONFIDENCE", "min_confidence", "high")],
+)
+def test_a_bad_default_names_key_and_variable(monkeypatch, variable, key, value):
+    monkeypatch.setenv(variable, value)
+    line = refusal("symbol=BTCUSDT", name="predict")
+    assert line.startswith(f"{key} (from {variable}): Value '{value}'")
+
+
+def leaf_keys(name: str) -> list[str]:
+    """The keys of a config and of all its options, as code would read them."""
+    files = [CONF_DIR / f"{name}.yaml"]
+    files += [path for group in GROUPS for path in (CONF_DIR / group).glob("*.yaml")]
+    return sorted({key for path in files for key in _leaves(OmegaConf.load(path))})
+
+
+def _leaves(node) -> list[str]:
+    found = []
+    for key, value in OmegaConf.to_container(node, resolve=False).items():
+        if key in {"defaults", "hydra", "_target_"}:
+            continue
+        if isinstance(value, dict):
+            found += _leaves(OmegaConf.create(value))
+        else:
+            found.append(key)
+    return found
+
+
+@cache
+def attributes_read() -> set[str]:
+    """Names that the package reads as ``something.name``, outside the schemas' own checks."""
+    read = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if path.resolve() == Path(config_module.__file__).resolve():
+            checks = [
+                node
+                for node in ast.walk(tree)
+                if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"
+            ]
+            for check in checks:
+                check.body = []
+        read |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        }
+    return read
+
+
+# Read as a whole: asdict() becomes the keyword arguments of the network or of the logger.
+# The outputs folder goes to the resolver that names the folder of a run.
+PASSED_ON = {
+    *("channels", "hidden_size", "n_layers", "n_heads", "head_sizes", "dropout"),
+    *("version", "default_hp_metric"),
+    "outputs_dir",
+}
+
+
+@pytest.mark.parametrize("name", ["train", "predict"])
+def test_every_key_is_read_by_code(name):
+    assert [key for key in leaf_keys(name) if key not in attributes_read() | PASSED_ON] == []
+
+
+def test_what_the_network_is_built_from_are_its_own_arguments():
+    import inspect
+
+    from percoin.network import CnnLstm
+
+    arguments = set(inspect.signature(CnnLstm).parameters) - {"n_features"}
+    for option in options("model"):
+        assert set(_leaves(OmegaConf.load(CONF_DIR / "model" / f"{option}.yaml"))) == arguments
+
+
+def test_every_schema_key_has_a_value_or_asks_for_one():
+    for name in SCHEMAS:
+        composed = compose_config(name, [])
+        assert set(composed) == set(SCHEMAS[name].__dataclass_fields__)
+
+
+def test_new_runs_are_named_by_the_time_and_never_share_a_folder(tmp_path):
+    folders = []
+    for _ in range(3):
+        folder = Path(run_dir(str(tmp_path), "BTCUSDT", "15m", resume=False))
+        folder.mkdir(parents=True)
+        folders.append(folder)
+    assert len(set(folders)) == 3
+    assert {folder.parent for folder in folders} == {tmp_path / "BTCUSDT" / "15m"}
+    assert sorted(folders) == folders
+
+
+def make_run(outputs: Path, name: str, checkpoint: bool, finished: bool) -> Path:
+    folder = outputs / "BTCUSDT" / "15m" / name
+    (folder / "checkpoints").mkdir(parents=True)
+    if checkpoint:
+        (folder / "checkpoints" / "last.ckpt").touch()
+    if finished:
+        (folder / "result.json").touch()
+    return folder
+
+
+def test_resume_goes_on_with_the_newest_unfinished_run(tmp_path):
+    make_run(tmp_path, "20250101-000000", checkpoint=True, finished=False)
+    wanted = make_run(tmp_path, "20250102-000000", checkpoint=True, finished=False)
+    make_run(tmp_path, "20250103-000000", checkpoint=True, finished=True)
+    make_run(tmp_path, "20250104-000000", checkpoint=False, finished=False)
+
+    assert run_dir(str(tmp_path), "BTCUSDT", "15m", resume=True) == str(wanted)
+    assert run_dir(str(tmp_path), "BTCUSDT", "15m", resume=False) != str(wanted)
+
+
+def test_resume_without_an_unfinished_run_names_a_new_one(tmp_path):
+    make_run(tmp_path, "20250103-000000", checkpoint=True, finished=True)
+    folder = Path(run_dir(str(tmp_path), "BTCUSDT", "15m", resume=True))
+
+    assert not folder.exists()
+    assert folder.parent == tmp_path / "BTCUSDT" / "15m"
+
+
+def test_a_run_of_another_market_is_not_resumed(tmp_path):
+    make_run(tmp_path, "20250101-000000", checkpoint=True, finished=False)
+
+    assert "20250101" not in run_dir(str(tmp_path), "ETHUSDT", "15m", resume=True)
+    assert "20250101" not in run_dir(str(tmp_path), "BTCUSDT", "1h", resume=True)
+
+
+def test_a_value_that_a_check_compares_is_a_number():
+    made = settings()
+    numbers = [made.lr, made.split.train, made.optimizer.weight_decay, made.labels.threshold]
+    assert all(isinstance(number, float) and math.isfinite(number) for number in numbers)
+
+
+def test_composing_makes_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings()
+    assert list(tmp_path.iterdir()) == []
