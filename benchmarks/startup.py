@@ -22,7 +22,8 @@ N_BARS = 20_000
 REPETITIONS = 9
 # Few rows to train on: only the export is wanted, not a good model.
 TRAIN = f"symbol=BTCUSDT tf=15m source=simulated source.n_bars={N_BARS} history_days=20 epochs=1"
-PREDICT = "symbol=BTCUSDT tf=15m"
+# Asked all the same if the gate rejected it: the whole way to an answer counts.
+PREDICT = "symbol=BTCUSDT tf=15m source=store require_accepted=false"
 
 
 def run(arguments: list[str]) -> float:

@@ -262,7 +262,10 @@ def _help_on_choice(entry: dict[Any, Any]) -> list[str]:
 
 
 def _help_line(name: str, note: str) -> str:
-    return f"  {name:{_HELP_WIDTH}}  {note}".rstrip()
+    start = f"  {name:{_HELP_WIDTH}}  "
+    return textwrap.fill(note, 100, initial_indent=start, subsequent_indent=" " * len(start)) or (
+        start.rstrip()
+    )
 
 
 def _keys_in(lines: Sequence[str], prefix: str = "") -> Iterator[tuple[str, str]]:
