@@ -33,6 +33,7 @@ ORDER = (
     "signals",
     "config",
     "cli",
+    "fetch",
     "predict",
     "report",
     "audit",

@@ -470,6 +470,28 @@ class AuditConfig:
 
 
 @dataclass
+class FetchConfig:
+    """Everything ``python -m percoin.fetch`` can be told."""
+
+    symbol: list[str] = MISSING
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    history_days: int = MISSING
+    lookback: int = MISSING
+    report: bool = MISSING
+    output: str = MISSING
+    data_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        for symbol in self.symbol:
+            current_symbol(symbol)
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
+        _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")
+
+
+@dataclass
 class ReportConfig:
     """Everything ``python -m percoin.report`` can be told; None stands for all."""
 
@@ -489,6 +511,7 @@ def register_configs() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="audit_schema", node=AuditConfig)
+    store.store(name="fetch_schema", node=FetchConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(group="source", name="store_schema", node=StoreConfig)
     store.store(group="source", name="binance_schema", node=BinanceConfig)
