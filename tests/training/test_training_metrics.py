@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from percoin.training.metrics import build_metrics, confusion_matrix, metric_values, prior_values
+from percoin.training.metrics import build_metrics, confusion_matrix, metric_values
 from percoin.types import CLASS_NAMES
 
 CLASSES = [0, 1, 2]
@@ -107,24 +107,3 @@ def test_batches_make_no_difference():
     forecast = make_forecast()
     whole = metric_values(measure(*forecast, n_batches=1))
     assert metric_values(measure(*forecast, n_batches=40)) == pytest.approx(whole, abs=1e-6)
-
-
-def test_the_prior_of_hand_worked_counts():
-    # Train shares 1/5, 3/5, 1/5; of four rows two are NO_TRADE.
-    values = prior_values(np.array([20, 60, 20]), torch.tensor([0, 1, 1, 2]))
-    assert values["log_loss"] == pytest.approx(-(2 * math.log(0.2) + 2 * math.log(0.6)) / 4)
-    assert values["accuracy"] == 0.5
-    assert values["precision_NO_TRADE"] == 0.5
-    assert values["recall_NO_TRADE"] == 1.0
-    assert values["f1_macro"] == pytest.approx(2 / 3 / 3)
-    assert values["f1_weighted"] == pytest.approx(2 / 3 / 2)
-    assert values["mcc"] == 0
-    assert values["auroc"] == 0.5
-    # It says 0.6 and is right half of the time.
-    assert values["calibration_error"] == pytest.approx(0.1, abs=1e-6)
-
-
-def test_the_prior_is_measured_by_the_same_figures_as_the_model():
-    probabilities, labels = make_forecast()
-    prior = prior_values(np.array([1, 2, 3]), labels)
-    assert prior.keys() - {"log_loss"} == metric_values(measure(probabilities, labels)).keys()

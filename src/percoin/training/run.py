@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from percoin.config import CHECKPOINT_FOLDER, OptimizerConfig
@@ -99,8 +100,9 @@ def train(
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     started = time.monotonic()
-    with _signals_as_errors(market, last_checkpoint), _quiet_lightning():
-        trainer = _trainer(plan, folder, loggers, [*callbacks, best, last])
+    interruption = _Interruption(market, last_checkpoint)
+    with interruption.expected(), _quiet_lightning():
+        trainer = _trainer(plan, folder, loggers, [interruption, *callbacks, best, last])
         resumed_from = str(last_checkpoint) if resume else None
         trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
         best_epoch = _restore(module, best.best_model_path)
@@ -207,41 +209,71 @@ def _restore(module: SignalClassifier, checkpoint_path: str) -> int:
     return int(checkpoint["epoch"]) + 1
 
 
-@contextmanager
-def _signals_as_errors(market: tuple[str, str], checkpoint: Path) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end training the same way: by an error, once.
+class _Interruption(pl.Callback):
+    """Lets Ctrl-C and SIGTERM end a training the same way: by an error, between two batches.
 
-    Lightning alone would answer SIGTERM with exit code 0. After the first signal
-    the usual handlers are back, so a second one ends the process at once.
+    Lightning alone would answer SIGTERM with exit code 0. Raised in the signal's
+    handler itself, the error could end up in any ``except`` of whatever is running,
+    logging's for one, and be lost.
 
     Args:
         market: Symbol and timeframe, for the message.
         checkpoint: Of the last finished epoch; there may be none yet.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    usual = {number: signal.getsignal(number) for number in numbers}
 
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+    def __init__(self, market: tuple[str, str], checkpoint: Path) -> None:
+        self._market = market
+        self._checkpoint = checkpoint
+        self._received: signal.Signals | None = None
 
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        restore()
+    @contextmanager
+    def expected(self) -> Iterator[None]:
+        """Take note of the first signal; a second one ends the process at once."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        usual = {number: signal.getsignal(number) for number in numbers}
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            self._received = signal.Signals(number)
+            for each in numbers:
+                signal.signal(each, signal.SIG_DFL)
+
+        for number in numbers:
+            signal.signal(number, note)
+        try:
+            yield
+            self._end_if_received()
+        except SIGTERMException:
+            # Lightning takes note of SIGTERM as well, and may be the first to ask.
+            self._end_if_received()
+            raise
+        finally:
+            for number, handler in usual.items():
+                signal.signal(number, handler)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._end_if_received()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self._end_if_received()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        self._end_if_received()
+
+    def on_test_end(self, *_: Any) -> None:
+        # Asked before the callbacks that export.
+        self._end_if_received()
+
+    def _end_if_received(self) -> None:
+        if self._received is None:
+            return
         raise InterruptedRunError(
-            *market,
-            f"interrupted by {signal.Signals(number).name}",
+            *self._market,
+            f"interrupted by {self._received.name}",
             "the last finished epoch is kept; the same command with resume=true goes on from it"
-            if checkpoint.is_file()
-            else "no epoch was finished; start again, without resume=true",
-            signal_number=number,
+            if self._checkpoint.is_file()
+            else "no epoch was finished; start again",
+            signal_number=self._received,
         )
-
-    for number in numbers:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        restore()
 
 
 @contextmanager

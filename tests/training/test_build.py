@@ -1,0 +1,297 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders import make_bars, write_parquet
+from conftest import run_train, train_arguments
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.dataset import SplitSpec, build_dataset
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.inference import ServedModel
+from percoin.labels import FixedHorizon
+from percoin.network import CnnLstm
+from percoin.registry.artifact import load_artifact
+from percoin.training import build
+from percoin.types import CLASS_NAMES, Timeframe
+
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
+
+
+def run_folder(folder: Path) -> Path:
+    """The oldest run; a refused one leaves a folder with its log."""
+    return min((folder / "outputs" / "BTCUSDT" / "1h").iterdir())
+
+
+def train(folder: Path, *overrides: str, **source: tuple[str, ...]):
+    return run_train(train_arguments(folder, *overrides, **source))
+
+
+def served(folder: Path) -> Path:
+    return load_artifact(folder / "models", "BTCUSDT", Timeframe.H1).folder
+
+
+def only_error(finished) -> str:
+    (line,) = finished.stderr.splitlines()
+    return line
+
+
+def test_one_training_from_the_command_to_the_registry(trained):
+    finished, folder = trained
+    assert (finished.code, finished.stderr) == (0, "")
+    check_console(finished.stdout)
+    check_files(folder)
+    check_manifest(folder)
+    check_record(folder)
+    check_tensorboard(run_folder(folder))
+    check_pictures(run_folder(folder) / "figures")
+
+
+def check_console(stdout: str) -> None:
+    log, _, screen = stdout.partition("╭")
+    lines = log.splitlines()
+    assert all(LOG_LINE.fullmatch(line) for line in lines), lines
+    messages = [line.partition(" ")[2] for line in lines]
+    assert len(set(messages)) == len(messages)
+    assert [message[:9] for message in messages if message.startswith("epoch")] == [
+        "epoch 1/2",
+        "epoch 2/2",
+    ]
+    for text in ("BTCUSDT 1h", "train", "validation", "test", "accuracy", "predict.py symbol="):
+        assert text in screen
+
+
+def check_files(folder: Path) -> None:
+    run = run_folder(folder)
+    names = {path.name for path in run.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert names - events == {
+        ".hydra",
+        "checkpoints",
+        "evaluation.txt",
+        "figures",
+        "hparams.yaml",
+        "result.json",
+        "settings.json",
+        "summary.txt",
+        "train.log",
+    }
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in folder.iterdir()} == {"data", "models", "outputs"}
+
+
+def expected_dataset():
+    bars = SimulatedSource(seed=0, n_bars=1200).load("BTCUSDT", Timeframe.H1)
+    rule = FixedHorizon(horizon=3, threshold=0.005)
+    split = SplitSpec(purge_bars=3, embargo_bars=3)
+    return build_dataset(bars, FeatureDefinition.RELATIVE, rule, 8, split, 1095)
+
+
+def check_manifest(folder: Path) -> None:
+    artifact = load_artifact(folder / "models", "BTCUSDT", Timeframe.H1)
+    dataset = expected_dataset()
+    meta = json.loads((artifact.folder / "meta.json").read_text())
+    original = {
+        "symbol",
+        "timeframe",
+        "model_version",
+        "lookback",
+        "num_features",
+        "dataset_info",
+        "test_metrics",
+    }
+    assert original <= meta.keys()
+    assert meta["dataset_info"] == {
+        "num_features": 15,
+        "train_samples": len(dataset.split.train),
+        "val_samples": len(dataset.split.validation),
+        "test_samples": len(dataset.split.test),
+    }
+    assert {"accuracy", "precision", "recall", "f1", "confusion_matrix"} <= meta[
+        "test_metrics"
+    ].keys()
+    matrix = torch.tensor(meta["test_metrics"]["confusion_matrix"])
+    assert matrix.sum(dim=1).tolist() == dataset.class_counts("test").tolist()
+    accuracy = float(matrix.trace() / matrix.sum())
+    assert meta["test_metrics"]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    manifest = artifact.manifest
+    assert manifest.bars.sha256 == dataset.bars.sha256()
+    assert manifest.bars.splits["test"].rows == len(dataset.split.test)
+    assert manifest.label_rule == dataset.label_rule.to_json()
+    assert list(manifest.scaling.mean) == dataset.scaling.mean_.tolist()
+    assert (manifest.lookback, manifest.seed) == (8, 0)
+    check_served(artifact, dataset, matrix)
+
+
+def check_served(artifact, dataset, matrix: torch.Tensor) -> None:
+    """The served model gives the answers that were measured."""
+    best = torch.load(artifact.folder / "cnn_lstm_best.pth", weights_only=True)
+    assert best.keys() == artifact.state_dict.keys()
+    # Calibration leaves the order of a row's probabilities as it is.
+    rows, probabilities = ServedModel(artifact).probabilities(dataset.bars)
+    answers = dict(zip(rows.tolist(), probabilities.argmax(axis=1).tolist(), strict=True))
+    found = torch.zeros(3, 3, dtype=torch.long)
+    for row in dataset.split.test.tolist():
+        found[dataset.label[row], answers[row]] += 1
+    assert torch.equal(found, matrix)
+
+
+def check_record(folder: Path) -> None:
+    artifact = load_artifact(folder / "models", "BTCUSDT", Timeframe.H1)
+    record = json.loads((artifact.folder / "metrics.json").read_text())
+    original = {
+        "symbol",
+        "timeframe",
+        "created_at",
+        "hyperparameters",
+        "training_history",
+        "test_metrics",
+        "dataset_info",
+    }
+    assert original <= record.keys()
+    assert record["dataset_info"]["feature_names"] == list(FEATURE_NAMES)
+    history = record["training_history"]
+    assert {name: len(values) for name, values in history.items()} == {
+        "train_loss": 2,
+        "train_acc": 2,
+        "val_loss": 2,
+        "val_acc": 2,
+    }
+    assert record["hyperparameters"]["epochs"] == 2
+    measured = {"log_loss", "mcc", "auroc", "calibration_error", "f1_macro"}
+    assert measured | {f"f1_{name}" for name in CLASS_NAMES} <= record["test_metrics"].keys()
+    result = json.loads((run_folder(folder) / "result.json").read_text())
+    assert result["test_log_loss"] == record["test_metrics"]["log_loss"]
+
+
+def check_tensorboard(run: Path) -> None:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    per_class = {f"{part}/f1_{name}" for part in ("val", "test") for name in CLASS_NAMES}
+    assert per_class | {"loss/train", "loss/val", "loss/test"} <= scalars
+    assert {"accuracy/train", "val/accuracy", "test/mcc", "lr-AdamW"} <= scalars
+    assert len(events.Scalars("loss/val")) == len(events.Scalars("lr-AdamW")) == 2
+    assert events.Scalars("lr-AdamW")[0].value == pytest.approx(0.001)
+    assert any(name.startswith("result/") for name in scalars)
+    assert set(events.Tags()["images"]) == {
+        "confusion_matrix",
+        "label_distribution",
+        "reliability",
+    }
+    hparams = [name for name in events.summary_metadata if name.startswith("_hparams_")]
+    assert "_hparams_/session_start_info" in hparams
+
+
+def check_pictures(folder: Path) -> None:
+    names = {"confusion_matrix.png", "label_distribution.png", "reliability.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.iterdir())
+
+
+def test_the_csv_logger_numbers_its_files(tmp_path):
+    finished = train(tmp_path, "logger=csv", "epochs=1")
+    assert (finished.code, finished.stderr) == (0, "")
+    run = run_folder(tmp_path)
+    assert not list(run.rglob("events.*"))
+    (path,) = run.rglob("metrics.csv")
+    assert path.parent == run / "csv" / "version_0"
+    assert "loss/val" in path.read_text().splitlines()[0]
+
+
+def test_resume_without_an_interrupted_run_is_refused(tmp_path):
+    finished = train(tmp_path, "resume=true")
+    assert finished.code == 1
+    assert only_error(finished).startswith(
+        "error: BTCUSDT 1h: no interrupted run with a finished epoch under "
+    )
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_finished_run_is_not_resumed(trained):
+    _, folder = trained
+    before = served(folder)
+    finished = train(folder, "resume=true", "epochs=9")
+    assert finished.code == 1
+    assert "no interrupted run" in only_error(finished)
+    assert served(folder) == before
+
+
+def test_resuming_with_other_settings_is_refused(trained):
+    _, folder = trained
+    before = served(folder)
+    mark = run_folder(folder) / "result.json"
+    content = mark.read_bytes()
+    mark.unlink()  # as if it had been killed before the end
+    try:
+        for override, named in (
+            ("lr=0.002", "lr"),
+            ("model.dropout=0.1", "model"),
+            ("source.seed=1", "source, the bars"),
+        ):
+            finished = train(folder, "resume=true", "epochs=9", override)
+            assert finished.code == 1
+            assert only_error(finished).startswith(f"error: BTCUSDT 1h: {named} changed since ")
+    finally:
+        mark.write_bytes(content)
+    assert served(folder) == before
+
+
+def test_a_models_folder_that_is_a_file_fails_before_training(tmp_path):
+    (tmp_path / "models").write_text("in the way")
+    finished = train(tmp_path)
+    assert finished.code == 1
+    assert only_error(finished).startswith("error: BTCUSDT 1h: cannot write to ")
+    assert "epoch" not in finished.stdout
+    assert (tmp_path / "models").read_text() == "in the way"
+
+
+def test_a_class_without_train_rows_fails_before_training(tmp_path):
+    finished = train(tmp_path, "labels.threshold=0.9")
+    assert finished.code == 1
+    line = only_error(finished)
+    assert line.startswith("error: BTCUSDT 1h: the train rows lack a class (SHORT 0, NO_TRADE ")
+    assert "epoch" not in finished.stdout
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_diverged_run_leaves_the_served_model_alone(trained, tmp_path, monkeypatch):
+    _, folder = trained
+    before = served(folder)
+
+    class Spoilt(CnnLstm):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            torch.nn.init.constant_(self.head[0].weight, torch.nan)
+
+    monkeypatch.setattr(build, "CnnLstm", Spoilt)
+    finished = train(folder, f"outputs_dir={tmp_path}")
+    assert finished.code == 1
+    assert only_error(finished) == (
+        "error: BTCUSDT 1h: the train loss became nan in epoch 1; "
+        "nothing was saved; try a smaller learning rate than lr=0.001"
+    )
+    assert served(folder) == before
+
+
+def test_too_few_bars_fail_in_one_line(tmp_path):
+    finished = train(tmp_path, "source.n_bars=60")
+    assert finished.code == 1
+    assert only_error(finished).startswith("error: BTCUSDT 1h: ")
+    assert not (tmp_path / "models").exists()
+
+
+def test_bars_with_a_negative_price_fail_in_one_line(tmp_path):
+    bars = make_bars(900, timeframe=Timeframe.H1)
+    frame = bars.frame.copy()
+    frame.iloc[500] = -1.0
+    write_parquet(replace(bars, frame=frame), tmp_path / "bars" / "BTCUSDT" / "1h.parquet")
+    finished = train(tmp_path, source=("source=files", f"source.path={tmp_path / 'bars'}"))
+    assert finished.code == 1
+    assert only_error(finished).startswith("error: BTCUSDT 1h: ")
+    assert "open not above 0 in 1 bar (2024-01-21 20:00)" in only_error(finished)
+    assert not (tmp_path / "models").exists()

@@ -1,0 +1,101 @@
+"""The real command in real processes: interrupted twice, then resumed to its end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import train_arguments
+
+from percoin.registry.artifact import load_artifact
+from percoin.types import Timeframe
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# So many epochs that it cannot end before the signal arrives.
+ENDLESS = ("epochs=100000", "optimizer.early_stopping_patience=100000")
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
+
+
+@dataclass
+class Process:
+    code: int
+    stdout: str
+    stderr: str
+
+
+def train(
+    folder: Path, *overrides: str, until: str = "", number: signal.Signals = signal.SIGINT
+) -> Process:
+    """Run ``train.py``; send it the signal after a line that holds ``until``."""
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *train_arguments(folder, *overrides)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = threading.Timer(240, process.kill)
+    deadline.start()
+    seen = []
+    try:
+        assert process.stdout is not None
+        while until and (line := process.stdout.readline()):
+            seen.append(line)
+            if until in line:
+                process.send_signal(number)
+                break
+        stdout, stderr = process.communicate()
+    finally:
+        deadline.cancel()
+        process.kill()
+        process.wait()
+    return Process(process.returncode, "".join(seen) + stdout, stderr)
+
+
+def check_interrupted(process: Process, number: signal.Signals) -> None:
+    assert process.code == 128 + number
+    (line,) = process.stderr.splitlines()
+    assert line.startswith(f"error: BTCUSDT 1h: interrupted by {number.name}; ")
+    assert "resume=true" in line
+    printed = process.stdout.splitlines()
+    assert all(LOG_LINE.fullmatch(line) for line in printed), printed
+    messages = [line.partition(" ")[2] for line in printed]
+    assert len(set(messages)) == len(messages)
+
+
+def epochs(process: Process) -> list[int]:
+    return [int(number) for number in re.findall(r" epoch (\d+)/", process.stdout)]
+
+
+# Three processes with all their imports, on a machine that may be busy.
+@pytest.mark.timeout(720)
+def test_a_run_is_interrupted_by_ctrl_c_then_by_sigterm_and_then_finished(tmp_path):
+    first = train(tmp_path, *ENDLESS, until=" epoch 2/", number=signal.SIGINT)
+    check_interrupted(first, signal.SIGINT)
+    assert epochs(first)[:2] == [1, 2]
+    assert not (tmp_path / "models").exists()
+
+    again = (*ENDLESS, "resume=true")
+    second = train(tmp_path, *again, until=" epoch ", number=signal.SIGTERM)
+    check_interrupted(second, signal.SIGTERM)
+    assert epochs(second)[0] == epochs(first)[-1] + 1
+    assert not (tmp_path / "models").exists()
+
+    (run_folder,) = (tmp_path / "outputs" / "BTCUSDT" / "1h").iterdir()
+    checkpoint = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] + 1 == epochs(second)[-1]
+    last = train(tmp_path, *again, f"epochs={epochs(second)[-1] + 1}")
+    assert (last.code, last.stderr) == (0, "")
+    assert epochs(last) == [epochs(second)[-1] + 1]
+    artifact = load_artifact(tmp_path / "models", "BTCUSDT", Timeframe.H1)
+    assert artifact.manifest.symbol == "BTCUSDT"
+    assert (run_folder / "result.json").is_file()
+    assert list((tmp_path / "outputs" / "BTCUSDT" / "1h").iterdir()) == [run_folder]
