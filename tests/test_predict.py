@@ -1,0 +1,306 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from builders import bars_from_closes
+from exported_models import bars_to_learn_from, export, make_dataset, random_network
+
+from percoin.bars.store import BarStore
+from percoin.predict import to_json, to_text
+from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE
+from percoin.registry.manifest import Verdict
+from percoin.types import Levels, Passed, Prediction, Signal, Source, Timeframe
+
+ROOT = Path(__file__).parents[1]
+BARS = bars_to_learn_from(1600)
+LOADED = [
+    "Loaded metadata: BTCUSDT 15m",
+    "Loaded model: BTCUSDT 15m (features=15)",
+    "Loaded scaler: BTCUSDT 15m",
+]
+HELD = "PREDICT BTCUSDT tf=15m pred=NO_TRADE conf=0.00 source=FALLBACK_NEUTRAL"
+LIBRARIES_OF_TRAINING = {
+    "lightning",
+    "pytorch_lightning",
+    "torchmetrics",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "tensorboard",
+    "pandera",
+    "rich",
+}
+
+
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory) -> Path:
+    """A folder with bars and a model that always says LONG."""
+    return make_folder(tmp_path_factory.mktemp("long"), Signal.LONG)
+
+
+def make_folder(folder: Path, favoured: Signal) -> Path:
+    BarStore(folder / "data" / "bars").write(BARS)
+    export(folder / "models", random_network(favoured), make_dataset(BARS))
+    return folder
+
+
+def predict(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"ML_DEFAULT_TF", "ML_DEVICE", "USE_ML_PER_COIN", "MIN_CONFIDENCE"}
+    }
+    return subprocess.run(
+        [sys.executable, str(ROOT / "predict.py"), "source=store", *arguments],
+        cwd=folder,
+        env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_answer_is_for_people_and_the_log_lines_for_grep(long_model):
+    result = predict(long_model, "symbol=BTCUSDT")
+
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [
+        *LOADED,
+        "PREDICT BTCUSDT tf=15m pred=LONG conf=1.00 source=ML_PER_COIN_V1",
+    ]
+    answer, levels = result.stdout.splitlines()
+    close = BARS.frame["close"].iloc[-1]
+    assert re.fullmatch(
+        r"BTCUSDT 15m  LONG 100% \(SHORT 0\.00, NO_TRADE 0\.00, LONG 1\.00; cnn_lstm_v1\)  "
+        rf"at {close:g}, bar closed 2024-01-17 16:00 UTC \(\d+ days ago\)",
+        answer,
+    )
+    assert re.fullmatch(rf"entry {close:g}  stop [\d.]+  targets [\d.]+, [\d.]+, [\d.]+", levels)
+    # No run folder, no lock, nothing: a prediction only reads.
+    assert sorted(path.name for path in long_model.iterdir()) == ["data", "models"]
+
+
+def test_json_is_exactly_one_object_with_every_key_of_the_contract(long_model):
+    result = predict(long_model, "symbol=BTCUSDT", "output=json")
+
+    assert result.returncode == 0
+    assert result.stdout.count("\n") == 1
+    answer = json.loads(result.stdout)
+    assert list(answer)[:7] == [
+        "symbol",
+        "tf",
+        "pred",
+        "confidence",
+        "source",
+        "model_version",
+        "ts",
+    ]
+    assert (answer["symbol"], answer["tf"], answer["pred"]) == ("BTCUSDT", "15m", "LONG")
+    assert (answer["source"], answer["model_version"]) == ("ML_PER_COIN_V1", "cnn_lstm_v1")
+    assert datetime.fromisoformat(answer["ts"]) == BARS.close_time().to_pydatetime()
+    assert answer["confidence"] == answer["probabilities"]["LONG"]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    entry = answer["entry_price"]
+    assert answer["stop_loss"] < entry < answer["tp1"] < answer["tp2"] < answer["tp3"]
+    assert answer["passed"] == []
+
+
+def test_without_a_direction_there_are_no_levels(tmp_path):
+    folder = make_folder(tmp_path, Signal.NO_TRADE)
+    answer = json.loads(predict(folder, "symbol=BTCUSDT", "output=json").stdout)
+
+    assert answer["pred"] == "NO_TRADE"
+    assert answer["source"] == "ML_PER_COIN_V1"
+    assert not {"entry_price", "stop_loss", "tp1", "tp2", "tp3"} & set(answer)
+
+
+def test_a_missing_model_is_said_with_what_to_do_and_the_answer_is_to_hold(tmp_path):
+    BarStore(tmp_path / "data" / "bars").write(BARS)
+    result = predict(tmp_path, "symbol=BTCUSDT")
+
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == ["FALLBACK BTCUSDT reason=model_missing", HELD]
+    answer, why = result.stdout.splitlines()
+    assert answer.startswith("BTCUSDT 15m  NO_TRADE (FALLBACK_NEUTRAL: no source had an answer)")
+    assert why.startswith("passed: ML_PER_COIN_V1 (model_missing): BTCUSDT 15m: no model exported")
+    assert "python train.py symbol=BTCUSDT tf=15m" in why
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, SERVED_WEIGHTS_FILE])
+def test_a_corrupt_model_is_passed_over_with_its_reason(tmp_path, name):
+    folder = make_folder(tmp_path, Signal.LONG)
+    damaged = folder / "models" / "per_coin" / "BTCUSDT" / "15m" / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    damaged.write_bytes(content)
+    result = predict(folder, "symbol=BTCUSDT", "output=json")
+
+    assert result.returncode == 0
+    assert result.stderr.splitlines()[-2:] == ["FALLBACK BTCUSDT reason=model_invalid", HELD]
+    answer = json.loads(result.stdout)
+    assert (answer["pred"], answer["source"]) == ("NO_TRADE", "FALLBACK_NEUTRAL")
+    assert (answer["confidence"], answer["probabilities"]) == (0.0, None)
+    [passed] = answer["passed"]
+    assert (passed["source"], passed["reason"]) == ("ML_PER_COIN_V1", "model_invalid")
+    assert name in passed["detail"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"USE_ML_PER_COIN": "false"}, "ml_disabled"),
+        ({"USE_ML_PER_COIN": "0"}, "ml_disabled"),
+        ({"MIN_CONFIDENCE": "1.0"}, "low_confidence"),
+    ],
+)
+def test_the_original_variables_can_pass_the_model_over(tmp_path, environment, reason):
+    BarStore(tmp_path / "data" / "bars").write(BARS)
+    export(tmp_path / "models", random_network(), make_dataset(BARS))
+    result = predict(tmp_path, "symbol=BTCUSDT", "output=json", **environment)
+
+    assert result.returncode == 0
+    assert result.stderr.splitlines()[-2:] == [f"FALLBACK BTCUSDT reason={reason}", HELD]
+    assert [passed["reason"] for passed in json.loads(result.stdout)["passed"]] == [reason]
+
+
+def test_the_command_line_outranks_the_variables(long_model):
+    result = predict(
+        long_model,
+        "symbol=BTCUSDT",
+        "tf=15m",
+        "use_ml=true",
+        "min_confidence=0.5",
+        USE_ML_PER_COIN="false",
+        MIN_CONFIDENCE="1.0",
+        ML_DEFAULT_TF="1h",
+        ML_DEVICE="cpu",
+    )
+
+    assert result.returncode == 0
+    assert "pred=LONG" in result.stderr
+
+
+def test_the_default_timeframe_of_the_environment_counts(long_model):
+    result = predict(long_model, "symbol=BTCUSDT", ML_DEFAULT_TF="1h")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: BTCUSDT 1h: no bars are stored")
+    assert "stored for BTCUSDT: 15m" in result.stderr
+
+
+def test_a_device_that_is_not_there_is_one_line(long_model):
+    result = predict(long_model, "symbol=BTCUSDT", ML_DEVICE="cuda:63")
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: device=cuda:63 (or ML_DEVICE) needs a GPU")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_market_without_bars_is_one_line_and_no_answer(long_model, output):
+    result = predict(long_model, "symbol=BTCUSDC", f"output={output}")
+
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: BTCUSDC 15m: no bars are stored in data/bars")
+    assert "BTCUSDT" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_prediction_loads_nothing_that_only_training_needs(long_model):
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); "
+        f"sys.argv = ['predict.py', 'symbol=BTCUSDT', 'source=store', 'output=json']\n"
+        f"try: runpy.run_path({str(ROOT / 'predict.py')!r}, run_name='__main__')\n"
+        "except SystemExit as done: assert done.code == 0, done.code\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=long_model,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stderr
+    loaded = set(result.stdout.splitlines()[-1].split())
+    assert "torch" in loaded
+    assert loaded & LIBRARIES_OF_TRAINING == set()
+
+
+def test_a_rejected_model_is_passed_over_unless_asked_for(tmp_path):
+    BarStore(tmp_path / "data" / "bars").write(BARS)
+    export(tmp_path / "models", random_network(Signal.SHORT), make_dataset(BARS), Verdict.REJECTED)
+    rejected = predict(tmp_path, "symbol=BTCUSDT", "output=json")
+    asked = predict(tmp_path, "symbol=BTCUSDT", "output=json", "require_accepted=false")
+
+    assert "FALLBACK BTCUSDT reason=model_rejected" in rejected.stderr
+    [passed] = json.loads(rejected.stdout)["passed"]
+    assert "made for a test" in passed["detail"]
+    answer = json.loads(asked.stdout)
+    assert answer["pred"] == "SHORT"
+    assert answer["tp3"] < answer["tp2"] < answer["tp1"] < answer["entry_price"]
+    assert answer["stop_loss"] > answer["entry_price"]
+
+
+CLOSED = datetime(2025, 9, 1, tzinfo=UTC)
+HOLD = Prediction(
+    symbol="BTCUSDT",
+    timeframe=Timeframe.H1,
+    signal=Signal.NO_TRADE,
+    confidence=0.0,
+    probabilities=None,
+    source=Source.HOLD,
+    model_version=None,
+    ts=CLOSED,
+    passed=(Passed(Source.MODEL, "model_missing", "none here"),),
+)
+SHORT = replace(
+    HOLD,
+    signal=Signal.SHORT,
+    confidence=0.61,
+    probabilities=(0.61, 0.3, 0.09),
+    source=Source.MODEL,
+    model_version="cnn_lstm_v1",
+    levels=Levels(100.0, 106.0, 96.0, 92.0, 88.0),
+    passed=(),
+)
+TWO_BARS = bars_from_closes([101.0, 100.0], timeframe=Timeframe.H1)
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (timedelta(minutes=59), ""),
+        (timedelta(hours=1), " (1.0 hours ago)"),
+        (timedelta(hours=30), " (30.0 hours ago)"),
+        (timedelta(days=3), " (3 days ago)"),
+    ],
+)
+def test_an_old_answer_says_how_old(age, words):
+    first = to_text(HOLD, TWO_BARS, now=CLOSED + age).splitlines()[0]
+    assert first.endswith(f"bar closed 2025-09-01 00:00 UTC{words}")
+
+
+def test_a_direction_shows_its_levels():
+    assert to_text(SHORT, TWO_BARS, now=CLOSED).splitlines() == [
+        "BTCUSDT 1h  SHORT 61% (SHORT 0.61, NO_TRADE 0.30, LONG 0.09; cnn_lstm_v1)  at 100, "
+        "bar closed 2025-09-01 00:00 UTC",
+        "entry 100  stop 106  targets 96, 92, 88",
+    ]
+
+
+def test_every_answer_fits_into_json():
+    for prediction in (HOLD, SHORT):
+        content = to_json(prediction, TWO_BARS)
+        assert json.loads(json.dumps(content, allow_nan=False)) == content
+        assert content["close"] == 100.0
