@@ -58,7 +58,7 @@ class Entry:
     def short_reason(self) -> str:
         """The deciding reason without its figures."""
         if self.status is Status.ACCEPTED:
-            return "skill shown, no baseline ahead"
+            return "better than knowing nothing"
         return self.reasons[0].partition(":")[0].replace("_", " ")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ CHART_STYLE = (Path(__file__).parent / "chart.css").read_text(encoding="utf-8")
 
 _COIN_FLIP = 0.5
 _CURVE_POINTS = 180
+_PANEL_GAP = 56
+_MARGIN = 24
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Scale:
 def nice_ticks(low: float, high: float, n_wanted: int = 5) -> list[float]:
     """Round values between ``low`` and ``high``, about ``n_wanted`` of them."""
     step = 10.0 ** math.floor(math.log10((high - low) / n_wanted))
-    step *= next((k for k in (1, 2, 2.5, 5) if (high - low) / (k * step) <= n_wanted), 10)
+    step *= next((k for k in (1, 2, 5) if (high - low) / (k * step) <= n_wanted), 10)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 10) for k in range(first, last + 1)]
 
@@ -58,7 +61,7 @@ def skill_picture(entries: Sequence[Entry]) -> str:
     row_height = 20 if len(judged) <= 40 else 15
     top, width, labels = 46, 1080, 150
     height = top + row_height * len(judged) + 26
-    panel = (width - labels - 40) / 2
+    panel = (width - labels - _PANEL_GAP - 20) / 2
     estimates = [
         skill.auc
         for _, evaluation in judged
@@ -68,14 +71,14 @@ def skill_picture(entries: Sequence[Entry]) -> str:
     low, high = _auc_range(estimates)
     parts = []
     for column, title in enumerate(("Is a move coming? (activity)", "Up or down? (direction)")):
-        left = labels + column * (panel + 30)
+        left = labels + column * (panel + _PANEL_GAP)
         scale = Scale(low, high, left, left + panel)
         parts.append(_auc_axis(scale, title, top, height - 22))
     for row, (entry, evaluation) in enumerate(judged):
         y = top + row_height * (row + 0.5)
         parts.append(_text(labels - 12, y + 4, entry.model.name, "label end"))
         for column, skill in enumerate((evaluation.model.activity, evaluation.model.direction)):
-            left = labels + column * (panel + 30)
+            left = labels + column * (panel + _PANEL_GAP)
             parts.append(_whisker(skill, entry.status, Scale(low, high, left, left + panel), y))
     title = "Area under the ROC curve of both skills with 95 % intervals; .5 is a coin flip"
     return _svg(width, height, title, parts)
@@ -255,10 +258,13 @@ def _end_labels(shown: Sequence[tuple[BacktestResult, str]], y: Scale) -> list[s
 
 
 def standalone(picture: str) -> str:
-    """The same picture as a file of its own, with its colours in it."""
+    """The same picture as a file of its own, with its colours in it and a margin around it."""
     root, _, rest = picture.partition(">")
-    namespace = 'xmlns="http://www.w3.org/2000/svg"'
-    return f"{root} {namespace}><style>svg{{background:var(--page)}}{CHART_STYLE}</style>{rest}\n"
+    width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', root)[0]
+    x, y, wide, high = -_MARGIN, -_MARGIN, float(width) + 2 * _MARGIN, float(height) + 2 * _MARGIN
+    root = root.replace(f'"0 0 {width} {height}"', f'"{x} {y} {wide:g} {high:g}"')
+    style = f"svg{{background:var(--page)}}{CHART_STYLE}"
+    return f'{root} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
 def _svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:

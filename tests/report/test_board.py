@@ -1,0 +1,162 @@
+from dataclasses import replace
+
+import pytest
+from report_builders import NOW, draft, export, judged, registry
+
+from percoin.evaluation.gate import Outcome
+from percoin.registry.manifest import Gate, Verdict
+from percoin.report.board import (
+    Status,
+    answer,
+    in_words,
+    majority_share,
+    make_board,
+    sweep_note,
+)
+from percoin.report.reading import SavedModel, read_models
+from percoin.types import Timeframe
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    return make_board(read_models(registry(tmp_path_factory.mktemp("models"))), NOW)
+
+
+def by_name(board):
+    return {entry.model.name: entry for entry in board.entries}
+
+
+def model(symbol, evaluation, **changes):
+    manifest = draft(symbol, "15m", evaluation).seal(
+        NOW,
+        dict.fromkeys(
+            ["cnn_lstm_best.pth", "cnn_lstm_v1.pth", "scaler.pkl", "metrics.json"], "ab" * 32
+        ),
+    )
+    return SavedModel(symbol, Timeframe.M15, replace(manifest, **changes), evaluation)
+
+
+def with_p_value(evaluation, p_value):
+    return replace(evaluation, verdict=replace(evaluation.verdict, p_value=p_value))
+
+
+def test_every_status_is_told_apart(board):
+    assert {name: entry.status.value for name, entry in by_name(board).items()} == {
+        "BTCUSDT 15m": "accepted",
+        "BTCUSDT 1h": "accepted",
+        "ETHUSDT 15m": "rejected",
+        "SOLUSDT 1d": "untestable",
+        "XRPUSDT 15m": "not judged",
+        "ADAUSDT 15m": "broken",
+        "POLUSDT 4h": "broken",
+    }
+
+
+def test_the_order_is_by_skill_and_what_has_none_follows(board):
+    skills = [e.model.evaluation.model.skill.value for e in board.entries if e.model.evaluation]
+
+    assert skills == sorted(skills, reverse=True)
+    assert [entry.rank for entry in board.entries] == [1, 2, 3, 4, None, None, None]
+    assert [entry.model.name for entry in board.entries[4:]] == [
+        "XRPUSDT 15m",
+        "ADAUSDT 15m",
+        "POLUSDT 4h",
+    ]
+
+
+def test_the_answer_counts_what_is_accepted(board):
+    assert answer(board) == "2 of 7 models have proved to know something."
+    assert board.counts[Status.BROKEN] == 2
+    assert board.test_span == ("2025-01-25", "2025-01-31")
+
+
+def test_a_model_that_passes_alone_may_fail_among_many():
+    accepted = judged()
+    assert accepted.verdict.outcome is Outcome.ACCEPTED
+    lucky = model("BTCUSDT", with_p_value(accepted, 0.02))
+    others = [
+        model(f"M{k}USDT", with_p_value(judged(constant=True, n_rows=200), 0.5)) for k in range(9)
+    ]
+
+    alone, among = make_board([lucky], NOW), make_board([lucky, *others], NOW)
+
+    assert alone.entries[0].status is Status.ACCEPTED
+    assert among.entries[0].status is Status.REJECTED
+    assert among.entries[0].reasons[0].startswith("does not stand among 10 models tried: p=0.02")
+    assert (among.n_tried, among.n_lost) == (10, 1)
+    assert answer(among) == "None of the 10 models has proved to know anything."
+    assert "1 model passed alone and did not stand" in sweep_note(among)
+    assert "drew too little" not in sweep_note(among)
+
+
+def test_too_few_draws_are_named_where_they_cost_a_model_its_place():
+    accepted = judged()
+    floor = 1 / (1 + accepted.bootstrap.repetitions)
+    lucky = model("BTCUSDT", with_p_value(accepted, floor))
+    others = [
+        model(f"M{k}USDT", with_p_value(judged(constant=True, n_rows=200), 0.5)) for k in range(9)
+    ]
+
+    assert "For 1 of them the bootstrap drew too little" in sweep_note(
+        make_board([lucky, *others], NOW)
+    )
+
+
+def test_one_model_is_named_and_the_reader_is_warned_of_a_hidden_search():
+    board = make_board([model("BTCUSDT", judged())], NOW)
+
+    assert answer(board) == "BTCUSDT 15m: accepted."
+    assert "luck finds a winner among many" in sweep_note(board)
+
+
+def test_models_of_simulated_bars_and_those_of_another_verdict_carry_a_caution():
+    evaluation = judged()
+    saved = model("BTCUSDT", evaluation)
+    bars = replace(saved.manifest.bars, origin="simulated: seed 3")
+    gate = Gate(Verdict.REJECTED, ("leaks",))
+    odd = replace(saved, manifest=replace(saved.manifest, bars=bars, gate=gate))
+
+    cautions = make_board([odd], NOW).entries[0].cautions
+
+    assert cautions[:2] == (
+        "its bars were simulated: it says nothing about a real market",
+        "its manifest says rejected: leaks",
+    )
+
+
+def test_the_words_say_what_the_figures_say():
+    evaluation = judged(edge=2.0)
+    entry = make_board([model("BTCUSDT", evaluation)], NOW).entries[0]
+
+    skill, activity, direction, money = in_words(entry)
+
+    value = evaluation.model.skill.value
+    assert f"its probabilities were {value:.1%} better (log-loss)" in skill
+    assert f"right one {evaluation.model.activity.auc.value:.0%} of the time" in activity
+    assert "that cannot be told from a coin flip" in direction
+    assert f"buying and holding made {evaluation.money[1].net_return:+.1%}" in money
+    assert f"needed {evaluation.money[0].break_even_hit_rate:.0%}" in money
+
+
+def test_a_model_without_evaluation_has_no_words_for_figures():
+    assert in_words(make_board([model("BTCUSDT", None)], NOW).entries[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        (((1, 2, 3), (0, 90, 0), (4, 0, 0)), ("NO_TRADE", 0.9)),
+        (((0, 0, 0), (0, 0, 0), (0, 1, 1)), ("LONG", 1.0)),
+    ],
+)
+def test_the_majority_is_that_of_the_labels_not_of_the_decisions(matrix, expected):
+    assert majority_share(matrix) == expected
+
+
+def test_a_registry_of_broken_models_alone_has_no_dates(tmp_path):
+    (export(tmp_path) / "meta.json").write_text("")
+
+    board = make_board(read_models(tmp_path), NOW)
+
+    assert board.test_span is None
+    assert (board.n_tried, board.smallest_p_value) == (0, None)

@@ -1,0 +1,153 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from report_builders import export, judged, registry
+
+from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.report.reading import read_models
+from percoin.types import Timeframe
+
+
+def only(root):
+    (model,) = read_models(root)
+    return model
+
+
+def test_a_judged_model_comes_with_manifest_evaluation_and_how_it_was_judged(tmp_path):
+    evaluation = judged()
+    export(tmp_path, evaluation=evaluation)
+
+    model = only(tmp_path)
+
+    assert model.name == "BTCUSDT 15m"
+    assert model.manifest.seed == 42
+    assert model.evaluation.to_json() == json.loads(json.dumps(evaluation.to_json()))
+    assert (model.judging.method, model.judging.threshold) == ("single_split", 0.41)
+    assert model.problem == ""
+
+
+def test_all_models_are_read_whatever_is_wrong_with_some(tmp_path):
+    problems = {model.name: model.problem for model in read_models(registry(tmp_path))}
+
+    assert list(problems) == sorted(problems, key=lambda name: name.split()[0])
+    assert problems.pop("ADAUSDT 15m") == "metrics.json was changed after the export"
+    assert "is gone" in problems.pop("POLUSDT 4h")
+    assert "before models were judged" in problems.pop("XRPUSDT 15m")
+    assert problems == dict.fromkeys(["BTCUSDT 15m", "BTCUSDT 1h", "ETHUSDT 15m", "SOLUSDT 1d"], "")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "timeframe", "names"),
+    [
+        ("BTCUSDT", None, ["BTCUSDT 15m", "BTCUSDT 1h"]),
+        (None, Timeframe.H1, ["BTCUSDT 1h"]),
+        ("BTCUSDT", Timeframe.M15, ["BTCUSDT 15m"]),
+    ],
+)
+def test_some_of_the_models_can_be_asked_for(tmp_path, symbol, timeframe, names):
+    export(tmp_path, "BTCUSDT", "15m")
+    export(tmp_path, "BTCUSDT", "1h")
+    export(tmp_path, "ETHUSDT", "15m")
+
+    assert [model.name for model in read_models(tmp_path, symbol, timeframe)] == names
+
+
+def test_the_one_model_that_was_asked_for_is_missing(tmp_path):
+    export(tmp_path, "ETHUSDT")
+
+    with pytest.raises(ModelNotFoundError, match=r"BTCUSDT 1h: no model exported"):
+        read_models(tmp_path, "BTCUSDT", Timeframe.H1)
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_a_folder_without_models_is_named_with_the_way_out(tmp_path, folder):
+    with pytest.raises(ConfigError, match=r"holds no model; train one \(python train.py"):
+        read_models(tmp_path / folder)
+
+
+def test_folders_that_are_no_market_are_passed_over(tmp_path):
+    export(tmp_path)
+    (tmp_path / "per_coin" / "notes" / "15m").mkdir(parents=True)
+    (tmp_path / "per_coin" / "README.md").write_text("notes")
+    (tmp_path / "per_coin" / "BTCUSDT" / "2h").mkdir()
+
+    assert only(tmp_path).name == "BTCUSDT 15m"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "problem"),
+    [
+        (None, "its evaluation cannot be read: evaluation is None where dict belongs"),
+        ({"model": 1}, "its evaluation cannot be read: evaluation.model is 1"),
+        ([], "its evaluation cannot be read"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_read_leaves_the_manifest(tmp_path, evaluation, problem):
+    export(tmp_path, sections={"evaluation": evaluation})
+
+    model = only(tmp_path)
+
+    assert problem in model.problem
+    assert model.manifest is not None
+    assert model.evaluation is None
+
+
+@pytest.mark.parametrize(
+    "judging", [None, [], "x", {"threshold": "high", "evaluation": 3}, {"threshold": True}]
+)
+def test_the_figures_stand_without_knowing_how_they_were_judged(tmp_path, judging):
+    sections = {"evaluation": judged(n_rows=100).to_json(), "judging": judging}
+    export(tmp_path, sections=sections)
+
+    model = only(tmp_path)
+
+    assert model.evaluation is not None
+    assert (model.judging.method, model.judging.threshold) == ("single_split", None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1", b"{}", b"null"])
+def test_a_manifest_that_is_none_makes_a_broken_model(tmp_path, content):
+    (export(tmp_path) / "meta.json").write_bytes(content)
+
+    model = only(tmp_path)
+
+    assert model.manifest is None
+    assert model.problem.startswith("meta.json: ")
+
+
+def test_changed_weights_make_a_broken_model(tmp_path):
+    (export(tmp_path) / "cnn_lstm_v1.pth").write_bytes(b"other")
+
+    assert only(tmp_path).problem == "cnn_lstm_v1.pth was changed after the export"
+
+
+def test_a_manifest_of_another_market_makes_a_broken_model(tmp_path):
+    export(tmp_path, "BTCUSDT")
+    (tmp_path / "per_coin" / "BTCUSDT").rename(tmp_path / "per_coin" / "ETHUSDT")
+
+    assert only(tmp_path).problem == "meta.json: it belongs to BTCUSDT 15m"
+
+
+def test_the_files_of_a_version_under_another_versions_name_make_a_broken_model(tmp_path):
+    folder = export(tmp_path)
+    other = folder.with_name("20200101T000000000000Z-" + "0" * 12)
+    folder.rename(other)
+    link = tmp_path / "per_coin" / "BTCUSDT" / "15m"
+    link.unlink()
+    link.symlink_to(f".versions/15m/{other.name}")
+
+    assert only(tmp_path).problem == f"{other.name} holds the files of {folder.name}"
+
+
+def test_reading_loads_neither_torch_nor_the_training_libraries():
+    code = "import sys, percoin.report.__main__; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+
+    assert {"torch", "lightning", "sklearn", "scipy", "matplotlib"} & set(
+        loaded.stdout.split()
+    ) == set()
