@@ -76,13 +76,13 @@ def test_the_answer_is_for_people_and_the_log_lines_for_grep(long_model):
         "PREDICT BTCUSDT tf=15m pred=LONG conf=1.00 source=ML_PER_COIN_V1",
     ]
     answer, levels = result.stdout.splitlines()
-    close = BARS.frame["close"].iloc[-1]
+    price = f"{BARS.frame['close'].iloc[-1]:.8g}"
     assert re.fullmatch(
         r"BTCUSDT 15m  LONG 100% \(SHORT 0\.00, NO_TRADE 0\.00, LONG 1\.00; cnn_lstm_v1\)  "
-        rf"at {close:g}, bar closed 2024-01-17 16:00 UTC \(\d+ days ago\)",
+        rf"at {price}, bar closed 2024-01-17 16:00 UTC \(\d+ days ago\)",
         answer,
     )
-    assert re.fullmatch(rf"entry {close:g}  stop [\d.]+  targets [\d.]+, [\d.]+, [\d.]+", levels)
+    assert re.fullmatch(rf"entry {price}  stop [\d.]+  targets [\d.]+, [\d.]+, [\d.]+", levels)
     # No run folder, no lock, nothing: a prediction only reads.
     assert sorted(path.name for path in long_model.iterdir()) == ["data", "models"]
 
@@ -297,6 +297,15 @@ def test_a_direction_shows_its_levels():
         "bar closed 2025-09-01 00:00 UTC",
         "entry 100  stop 106  targets 96, 92, 88",
     ]
+
+
+@pytest.mark.parametrize(
+    ("close", "shown"),
+    [(108246.35, "108246.35"), (0.00001234, "0.00001234"), (3.0, "3"), (1234567.0, "1234567")],
+)
+def test_prices_are_shown_in_full_and_without_an_exponent(close, shown):
+    bars = bars_from_closes([close, close], timeframe=Timeframe.H1)
+    assert f"  at {shown}, bar closed" in to_text(HOLD, bars, now=CLOSED)
 
 
 def test_every_answer_fits_into_json():

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from percoin.bars.schema import Bars
@@ -94,12 +95,14 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime | None = None) -> 
     close = float(bars.column("close")[-1])
     moment = f"{prediction.ts:%Y-%m-%d %H:%M} UTC"
     age = (now or datetime.now(UTC)) - prediction.ts
-    lines = [f"{market}  {_answer(prediction)}  at {close:g}, bar closed {moment}{_age(age, bars)}"]
+    lines = [
+        f"{market}  {_answer(prediction)}  at {_price(close)}, bar closed {moment}{_age(age, bars)}"
+    ]
     levels = prediction.levels
     if levels is not None:
         lines.append(
-            f"entry {levels.entry_price:g}  stop {levels.stop_loss:g}  "
-            f"targets {levels.tp1:g}, {levels.tp2:g}, {levels.tp3:g}"
+            f"entry {_price(levels.entry_price)}  stop {_price(levels.stop_loss)}  "
+            f"targets {', '.join(map(_price, (levels.tp1, levels.tp2, levels.tp3)))}"
         )
     lines += [
         f"passed: {rung.source.value} ({rung.reason}): {rung.detail}" for rung in prediction.passed
@@ -116,6 +119,11 @@ def _answer(prediction: Prediction) -> str:
     )
     by = prediction.model_version if prediction.source is Source.MODEL else prediction.source.value
     return f"{prediction.signal.name} {prediction.confidence:.0%} ({shares}; {by})"
+
+
+def _price(value: float) -> str:
+    """Eight digits, as exchanges show them, and never an exponent."""
+    return np.format_float_positional(value, precision=8, fractional=False, trim="-")
 
 
 def _age(age: timedelta, bars: Bars) -> str:

@@ -1,0 +1,156 @@
+import logging
+from dataclasses import replace
+
+import pytest
+from builders import make_bars
+from exported_models import bars_to_learn_from, export, make_dataset, random_network
+
+from percoin.bars.schema import Bars
+from percoin.inference import Predictor
+from percoin.registry.layout import SERVED_WEIGHTS_FILE
+from percoin.registry.manifest import Verdict
+from percoin.signals.chain import HoldSource, ModelSource, ask
+from percoin.types import Passed, Prediction, Signal, Source
+
+BARS = bars_to_learn_from(1600)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    export(root, random_network(Signal.LONG), make_dataset(BARS))
+    return root
+
+
+def reason(source: ModelSource, bars: Bars = BARS) -> str:
+    answer = source.answer(bars)
+    assert isinstance(answer, Passed), answer
+    assert answer.source is Source.MODEL
+    assert answer.detail
+    return answer.reason
+
+
+class Never:
+    """Has no answer, ever."""
+
+    def __init__(self, reason: str) -> None:
+        self.passed = Passed(Source.MODEL, reason, "by a test")
+
+    def answer(self, bars: Bars) -> Passed:
+        return self.passed
+
+
+def test_the_first_that_has_an_answer_gives_it_and_nobody_after_it_is_asked(models):
+    class Unasked:
+        def answer(self, bars: Bars) -> Prediction:
+            pytest.fail("asked after an answer was there")
+
+    prediction = ask([ModelSource(Predictor(models)), Unasked()], BARS)
+
+    assert (prediction.source, prediction.signal) == (Source.MODEL, Signal.LONG)
+    assert prediction.passed == ()
+
+
+def test_who_passed_and_why_is_told_in_order():
+    first, second = Never("model_missing"), Never("insufficient_data")
+    prediction = ask([first, second, HoldSource()], BARS)
+
+    assert prediction.source is Source.HOLD
+    assert prediction.passed == (first.passed, second.passed)
+
+
+def test_no_trade_of_a_model_is_an_answer(tmp_path):
+    export(tmp_path, random_network(Signal.NO_TRADE), make_dataset(BARS))
+    prediction = ask([ModelSource(Predictor(tmp_path)), HoldSource()], BARS)
+
+    assert (prediction.source, prediction.signal) == (Source.MODEL, Signal.NO_TRADE)
+    assert prediction.confidence > 0.99
+
+
+def test_the_log_lines_are_those_that_operators_grep_for(models, caplog):
+    caplog.set_level(logging.INFO)
+    ask([ModelSource(Predictor(models)), HoldSource()], BARS)
+    ask([Never("model_missing"), HoldSource()], BARS)
+
+    assert caplog.messages == [
+        "Loaded metadata: BTCUSDT 15m",
+        "Loaded model: BTCUSDT 15m (features=15)",
+        "Loaded scaler: BTCUSDT 15m",
+        "PREDICT BTCUSDT tf=15m pred=LONG conf=1.00 source=ML_PER_COIN_V1",
+        "FALLBACK BTCUSDT reason=model_missing",
+        "PREDICT BTCUSDT tf=15m pred=NO_TRADE conf=0.00 source=FALLBACK_NEUTRAL",
+    ]
+
+
+def test_a_chain_without_a_last_word_is_a_mistake_of_the_program():
+    with pytest.raises(ValueError, match="last source of a chain"):
+        ask([Never("model_missing")], BARS)
+
+
+def test_hold_never_claims_anything():
+    prediction = HoldSource().answer(BARS)
+
+    assert (prediction.signal, prediction.confidence) == (Signal.NO_TRADE, 0.0)
+    assert (prediction.probabilities, prediction.levels, prediction.model_version) == (None,) * 3
+    assert prediction.ts == BARS.close_time()
+
+
+def test_a_switched_off_model_is_not_even_loaded(tmp_path):
+    assert reason(ModelSource(Predictor(tmp_path), enabled=False)) == "ml_disabled"
+
+
+def test_no_model(tmp_path):
+    assert reason(ModelSource(Predictor(tmp_path))) == "model_missing"
+
+
+def test_a_changed_model(tmp_path):
+    folder = export(tmp_path, random_network(), make_dataset(BARS))
+    (folder / SERVED_WEIGHTS_FILE).write_bytes(b"something else")
+    assert reason(ModelSource(Predictor(tmp_path))) == "model_invalid"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [(Verdict.REJECTED, "model_rejected"), (Verdict.NOT_JUDGED, "model_not_judged")],
+)
+def test_a_model_that_the_gate_did_not_accept(tmp_path, verdict, expected):
+    export(tmp_path, random_network(Signal.SHORT), make_dataset(BARS), verdict)
+
+    assert reason(ModelSource(Predictor(tmp_path))) == expected
+    asked = ModelSource(Predictor(tmp_path), require_accepted=False).answer(BARS)
+    assert isinstance(asked, Prediction)
+
+
+def test_too_few_bars(models):
+    assert reason(ModelSource(Predictor(models)), BARS.slice(800)) == "insufficient_data"
+
+
+@pytest.mark.parametrize(("minimum", "passes"), [(0.0, False), (0.99, False), (1.0, True)])
+def test_a_signal_less_probable_than_asked_for(tmp_path, minimum, passes):
+    network = random_network()
+    # Probable, not certain: e^6 to 1 at most after the temperature.
+    network.head[-1].weight.data.mul_(0.0)
+    network.head[-1].bias.data.copy_(network.head[-1].bias.data.new_tensor([0.0, 0.0, 10.0]))
+    export(tmp_path, network, make_dataset(BARS))
+    answer = ModelSource(Predictor(tmp_path), min_confidence=minimum).answer(BARS)
+
+    assert isinstance(answer, Passed) == passes
+    if isinstance(answer, Passed):
+        assert answer.reason == "low_confidence"
+
+
+def test_a_model_of_real_bars_is_not_asked_about_simulated_ones_nor_the_reverse(models, tmp_path):
+    simulated = replace(BARS, origin="simulated: seed=0")
+    assert reason(ModelSource(Predictor(models)), simulated) == "other_data"
+
+    export(tmp_path, random_network(), make_dataset(simulated))
+    assert reason(ModelSource(Predictor(tmp_path)), BARS) == "other_data"
+    assert isinstance(ModelSource(Predictor(tmp_path)).answer(simulated), Prediction)
+
+
+def test_each_market_has_its_own_model(models):
+    other = make_bars(1600, symbol="ETHUSDT")
+    source = ModelSource(Predictor(models))
+
+    assert isinstance(source.answer(BARS), Prediction)
+    assert reason(source, other) == "model_missing"
