@@ -46,7 +46,7 @@ class Scale:
 def nice_ticks(low: float, high: float, n_wanted: int = 5) -> list[float]:
     """Round values between ``low`` and ``high``, about ``n_wanted`` of them."""
     step = 10.0 ** math.floor(math.log10((high - low) / n_wanted))
-    step *= next((k for k in (1, 2, 5) if (high - low) / (k * step) <= n_wanted), 10)
+    step *= next((k for k in (1, 2, 5) if (high - low) / (k * step) <= n_wanted + 0.5), 10)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 10) for k in range(first, last + 1)]
 
