@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from builders import make_bars, write_parquet
-from conftest import run_train, train_arguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from train_runs import run_train, train_arguments
 
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.dataset import SplitSpec, build_dataset
@@ -293,5 +293,5 @@ def test_bars_with_a_negative_price_fail_in_one_line(tmp_path):
     finished = train(tmp_path, source=("source=files", f"source.path={tmp_path / 'bars'}"))
     assert finished.code == 1
     assert only_error(finished).startswith("error: BTCUSDT 1h: ")
-    assert "open not above 0 in 1 bar (2024-01-21 20:00)" in only_error(finished)
+    assert "open not above zero in 1 bar (2024-01-21 20:00)" in only_error(finished)
     assert not (tmp_path / "models").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import train_arguments
+from train_runs import train_arguments
 
 from percoin.registry.artifact import load_artifact
 from percoin.types import Timeframe
