@@ -26,6 +26,7 @@ from percoin.config import (
     EvaluationMode,
     ModelConfig,
     TrainConfig,
+    TrainerConfig,
 )
 from percoin.dataset import (
     MarketDataset,
@@ -34,7 +35,7 @@ from percoin.dataset import (
     build_dataset,
     build_folds,
 )
-from percoin.errors import ResumeError
+from percoin.errors import ConfigError, ResumeError
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -62,6 +63,7 @@ def train_from_config(settings: TrainConfig) -> None:
         PercoinError: Anything that a user can mend; the registry is untouched.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    _check_accelerator(settings.trainer)
     if settings.workers is not None:
         torch.set_num_threads(settings.workers)
     check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
@@ -87,6 +89,11 @@ def train_from_config(settings: TrainConfig) -> None:
     _log_hyperparameters(loggers, settings, summary)
     _write_result(folder, summary)
     print(summary.render())
+
+
+def _check_accelerator(trainer: TrainerConfig) -> None:
+    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer=gpu needs a GPU that torch can use, and finds none: trainer=cpu")
 
 
 def load_folds(settings: TrainConfig) -> list[MarketDataset]:
