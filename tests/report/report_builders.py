@@ -113,7 +113,7 @@ def export(
     if sections is None:
         sections = {}
         if evaluation is not None:
-            judging = {"threshold": 0.41, "evaluation": "single_split"}
+            judging = {"threshold": 0.41, "folds": 1}
             sections = {"evaluation": evaluation.to_json(), "judging": judging}
     weights = {"weight": torch.zeros(3)}
     record = TrainingRecord({}, TrainingHistory([1.0], [0.4], [1.0], [0.4]), sections=sections)

@@ -13,7 +13,9 @@ from percoin.report.board import (
     make_board,
     sweep_note,
 )
-from percoin.report.reading import SavedModel, read_models
+from percoin.report.board import test_days as days_of_test
+from percoin.report.cells import facts
+from percoin.report.reading import Judging, SavedModel, read_models
 from percoin.types import Timeframe
 
 
@@ -67,7 +69,7 @@ def test_the_order_is_by_skill_and_what_has_none_follows(board):
 def test_the_answer_counts_what_is_accepted(board):
     assert answer(board) == "2 of 7 models have proved to know something."
     assert board.counts[Status.BROKEN] == 2
-    assert board.test_span == ("2025-01-25", "2025-01-31")
+    assert board.tested == "tests of 2025-01-25 to 2025-01-31"
 
 
 def test_a_model_that_passes_alone_may_fail_among_many():
@@ -158,5 +160,21 @@ def test_a_registry_of_broken_models_alone_has_no_dates(tmp_path):
 
     board = make_board(read_models(tmp_path), NOW)
 
-    assert board.test_span is None
+    assert board.tested == ""
     assert (board.n_tried, board.smallest_p_value) == (0, None)
+    assert sweep_note(board).startswith("No model has been judged")
+
+
+def test_of_a_walk_forward_only_the_end_is_dated():
+    folds = replace(model("BTCUSDT", judged(n_rows=300)), judging=Judging(n_folds=5))
+    single = model("ETHUSDT", judged(n_rows=300))
+
+    board = make_board([folds, single], NOW)
+
+    assert board.tested == "tests until 2025-01-31"
+    assert {days_of_test(entry.model)[0] for entry in board.entries} == {
+        "fold 1 of 5",
+        "2025-01-25",
+    }
+    assert ("judged on", "300 test bars") in facts(single)
+    assert "5 folds of a walk-forward" in dict(facts(folds))["judged on"]

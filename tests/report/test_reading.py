@@ -18,14 +18,15 @@ def only(root):
 
 def test_a_judged_model_comes_with_manifest_evaluation_and_how_it_was_judged(tmp_path):
     evaluation = judged()
-    export(tmp_path, evaluation=evaluation)
+    judging = {"threshold": 0.41, "folds": 5, "fee_bps": 5.0}
+    export(tmp_path, sections={"evaluation": evaluation.to_json(), "judging": judging})
 
     model = only(tmp_path)
 
     assert model.name == "BTCUSDT 15m"
     assert model.manifest.seed == 42
     assert model.evaluation.to_json() == json.loads(json.dumps(evaluation.to_json()))
-    assert (model.judging.method, model.judging.threshold) == ("single_split", 0.41)
+    assert (model.judging.n_folds, model.judging.threshold) == (5, 0.41)
     assert model.problem == ""
 
 
@@ -96,7 +97,8 @@ def test_an_evaluation_that_cannot_be_read_leaves_the_manifest(tmp_path, evaluat
 
 
 @pytest.mark.parametrize(
-    "judging", [None, [], "x", {"threshold": "high", "evaluation": 3}, {"threshold": True}]
+    "judging",
+    [None, [], "x", {"threshold": "high", "folds": "5"}, {"threshold": True, "folds": -1}],
 )
 def test_the_figures_stand_without_knowing_how_they_were_judged(tmp_path, judging):
     sections = {"evaluation": judged(n_rows=100).to_json(), "judging": judging}
@@ -105,7 +107,7 @@ def test_the_figures_stand_without_knowing_how_they_were_judged(tmp_path, judgin
     model = only(tmp_path)
 
     assert model.evaluation is not None
-    assert (model.judging.method, model.judging.threshold) == ("single_split", None)
+    assert (model.judging.n_folds, model.judging.threshold) == (1, None)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1", b"{}", b"null"])

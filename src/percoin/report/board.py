@@ -87,12 +87,14 @@ class Board:
         return {status: found[status] for status in Status}
 
     @property
-    def test_span(self) -> tuple[str, str] | None:
-        """First and last day of any test; None if no model could be read."""
-        spans = [test_days(e.model.manifest) for e in self.entries if e.model.manifest]
-        if not spans:
-            return None
-        return min(first for first, _ in spans), max(last for _, last in spans)
+    def tested(self) -> str:
+        """When the tests took place, in a phrase; empty if no model could be read."""
+        models = [entry.model for entry in self.entries if entry.model.manifest]
+        firsts = [test_days(model)[0] for model in models if model.judging.n_folds == 1]
+        lasts = [test_days(model)[1] for model in models]
+        if len(firsts) < len(lasts):
+            return f"tests until {max(lasts)}"
+        return f"tests of {min(firsts)} to {max(lasts)}" if lasts else ""
 
     @property
     def is_sweep(self) -> bool:
@@ -164,10 +166,15 @@ def money_of(evaluation: Evaluation) -> tuple[BacktestResult | None, BacktestRes
     return by_name.get(evaluation.model.name), by_name.get(_BUY_AND_HOLD)
 
 
-def test_days(manifest: Manifest) -> tuple[str, str]:
-    """First and last day of the test rows, as in ``2025-08-31``."""
-    span = manifest.bars.splits["test"]
-    return span.first[:10], span.last[:10]
+def test_days(model: SavedModel) -> tuple[str, str]:
+    """Beginning and end of the test rows, as in ``2025-08-31``.
+
+    Of a walk-forward the manifest knows the newest fold's dates alone: the beginning is
+    then ``fold 1 of 5``.
+    """
+    assert model.manifest is not None
+    span, n_folds = model.manifest.bars.splits["test"], model.judging.n_folds
+    return span.first[:10] if n_folds == 1 else f"fold 1 of {n_folds}", span.last[:10]
 
 
 def age(manifest: Manifest, now: datetime) -> timedelta:
@@ -200,6 +207,8 @@ def answer(board: Board) -> str:
 
 def sweep_note(board: Board) -> str:
     """How many models were tried, and what that did to the verdicts."""
+    if board.n_tried == 0:
+        return "No model has been judged on enough test bars to tell its skill from luck."
     if not board.is_sweep:
         return (
             "One model was judged, on its own. If it is the best of several that were tried, "

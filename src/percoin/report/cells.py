@@ -79,7 +79,7 @@ def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
         effective_rows=number(line.skill.n_effective_rows if line else None, ",.0f"),
         net_return=_net_return(own),
         hold_return=number(hold.net_return if hold else None, "+.1%"),
-        tested=" to ".join(test_days(model.manifest)) if model.manifest else NONE,
+        tested=" to ".join(test_days(model)) if model.manifest else NONE,
         age=_age(model.manifest, now),
     )
 
@@ -166,7 +166,11 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
 def _judging_facts(model: SavedModel) -> list[tuple[str, str]]:
     assert model.evaluation is not None
     draws = model.evaluation.bootstrap
-    known = [("judged by", model.judging.method.replace("_", " "))]
+    n_folds = model.judging.n_folds
+    rows = f"{model.evaluation.n_rows:,} test bars"
+    if n_folds > 1:
+        rows += f" of the {n_folds} folds of a walk-forward; the dates here are the newest's"
+    known = [("judged on", rows)]
     if model.judging.threshold is not None:
         known.append(("trades from", f"a probability of {model.judging.threshold:.3f} on"))
     if model.evaluation.money:

@@ -89,7 +89,7 @@ def _section(entry: Entry) -> dict[str, Any]:
     }
     if model.evaluation is not None and manifest is not None:
         section["reliability"] = charts.reliability_chart(model.evaluation)
-        section["equity"] = charts.equity_chart(model.evaluation, *test_days(manifest))
+        section["equity"] = charts.equity_chart(model.evaluation, *test_days(model))
     return section
 
 

@@ -82,8 +82,7 @@ def _printable(texts: Sequence[str]) -> list[str]:
 
 def to_markdown(board: Board) -> str:
     """The whole report as Markdown, pictures left out."""
-    span = board.test_span
-    tested = f", tests of {span[0]} to {span[1]}" if span else ""
+    tested = f", {board.tested}" if board.tested else ""
     parts = [
         "# percoin report",
         f"{board.created_at:%Y-%m-%d %H:%M} UTC{tested}",
@@ -167,7 +166,7 @@ def _json_entry(entry: Entry) -> dict[str, Any]:
         "version_id": manifest.version_id if manifest else None,
         "created_at": manifest.created_at if manifest else None,
         "bars": asdict(manifest.bars) if manifest else None,
-        "judged_by": model.judging.method if model.evaluation else None,
+        "n_folds": model.judging.n_folds if model.evaluation else None,
         "threshold": model.judging.threshold,
         "evaluation": None,
     }

@@ -22,11 +22,11 @@ class Judging:
     """How a model was judged.
 
     Attributes:
-        method: ``single_split`` or ``walk_forward``.
+        n_folds: Folds of a walk-forward whose test rows were pooled; 1 for a single split.
         threshold: Least confidence for a trade, chosen on validation rows; None if unknown.
     """
 
-    method: str = "single_split"
+    n_folds: int = 1
     threshold: float | None = None
 
 
@@ -171,11 +171,10 @@ def _read_metrics(content: bytes) -> tuple[Evaluation | None, Judging, str]:
 def _read_judging(section: object) -> Judging:
     """What is known of it: the figures stand without it."""
     entries = section if isinstance(section, dict) else {}
-    method, threshold = entries.get("evaluation"), entries.get("threshold")
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    n_folds, threshold = entries.get("folds"), entries.get("threshold")
     return Judging(
-        method if isinstance(method, str) else "single_split",
-        float(threshold) if is_number else None,  # type: ignore[arg-type]
+        n_folds if isinstance(n_folds, int) and n_folds > 1 else 1,
+        threshold if isinstance(threshold, float) else None,
     )
 
 
