@@ -140,6 +140,17 @@ def test_the_words_say_what_the_figures_say():
     assert f"needed {evaluation.money[0].break_even_hit_rate:.0%}" in money
 
 
+def test_a_skill_below_zero_is_called_worse_with_its_interval():
+    evaluation = judged()
+    skill = replace(evaluation.model.skill, value=-0.026, lower=-0.055, upper=0.003)
+    worse = replace(evaluation, model=replace(evaluation.model, skill=skill))
+
+    sentence = in_words(make_board([model("BTCUSDT", worse)], NOW).entries[0])[0]
+
+    assert "were 2.6% worse (log-loss)" in sentence
+    assert sentence.endswith("likely between 5.5% worse and 0.3% better.")
+
+
 def test_a_model_without_evaluation_has_no_words_for_figures():
     assert in_words(make_board([model("BTCUSDT", None)], NOW).entries[0]) == []
 

@@ -265,11 +265,16 @@ def _skill_in_words(evaluation: Evaluation) -> str:
     skill = evaluation.model.skill
     said = (
         f"Over {evaluation.n_rows:,} test bars, worth {skill.n_effective_rows:,.0f} independent "
-        f"ones, its probabilities were {abs(skill.value):.1%} "
-        f"{'better' if skill.value >= 0 else 'worse'} (log-loss) than quoting the long-run "
-        "shares of the three answers every time"
+        f"ones, its probabilities were {_better(skill.value)} (log-loss) than quoting the "
+        "long-run shares of the three answers every time"
     )
-    return f"{said}{_likely(skill, '.1%')}."
+    if skill.lower is None or skill.upper is None:
+        return f"{said}."
+    return f"{said}; likely between {_better(skill.lower)} and {_better(skill.upper)}."
+
+
+def _better(skill: float) -> str:
+    return f"{abs(skill):.1%} {'better' if skill >= 0 else 'worse'}"
 
 
 def _activity_in_words(evaluation: Evaluation) -> str:
