@@ -27,7 +27,6 @@ _FILE = re.compile(
     r"/data/(?P<market>spot|futures/um)/(?P<folder>monthly|daily)/klines/"
     r"(?P<symbol>\w+)/(?P<tf>\w+)/(?P=symbol)-(?P=tf)-(?P<label>[\d-]+)\.zip(?P<sum>\.CHECKSUM)?"
 )
-_DAY_MS = 86_400_000
 _US_FROM_MS = 1_735_689_600_000  # 2025-01-01: spot files count microseconds from then on
 
 
@@ -58,6 +57,7 @@ class ArchiveServer:
     Attributes:
         now_ms: What the exchange's clock says.
         requests: The path of every request, in order of arrival.
+        can_resume: Whether a file can be asked for from its middle on.
         has_header: Whether the files of the archive begin with a header line.
         rewrite: Changes the lines of every archive file before they are zipped.
     """
@@ -67,6 +67,7 @@ class ArchiveServer:
         self.bars: dict[tuple[str, str], Bars] = {}
         self.now_ms = 0
         self.requests: list[str] = []
+        self.can_resume = True
         self.has_header = False
         self.rewrite: Callable[[list[str]], list[str]] = lambda lines: lines
         self._planned: list[_Planned] = []
@@ -161,10 +162,11 @@ def serving() -> Iterator[ArchiveServer]:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        answer = self.server.archive.answer(self.path)  # type: ignore[attr-defined]
+        archive: ArchiveServer = self.server.archive  # type: ignore[attr-defined]
+        answer = archive.answer(self.path)
         body, status = answer.body, answer.status
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if wanted and status == 200:
+        if wanted and status == 200 and archive.can_resume:
             start = int(wanted[1])
             status = 206 if start < len(body) else 416
             answer.headers["Content-Range"] = f"bytes */{len(body)}"
@@ -191,15 +193,16 @@ def ms(moment: pd.Timestamp) -> int:
 
 def kline_lines(bars: Bars, start: int, end: int, market: str) -> list[str]:
     """The twelve columns of the bars that open within a stretch of time."""
-    first, stop = bars.open_time.searchsorted([start, end])
+    open_time = bars.open_time
+    first, stop = open_time.searchsorted([start, end])
     rows = []
-    for position in range(first, stop):
-        opened = int(bars.open_time[position])
+    for opened, values in zip(
+        open_time[first:stop].tolist(), bars.frame.iloc[first:stop].to_numpy().tolist(), strict=True
+    ):
         closed = opened + bars.timeframe.milliseconds - 1
         if market == "spot" and opened >= _US_FROM_MS:
             opened, closed = opened * 1000, closed * 1000 + 999
-        values = ",".join(repr(float(value)) for value in bars.frame.iloc[position])
-        rows.append(f"{opened},{values},{closed},1.0,7,0.5,0.5,0\n")
+        rows.append(f"{opened},{','.join(map(repr, values))},{closed},1.0,7,0.5,0.5,0\n")
     return rows
 
 

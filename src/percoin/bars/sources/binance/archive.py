@@ -40,6 +40,10 @@ class Period:
     end: int
 
 
+# A month or day under one symbol.
+_File = tuple[Period, str]
+
+
 def months_within(spans: Iterable[Span], now_ms: int) -> list[Period]:
     """Every month that has ended and has a part in one of the spans, oldest first."""
     found = {period.start: period for span in spans for period in _periods(span, "MS")}
@@ -123,11 +127,11 @@ class Archive:
         """
         months = months_within(spans, now_ms)
         tables = self._fetch_periods(months)
-        served = {start for start, _ in tables}
+        served = {month for month, _ in tables}
         late = [
             (month.start, month.end)
             for month in months
-            if month.start not in served and now_ms - month.end < _MONTH_IS_LATE_MS
+            if month not in served and now_ms - month.end < _MONTH_IS_LATE_MS
         ]
         ended = max((month.end for month in months), default=0)
         begun = [(max(start, ended), end) for start, end in spans if end > ended]
@@ -142,8 +146,8 @@ class Archive:
                 path.unlink()
             self._folder.rmdir()
 
-    def _fetch_periods(self, periods: Sequence[Period]) -> dict[tuple[int, str], pd.DataFrame]:
-        """Bars by start of the period and symbol; what is not published is left out."""
+    def _fetch_periods(self, periods: Sequence[Period]) -> dict[_File, pd.DataFrame]:
+        """Bars by period and symbol; what is not published is left out."""
         jobs = [(period, name) for period in periods for name in self._names]
         if not jobs:
             return {}
@@ -157,8 +161,8 @@ class Archive:
                 raise
 
     def _read_files(
-        self, futures: Mapping[Future[Path | None], tuple[Period, str]]
-    ) -> dict[tuple[int, str], pd.DataFrame]:
+        self, futures: Mapping[Future[Path | None], _File]
+    ) -> dict[_File, pd.DataFrame]:
         """The bars of each file once it is there, with one progress bar for all of them."""
         from tqdm import tqdm
 
@@ -171,7 +175,7 @@ class Archive:
                 path = future.result()
                 if path is not None:
                     table = self._reader.read_zip(path, period.start, period.end)
-                    tables[period.start, name] = table
+                    tables[period, name] = table
                 bar.update()
         return tables
 
@@ -219,7 +223,7 @@ class Archive:
     def _join_names(
         self,
         periods: Sequence[Period],
-        tables: dict[tuple[int, str], pd.DataFrame],
+        tables: dict[_File, pd.DataFrame],
         renamed_at: int | None,
     ) -> list[Stretch]:
         """Each period under the name that the market had then, in order of time."""
@@ -233,13 +237,13 @@ class Archive:
         stretches = []
         for period in sorted(periods, key=lambda period: period.start):
             start = period.start
-            old = next((name for name in before if (start, name) in tables), None)
+            old = next((name for name in before if (period, name) in tables), None)
             if old is not None:
                 end = period.end if changed is None else min(max(changed, start), period.end)
-                stretches.append(_stretch(start, end, old, tables[period.start, old]))
+                stretches.append(_stretch(start, end, old, tables[period, old]))
                 start = end
-            if (period.start, today) in tables:
-                stretches.append(_stretch(start, period.end, today, tables[period.start, today]))
+            if (period, today) in tables:
+                stretches.append(_stretch(start, period.end, today, tables[period, today]))
         return [stretch for stretch in stretches if stretch.segment.start < stretch.segment.end]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ class ExchangeSource:
         archive_url: Of the archive or a mirror; None does without it.
         api_url: Of another host with Binance's API; None is the exchange's own.
         replace: Whether stored bars of another source may be replaced. If not,
-            they are the answer.
+            they are the answer; bars of the exchange's other kind of market are
+            brought up to date in its place.
         n_parallel: Files of the archive under way at a time.
         patience: How long to wait and how often to try.
     """
@@ -95,6 +97,11 @@ class ExchangeSource:
         if not self.replace:
             origin = self.store.origin(symbol, timeframe)
             if origin is not None and not self.owns(origin):
+                for market in MARKETS:
+                    other = dataclasses.replace(self, market=market)
+                    if other.owns(origin):
+                        logger.info("%s %s: going on with %s bars", symbol, timeframe, market)
+                        return other.update(symbol, timeframe)
                 logger.info(
                     "%s %s: stored are bars of another source (%s), used as they are",
                     symbol,

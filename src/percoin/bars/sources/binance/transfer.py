@@ -39,7 +39,8 @@ _REFUSALS = {
 # A month of 1m bars is 2 MB; a text file of the archive is 100 bytes.
 _LARGEST_FILE_BYTES = 32 * 1024**2
 _LARGEST_TEXT_BYTES = 64 * 1024
-_CHUNK_BYTES = 64 * 1024
+# What has come of a chunk is lost when the connection breaks off in it.
+_CHUNK_BYTES = 4 * 1024
 _LONGEST_WAIT_SECS = 120.0
 # A server may send a byte now and then for ever; after so many timeouts the attempt is over.
 _TIMEOUTS_PER_ATTEMPT = 10
