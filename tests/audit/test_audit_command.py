@@ -1,0 +1,131 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from builders import make_bars, write_parquet
+from cheats import LEAKS, leak
+
+from percoin.audit import run
+from percoin.audit.__main__ import EXIT_LEAK, main
+from percoin.audit.findings import Status
+from percoin.audit.run import audit_dataset
+from percoin.bars.store import BarStore
+from percoin.cli import EXIT_USAGE, compose_config
+from percoin.config import AuditConfig, TrainConfig, typed
+
+ROOT = Path(__file__).parents[2]
+CONSTANT = {"accuracy": 0.9778, "precision": 0.9560, "recall": 0.9778, "f1": 0.9668}
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    """Runs the command in a folder of its own, as a shell would."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_main(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["percoin.audit", *arguments])
+        return main(arguments)
+
+    return run_main
+
+
+@pytest.fixture
+def old_metrics(tmp_path):
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"test_metrics": CONSTANT, "dataset_info": {"test_samples": 90}}))
+    return path
+
+
+SIMULATED = ("symbol=BTCUSDT", "tf=15m", "source=simulated", "source.n_bars=1500", "lookback=8")
+
+
+def test_an_honest_market_passes_and_nothing_is_written(call, tmp_path, capsys):
+    assert call(*SIMULATED, "cuts=3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert all(line.startswith("ok ") for line in lines[:-1])
+    assert lines[-1] == "11 ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_old_scores_are_a_constant_and_the_exit_code_says_so(call, old_metrics, capsys):
+    assert call(f"metrics={old_metrics}") == EXIT_LEAK
+    out = capsys.readouterr().out
+    assert out.startswith("CONSTANT ")
+    assert "97.78% of the rows have one label; 88 of 90 rows" in out
+
+
+def test_a_leaky_feature_function_turns_the_command_red(call, monkeypatch, capsys):
+    monkeypatch.setattr("percoin.dataset.compute_features", leaky := leak(*LEAKS["centred mean"]))
+    monkeypatch.setattr(
+        run, "audit_dataset", lambda dataset, n, seed: audit_dataset(dataset, n, seed, leaky)
+    )
+    assert call(*SIMULATED, "cuts=3") == EXIT_LEAK
+    assert "LEAK         features look back only" in capsys.readouterr().out
+
+
+def test_json_says_the_same_in_one_object(call, old_metrics, capsys):
+    assert call(*SIMULATED, "cuts=3", f"metrics={old_metrics}", "output=json") == EXIT_LEAK
+    content = json.loads(capsys.readouterr().out)
+    assert content["symbol"] == "BTCUSDT"
+    assert content["tf"] == "15m"
+    assert content["is_bad"] is True
+    assert content["findings"][0]["status"] == Status.CONSTANT
+    assert [finding["status"] for finding in content["findings"][1:]] == ["ok"] * 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to look at; give symbol=BTCUSDT or metrics=FILE"),
+        (("symbol=btcusdt",), "did you mean symbol=BTCUSDT"),
+        (("symbol=BTCUSDT", "cuts=0"), "cuts=0 must be at least 1"),
+        (("symbol=BTCUSDT", "output=xml"), "output=xml must be one of text, json"),
+        (("metrics=none.json",), "metrics=none.json cannot be read"),
+        (("symbol=BTCUSDT", "cut=3"), "cuts"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_usage_error(call, capsys, arguments, message):
+    assert call(*arguments) == EXIT_USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_without_bars_the_error_is_theirs(call, capsys):
+    assert call("symbol=BTCUSDT", "tf=15m") == 1
+    assert "BTCUSDT 15m" in capsys.readouterr().err
+
+
+def test_stored_bars_are_the_default(call, tmp_path, capsys):
+    BarStore(tmp_path / "data" / "bars").write(make_bars(1500))
+    assert call("symbol=BTCUSDT", "tf=15m", "lookback=8", "cuts=3") == 0
+
+
+def test_it_runs_as_a_module(tmp_path):
+    write_parquet(make_bars(1500), tmp_path / "BTCUSDT" / "15m.parquet")
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "percoin.audit", "symbol=BTCUSDT", "tf=15m", "lookback=8"),
+            *("source=files", f"source.path={tmp_path}", "cuts=3", "output=json"),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["is_bad"] is False
+
+
+def test_the_settings_are_those_of_a_training():
+    # The audit must look at the dataset that train.py would make.
+    audit = typed(compose_config("audit", ["symbol=BTCUSDT"]), AuditConfig)
+    train = typed(compose_config("train", ["symbol=BTCUSDT"]), TrainConfig)
+    for name in ("tf", "features", "labels", "lookback", "history_days", "split"):
+        assert getattr(audit, name) == getattr(train, name), name
