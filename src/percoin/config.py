@@ -33,6 +33,8 @@ CONF_DIR = Path(__file__).parents[2] / "conf"
 
 _RUN_NAME = "%Y%m%d-%H%M%S"
 FINISHED_MARK = "result.json"
+# NumPy takes no more.
+_SEEDS = 2**32
 CHECKPOINT_FOLDER = "checkpoints"
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
@@ -384,7 +386,7 @@ class TrainConfig:
         # Batch normalisation needs two windows to know a variance.
         _require(self.batch_size >= 2, f"batch_size={self.batch_size} must be at least 2")
         _require(0 < self.lr < 1, f"lr={self.lr} must lie between 0 and 1")
-        _require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        _require(0 <= self.seed < _SEEDS, f"seed={self.seed} must lie between 0 and {_SEEDS - 1}")
         _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")
         # Two poolings by 2 leave nothing of a window shorter than 4 bars.
         _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")

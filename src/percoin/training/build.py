@@ -94,6 +94,12 @@ def train_from_config(settings: TrainConfig) -> None:
 def _check_accelerator(trainer: TrainerConfig) -> None:
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer=gpu needs a GPU that torch can use, and finds none: trainer=cpu")
+    is_bf16_on_cpu = trainer.accelerator == "cpu" and trainer.precision.startswith("bf16")
+    if is_bf16_on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ConfigError(
+            f"trainer.precision={trainer.precision}: this CPU cannot compute in bf16; "
+            "use trainer.precision=32-true"
+        )
 
 
 def load_folds(settings: TrainConfig) -> list[MarketDataset]:

@@ -21,7 +21,7 @@ from percoin.types import CLASS_NAMES
 _WIDTH = 100
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
-    MAJORITY: "majority (one answer always)",
+    MAJORITY: "majority (constant)",
 }
 
 
@@ -119,7 +119,8 @@ class Summary:
 
     def _facts(self) -> Table:
         minutes, secs = divmod(round(self.secs), 60)
-        trained = f"{self.n_epochs} epochs in {minutes} min {secs} s, epoch {self.best_epoch} kept"
+        epochs = "1 epoch" if self.n_epochs == 1 else f"{self.n_epochs} epochs"
+        trained = f"{epochs} in {minutes} min {secs} s, epoch {self.best_epoch} kept"
         bars = self.dataset.bars
         served = "" if self.is_served else "  (still the accepted version before this one)"
         logs = self.run_folder.parents[2]
