@@ -17,6 +17,7 @@ from builders import make_bars, write_parquet
 from percoin.bars import store as store_module
 from percoin.bars.sources.base import BarSource
 from percoin.bars.store import BarStore
+from percoin.bars.update import Segment
 from percoin.errors import BarsNotFoundError, ConfigError, DataError, InvalidBarsError
 from percoin.types import Timeframe
 
@@ -310,3 +311,40 @@ def test_real_bars_take_the_place_of_simulated_ones(tmp_path: Path) -> None:
     real = replace(make_bars(50), origin="files: BTCUSDT/15m.parquet")
     store.write(real)
     assert store.read("BTCUSDT", Timeframe.M15).origin == real.origin
+
+
+def test_who_answered_for_which_stretch_is_kept(store: BarStore) -> None:
+    bars = make_bars(20)
+    segments = (Segment(0, 900_000, "archive BTCUSDT"), Segment(900_000, 1_800_000, "API BTCUSDT"))
+    with store.locked("BTCUSDT", Timeframe.M15):
+        assert store.write_locked(bars, segments)
+        assert not store.write_locked(bars, segments)
+    assert store.read_segments("BTCUSDT", Timeframe.M15)[1] == segments
+
+    assert not store.write(bars)
+    assert store.read_segments("BTCUSDT", Timeframe.M15)[1] == segments
+    store.write(make_bars(21))
+    assert store.read_segments("BTCUSDT", Timeframe.M15)[1] == ()
+
+
+def test_stretches_of_a_file_that_was_edited_are_not_relied_on(store: BarStore) -> None:
+    with store.locked("BTCUSDT", Timeframe.M15):
+        store.write_locked(make_bars(20), [Segment(0, 900_000, "archive BTCUSDT")])
+    path = store.path("BTCUSDT", Timeframe.M15)
+    pq.write_table(pq.read_table(path).slice(0, 10), path)
+
+    bars, segments = store.read_segments("BTCUSDT", Timeframe.M15)
+    assert (len(bars), segments) == (10, ())
+
+
+def test_a_writer_waits_for_the_one_before_and_readers_do_not(
+    store: BarStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_LOCK_TIMEOUT_SECS", 0.2)
+    store.write(make_bars(10))
+    with store.locked("BTCUSDT", Timeframe.M15):
+        assert len(store.read("BTCUSDT", Timeframe.M15)) == 10
+        with pytest.raises(DataError, match="another process has been writing the bars"):
+            BarStore(store.root).write(make_bars(11))
+        store.write(make_bars(12, "ETHUSDT"))
+    assert BarStore(store.root).write(make_bars(11))
