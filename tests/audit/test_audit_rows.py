@@ -69,6 +69,13 @@ def test_a_single_test_row_in_the_scaler_is_detected():
     assert "deviations off those of the train rows" in finding.evidence
 
 
+def test_a_scaler_that_is_a_little_off_is_detected():
+    scale = DATASET.scaling.scale_.copy()
+    scale[4] *= 1 + 1e-6
+    dataset = replace(DATASET, scaling=Scaling(DATASET.scaling.mean_, scale))
+    assert scaling_finding(dataset).status is Status.LEAK
+
+
 def test_last_bits_of_a_scaler_may_be_rounded_otherwise():
     scaling = Scaling(DATASET.scaling.mean_ * (1 + 1e-14), DATASET.scaling.scale_ * (1 - 1e-14))
     assert scaling_finding(replace(DATASET, scaling=scaling)).status is Status.OK
@@ -78,6 +85,13 @@ def test_last_bits_of_a_scaler_may_be_rounded_otherwise():
 def test_a_shuffled_split_is_detected(in_order):
     split = shuffled_split(DATASET, in_order=in_order)
     assert statuses(with_split(DATASET, split)) == [Status.OK, Status.LEAK, Status.LEAK]
+
+
+def test_two_rows_that_changed_places_are_detected():
+    train = DATASET.split.train.copy()
+    train[[10, 11]] = train[[11, 10]]
+    finding = check_order(replace(DATASET.split, train=train))
+    assert finding.evidence == "1 train rows are not later than the train row before them"
 
 
 def test_a_split_in_another_order_is_detected():

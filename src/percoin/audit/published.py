@@ -54,12 +54,12 @@ def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
     if answer is not None:
         evidence = f"the confusion matrix has no other decision than {answer}"
         return Finding(_NAME, Status.CONSTANT, evidence)
-    # Scores come with all their digits or rounded to four; at four, both can be recognised.
-    rounded = [round(float(metrics[name]), _DIGITS) for name in _SCORES]
-    reading = recognise_constant(*rounded, n_rows=n_rows, digits=_DIGITS)
+    scores = [float(metrics[name]) for name in _SCORES]
+    # Whether rounded to four digits or given with all of them.
+    reading = recognise_constant(*scores, n_rows=n_rows, digits=_DIGITS)
     if reading is not None:
         return Finding(_NAME, Status.CONSTANT, reading.detail)
-    shown = ", ".join(f"{k} {value:.4f}" for k, value in zip(_SCORES, rounded, strict=True))
+    shown = ", ".join(f"{k} {value:.4f}" for k, value in zip(_SCORES, scores, strict=True))
     return Finding(_NAME, Status.OK, f"no constant prediction gives {shown}")
 
 
