@@ -69,6 +69,7 @@ def store_archive(files: Files, store: BarStore) -> Bars:
             sys.exit(f"{path} has changed")
         frame = reader.read_zip(path, month.start, month.end)
         stretches.append(Stretch(Segment(month.start, month.end, f"archive {SYMBOL}"), frame))
+    reader.check(pd.concat([stretch.frame for stretch in stretches]), "all months")
     frame = check_bars(join(None, [], stretches), SYMBOL, TIMEFRAME)
     bars = Bars(SYMBOL, TIMEFRAME, frame, f"binance spot: {SYMBOL}")
     with store.locked(SYMBOL, TIMEFRAME):

@@ -300,7 +300,10 @@ def _write_whole(table: pa.Table, path: Path) -> None:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with aside.open("xb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            # Prices hardly repeat: a dictionary of them takes more room and time than it saves.
+            pq.write_table(
+                table, file, compression="lz4", use_dictionary=False, write_page_checksum=True
+            )
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

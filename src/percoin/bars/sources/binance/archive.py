@@ -15,6 +15,7 @@ import pandas as pd
 from percoin.bars.sources.binance.klines import KlineReader
 from percoin.bars.sources.binance.transfer import Persistence, Transfer
 from percoin.bars.update import Segment, Span, Stretch
+from percoin.errors import InvalidBarsError
 from percoin.types import Timeframe
 
 _FOLDERS = {"spot": "spot", "perp": "futures/um"}
@@ -139,13 +140,6 @@ class Archive:
         tables |= self._fetch_periods(days)
         return self._join_names([*months, *days], tables, renamed_at)
 
-    def discard_files(self) -> None:
-        """Remove the files of this market; their bars are stored."""
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                path.unlink()
-            self._folder.rmdir()
-
     def _fetch_periods(self, periods: Sequence[Period]) -> dict[_File, pd.DataFrame]:
         """Bars by period and symbol; what is not published is left out."""
         jobs = [(period, name) for period in periods for name in self._names]
@@ -154,11 +148,13 @@ class Archive:
         with ThreadPoolExecutor(min(self._n_parallel, len(jobs))) as pool:
             futures = {pool.submit(self._fetch_file, *job): job for job in jobs}
             try:
-                return self._read_files(futures)
+                tables = self._read_files(futures)
             except BaseException:
                 self._persistence.cancel()
                 pool.shutdown(cancel_futures=True)
                 raise
+        self._check(tables)
+        return tables
 
     def _read_files(
         self, futures: Mapping[Future[Path | None], _File]
@@ -179,9 +175,25 @@ class Archive:
                 bar.update()
         return tables
 
+    def _check(self, tables: Mapping[_File, pd.DataFrame]) -> None:
+        """Check all bars of a name at once, which is quicker; look closer if some are wrong."""
+        for name in self._names:
+            ordered = sorted((period for period, of in tables if of == name), key=_start)
+            frames = [tables[period, name] for period in ordered]
+            filled = [frame for frame in frames if len(frame)]
+            try:
+                self._reader.check(pd.concat(filled) if filled else pd.DataFrame(), name)
+            except InvalidBarsError:
+                for period, frame in zip(ordered, frames, strict=True):
+                    self._reader.check(frame, self._file_name(period, name))
+                raise
+
+    def _file_name(self, period: Period, name: str) -> str:
+        return f"{name}-{self._timeframe}-{period.label}.zip"
+
     def _fetch_file(self, period: Period, name: str) -> Path | None:
         """One file, verified; None if it is not published."""
-        file_name = f"{name}-{self._timeframe}-{period.label}.zip"
+        file_name = self._file_name(period, name)
         url = f"{self._root}/{period.folder}/klines/{name}/{self._timeframe}/{file_name}"
         sha256 = self._read_checksum(url)
         if sha256 is None:
@@ -235,7 +247,7 @@ class Archive:
         ]
         changed = min(firsts if renamed_at is None else [*firsts, renamed_at], default=None)
         stretches = []
-        for period in sorted(periods, key=lambda period: period.start):
+        for period in sorted(periods, key=_start):
             start = period.start
             old = next((name for name in before if (period, name) in tables), None)
             if old is not None:
@@ -247,6 +259,10 @@ class Archive:
         return [stretch for stretch in stretches if stretch.segment.start < stretch.segment.end]
 
 
+def _start(period: Period) -> int:
+    return period.start
+
+
 def _stretch(start: int, end: int, name: str, table: pd.DataFrame) -> Stretch:
     return Stretch(Segment(start, end, f"archive {name}"), table)
 
@@ -255,6 +271,14 @@ def _overlaps(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
     """The parts that the two have in common."""
     pairs = [(max(a[0], b[0]), min(a[1], b[1])) for a in spans for b in others]
     return [(start, end) for start, end in pairs if start < end]
+
+
+def discard_files(folder: Path) -> None:
+    """Remove the files of a market; their bars are stored."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
 
 
 def _import_pooch() -> Any:

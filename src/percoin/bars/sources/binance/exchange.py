@@ -108,7 +108,8 @@ class Exchange:
             since = int(newest) + self.timeframe.milliseconds
         columns = list(zip(*rows, strict=True)) or [()] * (1 + len(COLUMNS))
         table = pd.DataFrame(dict(zip(("open_time", *COLUMNS), columns, strict=True)))
-        return self._reader.to_bars(table, start, end, f"the answer of {self._id}")
+        answer = f"the answer of {self._id}"
+        return self._reader.check(self._reader.to_frame(table, start, end, answer), answer)
 
     def _read_clock(self) -> int:
         now_ms = int(self._client.fetch_time())

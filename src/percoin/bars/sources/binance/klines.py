@@ -48,20 +48,21 @@ class KlineReader:
             end: Where the month or day ends.
 
         Returns:
-            Checked bars as in ``Bars.frame``; empty if the file has no rows.
+            As ``Bars.frame``, but for the values, which ``check`` has yet to look
+            at; empty if the file has no rows.
 
         Raises:
-            InvalidBarsError: It is no such file, or breaks the schema.
+            InvalidBarsError: It is no such file.
         """
         rows = self._parse(self._unpack(path), path.name)
-        return self.to_bars(rows, start, end, path.name)
+        return self.to_frame(rows, start, end, path.name)
 
-    def to_bars(self, rows: pd.DataFrame, start: int, end: int, name: str) -> pd.DataFrame:
-        """Rows with the numbers of ``open_time`` as they came -> checked bars.
+    def to_frame(self, rows: pd.DataFrame, start: int, end: int, name: str) -> pd.DataFrame:
+        """Rows with the numbers of ``open_time`` as they came -> bars in order of time.
 
         The same row twice is one row, and rows in another order are sorted, as
         neither loses anything; the log says so. Two rows that differ for one
-        open time are an error.
+        open time are left for ``check`` to refuse.
 
         Args:
             rows: ``open_time`` in milliseconds or microseconds, and ``COLUMNS``.
@@ -85,8 +86,20 @@ class KlineReader:
                 "%s %s: %s has rows out of order or twice", self.symbol, self.timeframe, name
             )
             frame = frame.drop_duplicates().sort_values("open_time")
+        return frame.set_index("open_time")
+
+    def check(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Bars that keep every rule of the schema.
+
+        Args:
+            frame: Of ``to_frame``; may be empty.
+            name: What was read, for the message.
+
+        Raises:
+            InvalidBarsError: They break a rule.
+        """
         if frame.empty:
-            return frame.set_index("open_time")
+            return frame
         try:
             return check_bars(frame, self.symbol, self.timeframe)
         except InvalidBarsError as error:

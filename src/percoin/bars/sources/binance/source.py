@@ -7,10 +7,11 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from percoin.bars.renames import stored_names
 from percoin.bars.schema import Bars, check_bars, format_time
-from percoin.bars.sources.binance.archive import Archive
+from percoin.bars.sources.binance.archive import Archive, discard_files
 from percoin.bars.sources.binance.exchange import BINANCE, PAGE_BARS, Exchange
 from percoin.bars.sources.binance.transfer import Patience, Persistence
 from percoin.bars.store import BarStore
@@ -150,7 +151,7 @@ class _Run:
             source.api_url,
             Persistence(symbol, timeframe, source.patience),
         )
-        self._archive = self._open_archive() if is_binance and source.archive_url else None
+        self._has_archive = is_binance and source.archive_url is not None
 
     def update(self) -> Update:
         """Fetch what is missing, store it, and say what the store then has."""
@@ -163,8 +164,8 @@ class _Run:
         stretches: list[Stretch] = []
         is_answered = False
         try:
-            if self._archive is not None:
-                stretches += self._archive.fetch(bulk, now_ms, self._renamed_at())
+            if bulk and self._has_archive:
+                stretches += self._open_archive().fetch(bulk, now_ms, self._renamed_at())
                 is_answered = True
             if failure is None:
                 segments = [*self._segments, *(stretch.segment for stretch in stretches)]
@@ -195,16 +196,20 @@ class _Run:
 
     def _open_archive(self) -> Archive:
         source = self._source
-        folder = f"{source.market}-{self._symbol}-{self._timeframe}"
         return Archive(
             str(source.archive_url),
             source.market,
             self._names,
             self._timeframe,
-            source.store.root.parent / "archive" / folder,
+            self._downloads(),
             Persistence(self._symbol, self._timeframe, source.patience),
             source.n_parallel,
         )
+
+    def _downloads(self) -> Path:
+        """Where files of the archive lie until their bars are stored."""
+        folder = f"{self._source.market}-{self._symbol}-{self._timeframe}"
+        return self._source.store.root.parent / "archive" / folder
 
     def _read_clock(self) -> tuple[int, FetchError | None]:
         """The exchange's clock; this machine's where that cannot be asked, and why."""
@@ -269,8 +274,7 @@ class _Run:
                 bars = Bars(self._symbol, self._timeframe, checked, self._origin(segments))
                 self._source.store.write_locked(bars, segments)
                 self._stored, self._segments = bars, segments
-                if self._archive is not None:
-                    self._archive.discard_files()
+                discard_files(self._downloads())
         if self._stored is None:
             raise self._hopeless(failure) if failure is not None else self._not_found()
         return Update(self._stored, len(self._stored) - n_before, failure)
