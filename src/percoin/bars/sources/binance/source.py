@@ -22,7 +22,6 @@ from percoin.types import Timeframe
 logger = logging.getLogger(__name__)
 
 MARKETS = ("spot", "perp")
-ARCHIVE_URL = "https://data.binance.vision"
 
 _DAY_MS = 86_400_000
 # A bar that is not there so long after its close will not come.
@@ -62,7 +61,7 @@ class ExchangeSource:
     n_bars: int
     exchange: str = BINANCE
     market: str = "spot"
-    archive_url: str | None = ARCHIVE_URL
+    archive_url: str | None = None
     api_url: str | None = None
     replace: bool = True
     n_parallel: int = 8
