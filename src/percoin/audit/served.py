@@ -53,7 +53,7 @@ def audit_served(models_dir: Path, bars: Bars) -> list[Finding]:
 
 def check_spans(manifest: Manifest) -> Finding:
     """The dates of the splits alone: is there room for a label between them?"""
-    name = "labels end before the cut"
+    name = "dates leave room for labels"
     horizon = manifest.label_rule.get("horizon")
     if not isinstance(horizon, int):
         return Finding(name, Status.CANNOT_TELL, "the manifest names no label horizon")
