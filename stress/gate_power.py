@@ -117,8 +117,8 @@ def report(rows: list[tuple[str, ...]], n_markets: int) -> str:
     lines = [
         "# The gate on simulated markets",
         "",
-        f"{n_markets} markets of each kind, {N_BARS} bars of 15m, {REPETITIONS} bootstrap draws; "
-        "written by `stress/gate_power.py`.",
+        f"{n_markets} markets of each kind, {N_BARS} bars of 15m (15 % of them to be judged on), "
+        f"{REPETITIONS} bootstrap draws; written by `stress/gate_power.py`.",
         "",
         f"Where there is nothing to know (random walk, shuffled labels) an error rate of "
         f"{ERROR_RATE:.1%} allows {ERROR_RATE * n_markets:.1f} acceptances on average and {bound} "
