@@ -236,3 +236,33 @@ def test_a_resumed_run_goes_on_with_the_bars_that_are_stored(server, run, tmp_pa
 
     assert server.requests == []
     assert bars.close_time() == NOW.floor("h")
+
+
+def test_a_prediction_fetches_the_newest_bars_alone(server, tmp_path, capsys):
+    from percoin.predict import answer
+
+    urls = [f"source.archive_url={server.url}", f"source.api_url={server.url}"]
+    folders = [f"data_dir={tmp_path}", f"models_dir={tmp_path / 'models'}"]
+    chosen = ["symbol=BTCUSDT", "tf=1h", "output=json", *folders, *urls]
+    answer(typed(compose_config("predict", chosen), PredictConfig))
+
+    content = json.loads(capsys.readouterr().out)
+    assert content["ts"] == NOW.floor("h").isoformat()
+    assert content["bars"] == "binance spot: BTCUSDT"
+    assert [path.split("?")[0] for path in server.requests] == [
+        "/api/v3/time",
+        "/api/v3/exchangeInfo",
+        "/api/v3/klines",
+    ]
+
+
+def test_a_prediction_from_sample_bars_needs_no_network(tmp_path, capsys):
+    from percoin.predict import answer
+
+    assert main(["symbol=BTCUSDT", "tf=1h", "source=sample", f"data_dir={tmp_path}"]) == 0
+    capsys.readouterr()
+    chosen = ["symbol=BTCUSDT", "tf=1h", "output=json", f"data_dir={tmp_path}"]
+    settings = typed(compose_config("predict", [*chosen, f"models_dir={tmp_path}"]), PredictConfig)
+    answer(settings)
+
+    assert json.loads(capsys.readouterr().out)["bars"].startswith("sample: ")

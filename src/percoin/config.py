@@ -157,7 +157,10 @@ class BinanceConfig(SourceConfig):
                 url is None or re.match(r"https?://\S+$", url) is not None,
                 f"source.{name}={url} must begin with http:// or https://",
             )
-        _require(min(self.parallel, self.attempts) >= 1, "source.parallel and source.attempts >= 1")
+        _require(
+            1 <= self.parallel <= 64, f"source.parallel={self.parallel} must lie between 1 and 64"
+        )
+        _require(self.attempts >= 1, f"source.attempts={self.attempts} must be at least 1")
         _require(self.timeout_secs > 0, "source.timeout_secs must be positive")
 
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:

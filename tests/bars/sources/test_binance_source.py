@@ -384,6 +384,29 @@ def test_an_exchange_that_ccxt_does_not_know_is_named(make_source):
         make_source(exchange="kraken").load("BTCUSDT", H1)
 
 
+def test_another_exchange_does_without_the_archive(server, make_source, monkeypatch):
+    rows = [
+        [int(opened), *values]
+        for opened, values in zip(TRUTH.open_time, TRUTH.frame.to_numpy().tolist(), strict=True)
+    ]
+
+    def page(self, name, timeframe, since, limit):
+        assert (name, timeframe) == ("BTC/USDT", "1h")
+        closed = [row for row in rows if since <= row[0] <= NOW.timestamp() * 1000]
+        return closed[:720]  # as many as that exchange gives, whatever is asked for
+
+    kind = {"spot": True, "linear": None, "base": "BTC", "quote": "USDT"}
+    monkeypatch.setattr("ccxt.kraken.fetch_time", lambda self: int(NOW.timestamp() * 1000))
+    monkeypatch.setattr("ccxt.kraken.load_markets", lambda self, params: {"BTC/USDT": kind})
+    monkeypatch.setattr("ccxt.kraken.fetch_ohlcv", page)
+    bars = make_source(exchange="kraken", api_url=None).load("BTCUSDT", H1)
+
+    assert_same_bars(bars, CLOSED.slice(len(CLOSED) - len(bars)))
+    assert len(bars) >= N_BARS
+    assert bars.origin == "kraken spot: BTCUSDT"
+    assert server.requests == []
+
+
 def test_two_processes_on_one_market_download_it_once(server, tmp_path):
     command = [
         *(sys.executable, "-m", "percoin.fetch", "symbol=BTCUSDT", "tf=1h", "history_days=20"),

@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 MARKETS = ("spot", "perp")
 
-_DAY_MS = 86_400_000
 # A bar that is not there so long after its close will not come.
 _LATE_BAR_MS = 3_600_000
 _CLOCK_TOLERANCE_MS = 60_000
@@ -228,10 +227,10 @@ class _Run:
         return now_ms, None
 
     def _wanted(self, now_ms: int) -> Span:
-        """From the first day that is needed to the close of the newest closed bar."""
+        """From the oldest bar that is needed to the close of the newest closed one."""
         step = self._timeframe.milliseconds
         end = now_ms // step * step
-        return (end - self._source.n_bars * step) // _DAY_MS * _DAY_MS, end
+        return end - self._source.n_bars * step, end
 
     def _is_page(self, span: Span, wanted: Span) -> bool:
         """Whether a missing stretch is the newest one and a single page of the API."""

@@ -42,6 +42,7 @@ _LARGEST_TEXT_BYTES = 64 * 1024
 # What has come of a chunk is lost when the connection breaks off in it.
 _CHUNK_BYTES = 4 * 1024
 _LONGEST_WAIT_SECS = 120.0
+_MOST_CONNECTIONS = 64
 # A server may send a byte now and then for ever; after so many timeouts the attempt is over.
 _TIMEOUTS_PER_ATTEMPT = 10
 # A machine without a network stays so for longer than a few seconds.
@@ -166,6 +167,9 @@ class Transfer:
 
         self._persistence = persistence
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            adapter = requests.adapters.HTTPAdapter(pool_maxsize=_MOST_CONNECTIONS)
+            self._session.mount(scheme, adapter)
         # Compressed once more on the way, a file could not be resumed.
         self._session.headers["Accept-Encoding"] = "identity"
 
