@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -117,6 +118,10 @@ def test_feature_equals_a_slow_loop_over_its_formula(name, definition):
     is_divided = definition is FeatureDefinition.RELATIVE and name in PRICE_LIKE
     if is_divided:
         expected = expected / bars.column("close")
+    if definition is FeatureDefinition.RELATIVE and name == "volume_change":
+        volume = bars.column("volume").tolist()
+        steps = [2 * (after - before) / (after + before) for before, after in pairwise(volume)]
+        expected = np.array([math.nan, *steps])
     price = 1.0 if is_divided or name not in PRICE_LIKE else 100.0
     # Differences of prices (macd) round at the size of a price, not at their own.
     np.testing.assert_allclose(
@@ -249,7 +254,21 @@ def test_volume_change_is_unknown_after_a_bar_without_volume():
     assert np.flatnonzero(np.isnan(features[WARM_UP_BARS:]).any(axis=1)).tolist() == [
         81 - WARM_UP_BARS
     ]
-    assert column(features, "volume_change")[80] == -1
+    assert column(features, "volume_change")[80] == -2
+    raw = compute_features(bars, FeatureDefinition.RAW)
+    assert column(raw, "volume_change")[80] == -1
+
+
+def test_the_end_of_a_near_silent_bar_is_an_outlier_in_raw_features_alone():
+    bars = make_bars(120)
+    bars.frame.iloc[80, bars.frame.columns.get_loc("volume")] = 1e-6
+    raw, relative = (
+        column(compute_features(bars, definition), "volume_change") for definition in DEFINITIONS
+    )
+    assert raw[81] > 1e6
+    assert relative[81] == pytest.approx(2)
+    ordinary = np.abs(raw) < 0.05
+    np.testing.assert_allclose(relative[ordinary], raw[ordinary], atol=2e-3)
 
 
 def test_memory_is_where_the_seed_of_the_slow_ema_drops_below_rounding():

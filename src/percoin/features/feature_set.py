@@ -9,7 +9,8 @@ atr_14, macd, macd_diff, macd_signal         price           fraction of the clo
 bb_lower, bb_middle, bb_upper                price           multiple of the close
 ema_20, ema_50                               price           multiple of the close
 bb_width                                     fraction of bb_middle, in both
-log_returns, returns, volume_change          fraction of the bar before, in both
+log_returns, returns                         fraction of the bar before, in both
+volume_change                                fraction        fraction, -2 to 2
 rsi_14                                       0 to 100, in both
 volatility                                   fraction per bar, in both
 ===========================================  ==============  ====================
@@ -74,7 +75,8 @@ class FeatureDefinition(StrEnum):
     RAW = "raw"
     """In the price units of the market."""
     RELATIVE = "relative"
-    """Divided by the close, so that a model holds at another price level."""
+    """Divided by the close, so that a model holds at another price level; the change of
+    volume against the mean of the two bars, so that it has no outliers."""
 
 
 def _recursive_memory_bars() -> int:
@@ -126,11 +128,15 @@ def compute_features(bars: Bars, definition: FeatureDefinition) -> FloatArray:
             name: values / close if name in PRICE_LIKE else values
             for name, values in columns.items()
         }
+        # After a near-silent bar the plain change is hundreds of standard deviations: one
+        # such window in a batch is enough to spoil what batch normalisation has learnt.
+        change = indicators.symmetric_change(bars.frame["volume"])
+        columns["volume_change"] = change.where(columns["volume_change"].notna())
     return np.stack([columns[name].to_numpy(dtype=np.float64) for name in FEATURE_NAMES], axis=1)
 
 
 def _columns(bars: Bars) -> dict[str, pd.Series]:
-    """Every feature by name, in raw units."""
+    """Every feature by name, by the raw definition."""
     frame = bars.frame
     close = frame["close"]
     follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1

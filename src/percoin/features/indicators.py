@@ -114,6 +114,16 @@ def relative_change(values: Series) -> Series:
     return values.pct_change().replace([np.inf, -np.inf], np.nan)
 
 
+def symmetric_change(values: Series) -> Series:
+    """Change against the mean of this bar and the one before, -2 to 2; NaN where that has 0.
+
+    ``2 (v - w) / (v + w)``, which is ``2 tanh(log(v / w) / 2)``: the plain change for
+    small ones, without the plain change's outliers when a near-silent bar ends.
+    """
+    before = values.shift(1)
+    return (2 * (values - before) / (values + before)).where(before != 0)
+
+
 def log_returns(close: Series) -> Series:
     """Natural logarithm of close over the close before."""
     ratio: Series = close / close.shift(1)
