@@ -300,7 +300,7 @@ def test_simulated_bars_never_take_the_place_of_real_ones(tmp_path: Path) -> Non
     store = BarStore(tmp_path)
     real = replace(make_bars(50), origin="files: BTCUSDT/15m.parquet")
     store.write(real)
-    with pytest.raises(DataError, match="simulated ones would replace.*data_dir="):
+    with pytest.raises(DataError, match=r"simulated ones would replace.*data_dir="):
         store.write(replace(make_bars(50, seed=1), origin="simulated: seed 1"))
     assert store.read("BTCUSDT", Timeframe.M15).sha256() == real.sha256()
 
