@@ -48,7 +48,7 @@ demo: setup ## train BTCUSDT 1h on the sample bars for 3 epochs, then predict (a
 	@echo "demo 1/2: training one small model on real bars of 2017-2019"
 	$(PY) train.py symbol=BTCUSDT tf=1h source=sample epochs=3
 	@echo "demo 2/2: predicting from the saved model"
-	$(PY) predict.py symbol=BTCUSDT tf=1h
+	$(PY) predict.py symbol=BTCUSDT tf=1h require_accepted=false
 
 # One torch thread per worker: more of them fight over the same cores.
 test: setup ## run the tests (some minutes)

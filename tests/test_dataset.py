@@ -289,6 +289,15 @@ def test_folds_test_one_stretch_each_and_scale_on_their_own_train_rows():
     assert len({fold.scaling.mean_.tobytes() for fold in folds}) == 3
 
 
+def test_a_label_that_looks_beyond_all_bars_is_one_clear_error():
+    with pytest.raises(NotEnoughBarsError, match="looks 100000000 bars ahead"):
+        build(
+            make_bars(300),
+            FixedHorizon(horizon=100_000_000, threshold=0.0025),
+            SplitSpec(purge_bars=100_000_000, embargo_bars=0),
+        )
+
+
 def test_too_many_folds_are_one_clear_error():
     with pytest.raises(NotEnoughBarsError, match="usable rows"):
         build_folds(make_bars(200), FeatureDefinition.RELATIVE, RULE, LOOKBACK, SPLIT, 365, 60)

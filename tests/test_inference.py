@@ -264,6 +264,13 @@ def test_levels_of_a_short_signal_are_worked_by_hand():
     assert found == pytest.approx((100, 106, 96, 92, 88))
 
 
+def test_no_levels_where_the_last_target_is_no_price():
+    bars = steady_bars()
+    bars.frame["low"] = 30.0
+    assert find_levels(bars, Signal.LONG) is not None
+    assert find_levels(bars, Signal.SHORT) is None
+
+
 def test_no_trade_has_no_levels():
     assert find_levels(steady_bars(), Signal.NO_TRADE) is None
 

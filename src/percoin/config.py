@@ -7,6 +7,7 @@ once, at the door (``typed``); behind it there are only these objects.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
@@ -596,5 +597,8 @@ def _refuse_unknown_keys(config: DictConfig, result: Any, prefix: str) -> None:
         name = f"{prefix}{key!s}"
         _require(key in known, name_nearest(name, [f"{prefix}{entry}" for entry in known]))
         value = getattr(result, str(key))
+        _require(
+            not isinstance(value, float) or math.isfinite(value), f"{name}={value} must be finite"
+        )
         if is_dataclass(value):
             _refuse_unknown_keys(config[key], value, prefix=f"{name}.")

@@ -295,6 +295,13 @@ def _cut_history(
     """The bars in use, and the position among them of the first that may be a row."""
     if len(bars) == 0:
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
+    if len(bars) <= label_rule.horizon:
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe,
+            f"{len(bars)} bars and a label that looks {label_rule.horizon} bars ahead",
+            "use a smaller labels.horizon or load more bars",
+        )
     newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
     first_row = int(bars.open_time.searchsorted(newest_close - history_days * _DAY_MILLISECONDS))
     start = max(0, first_row - _bars_before(label_rule, lookback))

@@ -182,7 +182,8 @@ def _check_device(device: str) -> str:
 def find_levels(bars: Bars, signal: Signal) -> Levels | None:
     """Entry at the newest close, stop and targets in multiples of its ATR(14).
 
-    None without a direction, and where the history is too short for an ATR.
+    None without a direction, where the history is too short for an ATR, and where the
+    last target would lie below a price of 0.
     """
     if signal is Signal.NO_TRADE:
         return None
@@ -193,6 +194,8 @@ def find_levels(bars: Bars, signal: Signal) -> Levels | None:
     close = float(recent["close"].iloc[-1])
     side = 1 if signal is Signal.LONG else -1
     first, second, third = (close + side * multiple * unit for multiple in _TARGETS_ATR)
+    if third <= 0:
+        return None
     return Levels(close, close - side * _STOP_ATR * unit, first, second, third)
 
 
@@ -206,7 +209,7 @@ def _build_network(artifact: Artifact) -> CnnLstm:
             manifest.symbol,
             manifest.timeframe,
             f"the weights do not fit the network: {str(error).splitlines()[0]}",
-            "train the model again or serve an earlier version",
+            "train the model again",
         ) from error
     return network
 

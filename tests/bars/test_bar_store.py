@@ -348,3 +348,13 @@ def test_a_writer_waits_for_the_one_before_and_readers_do_not(
             BarStore(store.root).write(make_bars(11))
         store.write(make_bars(12, "ETHUSDT"))
     assert BarStore(store.root).write(make_bars(11))
+
+
+@pytest.mark.parametrize("changes", [{"symbol": 5}, {"origin": 7}, {"timeframe": None}])
+def test_metadata_that_says_nothing_sensible_counts_as_none(
+    store: BarStore, changes: dict[str, object]
+) -> None:
+    bars = make_bars(50)
+    store.write(bars)
+    _rewrite_metadata(store.path("BTCUSDT", Timeframe.M15), **changes)
+    assert store.read("BTCUSDT", Timeframe.M15).sha256() == bars.sha256()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_an_accepted_version_stays_served_when_the_next_is_not_accepted(tmp_path
     assert load(tmp_path).folder == accepted
     newer = export(tmp_path, 0.5, gate=Gate(Verdict.ACCEPTED))
     assert load(tmp_path).folder == newer
+
+
+def test_a_model_of_simulated_bars_never_takes_the_place_of_one_of_real_bars(tmp_path):
+    simulated = draft().bars
+    real = export(
+        tmp_path, gate=Gate(Verdict.REJECTED), bars=replace(simulated, origin="files: 15m.parquet")
+    )
+    export(tmp_path, 0.75, gate=Gate(Verdict.ACCEPTED), bars=simulated)
+    assert load(tmp_path).folder == real
 
 
 def test_a_rejected_version_is_shown_while_nothing_was_ever_accepted(tmp_path):

@@ -162,7 +162,7 @@ def check_record(folder: Path) -> None:
         "val_acc": 2,
     }
     assert record["hyperparameters"]["epochs"] == 2
-    measured = {"log_loss", "mcc", "auroc", "calibration_error", "f1_macro"}
+    measured = {"log_loss", "mcc", "brier", "calibration_error", "f1_macro"}
     assert measured | {f"f1_{name}" for name in CLASS_NAMES} <= record["test_metrics"].keys()
     result = json.loads((run_folder(folder) / "result.json").read_text())
     assert result["test_log_loss"] == record["test_metrics"]["log_loss"]
@@ -239,6 +239,34 @@ def test_resuming_with_other_settings_is_refused(trained):
     finally:
         mark.write_bytes(content)
     assert served(folder) == before
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"bars": "x"}'])
+def test_a_run_that_lost_its_settings_is_not_resumed(trained, content):
+    _, folder = trained
+    before = served(folder)
+    mark, kept = run_folder(folder) / "result.json", run_folder(folder) / "settings.json"
+    result, settings = mark.read_bytes(), kept.read_bytes()
+    mark.unlink()
+    kept.unlink()
+    if content is not None:
+        kept.write_text(content)
+    try:
+        finished = train(folder, "resume=true", "epochs=9")
+        assert finished.code == 1
+        assert "settings.json cannot be read" in only_error(finished)
+    finally:
+        mark.write_bytes(result)
+        kept.write_bytes(settings)
+    assert served(folder) == before
+
+
+def test_an_outputs_folder_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "outputs").write_text("in the way")
+    finished = train(tmp_path)
+    assert finished.code == 1
+    assert "outputs" in only_error(finished)
+    assert not (tmp_path / "models").exists()
 
 
 def test_a_models_folder_that_is_a_file_fails_before_training(tmp_path):

@@ -49,8 +49,8 @@ class MarketReport:
         spikes: Open times of bars whose close leaves and comes back with the next
             bar, or whose wick does, by more than 15 times the usual move.
         stretches: Who answered for which stretch of time.
-        sha256: Of the bars: ``Bars.sha256()``, the hash that a model's manifest
-            has of the bars it was made from.
+        sha256: Of all stored bars: ``Bars.sha256()``. A manifest has the hash of
+            the bars its model was made from, the same if that was all of them.
         quality: ``good``, ``fair`` or ``poor``: at most 0.1 %, at most 1 % or more
             of the bars are missing, silent or spikes.
     """

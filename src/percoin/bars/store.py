@@ -330,7 +330,9 @@ def _parse_metadata(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
         parsed = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
     except ValueError:
         return {}
-    return parsed if isinstance(parsed, dict) else {}
+    words = ("symbol", "timeframe", "origin")
+    is_ours = isinstance(parsed, dict) and all(isinstance(parsed.get(w, ""), str) for w in words)
+    return parsed if is_ours else {}
 
 
 def _refuse_simulated(bars: Bars, stored: dict[str, Any], path: Path) -> None:

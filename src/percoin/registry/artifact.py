@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.registry import publish
 from percoin.registry.layout import (
@@ -61,10 +62,10 @@ def export_artifact(
     served_state_dict: Mapping[str, Tensor],
     record: TrainingRecord,
 ) -> Exported:
-    """Write a model as a new version, and serve it unless a better judged one is served.
+    """Write a model as a new version, and serve it unless the served one is to be preferred.
 
-    An accepted version stays served when the new one is not accepted; the new one
-    is then kept in the history.
+    An accepted version stays served when the new one is not accepted, and one of real
+    bars when the new one is of simulated bars; the new one is then kept in the history.
 
     Args:
         root: The models folder.
@@ -90,9 +91,8 @@ def export_artifact(
     files[MANIFEST_FILE] = manifest.to_json().encode()
     # What could not be loaded again must not replace what can.
     _verified(market, files)
-    is_accepted = manifest.gate.verdict is Verdict.ACCEPTED
     folder = publish.publish_version(
-        market, manifest.version_id, files, lambda: is_accepted or not _serves_accepted(market)
+        market, manifest.version_id, files, lambda: _may_replace(market, manifest)
     )
     return Exported(folder, is_served=publish.served_folder(market).name == folder.name)
 
@@ -122,14 +122,21 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
     return Artifact(manifest, state_dict, folder)
 
 
-def _serves_accepted(market: MarketFolder) -> bool:
-    """Whether a version that can be loaded and was accepted is served now."""
+def _may_replace(market: MarketFolder, new: Manifest) -> bool:
+    """Whether a new version may take the place of the served one, if that can be loaded.
+
+    An accepted version gives way to accepted ones alone, a model of real bars never to
+    one of simulated bars.
+    """
     try:
         folder = publish.served_folder(market)
-        manifest = _manifest(market, publish.read_file(market, folder, MANIFEST_FILE))
+        served = _manifest(market, publish.read_file(market, folder, MANIFEST_FILE))
     except (ModelNotFoundError, InvalidArtifactError):
+        return True
+    if is_simulated(new.bars.origin) and not is_simulated(served.bars.origin):
         return False
-    return manifest.gate.verdict is Verdict.ACCEPTED
+    accepted = Verdict.ACCEPTED
+    return new.gate.verdict is accepted or served.gate.verdict is not accepted
 
 
 def check_writable(root: Path, symbol: str, timeframe: Timeframe) -> None:
@@ -222,5 +229,5 @@ def _save_scaler(draft: ManifestDraft) -> bytes:
 
 
 def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:
-    action = "train the model again or serve an earlier version"
+    action = "train the model again"
     return InvalidArtifactError(market.symbol, market.timeframe, found, action)

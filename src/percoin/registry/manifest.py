@@ -25,7 +25,7 @@ _HASH_LENGTH = 12
 _SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME_PATTERN = re.compile(r"\w+\.\w+", re.ASCII)
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-_TRAIN_AGAIN = "train it again or go back to an earlier version"
+_TRAIN_AGAIN = "train the model again"
 
 
 class Verdict(StrEnum):
@@ -114,6 +114,7 @@ class Calibration:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        _require(self.method in ("none", "temperature"), f"method {self.method!r} is unknown")
         _require(self.temperature > 0, "temperature is not positive")
 
 

@@ -228,7 +228,7 @@ def _checked_folder(market: MarketFolder, target: str | None) -> Path:
         folder = market.version(version_id)
     if not folder.is_dir():
         found = f"the served version {folder.name} is gone"
-        raise _invalid(market, found, "train again or serve an earlier version")
+        raise _invalid(market, found, "train the model again")
     if _leads_out(market, folder):
         found = f"{folder} leads out of the models folder"
         raise _invalid(market, found, "remove the link in its path")
@@ -265,7 +265,7 @@ def read_file(market: MarketFolder, folder: Path, name: str) -> bytes:
     except OSError as error:
         is_link = error.errno == errno.ELOOP
         found = f"{name} is a link" if is_link else f"{name} cannot be read: {error.strerror}"
-    raise _invalid(market, found, "train the model again or serve an earlier version")
+    raise _invalid(market, found, "train the model again")
 
 
 @contextmanager

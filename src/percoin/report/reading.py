@@ -179,5 +179,5 @@ def _read_judging(section: object) -> Judging:
 
 
 def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:
-    action = "train the model again or serve an earlier version"
+    action = "train the model again"
     return InvalidArtifactError(market.symbol, market.timeframe, found, action)

@@ -233,14 +233,13 @@ def _check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any])
             f"no interrupted run with a finished epoch under {folder.parent}",
             "start one without resume=true",
         )
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [
-        name
-        for name, value in facts["config"].items()
-        if name not in _FREE_TO_CHANGE and before["config"].get(name) != value
-    ]
-    if before["bars"] != facts["bars"]:
-        changed.append("the bars")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = _changed_settings(before, facts)
+    except (OSError, ValueError, KeyError) as error:
+        raise ResumeError(
+            *market, f"{path} cannot be read ({error})", "start afresh without resume=true"
+        ) from error
     if changed:
         raise ResumeError(
             *market,
@@ -248,6 +247,15 @@ def _check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any])
             "repeat its settings to go on, or start afresh without resume=true",
         )
     log.info("resuming %s", folder)
+
+
+def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    changed = [
+        name
+        for name, value in now["config"].items()
+        if name not in _FREE_TO_CHANGE and before["config"].get(name) != value
+    ]
+    return changed if before["bars"] == now["bars"] else [*changed, "the bars"]
 
 
 def _loggers(settings: TrainConfig, folder: Path) -> list[Logger]:

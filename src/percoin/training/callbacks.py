@@ -115,7 +115,9 @@ class Pictures(pl.Callback):
         counts = {part: self._dataset.class_counts(part) for part in PARTS}
         return {
             "confusion_matrix": draw_confusion_matrix(confusion_matrix(module.test_metrics), rows),
-            "reliability": draw_reliability(probabilities, module.test_labels.numpy(), rows),
+            "reliability": draw_reliability(
+                probabilities, module.test_labels.numpy(), f"{rows}, before calibration"
+            ),
             "label_distribution": draw_label_distribution(counts, f"{market}, labels per split"),
         }
 

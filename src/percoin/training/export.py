@@ -34,7 +34,6 @@ from percoin.registry.manifest import (
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.training.datamodule import Batch
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.metrics import metric_values
 from percoin.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class ModelExporter:
         record = TrainingRecord(
             hyperparameters=self.config,
             training_history=TrainingHistory(**module.history),
-            test_metrics=_further_metrics(module, judgement),
+            test_metrics=_further_metrics(judgement),
             sections={
                 "evaluation": judgement.evaluation.to_json(),
                 "judging": {
@@ -171,9 +170,17 @@ def _test_metrics(judgement: Judgement) -> TestMetrics:
     )
 
 
-def _further_metrics(module: SignalClassifier, judgement: Judgement) -> dict[str, Any]:
-    """Figures of torchmetrics on the newest fold, and the calibrated log-loss of all rows."""
+def _further_metrics(judgement: Judgement) -> dict[str, Any]:
+    """What the original's figures leave out, on the same rows and by the same decisions."""
+    model = judgement.evaluation.model
+    scores = model.scores
     return {
-        **metric_values(module.test_metrics),
-        "log_loss": judgement.evaluation.model.scores.log_loss,
+        "log_loss": scores.log_loss,
+        "log_loss_skill": model.skill.value,
+        "f1_macro": scores.macro_f1,
+        "balanced_accuracy": scores.balanced_accuracy,
+        "mcc": scores.mcc,
+        "brier": scores.brier,
+        "calibration_error": scores.calibration_error,
+        **{f"f1_{entry.name}": entry.f1 for entry in scores.classes},
     }

@@ -25,7 +25,7 @@ from percoin.config import CHECKPOINT_FOLDER, OptimizerConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError
 from percoin.network import CnnLstm
-from percoin.training.callbacks import Progress
+from percoin.training.callbacks import ExportToRegistry, Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.lit_module import MONITORED, SignalClassifier
 
@@ -100,7 +100,8 @@ def train(
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     started = time.monotonic()
-    interruption = _Interruption(market, last_checkpoint)
+    exports = any(isinstance(callback, ExportToRegistry) for callback in callbacks)
+    interruption = _Interruption(market, last_checkpoint, exports)
     with interruption.expected(), _quiet_lightning():
         trainer = _trainer(plan, folder, loggers, [interruption, *callbacks, best, last])
         resumed_from = str(last_checkpoint) if resume else None
@@ -219,11 +220,13 @@ class _Interruption(pl.Callback):
     Args:
         market: Symbol and timeframe, for the message.
         checkpoint: Of the last finished epoch; there may be none yet.
+        ends_with_export: A signal that comes during the export is too late to count.
     """
 
-    def __init__(self, market: tuple[str, str], checkpoint: Path) -> None:
+    def __init__(self, market: tuple[str, str], checkpoint: Path, ends_with_export: bool) -> None:
         self._market = market
         self._checkpoint = checkpoint
+        self._ends_with_export = ends_with_export
         self._received: signal.Signals | None = None
 
     @contextmanager
@@ -241,7 +244,9 @@ class _Interruption(pl.Callback):
             signal.signal(number, note)
         try:
             yield
-            self._end_if_received()
+            # Whoever has exported a model by now has nothing left to interrupt.
+            if not self._ends_with_export:
+                self._end_if_received()
         except SIGTERMException:
             # Lightning takes note of SIGTERM as well, and may be the first to ask.
             self._end_if_received()
