@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test"]
 
+_ABSURD_HORIZON = 10_000
 _DAY_MILLISECONDS = 86_400_000
 
 
@@ -295,7 +296,8 @@ def _cut_history(
     """The bars in use, and the position among them of the first that may be a row."""
     if len(bars) == 0:
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
-    if len(bars) <= label_rule.horizon:
+    # Fewer bars than a sane horizon are counted below; this one would take for ever.
+    if label_rule.horizon >= max(len(bars), _ABSURD_HORIZON):
         raise NotEnoughBarsError(
             bars.symbol,
             bars.timeframe,

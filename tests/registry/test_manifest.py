@@ -45,7 +45,7 @@ drafts = st.builds(
         st.tuples(*[finite] * n_features),
         st.tuples(*[positive] * n_features),
     ),
-    calibration=st.builds(Calibration, st.text(), positive),
+    calibration=st.builds(Calibration, st.sampled_from(["none", "temperature"]), positive),
     gate=st.builds(Gate, st.sampled_from(Verdict), st.lists(st.text(), max_size=3).map(tuple)),
     config=st.dictionaries(st.text(), any_json, max_size=4),
     seed=st.integers(0, 2**63),
@@ -141,7 +141,7 @@ def test_a_flipped_bit_anywhere_in_the_text_is_refused():
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '{"format_version": 1}', "[" * 99999])
 def test_what_is_no_manifest_is_refused(text):
-    with pytest.raises(InvalidArtifactError, match=r"meta\.json: .+; train it again"):
+    with pytest.raises(InvalidArtifactError, match=r"meta\.json: .+; train the model again"):
         read(text)
 
 
@@ -228,3 +228,8 @@ def test_a_draft_with_a_number_that_is_not_finite_is_not_sealed():
 def test_reading_manifests_needs_no_torch():
     code = "import sys, percoin.registry.manifest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_calibration_that_nobody_can_apply_is_refused():
+    with pytest.raises(ValueError, match="method 'banana' is unknown"):
+        Calibration("banana", 1.0)
