@@ -267,3 +267,10 @@ def test_every_command_in_the_readme_works(tmp_path):
             f"README.md line {command.block_line}: {command.line} {command.appended}\n"
             f"exit code {result.returncode}\n{result.stdout[-4000:]}"
         )
+
+
+def test_no_figure_in_the_readme_is_still_to_be_filled_in():
+    assert (
+        re.findall(r"\b(?:REAL|DEMO|STARTUP|TODO)_?[A-Z]+\b", (ROOT / "README.md").read_text())
+        == []
+    )
