@@ -128,8 +128,7 @@ def compute_features(bars: Bars, definition: FeatureDefinition) -> FloatArray:
             name: values / close if name in PRICE_LIKE else values
             for name, values in columns.items()
         }
-        # After a near-silent bar the plain change is hundreds of standard deviations: one
-        # such window in a batch is enough to spoil what batch normalisation has learnt.
+        # After a near-silent bar the plain change is hundreds of standard deviations.
         change = indicators.symmetric_change(bars.frame["volume"])
         columns["volume_change"] = change.where(columns["volume_change"].notna())
     return np.stack([columns[name].to_numpy(dtype=np.float64) for name in FEATURE_NAMES], axis=1)
