@@ -187,11 +187,3 @@ def test_hash_depends_on_every_value_and_time() -> None:
     later = bars.frame.set_axis(bars.frame.index + pd.Timedelta(days=1))
     hashes.add(Bars(bars.symbol, bars.timeframe, later, bars.origin).sha256())
     assert len(hashes) == 8
-
-
-def test_last_days_counts_back_from_the_newest_close() -> None:
-    bars = make_bars(500)
-    assert len(bars.last_days(1)) == 96
-    assert len(bars.last_days(1, extra_bars=10)) == 106
-    assert bars.last_days(1).close_time() == bars.close_time()
-    assert len(bars.last_days(400, extra_bars=10)) == 500

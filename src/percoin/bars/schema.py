@@ -63,21 +63,6 @@ class Bars:
         """The bars at positions ``start`` to ``stop``, as with a list."""
         return replace(self, frame=self.frame.iloc[start:stop])
 
-    def last_days(self, days: float, extra_bars: int = 0) -> Bars:
-        """The newest ``days`` of history and ``extra_bars`` before them.
-
-        Days are counted back from the close of the newest bar, by the calendar:
-        a gap among them makes the result shorter, it does not reach further back.
-
-        Args:
-            days: Length of history to keep, in days.
-            extra_bars: Bars to keep before that, as far as there are any, for
-                example for indicators that need a start.
-        """
-        first = self.close_time() - pd.Timedelta(days=days)
-        position = int(self.frame.index.searchsorted(first))
-        return self.slice(max(position - extra_bars, 0))
-
     def close_time(self, position: int = -1) -> pd.Timestamp:
         """When the bar at ``position`` closed: the moment a decision can be made (UTC)."""
         opened: pd.Timestamp = self.frame.index[position]
