@@ -38,6 +38,7 @@ ORDER = (
     "report",
     "audit",
     "training",
+    "sweep",
 )
 TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}
 # What a prediction would pay for at start-up without using it.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +56,69 @@ _COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history
 _FREE_TO_CHANGE = frozenset({"resume", "workers", "epochs"})
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """Where one run leaves what it writes, and which options its settings were made of.
+
+    Attributes:
+        folder: For logs, checkpoints, pictures and the result.
+        choices: The chosen option of each config group, for records.
+    """
+
+    folder: Path
+    choices: Mapping[str, str]
+
+    @classmethod
+    def of_hydra(cls) -> RunContext:
+        """The run that Hydra has made a folder for."""
+        runtime = HydraConfig.get().runtime
+        return cls(Path(runtime.output_dir), dict(runtime.choices))
+
+
 def train_from_config(settings: TrainConfig) -> None:
     """Train, judge and export the model that the settings describe; print its screen.
 
     Raises:
         PercoinError: Anything that a user can mend; the registry is untouched.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    check_machine(settings)
+    print(train_folds(settings, load_folds(settings), RunContext.of_hydra()).render())
+
+
+def check_machine(settings: TrainConfig) -> None:
+    """Refuse what this machine cannot do before any work is spent; set the number of threads.
+
+    Raises:
+        ConfigError: No such device or precision here.
+        RegistryWriteError: The models folder would refuse the export.
+    """
     _check_accelerator(settings.trainer)
     if settings.workers is not None:
         torch.set_num_threads(settings.workers)
     check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-    *earlier, dataset = load_folds(settings)
-    config = _plain(settings)
-    _check_resumable(settings, folder, {"config": config, "bars": dataset.bars.sha256()})
-    log.info("training %s %s in %s", settings.symbol, settings.tf.name, folder)
+
+
+def train_folds(
+    settings: TrainConfig,
+    folds: Sequence[MarketDataset],
+    run: RunContext,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Summary:
+    """Train on ready datasets, judge, export.
+
+    Args:
+        settings: What the folds were made by.
+        folds: Of ``load_folds``; the last one's model is exported.
+        run: Where the run leaves what it writes.
+        callbacks: Further ones of Lightning, for every fold.
+
+    Raises:
+        PercoinError: Anything that a user can mend; the registry is untouched.
+    """
+    *earlier, dataset = folds
+    config = plain_settings(settings, run.choices)
+    _check_resumable(settings, run.folder, {"config": config, "bars": dataset.bars.sha256()})
+    log.info("training %s %s in %s", settings.symbol, settings.tf.name, run.folder)
     exporter = ModelExporter(
         dataset,
         _network_kwargs(settings.model),
@@ -78,17 +126,17 @@ def train_from_config(settings: TrainConfig) -> None:
         settings.seed,
         Path(settings.models_dir),
         _judging_rules(settings),
-        _train_earlier_folds(settings, earlier, folder),
+        _train_earlier_folds(settings, earlier, run.folder, callbacks),
     )
     export = ExportToRegistry(exporter.export)
-    loggers = _loggers(settings, folder)
-    pictures = Pictures(dataset, folder / "figures")
-    trained = _train_fold(settings, dataset, folder, loggers, [pictures, export])
+    loggers = _loggers(settings, run.folder)
+    pictures = Pictures(dataset, run.folder / "figures")
+    trained = _train_fold(settings, dataset, run.folder, loggers, [*callbacks, pictures, export])
     assert export.exported is not None
-    summary = _summary(settings, dataset, trained, export.exported, folder)
-    _log_hyperparameters(loggers, settings, summary)
-    _write_result(folder, summary)
-    print(summary.render())
+    summary = _summary(settings, dataset, trained, export.exported, run.folder)
+    _log_hyperparameters(loggers, settings, run.choices, summary)
+    _write_result(run.folder, summary)
+    return summary
 
 
 def _check_accelerator(trainer: TrainerConfig) -> None:
@@ -125,13 +173,16 @@ def load_folds(settings: TrainConfig) -> list[MarketDataset]:
 
 
 def _train_earlier_folds(
-    settings: TrainConfig, folds: Sequence[MarketDataset], folder: Path
+    settings: TrainConfig,
+    folds: Sequence[MarketDataset],
+    folder: Path,
+    callbacks: Sequence[pl.Callback],
 ) -> tuple[FoldForecasts, ...]:
     rules = _judging_rules(settings)
     forecasts = []
     for number, dataset in enumerate(folds, start=1):
         log.info("fold %d of %d", number, len(folds) + 1)
-        trained = _train_fold(settings, dataset, folder / f"fold-{number}")
+        trained = _train_fold(settings, dataset, folder / f"fold-{number}", callbacks=callbacks)
         forecasts.append(forecast_test(trained.module, dataset, rules))
     if folds:
         log.info("fold %d of %d, whose model is the one to serve", len(folds) + 1, len(folds) + 1)
@@ -212,10 +263,9 @@ def _plan(settings: TrainConfig) -> TrainingPlan:
     )
 
 
-def _plain(settings: TrainConfig) -> dict[str, Any]:
+def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The settings as JSON can say them, with the names of the chosen options."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    choices = HydraConfig.get().runtime.choices
     options = {group: choices[group] for group in ("source", "labels", "model") if group in choices}
     return {**plain, "choices": options}
 
@@ -277,19 +327,22 @@ def _summary(
         best_epoch=trained.best_epoch,
         secs=trained.secs,
         model_folder=market.link,
+        version_id=exported.version.folder.name,
         is_served=exported.version.is_served,
         run_folder=run_folder,
     )
 
 
-def _log_hyperparameters(loggers: list[Logger], settings: TrainConfig, summary: Summary) -> None:
+def _log_hyperparameters(
+    loggers: list[Logger], settings: TrainConfig, choices: Mapping[str, str], summary: Summary
+) -> None:
     """The few settings by which runs differ, beside the few figures by which they compare."""
     parameters = {
         "symbol": settings.symbol,
         "tf": settings.tf.name,
         "features": settings.features.definition,
-        "labels": HydraConfig.get().runtime.choices["labels"],
-        "model": HydraConfig.get().runtime.choices["model"],
+        "labels": choices["labels"],
+        "model": choices["model"],
         **{name: getattr(settings, name) for name in _COMPARED_SETTINGS},
     }
     results = {f"result/{name}": value for name, value in summary.key_results().items()}
@@ -306,5 +359,14 @@ def _write_result(folder: Path, summary: Summary) -> None:
     (folder / "summary.txt").write_text(summary.render(), encoding="utf-8")
     tables = format_evaluation(summary.evaluation)
     (folder / "evaluation.txt").write_text(tables + "\n", encoding="utf-8")
-    result = {**summary.key_results(), "epochs": summary.n_epochs, "secs": summary.secs}
+    verdict = summary.evaluation.verdict
+    result = {
+        **summary.key_results(),
+        "epochs": summary.n_epochs,
+        "secs": summary.secs,
+        "version": summary.version_id,
+        "is_served": summary.is_served,
+        "verdict": verdict.outcome.value,
+        "reasons": [*verdict.reasons, *verdict.cautions],
+    }
     (folder / FINISHED_MARK).write_text(json.dumps(result, indent=2), encoding="utf-8")

@@ -36,6 +36,7 @@ class Summary:
         best_epoch: The one that was kept, counted from 1.
         secs: Wall time of training and testing.
         model_folder: Where the registry shows the market's served model.
+        version_id: Of the new version.
         is_served: Whether the new version is that model.
         run_folder: Where logs and pictures lie.
     """
@@ -46,6 +47,7 @@ class Summary:
     best_epoch: int
     secs: float
     model_folder: Path
+    version_id: str
     is_served: bool
     run_folder: Path
 

@@ -1,0 +1,66 @@
+"""What every place that runs jobs can do; the sweep knows no more of any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from percoin.sweep.jobs import Job
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a job; what is sent to wherever it runs, so it must pickle.
+
+    Attributes:
+        job: What to train.
+        number: Counted from 1.
+        n_threads: Threads for the job's arithmetic; None leaves it to the machine.
+        force: Train even what has finished.
+        reuse_bars_secs: Bars that the job asked of an exchange less than this ago are
+            taken from the store, so that going on with a sweep means the same bars.
+    """
+
+    job: Job
+    number: int = 1
+    n_threads: int | None = None
+    force: bool = False
+    reuse_bars_secs: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """An attempt that runs no longer.
+
+    Attributes:
+        attempt: The one that ended.
+        death: What ended its process from outside, for example ``killed by SIGKILL``;
+            None where it ended by itself, well or not: the job's record says which.
+    """
+
+    attempt: Attempt
+    death: str | None = None
+
+
+class Engine(Protocol):
+    """Runs attempts by calling ``percoin.sweep.worker.run_attempt`` somewhere."""
+
+    n_slots: int
+    """How many attempts may run at once."""
+
+    def start(self, attempt: Attempt) -> None:
+        """Begin an attempt; never called with ``n_slots`` of them running."""
+        ...
+
+    def wait(self, timeout_secs: float) -> Sequence[Ending]:
+        """The attempts that ended; returns early once there is one."""
+        ...
+
+    def interrupt(self) -> None:
+        """Ask all running attempts to stop between two batches, as SIGTERM does."""
+        ...
+
+    def close(self) -> None:
+        """End what still runs, at once, and give everything back."""
+        ...

@@ -1,0 +1,119 @@
+"""What one job of a sweep is, and how it stands: a file in its folder that anybody may read.
+
+The job itself writes ``job.json`` while it runs, wherever that is; the sweep and whoever
+comes after it read it. So a sweep needs no connection to its jobs, only their folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+RECORD_FILE = "job.json"
+
+
+class JobState(StrEnum):
+    """How a job stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    SKIPPED = "skipped"  # had finished in an earlier sweep, with the same key
+    FAILED = "failed"  # ended by an error of its own
+    KILLED = "killed"  # its process died, twice
+    INTERRUPTED = "interrupted"  # told to stop; the next sweep goes on with it
+
+
+DONE = frozenset({JobState.FINISHED, JobState.SKIPPED})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a sweep.
+
+    Attributes:
+        symbol: Market.
+        tf: Bar length, as on the command line.
+        folder: Where all of the job lies: ``<sweep>/<SYMBOL>/<tf>``, and one level
+            more where further settings are swept.
+        overrides: What ``train`` is composed with.
+        variant: The further swept settings, such as ``lr=0.01``; empty without any.
+    """
+
+    symbol: str
+    tf: str
+    folder: Path
+    overrides: tuple[str, ...]
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " ".join(filter(None, (self.symbol, self.tf, self.variant)))
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """The content of ``job.json``.
+
+    Attributes:
+        state: How the job stands.
+        key: Hash of its settings, its bars and the code; None until the bars are loaded.
+        attempt: Counted from 1 within one sweep.
+        host: Name of the machine that ran it last.
+        pid: Process that ran it last.
+        started_at: Seconds since 1970, of the last attempt.
+        ended_at: The same; None while it runs.
+        bars_loaded_at: Seconds since 1970 when its bars were asked of their source.
+        epoch: Epochs finished so far.
+        max_epochs: At most so many.
+        val_loss: Of the last finished epoch.
+        training_secs: Of it, in training and testing the network; the rest is overhead.
+        error: One line, if it failed.
+        result: What ``result.json`` holds: test figures, ``version``, ``verdict``,
+            ``reasons``, ``epochs``, ``secs``.
+    """
+
+    state: JobState = JobState.WAITING
+    key: str | None = None
+    attempt: int = 1
+    host: str = ""
+    pid: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    bars_loaded_at: float | None = None
+    epoch: int = 0
+    max_epochs: int = 0
+    val_loss: float | None = None
+    training_secs: float = 0.0
+    error: str | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def secs(self) -> float:
+        """Wall time of the last attempt, start to end; 0 if it has not ended."""
+        if self.started_at is None or self.ended_at is None:
+            return 0.0
+        return self.ended_at - self.started_at
+
+
+def write_record(folder: Path, record: JobRecord) -> None:
+    """Replace the folder's record in one step: readers see the old one or the new one."""
+    aside = folder / f".{RECORD_FILE}.{os.getpid()}"
+    aside.write_text(json.dumps(asdict(record), indent=2), encoding="utf-8")
+    aside.replace(folder / RECORD_FILE)
+
+
+def read_record(folder: Path) -> JobRecord | None:
+    """The folder's record; None where there is none, or none that can be read."""
+    try:
+        content = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        return JobRecord(**{**content, "state": JobState(content["state"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        # Whoever asks then treats the job as one that never began.
+        return None
