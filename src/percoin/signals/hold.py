@@ -1,0 +1,23 @@
+"""The last rung: it always answers."""
+
+from __future__ import annotations
+
+from percoin.bars.schema import Bars
+from percoin.types import Prediction, Signal, Source
+
+
+class HoldSource:
+    """Always answers, and always the same: do nothing."""
+
+    def answer(self, bars: Bars) -> Prediction:
+        """NO_TRADE without a claim."""
+        return Prediction(
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            signal=Signal.NO_TRADE,
+            confidence=0.0,
+            probabilities=None,
+            source=Source.HOLD,
+            model_version=None,
+            ts=bars.close_time().to_pydatetime(),
+        )

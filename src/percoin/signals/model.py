@@ -1,0 +1,62 @@
+"""The first rung: the market's own model."""
+
+from __future__ import annotations
+
+from percoin.bars.schema import Bars, is_simulated
+from percoin.errors import InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
+from percoin.inference import Predictor
+from percoin.registry.manifest import Verdict
+from percoin.types import Passed, Prediction, Source
+
+
+class ModelSource:
+    """The market's own model.
+
+    Args:
+        predictor: Loads and asks the models.
+        enabled: False passes every market on.
+        min_confidence: A signal less probable than this is passed on.
+        require_accepted: Pass on models that the gate did not accept.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        enabled: bool = True,
+        min_confidence: float = 0.0,
+        require_accepted: bool = True,
+    ) -> None:
+        self._predictor = predictor
+        self._enabled = enabled
+        self._min_confidence = min_confidence
+        self._require_accepted = require_accepted
+
+    def answer(self, bars: Bars) -> Prediction | Passed:
+        """Answer for the newest bar, or say why the model has none."""
+        if not self._enabled:
+            return self._pass("ml_disabled", "models are switched off: use_ml=false")
+        try:
+            manifest = self._predictor.model(bars.symbol, bars.timeframe).manifest
+            gate = manifest.gate
+            if self._require_accepted and gate.verdict is not Verdict.ACCEPTED:
+                reasons = "; ".join(gate.reasons)
+                hint = "require_accepted=false asks it all the same"
+                return self._pass(f"model_{gate.verdict.value}", f"{reasons} ({hint})")
+            trained_on = manifest.bars.origin
+            if is_simulated(trained_on) != is_simulated(bars.origin):
+                detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
+                return self._pass("other_data", detail)
+            prediction = self._predictor.predict(bars)
+        except ModelNotFoundError as error:
+            return self._pass("model_missing", str(error))
+        except InvalidArtifactError as error:
+            return self._pass("model_invalid", str(error))
+        except NotEnoughBarsError as error:
+            return self._pass("insufficient_data", str(error))
+        if prediction.confidence < self._min_confidence:
+            detail = f"{prediction.confidence:.3f} is below {self._min_confidence:.3f}"
+            return self._pass("low_confidence", detail)
+        return prediction
+
+    def _pass(self, reason: str, detail: str) -> Passed:
+        return Passed(Source.MODEL, reason, detail)
