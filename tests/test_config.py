@@ -320,7 +320,8 @@ def test_numbers_of_an_option_have_ranges_too(overrides):
 
 def test_a_purge_shorter_than_the_horizon_says_why_it_matters():
     assert refusal("symbol=BTCUSDT", "split.purge_bars=1") == (
-        "split.purge_bars=1 is less than labels.horizon=3: labels would reach into the next split"
+        "split.purge_bars=1 is less than labels.horizon=3: train labels would look into the next "
+        "part; use split.purge_bars=3 or more"
     )
 
 

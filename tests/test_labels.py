@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError
 from percoin.labels import (
-    UNKNOWN,
     FixedHorizon,
     LabelRule,
     Labels,
     TripleBarrier,
     label_rule_from_json,
 )
+from percoin.types import UNKNOWN_LABEL as UNKNOWN
 from percoin.types import Signal, Timeframe
 
 SHORT, NO_TRADE, LONG = Signal.SHORT, Signal.NO_TRADE, Signal.LONG
 
 FIXED_HORIZONS = st.builds(
-    FixedHorizon, horizon=st.integers(1, 50), threshold=st.floats(0, 1, exclude_max=True)
+    FixedHorizon,
+    horizon=st.integers(1, 50),
+    threshold=st.floats(0, 1, exclude_min=True, exclude_max=True),
 )
 TRIPLE_BARRIERS = st.builds(
     TripleBarrier,
@@ -35,7 +37,7 @@ TRIPLE_BARRIERS = st.builds(
 RULES = st.one_of(FIXED_HORIZONS, TRIPLE_BARRIERS)
 SHORT_RULES = st.one_of(
     st.builds(
-        FixedHorizon, horizon=st.integers(1, 8), threshold=st.sampled_from([0.0, 0.002, 0.01])
+        FixedHorizon, horizon=st.integers(1, 8), threshold=st.sampled_from([1e-9, 0.002, 0.01])
     ),
     st.builds(
         TripleBarrier,
@@ -235,9 +237,10 @@ def test_different_rules_have_different_json(first, second):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"kind": "fixed_horizon", "horizon": 3, "threshold": 0.0}, "between 0 and 1"),
         ({"kind": "fixed_horizon", "horizon": 0, "threshold": 0.01}, "at least 1 bar ahead"),
         ({"kind": "fixed_horizon", "horizon": 3, "threshold": 25}, r"0\.0025 for 0\.25 %"),
-        ({"kind": "fixed_horizon", "horizon": 3, "threshold": -0.1}, "from 0 to 1"),
+        ({"kind": "fixed_horizon", "horizon": 3, "threshold": -0.1}, "between 0 and 1"),
         ({"kind": "fixed_horizon", "horizon": 3, "threshold": math.nan}, "threshold=nan"),
         ({"kind": "fixed_horizon", "horizon": 3}, "threshold"),
         ({"kind": "fixed_horizon", "horizon": 3, "threshold": 0.1, "extra": 1}, "extra"),

@@ -26,7 +26,9 @@ from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
+from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
+from percoin.features.feature_set import FeatureDefinition
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
 from percoin.types import Timeframe, check_symbol, check_timeframe
 
@@ -186,7 +188,7 @@ class FeaturesConfig:
     definition: str = MISSING
 
     def __post_init__(self) -> None:
-        known = ("raw", "relative")
+        known = [definition.value for definition in FeatureDefinition]
         _require(
             self.definition in known,
             f"features.definition={self.definition} must be one of {', '.join(known)}",
@@ -199,12 +201,13 @@ class LabelsConfig:
 
     horizon: int = MISSING
 
+    def __post_init__(self) -> None:
+        # The rule knows what its numbers may be.
+        self.build()
+
     def build(self) -> LabelRule:
         """The rule itself."""
         raise TypeError(f"{type(self).__name__} only gathers what its subclasses share")
-
-    def __post_init__(self) -> None:
-        _require(self.horizon >= 1, f"labels.horizon={self.horizon} must be at least 1 bar")
 
 
 @dataclass
@@ -212,14 +215,6 @@ class FixedHorizonConfig(LabelsConfig):
     """The return after ``horizon`` bars against a fixed threshold."""
 
     threshold: float = MISSING
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(
-            0 < self.threshold < 1,
-            f"labels.threshold={self.threshold} must be a fraction between 0 and 1; "
-            "0.0025 is 0.25 %",
-        )
 
     def build(self) -> LabelRule:
         """The rule itself."""
@@ -232,16 +227,6 @@ class TripleBarrierConfig(LabelsConfig):
 
     barrier_width: float = MISSING
     volatility_bars: int = MISSING
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(
-            self.barrier_width > 0, f"labels.barrier_width={self.barrier_width} must be positive"
-        )
-        _require(
-            self.volatility_bars >= 2,
-            f"labels.volatility_bars={self.volatility_bars} must be at least 2",
-        )
 
     def build(self) -> LabelRule:
         """The rule itself."""
@@ -301,14 +286,15 @@ class SplitConfig:
     embargo_bars: int = MISSING
 
     def __post_init__(self) -> None:
-        shares = (self.train, self.validation, self.test)
-        _require(
-            min(shares) > 0 and abs(sum(shares) - 1) < 1e-9,
-            f"split.train, split.validation and split.test are {shares}; "
-            "each must be positive and together they must make 1",
-        )
-        _require(
-            self.embargo_bars >= 0, f"split.embargo_bars={self.embargo_bars} must not be negative"
+        # It knows what its numbers may be.
+        self.build()
+
+    def build(self) -> SplitSpec:
+        """The same for ``build_dataset``."""
+        return SplitSpec(
+            fractions=(self.train, self.validation, self.test),
+            purge_bars=self.purge_bars,
+            embargo_bars=self.embargo_bars,
         )
 
 
@@ -402,11 +388,7 @@ class TrainConfig:
         _require(self.folds >= 2, f"folds={self.folds} must be at least 2")
         _require(self.trials >= 1, f"trials={self.trials} must be at least 1")
         _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
-        _require(
-            self.split.purge_bars >= self.labels.horizon,
-            f"split.purge_bars={self.split.purge_bars} is less than "
-            f"labels.horizon={self.labels.horizon}: labels would reach into the next split",
-        )
+        check_purge(self.split.build(), self.labels.build())
 
 
 class OutputFormat(StrEnum):

@@ -20,9 +20,16 @@ from percoin.features.feature_set import (
     history_bars,
 )
 from percoin.features.scaling import Scaling
-from percoin.labels import UNKNOWN, LabelRule, Labels
+from percoin.labels import LabelRule, Labels
 from percoin.splits import Split, are_shares, chronological_split, walk_forward_splits
-from percoin.types import CLASS_NAMES, Float32Array, FloatArray, IntArray, Timeframe
+from percoin.types import (
+    CLASS_NAMES,
+    UNKNOWN_LABEL,
+    Float32Array,
+    FloatArray,
+    IntArray,
+    Timeframe,
+)
 from percoin.windows import eligible_rows, make_windows
 
 logger = logging.getLogger(__name__)
@@ -50,7 +57,8 @@ class SplitSpec:
     def __post_init__(self) -> None:
         if not are_shares(self.fractions):
             raise ConfigError(
-                f"split.fractions={tuple(self.fractions)}: give three positive shares that sum to 1"
+                f"split.train, split.validation and split.test are {tuple(self.fractions)}: "
+                "give three positive shares that sum to 1"
             )
         for name in ("purge_bars", "embargo_bars"):
             if getattr(self, name) < 0:
@@ -206,7 +214,7 @@ class _Market:
         features = compute_features(bars, definition)
         labels = label_rule.label(bars)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
-        rows = rows[(rows >= first_row) & (labels.label[rows] != UNKNOWN)]
+        rows = rows[(rows >= first_row) & (labels.label[rows] != UNKNOWN_LABEL)]
         n_history_bars = len(bars) - first_row
         logger.info(
             "%s %s: %d of %d bars are usable rows",
@@ -269,6 +277,15 @@ def _check_arguments(
         raise ConfigError(f"lookback={lookback}: a window has at least 1 bar")
     if not history_days > 0:
         raise ConfigError(f"history_days={history_days}: give a positive number of days")
+    check_purge(split_spec, label_rule)
+
+
+def check_purge(split_spec: SplitSpec, label_rule: LabelRule) -> None:
+    """Refuse a purge that is shorter than the labels look ahead.
+
+    Raises:
+        ConfigError: It is.
+    """
     if split_spec.purge_bars < label_rule.horizon:
         raise ConfigError(
             f"split.purge_bars={split_spec.purge_bars} is less than "

@@ -13,9 +13,7 @@ import numpy as np
 from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError
-from percoin.types import FloatArray, IntArray, Signal
-
-UNKNOWN = -1
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +21,8 @@ class Labels:
     """One answer a bar.
 
     Attributes:
-        label: ``Signal`` as an integer, ``UNKNOWN`` (-1) where later bars are
-            missing, shape (n_bars,).
+        label: ``Signal`` as an integer, ``UNKNOWN_LABEL`` (-1) where later bars
+            are missing, shape (n_bars,).
         forward_return: Close ``horizon`` bars later over this close, minus 1: what
             holding the market for the horizon brought, as a fraction. NaN where
             those bars are missing, shape (n_bars,).
@@ -85,9 +83,10 @@ class FixedHorizon(LabelRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.threshold < 1:
+        if not 0 < self.threshold < 1:
             raise ConfigError(
-                f"labels.threshold={self.threshold}: give a fraction from 0 to 1, 0.0025 for 0.25 %"
+                f"labels.threshold={self.threshold}: give a fraction between 0 and 1, 0.0025 for "
+                "0.25 %"
             )
 
     def label(self, bars: Bars) -> Labels:
@@ -96,7 +95,7 @@ class FixedHorizon(LabelRule):
         label = np.full(len(bars), Signal.NO_TRADE, dtype=np.int64)
         label[forward_return > self.threshold] = Signal.LONG
         label[forward_return < -self.threshold] = Signal.SHORT
-        label[np.isnan(forward_return)] = UNKNOWN
+        label[np.isnan(forward_return)] = UNKNOWN_LABEL
         return Labels(label, forward_return)
 
 
@@ -151,7 +150,7 @@ class TripleBarrier(LabelRule):
         forward_return = _forward_return(bars, self.horizon)
         width = self.barrier_distance(bars)
         label = self._first_touch(bars, width)
-        label[np.isnan(forward_return) | ~(width > 0)] = UNKNOWN
+        label[np.isnan(forward_return) | ~(width > 0)] = UNKNOWN_LABEL
         return Labels(label, forward_return)
 
     def barrier_distance(self, bars: Bars) -> FloatArray:

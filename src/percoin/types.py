@@ -68,6 +68,9 @@ class Signal(IntEnum):
 
 CLASS_NAMES = tuple(signal.name for signal in Signal)
 
+# In place of a class where the right answer is not known.
+UNKNOWN_LABEL = -1
+
 
 class Source(StrEnum):
     """Who gave an answer."""

@@ -33,14 +33,13 @@ def test_the_threshold_that_separates_right_from_wrong_is_found():
     probabilities, prices = market()
     choice = choose_threshold(probabilities, np.arange(600), prices, ExitRule(1), Costs())
     assert choice.threshold == pytest.approx(0.6, abs=0.03)
-    assert choice.pays
     assert choice.net_return > 0
 
 
-def test_it_says_so_if_no_threshold_pays():
+def test_if_no_threshold_pays_the_best_of_them_still_lost():
     probabilities, prices = market(right_above=1.0)
     choice = choose_threshold(probabilities, np.arange(600), prices, ExitRule(1), Costs())
-    assert not choice.pays
+    assert choice.net_return < 0
 
 
 def test_a_few_lucky_trades_do_not_set_the_threshold():
@@ -62,7 +61,7 @@ def test_a_model_that_never_trades_has_nothing_to_choose():
     _, prices = market()
     quiet = np.tile([0.1, 0.8, 0.1], (600, 1))
     choice = choose_threshold(quiet, np.arange(600), prices, ExitRule(1), Costs())
-    assert (choice.threshold, choice.n_trades, choice.pays) == (0.0, 0, False)
+    assert (choice.threshold, choice.n_trades, choice.net_return) == (0.0, 0, 0.0)
 
 
 def test_rows_that_were_not_decided_do_not_trade():

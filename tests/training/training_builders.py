@@ -9,10 +9,10 @@ from builders import make_bars
 from percoin.config import OptimizerConfig
 from percoin.dataset import MarketDataset, SplitSpec, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.labels import UNKNOWN, FixedHorizon
+from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.run import TrainingPlan
-from percoin.types import IntArray
+from percoin.types import UNKNOWN_LABEL, IntArray
 
 LOOKBACK = 8
 TINY = {"channels": (4, 4, 4), "hidden_size": 4, "n_heads": 2, "head_sizes": (4, 4)}
@@ -51,4 +51,4 @@ def learnable_dataset(n_bars: int = 700) -> MarketDataset:
     dataset = make_dataset(n_bars)
     rsi = dataset.features[:, FEATURE_NAMES.index("rsi_14")]
     label: IntArray = np.digitize(rsi, [-0.5, 0.5]).astype(np.int64)
-    return replace(dataset, label=np.where(np.isnan(rsi), UNKNOWN, label))
+    return replace(dataset, label=np.where(np.isnan(rsi), UNKNOWN_LABEL, label))

@@ -23,7 +23,7 @@ from percoin.audit.served import audit_served
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import AuditConfig
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import MarketDataset, build_dataset
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureDefinition, compute_features
 
@@ -75,16 +75,11 @@ def audit_dataset(
 
 def load_dataset(settings: AuditConfig, bars: Bars) -> MarketDataset:
     """The dataset that a training with these settings would see."""
-    split = settings.split
     return build_dataset(
         bars,
         FeatureDefinition(settings.features.definition),
         settings.labels.build(),
         settings.lookback,
-        SplitSpec(
-            fractions=(split.train, split.validation, split.test),
-            purge_bars=split.purge_bars,
-            embargo_bars=split.embargo_bars,
-        ),
+        settings.split.build(),
         settings.history_days,
     )

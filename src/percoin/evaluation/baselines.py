@@ -16,9 +16,8 @@ import numpy as np
 
 from percoin.evaluation.metrics import N_CLASSES
 from percoin.evaluation.rules import momentum_rule, rsi_ma_rule
-from percoin.types import FloatArray, IntArray, Signal
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
 
-UNKNOWN_LABEL = -1
 TRAIN_PRIOR = "train_prior"
 MAJORITY = "majority"
 

@@ -17,16 +17,14 @@ class ThresholdChoice:
 
     Attributes:
         threshold: Least probability that a LONG or SHORT must have.
-        net_return: What it earned there after costs, as a fraction.
+        net_return: What it earned there after costs, as a fraction. If that is not more
+            than nothing, no threshold paid, and staying out was better.
         n_trades: Round trips there.
-        pays: Whether that was more than nothing. If not, no threshold paid, and
-            staying out was better.
     """
 
     threshold: float
     net_return: float
     n_trades: int
-    pays: bool
 
 
 def decide(probabilities: FloatArray, threshold: float = 0.0) -> IntArray:
@@ -109,4 +107,4 @@ def _try_threshold(
 ) -> ThresholdChoice:
     signals = spread_signals(decide(probabilities, threshold), rows, len(prices))
     result = backtest("validation", prices, signals, exit_rule, costs, bars_per_year=1.0)
-    return ThresholdChoice(threshold, result.net_return, result.n_trades, result.net_return > 0)
+    return ThresholdChoice(threshold, result.net_return, result.n_trades)

@@ -30,7 +30,6 @@ from percoin.config import (
 )
 from percoin.dataset import (
     MarketDataset,
-    SplitSpec,
     bars_to_load,
     build_dataset,
     build_folds,
@@ -160,11 +159,7 @@ def load_folds(settings: TrainConfig) -> list[MarketDataset]:
         FeatureDefinition(settings.features.definition),
         settings.labels.build(),
         settings.lookback,
-        SplitSpec(
-            fractions=(settings.split.train, settings.split.validation, settings.split.test),
-            purge_bars=settings.split.purge_bars,
-            embargo_bars=settings.split.embargo_bars,
-        ),
+        settings.split.build(),
         settings.history_days,
     )
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
