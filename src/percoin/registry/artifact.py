@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import pickle
@@ -18,6 +17,14 @@ from torch import Tensor
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.registry import publish
+from percoin.registry.contents import (
+    check_hashes,
+    parse_manifest,
+    read_files,
+    read_manifest,
+    sha256,
+)
+from percoin.registry.history import Action
 from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
     MANIFEST_FILE,
@@ -87,14 +94,19 @@ def export_artifact(
         SCALER_FILE: _save_scaler(draft),
         METRICS_FILE: record.to_json(draft, created_at).encode(),
     }
-    manifest = draft.seal(created_at, {name: _sha256(content) for name, content in files.items()})
+    manifest = draft.seal(created_at, {name: sha256(content) for name, content in files.items()})
     files[MANIFEST_FILE] = manifest.to_json().encode()
     # What could not be loaded again must not replace what can.
     _verified(market, files)
-    folder = publish.publish_version(
-        market, manifest.version_id, files, lambda: _may_replace(market, manifest)
-    )
-    return Exported(folder, is_served=publish.served_folder(market).name == folder.name)
+    version_id = manifest.version_id
+
+    def decide() -> publish.Change:
+        serve = version_id if _may_replace(market, manifest) else None
+        why = f"trained; the gate says {manifest.gate.verdict.value}"
+        return publish.Change(Action.EXPORT, (version_id,), why, serve)
+
+    folder = publish.publish_version(market, version_id, files, decide)
+    return Exported(folder, is_served=publish.served_id(market) == version_id)
 
 
 def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
@@ -107,19 +119,29 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
     """
     market = MarketFolder(root, symbol, timeframe)
     folder = publish.served_folder(market)
-    manifest = _manifest(market, publish.read_file(market, folder, MANIFEST_FILE))
-    is_version = folder.parent.name == market.versions.name
-    if is_version and folder.name != manifest.version_id:
-        raise _invalid(market, f"{folder.name} holds the files of {manifest.version_id}")
+    manifest = read_manifest(market, folder)
     log.info("Loaded metadata: %s %s", symbol, market.timeframe.value)
-    files = {name: publish.read_file(market, folder, name) for name in manifest.files}
-    _check_hashes(market, manifest, files)
+    files = read_files(market, folder, manifest)
     state_dict = _load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
     n_features = manifest.num_features
     log.info("Loaded model: %s %s (features=%d)", symbol, market.timeframe.value, n_features)
     # The scaler that counts is in the manifest; the pickle is for other tools.
     log.info("Loaded scaler: %s %s", symbol, market.timeframe.value)
     return Artifact(manifest, state_dict, folder)
+
+
+def check_version(market: MarketFolder, version_id: str) -> Manifest:
+    """Check one version as loading it would, and its other weights too.
+
+    Raises:
+        InvalidArtifactError: It is not there, or could not be loaded.
+    """
+    folder = publish.version_folder(market, version_id)
+    manifest = read_manifest(market, folder)
+    files = read_files(market, folder, manifest)
+    for name in (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE):
+        _load_weights(market, name, files[name])
+    return manifest
 
 
 def _may_replace(market: MarketFolder, new: Manifest) -> bool:
@@ -129,8 +151,7 @@ def _may_replace(market: MarketFolder, new: Manifest) -> bool:
     one of simulated bars.
     """
     try:
-        folder = publish.served_folder(market)
-        served = _manifest(market, publish.read_file(market, folder, MANIFEST_FILE))
+        served = read_manifest(market, publish.served_folder(market))
     except (ModelNotFoundError, InvalidArtifactError):
         return True
     if is_simulated(new.bars.origin) and not is_simulated(served.bars.origin):
@@ -149,28 +170,10 @@ def check_writable(root: Path, symbol: str, timeframe: Timeframe) -> None:
 
 
 def _verified(market: MarketFolder, files: Mapping[str, bytes]) -> None:
-    manifest = _manifest(market, files[MANIFEST_FILE])
-    _check_hashes(market, manifest, files)
+    manifest = parse_manifest(market, files[MANIFEST_FILE])
+    check_hashes(market, manifest, files)
     for name in (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE):
         _load_weights(market, name, files[name])
-
-
-def _manifest(market: MarketFolder, content: bytes) -> Manifest:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise _invalid(market, f"{MANIFEST_FILE} is no text") from error
-    return Manifest.from_json(text, market.symbol, market.timeframe)
-
-
-def _check_hashes(market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    for name, sha256 in manifest.files.items():
-        if _sha256(files[name]) != sha256:
-            raise _invalid(market, f"{name} was changed after the export")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _save_weights(state_dict: Mapping[str, Tensor]) -> bytes:

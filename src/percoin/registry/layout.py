@@ -6,6 +6,7 @@
     |-- 15m -> .versions/15m/20250901T000312482911Z-3fa9c14e07b2   the served version
     `-- .versions/15m/
         |-- .lock                                  held while a version is written
+        |-- history.jsonl                          what was exported, promoted, rolled back
         |-- .tmp-20250902T...                      an export under way, or killed
         |-- 20250825T...-91c06b7d55ee/             earlier versions, for rollback
         `-- 20250901T000312482911Z-3fa9c14e07b2/   five files
@@ -74,6 +75,11 @@ class MarketFolder:
     def lock(self) -> Path:
         """File that is locked while a version is written."""
         return self.versions / ".lock"
+
+    @property
+    def history(self) -> Path:
+        """File with one line for each change of the versions."""
+        return self.versions / "history.jsonl"
 
     def version(self, version_id: str) -> Path:
         """Folder of one version."""

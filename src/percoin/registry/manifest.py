@@ -222,12 +222,15 @@ class ManifestDraft:
             f"confusion_matrix counts {judged} of {self.dataset_info.test_samples} test samples",
         )
 
-    def seal(self, created_at: datetime, files: Mapping[str, str]) -> Manifest:
+    def seal(
+        self, created_at: datetime, files: Mapping[str, str], revised_from: str | None = None
+    ) -> Manifest:
         """Name the version by its time and by a hash over all the manifest says.
 
         Args:
             created_at: Moment of the export, with its zone.
             files: sha256 by file name.
+            revised_from: The version whose files these are, if its verdict was revised.
 
         Raises:
             ValueError: The draft holds something a manifest cannot say.
@@ -241,6 +244,7 @@ class ManifestDraft:
             created_at=time_text(moment),
             files=files,
             version_id=unsealed,
+            revised_from=revised_from,
         )
         sealed = draft.to_json().replace(unsealed, _sealed_id(draft.to_json(), unsealed))
         return _decode(typed_json.loads(sealed))
@@ -256,17 +260,21 @@ class Manifest(ManifestDraft):
         version_id: Sorts by time. Its last part is a hash over the whole text of
             the manifest, so that a changed manifest is as visible as a changed file.
         format_version: Raised with every change that an older percoin would misread.
+        revised_from: The version that has the same files and another verdict, from
+            before it was revised; None (and not in the text) for a trained one.
     """
 
     created_at: str
     files: Mapping[str, str]
     version_id: str
     format_version: int = FORMAT_VERSION
+    revised_from: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _utc(self.created_at)
-        _require(VERSION_ID_PATTERN.fullmatch(self.version_id) is not None, "version_id is none")
+        for version_id in filter(None, (self.version_id, self.revised_from)):
+            _require(VERSION_ID_PATTERN.fullmatch(version_id) is not None, "version_id is none")
         _require(self.format_version == FORMAT_VERSION, f"format version {self.format_version}")
         missing = [name for name in HASHED_FILES if name not in self.files]
         _require(not missing, f"files does not list {missing[:1]}")
@@ -276,6 +284,12 @@ class Manifest(ManifestDraft):
                 f"files lists {name!r}, which is no file of a version",
             )
             _require(_SHA256_PATTERN.fullmatch(sha256) is not None, f"{name} has no sha256")
+
+    def revised(self, gate: Gate, created_at: datetime) -> Manifest:
+        """The same model and the same files under another verdict: a version of its own."""
+        entries = {entry.name: getattr(self, entry.name) for entry in fields(ManifestDraft)}
+        draft = ManifestDraft(**entries | {"gate": gate})
+        return draft.seal(created_at, self.files, revised_from=self.version_id)
 
     def to_json(self) -> str:
         """The text of ``meta.json``."""

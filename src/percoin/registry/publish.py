@@ -1,4 +1,4 @@
-"""Writing a version whole or not at all, and finding the served one."""
+"""Writing, serving and removing versions whole or not at all, and finding the served one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, RegistryWriteError
+from percoin.registry.history import Action, Event, append, now_text, read_history
 from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
     TEMPORARY_PREFIX,
@@ -28,13 +30,30 @@ _LOCK_POLL_SECS = 0.02
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
+@dataclass(frozen=True)
+class Change:
+    """What shall be done with a market's versions.
+
+    Attributes:
+        action: Its name in the history.
+        versions: The versions it is done to.
+        why: A phrase for the history.
+        serve: The version to serve from now on; None leaves the one that is.
+    """
+
+    action: Action
+    versions: tuple[str, ...]
+    why: str
+    serve: str | None = None
+
+
 def publish_version(
     market: MarketFolder,
     version_id: str,
     files: Mapping[str, bytes],
-    may_serve: Callable[[], bool] = lambda: True,
+    decide: Callable[[], Change],
 ) -> Path:
-    """Write a version aside, sync it, and serve it.
+    """Write a version aside, sync it, note it in the history, and serve what is decided.
 
     Readers see the old version or the new one, each whole, and so does whoever
     comes after a crash or a kill at any point in here.
@@ -43,8 +62,8 @@ def publish_version(
         market: Where the version belongs.
         version_id: Name of the new version's folder.
         files: Content by file name.
-        may_serve: Asked while nobody else can change what is served; False keeps
-            the new version in the history only.
+        decide: Asked while nobody else can change what is served: whether that shall
+            be the new version, the one that is served already, or a third.
 
     Returns:
         Folder of the new version.
@@ -54,19 +73,91 @@ def publish_version(
     """
     with _write_errors(market), _locked(market):
         _remove_leftovers(market)
+        serve: str | None = None
         try:
-            folder = _write_version(market, version_id, files)
-            if may_serve():
-                _serve(market, version_id)
+            aside = _write_aside(market, version_id, files)
+            change = decide()
+            serve = change.serve
+            _note(market, change)
+            folder = _put_in_place(market, version_id, aside)
+            if serve is not None:
+                _serve(market, serve)
         except BaseException:
-            if _link_target(market) != market.link_target(version_id):
+            if serve is None or served_id(market) != serve:
                 shutil.rmtree(market.version(version_id), ignore_errors=True)
             _remove_leftovers(market)
             raise
     return folder
 
 
-def _write_version(market: MarketFolder, version_id: str, files: Mapping[str, bytes]) -> Path:
+def change_served(market: MarketFolder, decide: Callable[[], Change]) -> Event:
+    """Note a change in the history and serve the version it names.
+
+    Args:
+        market: Which one; it has versions.
+        decide: Asked while nobody else can change what is served.
+
+    Raises:
+        RegistryWriteError: The models folder refuses it; the old version is served.
+    """
+    with _write_errors(market), _locked(market):
+        _remove_leftovers(market)
+        change = decide()
+        event = _note(market, change)
+        try:
+            if change.serve is not None:
+                _serve(market, change.serve)
+        except BaseException:
+            _remove_leftovers(market)
+            raise
+    return event
+
+
+def remove_versions(market: MarketFolder, decide: Callable[[], Change]) -> tuple[str, ...]:
+    """Note a change in the history and remove the versions it names.
+
+    Each goes at once or not at all; after a kill the ones that are left can be removed
+    by another call.
+
+    Args:
+        market: Which one; it has versions.
+        decide: Asked while nobody else can change what is there; never names what is
+            served.
+
+    Returns:
+        The versions that are gone.
+
+    Raises:
+        RegistryWriteError: The models folder refuses it.
+    """
+    with _write_errors(market), _locked(market):
+        _remove_leftovers(market)
+        change = decide()
+        if change.versions:
+            _note(market, change)
+        for version_id in change.versions:
+            market.version(version_id).rename(market.temporary(version_id))
+        _sync_folder(market.versions)
+        _remove_leftovers(market)
+    return change.versions
+
+
+def _note(market: MarketFolder, change: Change) -> Event:
+    served = served_id(market)
+    event = Event(
+        time=now_text(),
+        action=change.action,
+        versions=change.versions,
+        why=change.why,
+        before=served,
+        after=change.serve or served,
+    )
+    append(market, event)
+    _sync_folder(market.versions)
+    return event
+
+
+def _write_aside(market: MarketFolder, version_id: str, files: Mapping[str, bytes]) -> Path:
     aside = market.temporary(version_id)
     aside.mkdir()
     for name, content in files.items():
@@ -75,6 +166,10 @@ def _write_version(market: MarketFolder, version_id: str, files: Mapping[str, by
             file.flush()
             os.fsync(file.fileno())
     _sync_folder(aside)
+    return aside
+
+
+def _put_in_place(market: MarketFolder, version_id: str, aside: Path) -> Path:
     folder = market.version(version_id)
     aside.rename(folder)
     # Each parent may be new as well; the link must never outlive what it points to.
@@ -168,6 +263,7 @@ def check_writable(market: MarketFolder) -> None:
         _stat_or_none(market.temporary("link-" + "0" * 64) / BEST_WEIGHTS_FILE)
         for folder in {_nearest_existing(market.folder), _nearest_existing(market.versions)}:
             _probe(folder)
+        read_history(market)
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -192,6 +288,17 @@ def _probe(folder: Path) -> None:
         link = Path(aside) / "link"
         link.symlink_to("nowhere")
         link.replace(Path(aside) / "served")
+
+
+def served_id(market: MarketFolder) -> str | None:
+    """The version that the link names, whole or not; None if it names none of the market's."""
+    return _named_version(market, _link_target(market) or "")
+
+
+def _named_version(market: MarketFolder, target: str) -> str | None:
+    version_id = target.rpartition("/")[2]
+    is_ours = VERSION_ID_PATTERN.fullmatch(version_id) is not None
+    return version_id if is_ours and target == market.link_target(version_id) else None
 
 
 def served_folder(market: MarketFolder) -> Path:
@@ -220,15 +327,30 @@ def served_folder(market: MarketFolder) -> Path:
 def _checked_folder(market: MarketFolder, target: str | None) -> Path:
     folder = market.link
     if target is not None:
-        version_id = target.rpartition("/")[2]
-        is_ours = VERSION_ID_PATTERN.fullmatch(version_id) is not None
-        if not is_ours or target != market.link_target(version_id):
+        version_id = _named_version(market, target)
+        if version_id is None:
             found = f"{market.link} leads to {target!r}, which is no version of it"
             raise _invalid(market, found, "remove the link and train again")
         folder = market.version(version_id)
     if not folder.is_dir():
         found = f"the served version {folder.name} is gone"
-        raise _invalid(market, found, "train the model again")
+        raise _invalid(market, found, "serve another one (rollback) or train the model again")
+    return _checked_ground(market, folder)
+
+
+def version_folder(market: MarketFolder, version_id: str) -> Path:
+    """The folder of one version, served or not.
+
+    Raises:
+        InvalidArtifactError: There is no such version, or a link leads it elsewhere.
+    """
+    folder = market.version(version_id)
+    if not VERSION_ID_PATTERN.fullmatch(version_id) or not folder.is_dir():
+        raise _invalid(market, f"there is no version {version_id}", "list the versions (show)")
+    return _checked_ground(market, folder)
+
+
+def _checked_ground(market: MarketFolder, folder: Path) -> Path:
     if _leads_out(market, folder):
         found = f"{folder} leads out of the models folder"
         raise _invalid(market, found, "remove the link in its path")

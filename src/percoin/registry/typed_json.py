@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -14,25 +15,34 @@ import numpy as np
 Value = TypeVar("Value")
 
 
-def dumps(value: object, nan_as_null: bool = False) -> str:
-    """Write dataclasses, containers and NumPy values as indented JSON.
+def dumps(value: object, nan_as_null: bool = False, indent: int | None = 2) -> str:
+    """Write dataclasses, containers and NumPy values as JSON.
+
+    A field that is None and is so by default is left out.
 
     Args:
         value: What to write.
         nan_as_null: Write a number that is not finite as null, not refuse it.
+        indent: Spaces a level; None writes one line.
 
     Raises:
         ValueError: A number that is not finite.
         TypeError: A value JSON has no form for.
     """
-    return json.dumps(_plain(value, nan_as_null), allow_nan=False, indent=2) + "\n"
+    return json.dumps(_plain(value, nan_as_null), allow_nan=False, indent=indent) + "\n"
 
 
 def _plain(value: object, nan_as_null: bool) -> object:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if is_dataclass(value) and not isinstance(value, type):
-        value = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+        entries = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+        optional = _optional(type(value))
+        value = {
+            name: entry
+            for name, entry in entries.items()
+            if not (entry is None and name in optional)
+        }
     if isinstance(value, Mapping):
         return {str(key): _plain(entry, nan_as_null) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -71,7 +81,8 @@ def decode(kind: type[Value], value: object) -> Value:
     """Build the dataclass ``kind`` from what ``loads`` returned.
 
     Fields may be ``str``, ``int``, ``float``, ``bool``, enums, dataclasses,
-    ``tuple[X, ...]``, ``Mapping[str, X]`` and ``object`` (any JSON).
+    ``tuple[X, ...]``, ``Mapping[str, X]`` and ``object`` (any JSON). A field
+    ``X | None = None`` may be absent, so that a format can grow.
 
     Raises:
         ValueError: A key missing or unknown, a value of another type, or one the
@@ -85,6 +96,9 @@ def _decode(hint: Any, value: object, place: str) -> object:
         return value
     if is_dataclass(hint):
         return _decode_dataclass(cast(type, hint), value, place)
+    if get_origin(hint) is UnionType:
+        (hint,) = (choice for choice in get_args(hint) if choice is not NoneType)
+        return _decode(hint, value, place)
     if get_origin(hint) is tuple:
         entries = _expect(list, value, place)
         return tuple(
@@ -102,16 +116,25 @@ def _decode_dataclass(kind: type, value: object, place: str) -> object:
     mapping = _expect(dict, value, place)
     hints = get_type_hints(kind)
     names = [entry.name for entry in fields(kind)]
-    missing = [name for name in names if name not in mapping]
+    absent = [name for name in names if name not in mapping]
+    missing = [name for name in absent if name not in _optional(kind)]
     unknown = [str(key) for key in mapping if key not in names]
     if missing or unknown:
         problem = "has no" if missing else "has an unknown"
         raise ValueError(f"{place or 'the object'} {problem} key {(missing or unknown)[0]!r}")
-    entries = {name: _decode(hints[name], mapping[name], _join(place, name)) for name in names}
+    entries = {
+        name: _decode(hints[name], mapping[name], _join(place, name))
+        for name in names
+        if name not in absent
+    }
     try:
         return kind(**entries)
     except ValueError as error:
         raise ValueError(f"{place}: {error}" if place else str(error)) from None
+
+
+def _optional(kind: type) -> set[str]:
+    return {entry.name for entry in fields(kind) if entry.default is None}
 
 
 def _decode_scalar(hint: type, value: object, place: str) -> object:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +9,12 @@ from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
 from percoin.registry import typed_json
-from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
+from percoin.registry.catalogue import has_shown, markets_in
+from percoin.registry.contents import read_files, read_manifest
+from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
-from percoin.registry.publish import read_file, served_folder
-from percoin.types import Timeframe, check_symbol
+from percoin.registry.publish import served_folder
+from percoin.types import Timeframe
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,10 @@ def read_models(
         served_folder_or_problem(MarketFolder(root, symbol, timeframe))
     markets = [
         market
-        for market in _markets(root)
-        if symbol in (None, market.symbol) and timeframe in (None, market.timeframe)
+        for market in markets_in(root)
+        if has_shown(market)
+        and symbol in (None, market.symbol)
+        and timeframe in (None, market.timeframe)
     ]
     if not markets:
         wanted = " ".join(filter(None, [symbol, timeframe and timeframe.value]))
@@ -109,48 +111,18 @@ def read_model(market: MarketFolder) -> SavedModel:
     folder = served_folder_or_problem(market)
     if isinstance(folder, str):
         return SavedModel(market.symbol, market.timeframe, problem=folder)
+    return read_saved(market, folder)
+
+
+def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
+    """Read the version in ``folder``, every file checked against its manifest."""
     try:
-        manifest = _read_manifest(market, folder)
-        metrics = _checked_files(market, folder, manifest)[METRICS_FILE]
+        manifest = read_manifest(market, folder)
+        metrics = read_files(market, folder, manifest)[METRICS_FILE]
     except InvalidArtifactError as error:
         return SavedModel(market.symbol, market.timeframe, problem=error.found)
     evaluation, judging, problem = _read_metrics(metrics)
     return SavedModel(market.symbol, market.timeframe, manifest, evaluation, judging, problem)
-
-
-def _markets(root: Path) -> Iterator[MarketFolder]:
-    for folder in sorted((root / "per_coin").glob("*")):
-        if not _is_symbol(folder.name):
-            continue
-        for timeframe in Timeframe:
-            market = MarketFolder(root, folder.name, timeframe)
-            # A link to a version that is gone is worth a line too.
-            if market.link.is_symlink() or market.link.is_dir():
-                yield market
-
-
-def _is_symbol(name: str) -> bool:
-    try:
-        return check_symbol(name) == name
-    except ConfigError:
-        return False
-
-
-def _read_manifest(market: MarketFolder, folder: Path) -> Manifest:
-    text = read_file(market, folder, MANIFEST_FILE).decode(errors="replace")
-    manifest = Manifest.from_json(text, market.symbol, market.timeframe)
-    is_version = folder.parent.name == market.versions.name
-    if is_version and folder.name != manifest.version_id:
-        raise _invalid(market, f"{folder.name} holds the files of {manifest.version_id}")
-    return manifest
-
-
-def _checked_files(market: MarketFolder, folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    files = {name: read_file(market, folder, name) for name in manifest.files}
-    for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != manifest.files[name]:
-            raise _invalid(market, f"{name} was changed after the export")
-    return files
 
 
 def _read_metrics(content: bytes) -> tuple[Evaluation | None, Judging, str]:
@@ -176,8 +148,3 @@ def _read_judging(section: object) -> Judging:
         n_folds if isinstance(n_folds, int) and n_folds > 1 else 1,
         threshold if isinstance(threshold, float) else None,
     )
-
-
-def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:
-    action = "train the model again"
-    return InvalidArtifactError(market.symbol, market.timeframe, found, action)

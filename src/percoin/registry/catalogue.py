@@ -1,0 +1,190 @@
+"""What lies in the registry: markets, their versions, and what each may be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from percoin.bars.schema import is_simulated
+from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError
+from percoin.registry.contents import read_files, read_manifest
+from percoin.registry.history import read_history
+from percoin.registry.layout import VERSION_ID_PATTERN, MarketFolder
+from percoin.registry.manifest import Manifest, Verdict
+from percoin.registry.publish import served_folder, served_id, version_folder
+from percoin.types import Timeframe, check_symbol
+
+_STAMP = "%Y%m%dT%H%M%S%fZ"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a market, by its manifest alone.
+
+    Attributes:
+        version_id: Name of its folder.
+        manifest: None if it cannot be trusted.
+        problem: Why not; empty otherwise.
+        withdrawn_by: The version by which its acceptance was taken back; empty if none.
+    """
+
+    version_id: str
+    manifest: Manifest | None
+    problem: str = ""
+    withdrawn_by: str = ""
+
+    @property
+    def created_at(self) -> datetime:
+        """Moment of the export, which its name says even if its manifest does not."""
+        return datetime.strptime(self.version_id.partition("-")[0], _STAMP).replace(tzinfo=UTC)
+
+    @property
+    def objection(self) -> str:
+        """Why it should not be served; empty if it may."""
+        if self.manifest is None:
+            return self.problem
+        if self.withdrawn_by:
+            return f"its acceptance was withdrawn by {self.withdrawn_by}"
+        gate = self.manifest.gate
+        if gate.verdict is not Verdict.ACCEPTED:
+            return f"the gate says {gate.verdict.value}: {'; '.join(gate.reasons)}"
+        return ""
+
+
+def markets_in(root: Path) -> Iterator[MarketFolder]:
+    """Every market that something was exported for, by symbol and then bar length."""
+    for folder in sorted((root / "per_coin").glob("*")):
+        if not _is_symbol(folder.name):
+            continue
+        for timeframe in Timeframe:
+            market = MarketFolder(root, folder.name, timeframe)
+            # A link to a version that is gone is worth a line too.
+            if has_shown(market) or version_ids(market):
+                yield market
+
+
+def has_shown(market: MarketFolder) -> bool:
+    """Whether something, sound or not, lies where the served version is looked for."""
+    return market.link.is_symlink() or market.link.is_dir()
+
+
+def _is_symbol(name: str) -> bool:
+    try:
+        return check_symbol(name) == name
+    except ConfigError:
+        return False
+
+
+def version_ids(market: MarketFolder) -> list[str]:
+    """Names of all versions, oldest first."""
+    names = (path.name for path in market.versions.glob("*"))
+    return sorted(name for name in names if VERSION_ID_PATTERN.fullmatch(name))
+
+
+def read_versions(market: MarketFolder) -> list[Version]:
+    """All versions, oldest first; a broken one comes with its problem."""
+    found = [_read_version(market, version_id) for version_id in version_ids(market)]
+    withdrawn = {
+        version.manifest.revised_from: version.version_id
+        for version in found
+        if version.manifest is not None and version.manifest.revised_from is not None
+    }
+    return [
+        Version(v.version_id, v.manifest, v.problem, withdrawn.get(v.version_id, "")) for v in found
+    ]
+
+
+def _read_version(market: MarketFolder, version_id: str) -> Version:
+    try:
+        return Version(version_id, read_manifest(market, version_folder(market, version_id)))
+    except InvalidArtifactError as error:
+        return Version(version_id, None, error.found)
+
+
+def find_version(market: MarketFolder, start: str) -> str:
+    """The version whose name begins with ``start``.
+
+    Raises:
+        ModelNotFoundError: None does, or several do.
+    """
+    known = version_ids(market)
+    found = [version_id for version_id in known if start and version_id.startswith(start)]
+    if len(found) != 1:
+        listed = ", ".join(found or known) or "none"
+        raise ModelNotFoundError(
+            market.symbol,
+            market.timeframe,
+            f"{len(found)} versions begin with {start!r}",
+            f"name one; there are {listed}",
+        )
+    return found[0]
+
+
+def served_version(market: MarketFolder) -> Version | None:
+    """The version that the link names, sound or not; None if it names none."""
+    version_id = served_id(market)
+    return None if version_id is None else _read_version(market, version_id)
+
+
+def objection_beside(version: Version, served: Manifest | None) -> str:
+    """Why ``version`` should not take the place of ``served``; empty if it may."""
+    if version.objection or version.manifest is None or served is None:
+        return version.objection
+    if is_simulated(version.manifest.bars.origin) and not is_simulated(served.bars.origin):
+        return "it learnt from simulated bars and the served one from real ones"
+    return ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of looking at one version, at the served one, or at the history.
+
+    Attributes:
+        symbol: Market.
+        timeframe: Bar length.
+        subject: Name of the version, ``served`` or ``history``.
+        problem: What is wrong; empty if nothing is.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    subject: str
+    problem: str
+
+
+def check_market(market: MarketFolder) -> list[Check]:
+    """Compare every file of every version with its hash, and see where the link leads.
+
+    Returns:
+        One check a version, oldest first, then ``served`` and ``history``.
+    """
+    problems = {
+        version_id: _problem(market, lambda name=version_id: version_folder(market, name))  # type: ignore[misc]
+        for version_id in version_ids(market)
+    }
+    problems["served"] = _problem(market, lambda: served_folder(market))
+    problems["history"] = _history_problem(market)
+    return [
+        Check(market.symbol, market.timeframe, subject, problem)
+        for subject, problem in problems.items()
+    ]
+
+
+def _problem(market: MarketFolder, find: Callable[[], Path]) -> str:
+    try:
+        folder = find()
+        read_files(market, folder, read_manifest(market, folder))
+    except (InvalidArtifactError, ModelNotFoundError) as error:
+        return error.found
+    return ""
+
+
+def _history_problem(market: MarketFolder) -> str:
+    try:
+        damaged = read_history(market).damaged_lines
+    except OSError as error:
+        return f"{market.history.name} cannot be read: {error.strerror}"
+    lines = ", ".join(map(str, damaged))
+    return f"{market.history.name} cannot be read in line {lines}" if damaged else ""

@@ -1,0 +1,157 @@
+"""What was done to a market's versions, one line of JSON an event (``history.jsonl``).
+
+A line is written and synced before its change is made. So no change lacks its line; where
+a process was killed in between, the next one finds another version served than the last
+line says, and notes that too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from percoin.registry import typed_json
+from percoin.registry.layout import MarketFolder
+
+
+class Action(StrEnum):
+    """What can be done to the versions of a market."""
+
+    EXPORT = "export"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    WITHDRAW = "withdraw"
+    PRUNE = "prune"
+    NOTICE = "notice"
+
+
+_GOING_BACK = {Action.ROLLBACK, Action.WITHDRAW, Action.NOTICE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One change, or one found.
+
+    Attributes:
+        time: When it was begun, in UTC and microseconds.
+        action: What was done.
+        versions: To which versions.
+        why: In words.
+        before: The version served until then, if any.
+        after: The version served from then on, if any.
+    """
+
+    time: str
+    action: Action
+    versions: tuple[str, ...]
+    why: str
+    before: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """All events, oldest first, and the numbers of the lines that cannot be read."""
+
+    events: tuple[Event, ...] = ()
+    damaged_lines: tuple[int, ...] = ()
+
+    def served_before(self, served: str | None) -> list[str]:
+        """Which versions were served before ``served``, the last one first.
+
+        What was undone by going back to an earlier version is left out, so that going
+        back twice leads further back and not forth again.
+        """
+        trail: list[str] = []
+        for event in self.events:
+            if event.before is not None and not trail:
+                trail.append(event.before)
+            _follow(trail, event.after, event.action in _GOING_BACK)
+        _follow(trail, served, goes_back=True)
+        return trail[-2::-1]
+
+
+def _follow(trail: list[str], served: str | None, goes_back: bool) -> None:
+    if served is None or (trail and trail[-1] == served):
+        return
+    if goes_back and served in trail:
+        while trail[-1] != served:
+            trail.pop()
+    else:
+        trail.append(served)
+
+
+def read_history(market: MarketFolder) -> History:
+    """Read the history of a market; a line under way or cut short is not yet part of it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        descriptor = _open(market, os.O_RDONLY)
+    except FileNotFoundError:
+        return History()
+    with os.fdopen(descriptor, "rb") as file:
+        return _parse(file.read())
+
+
+def append(market: MarketFolder, event: Event) -> None:
+    """Add an event, synced; only for the holder of the market's lock.
+
+    Raises:
+        OSError: The file cannot be written; a part of a line is ignored by readers and
+            cleared away by the next writer.
+    """
+    with os.fdopen(_open(market, os.O_RDWR | os.O_CREAT), "r+b") as file:
+        content = file.read()
+        file.seek(content.rfind(b"\n") + 1)
+        file.truncate()
+        events = [*_noticed(_parse(content).events[-1:], event), event]
+        file.write("".join(typed_json.dumps(entry, indent=None) for entry in events).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def now_text() -> str:
+    """The present moment as events write it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _noticed(last: Iterable[Event], event: Event) -> list[Event]:
+    why = "not what the line above says: that change was cut short, or this one is not percoin's"
+    return [
+        Event(
+            time=event.time,
+            action=Action.NOTICE,
+            versions=(),
+            why=why,
+            before=entry.after,
+            after=event.before,
+        )
+        for entry in last
+        if entry.after != event.before
+    ]
+
+
+def _parse(content: bytes) -> History:
+    events, damaged = [], []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            events.append(typed_json.decode(Event, typed_json.loads(line.decode())))
+        except ValueError:
+            damaged.append(number)
+    return History(tuple(events), tuple(damaged))
+
+
+def _open(market: MarketFolder, flags: int) -> int:
+    # Without blocking: opening a pipe would wait for its other end forever.
+    descriptor = os.open(market.history, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(market.history))
+    return descriptor
