@@ -18,6 +18,7 @@ from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Predictor
 from percoin.signals.chain import HoldSource, ModelSource, ask
+from percoin.signals.market import SourcedBars
 from percoin.types import CLASS_NAMES, Prediction, Source
 
 
@@ -40,7 +41,7 @@ def answer(settings: PredictConfig) -> None:
     model = ModelSource(
         predictor, settings.use_ml, settings.min_confidence, settings.require_accepted
     )
-    prediction = ask([model, HoldSource()], bars)
+    prediction = ask([model, HoldSource()], SourcedBars(bars, source))
     if settings.output == OutputFormat.JSON:
         print(json.dumps(to_json(prediction, bars)))
     else:

@@ -10,9 +10,12 @@ from percoin.inference import Predictor
 from percoin.registry.layout import SERVED_WEIGHTS_FILE
 from percoin.registry.manifest import Verdict
 from percoin.signals.chain import HoldSource, ModelSource, ask
+from percoin.signals.market import SourcedBars
+from percoin.signals.protocol import MarketBars
 from percoin.types import Passed, Prediction, Signal, Source
 
 BARS = bars_to_learn_from(1600)
+MARKET = SourcedBars(BARS)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,7 @@ def models(tmp_path_factory):
 
 
 def reason(source: ModelSource, bars: Bars = BARS) -> str:
-    answer = source.answer(bars)
+    answer = source.answer(SourcedBars(bars))
     assert isinstance(answer, Passed), answer
     assert answer.source is Source.MODEL
     assert answer.detail
@@ -36,16 +39,16 @@ class Never:
     def __init__(self, reason: str) -> None:
         self.passed = Passed(Source.MODEL, reason, "by a test")
 
-    def answer(self, bars: Bars) -> Passed:
+    def answer(self, market: MarketBars) -> Passed:
         return self.passed
 
 
 def test_the_first_that_has_an_answer_gives_it_and_nobody_after_it_is_asked(models):
     class Unasked:
-        def answer(self, bars: Bars) -> Prediction:
+        def answer(self, market: MarketBars) -> Prediction:
             pytest.fail("asked after an answer was there")
 
-    prediction = ask([ModelSource(Predictor(models)), Unasked()], BARS)
+    prediction = ask([ModelSource(Predictor(models)), Unasked()], MARKET)
 
     assert (prediction.source, prediction.signal) == (Source.MODEL, Signal.LONG)
     assert prediction.passed == ()
@@ -53,7 +56,7 @@ def test_the_first_that_has_an_answer_gives_it_and_nobody_after_it_is_asked(mode
 
 def test_who_passed_and_why_is_told_in_order():
     first, second = Never("model_missing"), Never("insufficient_data")
-    prediction = ask([first, second, HoldSource()], BARS)
+    prediction = ask([first, second, HoldSource()], MARKET)
 
     assert prediction.source is Source.HOLD
     assert prediction.passed == (first.passed, second.passed)
@@ -61,7 +64,7 @@ def test_who_passed_and_why_is_told_in_order():
 
 def test_no_trade_of_a_model_is_an_answer(tmp_path):
     export(tmp_path, random_network(Signal.NO_TRADE), make_dataset(BARS))
-    prediction = ask([ModelSource(Predictor(tmp_path)), HoldSource()], BARS)
+    prediction = ask([ModelSource(Predictor(tmp_path)), HoldSource()], MARKET)
 
     assert (prediction.source, prediction.signal) == (Source.MODEL, Signal.NO_TRADE)
     assert prediction.confidence > 0.99
@@ -69,8 +72,8 @@ def test_no_trade_of_a_model_is_an_answer(tmp_path):
 
 def test_the_log_lines_are_those_that_operators_grep_for(models, caplog):
     caplog.set_level(logging.INFO)
-    ask([ModelSource(Predictor(models)), HoldSource()], BARS)
-    ask([Never("model_missing"), HoldSource()], BARS)
+    ask([ModelSource(Predictor(models)), HoldSource()], MARKET)
+    ask([Never("model_missing"), HoldSource()], MARKET)
 
     assert caplog.messages == [
         "Loaded metadata: BTCUSDT 15m",
@@ -84,11 +87,11 @@ def test_the_log_lines_are_those_that_operators_grep_for(models, caplog):
 
 def test_a_chain_without_a_last_word_is_a_mistake_of_the_program():
     with pytest.raises(ValueError, match="last source of a chain"):
-        ask([Never("model_missing")], BARS)
+        ask([Never("model_missing")], MARKET)
 
 
 def test_hold_never_claims_anything():
-    prediction = HoldSource().answer(BARS)
+    prediction = HoldSource().answer(MARKET)
 
     assert (prediction.signal, prediction.confidence) == (Signal.NO_TRADE, 0.0)
     assert (prediction.probabilities, prediction.levels, prediction.model_version) == (None,) * 3
@@ -117,7 +120,7 @@ def test_a_model_that_the_gate_did_not_accept(tmp_path, verdict, expected):
     export(tmp_path, random_network(Signal.SHORT), make_dataset(BARS), verdict)
 
     assert reason(ModelSource(Predictor(tmp_path))) == expected
-    asked = ModelSource(Predictor(tmp_path), require_accepted=False).answer(BARS)
+    asked = ModelSource(Predictor(tmp_path), require_accepted=False).answer(MARKET)
     assert isinstance(asked, Prediction)
 
 
@@ -132,7 +135,7 @@ def test_a_signal_less_probable_than_asked_for(tmp_path, minimum, passes):
     network.head[-1].weight.data.mul_(0.0)
     network.head[-1].bias.data.copy_(network.head[-1].bias.data.new_tensor([0.0, 0.0, 10.0]))
     export(tmp_path, network, make_dataset(BARS))
-    answer = ModelSource(Predictor(tmp_path), min_confidence=minimum).answer(BARS)
+    answer = ModelSource(Predictor(tmp_path), min_confidence=minimum).answer(MARKET)
 
     assert isinstance(answer, Passed) == passes
     if isinstance(answer, Passed):
@@ -145,12 +148,12 @@ def test_a_model_of_real_bars_is_not_asked_about_simulated_ones_nor_the_reverse(
 
     export(tmp_path, random_network(), make_dataset(simulated))
     assert reason(ModelSource(Predictor(tmp_path)), BARS) == "other_data"
-    assert isinstance(ModelSource(Predictor(tmp_path)).answer(simulated), Prediction)
+    assert isinstance(ModelSource(Predictor(tmp_path)).answer(SourcedBars(simulated)), Prediction)
 
 
 def test_each_market_has_its_own_model(models):
     other = make_bars(1600, symbol="ETHUSDT")
     source = ModelSource(Predictor(models))
 
-    assert isinstance(source.answer(BARS), Prediction)
+    assert isinstance(source.answer(MARKET), Prediction)
     assert reason(source, other) == "model_missing"

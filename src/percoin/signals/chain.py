@@ -6,10 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from percoin.bars.schema import Bars
 from percoin.signals.hold import HoldSource
 from percoin.signals.model import ModelSource
-from percoin.signals.protocol import SignalSource
+from percoin.signals.protocol import MarketBars, SignalSource
 from percoin.types import Passed, Prediction
 
 __all__ = ["HoldSource", "ModelSource", "SignalSource", "ask"]
@@ -17,20 +16,20 @@ __all__ = ["HoldSource", "ModelSource", "SignalSource", "ask"]
 log = logging.getLogger(__name__)
 
 
-def ask(sources: Sequence[SignalSource], bars: Bars) -> Prediction:
+def ask(sources: Sequence[SignalSource], market: MarketBars) -> Prediction:
     """Ask the sources in order; log who answered and why the others did not.
 
     Args:
         sources: The last one must always have an answer.
-        bars: Closed bars of one market.
+        market: Its closed bars; the answer is for the newest of those asked about.
     """
     passed: list[Passed] = []
     for source in sources:
-        answer = source.answer(bars)
+        answer = source.answer(market)
         if isinstance(answer, Prediction):
             _log_prediction(answer)
             return replace(answer, passed=tuple(passed))
-        log.info("FALLBACK %s reason=%s", bars.symbol, answer.reason)
+        log.info("FALLBACK %s reason=%s", market.asked.symbol, answer.reason)
         passed.append(answer)
     raise ValueError("the last source of a chain must always have an answer")
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from percoin.bars.schema import Bars
+from percoin.signals.protocol import MarketBars
 from percoin.types import Prediction, Signal, Source
 
 
 class HoldSource:
     """Always answers, and always the same: do nothing."""
 
-    def answer(self, bars: Bars) -> Prediction:
+    def answer(self, market: MarketBars) -> Prediction:
         """NO_TRADE without a claim."""
+        bars = market.asked
         return Prediction(
             symbol=bars.symbol,
             timeframe=bars.timeframe,

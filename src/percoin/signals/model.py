@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from percoin.bars.schema import Bars, is_simulated
+from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.inference import Predictor
 from percoin.registry.manifest import Verdict
+from percoin.signals.protocol import MarketBars
 from percoin.types import Passed, Prediction, Source
 
 
@@ -31,8 +32,9 @@ class ModelSource:
         self._min_confidence = min_confidence
         self._require_accepted = require_accepted
 
-    def answer(self, bars: Bars) -> Prediction | Passed:
+    def answer(self, market: MarketBars) -> Prediction | Passed:
         """Answer for the newest bar, or say why the model has none."""
+        bars = market.asked
         if not self._enabled:
             return self._pass("ml_disabled", "models are switched off: use_ml=false")
         try:
