@@ -187,11 +187,12 @@ def find_levels(bars: Bars, signal: Signal) -> Levels | None:
     """
     if signal is Signal.NO_TRADE:
         return None
-    recent = bars.slice(max(0, len(bars) - history_bars(1))).frame
-    unit = float(atr(recent["high"], recent["low"], recent["close"]).iloc[-1])
+    recent = bars.slice(max(0, len(bars) - history_bars(1)))
+    high, low, closes = (recent.column(name) for name in ("high", "low", "close"))
+    unit = float(atr(high, low, closes)[-1])
     if not unit > 0:
         return None
-    close = float(recent["close"].iloc[-1])
+    close = float(closes[-1])
     side = 1 if signal is Signal.LONG else -1
     first, second, third = (close + side * multiple * unit for multiple in _TARGETS_ATR)
     if third <= 0:

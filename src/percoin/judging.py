@@ -21,9 +21,16 @@ from percoin.evaluation.backtest import (
     backtest,
     buy_and_hold,
 )
-from percoin.evaluation.baselines import BaselineInputs, default_baselines, last_known_labels
+from percoin.evaluation.baselines import (
+    TRAIN_PRIOR,
+    BaselineInputs,
+    default_baselines,
+    last_known_labels,
+)
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
+from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
+from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features import indicators
@@ -43,6 +50,8 @@ class JudgingRules:
         costs: Of each side of a trade.
         n_trials: Models and settings tried, for the deflated Sharpe ratio.
         repetitions: Bootstrap draws behind each interval.
+        tail_repetitions: Draws behind the smallest p-values, enough for a few true
+            models to stand among 128; ``Bootstrap`` says how many that takes.
         seed: Of the bootstrap and of the boosting baseline.
         model_name: Of the model's line in tables.
     """
@@ -50,6 +59,7 @@ class JudgingRules:
     costs: Costs = field(default_factory=Costs)
     n_trials: int = 1
     repetitions: int = 2000
+    tail_repetitions: int = 50_000
     seed: int = 0
     model_name: str = "cnn_lstm"
 
@@ -81,11 +91,13 @@ class Judgement:
         calibration: For the manifest; of the newest fold.
         threshold: Least confidence for a trade; of the newest fold.
         evaluation: Scores, skills, intervals, money, verdict.
+        daily: Losses by day, to hold the model beside others.
     """
 
     calibration: Mapping[str, Any]
     threshold: float
     evaluation: Evaluation
+    daily: DailyLosses
 
 
 def forecast_fold(
@@ -137,14 +149,19 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         pool(forecasts[0].name, forecasts)
         for forecasts in zip(*(fold.baselines for fold in folds), strict=True)
     ]
-    evaluation = evaluate(
-        pool(rules.model_name, [fold.model for fold in folds]),
-        baselines,
-        labels,
-        bootstrap=Bootstrap(newest.dataset.label_rule.horizon, rules.seed, rules.repetitions),
-        money=_money(folds, rules),
+    model = pool(rules.model_name, [fold.model for fold in folds])
+    bootstrap = Bootstrap(
+        newest.dataset.label_rule.horizon,
+        rules.seed,
+        rules.repetitions,
+        tail_repetitions=rules.tail_repetitions,
     )
-    return Judgement(newest.calibration, newest.threshold, evaluation)
+    evaluation = evaluate(model, baselines, labels, bootstrap=bootstrap, money=_money(folds, rules))
+    by_name = {forecast.name: forecast for forecast in baselines}
+    compared = (model, by_name[TRAIN_PRIOR], by_name[evaluation.best_baseline])
+    losses = [row_log_loss(forecast.probabilities, labels) for forecast in compared]
+    daily = sum_by_day(_test_times(folds), losses)
+    return Judgement(newest.calibration, newest.threshold, evaluation, daily)
 
 
 def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
@@ -153,7 +170,7 @@ def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
     return BaselineInputs(
         features=dataset.features.astype(np.float64),
         last_known_label=last_known_labels(dataset.label, dataset.label_rule.horizon),
-        rsi_14=indicators.rsi(close).to_numpy(np.float64),
+        rsi_14=indicators.rsi(dataset.bars.column("close")),
         ma_5=close.rolling(_MA_FAST_BARS).mean().to_numpy(np.float64),
         ma_20=close.rolling(_MA_SLOW_BARS).mean().to_numpy(np.float64),
         change_14=(close / close.shift(_MOMENTUM_BARS) - 1).to_numpy(np.float64),

@@ -10,7 +10,7 @@ from pathlib import Path
 import percoin
 
 # What a model's numbers depend on.
-_LIBRARIES = ("torch", "lightning", "numpy", "pandas", "ta", "scikit-learn", "torchmetrics")
+_LIBRARIES = ("torch", "lightning", "numpy", "pandas", "scikit-learn", "torchmetrics")
 
 
 @cache

@@ -16,8 +16,10 @@ from percoin.features.feature_set import (
     WARM_UP_BARS,
     FeatureDefinition,
     compute_features,
+    compute_newest_features,
     history_bars,
 )
+from percoin.types import Timeframe
 
 DEFINITIONS = list(FeatureDefinition)
 
@@ -213,6 +215,33 @@ def test_there_are_15_names_in_alphabetical_order():
     assert len(FEATURE_NAMES) == 15
     assert list(FEATURE_NAMES) == sorted(FEATURE_NAMES)
     assert set(FEATURE_NAMES) >= PRICE_LIKE
+
+
+# --- Several markets at once
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+@pytest.mark.parametrize("n_rows", [0, 1, 60, 278, 279, 280, 300])
+def test_the_newest_rows_of_many_markets_equal_each_market_alone(definition, n_rows):
+    markets = [
+        make_bars(300, seed=0),
+        drop_bars(make_bars(310, seed=1), range(230, 240)),
+        make_bars(300, seed=2, timeframe=Timeframe.H4),
+    ]
+    together = compute_newest_features(markets, definition, n_rows)
+
+    assert together.shape == (3, n_rows, 15)
+    for features, bars in zip(together, markets, strict=True):
+        alone = compute_features(bars, definition)[300 - n_rows :]
+        assert features.tobytes() == alone.tobytes()
+
+
+def test_columns_may_stand_in_any_order_and_beside_others():
+    bars = make_bars(120)
+    shuffled = replace(bars, frame=bars.frame[sorted(bars.frame)].assign(trades=1.0))
+    features = compute_features(shuffled, FeatureDefinition.RAW)
+
+    assert features.tobytes() == compute_features(bars, FeatureDefinition.RAW).tobytes()
 
 
 # --- Warm-up, gaps, memory

@@ -1,36 +1,37 @@
 import numpy as np
 import pandas as pd
 import pytest
+import ta
 
 from percoin.features import indicators
 
 
-def walk(n_bars: int, seed: int = 7) -> pd.Series:
+def walk(n_bars: int, seed: int = 7) -> np.ndarray:
     steps = np.random.default_rng(seed).normal(0, 0.01, n_bars)
-    return pd.Series(100 * np.exp(np.cumsum(steps)))
+    return 100 * np.exp(np.cumsum(steps))
 
 
 def test_rsi_is_100_when_every_close_rises():
-    rsi = indicators.rsi(pd.Series(np.arange(1.0, 41.0)))
-    assert (rsi.iloc[13:] == 100).all()
+    rsi = indicators.rsi(np.arange(1.0, 41.0))
+    assert (rsi[13:] == 100).all()
 
 
 def test_rsi_is_0_when_every_close_falls():
-    rsi = indicators.rsi(pd.Series(np.arange(40.0, 0.0, -1.0)))
-    assert (rsi.iloc[13:] == 0).all()
+    rsi = indicators.rsi(np.arange(40.0, 0.0, -1.0))
+    assert (rsi[13:] == 0).all()
 
 
 def test_rsi_is_50_while_the_price_has_never_moved():
-    rsi = indicators.rsi(pd.Series([5.0] * 30 + [6.0] * 3))
-    assert rsi.iloc[:13].isna().all()
-    assert (rsi.iloc[13:30] == 50).all()
-    assert (rsi.iloc[30:] == 100).all()
+    rsi = indicators.rsi(np.array([5.0] * 30 + [6.0] * 3))
+    assert np.isnan(rsi[:13]).all()
+    assert (rsi[13:30] == 50).all()
+    assert (rsi[30:] == 100).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rsi_forgets_that_it_was_not_seeded_as_wilder_does(seed):
     close = walk(300, seed)
-    difference = np.abs(wilder_rsi(close.to_numpy()) - indicators.rsi(close))
+    difference = np.abs(wilder_rsi(close) - indicators.rsi(close))
     assert difference[20] > 0.1
     assert difference[100:].max() < 0.1
     assert difference[200:].max() < 1e-4
@@ -48,11 +49,11 @@ def wilder_rsi(close: np.ndarray) -> np.ndarray:
     return rsi
 
 
-def test_atr_starts_with_nan_where_ta_has_zeros():
+def test_atr_is_unknown_before_the_fourteenth_range():
     close = walk(40)
     atr = indicators.atr(close + 1, close - 1, close)
-    assert atr.iloc[:13].isna().all()
-    assert (atr.iloc[13:] > 0).all()
+    assert np.isnan(atr[:13]).all()
+    assert (atr[13:] > 0).all()
 
 
 @pytest.mark.parametrize("n_bars", [0, 1, 2, 13, 14, 19, 20])
@@ -69,17 +70,73 @@ def test_few_bars_give_nan_and_no_error(n_bars):
         indicators.volatility(indicators.relative_change(close)),
     ]
     assert all(len(row) == n_bars for row in rows)
-    assert indicators.ema(close, 50).isna().all()
-    assert indicators.atr(close + 1, close - 1, close).notna().sum() == max(n_bars - 13, 0)
+    assert np.isnan(indicators.ema(close, 50)).all()
+    assert np.isfinite(indicators.atr(close + 1, close - 1, close)).sum() == max(n_bars - 13, 0)
 
 
 def test_change_after_zero_is_unknown_not_infinite():
-    change = indicators.relative_change(pd.Series([2.0, 0.0, 0.0, 3.0, 6.0]))
+    change = indicators.relative_change(np.array([2.0, 0.0, 0.0, 3.0, 6.0]))
     np.testing.assert_array_equal(change, [np.nan, -1.0, np.nan, np.nan, 1.0])
 
 
 def test_bollinger_bands_of_a_price_that_stands_still_meet():
-    bands = indicators.bollinger(pd.Series([3.0] * 25))
-    assert (bands.lower.iloc[19:] == 3.0).all()
-    assert (bands.upper.iloc[19:] == 3.0).all()
-    assert (bands.width.iloc[19:] == 0.0).all()
+    bands = indicators.bollinger(np.array([3.0] * 25))
+    assert (bands.lower[19:] == 3.0).all()
+    assert (bands.upper[19:] == 3.0).all()
+    assert (bands.width[19:] == 0.0).all()
+
+
+def test_a_price_that_stands_still_has_averages_equal_to_it():
+    close = np.full(200, 0.1)
+    assert (indicators.bollinger(close).width[19:] == 0).all()
+    np.testing.assert_allclose(indicators.ema(close, 50)[49:], 0.1, rtol=1e-15)
+    np.testing.assert_allclose(indicators.macd(close).line[25:], 0, atol=1e-16)
+
+
+ALL = {
+    "atr": lambda close: [indicators.atr(close * 1.01, close * 0.99, close)],
+    "rsi": lambda close: [indicators.rsi(close)],
+    "bollinger": indicators.bollinger,
+    "ema": lambda close: [indicators.ema(close, 20)],
+    "macd": indicators.macd,
+    "relative_change": lambda close: [indicators.relative_change(close)],
+    "symmetric_change": lambda close: [indicators.symmetric_change(close)],
+    "log_returns": lambda close: [indicators.log_returns(close)],
+    "volatility": lambda close: [indicators.volatility(indicators.relative_change(close))],
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("n_bars", [0, 1, 13, 14, 40, 200])
+def test_markets_side_by_side_are_each_as_alone_to_the_last_bit(name, n_bars):
+    markets = [walk(n_bars, seed) for seed in range(5)]
+    together = ALL[name](np.stack(markets, axis=1))
+    for position, close in enumerate(markets):
+        for beside, alone in zip(together, ALL[name](close), strict=True):
+            assert beside[:, position].tobytes() == alone.tobytes()
+
+
+def test_indicators_equal_those_of_the_ta_library():
+    close, volume = walk(500), walk(500, seed=8)
+    high, low = close * 1.01, close * 0.98
+    series = pd.Series(close)
+    bands = ta.volatility.BollingerBands(series)
+    macd = ta.trend.MACD(series)
+    expected = [
+        ta.volatility.average_true_range(pd.Series(high), pd.Series(low), series)[13:],
+        ta.momentum.rsi(series),
+        ta.trend.ema_indicator(series, 50),
+        *(bands.bollinger_lband(), bands.bollinger_mavg(), bands.bollinger_hband()),
+        *(macd.macd(), macd.macd_signal(), macd.macd_diff()),
+        pd.Series(volume).pct_change(),
+    ]
+    found = [
+        indicators.atr(high, low, close)[13:],
+        indicators.rsi(close),
+        indicators.ema(close, 50),
+        *indicators.bollinger(close)[:3],
+        *indicators.macd(close),
+        indicators.relative_change(volume),
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from percoin.bars.schema import Bars, format_time
-from percoin.types import IntArray, Timeframe
+from percoin.types import BoolArray, IntArray, Timeframe
 
 _GAPS_SHOWN = 3
 
@@ -57,6 +57,22 @@ def describe_gaps(bars: Bars, gaps: Sequence[Gap]) -> str:
     return f"{market}: {counted}, {missing}: {which}{shown}"
 
 
+def follows_gap(open_time: IntArray, milliseconds: int | IntArray) -> BoolArray:
+    """Whether each bar is the first after a gap, or the first there is.
+
+    Args:
+        open_time: Milliseconds since 1970-01-01 UTC, rising along the first axis; a
+            second axis may hold markets.
+        milliseconds: Length of each bar, of each market.
+
+    Returns:
+        Shape of ``open_time``.
+    """
+    starts = np.ones(open_time.shape, dtype=np.bool_)
+    starts[1:] = np.diff(open_time, axis=0) != milliseconds
+    return starts
+
+
 def contiguous_run(open_time: IntArray, timeframe: Timeframe) -> IntArray:
     """How many bars without a gap end on each bar, that bar included.
 
@@ -71,7 +87,6 @@ def contiguous_run(open_time: IntArray, timeframe: Timeframe) -> IntArray:
         Counts from 1, shape (n_bars,).
     """
     position = np.arange(len(open_time), dtype=np.int64)
-    starts = np.ones(len(open_time), dtype=np.bool_)
-    starts[1:] = np.diff(open_time) != timeframe.milliseconds
+    starts = follows_gap(open_time, timeframe.milliseconds)
     run_start = np.maximum.accumulate(np.where(starts, position, 0))
     return position - run_start + 1

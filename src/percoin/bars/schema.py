@@ -59,6 +59,14 @@ class Bars:
         """One of ``COLUMNS`` as an array, shape (n_bars,)."""
         return self.frame[name].to_numpy(dtype=np.float64)
 
+    @property
+    def values(self) -> FloatArray:
+        """All of ``COLUMNS`` side by side, shape (n_bars, 5); not to be written to."""
+        frame = self.frame
+        if tuple(frame.columns) != COLUMNS:
+            frame = frame[list(COLUMNS)]
+        return frame.to_numpy(dtype=np.float64)
+
     def slice(self, start: int, stop: int | None = None) -> Bars:
         """The bars at positions ``start`` to ``stop``, as with a list."""
         return replace(self, frame=self.frame.iloc[start:stop])

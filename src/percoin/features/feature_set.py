@@ -19,15 +19,15 @@ volatility                                   fraction per bar, in both
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
-import pandas as pd
 
-from percoin.bars.gaps import contiguous_run
-from percoin.bars.schema import Bars
+from percoin.bars.gaps import follows_gap
+from percoin.bars.schema import COLUMNS, Bars
 from percoin.features import indicators
-from percoin.types import FloatArray
+from percoin.types import BoolArray, FloatArray
 
 # Order and count are the contract with every saved model.
 FEATURE_NAMES = (
@@ -64,6 +64,11 @@ PRICE_LIKE = frozenset(
 
 _FAST_EMA_BARS = 20
 _SLOW_EMA_BARS = 50
+
+# The volatility of 20 returns looks at one close more.
+_WINDOW_BARS = max(indicators.BOLLINGER_BARS - 1, indicators.VOLATILITY_BARS)
+
+_HIGH, _LOW, _CLOSE, _VOLUME = map(COLUMNS.index, ("high", "low", "close", "volume"))
 
 # Leading rows that are never complete: the slow EMA is the last to speak.
 WARM_UP_BARS = _SLOW_EMA_BARS - 1
@@ -121,41 +126,73 @@ def compute_features(bars: Bars, definition: FeatureDefinition) -> FloatArray:
         at least the first ``WARM_UP_BARS`` rows, after gaps, and
         ``volume_change`` after a bar without volume.
     """
-    columns = _columns(bars)
+    features: FloatArray = compute_newest_features([bars], definition, len(bars))[0]
+    return features
+
+
+def compute_newest_features(
+    markets: Sequence[Bars], definition: FeatureDefinition, n_rows: int
+) -> FloatArray:
+    """The last rows of ``compute_features`` for several markets in one go, to the same bits.
+
+    Args:
+        markets: At least one, all with the same number of bars; they need share no dates.
+        definition: Raw or relative.
+        n_rows: How many of the newest bars to answer for. Only the recursive indicators
+            look at all bars before them, so fewer rows cost less.
+
+    Returns:
+        Shape (n_markets, n_rows, F).
+    """
+    values = np.stack([bars.values for bars in markets], axis=-1)  # (n_bars, 5, n_markets)
+    recent = slice(max(0, len(values) - n_rows - _WINDOW_BARS), None)
+    open_time = np.stack([bars.open_time[recent] for bars in markets], axis=-1)
+    steps = np.array([bars.timeframe.milliseconds for bars in markets])
+    columns = _recursive_columns(values)
+    columns |= _window_columns(values[recent], follows_gap(open_time, steps), definition)
+    newest = {name: column[len(column) - n_rows :] for name, column in columns.items()}
     if definition is FeatureDefinition.RELATIVE:
-        close = bars.frame["close"]
-        columns = {
-            name: values / close if name in PRICE_LIKE else values
-            for name, values in columns.items()
-        }
-        # After a near-silent bar the plain change is hundreds of standard deviations.
-        change = indicators.symmetric_change(bars.frame["volume"])
-        columns["volume_change"] = change.where(columns["volume_change"].notna())
-    return np.stack([columns[name].to_numpy(dtype=np.float64) for name in FEATURE_NAMES], axis=1)
+        close = values[len(values) - n_rows :, _CLOSE]
+        newest |= {name: newest[name] / close for name in PRICE_LIKE}
+    return np.stack([newest[name] for name in FEATURE_NAMES], axis=-1).swapaxes(0, 1)
 
 
-def _columns(bars: Bars) -> dict[str, pd.Series]:
-    """Every feature by name, by the raw definition."""
-    frame = bars.frame
-    close = frame["close"]
-    follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
-    returns = indicators.relative_change(close).mask(follows_gap)
-    bands = indicators.bollinger(close)
+def _recursive_columns(values: FloatArray) -> dict[str, FloatArray]:
+    """The features that remember all bars before, in price units."""
+    close = values[:, _CLOSE]
     macd = indicators.macd(close)
     return {
-        "atr_14": indicators.atr(frame["high"], frame["low"], close),
+        "atr_14": indicators.atr(values[:, _HIGH], values[:, _LOW], close),
+        "ema_20": indicators.ema(close, _FAST_EMA_BARS),
+        "ema_50": indicators.ema(close, _SLOW_EMA_BARS),
+        "macd": macd.line,
+        "macd_diff": macd.difference,
+        "macd_signal": macd.signal,
+        "rsi_14": indicators.rsi(close),
+    }
+
+
+def _window_columns(
+    values: FloatArray, follows_gap: BoolArray, definition: FeatureDefinition
+) -> dict[str, FloatArray]:
+    """The features that look at no more than ``_WINDOW_BARS`` bars before, in price units."""
+
+    def within_run(change: FloatArray) -> FloatArray:
+        return np.where(follows_gap, np.nan, change)
+
+    close, volume = values[:, _CLOSE], values[:, _VOLUME]
+    returns = within_run(indicators.relative_change(close))
+    bands = indicators.bollinger(close)
+    # After a near-silent bar the plain change is hundreds of standard deviations.
+    is_raw = definition is FeatureDefinition.RAW
+    volume_change = indicators.relative_change if is_raw else indicators.symmetric_change
+    return {
         "bb_lower": bands.lower,
         "bb_middle": bands.middle,
         "bb_upper": bands.upper,
         "bb_width": bands.width,
-        "ema_20": indicators.ema(close, _FAST_EMA_BARS),
-        "ema_50": indicators.ema(close, _SLOW_EMA_BARS),
-        "log_returns": indicators.log_returns(close).mask(follows_gap),
-        "macd": macd.line,
-        "macd_diff": macd.difference,
-        "macd_signal": macd.signal,
+        "log_returns": within_run(indicators.log_returns(close)),
         "returns": returns,
-        "rsi_14": indicators.rsi(close),
         "volatility": indicators.volatility(returns),
-        "volume_change": indicators.relative_change(frame["volume"]).mask(follows_gap),
+        "volume_change": within_run(volume_change(volume)),
     }

@@ -1,8 +1,10 @@
-"""Technical indicators: series in, series out, NaN until there are enough bars.
+"""Technical indicators: values in, values out, NaN until there are enough bars.
 
-Thin functions over the ``ta`` library, which follows the charting conventions
-of StockCharts, with two of its oddities straightened: see each function. All of
-them look backwards only; a value at bar ``t`` is known when bar ``t`` closes.
+Bars lie along the first axis, oldest first; a second axis may hold markets, which are
+then computed side by side at hardly more than the cost of one, each to the same bits as
+alone. The conventions are those of StockCharts and of the ``ta`` library, with two of its
+oddities straightened: see each function. All of them look backwards only; a value at bar
+``t`` is known when bar ``t`` closes.
 """
 
 from __future__ import annotations
@@ -10,10 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from ta.momentum import RSIIndicator
-from ta.trend import MACD, EMAIndicator
-from ta.volatility import AverageTrueRange, BollingerBands
+
+from percoin.types import FloatArray
 
 ATR_BARS = 14
 RSI_BARS = 14
@@ -24,116 +24,173 @@ MACD_SLOW_BARS = 26
 MACD_SIGNAL_BARS = 9
 VOLATILITY_BARS = 20
 
-Series = pd.Series  # of float64, one value a bar
+# Near the square root of what a prediction looks at, where the steps over bars within a
+# block and those over blocks are fewest.
+_BLOCK_BARS = 32
 
 
 class Bollinger(NamedTuple):
     """Bollinger bands in price units, and their width."""
 
-    lower: Series
-    middle: Series
-    upper: Series
-    width: Series
+    lower: FloatArray
+    middle: FloatArray
+    upper: FloatArray
+    width: FloatArray
 
 
 class Macd(NamedTuple):
     """MACD line, its signal line and their difference, all in price units."""
 
-    line: Series
-    signal: Series
-    difference: Series
+    line: FloatArray
+    signal: FloatArray
+    difference: FloatArray
 
 
-def atr(high: Series, low: Series, close: Series) -> Series:
+def atr(high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
     """Average true range over 14 bars, in price units (Wilder, 1978).
 
-    The first value, at row 13, is the mean of the first 14 ranges; ``ta`` puts
-    zeros before it and raises ``IndexError`` if it never comes.
+    The first value, at row 13, is the mean of the first 14 ranges.
     """
-    if len(close) < ATR_BARS:
-        return _undefined(close)
-    values: Series = AverageTrueRange(high, low, close, window=ATR_BARS).average_true_range()
-    values.iloc[: ATR_BARS - 1] = np.nan
-    return values
+    before = np.concatenate([close[:1], close[:-1]])
+    ranges = np.maximum(high, before) - np.minimum(low, before)
+    first = ranges[:ATR_BARS].mean(axis=0, keepdims=True) if len(ranges) else ranges
+    averages = _smoothed(np.concatenate([first, ranges[ATR_BARS:]]), 1 / ATR_BARS)
+    return _preceded_by_nan(averages, ATR_BARS - 1)[: len(close)]
 
 
-def rsi(close: Series) -> Series:
+def rsi(close: FloatArray) -> FloatArray:
     """Relative strength index over 14 bars, 0 to 100 (Wilder, 1978).
 
-    ``ta`` starts both averages at zero instead of at the mean of the first 14
-    moves, so early values differ from Wilder's table: by less than 0.1 after 100
-    bars and 0.0001 after 200. A price that has not moved since the first bar is neither strong
-    nor weak: 50, where ``ta`` says 100.
+    Both averages start at zero, as in ``ta``, not at the mean of the first 14 moves, so
+    early values differ from Wilder's table: by less than 0.1 after 100 bars and 0.0001
+    after 200. A price that has not moved since the first bar is neither strong nor weak:
+    50, where ``ta`` says 100.
     """
-    values: Series = RSIIndicator(close, window=RSI_BARS).rsi()
-    has_moved = close.diff().fillna(0.0).ne(0.0).cummax()
-    return values.where(has_moved | values.isna(), 50.0)
+    moves = np.diff(close, axis=0, prepend=close[:1])
+    moved = np.stack([moves.clip(min=0), -moves.clip(max=0)], axis=1)
+    gain, loss = np.moveaxis(_smoothed(moved, 1 / RSI_BARS), 1, 0)
+    total = gain + loss
+    strength = np.divide(gain, total, out=np.full_like(total, 0.5), where=total != 0)
+    return _hidden(100 * strength, RSI_BARS - 1)
 
 
-def bollinger(close: Series) -> Bollinger:
+def bollinger(close: FloatArray) -> Bollinger:
     """Bands 2 population standard deviations around the mean of 20 closes (Bollinger, 2001).
 
-    The width is a fraction of the middle band, ``(upper - lower) / middle``;
-    ``ta`` itself would give it in percent.
+    The width is a fraction of the middle band, ``(upper - lower) / middle``.
     """
-    bands = BollingerBands(close, window=BOLLINGER_BARS, window_dev=BOLLINGER_DEVIATIONS)
-    lower, middle, upper = (
-        bands.bollinger_lband(),
-        bands.bollinger_mavg(),
-        bands.bollinger_hband(),
-    )
+    middle, squares = _moments(close, BOLLINGER_BARS)
+    distance = BOLLINGER_DEVIATIONS * np.sqrt(squares / BOLLINGER_BARS)
+    lower, upper = middle - distance, middle + distance
     return Bollinger(lower, middle, upper, (upper - lower) / middle)
 
 
-def ema(close: Series, span: int) -> Series:
+def ema(close: FloatArray, span: int) -> FloatArray:
     """Exponential moving average with weight ``2 / (span + 1)``, seeded with the first close.
 
     NaN on the first ``span - 1`` rows.
     """
-    values: Series = EMAIndicator(close, window=span).ema_indicator()
-    return values
+    return _hidden(_smoothed(close, 2 / (span + 1)), span - 1)
 
 
-def macd(close: Series) -> Macd:
+def macd(close: FloatArray) -> Macd:
     """Moving average convergence divergence 12/26/9, in price units (Appel, 1979)."""
-    lines = MACD(
-        close,
-        window_fast=MACD_FAST_BARS,
-        window_slow=MACD_SLOW_BARS,
-        window_sign=MACD_SIGNAL_BARS,
-    )
-    return Macd(lines.macd(), lines.macd_signal(), lines.macd_diff())
+    line = ema(close, MACD_FAST_BARS) - ema(close, MACD_SLOW_BARS)
+    n_hidden = MACD_SLOW_BARS - 1
+    signal = _preceded_by_nan(ema(line[n_hidden:], MACD_SIGNAL_BARS), n_hidden)[: len(line)]
+    return Macd(line, signal, line - signal)
 
 
-def relative_change(values: Series) -> Series:
+def relative_change(values: FloatArray) -> FloatArray:
     """Change against the bar before, as a fraction; NaN where that bar has 0.
 
     Growth from nothing has no size, so after a bar without volume the answer is
     unknown. It is never replaced by a number.
     """
-    return values.pct_change().replace([np.inf, -np.inf], np.nan)
+    return _over(values, before(values)) - 1
 
 
-def symmetric_change(values: Series) -> Series:
+def symmetric_change(values: FloatArray) -> FloatArray:
     """Change against the mean of this bar and the one before, -2 to 2; NaN where that has 0.
 
     ``2 (v - w) / (v + w)``, which is ``2 tanh(log(v / w) / 2)``: the plain change for
     small ones, without the plain change's outliers when a near-silent bar ends.
     """
-    before = values.shift(1)
-    return (2 * (values - before) / (values + before)).where(before != 0)
+    earlier = before(values)
+    change = 2 * _over(values - earlier, values + earlier)
+    return np.where(earlier == 0, np.nan, change)
 
 
-def log_returns(close: Series) -> Series:
+def log_returns(close: FloatArray) -> FloatArray:
     """Natural logarithm of close over the close before."""
-    ratio: Series = close / close.shift(1)
-    return ratio.transform(np.log)
+    return np.log(close / before(close))
 
 
-def volatility(returns: Series) -> Series:
+def volatility(returns: FloatArray) -> FloatArray:
     """Sample standard deviation of the last 20 returns, as a fraction per bar."""
-    return returns.rolling(VOLATILITY_BARS).std()
+    _, squares = _moments(returns, VOLATILITY_BARS)
+    return np.sqrt(squares / (VOLATILITY_BARS - 1))
 
 
-def _undefined(like: Series) -> Series:
-    return pd.Series(np.nan, index=like.index, dtype=np.float64)
+def before(values: FloatArray) -> FloatArray:
+    """The value of the bar before; NaN on the first bar."""
+    return _preceded_by_nan(values, 1)[: len(values)]
+
+
+def _smoothed(values: FloatArray, weight: float) -> FloatArray:
+    """``y[t] = (1 - weight) * y[t-1] + weight * values[t]``, with ``y[0] = values[0]``.
+
+    The recursion is linear. So it runs in all blocks of bars side by side, as if nothing
+    had come before each, and then what had come before is added, faded: some 60 steps
+    over arrays for a thousand bars. Blocks are counted from the first bar and filled up at
+    the end, so that no later bar changes a value, not even in its last bit.
+    """
+    n_bars, markets = len(values), values.shape[1:]
+    if n_bars == 0:
+        return values
+    n_blocks = -(-n_bars // _BLOCK_BARS)
+    filled = np.zeros((n_blocks * _BLOCK_BARS, *markets))
+    np.multiply(values, weight, out=filled[:n_bars])
+    blocks = filled.reshape(n_blocks, _BLOCK_BARS, *markets)
+    for bar in range(1, _BLOCK_BARS):
+        blocks[:, bar] += (1 - weight) * blocks[:, bar - 1]
+    fading = (1 - weight) ** np.arange(1, _BLOCK_BARS + 1)
+    newest = values[0]
+    for block in blocks:
+        block += np.multiply.outer(fading, newest)
+        newest = block[-1]
+    return filled[:n_bars]
+
+
+def _moments(values: FloatArray, n_bars: int) -> tuple[FloatArray, FloatArray]:
+    """Mean of each last ``n_bars`` values, and the sum of their squared distances from it.
+
+    Taken from the differences to the newest value, so that a price that stands still has
+    exactly itself and 0, and nothing of what lies further back is left in the rounding.
+    """
+    newest = values[n_bars - 1 :]
+    earlier = [
+        values[start : start + len(newest)] - newest for start in range(min(n_bars, len(values)))
+    ]
+    offset = sum(earlier, np.zeros_like(newest)) / n_bars
+    squares = np.zeros_like(newest)
+    for difference in earlier:
+        difference -= offset
+        squares += np.square(difference, out=difference)
+    n_hidden = min(n_bars - 1, len(values))
+    return _preceded_by_nan(newest + offset, n_hidden), _preceded_by_nan(squares, n_hidden)
+
+
+def _over(values: FloatArray, divisor: FloatArray) -> FloatArray:
+    """The quotient; NaN where the divisor is 0."""
+    return np.divide(values, divisor, out=np.full_like(divisor, np.nan), where=divisor != 0)
+
+
+def _hidden(values: FloatArray, n_bars: int) -> FloatArray:
+    """The same values with NaN in place of the first ``n_bars``."""
+    values[:n_bars] = np.nan
+    return values
+
+
+def _preceded_by_nan(values: FloatArray, n_bars: int) -> FloatArray:
+    return np.concatenate([np.full((n_bars, *values.shape[1:]), np.nan), values])
