@@ -8,8 +8,8 @@ from percoin.evaluation.uncertainty import (
     MIN_BLOCKS,
     Bootstrap,
     _circular_block_means,
-    _draw_t_statistics,
     _standard_error,
+    _TStatistics,
     choose_block_length,
     skill_rows,
 )
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 def test_draws_equal_those_of_archs_own_resampling():
     rows, block_length = autoregressive(300, 0.5, seed=8)[0], 10
-    found = _draw_t_statistics(rows, block_length, Bootstrap(HORIZON, seed=9, repetitions=200))
+    found = _TStatistics(rows, block_length, seed=9).take(200)
     reference = CircularBlockBootstrap(block_length, rows, seed=9).apply(
         lambda drawn: np.array([(drawn.mean() - rows.mean()) / _standard_error(drawn, 10)]), 200
     )

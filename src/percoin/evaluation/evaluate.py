@@ -16,7 +16,7 @@ from percoin.evaluation.collapse import (
     describe_lopsided,
     detect_collapse,
 )
-from percoin.evaluation.gate import GateRules, Verdict, judge
+from percoin.evaluation.gate import GateRules, Search, Verdict, judge
 from percoin.evaluation.metrics import ReliabilityBin, Scores, reliability, row_log_loss, score
 from percoin.evaluation.skills import BinaryView, activity, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
@@ -133,6 +133,7 @@ def evaluate(
     rules: GateRules | None = None,
     limits: CollapseLimits | None = None,
     money: Sequence[BacktestResult] = (),
+    search: Search | None = None,
 ) -> Evaluation:
     """Score a model and its baselines on the same rows and judge it.
 
@@ -145,6 +146,7 @@ def evaluate(
         rules: What the gate asks for.
         limits: Where a predictor counts as collapsed.
         money: Backtests to keep with the rest, the model's first.
+        search: How the model was found.
 
     Raises:
         ValueError: Malformed probabilities or labels, or no train prior.
@@ -154,7 +156,8 @@ def evaluate(
         raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
 
     # The intervals that decide get all draws; those of the baselines are for the eye.
-    coarse = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
+    n_coarse = min(500, bootstrap.repetitions)
+    coarse = replace(bootstrap, repetitions=n_coarse, tail_repetitions=0)
     line = assess(model, labels, prior, bootstrap)
     losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
     best = min(losses, key=lambda name: float(losses[name].mean()))
@@ -174,6 +177,7 @@ def evaluate(
             collapse,
             rules,
             cautions=[] if lopsided is None else [lopsided],
+            search=search,
         ),
         class_counts=tuple(np.bincount(labels, minlength=len(Signal)).tolist()),
         reliability={s.name: tuple(reliability(model.probabilities, labels, s)) for s in Signal},
@@ -192,16 +196,18 @@ def assess(
         labels: Shape (n,).
         prior: Probabilities of the train prior on the same rows, shape (n, C); with
             pooled folds they differ from row to row.
-        bootstrap: Settings of the intervals.
+        bootstrap: Settings of the intervals; the skill alone gets a p-value from its
+            ``tail_repetitions``, because it alone is held against those of other models.
     """
     probabilities = forecast.probabilities
+    shown = replace(bootstrap, tail_repetitions=0)
     gains = skill_rows(row_log_loss(probabilities, labels), row_log_loss(prior, labels))
     return Assessment(
         name=forecast.name,
         scores=score(probabilities, labels, forecast.decisions),
         skill=bootstrap.estimate(gains),
-        activity=_skill(activity(probabilities, labels), activity(prior, labels), bootstrap),
-        direction=_skill(direction(probabilities, labels), direction(prior, labels), bootstrap),
+        activity=_skill(activity(probabilities, labels), activity(prior, labels), shown),
+        direction=_skill(direction(probabilities, labels), direction(prior, labels), shown),
     )
 
 

@@ -19,6 +19,11 @@ from percoin.types import FloatArray
 MIN_BLOCKS = 8
 POWER = 0.8
 
+# A p-value from so many draws beyond is known to about a third of itself.
+_ENOUGH_BEYOND = 10
+# Blocks drawn at once: 3 MB, which stay in the cache.
+_BLOCKS_AT_ONCE = 400_000
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -30,7 +35,7 @@ class Estimate:
         upper: Upper end.
         standard_error: Of the mean, with the dependence between rows; None as above.
         p_value: One-sided, against "no larger than the null value"; at least
-            1 / (repetitions + 1). None as above.
+            ``Bootstrap.smallest_p_value``. None as above.
         smallest_detectable: Distance from the null value that such rows would show
             in four cases of five (80 % power); None as above.
         n_rows: Rows averaged.
@@ -56,16 +61,26 @@ class Bootstrap:
     Attributes:
         horizon: Reach of the label in bars; no block is shorter.
         seed: The same seed gives the same interval.
-        repetitions: Bootstrap draws. No p-value is below 1 / (repetitions + 1), so
-            for one of m models of a sweep to stand alone at a false discovery rate
-            of 5 % about 20 m log m of them are needed.
+        repetitions: Bootstrap draws behind the interval.
         confidence: Level of the two-sided interval.
+        tail_repetitions: As long as few draws lie beyond what was found, go on until
+            there are so many in all, for the p-value alone (sequential Monte Carlo test,
+            Besag and Clifford, 1991). One of m models of a sweep can stand alone at a
+            false discovery rate of 5 % under Benjamini and Yekutieli only with a p-value
+            of .05 / (m (1 + 1/2 + ... + 1/m)): 7.2e-5 for 128 models, which takes 14,000
+            draws to reach and some times as many to reach without luck.
     """
 
     horizon: int
     seed: int = 0
     repetitions: int = 2000
     confidence: float = 0.95
+    tail_repetitions: int = 0
+
+    @property
+    def smallest_p_value(self) -> float:
+        """No p-value is below it, however strong the evidence."""
+        return 1 / (1 + max(self.repetitions, self.tail_repetitions))
 
     def estimate(self, values: FloatArray, null: float = 0.0) -> Estimate:
         """Estimate the mean of dependent rows and its interval.
@@ -87,22 +102,30 @@ class Bootstrap:
             return _certain(rows, self, null)
 
         mean, error = float(rows.mean()), _standard_error(rows, block_length)
-        draws = _draw_t_statistics(rows, block_length, self)
+        draws = _TStatistics(rows, block_length, self.seed)
+        first = draws.take(self.repetitions)
         tail = (1.0 - self.confidence) / 2.0
-        t_low, t_high = np.quantile(draws, [tail, 1.0 - tail])
-        n_beyond = int((draws >= (mean - null) / error).sum())
+        t_low, t_high = np.quantile(first, [tail, 1.0 - tail])
         reach = NormalDist().inv_cdf(1.0 - tail) + NormalDist().inv_cdf(POWER)
         return Estimate(
             value=mean,
             lower=float(mean - t_high * error),
             upper=float(mean - t_low * error),
             standard_error=error,
-            p_value=(1 + n_beyond) / (1 + self.repetitions),
+            p_value=self._p_value((mean - null) / error, first, draws),
             smallest_detectable=reach * error,
             n_rows=len(rows),
             n_effective_rows=min(float(len(rows)), float(rows.var() / error**2)),
             block_length=block_length,
         )
+
+    def _p_value(self, found: float, first: FloatArray, more: _TStatistics) -> float:
+        n_beyond, n_drawn = int((first >= found).sum()), len(first)
+        while n_beyond < _ENOUGH_BEYOND and n_drawn < self.tail_repetitions:
+            further = more.take(min(self.repetitions, self.tail_repetitions - n_drawn))
+            n_beyond += int((further >= found).sum())
+            n_drawn += len(further)
+        return (1 + n_beyond) / (1 + n_drawn)
 
 
 def choose_block_length(values: FloatArray, horizon: int) -> int:
@@ -150,23 +173,41 @@ def _standard_error(rows: FloatArray, block_length: int) -> float:
     return float(blocks.std(ddof=1) * np.sqrt(block_length / len(rows)))
 
 
-def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap) -> FloatArray:
-    """Bootstrap distribution of (mean - true mean) / standard error, shape (repetitions,).
+class _TStatistics:
+    """Draws of (mean - true mean) / standard error from the bootstrap distribution.
 
-    A mean over whole blocks needs only the blocks' means, so of the rows that the
-    circular bootstrap draws only the first of each block is looked at.
+    A mean over whole blocks needs only the blocks' means, so of the rows that the circular
+    bootstrap draws only the first of each block is drawn.
+
+    Args:
+        rows: Shape (n,).
+        block_length: Rows in a block.
+        seed: The same seed gives the same draws, however many are taken at a time.
     """
-    from arch.bootstrap import CircularBlockBootstrap
 
-    bootstrap = CircularBlockBootstrap(block_length, rows, seed=settings.seed)
-    used = slice(0, len(rows) // block_length * block_length, block_length)
-    starts = np.stack([bootstrap.update_indices()[used] for _ in range(settings.repetitions)])
-    blocks = _circular_block_means(rows, block_length)[starts]  # (repetitions, n_blocks)
-    errors = blocks.std(axis=1, ddof=1) / np.sqrt(blocks.shape[1])
-    # A draw of equal blocks has no spread; it is then as far out as its mean says.
-    floor = 1e-9 * rows.std()
-    t_statistics: FloatArray = (blocks.mean(axis=1) - rows.mean()) / np.maximum(errors, floor)
-    return t_statistics
+    def __init__(self, rows: FloatArray, block_length: int, seed: int) -> None:
+        self._generator = np.random.default_rng(seed)
+        self._means = _circular_block_means(rows, block_length) - rows.mean()
+        self._n_blocks = len(rows) // block_length
+        # The rows that fill no block draw a start too, which is then not used.
+        self._n_starts = -(-len(rows) // block_length)
+        # A draw of equal blocks has no spread; it is then as far out as its mean says.
+        self._floor = 1e-9 * float(rows.std())
+
+    def take(self, n_draws: int) -> FloatArray:
+        """The next draws, shape (n_draws,)."""
+        at_once = max(1, _BLOCKS_AT_ONCE // self._n_starts)
+        sizes = [min(at_once, n_draws - done) for done in range(0, n_draws, at_once)]
+        return np.concatenate([self._take(size) for size in sizes])
+
+    def _take(self, n_draws: int) -> FloatArray:
+        starts = self._generator.integers(len(self._means), size=(n_draws, self._n_starts))
+        blocks = self._means[starts[:, : self._n_blocks]]
+        means = blocks.mean(axis=1)
+        squares = np.einsum("db,db->d", blocks, blocks) / self._n_blocks
+        variances = np.maximum(squares - means**2, 0.0) / (self._n_blocks - 1)
+        t_statistics: FloatArray = means / np.maximum(np.sqrt(variances), self._floor)
+        return t_statistics
 
 
 def _circular_block_means(rows: FloatArray, block_length: int) -> FloatArray:
@@ -185,7 +226,7 @@ def _varies(rows: FloatArray) -> bool:
 
 def _certain(rows: FloatArray, settings: Bootstrap, null: float) -> Estimate:
     value, n_rows = float(rows[0]), len(rows)
-    p_value = 1 / (1 + settings.repetitions) if value - null > 1e-12 else 1.0
+    p_value = settings.smallest_p_value if value - null > 1e-12 else 1.0
     block_length = max(1, settings.horizon)
     return Estimate(value, value, value, 0.0, p_value, 0.0, n_rows, float(n_rows), block_length)
 

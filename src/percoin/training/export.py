@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class ModelExporter:
             test_metrics=_further_metrics(judgement),
             sections={
                 "evaluation": judgement.evaluation.to_json(),
+                "daily_losses": asdict(judgement.daily),
                 "judging": {
                     "threshold": judgement.threshold,
                     "folds": len(folds),

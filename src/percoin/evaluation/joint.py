@@ -1,0 +1,118 @@
+"""How good many models are on average, with an interval that knows that markets move together.
+
+Markets rise, fall and wake up on the same days, so that thirty of them err together and
+prove little more than a few. Whole days are therefore drawn, the same for all markets:
+what they have in common stays in every draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.uncertainty import Bootstrap, Estimate
+from percoin.types import FloatArray
+
+
+@dataclass(frozen=True)
+class JointMean:
+    """A mean over models with its interval.
+
+    Attributes:
+        value: The mean, each model counting the same.
+        lower: Lower end of the interval; None with too few days for any.
+        upper: Upper end.
+        n_models: Models averaged.
+        n_days: Calendar days that had test rows of any of them; None if not all models'
+            losses by day are known. The interval is then that of models that all err
+            together, the widest that their own intervals allow.
+    """
+
+    value: float
+    lower: float | None
+    upper: float | None
+    n_models: int
+    n_days: int | None
+
+
+def joint_skill(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean:
+    """Mean log-loss skill over the train prior.
+
+    The skill of each market is a ratio of sums; by the delta method each day has its
+    influence on it.
+
+    Args:
+        markets: At least one.
+        bootstrap: With a horizon in days.
+    """
+    skills, influences = [], []
+    for market in markets:
+        model, prior = np.array(market.model), np.array(market.train_prior)
+        ratio = model.sum() / prior.sum()
+        skills.append(1.0 - ratio)
+        influences.append((ratio * prior - model) / prior.sum())
+    return _over_days(markets, skills, influences, bootstrap)
+
+
+def joint_lead(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean:
+    """Mean of the best baselines' log-losses minus the models', in nats a row.
+
+    Args:
+        markets: At least one.
+        bootstrap: With a horizon in days.
+    """
+    leads, influences = [], []
+    for market in markets:
+        gains, n_rows = _gains(market), np.array(market.n_rows)
+        leads.append(gains.sum() / n_rows.sum())
+        influences.append((gains - leads[-1] * n_rows) / n_rows.sum())
+    return _over_days(markets, leads, influences, bootstrap)
+
+
+def widest_mean(estimates: Sequence[Estimate]) -> JointMean:
+    """The mean of estimates of which nobody knows how far they err together.
+
+    Its interval is that of complete dependence, where errors add up in full: the mean of
+    the lower and that of the upper ends. No other dependence gives a larger standard
+    error.
+
+    Args:
+        estimates: At least one.
+    """
+    ends = [(e.lower, e.upper) for e in estimates if e.lower is not None and e.upper is not None]
+    value = float(np.mean([estimate.value for estimate in estimates]))
+    if len(ends) < len(estimates):
+        return JointMean(value, None, None, len(estimates), None)
+    lower, upper = np.mean(ends, axis=0).tolist()
+    return JointMean(value, lower, upper, len(estimates), None)
+
+
+def days_of(n_bars: int, bars_per_day: float) -> int:
+    """Days that a label which reaches ``n_bars`` ahead can touch beyond its own."""
+    return max(1, math.ceil(n_bars / bars_per_day))
+
+
+def _gains(market: DailyLosses) -> FloatArray:
+    gains: FloatArray = np.array(market.best_baseline) - np.array(market.model)
+    return gains
+
+
+def _over_days(
+    markets: Sequence[DailyLosses],
+    values: Sequence[float],
+    influences: Sequence[FloatArray],
+    bootstrap: Bootstrap,
+) -> JointMean:
+    """Bootstrap over the days of all markets; on a day without rows a market says nothing."""
+    ordinals = [market.ordinals() for market in markets]
+    days = np.unique(np.concatenate(ordinals))
+    summed = np.zeros(len(days))
+    for own, influence in zip(ordinals, influences, strict=True):
+        summed[np.searchsorted(days, own)] += influence
+    mean = float(np.mean(values))
+    estimate = bootstrap.estimate(mean + len(days) * summed / len(markets))
+    return JointMean(mean, estimate.lower, estimate.upper, len(markets), len(days))
