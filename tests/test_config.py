@@ -257,6 +257,7 @@ def test_a_symbol_that_is_no_market_says_how_to_write_it(name, symbol, words):
         "history_days=0",
         "folds=1",
         "trials=0",
+        "looks=0",
         "evaluation=twice",
         "tf.name=7m",
         "labels.horizon=0",

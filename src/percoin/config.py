@@ -366,6 +366,7 @@ class TrainConfig:
     folds: int = MISSING
     costs: CostsConfig = MISSING
     trials: int = MISSING
+    looks: int = MISSING
     data_dir: str = MISSING
     models_dir: str = MISSING
     outputs_dir: str = MISSING
@@ -387,6 +388,7 @@ class TrainConfig:
         )
         _require(self.folds >= 2, f"folds={self.folds} must be at least 2")
         _require(self.trials >= 1, f"trials={self.trials} must be at least 1")
+        _require(self.looks >= 1, f"looks={self.looks} must be at least 1")
         _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
         check_purge(self.split.build(), self.labels.build())
 

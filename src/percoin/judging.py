@@ -30,6 +30,7 @@ from percoin.evaluation.baselines import (
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
+from percoin.evaluation.gate import Search
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap
@@ -48,7 +49,8 @@ class JudgingRules:
 
     Attributes:
         costs: Of each side of a trade.
-        n_trials: Models and settings tried, for the deflated Sharpe ratio.
+        n_trials: Models and settings tried, for the deflated Sharpe ratio and the gate.
+        n_looks: Chosen models that these test rows have judged, this one among them.
         repetitions: Bootstrap draws behind each interval.
         tail_repetitions: Draws behind the smallest p-values, enough for a few true
             models to stand among 128; ``Bootstrap`` says how many that takes.
@@ -58,6 +60,7 @@ class JudgingRules:
 
     costs: Costs = field(default_factory=Costs)
     n_trials: int = 1
+    n_looks: int = 1
     repetitions: int = 2000
     tail_repetitions: int = 50_000
     seed: int = 0
@@ -156,7 +159,14 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         rules.repetitions,
         tail_repetitions=rules.tail_repetitions,
     )
-    evaluation = evaluate(model, baselines, labels, bootstrap=bootstrap, money=_money(folds, rules))
+    evaluation = evaluate(
+        model,
+        baselines,
+        labels,
+        bootstrap=bootstrap,
+        money=_money(folds, rules),
+        search=Search(rules.n_trials, rules.n_looks),
+    )
     by_name = {forecast.name: forecast for forecast in baselines}
     compared = (model, by_name[TRAIN_PRIOR], by_name[evaluation.best_baseline])
     losses = [row_log_loss(forecast.probabilities, labels) for forecast in compared]

@@ -7,6 +7,7 @@ from percoin.evaluation.collapse import Collapse, CollapseKind
 from percoin.evaluation.gate import (
     GateRules,
     Outcome,
+    Search,
     Verdict,
     apply_false_discovery_control,
     control_false_discoveries,
@@ -89,6 +90,30 @@ def test_too_good_to_be_true_earns_a_caution():
     assert len(verdict.cautions) == 3
     assert all("leak until proved otherwise" in caution for caution in verdict.cautions[1:])
     assert judge(SKILL, EVEN, "logistic", None).cautions == ()
+
+
+def test_trials_on_validation_rows_cost_nothing_on_test_rows_but_are_named():
+    verdict = judge(SKILL, EVEN, "logistic", None, search=Search(n_trials=200))
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert verdict.p_value == SKILL.p_value
+    (caution,) = verdict.cautions
+    assert caution.startswith("chosen from 200 trials on validation")
+
+
+def test_every_look_at_the_same_test_rows_is_paid_for():
+    verdicts = [judge(SKILL, EVEN, "logistic", None, search=Search(n_looks=n)) for n in (25, 26)]
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.ACCEPTED, Outcome.REJECTED]
+    assert verdicts[1].p_value == pytest.approx(0.026)
+    assert verdicts[1].reasons[0].startswith("no skill shown after 26 looks at the same test rows")
+    assert "judged chosen models before, 26 with this one" in verdicts[1].cautions[0]
+    assert judge(SKILL, EVEN, "logistic", None, search=Search(n_looks=5000)).p_value == 1.0
+
+
+def test_looks_change_nothing_about_a_model_without_a_p_value():
+    bare = Estimate(0.05, None, None, None, None, None, 20, 6.0, 3)
+    verdict = judge(bare, bare, "logistic", None, search=Search(n_looks=3))
+    assert verdict.outcome is Outcome.UNTESTABLE
+    assert verdict.p_value is None
 
 
 def test_rules_can_be_set():

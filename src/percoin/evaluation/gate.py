@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from percoin.evaluation.collapse import Collapse
 from percoin.evaluation.uncertainty import Estimate
+
+# Beyond the nearer end of a two-sided interval of 95 %.
+_ONE_SIDED = 0.025
 
 
 class Outcome(StrEnum):
@@ -40,6 +43,34 @@ class GateRules:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How a model was found before its test rows judged it.
+
+    A choice among ``n_trials`` settings flatters the chosen one on the rows that it was
+    chosen on, and on no others. These are validation rows: the test rows took no part, so
+    the interval on them is as good as that of a model that was the only one tried, and
+    the gate asks for no more, however many trials there were. Dividing by ``n_trials``
+    would pay for looks at the test rows that nobody took, and reject nearly all that is
+    real. The gate names the number all the same, because a reader must not take the
+    validation figures of a chosen model for evidence. The deflated Sharpe ratio counts
+    every trial as a look, which is too strict and never too kind.
+
+    Test rows are fresh only once. Whoever tunes, looks at the verdict and tunes again on
+    the same bars chooses on the test rows too: of ``n_looks`` worthless models up to
+    ``n_looks`` times 2.5 % pass by luck. So the evidence of the last one must be that
+    many times as strong (Bonferroni): its p-value times ``n_looks`` may not exceed the
+    2.5 % above a first look's interval.
+
+    Attributes:
+        n_trials: Settings tried, this model's among them; the choice saw validation rows.
+        n_looks: Chosen models that these test rows have judged, this one among them.
+    """
+
+    n_trials: int = 1
+    n_looks: int = 1
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The gate's answer for one model.
 
@@ -47,8 +78,9 @@ class Verdict:
         outcome: Accepted, rejected or untestable.
         reasons: Why, one sentence each; the first decides.
         cautions: What a reader should know although it did not decide.
-        p_value: One-sided, for "no skill over the train prior"; None if untestable
-            for want of rows. ``control_false_discoveries`` takes it over a sweep.
+        p_value: One-sided, for "no skill over the train prior", times the looks at the
+            test rows; None if untestable for want of rows.
+            ``control_false_discoveries`` takes it over a sweep.
     """
 
     outcome: Outcome
@@ -69,6 +101,7 @@ def judge(
     collapse: Collapse | None,
     rules: GateRules | None = None,
     cautions: Sequence[str] = (),
+    search: Search | None = None,
 ) -> Verdict:
     """Judge one model on its test rows.
 
@@ -80,9 +113,12 @@ def judge(
         collapse: A collapse that was detected, if any.
         rules: What is asked for.
         cautions: What else was noticed about the model; kept, and decides nothing.
+        search: How the model was found.
     """
     rules = rules or GateRules()
-    noticed = (*cautions, *_suspicions(skill, against_best, rules))
+    search = search or Search()
+    noticed = (*cautions, *_choices(search), *_suspicions(skill, against_best, rules))
+    skill = _after_looks(skill, search)
     if collapse is not None:
         reason = f"collapsed ({collapse.kind}): {collapse.detail}"
         return Verdict(Outcome.REJECTED, (reason,), noticed, skill.p_value)
@@ -102,8 +138,38 @@ def judge(
     if against_best.upper is not None and against_best.upper < 0:
         reasons = (f"worse than the best baseline: {versus}", shown)
         return Verdict(Outcome.REJECTED, reasons, noticed, skill.p_value)
+    if skill.p_value is not None and search.n_looks > 1 and skill.p_value > _ONE_SIDED:
+        return Verdict(Outcome.REJECTED, (_worn(skill, search), shown), noticed, skill.p_value)
     reasons = (shown, f"not worse than the best baseline: {versus}")
     return Verdict(Outcome.ACCEPTED, reasons, noticed, skill.p_value)
+
+
+def _choices(search: Search) -> list[str]:
+    """What a reader should know of the choices behind a model."""
+    found = []
+    if search.n_trials > 1:
+        found.append(
+            f"chosen from {search.n_trials} trials on validation: its figures there are flattered"
+        )
+    if search.n_looks > 1:
+        found.append(
+            f"the same test rows have judged chosen models before, {search.n_looks} with this one"
+        )
+    return found
+
+
+def _after_looks(skill: Estimate, search: Search) -> Estimate:
+    """The same with a p-value that has paid for every look at the test rows."""
+    if skill.p_value is None:
+        return skill
+    return replace(skill, p_value=min(1.0, skill.p_value * search.n_looks))
+
+
+def _worn(skill: Estimate, search: Search) -> str:
+    return (
+        f"no skill shown after {search.n_looks} looks at the same test rows: p={skill.p_value:.2g} "
+        f"with all of them paid for, {_ONE_SIDED:g} at most; newer bars make fresh test rows"
+    )
 
 
 def control_false_discoveries(

@@ -205,6 +205,7 @@ def _judging_rules(settings: TrainConfig) -> JudgingRules:
     return JudgingRules(
         costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
         n_trials=settings.trials,
+        n_looks=settings.looks,
         seed=settings.seed,
     )
 
