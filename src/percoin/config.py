@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -36,8 +36,11 @@ CONF_DIR = Path(__file__).parents[2] / "conf"
 
 _RUN_NAME = "%Y%m%d-%H%M%S"
 FINISHED_MARK = "result.json"
+# A run whose loss left the numbers has nothing to go on with.
+DIVERGED_MARK = "diverged.txt"
 # NumPy takes no more.
 _SEEDS = 2**32
+_SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 CHECKPOINT_FOLDER = "checkpoints"
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
@@ -278,6 +281,21 @@ class TrainerConfig:
 @dataclass
 class SplitConfig:
     """Shares of the history, oldest first, and the rows dropped between them."""
+@dataclass
+class LauncherConfig:
+    """Where the jobs of a sweep run; one subclass per engine."""
+
+    # Module of percoin.sweep.engines.
+    engine: ClassVar[str]
+
+
+@dataclass
+class ProcessesConfig(LauncherConfig):
+    """Processes of this machine."""
+
+    engine: ClassVar[str] = "processes"
+
+
 
     train: float = MISSING
     validation: float = MISSING
@@ -361,6 +379,9 @@ class TrainConfig:
     lookback: int = MISSING
     history_days: int = MISSING
     split: SplitConfig = MISSING
+    sweep: str | None = None
+    force: bool = False
+    reuse_bars_secs: float = MISSING
     optimizer: OptimizerConfig = MISSING
     evaluation: str = MISSING
     folds: int = MISSING
@@ -382,6 +403,19 @@ class TrainConfig:
         # Two poolings by 2 leave nothing of a window shorter than 4 bars.
         _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")
         modes = [mode.value for mode in EvaluationMode]
+        _require(
+            self.sweep is None or _SWEEP_NAME.fullmatch(self.sweep) is not None,
+            f"sweep={self.sweep!r} cannot name a folder: use letters, digits and _ . -",
+        )
+        _require(
+            # The runs of a market lie in a folder of its name.
+            self.sweep is None or self.sweep != self.sweep.upper(),
+            f"sweep={self.sweep} could be a market; use lower-case letters too",
+        )
+        _require(
+            self.reuse_bars_secs >= 0,
+            f"reuse_bars_secs={self.reuse_bars_secs:g} must not be negative",
+        )
         _require(
             self.evaluation in modes,
             f"evaluation={self.evaluation} must be one of {', '.join(modes)}",
@@ -517,14 +551,16 @@ def register_configs() -> None:
 def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool) -> str:
     """Folder of a run: a new one named by the time, or the one to go on with.
 
-    A run that never wrote its result was interrupted; the newest such run that
-    got as far as a checkpoint is the one that ``resume=true`` means.
+    A run that never wrote its result was interrupted, unless it says that it diverged;
+    the newest such run that got as far as a checkpoint is the one that ``resume=true``
+    means.
     """
     parent = Path(outputs_dir) / symbol / tf
     if resume:
         for folder in sorted(parent.glob("*"), reverse=True):
             has_checkpoint = any(folder.glob(CHECKPOINTS))
-            if has_checkpoint and not (folder / FINISHED_MARK).exists():
+            ended = any((folder / mark).exists() for mark in (FINISHED_MARK, DIVERGED_MARK))
+            if has_checkpoint and not ended:
                 return str(folder)
     return str(parent / _new_run_name(parent))
 
@@ -537,6 +573,7 @@ def _new_run_name(parent: Path) -> str:
     suffixes = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
     return next(candidate for candidate in suffixes if candidate not in taken)
 
+    store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
 
 def typed(config: DictConfig, schema: type[Config]) -> Config:
     """Turn a composed config into its dataclass, checking every value.
