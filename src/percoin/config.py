@@ -279,9 +279,6 @@ class TrainerConfig:
 
 
 @dataclass
-class SplitConfig:
-    """Shares of the history, oldest first, and the rows dropped between them."""
-@dataclass
 class LauncherConfig:
     """Where the jobs of a sweep run; one subclass per engine."""
 
@@ -296,6 +293,9 @@ class ProcessesConfig(LauncherConfig):
     engine: ClassVar[str] = "processes"
 
 
+@dataclass
+class SplitConfig:
+    """Shares of the history, oldest first, and the rows dropped between them."""
 
     train: float = MISSING
     validation: float = MISSING
@@ -376,12 +376,12 @@ class TrainConfig:
     seed: int = MISSING
     workers: int | None = None
     resume: bool = False
-    lookback: int = MISSING
-    history_days: int = MISSING
-    split: SplitConfig = MISSING
     sweep: str | None = None
     force: bool = False
     reuse_bars_secs: float = MISSING
+    lookback: int = MISSING
+    history_days: int = MISSING
+    split: SplitConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     evaluation: str = MISSING
     folds: int = MISSING
@@ -400,9 +400,6 @@ class TrainConfig:
         _require(0 < self.lr < 1, f"lr={self.lr} must lie between 0 and 1")
         _require(0 <= self.seed < _SEEDS, f"seed={self.seed} must lie between 0 and {_SEEDS - 1}")
         _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")
-        # Two poolings by 2 leave nothing of a window shorter than 4 bars.
-        _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")
-        modes = [mode.value for mode in EvaluationMode]
         _require(
             self.sweep is None or _SWEEP_NAME.fullmatch(self.sweep) is not None,
             f"sweep={self.sweep!r} cannot name a folder: use letters, digits and _ . -",
@@ -416,6 +413,9 @@ class TrainConfig:
             self.reuse_bars_secs >= 0,
             f"reuse_bars_secs={self.reuse_bars_secs:g} must not be negative",
         )
+        # Two poolings by 2 leave nothing of a window shorter than 4 bars.
+        _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")
+        modes = [mode.value for mode in EvaluationMode]
         _require(
             self.evaluation in modes,
             f"evaluation={self.evaluation} must be one of {', '.join(modes)}",
@@ -544,6 +544,7 @@ def register_configs() -> None:
     store.store(group="source", name="simulated_schema", node=SimulatedConfig)
     store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
     store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
+    store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
 
@@ -573,7 +574,6 @@ def _new_run_name(parent: Path) -> str:
     suffixes = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
     return next(candidate for candidate in suffixes if candidate not in taken)
 
-    store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
 
 def typed(config: DictConfig, schema: type[Config]) -> Config:
     """Turn a composed config into its dataclass, checking every value.
