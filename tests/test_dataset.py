@@ -10,7 +10,13 @@ import pytest
 from builders import bars_from_closes, drop_bars, make_bars
 
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
+from percoin.dataset import (
+    MarketDataset,
+    SplitSpec,
+    build_dataset,
+    build_folds,
+    build_search_dataset,
+)
 from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
 from percoin.features.feature_set import (
     WARM_UP_BARS,
@@ -277,6 +283,42 @@ def test_real_bars_lose_only_the_windows_over_flat_fills():
     n_dropped_at_cuts = 2 * (SPLIT.purge_bars + SPLIT.embargo_bars)
     # 4 bars without volume on 2024-10-28 hide the volume change of 4 bars: 63 windows.
     assert n_decisions - len(rows_of_all_parts(dataset)) == n_dropped_at_cuts + 63
+
+
+def search_dataset(bars: Bars, lookback: int, horizon: int, cut: int) -> MarketDataset:
+    spec = SplitSpec(purge_bars=horizon, embargo_bars=horizon)
+    return build_search_dataset(
+        bars,
+        FeatureDefinition.RELATIVE,
+        FixedHorizon(horizon, 0.0025),
+        lookback,
+        spec,
+        history_days=365,
+        validation_time=int(bars.open_time[cut]),
+    )
+
+
+@pytest.mark.parametrize(("lookback", "horizon"), [(8, 3), (48, 3), (8, 12)])
+def test_the_parts_of_a_search_lie_alike_in_time_for_every_lookback_and_label(lookback, horizon):
+    bars = make_bars(900)
+    dataset = search_dataset(bars, lookback, horizon, cut=700)
+    train, validation = (
+        dataset.bars.open_time[dataset.rows(part)] for part in ("train", "validation")
+    )
+    assert train[-1] == bars.open_time[700 - horizon - 1]
+    assert validation[0] == bars.open_time[700 + horizon]
+    # The last labels end on the last bar, and on none that a test may use.
+    assert validation[-1] == bars.open_time[900 - horizon - 1]
+    assert len(dataset.rows("test")) == 0
+    fitted = Scaling.fit(
+        compute_features(dataset.bars, FeatureDefinition.RELATIVE)[dataset.rows("train")]
+    )
+    assert np.array_equal(dataset.scaling.mean_, fitted.mean_)
+
+
+def test_a_search_that_has_too_few_bars_is_one_clear_error():
+    with pytest.raises(NotEnoughBarsError, match="no train rows are left"):
+        search_dataset(make_bars(300), lookback=8, horizon=3, cut=20)
 
 
 def test_folds_test_one_stretch_each_and_scale_on_their_own_train_rows():

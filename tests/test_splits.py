@@ -5,9 +5,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percoin.splits import chronological_split, cut_rows, walk_forward_splits
+from percoin.splits import (
+    chronological_split,
+    cut_rows,
+    split_before_test,
+    walk_forward_splits,
+)
 
 FRACTIONS = (0.70, 0.15, 0.15)
+
+
+def test_a_search_gets_no_test_rows_and_no_row_near_the_cut():
+    split = split_before_test(np.arange(0, 40, 2), 20, purge_bars=3, embargo_bars=4)
+    assert split.train.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    assert split.validation.tolist() == [24, 26, 28, 30, 32, 34, 36, 38]
+    assert split.test.tolist() == []
+
+
+@pytest.mark.parametrize(("cut", "name"), [(3, "train"), (37, "validation")])
+def test_a_search_without_train_or_validation_rows_is_refused(cut, name):
+    with pytest.raises(ValueError, match=f"no {name} rows are left of 40"):
+        split_before_test(np.arange(40), cut, purge_bars=3, embargo_bars=3)
 
 
 @st.composite

@@ -21,7 +21,13 @@ from percoin.features.feature_set import (
 )
 from percoin.features.scaling import Scaling
 from percoin.labels import LabelRule, Labels
-from percoin.splits import Split, are_shares, chronological_split, walk_forward_splits
+from percoin.splits import (
+    Split,
+    are_shares,
+    chronological_split,
+    split_before_test,
+    walk_forward_splits,
+)
 from percoin.types import (
     CLASS_NAMES,
     UNKNOWN_LABEL,
@@ -182,6 +188,29 @@ def build_folds(
         )
 
     return [fold(number) for number in range(n_folds)]
+
+
+def build_search_dataset(
+    bars: Bars,
+    definition: FeatureDefinition,
+    label_rule: LabelRule,
+    lookback: int,
+    split_spec: SplitSpec,
+    history_days: float,
+    validation_time: int,
+) -> MarketDataset:
+    """Train and validation rows for a search among settings; it has no test rows.
+
+    The other arguments and the errors are those of ``build_dataset``; ``bars`` are those
+    before the test part. Validation begins with the bar that opens at ``validation_time``,
+    in milliseconds since 1970-01-01 UTC: so the parts lie alike in time for every label
+    rule and lookback, which shares of the rows would not.
+    """
+    market = _Market.prepare(bars, definition, label_rule, lookback, split_spec, history_days)
+    cut = int(market.bars.open_time.searchsorted(validation_time))
+    return market.dataset(
+        lambda rows: split_before_test(rows, cut, split_spec.purge_bars, split_spec.embargo_bars)
+    )
 
 
 @dataclass(frozen=True, eq=False)

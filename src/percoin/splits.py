@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -72,6 +72,26 @@ def walk_forward_splits(
     ]
 
 
+def split_before_test(
+    rows: IntArray, validation_cut: int, purge_bars: int, embargo_bars: int
+) -> Split:
+    """Train and validation alone, cut at a given bar: there are no test rows to look at.
+
+    Args:
+        rows: Positions of the bars to share out, ascending.
+        validation_cut: Position of the bar at which validation begins.
+        purge_bars: Bars dropped before the cut, from train.
+        embargo_bars: Further bars dropped after the cut, from validation.
+
+    Raises:
+        ValueError: One of the two would be empty.
+    """
+    train = rows[rows < validation_cut - purge_bars]
+    validation = rows[rows >= validation_cut + embargo_bars]
+    _check_filled({"train": train, "validation": validation}, len(rows), purge_bars, embargo_bars)
+    return Split(train, validation, rows[:0])
+
+
 def _cut(
     rows: IntArray, first_validation: int, first_test: int, purge_bars: int, embargo_bars: int
 ) -> Split:
@@ -83,13 +103,19 @@ def _cut(
     is_validation = (rows >= validation_cut + embargo_bars) & (rows < test_cut - purge_bars)
     split = Split(train, rows[is_validation], rows[rows >= test_cut + embargo_bars])
 
-    for name, part in vars(split).items():
+    _check_filled(vars(split), len(rows), purge_bars, embargo_bars)
+    return split
+
+
+def _check_filled(
+    parts: Mapping[str, IntArray], n_rows: int, purge_bars: int, embargo_bars: int
+) -> None:
+    for name, part in parts.items():
         if len(part) == 0:
             raise ValueError(
-                f"no {name} rows are left of {len(rows)} with purge_bars={purge_bars} "
+                f"no {name} rows are left of {n_rows} with purge_bars={purge_bars} "
                 f"and embargo_bars={embargo_bars}"
             )
-    return split
 
 
 def cut_rows(n_rows: int, fractions: Sequence[float]) -> tuple[int, int]:
