@@ -326,13 +326,24 @@ def test_a_purge_shorter_than_the_horizon_says_why_it_matters():
     )
 
 
+NO_CONFIDENCE = "(or MIN_CONFIDENCE) must be a number between 0 and 1, or judged"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("output=xml", "output=xml must be one of text, json"),
         ("device=tpu", "device=tpu (or ML_DEVICE) must be cpu, cuda or cuda:N"),
-        ("min_confidence=2", "min_confidence=2.0 (or MIN_CONFIDENCE) must lie between 0 and 1"),
-        ("min_confidence=nan", "min_confidence=nan (or MIN_CONFIDENCE) must lie between 0 and 1"),
+        ("min_confidence=2", f"min_confidence=2 {NO_CONFIDENCE}"),
+        ("min_confidence=nan", f"min_confidence=nan {NO_CONFIDENCE}"),
+        ("min_confidence=true", f"min_confidence=True {NO_CONFIDENCE}"),
+        ("min_confidence=null", f"min_confidence=None {NO_CONFIDENCE}"),
+        ("min_confidence=high", f"min_confidence=high {NO_CONFIDENCE}"),
+        (
+            "max_age_bars=0.5",
+            "max_age_bars=0.5 must be at least 1, or null: the newest bar is one bar old before "
+            "the next one has closed",
+        ),
         ("use_ml=3.5", "use_ml=3.5: Value '3.5' is not a valid bool (type float)"),
     ],
 )
@@ -366,14 +377,21 @@ def test_a_bad_default_timeframe_names_its_variable(monkeypatch, name, value):
     )
 
 
-@pytest.mark.parametrize(
-    ("variable", "key", "value"),
-    [("USE_ML_PER_COIN", "use_ml", "maybe"), ("MIN_CONFIDENCE", "min_confidence", "high")],
-)
-def test_a_bad_default_names_key_and_variable(monkeypatch, variable, key, value):
-    monkeypatch.setenv(variable, value)
+def test_a_bad_default_names_key_and_variable(monkeypatch):
+    monkeypatch.setenv("USE_ML_PER_COIN", "maybe")
     line = refusal("symbol=BTCUSDT", name="predict")
-    assert line.startswith(f"{key} (from {variable}): Value '{value}'")
+    assert line.startswith("use_ml (from USE_ML_PER_COIN): Value 'maybe'")
+    monkeypatch.delenv("USE_ML_PER_COIN")
+    monkeypatch.setenv("MIN_CONFIDENCE", "high")
+    assert refusal("symbol=BTCUSDT", name="predict") == f"min_confidence=high {NO_CONFIDENCE}"
+
+
+@pytest.mark.parametrize("value", ["judged", "0", "1", "0.5", "5e-1"])
+def test_a_confidence_means_the_same_on_the_command_line_and_in_the_environment(monkeypatch, value):
+    given = settings(f"min_confidence={value}", name="predict").min_confidence
+    monkeypatch.setenv("MIN_CONFIDENCE", value)
+    assert settings(name="predict").min_confidence == given
+    assert given == ("judged" if value == "judged" else float(value))
 
 
 def leaf_keys(name: str) -> list[str]:

@@ -310,6 +310,6 @@ def test_prices_are_shown_in_full_and_without_an_exponent(close, shown):
 
 def test_every_answer_fits_into_json():
     for prediction in (HOLD, SHORT):
-        content = to_json(prediction, TWO_BARS)
+        content = to_json(prediction, TWO_BARS, CLOSED)
         assert json.loads(json.dumps(content, allow_nan=False)) == content
         assert content["close"] == 100.0

@@ -45,6 +45,9 @@ CHECKPOINT_FOLDER = "checkpoints"
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
 
+# In place of a number: the confidence that the model's own backtest traded with.
+JUDGED = "judged"
+
 # One page of an exchange's API; a prediction with a lookback of 60 takes 961.
 NEWEST_BARS = 1000
 
@@ -444,8 +447,9 @@ class PredictConfig:
     output: str = MISSING
     device: str = MISSING
     use_ml: bool = MISSING
-    min_confidence: float = MISSING
+    min_confidence: Any = MISSING
     require_accepted: bool = MISSING
+    max_age_bars: float | None = None
     data_dir: str = MISSING
     models_dir: str = MISSING
 
@@ -457,10 +461,27 @@ class PredictConfig:
             re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None,
             f"device={self.device} (or ML_DEVICE) must be cpu, cuda or cuda:N",
         )
+        self.min_confidence = _read_confidence(self.min_confidence)
         _require(
-            0 <= self.min_confidence <= 1,
-            f"min_confidence={self.min_confidence} (or MIN_CONFIDENCE) must lie between 0 and 1",
+            self.max_age_bars is None or self.max_age_bars >= 1,
+            f"max_age_bars={self.max_age_bars} must be at least 1, or null: the newest bar is "
+            "one bar old before the next one has closed",
         )
+
+
+def _read_confidence(value: Any) -> float | str:
+    """A number, also where the environment gives it as text, or ``JUDGED``."""
+    if value == JUDGED:
+        return JUDGED
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    _require(
+        0 <= number <= 1,
+        f"min_confidence={value} (or MIN_CONFIDENCE) must be a number between 0 and 1, or {JUDGED}",
+    )
+    return number
 
 
 @dataclass
@@ -474,6 +495,8 @@ class AuditConfig:
     features: FeaturesConfig = MISSING
     labels: LabelsConfig = MISSING
     output: str = MISSING
+    replay: bool = MISSING
+    replay_bars: int | None = None
     cuts: int = MISSING
     seed: int = MISSING
     lookback: int = MISSING
@@ -487,6 +510,10 @@ class AuditConfig:
             current_symbol(self.symbol)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(
+            self.replay_bars is None or self.replay_bars >= 1,
+            f"replay_bars={self.replay_bars} must be at least 1, or null",
+        )
         _require(self.cuts >= 1, f"cuts={self.cuts} must be at least 1")
         _require(self.seed >= 0, f"seed={self.seed} must not be negative")
         _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")

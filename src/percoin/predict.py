@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ import torch
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
-from percoin.config import NEWEST_BARS, OutputFormat, PredictConfig
+from percoin.config import JUDGED, NEWEST_BARS, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Predictor
+from percoin.registry.judged import judged_threshold
+from percoin.registry.manifest import Manifest
 from percoin.signals.chain import HoldSource, ModelSource, ask
 from percoin.signals.market import SourcedBars
 from percoin.types import CLASS_NAMES, Prediction, Source
@@ -38,14 +42,27 @@ def answer(settings: PredictConfig) -> None:
     store = BarStore(Path(settings.data_dir) / "bars")
     source = settings.source.build(store, _needed_bars(settings, predictor))
     bars = source.load(settings.symbol, settings.tf.timeframe)
+    now = datetime.now(UTC)
     model = ModelSource(
-        predictor, settings.use_ml, settings.min_confidence, settings.require_accepted
+        predictor, settings.use_ml, _min_confidence(settings), settings.require_accepted
     )
-    prediction = ask([model, HoldSource()], SourcedBars(bars, source))
+    market = SourcedBars(bars, source)
+    prediction = ask([model, HoldSource()], market, settings.max_age_bars, now)
     if settings.output == OutputFormat.JSON:
-        print(json.dumps(to_json(prediction, bars)))
+        print(json.dumps(to_json(prediction, bars, now)))
     else:
-        print(to_text(prediction, bars))
+        print(to_text(prediction, bars, now))
+
+
+def _min_confidence(settings: PredictConfig) -> float | Callable[[Manifest], float]:
+    if settings.min_confidence == JUDGED:
+        return partial(judged_threshold, Path(settings.models_dir))
+    return float(settings.min_confidence)
+
+
+def newest_bars(lookback: int) -> int:
+    """How many of the newest bars are loaded for a model, if its source fetches them."""
+    return max(NEWEST_BARS, history_bars(lookback))
 
 
 def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
@@ -55,11 +72,17 @@ def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
     except RegistryError:
         # The chain asks for it again, and says why there is none.
         return NEWEST_BARS
-    return max(NEWEST_BARS, history_bars(model.manifest.lookback))
+    return newest_bars(model.manifest.lookback)
 
 
-def to_json(prediction: Prediction, bars: Bars) -> dict[str, object]:
-    """The prediction as one JSON object; times are ISO 8601 in UTC."""
+def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
+    """The prediction as one JSON object; times are ISO 8601 in UTC.
+
+    Args:
+        prediction: On the newest bar.
+        bars: That it was made from.
+        now: Until which the age of the newest bar is counted, with a zone.
+    """
     content: dict[str, object] = {
         "symbol": prediction.symbol,
         "tf": prediction.timeframe.value,
@@ -68,6 +91,7 @@ def to_json(prediction: Prediction, bars: Bars) -> dict[str, object]:
         "source": prediction.source.value,
         "model_version": prediction.model_version,
         "ts": prediction.ts.isoformat(),
+        "age_secs": round((now - prediction.ts).total_seconds(), 3),
         "close": float(bars.column("close")[-1]),
         "bars": bars.origin,
         "probabilities": None,
@@ -90,12 +114,12 @@ def to_json(prediction: Prediction, bars: Bars) -> dict[str, object]:
     return content
 
 
-def to_text(prediction: Prediction, bars: Bars, now: datetime | None = None) -> str:
+def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
     """The prediction for people: the answer, what it rests on, and why others passed."""
     market = f"{prediction.symbol} {prediction.timeframe.value}"
     close = float(bars.column("close")[-1])
     moment = f"{prediction.ts:%Y-%m-%d %H:%M} UTC"
-    age = (now or datetime.now(UTC)) - prediction.ts
+    age = now - prediction.ts
     lines = [
         f"{market}  {_answer(prediction)}  at {_price(close)}, bar closed {moment}{_age(age, bars)}"
     ]

@@ -9,7 +9,7 @@ from builders import make_bars, write_parquet
 from cheats import LEAKS, leak
 
 from percoin.audit import run
-from percoin.audit.__main__ import EXIT_LEAK, main
+from percoin.audit.__main__ import EXIT_FOUND, main
 from percoin.audit.findings import Status
 from percoin.audit.run import audit_dataset
 from percoin.bars.store import BarStore
@@ -52,7 +52,7 @@ def test_an_honest_market_passes_and_nothing_is_written(call, tmp_path, capsys):
 
 
 def test_the_old_scores_are_a_constant_and_the_exit_code_says_so(call, old_metrics, capsys):
-    assert call(f"metrics={old_metrics}") == EXIT_LEAK
+    assert call(f"metrics={old_metrics}") == EXIT_FOUND
     out = capsys.readouterr().out
     assert out.startswith("CONSTANT ")
     assert "97.78% of the rows have one label; 88 of 90 rows" in out
@@ -63,12 +63,12 @@ def test_a_leaky_feature_function_turns_the_command_red(call, monkeypatch, capsy
     monkeypatch.setattr(
         run, "audit_dataset", lambda dataset, n, seed: audit_dataset(dataset, n, seed, leaky)
     )
-    assert call(*SIMULATED, "cuts=3") == EXIT_LEAK
+    assert call(*SIMULATED, "cuts=3") == EXIT_FOUND
     assert "LEAK         features look back only" in capsys.readouterr().out
 
 
 def test_json_says_the_same_in_one_object(call, old_metrics, capsys):
-    assert call(*SIMULATED, "cuts=3", f"metrics={old_metrics}", "output=json") == EXIT_LEAK
+    assert call(*SIMULATED, "cuts=3", f"metrics={old_metrics}", "output=json") == EXIT_FOUND
     content = json.loads(capsys.readouterr().out)
     assert content["symbol"] == "BTCUSDT"
     assert content["tf"] == "15m"

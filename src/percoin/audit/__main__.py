@@ -1,4 +1,4 @@
-"""The command: ``python -m percoin.audit symbol=BTCUSDT`` or ``metrics=FILE``."""
+"""The command: ``python -m percoin.audit symbol=BTCUSDT [replay=true]`` or ``metrics=FILE``."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from percoin.audit.findings import Finding, format_findings, summarise
-from percoin.audit.run import audit
+from percoin.audit.run import Audit, audit
 from percoin.cli import compose_config, run_command
 from percoin.config import AuditConfig, OutputFormat, typed
 
-EXIT_LEAK = 3
+EXIT_FOUND = 3
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the checks, print one line each, and return the exit code.
 
     Returns:
-        0 if nothing was found, ``EXIT_LEAK`` if something was, and the code of the
+        0 if nothing was found, ``EXIT_FOUND`` if something was, and the code of the
         error if the checks could not be made.
     """
     found: list[Finding] = []
 
     def command() -> None:
         settings = typed(compose_config("audit", arguments), AuditConfig)
-        found.extend(audit(settings))
-        print(to_json(settings, found) if settings.output == OutputFormat.JSON else to_text(found))
+        result = audit(settings)
+        found.extend(result.findings)
+        print(to_json(settings, result) if settings.output == OutputFormat.JSON else to_text(found))
 
     code = run_command(command, "audit")
-    return code or (EXIT_LEAK if any(finding.is_bad for finding in found) else 0)
+    return code or (EXIT_FOUND if any(finding.is_bad for finding in found) else 0)
 
 
 def to_text(findings: Sequence[Finding]) -> str:
@@ -38,14 +39,15 @@ def to_text(findings: Sequence[Finding]) -> str:
     return f"{format_findings(findings)}\n{summarise(findings)}"
 
 
-def to_json(settings: AuditConfig, findings: Sequence[Finding]) -> str:
+def to_json(settings: AuditConfig, result: Audit) -> str:
     """The same as one JSON object."""
     content = {
         "symbol": settings.symbol,
         "tf": None if settings.symbol is None else settings.tf.name,
         "metrics": settings.metrics,
-        "is_bad": any(finding.is_bad for finding in findings),
-        "findings": [asdict(finding) for finding in findings],
+        "is_bad": any(finding.is_bad for finding in result.findings),
+        "findings": [asdict(finding) for finding in result.findings],
+        "replay": None if result.replay is None else result.replay.to_json(),
     }
     return json.dumps(content)
 

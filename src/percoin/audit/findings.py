@@ -15,6 +15,8 @@ class Status(StrEnum):
     LEAK = "LEAK"
     CONSTANT = "CONSTANT"
     """Scores that a constant prediction would have."""
+    DIFFERS = "DIFFERS"
+    """Serving and training are not the same thing."""
     CANNOT_TELL = "cannot tell"
 
 
@@ -35,7 +37,7 @@ class Finding:
     @property
     def is_bad(self) -> bool:
         """Whether what was looked at must not be believed."""
-        return self.status in (Status.LEAK, Status.CONSTANT)
+        return self.status in (Status.LEAK, Status.CONSTANT, Status.DIFFERS)
 
 
 def format_findings(findings: Sequence[Finding]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from percoin.audit.findings import Finding
@@ -18,31 +19,57 @@ from percoin.audit.probes import (
     check_single_features,
 )
 from percoin.audit.published import audit_metrics_file
+from percoin.audit.replay import Replay, replay_market
 from percoin.audit.rows import check_dataset_rows
-from percoin.audit.served import audit_served
+from percoin.audit.served import audit_served, check_served_scaling
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import AuditConfig
-from percoin.dataset import MarketDataset, build_dataset
+from percoin.dataset import MarketDataset, bars_to_load, build_dataset
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureDefinition, compute_features
 
 
-def audit(settings: AuditConfig) -> list[Finding]:
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What was found, and the replay where one was asked for."""
+
+    findings: list[Finding]
+    replay: Replay | None = None
+
+
+def audit(settings: AuditConfig) -> Audit:
     """Everything that the settings name: a file of scores, a market, its served model.
 
     Raises:
-        PercoinError: The settings, the bars or the file cannot be used.
+        PercoinError: The settings, the bars, the model or the file cannot be used.
     """
+    if settings.replay and settings.symbol is None:
+        raise ConfigError("replay=true takes a market; give symbol=BTCUSDT")
     if settings.symbol is None and settings.metrics is None:
         raise ConfigError("nothing to look at; give symbol=BTCUSDT or metrics=FILE")
     findings = [] if settings.metrics is None else audit_metrics_file(Path(settings.metrics))
-    if settings.symbol is not None:
-        store = BarStore(Path(settings.data_dir) / "bars")
-        bars = settings.source.build(store).load(settings.symbol, settings.tf.timeframe)
-        findings += audit_dataset(load_dataset(settings, bars), settings.cuts, settings.seed)
-        findings += audit_served(Path(settings.models_dir), bars)
-    return findings
+    if settings.symbol is None:
+        return Audit(findings)
+    bars = load_bars(settings, settings.symbol)
+    models_dir = Path(settings.models_dir)
+    if settings.replay:
+        replay = replay_market(models_dir, bars, settings.replay_bars)
+        findings += [*replay.findings(), check_served_scaling(models_dir, bars)]
+        return Audit(findings, replay)
+    findings += audit_dataset(load_dataset(settings, bars), settings.cuts, settings.seed)
+    findings += audit_served(models_dir, bars)
+    return Audit(findings)
+
+
+def load_bars(settings: AuditConfig, symbol: str) -> Bars:
+    """As many bars as a training with these settings would load."""
+    timeframe = settings.tf.timeframe
+    n_bars = bars_to_load(
+        timeframe, settings.labels.build(), settings.lookback, settings.history_days
+    )
+    store = BarStore(Path(settings.data_dir) / "bars")
+    return settings.source.build(store, n_bars).load(symbol, timeframe)
 
 
 def audit_dataset(

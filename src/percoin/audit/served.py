@@ -72,6 +72,40 @@ def check_spans(manifest: Manifest) -> Finding:
 
 def check_manifest(manifest: Manifest, bars: Bars) -> list[Finding]:
     """Build the dataset again from the same bars, and compare scaler and splits."""
+    findings, dataset = _rebuild_checked(manifest, bars)
+    if dataset is None:
+        return findings
+    features = compute_features(dataset.bars, dataset.definition)
+    return [
+        *findings,
+        check_scaling(manifest.scaling.fitted(), features, dataset.split),
+        _check_same_split(manifest, dataset),
+        *check_dataset_rows(dataset, features)[1:],
+    ]
+
+
+def check_served_scaling(models_dir: Path, bars: Bars) -> Finding:
+    """The scaler that serving uses is the one that training made of its own bars.
+
+    Args:
+        models_dir: The registry.
+        bars: All that are stored of the market.
+
+    Raises:
+        RegistryError: There is no model, or none that can be trusted.
+    """
+    manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
+    findings, dataset = _rebuild_checked(manifest, bars)
+    if dataset is None:
+        finding = findings[-1]
+    else:
+        features = compute_features(dataset.bars, dataset.definition)
+        finding = check_scaling(manifest.scaling.fitted(), features, dataset.split)
+    return Finding(_PREFIX + finding.check, finding.status, finding.evidence)
+
+
+def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], MarketDataset | None]:
+    """The dataset that the model was trained on, if it can be made, and what there is to say."""
     same_bars = _bars_of(manifest, bars)
     if same_bars.sha256() != manifest.bars.sha256:
         evidence = (
@@ -79,21 +113,15 @@ def check_manifest(manifest: Manifest, bars: Bars) -> list[Finding]:
             f"{manifest.bars.last_open_time} have changed or are not here any more "
             f"({len(same_bars)} found): scaler and splits cannot be computed again"
         )
-        return [Finding("bars are those it knew", Status.CANNOT_TELL, evidence)]
+        return [Finding("bars are those it knew", Status.CANNOT_TELL, evidence)], None
     evidence = f"sha256 of {len(same_bars)} bars agrees"
     known = Finding("bars are those it knew", Status.OK, evidence)
     try:
         dataset = rebuild(manifest, same_bars)
     except (KeyError, TypeError, ValueError, PercoinError) as error:
         evidence = f"the dataset cannot be built again from the manifest: {error!r}"
-        return [known, Finding("dataset can be rebuilt", Status.CANNOT_TELL, evidence)]
-    features = compute_features(dataset.bars, dataset.definition)
-    return [
-        known,
-        check_scaling(manifest.scaling.fitted(), features, dataset.split),
-        _check_same_split(manifest, dataset),
-        *check_dataset_rows(dataset, features)[1:],
-    ]
+        return [known, Finding("dataset can be rebuilt", Status.CANNOT_TELL, evidence)], None
+    return [known], dataset
 
 
 def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:

@@ -5,27 +5,42 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
+from percoin.signals.freshness import find_staleness
 from percoin.signals.hold import HoldSource
 from percoin.signals.model import ModelSource
 from percoin.signals.protocol import MarketBars, SignalSource
-from percoin.types import Passed, Prediction
+from percoin.types import Passed, Prediction, Source
 
 __all__ = ["HoldSource", "ModelSource", "SignalSource", "ask"]
 
 log = logging.getLogger(__name__)
 
 
-def ask(sources: Sequence[SignalSource], market: MarketBars) -> Prediction:
+def ask(
+    sources: Sequence[SignalSource],
+    market: MarketBars,
+    max_age_bars: float | None = None,
+    now: datetime | None = None,
+) -> Prediction:
     """Ask the sources in order; log who answered and why the others did not.
+
+    What a source says of a bar that is too old to act on is passed over
+    (``stale_data``); holding needs no fresh bars.
 
     Args:
         sources: The last one must always have an answer.
         market: Its closed bars; the answer is for the newest of those asked about.
+        max_age_bars: As for ``find_staleness``; None depends on where the bars are from.
+        now: With a zone; None is this machine's clock.
     """
     passed: list[Passed] = []
+    staleness = find_staleness(market.asked, max_age_bars, now or datetime.now(UTC))
     for source in sources:
         answer = source.answer(market)
+        if staleness and isinstance(answer, Prediction) and answer.source is not Source.HOLD:
+            answer = Passed(answer.source, "stale_data", staleness)
         if isinstance(answer, Prediction):
             _log_prediction(answer)
             return replace(answer, passed=tuple(passed))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.inference import Predictor
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import Manifest, Verdict
 from percoin.signals.protocol import MarketBars
 from percoin.types import Passed, Prediction, Source
 
@@ -16,7 +18,8 @@ class ModelSource:
     Args:
         predictor: Loads and asks the models.
         enabled: False passes every market on.
-        min_confidence: A signal less probable than this is passed on.
+        min_confidence: A signal less probable than this is passed on; a function finds
+            it for the model that answers.
         require_accepted: Pass on models that the gate did not accept.
     """
 
@@ -24,7 +27,7 @@ class ModelSource:
         self,
         predictor: Predictor,
         enabled: bool = True,
-        min_confidence: float = 0.0,
+        min_confidence: float | Callable[[Manifest], float] = 0.0,
         require_accepted: bool = True,
     ) -> None:
         self._predictor = predictor
@@ -49,14 +52,17 @@ class ModelSource:
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
                 return self._pass("other_data", detail)
             prediction = self._predictor.predict(bars)
+            minimum = self._min_confidence
+            if callable(minimum):
+                minimum = minimum(manifest)
         except ModelNotFoundError as error:
             return self._pass("model_missing", str(error))
         except InvalidArtifactError as error:
             return self._pass("model_invalid", str(error))
         except NotEnoughBarsError as error:
             return self._pass("insufficient_data", str(error))
-        if prediction.confidence < self._min_confidence:
-            detail = f"{prediction.confidence:.3f} is below {self._min_confidence:.3f}"
+        if prediction.confidence < minimum:
+            detail = f"{prediction.confidence:.3f} is below {minimum:.3f}"
             return self._pass("low_confidence", detail)
         return prediction
 

@@ -1,0 +1,311 @@
+"""Stored bars fed one by one, as live would see them, against one batch over all of them.
+
+The live side is the path of ``predict.py``: at the close of each bar the history that it
+loads, a growing and then a sliding one, goes through ``Predictor.predict``. The batch
+side is ``ServedModel.probabilities`` over the whole history, which is how training looks
+at bars: every window at once, indicators that started long ago. Each side loads the model
+for itself, so that neither can hide behind what the other left in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from percoin.audit.findings import Finding, Status
+from percoin.bars.gaps import contiguous_run
+from percoin.bars.schema import Bars, format_time
+from percoin.errors import NotEnoughBarsError
+from percoin.features.feature_set import (
+    FEATURE_NAMES,
+    WARM_UP_BARS,
+    compute_features,
+    history_bars,
+)
+from percoin.inference import Predictor, ServedModel
+from percoin.predict import newest_bars
+from percoin.registry.manifest import Manifest
+from percoin.types import CLASS_NAMES, FloatArray, Signal
+
+# Of a probability. The network adds up in float32, and not in the same order for one
+# window as for 512 of them; a wrong feature shows in the third digit.
+TOLERANCE = 1e-5
+
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one side says at the close of a bar; probabilities have shape (C,)."""
+
+    signal: Signal
+    probabilities: FloatArray
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"{value:.4f}" for value in self.probabilities)
+        return f"{self.signal.name} ({shares})"
+
+    def to_json(self) -> dict[str, object]:
+        """Plain containers."""
+        shares = dict(zip(CLASS_NAMES, self.probabilities.tolist(), strict=True))
+        return {"pred": self.signal.name, "probabilities": shares}
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What both sides say at the close of one bar.
+
+    Attributes:
+        closed: When the bar closed (UTC).
+        live: None where the live path had no answer.
+        batch: None where no whole window ends on the bar.
+        reason: Why a side has no answer; empty where both have one.
+        is_warm_up: Live rightly waits: the indicators still remember where the stored
+            history begins, and training saw them begin earlier.
+    """
+
+    closed: pd.Timestamp
+    live: Answer | None
+    batch: Answer | None
+    reason: str = ""
+    is_warm_up: bool = False
+
+    @property
+    def answered_by(self) -> str:
+        """``both``, ``live``, ``batch`` or ``nobody``."""
+        if self.live is None:
+            return "nobody" if self.batch is None else "batch"
+        return "live" if self.batch is None else "both"
+
+    @property
+    def difference(self) -> float:
+        """Largest distance of a class's two probabilities; 0 unless both answer."""
+        if self.live is None or self.batch is None:
+            return 0.0
+        return float(np.abs(self.live.probabilities - self.batch.probabilities).max())
+
+    @property
+    def differs(self) -> bool:
+        """Whether live said something that the batch did not, or the other way round."""
+        if self.live is None or self.batch is None:
+            return self.answered_by != "nobody" and not self.is_warm_up
+        # Written so that NaN differs. Two classes as good as equal may swap places.
+        lead = self.batch.probabilities.max() - self.batch.probabilities[self.live.signal]
+        return not (self.difference <= TOLERANCE and lead <= 2 * TOLERANCE)
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        sides = f"live {self.live or 'nothing'}, batch {self.batch or 'nothing'}"
+        return f"{format_time(self.closed)} UTC: {sides}{why}"
+
+    def to_json(self) -> dict[str, object]:
+        """Plain containers; the time is ISO 8601."""
+        return {
+            "ts": self.closed.isoformat(),
+            "difference": self.difference,
+            "live": None if self.live is None else self.live.to_json(),
+            "batch": None if self.batch is None else self.batch.to_json(),
+            "reason": self.reason or None,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Every step of one market, oldest first, and what was odd about its bars.
+
+    Attributes:
+        steps: At least one.
+        n_gaps: Places among them where bars are missing.
+        n_silent_bars: How many of the bars have no volume.
+    """
+
+    steps: tuple[Step, ...]
+    n_gaps: int
+    n_silent_bars: int
+
+    @cached_property
+    def compared(self) -> list[Step]:
+        """The steps on which both sides answer."""
+        return [step for step in self.steps if step.answered_by == "both"]
+
+    @cached_property
+    def differing(self) -> list[Step]:
+        """The steps on which the two sides are not the same."""
+        return [step for step in self.steps if step.differs]
+
+    @property
+    def largest_difference(self) -> float | None:
+        """Of all probabilities that were compared; None if none was."""
+        return max((step.difference for step in self.compared), default=None)
+
+    def silences(self) -> list[dict[str, object]]:
+        """Why somebody had no answer: who had one, the reason, how many bars, from when to when."""
+        silent = [step for step in self.steps if step.reason]
+        grouped: dict[tuple[str, str], list[Step]] = {}
+        for step in silent:
+            grouped.setdefault((step.answered_by, step.reason), []).append(step)
+        return [
+            {
+                "answered_by": answered_by,
+                "reason": reason,
+                "n_bars": len(steps),
+                "first": steps[0].closed.isoformat(),
+                "last": steps[-1].closed.isoformat(),
+                "differs": steps[0].differs,
+            }
+            for (answered_by, reason), steps in grouped.items()
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain containers; times are ISO 8601 and those of the bars' closes."""
+        return {
+            "n_bars": len(self.steps),
+            "first": self.steps[0].closed.isoformat(),
+            "last": self.steps[-1].closed.isoformat(),
+            "n_gaps": self.n_gaps,
+            "n_silent_bars": self.n_silent_bars,
+            "n_compared": len(self.compared),
+            "tolerance": TOLERANCE,
+            "largest_difference": self.largest_difference,
+            "n_differing": len(self.differing),
+            "first_differing": self.differing[0].to_json() if self.differing else None,
+            "silences": self.silences(),
+        }
+
+    def findings(self) -> list[Finding]:
+        """The same as two checks: what both sides say, and where they say something."""
+        return [self._check_answers(), self._check_silences()]
+
+    def _check_answers(self) -> Finding:
+        name = "live says what the batch says"
+        first, last = (format_time(self.steps[end].closed) for end in (0, -1))
+        period = f"{len(self.compared):,} of {len(self.steps):,} bars from {first} to {last} UTC"
+        if not self.compared:
+            return Finding(name, Status.CANNOT_TELL, f"on none of {period} both have an answer")
+        differing = [step for step in self.compared if step.differs]
+        evidence = f"{period} compared, largest difference {self.largest_difference:.1e}"
+        if not differing:
+            return Finding(name, Status.OK, f"{evidence} (tolerance {TOLERANCE:.0e}), same signals")
+        evidence += f"; {len(differing):,} differ beyond {TOLERANCE:.0e}, the first at "
+        return Finding(name, Status.DIFFERS, f"{evidence}{differing[0]}")
+
+    def _check_silences(self) -> Finding:
+        name = "live is silent where the batch is"
+        one_sided = [step for step in self.differing if step.answered_by != "both"]
+        counts = Counter(step.answered_by for step in one_sided)
+        parts = [
+            f"{side} alone answers {_count(counts[side], 'bar')}, the first at "
+            f"{next(step for step in one_sided if step.answered_by == side)}"
+            for side in ("live", "batch")
+            if counts[side]
+        ]
+        quiet = Counter(step.reason for step in self.steps if step.reason and not step.differs)
+        parts += [f"rightly silent on {count:,}: {reason}" for reason, count in quiet.items()]
+        odd = f"{_count(self.n_gaps, 'gap')} and {_count(self.n_silent_bars, 'bar')} without volume"
+        status = Status.DIFFERS if one_sided else Status.OK
+        return Finding(name, status, "; ".join([f"through {odd}", *parts]))
+
+
+def replay_market(models_dir: Path, bars: Bars, n_bars: int | None = None) -> Replay:
+    """Replay the model that is served for a market; a terminal sees a progress bar.
+
+    Args:
+        models_dir: The registry.
+        bars: The whole stored history of the market.
+        n_bars: How many of the newest are replayed; None for all.
+
+    Raises:
+        RegistryError: There is no model, or none that can be trusted.
+    """
+    batch = Predictor(models_dir).model(bars.symbol, bars.timeframe)
+    return replay(Predictor(models_dir), batch, bars, n_bars)
+
+
+def replay(
+    predictor: Predictor, batch: ServedModel, bars: Bars, n_bars: int | None = None
+) -> Replay:
+    """Ask both sides about the newest ``n_bars`` bars of a history, one bar after another.
+
+    Args:
+        predictor: The live side.
+        batch: The same model, loaded a second time.
+        bars: The whole stored history, oldest first, at least one bar.
+        n_bars: How many of the newest are replayed; None for all.
+    """
+    first = 0 if n_bars is None else max(0, len(bars) - n_bars)
+    rows, probabilities = batch.probabilities(bars)
+    from_batch = {
+        position: Answer(Signal(int(values.argmax())), values)
+        for position, values in zip(rows.tolist(), probabilities, strict=True)
+        if position >= first
+    }
+    why = _Silence(bars, batch.manifest)
+    steps = [
+        _step(predictor, bars, position, from_batch.get(position), why)
+        for position in tqdm(
+            range(first, len(bars)),
+            desc=f"replay {bars.symbol} {bars.timeframe}",
+            unit="bar",
+            leave=False,
+            disable=None,
+        )
+    ]
+    run = contiguous_run(bars.open_time, bars.timeframe)[first:]
+    # The first bar has nothing before it, which is no gap.
+    n_gaps = int((run[1:] == 1).sum())
+    return Replay(tuple(steps), n_gaps, int((bars.column("volume")[first:] == 0).sum()))
+
+
+def _step(
+    predictor: Predictor, bars: Bars, position: int, batch: Answer | None, why: _Silence
+) -> Step:
+    """One bar has closed: what ``predict.py`` would load now, and what it would say."""
+    lookback = why.manifest.lookback
+    loaded = bars.slice(max(0, position + 1 - newest_bars(lookback)), position + 1)
+    closed = bars.close_time(position)
+    try:
+        prediction = predictor.predict(loaded)
+    except NotEnoughBarsError as error:
+        if batch is None:
+            return Step(closed, None, None, why.at(position))
+        begins_late = loaded.frame.index[0] > pd.Timestamp(why.manifest.bars.first_open_time)
+        if begins_late and len(loaded) < history_bars(lookback):
+            reason = f"live waits for {history_bars(lookback)} bars"
+            return Step(closed, None, batch, reason, is_warm_up=True)
+        return Step(closed, None, batch, error.found)
+    live = Answer(prediction.signal, np.asarray(prediction.probabilities, dtype=np.float64))
+    return Step(closed, live, batch, "" if batch else why.at(position))
+
+
+class _Silence:
+    """Why no whole window ends on a bar, from the features of the whole history."""
+
+    def __init__(self, bars: Bars, manifest: Manifest) -> None:
+        self.manifest = manifest
+        features = compute_features(bars, manifest.features.definition)
+        self._is_undefined = ~np.isfinite(features)
+        self._run = contiguous_run(bars.open_time, bars.timeframe)
+
+    def at(self, position: int) -> str:
+        """The reason in a phrase, the same for all bars that share it."""
+        lookback = self.manifest.lookback
+        if position < WARM_UP_BARS + lookback - 1:
+            return "the first bars of the history only warm up the indicators"
+        if self._run[position] < lookback:
+            return "a gap lies in the window"
+        undefined = self._is_undefined[position - lookback + 1 : position + 1].any(axis=0)
+        names = [FEATURE_NAMES[column] for column in np.flatnonzero(undefined)]
+        if not names:
+            return "no gap lies in the window and all of its features are defined"
+        shown = ", ".join(names) if len(names) <= _NAMES_SHOWN else f"{len(names)} features"
+        return f"{shown} not defined somewhere in the window"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
