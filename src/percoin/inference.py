@@ -12,6 +12,7 @@ import torch
 
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError, InvalidArtifactError, NotEnoughBarsError
+from percoin.evaluation.calibration import apply_calibration
 from percoin.features.feature_set import compute_features, history_bars
 from percoin.features.indicators import atr
 from percoin.network import CnnLstm
@@ -64,7 +65,7 @@ class ServedModel:
         starts = rows - manifest.lookback + 1
         batches = np.array_split(starts, -(-len(starts) // _BATCH_SIZE))
         logits = np.concatenate([self._logits(windows[batch]) for batch in batches])
-        return rows, _softmax(logits / manifest.calibration.temperature)
+        return rows, apply_calibration(logits, manifest.calibration.to_json())
 
     def newest(self, bars: Bars) -> FloatArray:
         """Answer for the newest bar: its probabilities, shape (C,).
@@ -89,7 +90,9 @@ class ServedModel:
             )
         window = self._scaling.transform(features[-lookback:])
         logits = self._logits(window[np.newaxis])
-        probabilities: FloatArray = _softmax(logits / self.manifest.calibration.temperature)[0]
+        probabilities: FloatArray = apply_calibration(logits, self.manifest.calibration.to_json())[
+            0
+        ]
         return probabilities
 
     def _check_history(self, bars: Bars) -> None:
@@ -217,9 +220,3 @@ def _build_network(artifact: Artifact) -> CnnLstm:
 
 def _network_kwargs(manifest: Manifest) -> Mapping[str, Any]:
     return dict(manifest.model.kwargs)
-
-
-def _softmax(logits: FloatArray) -> FloatArray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
-    return probabilities

@@ -5,11 +5,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import artifact_builders as builders
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.errors import InvalidArtifactError
+from percoin.evaluation.calibration import (
+    CALIBRATION_METHODS,
+    apply_calibration,
+    fit_calibration,
+)
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.registry.layout import HASHED_FILES
 from percoin.registry.manifest import (
@@ -45,7 +51,16 @@ drafts = st.builds(
         st.tuples(*[finite] * n_features),
         st.tuples(*[positive] * n_features),
     ),
-    calibration=st.builds(Calibration, st.sampled_from(["none", "temperature"]), positive),
+    calibration=st.one_of(
+        st.builds(Calibration),
+        st.builds(Calibration, st.just("temperature"), st.floats(0.05, 20)),
+        st.builds(
+            Calibration,
+            st.just("vector"),
+            weights=st.tuples(*[finite] * 3),
+            bias=st.tuples(*[finite] * 3),
+        ),
+    ),
     gate=st.builds(Gate, st.sampled_from(Verdict), st.lists(st.text(), max_size=3).map(tuple)),
     config=st.dictionaries(st.text(), any_json, max_size=4),
     seed=st.integers(0, 2**63),
@@ -165,7 +180,8 @@ def test_what_is_no_manifest_is_refused(text):
         (("lookback",), 0, "lookback 0 is not positive"),
         (("lookback",), True, "lookback is True where int belongs"),
         (("label_rule",), {}, "label_rule has no kind"),
-        (("calibration", "temperature"), 0.0, "temperature is not positive"),
+        (("calibration", "temperature"), 0.0, "temperature 0.0, expected 0.05 to 20.0"),
+        (("calibration", "method"), "vector", "calibration lacks usable numbers under 'weights'"),
         (("gate", "verdict"), "splendid", "gate.verdict is 'splendid', not one of"),
         (("test_metrics", "accuracy"), 97.78, "a score outside 0 to 1"),
         (("test_metrics", "confusion_matrix"), [[1]], "confusion_matrix is not 3 x 3"),
@@ -231,5 +247,28 @@ def test_reading_manifests_needs_no_torch():
 
 
 def test_a_calibration_that_nobody_can_apply_is_refused():
-    with pytest.raises(ValueError, match="method 'banana' is unknown"):
+    with pytest.raises(ValueError, match="method 'banana'; known are none, temperature, vector"):
         Calibration("banana", 1.0)
+
+
+@pytest.mark.parametrize("method", CALIBRATION_METHODS)
+def test_a_calibration_is_kept_as_it_was_fitted(method):
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(size=(500, 3)), rng.integers(0, 3, 500)
+    fitted = fit_calibration(logits, labels, method)
+    manifest = sealed(calibration=Calibration(**fitted))
+    read = Manifest.from_json(manifest.to_json(), builders.SYMBOL, builders.TIMEFRAME)
+
+    assert json.loads(manifest.to_json())["calibration"] == fitted
+    applied = apply_calibration(logits, read.calibration.to_json())
+    assert np.array_equal(applied, apply_calibration(logits, fitted))
+
+
+def test_the_first_manifests_wrote_a_temperature_beside_none():
+    text = sealed(calibration=Calibration("none", 1.0)).to_json()
+    assert json.loads(text)["calibration"] == {"method": "none", "temperature": 1.0}
+
+    read = Manifest.from_json(text, builders.SYMBOL, builders.TIMEFRAME).calibration.to_json()
+    logits = np.random.default_rng(4).normal(size=(9, 3))
+    plain = apply_calibration(logits, {"method": "none"})
+    assert np.array_equal(apply_calibration(logits, read), plain)

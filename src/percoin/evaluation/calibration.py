@@ -44,18 +44,36 @@ def apply_calibration(logits: FloatArray, calibration: Mapping[str, Any]) -> Flo
         ValueError: Logits with NaN, or a calibration that no method of percoin writes.
     """
     log_probabilities = _log_softmax(_check_logits(logits))
+    factor, offset = _factor_and_offset(calibration)
+    return np.exp(_log_softmax(log_probabilities * factor + offset))
+
+
+def check_calibration(calibration: Mapping[str, Any]) -> None:
+    """Find out before a prediction whether this can calibrate one.
+
+    Raises:
+        ValueError: No method of percoin writes it.
+    """
+    _factor_and_offset(calibration)
+
+
+def _factor_and_offset(calibration: Mapping[str, Any]) -> tuple[FloatArray, FloatArray]:
+    """All methods are one: a factor and an offset for each log-probability."""
     method = calibration.get("method")
+    neutral = np.zeros(())
     if method == "none":
-        return np.exp(log_probabilities)
+        return neutral + 1, neutral
     if method == "temperature":
         temperature = _check_numbers(calibration, "temperature", ())
-        if temperature <= 0:
-            raise ValueError(f"calibration has temperature {temperature}, expected above 0")
-        return np.exp(_log_softmax(log_probabilities / temperature))
+        lowest, highest = _TEMPERATURE_RANGE
+        if not lowest <= temperature <= highest:
+            raise ValueError(
+                f"calibration has temperature {temperature}, expected {lowest} to {highest}"
+            )
+        return 1 / temperature, neutral
     if method == "vector":
         weights = _check_numbers(calibration, "weights", (_N_CLASSES,))
-        bias = _check_numbers(calibration, "bias", (_N_CLASSES,))
-        return np.exp(_log_softmax(log_probabilities * weights + bias))
+        return weights, _check_numbers(calibration, "bias", (_N_CLASSES,))
     known = ", ".join(CALIBRATION_METHODS)
     raise ValueError(f"calibration has method {method!r}; known are {known}")
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.evaluation.calibration import check_calibration
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.registry import typed_json
@@ -108,14 +109,24 @@ class ScalingNumbers:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How logits become probabilities: softmax of ``logits / temperature``."""
+    """How logits become probabilities, as ``evaluation.calibration`` fits and applies it.
+
+    Attributes:
+        method: ``none``, ``temperature`` or ``vector``; each has its own of the others.
+    """
 
     method: str = "none"
-    temperature: float = 1.0
+    temperature: float | None = None
+    weights: tuple[float, ...] | None = None
+    bias: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        _require(self.method in ("none", "temperature"), f"method {self.method!r} is unknown")
-        _require(self.temperature > 0, "temperature is not positive")
+        check_calibration(self.to_json())
+
+    def to_json(self) -> dict[str, object]:
+        """The same as ``fit_calibration`` returned it."""
+        entries = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in entries.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.uncertainty import Estimate
-from percoin.registry.manifest import Manifest
+from percoin.registry.manifest import Calibration, Manifest
 from percoin.report.board import Entry, age, best_baseline, majority_share, money_of, test_days
 from percoin.report.reading import SavedModel
 
@@ -150,7 +150,7 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
             f"{manifest.num_features} {manifest.features.definition.value} features of "
             f"{manifest.lookback} bars",
         ),
-        ("calibration", f"{calibration.method}, temperature {calibration.temperature:.3g}"),
+        ("calibration", _calibration(calibration)),
     ]
     if model.evaluation is not None:
         known += _judging_facts(model)
@@ -161,6 +161,20 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
         ("code", manifest.code_version),
         ("libraries", ", ".join(f"{key} {value}" for key, value in manifest.libraries.items())),
     ]
+
+
+def _calibration(calibration: Calibration) -> str:
+    numbers = {
+        "temperature": () if calibration.temperature is None else (calibration.temperature,),
+        "weights": calibration.weights or (),
+        "bias": calibration.bias or (),
+    }
+    texts = [
+        f"{name} {' '.join(f'{value:.3g}' for value in values)}"
+        for name, values in numbers.items()
+        if values
+    ]
+    return ", ".join([calibration.method, *texts])
 
 
 def _judging_facts(model: SavedModel) -> list[tuple[str, str]]:
