@@ -24,6 +24,7 @@ from percoin.training.run import (
     LAST_CHECKPOINT,
     TrainedModel,
     TrainingPlan,
+    fit,
     train,
 )
 
@@ -53,6 +54,30 @@ def uninterrupted(dataset, tmp_path_factory) -> tuple[TrainedModel, "LearningRat
     folder = tmp_path_factory.mktemp("uninterrupted")
     trained = train(dataset, tiny_network(), RESTLESS, folder, callbacks=[learning_rates])
     return trained, learning_rates
+
+
+class NoTest(pl.Callback):
+    """Refuses a test, which a fit must not make."""
+
+    def on_test_start(self, *_) -> None:
+        raise AssertionError("the test rows were asked for")
+
+
+def test_a_fit_learns_as_a_training_does_but_tests_and_writes_nothing(
+    dataset, uninterrupted, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    module = fit(dataset, tiny_network(), RESTLESS, [NoTest()])
+    trained, _ = uninterrupted
+    assert module.history == trained.module.history
+    assert len(module.test_labels) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fit_that_is_interrupted_has_nothing_to_go_on_with(dataset):
+    with pytest.raises(InterruptedRunError, match="no epoch was finished; start again") as caught:
+        fit(dataset, tiny_network(), RESTLESS, [Interrupt("batch")])
+    assert caught.value.exit_code == 130
 
 
 class LearningRates(pl.Callback):

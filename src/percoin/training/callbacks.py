@@ -30,9 +30,14 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class Progress(pl.Callback):
-    """A bar within each epoch where a person watches, and one line after each."""
+    """A bar within each epoch where a person watches, and one line after each.
 
-    def __init__(self) -> None:
+    Args:
+        each_epoch: Whether there is such a line.
+    """
+
+    def __init__(self, each_epoch: bool = True) -> None:
+        self._each_epoch = each_epoch
         self._bar: tqdm[Any] | None = None
         self._epoch_start = 0.0
 
@@ -63,6 +68,8 @@ class Progress(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how the epoch went and how long the rest may take."""
         assert isinstance(pl_module, SignalClassifier)
+        if not self._each_epoch:
+            return
         history = pl_module.history
         secs = time.monotonic() - self._epoch_start
         epoch, last = trainer.current_epoch + 1, int(trainer.max_epochs or 0)

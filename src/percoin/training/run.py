@@ -103,13 +103,44 @@ def train(
     exports = any(isinstance(callback, ExportToRegistry) for callback in callbacks)
     interruption = _Interruption(market, last_checkpoint, exports)
     with interruption.expected(), _quiet_lightning():
-        trainer = _trainer(plan, folder, loggers, [interruption, *callbacks, best, last])
+        around = [Progress(), interruption, *callbacks, best, last]
+        trainer = _trainer(plan, folder, loggers, around)
         resumed_from = str(last_checkpoint) if resume else None
         trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
         best_epoch = _restore(module, best.best_model_path)
         trainer.test(module, datamodule=data, verbose=False)
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+
+
+def fit(
+    dataset: MarketDataset,
+    network: CnnLstm,
+    plan: TrainingPlan,
+    callbacks: Sequence[pl.Callback] = (),
+) -> SignalClassifier:
+    """Fit the network and do nothing else: no file is written and no test row is asked for.
+
+    Args:
+        dataset: The market.
+        network: With its initial weights; it is trained in place.
+        plan: How to train.
+        callbacks: Further ones.
+
+    Returns:
+        The module with the weights and the history of the last epoch.
+
+    Raises:
+        DivergedError: The loss is no longer finite.
+        InterruptedRunError: Ctrl-C or SIGTERM.
+    """
+    market = (dataset.bars.symbol, dataset.bars.timeframe.value)
+    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+    interruption = _Interruption(market, checkpoint=None, ends_with_export=False)
+    with interruption.expected(), _quiet_lightning():
+        trainer = _trainer(plan, None, (), [Progress(each_epoch=False), interruption, *callbacks])
+        trainer.fit(module, datamodule=MarketDataModule(dataset, plan.batch_size, plan.seed))
+    return module
 
 
 def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
@@ -179,12 +210,15 @@ def _check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
 
 
 def _trainer(
-    plan: TrainingPlan, folder: Path, loggers: Sequence[Logger], callbacks: Sequence[pl.Callback]
+    plan: TrainingPlan,
+    folder: Path | None,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
     stopping = _EarlyStopping(
         MONITORED, patience=plan.optimizer.early_stopping_patience, check_on_train_epoch_end=True
     )
-    own = [Progress(), stopping] + ([LearningRateMonitor("epoch")] if loggers else [])
+    own = [stopping] + ([LearningRateMonitor("epoch")] if loggers else [])
     return pl.Trainer(
         accelerator=plan.accelerator,
         devices=1,
@@ -194,6 +228,8 @@ def _trainer(
         logger=list(loggers),
         callbacks=[*own, *callbacks],
         plugins=[_WholeFiles()],
+        # Without a callback of ours Lightning would write checkpoints of its own.
+        enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
         default_root_dir=folder,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
@@ -219,11 +255,13 @@ class _Interruption(pl.Callback):
 
     Args:
         market: Symbol and timeframe, for the message.
-        checkpoint: Of the last finished epoch; there may be none yet.
+        checkpoint: Of the last finished epoch; there may be none yet, or never one.
         ends_with_export: A signal that comes during the export is too late to count.
     """
 
-    def __init__(self, market: tuple[str, str], checkpoint: Path, ends_with_export: bool) -> None:
+    def __init__(
+        self, market: tuple[str, str], checkpoint: Path | None, ends_with_export: bool
+    ) -> None:
         self._market = market
         self._checkpoint = checkpoint
         self._ends_with_export = ends_with_export
@@ -275,7 +313,7 @@ class _Interruption(pl.Callback):
             *self._market,
             f"interrupted by {self._received.name}",
             "the last finished epoch is kept; the same command with resume=true goes on from it"
-            if self._checkpoint.is_file()
+            if self._checkpoint is not None and self._checkpoint.is_file()
             else "no epoch was finished; start again",
             signal_number=self._received,
         )
