@@ -52,8 +52,6 @@ class JudgingRules:
         n_trials: Models and settings tried, for the deflated Sharpe ratio and the gate.
         n_looks: Chosen models that these test rows have judged, this one among them.
         repetitions: Bootstrap draws behind each interval.
-        tail_repetitions: Draws behind the smallest p-values, enough for a few true
-            models to stand among 128; ``Bootstrap`` says how many that takes.
         seed: Of the bootstrap and of the boosting baseline.
         model_name: Of the model's line in tables.
     """
@@ -62,7 +60,6 @@ class JudgingRules:
     n_trials: int = 1
     n_looks: int = 1
     repetitions: int = 2000
-    tail_repetitions: int = 50_000
     seed: int = 0
     model_name: str = "cnn_lstm"
 
@@ -153,17 +150,11 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         for forecasts in zip(*(fold.baselines for fold in folds), strict=True)
     ]
     model = pool(rules.model_name, [fold.model for fold in folds])
-    bootstrap = Bootstrap(
-        newest.dataset.label_rule.horizon,
-        rules.seed,
-        rules.repetitions,
-        tail_repetitions=rules.tail_repetitions,
-    )
     evaluation = evaluate(
         model,
         baselines,
         labels,
-        bootstrap=bootstrap,
+        bootstrap=Bootstrap(newest.dataset.label_rule.horizon, rules.seed, rules.repetitions),
         money=_money(folds, rules),
         search=Search(rules.n_trials, rules.n_looks),
     )

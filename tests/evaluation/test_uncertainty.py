@@ -8,8 +8,8 @@ from percoin.evaluation.uncertainty import (
     MIN_BLOCKS,
     Bootstrap,
     _circular_block_means,
+    _draw_t_statistics,
     _standard_error,
-    _TStatistics,
     choose_block_length,
     skill_rows,
 )
@@ -71,6 +71,41 @@ def test_p_values_are_uniform_without_an_edge():
         assert (p_values <= level).mean() == pytest.approx(level, abs=0.07)
 
 
+def test_evidence_beyond_the_draws_is_told_apart():
+    rows = autoregressive(3000, 0.3, seed=21)[0]
+    bootstrap = Bootstrap(HORIZON, seed=1, repetitions=300)
+    found = [bootstrap.estimate(rows + edge).p_value for edge in (0.1, 0.2, 0.3, 0.5)]
+
+    assert found == sorted(found, reverse=True)
+    # A lone true model among 128 stands below .05 / (128 * 5.43).
+    assert found[-1] < 7.2e-5 < 1 / 301
+
+
+def stormy(n_rows, seed, n_series):
+    """Rows without edge, with rare large losses, whose volatility comes in runs."""
+    rng = np.random.default_rng(seed)
+    shocks = 1 - rng.exponential(size=(n_series, n_rows + 100))
+    log_volatility = lfilter([1], [1, -0.97], rng.normal(0, 0.17, (n_series, n_rows + 100)), axis=1)
+    return (lfilter([1], [1, -0.4], shocks, axis=1) * np.exp(log_volatility))[:, 100:]
+
+
+def test_small_p_values_come_no_more_often_than_they_say_in_stormy_rows():
+    # Two are due. With 20,000 draws the bootstrap alone gave ten of them on these rows.
+    bootstrap = Bootstrap(HORIZON, seed=1, repetitions=100)
+    p_values = np.array([bootstrap.estimate(rows).p_value for rows in stormy(450, 22, 2000)])
+
+    assert (p_values < 0.001).sum() <= 6
+
+
+def test_draws_that_lie_beyond_are_never_forgotten():
+    rows = autoregressive(400, 0.0, seed=23)[0]
+    for edge in np.linspace(0, 0.3, 40):
+        few = Bootstrap(HORIZON, seed=1, repetitions=999).estimate(rows + edge)
+        draws = _draw_t_statistics(rows + edge, few.block_length, Bootstrap(HORIZON, 1, 999))
+        n_beyond = (draws >= few.value / few.standard_error).sum()
+        assert few.p_value >= n_beyond / 999
+
+
 def test_the_same_seed_gives_the_same_interval():
     rows = autoregressive(500, 0.5, seed=6)[0]
     assert Bootstrap(HORIZON, seed=7).estimate(rows) == Bootstrap(HORIZON, seed=7).estimate(rows)
@@ -79,7 +114,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 def test_draws_equal_those_of_archs_own_resampling():
     rows, block_length = autoregressive(300, 0.5, seed=8)[0], 10
-    found = _TStatistics(rows, block_length, seed=9).take(200)
+    found = _draw_t_statistics(rows, block_length, Bootstrap(HORIZON, seed=9, repetitions=200))
     reference = CircularBlockBootstrap(block_length, rows, seed=9).apply(
         lambda drawn: np.array([(drawn.mean() - rows.mean()) / _standard_error(drawn, 10)]), 200
     )

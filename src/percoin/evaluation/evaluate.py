@@ -156,8 +156,7 @@ def evaluate(
         raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
 
     # The intervals that decide get all draws; those of the baselines are for the eye.
-    n_coarse = min(500, bootstrap.repetitions)
-    coarse = replace(bootstrap, repetitions=n_coarse, tail_repetitions=0)
+    coarse = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
     line = assess(model, labels, prior, bootstrap)
     losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
     best = min(losses, key=lambda name: float(losses[name].mean()))
@@ -196,18 +195,16 @@ def assess(
         labels: Shape (n,).
         prior: Probabilities of the train prior on the same rows, shape (n, C); with
             pooled folds they differ from row to row.
-        bootstrap: Settings of the intervals; the skill alone gets a p-value from its
-            ``tail_repetitions``, because it alone is held against those of other models.
+        bootstrap: Settings of the intervals.
     """
     probabilities = forecast.probabilities
-    shown = replace(bootstrap, tail_repetitions=0)
     gains = skill_rows(row_log_loss(probabilities, labels), row_log_loss(prior, labels))
     return Assessment(
         name=forecast.name,
         scores=score(probabilities, labels, forecast.decisions),
         skill=bootstrap.estimate(gains),
-        activity=_skill(activity(probabilities, labels), activity(prior, labels), shown),
-        direction=_skill(direction(probabilities, labels), direction(prior, labels), shown),
+        activity=_skill(activity(probabilities, labels), activity(prior, labels), bootstrap),
+        direction=_skill(direction(probabilities, labels), direction(prior, labels), bootstrap),
     )
 
 
