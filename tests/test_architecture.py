@@ -26,6 +26,7 @@ ORDER = (
     "windows",
     "dataset",
     "network",
+    "rules",
     "evaluation",
     "judging",
     "registry",

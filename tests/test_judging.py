@@ -27,6 +27,7 @@ from percoin.judging import (
     judge_folds,
 )
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
+from percoin.rules import read_momentum, read_rsi_ma
 from percoin.splits import Split
 from percoin.types import Signal, Timeframe
 
@@ -135,14 +136,11 @@ def test_no_label_is_known_that_needs_bars_across_a_gap(rule):
     assert known[again + rule.horizon] == dataset.label[again] != -1
 
 
-def test_indicators_of_the_rules_match_a_slow_loop():
-    inputs, close = baseline_inputs(DATASETS[FIXED.kind]), BARS.column("close")
-    for row in (19, 100, 699):
-        assert inputs.ma_5[row] == pytest.approx(close[row - 4 : row + 1].mean())
-        assert inputs.ma_20[row] == pytest.approx(close[row - 19 : row + 1].mean())
-        assert inputs.change_14[row] == pytest.approx(close[row] / close[row - 14] - 1)
-    assert np.isnan(inputs.ma_20[18])
-    assert np.isnan(inputs.change_14[13])
+def test_the_rules_speak_on_the_models_own_bars():
+    inputs = baseline_inputs(DATASETS[FIXED.kind])
+    np.testing.assert_array_equal(inputs.rsi_ma, read_rsi_ma(BARS).signal)
+    np.testing.assert_array_equal(inputs.momentum, read_momentum(BARS).signal)
+    assert {*inputs.momentum} == {*Signal}
 
 
 @pytest.mark.usefixtures("quick_baselines")

@@ -34,12 +34,9 @@ from percoin.evaluation.gate import Search
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features import indicators
+from percoin.rules import read_momentum, read_rsi_ma
 from percoin.types import FloatArray, IntArray, Timeframe
 
-_MA_FAST_BARS = 5
-_MA_SLOW_BARS = 20
-_MOMENTUM_BARS = 14
 _DAYS_PER_YEAR = 365.0
 
 
@@ -167,14 +164,11 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
 
 def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
     """What the baselines may know at each bar, shape (n_bars, ...); NaN while warming up."""
-    close = dataset.bars.frame["close"]
     return BaselineInputs(
         features=dataset.features.astype(np.float64),
         last_known_label=last_known_labels(dataset.label, dataset.label_rule.horizon),
-        rsi_14=indicators.rsi(dataset.bars.column("close")),
-        ma_5=close.rolling(_MA_FAST_BARS).mean().to_numpy(np.float64),
-        ma_20=close.rolling(_MA_SLOW_BARS).mean().to_numpy(np.float64),
-        change_14=(close / close.shift(_MOMENTUM_BARS) - 1).to_numpy(np.float64),
+        rsi_ma=read_rsi_ma(dataset.bars).signal,
+        momentum=read_momentum(dataset.bars).signal,
     )
 
 

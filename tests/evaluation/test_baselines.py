@@ -10,7 +10,6 @@ from percoin.evaluation.baselines import (
     last_known_labels,
 )
 from percoin.evaluation.metrics import check_probabilities, row_log_loss
-from percoin.evaluation.rules import momentum_rule
 from percoin.types import Signal
 
 N_TRAIN = 900
@@ -21,14 +20,11 @@ def market(n_rows=1200, seed=0):
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n_rows, 4))
     labels = np.digitize(features[:, 0] + rng.normal(scale=0.7, size=n_rows), [-0.5, 0.5])
-    close = 100 * np.exp(rng.normal(scale=0.01, size=n_rows).cumsum())
     inputs = BaselineInputs(
         features=features,
         last_known_label=last_known_labels(labels, horizon=3),
-        rsi_14=rng.uniform(0, 100, n_rows),
-        ma_5=close,
-        ma_20=close * (1 + rng.normal(scale=0.01, size=n_rows)),
-        change_14=rng.normal(scale=0.03, size=n_rows),
+        rsi_ma=rng.choice(list(Signal), size=n_rows, p=[0.05, 0.9, 0.05]),
+        momentum=rng.choice(list(Signal), size=n_rows, p=[0.2, 0.6, 0.2]),
     )
     return inputs, labels.astype(np.int64)
 
@@ -136,7 +132,7 @@ def test_persistence_gives_the_train_rows_transition_frequencies():
 def test_a_rule_keeps_its_own_answer_beside_the_frequencies():
     inputs, labels = market()
     baseline = fitted("momentum", inputs, labels)
-    answers = momentum_rule(inputs.change_14)
+    answers = inputs.momentum
     assert np.array_equal(baseline.predict(inputs), answers)
     rows = answers[:N_TRAIN] == Signal.LONG
     counts = np.bincount(labels[:N_TRAIN][rows], minlength=3)

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from percoin.evaluation.metrics import N_CLASSES
-from percoin.evaluation.rules import momentum_rule, rsi_ma_rule
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
 
 TRAIN_PRIOR = "train_prior"
@@ -32,18 +31,15 @@ class BaselineInputs:
     Attributes:
         features: Scaled features of that bar, without NaN, shape (n, F).
         last_known_label: See ``last_known_labels``, shape (n,), -1 where unknown.
-        rsi_14: Relative strength index, 0 to 100, shape (n,).
-        ma_5: Mean close of 5 bars, shape (n,).
-        ma_20: Mean close of 20 bars, shape (n,).
-        change_14: Close over the close 14 bars earlier, minus one, shape (n,).
+        rsi_ma: What the RSI+MA rule says on these bars, NO_TRADE where it is silent,
+            shape (n,).
+        momentum: The same of the momentum rule, shape (n,).
     """
 
     features: FloatArray
     last_known_label: IntArray
-    rsi_14: FloatArray
-    ma_5: FloatArray
-    ma_20: FloatArray
-    change_14: FloatArray
+    rsi_ma: IntArray
+    momentum: IntArray
 
     def __len__(self) -> int:
         return len(self.features)
@@ -152,15 +148,7 @@ class AnswerFrequencies:
 
     def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
         """Count the classes that followed each answer, drawn towards the prior."""
-        prior = class_shares(labels)
-        answers = self._answer(inputs)
-        table = np.empty((N_CLASSES + 1, N_CLASSES))
-        for answer in Signal:
-            counts = np.bincount(labels[answers == answer], minlength=N_CLASSES)
-            table[answer] = (counts + _PRIOR_ROWS * prior) / (counts.sum() + _PRIOR_ROWS)
-        # The last row is the one that UNKNOWN_LABEL, as an index, points to.
-        table[UNKNOWN_LABEL] = prior
-        self.table_ = table
+        self.table_ = frequencies_after(self._answer(inputs), labels)
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
         """The frequencies that belong to each row's answer."""
@@ -171,6 +159,26 @@ class AnswerFrequencies:
         """The rule's own answer; NO_TRADE where it has none."""
         answers = self._answer(inputs)
         return np.where(answers == UNKNOWN_LABEL, Signal.NO_TRADE, answers).astype(np.int64)
+
+
+def frequencies_after(answers: IntArray, labels: IntArray) -> FloatArray:
+    """How often each class followed each answer, drawn towards the prior of all rows.
+
+    Args:
+        answers: Classes, or UNKNOWN_LABEL where there was no answer, shape (n,).
+        labels: What came, shape (n,).
+
+    Returns:
+        Shape (C + 1, C), to be indexed by an answer: the last row is the one that
+        UNKNOWN_LABEL, as an index, points to, and holds the prior.
+    """
+    prior = class_shares(labels)
+    table = np.empty((N_CLASSES + 1, N_CLASSES))
+    for answer in Signal:
+        counts = np.bincount(labels[answers == answer], minlength=N_CLASSES)
+        table[answer] = (counts + _PRIOR_ROWS * prior) / (counts.sum() + _PRIOR_ROWS)
+    table[UNKNOWN_LABEL] = prior
+    return table
 
 
 class LastRowClassifier:
@@ -215,8 +223,8 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
         Majority(),
         TrainPrior(),
         AnswerFrequencies("persistence", lambda inputs: inputs.last_known_label),
-        AnswerFrequencies("rsi_ma", lambda i: rsi_ma_rule(i.rsi_14, i.ma_5, i.ma_20)),
-        AnswerFrequencies("momentum", lambda inputs: momentum_rule(inputs.change_14)),
+        AnswerFrequencies("rsi_ma", lambda inputs: inputs.rsi_ma),
+        AnswerFrequencies("momentum", lambda inputs: inputs.momentum),
         LastRowClassifier("logistic", _make_logistic),
         LastRowClassifier("boosting", lambda: _make_boosting(seed)),
     ]
