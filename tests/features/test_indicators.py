@@ -68,6 +68,8 @@ def test_few_bars_give_nan_and_no_error(n_bars):
         indicators.relative_change(close),
         indicators.log_returns(close),
         indicators.volatility(indicators.relative_change(close)),
+        *indicators.directional_movement(close + 1, close - 1, close),
+        indicators.money_flow(close + 1, close - 1, close, close),
     ]
     assert all(len(row) == n_bars for row in rows)
     assert np.isnan(indicators.ema(close, 50)).all()
@@ -102,12 +104,18 @@ ALL = {
     "relative_change": lambda close: [indicators.relative_change(close)],
     "symmetric_change": lambda close: [indicators.symmetric_change(close)],
     "log_returns": lambda close: [indicators.log_returns(close)],
+    "directional_movement": lambda close: indicators.directional_movement(
+        close * 1.01, close * 0.99, close
+    ),
+    "money_flow": lambda close: [
+        indicators.money_flow(close * 1.01, close * 0.98, close, np.abs(np.sin(close)))
+    ],
     "volatility": lambda close: [indicators.volatility(indicators.relative_change(close))],
 }
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("n_bars", [0, 1, 13, 14, 40, 200])
+@pytest.mark.parametrize("n_bars", [0, 1, 13, 14, 15, 28, 40, 200])
 def test_markets_side_by_side_are_each_as_alone_to_the_last_bit(name, n_bars):
     markets = [walk(n_bars, seed) for seed in range(5)]
     together = ALL[name](np.stack(markets, axis=1))
@@ -140,3 +148,52 @@ def test_indicators_equal_those_of_the_ta_library():
     ]
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+def ragged(n_bars: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """High, low, close and volume whose ranges differ from bar to bar."""
+    rng = np.random.default_rng(seed)
+    close = walk(n_bars, seed)
+    high, low = (close * (1 + sign * rng.uniform(0, 0.02, n_bars)) for sign in (1, -1))
+    return high, low, close, rng.lognormal(size=n_bars)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_directional_movement_and_money_flow_equal_those_of_the_ta_library(seed):
+    high, low, close, volume = ragged(500, seed)
+    lines = ta.trend.ADXIndicator(*map(pd.Series, (high, low, close)), window=14)
+    ours = indicators.directional_movement(high, low, close)
+    flow = ta.volume.chaikin_money_flow(*map(pd.Series, (high, low, close, volume)), window=20)
+    for found, expected, first in (
+        (ours.adx, lines.adx(), 27),
+        # Its own first value is a 0 that it does not mean.
+        (ours.plus, lines.adx_pos(), 15),
+        (ours.minus, lines.adx_neg(), 15),
+        (indicators.money_flow(high, low, close, volume), flow, 19),
+    ):
+        np.testing.assert_allclose(found[first:], expected[first:], rtol=1e-10, atol=1e-10)
+    assert np.isnan(ours.adx[:27]).all()
+    assert np.isnan(ours.plus[:14]).all()
+    assert np.isfinite(ours.plus[14:]).all()
+
+
+def test_a_straight_climb_is_all_trend_and_no_fall():
+    close = np.arange(100.0, 160.0)
+    lines = indicators.directional_movement(close + 0.5, close - 0.5, close)
+    np.testing.assert_allclose(lines.adx[27:], 100)
+    assert (lines.minus[14:] == 0).all()
+    assert (lines.plus[14:] > 0).all()
+
+
+def test_a_price_that_stands_still_has_no_direction():
+    close = np.full(60, 0.1)
+    lines = indicators.directional_movement(close, close, close)
+    assert all((line[27:] == 0).all() for line in lines)
+    assert (indicators.money_flow(close, close, close, close)[19:] == 0).all()
+
+
+def test_money_flow_is_unknown_where_nothing_was_traded():
+    high, low, close, volume = ragged(60, 0)
+    volume[20:41] = 0.0
+    flow = indicators.money_flow(high, low, close, volume)
+    assert np.flatnonzero(np.isnan(flow[19:])).tolist() == [39 - 19, 40 - 19]

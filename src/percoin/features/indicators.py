@@ -23,6 +23,8 @@ MACD_FAST_BARS = 12
 MACD_SLOW_BARS = 26
 MACD_SIGNAL_BARS = 9
 VOLATILITY_BARS = 20
+ADX_BARS = 14
+MONEY_FLOW_BARS = 20
 
 # Near the square root of what a prediction looks at, where the steps over bars within a
 # block and those over blocks are fewest.
@@ -44,6 +46,14 @@ class Macd(NamedTuple):
     line: FloatArray
     signal: FloatArray
     difference: FloatArray
+
+
+class DirectionalMovement(NamedTuple):
+    """Wilder's three lines, 0 to 100: strength of a trend, and how much goes up and down."""
+
+    adx: FloatArray
+    plus: FloatArray
+    minus: FloatArray
 
 
 def atr(high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
@@ -132,6 +142,44 @@ def volatility(returns: FloatArray) -> FloatArray:
     return np.sqrt(squares / (VOLATILITY_BARS - 1))
 
 
+def directional_movement(
+    high: FloatArray, low: FloatArray, close: FloatArray
+) -> DirectionalMovement:
+    """ADX, +DI and -DI over 14 bars (Wilder, 1978).
+
+    The first values are means of the first 14: of the movements at row 14, of the
+    directional index at row 27. On a price that has never moved all three are 0.
+    """
+    up, down = np.diff(high, axis=0), -np.diff(low, axis=0)
+    earlier = close[:-1]
+    moved = np.stack(
+        [
+            np.maximum(high[1:], earlier) - np.minimum(low[1:], earlier),
+            np.where((up > down) & (up > 0), up, 0.0),
+            np.where((down > up) & (down > 0), down, 0.0),
+        ],
+        axis=1,
+    )
+    ranges, plus, minus = np.moveaxis(_wilder(moved, ADX_BARS), 1, 0)
+    plus, minus = (100 * _share(line, ranges) for line in (plus, minus))
+    index = 100 * _share(np.abs(plus - minus), plus + minus)
+    lines = (_wilder(index, ADX_BARS), plus, minus)
+    return DirectionalMovement(*(_preceded_by_nan(line, len(close) - len(line)) for line in lines))
+
+
+def money_flow(
+    high: FloatArray, low: FloatArray, close: FloatArray, volume: FloatArray
+) -> FloatArray:
+    """Chaikin money flow over 20 bars, -1 to 1; NaN where nothing was traded in them.
+
+    The volume that went with closes near the high less that near the low, over all of
+    it. A bar without a range has gone neither way.
+    """
+    pressure = _share((close - low) - (high - close), high - low)
+    signed, total = (_sums(values, MONEY_FLOW_BARS) for values in (pressure * volume, volume))
+    return _preceded_by_nan(_over(signed, total), len(close) - len(total))
+
+
 def before(values: FloatArray) -> FloatArray:
     """The value of the bar before; NaN on the first bar."""
     return _preceded_by_nan(values, 1)[: len(values)]
@@ -162,6 +210,12 @@ def _smoothed(values: FloatArray, weight: float) -> FloatArray:
     return filled[:n_bars]
 
 
+def _wilder(values: FloatArray, n_bars: int) -> FloatArray:
+    """Wilder's average from the first ``n_bars`` on, which it begins with the mean of."""
+    first = _sums(values[:n_bars], n_bars) / n_bars
+    return _smoothed(np.concatenate([first, values[n_bars:]]), 1 / n_bars)
+
+
 def _moments(values: FloatArray, n_bars: int) -> tuple[FloatArray, FloatArray]:
     """Mean of each last ``n_bars`` values, and the sum of their squared distances from it.
 
@@ -181,9 +235,23 @@ def _moments(values: FloatArray, n_bars: int) -> tuple[FloatArray, FloatArray]:
     return _preceded_by_nan(newest + offset, n_hidden), _preceded_by_nan(squares, n_hidden)
 
 
+def _sums(values: FloatArray, n_bars: int) -> FloatArray:
+    """The sum of every ``n_bars`` values in a row, each added up in the same order."""
+    n_sums = max(0, len(values) - n_bars + 1)
+    total = np.zeros((n_sums, *values.shape[1:]))
+    for start in range(n_bars):
+        total += values[start : start + n_sums]
+    return total
+
+
 def _over(values: FloatArray, divisor: FloatArray) -> FloatArray:
     """The quotient; NaN where the divisor is 0."""
     return np.divide(values, divisor, out=np.full_like(divisor, np.nan), where=divisor != 0)
+
+
+def _share(values: FloatArray, divisor: FloatArray) -> FloatArray:
+    """The quotient; 0 where the divisor is 0."""
+    return np.divide(values, divisor, out=np.zeros_like(divisor), where=divisor != 0)
 
 
 def _hidden(values: FloatArray, n_bars: int) -> FloatArray:
