@@ -4,6 +4,7 @@
 
     PercoinError
     |-- ConfigError             a key or value that cannot be meant
+    |-- SweepError              jobs of a sweep failed, or it was told to stop
     `-- MarketError             one market and timeframe: what was found, what to do
         |-- DataError
         |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
@@ -18,6 +19,7 @@
         `-- RegistryError
             |-- ModelNotFoundError   no model has been exported for the market
             |-- InvalidArtifactError a file is missing, changed or from elsewhere
+            |-- VersionRefusedError  a version that may not be served as it is
             `-- RegistryWriteError   the models folder refuses the new version
 
 A message is one line for a person; a command prints it and exits non-zero.
@@ -34,6 +36,23 @@ class PercoinError(Exception):
 
 class ConfigError(PercoinError):
     """A key or value on the command line or in the config that cannot be meant."""
+
+
+class SweepError(PercoinError):
+    """A sweep ended with jobs that are not done.
+
+    Args:
+        message: Which ones, where to look, how to go on.
+        exit_code: 128 + signal if a signal ended it.
+    """
+
+    def __init__(self, message: str, exit_code: int = PercoinError.exit_code) -> None:
+        super().__init__(message)
+        self.args = (message, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class MarketError(PercoinError):
@@ -120,6 +139,10 @@ class ModelNotFoundError(RegistryError):
 
 class InvalidArtifactError(RegistryError):
     """A file of a saved model is missing, changed or belongs elsewhere."""
+
+
+class VersionRefusedError(RegistryError):
+    """A version is whole but may not be served, or not be revised, as was asked."""
 
 
 class RegistryWriteError(RegistryError):

@@ -34,6 +34,13 @@ class Drawing:
     extra: object
 
 
+@dataclass(frozen=True)
+class Note:
+    text: str
+    author: str | None = None
+    place: Point | None = None
+
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(min_value=0, max_value=2**80)
 points = st.builds(Point, finite, counts)
@@ -50,6 +57,28 @@ drawings = st.builds(
     st.booleans(),
     any_json,
 )
+
+
+@given(st.builds(Note, st.text(), st.none() | st.text(), st.none() | points))
+def test_a_field_that_is_none_by_default_may_be_absent_and_is_left_out(note):
+    written = typed_json.loads(typed_json.dumps(note))
+    assert set(written) == {
+        name for name in ("text", "author", "place") if getattr(note, name) is not None
+    }
+    assert typed_json.decode(Note, written) == note
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"author": "me"}, {"text": "a", "author": None}, {"text": "a", "place": {"x": 1.0}}],
+)
+def test_what_may_be_absent_is_checked_where_it_is_there(content):
+    with pytest.raises(ValueError, match=r"text|author|place"):
+        typed_json.decode(Note, content)
+
+
+def test_without_indent_all_is_on_one_line():
+    assert typed_json.dumps(Note("a\nb"), indent=None) == '{"text": "a\\nb"}\n'
 
 
 @given(drawings)

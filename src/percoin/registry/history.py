@@ -30,6 +30,7 @@ class Action(StrEnum):
     NOTICE = "notice"
 
 
+# After these an earlier version may be served again.
 _GOING_BACK = {Action.ROLLBACK, Action.WITHDRAW, Action.NOTICE}
 
 
@@ -71,6 +72,9 @@ class History:
         for event in self.events:
             if event.before is not None and not trail:
                 trail.append(event.before)
+            if event.action is Action.ROLLBACK and event.after not in trail:
+                # Further back than the history reaches.
+                trail.clear()
             _follow(trail, event.after, event.action in _GOING_BACK)
         _follow(trail, served, goes_back=True)
         return trail[-2::-1]

@@ -284,8 +284,10 @@ class Manifest(ManifestDraft):
     def __post_init__(self) -> None:
         super().__post_init__()
         _utc(self.created_at)
-        for version_id in filter(None, (self.version_id, self.revised_from)):
-            _require(VERSION_ID_PATTERN.fullmatch(version_id) is not None, "version_id is none")
+        _require(VERSION_ID_PATTERN.fullmatch(self.version_id) is not None, "version_id is none")
+        origin = self.revised_from
+        is_version = origin is None or VERSION_ID_PATTERN.fullmatch(origin) is not None
+        _require(is_version, "revised_from names no version")
         _require(self.format_version == FORMAT_VERSION, f"format version {self.format_version}")
         missing = [name for name in HASHED_FILES if name not in self.files]
         _require(not missing, f"files does not list {missing[:1]}")

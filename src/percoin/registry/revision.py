@@ -1,0 +1,103 @@
+"""A verdict revised after the export: a sweep takes back what a model was accepted for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from percoin.errors import InvalidArtifactError, VersionRefusedError
+from percoin.registry import publish
+from percoin.registry.artifact import Exported, check_version
+from percoin.registry.catalogue import objection_beside, read_versions
+from percoin.registry.contents import read_files
+from percoin.registry.history import Action
+from percoin.registry.layout import MANIFEST_FILE, MarketFolder
+from percoin.registry.manifest import Gate, Manifest, Verdict
+from percoin.types import Timeframe
+
+
+class _AlreadyWithdrawnError(Exception):
+    """Another process has written the revised version meanwhile."""
+
+
+def withdraw_acceptance(
+    root: Path, symbol: str, timeframe: Timeframe, version_id: str, reason: str
+) -> Exported:
+    """Give an accepted version the verdict "rejected", as a new version with the same files.
+
+    If the accepted version is served, the newest earlier accepted one is served again,
+    or, where there is none, the revised one is shown. The accepted version stays on disk,
+    but is not served again without force. Called again it finds what it did and finishes
+    what a killed call left undone.
+
+    Args:
+        root: The models folder.
+        symbol: Market.
+        timeframe: Bar length.
+        version_id: The accepted version.
+        reason: Why it is not accepted any more, a phrase for people.
+
+    Returns:
+        The revised version, and whether it is the one that is shown.
+
+    Raises:
+        InvalidArtifactError: There is no such version, or it is broken.
+        VersionRefusedError: It was not accepted.
+        RegistryWriteError: The models folder refuses it; nothing has changed.
+    """
+    market = MarketFolder(root, symbol, timeframe)
+    accepted = check_version(market, version_id)
+    if accepted.gate.verdict is not Verdict.ACCEPTED:
+        found = f"{version_id} has no acceptance to withdraw: {accepted.gate.verdict.value}"
+        raise VersionRefusedError(symbol, market.timeframe, found, "name an accepted version")
+    revised_id = _revised_id(market, version_id)
+    if not revised_id:
+        try:
+            revised_id = _publish_revised(market, accepted, reason)
+        except _AlreadyWithdrawnError:
+            revised_id = _revised_id(market, version_id)
+    if publish.served_id(market) == version_id:
+        publish.change_served(market, lambda: _change(market, accepted, revised_id, reason))
+    is_served = publish.served_id(market) == revised_id
+    return Exported(publish.version_folder(market, revised_id), is_served)
+
+
+def _publish_revised(market: MarketFolder, accepted: Manifest, reason: str) -> str:
+    before = "; ".join(accepted.gate.reasons)
+    gate = Gate(Verdict.REJECTED, (reason, f"judged alone it was accepted: {before}"))
+    revised = accepted.revised(gate, datetime.now(UTC))
+    folder = publish.version_folder(market, accepted.version_id)
+    files = read_files(market, folder, accepted) | {MANIFEST_FILE: revised.to_json().encode()}
+
+    def decide() -> publish.Change:
+        if _revised_id(market, accepted.version_id):
+            raise _AlreadyWithdrawnError
+        return _change(market, accepted, revised.version_id, reason)
+
+    return publish.publish_version(market, revised.version_id, files, decide).name
+
+
+def _change(
+    market: MarketFolder, accepted: Manifest, revised_id: str, reason: str
+) -> publish.Change:
+    versions = (accepted.version_id, revised_id)
+    serve = None
+    if publish.served_id(market) == accepted.version_id:
+        serve = _newest_earlier_accepted(market, accepted) or revised_id
+    return publish.Change(Action.WITHDRAW, versions, reason, serve)
+
+
+def _newest_earlier_accepted(market: MarketFolder, accepted: Manifest) -> str | None:
+    for version in reversed(read_versions(market)):
+        is_earlier = version.version_id < accepted.version_id
+        if is_earlier and not objection_beside(version, accepted):
+            try:
+                return check_version(market, version.version_id).version_id
+            except InvalidArtifactError:
+                continue
+    return None
+
+
+def _revised_id(market: MarketFolder, version_id: str) -> str:
+    versions = read_versions(market)
+    return next((v.withdrawn_by for v in versions if v.version_id == version_id), "")
