@@ -22,6 +22,8 @@ from percoin.errors import ConfigError, InterruptedRunError, PercoinError
 EXIT_USAGE = 2
 
 _GROUP_CHOICE = re.compile(r"(?P<group>\w+)=(?P<values>.*)", re.DOTALL)
+# The only group without a default; Hydra would fail on a key of it by an assertion.
+_OPTIONAL_GROUP = "experiment"
 _HELP_WIDTH = 36
 _YAML_LINE = re.compile(
     r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<note>.*))?"
@@ -155,10 +157,16 @@ def _check_choices(overrides: Sequence[str]) -> None:
     for override in overrides:
         if override.startswith("~"):
             raise ConfigError(f"{override}: a setting cannot be left out; give it another value")
-    for group, values in _choices(overrides).items():
+    chosen = _choices(overrides)
+    for group, values in chosen.items():
         for value in values:
             if value not in _options(group):
                 raise ConfigError(_no_option(group, value))
+    stray = [text for text in overrides if text.startswith(f"{_OPTIONAL_GROUP}.")]
+    if stray and _OPTIONAL_GROUP not in chosen:
+        key, option = stray[0].partition("=")[0], _options(_OPTIONAL_GROUP)[0]
+        choice = f"{_OPTIONAL_GROUP}={option}"
+        raise ConfigError(f"{key} is a setting of {choice}; add {choice}")
 
 
 def _no_option(group: str, value: str, origin: str = "") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -361,6 +361,131 @@ class EvaluationMode(StrEnum):
     WALK_FORWARD = "walk_forward"
 
 
+class PrunerKind(StrEnum):
+    """By what a trial is ended early."""
+
+    MEDIAN = "median"
+    HALVING = "halving"
+    NONE = "none"
+
+
+@dataclass
+class PrunerConfig:
+    """Which trials of a search end early, by the validation skill of their epochs."""
+
+    kind: str = MISSING
+    startup_trials: int = MISSING
+    warmup_epochs: int = MISSING
+    reduction_factor: int = MISSING
+
+    def __post_init__(self) -> None:
+        known = [kind.value for kind in PrunerKind]
+        _require(
+            self.kind in known,
+            f"experiment.pruner.kind={self.kind} must be one of {', '.join(known)}",
+        )
+        for name, least in (("startup_trials", 1), ("warmup_epochs", 0), ("reduction_factor", 2)):
+            value = getattr(self, name)
+            _require(value >= least, f"experiment.pruner.{name}={value} must be at least {least}")
+
+
+@dataclass
+class FixedHorizonRangeConfig:
+    """Which labels of a fixed horizon a search may try."""
+
+    horizon: list[int] = MISSING
+    threshold: list[float] = MISSING
+
+    def __post_init__(self) -> None:
+        _check_range("space.fixed_horizon.horizon", self.horizon, 1, 1000)
+        _check_range("space.fixed_horizon.threshold", self.threshold, 0.01, 100)
+
+
+@dataclass
+class TripleBarrierRangeConfig:
+    """Which triple-barrier labels a search may try."""
+
+    horizon: list[int] = MISSING
+    barrier_width: list[float] = MISSING
+    volatility_bars: int = MISSING
+
+    def __post_init__(self) -> None:
+        _check_range("space.triple_barrier.horizon", self.horizon, 1, 1000)
+        _check_range("space.triple_barrier.barrier_width", self.barrier_width, 0.01, 100)
+        _require(
+            self.volatility_bars >= 2,
+            f"experiment.space.triple_barrier.volatility_bars={self.volatility_bars} "
+            "must be at least 2",
+        )
+
+
+@dataclass
+class SpaceConfig:
+    """What a search may try; a range is ``[smallest, largest]``."""
+
+    lr: list[float] = MISSING
+    dropout: list[float] = MISSING
+    width: list[float] = MISSING
+    lookback: list[int] = MISSING
+    labels: list[str] = MISSING
+    fixed_horizon: FixedHorizonRangeConfig = MISSING
+    triple_barrier: TripleBarrierRangeConfig = MISSING
+
+    def __post_init__(self) -> None:
+        _check_range("space.lr", self.lr, 1e-8, 0.99)
+        _check_range("space.dropout", self.dropout, 0, 0.95)
+        _check_range("space.lookback", self.lookback, 4, 10_000)
+        _require(
+            bool(self.width) and min(self.width) > 0 and max(self.width) <= 16,
+            f"experiment.space.width={self.width} must be factors above 0 and at most 16",
+        )
+        known = (FixedHorizon.kind, TripleBarrier.kind)
+        _require(
+            set(self.labels) <= set(known),
+            f"experiment.space.labels={self.labels} must be some of {', '.join(known)}, or []",
+        )
+
+
+def _check_range(name: str, values: Sequence[float], least: float, most: float) -> None:
+    _require(
+        len(values) == 2 and least <= values[0] <= values[1] <= most,
+        f"experiment.{name}={list(values)} must be [smallest, largest] "
+        f"between {least:g} and {most:g}",
+    )
+
+
+@dataclass
+class TuneConfig:
+    """A search among settings on validation rows."""
+
+    trials: int = MISSING
+    epochs: int = MISSING
+    max_minutes: float | None = None
+    restart: bool = MISSING
+    seed: int = MISSING
+    startup_trials: int = MISSING
+    min_class_share: float = MISSING
+    pruner: PrunerConfig = MISSING
+    space: SpaceConfig = MISSING
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "startup_trials"):
+            value = getattr(self, name)
+            _require(value >= 1, f"experiment.{name}={value} must be at least 1")
+        _require(
+            self.max_minutes is None or self.max_minutes > 0,
+            f"experiment.max_minutes={self.max_minutes} must be positive, or null",
+        )
+        _require(
+            0 <= self.seed < _SEEDS,
+            f"experiment.seed={self.seed} must lie between 0 and {_SEEDS - 1}",
+        )
+        _require(
+            0 <= self.min_class_share < 1 / 3,
+            f"experiment.min_class_share={self.min_class_share} must lie between 0 and 1/3",
+        )
+
+
 @dataclass
 class TrainConfig:
     """Everything ``train.py`` can be told."""
@@ -373,6 +498,7 @@ class TrainConfig:
     model: ModelConfig = MISSING
     trainer: TrainerConfig = MISSING
     logger: Any = None
+    experiment: TuneConfig | None = None
     epochs: int = MISSING
     batch_size: int = MISSING
     lr: float = MISSING
@@ -418,6 +544,10 @@ class TrainConfig:
         )
         # Two poolings by 2 leave nothing of a window shorter than 4 bars.
         _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")
+        _require(
+            self.experiment is None or not self.resume,
+            "experiment=tune goes on with its study by itself: leave out resume=true",
+        )
         modes = [mode.value for mode in EvaluationMode]
         _require(
             self.evaluation in modes,
@@ -571,6 +701,7 @@ def register_configs() -> None:
     store.store(group="source", name="simulated_schema", node=SimulatedConfig)
     store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
     store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
+    store.store(group="experiment", name="tune_schema", node=TuneConfig)
     store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
