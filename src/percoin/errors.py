@@ -15,7 +15,8 @@
         |   |-- MissingClassError    a split without one of the three classes
         |   |-- DivergedError        the loss is no longer a number
         |   |-- InterruptedRunError  Ctrl-C or SIGTERM; resume=true goes on
-        |   `-- ResumeError          nothing to resume, or another configuration
+        |   |-- ResumeError          nothing to resume, or another configuration
+        |   `-- StudyError           a search for settings cannot begin, go on or end
         `-- RegistryError
             |-- ModelNotFoundError   no model has been exported for the market
             |-- InvalidArtifactError a file is missing, changed or from elsewhere
@@ -127,6 +128,10 @@ class InterruptedRunError(TrainingError):
 
 class ResumeError(TrainingError):
     """There is no interrupted run to resume, or it had another configuration."""
+
+
+class StudyError(TrainingError):
+    """A search for settings cannot begin, go on or find anything."""
 
 
 class RegistryError(MarketError):
