@@ -44,7 +44,8 @@ from percoin.registry.artifact import check_writable
 from percoin.registry.layout import MarketFolder
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.export import ExportedModel, ModelExporter, forecast_test
-from percoin.training.run import LAST_CHECKPOINT, TrainedModel, TrainingPlan, train
+from percoin.training.lit_module import SignalClassifier
+from percoin.training.run import LAST_CHECKPOINT, TrainedModel, TrainingPlan, fit, train
 from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -191,10 +192,21 @@ def _train_fold(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[pl.Callback] = (),
 ) -> TrainedModel:
-    pl.seed_everything(settings.seed, verbose=False)
-    network = CnnLstm(len(FEATURE_NAMES), **_network_kwargs(settings.model))
+    network = _seeded_network(settings)
     resume = settings.resume and _last_checkpoint(folder).is_file()
     return train(dataset, network, _plan(settings), folder, loggers, callbacks, resume)
+
+
+def fit_trial(
+    settings: TrainConfig, dataset: MarketDataset, callbacks: Sequence[pl.Callback] = ()
+) -> SignalClassifier:
+    """Fit what the settings describe as ``percoin.training.run.fit`` does: nothing is kept."""
+    return fit(dataset, _seeded_network(settings), _plan(settings), callbacks)
+
+
+def _seeded_network(settings: TrainConfig) -> CnnLstm:
+    pl.seed_everything(settings.seed, verbose=False)
+    return CnnLstm(len(FEATURE_NAMES), **_network_kwargs(settings.model))
 
 
 def _last_checkpoint(folder: Path) -> Path:
