@@ -1,8 +1,9 @@
-"""Which code and which libraries made a model."""
+"""Which code, which libraries and what kind of machine made a model."""
 
 from __future__ import annotations
 
 import hashlib
+import platform
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -30,3 +31,30 @@ def code_version() -> str:
 def library_versions() -> dict[str, str]:
     """Version of each library that a model's numbers depend on, by name."""
     return {name: version(name) for name in _LIBRARIES}
+
+
+def machine_facts() -> dict[str, str]:
+    """What the bits of a training depend on beside code, libraries and data.
+
+    The same operations give other last bits with other vector instructions, and with
+    another number of threads, which sum in another order.
+    """
+    # Only whoever trains asks; a prediction starts without this module needing torch.
+    import torch
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

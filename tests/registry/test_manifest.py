@@ -65,6 +65,7 @@ drafts = st.builds(
     config=st.dictionaries(st.text(), any_json, max_size=4),
     seed=st.integers(0, 2**63),
     code_version=st.text(),
+    machine=st.none() | st.dictionaries(st.text(), st.text()),
     libraries=st.dictionaries(st.text(), st.text(), max_size=4),
 )
 moments = st.datetimes(

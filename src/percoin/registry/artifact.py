@@ -130,18 +130,18 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
     return Artifact(manifest, state_dict, folder)
 
 
-def check_version(market: MarketFolder, version_id: str) -> Manifest:
-    """Check one version as loading it would, and its other weights too.
+def load_version(market: MarketFolder, version_id: str) -> Artifact:
+    """Load one version, served or not; its other weights are checked too.
 
     Raises:
-        InvalidArtifactError: It is not there, or could not be loaded.
+        InvalidArtifactError: It is not there, or cannot be loaded.
     """
     folder = publish.version_folder(market, version_id)
     manifest = read_manifest(market, folder)
     files = read_files(market, folder, manifest)
-    for name in (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE):
-        _load_weights(market, name, files[name])
-    return manifest
+    _load_weights(market, BEST_WEIGHTS_FILE, files[BEST_WEIGHTS_FILE])
+    weights = _load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
+    return Artifact(manifest, weights, folder)
 
 
 def _may_replace(market: MarketFolder, new: Manifest) -> bool:

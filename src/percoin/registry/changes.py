@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, VersionRefusedError
 from percoin.registry import publish
-from percoin.registry.artifact import check_version
+from percoin.registry.artifact import load_version
 from percoin.registry.catalogue import (
     Version,
     objection_beside,
@@ -39,7 +39,7 @@ def promote(market: MarketFolder, version_id: str, why: str, force: bool = False
     _require_versions(market)
 
     def decide() -> publish.Change:
-        check_version(market, version_id)
+        load_version(market, version_id)
         version = next(v for v in read_versions(market) if v.version_id == version_id)
         if publish.served_id(market) == version_id:
             raise _refused(market, f"{version_id} is served already", "choose another version")
@@ -106,7 +106,7 @@ def _rollback_objection(market: MarketFolder, version: Version, force: bool) -> 
     if version.manifest is None or (objection and not force):
         return objection
     try:
-        check_version(market, version.version_id)
+        load_version(market, version.version_id)
     except InvalidArtifactError as error:
         return error.found
     return ""

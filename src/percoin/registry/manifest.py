@@ -195,6 +195,8 @@ class ManifestDraft:
         label_rule: ``kind`` and the numbers that define the label.
         config: The whole training config, as plain containers.
         libraries: Version by library name.
+        machine: What else the bits of a training depend on, such as the number of
+            threads; None in manifests from before it was kept.
     """
 
     symbol: str
@@ -216,6 +218,7 @@ class ManifestDraft:
     seed: int
     code_version: str
     libraries: Mapping[str, str]
+    machine: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from percoin.errors import InvalidArtifactError, VersionRefusedError
 from percoin.registry import publish
-from percoin.registry.artifact import Exported, check_version
+from percoin.registry.artifact import Exported, load_version
 from percoin.registry.catalogue import objection_beside, read_versions
 from percoin.registry.contents import read_files
 from percoin.registry.history import Action
@@ -46,7 +46,7 @@ def withdraw_acceptance(
         RegistryWriteError: The models folder refuses it; nothing has changed.
     """
     market = MarketFolder(root, symbol, timeframe)
-    accepted = check_version(market, version_id)
+    accepted = load_version(market, version_id).manifest
     if accepted.gate.verdict is not Verdict.ACCEPTED:
         found = f"{version_id} has no acceptance to withdraw: {accepted.gate.verdict.value}"
         raise VersionRefusedError(symbol, market.timeframe, found, "name an accepted version")
@@ -92,7 +92,7 @@ def _newest_earlier_accepted(market: MarketFolder, accepted: Manifest) -> str | 
         is_earlier = version.version_id < accepted.version_id
         if is_earlier and not objection_beside(version, accepted):
             try:
-                return check_version(market, version.version_id).version_id
+                return load_version(market, version.version_id).folder.name
             except InvalidArtifactError:
                 continue
     return None

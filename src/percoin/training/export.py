@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from percoin.dataset import MarketDataset, Part
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.judging import FoldForecasts, Judgement, JudgingRules, forecast_fold, judge_folds
-from percoin.provenance import code_version, library_versions
+from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported, export_artifact
 from percoin.registry.manifest import (
     BarsInfo,
@@ -134,6 +134,7 @@ class ModelExporter:
             seed=self.seed,
             code_version=code_version(),
             libraries=library_versions(),
+            machine=machine_facts(),
         )
 
     def _span(self, part: Part) -> SplitSpan:
