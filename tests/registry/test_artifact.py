@@ -36,6 +36,7 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry import artifact
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE
 from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.weights import load_weights
 from percoin.types import Timeframe
 
 ALL_FILES = (*HASHED_FILES, MANIFEST_FILE)
@@ -300,7 +301,7 @@ def test_broken_weights_with_a_right_hash_never_crash_the_reader(tmp_path, weigh
         broken[position % len(broken)] = value
     market = artifact.MarketFolder(tmp_path, SYMBOL, TIMEFRAME)
     try:
-        loaded = artifact._load_weights(market, "cnn_lstm_v1.pth", bytes(broken))
+        loaded = load_weights(market, "cnn_lstm_v1.pth", bytes(broken))
     except InvalidArtifactError:
         return
     assert all(torch.isfinite(tensor).all() for tensor in loaded.values())

@@ -1,18 +1,20 @@
-"""From a trained model to its five files, and back; loading runs no code from them."""
+"""From a trained model to its files, and back; loading runs no code from them.
+
+torch is imported where weights are read or written, and nowhere else: a prediction by ONNX
+Runtime does without it.
+"""
 
 from __future__ import annotations
 
-import io
 import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
@@ -29,6 +31,7 @@ from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
     MANIFEST_FILE,
     METRICS_FILE,
+    ONNX_FILE,
     SCALER_FILE,
     SERVED_WEIGHTS_FILE,
     MarketFolder,
@@ -37,12 +40,13 @@ from percoin.registry.manifest import Manifest, ManifestDraft, Verdict
 from percoin.registry.training_record import TrainingRecord
 from percoin.types import Timeframe
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
 
 # Readable by every Python that other tools may run.
 _PICKLE_PROTOCOL = 4
-
-_WEIGHT_TYPES = {torch.float32, torch.float64, torch.int64}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,15 @@ class Artifact:
 
     manifest: Manifest
     state_dict: dict[str, Tensor]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class OnnxArtifact:
+    """A loaded model for ONNX Runtime: its manifest, its network, the version they lie in."""
+
+    manifest: Manifest
+    network: bytes
     folder: Path
 
 
@@ -68,6 +81,7 @@ def export_artifact(
     best_state_dict: Mapping[str, Tensor],
     served_state_dict: Mapping[str, Tensor],
     record: TrainingRecord,
+    onnx: bytes | None = None,
 ) -> Exported:
     """Write a model as a new version, and serve it unless the served one is to be preferred.
 
@@ -80,19 +94,23 @@ def export_artifact(
         best_state_dict: Weights of the best validation epoch.
         served_state_dict: Weights that predictions are made with.
         record: History and evaluation.
+        onnx: The network once more, with its served weights, for ONNX Runtime.
 
     Raises:
         RegistryWriteError: The models folder refuses it; the old version stays.
         InvalidArtifactError: The model itself is not fit to be loaded again, for
             example a weight is not finite; the old version stays.
     """
+    from percoin.registry.weights import save_weights
+
     market = MarketFolder(root, draft.symbol, draft.timeframe)
     created_at = datetime.now(UTC)
     files = {
-        BEST_WEIGHTS_FILE: _save_weights(best_state_dict),
-        SERVED_WEIGHTS_FILE: _save_weights(served_state_dict),
+        BEST_WEIGHTS_FILE: save_weights(best_state_dict),
+        SERVED_WEIGHTS_FILE: save_weights(served_state_dict),
         SCALER_FILE: _save_scaler(draft),
         METRICS_FILE: record.to_json(draft, created_at).encode(),
+        **({} if onnx is None else {ONNX_FILE: onnx}),
     }
     manifest = draft.seal(created_at, {name: sha256(content) for name, content in files.items()})
     files[MANIFEST_FILE] = manifest.to_json().encode()
@@ -117,17 +135,72 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
         InvalidArtifactError: A file is missing, changed, of another market, of a
             newer format, or outside the version's folder.
     """
+    from percoin.registry.weights import load_weights
+
     market = MarketFolder(root, symbol, timeframe)
-    folder = publish.served_folder(market)
-    manifest = read_manifest(market, folder)
-    log.info("Loaded metadata: %s %s", symbol, market.timeframe.value)
-    files = read_files(market, folder, manifest)
-    state_dict = _load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
-    n_features = manifest.num_features
-    log.info("Loaded model: %s %s (features=%d)", symbol, market.timeframe.value, n_features)
-    # The scaler that counts is in the manifest; the pickle is for other tools.
-    log.info("Loaded scaler: %s %s", symbol, market.timeframe.value)
+    manifest, files, folder = _read_served(market)
+    state_dict = load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
+    _log_loaded(manifest)
     return Artifact(manifest, state_dict, folder)
+
+
+def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
+    """Load the served model of a market for ONNX Runtime, without torch.
+
+    Every file is checked against the manifest, those that are not used here too.
+
+    Raises:
+        ModelNotFoundError: No model has been exported for the market, or not as ONNX.
+        InvalidArtifactError: As ``load_artifact``.
+    """
+    market = MarketFolder(root, symbol, timeframe)
+    manifest, files, folder = _read_served(market)
+    if ONNX_FILE not in files:
+        raise ModelNotFoundError(
+            market.symbol,
+            market.timeframe,
+            f"version {manifest.version_id} holds no {ONNX_FILE}",
+            "train with export.onnx=true, or predict with predictor=torch",
+        )
+    _log_loaded(manifest)
+    return OnnxArtifact(manifest, files[ONNX_FILE], folder)
+
+
+def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
+    """A word that is another one whenever another version is served; one ``readlink``.
+
+    The version's id; for a plain folder in the link's place, when its manifest was
+    written. None where nothing is served, or nothing that can be told apart.
+    """
+    market = MarketFolder(root, symbol, timeframe)
+    try:
+        version_id = publish.served_id(market)
+        if version_id is not None:
+            return version_id
+        status = (market.link / MANIFEST_FILE).stat()
+    except OSError:
+        return None
+    return f"{status.st_ino} {status.st_mtime_ns}"
+
+
+def _read_served(market: MarketFolder) -> tuple[Manifest, dict[str, bytes], Path]:
+    while True:
+        folder = publish.served_folder(market)
+        try:
+            manifest = read_manifest(market, folder)
+            log.info("Loaded metadata: %s %s", market.symbol, market.timeframe.value)
+            return manifest, read_files(market, folder, manifest), folder
+        except InvalidArtifactError:
+            # Another version may have been served meanwhile, and this one removed.
+            if publish.served_folder(market) == folder:
+                raise
+
+
+def _log_loaded(manifest: Manifest) -> None:
+    symbol, timeframe = manifest.symbol, manifest.timeframe.value
+    log.info("Loaded model: %s %s (features=%d)", symbol, timeframe, manifest.num_features)
+    # The scaler that counts is in the manifest; the pickle is for other tools.
+    log.info("Loaded scaler: %s %s", symbol, timeframe)
 
 
 def load_version(market: MarketFolder, version_id: str) -> Artifact:
@@ -136,11 +209,13 @@ def load_version(market: MarketFolder, version_id: str) -> Artifact:
     Raises:
         InvalidArtifactError: It is not there, or cannot be loaded.
     """
+    from percoin.registry.weights import load_weights
+
     folder = publish.version_folder(market, version_id)
     manifest = read_manifest(market, folder)
     files = read_files(market, folder, manifest)
-    _load_weights(market, BEST_WEIGHTS_FILE, files[BEST_WEIGHTS_FILE])
-    weights = _load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
+    load_weights(market, BEST_WEIGHTS_FILE, files[BEST_WEIGHTS_FILE])
+    weights = load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
     return Artifact(manifest, weights, folder)
 
 
@@ -170,51 +245,12 @@ def check_writable(root: Path, symbol: str, timeframe: Timeframe) -> None:
 
 
 def _verified(market: MarketFolder, files: Mapping[str, bytes]) -> None:
+    from percoin.registry.weights import load_weights
+
     manifest = parse_manifest(market, files[MANIFEST_FILE])
     check_hashes(market, manifest, files)
     for name in (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE):
-        _load_weights(market, name, files[name])
-
-
-def _save_weights(state_dict: Mapping[str, Tensor]) -> bytes:
-    # Copied: a view would drag its whole storage into the file.
-    weights = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state_dict.items()
-    }
-    buffer = io.BytesIO()
-    torch.save(weights, buffer)
-    return buffer.getvalue()
-
-
-def _load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, Tensor]:
-    try:
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        # Broken bytes make torch raise whatever they happen to break.
-        reason = str(error).strip().partition("\n")[0]
-        raise _invalid(
-            market, f"{name} holds no weights that are safe to load: {reason}"
-        ) from error
-    if not isinstance(weights, dict) or not weights:
-        raise _invalid(market, f"{name} holds no state dict")
-    for key, tensor in weights.items():
-        if not isinstance(key, str) or not _is_plain(tensor):
-            raise _invalid(market, f"{name} holds more than a plain state dict: {key!r}")
-        if not bool(torch.isfinite(tensor).all()):
-            raise _invalid(market, f"{name} holds a value that is not finite in {key}")
-    return weights
-
-
-def _is_plain(tensor: object) -> bool:
-    # A few bytes can describe an expanded or sparse tensor too large to look at.
-    return (
-        type(tensor) is Tensor
-        and tensor.dtype in _WEIGHT_TYPES
-        and tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        and tensor.is_contiguous()
-    )
+        load_weights(market, name, files[name])
 
 
 def _save_scaler(draft: ManifestDraft) -> bytes:
@@ -229,8 +265,3 @@ def _save_scaler(draft: ManifestDraft) -> bytes:
     scaler.n_features_in_ = len(draft.features.names)
     scaler.feature_names_in_ = np.array(draft.features.names, dtype=object)
     return pickle.dumps(scaler, protocol=_PICKLE_PROTOCOL)
-
-
-def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:
-    action = "train the model again"
-    return InvalidArtifactError(market.symbol, market.timeframe, found, action)

@@ -25,6 +25,8 @@ SERVED_WEIGHTS_FILE = "cnn_lstm_v1.pth"
 SCALER_FILE = "scaler.pkl"
 METRICS_FILE = "metrics.json"
 MANIFEST_FILE = "meta.json"
+# Only in versions exported with export.onnx=true.
+ONNX_FILE = "cnn_lstm_v1.onnx"
 HASHED_FILES = (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE, SCALER_FILE, METRICS_FILE)
 
 TEMPORARY_PREFIX = ".tmp-"
