@@ -308,6 +308,11 @@ def test_folds_are_pooled_in_time_order_each_beside_its_own_prior(rule, backtest
     assert evaluation.model.skill.value == pytest.approx(expected)
     assert judgement.calibration == folds[-1].calibration
     assert judgement.threshold == folds[-1].threshold
+    daily = judgement.daily
+    assert sum(daily.n_rows) == evaluation.n_rows
+    assert 1 - sum(daily.model) / sum(daily.train_prior) == pytest.approx(expected)
+    lead = (sum(daily.best_baseline) - sum(daily.model)) / evaluation.n_rows
+    assert lead == pytest.approx(evaluation.against_best.value)
 
     _, signals, _ = backtests["cnn_lstm"]
     first = int(rows[0][0])

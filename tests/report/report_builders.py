@@ -1,7 +1,7 @@
 """A small registry of judged, unjudged and broken models for the report's tests."""
 
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest, buy_and_hold
 from percoin.evaluation.baselines import MAJORITY, TRAIN_PRIOR, class_shares
+from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -63,6 +64,15 @@ def judged(edge: float = 1.5, n_rows: int = 1500, constant: bool = False) -> Eva
     )
 
 
+def losses(skill: float = 0.02, n_days: int = 40, seed: int = 0) -> DailyLosses:
+    """Days of 96 rows on which a model removes about that share of the prior's loss."""
+    days = tuple((date(2025, 1, 1) + timedelta(days=k)).isoformat() for k in range(n_days))
+    luck = np.random.default_rng(seed).normal(0, 0.02, n_days)
+    model = tuple((96 * (1 - skill - luck)).tolist())
+    flat = (96.0,) * n_days
+    return DailyLosses(days, (96,) * n_days, model, flat, flat)
+
+
 def draft(symbol: str, timeframe: str, evaluation: Evaluation | None, **changes) -> ManifestDraft:
     matrix = ((20, 10, 5), (15, 50, 15), (5, 10, 20))
     gate = Gate(Verdict.NOT_JUDGED)
@@ -107,6 +117,7 @@ def export(
     timeframe: str = "15m",
     evaluation: Evaluation | None = None,
     sections: dict | None = None,
+    daily: DailyLosses | None = None,
     **changes,
 ) -> Path:
     """Export a made-up model; its folder."""
@@ -115,6 +126,8 @@ def export(
         if evaluation is not None:
             judging = {"threshold": 0.41, "folds": 1}
             sections = {"evaluation": evaluation.to_json(), "judging": judging}
+        if daily is not None:
+            sections["daily_losses"] = asdict(daily)
     weights = {"weight": torch.zeros(3)}
     record = TrainingRecord({}, TrainingHistory([1.0], [0.4], [1.0], [0.4]), sections=sections)
     made = draft(symbol, timeframe, evaluation, **changes)

@@ -8,6 +8,7 @@ from percoin.registry.manifest import Gate, Verdict
 from percoin.report.board import (
     Status,
     answer,
+    headlines,
     in_words,
     majority_share,
     make_board,
@@ -88,20 +89,6 @@ def test_a_model_that_passes_alone_may_fail_among_many():
     assert (among.n_tried, among.n_lost) == (10, 1)
     assert answer(among) == "None of the 10 models has proved to know anything."
     assert "1 model passed alone and did not stand" in sweep_note(among)
-    assert "drew too little" not in sweep_note(among)
-
-
-def test_too_few_draws_are_named_where_they_cost_a_model_its_place():
-    accepted = judged()
-    floor = 1 / (1 + accepted.bootstrap.repetitions)
-    lucky = model("BTCUSDT", with_p_value(accepted, floor))
-    others = [
-        model(f"M{k}USDT", with_p_value(judged(constant=True, n_rows=200), 0.5)) for k in range(9)
-    ]
-
-    assert "For 1 of them the bootstrap drew too little" in sweep_note(
-        make_board([lucky, *others], NOW)
-    )
 
 
 def test_one_model_is_named_and_the_reader_is_warned_of_a_hidden_search():
@@ -118,12 +105,59 @@ def test_models_of_simulated_bars_and_those_of_another_verdict_carry_a_caution()
     gate = Gate(Verdict.REJECTED, ("leaks",))
     odd = replace(saved, manifest=replace(saved.manifest, bars=bars, gate=gate))
 
-    cautions = make_board([odd], NOW).entries[0].cautions
+    entry = make_board([odd], NOW).entries[0]
 
-    assert cautions[:2] == (
-        "its bars were simulated: it says nothing about a real market",
-        "its manifest says rejected: leaks",
-    )
+    assert entry.cautions[0] == "its bars were simulated: it says nothing about a real market"
+    assert (entry.status, entry.reasons) == (Status.REJECTED, ("leaks",))
+    assert entry.passed_alone
+
+
+def test_a_manifest_that_accepts_what_was_rejected_is_mentioned():
+    saved = model("BTCUSDT", judged(constant=True))
+    odd = replace(saved, manifest=replace(saved.manifest, gate=Gate(Verdict.ACCEPTED, ("no",))))
+
+    entry = make_board([odd], NOW).entries[0]
+
+    assert entry.status is Status.REJECTED
+    assert entry.cautions[0] == "its manifest says accepted: no"
+
+
+def test_a_lead_over_the_best_baseline_must_stand_among_all_too():
+    evaluation = judged()
+
+    def ahead(symbol, p_value):
+        lead = replace(evaluation.against_best, p_value=p_value)
+        return model(symbol, replace(evaluation, against_best=lead))
+
+    others = [ahead(f"M{k}USDT", 0.6) for k in range(9)]
+    board = make_board([ahead("BTCUSDT", 1e-5), ahead("ETHUSDT", 0.02), *others], NOW)
+
+    assert [entry.model.symbol for entry in board.entries if entry.leads] == ["BTCUSDT"]
+    assert headlines(board)[-1].endswith("1 of 11 models (BTCUSDT 15m).")
+
+
+def test_a_job_without_a_model_is_told_and_not_counted_among_the_models():
+    gone = SavedModel("ETHUSDT", Timeframe.M15, problem="its training failed", exists=False)
+
+    board = make_board([model("BTCUSDT", judged()), gone], NOW, notes=["One of 2 jobs failed."])
+
+    assert board.entries[-1].status is Status.NO_MODEL
+    assert board.entries[-1].reasons == ("its training failed",)
+    assert answer(board) == "1 of 1 model has proved to know something."
+    assert headlines(board)[0] == "One of 2 jobs failed."
+    assert answer(make_board([gone, replace(gone, symbol="A")], NOW)) == "No job left a model."
+
+
+def test_models_of_one_market_are_told_apart_by_their_variant():
+    saved = model("BTCUSDT", judged())
+    board = make_board([replace(saved, variant=f"lr={k}") for k in (0.1, 0.01)], NOW)
+
+    assert {entry.model.name for entry in board.entries} == {
+        "BTCUSDT 15m lr=0.1",
+        "BTCUSDT 15m lr=0.01",
+    }
+    assert len({entry.anchor for entry in board.entries}) == 2
+    assert board.n_tried == 2
 
 
 def test_the_words_say_what_the_figures_say():
@@ -172,7 +206,7 @@ def test_a_registry_of_broken_models_alone_has_no_dates(tmp_path):
     board = make_board(read_models(tmp_path), NOW)
 
     assert board.tested == ""
-    assert (board.n_tried, board.smallest_p_value) == (0, None)
+    assert board.n_tried == 0
     assert sweep_note(board).startswith("No model has been judged")
 
 

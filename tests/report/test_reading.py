@@ -2,12 +2,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
-from report_builders import export, judged, registry
+from report_builders import export, judged, losses, registry
 
 from percoin.errors import ConfigError, ModelNotFoundError
-from percoin.report.reading import read_models
+from percoin.registry.layout import MarketFolder
+from percoin.registry.revision import withdraw_acceptance
+from percoin.report.reading import read_models, read_version
 from percoin.types import Timeframe
 
 
@@ -153,3 +156,57 @@ def test_reading_loads_neither_torch_nor_the_training_libraries():
     assert {"torch", "lightning", "sklearn", "scipy", "matplotlib"} & set(
         loaded.stdout.split()
     ) == set()
+
+
+def test_losses_by_day_and_the_course_of_the_training_come_along(tmp_path):
+    export(tmp_path, evaluation=judged(n_rows=200), daily=losses())
+
+    course = only(tmp_path).course
+
+    assert course.daily == losses()
+    assert course.val_loss == (1.0,)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [None, [], {"days": ["2025-01-02"]}, {**asdict(losses(n_days=2)), "days": ["2025-01-02"] * 2}],
+)
+def test_losses_that_cannot_be_read_are_as_good_as_none(tmp_path, section):
+    evaluation = judged(n_rows=200).to_json()
+    export(tmp_path, sections={"evaluation": evaluation, "daily_losses": section})
+
+    assert only(tmp_path).course.daily is None
+    assert only(tmp_path).problem == ""
+
+
+def test_a_newer_version_that_is_not_served_is_mentioned(tmp_path):
+    good = judged(n_rows=400)
+    served = export(tmp_path, evaluation=good)
+    newer = export(tmp_path, evaluation=judged(constant=True, n_rows=200))
+
+    assert only(tmp_path).manifest.version_id == served.name
+    assert only(tmp_path).standing.startswith(f"version {newer.name} of ")
+    assert only(tmp_path).standing.endswith(" (rejected) is not served")
+
+
+def test_any_version_can_be_read_and_says_which_one_is_served(tmp_path):
+    served = export(tmp_path, evaluation=judged(n_rows=400))
+    newer = export(tmp_path, evaluation=judged(constant=True, n_rows=200))
+    market = MarketFolder(tmp_path, "BTCUSDT", Timeframe.M15)
+
+    model = read_version(market, newer.name)
+
+    assert model.manifest.version_id == newer.name
+    assert model.standing.startswith(f"it is not served, version {served.name} of ")
+    assert model.standing.endswith(" (accepted) is")
+    assert read_version(market, "../../x").problem == "there is no version ../../x"
+
+
+def test_a_withdrawn_acceptance_is_mentioned(tmp_path):
+    folder = export(tmp_path, evaluation=judged(n_rows=400))
+    withdraw_acceptance(tmp_path, "BTCUSDT", Timeframe.M15, folder.name, "luck")
+    market = MarketFolder(tmp_path, "BTCUSDT", Timeframe.M15)
+
+    assert read_version(market, folder.name).standing.endswith("; its acceptance was withdrawn")
+    assert only(tmp_path).manifest.gate.reasons[0] == "luck"
+    assert only(tmp_path).standing == ""

@@ -162,6 +162,7 @@ def check_record(folder: Path) -> None:
         "val_acc": 2,
     }
     assert record["hyperparameters"]["epochs"] == 2
+    assert sum(record["daily_losses"]["n_rows"]) == record["dataset_info"]["test_samples"]
     measured = {"log_loss", "mcc", "brier", "calibration_error", "f1_macro"}
     assert measured | {f"f1_{name}" for name in CLASS_NAMES} <= record["test_metrics"].keys()
     result = json.loads((run_folder(folder) / "result.json").read_text())

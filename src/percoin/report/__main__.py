@@ -10,10 +10,9 @@ from pathlib import Path
 from percoin.cli import compose_config, run_command
 from percoin.config import ReportConfig, typed
 from percoin.errors import ConfigError
-from percoin.report.board import Board, make_board
-from percoin.report.charts import skill_picture, standalone
-from percoin.report.page import to_html
-from percoin.report.plain import to_json, to_markdown, to_text
+from percoin.report.board import make_board
+from percoin.report.files import PAGE, write_report
+from percoin.report.plain import to_text
 from percoin.report.reading import read_models
 
 HELP = """\
@@ -45,33 +44,14 @@ def main(arguments: Sequence[str], now: datetime | None = None) -> None:
     timeframe = None if wanted.tf is None else wanted.tf.timeframe
     board = make_board(read_models(Path(wanted.models_dir), wanted.symbol, timeframe), now)
     folder = Path(wanted.output_dir)
-    write_report(board, folder)
-    print(to_text(board))
-    print(f"\nreport: {folder / 'index.html'} (also report.md, report.json, skills.svg)")
-
-
-def write_report(board: Board, folder: Path) -> None:
-    """Write the four files, each whole or not at all.
-
-    Raises:
-        ConfigError: The folder cannot be written.
-    """
-    files = {
-        "report.json": to_json(board),
-        "report.md": to_markdown(board),
-        "skills.svg": standalone(skill_picture(board.entries)),
-        "index.html": to_html(board),
-    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            aside = folder / f".{name}.tmp"
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(folder / name)
+        write_report(board, folder)
     except OSError as error:
         raise ConfigError(
             f"output_dir={folder} cannot be written ({error.strerror}); name another folder"
         ) from error
+    print(to_text(board))
+    print(f"\nreport: {folder / PAGE} (also report.md, report.json, skills.svg)")
 
 
 if __name__ == "__main__":

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from percoin.bars.schema import is_simulated
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.evaluate import Assessment, Evaluation
-from percoin.evaluation.gate import Verdict, apply_false_discovery_control
+from percoin.evaluation.gate import (
+    Verdict,
+    apply_false_discovery_control,
+    control_false_discoveries,
+)
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.manifest import Manifest
+from percoin.registry.manifest import Verdict as GateVerdict
 from percoin.report.reading import SavedModel
+from percoin.report.together import Together, hold_together, in_a_sentence
 from percoin.types import CLASS_NAMES
 
 FALSE_DISCOVERY_RATE = 0.05
 _BUY_AND_HOLD = "buy_and_hold"
+# A longer list of names says less.
+_NAMED = 8
 
 
 class Status(StrEnum):
@@ -29,6 +37,7 @@ class Status(StrEnum):
     UNTESTABLE = "untestable"
     NOT_JUDGED = "not judged"
     BROKEN = "broken"
+    NO_MODEL = "no model"
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Entry:
         status: After false discovery control over all models shown.
         reasons: Why, the first decides.
         cautions: What a reader should know although it did not decide.
+        leads: Whether it is surely ahead of its best baseline, after the same control.
     """
 
     rank: int | None
@@ -48,11 +58,18 @@ class Entry:
     status: Status
     reasons: tuple[str, ...]
     cautions: tuple[str, ...]
+    leads: bool = False
 
     @property
     def anchor(self) -> str:
         """Where its section lies on the page."""
-        return self.model.name.replace(" ", "-")
+        return "".join(c if c.isalnum() or c in "._=" else "-" for c in self.model.name)
+
+    @property
+    def passed_alone(self) -> bool:
+        """Whether its own test accepted it, whatever the others did."""
+        evaluation = self.model.evaluation
+        return evaluation is not None and evaluation.verdict.is_accepted
 
     @property
     def short_reason(self) -> str:
@@ -71,14 +88,17 @@ class Board:
         created_at: Moment of the report (UTC).
         n_tried: Models that had a p-value, over which false discoveries are controlled.
         n_lost: Models that were accepted alone and do not stand among the others.
-        smallest_p_value: That the number of bootstrap draws allows; None without any.
+        together: What the models of each bar length are worth as a whole; empty if
+            there is but one of each.
+        notes: What else stands at the top, one sentence each.
     """
 
     entries: tuple[Entry, ...]
     created_at: datetime
     n_tried: int
     n_lost: int
-    smallest_p_value: float | None
+    together: tuple[Together, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[Status, int]:
@@ -102,57 +122,68 @@ class Board:
         return self.n_tried > 1
 
 
-def make_board(models: Sequence[SavedModel], now: datetime | None = None) -> Board:
+def make_board(
+    models: Sequence[SavedModel], now: datetime | None = None, notes: Sequence[str] = ()
+) -> Board:
     """Judge the models as the sweep they are and put them in order.
 
     Args:
-        models: As ``read_models`` gives them.
+        models: As ``read_models`` gives them, each under another name.
         now: Moment of the report; the present one if not given.
+        notes: What else shall stand at the top.
     """
-    alone = {m.name: m.evaluation.verdict for m in models if m.evaluation is not None}
+    judged = {model.name: model.evaluation for model in models if model.evaluation is not None}
+    alone = {name: evaluation.verdict for name, evaluation in judged.items()}
     together = alone
     if len(alone) > 1:
         together = apply_false_discovery_control(alone, FALSE_DISCOVERY_RATE)
-    entries = [_entry(model, together.get(model.name)) for model in models]
+    leads = control_false_discoveries(
+        {name: evaluation.against_best.p_value for name, evaluation in judged.items()},
+        FALSE_DISCOVERY_RATE,
+    )
+    entries = [
+        _entry(model, together.get(model.name), leads.get(model.name, False)) for model in models
+    ]
     ranked = sorted(entries, key=_place)
     return Board(
         entries=tuple(
-            Entry(k if e.model.evaluation else None, e.model, e.status, e.reasons, e.cautions)
-            for k, e in enumerate(ranked, start=1)
+            replace(entry, rank=k if entry.model.evaluation else None)
+            for k, entry in enumerate(ranked, start=1)
         ),
         created_at=now or datetime.now(UTC),
         n_tried=sum(verdict.p_value is not None for verdict in alone.values()),
         n_lost=sum(v.is_accepted and not together[name].is_accepted for name, v in alone.items()),
-        smallest_p_value=min(
-            (
-                1 / (1 + m.evaluation.bootstrap.repetitions)
-                for m in models
-                if m.evaluation is not None
-            ),
-            default=None,
-        ),
+        together=hold_together(models),
+        notes=tuple(notes),
     )
 
 
-def _entry(model: SavedModel, verdict: Verdict | None) -> Entry:
-    cautions = []
+def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> Entry:
+    if not model.exists:
+        return Entry(None, model, Status.NO_MODEL, (model.problem,), ())
     if model.manifest is None:
         return Entry(None, model, Status.BROKEN, (model.problem,), ())
+    cautions = [model.standing] if model.standing else []
     if is_simulated(model.manifest.bars.origin):
         cautions.append("its bars were simulated: it says nothing about a real market")
     if verdict is None:
         return Entry(None, model, Status.NOT_JUDGED, (model.problem,), tuple(cautions))
-    stored = model.manifest.gate.verdict.value.replace("_", " ")
-    if model.evaluation is not None and stored != model.evaluation.verdict.outcome.value:
-        cautions.append(f"its manifest says {stored}: {'; '.join(model.manifest.gate.reasons)}")
-    cautions += verdict.cautions
-    return Entry(None, model, Status(verdict.outcome.value), verdict.reasons, tuple(cautions))
+    gate, reasons = model.manifest.gate, verdict.reasons
+    stored, status = gate.verdict.value.replace("_", " "), Status(verdict.outcome.value)
+    if status is Status.ACCEPTED and gate.verdict is not GateVerdict.ACCEPTED:
+        # What the manifest says decides whether it is served: an acceptance may be withdrawn.
+        status, reasons = Status(stored), gate.reasons or (f"its manifest says {stored}",)
+    elif model.evaluation is not None and stored != model.evaluation.verdict.outcome.value:
+        cautions.append(f"its manifest says {stored}: {'; '.join(gate.reasons)}")
+    return Entry(None, model, status, reasons, (*cautions, *verdict.cautions), leads)
 
 
-def _place(entry: Entry) -> tuple[bool, float, bool, str]:
+def _place(entry: Entry) -> tuple[bool, float, int, str]:
     evaluation = entry.model.evaluation
     skill = -evaluation.model.skill.value if evaluation else 0.0
-    return (evaluation is None, skill, entry.status is Status.BROKEN, entry.model.name)
+    has_none = (Status.BROKEN, Status.NO_MODEL)
+    last = has_none.index(entry.status) + 1 if entry.status in has_none else 0
+    return (evaluation is None, skill, last, entry.model.name)
 
 
 def best_baseline(evaluation: Evaluation) -> Assessment:
@@ -195,14 +226,33 @@ def majority_share(confusion_matrix: Sequence[Sequence[int]]) -> tuple[str, floa
 
 def answer(board: Board) -> str:
     """The whole report in one sentence."""
-    counts, n_models = board.counts, len(board.entries)
+    counts = board.counts
+    n_models = len(board.entries) - counts[Status.NO_MODEL]
     n_accepted = counts[Status.ACCEPTED]
-    if n_models == 1:
+    if len(board.entries) == 1:
         return f"{board.entries[0].model.name}: {board.entries[0].status}."
+    if n_models == 0:
+        return "No job left a model."
     if n_accepted == 0:
-        return f"None of the {n_models} models has proved to know anything."
+        return f"None of the {_models(n_models)} has proved to know anything."
     verb = "has" if n_accepted == 1 else "have"
-    return f"{n_accepted} of {n_models} models {verb} proved to know something."
+    return f"{n_accepted} of {_models(n_models)} {verb} proved to know something."
+
+
+def headlines(board: Board) -> list[str]:
+    """What stands at the top, one sentence each, after the answer."""
+    return [*board.notes, sweep_note(board), *map(in_a_sentence, board.together), *_leaders(board)]
+
+
+def _leaders(board: Board) -> list[str]:
+    if len(board.entries) < 2 or not board.n_tried:
+        return []
+    leaders = [entry.model.name for entry in board.entries if entry.leads]
+    found = f"{', '.join(leaders[:_NAMED])}{', ...' if len(leaders) > _NAMED else ''}"
+    return [
+        f"Surely ahead of its best baseline, by the same control: {len(leaders)} of "
+        f"{_models(board.n_tried)}{f' ({found})' if leaders else ''}."
+    ]
 
 
 def sweep_note(board: Board) -> str:
@@ -221,27 +271,7 @@ def sweep_note(board: Board) -> str:
     )
     if board.n_lost:
         note += f" {_models(board.n_lost)} passed alone and did not stand among the others."
-    return note + _draws_note(board)
-
-
-def _draws_note(board: Board) -> str:
-    """Say so when too few draws, not too little skill, may have cost models their place."""
-    if board.smallest_p_value is None or not board.n_lost:
-        return ""
-    at_floor = [
-        entry
-        for entry in board.entries
-        if entry.model.evaluation is not None
-        and entry.model.evaluation.verdict.is_accepted
-        and entry.status is Status.REJECTED
-        and entry.model.evaluation.verdict.p_value == board.smallest_p_value
-    ]
-    if not at_floor:
-        return ""
-    return (
-        f" For {len(at_floor)} of them the bootstrap drew too little to tell: no p-value can be "
-        f"below {board.smallest_p_value:.2g}."
-    )
+    return note
 
 
 def _models(count: int) -> str:

@@ -41,6 +41,7 @@ class LeaderboardRow:
     rank: str
     symbol: str
     timeframe: str
+    variant: str
     status: str
     reason: str
     skill: Figure
@@ -69,6 +70,7 @@ def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
         rank="" if entry.rank is None else str(entry.rank),
         symbol=model.symbol,
         timeframe=model.timeframe.value,
+        variant=model.variant,
         status=entry.status.value,
         reason=entry.short_reason,
         skill=figure(line.skill if line else None, "+.4f"),
@@ -200,7 +202,7 @@ def _judging_facts(model: SavedModel) -> list[tuple[str, str]]:
 
 def settings(manifest: Manifest) -> list[tuple[str, str]]:
     """Every setting of the training by its dotted name."""
-    return list(_flat(manifest.config, ""))
+    return [(name, str(value)) for name, value in flat(manifest.config)]
 
 
 def hashes(manifest: Manifest) -> list[tuple[str, str]]:
@@ -208,12 +210,13 @@ def hashes(manifest: Manifest) -> list[tuple[str, str]]:
     return [("bars", manifest.bars.sha256), *manifest.files.items()]
 
 
-def _flat(container: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
+def flat(container: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Settings by their dotted names."""
     for key, value in container.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value)
+            yield f"{prefix}{key}", value
 
 
 def _minute(time: str) -> str:

@@ -20,7 +20,7 @@ from percoin.evaluation.table import (
     skill_rows,
 )
 from percoin.report import charts
-from percoin.report.board import Board, Entry, Status, answer, in_words, sweep_note, test_days
+from percoin.report.board import Board, Entry, Status, answer, headlines, in_words, test_days
 from percoin.report.cells import (
     accuracy_line,
     confusion_matrix,
@@ -53,7 +53,7 @@ def to_html(board: Board) -> str:
     return environment.get_template("page.html.jinja").render(
         board=board,
         answer=answer(board),
-        sweep_note=sweep_note(board),
+        headlines=headlines(board),
         statuses=[(status, board.counts[status]) for status in Status if board.counts[status]],
         rows=[
             (

@@ -18,7 +18,7 @@ from percoin.evaluation.table import (
     score_rows,
     skill_rows,
 )
-from percoin.report.board import FALSE_DISCOVERY_RATE, Board, Entry, answer, in_words, sweep_note
+from percoin.report.board import FALSE_DISCOVERY_RATE, Board, Entry, answer, headlines, in_words
 from percoin.report.cells import accuracy_line, facts, hashes, leaderboard_row
 
 COLUMNS = (
@@ -43,10 +43,10 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 def leaderboard_rows(board: Board) -> list[tuple[str, ...]]:
     """Cells under ``COLUMNS``, best model first."""
-    rows = (leaderboard_row(entry, board.created_at) for entry in board.entries)
+    rows = [(entry, leaderboard_row(entry, board.created_at)) for entry in board.entries]
     return [
         (
-            f"{row.symbol} {row.timeframe}",
+            entry.model.name,
             row.status,
             str(row.skill),
             row.baseline,
@@ -60,7 +60,7 @@ def leaderboard_rows(board: Board) -> list[tuple[str, ...]]:
             row.age.value,
             row.reason,
         )
-        for row in rows
+        for entry, row in rows
     ]
 
 
@@ -68,7 +68,7 @@ def to_text(board: Board) -> str:
     """The leaderboard for a terminal."""
     cut = slice(_TERMINAL_COLUMNS)
     table = align(COLUMNS[cut], [_printable(row[cut]) for row in leaderboard_rows(board)])
-    lines = [table, "", answer(board), sweep_note(board)]
+    lines = [table, "", answer(board), *_printable(headlines(board))]
     if len(board.entries) == 1:
         entry = board.entries[0]
         lines += _printable([*entry.reasons, *(f"caution: {text}" for text in entry.cautions)])
@@ -86,7 +86,7 @@ def to_markdown(board: Board) -> str:
     parts = [
         "# percoin report",
         f"{board.created_at:%Y-%m-%d %H:%M} UTC{tested}",
-        f"**{_escaped(answer(board))}** {_escaped(sweep_note(board))}",
+        f"**{_escaped(answer(board))}** {_escaped(' '.join(headlines(board)))}",
         _markdown_table(COLUMNS, leaderboard_rows(board)),
         "skill: share of the log-loss of the train prior (the long-run shares of the three "
         "answers) that the model removes. ahead of it: log-loss of the best baseline minus the "
@@ -149,6 +149,8 @@ def to_json(board: Board) -> str:
             "n_tried": board.n_tried,
             "n_lost": board.n_lost,
         },
+        "notes": list(board.notes),
+        "together": [asdict(group) for group in board.together],
         "models": [_json_entry(entry) for entry in board.entries],
     }
     return json.dumps(document, allow_nan=False, indent=1) + "\n"
@@ -160,9 +162,11 @@ def _json_entry(entry: Entry) -> dict[str, Any]:
         "rank": entry.rank,
         "symbol": model.symbol,
         "timeframe": model.timeframe.value,
+        "variant": model.variant,
         "status": entry.status.value,
         "reasons": list(entry.reasons),
         "cautions": list(entry.cautions),
+        "leads": entry.leads,
         "version_id": manifest.version_id if manifest else None,
         "created_at": manifest.created_at if manifest else None,
         "bars": asdict(manifest.bars) if manifest else None,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
 from percoin.registry import typed_json
-from percoin.registry.catalogue import has_shown, markets_in
+from percoin.registry.catalogue import Version, has_shown, markets_in, read_versions
 from percoin.registry.contents import read_files, read_manifest
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
-from percoin.registry.publish import served_folder
+from percoin.registry.publish import served_folder, served_id, version_folder
 from percoin.types import Timeframe
 
 
@@ -31,8 +33,21 @@ class Judging:
 
 
 @dataclass(frozen=True)
+class Course:
+    """How a model was trained and how it did, beyond its evaluation.
+
+    Attributes:
+        daily: Losses on the test rows by day; None if it was exported without them.
+        val_loss: Validation loss after each epoch.
+    """
+
+    daily: DailyLosses | None = None
+    val_loss: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class SavedModel:
-    """One market's served model.
+    """One version of one market's model, served or not, or what is in its place.
 
     Attributes:
         symbol: Market.
@@ -41,6 +56,10 @@ class SavedModel:
         evaluation: None if it is broken or was never judged.
         judging: How it was judged.
         problem: Why there is no manifest or no evaluation; empty if there are both.
+        course: What else is known of its training and test.
+        variant: What tells it from other models of the same market; empty if nothing.
+        standing: What else is served or could be, in its place; empty if nothing is.
+        exists: False if a training ended without a model; ``problem`` then says how.
     """
 
     symbol: str
@@ -49,11 +68,15 @@ class SavedModel:
     evaluation: Evaluation | None = None
     judging: Judging = field(default_factory=Judging)
     problem: str = ""
+    course: Course = field(default_factory=Course)
+    variant: str = ""
+    standing: str = ""
+    exists: bool = True
 
     @property
     def name(self) -> str:
-        """Market and bar length, as in ``BTCUSDT 15m``."""
-        return f"{self.symbol} {self.timeframe.value}"
+        """Market, bar length and variant, as in ``BTCUSDT 15m lr=0.01``."""
+        return " ".join(filter(None, (self.symbol, self.timeframe.value, self.variant)))
 
 
 def read_models(
@@ -87,7 +110,42 @@ def read_models(
             f"models_dir={root} holds no model{f' of {wanted}' if wanted else ''}; train one "
             f"(python train.py symbol={symbol or 'BTCUSDT'}) or name another folder"
         )
-    return [read_model(market) for market in markets]
+    return [with_standing(read_model(market), market) for market in markets]
+
+
+def read_version(market: MarketFolder, version_id: str) -> SavedModel:
+    """Read one version, served or not; a broken one comes back with its problem."""
+    try:
+        folder = version_folder(market, version_id)
+    except InvalidArtifactError as error:
+        return SavedModel(market.symbol, market.timeframe, problem=error.found)
+    return with_standing(read_saved(market, folder), market)
+
+
+def with_standing(model: SavedModel, market: MarketFolder) -> SavedModel:
+    """The same model with what is served in its place now, or could be."""
+    return model if model.manifest is None else replace(model, standing=_standing(model, market))
+
+
+def _standing(model: SavedModel, market: MarketFolder) -> str:
+    assert model.manifest is not None
+    own = model.manifest.version_id
+    versions, shown = read_versions(market), served_id(market)
+    served = next((version for version in versions if version.version_id == shown), None)
+    if served is None or served.version_id == own:
+        newer = [v for v in versions if v.version_id > own]
+        return f"{_described(newer[-1])} is not served" if newer else ""
+    said = f"it is not served, {_described(served)} is"
+    withdrawn_by = next((v.withdrawn_by for v in versions if v.version_id == own), "")
+    return f"{said}; its acceptance was withdrawn" if withdrawn_by else said
+
+
+def _described(version: Version) -> str:
+    verdict = "broken" if version.manifest is None else version.manifest.gate.verdict.value
+    return (
+        f"version {version.version_id} of {version.created_at:%Y-%m-%d %H:%M} "
+        f"({verdict.replace('_', ' ')})"
+    )
 
 
 def served_folder_or_problem(market: MarketFolder) -> Path | str:
@@ -121,23 +179,44 @@ def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
         metrics = read_files(market, folder, manifest)[METRICS_FILE]
     except InvalidArtifactError as error:
         return SavedModel(market.symbol, market.timeframe, problem=error.found)
-    evaluation, judging, problem = _read_metrics(metrics)
-    return SavedModel(market.symbol, market.timeframe, manifest, evaluation, judging, problem)
-
-
-def _read_metrics(content: bytes) -> tuple[Evaluation | None, Judging, str]:
+    bare = SavedModel(market.symbol, market.timeframe, manifest)
     try:
-        document = typed_json.loads(content.decode())
+        document = typed_json.loads(metrics.decode())
     except ValueError as error:
-        return None, Judging(), f"{METRICS_FILE} cannot be read: {error}"
+        return replace(bare, problem=f"{METRICS_FILE} cannot be read: {error}")
     sections = document if isinstance(document, dict) else {}
-    judging = _read_judging(sections.get("judging"))
+    evaluation, problem = _read_evaluation(sections)
+    return replace(
+        bare,
+        evaluation=evaluation,
+        judging=_read_judging(sections.get("judging")),
+        problem=problem,
+        course=Course(_read_daily(sections), _read_val_loss(sections)),
+    )
+
+
+def _read_evaluation(sections: Mapping[str, object]) -> tuple[Evaluation | None, str]:
     if "evaluation" not in sections:
-        return None, judging, "it was exported before models were judged; train it again"
+        return None, "it was exported before models were judged; train it again"
     try:
-        return evaluation_from_json(sections["evaluation"]), judging, ""
+        return evaluation_from_json(sections["evaluation"]), ""
     except ValueError as error:
-        return None, judging, f"its evaluation cannot be read: {error}"
+        return None, f"its evaluation cannot be read: {error}"
+
+
+def _read_daily(sections: Mapping[str, object]) -> DailyLosses | None:
+    """What is known of it: the report then says that it is not."""
+    try:
+        return typed_json.decode(DailyLosses, sections.get("daily_losses"))
+    except ValueError:
+        return None
+
+
+def _read_val_loss(sections: Mapping[str, object]) -> tuple[float, ...]:
+    history = sections.get("training_history")
+    losses = history.get("val_loss") if isinstance(history, dict) else None
+    entries = losses if isinstance(losses, list) else []
+    return tuple(float(entry) for entry in entries if isinstance(entry, int | float))
 
 
 def _read_judging(section: object) -> Judging:

@@ -1,0 +1,96 @@
+"""What many models are worth as a whole: markets move together, so they are counted together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from percoin.evaluation.joint import JointMean, days_of, joint_lead, joint_skill, widest_mean
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.report.reading import SavedModel
+from percoin.types import Timeframe
+
+
+@dataclass(frozen=True)
+class Together:
+    """The judged models of one bar length and one variant.
+
+    Attributes:
+        timeframe: Bar length.
+        variant: As in ``SavedModel``.
+        skill: Mean log-loss skill over the train prior.
+        lead: Mean log-loss of each one's best baseline minus its own, in nats a bar.
+    """
+
+    timeframe: Timeframe
+    variant: str
+    skill: JointMean
+    lead: JointMean
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " ".join(filter(None, (self.timeframe.value, self.variant)))
+
+
+def hold_together(models: Sequence[SavedModel]) -> tuple[Together, ...]:
+    """Average what is comparable: models of several markets with one bar length and variant.
+
+    Args:
+        models: Of any kind; those without evaluation are left out.
+
+    Returns:
+        One entry a bar length and variant with two models or more, in that order.
+    """
+    groups: dict[tuple[Timeframe, str], list[SavedModel]] = {}
+    for model in models:
+        if model.evaluation is not None:
+            groups.setdefault((model.timeframe, model.variant), []).append(model)
+    order = list(Timeframe)
+    return tuple(
+        _hold_together(timeframe, variant, groups[timeframe, variant])
+        for timeframe, variant in sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
+        if len(groups[timeframe, variant]) > 1
+    )
+
+
+def _hold_together(timeframe: Timeframe, variant: str, models: Sequence[SavedModel]) -> Together:
+    evaluations = [model.evaluation for model in models if model.evaluation is not None]
+    daily = [model.course.daily for model in models if model.course.daily is not None]
+    if len(daily) < len(models):
+        return Together(
+            timeframe,
+            variant,
+            widest_mean([evaluation.model.skill for evaluation in evaluations]),
+            widest_mean([evaluation.against_best for evaluation in evaluations]),
+        )
+    horizon = max(evaluation.bootstrap.horizon for evaluation in evaluations)
+    bootstrap = Bootstrap(days_of(horizon, timeframe.bars_per_day))
+    return Together(timeframe, variant, joint_skill(daily, bootstrap), joint_lead(daily, bootstrap))
+
+
+def in_a_sentence(group: Together) -> str:
+    """Both means with their intervals and what these rest on."""
+    skill = group.skill
+    if skill.n_days is None:
+        basis = (
+            "if they all err together, the worst case: some were exported without their losses "
+            "by day"
+        )
+    elif skill.lower is None:
+        basis = f"{skill.n_days} days are too few for an interval"
+    else:
+        basis = (
+            f"95 % intervals over the same {skill.n_days} days for all, as markets move together"
+        )
+    return (
+        f"{group.name}: the {skill.n_models} models' mean skill is {shown(skill)}, ahead of their "
+        f"best baselines by {shown(group.lead)} nats a bar ({basis})."
+    )
+
+
+def shown(mean: JointMean) -> str:
+    """A mean as text, with its interval if there is one."""
+    if mean.lower is None or mean.upper is None:
+        return f"{mean.value:+.4f}"
+    return f"{mean.value:+.4f} [{mean.lower:+.4f}, {mean.upper:+.4f}]"

@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import pytest
+from report_builders import NOW, draft, judged, losses
+
+from percoin.report.reading import Course, SavedModel
+from percoin.report.together import hold_together, in_a_sentence
+from percoin.types import Timeframe
+
+EVALUATION = judged(n_rows=400)
+
+
+def model(symbol, timeframe="15m", daily=None, variant="", evaluation=EVALUATION):
+    files = ["cnn_lstm_best.pth", "cnn_lstm_v1.pth", "scaler.pkl", "metrics.json"]
+    manifest = draft(symbol, timeframe, evaluation).seal(NOW, dict.fromkeys(files, "ab" * 32))
+    return SavedModel(
+        symbol,
+        Timeframe(timeframe),
+        manifest,
+        evaluation,
+        course=Course(daily),
+        variant=variant,
+    )
+
+
+def test_models_are_averaged_by_bar_length_and_variant():
+    groups = hold_together(
+        [
+            model("BTCUSDT", "1h"),
+            model("ETHUSDT", "1h"),
+            model("BTCUSDT", "15m", variant="lr=0.1"),
+            model("ETHUSDT", "15m", variant="lr=0.1"),
+            model("ETHUSDT", "15m", variant="lr=0.2"),
+            SavedModel("SOLUSDT", Timeframe.H1, problem="broken"),
+        ]
+    )
+
+    assert [group.name for group in groups] == ["15m lr=0.1", "1h"]
+    assert [group.skill.n_models for group in groups] == [2, 2]
+
+
+def test_the_mean_is_over_the_days_of_all_markets():
+    models = [model(f"M{k}USDT", daily=losses(0.03, seed=k)) for k in range(4)]
+    (group,) = hold_together(models)
+
+    assert group.skill.n_days == 40
+    assert group.skill.lower < 0.03 < group.skill.upper
+    assert group.lead.value == pytest.approx(group.skill.value)
+    assert "over the same 40 days for all" in in_a_sentence(group)
+
+
+def test_markets_that_move_as_one_prove_no_more_than_one_of_them():
+    one = hold_together([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(2)])[0].skill
+    many = hold_together([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(32)])[0].skill
+    apart = hold_together([model(f"M{k}USDT", daily=losses(seed=k)) for k in range(32)])[0].skill
+
+    assert (many.lower, many.upper) == pytest.approx((one.lower, one.upper))
+    assert apart.upper - apart.lower < (many.upper - many.lower) / 3
+
+
+def test_without_all_losses_by_day_the_interval_is_the_widest():
+    (group,) = hold_together([model("BTCUSDT", daily=losses()), model("ETHUSDT")])
+    own = EVALUATION.model.skill
+
+    assert group.skill.n_days is None
+    assert (group.skill.lower, group.skill.upper) == pytest.approx((own.lower, own.upper))
+    assert "if they all err together" in in_a_sentence(group)
+
+
+def test_too_few_days_or_rows_give_no_interval():
+    few = hold_together([model(f"M{k}USDT", daily=losses(n_days=6)) for k in range(2)])[0]
+    skill = replace(EVALUATION.model.skill, lower=None, upper=None)
+    small = replace(EVALUATION, model=replace(EVALUATION.model, skill=skill))
+    unknown = hold_together([model("BTCUSDT", evaluation=small), model("ETHUSDT")])[0]
+
+    assert (few.skill.lower, unknown.skill.lower) == (None, None)
+    assert "6 days are too few for an interval" in in_a_sentence(few)
