@@ -1,6 +1,7 @@
 """Train one signal classifier: ``python train.py symbol=BTCUSDT tf=15m``."""
 
 import sys
+from collections.abc import Sequence
 
 from percoin.cli import run_jobs
 from percoin.config import TrainConfig
@@ -14,5 +15,12 @@ def train(settings: TrainConfig) -> None:
     train_from_config(settings)
 
 
+def sweep(overrides: Sequence[str]) -> None:
+    """Train one model per combination of what the overrides list."""
+    from percoin.sweep.launcher import launch
+
+    launch(overrides)
+
+
 if __name__ == "__main__":
-    sys.exit(run_jobs(train, TrainConfig, config_name="train"))
+    sys.exit(run_jobs(train, TrainConfig, config_name="train", sweep=sweep))

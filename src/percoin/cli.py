@@ -8,18 +8,24 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from percoin.config import CONF_DIR, Config, name_nearest, register_configs, typed
-from percoin.errors import ConfigError, InterruptedRunError, PercoinError
+from percoin.errors import ConfigError, PercoinError
 
 EXIT_USAGE = 2
+_MULTIRUN = {"-m", "--multirun"}
+_MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
+_OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
 
 _GROUP_CHOICE = re.compile(r"(?P<group>\w+)=(?P<values>.*)", re.DOTALL)
 # The only group without a default; Hydra would fail on a key of it by an assertion.
@@ -31,18 +37,31 @@ _YAML_LINE = re.compile(
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(?P<variable>\w+),(?P<otherwise>[^}]*)\}")
 
 
-def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+def compose_config(name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     """Compose ``conf/<name>.yaml`` with ``key=value`` overrides, without a run folder.
+
+    Args:
+        name: Of the file, without its ending.
+        overrides: What the command line says.
+        with_hydra: Leave Hydra's own settings in, below ``hydra``.
 
     Raises:
         ConfigError: A choice that is no option of its group, or a key taken away.
         HydraException: A key that the config does not have, or a value of the
             wrong type; ``explain`` says it in one line.
     """
-    _check_choices(overrides)
+    _check_overrides(overrides)
     register_configs()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+        return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+@contextmanager
+def config_loader() -> Iterator[ConfigLoader]:
+    """What knows the options in ``conf/``, for reading overrides without composing them."""
+    register_configs()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
 
 
 def run_command(command: Callable[[], Any], config_name: str) -> int:
@@ -81,55 +100,101 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
     return 0
 
 
-def run_jobs(task: Callable[[Config], Any], schema: type[Config], config_name: str) -> int:
-    """Run ``task`` under Hydra: once, or once per job of a multirun.
+def run_jobs(
+    task: Callable[[Config], Any],
+    schema: type[Config],
+    config_name: str,
+    sweep: Callable[[Sequence[str]], Any],
+) -> int:
+    """Run ``task`` once under Hydra, or with ``-m`` a sweep of such runs.
 
-    A single run's settings are checked before Hydra makes its folder. A job that
-    fails does not stop the others, an interruption does; every failure is named
-    at the end.
+    A run's settings are checked before Hydra makes its folder.
 
     Args:
-        task: Receives the typed settings of one job.
+        task: Receives the typed settings of the one run.
         schema: Their dataclass.
         config_name: The config under ``conf/``.
+        sweep: Receives the overrides of a sweep, each with one value or several.
 
     Returns:
-        The exit code, as ``run_command``; with several failures, the last one's.
+        The exit code, as ``run_command``.
     """
     register_configs()
-    failures: list[PercoinError] = []
+    failures: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         try:
             task(typed(config, schema))
-        except InterruptedRunError as error:
-            failures.append(error)
-            # Hydra goes on to the next job after any other exception.
-            raise KeyboardInterrupt from error
         except PercoinError as error:
+            # Hydra would log it, with its traceback, before it is raised again.
             failures.append(error)
 
     def command() -> None:
         arguments = sys.argv[1:]
-        _check_choices(arguments)
+        overrides = _overrides_of_sweep(arguments)
+        if overrides is not None:
+            _check_overrides(overrides)
+            sweep(overrides)
+            return
+        _check_overrides(arguments)
+        _check_not_of_sweeps(arguments)
         if not _asks_hydra_itself(arguments):
             typed(compose_config(config_name, arguments), schema)
-        start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
-        try:
-            start(job)()
-        except KeyboardInterrupt:
-            if not failures:
-                raise
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+        for error in failures:
+            raise error
 
     # Hydra would print a traceback and end the process; with this it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        code = run_command(command, config_name)
-    finally:
-        # Also where another job ended in an error that nobody foresaw.
-        for failure in failures:
-            print(f"error: {failure}", file=sys.stderr)
-    return failures[-1].exit_code if failures else code
+    return run_command(command, config_name)
+
+
+def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:
+    """The overrides of a command line with ``-m``; None without it."""
+    overrides = [argument for argument in arguments if argument not in _MULTIRUN]
+    if len(overrides) == len(arguments):
+        return None
+    for argument in overrides:
+        if argument.startswith("-"):
+            raise ConfigError(f"{argument} does not go with -m, which takes KEY=VALUE only")
+    return overrides
+
+
+def _check_not_of_sweeps(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.partition("=")[0] in _OF_SWEEPS:
+            raise ConfigError(f"{argument} is for sweeps: add -m, or leave it out")
+
+
+def _check_markets(overrides: Sequence[str]) -> None:
+    """Refuse what becomes of a file of markets that is not one line of them.
+
+    Hydra would speak of its grammar.
+    """
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign and _MARKET.fullmatch(override.strip(", \r\n")):
+            raise ConfigError(
+                f"{override.strip()!r} stands alone: name all markets in one word, separated by "
+                "commas without spaces or line breaks; of a file with one market a line that is "
+                "symbol=$(paste -sd, FILE)"
+            )
+        if key != "symbol":
+            continue
+        if not value.strip(" ,\r\n"):
+            raise ConfigError("symbol= names no market; is the file of markets empty or missing?")
+        if "\r" in value:
+            raise ConfigError(
+                "symbol= holds a carriage return: the file of markets has the line ends of "
+                "Windows; tr -d '\\r' takes them away"
+            )
+        if "\n" in value.strip():
+            raise ConfigError(
+                "symbol= holds several lines; name all markets in one, separated by commas: "
+                "symbol=$(paste -sd, FILE)"
+            )
+        if value.rstrip().endswith(","):
+            raise ConfigError(f"symbol= ends with a comma after {value.split(',')[-2].strip()}")
 
 
 def _asks_hydra_itself(arguments: Sequence[str]) -> bool:
@@ -152,8 +217,9 @@ def _choices(overrides: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _check_choices(overrides: Sequence[str]) -> None:
+def _check_overrides(overrides: Sequence[str]) -> None:
     """Refuse what Hydra would name by its own inner workings, or not at all."""
+    _check_markets(overrides)
     for override in overrides:
         if override.startswith("~"):
             raise ConfigError(f"{override}: a setting cannot be left out; give it another value")
@@ -181,9 +247,10 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         return f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _explain_unknown_key(unknown[1], config_name, overrides)
-    if option := re.search(r"Could not find '(\w+)/([^']*)'", text):
-        # Choices on the command line have been checked; this one is a default's.
-        return _no_option(option[1], option[2], " (from ML_DEFAULT_TF)")
+    if option := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", text):
+        # Choices on the command line have been checked; this one is a default's, or Hydra's.
+        origin = " (from ML_DEFAULT_TF)" if option[1] == "tf" else ""
+        return _no_option(option[1], option[2], origin)
     if "Ambiguous value" in text:
         return f"{text.splitlines()[0]}; several values make a sweep: add -m"
     if override := re.search(r"Error merging override (([^=\s]+)=\S+)", text):

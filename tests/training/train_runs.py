@@ -13,6 +13,7 @@ from training_builders import LOOKBACK
 
 from percoin.cli import run_jobs
 from percoin.config import TrainConfig
+from percoin.sweep.launcher import launch
 from percoin.training.build import train_from_config
 
 
@@ -56,7 +57,7 @@ def run_train(arguments: Sequence[str]) -> Finished:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         patch.setenv("HYDRA_FULL_ERROR", "1")
         patch.setattr(sys, "argv", ["train.py", *arguments])
-        code = run_jobs(train_from_config, TrainConfig, "train")
+        code = run_jobs(train_from_config, TrainConfig, "train", sweep=launch)
     for handler in set(root.handlers) - set(handlers):
         handler.close()
     root.handlers[:], root.level = handlers, level

@@ -16,17 +16,19 @@ class Attempt:
     Attributes:
         job: What to train.
         number: Counted from 1.
-        n_threads: Threads for the job's arithmetic; None leaves it to the machine.
+        n_threads: Threads for the job's arithmetic, filled in by the engine; None leaves
+            it to the machine.
         force: Train even what has finished.
-        reuse_bars_secs: Bars that the job asked of an exchange less than this ago are
-            taken from the store, so that going on with a sweep means the same bars.
+        reuse_bars_since: Seconds since 1970. What the sweep asked of an exchange after
+            that moment is taken from the store, so that going on with a sweep means the
+            same bars.
     """
 
     job: Job
     number: int = 1
     n_threads: int | None = None
     force: bool = False
-    reuse_bars_secs: float = 0.0
+    reuse_bars_since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Ending:
     """An attempt that runs no longer.
 
     Attributes:
-        attempt: The one that ended.
+        attempt: The one that ended; the engine may have filled in its threads.
         death: What ended its process from outside, for example ``killed by SIGKILL``;
             None where it ended by itself, well or not: the job's record says which.
     """
@@ -44,7 +46,12 @@ class Ending:
 
 
 class Engine(Protocol):
-    """Runs attempts by calling ``percoin.sweep.worker.run_attempt`` somewhere."""
+    """Runs attempts by calling ``percoin.sweep.worker.run_attempt`` somewhere.
+
+    Each lies in a module of its own in ``percoin.sweep.engines`` with a function
+    ``build_engine(launcher, settings, n_jobs)`` that makes one from the launcher's
+    config, the settings of the sweep's first job and the number of jobs.
+    """
 
     n_slots: int
     """How many attempts may run at once."""
@@ -58,7 +65,10 @@ class Engine(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Ask all running attempts to stop between two batches, as SIGTERM does."""
+        """Ask all running attempts to stop between two batches, as SIGTERM does.
+
+        ``wait`` then gives their endings. Called once at most; none is started after.
+        """
         ...
 
     def close(self) -> None:

@@ -56,6 +56,11 @@ class Job:
         """For people."""
         return " ".join(filter(None, (self.symbol, self.tf, self.variant)))
 
+    @property
+    def market_folder(self) -> Path:
+        """What all jobs of the sweep on this market and timeframe share."""
+        return self.folder.parent if self.variant else self.folder
+
 
 @dataclass(frozen=True)
 class JobRecord:
@@ -69,11 +74,15 @@ class JobRecord:
         pid: Process that ran it last.
         started_at: Seconds since 1970, of the last attempt.
         ended_at: The same; None while it runs.
-        bars_loaded_at: Seconds since 1970 when its bars were asked of their source.
-        epoch: Epochs finished so far.
+        bars_loaded_at: Seconds since 1970 when its bars were asked of their source,
+            by this job or by another one of the sweep on the same market.
+        epoch: Epochs finished so far; over all folds of a walk-forward.
         max_epochs: At most so many.
+        resumed_from: Epochs that were finished when the last attempt began; 0 where it
+            began afresh.
         val_loss: Of the last finished epoch.
-        training_secs: Of it, in training and testing the network; the rest is overhead.
+        training_secs: Of the last attempt, in training and testing the network; the rest
+            of its wall time is overhead.
         error: One line, if it failed.
         result: What ``result.json`` holds: test figures, ``version``, ``verdict``,
             ``reasons``, ``epochs``, ``secs``.
@@ -89,6 +98,7 @@ class JobRecord:
     bars_loaded_at: float | None = None
     epoch: int = 0
     max_epochs: int = 0
+    resumed_from: int = 0
     val_loss: float | None = None
     training_secs: float = 0.0
     error: str | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from percoin.bars.store import BarStore
 from percoin.config import (
     CHECKPOINT_FOLDER,
     CHECKPOINTS,
+    DIVERGED_MARK,
     FINISHED_MARK,
     BinanceConfig,
     EvaluationMode,
@@ -34,7 +37,7 @@ from percoin.dataset import (
     build_dataset,
     build_folds,
 )
-from percoin.errors import ConfigError, ResumeError
+from percoin.errors import ConfigError, DivergedError, ResumeError
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -50,10 +53,29 @@ from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)
 
+SUMMARY_FILE = "summary.txt"
+EVALUATION_FILE = "evaluation.txt"
 _SETTINGS_FILE = "settings.json"
 _COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history_days")
+# Below the run's folder; those of the earlier folds of a walk-forward lie in folders of theirs.
+RUN_CHECKPOINTS = tuple(
+    f"{fold}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt" for fold in ("", "fold-*/")
+)
+_WRITTEN_BY_A_RUN = (
+    CHECKPOINT_FOLDER,
+    "fold-*",
+    "figures",
+    "csv",
+    "events.out.tfevents.*",
+    "hparams.yaml",
+    _SETTINGS_FILE,
+    FINISHED_MARK,
+    DIVERGED_MARK,
+    SUMMARY_FILE,
+    EVALUATION_FILE,
+)
 # A resumed run may differ in these and still be the same run.
-_FREE_TO_CHANGE = frozenset({"resume", "workers", "epochs"})
+_FREE_TO_CHANGE = frozenset({"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs"})
 
 
 @dataclass(frozen=True)
@@ -115,6 +137,16 @@ def train_folds(
     Raises:
         PercoinError: Anything that a user can mend; the registry is untouched.
     """
+    with _divergence_marked(run.folder):
+        return _train_folds(settings, folds, run, callbacks)
+
+
+def _train_folds(
+    settings: TrainConfig,
+    folds: Sequence[MarketDataset],
+    run: RunContext,
+    callbacks: Sequence[pl.Callback],
+) -> Summary:
     *earlier, dataset = folds
     config = plain_settings(settings, run.choices)
     _check_resumable(settings, run.folder, {"config": config, "bars": dataset.bars.sha256()})
@@ -139,6 +171,26 @@ def train_folds(
     return summary
 
 
+@contextmanager
+def _divergence_marked(folder: Path) -> Iterator[None]:
+    """Leave a mark in the folder of a run that diverged: there is nothing to resume."""
+    try:
+        yield
+    except DivergedError as error:
+        (folder / DIVERGED_MARK).write_text(f"{error}\n", encoding="utf-8")
+        raise
+
+
+def clear_run_folder(folder: Path) -> None:
+    """Take away what an earlier run has left, for a run that begins afresh in its folder."""
+    for pattern in _WRITTEN_BY_A_RUN:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
 def _check_accelerator(trainer: TrainerConfig) -> None:
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer=gpu needs a GPU that torch can use, and finds none: trainer=cpu")
@@ -153,10 +205,19 @@ def _check_accelerator(trainer: TrainerConfig) -> None:
 def load_folds(settings: TrainConfig) -> list[MarketDataset]:
     """Fetch the bars, keep them in the store, and make them ready to train on.
 
+    Returns:
+        As ``make_folds``.
+    """
+    return make_folds(settings, load_bars(settings))
+
+
+def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
+    """Bars made ready to train on.
+
     One dataset for the single split; one per fold, oldest first, for a walk-forward.
     """
     arguments = (
-        load_bars(settings),
+        bars,
         FeatureDefinition(settings.features.definition),
         settings.labels.build(),
         settings.lookback,
@@ -222,6 +283,13 @@ def _judging_rules(settings: TrainConfig) -> JudgingRules:
     )
 
 
+def n_bars_to_load(settings: TrainConfig) -> int:
+    """How many of the newest bars a training makes use of, if there are no gaps."""
+    return bars_to_load(
+        settings.tf.timeframe, settings.labels.build(), settings.lookback, settings.history_days
+    )
+
+
 def load_bars(settings: TrainConfig) -> Bars:
     """Bars of the market from its source; the store then holds them for predictions.
 
@@ -230,10 +298,7 @@ def load_bars(settings: TrainConfig) -> Bars:
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe
-    n_bars = bars_to_load(
-        timeframe, settings.labels.build(), settings.lookback, settings.history_days
-    )
-    source = settings.source.build(store, n_bars, replace=True)
+    source = settings.source.build(store, n_bars_to_load(settings), replace=True)
     if settings.resume and isinstance(settings.source, BinanceConfig):
         source = store
     bars = source.load(settings.symbol, timeframe)
@@ -364,9 +429,9 @@ def _log_hyperparameters(
 
 def _write_result(folder: Path, summary: Summary) -> None:
     """Mark the run as finished, with its figures for programs and its screen for people."""
-    (folder / "summary.txt").write_text(summary.render(), encoding="utf-8")
+    (folder / SUMMARY_FILE).write_text(summary.render(), encoding="utf-8")
     tables = format_evaluation(summary.evaluation)
-    (folder / "evaluation.txt").write_text(tables + "\n", encoding="utf-8")
+    (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
     verdict = summary.evaluation.verdict
     result = {
         **summary.key_results(),
@@ -377,4 +442,6 @@ def _write_result(folder: Path, summary: Summary) -> None:
         "verdict": verdict.outcome.value,
         "reasons": [*verdict.reasons, *verdict.cautions],
     }
-    (folder / FINISHED_MARK).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    aside = folder / f".{FINISHED_MARK}"
+    aside.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    aside.replace(folder / FINISHED_MARK)

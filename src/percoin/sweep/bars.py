@@ -1,0 +1,88 @@
+"""The bars of a job: an exchange is asked once for all jobs on a market, and not too often."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from percoin.bars.schema import Bars
+from percoin.bars.sources.binance.source import ExchangeSource
+from percoin.bars.store import BarStore
+from percoin.config import TrainConfig
+from percoin.errors import BarsNotFoundError, InvalidBarsError
+from percoin.sweep.claims import claimed
+from percoin.training.build import load_bars, n_bars_to_load
+
+_NOTE_FILE = "bars.json"
+_LOCK_FILE = ".bars.lock"
+
+
+@dataclass(frozen=True)
+class AskedBars:
+    """Bars of a market, and when their source was asked for them (seconds since 1970)."""
+
+    bars: Bars
+    asked_at: float
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What tells an exchange's answer from what came into the store after it."""
+
+    asked_at: float
+    n_bars_wanted: int
+    last_open_time: int
+
+
+def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) -> AskedBars:
+    """Load the bars of a job.
+
+    Other sources than an exchange are simply read. What an exchange answered to this
+    sweep after ``reuse_since`` is taken from the store, without the bars that came
+    there later: the same bars again, for all jobs on the market.
+
+    Args:
+        settings: Of the job.
+        market_folder: Of the sweep, for all jobs on the market; it exists.
+        reuse_since: Seconds since 1970.
+
+    Raises:
+        DataError: As the source has it.
+    """
+    store = BarStore(Path(settings.data_dir) / "bars")
+    source = settings.source.build(store)
+    if not isinstance(source, ExchangeSource):
+        return AskedBars(load_bars(settings), time.time())
+    with claimed(market_folder, _LOCK_FILE, wait=True):
+        note = _read_note(market_folder)
+        wanted = n_bars_to_load(settings)
+        if note and note.asked_at >= reuse_since and note.n_bars_wanted >= wanted:
+            bars = _stored(settings, source, note.last_open_time)
+            if bars is not None:
+                return AskedBars(bars, note.asked_at)
+        note_time = time.time()
+        bars = load_bars(settings)
+        note = _Note(note_time, wanted, int(bars.open_time[-1]))
+        (market_folder / _NOTE_FILE).write_text(json.dumps(asdict(note)), encoding="utf-8")
+        return AskedBars(bars, note.asked_at)
+
+
+def _stored(settings: TrainConfig, source: ExchangeSource, last_open_time: int) -> Bars | None:
+    """The stored bars up to one of them; None if they are not the exchange's, or fewer."""
+    try:
+        bars = source.store.read(settings.symbol, settings.tf.timeframe)
+    except (BarsNotFoundError, InvalidBarsError):
+        return None
+    bars = bars.slice(0, int(bars.open_time.searchsorted(last_open_time, side="right")))
+    is_whole = len(bars) > 0 and int(bars.open_time[-1]) == last_open_time
+    return bars if is_whole and source.owns(bars.origin) else None
+
+
+def _read_note(folder: Path) -> _Note | None:
+    try:
+        return _Note(**json.loads((folder / _NOTE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        # Then the exchange is asked.
+        return None

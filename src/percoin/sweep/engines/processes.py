@@ -1,0 +1,209 @@
+"""Jobs as processes of this machine, each with its share of the cores.
+
+Every job gets a fresh process, so that nothing of one is left to the next, forked from
+a server that has imported everything: a start costs hundredths of a second. A process
+that dies takes nothing along but its own job, and none outlives the sweep.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from percoin.config import LauncherConfig, TrainConfig
+from percoin.errors import PercoinError
+from percoin.sweep.engine import Attempt, Ending
+
+_PRELOAD = "percoin.sweep.engines.preload"
+# Read when the libraries are loaded, which the server does for all jobs.
+_THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# It would start its threads with the import, and the server must have none.
+_NO_THREADS_OF = ("OPENBLAS_NUM_THREADS",)
+_STOPPING = {signal.SIGINT, signal.SIGTERM}
+# Between being asked to stop, because the sweep is gone, and being gone too.
+_GRACE_SECS = 20.0
+# What multiprocessing says when the server cannot be asked any more.
+_LOST = 255
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> ProcessEngine:
+    """As many processes as ``settings.workers`` says, else one per core."""
+    n_cores = usable_cores()
+    n_slots = min(settings.workers or n_cores, n_jobs)
+    return ProcessEngine(n_slots, n_threads=max(1, n_cores // n_slots))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, with the quota of its container."""
+    n_cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        n_cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CPU_QUOTA.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return n_cores
+    return n_cores if quota == "max" else min(n_cores, max(1, int(quota) // int(period)))
+
+
+@dataclass(frozen=True)
+class _Running:
+    attempt: Attempt
+    process: ForkServerProcess
+    last_words: Connection
+
+
+class ProcessEngine:
+    """Runs each attempt in a process of its own.
+
+    Args:
+        n_slots: Processes at a time.
+        n_threads: Of each.
+    """
+
+    def __init__(self, n_slots: int, n_threads: int) -> None:
+        self.n_slots = n_slots
+        self._n_threads = n_threads
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([_PRELOAD])
+        self._running: list[_Running] = []
+        self._not_started: list[Ending] = []
+
+    def start(self, attempt: Attempt) -> None:
+        """Fork a process for the attempt; the first one waits for the server's imports."""
+        attempt = replace(attempt, n_threads=self._n_threads)
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=_work, args=(attempt, theirs), name=attempt.job.name, daemon=True
+        )
+        try:
+            with _signals_held_back(), _threads_limited(self._n_threads):
+                process.start()
+        except (OSError, EOFError) as error:
+            # The server was killed just now; the next attempt gets a new one.
+            ours.close()
+            self._not_started.append(Ending(attempt, f"could not be started ({error})"))
+        else:
+            self._running.append(_Running(attempt, process, ours))
+        finally:
+            theirs.close()
+
+    def wait(self, timeout_secs: float) -> Sequence[Ending]:
+        """The attempts whose processes have ended."""
+        endings, self._not_started = self._not_started, []
+        if not endings:
+            connection.wait([each.process.sentinel for each in self._running], timeout_secs)
+        ended = [each for each in self._running if each.process.exitcode is not None]
+        self._running = [each for each in self._running if each not in ended]
+        return [*endings, *(_ending(each) for each in ended)]
+
+    def interrupt(self) -> None:
+        """Send SIGTERM to all processes."""
+        for running in self._running:
+            running.process.terminate()
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for running in self._running:
+            running.process.kill()
+        for running in self._running:
+            running.process.join()
+            _ending(running)
+        self._running = []
+
+
+def _ending(running: _Running) -> Ending:
+    """How a process ended that has ended."""
+    code = running.process.exitcode
+    words = _last_words(running.last_words)
+    if code == _LOST:
+        # The server is gone and nobody can say how its job fares: it makes way.
+        assert running.process.pid is not None
+        with suppress(ProcessLookupError):
+            os.kill(running.process.pid, signal.SIGKILL)
+    running.process.close()
+    return Ending(running.attempt, _death(code, words))
+
+
+def _death(code: int | None, words: str | None) -> str | None:
+    if code == 0:
+        return None
+    if code == _LOST:
+        return "lost: the process that starts the jobs was killed"
+    if code is not None and code < 0:
+        hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{hint}"
+    return words or f"its process ended with exit code {code}"
+
+
+def _last_words(receiver: Connection) -> str | None:
+    try:
+        return str(receiver.recv()) if receiver.poll() else None
+    except EOFError:
+        return None
+    finally:
+        receiver.close()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Start processes that hear neither Ctrl-C nor SIGTERM before they are ready for it.
+
+    What is held back here stays so in the server, which lives as long as the sweep, and
+    in its jobs. A terminal's Ctrl-C reaches all processes; the sweep alone acts on it.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _threads_limited(n_threads: int) -> Iterator[None]:
+    """Say to the libraries of processes that are started how many threads they may have."""
+    limits = {name: str(n_threads) for name in _THREADS_OF} | dict.fromkeys(_NO_THREADS_OF, "1")
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _work(attempt: Attempt, last_words: Connection) -> None:
+    """What a job's process does."""
+    # Imported by the server already; the sweep itself needs no training library.
+    from percoin.sweep.worker import run_attempt
+
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    try:
+        run_attempt(attempt)
+    except (PercoinError, OSError) as error:
+        last_words.send(str(error))
+        sys.exit(1)
+
+
+def _end_with_the_sweep() -> None:
+    """Stop this process once the sweep's is gone, however it went."""
+    sweep = multiprocessing.parent_process()
+    assert sweep is not None
+    connection.wait([sweep.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_SECS)
+    os._exit(1)

@@ -1,0 +1,184 @@
+"""From the words of a command line to the jobs of a sweep, and where each of them lies."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from percoin.bars.renames import current_symbol
+from percoin.cli import compose_config, config_loader
+from percoin.config import LauncherConfig, TrainConfig, typed
+from percoin.errors import ConfigError
+from percoin.sweep.jobs import Job
+
+CONFIG_NAME = "train"
+
+# What the sweep itself reads; its jobs are not told.
+_OF_THE_SWEEP = frozenset({"sweep", "force", "workers", "resume", "reuse_bars_secs"})
+_ONE_VALUE = _OF_THE_SWEEP | {"data_dir", "models_dir", "outputs_dir"}
+# With other markets, or its folders elsewhere, it is the same sweep.
+_NOT_IN_THE_NAME = _OF_THE_SWEEP | {"symbol", "tf", "data_dir", "outputs_dir"}
+_LAUNCHER = re.compile(r"hydra/launcher|hydra\.launcher\..+")
+_LONGEST_NAME = 100
+
+_Values = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep shall do.
+
+    Attributes:
+        folder: Where all of it lies.
+        jobs: In the order in which they are begun.
+        settings: Of the first job; what concerns the sweep is the same in all.
+        launcher: Where the jobs run.
+    """
+
+    folder: Path
+    jobs: tuple[Job, ...]
+    settings: TrainConfig
+    launcher: LauncherConfig
+
+
+def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
+    """Work out the jobs of ``train.py -m``, and check the settings of every one.
+
+    Args:
+        arguments: ``KEY=VALUE`` each, several values separated by commas.
+
+    Raises:
+        ConfigError: A key or value that cannot be meant, in any of the jobs.
+        HydraException: The same in Hydra's words; ``percoin.cli.explain`` mends them.
+    """
+    values = _parse(arguments)
+    launcher_values = {key: found for key, found in values.items() if _LAUNCHER.fullmatch(key)}
+    values = {key: found for key, found in values.items() if key not in launcher_values}
+    _check_keys(values, launcher_values)
+    first = next(_combinations({**values, **launcher_values}))
+    config = compose_config(CONFIG_NAME, first, with_hydra=True)
+    launcher = OmegaConf.to_object(config.hydra.launcher)
+    assert isinstance(launcher, LauncherConfig)
+    values.setdefault("tf", [str(config.hydra.runtime.choices["tf"])])
+    settings = _check_settings(values)
+    swept = [key for key, found in values.items() if len(found) > 1]
+    folder = Path(settings.outputs_dir).absolute() / (settings.sweep or sweep_name(config, swept))
+    jobs = tuple(_jobs(values, folder))
+    return SweepPlan(folder, jobs, settings, launcher)
+
+
+def sweep_name(config: DictConfig, swept: Sequence[str]) -> str:
+    """A name that the same settings give again, whatever values the swept keys have.
+
+    Args:
+        config: Of any of the jobs; interpolations count as they are written.
+        swept: The keys with several values.
+    """
+    settings = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(settings, dict)
+    for key in {*_NOT_IN_THE_NAME, "hydra", *swept}:
+        *parents, leaf = key.lstrip("+").split(".")
+        node = settings
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(leaf, None)
+    text = json.dumps([settings, sorted(set(swept) - _NOT_IN_THE_NAME)], sort_keys=True)
+    return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each key, as Hydra's grammar reads them; of a repeated key the last."""
+    with config_loader() as loader:
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+        return {override.get_key_element(): _values_of(override) for override in overrides}
+
+
+def _values_of(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line}: list the values, separated by commas")
+    return list(override.sweep_string_iterator())
+
+
+def _check_keys(values: _Values, launcher_values: _Values) -> None:
+    if values.get("resume", ["false"]) != ["false"]:
+        raise ConfigError(
+            "resume=true is for one run; a sweep that is started again goes on by itself: "
+            "leave it out"
+        )
+    for key, found in {**values, **launcher_values}.items():
+        if len(found) > 1 and (key in _ONE_VALUE or key in launcher_values):
+            raise ConfigError(f"{key} is the same for a whole sweep; give it one value")
+        if twice := sorted({value for value in found if found.count(value) > 1}):
+            raise ConfigError(f"{key} names {', '.join(twice)} twice")
+        if key.startswith("hydra") and key not in launcher_values:
+            raise ConfigError(
+                f"{key} has no meaning in a sweep; outputs_dir and sweep name folders"
+            )
+
+
+def _combinations(values: _Values) -> Iterator[list[str]]:
+    """The overrides of every job."""
+    lists = [[f"{key}={value}" for value in found] for key, found in values.items()]
+    yield from map(list, itertools.product(*lists))
+
+
+def _check_settings(values: _Values) -> TrainConfig:
+    """The settings of the first job; every value of the others is checked as well."""
+    for symbol in values.get("symbol", ()):
+        current_symbol(_plain(symbol))
+    first = {key: found[0] for key, found in values.items()}
+    settings = _compose(first)
+    for key, found in values.items():
+        # Composing takes a tenth of a second: not for every market, nor every combination.
+        for value in found[1:] if key != "symbol" else ():
+            _compose({**first, key: value})
+    return settings
+
+
+def _compose(values: Mapping[str, str]) -> TrainConfig:
+    overrides = [f"{key}={value}" for key, value in values.items()]
+    return typed(compose_config(CONFIG_NAME, overrides), TrainConfig)
+
+
+def _jobs(values: _Values, folder: Path) -> Iterator[Job]:
+    varied = {
+        key: found
+        for key, found in values.items()
+        if len(found) > 1 and key not in {"symbol", "tf"}
+    }
+    told = {key: found for key, found in values.items() if key not in _OF_THE_SWEEP}
+    if not any(re.fullmatch(r"logger|logger\..*", key) for key in told):
+        # A hundred runs would drown TensorBoard; the sweep makes one of them.
+        told["logger"] = ["csv"]
+    for overrides in _combinations(told):
+        chosen = dict(override.split("=", 1) for override in overrides)
+        symbol, tf = _plain(chosen["symbol"]), _plain(chosen["tf"])
+        variant = [f"{key}={chosen[key]}" for key in varied]
+        below = [_folder_name(variant)] if variant else []
+        place = folder.joinpath(symbol, tf, *below)
+        yield Job(symbol, tf, place, tuple(overrides), " ".join(variant))
+
+
+def _plain(value: str) -> str:
+    """A value without the quotes that Hydra's grammar knows."""
+    return value[1:-1] if value[:1] in {"'", '"'} and value[-1:] == value[:1] else value
+
+
+def _folder_name(variant: Sequence[str]) -> str:
+    """A name of its own for every variant, readable as far as a folder's name may be."""
+    text = ",".join(variant)
+    name = re.sub(r"[^\w.=+,-]", "_", text)[:_LONGEST_NAME]
+    if name == text:
+        return name
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

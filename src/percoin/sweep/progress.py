@@ -1,0 +1,159 @@
+"""How far a sweep is: one bar where a person watches, one line per ended job elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from tqdm import tqdm
+
+from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
+
+JobStanding = tuple[Job, JobRecord]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the jobs of a sweep stand at one moment.
+
+    Attributes:
+        ended: Jobs of this sweep that run no longer and will not be tried again.
+        running: With their records as far as these are of the running attempt.
+        waiting: Not begun, or to be tried again.
+        n_slots: How many jobs run at a time.
+        now: Seconds since 1970.
+    """
+
+    ended: Sequence[JobStanding]
+    running: Sequence[JobStanding]
+    waiting: Sequence[Job]
+    n_slots: int
+    now: float
+
+    @property
+    def n_jobs(self) -> int:
+        """All of them."""
+        return len(self.ended) + len(self.running) + len(self.waiting)
+
+    @property
+    def n_failed(self) -> int:
+        """Those that ended without a model."""
+        return sum(record.state not in DONE for _, record in self.ended)
+
+
+def remaining_secs(standing: Standing) -> float | None:
+    """How long the rest may take; None as long as nothing tells.
+
+    A job is expected to take as long as those of its timeframe have taken so far, else
+    as all have, else as the running ones will if they use all their epochs.
+    """
+    taken = {
+        job.tf: [record.secs for other, record in standing.ended if _tells(record, other, job)]
+        for job, _ in standing.ended
+    }
+    known = [secs for several in taken.values() for secs in several]
+    projected = [
+        total for _, record in standing.running if (total := _projected_secs(record, standing.now))
+    ]
+    if not known and not projected:
+        return None
+    usual = fmean(known or projected)
+    expected = {tf: fmean(several) for tf, several in taken.items() if several}
+    left = [
+        _left(expected.get(job.tf) if known else None, usual, record, standing.now)
+        for job, record in standing.running
+    ]
+    queued = [expected.get(job.tf, usual) for job in standing.waiting]
+    return max(sum(left + queued) / standing.n_slots, *left, 0.0)
+
+
+def _tells(record: JobRecord, other: Job, job: Job) -> bool:
+    return record.state == JobState.FINISHED and other.tf == job.tf
+
+
+def _left(expected: float | None, usual: float, record: JobRecord, now: float) -> float:
+    elapsed = 0.0 if record.started_at is None else now - record.started_at
+    total = expected or _projected_secs(record, now) or usual
+    return max(total - elapsed, 0.0)
+
+
+def _projected_secs(record: JobRecord, now: float) -> float | None:
+    """Wall time of a running attempt if it uses all its epochs; None before the first."""
+    n_done = record.epoch - record.resumed_from
+    if record.started_at is None or n_done < 1:
+        return None
+    secs_per_epoch = (now - record.started_at) / n_done
+    return secs_per_epoch * (record.max_epochs - record.resumed_from)
+
+
+def describe_ending(job: Job, record: JobRecord) -> str:
+    """How a job ended, in one line."""
+    if record.state == JobState.SKIPPED:
+        return f"{job.name}: finished before"
+    if record.state != JobState.FINISHED:
+        return f"{job.name}: {record.state.value}: {record.error}"
+    epochs = record.result.get("epochs", record.epoch)
+    verdict = record.result.get("verdict", "")
+    return (
+        f"{job.name}: finished, {epochs} epochs in {tqdm.format_interval(record.secs)}, {verdict}"
+    )
+
+
+class SweepProgress:
+    """Says how far a sweep is."""
+
+    def __init__(self, n_jobs: int) -> None:
+        self._is_watched = sys.stderr.isatty()
+        self._bar: tqdm[Any] | None = None
+        if self._is_watched:
+            # Its monitor would be one more thread, and nothing here is fast enough for it.
+            tqdm.monitor_interval = 0
+            self._bar = tqdm(
+                total=n_jobs,
+                bar_format="{n_fmt}/{total_fmt} jobs |{bar:24}| {elapsed}{postfix}",
+                dynamic_ncols=True,
+                mininterval=0,
+            )
+
+    def tell(self, line: str) -> None:
+        """Write a line, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+    def ended(self, job: Job, record: JobRecord, standing: Standing) -> None:
+        """Note a job that has ended; where a person watches only bad news gets a line."""
+        line = describe_ending(job, record)
+        if self._bar is None:
+            self.tell(f"{line}  [{len(standing.ended)}/{standing.n_jobs}{_so_far(standing)}]")
+        elif record.state not in DONE:
+            self.tell(line)
+
+    def update(self, standing: Standing) -> None:
+        """Redraw the bar."""
+        if self._bar is None:
+            return
+        running = [
+            f"{job.name} {record.epoch}/{record.max_epochs}" if record.max_epochs else job.name
+            for job, record in standing.running
+        ]
+        self._bar.n = len(standing.ended)
+        self._bar.set_postfix_str(_so_far(standing).removeprefix(", ") + "  " + ", ".join(running))
+
+    def close(self) -> None:
+        """Leave a clean line."""
+        if self._bar is not None:
+            self._bar.leave = False
+            self._bar.close()
+
+
+def _so_far(standing: Standing) -> str:
+    failed = f", {standing.n_failed} failed" if standing.n_failed else ""
+    secs = remaining_secs(standing)
+    left = "" if secs is None else f", about {tqdm.format_interval(secs)} left"
+    return f"{failed}{left}"

@@ -1,0 +1,192 @@
+"""Runs the jobs of a sweep on an engine: nothing that befalls one of them stops the others."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+from percoin.sweep.claims import is_claimed
+from percoin.sweep.engine import Attempt, Ending, Engine
+from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
+from percoin.sweep.progress import JobStanding, Standing, SweepProgress
+
+_POLL_SECS = 0.5
+# A killed sweep's jobs notice within this that they are on their own.
+_ORPHAN_SECS = 40.0
+_MOST_ATTEMPTS = 2
+_ENDED_BY_ITSELF = {JobState.FINISHED, JobState.SKIPPED, JobState.FAILED}
+
+
+@dataclass(frozen=True)
+class SweepEnd:
+    """How a sweep ended.
+
+    Attributes:
+        jobs: All of them with their last records, in the sweep's order.
+        stopped_by: The signal that told it to stop, if one did.
+        at_once: Whether a second one ended it without waiting for its jobs.
+    """
+
+    jobs: tuple[JobStanding, ...]
+    stopped_by: signal.Signals | None
+    at_once: bool
+
+
+def run_sweep(
+    jobs: Sequence[Job], engine: Engine, *, force: bool = False, reuse_bars_secs: float = 0.0
+) -> SweepEnd:
+    """Run all jobs, and those that were killed once more.
+
+    SIGINT and SIGTERM let the running jobs stop between two batches; a second one ends
+    them at once.
+
+    Args:
+        jobs: Each with a folder of its own, in the order in which they begin.
+        engine: Where they run; the caller closes it.
+        force: Train even those that have finished before.
+        reuse_bars_secs: An exchange's answers younger than this are not asked for again.
+    """
+    return _Sweep(jobs, engine, force, reuse_bars_secs).run()
+
+
+class _Sweep:
+    def __init__(
+        self, jobs: Sequence[Job], engine: Engine, force: bool, reuse_bars_secs: float
+    ) -> None:
+        self._jobs = jobs
+        self._engine = engine
+        self._began = time.time()
+        # A forced sweep asks anew, but all of its jobs on a market get the same answer.
+        reuse_since = self._began - (0.0 if force else reuse_bars_secs)
+        self._waiting = deque(
+            Attempt(job, force=force, reuse_bars_since=reuse_since) for job in jobs
+        )
+        self._running: dict[Job, Attempt] = {}
+        self._found: dict[Job, JobRecord | None] = {}
+        self._ended: dict[Job, JobRecord] = {}
+        self._signals: list[signal.Signals] = []
+        self._progress = SweepProgress(len(jobs))
+
+    def run(self) -> SweepEnd:
+        with self._signals_noted():
+            try:
+                self._run()
+            finally:
+                self._progress.close()
+        stopped_by = self._signals[0] if self._signals else None
+        jobs = tuple((job, self._last_record(job)) for job in self._jobs)
+        return SweepEnd(jobs, stopped_by, at_once=len(self._signals) > 1)
+
+    def _run(self) -> None:
+        is_told_to_stop = False
+        while self._running or (self._waiting and not self._signals):
+            while not self._signals and len(self._running) < self._engine.n_slots:
+                if not self._start_next():
+                    break
+            for ending in self._engine.wait(_POLL_SECS):
+                self._note(ending)
+            self._progress.update(self._standing())
+            if len(self._signals) > 1:
+                return
+            if self._signals and not is_told_to_stop:
+                is_told_to_stop = True
+                name = self._signals[0].name
+                self._progress.tell(f"{name}: stopping {len(self._running)} jobs; again ends now")
+                self._engine.interrupt()
+
+    def _start_next(self) -> bool:
+        """Begin the first waiting job whose folder is free; whether there was one."""
+        for attempt in list(self._waiting):
+            job = attempt.job
+            if is_claimed(job.folder):
+                self._give_up_on_taken(attempt)
+                continue
+            self._waiting.remove(attempt)
+            self._running[job] = attempt
+            self._found[job] = read_record(job.folder)
+            self._engine.start(attempt)
+            return True
+        if not self._running:
+            time.sleep(_POLL_SECS)
+        return False
+
+    def _give_up_on_taken(self, attempt: Attempt) -> None:
+        """Fail a job whose folder another process does not leave."""
+        if time.time() - self._began < _ORPHAN_SECS:
+            return
+        self._waiting.remove(attempt)
+        error = f"another process is training in {attempt.job.folder}; end it and try again"
+        # Not written down: the record is the other process's.
+        self._end(attempt.job, JobRecord(state=JobState.FAILED, error=error))
+
+    def _note(self, ending: Ending) -> None:
+        """Take down how an attempt ended, and try again what was killed."""
+        job = ending.attempt.job
+        attempt = self._running.pop(job)
+        record = read_record(job.folder)
+        if record is not None and ending.death is None and record.state in _ENDED_BY_ITSELF:
+            self._end(job, record)
+            return
+        death = ending.death or "it ended without a word"
+        if record is not None and record.state == JobState.INTERRUPTED:
+            death = "told to stop, though not by this sweep"
+        if self._signals:
+            self._settle(job, record, JobState.INTERRUPTED, "stopped; the same command goes on")
+        elif attempt.number < _MOST_ATTEMPTS:
+            self._progress.tell(f"{job.name}: {death}; it is tried once more")
+            # What the first attempt has trained is not what force wants to be done with.
+            force = attempt.force and record == self._found[job]
+            self._waiting.append(replace(attempt, number=attempt.number + 1, force=force))
+        else:
+            self._settle(job, record, JobState.KILLED, f"{death}, {attempt.number} times")
+
+    def _settle(self, job: Job, record: JobRecord | None, state: JobState, error: str) -> None:
+        """Write down for a job what it could not write down itself."""
+        record = replace(record or JobRecord(), state=state, error=error, ended_at=time.time())
+        try:
+            write_record(job.folder, record)
+        except OSError as refusal:
+            record = replace(record, error=f"{error}; {refusal}")
+        self._end(job, record)
+
+    def _end(self, job: Job, record: JobRecord) -> None:
+        self._ended[job] = record
+        self._progress.ended(job, record, self._standing())
+
+    def _standing(self) -> Standing:
+        running = []
+        for job in self._running:
+            record = read_record(job.folder)
+            is_of_this_attempt = record is not None and record != self._found[job]
+            running.append((job, record if record and is_of_this_attempt else JobRecord()))
+        waiting = [attempt.job for attempt in self._waiting]
+        ended = list(self._ended.items())
+        return Standing(ended, running, waiting, self._engine.n_slots, time.time())
+
+    def _last_record(self, job: Job) -> JobRecord:
+        if job in self._ended:
+            return self._ended[job]
+        # Not begun this time, or ended at once; the folder says how it stood before.
+        record = read_record(job.folder) or JobRecord()
+        if record.state != JobState.RUNNING:
+            return record
+        return replace(
+            record, state=JobState.INTERRUPTED, error="stopped; the same command goes on"
+        )
+
+    @contextmanager
+    def _signals_noted(self) -> Iterator[None]:
+        def note(number: int, _frame: FrameType | None) -> None:
+            self._signals.append(signal.Signals(number))
+
+        usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in usual.items():
+                signal.signal(number, handler)

@@ -1,0 +1,305 @@
+"""One attempt at a job, wherever an engine has put it; all it has to say lies in the job's folder.
+
+::
+
+    outputs/<sweep>/<SYMBOL>/<tf>/
+    |-- job.json        how the job stands (``percoin.sweep.jobs``)
+    |-- train.log       all that it said: log lines, warnings, tracebacks
+    |-- bars.json       what an exchange answered, so that the same bars can be had again
+    `-- ...             what every run leaves: checkpoints, settings.json, result.json
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from omegaconf import open_dict
+
+from percoin.cli import compose_config
+from percoin.config import DIVERGED_MARK, FINISHED_MARK, TrainConfig, typed
+from percoin.dataset import MarketDataset
+from percoin.errors import InterruptedRunError, PercoinError, ResumeError
+from percoin.provenance import code_version
+from percoin.registry.layout import MarketFolder
+from percoin.sweep.bars import bars_of_job
+from percoin.sweep.claims import claimed
+from percoin.sweep.engine import Attempt
+from percoin.sweep.jobs import JobRecord, JobState, read_record, write_record
+from percoin.sweep.plan import CONFIG_NAME
+from percoin.training.build import (
+    RUN_CHECKPOINTS,
+    RunContext,
+    check_machine,
+    clear_run_folder,
+    make_folds,
+    train_folds,
+)
+from percoin.training.lit_module import SignalClassifier
+
+log = logging.getLogger(__name__)
+
+LOG_FILE = "train.log"
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+# They change nothing about a model. The bars count as they are, not where they came from.
+_NOT_IN_THE_KEY = (
+    "workers",
+    "force",
+    "resume",
+    "sweep",
+    "reuse_bars_secs",
+    "data_dir",
+    "models_dir",
+    "outputs_dir",
+    "logger",
+    "source",
+)
+
+
+def run_attempt(attempt: Attempt) -> None:
+    """Skip, resume or train the job, and write down in its folder how that ended.
+
+    Errors of the job are written down, not raised.
+
+    Raises:
+        SweepError: Another process has the folder.
+        OSError: The folder cannot be written to, so that nothing can be written down.
+    """
+    folder = attempt.job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder), _output_to(folder / LOG_FILE):
+        before = read_record(folder) or JobRecord()
+        # Until the job's key is known, what was there before is what there is.
+        diary = _Diary(folder, replace(before, **_facts(attempt)))
+        try:
+            with _sigterm_interrupts():
+                _skip_or_train(attempt, before, diary)
+        except (InterruptedRunError, KeyboardInterrupt):
+            log.info("told to stop")
+            diary.end(JobState.INTERRUPTED, error="told to stop; the same command goes on")
+        except PercoinError as error:
+            log.error("%s", error)
+            diary.end(JobState.FAILED, error=str(error))
+        except Exception as error:
+            log.exception("nobody foresaw this")
+            diary.end(JobState.FAILED, error=_describe(error, folder))
+
+
+def job_key(settings: TrainConfig, folds: Sequence[MarketDataset]) -> str:
+    """Hash of all that a job's model follows from: settings, bars and code."""
+    plain = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_KEY}
+    bars = [(fold.bars.source, fold.bars.sha256()) for fold in folds]
+    text = json.dumps([plain, bars, code_version()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Diary:
+    """The job's record, in memory and in its folder."""
+
+    def __init__(self, folder: Path, record: JobRecord) -> None:
+        self._folder = folder
+        self.record = record
+
+    def write(self, **changes: Any) -> None:
+        self.record = replace(self.record, **changes)
+        write_record(self._folder, self.record)
+
+    def end(self, state: JobState, **changes: Any) -> None:
+        self.write(state=state, ended_at=time.time(), **changes)
+
+
+def _facts(attempt: Attempt) -> dict[str, Any]:
+    """What a record says of this attempt before anything came of it."""
+    return {
+        "state": JobState.RUNNING,
+        "attempt": attempt.number,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started_at": time.time(),
+        "ended_at": None,
+        "training_secs": 0.0,
+        "resumed_from": 0,
+        "error": None,
+    }
+
+
+def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
+    job = attempt.job
+    settings, choices = _settings(attempt)
+    asked = bars_of_job(settings, job.market_folder, attempt.reuse_bars_since)
+    folds = make_folds(settings, asked.bars)
+    key = job_key(settings, folds)
+    same = before.key == key and not attempt.force
+    if same and _has_finished(job.folder, settings):
+        log.info("finished before, with the same settings, bars and code")
+        diary.record = before
+        diary.write(state=JobState.SKIPPED, error=None)
+        return
+    check_machine(settings)
+    diary.record = JobRecord(
+        **_facts(attempt) | {"started_at": diary.record.started_at},
+        key=key,
+        bars_loaded_at=asked.asked_at,
+        max_epochs=settings.epochs * len(folds),
+    )
+    run = RunContext(job.folder, choices)
+    if not (same and _can_resume(before, job.folder) and _resume(settings, folds, run, diary)):
+        clear_run_folder(job.folder)
+        diary.write(epoch=0, resumed_from=0)
+        train_folds(settings, folds, run, [_Diarist(diary)])
+    result = json.loads((job.folder / FINISHED_MARK).read_text(encoding="utf-8"))
+    diary.end(JobState.FINISHED, result=result)
+
+
+def _settings(attempt: Attempt) -> tuple[TrainConfig, Mapping[str, str]]:
+    """The job's settings, and the option chosen of each group."""
+    config = compose_config(CONFIG_NAME, attempt.job.overrides, with_hydra=True)
+    choices = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return replace(typed(config, TrainConfig), workers=attempt.n_threads), choices
+
+
+def _has_finished(folder: Path, settings: TrainConfig) -> bool:
+    """Whether the folder's run has its result, and the registry still has its model."""
+    try:
+        result = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
+        market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
+        return market.version(result["version"]).is_dir()
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _can_resume(before: JobRecord, folder: Path) -> bool:
+    """Whether the folder's run stopped on its way and may get further from its checkpoint."""
+    has_checkpoint = any(any(folder.glob(pattern)) for pattern in RUN_CHECKPOINTS)
+    has_diverged = (folder / DIVERGED_MARK).exists()
+    # What failed even after it was resumed may carry the cause along.
+    failed_again = before.state == JobState.FAILED and before.resumed_from > 0
+    return has_checkpoint and not has_diverged and not failed_again
+
+
+def _resume(
+    settings: TrainConfig, folds: Sequence[MarketDataset], run: RunContext, diary: _Diary
+) -> bool:
+    """Go on from the last checkpoint; whether that could be done."""
+    diary.write()
+    try:
+        train_folds(replace(settings, resume=True), folds, run, [_Diarist(diary)])
+    except ResumeError as error:
+        log.warning("%s: beginning afresh", error.found)
+        return False
+    return True
+
+
+class _Diarist(pl.Callback):
+    """Notes each epoch, and the time spent on the network alone.
+
+    It comes before the callbacks that draw and export, so that their time does not count.
+    """
+
+    def __init__(self, diary: _Diary) -> None:
+        self._diary = diary
+        self._epochs_before = 0
+        self._began = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = time.monotonic()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        epoch = self._epochs_before + int(checkpoint["epoch"]) + 1
+        self._diary.write(epoch=epoch, resumed_from=epoch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SignalClassifier)
+        val_loss = pl_module.history["val_loss"][-1]
+        self._diary.write(epoch=self._epochs_before + trainer.current_epoch + 1, val_loss=val_loss)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._add_secs()
+        # The next fold of a walk-forward counts on.
+        self._epochs_before += int(trainer.max_epochs or 0)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = time.monotonic()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._add_secs()
+
+    def _add_secs(self) -> None:
+        secs = self._diary.record.training_secs + time.monotonic() - self._began
+        self._diary.write(training_secs=secs)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end the job as Ctrl-C would, where training does not see to it itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can say what a signal does
+        return
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # An engine may have held signals back until there is somebody to hear them.
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGTERM, usual)
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send all that the process says to the end of a file, that of C libraries too."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    _flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(file, descriptor)
+        if not faulthandler.is_enabled():
+            faulthandler.enable(2)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+        root.handlers[:], root.level = [handler], logging.INFO
+        yield
+    finally:
+        _flush()
+        root.handlers[:], root.level = handlers, level
+        for descriptor, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, descriptor)
+        for descriptor in (file, *kept):
+            os.close(descriptor)
+
+
+def _flush() -> None:
+    # A full disk takes no more words, and has been reported by then.
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _describe(error: Exception, folder: Path) -> str:
+    """An error that nobody foresaw, in one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}; its traceback is in {folder / LOG_FILE}"
