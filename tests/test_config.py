@@ -312,6 +312,9 @@ def test_a_number_out_of_its_range_names_its_key(override):
         ("labels=triple_barrier", "labels.barrier_width=0"),
         ("labels=triple_barrier", "labels.volatility_bars=1"),
         ("labels=triple_barrier", "labels.horizon=0"),
+        ("labels=volatility_scaled", "labels.no_trade_share=1"),
+        ("labels=volatility_scaled", "labels.volatility_bars=1"),
+        ("labels=volatility_scaled", "labels.width=0"),
     ],
 )
 def test_numbers_of_an_option_have_ranges_too(overrides):

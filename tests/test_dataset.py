@@ -25,7 +25,7 @@ from percoin.features.feature_set import (
     history_bars,
 )
 from percoin.features.scaling import Scaling
-from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
+from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.types import Signal, Timeframe
 
 LOOKBACK = 20
@@ -181,14 +181,29 @@ def test_dates_are_the_closes_of_the_first_and_last_row():
     assert last == bars.frame.index[-1 - RULE.horizon] + pd.Timedelta(minutes=15)
 
 
+VOLATILITY_SCALED = VolatilityScaled(horizon=3, no_trade_share=0.4, volatility_bars=50)
+
+
 @pytest.mark.parametrize(
-    "rule", [RULE, TripleBarrier(horizon=3, barrier_width=0.7, volatility_bars=50)]
+    "rule",
+    [RULE, TripleBarrier(horizon=3, barrier_width=0.7, volatility_bars=50), VOLATILITY_SCALED],
 )
 def test_class_counts_are_in_the_order_of_signal(rule):
     dataset = build(make_bars(1500), label_rule=rule)
     counts = dataset.class_counts("validation")
     labels = dataset.label[dataset.rows("validation")].tolist()
     assert counts.tolist() == [labels.count(signal) for signal in Signal]
+
+
+def test_a_label_rule_is_fitted_on_the_train_rows_alone():
+    bars = make_bars(1500)
+    dataset = build(bars, label_rule=VOLATILITY_SCALED)
+    after = int(dataset.rows("validation")[0])
+    changed = build(change_from(bars, after), label_rule=VOLATILITY_SCALED)
+    assert dataset.label_rule.width is not None
+    assert changed.label_rule == dataset.label_rule
+    counts = dataset.class_counts("train")
+    assert counts[Signal.NO_TRADE] / counts.sum() == pytest.approx(0.4, abs=0.002)
 
 
 def test_a_class_missing_in_train_is_refused_with_the_counts():
@@ -220,6 +235,7 @@ def test_too_few_bars_are_refused_with_both_counts(n_bars):
     [
         FixedHorizon(horizon=3, threshold=0.002),
         TripleBarrier(horizon=3, barrier_width=0.5, volatility_bars=200),
+        VolatilityScaled(horizon=3, no_trade_share=0.4, volatility_bars=200),
     ],
 )
 def test_the_number_of_bars_asked_for_is_the_smallest_that_works(rule):

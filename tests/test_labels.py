@@ -16,6 +16,7 @@ from percoin.labels import (
     LabelRule,
     Labels,
     TripleBarrier,
+    VolatilityScaled,
     label_rule_from_json,
 )
 from percoin.types import UNKNOWN_LABEL as UNKNOWN
@@ -34,7 +35,14 @@ TRIPLE_BARRIERS = st.builds(
     barrier_width=st.floats(0.01, 100),
     volatility_bars=st.integers(2, 500),
 )
-RULES = st.one_of(FIXED_HORIZONS, TRIPLE_BARRIERS)
+VOLATILITY_SCALED = st.builds(
+    VolatilityScaled,
+    horizon=st.integers(1, 50),
+    no_trade_share=st.floats(0.01, 0.99),
+    volatility_bars=st.integers(2, 500),
+    width=st.none() | st.floats(0.01, 100),
+)
+RULES = st.one_of(FIXED_HORIZONS, TRIPLE_BARRIERS, VOLATILITY_SCALED)
 SHORT_RULES = st.one_of(
     st.builds(
         FixedHorizon, horizon=st.integers(1, 8), threshold=st.sampled_from([1e-9, 0.002, 0.01])
@@ -43,6 +51,13 @@ SHORT_RULES = st.one_of(
         TripleBarrier,
         horizon=st.integers(1, 8),
         barrier_width=st.sampled_from([0.3, 1.0, 2.0]),
+        volatility_bars=st.integers(2, 12),
+    ),
+    st.builds(
+        VolatilityScaled,
+        horizon=st.integers(1, 8),
+        no_trade_share=st.just(0.4),
+        width=st.sampled_from([0.3, 1.0, 2.0]),
         volatility_bars=st.integers(2, 12),
     ),
 )
@@ -160,7 +175,53 @@ def test_sigma_is_unknown_while_a_gap_lies_within_it():
     assert unknown.tolist() == [0, 1, 2, 3, 4, 19, 20, 21, 22, 23, 24, 38]
 
 
-# --- Both rules
+# --- VolatilityScaled
+
+
+def test_a_fitted_width_gives_the_train_rows_the_wanted_share():
+    bars = walk(2000, 7)
+    rule = VolatilityScaled(horizon=3, no_trade_share=0.4, volatility_bars=20)
+    rows = np.flatnonzero(rule.knows(bars))[:1000]
+    fitted = rule.fitted(bars, rows)
+    assert (fitted.label(bars).label[rows] == NO_TRADE).mean() == pytest.approx(0.4, abs=0.001)
+    assert fitted.fitted(bars, rows[:10]) == fitted
+
+
+def test_a_fitted_width_knows_nothing_of_later_bars():
+    bars = walk(500, 3)
+    rule = VolatilityScaled(horizon=3, no_trade_share=0.4, volatility_bars=20)
+    rows = np.flatnonzero(rule.knows(bars))[:200]
+    frame = bars.frame.copy()
+    frame.iloc[rows[-1] + rule.horizon + 1 :] *= 3.0
+    assert rule.fitted(replace(bars, frame=frame), rows) == rule.fitted(bars, rows)
+
+
+def test_wild_and_quiet_times_have_the_same_shares():
+    sizes = np.repeat([0.001, 0.01], 3000)
+    returns = np.random.default_rng(0).normal(0, sizes)
+    bars = bars_of((100 * np.exp(np.cumsum(returns))).tolist())
+    rule = VolatilityScaled(horizon=3, no_trade_share=0.4, volatility_bars=50, width=0.5)
+    label = rule.label(bars).label
+    shares = [(label[part] == NO_TRADE).mean() for part in (slice(60, 2990), slice(3060, 5990))]
+    assert shares[0] == pytest.approx(shares[1], abs=0.03)
+    fixed = FixedHorizon(3, 0.003).label(bars).label
+    assert (fixed[60:2990] == NO_TRADE).mean() > 0.9 > 0.2 > (fixed[3060:5990] == NO_TRADE).mean()
+
+
+def test_a_rule_that_was_not_fitted_labels_nothing():
+    rule = VolatilityScaled(horizon=3, no_trade_share=0.4, volatility_bars=20)
+    with pytest.raises(ValueError, match="fit the rule"):
+        rule.label(walk(50, 0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(rule=SHORT_RULES, seed=st.integers(0, 2**16))
+def test_what_a_rule_knows_is_what_it_labels(rule, seed):
+    bars = walk(60, seed)
+    np.testing.assert_array_equal(rule.knows(bars), rule.label(bars).label != UNKNOWN)
+
+
+# --- All rules
 
 
 def slow_labels(rule: LabelRule, bars: Bars) -> Labels:
@@ -180,12 +241,17 @@ def slow_labels(rule: LabelRule, bars: Bars) -> Labels:
             )
             label[t] = LONG if is_up else SHORT if is_down else NO_TRADE
             continue
-        assert isinstance(rule, TripleBarrier)
+        assert isinstance(rule, TripleBarrier | VolatilityScaled)
         first = t - rule.volatility_bars
         if first < 0 or bars.open_time[t] - bars.open_time[first] != rule.volatility_bars * step:
             continue
         returns = close[first + 1 : t + 1] / close[first:t] - 1
-        width = rule.barrier_width * returns.std(ddof=1) * math.sqrt(rule.horizon)
+        expected = returns.std(ddof=1) * math.sqrt(rule.horizon)
+        if isinstance(rule, VolatilityScaled):
+            size = forward_return[t] / expected
+            label[t] = LONG if size > rule.width else SHORT if size < -rule.width else NO_TRADE
+            continue
+        width = rule.barrier_width * expected
         label[t] = NO_TRADE
         for later in range(t + 1, t + rule.horizon + 1):
             is_up, is_down = (
@@ -252,7 +318,26 @@ def test_different_rules_have_different_json(first, second):
             {"kind": "triple_barrier", "horizon": 3, "barrier_width": 1, "volatility_bars": 1},
             "at least 2 bars",
         ),
-        ({"kind": "tea_leaves"}, "known are fixed_horizon, triple_barrier"),
+        (
+            {
+                "kind": "volatility_scaled",
+                "horizon": 3,
+                "no_trade_share": 1.0,
+                "volatility_bars": 9,
+            },
+            "between 0 and 1",
+        ),
+        (
+            {
+                "kind": "volatility_scaled",
+                "horizon": 3,
+                "no_trade_share": 0.4,
+                "volatility_bars": 9,
+                "width": 0.0,
+            },
+            "positive number",
+        ),
+        ({"kind": "tea_leaves"}, "known are fixed_horizon, volatility_scaled, triple_barrier"),
         ({}, "not known"),
     ],
 )

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
@@ -29,7 +29,7 @@ from percoin.bars.store import BarStore
 from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureDefinition
-from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
+from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.types import Timeframe, check_symbol, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
@@ -240,6 +240,21 @@ class TripleBarrierConfig(LabelsConfig):
 
 
 @dataclass
+class VolatilityScaledConfig(LabelsConfig):
+    """The return after ``horizon`` bars against a threshold in units of volatility."""
+
+    no_trade_share: float = MISSING
+    volatility_bars: int = MISSING
+    width: float | None = None
+
+    def build(self) -> LabelRule:
+        """The rule itself; without a width it is fitted on the train rows."""
+        return VolatilityScaled(
+            self.horizon, self.no_trade_share, self.volatility_bars, self.width
+        )
+
+
+@dataclass
 class ModelConfig:
     """Widths of the network; see ``percoin.network.CnnLstm``."""
 
@@ -294,6 +309,67 @@ class ProcessesConfig(LauncherConfig):
     """Processes of this machine."""
 
     engine: ClassVar[str] = "processes"
+
+
+@dataclass
+class RayConfig(LauncherConfig):
+    """Tasks of a Ray cluster."""
+
+    engine: ClassVar[str] = "ray_cluster"
+
+    address: str | None = None
+    cpus_per_job: int = MISSING
+    gpus_per_job: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.address is None
+            or re.fullmatch(r"auto|(ray://)?[^\s/:]+:\d+", self.address) is not None,
+            f"hydra.launcher.address={self.address} must be auto, HOST:PORT, ray://HOST:PORT or null",
+        )
+        _require_cpus(self.cpus_per_job)
+        gpus = self.gpus_per_job or 0
+        _require(
+            0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus)),
+            f"hydra.launcher.gpus_per_job={gpus:g} must be a share of one GPU or a whole number",
+        )
+
+
+@dataclass
+class SlurmConfig(LauncherConfig):
+    """Jobs of a Slurm cluster."""
+
+    engine: ClassVar[str] = "slurm"
+
+    cluster: str = MISSING
+    partition: str | None = None
+    time_limit_min: int = MISSING
+    timeouts: int = MISSING
+    cpus_per_job: int = MISSING
+    gpus_per_job: int | None = None
+    memory_gb: float | None = None
+    sbatch: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.cluster in ("slurm", "local"),
+            f"hydra.launcher.cluster={self.cluster} must be slurm or local",
+        )
+        _require_cpus(self.cpus_per_job)
+        for name, least in (("time_limit_min", 1), ("timeouts", 0), ("gpus_per_job", 0)):
+            value = getattr(self, name)
+            _require(
+                value is None or value >= least,
+                f"hydra.launcher.{name}={value} must be at least {least}",
+            )
+        _require(
+            self.memory_gb is None or self.memory_gb > 0,
+            f"hydra.launcher.memory_gb={self.memory_gb} must be above 0",
+        )
+
+
+def _require_cpus(cpus_per_job: int) -> None:
+    _require(cpus_per_job >= 1, f"hydra.launcher.cpus_per_job={cpus_per_job} must be at least 1")
 
 
 @dataclass
@@ -686,6 +762,50 @@ class ReportConfig:
             check_symbol(self.symbol)
 
 
+class RegistryAction(StrEnum):
+    """What ``python -m percoin.registry`` does."""
+
+    LIST = "list"
+    SHOW = "show"
+    VERIFY = "verify"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    PRUNE = "prune"
+    REPRODUCE = "reproduce"
+
+
+@dataclass
+class RegistryConfig:
+    """Everything ``python -m percoin.registry`` can be told."""
+
+    action: str = MISSING
+    symbol: str | None = None
+    tf: TimeframeConfig | None = None
+    source: SourceConfig = MISSING
+    version: str | None = None
+    why: str = MISSING
+    force: bool = MISSING
+    keep: int = MISSING
+    older_than_days: float | None = None
+    dry_run: bool = MISSING
+    output: str = MISSING
+    data_dir: str = MISSING
+    models_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        actions = [action.value for action in RegistryAction]
+        _require(
+            self.action in actions, f"action={self.action} must be one of {', '.join(actions)}"
+        )
+        if self.symbol is not None:
+            check_symbol(self.symbol)
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(self.keep >= 0, f"keep={self.keep} must not be negative")
+        days = self.older_than_days
+        _require(days is None or days >= 0, f"older_than_days={days} must not be negative")
+
+
 def register_configs() -> None:
     """Tell Hydra the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
@@ -694,6 +814,7 @@ def register_configs() -> None:
     store.store(name="audit_schema", node=AuditConfig)
     store.store(name="fetch_schema", node=FetchConfig)
     store.store(name="report_schema", node=ReportConfig)
+    store.store(name="registry_schema", node=RegistryConfig)
     store.store(group="source", name="store_schema", node=StoreConfig)
     store.store(group="source", name="binance_schema", node=BinanceConfig)
     store.store(group="source", name="files_schema", node=FilesConfig)
@@ -701,8 +822,11 @@ def register_configs() -> None:
     store.store(group="source", name="simulated_schema", node=SimulatedConfig)
     store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
     store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
+    store.store(group="labels", name="volatility_scaled_schema", node=VolatilityScaledConfig)
     store.store(group="experiment", name="tune_schema", node=TuneConfig)
     store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
+    store.store(group="hydra/launcher", name="ray_schema", node=RayConfig)
+    store.store(group="hydra/launcher", name="slurm_schema", node=SlurmConfig)
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
 

@@ -20,7 +20,7 @@ from percoin.features.feature_set import (
     history_bars,
 )
 from percoin.features.scaling import Scaling
-from percoin.labels import LabelRule, Labels
+from percoin.labels import LabelRule
 from percoin.splits import (
     Split,
     are_shares,
@@ -30,7 +30,6 @@ from percoin.splits import (
 )
 from percoin.types import (
     CLASS_NAMES,
-    UNKNOWN_LABEL,
     Float32Array,
     FloatArray,
     IntArray,
@@ -79,7 +78,7 @@ class MarketDataset:
         bars: The bars in use, with those before the history that only warm up
             the indicators.
         definition: How the features are expressed.
-        label_rule: What made the labels.
+        label_rule: What made the labels; fitted on the train rows where it needs them.
         lookback: Window length in bars.
         split_spec: What made the split.
         features: Scaled features, shape (n_bars, F), NaN where undefined; no
@@ -224,7 +223,6 @@ class _Market:
     split_spec: SplitSpec
     history_days: float
     features: FloatArray
-    labels: Labels
     rows: IntArray
     n_history_bars: int
 
@@ -241,9 +239,8 @@ class _Market:
         _check_arguments(label_rule, lookback, split_spec, history_days)
         bars, first_row = _cut_history(bars, label_rule, lookback, history_days)
         features = compute_features(bars, definition)
-        labels = label_rule.label(bars)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
-        rows = rows[(rows >= first_row) & (labels.label[rows] != UNKNOWN_LABEL)]
+        rows = rows[(rows >= first_row) & label_rule.knows(bars)[rows]]
         n_history_bars = len(bars) - first_row
         logger.info(
             "%s %s: %d of %d bars are usable rows",
@@ -260,7 +257,6 @@ class _Market:
             split_spec=split_spec,
             history_days=history_days,
             features=features,
-            labels=labels,
             rows=rows,
             n_history_bars=n_history_bars,
         )
@@ -269,16 +265,18 @@ class _Market:
         split = self._split(split_rows)
         # Fitted on the very rows the network is asked about, and on no later ones.
         scaling = Scaling.fit(self.features[split.train])
+        label_rule = self.label_rule.fitted(self.bars, split.train)
+        labels = label_rule.label(self.bars)
         dataset = MarketDataset(
             bars=self.bars,
             definition=self.definition,
-            label_rule=self.label_rule,
+            label_rule=label_rule,
             lookback=self.lookback,
             split_spec=self.split_spec,
             features=scaling.transform(self.features),
             scaling=scaling,
-            label=self.labels.label,
-            forward_return=self.labels.forward_return,
+            label=labels.label,
+            forward_return=labels.forward_return,
             split=split,
         )
         _check_classes(dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
+from percoin.types import UNKNOWN_LABEL, BoolArray, FloatArray, IntArray, Signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,20 @@ class LabelRule(ABC):
     @abstractmethod
     def label(self, bars: Bars) -> Labels:
         """Label every bar; unknown where one of the next ``horizon`` bars is missing."""
+
+    def knows(self, bars: Bars) -> BoolArray:
+        """Where ``label`` has an answer, shape (n_bars,); asked before the rule is fitted."""
+        known: BoolArray = self.label(bars).label != UNKNOWN_LABEL
+        return known
+
+    def fitted(self, bars: Bars, train_rows: IntArray) -> LabelRule:
+        """The rule with everything set that it takes from the train rows; most take nothing.
+
+        Args:
+            bars: What the rows are positions in.
+            train_rows: Bars whose labels are known and may be learnt from, shape (n_rows,).
+        """
+        return self
 
     def barrier_distance(self, bars: Bars) -> FloatArray | None:
         """Distance of price barriers from each close as a fraction of it, shape (n_bars,).
@@ -100,6 +114,85 @@ class FixedHorizon(LabelRule):
 
 
 @dataclass(frozen=True)
+class VolatilityScaled(LabelRule):
+    """LONG or SHORT if the return after ``horizon`` bars is large for the volatility of its time.
+
+    The threshold is ``width * sigma * sqrt(horizon)``: sigma is the sample standard
+    deviation of the last ``volatility_bars`` returns, known at the close of the bar,
+    and the square root carries it from one bar to the horizon. So quiet and wild times,
+    and short and long bars, have about the same shares of the three classes, and a model
+    has to know more than how volatile the market is.
+
+    Attributes:
+        no_trade_share: Share of the train rows that ``fitted`` makes NO_TRADE.
+        volatility_bars: How many returns sigma is measured on; at least 2.
+        width: The threshold in standard deviations of the return over the horizon;
+            None until it is fitted on train rows. A return equal to it is NO_TRADE.
+    """
+
+    kind: ClassVar[str] = "volatility_scaled"
+
+    no_trade_share: float
+    volatility_bars: int
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.no_trade_share < 1:
+            raise ConfigError(
+                f"labels.no_trade_share={self.no_trade_share}: give a share between 0 and 1"
+            )
+        _check_volatility_bars(self.volatility_bars)
+        if self.width is not None and not (self.width > 0 and math.isfinite(self.width)):
+            raise ConfigError(
+                f"labels.width={self.width}: give a positive number of standard deviations, or "
+                "null to have it fitted on the train rows"
+            )
+
+    @property
+    def past_bars(self) -> int:
+        """The bars whose returns make up sigma."""
+        return self.volatility_bars
+
+    def label(self, bars: Bars) -> Labels:
+        """Compare the close ``horizon`` bars later with this one, in units of volatility.
+
+        Also unknown where sigma is: at the first ``volatility_bars`` bars, while a gap
+        lies within them, and where the price did not move at all.
+
+        Raises:
+            ValueError: The width is neither given nor fitted.
+        """
+        if self.width is None:
+            raise ValueError("the width is not known yet: fit the rule on train rows")
+        ratio = self._ratio(bars)
+        label = np.full(len(bars), Signal.NO_TRADE, dtype=np.int64)
+        label[ratio > self.width] = Signal.LONG
+        label[ratio < -self.width] = Signal.SHORT
+        label[np.isnan(ratio)] = UNKNOWN_LABEL
+        return Labels(label, _forward_return(bars, self.horizon))
+
+    def knows(self, bars: Bars) -> BoolArray:
+        """Where the return and sigma are known, whatever the width."""
+        known: BoolArray = ~np.isnan(self._ratio(bars))
+        return known
+
+    def fitted(self, bars: Bars, train_rows: IntArray) -> VolatilityScaled:
+        """The width that makes ``no_trade_share`` of the train rows NO_TRADE, if none was given."""
+        if self.width is not None:
+            return self
+        sizes = np.abs(self._ratio(bars)[train_rows])
+        return replace(self, width=float(np.quantile(sizes, self.no_trade_share)))
+
+    def _ratio(self, bars: Bars) -> FloatArray:
+        """Forward return over its expected size, shape (n_bars,), NaN where unknown."""
+        expected = _volatility(bars, self.volatility_bars) * math.sqrt(self.horizon)
+        expected = np.where(expected > 0, expected, np.nan)
+        ratio: FloatArray = _forward_return(bars, self.horizon) / expected
+        return ratio
+
+
+@dataclass(frozen=True)
 class TripleBarrier(LabelRule):
     """LONG or SHORT by the first of two price barriers that the next bars touch.
 
@@ -130,11 +223,7 @@ class TripleBarrier(LabelRule):
                 f"labels.barrier_width={self.barrier_width}: give a positive number of "
                 "standard deviations"
             )
-        if self.volatility_bars < 2:
-            raise ConfigError(
-                f"labels.volatility_bars={self.volatility_bars}: a standard deviation takes "
-                "at least 2 bars"
-            )
+        _check_volatility_bars(self.volatility_bars)
 
     @property
     def past_bars(self) -> int:
@@ -155,13 +244,9 @@ class TripleBarrier(LabelRule):
 
     def barrier_distance(self, bars: Bars) -> FloatArray:
         """Distance of the barriers from each close, as a fraction of it, NaN where unknown."""
-        return self.barrier_width * self._sigma(bars) * math.sqrt(self.horizon)
-
-    def _sigma(self, bars: Bars) -> FloatArray:
-        """Standard deviation of one bar's return, known at each close, shape (n_bars,)."""
-        follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
-        returns = bars.frame["close"].pct_change().mask(follows_gap)
-        return returns.rolling(self.volatility_bars).std().to_numpy(dtype=np.float64)
+        return (
+            self.barrier_width * _volatility(bars, self.volatility_bars) * math.sqrt(self.horizon)
+        )
 
     def _first_touch(self, bars: Bars, width: FloatArray) -> IntArray:
         """Class by the first barrier touched, looking at one later bar at a time."""
@@ -179,7 +264,9 @@ class TripleBarrier(LabelRule):
         return label
 
 
-_RULES: dict[str, type[LabelRule]] = {rule.kind: rule for rule in (FixedHorizon, TripleBarrier)}
+_RULES: dict[str, type[LabelRule]] = {
+    rule.kind: rule for rule in (FixedHorizon, VolatilityScaled, TripleBarrier)
+}
 
 
 def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
@@ -196,6 +283,23 @@ def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
         return _RULES[kind](**parameters)
     except TypeError as error:
         raise ConfigError(f"label rule {kind}: {error}") from None
+
+
+def _check_volatility_bars(volatility_bars: int) -> None:
+    if volatility_bars < 2:
+        raise ConfigError(
+            f"labels.volatility_bars={volatility_bars}: a standard deviation takes at least 2 bars"
+        )
+
+
+def _volatility(bars: Bars, n_bars: int) -> FloatArray:
+    """Standard deviation of one bar's return over the last ``n_bars``, known at each close.
+
+    Shape (n_bars of ``bars``,), NaN where one of the returns is unknown.
+    """
+    follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
+    returns = bars.frame["close"].pct_change().mask(follows_gap)
+    return returns.rolling(n_bars).std().to_numpy(dtype=np.float64)
 
 
 def _later(values: FloatArray, n_bars: int) -> FloatArray:
