@@ -109,6 +109,7 @@ class Prediction:
         probabilities: In the order of ``Signal``, or None.
         source: Who answered.
         model_version: Version of the model that answered, or None.
+        version_id: The exported version that answered, or None.
         ts: Close of the bar that the answer is made on (UTC): the moment from
             which it could have been acted on.
         levels: With a direction only.
@@ -125,6 +126,7 @@ class Prediction:
     ts: datetime
     levels: Levels | None = None
     passed: tuple[Passed, ...] = ()
+    version_id: str | None = None
 
 
 def check_symbol(symbol: str) -> str:
