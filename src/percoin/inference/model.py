@@ -1,0 +1,283 @@
+"""One loaded model: from bars to the windows it knows, and from its logits to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from percoin.bars.schema import COLUMNS, Bars
+from percoin.errors import DataError, InvalidArtifactError, InvalidBarsError, NotEnoughBarsError
+from percoin.evaluation.calibration import apply_calibration
+from percoin.features.feature_set import (
+    FEATURE_NAMES,
+    FeatureDefinition,
+    compute_features,
+    compute_newest_features,
+    history_bars,
+)
+from percoin.inference.levels import levels_at
+from percoin.inference.networks import load_network
+from percoin.inference.results import RangeAnswers
+from percoin.registry.artifact import Artifact, OnnxArtifact
+from percoin.registry.manifest import Manifest
+from percoin.types import (
+    Float32Array,
+    FloatArray,
+    IntArray,
+    Prediction,
+    Signal,
+    Source,
+)
+from percoin.windows import eligible_rows, make_windows
+
+_BATCH_SIZE = 512
+_CLOSE = COLUMNS.index("close")
+_ATR = FEATURE_NAMES.index("atr_14")
+
+
+@dataclass(frozen=True, eq=False)
+class NewestWindow:
+    """What a model is shown of a market now.
+
+    Attributes:
+        bars: Of the market; the window ends on the newest.
+        window: Scaled features, shape (1, L, F).
+        close: Of the newest bar.
+        atr: ATR(14) at the newest bar, in price units.
+    """
+
+    bars: Bars
+    window: Float32Array
+    close: float
+    atr: float
+
+
+class ServedModel:
+    """One loaded model; it never changes and may be asked from several threads at once.
+
+    Args:
+        artifact: Checked by the registry.
+        device: In torch's words, for example ``cpu`` or ``cuda:0``.
+
+    Raises:
+        InvalidArtifactError: The weights do not fit the network the manifest describes.
+    """
+
+    def __init__(self, artifact: Artifact | OnnxArtifact, device: str = "cpu") -> None:
+        self.manifest = artifact.manifest
+        self.scaling = self.manifest.scaling.fitted()
+        self._calibration = self.manifest.calibration.to_json()
+        self._network = load_network(artifact, device)
+
+    def probabilities(self, bars: Bars) -> tuple[IntArray, FloatArray]:
+        """Answer for every bar on which a whole window ends.
+
+        Args:
+            bars: Of the model's market, oldest first. The first rows of a history
+                shorter than ``history_bars(lookback)`` still remember its start.
+
+        Returns:
+            Positions of the bars, shape (n_rows,), and the calibrated
+            probabilities in the order of ``Signal``, shape (n_rows, C).
+        """
+        manifest = self.manifest
+        features = compute_features(bars, manifest.features.definition)
+        rows = eligible_rows(features, bars.open_time, bars.timeframe, manifest.lookback)
+        if len(rows) == 0:
+            return rows, np.empty((0, len(Signal)))
+        windows = make_windows(self.scaling.transform(features), manifest.lookback)
+        starts = rows - manifest.lookback + 1
+        batches = np.array_split(starts, -(-len(starts) // _BATCH_SIZE))
+        return rows, np.concatenate([self._ask(windows[batch]) for batch in batches])
+
+    def newest(self, bars: Bars) -> FloatArray:
+        """Answer for the newest bar: its probabilities, shape (C,).
+
+        Raises:
+            NotEnoughBarsError: The history is too short for the features to equal
+                those of training, or no whole window ends on the newest bar because
+                a gap or a zero-volume bar is too recent.
+            InvalidBarsError: They are no bars.
+            InvalidArtifactError: The network answers with no number.
+        """
+        probabilities: FloatArray = self._ask(self._show(bars).window)[0]
+        return probabilities
+
+    def predict(self, bars: Bars) -> Prediction:
+        """The same as a prediction, with entry, stop and targets where there is a direction.
+
+        Raises:
+            NotEnoughBarsError, InvalidBarsError, InvalidArtifactError: As ``newest``.
+        """
+        return self.predict_window(self._show(bars))
+
+    def predict_window(self, newest: NewestWindow) -> Prediction:
+        """The same for bars that are ready.
+
+        Raises:
+            InvalidArtifactError: The network answers with no number.
+        """
+        [[short, no_trade, long]] = self._ask(newest.window).tolist()
+        probabilities = (short, no_trade, long)
+        signal = Signal(int(np.argmax(probabilities)))
+        bars = newest.bars
+        return Prediction(
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            signal=signal,
+            confidence=probabilities[signal],
+            probabilities=probabilities,
+            source=Source.MODEL,
+            model_version=self.manifest.model_version,
+            version_id=self.manifest.version_id,
+            ts=bars.close_time().to_pydatetime(),
+            levels=levels_at(signal, newest.close, newest.atr),
+        )
+
+    def predict_range(
+        self,
+        bars: Bars,
+        first: datetime | str | None = None,
+        last: datetime | str | None = None,
+    ) -> RangeAnswers:
+        """Answer for every bar of a range, as ``predict`` would have when it closed.
+
+        Args:
+            bars: Of the model's market, with the history before the range.
+            first: Open time of the first bar, UTC where it has no zone; None is the
+                first there is.
+            last: Open time of the last bar, included; None is the newest there is.
+
+        Raises:
+            ValueError: ``last`` lies before ``first``.
+        """
+        index = pd.DatetimeIndex(bars.frame.index)
+        start = 0 if first is None else int(index.searchsorted(_utc(first)))
+        stop = len(index) if last is None else int(index.searchsorted(_utc(last), side="right"))
+        if first is not None and last is not None and _utc(last) < _utc(first):
+            raise ValueError(f"the range ends on {last}, before it begins on {first}")
+        probabilities = np.full((max(0, stop - start), len(Signal)), np.nan)
+        n_before = history_bars(self.manifest.lookback) - 1
+        begin = max(0, start - n_before)
+        rows, answers = self.probabilities(bars.slice(begin, max(begin, stop)))
+        is_asked = rows + begin >= start
+        if not _reaches_back(self.manifest, bars):
+            is_asked &= rows + begin >= n_before
+        probabilities[rows[is_asked] + begin - start] = answers[is_asked]
+        return RangeAnswers(
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            open_time=index[start : max(start, stop)],
+            probabilities=probabilities,
+            model_version=self.manifest.model_version,
+            version_id=self.manifest.version_id,
+        )
+
+    def _show(self, bars: Bars) -> NewestWindow:
+        [shown] = newest_windows([(self, bars)])
+        if isinstance(shown, DataError):
+            raise shown
+        return shown
+
+    def _ask(self, windows: Float32Array) -> FloatArray:
+        try:
+            return apply_calibration(self._network(windows), self._calibration)
+        except ValueError as error:
+            manifest = self.manifest
+            found = f"version {manifest.version_id} answers with no number: {error}"
+            raise InvalidArtifactError(
+                manifest.symbol, manifest.timeframe, found, "train the model again"
+            ) from error
+
+
+def newest_windows(
+    asked: Sequence[tuple[ServedModel, Bars]],
+) -> list[NewestWindow | DataError]:
+    """What each model is shown of its market now, or why there is nothing to show.
+
+    Histories of one length, which is the rule, go through the feature code together.
+    """
+    found: dict[int, NewestWindow | DataError] = {}
+    recent: dict[int, Bars] = {}
+    alike: dict[tuple[FeatureDefinition, int], list[int]] = {}
+    for position, (model, bars) in enumerate(asked):
+        try:
+            recent[position] = _recent_bars(model.manifest, bars)
+        except DataError as error:
+            found[position] = error
+        else:
+            definition = model.manifest.features.definition
+            alike.setdefault((definition, len(recent[position])), []).append(position)
+    for (definition, n_bars), positions in alike.items():
+        n_rows = min(n_bars, max(asked[position][0].manifest.lookback for position in positions))
+        markets = [recent[position] for position in positions]
+        features = compute_newest_features(markets, definition, n_rows)
+        for position, rows in zip(positions, features, strict=True):
+            found[position] = _newest_window(*asked[position], rows)
+    return [found[position] for position in range(len(asked))]
+
+
+def _newest_window(model: ServedModel, bars: Bars, rows: FloatArray) -> NewestWindow | DataError:
+    lookback = model.manifest.lookback
+    rows = rows[-lookback:]
+    # A gap shows as well: the first bar after it has no return.
+    if len(rows) < lookback or not np.isfinite(rows).all():
+        return NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"the newest of {len(bars)} bars does not end a whole window of {lookback} bars "
+            "with all indicators known",
+            "load more history, or wait until the last gap or silent bar is far enough back",
+        )
+    close = float(bars.values[-1, _CLOSE])
+    is_relative = model.manifest.features.definition is FeatureDefinition.RELATIVE
+    unit = float(rows[-1, _ATR]) * (close if is_relative else 1.0)
+    return NewestWindow(bars, model.scaling.transform(rows)[np.newaxis], close, unit)
+
+
+def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
+    """The bars that the newest window depends on.
+
+    Bars from the first one of training on are enough, however few: training saw the
+    indicators start there too.
+
+    Raises:
+        NotEnoughBarsError: They start so late that the recursive indicators still know it.
+        InvalidBarsError: They are no bars.
+    """
+    needed = history_bars(manifest.lookback)
+    try:
+        recent = bars.slice(max(0, len(bars) - needed))
+        is_enough = len(bars) >= needed or _reaches_back(manifest, bars)
+        # Asked here, where what is wrong has a name, and not among those of other markets.
+        _ = recent.values, recent.open_time
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidBarsError(
+            bars.symbol,
+            bars.timeframe,
+            f"these are no bars: {error}",
+            "load them from a source, or check them with percoin.bars.schema.check_bars",
+        ) from error
+    if not is_enough:
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"{len(bars)} bars are too few for indicators that do not depend on the first bar",
+            f"load {needed} bars or more",
+        )
+    return recent
+
+
+def _reaches_back(manifest: Manifest, bars: Bars) -> bool:
+    """Whether the bars begin where training's began, or earlier."""
+    first = pd.Timestamp(manifest.bars.first_open_time)
+    return len(bars) > 0 and bool(bars.frame.index[0] <= first)
+
+
+def _utc(moment: datetime | str) -> pd.Timestamp:
+    timestamp = pd.Timestamp(moment)
+    return timestamp.tz_localize("UTC") if timestamp.tz is None else timestamp

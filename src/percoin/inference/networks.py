@@ -1,0 +1,157 @@
+"""The network of an artifact as a function of windows, by PyTorch or by ONNX Runtime.
+
+Each library is imported by the model that needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.registry.artifact import Artifact, OnnxArtifact
+from percoin.registry.layout import ONNX_FILE
+from percoin.registry.manifest import Manifest
+from percoin.types import CLASS_NAMES, Float32Array, FloatArray
+
+if TYPE_CHECKING:
+    from percoin.network import CnnLstm
+
+# Windows, shape (B, L, F), to logits, shape (B, C).
+Network = Callable[[Float32Array], FloatArray]
+
+_TRAIN_AGAIN = "train the model again"
+
+
+class Backend(StrEnum):
+    """Which library computes the network."""
+
+    TORCH = "torch"
+    """The reference: any version, any device."""
+    ONNX = "onnx"
+    """ONNX Runtime on the CPU: versions exported with ``export.onnx=true``."""
+
+
+def check_backend(backend: Backend, device: str) -> None:
+    """Find out before anything is loaded whether this machine can do it.
+
+    Args:
+        backend: Which library.
+        device: In torch's words, for example ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ConfigError: No such device, or ONNX Runtime is not installed.
+    """
+    if backend is Backend.ONNX:
+        if device != "cpu":
+            raise ConfigError(f"predictor=onnx runs on the CPU, not on device={device}")
+        if find_spec("onnxruntime") is None:
+            raise ConfigError(
+                "predictor=onnx needs ONNX Runtime, which is not installed: "
+                "pip install 'percoin[onnx]', or use predictor=torch"
+            )
+    elif device != "cpu":
+        _check_gpu(device)
+
+
+def load_network(artifact: Artifact | OnnxArtifact, device: str = "cpu") -> Network:
+    """The network of an artifact, ready to be asked from several threads at once.
+
+    Args:
+        artifact: Checked by the registry.
+        device: In torch's words; ONNX Runtime is at home on ``cpu`` alone.
+
+    Raises:
+        InvalidArtifactError: It does not fit what the manifest describes.
+    """
+    if isinstance(artifact, OnnxArtifact):
+        return _onnx_network(artifact)
+    return _torch_network(artifact, device)
+
+
+def _check_gpu(device: str) -> None:
+    import torch
+
+    wanted, n_gpus = torch.device(device), torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= n_gpus:
+        raise ConfigError(
+            f"device={device} (or ML_DEVICE) needs a GPU that torch can use; it finds "
+            f"{n_gpus}: use device=cpu"
+        )
+
+
+def _torch_network(artifact: Artifact, device: str) -> Network:
+    import torch
+
+    place = torch.device(device)
+    network = _build(artifact).to(place).eval()
+
+    @torch.inference_mode()
+    def logits(windows: Float32Array) -> FloatArray:
+        batch = torch.tensor(windows, device=place)
+        return network(batch).double().cpu().numpy()  # type: ignore[no-any-return]
+
+    def ask(windows: Float32Array) -> FloatArray:
+        n_threads = torch.get_num_threads()
+        if len(windows) > 1 or n_threads == 1:
+            return logits(windows)
+        # One window is too little work to share: waking another thread takes longer.
+        torch.set_num_threads(1)
+        try:
+            return logits(windows)
+        finally:
+            torch.set_num_threads(n_threads)
+
+    return ask
+
+
+def _build(artifact: Artifact) -> CnnLstm:
+    from percoin.network import CnnLstm
+
+    manifest = artifact.manifest
+    try:
+        # The manifest says what it wants; what a network takes is for CnnLstm to say.
+        network = CnnLstm(manifest.num_features, **dict(manifest.model.kwargs))  # type: ignore[arg-type]
+        network.load_state_dict(artifact.state_dict)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise _invalid(manifest, f"the weights do not fit the network: {reason}") from error
+    return network
+
+
+def _onnx_network(artifact: OnnxArtifact) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # One window is too little work to share; many markets are shared out by the caller.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    manifest = artifact.manifest
+    try:
+        session = onnxruntime.InferenceSession(
+            artifact.network, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        # Its exceptions have no base of their own.
+        reason = str(error).splitlines()[0]
+        raise _invalid(manifest, f"{ONNX_FILE} cannot be loaded: {reason}") from error
+    ends = [*session.get_inputs(), *session.get_outputs()]
+    found = [(end.type, end.shape) for end in ends]
+    # Whatever the exporter called the number of windows, it must be a name.
+    batch = next((size for _, shape in found for size in shape[:1] if isinstance(size, str)), None)
+    shapes = [[batch, manifest.lookback, manifest.num_features], [batch, len(CLASS_NAMES)]]
+    if batch is None or found != [("tensor(float)", shape) for shape in shapes]:
+        raise _invalid(manifest, f"{ONNX_FILE} maps {found}, not any windows to logits")
+
+    def ask(windows: Float32Array) -> FloatArray:
+        [logits] = session.run(None, {ends[0].name: np.ascontiguousarray(windows)})
+        return np.asarray(logits, dtype=np.float64)
+
+    return ask
+
+
+def _invalid(manifest: Manifest, found: str) -> InvalidArtifactError:
+    return InvalidArtifactError(manifest.symbol, manifest.timeframe, found, _TRAIN_AGAIN)

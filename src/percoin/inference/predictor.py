@@ -1,0 +1,180 @@
+"""All models of a registry behind one object that threads may share."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+
+from percoin.bars.schema import Bars
+from percoin.errors import (
+    ConfigError,
+    DataError,
+    InvalidArtifactError,
+    PercoinError,
+    RegistryError,
+)
+from percoin.inference.model import NewestWindow, ServedModel, newest_windows
+from percoin.inference.networks import Backend, check_backend
+from percoin.inference.results import Answer, Answers, NoPrediction, RangeAnswers
+from percoin.registry.artifact import load_artifact, load_onnx, served_mark
+from percoin.types import Prediction, Timeframe
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A model in memory, and the mark of the version it was loaded from."""
+
+    mark: str | None
+    model: ServedModel
+
+
+class Predictor:
+    """Predictions of all markets of a registry.
+
+    A model is loaded when its market is first asked about, and again when another
+    version is served: every question looks where the market's link leads. Each answer
+    comes from one version alone. Threads may share a predictor.
+
+    Args:
+        models_dir: The models folder.
+        device: In torch's words, for example ``cpu`` or ``cuda:0``.
+        backend: The library that computes the networks.
+        workers: Threads that ``predict_many`` shares the networks out to; None is one a
+            core.
+
+    Raises:
+        ConfigError: This machine has no such device or library.
+    """
+
+    def __init__(
+        self,
+        models_dir: Path | str,
+        device: str = "cpu",
+        backend: Backend | str = Backend.TORCH,
+        workers: int | None = None,
+    ) -> None:
+        self._models_dir = Path(models_dir)
+        self._device = device
+        self._backend = Backend(backend)
+        check_backend(self._backend, device)
+        self._workers = workers or os.cpu_count() or 1
+        self._pool: ThreadPoolExecutor | None = None
+        self._held: dict[tuple[str, Timeframe], _Held] = {}
+        self._loading: defaultdict[tuple[str, Timeframe], Lock] = defaultdict(Lock)
+        self._lock = Lock()
+
+    def model(self, symbol: str, timeframe: Timeframe) -> ServedModel:
+        """The model that is served for a market now.
+
+        Raises:
+            ModelNotFoundError: None has been exported, or not for this backend.
+            InvalidArtifactError: It cannot be trusted.
+            ConfigError: The symbol is none.
+        """
+        key = (symbol, timeframe)
+        held = self._held_if_served(key)
+        if held is not None:
+            return held.model
+        with self._lock:
+            loading = self._loading[key]
+        with loading:
+            # Another thread may have loaded it meanwhile.
+            held = self._held_if_served(key) or self._load(key)
+            self._held[key] = held
+        return held.model
+
+    def predict(self, bars: Bars) -> Prediction:
+        """Answer for the newest bar of a market.
+
+        Raises:
+            RegistryError: There is no model, or none that can be trusted.
+            NotEnoughBarsError: No whole window ends on the newest bar.
+            InvalidBarsError: They are no bars.
+        """
+        return self.model(bars.symbol, bars.timeframe).predict(bars)
+
+    def predict_many(self, bars_of_markets: Iterable[Bars]) -> Answers:
+        """Answer for the newest bar of many markets, each as ``predict`` would.
+
+        Their features are computed together and their networks by several threads, so
+        this is faster than one after another. What ``predict`` would raise for a market
+        is its answer here and does not concern the others.
+
+        Args:
+            bars_of_markets: Of any symbols and timeframes.
+        """
+        asked = list(bars_of_markets)
+        answers: dict[int, Answer] = {}
+        models: dict[int, ServedModel] = {}
+        for position, bars in enumerate(asked):
+            try:
+                models[position] = self.model(bars.symbol, bars.timeframe)
+            except (ConfigError, RegistryError) as error:
+                answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
+        shown = newest_windows([(model, asked[position]) for position, model in models.items()])
+        predicted = self._share_out(list(models.values()), shown)
+        answers |= zip(models, predicted, strict=True)
+        return Answers(tuple(answers[position] for position in range(len(asked))))
+
+    def predict_range(
+        self,
+        bars: Bars,
+        first: datetime | str | None = None,
+        last: datetime | str | None = None,
+    ) -> RangeAnswers:
+        """Answer for every bar of a range, as ``predict`` would have when it closed.
+
+        Args:
+            bars: Of one market, with the history before the range.
+            first: Open time of the first bar, UTC where it has no zone; None is the
+                first there is.
+            last: Open time of the last bar, included; None is the newest there is.
+
+        Raises:
+            RegistryError: There is no model, or none that can be trusted.
+            ValueError: ``last`` lies before ``first``.
+        """
+        return self.model(bars.symbol, bars.timeframe).predict_range(bars, first, last)
+
+    def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
+        mark = served_mark(self._models_dir, *key)
+        held = self._held.get(key)
+        is_served = held is not None and mark is not None and held.mark == mark
+        return held if is_served else None
+
+    def _load(self, key: tuple[str, Timeframe]) -> _Held:
+        # Asked before the files are read: what changes meanwhile is noticed next time.
+        mark = served_mark(self._models_dir, *key)
+        load = load_onnx if self._backend is Backend.ONNX else load_artifact
+        artifact = load(self._models_dir, *key)
+        version_id = artifact.manifest.version_id
+        is_version = artifact.folder.name == version_id
+        return _Held(version_id if is_version else mark, ServedModel(artifact, self._device))
+
+    def _share_out(
+        self, models: Sequence[ServedModel], shown: Sequence[NewestWindow | DataError]
+    ) -> list[Answer]:
+        if len(models) < 2 or self._workers < 2:
+            return list(map(_predict, models, shown))
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._workers, "percoin-predict")
+        return list(self._pool.map(_predict, models, shown))
+
+
+def _predict(model: ServedModel, shown: NewestWindow | DataError) -> Answer:
+    error: PercoinError
+    if isinstance(shown, NewestWindow):
+        try:
+            return model.predict_window(shown)
+        except InvalidArtifactError as failure:
+            error = failure
+    else:
+        error = shown
+    return NoPrediction(model.manifest.symbol, model.manifest.timeframe, error)

@@ -1,0 +1,196 @@
+"""What a predictor answers beyond a single prediction, and each as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import overload
+
+import numpy as np
+import pandas as pd
+
+from percoin.errors import (
+    InvalidArtifactError,
+    ModelNotFoundError,
+    NotEnoughBarsError,
+    PercoinError,
+)
+from percoin.types import (
+    CLASS_NAMES,
+    UNKNOWN_LABEL,
+    FloatArray,
+    IntArray,
+    Levels,
+    Prediction,
+    Timeframe,
+)
+
+_LEVEL_NAMES = [entry.name for entry in fields(Levels)]
+
+
+class Reason(StrEnum):
+    """Why a market has no prediction, in a word for programs."""
+
+    MODEL_MISSING = "model_missing"
+    MODEL_INVALID = "model_invalid"
+    INSUFFICIENT_DATA = "insufficient_data"
+    INVALID_BARS = "invalid_bars"
+    """They are no bars of any market: a column is missing, a symbol is none."""
+
+
+_REASONS: dict[type[PercoinError], Reason] = {
+    ModelNotFoundError: Reason.MODEL_MISSING,
+    InvalidArtifactError: Reason.MODEL_INVALID,
+    NotEnoughBarsError: Reason.INSUFFICIENT_DATA,
+}
+
+
+@dataclass(frozen=True)
+class NoPrediction:
+    """Why a market has no prediction.
+
+    Attributes:
+        symbol: As the bars have it.
+        timeframe: As the bars have it.
+        error: What ``Predictor.predict`` would have raised.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    error: PercoinError
+
+    @property
+    def reason(self) -> Reason:
+        """One word for programs."""
+        return _REASONS.get(type(self.error), Reason.INVALID_BARS)
+
+    @property
+    def detail(self) -> str:
+        """One line for people, with what to do."""
+        return str(self.error)
+
+
+Answer = Prediction | NoPrediction
+
+
+@dataclass(frozen=True)
+class Answers(Sequence[Answer]):
+    """What ``Predictor.predict_many`` says of each market, in the order of the bars."""
+
+    answers: tuple[Answer, ...]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @overload
+    def __getitem__(self, position: int) -> Answer: ...
+    @overload
+    def __getitem__(self, position: slice) -> Answers: ...
+    def __getitem__(self, position: int | slice) -> Answer | Answers:
+        if isinstance(position, slice):
+            return Answers(self.answers[position])
+        return self.answers[position]
+
+    @property
+    def predictions(self) -> tuple[Prediction, ...]:
+        """The markets that have one."""
+        return tuple(answer for answer in self.answers if isinstance(answer, Prediction))
+
+    @property
+    def missing(self) -> tuple[NoPrediction, ...]:
+        """The markets that have none."""
+        return tuple(answer for answer in self.answers if isinstance(answer, NoPrediction))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a market: what it was asked, the answer, its levels, or why there is none.
+
+        Absent figures are NaN, absent words None.
+        """
+        return pd.DataFrame([_row(answer) for answer in self.answers], columns=_COLUMNS)
+
+
+@dataclass(frozen=True, eq=False)
+class RangeAnswers:
+    """What a model says at the close of each bar of a range.
+
+    Attributes:
+        symbol: The market.
+        timeframe: Length of each bar.
+        open_time: Start of each bar, datetime64[ms, UTC], shape (n_bars,).
+        probabilities: In the order of ``Signal``, shape (n_bars, C); NaN where no whole
+            window ends, or where the indicators still remember where the bars begin.
+        model_version: Of the model that answered.
+        version_id: The exported version that answered.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    open_time: pd.DatetimeIndex
+    probabilities: FloatArray
+    model_version: str
+    version_id: str
+
+    def __len__(self) -> int:
+        return len(self.open_time)
+
+    @property
+    def signal(self) -> IntArray:
+        """The most probable ``Signal`` of each bar; ``UNKNOWN_LABEL`` where there is none."""
+        is_known = np.isfinite(self.probabilities).all(axis=1)
+        return np.where(is_known, self.probabilities.argmax(axis=1), UNKNOWN_LABEL)
+
+    @property
+    def confidence(self) -> FloatArray:
+        """Probability of that signal; NaN where there is none."""
+        highest: FloatArray = self.probabilities.max(axis=1)
+        return highest
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a bar under its ``open_time``; the answer stands from ``ts`` on, its close."""
+        names = np.array([*CLASS_NAMES, None], dtype=object)
+        return pd.DataFrame(
+            {
+                "ts": self.open_time + self.timeframe.timedelta,
+                "signal": pd.Series(names[self.signal], self.open_time, dtype=object),
+                "confidence": self.confidence,
+                **dict(zip(CLASS_NAMES, self.probabilities.T, strict=True)),
+            },
+            index=self.open_time,
+        )
+
+
+_COLUMNS = [
+    "symbol",
+    "tf",
+    "ts",
+    "signal",
+    "confidence",
+    *CLASS_NAMES,
+    *_LEVEL_NAMES,
+    "model_version",
+    "version_id",
+    "reason",
+    "detail",
+]
+
+
+def _row(answer: Answer) -> dict[str, object]:
+    market = {"symbol": answer.symbol, "tf": answer.timeframe.value}
+    if isinstance(answer, NoPrediction):
+        words = dict.fromkeys(("signal", "model_version", "version_id"))
+        return market | words | {"reason": answer.reason.value, "detail": answer.detail}
+    levels = answer.levels
+    prices = {name: getattr(levels, name) for name in _LEVEL_NAMES} if levels else {}
+    return {
+        **market,
+        "ts": pd.Timestamp(answer.ts),
+        "signal": answer.signal.name,
+        "confidence": answer.confidence,
+        **dict(zip(CLASS_NAMES, answer.probabilities or (), strict=False)),
+        **prices,
+        "model_version": answer.model_version,
+        "version_id": answer.version_id,
+        "reason": None,
+        "detail": None,
+    }
