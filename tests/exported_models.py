@@ -83,11 +83,16 @@ def export(
     dataset: MarketDataset,
     verdict: Verdict = Verdict.ACCEPTED,
     kwargs: dict | None = None,
+    sections: dict | None = None,
 ) -> Path:
-    """Serve the network as the model of the dataset's market; returns its folder."""
+    """Serve the network as the model of the dataset's market; returns its folder.
+
+    ``sections`` are further ones of ``metrics.json``.
+    """
     draft = make_draft(dataset, verdict, SMALL if kwargs is None else kwargs)
     weights = network.state_dict()
-    record = TrainingRecord({}, TrainingHistory([1.1], [0.3], [1.1], [0.3]))
+    history = TrainingHistory([1.1], [0.3], [1.1], [0.3])
+    record = TrainingRecord({}, history, sections=sections or {})
     export_artifact(root, draft, weights, weights, record)
     return load_artifact(root, dataset.bars.symbol, dataset.bars.timeframe).folder
 

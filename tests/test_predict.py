@@ -12,7 +12,9 @@ from builders import bars_from_closes
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 
 from percoin.bars.store import BarStore
-from percoin.predict import to_json, to_text
+from percoin.cli import compose_config
+from percoin.config import PredictConfig, typed
+from percoin.predict import answer, to_json, to_text
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE
 from percoin.registry.manifest import Verdict
 from percoin.types import Levels, Passed, Prediction, Signal, Source, Timeframe
@@ -102,6 +104,7 @@ def test_json_is_exactly_one_object_with_every_key_of_the_contract(long_model):
         "model_version",
         "ts",
     ]
+    assert "age_secs" in answer
     assert (answer["symbol"], answer["tf"], answer["pred"]) == ("BTCUSDT", "15m", "LONG")
     assert (answer["source"], answer["model_version"]) == ("ML_PER_COIN_V1", "cnn_lstm_v1")
     assert datetime.fromisoformat(answer["ts"]) == BARS.close_time().to_pydatetime()
@@ -250,6 +253,77 @@ def test_a_rejected_model_is_passed_over_unless_asked_for(tmp_path):
     assert answer["pred"] == "SHORT"
     assert answer["tp3"] < answer["tp2"] < answer["tp1"] < answer["entry_price"]
     assert answer["stop_loss"] > answer["entry_price"]
+
+
+def ask_in_process(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    """The JSON answer without a process of its own."""
+    folders = (f"data_dir={folder}/data", f"models_dir={folder}/models")
+    chosen = ("symbol=BTCUSDT", "tf=15m", "source=store", "output=json", *folders, *arguments)
+    answer(typed(compose_config("predict", chosen), PredictConfig))
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def exchange_bars(long_model, tmp_path_factory) -> Path:
+    """The same market with the bars of an exchange, which end in January 2024."""
+    folder = tmp_path_factory.mktemp("exchange")
+    BarStore(folder / "data" / "bars").write(replace(BARS, origin="binance spot: BTCUSDT"))
+    (folder / "models").symlink_to(long_model / "models")
+    return folder
+
+
+def test_a_signal_on_old_bars_of_an_exchange_is_passed_over_with_its_reason(exchange_bars):
+    result = predict(exchange_bars, "symbol=BTCUSDT", "output=json")
+
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [*LOADED, "FALLBACK BTCUSDT reason=stale_data", HELD]
+    content = json.loads(result.stdout)
+    assert (content["pred"], content["source"]) == ("NO_TRADE", "FALLBACK_NEUTRAL")
+    [passed] = content["passed"]
+    assert (passed["source"], passed["reason"]) == ("ML_PER_COIN_V1", "stale_data")
+    assert passed["detail"].startswith("the newest bar closed 2024-01-17 16:00 UTC, ")
+
+
+def test_who_wants_an_answer_on_old_bars_can_have_it(exchange_bars, capsys):
+    refused = ask_in_process(exchange_bars, capsys)
+    [hint] = re.findall(r"(max_age_bars=\d+) asks all the same", refused["passed"][0]["detail"])
+
+    assert ask_in_process(exchange_bars, capsys, hint)["pred"] == "LONG"
+
+
+def test_bars_of_files_are_historical_unless_an_age_is_asked_for(long_model, capsys):
+    assert ask_in_process(long_model, capsys)["pred"] == "LONG"
+    asked = ask_in_process(long_model, capsys, "max_age_bars=4")
+    assert [passed["reason"] for passed in asked["passed"]] == ["stale_data"]
+
+
+def test_the_age_of_the_bar_is_told_in_seconds(long_model, capsys):
+    content = ask_in_process(long_model, capsys)
+    expected = datetime.now(UTC) - datetime.fromisoformat(content["ts"])
+
+    assert content["age_secs"] == pytest.approx(expected.total_seconds(), abs=60)
+    assert to_json(HOLD, TWO_BARS, CLOSED + timedelta(seconds=90))["age_secs"] == 90.0
+
+
+@pytest.mark.parametrize(("threshold", "reasons"), [(0.0, []), (0.999, ["low_confidence"])])
+def test_the_threshold_of_the_backtest_is_applied_when_asked_for(
+    tmp_path, capsys, threshold, reasons
+):
+    BarStore(tmp_path / "data" / "bars").write(BARS)
+    judging = {"judging": {"threshold": threshold}}
+    export(tmp_path / "models", random_network(), make_dataset(BARS), sections=judging)
+    content = ask_in_process(tmp_path, capsys, "min_confidence=judged")
+
+    assert [passed["reason"] for passed in content["passed"]] == reasons
+    assert ask_in_process(tmp_path, capsys)["passed"] == []
+
+
+def test_a_model_without_a_judged_threshold_is_passed_over_when_it_is_asked_for(long_model, capsys):
+    [passed] = ask_in_process(long_model, capsys, "min_confidence=judged")["passed"]
+
+    assert passed["reason"] == "model_invalid"
+    assert "metrics.json says no threshold that a backtest traded with" in passed["detail"]
+    assert "give min_confidence a number" in passed["detail"]
 
 
 CLOSED = datetime(2025, 9, 1, tzinfo=UTC)
