@@ -8,12 +8,9 @@ def predict() -> None:
     """Compose the settings and answer them."""
     from percoin.cli import compose_config
     from percoin.config import PredictConfig, typed
-
-    settings = typed(compose_config("predict", sys.argv[1:]), PredictConfig)
-    # torch takes seconds to import: only once the settings are known to be good.
     from percoin.predict import answer
 
-    answer(settings)
+    answer(typed(compose_config("predict", sys.argv[1:]), PredictConfig))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from percoin.bars.store import BarStore
 from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureDefinition
+from percoin.inference import Backend
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.types import Timeframe, check_symbol, check_timeframe
 
@@ -651,6 +652,7 @@ class PredictConfig:
     tf: TimeframeConfig = MISSING
     source: SourceConfig = MISSING
     output: str = MISSING
+    predictor: str = MISSING
     device: str = MISSING
     use_ml: bool = MISSING
     min_confidence: Any = MISSING
@@ -663,6 +665,10 @@ class PredictConfig:
         current_symbol(self.symbol)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(
+            self.predictor in list(Backend),
+            f"predictor={self.predictor} must be one of {', '.join(Backend)}",
+        )
         _require(
             re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None,
             f"device={self.device} (or ML_DEVICE) must be cpu, cuda or cuda:N",

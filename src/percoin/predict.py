@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import JUDGED, NEWEST_BARS, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
-from percoin.inference import Predictor
+from percoin.inference import Backend, Predictor
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
 from percoin.signals.chain import HoldSource, ModelSource, ask
@@ -33,12 +32,11 @@ def answer(settings: PredictConfig) -> None:
 
     Raises:
         DataError: There are no bars to answer for.
-        ConfigError: The symbol or the device is none.
+        ConfigError: The symbol or the device is none, or the predictor's library missing.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # One window is too little work to share: waking further threads takes longer.
-    torch.set_num_threads(1)
-    predictor = Predictor(Path(settings.models_dir), settings.device)
+    backend = Backend(settings.predictor)
+    predictor = Predictor(Path(settings.models_dir), settings.device, backend)
     store = BarStore(Path(settings.data_dir) / "bars")
     source = settings.source.build(store, _needed_bars(settings, predictor))
     bars = source.load(settings.symbol, settings.tf.timeframe)
