@@ -8,8 +8,13 @@ from percoin.config import TrainConfig
 
 
 def train(settings: TrainConfig) -> None:
-    """Train what the settings describe."""
+    """Train what the settings describe, after a search for better ones if they ask for it."""
     # Lightning takes seconds to import: only once the settings are known to be good.
+    if settings.experiment is not None:
+        from percoin.tuning.command import tune_from_config
+
+        tune_from_config(settings)
+        return
     from percoin.training.build import train_from_config
 
     train_from_config(settings)

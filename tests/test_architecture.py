@@ -39,6 +39,7 @@ ORDER = (
     "report",
     "audit",
     "training",
+    "tuning",
     "sweep",
 )
 TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}

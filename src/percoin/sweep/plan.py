@@ -116,6 +116,8 @@ def _check_keys(values: _Values, launcher_values: _Values) -> None:
             "resume=true is for one run; a sweep that is started again goes on by itself: "
             "leave it out"
         )
+    if "experiment" in values:
+        raise ConfigError("experiment=tune searches one market at a time: leave out -m")
     for key, found in {**values, **launcher_values}.items():
         if len(found) > 1 and (key in _ONE_VALUE or key in launcher_values):
             raise ConfigError(f"{key} is the same for a whole sweep; give it one value")

@@ -1,0 +1,356 @@
+"""``experiment=tune``: search, show what was found, train and judge the best.
+
+::
+
+    outputs/<SYMBOL>/<tf>/
+    |-- tune/
+    |   |-- study.db            every study of the market: its trials count against its models
+    |   |-- study.lock          held by the process that is searching
+    |   `-- <study>/            one for each set of settings that was searched around
+    |       |-- study.png       how the best came about, skill against each parameter
+    |       |-- study.txt       the screen
+    |       `-- events...       the same for TensorBoard
+    `-- <time>/                 the run that trained the best settings, like any other
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.hydra_config import HydraConfig
+from torch.utils.tensorboard import SummaryWriter
+
+from percoin.bars.schema import Bars
+from percoin.config import (
+    CHECKPOINTS,
+    DIVERGED_MARK,
+    FINISHED_MARK,
+    EvaluationMode,
+    TrainConfig,
+    TuneConfig,
+)
+from percoin.dataset import MarketDataset
+from percoin.errors import InterruptedRunError, ResumeError, StudyError
+from percoin.training.build import RunContext, check_machine, load_bars, make_folds, train_folds
+from percoin.training.summary import Summary
+from percoin.tuning.book import (
+    BOOK_FILE,
+    Book,
+    add_winner,
+    count_looks,
+    facts_of,
+    opened,
+    winners_of,
+)
+from percoin.tuning.picture import draw_search, write_picture
+from percoin.tuning.rows import SearchRows
+from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
+from percoin.tuning.space import SearchSpace, command_for
+from percoin.tuning.study import Fate, Searcher, Tried, best_of, importances
+from percoin.tuning.trial import Measured, Report, measure
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "tune"
+_SCREEN_FILE = "study.txt"
+# It takes a second or two, and trials may be short.
+_PICTURE_EVERY_SECS = 30.0
+# What a trial's skill depends on, beside the bars and the search itself.
+_DECISIVE = (
+    *("symbol", "tf", "features", "labels", "model", "trainer", "batch_size", "lr", "seed"),
+    *("lookback", "history_days", "split", "optimizer", "evaluation"),
+)
+_HOW_LONG = ("trials", "max_minutes", "restart")
+_HOW_BARS_TRAVEL = ("parallel", "attempts", "timeout_secs", "archive_url", "api_url")
+
+
+def tune_from_config(settings: TrainConfig) -> None:
+    """Search around the settings, then train, judge and export the best; print both screens.
+
+    Raises:
+        PercoinError: Anything that a user can mend; the registry is untouched.
+    """
+    check_machine(settings)
+    overrides = list(HydraConfig.get().overrides.task)
+    summary = tune(settings, RunContext.of_hydra(), overrides)
+    if summary is not None:
+        print(summary.render())
+
+
+def tune(settings: TrainConfig, run: RunContext, overrides: Sequence[str]) -> Summary | None:
+    """Search around the settings, print what was found, then train and judge the best.
+
+    Args:
+        settings: With ``experiment``.
+        run: Where the best settings are trained.
+        overrides: The ``KEY=VALUE`` words that made the settings, for the command that
+            trains the best ones again.
+
+    Returns:
+        The screen of the training; None if these settings have been trained and judged
+        before, with as many trials behind them.
+
+    Raises:
+        PercoinError: Anything that a user can mend; the registry is untouched.
+    """
+    assert settings.experiment is not None
+    folder = Path(settings.outputs_dir) / settings.symbol / settings.tf.name / _FOLDER
+    with opened(folder, _market(settings)) as book:
+        session = _Session.begin(settings, settings.experiment, book, folder)
+        try:
+            tried = session.search()
+            return _train_best(session, tried, run, overrides)
+        except InterruptedRunError as error:
+            raise session.interrupted(error.found, error.exit_code - 128) from None
+        except KeyboardInterrupt:
+            raise session.interrupted("interrupted by SIGINT", signal.SIGINT) from None
+
+
+def _market(settings: TrainConfig) -> tuple[str, str]:
+    return settings.symbol, settings.tf.name
+
+
+@dataclass(frozen=True)
+class _Session:
+    """One study, the bars it is about, and what it works with."""
+
+    settings: TrainConfig
+    searcher: Searcher
+    bars: Bars
+    rows: SearchRows
+    folder: Path
+
+    @classmethod
+    def begin(cls, settings: TrainConfig, config: TuneConfig, book: Book, folder: Path) -> _Session:
+        """Go on with the study of these settings, or begin one."""
+        space = SearchSpace(settings, config.space)
+        key = study_key(settings, config)
+        study = None if config.restart else book.newest(key)
+        bars = _load_bars(space, study)
+        rows = SearchRows.of(space.base, bars)
+        if study is None:
+            study = book.begin(key, {"bars": _describe_bars(bars)})
+            log.info("study %s begins; the market has %d trials", study.study_name, book.n_trials)
+        session = cls(
+            space.base,
+            Searcher(book, study, space, config),
+            bars,
+            rows,
+            folder / study.study_name,
+        )
+        if n_over := len(session.searcher.tried()):
+            log.info("going on with %s: %d trials are over", study.study_name, n_over)
+        session.folder.mkdir(exist_ok=True)
+        return session
+
+    def search(self) -> list[Tried]:
+        """Try what is left to try."""
+        config = self.searcher.config
+
+        def measured(settings: TrainConfig, report: Report) -> Measured:
+            return measure(settings, self.rows, config.min_class_share, report)
+
+        if len(tried := self.searcher.tried()) >= config.trials:
+            return tried
+        with closing(_Display(self)) as display:
+            tried = self.searcher.run(measured, display.show)
+            display.draw(tried)
+        return tried
+
+    def interrupted(self, found: str, signal_number: int) -> InterruptedRunError:
+        """The same interruption, with how far the search has come and how to go on."""
+        n_over = len(self.searcher.tried())
+        return InterruptedRunError(
+            *_market(self.settings),
+            f"{found} after {n_over} of {self.searcher.config.trials} trials",
+            "the same command goes on from there",
+            signal_number=signal_number,
+        )
+
+
+def study_key(settings: TrainConfig, config: TuneConfig) -> str:
+    """Hash of the settings that decide what a trial is worth: the same ones go on."""
+    plain = asdict(replace(settings, experiment=None))
+    facts = {name: plain[name] for name in _DECISIVE}
+    source = {k: v for k, v in plain["source"].items() if k not in _HOW_BARS_TRAVEL}
+    search = {k: v for k, v in asdict(config).items() if k not in _HOW_LONG}
+    folds = settings.folds if settings.evaluation == EvaluationMode.WALK_FORWARD else None
+    everything = [facts, type(settings.source).__name__, source, search, folds]
+    text = json.dumps(everything, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
+    """The newest bars, or those that the study began with."""
+    settings = replace(space.base, lookback=space.largest_lookback)
+    if study is None:
+        return load_bars(settings)
+    # As with a run that is resumed, an exchange is not asked for newer ones.
+    bars, known = load_bars(replace(settings, resume=True)), facts_of(study)["bars"]
+    first = int(bars.open_time.searchsorted(known["first"]))
+    behind = int(bars.open_time.searchsorted(known["last"], side="right"))
+    bars = bars.slice(first, behind)
+    if _describe_bars(bars) != known:
+        raise StudyError(
+            *_market(settings),
+            "the bars have changed since the study of these settings began",
+            "experiment.restart=true begins a new one",
+        )
+    return bars
+
+
+def _describe_bars(bars: Bars) -> dict[str, Any]:
+    if len(bars) == 0:
+        return {}
+    first, last = (int(bars.open_time[end]) for end in (0, -1))
+    return {"first": first, "last": last, "sha256": bars.sha256()}
+
+
+class _Display:
+    """Shows each trial when it ends: a line, the picture, TensorBoard's curves."""
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+        self._n_trials = session.searcher.config.trials
+        logger = session.settings.logger or {}
+        wanted = "TensorBoard" in logger.get("_target_", "")
+        self._curves = SummaryWriter(str(session.folder)) if wanted else None
+        self._drawn_at = -math.inf
+
+    def show(self, tried: list[Tried]) -> None:
+        """Show the trial that has just ended."""
+        left = secs_left(tried, self._n_trials)
+        log.info("%s", describe_trial(tried, self._n_trials, left))
+        newest, best = tried[-1], best_of(tried)
+        if time.monotonic() - self._drawn_at > _PICTURE_EVERY_SECS:
+            self._write_picture(tried)
+            self._drawn_at = time.monotonic()
+        if self._curves is None:
+            return
+        if newest.skill is not None:
+            self._curves.add_scalar("tune/skill", newest.skill, newest.number)
+        if best is not None and best.skill is not None:
+            self._curves.add_scalar("tune/best_skill", best.skill, newest.number)
+        self._curves.flush()
+
+    def draw(self, tried: list[Tried]) -> None:
+        """Show the whole search."""
+        figure = self._write_picture(tried)
+        if self._curves is not None:
+            self._curves.add_figure("study", figure, len(tried))
+
+    def close(self) -> None:
+        """Give the files back."""
+        if self._curves is not None:
+            self._curves.close()
+
+    def _write_picture(self, tried: list[Tried]) -> Any:
+        title = f"{' '.join(_market(self._session.settings))}, {len(tried)} trials"
+        figure = draw_search(tried, title)
+        write_picture(figure, self._session.folder / PICTURE_FILE)
+        return figure
+
+
+def _train_best(
+    session: _Session, tried: list[Tried], run: RunContext, overrides: Sequence[str]
+) -> Summary | None:
+    best = best_of(tried)
+    if best is None:
+        raise _nothing_found(session, tried)
+    book, study = session.searcher.book, session.searcher.study
+    chosen, folds = _chosen(session, best)
+    winner = _describe_winner(session, best, chosen, folds, run)
+    looks = session.settings.looks - 1 + count_looks(book.winners(), winner)
+    chosen = replace(chosen, looks=looks)
+    screen = Screen(
+        title=f"{' '.join(_market(session.settings))}: search {study.study_name}",
+        tried=tried,
+        best=best,
+        importances=importances(study, tried),
+        n_counted=chosen.trials,
+        n_looks=looks,
+        command=command_for(overrides, session.settings, chosen),
+        folder=session.folder,
+        book=session.folder.parent / BOOK_FILE,
+    ).render()
+    (session.folder / _SCREEN_FILE).write_text(screen, encoding="utf-8")
+    print(screen, flush=True)
+    return _train_winner(study, chosen, folds, winner, run)
+
+
+def _nothing_found(session: _Session, tried: list[Tried]) -> StudyError:
+    failed = [each for each in tried if each.fate is Fate.FAILED]
+    if failed and len(failed) == len(tried):
+        found = f"all {len(tried)} trials failed, the last one because {failed[-1].reason}"
+    else:
+        found = f"none of {len(tried)} trials ran to its end"
+    action = "change the command's own settings or experiment.space, or raise experiment.trials"
+    return StudyError(*_market(session.settings), found, action)
+
+
+def _chosen(session: _Session, best: Tried) -> tuple[TrainConfig, list[MarketDataset]]:
+    """The best settings with all that was tried behind them, and the rows to train them on."""
+    space, book = session.searcher.space, session.searcher.book
+    assert best.candidate is not None
+    n_trials = session.settings.trials - 1 + book.n_trials
+    chosen = replace(space.settings(best.candidate), trials=n_trials)
+    first, *others = make_folds(chosen, session.bars)
+    return chosen, [session.rows.fresh(first), *others]
+
+
+def _describe_winner(
+    session: _Session,
+    best: Tried,
+    chosen: TrainConfig,
+    folds: Sequence[MarketDataset],
+    run: RunContext,
+) -> dict[str, Any]:
+    """What the book keeps of a model before its test rows are looked at."""
+    spans = [fold.bars.open_time[fold.rows("test")] for fold in folds]
+    return {
+        "study": session.searcher.study.study_name,
+        "trial": best.trial,
+        "trials": chosen.trials,
+        "test": [int(spans[0][0]), int(spans[-1][-1])],
+        "run": str(run.folder),
+    }
+
+
+def _train_winner(
+    study: optuna.Study,
+    chosen: TrainConfig,
+    folds: Sequence[MarketDataset],
+    winner: dict[str, Any],
+    run: RunContext,
+) -> Summary | None:
+    """Train the chosen settings, unless that was done; go on where it was interrupted."""
+    before = winners_of(study)[-1:]
+    same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
+    choices = {**run.choices, "labels": chosen.labels.build().kind}
+    if same and (Path(before[0]["run"]) / FINISHED_MARK).exists():
+        log.info("these settings were trained and judged before, in %s", before[0]["run"])
+        log.info("experiment.trials=N searches on, experiment.restart=true begins again")
+        return None
+    if same and _can_resume(Path(before[0]["run"])):
+        try:
+            resumed = RunContext(Path(before[0]["run"]), choices)
+            return train_folds(replace(chosen, resume=True), folds, resumed)
+        except ResumeError as error:
+            log.warning("%s: training the best settings afresh", error.found)
+    add_winner(study, winner)
+    return train_folds(chosen, folds, RunContext(run.folder, choices))
+
+
+def _can_resume(folder: Path) -> bool:
+    return any(folder.glob(CHECKPOINTS)) and not (folder / DIVERGED_MARK).exists()

@@ -1,0 +1,140 @@
+"""The picture of a search: how the best came about, and skill against each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from percoin.tuning.study import Fate, Tried, best_of
+
+_N_COLUMNS = 3
+_LOGARITHMIC = {"lr"}
+_OFF_THE_EDGE = {"marker": "v"}
+# Told apart by shape too, and by colour-blind eyes (Okabe and Ito, 2008).
+_WHOLE: dict[str, Any] = {"marker": "o", "color": "#0072B2", "label": "whole"}
+_EARLY: dict[str, Any] = {
+    "marker": "o",
+    "facecolors": "none",
+    "edgecolors": "#999999",
+    "label": "ended early",
+}
+_OWN: dict[str, Any] = {"marker": "s", "color": "black", "label": "own settings"}
+_BEST: dict[str, Any] = {"marker": "*", "color": "#D55E00", "s": 130, "label": "best", "zorder": 4}
+_FAILED: dict[str, Any] = {
+    "marker": "x",
+    "color": "#CC79A7",
+    "label": "failed",
+    "clip_on": False,
+    "zorder": 4,
+}
+
+
+def draw_search(tried: Sequence[Tried], title: str) -> Figure:
+    """Draw all trials that are over; there must be one.
+
+    Skill far below the rest is drawn as a triangle on the lower edge, so that the rest can
+    be told apart.
+    """
+    told = [each for each in tried if each.skill is not None]
+    names = list(dict.fromkeys(name for each in told for name in each.parameters))
+    n_rows = 1 + -(-len(names) // _N_COLUMNS)
+    figure = Figure(figsize=(10.5, 1.2 + 2.7 * n_rows), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(n_rows, _N_COLUMNS)
+    bottom, top = _skill_limits(tried)
+    edge = bottom + 0.03 * (top - bottom)
+    history = figure.add_subplot(grid[0, :])
+    _draw_history(history, tried, edge)
+    history.set_title(title, loc="left")
+    history.set_ylim(bottom, top)
+    for index, name in enumerate(names):
+        row, column = divmod(index, _N_COLUMNS)
+        axes = figure.add_subplot(grid[1 + row, column])
+        _draw_parameter(axes, told, name, edge)
+        axes.set(xlabel=name, ylim=(bottom, top), ylabel="" if column else "validation skill")
+    return figure
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Replace the PNG file in one step."""
+    aside = path.with_suffix(".tmp")
+    figure.savefig(aside, format="png")
+    aside.replace(path)
+
+
+def _skill_limits(tried: Sequence[Tried]) -> tuple[float, float]:
+    """Lower and upper end of the axis, around the better half and as much below it."""
+    skills = np.array([each.skill for each in tried if each.skill is not None])
+    if len(skills) == 0:
+        return 0.0, 1.0
+    best, middle = float(skills.max()), float(np.median(skills))
+    bottom = max(float(skills.min()), middle - 1.5 * (best - middle))
+    room = 0.1 * (best - bottom) or 0.01
+    return bottom - room, best + room
+
+
+def _draw_history(axes: Axes, tried: Sequence[Tried], edge: float) -> None:
+    _scatter(axes, tried, [each.number for each in tried], edge, best_of(tried))
+    failed = [each.number for each in tried if each.fate is Fate.FAILED]
+    if failed:
+        axes.scatter(failed, [edge] * len(failed), **_FAILED)
+    numbers = [each.number for each in tried]
+    axes.step(numbers, _best_so_far(tried), where="post", color="#D55E00", linewidth=1)
+    axes.set(xlabel="trial", ylabel="validation skill")
+    axes.set_xlim(0.5, max(numbers) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles=dict(zip(labels, handles, strict=True)).values(),
+        frameon=False,
+        ncols=5,
+        fontsize=8,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+    )
+    axes.grid(alpha=0.3)
+
+
+def _draw_parameter(axes: Axes, tried: Sequence[Tried], name: str, edge: float) -> None:
+    having, best = [each for each in tried if name in each.parameters], best_of(tried)
+    values = [each.parameters[name] for each in having]
+    if name == "labels":
+        kinds = sorted(set(values))
+        _scatter(axes, having, [kinds.index(value) for value in values], edge, best)
+        axes.set_xticks(range(len(kinds)), kinds, fontsize=8)
+        axes.set_xlim(-0.5, len(kinds) - 0.5)
+    else:
+        _scatter(axes, having, values, edge, best)
+        if name in _LOGARITHMIC:
+            axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+
+
+def _scatter(
+    axes: Axes, tried: Sequence[Tried], places: Sequence[Any], edge: float, best: Tried | None
+) -> None:
+    """One point a trial with a skill; the best and the own settings stand out."""
+    for each, place in zip(tried, places, strict=True):
+        if each.skill is None:
+            continue
+        kind = _OWN if each.is_own else _WHOLE if each.fate is Fate.WHOLE else _EARLY
+        styles = [kind, _BEST] if best is not None and each.number == best.number else [kind]
+        for style in styles:
+            below = _OFF_THE_EDGE if each.skill < edge else {}
+            axes.scatter([place], [max(each.skill, edge)], **{**style, **below})
+
+
+def _best_so_far(tried: Sequence[Tried]) -> list[float]:
+    skills = [
+        each.skill if each.fate is Fate.WHOLE and each.skill is not None else -np.inf
+        for each in tried
+    ]
+    best = np.maximum.accumulate(skills)
+    return [float(value) if np.isfinite(value) else np.nan for value in best]

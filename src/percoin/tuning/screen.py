@@ -1,0 +1,154 @@
+"""What a search says: a line a trial, and one screen at its end."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from percoin.tuning.study import Fate, Tried, best_of
+
+PICTURE_FILE = "study.png"
+_WIDTH = 100
+
+
+def describe_trial(tried: Sequence[Tried], n_trials: int, secs_left: float) -> str:
+    """The line of the trial that has just ended.
+
+    Args:
+        tried: All trials that are over.
+        n_trials: How many there will be.
+        secs_left: How long the rest may take.
+    """
+    newest, best = tried[-1], best_of(tried)
+    what = "" if newest.candidate is None else f" {newest.candidate}"
+    if newest.is_own:
+        what = f" own settings{what}"
+    left = tqdm.format_interval(secs_left)
+    return (
+        f"trial {newest.number}/{n_trials}:{what}: {_outcome(newest, best)}  "
+        f"{newest.secs:.1f} s, about {left} left"
+    )
+
+
+def _outcome(newest: Tried, best: Tried | None) -> str:
+    if newest.fate is Fate.FAILED:
+        return f"failed: {newest.reason}"
+    if newest.fate is Fate.ENDED_EARLY:
+        return f"ended early after epoch {newest.n_epochs}, skill {newest.skill:+.4f}"
+    is_best = best is not None and best.number == newest.number
+    return f"skill {newest.skill:+.4f}{' (best)' if is_best else ''}"
+
+
+def secs_left(tried: Sequence[Tried], n_trials: int) -> float:
+    """How long the rest of the trials may take, from what those before took."""
+    mean = sum(each.secs for each in tried) / len(tried)
+    return mean * (n_trials - len(tried))
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What is known at the end of a search.
+
+    Attributes:
+        title: Market and bar length.
+        tried: All trials of the study.
+        best: The chosen one.
+        importances: How much of the skill's variance each parameter explains.
+        n_counted: Trials of all studies of the market, this one's included.
+        n_looks: Chosen models that the test rows will have judged.
+        command: Trains the chosen settings again.
+        folder: Holds the picture of the study.
+        book: The file with all studies.
+    """
+
+    title: str
+    tried: Sequence[Tried]
+    best: Tried
+    importances: Mapping[str, float]
+    n_counted: int
+    n_looks: int
+    command: str
+    folder: Path
+    book: Path
+
+    def render(self) -> str:
+        """The screen as plain text."""
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=_WIDTH, force_terminal=False)
+        gap = Text()
+        blocks = Group(self._finding(), gap, self._parameters(), gap, self._facts())
+        console.print(Panel(blocks, title=self.title, padding=(1, 2)))
+        # Outside the frame, so that it can be copied whole.
+        return f"{buffer.getvalue()}the best settings again, without a search:\n{self.command}\n"
+
+    @property
+    def _own(self) -> Tried | None:
+        return next((each for each in self.tried if each.is_own), None)
+
+    def _finding(self) -> Text:
+        own = self._own
+        lines = [
+            f"best of {len(self.tried)} trials on validation rows: skill {self.best.skill:+.4f} "
+            f"(trial {self.best.number})"
+        ]
+        if own is not None and own.number == self.best.number:
+            lines.append("these are the command's own settings: nothing better was found")
+        elif own is not None and own.skill is not None:
+            lines.append(f"the command's own settings: skill {own.skill:+.4f}")
+        elif own is not None:
+            lines.append(f"the command's own settings failed: {own.reason}")
+        lines.append(
+            "The best of many is flattered on the rows it was chosen on; "
+            "only its test rows say what it is worth."
+        )
+        return Text("\n".join(lines))
+
+    def _parameters(self) -> Table:
+        own = {} if self._own is None else self._own.parameters
+        table = Table(box=None, pad_edge=False)
+        table.add_column("setting")
+        for heading in ("own", "best", "importance"):
+            table.add_column(heading, justify="right")
+        for name in dict.fromkeys([*own, *self.best.parameters]):
+            share = self.importances.get(name)
+            table.add_row(
+                name,
+                _cell(own.get(name)),
+                _cell(self.best.parameters.get(name)),
+                "-" if share is None else f"{share:.0%}",
+            )
+        return table
+
+    def _facts(self) -> Table:
+        counts = [
+            f"{count} {fate.value}"
+            for fate in Fate
+            if (count := sum(each.fate is fate for each in self.tried))
+        ]
+        table = Table.grid(padding=(0, 2))
+        for name, text in (
+            ("trials", f"{', '.join(counts)}; {self._counted()}"),
+            ("picture", str(self.folder / PICTURE_FILE)),
+            ("study", str(self.book)),
+        ):
+            table.add_row(name, Text(text, overflow="fold"))
+        return table
+
+    def _counted(self) -> str:
+        looks = "" if self.n_looks == 1 else f", look {self.n_looks} at the same test rows"
+        return f"{self.n_counted} of this market count against the model{looks}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,276 @@
+"""What a search may try, and the settings that each proposal stands for."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from optuna.trial import BaseTrial, FixedTrial
+
+from percoin.config import (
+    FixedHorizonConfig,
+    LabelsConfig,
+    ModelConfig,
+    SpaceConfig,
+    SplitConfig,
+    TrainConfig,
+    TripleBarrierConfig,
+)
+from percoin.labels import FixedHorizon, TripleBarrier
+
+# Proposals are rounded to so many digits, so that a command says exactly what was tried.
+_DIGITS = 3
+# What a proposal changes; the rest of a command stays as it was written.
+_SEARCHED = ("lr", "lookback", "model.dropout")
+_WIDTHS = ("model.channels", "model.hidden_size", "model.head_sizes")
+_FOLLOW_THE_LABELS = ("split.purge_bars", "split.embargo_bars")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One proposal.
+
+    Attributes:
+        lr: Learning rate to begin with.
+        dropout: Probability of dropping a value.
+        width: Times the widths of the command's model.
+        lookback: Window length in bars.
+        labels: The label rule.
+    """
+
+    lr: float
+    dropout: float
+    width: float
+    lookback: int
+    labels: LabelsConfig
+
+    def __str__(self) -> str:
+        rule = [f"labels={_kind(self.labels)}"]
+        rule += [f"{name}={_short(value)}" for name, value in asdict(self.labels).items()]
+        parts = [
+            f"lr={_short(self.lr)}",
+            f"dropout={_short(self.dropout)}",
+            f"width={_short(self.width)}",
+            f"lookback={self.lookback}",
+        ]
+        return " ".join([*parts, *rule])
+
+
+class SearchSpace:
+    """The proposals that a search may make around a command's own settings.
+
+    Every range is widened where it must be to hold the command's own value: these
+    settings are the first trial, and the search learns from them as from any other.
+
+    Args:
+        base: The command's settings.
+        space: The ranges.
+    """
+
+    def __init__(self, base: TrainConfig, space: SpaceConfig) -> None:
+        self.base = replace(base, experiment=None)
+        self._space = space
+        self._own_kind = _kind(base.labels)
+
+    @property
+    def largest_lookback(self) -> int:
+        """The longest window that may be proposed, in bars."""
+        return max(self.base.lookback, self._space.lookback[1])
+
+    def own(self) -> dict[str, Any]:
+        """The command's own settings, as parameters of a trial."""
+        base = self.base
+        parameters: dict[str, Any] = {
+            "lr": base.lr,
+            "dropout": base.model.dropout,
+            "width": 1.0,
+            "lookback": base.lookback,
+        }
+        if self._space.labels:
+            parameters["labels"] = self._own_kind
+            for name in _searched_fields(self._own_kind):
+                parameters[f"{self._own_kind}.{name}"] = getattr(base.labels, name)
+        return parameters
+
+    def suggest(self, trial: BaseTrial) -> Candidate:
+        """Have the trial choose a value of every parameter."""
+        base, space = self.base, self._space
+        lookback = _holding(space.lookback, base.lookback)
+        widths = sorted({*space.width, 1.0})
+        return Candidate(
+            lr=self._number(trial, "lr", space.lr, base.lr, log=True),
+            dropout=self._number(trial, "dropout", space.dropout, base.model.dropout),
+            width=float(trial.suggest_categorical("width", widths)),
+            lookback=trial.suggest_int("lookback", *lookback, log=True),
+            labels=self._suggest_labels(trial),
+        )
+
+    def candidate(self, parameters: Mapping[str, Any]) -> Candidate:
+        """The proposal that a trial of these parameters stood for."""
+        return self.suggest(FixedTrial(dict(parameters)))
+
+    def settings(self, candidate: Candidate) -> TrainConfig:
+        """The whole settings of a proposal, in a training's own terms.
+
+        Raises:
+            ConfigError: Settings that contradict each other.
+        """
+        base = self.base
+        return replace(
+            base,
+            lr=candidate.lr,
+            lookback=candidate.lookback,
+            model=_scaled(base.model, candidate.width, candidate.dropout),
+            labels=candidate.labels,
+            split=_split_for(base, candidate.labels.horizon),
+        )
+
+    def _suggest_labels(self, trial: BaseTrial) -> LabelsConfig:
+        if not self._space.labels:
+            return self.base.labels
+        kinds = list(dict.fromkeys([*self._space.labels, self._own_kind]))
+        if trial.suggest_categorical("labels", kinds) == FixedHorizon.kind:
+            return self._suggest_fixed_horizon(trial)
+        return self._suggest_triple_barrier(trial)
+
+    def _suggest_fixed_horizon(self, trial: BaseTrial) -> FixedHorizonConfig:
+        ranges = self._space.fixed_horizon
+        own = self.base.labels if isinstance(self.base.labels, FixedHorizonConfig) else None
+        horizons = _holding(ranges.horizon, own.horizon if own else None)
+        return FixedHorizonConfig(
+            horizon=trial.suggest_int(f"{FixedHorizon.kind}.horizon", *horizons),
+            threshold=self._number(
+                trial,
+                f"{FixedHorizon.kind}.threshold",
+                [factor * self.base.tf.threshold for factor in ranges.threshold],
+                own.threshold if own else None,
+                log=True,
+            ),
+        )
+
+    def _suggest_triple_barrier(self, trial: BaseTrial) -> TripleBarrierConfig:
+        ranges = self._space.triple_barrier
+        own = self.base.labels if isinstance(self.base.labels, TripleBarrierConfig) else None
+        horizons = _holding(ranges.horizon, own.horizon if own else None)
+        return TripleBarrierConfig(
+            horizon=trial.suggest_int(f"{TripleBarrier.kind}.horizon", *horizons),
+            barrier_width=self._number(
+                trial,
+                f"{TripleBarrier.kind}.barrier_width",
+                ranges.barrier_width,
+                own.barrier_width if own else None,
+                log=True,
+            ),
+            volatility_bars=own.volatility_bars if own else ranges.volatility_bars,
+        )
+
+    def _number(
+        self,
+        trial: BaseTrial,
+        name: str,
+        limits: Sequence[float],
+        own: float | None,
+        log: bool = False,
+    ) -> float:
+        value = trial.suggest_float(name, *_holding(limits, own), log=log)
+        return value if value == own else float(f"{value:.{_DIGITS}g}")
+
+
+def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig) -> str:
+    """The command line that trains the chosen settings without a search.
+
+    Args:
+        overrides: The ``KEY=VALUE`` words of the command that searched.
+        base: The settings that they made.
+        chosen: Those to train; they differ from ``base`` as a search may have it.
+    """
+    words = [*_changes(base, chosen), f"trials={chosen.trials}"]
+    if chosen.looks > 1:
+        words.append(f"looks={chosen.looks}")
+    replaced = {word.partition("=")[0] for word in words}
+    if "labels" in replaced:
+        replaced |= {f"labels.{name}" for name in (*asdict(base.labels), *asdict(chosen.labels))}
+    dropped = replaced | {*_FOLLOW_THE_LABELS, "trials", "looks"}
+    kept = [
+        word
+        for word in overrides
+        if (key := word.partition("=")[0]) not in dropped and key.split(".")[0] != "experiment"
+    ]
+    return shlex.join(["python", "train.py", *kept, *words])
+
+
+def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
+    """What turns ``base`` into ``chosen``, as ``KEY=VALUE`` words."""
+    words = [
+        f"{key}={_exact(_lookup(chosen, key))}"
+        for key in (*_SEARCHED, *_WIDTHS)
+        if _lookup(chosen, key) != _lookup(base, key)
+    ]
+    kind, same_kind = _kind(chosen.labels), type(base.labels) is type(chosen.labels)
+    if not same_kind:
+        words.append(f"labels={kind}")
+    for entry in fields(chosen.labels):
+        value = getattr(chosen.labels, entry.name)
+        if not same_kind or value != getattr(base.labels, entry.name):
+            words.append(f"labels.{entry.name}={_exact(value)}")
+    # The two follow the horizon by themselves, unless the command said otherwise.
+    for key in _FOLLOW_THE_LABELS:
+        if _lookup(chosen, key) != chosen.labels.horizon:
+            words.append(f"{key}={_lookup(chosen, key)}")
+    return words
+
+
+def _lookup(settings: TrainConfig, key: str) -> Any:
+    value: Any = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _exact(value: Any) -> str:
+    return str(value).replace(" ", "") if isinstance(value, list) else repr(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
+
+
+def _kind(labels: LabelsConfig) -> str:
+    return labels.build().kind
+
+
+def _searched_fields(kind: str) -> tuple[str, ...]:
+    other = {FixedHorizon.kind: "threshold", TripleBarrier.kind: "barrier_width"}[kind]
+    return ("horizon", other)
+
+
+def _holding(limits: Sequence[Any], own: Any | None) -> tuple[Any, Any]:
+    """The limits, widened to hold a value."""
+    values = [*limits] if own is None else [*limits, own]
+    return min(values), max(values)
+
+
+def _scaled(model: ModelConfig, width: float, dropout: float) -> ModelConfig:
+    """The model at another width; its attention heads still divide what they share."""
+    step = model.n_heads // math.gcd(model.n_heads, 2)
+    return replace(
+        model,
+        channels=[max(1, round(size * width)) for size in model.channels],
+        hidden_size=max(step, step * round(model.hidden_size * width / step)),
+        head_sizes=[max(1, round(size * width)) for size in model.head_sizes],
+        dropout=dropout,
+    )
+
+
+def _split_for(base: TrainConfig, horizon: int) -> SplitConfig:
+    """Purge and embargo for another horizon: the horizon itself unless the command said more."""
+    split, own = base.split, base.labels.horizon
+    follows = split.purge_bars == own
+    return replace(
+        split,
+        purge_bars=horizon if follows else max(split.purge_bars, horizon),
+        embargo_bars=horizon if split.embargo_bars == own else split.embargo_bars,
+    )

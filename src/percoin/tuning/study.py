@@ -1,0 +1,254 @@
+"""The search: ask for settings, measure them, tell what they were worth; survive a kill."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from percoin.config import PrunerConfig, PrunerKind, TrainConfig, TuneConfig
+from percoin.errors import InterruptedRunError, MarketError, PercoinError
+from percoin.tuning.book import Book
+from percoin.tuning.space import Candidate, SearchSpace
+from percoin.tuning.trial import Measured, Report
+
+log = logging.getLogger(__name__)
+
+# Notes on a trial.
+_OWN = "own"  # the command's own settings
+_AGAIN = "again"  # was cut off; its parameters were queued once more
+_DEATHS = "deaths"  # processes that died over these parameters
+_REASON = "reason"  # why it failed
+_EPOCHS = "epochs"
+_SECS = "secs"
+
+_MOST_DEATHS = 2
+# Whole trials; from fewer nothing can be learnt about so many parameters.
+_ENOUGH_FOR_IMPORTANCE = 8
+
+Measure = Callable[[TrainConfig, Report], Measured]
+Announce = Callable[[list["Tried"]], None]
+
+
+class Fate(StrEnum):
+    """How a trial ended."""
+
+    WHOLE = "whole"
+    ENDED_EARLY = "ended early"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One trial that is over.
+
+    Attributes:
+        number: Counted from 1 among those that are over; a trial that was cut off and
+            tried again counts once.
+        trial: Its number in the file.
+        candidate: What was tried; None where the process died before it was chosen.
+        parameters: The same as the search has them.
+        fate: How it ended.
+        skill: On validation; of its last epoch if it was ended early, None if it failed.
+        is_own: Whether it had the command's own settings.
+        n_epochs: Epochs trained.
+        secs: Wall time.
+        reason: Why it failed.
+    """
+
+    number: int
+    trial: int
+    candidate: Candidate | None
+    parameters: dict[str, Any]
+    fate: Fate
+    skill: float | None
+    is_own: bool
+    n_epochs: int
+    secs: float
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """What a search works with.
+
+    Attributes:
+        book: That the study is in.
+        study: Of Optuna.
+        space: What may be tried.
+        config: How many trials, how long, how proposed and how ended early.
+    """
+
+    book: Book
+    study: optuna.Study
+    space: SearchSpace
+    config: TuneConfig
+
+    def run(self, measure: Measure, announce: Announce) -> list[Tried]:
+        """Try settings until there are enough trials or time is up.
+
+        What a process before this one began and did not finish is tried again first.
+
+        Args:
+            measure: Says what settings are worth.
+            announce: Told all trials after each one.
+
+        Returns:
+            All trials that are over.
+
+        Raises:
+            InterruptedRunError: Ctrl-C or SIGTERM; the trial it cut off is queued again.
+        """
+        self.study.pruner = _pruner(self.config.pruner)
+        self._give_back_what_died()
+        if not self.study.get_trials(deepcopy=False):
+            self.study.enqueue_trial(self.space.own(), user_attrs={_OWN: True})
+        started = time.monotonic()
+        while len(tried := self.tried()) < self.config.trials:
+            if self._is_over_time(started):
+                log.info("experiment.max_minutes=%g is over", self.config.max_minutes)
+                break
+            self._try_one(len(tried), measure)
+            announce(self.tried())
+        return tried
+
+    def tried(self) -> list[Tried]:
+        """All trials that are over, in order."""
+        settled = [t for t in self.study.get_trials(deepcopy=False) if _is_settled(t)]
+        return [self._tried(number, trial) for number, trial in enumerate(settled, start=1)]
+
+    def _is_over_time(self, started: float) -> bool:
+        limit = self.config.max_minutes
+        return limit is not None and time.monotonic() - started > limit * 60
+
+    def _try_one(self, n_before: int, measure: Measure) -> None:
+        # A sampler of its own for each trial: a search that was killed and goes on proposes
+        # what it would have proposed.
+        self.study.sampler = _sampler(self.config, n_before)
+        trial = self.study.ask()
+        is_own = bool(trial.user_attrs.get(_OWN))
+
+        def report(epoch: int, skill: float) -> bool:
+            trial.report(skill, epoch)
+            # The own settings are what all others are held against.
+            return trial.should_prune() and not is_own
+
+        began = time.monotonic()
+        try:
+            settings = self.space.settings(self.space.suggest(trial))
+            measured = measure(replace(settings, epochs=self.config.epochs), report)
+        except (InterruptedRunError, KeyboardInterrupt):
+            cut_off = self.study.get_trials(deepcopy=False)[trial.number]
+            self._give_back(cut_off, trial.user_attrs.get(_DEATHS, 0))
+            raise
+        except (PercoinError, torch.OutOfMemoryError) as error:
+            trial.set_user_attr(_SECS, time.monotonic() - began)
+            trial.set_user_attr(_REASON, _reason(error))
+            self.study.tell(trial, state=TrialState.FAIL)
+            return
+        trial.set_user_attr(_SECS, time.monotonic() - began)
+        trial.set_user_attr(_EPOCHS, measured.n_epochs)
+        if measured.ended_early:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, measured.skill)
+
+    def _give_back_what_died(self) -> None:
+        """Queue again what a dead process left open; nobody else can have the book open."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            deaths = trial.user_attrs.get(_DEATHS, 0) + 1
+            if deaths < _MOST_DEATHS:
+                log.info("trial %d was cut off: trying it again", len(self.tried()) + 1)
+                self._give_back(trial, deaths)
+            else:
+                reason = f"its process died {deaths} times"
+                self.book.set_attribute(trial, _REASON, reason)
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _give_back(self, trial: FrozenTrial, deaths: int) -> None:
+        chosen = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        notes = {_DEATHS: deaths, _OWN: bool(trial.user_attrs.get(_OWN))}
+        self.book.set_attribute(trial, _AGAIN, True)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        if chosen:
+            self.study.enqueue_trial(chosen, user_attrs=notes)
+
+    def _tried(self, number: int, trial: FrozenTrial) -> Tried:
+        notes = trial.user_attrs
+        return Tried(
+            number=number,
+            trial=trial.number,
+            candidate=self._candidate(trial.params),
+            parameters=dict(trial.params),
+            fate=_FATES[trial.state],
+            skill=trial.value,
+            is_own=bool(notes.get(_OWN)),
+            n_epochs=notes.get(_EPOCHS, 0),
+            secs=notes.get(_SECS, 0.0),
+            reason=notes.get(_REASON),
+        )
+
+    def _candidate(self, parameters: dict[str, Any]) -> Candidate | None:
+        try:
+            return self.space.candidate(parameters)
+        except ValueError:
+            # Optuna misses a parameter: the process died while they were being chosen.
+            return None
+
+
+_FATES = {
+    TrialState.COMPLETE: Fate.WHOLE,
+    TrialState.PRUNED: Fate.ENDED_EARLY,
+    TrialState.FAIL: Fate.FAILED,
+}
+
+
+def best_of(tried: Sequence[Tried]) -> Tried | None:
+    """The whole trial of the largest skill, the first of them; None without a whole one."""
+    whole = [(each.skill, -each.number, each) for each in tried if each.fate is Fate.WHOLE]
+    return max(whole)[2] if whole else None
+
+
+def importances(study: optuna.Study, tried: Sequence[Tried]) -> dict[str, float]:
+    """How much of the skill's variance each parameter explains (fANOVA, Hutter et al., 2014).
+
+    Empty with too few whole trials.
+    """
+    whole = [each for each in tried if each.fate is Fate.WHOLE]
+    if len(whole) < _ENOUGH_FOR_IMPORTANCE or len({each.skill for each in whole}) < 2:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+
+def _is_settled(trial: FrozenTrial) -> bool:
+    return trial.state in _FATES and not trial.user_attrs.get(_AGAIN)
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line, without the market that every line of a search is about."""
+    text = f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
+    return text.partition("\n")[0]
+
+
+def _sampler(config: TuneConfig, n_before: int) -> BaseSampler:
+    (seed,) = np.random.SeedSequence([config.seed, n_before]).generate_state(1)
+    return TPESampler(seed=int(seed), n_startup_trials=config.startup_trials)
+
+
+def _pruner(config: PrunerConfig) -> BasePruner:
+    if config.kind == PrunerKind.MEDIAN:
+        return MedianPruner(config.startup_trials, config.warmup_epochs)
+    if config.kind == PrunerKind.HALVING:
+        return SuccessiveHalvingPruner(config.warmup_epochs, config.reduction_factor)
+    return NopPruner()
