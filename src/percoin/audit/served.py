@@ -106,7 +106,7 @@ def check_served_scaling(models_dir: Path, bars: Bars) -> Finding:
 
 def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], MarketDataset | None]:
     """The dataset that the model was trained on, if it can be made, and what there is to say."""
-    same_bars = _bars_of(manifest, bars)
+    same_bars = bars_of(manifest, bars)
     if same_bars.sha256() != manifest.bars.sha256:
         evidence = (
             f"the {manifest.bars.n_bars} bars from {manifest.bars.first_open_time} to "
@@ -150,7 +150,8 @@ def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
     return build_dataset(*arguments)
 
 
-def _bars_of(manifest: Manifest, bars: Bars) -> Bars:
+def bars_of(manifest: Manifest, bars: Bars) -> Bars:
+    """The bars of the days that a model knew, as far as they are among ``bars``."""
     index = bars.frame.index
     first = int(index.searchsorted(pd.Timestamp(manifest.bars.first_open_time)))
     last = int(index.searchsorted(pd.Timestamp(manifest.bars.last_open_time), side="right"))
