@@ -30,6 +30,7 @@ class JobState(StrEnum):
 
 
 DONE = frozenset({JobState.FINISHED, JobState.SKIPPED})
+BROKEN = frozenset({JobState.FAILED, JobState.KILLED})
 
 
 @dataclass(frozen=True)

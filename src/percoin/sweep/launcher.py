@@ -11,12 +11,10 @@ from pathlib import Path
 from percoin.errors import SweepError
 from percoin.sweep.claims import claimed
 from percoin.sweep.engine import Engine
-from percoin.sweep.jobs import DONE, Job, JobState
+from percoin.sweep.jobs import BROKEN, DONE, Job, JobState
 from percoin.sweep.plan import SweepPlan, plan_sweep
 from percoin.sweep.run import SweepEnd, run_sweep
 from percoin.sweep.summary import summarize
-
-_ENDED_BADLY = {JobState.FAILED, JobState.KILLED}
 
 
 def launch(arguments: Sequence[str]) -> None:
@@ -68,7 +66,7 @@ def _raise_if_unfinished(end: SweepEnd, problems: Sequence[str]) -> None:
     n_jobs = len(end.jobs)
     undone = [(job, record.state) for job, record in end.jobs if record.state not in DONE]
     if end.stopped_by is not None:
-        failed = _named(entry for entry in undone if entry[1] in _ENDED_BADLY)
+        failed = _named(entry for entry in undone if entry[1] in BROKEN)
         stopped = (
             f"stopped by {end.stopped_by.name} with {n_jobs - len(undone)} of {n_jobs} jobs done"
         )

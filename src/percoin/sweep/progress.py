@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
+from percoin.sweep.jobs import BROKEN, DONE, Job, JobRecord, JobState
 
 JobStanding = tuple[Job, JobRecord]
 
@@ -41,8 +41,8 @@ class Standing:
 
     @property
     def n_failed(self) -> int:
-        """Those that ended without a model."""
-        return sum(record.state not in DONE for _, record in self.ended)
+        """Those that went wrong."""
+        return sum(record.state in BROKEN for _, record in self.ended)
 
 
 def remaining_secs(standing: Standing) -> float | None:

@@ -21,6 +21,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tqdm import tqdm
+
 from percoin.config import LauncherConfig, TrainConfig
 from percoin.errors import PercoinError
 from percoin.sweep.engine import Attempt, Ending
@@ -28,8 +30,11 @@ from percoin.sweep.engine import Attempt, Ending
 _PRELOAD = "percoin.sweep.engines.preload"
 # Read when the libraries are loaded, which the server does for all jobs.
 _THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# It would start its threads with the import, and the server must have none.
-_NO_THREADS_OF = ("OPENBLAS_NUM_THREADS",)
+# These would start a thread with their import, and the server must have none.
+_NO_THREADS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # of pyarrow
+}
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
 # Between being asked to stop, because the sweep is gone, and being gone too.
 _GRACE_SECS = 20.0
@@ -173,7 +178,7 @@ def _signals_held_back() -> Iterator[None]:
 @contextmanager
 def _threads_limited(n_threads: int) -> Iterator[None]:
     """Say to the libraries of processes that are started how many threads they may have."""
-    limits = {name: str(n_threads) for name in _THREADS_OF} | dict.fromkeys(_NO_THREADS_OF, "1")
+    limits = {**dict.fromkeys(_THREADS_OF, str(n_threads)), **_NO_THREADS}
     before = {name: os.environ.get(name) for name in limits}
     os.environ.update(limits)
     try:
@@ -191,6 +196,8 @@ def _work(attempt: Attempt, last_words: Connection) -> None:
     # Imported by the server already; the sweep itself needs no training library.
     from percoin.sweep.worker import run_attempt
 
+    # Its usual lock is a semaphore of the system, which a killed job would leave behind.
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:
         run_attempt(attempt)
