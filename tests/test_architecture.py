@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import percoin
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "percoin"
 
@@ -157,8 +159,35 @@ def test_an_entry_point_does_no_work_of_its_own(module):
     assert not any(isinstance(entry, ast.FunctionDef | ast.ClassDef) for entry in statements)
 
 
-def test_the_package_itself_imports_none_of_its_parts():
-    assert {name for name in imports_of(PACKAGE / "__init__.py") if owner(name)} == set()
+def modules_loaded_by(statement: str) -> set[str]:
+    """What a statement imports in a process of its own, beyond what Python itself needs."""
+    code = (
+        "import json, sys; before = set(sys.modules)\n"
+        f"{statement}\nprint(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert loaded.returncode == 0, loaded.stderr
+    return set(json.loads(loaded.stdout))
+
+
+def test_importing_the_package_loads_none_of_its_parts_and_no_library():
+    loaded = modules_loaded_by("import percoin")
+    tops = {name.split(".")[0] for name in loaded}
+
+    assert {name for name in loaded if owner(name)} == set()
+    assert tops - sys.stdlib_module_names == {"percoin"}
+
+
+def test_the_package_hands_out_the_predictor_and_nothing_that_is_not_there():
+    from percoin import Predictor, inference
+
+    assert Predictor is inference.Predictor
+    assert percoin.__all__ == ["Predictor"]
+    with pytest.raises(AttributeError, match="no attribute 'Predictr'"):
+        _ = percoin.Predictr
 
 
 def test_nothing_up_to_signals_imports_lightning_or_hydra():
@@ -179,11 +208,13 @@ def test_every_module_is_named_for_what_it_owns():
 
 
 def test_every_library_that_the_code_imports_is_a_declared_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    optional = [extras[name] for name in extras if name != "dev"]
     declared = {
         requirement.split(">=")[0]
-        for requirement in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-            "dependencies"
-        ]
+        for group in [project["dependencies"], *optional]
+        for requirement in group
     }
     used = {
         name.split(".")[0]
@@ -197,10 +228,13 @@ def test_every_library_that_the_code_imports_is_a_declared_dependency():
 
 
 def test_importing_inference_in_a_fresh_process_loads_no_training_library():
-    code = "import json, sys, percoin.inference; print(json.dumps(sorted(sys.modules)))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    loaded = modules_loaded_by("import percoin.inference")
 
-    assert loaded.returncode == 0, loaded.stderr
-    assert {name.split(".")[0] for name in json.loads(loaded.stdout)} & HEAVY == set()
+    assert {name.split(".")[0] for name in loaded} & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", ["inference", "signals.chain", "predict", "registry.artifact"])
+def test_what_a_prediction_imports_loads_neither_of_its_two_engines(module):
+    loaded = modules_loaded_by(f"import percoin.{module}")
+
+    assert {name.split(".")[0] for name in loaded} & {"torch", "onnxruntime"} == set()

@@ -250,9 +250,7 @@ class VolatilityScaledConfig(LabelsConfig):
 
     def build(self) -> LabelRule:
         """The rule itself; without a width it is fitted on the train rows."""
-        return VolatilityScaled(
-            self.horizon, self.no_trade_share, self.volatility_bars, self.width
-        )
+        return VolatilityScaled(self.horizon, self.no_trade_share, self.volatility_bars, self.width)
 
 
 @dataclass
@@ -431,6 +429,13 @@ class CostsConfig:
         )
 
 
+@dataclass
+class ExportConfig:
+    """What a trained model is written as, beside its usual files."""
+
+    onnx: bool = MISSING
+
+
 class EvaluationMode(StrEnum):
     """On which rows a model is judged."""
 
@@ -592,6 +597,7 @@ class TrainConfig:
     evaluation: str = MISSING
     folds: int = MISSING
     costs: CostsConfig = MISSING
+    export: ExportConfig = MISSING
     trials: int = MISSING
     looks: int = MISSING
     data_dir: str = MISSING

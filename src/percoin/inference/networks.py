@@ -19,6 +19,8 @@ from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, Float32Array, FloatArray
 
 if TYPE_CHECKING:
+    import onnxruntime
+
     from percoin.network import CnnLstm
 
 # Windows, shape (B, L, F), to logits, shape (B, C).
@@ -123,17 +125,20 @@ def _build(artifact: Artifact) -> CnnLstm:
     return network
 
 
-def _onnx_network(artifact: OnnxArtifact) -> Network:
+def open_session(content: bytes) -> onnxruntime.InferenceSession:
+    """An ONNX network in memory, computed by one thread of the CPU; threads may share it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # One window is too little work to share; many markets are shared out by the caller.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _onnx_network(artifact: OnnxArtifact) -> Network:
     manifest = artifact.manifest
     try:
-        session = onnxruntime.InferenceSession(
-            artifact.network, options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(artifact.network)
     except Exception as error:
         # Its exceptions have no base of their own.
         reason = str(error).splitlines()[0]

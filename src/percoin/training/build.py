@@ -48,6 +48,7 @@ from percoin.registry.layout import MarketFolder
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.export import ExportedModel, ModelExporter, forecast_test
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.onnx_export import check_packages
 from percoin.training.run import LAST_CHECKPOINT, TrainedModel, TrainingPlan, fit, train
 from percoin.training.summary import Summary
 
@@ -75,7 +76,9 @@ _WRITTEN_BY_A_RUN = (
     EVALUATION_FILE,
 )
 # A resumed run may differ in these and still be the same run.
-_FREE_TO_CHANGE = frozenset({"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs"})
+_FREE_TO_CHANGE = frozenset(
+    {"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export"}
+)
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,14 @@ def check_machine(settings: TrainConfig) -> None:
     """Refuse what this machine cannot do before any work is spent; set the number of threads.
 
     Raises:
-        ConfigError: No such device or precision here.
+        ConfigError: No such device, precision or package here.
         RegistryWriteError: The models folder would refuse the export.
     """
     _check_accelerator(settings.trainer)
     if settings.workers is not None:
         torch.set_num_threads(settings.workers)
+    if settings.export.onnx:
+        check_packages()
     check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
 
 
@@ -159,6 +164,7 @@ def _train_folds(
         Path(settings.models_dir),
         _judging_rules(settings),
         _train_earlier_folds(settings, earlier, run.folder, callbacks),
+        settings.export.onnx,
     )
     export = ExportToRegistry(exporter.export)
     loggers = _loggers(settings, run.folder)

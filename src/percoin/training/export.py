@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from percoin.dataset import MarketDataset, Part
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.judging import FoldForecasts, Judgement, JudgingRules, forecast_fold, judge_folds
+from percoin.network import CnnLstm
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported, export_artifact
 from percoin.registry.manifest import (
@@ -34,9 +35,13 @@ from percoin.registry.manifest import (
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.training.datamodule import Batch
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.onnx_export import export_onnx
 from percoin.types import FloatArray
 
 log = logging.getLogger(__name__)
+
+# Spread over the validation rows.
+_MOST_ONNX_WINDOWS = 512
 
 _SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}
 
@@ -61,6 +66,7 @@ class ModelExporter:
         models_dir: The registry.
         rules: What the judgement takes for granted.
         earlier_folds: Of a walk-forward, in time order; their test rows are judged too.
+        onnx: Export the network for ONNX Runtime as well.
     """
 
     dataset: MarketDataset
@@ -70,12 +76,14 @@ class ModelExporter:
     models_dir: Path
     rules: JudgingRules
     earlier_folds: tuple[FoldForecasts, ...] = ()
+    onnx: bool = False
 
     def export(self, module: SignalClassifier) -> ExportedModel:
         """Judge the module and write it as a new version.
 
         Raises:
             RegistryWriteError: The models folder refuses it; the old version stays.
+            InvalidArtifactError: As ONNX it does not answer as it does here.
         """
         log.info("judging %d test rows beside the baselines", len(module.test_labels))
         folds = (*self.earlier_folds, forecast_test(module, self.dataset, self.rules))
@@ -98,8 +106,16 @@ class ModelExporter:
         )
         draft = self._draft(judgement)
         # The served weights are those of the best epoch; both files are of the contract.
-        exported = export_artifact(self.models_dir, draft, weights, weights, record)
+        onnx = self._to_onnx(module.network) if self.onnx else None
+        exported = export_artifact(self.models_dir, draft, weights, weights, record, onnx)
         return ExportedModel(exported, judgement)
+
+    def _to_onnx(self, network: CnnLstm) -> bytes:
+        dataset = self.dataset
+        starts = dataset.rows("validation") - dataset.lookback + 1
+        asked = starts[:: -(-len(starts) // _MOST_ONNX_WINDOWS)]
+        market = (dataset.bars.symbol, dataset.bars.timeframe.value)
+        return export_onnx(network, dataset.windows[asked], market)
 
     def _draft(self, judgement: Judgement) -> ManifestDraft:
         dataset, bars = self.dataset, self.dataset.bars

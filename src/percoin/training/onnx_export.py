@@ -1,0 +1,138 @@
+"""The network once more for ONNX Runtime, written only if it answers as PyTorch does."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.evaluation.calibration import apply_calibration
+from percoin.inference.networks import open_session
+from percoin.network import CnnLstm
+from percoin.types import Float32Array, FloatArray
+
+if TYPE_CHECKING:
+    import onnx
+
+log = logging.getLogger(__name__)
+
+# Of a probability; both add up in float32, not in the same order.
+TOLERANCE = 1e-5
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# With an example of one window the exporter would fix the number of windows at one.
+_EXAMPLES = 2
+# What exporter and optimizer note about themselves, in places of their own.
+_CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def check_packages() -> None:
+    """Find out before a training whether its network could be exported after it.
+
+    Raises:
+        ConfigError: A package is missing.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"export.onnx=true needs {', '.join(missing)}, which is not installed: "
+            "pip install 'percoin[onnx]', or use export.onnx=false"
+        )
+
+
+def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]) -> bytes:
+    """Export a network for any number of windows, in one file that names no folder.
+
+    Args:
+        network: Trained; it is left as it is.
+        windows: Real ones that it was not trained on, shape (n, L, F), at least two; the
+            exported network is asked about them one, two and all at a time.
+        market: Symbol and timeframe, for the message.
+
+    Raises:
+        InvalidArtifactError: A probability differs from PyTorch's by more than ``TOLERANCE``.
+    """
+    reference = copy.deepcopy(network).cpu().eval()
+    content = _written(reference, windows[:_EXAMPLES])
+    session = open_session(content)
+    expected = _probabilities(_asked(reference, windows))
+    largest = 0.0
+    for batch in (windows[:1], windows[:2], windows):
+        [logits] = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(batch)})
+        difference = np.abs(_probabilities(logits) - expected[: len(batch)]).max()
+        # Written so that NaN counts as different.
+        if not difference <= TOLERANCE:
+            raise InvalidArtifactError(
+                *market,
+                f"as ONNX the network answers {difference:.1e} away from PyTorch on "
+                f"{len(batch)} validation windows, {TOLERANCE:.0e} is allowed",
+                "train with export.onnx=false",
+            )
+        largest = max(largest, float(difference))
+    log.info("ONNX agrees with PyTorch to %.0e on %d validation windows", largest, len(windows))
+    return content
+
+
+def _written(network: CnnLstm, windows: Float32Array) -> bytes:
+    import onnx
+
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (torch.tensor(windows),),
+            dynamo=True,
+            input_names=["windows"],
+            output_names=["logits"],
+            dynamic_shapes={"windows": {0: "batch"}},
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _forget_origin(model)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Take out the notes of where in which file each operation was written."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+    for end in (*graph.input, *graph.output):
+        end.ClearField("metadata_props")
+
+
+@torch.inference_mode()
+def _asked(network: CnnLstm, windows: Float32Array) -> FloatArray:
+    logits: FloatArray = network(torch.tensor(windows)).double().numpy()
+    return logits
+
+
+def _probabilities(logits: FloatArray) -> FloatArray:
+    return apply_calibration(logits, {"method": "none"})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # Deprecations inside the exporter, and hints for its authors.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
