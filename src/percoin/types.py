@@ -76,7 +76,20 @@ class Source(StrEnum):
     """Who gave an answer."""
 
     MODEL = "ML_PER_COIN_V1"
+    PRO = "PRO"
+    RSI_MA = "FALLBACK_RSI_MA"
+    MOMENTUM = "FALLBACK_MOMENTUM"
     HOLD = "FALLBACK_NEUTRAL"
+
+
+class Rung(StrEnum):
+    """The rungs of the chain as settings name them, in their usual order."""
+
+    ML = "ml"
+    PRO = "pro"
+    RSI_MA = "rsi_ma"
+    MOMENTUM = "momentum"
+    HOLD = "hold"
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,8 @@ class Prediction:
 
     Attributes:
         signal: The decision.
-        confidence: Probability of the signal, 0 where the source has none.
+        confidence: With probabilities, that of the signal. Without, the score that the
+            rule gives its answer, 0 to 1, which is no probability; 0 for holding.
         probabilities: In the order of ``Signal``, or None.
         source: Who answered.
         model_version: Version of the model that answered, or None.
@@ -113,6 +127,7 @@ class Prediction:
         ts: Close of the bar that the answer is made on (UTC): the moment from
             which it could have been acted on.
         levels: With a direction only.
+        detail: What the answer of a rule rests on, in one phrase; empty for others.
         passed: The sources asked before, in order.
     """
 
@@ -125,6 +140,7 @@ class Prediction:
     model_version: str | None
     ts: datetime
     levels: Levels | None = None
+    detail: str = ""
     passed: tuple[Passed, ...] = ()
     version_id: str | None = None
 

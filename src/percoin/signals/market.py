@@ -7,7 +7,7 @@ import numpy as np
 from percoin.bars.resample import divides, resample
 from percoin.bars.schema import Bars, format_time, is_simulated
 from percoin.bars.sources.base import BarSource
-from percoin.errors import BarsNotFoundError, NotEnoughBarsError
+from percoin.errors import BarsNotFoundError, DataError, NotEnoughBarsError
 from percoin.types import IntArray, Timeframe
 
 
@@ -51,7 +51,7 @@ class SourcedBars:
             return made
         try:
             loaded = self._loaded(timeframe)
-        except (BarsNotFoundError, NotEnoughBarsError):
+        except DataError:
             if made is None:
                 raise
             return made

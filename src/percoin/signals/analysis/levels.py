@@ -1,0 +1,76 @@
+"""Support and resistance: swing points, each known only once later bars have confirmed it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from percoin.signals.analysis.candles import Candles
+from percoin.types import BoolArray, FloatArray, IntArray
+
+SWING_BARS = 5
+N_SWINGS = 6
+_FULL_ROOM_ATR = 3.0
+
+
+def swing_highs(high: FloatArray) -> BoolArray:
+    """Which bars reach above the 5 before and are not surpassed by the 5 after, (n_bars,).
+
+    The last 5 bars are never among them: whether they are is not known yet. Of bars in
+    a row with the same high the first counts.
+    """
+    is_swing = np.ones(len(high), dtype=np.bool_)
+    is_swing[:SWING_BARS] = is_swing[len(high) - min(SWING_BARS, len(high)) :] = False
+    for distance in range(1, SWING_BARS + 1):
+        is_swing[distance:] &= high[distance:] > high[:-distance]
+        is_swing[:-distance] &= high[:-distance] >= high[distance:]
+    return is_swing
+
+
+def known_swings(prices: FloatArray, is_swing: BoolArray) -> FloatArray:
+    """The newest 6 swing prices that were confirmed at the close of each bar.
+
+    Args:
+        prices: Of every bar, shape (n_bars,).
+        is_swing: Shape (n_bars,); a swing is known 5 bars later.
+
+    Returns:
+        Shape (n_bars, 6), newest first; NaN where there are fewer.
+    """
+    positions = np.flatnonzero(is_swing)
+    n_known = np.searchsorted(positions, np.arange(len(prices)) - SWING_BARS, side="right")
+    nth: IntArray = n_known[:, np.newaxis] - 1 - np.arange(N_SWINGS)
+    swings = np.append(prices[positions], np.nan)
+    # The last entry is the NaN that a negative number leads to.
+    return swings[np.where(nth >= 0, nth, len(positions))]
+
+
+def room(candles: Candles) -> tuple[FloatArray, FloatArray]:
+    """Distance up to the nearest resistance and down to the nearest support, in ATR.
+
+    Swing highs above the close resist, swing lows below it support; at most 3, which is
+    also the answer where none is left. Shape (n_bars,) each.
+    """
+    close = candles.close[:, np.newaxis]
+    highs = known_swings(candles.high, swing_highs(candles.high)) - close
+    lows = close - known_swings(candles.low, swing_highs(-candles.low))
+    up, down = (_nearest(distances) for distances in (highs, lows))
+    return (
+        np.minimum(candles.in_atr(up), _FULL_ROOM_ATR),
+        np.minimum(candles.in_atr(down), _FULL_ROOM_ATR),
+    )
+
+
+def levels_score(candles: Candles) -> FloatArray:
+    """Room above less room below, over the 3 ATR that count as free.
+
+    1 on a support with nothing overhead, -1 under a resistance with nothing below.
+    """
+    above, below = room(candles)
+    return (above - below) / _FULL_ROOM_ATR
+
+
+def _nearest(distances: FloatArray) -> FloatArray:
+    """The smallest distance above 0 of each row, infinite where there is none."""
+    ahead = np.where(distances > 0, distances, np.inf)
+    nearest: FloatArray = ahead.min(axis=1)
+    return nearest

@@ -1,0 +1,38 @@
+"""The third rung: oversold in a rising hour, overbought in a falling one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from percoin.bars.schema import Bars
+from percoin.features.feature_set import history_bars
+from percoin.rules import Readings, read_rsi_ma
+from percoin.signals.market import newest_closed
+from percoin.types import IntArray, Rung, Source, Timeframe
+
+
+class RsiMaRule:
+    """``read_rsi_ma`` on 1h. Its score is how far the RSI is beyond its mark."""
+
+    rung = Rung.RSI_MA
+    source = Source.RSI_MA
+    timeframes = (Timeframe.H1,)
+    level_timeframe = Timeframe.H1
+    # By then the RSI is within 0.1 of what a longer history gives.
+    min_bars = 100
+    memory_bars = history_bars(60)
+    silence = "no_signal"
+
+    def read(self, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
+        """What the newest closed hour says."""
+        bars = frames[Timeframe.H1]
+        return read_rsi_ma(bars).take(newest_closed(bars, moments))
+
+    def describe(self, readings: Readings, row: int) -> str:
+        """The RSI, and which of the two means is higher."""
+        values = {name: float(column[row]) for name, column in readings.values.items()}
+        side = "above" if values["ma_5"] > values["ma_20"] else "not above"
+        return (
+            f"1h: RSI(14) {values['rsi_14']:.1f}, the mean of 5 closes is {side} that of 20 "
+            "(LONG below 30 and above, SHORT above 70 and below)"
+        )

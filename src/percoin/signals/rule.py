@@ -1,0 +1,133 @@
+"""How a rule becomes a rung: asked about now and over a history by one and the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from percoin.bars.schema import Bars, format_time
+from percoin.errors import DataError
+from percoin.inference.levels import find_levels
+from percoin.rules import Readings
+from percoin.signals.market import close_times, newest_closed
+from percoin.signals.protocol import MarketBars
+from percoin.types import IntArray, Passed, Prediction, Rung, Signal, Source, Timeframe
+
+
+class Rule(Protocol):
+    """A fixed rule on the bars of one or several timeframes.
+
+    Attributes:
+        rung: Its name in the chain.
+        source: Its name in an answer.
+        timeframes: What it looks at, whatever timeframe is asked about.
+        level_timeframe: The one of these whose ATR is the unit of stop and targets.
+        min_bars: Fewer of a timeframe are not enough.
+        memory_bars: Bars before the newest so many change nothing beyond rounding.
+        silence: The reason for passing where it has nothing to say.
+    """
+
+    rung: Rung
+    source: Source
+    timeframes: tuple[Timeframe, ...]
+    level_timeframe: Timeframe
+    min_bars: int
+    memory_bars: int
+    silence: str
+
+    def read(self, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
+        """What the rule says at each moment, from bars that had closed by then.
+
+        Args:
+            frames: Bars of each of the rule's timeframes.
+            moments: Milliseconds since 1970-01-01 UTC, ascending, shape (n,).
+
+        Returns:
+            One reading a moment; unknown where the bar that is due is missing.
+        """
+        ...
+
+    def describe(self, readings: Readings, row: int) -> str:
+        """What one reading rests on, in a phrase for people."""
+        ...
+
+
+class RuleSource:
+    """A rule as a rung of the chain.
+
+    Args:
+        rule: The rule.
+        enabled: False passes every market on.
+    """
+
+    def __init__(self, rule: Rule, enabled: bool = True) -> None:
+        self._rule = rule
+        self._enabled = enabled
+
+    def answer(self, market: MarketBars) -> Prediction | Passed:
+        """What the rule says at the close of the newest asked bar, or why it says nothing."""
+        rule = self._rule
+        if not self._enabled:
+            return self._pass(f"{rule.rung}_disabled", f"switched off: use_{rule.rung}=false")
+        moments = close_times(market.asked)[-1:]
+        frames: dict[Timeframe, Bars] = {}
+        for timeframe in rule.timeframes:
+            try:
+                bars = market.of(timeframe, rule.memory_bars)
+            except DataError as error:
+                return self._pass("insufficient_data", str(error))
+            if len(bars) < rule.min_bars:
+                found = f"{len(bars)} bars of {timeframe}, {rule.min_bars} are needed"
+                return self._pass("insufficient_data", found)
+            if newest_closed(bars, moments)[0] < 0:
+                return self._pass("stale_data", _tell_stale(bars, market.asked))
+            frames[timeframe] = bars.slice(max(0, len(bars) - rule.memory_bars))
+        readings = rule.read(frames, moments)
+        if not readings.is_known[0]:
+            detail = f"not all that it looks at is defined: {rule.describe(readings, 0)}"
+            return self._pass("insufficient_data", detail)
+        if readings.signal[0] == Signal.NO_TRADE:
+            return self._pass(rule.silence, rule.describe(readings, 0))
+        return self._predict(market, readings, frames[rule.level_timeframe])
+
+    def _predict(self, market: MarketBars, readings: Readings, level_bars: Bars) -> Prediction:
+        asked, signal = market.asked, Signal(int(readings.signal[0]))
+        return Prediction(
+            symbol=asked.symbol,
+            timeframe=asked.timeframe,
+            signal=signal,
+            confidence=abs(float(readings.score[0])),
+            probabilities=None,
+            source=self._rule.source,
+            model_version=None,
+            ts=asked.close_time().to_pydatetime(),
+            levels=find_levels(level_bars, signal, float(asked.column("close")[-1])),
+            detail=self._rule.describe(readings, 0),
+        )
+
+    def _pass(self, reason: str, detail: str) -> Passed:
+        return Passed(self._rule.source, reason, detail)
+
+
+def rule_history(rule: Rule, market: MarketBars) -> Readings:
+    """What ``RuleSource`` would have said at the close of every asked bar, shape (n_bars,).
+
+    Silent and unknown where it would have passed for want of bars.
+
+    Raises:
+        DataError: There are no bars of one of the rule's timeframes.
+    """
+    moments = close_times(market.asked)
+    frames = {timeframe: market.of(timeframe, rule.memory_bars) for timeframe in rule.timeframes}
+    enough = [newest_closed(bars, moments) >= rule.min_bars - 1 for bars in frames.values()]
+    return rule.read(frames, moments).known_where(np.all(enough, axis=0))
+
+
+def _tell_stale(bars: Bars, asked: Bars) -> str:
+    closed = format_time(bars.close_time())
+    return (
+        f"the newest of the {bars.timeframe} bars closed {closed} UTC, and a later one was due "
+        f"by {format_time(asked.close_time())}"
+    )
