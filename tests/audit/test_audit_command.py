@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from bars.archive_server import serving
 from builders import make_bars, write_parquet
 from cheats import LEAKS, leak
+from exported_models import bars_to_learn_from, export, make_dataset, random_network
 
 from percoin.audit import run
 from percoin.audit.__main__ import EXIT_FOUND, main
@@ -15,6 +18,8 @@ from percoin.audit.run import audit_dataset
 from percoin.bars.store import BarStore
 from percoin.cli import EXIT_USAGE, compose_config
 from percoin.config import AuditConfig, TrainConfig, typed
+from percoin.inference import Predictor
+from percoin.types import Timeframe
 
 ROOT = Path(__file__).parents[2]
 CONSTANT = {"accuracy": 0.9778, "precision": 0.9560, "recall": 0.9778, "f1": 0.9668}
@@ -86,6 +91,9 @@ def test_json_says_the_same_in_one_object(call, old_metrics, capsys):
         (("symbol=BTCUSDT", "output=xml"), "output=xml must be one of text, json"),
         (("metrics=none.json",), "metrics=none.json cannot be read"),
         (("symbol=BTCUSDT", "cut=3"), "cuts"),
+        (("replay=true",), "replay=true takes a market; give symbol=BTCUSDT"),
+        (("metrics=old.json", "replay=true"), "replay=true takes a market"),
+        (("symbol=BTCUSDT", "replay_bars=0"), "replay_bars=0 must be at least 1, or null"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_usage_error(call, capsys, arguments, message):
@@ -129,3 +137,81 @@ def test_the_settings_are_those_of_a_training():
     train = typed(compose_config("train", ["symbol=BTCUSDT"]), TrainConfig)
     for name in ("tf", "features", "labels", "lookback", "history_days", "split"):
         assert getattr(audit, name) == getattr(train, name), name
+
+
+def test_an_exchange_is_asked_for_as_much_as_a_training_would_load(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    now = pd.Timestamp("2024-03-10 10:07", tz="UTC")
+    start = pd.Timestamp("2023-12-01", tz="UTC")
+    with serving() as server:
+        server.add(make_bars(24 * 101, timeframe=Timeframe.H1, start=start), now)
+        urls = (f"source.archive_url={server.url}", f"source.api_url={server.url}")
+        chosen = ("symbol=BTCUSDT", "tf=1h", "source=binance", "history_days=20", *urls)
+        settings = typed(compose_config("audit", [*chosen, f"data_dir={tmp_path}"]), AuditConfig)
+        bars = run.load_bars(settings, "BTCUSDT")
+
+    # 480 hours of rows, before the first of them a window of 60 and what indicators remember.
+    assert len(bars) >= 480 + 960
+    assert bars.close_time() == now.floor("h")
+
+
+@pytest.fixture
+def market(tmp_path):
+    """Stored bars and a served model of them."""
+    bars = bars_to_learn_from(1200)
+    BarStore(tmp_path / "data" / "bars").write(bars)
+    export(tmp_path / "models", random_network(), make_dataset(bars))
+
+
+REPLAY = ("symbol=BTCUSDT", "tf=15m", "replay=true", "replay_bars=20")
+
+
+@pytest.mark.usefixtures("market")
+def test_a_replay_that_differs_nowhere_passes(call, capsys):
+    assert call(*REPLAY) == 0
+    out, err = capsys.readouterr()
+    answers, silences, scaler, total = out.splitlines()
+    assert answers.startswith("ok           live says what the batch says")
+    assert "20 of 20 bars from 2024-01-13 07:15 to 2024-01-13 12:00 UTC compared" in answers
+    assert silences.endswith("through 0 gaps and 0 bars without volume")
+    assert scaler.startswith("cannot tell  model: dataset can be rebuilt")
+    assert total == "2 ok, 1 cannot tell"
+    assert err == ""
+
+
+@pytest.mark.usefixtures("market")
+def test_a_replay_that_differs_turns_the_command_red(call, monkeypatch, capsys):
+    honest = Predictor.predict
+    monkeypatch.setattr(
+        Predictor, "predict", lambda self, bars: honest(self, bars.slice(0, len(bars) - 1))
+    )
+    assert call(*REPLAY, "output=json") == EXIT_FOUND
+    content = json.loads(capsys.readouterr().out)
+    assert content["is_bad"] is True
+    assert content["findings"][0]["status"] == Status.DIFFERS
+    replayed = content["replay"]
+    assert (replayed["n_bars"], replayed["n_compared"], replayed["n_differing"]) == (20, 20, 20)
+    assert replayed["largest_difference"] > replayed["tolerance"] == 1e-5
+    assert replayed["first_differing"]["ts"] == replayed["first"] == "2024-01-13T07:15:00+00:00"
+    sides = [replayed["first_differing"][side]["probabilities"] for side in ("live", "batch")]
+    assert [sum(shares.values()) for shares in sides] == pytest.approx([1, 1])
+
+
+def test_a_replay_without_a_model_says_how_to_make_one(call, tmp_path, capsys):
+    BarStore(tmp_path / "data" / "bars").write(make_bars(1200))
+    assert call(*REPLAY) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: BTCUSDT 15m: no model exported")
+
+
+def test_null_replays_every_bar(call, tmp_path, capsys):
+    bars = bars_to_learn_from(300)
+    BarStore(tmp_path / "data" / "bars").write(bars)
+    export(tmp_path / "models", random_network(), make_dataset(bars))
+    assert call(*REPLAY[:3], "replay_bars=null", "output=json") == 0
+    replayed = json.loads(capsys.readouterr().out)["replay"]
+    assert (replayed["n_bars"], replayed["n_compared"]) == (300, 300 - 108)
+    [silence] = replayed["silences"]
+    assert (silence["answered_by"], silence["n_bars"], silence["differs"]) == ("nobody", 108, False)

@@ -110,6 +110,7 @@ def test_a_young_market_is_replayed_from_its_first_bar_on(tmp_path: Path) -> Non
     assert len(found.steps) == 450
     assert found.differing == []
     assert len(found.compared) == 450 - (WARM_UP_BARS + LOOKBACK - 1)
+    assert found.n_gaps == 0
     [silence] = found.silences()
     assert silence["reason"] == "the first bars of the history only warm up the indicators"
 
@@ -224,10 +225,27 @@ def test_a_history_one_bar_too_short_is_found(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "newest_bars", lambda lookback: history_bars(lookback) - 1)
-    found = replay_market(models, ODD.slice(0, 1230), 20)
+    found = replay_market(models, ODD.slice(100, 1230), 20)
 
-    # Had the stored bars begun so late, live would be right to wait; they began with training.
-    assert {step.answered_by for step in found.steps} == {"batch"}
+    assert {step.answered_by for step in found.differing} == {"batch"}
+    assert len(found.differing) == 20
+    assert found.findings()[1].status is Status.DIFFERS
+    assert "960 bars are too few" in found.findings()[1].evidence
+
+
+def test_a_young_market_that_live_keeps_waiting_is_found(models: Path) -> None:
+    """Its bars begin where training's did, so that there is nothing to wait for."""
+
+    class Patient(Predictor):
+        def predict(self, bars: Bars) -> Prediction:
+            if len(bars) < HISTORY:
+                raise NotEnoughBarsError(bars.symbol, bars.timeframe, "too few", "wait")
+            return super().predict(bars)
+
+    batch = Predictor(models).model("BTCUSDT", M15)
+    found = replay(Patient(models), batch, ODD.slice(0, 300), 20)
+
+    assert len(found.differing) == 20
 
 
 def test_answers_in_a_gap_are_found_with_the_batchs_reason(models: Path) -> None:

@@ -274,8 +274,9 @@ def _step(
     except NotEnoughBarsError as error:
         if batch is None:
             return Step(closed, None, None, why.at(position))
-        begins_late = loaded.frame.index[0] > pd.Timestamp(why.manifest.bars.first_open_time)
-        if begins_late and len(loaded) < history_bars(lookback):
+        # Not what was loaded: too little of a history that is long enough is no excuse.
+        begins_late = bars.frame.index[0] > pd.Timestamp(why.manifest.bars.first_open_time)
+        if begins_late and position + 1 < history_bars(lookback):
             reason = f"live waits for {history_bars(lookback)} bars"
             return Step(closed, None, batch, reason, is_warm_up=True)
         return Step(closed, None, batch, error.found)
