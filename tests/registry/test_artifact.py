@@ -1,5 +1,4 @@
 import hashlib
-import io
 import json
 import logging
 import os
@@ -24,6 +23,8 @@ from artifact_builders import (
     record,
     state_dict,
 )
+from hostile_files import Trap
+from hostile_files import saved_weights as saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -40,22 +41,6 @@ from percoin.registry.weights import load_weights
 from percoin.types import Timeframe
 
 ALL_FILES = (*HASHED_FILES, MANIFEST_FILE)
-
-
-def saved(content: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-class Trap:
-    """Pickles as a call that would make a folder named by ``path``."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
 
 
 def test_a_model_comes_back_as_it_was_exported(tmp_path):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hostile_files import trapped_pickle, trapped_weights, vouch_for
 from trained_registry import add_version, market, served
 
 from percoin.cli import EXIT_USAGE, help_text
@@ -221,6 +222,25 @@ def test_a_broken_version_is_promoted_by_nothing(call, trained, capsys):
     assert call(trained, "promote", *MARKET, f"version={first}", "force=true") == 1
     assert "scaler.pkl was changed after the export" in only_error(capsys)
     assert served(trained) == second
+
+
+def test_no_action_runs_what_was_planted(call, trained, tmp_path, capsys):
+    hit = tmp_path / "hit"
+    first = served(trained)
+    accepted = add_version(trained, gate=ACCEPTED)
+    planted = {"scaler.pkl": trapped_pickle(hit), "cnn_lstm_v1.pth": trapped_weights(hit)}
+    forged = vouch_for(market(trained), market(trained).version(first), planted).name
+    for arguments in (["list"], ["show", *MARKET, f"version={forged}"], ["verify"]):
+        assert call(trained, *arguments) == 0
+    capsys.readouterr()
+    for action in ("promote", "reproduce"):
+        force = ["force=true"] if action == "promote" else []
+        assert call(trained, action, *MARKET, f"version={forged}", *force) == 1
+        assert "holds no weights that are safe to load" in only_error(capsys)
+    assert call(trained, "rollback", *MARKET, "force=true") == 1
+    assert "holds no weights that are safe to load" in only_error(capsys)
+    assert served(trained) == accepted
+    assert not hit.exists()
 
 
 def test_a_dry_run_says_what_would_go_and_leaves_it(call, trained, capsys):

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from percoin.bars.schema import is_simulated
-from percoin.errors import InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
+from percoin.errors import (
+    ConfigError,
+    InvalidArtifactError,
+    ModelNotFoundError,
+    NotEnoughBarsError,
+)
 from percoin.inference import Predictor
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Source
+from percoin.types import Passed, Prediction, Source, check_symbol
 
 
 class ModelSource:
@@ -40,6 +45,10 @@ class ModelSource:
         bars = market.asked
         if not self._enabled:
             return self._pass("ml_disabled", "models are switched off: use_ml=false")
+        try:
+            check_symbol(bars.symbol)
+        except ConfigError as error:
+            return self._pass("model_missing", str(error))
         try:
             manifest = self._predictor.model(bars.symbol, bars.timeframe).manifest
             gate = manifest.gate
