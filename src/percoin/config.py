@@ -671,10 +671,7 @@ class PredictConfig:
         current_symbol(self.symbol)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        _require(
-            self.predictor in list(Backend),
-            f"predictor={self.predictor} must be one of {', '.join(Backend)}",
-        )
+        _check_predictor(self.predictor)
         _require(
             re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None,
             f"device={self.device} (or ML_DEVICE) must be cpu, cuda or cuda:N",
@@ -685,6 +682,10 @@ class PredictConfig:
             f"max_age_bars={self.max_age_bars} must be at least 1, or null: the newest bar is "
             "one bar old before the next one has closed",
         )
+
+
+def _check_predictor(value: str) -> None:
+    _require(value in list(Backend), f"predictor={value} must be one of {', '.join(Backend)}")
 
 
 def _read_confidence(value: Any) -> float | str:
@@ -715,6 +716,7 @@ class AuditConfig:
     output: str = MISSING
     replay: bool = MISSING
     replay_bars: int | None = None
+    predictor: str = MISSING
     cuts: int = MISSING
     seed: int = MISSING
     lookback: int = MISSING
@@ -732,6 +734,7 @@ class AuditConfig:
             self.replay_bars is None or self.replay_bars >= 1,
             f"replay_bars={self.replay_bars} must be at least 1, or null",
         )
+        _check_predictor(self.predictor)
         _require(self.cuts >= 1, f"cuts={self.cuts} must be at least 1")
         _require(self.seed >= 0, f"seed={self.seed} must not be negative")
         _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")

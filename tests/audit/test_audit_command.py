@@ -93,6 +93,7 @@ def test_json_says_the_same_in_one_object(call, old_metrics, capsys):
         (("symbol=BTCUSDT", "cut=3"), "cuts"),
         (("replay=true",), "replay=true takes a market; give symbol=BTCUSDT"),
         (("metrics=old.json", "replay=true"), "replay=true takes a market"),
+        (("symbol=BTCUSDT", "predictor=jax"), "predictor=jax must be one of torch, onnx"),
         (("symbol=BTCUSDT", "replay_bars=0"), "replay_bars=0 must be at least 1, or null"),
     ],
 )
@@ -204,6 +205,12 @@ def test_a_replay_without_a_model_says_how_to_make_one(call, tmp_path, capsys):
     assert call(*REPLAY) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: BTCUSDT 15m: no model exported")
+
+
+@pytest.mark.usefixtures("market")
+def test_a_replay_by_onnx_takes_a_model_that_was_exported_for_it(call, capsys):
+    assert call(*REPLAY, "predictor=onnx") == 1
+    assert "train with export.onnx=true" in capsys.readouterr().err
 
 
 def test_null_replays_every_bar(call, tmp_path, capsys):

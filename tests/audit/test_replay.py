@@ -34,10 +34,11 @@ from percoin.errors import ModelNotFoundError, NotEnoughBarsError
 from percoin.features import indicators
 from percoin.features.feature_set import WARM_UP_BARS, history_bars
 from percoin.features.scaling import Scaling
-from percoin.inference import Predictor
+from percoin.inference import Backend, Predictor
 from percoin.registry.artifact import export_artifact
 from percoin.registry.manifest import ScalingNumbers, Verdict
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.training.onnx_export import export_onnx
 from percoin.types import Prediction, Signal, Timeframe
 
 HISTORY = history_bars(LOOKBACK)
@@ -374,6 +375,27 @@ def test_real_bars_are_replayed_through_an_exchange_halt(
     assert found.largest_difference <= TOLERANCE
     assert len(found.compared) > 200
     assert [finding.status for finding in found.findings()] == [Status.OK, Status.OK]
+
+
+# --- ONNX Runtime
+
+
+def test_onnx_says_live_what_torch_says_in_the_batch(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install 'percoin[onnx]'")
+    dataset, network = make_dataset(ODD), random_network()
+    windows = dataset.windows[dataset.rows("validation")[:8] - LOOKBACK + 1]
+    weights = network.state_dict()
+    record = TrainingRecord({}, TrainingHistory([1.1], [0.3], [1.1], [0.3]))
+    draft = make_draft(dataset, Verdict.ACCEPTED, SMALL)
+    content = export_onnx(network, windows, ("BTCUSDT", "15m"))
+    export_artifact(tmp_path, draft, weights, weights, record, content)
+    found = replay_market(tmp_path, ODD, 100, Backend.ONNX)
+
+    assert found.differing == []
+    assert found.largest_difference is not None
+    # It is another library: to the last bit they would hardly agree.
+    assert 0 < found.largest_difference <= TOLERANCE
 
 
 # --- A terminal

@@ -4,7 +4,8 @@ The live side is the path of ``predict.py``: at the close of each bar the histor
 loads, a growing and then a sliding one, goes through ``Predictor.predict``. The batch
 side is ``ServedModel.probabilities`` over the whole history, which is how training looks
 at bars: every window at once, indicators that started long ago. Each side loads the model
-for itself, so that neither can hide behind what the other left in memory.
+for itself, so that neither can hide behind what the other left in memory; what the live
+side computes with may be chosen, the batch is PyTorch's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from percoin.features.feature_set import (
     compute_features,
     history_bars,
 )
-from percoin.inference import Predictor, ServedModel
+from percoin.inference import Backend, Predictor, ServedModel
 from percoin.predict import newest_bars
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, FloatArray, Signal
@@ -212,19 +213,25 @@ class Replay:
         return Finding(name, status, "; ".join([f"through {odd}", *parts]))
 
 
-def replay_market(models_dir: Path, bars: Bars, n_bars: int | None = None) -> Replay:
+def replay_market(
+    models_dir: Path, bars: Bars, n_bars: int | None = None, backend: Backend = Backend.TORCH
+) -> Replay:
     """Replay the model that is served for a market; a terminal sees a progress bar.
 
     Args:
         models_dir: The registry.
         bars: The whole stored history of the market.
         n_bars: How many of the newest are replayed; None for all.
+        backend: Of the live side.
 
     Raises:
-        RegistryError: There is no model, or none that can be trusted.
+        RegistryError: There is no model, none that can be trusted, or none for ``backend``.
+        ConfigError: This machine lacks the library of ``backend``.
     """
+    live = Predictor(models_dir, backend=backend)
+    live.model(bars.symbol, bars.timeframe)
     batch = Predictor(models_dir).model(bars.symbol, bars.timeframe)
-    return replay(Predictor(models_dir), batch, bars, n_bars)
+    return replay(live, batch, bars, n_bars)
 
 
 def replay(

@@ -28,6 +28,7 @@ from percoin.config import AuditConfig
 from percoin.dataset import MarketDataset, bars_to_load, build_dataset
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureDefinition, compute_features
+from percoin.inference import Backend
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ def audit(settings: AuditConfig) -> Audit:
     bars = load_bars(settings, settings.symbol)
     models_dir = Path(settings.models_dir)
     if settings.replay:
-        replay = replay_market(models_dir, bars, settings.replay_bars)
+        replay = replay_market(models_dir, bars, settings.replay_bars, Backend(settings.predictor))
         findings += [*replay.findings(), check_served_scaling(models_dir, bars)]
         return Audit(findings, replay)
     findings += audit_dataset(load_dataset(settings, bars), settings.cuts, settings.seed)
