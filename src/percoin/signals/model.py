@@ -14,7 +14,7 @@ from percoin.errors import (
 from percoin.inference import Predictor
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Source, check_symbol
+from percoin.types import Passed, Prediction, Signal, Source, check_symbol
 
 
 class ModelSource:
@@ -23,8 +23,9 @@ class ModelSource:
     Args:
         predictor: Loads and asks the models.
         enabled: False passes every market on.
-        min_confidence: A signal less probable than this is passed on; a function finds
-            it for the model that answers.
+        min_confidence: A signal less probable than this is passed on. A function finds
+            for the model that answers what LONG and SHORT need; NO_TRADE needs nothing
+            then, as in a backtest.
         require_accepted: Pass on models that the gate did not accept.
     """
 
@@ -63,7 +64,8 @@ class ModelSource:
             prediction = self._predictor.predict(bars)
             minimum = self._min_confidence
             if callable(minimum):
-                minimum = minimum(manifest)
+                of_direction = minimum(manifest)
+                minimum = 0.0 if prediction.signal is Signal.NO_TRADE else of_direction
         except ModelNotFoundError as error:
             return self._pass("model_missing", str(error))
         except InvalidArtifactError as error:
