@@ -86,6 +86,21 @@ def test_128_markets_without_edge_are_not_accepted():
     assert not any(verdict.is_accepted for verdict in after.values())
 
 
+def test_a_few_true_models_among_128_stand_and_luck_does_not():
+    # 300 draws tell no p-value below 1/301; to stand alone here one of 7.2e-5 is needed.
+    prior = np.full(2000, 1.05)
+    verdicts = {}
+    for market, luck in enumerate(noise(128, 2000, 0.3, seed=6)):
+        losses = prior - luck - (0.04 if market < 2 else 0.0)
+        verdicts[str(market)] = judge_losses(losses, prior, prior)
+
+    alone = [name for name, verdict in verdicts.items() if verdict.is_accepted]
+    after = apply_false_discovery_control(verdicts)
+
+    assert len(alone) > 2
+    assert [name for name, verdict in after.items() if verdict.is_accepted] == ["0", "1"]
+
+
 def evaluate_market(edge, seed, *, shuffle=False):
     truth = true_probabilities(3000, edge, seed)
     labels = draw_labels(truth, seed + 1)

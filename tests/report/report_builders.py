@@ -118,6 +118,7 @@ def export(
     evaluation: Evaluation | None = None,
     sections: dict | None = None,
     daily: DailyLosses | None = None,
+    val_loss: tuple[float, ...] = (1.0,),
     **changes,
 ) -> Path:
     """Export a made-up model; its folder."""
@@ -129,7 +130,8 @@ def export(
         if daily is not None:
             sections["daily_losses"] = asdict(daily)
     weights = {"weight": torch.zeros(3)}
-    record = TrainingRecord({}, TrainingHistory([1.0], [0.4], [1.0], [0.4]), sections=sections)
+    history = TrainingHistory([1.0], [0.4], list(val_loss), [0.4])
+    record = TrainingRecord({}, history, sections=sections)
     made = draft(symbol, timeframe, evaluation, **changes)
     return export_artifact(root, made, weights, weights, record).folder
 

@@ -264,14 +264,13 @@ def sweep_note(board: Board) -> str:
             "One model was judged, on its own. If it is the best of several that were tried, "
             "report them together: luck finds a winner among many."
         )
-    note = (
+    n_alone = sum(entry.passed_alone for entry in board.entries)
+    return (
         f"{board.n_tried} models were tried. Luck alone would make some of them look good, so "
         f"at most {FALSE_DISCOVERY_RATE:.0%} of the accepted may be expected to be false "
-        "(Benjamini-Yekutieli, which allows for markets that move together)."
+        "(Benjamini-Yekutieli, which allows for markets that move together): alone "
+        f"{n_alone} would be accepted, among the others {n_alone - board.n_lost}."
     )
-    if board.n_lost:
-        note += f" {_models(board.n_lost)} passed alone and did not stand among the others."
-    return note
 
 
 def _models(count: int) -> str:

@@ -36,5 +36,8 @@ def write_whole(path: Path, text: str) -> None:
         OSError: The folder cannot be written.
     """
     aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -86,8 +86,8 @@ def to_markdown(board: Board) -> str:
     parts = [
         "# percoin report",
         f"{board.created_at:%Y-%m-%d %H:%M} UTC{tested}",
-        f"**{_escaped(answer(board))}** {_escaped(' '.join(headlines(board)))}",
-        _markdown_table(COLUMNS, leaderboard_rows(board)),
+        f"**{escape(answer(board))}** {escape(' '.join(headlines(board)))}",
+        markdown_leaderboard(board),
         "skill: share of the log-loss of the train prior (the long-run shares of the three "
         "answers) that the model removes. ahead of it: log-loss of the best baseline minus the "
         "model's, in nats a bar, on the same bars. AUC: .5 is a coin flip. net return: of the "
@@ -103,36 +103,42 @@ def _markdown_section(entry: Entry) -> list[str]:
     accuracy = accuracy_line(model)
     lines += [f"{accuracy}."] if accuracy else []
     parts = [
-        f"## {_escaped(model.name)}: {entry.status.value}",
-        "\n".join(f"- {_escaped(line)}" for line in lines),
+        f"## {escape(model.name)}: {entry.status.value}",
+        "\n".join(f"- {escape(line)}" for line in lines),
     ]
     if model.evaluation is not None:
         parts += _markdown_tables(model.evaluation)
     known = facts(model)
     if model.manifest is not None:
         known += [(f"sha256 of {name}", sha256) for name, sha256 in hashes(model.manifest)]
-        parts.append("\n".join(f"- {_escaped(name)}: {_escaped(value)}" for name, value in known))
+        parts.append("\n".join(f"- {escape(name)}: {escape(value)}" for name, value in known))
     return parts
 
 
 def _markdown_tables(evaluation: Evaluation) -> list[str]:
     tables = [
-        _markdown_table(SKILL_COLUMNS, skill_rows(evaluation)),
-        _markdown_table(SCORE_COLUMNS, score_rows(evaluation)),
+        markdown_table(SKILL_COLUMNS, skill_rows(evaluation)),
+        markdown_table(SCORE_COLUMNS, score_rows(evaluation)),
     ]
     if evaluation.money:
-        tables.append(_markdown_table(MONEY_COLUMNS, money_rows(evaluation.money)))
+        tables.append(markdown_table(MONEY_COLUMNS, money_rows(evaluation.money)))
     return tables
 
 
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_leaderboard(board: Board) -> str:
+    """The leaderboard as a Markdown table."""
+    return markdown_table(COLUMNS, leaderboard_rows(board))
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text cells as a Markdown table; the first column is the name of the row."""
     rule = ["---"] + ["---:"] * (len(columns) - 1)
-    lines = [[_escaped(cell) for cell in columns], rule]
-    lines += [[_escaped(cell) for cell in row] for row in rows]
+    lines = [[escape(cell) for cell in columns], rule]
+    lines += [[escape(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown leaves as it is, on one line."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 

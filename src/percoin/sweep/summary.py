@@ -1,12 +1,31 @@
-"""What a sweep came to: how each job ended, and what its models are worth together."""
+"""What a sweep came to: shown in the terminal, and written down for whoever comes later.
+
+::
+
+    outputs/<sweep>/
+    |-- summary.json    for programs (``percoin.sweep.document`` says what it holds)
+    |-- report/         index.html, report.md, report.json, skills.svg: all models of the sweep
+    `-- tensorboard/    one run for the whole sweep
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from percoin.sweep.jobs import DONE, Job, JobRecord
+from percoin.errors import PercoinError
+from percoin.registry.revision import withdraw_acceptance
+from percoin.report.files import PAGE, write_report, write_whole
+from percoin.sweep.dashboard import write_dashboard
+from percoin.sweep.document import to_document
+from percoin.sweep.jobs import Job, JobRecord
+from percoin.sweep.results import SweepResults, gather
+from percoin.sweep.screen import to_screen, wants_colour
+
+SUMMARY_FILE = "summary.json"
+_REPORT = "report"
+_TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -14,31 +33,30 @@ class SweepSummary:
     """The end of a sweep, finished or not.
 
     Attributes:
-        folder: Of the sweep.
-        jobs: All of them with their records, in the sweep's order.
-        secs: Wall time of the sweep.
+        results: How the jobs ended, and their models beside each other.
+        withdrawn: Models that lost their acceptance over the sweep, one line each.
         problems: What could not be written or withdrawn, one line each.
     """
 
-    folder: Path
-    jobs: tuple[tuple[Job, JobRecord], ...]
-    secs: float
-    problems: tuple[str, ...] = ()
+    results: SweepResults
+    withdrawn: tuple[str, ...]
+    problems: tuple[str, ...]
 
-    @property
-    def exit_code(self) -> int:
-        """0 if every job is done and all that the summary writes was written, else 1."""
-        done = all(record.state in DONE for _, record in self.jobs)
-        return 0 if done and not self.problems else 1
+    def render(self, width: int = 100, colour: bool | None = None) -> str:
+        """The screen.
 
-    def render(self, width: int = 100) -> str:
-        """The screen as plain text of at most ``width`` columns."""
-        done = sum(record.state in DONE for _, record in self.jobs)
-        lines = [f"{done} of {len(self.jobs)} jobs are done"]
-        for job, record in self.jobs:
-            if record.state not in DONE:
-                lines.append(f"{job.name}: {record.state.value} {record.error or ''}".rstrip())
-        return "\n".join([*lines, *self.problems])
+        Args:
+            width: Columns.
+            colour: Whether to send colours; None if a person watches stdout.
+        """
+        folder = self.results.folder
+        closing = [
+            *self.withdrawn,
+            *(f"PROBLEM: {problem}" for problem in self.problems),
+            f"report: {folder / _REPORT / PAGE}",
+            f"curves: tensorboard --logdir {folder.parent}",
+        ]
+        return to_screen(self.results, closing, width, wants_colour() if colour is None else colour)
 
 
 def summarize(
@@ -46,14 +64,66 @@ def summarize(
 ) -> SweepSummary:
     """Sum up a sweep that ended, whole or not; call it once no job runs any more.
 
+    Judges the models as the sweep they are: once every job has had its turn, a model that
+    was accepted alone and does not stand among the others loses its acceptance in the
+    registry. Then the files are written.
+
     Args:
         folder: Of the sweep.
-        jobs: All jobs of the sweep with their last records.
+        jobs: All jobs of the sweep with their last records, each under another name.
         models_dir: The registry that the jobs exported to.
         secs: Wall time of the sweep.
 
     Returns:
-        The summary, to be printed; what could not be written is named in it, and raises
-        nothing.
+        The summary, to be printed; what could not be written or withdrawn is named in it,
+        and raises nothing.
     """
-    return SweepSummary(folder, tuple(jobs), secs)
+    results = gather(folder, jobs, models_dir, secs)
+    withdrawn, problems = _withdraw(results, models_dir) if results.is_over else ({}, [])
+    if withdrawn:
+        # What is served has changed, and the files say what is.
+        results = gather(folder, jobs, models_dir, secs)
+    problems += _write(
+        {
+            _REPORT: lambda: write_report(results.board, folder / _REPORT),
+            _TENSORBOARD: lambda: write_dashboard(results, folder / _TENSORBOARD),
+        }
+    )
+    # Last, so that it knows of the others.
+    document = to_document(results, withdrawn, problems)
+    problems += _write({SUMMARY_FILE: lambda: write_whole(folder / SUMMARY_FILE, document)})
+    return SweepSummary(results, tuple(withdrawn.values()), tuple(problems))
+
+
+def _withdraw(results: SweepResults, models_dir: Path) -> tuple[dict[str, str], list[str]]:
+    """Take back acceptances; what was done by name of the job, and what could not be done."""
+    done, problems = {}, []
+    for result in results.lost:
+        name, manifest = result.job.name, result.entry.model.manifest
+        assert manifest is not None
+        reason = f"{result.entry.reasons[0]} (sweep {results.folder.name})"
+        try:
+            revised = withdraw_acceptance(
+                models_dir,
+                manifest.symbol,
+                manifest.timeframe,
+                manifest.version_id,
+                reason,
+            )
+        except PercoinError as error:
+            problems.append(f"the acceptance of {name} could not be withdrawn: {error}")
+        else:
+            now = "no accepted version is left" if revised.is_served else "another one is served"
+            done[name] = f"acceptance withdrawn from {name}: {now}"
+    return done, problems
+
+
+def _write(writers: dict[str, Callable[[], None]]) -> list[str]:
+    """Write what can be written; say what cannot."""
+    problems = []
+    for name, write in writers.items():
+        try:
+            write()
+        except OSError as error:
+            problems.append(f"{name} could not be written: {error}")
+    return problems

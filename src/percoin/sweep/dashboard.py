@@ -1,0 +1,175 @@
+"""One TensorBoard run for a whole sweep, so that 128 trainings do not drown the dashboard."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from percoin.evaluation.uncertainty import Estimate
+from percoin.report.board import Entry, Status, answer, headlines
+from percoin.report.plain import escape, markdown_leaderboard, markdown_table
+from percoin.sweep.results import SweepResults
+
+# Told apart by colour-blind eyes too (Okabe and Ito, 2008).
+_COLOURS = {
+    Status.ACCEPTED: "#0072B2",
+    Status.REJECTED: "#D55E00",
+    Status.UNTESTABLE: "#999999",
+    Status.NOT_JUDGED: "#999999",
+}
+# Skill over the train prior, then both AUCs.
+_PANELS = (
+    ("log-loss skill", 0.0),
+    ("a move comes (activity AUC)", 0.5),
+    ("up or down (direction AUC)", 0.5),
+)
+
+
+def write_dashboard(results: SweepResults, folder: Path) -> None:
+    """Write the run aside and put it in the place of an earlier one.
+
+    Text: the answer, the jobs by state and those without a model, the leaderboard. Images:
+    the skills with their intervals, one a bar length and variant. Scalars: validation
+    losses by epoch, in the same groups.
+
+    Args:
+        results: What the sweep came to.
+        folder: Of the run.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        # TensorBoard knows its files by this name.
+        (aside / f"events.out.tfevents.{time.time():.0f}.sweep").write_bytes(_events(results))
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _events(results: SweepResults) -> bytes:
+    """The run's file.
+
+    TensorBoard's own writer writes in a thread, where a full disk would end in a traceback
+    of which the sweep hears nothing.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import image, scalar, text
+
+    buffer, now = io.BytesIO(), time.time()
+    writer = RecordWriter(buffer)
+
+    def add(summary: Any, step: int = 0) -> None:
+        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
+
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for name, words in _texts(results).items():
+        add(text(name, words))
+    for name, entries in _groups(results).items():
+        add(image(f"skills/{name}", _pixels(draw_skills(entries, name)), dataformats="HWC"))
+    for result in results.jobs:
+        tag = f"validation loss {_group(result.entry)}/{result.job.symbol}"
+        for epoch, loss in enumerate(result.val_loss, start=1):
+            add(scalar(tag, loss), epoch)
+    return buffer.getvalue()
+
+
+def _pixels(figure: Figure) -> Any:
+    """The picture as it would be saved, shape (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3]
+
+
+def _texts(results: SweepResults) -> dict[str, str]:
+    """TensorBoard shows them in the order of their names."""
+    board = results.board
+    counts = [(state.value, str(count)) for state, count in results.counts.items()]
+    undone = [(r.job.name, r.record.state.value, r.error) for r in results.undone]
+    jobs = [markdown_table(("state", "jobs"), counts)]
+    jobs += [markdown_table(("job", "state", "error"), undone)] if undone else []
+    sentences = [f"**{escape(answer(board))}**", *map(escape, headlines(board))]
+    return {
+        "answer": "\n\n".join(sentences),
+        "jobs": "\n\n".join(jobs),
+        "leaderboard": markdown_leaderboard(board),
+    }
+
+
+def _group(entry: Entry) -> str:
+    """Bar length and variant; TensorBoard would cut it at a slash."""
+    model = entry.model
+    return " ".join(filter(None, (model.timeframe.value, model.variant))).replace("/", " ")
+
+
+def _groups(results: SweepResults) -> dict[str, list[Entry]]:
+    """Judged models by group, best first."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in results.board.entries:
+        if entry.rank is not None:
+            groups.setdefault(_group(entry), []).append(entry)
+    return groups
+
+
+def draw_skills(entries: Sequence[Entry], title: str) -> Figure:
+    """Skill, activity and direction of judged models with 95 % intervals.
+
+    Args:
+        entries: From top to bottom.
+        title: Of the picture.
+    """
+    figure = Figure(figsize=(11, 1.6 + 0.2 * len(entries)), dpi=90, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", parse_math=False)
+    panels = figure.subplots(1, len(_PANELS), sharey=True, squeeze=False)[0]
+    for column, (panel, (heading, null)) in enumerate(zip(panels, _PANELS, strict=True)):
+        panel.axvline(null, color="black", linewidth=0.8, linestyle="--")
+        for status, colour in _COLOURS.items():
+            shown = {
+                row: estimate
+                for row, entry in enumerate(entries)
+                if entry.status is status and (estimate := _estimates(entry)[column]) is not None
+            }
+            _draw_whiskers(panel, shown, colour, status.value)
+        panel.set_title(heading, fontsize=10)
+        panel.grid(axis="x", alpha=0.3)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0, labelsize=8)
+        panel.tick_params(axis="x", labelsize=8)
+    names = ["".join(c for c in entry.model.symbol if c.isprintable()) for entry in entries]
+    panels[0].set_yticks(range(len(entries)), names)
+    panels[0].set_ylim(len(entries) - 0.4, -0.6)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _estimates(entry: Entry) -> tuple[Estimate | None, ...]:
+    assert entry.model.evaluation is not None
+    line = entry.model.evaluation.model
+    return line.skill, line.activity.auc, line.direction.auc
+
+
+def _draw_whiskers(panel: Axes, shown: dict[int, Estimate], colour: str, label: str) -> None:
+    if not shown:
+        return
+    panel.scatter([e.value for e in shown.values()], list(shown), s=16, color=colour, label=label)
+    known = {row: (e.lower, e.upper) for row, e in shown.items() if e.lower is not None}
+    if known:
+        lower, upper = zip(*known.values(), strict=True)
+        panel.hlines(list(known), lower, upper, color=colour, linewidth=1.5)

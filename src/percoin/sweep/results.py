@@ -1,0 +1,191 @@
+"""What each job of a sweep left behind, and what the models are worth beside each other."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import Verdict
+from percoin.report.board import Board, Entry, Status, make_board
+from percoin.report.cells import flat
+from percoin.report.reading import SavedModel, read_version
+from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
+from percoin.types import Timeframe
+
+# Jobs that the same command would go on with; what failed has had its turn.
+_OPEN = frozenset({JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED})
+ONLY_ALONE = "only alone"
+_VAL_LOSS_COLUMN = "loss/val"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """One job, how it ended, and its model beside those of the others.
+
+    Attributes:
+        job: What was to be trained.
+        record: How it ended.
+        entry: Its place on the board; of status ``NO_MODEL`` without a model.
+        val_loss: Validation loss after each epoch.
+    """
+
+    job: Job
+    record: JobRecord
+    entry: Entry
+    val_loss: tuple[float, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it ended with a model, now or in an earlier sweep."""
+        return self.record.state in DONE
+
+    @property
+    def verdict(self) -> str:
+        """The verdict over the sweep in a word or two."""
+        if self.entry.passed_alone and self.entry.status is not Status.ACCEPTED:
+            return ONLY_ALONE
+        return self.entry.status.value
+
+    @property
+    def error(self) -> str:
+        """Why it is not done, on one line without its own name; empty if it is."""
+        text = "" if self.is_done else " ".join((self.record.error or "").split())
+        return text.removeprefix(f"{self.job.symbol} {self.job.tf}: ")
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """All that is known at the end of a sweep.
+
+    Attributes:
+        folder: Of the sweep.
+        jobs: In the sweep's order.
+        board: Their models.
+        secs: Wall time of the sweep.
+    """
+
+    folder: Path
+    jobs: tuple[JobResult, ...]
+    board: Board
+    secs: float
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every job had its turn, so that the verdicts are final."""
+        return not any(result.record.state in _OPEN for result in self.jobs)
+
+    @property
+    def counts(self) -> dict[JobState, int]:
+        """Jobs of each state that occurs."""
+        found = Counter(result.record.state for result in self.jobs)
+        return {state: found[state] for state in JobState if found[state]}
+
+    @property
+    def undone(self) -> tuple[JobResult, ...]:
+        """Jobs without a model, those that failed last."""
+        undone = [result for result in self.jobs if not result.is_done]
+        return tuple(sorted(undone, key=lambda result: result.record.state not in _OPEN))
+
+    @property
+    def lost(self) -> tuple[JobResult, ...]:
+        """Models that the registry has as accepted and the sweep has not."""
+        return tuple(
+            result
+            for result in self.jobs
+            if result.verdict == ONLY_ALONE
+            and result.entry.model.manifest is not None
+            and result.entry.model.manifest.gate.verdict is Verdict.ACCEPTED
+        )
+
+    @property
+    def shared_settings(self) -> dict[str, object]:
+        """Settings by dotted name that all models were made with."""
+        manifests = [result.entry.model.manifest for result in self.jobs]
+        configs = [dict(flat(manifest.config)) for manifest in manifests if manifest is not None]
+        if not configs:
+            return {}
+        return {
+            name: value
+            for name, value in configs[0].items()
+            if all(name in other and other[name] == value for other in configs[1:])
+        }
+
+
+def gather(
+    folder: Path, jobs: Sequence[tuple[Job, JobRecord]], models_dir: Path, secs: float
+) -> SweepResults:
+    """Read what the jobs left and judge the models as the sweep they are.
+
+    Args:
+        folder: Of the sweep.
+        jobs: All jobs of the sweep with their last records.
+        models_dir: The registry that the jobs exported to.
+        secs: Wall time of the sweep.
+    """
+    models = {job.name: _read_model(job, record, models_dir) for job, record in jobs}
+    board = make_board(list(models.values()), notes=tuple(_notes(folder, jobs)))
+    entries = {entry.model.name: entry for entry in board.entries}
+    return SweepResults(
+        folder,
+        tuple(
+            JobResult(job, record, entries[job.name], _val_loss(job, models[job.name]))
+            for job, record in jobs
+        ),
+        board,
+        secs,
+    )
+
+
+def version_of(record: JobRecord) -> str:
+    """The version that a job exported; empty if it exported none."""
+    version = record.result.get("version") if isinstance(record.result, dict) else None
+    return version if record.state in DONE and isinstance(version, str) else ""
+
+
+def _read_model(job: Job, record: JobRecord, models_dir: Path) -> SavedModel:
+    timeframe, version_id = Timeframe(job.tf), version_of(record)
+    if version_id:
+        market = MarketFolder(models_dir, job.symbol, timeframe)
+        return replace(read_version(market, version_id), variant=job.variant)
+    why = record.error or "its record names no model"
+    problem = f"its training ended as {record.state.value}: {why}"
+    if record.state is JobState.WAITING:
+        problem = "its training has not begun"
+    return SavedModel(job.symbol, timeframe, problem=problem, variant=job.variant, exists=False)
+
+
+def _notes(folder: Path, jobs: Sequence[tuple[Job, JobRecord]]) -> Iterator[str]:
+    states = Counter(record.state for _, record in jobs)
+    counted = ", ".join(f"{states[state]} {state.value}" for state in JobState if states[state])
+    yield f"{folder.name}: {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, {counted}."
+    n_open = sum(states[state] for state in _OPEN)
+    if n_open:
+        yield (
+            f"{n_open} of the jobs had no turn or were interrupted: the verdicts over the sweep "
+            "are provisional and change nothing in the registry; the same command goes on."
+        )
+
+
+def _val_loss(job: Job, model: SavedModel) -> tuple[float, ...]:
+    """From the model, else from what the job logged before it ended."""
+    if model.course.val_loss:
+        return model.course.val_loss
+    by_epoch: dict[int, float] = {}
+    # A resumed run begins another file, with the epochs that followed.
+    for path in sorted(job.folder.glob("csv/version_*/metrics.csv")):
+        by_epoch |= _logged(path)
+    return tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
+
+
+def _logged(path: Path) -> dict[int, float]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [(row.get("epoch"), row.get(_VAL_LOSS_COLUMN)) for row in csv.DictReader(file)]
+        return {int(epoch): float(loss) for epoch, loss in rows if epoch and loss}
+    except (OSError, ValueError, csv.Error):
+        # Cut off in the middle of a line; a curve that is missing says enough.
+        return {}

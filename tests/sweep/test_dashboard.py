@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from summary_builders import SYMBOLS, ended, finished
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from percoin.sweep.dashboard import draw_skills, write_dashboard
+from percoin.sweep.jobs import JobState
+from percoin.sweep.results import gather
+
+
+def read(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events
+
+
+def text_of(events, tag):
+    (event,) = events.Tensors(f"{tag}/text_summary")
+    return event.tensor_proto.string_val[0].decode()
+
+
+@pytest.fixture
+def results(tmp_path):
+    models = tmp_path / "models"
+    folder = tmp_path / "sweep-1"
+    jobs = [
+        finished(folder, models, "BTCUSDT", 0.03, 1e-7, "15m", val_loss=(0.9, 0.8, 0.85)),
+        finished(folder, models, "ETHUSDT", 0.0, 0.5, "1h", val_loss=(0.7, 0.6)),
+        finished(folder, models, "ETHUSDT", 0.0, 0.5, "1h", "lr=0.1/x", val_loss=(0.5,)),
+        ended(folder, "SOLUSDT", JobState.FAILED, "no | bars"),
+        ended(folder, "XRPUSDT", JobState.INTERRUPTED, "told to stop"),
+    ]
+    csv = folder / "XRPUSDT" / "15m" / "csv"
+    for version, lines in enumerate((["0,,9", "0,1.5,10", "1,1.4,20"], ["1,1.3,20", "2,1.2,30"])):
+        (csv / f"version_{version}").mkdir(parents=True)
+        text = "\n".join(["epoch,loss/val,step", *lines, "3,1."])
+        (csv / f"version_{version}" / "metrics.csv").write_text(text)
+    return gather(folder, jobs, models, 5.0)
+
+
+def test_one_run_holds_leaderboard_pictures_and_curves(results):
+    folder = results.folder / "tensorboard"
+    write_dashboard(results, folder)
+
+    events = read(folder)
+    scalars = {
+        tag: [(event.step, round(event.value, 6)) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+    assert scalars == {
+        "validation loss 15m/BTCUSDT": [(1, 0.9), (2, 0.8), (3, 0.85)],
+        "validation loss 1h/ETHUSDT": [(1, 0.7), (2, 0.6)],
+        "validation loss 1h lr=0.1 x/ETHUSDT": [(1, 0.5)],
+        "validation loss 15m/XRPUSDT": [(1, 1.5), (2, 1.3), (3, 1.2), (4, 1.0)],
+    }
+    assert events.Tags()["images"] == ["skills/15m", "skills/1h", "skills/1h lr=0.1 x"]
+    assert "1 of 3 models has proved to know something" in text_of(events, "answer")
+    assert "| failed | 1 |" in text_of(events, "jobs")
+    assert r"| SOLUSDT 15m | failed | no \| bars |" in text_of(events, "jobs")
+    assert text_of(events, "leaderboard").count("\n| ETHUSDT 1h") == 2
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_later_run_takes_the_place_of_the_earlier_one(results):
+    folder = results.folder / "tensorboard"
+    write_dashboard(results, folder)
+    write_dashboard(replace(results, jobs=results.jobs[:1]), folder)
+
+    assert len(list(folder.iterdir())) == 1
+    assert read(folder).Tags()["scalars"] == ["validation loss 15m/BTCUSDT"]
+
+
+def test_the_picture_names_every_market_of_a_full_bar_length(tmp_path):
+    models = tmp_path / "models"
+    jobs = [finished(tmp_path, models, symbol, 0.01, 0.01) for symbol in SYMBOLS]
+    entries = gather(tmp_path, jobs, models, 5.0).board.entries
+
+    figure = draw_skills(entries, "15m $x$ \\oops")
+    FigureCanvasAgg(figure).draw()
+
+    panels = figure.axes
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == sorted(SYMBOLS)
+    assert len(panels) == 3
