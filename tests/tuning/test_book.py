@@ -1,0 +1,131 @@
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tuning_builders import MARKET, measure_worth, searcher, silent
+
+from percoin.errors import StudyError
+from percoin.tuning.book import (
+    BOOK_FILE,
+    add_winner,
+    count_looks,
+    facts_of,
+    opened,
+    winners_of,
+)
+
+
+def test_a_study_is_found_again_by_its_key_and_the_newest_of_them_wins(tmp_path):
+    with opened(tmp_path, MARKET) as book:
+        assert book.newest("a") is None
+        names = [book.begin(key, {"n": n}).study_name for n, key in enumerate(["a", "b", "a"])]
+        assert names == ["a-1", "b-1", "a-2"]
+    with opened(tmp_path, MARKET) as book:
+        assert book.newest("a").study_name == "a-2"
+        assert facts_of(book.newest("a")) == {"n": 2}
+        assert book.newest("c") is None
+
+
+def test_trials_of_all_studies_count_but_only_those_that_told_anything(tmp_path):
+    for key in ("a", "b"):
+        with searcher(tmp_path, "experiment.trials=2", key=key) as search:
+            search.run(measure_worth, silent)
+    with searcher(tmp_path, key="c") as search:
+        search.study.ask()
+        search.study.tell(search.study.ask(), state=search.study.get_trials()[0].state.FAIL)
+        assert search.book.n_trials == 4
+
+
+def test_winners_of_all_studies_are_remembered(tmp_path):
+    with opened(tmp_path, MARKET) as book:
+        for key in ("a", "b"):
+            add_winner(book.begin(key, {}), {"trial": key})
+        add_winner(book.newest("a"), {"trial": "again"})
+    with opened(tmp_path, MARKET) as book:
+        assert [each["trial"] for each in winners_of(book.newest("a"))] == ["a", "again"]
+        assert [each["trial"] for each in book.winners()] == ["a", "again", "b"]
+
+
+def winner(study: str, trial: int, first: int, last: int) -> dict:
+    return {"study": study, "trial": trial, "test": [first, last]}
+
+
+def test_a_look_is_another_model_on_test_rows_that_overlap():
+    now = winner("a-2", 7, 100, 200)
+    assert count_looks([], now) == 1
+    assert count_looks([now, now], now) == 1
+    assert count_looks([winner("a-2", 7, 50, 150)], now) == 1
+    assert count_looks([winner("a-2", 8, 200, 300), winner("a-1", 7, 0, 100)], now) == 3
+    assert count_looks([winner("a-1", 1, 0, 99), winner("a-1", 2, 201, 300)], now) == 1
+
+
+@given(
+    st.lists(
+        st.builds(winner, st.sampled_from("ab"), st.integers(0, 3), st.just(0), st.just(9)),
+        max_size=8,
+    )
+)
+def test_looks_never_fall_when_a_winner_is_added(winners):
+    now = winner("a", 0, 0, 9)
+    looks = [count_looks(winners[:n], now) for n in range(len(winners) + 1)]
+    assert looks == sorted(looks)
+    assert 1 <= looks[-1] <= 1 + len(winners)
+
+
+def test_two_processes_cannot_search_one_market_at_once(tmp_path):
+    code = """
+        import sys
+        from pathlib import Path
+        from percoin.errors import StudyError
+        from percoin.tuning.book import opened
+        try:
+            with opened(Path(sys.argv[1]), ("BTCUSDT", "1h")):
+                print("opened")
+        except StudyError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    with opened(tmp_path, MARKET):
+        other = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert other.stdout.splitlines() == [
+        f"BTCUSDT 1h: another process is searching in {tmp_path}; wait for it or end it; "
+        "searches of other markets can run beside it"
+    ]
+    with opened(tmp_path, MARKET) as book:
+        assert book.studies == []
+
+
+def test_a_file_that_is_no_study_is_one_clear_line(tmp_path):
+    (tmp_path / BOOK_FILE).write_text("not a database " * 100)
+    with pytest.raises(StudyError) as caught, opened(tmp_path, MARKET):
+        pass
+    assert re.fullmatch(
+        r"BTCUSDT 1h: \S+study\.db cannot be used \(file is not a database\); .* begins afresh",
+        str(caught.value),
+    )
+    assert (tmp_path / BOOK_FILE).read_text().startswith("not a database")
+
+
+def lose_an_open_book(folder: Path) -> None:
+    with opened(folder, MARKET) as book:
+        (folder / BOOK_FILE).write_text("not a database " * 1000)
+        book.begin("a", {})
+
+
+def test_a_file_that_is_lost_on_the_way_is_one_clear_line(tmp_path):
+    with pytest.raises(StudyError, match=r"study\.db cannot be used"):
+        lose_an_open_book(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["with space", "what?", "50%25", "{braces}", "a#b", "ünïcode"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    folder = tmp_path / name
+    with opened(folder, MARKET) as book:
+        book.begin("a", {})
+    assert (folder / BOOK_FILE).stat().st_size > 0
+    assert {path.name for path in folder.iterdir()} == {BOOK_FILE, "study.lock"}

@@ -1,0 +1,96 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import drop_bars
+from tuning_builders import hourly_bars, make_space, spoil, tuning
+
+from percoin.config import FixedHorizonConfig, TrainConfig
+from percoin.training.build import make_folds
+from percoin.tuning.rows import SearchRows
+
+BASE = replace(tuning(), experiment=None)
+
+
+def variant(lookback: int, horizon: int, base: TrainConfig = BASE) -> TrainConfig:
+    split = replace(base.split, purge_bars=horizon, embargo_bars=horizon)
+    labels = FixedHorizonConfig(horizon=horizon, threshold=0.004)
+    return replace(base, lookback=lookback, labels=labels, split=split)
+
+
+def times(dataset, part: str) -> np.ndarray:
+    return dataset.bars.open_time[dataset.rows(part)]
+
+
+@pytest.mark.parametrize(("lookback", "horizon"), [(8, 3), (6, 1), (20, 12)])
+def test_no_trial_has_a_bar_of_the_test_part(lookback, horizon):
+    bars = hourly_bars()
+    rows = SearchRows.of(BASE, bars)
+    (ordinary,) = make_folds(BASE, bars)
+    assert rows.end_time == times(ordinary, "test")[0]
+    dataset = rows.dataset(variant(lookback, horizon))
+    assert dataset.bars.open_time[-1] < rows.end_time
+    assert len(dataset.rows("test")) == 0
+    # Validation begins alike for all, but for their embargo, and uses all that is left.
+    step = bars.timeframe.milliseconds
+    assert times(dataset, "validation")[0] == rows.validation_time + horizon * step
+    assert times(dataset, "validation")[-1] == rows.end_time - (horizon + 1) * step
+
+
+def test_the_own_settings_train_on_the_rows_of_an_ordinary_training():
+    bars = hourly_bars()
+    (ordinary,) = make_folds(BASE, bars)
+    searched = SearchRows.of(BASE, bars).dataset(BASE)
+    assert np.array_equal(times(searched, "train"), times(ordinary, "train"))
+    assert times(searched, "validation")[0] == times(ordinary, "validation")[0]
+    assert np.array_equal(searched.scaling.mean_, ordinary.scaling.mean_)
+
+
+def test_a_history_shorter_than_the_bars_begins_alike_for_every_lookback():
+    bars = hourly_bars(900)
+    rows = SearchRows.of(replace(BASE, history_days=20), bars)
+    newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
+    for lookback in (6, 20):
+        first = times(rows.dataset(variant(lookback, 3)), "train")[0]
+        assert first == newest_close - 20 * 86_400_000
+
+
+def test_spoiling_every_test_bar_changes_nothing_that_a_trial_sees():
+    bars = hourly_bars()
+    rows = SearchRows.of(BASE, bars)
+    spoilt = SearchRows.of(BASE, spoil(bars, rows.end_time))
+    assert (spoilt.validation_time, spoilt.end_time) == (rows.validation_time, rows.end_time)
+    for settings in (BASE, variant(20, 12)):
+        before, after = rows.dataset(settings), spoilt.dataset(settings)
+        pd.testing.assert_frame_equal(before.bars.frame, after.bars.frame)
+        assert np.array_equal(before.features, after.features, equal_nan=True)
+        assert np.array_equal(before.label, after.label)
+        for part in ("train", "validation"):
+            assert np.array_equal(before.rows(part), after.rows(part))
+
+
+def test_chosen_settings_are_judged_on_later_rows_than_any_trial_saw():
+    # A gap in the test part takes more rows from a long lookback: its cut comes earlier.
+    bars = drop_bars(hourly_bars(), range(660, 664))
+    rows = SearchRows.of(BASE, bars)
+    (fold,) = make_folds(variant(20, 12), bars)
+    assert times(fold, "test")[0] < rows.end_time
+    fresh = rows.fresh(fold)
+    assert times(fresh, "test")[0] >= rows.end_time
+    assert set(times(fresh, "test")) == {t for t in times(fold, "test") if t >= rows.end_time}
+    assert np.array_equal(fresh.rows("train"), fold.rows("train"))
+
+
+def test_a_walk_forward_is_searched_before_the_first_of_its_test_parts():
+    base = replace(tuning("evaluation=walk_forward", "folds=2"), experiment=None)
+    bars = hourly_bars(900)
+    rows = SearchRows.of(base, bars)
+    first, second = make_folds(base, bars)
+    assert rows.end_time == times(first, "test")[0] < times(second, "test")[0]
+    assert rows.dataset(base).bars.open_time[-1] < rows.end_time
+
+
+def test_a_space_without_proposals_of_its_own_still_has_the_longest_window():
+    assert make_space("lookback=48").largest_lookback == 48
+    assert make_space().largest_lookback == 20

@@ -1,0 +1,115 @@
+import shlex
+
+import optuna
+import pytest
+from tuning_builders import SEARCH, TINY, make_space, tuning
+
+from percoin.cli import compose_config
+from percoin.config import FixedHorizonConfig, TrainConfig, TripleBarrierConfig, typed
+from percoin.errors import ConfigError
+from percoin.tuning.space import SearchSpace, command_for
+
+BASES = [
+    (),
+    ("labels.horizon=5", "split.purge_bars=9", "split.embargo_bars=0", "model=cnn_lstm_half"),
+    ("labels=triple_barrier", "labels.volatility_bars=20", "lr=0.0123456", "lookback=200"),
+    ("labels.threshold=0.5", "model.dropout=0.7", "trials=4", "looks=2"),
+    ("experiment.space.labels=[]", "labels.horizon=2", "tf.threshold=0.01"),
+]
+
+
+def proposals(space: SearchSpace, n: int = 6) -> list:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [space.suggest(study.ask()) for _ in range(n)]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_own_settings_are_a_point_of_the_space(base):
+    space = make_space(*base)
+    assert space.settings(space.candidate(space.own())) == space.base
+    assert space.base.experiment is None
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_command_of_a_proposal_makes_its_very_settings(base):
+    settings = tuning(*base)
+    space = SearchSpace(settings, settings.experiment.space)
+    for candidate in proposals(space, 3):
+        chosen = space.settings(candidate)
+        command = command_for([*TINY, *SEARCH, *base], settings, chosen)
+        python, program, *words = shlex.split(command)
+        assert (python, program) == ("python", "train.py")
+        assert len({word.partition("=")[0] for word in words}) == len(words)
+        assert typed(compose_config("train", words), TrainConfig) == chosen
+
+
+def test_purge_and_embargo_follow_the_horizon_of_every_proposal():
+    space = make_space()
+    horizons = set()
+    for candidate in proposals(space, 20):
+        split = space.settings(candidate).split
+        assert split.purge_bars == split.embargo_bars == candidate.labels.horizon
+        horizons.add(candidate.labels.horizon)
+    assert len(horizons) > 3
+
+
+def test_a_purge_that_the_command_asks_for_is_kept_but_never_shorter_than_the_horizon():
+    space = make_space("split.purge_bars=9", "split.embargo_bars=0")
+    for candidate in proposals(space, 20):
+        split = space.settings(candidate).split
+        assert split.purge_bars == max(9, candidate.labels.horizon)
+        assert split.embargo_bars == 0
+
+
+def test_proposals_keep_to_their_ranges_and_to_three_digits():
+    space = make_space()
+    kinds = set()
+    for candidate in proposals(space, 40):
+        assert 1e-4 <= candidate.lr <= 1e-2
+        assert 0 <= candidate.dropout <= 0.5
+        assert candidate.width in {0.25, 0.5, 1.0}
+        assert 6 <= candidate.lookback <= 20
+        assert float(f"{candidate.lr:.3g}") == candidate.lr
+        labels = candidate.labels
+        kinds.add(type(labels))
+        if isinstance(labels, FixedHorizonConfig):
+            assert 1 <= labels.horizon <= 12
+            assert 0.0025 <= labels.threshold <= 0.01  # 0.5 to 2 times that of 1h
+        else:
+            assert 4 <= labels.horizon <= 24
+            assert 0.5 <= labels.barrier_width <= 2
+            assert labels.volatility_bars == 50
+    assert kinds == {FixedHorizonConfig, TripleBarrierConfig}
+
+
+def test_every_width_is_a_network_whose_heads_share_its_states_evenly():
+    space = make_space(
+        "experiment.space.width=[0.1,0.3,0.77,3]", "model=cnn_lstm", "model.n_heads=4"
+    )
+    widths = {candidate.width: candidate for candidate in proposals(space, 40)}
+    assert set(widths) == {0.1, 0.3, 0.77, 1.0, 3.0}
+    for width, candidate in widths.items():
+        model = space.settings(candidate).model
+        assert (2 * model.hidden_size) % model.n_heads == 0
+        assert model.hidden_size == pytest.approx(width * space.base.model.hidden_size, abs=2)
+
+
+def test_labels_can_be_left_alone():
+    space = make_space("experiment.space.labels=[]", "labels.horizon=2")
+    assert {str(candidate.labels) for candidate in proposals(space)} == {str(space.base.labels)}
+    assert "labels" not in space.own()
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    space = make_space()
+    candidate = proposals(space, 1)[0]
+    object.__setattr__(candidate, "lookback", 2)
+    with pytest.raises(ConfigError, match="lookback=2"):
+        space.settings(candidate)
+
+
+def test_a_proposal_says_all_of_itself_in_a_line():
+    space = make_space()
+    assert str(space.candidate(space.own())) == (
+        "lr=0.001 dropout=0.3 width=1 lookback=8 labels=fixed_horizon horizon=3 threshold=0.005"
+    )
