@@ -305,13 +305,17 @@ def test_the_age_of_the_bar_is_told_in_seconds(long_model, capsys):
     assert to_json(HOLD, TWO_BARS, CLOSED + timedelta(seconds=90))["age_secs"] == 90.0
 
 
-@pytest.mark.parametrize(("threshold", "reasons"), [(0.0, []), (0.999, ["low_confidence"])])
+@pytest.mark.parametrize(("threshold", "reasons"), [(0.8, []), (0.9, ["low_confidence"])])
 def test_the_threshold_of_the_backtest_is_applied_when_asked_for(
     tmp_path, capsys, threshold, reasons
 ):
+    network = random_network()
+    # LONG for every window, with a probability of 0.83.
+    network.head[-1].weight.data.zero_()
+    network.head[-1].bias.data.copy_(network.head[-1].bias.data.new_tensor([0.0, 0.0, 3.0]))
     BarStore(tmp_path / "data" / "bars").write(BARS)
     judging = {"judging": {"threshold": threshold}}
-    export(tmp_path / "models", random_network(), make_dataset(BARS), sections=judging)
+    export(tmp_path / "models", network, make_dataset(BARS), sections=judging)
     content = ask_in_process(tmp_path, capsys, "min_confidence=judged")
 
     assert [passed["reason"] for passed in content["passed"]] == reasons
