@@ -84,6 +84,10 @@ def kill_at_every_step(template: Path, folder: Path, action: str) -> dict[str, o
         n_versions.append(len(version_ids(market(root))))
         n_left += leftovers(root)
         assert not [check for check in check_market(market(root)) if check.problem]
+        if outcomes[-1] != VALUES[-1] or n_versions[-1] < len(VALUES):
+            # What took place is in the history, even if nobody comes after.
+            event = read_history(market(root)).events[-1]
+            assert (event.action, event.after) == (action, served_id(market(root)))
         repeat(root, action, outcomes[-1])
     return {"outcomes": outcomes, "leftovers": n_left, "versions": n_versions}
 

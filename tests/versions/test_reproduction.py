@@ -7,7 +7,8 @@ import pytest
 from trained_registry import SIMULATED, SYMBOL, TIMEFRAME, add_version, market, served, train_one
 
 from percoin.bars.store import BarStore
-from percoin.cli import EXIT_USAGE
+from percoin.cli import EXIT_USAGE, compose_config
+from percoin.config import CONF_DIR, TrainConfig, typed
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import load_artifact
 from percoin.versions import reproduction
@@ -113,6 +114,12 @@ def test_settings_of_another_percoin_are_told_with_the_code_that_knows_them(call
     (line,) = capsys.readouterr().err.splitlines()
     assert "momentum" in line
     assert line.endswith("use the code that made it, 0.0.1+0123456789ab")
+
+
+@pytest.mark.parametrize("option", [path.stem for path in (CONF_DIR / "labels").glob("*.yaml")])
+def test_a_label_rule_is_composed_by_its_kind(option):
+    settings = typed(compose_config("train", ["symbol=BTCUSDT", f"labels={option}"]), TrainConfig)
+    assert settings.labels.build().kind == option
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from percoin.config import OutputFormat, RegistryAction, RegistryConfig, typed
 from percoin.errors import ConfigError
 from percoin.registry import typed_json
 from percoin.registry.catalogue import check_market, find_version, markets_in, version_ids
+from percoin.registry.changes import Pruning, promote, prunable, prune, rollback
 from percoin.registry.history import Event
 from percoin.registry.layout import MarketFolder
 from percoin.versions.details import events_as_json, read_details, show_as_json, show_as_text
@@ -146,8 +147,6 @@ def _verify(settings: RegistryConfig) -> Answer:
 
 
 def _promote(settings: RegistryConfig) -> Answer:
-    from percoin.registry.changes import promote
-
     assert settings.version is not None
     market = _market(settings)
     version_id = find_version(market, settings.version)
@@ -155,8 +154,6 @@ def _promote(settings: RegistryConfig) -> Answer:
 
 
 def _rollback(settings: RegistryConfig) -> Answer:
-    from percoin.registry.changes import rollback
-
     market = _market(settings)
     return _changed(market, rollback(market, settings.why, settings.force))
 
@@ -167,8 +164,6 @@ def _changed(market: MarketFolder, event: Event) -> Answer:
 
 
 def _prune(settings: RegistryConfig) -> Answer:
-    from percoin.registry.changes import Pruning, prunable, prune
-
     rule = Pruning(settings.keep, settings.older_than_days)
     lines, content = [], []
     for market in _markets(settings):

@@ -162,7 +162,7 @@ def _settings(manifest: Manifest) -> TrainConfig:
     """The settings of the manifest, with this percoin's defaults where it says nothing."""
     symbol, timeframe = manifest.symbol, manifest.timeframe.value
     values = {k: v for k, v in manifest.config.items() if k not in _NOT_OF_THE_MODEL}
-    values |= {"workers": _threads(manifest), "logger": None}
+    values |= {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
     try:
         kind = manifest.label_rule["kind"]
         chosen = [f"symbol={symbol}", f"tf={timeframe}", f"labels={kind}"]
