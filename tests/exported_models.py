@@ -84,16 +84,17 @@ def export(
     verdict: Verdict = Verdict.ACCEPTED,
     kwargs: dict | None = None,
     sections: dict | None = None,
+    onnx: bytes | None = None,
 ) -> Path:
     """Serve the network as the model of the dataset's market; returns its folder.
 
-    ``sections`` are further ones of ``metrics.json``.
+    ``sections`` are further ones of ``metrics.json``, ``onnx`` the network for ONNX Runtime.
     """
     draft = make_draft(dataset, verdict, SMALL if kwargs is None else kwargs)
     weights = network.state_dict()
     history = TrainingHistory([1.1], [0.3], [1.1], [0.3])
     record = TrainingRecord({}, history, sections=sections or {})
-    export_artifact(root, draft, weights, weights, record)
+    export_artifact(root, draft, weights, weights, record, onnx)
     return load_artifact(root, dataset.bars.symbol, dataset.bars.timeframe).folder
 
 

@@ -144,6 +144,12 @@ def compute_newest_features(
     Returns:
         Shape (n_markets, n_rows, F).
     """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A market whose bars break the schema gets NaN, and the others no warning.
+        return _compute(markets, definition, n_rows)
+
+
+def _compute(markets: Sequence[Bars], definition: FeatureDefinition, n_rows: int) -> FloatArray:
     values = np.stack([bars.values for bars in markets], axis=-1)  # (n_bars, 5, n_markets)
     recent = slice(max(0, len(values) - n_rows - _WINDOW_BARS), None)
     open_time = np.stack([bars.open_time[recent] for bars in markets], axis=-1)

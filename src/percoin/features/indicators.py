@@ -63,9 +63,7 @@ def atr(high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
     """
     before = np.concatenate([close[:1], close[:-1]])
     ranges = np.maximum(high, before) - np.minimum(low, before)
-    first = ranges[:ATR_BARS].mean(axis=0, keepdims=True) if len(ranges) else ranges
-    averages = _smoothed(np.concatenate([first, ranges[ATR_BARS:]]), 1 / ATR_BARS)
-    return _preceded_by_nan(averages, ATR_BARS - 1)[: len(close)]
+    return _preceded_by_nan(_wilder(ranges, ATR_BARS), ATR_BARS - 1)[: len(close)]
 
 
 def rsi(close: FloatArray) -> FloatArray:

@@ -255,6 +255,8 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
         is_enough = len(bars) >= needed or _reaches_back(manifest, bars)
         # Asked here, where what is wrong has a name, and not among those of other markets.
         _ = recent.values, recent.open_time
+        if not isinstance(bars.frame.index, pd.DatetimeIndex):
+            raise TypeError(f"their index holds {bars.frame.index.dtype}, no times")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidBarsError(
             bars.symbol,

@@ -105,9 +105,10 @@ class Answers(Sequence[Answer]):
     def to_frame(self) -> pd.DataFrame:
         """One row a market: what it was asked, the answer, its levels, or why there is none.
 
-        Absent figures are NaN, absent words None.
+        What is absent is NaN.
         """
-        return pd.DataFrame([_row(answer) for answer in self.answers], columns=_COLUMNS)
+        rows = [_row(answer) for answer in self.answers]
+        return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +148,15 @@ class RangeAnswers:
         return highest
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a bar under its ``open_time``; the answer stands from ``ts`` on, its close."""
+        """One row a bar under its ``open_time``; the answer stands from ``ts`` on, its close.
+
+        What is absent is NaN.
+        """
         names = np.array([*CLASS_NAMES, None], dtype=object)
         return pd.DataFrame(
             {
                 "ts": self.open_time + self.timeframe.timedelta,
-                "signal": pd.Series(names[self.signal], self.open_time, dtype=object),
+                "signal": pd.Series(names[self.signal], self.open_time, dtype="str"),
                 "confidence": self.confidence,
                 **dict(zip(CLASS_NAMES, self.probabilities.T, strict=True)),
             },
@@ -160,19 +164,15 @@ class RangeAnswers:
         )
 
 
-_COLUMNS = [
-    "symbol",
-    "tf",
-    "ts",
-    "signal",
-    "confidence",
-    *CLASS_NAMES,
-    *_LEVEL_NAMES,
-    "model_version",
-    "version_id",
-    "reason",
-    "detail",
-]
+_TYPES = {
+    "symbol": "str",
+    "tf": "str",
+    "ts": "datetime64[ms, UTC]",
+    "signal": "str",
+    "confidence": "float64",
+    **dict.fromkeys((*CLASS_NAMES, *_LEVEL_NAMES), "float64"),
+    **dict.fromkeys(("model_version", "version_id", "reason", "detail"), "str"),
+}
 
 
 def _row(answer: Answer) -> dict[str, object]:
