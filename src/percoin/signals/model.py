@@ -51,8 +51,9 @@ class ModelSource:
         except ConfigError as error:
             return self._pass("model_missing", str(error))
         try:
-            manifest = self._predictor.model(bars.symbol, bars.timeframe).manifest
-            gate = manifest.gate
+            # Asked for once: another version may be served before the prediction is made.
+            model = self._predictor.model(bars.symbol, bars.timeframe)
+            manifest, gate = model.manifest, model.manifest.gate
             if self._require_accepted and gate.verdict is not Verdict.ACCEPTED:
                 reasons = "; ".join(gate.reasons)
                 hint = "require_accepted=false asks it all the same"
@@ -61,7 +62,7 @@ class ModelSource:
             if is_simulated(trained_on) != is_simulated(bars.origin):
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
                 return self._pass("other_data", detail)
-            prediction = self._predictor.predict(bars)
+            prediction = model.predict(bars)
             minimum = self._min_confidence
             if callable(minimum):
                 of_direction = minimum(manifest)
