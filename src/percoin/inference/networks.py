@@ -5,6 +5,7 @@ Each library is imported by the model that needs it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Windows, shape (B, L, F), to logits, shape (B, C).
 Network = Callable[[Float32Array], FloatArray]
+
+_EXTERNAL_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 _TRAIN_AGAIN = "train the model again"
 
@@ -132,6 +135,8 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # One window is too little work to share; many markets are shared out by the caller.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Weights that a file claims to keep elsewhere would be sought below the working folder.
+    options.add_session_config_entry(_EXTERNAL_WEIGHTS_FOLDER, os.devnull)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
