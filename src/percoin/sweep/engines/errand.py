@@ -1,0 +1,85 @@
+"""An attempt on its way to another machine, with all that has to be the same there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from percoin.config import TrainConfig
+from percoin.errors import ConfigError, PercoinError
+from percoin.sweep.engine import Attempt
+
+
+@dataclass(frozen=True)
+class Errand:
+    """An attempt that a process runs by calling it, wherever that process is.
+
+    Attributes:
+        attempt: With the number of its threads.
+        home: The folder that the sweep was started in; relative paths begin there.
+        shared: Folders that must be seen there as they are here; all of them exist.
+    """
+
+    attempt: Attempt
+    home: Path
+    shared: tuple[Path, ...]
+
+    @classmethod
+    def prepare(cls, attempt: Attempt, settings: TrainConfig, n_threads: int) -> Errand:
+        """Make the job's folder, so that whoever does not see it is on other storage.
+
+        Args:
+            attempt: As the sweep has it.
+            settings: Of any of the sweep's jobs.
+            n_threads: For the job's arithmetic.
+
+        Raises:
+            OSError: The folder cannot be made.
+        """
+        attempt.job.folder.mkdir(parents=True, exist_ok=True)
+        home = Path.cwd()
+        kept = (home / settings.data_dir, home / settings.models_dir)
+        shared = (home, attempt.job.folder, *(folder for folder in kept if folder.is_dir()))
+        return cls(replace(attempt, n_threads=n_threads), home, shared)
+
+    def __call__(self) -> str | None:
+        """Run the attempt in this process.
+
+        Returns:
+            None, or in one line why the job's record does not say how the attempt ended.
+        """
+        for folder in self.shared:
+            if not folder.is_dir():
+                return (
+                    f"{socket.gethostname()} does not see {folder}: the folders of code, data, "
+                    "models and outputs must lie on storage that all machines share"
+                )
+        # It brings the training libraries, which the sweep itself does without.
+        from percoin.sweep.worker import run_attempt
+
+        try:
+            os.chdir(self.home)
+            run_attempt(self.attempt)
+        except (PercoinError, OSError) as error:
+            return str(error)
+        return None
+
+
+def gpus_of_a_job(asked: float | None, settings: TrainConfig) -> float:
+    """Graphics processors that one job is to have.
+
+    Args:
+        asked: ``gpus_per_job``; None is one where the training runs on a GPU, else none.
+        settings: Of any of the sweep's jobs.
+
+    Raises:
+        ConfigError: Training on a GPU that no job would be given.
+    """
+    wants_gpu = settings.trainer.accelerator == "gpu"
+    if asked is None:
+        return 1 if wants_gpu else 0
+    if wants_gpu and asked == 0:
+        raise ConfigError("trainer=gpu needs hydra.launcher.gpus_per_job above 0, or null")
+    return asked

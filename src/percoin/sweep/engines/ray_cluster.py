@@ -1,0 +1,274 @@
+"""Jobs as tasks of a Ray cluster: one of this machine alone, or one that is running.
+
+Ray finds a machine for each task and runs it in a process of its own, which ends with it.
+What a dead process means is left to the sweep: one lost job is one lost job.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from percoin.config import LauncherConfig, RayConfig, TrainConfig
+from percoin.errors import ConfigError, SweepError
+from percoin.sweep.engine import Attempt, Ending
+from percoin.sweep.engines.errand import Errand, gpus_of_a_job
+from percoin.sweep.engines.processes import usable_cores
+
+log = logging.getLogger(__name__)
+
+_USAGE_STATS = "RAY_USAGE_STATS_ENABLED"
+_TOKEN = "RAY_AUTH_TOKEN"
+_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+_AUTH_MODE = "RAY_AUTH_MODE"
+_TOKEN_FILE = Path(".ray", "auth_token")
+# Jobs exchange files, not objects: the least that Ray takes.
+_OBJECT_STORE_BYTES = 75 * 1024**2
+_CLUSTER_CHECK_SECS = 10.0
+
+
+def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> RayEngine:
+    """Connect to the cluster of ``launcher.address``, or start an own one on this machine.
+
+    Raises:
+        ConfigError: Ray is not installed, or no machine of the cluster has what a job needs.
+        SweepError: No cluster answers at the address, or none can be started.
+    """
+    assert isinstance(launcher, RayConfig)
+    n_cpus, n_gpus = launcher.cpus_per_job, gpus_of_a_job(launcher.gpus_per_job, settings)
+    if launcher.address is None:
+        wanted = (settings.workers or n_jobs) * n_cpus
+        ray, folder = _start_cluster(wanted if settings.workers else min(wanted, usable_cores()))
+    else:
+        ray, folder = _connect(launcher.address), None
+    n_fitting = _n_fitting(ray.nodes(), n_cpus, n_gpus)
+    if n_fitting == 0:
+        _leave(ray, folder)
+        raise ConfigError(
+            f"no machine of the Ray cluster has {n_cpus} CPUs and {n_gpus:g} GPUs for a job: "
+            "lower hydra.launcher.cpus_per_job or hydra.launcher.gpus_per_job"
+        )
+    # More than fit now wait in Ray's queue for machines that are free or join later.
+    n_slots = min(settings.workers or n_fitting, n_jobs)
+    log.info("Ray runs %d jobs at a time", n_slots)
+    return RayEngine(ray, settings, n_slots, (n_cpus, n_gpus), folder)
+
+
+class RayEngine:
+    """Runs each attempt as a task of the cluster that this process is connected to.
+
+    Args:
+        ray: The library.
+        settings: Of any of the sweep's jobs.
+        n_slots: Tasks at a time.
+        share: CPUs and GPUs of a task.
+        folder: What an own cluster writes; None where the cluster is not ours to end.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        settings: TrainConfig,
+        n_slots: int,
+        share: tuple[int, float],
+        folder: Path | None = None,
+    ) -> None:
+        self.n_slots = n_slots
+        self._ray = ray
+        self._settings = settings
+        self._n_threads, n_gpus = share
+        self._folder = folder
+        # A process for one task alone; a second try is the sweep's to decide.
+        options = {"max_calls": 1, "max_retries": 0, "num_cpus": share[0], "num_gpus": n_gpus}
+        self._task = ray.remote(**options)(_run)
+        self._running: dict[Any, Attempt] = {}
+        self._not_started: list[Ending] = []
+        self._checked_at = time.monotonic()
+
+    def start(self, attempt: Attempt) -> None:
+        """Hand the attempt to Ray."""
+        try:
+            errand = Errand.prepare(attempt, self._settings, self._n_threads)
+        except OSError as error:
+            self._not_started.append(Ending(attempt, str(error)))
+            return
+        self._running[self._task.options(name=attempt.job.name).remote(errand)] = errand.attempt
+
+    def wait(self, timeout_secs: float) -> Sequence[Ending]:
+        """The attempts whose tasks have ended.
+
+        Raises:
+            SweepError: The cluster is gone.
+        """
+        if self._not_started or not self._running:
+            endings, self._not_started = self._not_started, []
+            return endings
+        tasks = list(self._running)
+        ended, _ = self._ray.wait(tasks, timeout=timeout_secs)
+        if not ended:
+            self._check_cluster()
+            return ()
+        ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        return [Ending(self._running.pop(task), _death(self._ray, task)) for task in ended]
+
+    def interrupt(self) -> None:
+        """Have Ray raise KeyboardInterrupt in all tasks, by the handler of SIGINT if there is one.
+
+        Tasks that wait for a machine never begin.
+        """
+        for task in self._running:
+            self._ray.cancel(task, recursive=False)
+
+    def close(self) -> None:
+        """Leave the cluster, which ends all tasks; an own one ends as well."""
+        self._running = {}
+        _leave(self._ray, self._folder)
+
+    def _check_cluster(self) -> None:
+        """Without a machine, Ray would wait for ever."""
+        if time.monotonic() - self._checked_at < _CLUSTER_CHECK_SECS:
+            return
+        self._checked_at = time.monotonic()
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise SweepError("the Ray cluster has lost all its machines; the same command goes on")
+
+
+def _run(errand: Errand) -> str | None:
+    """What a task does."""
+    return errand()
+
+
+def _death(ray: Any, task: Any) -> str | None:
+    """What ended a task from outside, or kept it from beginning."""
+    errors = ray.exceptions
+    try:
+        words: str | None = ray.get(task)
+    except errors.TaskCancelledError:
+        return "told to stop before it began"
+    except errors.OutOfMemoryError:
+        return "ended by Ray, since its machine ran out of memory"
+    except errors.WorkerCrashedError:
+        return "its process was killed, as the system does when memory runs out, or crashed"
+    except errors.RayTaskError as error:
+        return _one_line(error.cause)
+    except errors.RayError as error:
+        return f"lost by Ray: {_one_line(error)}"
+    return words
+
+
+def _one_line(error: BaseException) -> str:
+    """The name of an error and the last line of what it says, which of a traceback counts."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *lines[-1:]])
+
+
+def _library() -> Any:
+    """Ray itself, told to be quiet before it is imported.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    os.environ.setdefault(_USAGE_STATS, "0")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"hydra/launcher=ray needs the extra ray ({error}): pip install 'percoin[ray]'"
+        ) from None
+    # It prints a screen about each dead process; the sweep has a line for that.
+    with suppress(AttributeError):
+        ray._private.worker._worker_logs_enabled = False
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    return ray
+
+
+def _start_cluster(n_cpus: int) -> tuple[Any, Path]:
+    """Start a cluster that nobody else can reach; returns Ray and the cluster's folder."""
+    # Despite its name it counts on Linux too: with 0 the cluster listens on loopback alone.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Ray's own token would stay in the home folder, where it makes later connections fail.
+    os.environ.setdefault(_AUTH_MODE, "token")
+    if _TOKEN_PATH not in os.environ:
+        os.environ.setdefault(_TOKEN, secrets.token_hex(32))
+    ray = _library()
+    started = {"num_cpus": n_cpus, "include_dashboard": False}
+    with _sweeps_signals(), _errors_of_ray("Ray cannot be started here"):
+        context = ray.init(
+            "local", object_store_memory=_OBJECT_STORE_BYTES, **started, **_common_options()
+        )
+    return ray, Path(context.address_info["session_dir"])
+
+
+def _connect(address: str) -> Any:
+    """Connect to the cluster at the address; returns Ray."""
+    has_token = _TOKEN in os.environ or _TOKEN_PATH in os.environ
+    if has_token or (Path.home() / _TOKEN_FILE).is_file():
+        # Ray looks at a token by itself with address=auto alone; a cluster without takes any.
+        os.environ.setdefault(_AUTH_MODE, "token")
+    ray = _library()
+    trouble = (
+        f"no Ray cluster answers at hydra.launcher.address={address} (if it wants a token: "
+        f"~/{_TOKEN_FILE} or ${_TOKEN})"
+    )
+    with _sweeps_signals(), _errors_of_ray(trouble):
+        ray.init(address, **_common_options())
+    return ray
+
+
+def _common_options() -> dict[str, Any]:
+    # What a job says goes to its own file.
+    return {"log_to_driver": False, "configure_logging": False}
+
+
+@contextmanager
+def _sweeps_signals() -> Iterator[None]:
+    """Give the sweep back what SIGTERM means to it; Ray puts its own meaning in place."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _errors_of_ray(trouble: str) -> Iterator[None]:
+    """Say in one line what Ray says in many.
+
+    Raises:
+        SweepError: Instead of what Ray raised.
+    """
+    try:
+        yield
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise SweepError(f"{trouble}: {_one_line(error)}") from error
+
+
+def _n_fitting(nodes: Sequence[Mapping[str, Any]], n_cpus: int, n_gpus: float) -> int:
+    """How many jobs the machines hold at once; none is spread over two of them."""
+
+    def fit(resources: Mapping[str, float]) -> int:
+        shares = {"CPU": n_cpus, "GPU": n_gpus}
+        # A tenth fits ten times, whatever binary fractions make of it.
+        return min(
+            math.floor(resources.get(name, 0) / share + 1e-9)
+            for name, share in shares.items()
+            if share
+        )
+
+    return sum(fit(node["Resources"]) for node in nodes if node["Alive"])
+
+
+def _leave(ray: Any, folder: Path | None) -> None:
+    """Disconnect; end an own cluster and remove its folder."""
+    ray.shutdown(wait_for_processes=True)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,409 @@
+"""Jobs as jobs of a Slurm cluster, handed in by submitit.
+
+Slurm keeps what it was given: its jobs outlive a sweep that is killed, and the same
+command, started again, waits for them instead of handing them in twice. A job that is
+preempted or reaches its time limit is queued again and goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from percoin.config import LauncherConfig, SlurmConfig, TrainConfig
+from percoin.errors import ConfigError, SweepError
+from percoin.sweep.engine import Attempt, Ending
+from percoin.sweep.engines.errand import Errand, gpus_of_a_job
+from percoin.sweep.engines.processes import usable_cores
+from percoin.sweep.jobs import JobState, read_record
+
+# Below a job's folder: what submitit sends and gets back, and what the machine said.
+FOLDER = "slurm"
+
+_LOOK_SECS = 0.5
+_COMMANDS = ("sbatch", "squeue", "scancel", "srun")
+_COMMAND_TIMEOUT_SECS = 60.0
+_UNFIT_FOR_A_NAME = re.compile(r"[^\w.=-]")
+
+
+def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> SlurmEngine:
+    """Hand in ``settings.workers`` jobs at a time, else all of them.
+
+    Raises:
+        ConfigError: submitit or Slurm's commands are missing here.
+    """
+    assert isinstance(launcher, SlurmConfig)
+    n_gpus = int(gpus_of_a_job(launcher.gpus_per_job, settings))
+    _check_installed(launcher.cluster)
+    if launcher.cluster == "local":
+        # submitit would start all of them at once.
+        n_slots = min(n_jobs, settings.workers or max(1, usable_cores() // launcher.cpus_per_job))
+        return SlurmEngine(launcher, settings, n_slots, n_gpus, _ThisMachine())
+    n_slots = min(n_jobs, settings.workers or n_jobs)
+    return SlurmEngine(launcher, settings, n_slots, n_gpus, _Slurm())
+
+
+def _check_installed(cluster: str) -> None:
+    try:
+        import submitit  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"hydra/launcher=slurm needs the extra slurm ({error}): pip install 'percoin[slurm]'"
+        ) from None
+    missing = [name for name in _COMMANDS if shutil.which(name) is None]
+    if cluster == "slurm" and missing:
+        raise ConfigError(
+            f"hydra/launcher=slurm finds no {missing[0]} here: start the sweep on a machine of the "
+            "cluster, or try it with hydra.launcher.cluster=local"
+        )
+
+
+class _Cluster(Protocol):
+    """What is done to jobs that submitit has handed in (``submitit.Job``)."""
+
+    settle_secs: float
+    """How long a result may be on its way once the job is gone."""
+
+    def gone(self, jobs: Sequence[Any]) -> dict[str, str]:
+        """Why, for each job, by its id, that has ended in whatever way."""
+        ...
+
+    def interrupt(self, jobs: Sequence[Any]) -> None:
+        """Send SIGTERM to those that run and take the others out of the queue."""
+        ...
+
+    def kill(self, jobs: Sequence[Any]) -> None:
+        """End all of them."""
+        ...
+
+
+@dataclass
+class _Running:
+    attempt: Attempt
+    job: Any
+    gone_at: float | None = None
+    """``time.monotonic()`` when it was first missed, without a result."""
+
+
+class SlurmEngine:
+    """Runs each attempt as a job of its own, in the folder ``slurm`` of the percoin job.
+
+    Args:
+        launcher: What to ask of the cluster.
+        settings: Of any of the sweep's jobs.
+        n_slots: Jobs that wait or run at a time.
+        n_gpus: Of a job.
+        cluster: Where they run.
+    """
+
+    def __init__(
+        self,
+        launcher: SlurmConfig,
+        settings: TrainConfig,
+        n_slots: int,
+        n_gpus: int,
+        cluster: _Cluster,
+    ) -> None:
+        self.n_slots = n_slots
+        self._launcher = launcher
+        self._settings = settings
+        self._n_gpus = n_gpus
+        self._cluster = cluster
+        self._running: list[_Running] = []
+        self._not_started: list[Ending] = []
+        self._has_submitted = False
+        self._stopping = False
+
+    def start(self, attempt: Attempt) -> None:
+        """Hand the attempt in, unless a sweep that was killed has done so and it still lives.
+
+        Raises:
+            SweepError: The cluster refuses the very first job, and would all others.
+        """
+        try:
+            errand = Errand.prepare(attempt, self._settings, self._launcher.cpus_per_job)
+            job = self._still_alive(errand.attempt) or self._submit(errand)
+        except (OSError, SweepError) as error:
+            if isinstance(error, SweepError) and not self._has_submitted:
+                raise
+            self._not_started.append(Ending(attempt, str(error)))
+        else:
+            self._has_submitted = True
+            self._running.append(_Running(errand.attempt, job))
+
+    def wait(self, timeout_secs: float) -> Sequence[Ending]:
+        """The attempts whose jobs left a result, or are gone without."""
+        until = time.monotonic() + timeout_secs
+        while not (endings := self._endings()) and time.monotonic() < until and self._running:
+            time.sleep(min(_LOOK_SECS, max(0.0, until - time.monotonic())))
+        return endings
+
+    def interrupt(self) -> None:
+        """Send SIGTERM to all jobs; those that still wait in the queue leave it."""
+        self._stopping = True
+        self._cluster.interrupt([each.job for each in self._running])
+
+    def close(self) -> None:
+        """End all jobs."""
+        self._cluster.kill([each.job for each in self._running])
+        self._running = []
+
+    def _submit(self, errand: Errand) -> Any:
+        from submitit import AutoExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        launcher = self._launcher
+        executor = AutoExecutor(
+            errand.attempt.job.folder / FOLDER,
+            cluster=launcher.cluster,
+            slurm_max_num_timeout=launcher.timeouts,
+            local_max_num_timeout=launcher.timeouts,
+        )
+        executor.update_parameters(
+            name=_UNFIT_FOR_A_NAME.sub("_", f"percoin-{errand.attempt.job.name}"),
+            timeout_min=launcher.time_limit_min,
+            cpus_per_task=launcher.cpus_per_job,
+            gpus_per_node=self._n_gpus or None,
+            mem_gb=launcher.memory_gb,
+            slurm_partition=launcher.partition,
+            # Slurm no longer hands on by itself what the whole job was given.
+            slurm_srun_args=[f"--cpus-per-task={launcher.cpus_per_job}"],
+            slurm_additional_parameters=dict(launcher.sbatch),
+        )
+        try:
+            with _interrupt_key_held_back():
+                return executor.submit(_Submission(errand))
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise SweepError(
+                f"{errand.attempt.job.name}: Slurm refuses the job: {_last_line(str(error))}"
+            ) from error
+
+    def _still_alive(self, attempt: Attempt) -> Any:
+        """The Slurm job of an earlier sweep that is about the same; None if there is none."""
+        from submitit import SlurmJob
+
+        if self._launcher.cluster != "slurm":
+            return None
+        folder = attempt.job.folder / FOLDER
+        for path in folder.glob("*_submitted.pkl"):
+            job: Any = SlurmJob(folder, path.name.removesuffix("_submitted.pkl"))
+            earlier = job.submission().function.errand.attempt
+            same = (earlier.job, earlier.force) == (attempt.job, attempt.force)
+            if same and not job.paths.result_pickle.exists() and not self._cluster.gone([job]):
+                return job
+        return None
+
+    def _endings(self) -> list[Ending]:
+        gone = self._cluster.gone([each.job for each in self._running])
+        ended: dict[int, str | None] = {}
+        for number, each in enumerate(self._running):
+            if each.job.paths.result_pickle.exists():
+                ended[number] = _words(each.job)
+            elif each.job.job_id not in gone:
+                each.gone_at = None
+            elif self._has_settled(each):
+                ended[number] = gone[each.job.job_id]
+        endings = [
+            *self._not_started,
+            *(Ending(self._running[number].attempt, words) for number, words in ended.items()),
+        ]
+        self._not_started = []
+        self._running = [each for number, each in enumerate(self._running) if number not in ended]
+        return endings
+
+    def _has_settled(self, running: _Running) -> bool:
+        """Whether a result can no longer be expected of a job that is gone."""
+        if self._stopping:
+            return True
+        if running.gone_at is None:
+            running.gone_at = time.monotonic()
+        if time.monotonic() - running.gone_at < self._cluster.settle_secs:
+            return False
+        # A network's file system then looks again, instead of remembering that nothing was there.
+        folder = running.job.paths.folder
+        folder.chmod(folder.stat().st_mode)
+        return not running.job.paths.result_pickle.exists()
+
+
+@dataclass(frozen=True)
+class _Submission:
+    """What submitit pickles, and calls in a process of the cluster."""
+
+    errand: Errand
+
+    def __call__(self) -> str | None:
+        """Run the errand; at a preemption or time-out, stop gently and queue it again.
+
+        submitit would leave the training in the middle of whatever it does.
+        """
+        queue_again: Any = signal.getsignal(signal.SIGUSR2)
+        told: set[int] = set()
+
+        def note(number: int, _frame: object) -> None:
+            told.add(number)
+
+        def note_and_stop(number: int, _frame: object) -> None:
+            told.add(number)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, note)
+        signal.signal(signal.SIGUSR2, note)
+        # It takes seconds, at the end of which the attempt will hear signals itself.
+        import percoin.sweep.worker  # noqa: F401
+
+        signal.signal(signal.SIGUSR2, note_and_stop)
+        words: str | None
+        if told:
+            words, is_stopped = "told to stop before it began", True
+        else:
+            words = self.errand()
+            record = read_record(self.errand.attempt.job.folder)
+            is_stopped = record is not None and record.state == JobState.INTERRUPTED
+        signal.signal(signal.SIGUSR2, queue_again)
+        if is_stopped and signal.SIGUSR2 in told:
+            # Ends this process, or raises where that has been too often.
+            queue_again(signal.SIGUSR2, None)
+        return words
+
+    def checkpoint(self) -> Any:
+        """What submitit runs when the job's turn comes again: the same, from its checkpoint."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class _Slurm:
+    """A cluster that Slurm's commands speak for.
+
+    submitit would ask Slurm's accounting, which not every cluster keeps.
+    """
+
+    settle_secs = 15.0
+
+    # In any other state a job has ended.
+    _ALIVE = (
+        *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING"),
+        *("SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
+        *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"),
+    )
+    _ASK_SECS = 10.0
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+        self._asked_at = -self._ASK_SECS
+
+    def gone(self, jobs: Sequence[Any]) -> dict[str, str]:
+        """Those that Slurm says have ended, or no longer knows; asked now and then."""
+        ids = {job.job_id for job in jobs}
+        if not ids:
+            return {}
+        if not ids <= self._states.keys() or time.monotonic() - self._asked_at >= self._ASK_SECS:
+            self._ask(ids)
+        return {
+            job.job_id: f"its Slurm job ended as {state}{_log_of(job)}"
+            for job in jobs
+            if (state := self._states[job.job_id]) not in self._ALIVE
+        }
+
+    def interrupt(self, jobs: Sequence[Any]) -> None:
+        """By ``scancel``; one without a signal would end the batch script and all with it."""
+        ids = [job.job_id for job in jobs]
+        if ids:
+            _command("scancel", "--state=PENDING", *ids)
+            _command("scancel", "--signal=TERM", *ids)
+
+    def kill(self, jobs: Sequence[Any]) -> None:
+        """By ``scancel``."""
+        if jobs:
+            _command("scancel", *(job.job_id for job in jobs))
+
+    def _ask(self, ids: set[str]) -> None:
+        answer = _command(
+            "squeue", "--noheader", "--states=all", "--format=%i %T", f"--jobs={','.join(ids)}"
+        )
+        self._asked_at = time.monotonic()
+        # Of a job that ended some minutes ago Slurm knows nothing.
+        unknown = "unknown"
+        if answer is None or (answer.returncode and "Invalid job id" not in answer.stderr):
+            # Slurm does not answer now; its jobs may run on.
+            unknown = "PENDING"
+        told = dict(line.split() for line in (answer.stdout if answer else "").splitlines())
+        self._states = {each: told.get(each, unknown) for each in ids}
+
+
+class _ThisMachine:
+    """Processes of this machine: one that watches for each that works."""
+
+    settle_secs = 0.0
+
+    _KILL_SECS = 10.0
+
+    def gone(self, jobs: Sequence[Any]) -> dict[str, str]:
+        """Those whose watching process has ended."""
+        return {
+            job.job_id: f"its process was killed or crashed{_log_of(job)}"
+            for job in jobs
+            if job.done()
+        }
+
+    def interrupt(self, jobs: Sequence[Any]) -> None:
+        """The watching process hands SIGTERM on."""
+        for job in jobs:
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)
+
+    def kill(self, jobs: Sequence[Any]) -> None:
+        """By SIGTERM as well: the second one ends a training at once."""
+        until = time.monotonic() + self._KILL_SECS
+        while time.monotonic() < until and not all(job.done() for job in jobs):
+            self.interrupt([job for job in jobs if not job.done()])
+            time.sleep(_LOOK_SECS)
+
+
+def _command(*words: str) -> subprocess.CompletedProcess[str] | None:
+    """Run one of Slurm's commands; None if it does not come to an end."""
+    try:
+        return subprocess.run(
+            words, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_SECS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return None
+
+
+@contextmanager
+def _interrupt_key_held_back() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: the sweep alone acts on it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _words(job: Any) -> str | None:
+    """What a job that left a result says beside its record."""
+    error = job.exception()
+    if error is None:
+        words: str | None = job.result()
+        return words
+    if refused := re.search(r"Job not requeued because: (.*)\.", str(error)):
+        return f"not queued again: {refused[1]}"
+    return f"{_last_line(str(error))}{_log_of(job)}"
+
+
+def _log_of(job: Any) -> str:
+    path: Path = job.paths.stderr
+    return f"; see {path}" if path.exists() else f"; it wrote no {path}: can its machine see that?"
+
+
+def _last_line(text: str) -> str:
+    return [line.strip() for line in text.splitlines() if line.strip()][-1:][0]
