@@ -64,6 +64,13 @@ class Engine(Protocol):
         """The attempts that ended; returns early once there is one."""
         ...
 
+    def keeps(self, attempt: Attempt) -> bool:
+        """Whether a sweep that is gone began the same, and it lives on for ``start`` to take over.
+
+        Only where jobs outlive their sweep; elsewhere its folder is soon free again.
+        """
+        ...
+
     def interrupt(self) -> None:
         """Ask all running attempts to stop between two batches, as SIGTERM does.
 

@@ -103,7 +103,7 @@ class _Sweep:
         """Begin the first waiting job whose folder is free; whether there was one."""
         for attempt in list(self._waiting):
             job = attempt.job
-            if is_claimed(job.folder):
+            if is_claimed(job.folder) and not self._engine.keeps(attempt):
                 self._give_up_on_taken(attempt)
                 continue
             self._waiting.remove(attempt)

@@ -113,6 +113,10 @@ class ProcessEngine:
         self._running = [each for each in self._running if each not in ended]
         return [*endings, *(_ending(each) for each in ended)]
 
+    def keeps(self, attempt: Attempt) -> bool:
+        """No: no process outlives its sweep."""
+        return False
+
     def interrupt(self) -> None:
         """Send SIGTERM to all processes."""
         for running in self._running:

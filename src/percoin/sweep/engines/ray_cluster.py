@@ -120,6 +120,10 @@ class RayEngine:
         ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
         return [Ending(self._running.pop(task), _death(self._ray, task)) for task in ended]
 
+    def keeps(self, attempt: Attempt) -> bool:
+        """No: Ray ends the tasks of whoever is gone."""
+        return False
+
     def interrupt(self) -> None:
         """Have Ray raise KeyboardInterrupt in all tasks, by the handler of SIGINT if there is one.
 

@@ -147,6 +147,10 @@ class SlurmEngine:
             time.sleep(min(_LOOK_SECS, max(0.0, until - time.monotonic())))
         return endings
 
+    def keeps(self, attempt: Attempt) -> bool:
+        """Whether Slurm still has the job of a sweep that is gone."""
+        return self._still_alive(attempt) is not None
+
     def interrupt(self) -> None:
         """Send SIGTERM to all jobs; those that still wait in the queue leave it."""
         self._stopping = True
