@@ -163,6 +163,16 @@ def test_answers_do_not_depend_on_the_windows_asked_beside(tmp_path):
     np.testing.assert_allclose(all_at_once.sum(axis=1), 1, atol=1e-12)
 
 
+def test_bars_before_the_first_that_is_asked_about_are_history_all_the_same(tmp_path):
+    bars = MARKETS["gaps"]
+    model = serve(tmp_path, random_network(), make_dataset(bars))
+    rows, probabilities = model.probabilities(bars)
+    later, fewer = model.probabilities(bars, 1350)
+
+    assert later.tolist() == [row for row in rows if row >= 1350]
+    np.testing.assert_allclose(fewer, probabilities[rows >= 1350], atol=1e-6, rtol=0)
+
+
 def test_no_window_gives_no_rows(tmp_path):
     model = serve(tmp_path, random_network(), make_dataset(MARKETS["plain"]))
     rows, probabilities = model.probabilities(MARKETS["plain"].slice(0, 80))

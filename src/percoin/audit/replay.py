@@ -246,11 +246,10 @@ def replay(
         n_bars: How many of the newest are replayed; None for all.
     """
     first = 0 if n_bars is None else max(0, len(bars) - n_bars)
-    rows, probabilities = batch.probabilities(bars)
+    rows, probabilities = batch.probabilities(bars, first)
     from_batch = {
         position: Answer(Signal(int(values.argmax())), values)
         for position, values in zip(rows.tolist(), probabilities, strict=True)
-        if position >= first
     }
     why = _Silence(bars, batch.manifest)
     steps = [

@@ -73,12 +73,13 @@ class ServedModel:
         self._calibration = self.manifest.calibration.to_json()
         self._network = load_network(artifact, device)
 
-    def probabilities(self, bars: Bars) -> tuple[IntArray, FloatArray]:
+    def probabilities(self, bars: Bars, first: int = 0) -> tuple[IntArray, FloatArray]:
         """Answer for every bar on which a whole window ends.
 
         Args:
             bars: Of the model's market, oldest first. The first rows of a history
                 shorter than ``history_bars(lookback)`` still remember its start.
+            first: Position of the first bar to answer for; those before it are history.
 
         Returns:
             Positions of the bars, shape (n_rows,), and the calibrated
@@ -87,6 +88,7 @@ class ServedModel:
         manifest = self.manifest
         features = compute_features(bars, manifest.features.definition)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, manifest.lookback)
+        rows = rows[rows >= first]
         if len(rows) == 0:
             return rows, np.empty((0, len(Signal)))
         windows = make_windows(self.scaling.transform(features), manifest.lookback)
