@@ -26,6 +26,8 @@ from percoin.registry.revision import withdraw_acceptance
 
 VALUES = (0.0, 0.25, 0.5, 0.75)
 PRUNED = Pruning(keep=1)
+# What is served, and how many versions there are, once it is done.
+DONE = {"promote": (0.0, 4), "rollback": (0.5, 4), "withdraw": (0.5, 5), "prune": (0.75, 2)}
 
 
 def market(root: Path) -> MarketFolder:
@@ -96,6 +98,7 @@ def repeat(root: Path, action: str, value: float) -> None:
     """Do it again where it had not been done; the next change then finds all in order."""
     if value == VALUES[-1]:
         ACTIONS[action](root)
+    assert (check_whole(load(root)), len(version_ids(market(root)))) == DONE[action]
     other = next(name for name in version_ids(market(root)) if name != served_id(market(root)))
     promote(market(root), other, "tidy", force=True)
     assert leftovers(root) == 0
