@@ -143,8 +143,9 @@ def test_a_job_without_a_model_is_told_and_not_counted_among_the_models():
 
     assert board.entries[-1].status is Status.NO_MODEL
     assert board.entries[-1].reasons == ("its training failed",)
-    assert answer(board) == "1 of 1 model has proved to know something."
+    assert answer(board) == "BTCUSDT 15m: accepted."
     assert headlines(board)[0] == "One of 2 jobs failed."
+    assert len(headlines(board)) == 2
     assert answer(make_board([gone, replace(gone, symbol="A")], NOW)) == "No job left a model."
 
 

@@ -226,13 +226,12 @@ def majority_share(confusion_matrix: Sequence[Sequence[int]]) -> tuple[str, floa
 
 def answer(board: Board) -> str:
     """The whole report in one sentence."""
-    counts = board.counts
-    n_models = len(board.entries) - counts[Status.NO_MODEL]
-    n_accepted = counts[Status.ACCEPTED]
-    if len(board.entries) == 1:
-        return f"{board.entries[0].model.name}: {board.entries[0].status}."
+    models = [entry for entry in board.entries if entry.model.exists]
+    n_models, n_accepted = len(models), board.counts[Status.ACCEPTED]
     if n_models == 0:
         return "No job left a model."
+    if n_models == 1:
+        return f"{models[0].model.name}: {models[0].status}."
     if n_accepted == 0:
         return f"None of the {_models(n_models)} has proved to know anything."
     verb = "has" if n_accepted == 1 else "have"
@@ -245,7 +244,7 @@ def headlines(board: Board) -> list[str]:
 
 
 def _leaders(board: Board) -> list[str]:
-    if len(board.entries) < 2 or not board.n_tried:
+    if not board.is_sweep:
         return []
     leaders = [entry.model.name for entry in board.entries if entry.leads]
     found = f"{', '.join(leaders[:_NAMED])}{', ...' if len(leaders) > _NAMED else ''}"
