@@ -17,7 +17,7 @@ from percoin.config import (
     run_dir,
     typed,
 )
-from percoin.types import Timeframe
+from percoin.types import Rung, Timeframe
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = {"train": TrainConfig, "predict": PredictConfig}
@@ -26,7 +26,8 @@ GROUPS = ("tf", "source", "features", "labels", "model", "trainer", "logger")
 
 @pytest.fixture(autouse=True)
 def _no_defaults_from_the_environment(monkeypatch):
-    for name in ("ML_DEFAULT_TF", "ML_DEVICE", "USE_ML_PER_COIN", "MIN_CONFIDENCE"):
+    original = ("ML_DEFAULT_TF", "ML_DEVICE", "USE_ML_PER_COIN", "MIN_CONFIDENCE")
+    for name in (*original, "USE_PRO_ANALYZER"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -349,10 +350,26 @@ NO_CONFIDENCE = "(or MIN_CONFIDENCE) must be a number between 0 and 1, or judged
             "the next one has closed",
         ),
         ("use_ml=3.5", "use_ml=3.5: Value '3.5' is not a valid bool (type float)"),
+        (
+            "chain=[ml,magic,hold]",
+            "chain=[ml,magic,hold]: 'magic' is none of ml, pro, rsi_ma, momentum, hold",
+        ),
+        ("chain=[pro,pro,hold]", "chain=[pro,pro,hold]: pro is there twice"),
+        ("chain=[]", "chain=[] must end with hold, which alone always has an answer"),
+        ("chain=[ml,pro]", "chain=[ml,pro] must end with hold, which alone always has an answer"),
+        (
+            "chain=[hold,ml]",
+            "chain=[hold,ml] must end with hold, which alone always has an answer",
+        ),
+        ("use_pro=maybe", "use_pro=maybe: Value 'maybe' is not a valid bool (type str)"),
     ],
 )
 def test_a_prediction_checks_its_settings(override, words):
     assert refusal("symbol=BTCUSDT", override, name="predict") == words
+
+
+def test_every_rung_is_in_the_chain_in_its_usual_order():
+    assert settings(name="predict").chain == [rung.value for rung in Rung]
 
 
 def test_the_original_environment_variables_are_defaults(monkeypatch):
@@ -360,6 +377,9 @@ def test_the_original_environment_variables_are_defaults(monkeypatch):
     monkeypatch.setenv("ML_DEVICE", "cuda:1")
     monkeypatch.setenv("USE_ML_PER_COIN", "false")
     monkeypatch.setenv("MIN_CONFIDENCE", "0.75")
+    assert settings(name="predict").use_pro is True
+    monkeypatch.setenv("USE_PRO_ANALYZER", "false")
+    assert settings(name="predict").use_pro is False
     made = settings(name="predict")
     assert (made.tf.name, made.device, made.use_ml, made.min_confidence) == (
         "4h",

@@ -26,7 +26,19 @@ LOADED = [
     "Loaded model: BTCUSDT 15m (features=15)",
     "Loaded scaler: BTCUSDT 15m",
 ]
-HELD = "PREDICT BTCUSDT tf=15m pred=NO_TRADE conf=0.00 source=FALLBACK_NEUTRAL"
+# Of the bars above: too short a history for the first, nothing to say for the others.
+RULES_PASS = ["insufficient_data", "no_signal", "no_signal"]
+HELD = [
+    *(f"FALLBACK BTCUSDT reason={reason}" for reason in RULES_PASS),
+    "PREDICT BTCUSDT tf=15m pred=NO_TRADE conf=0.00 source=FALLBACK_NEUTRAL",
+]
+ORIGINAL_VARIABLES = {
+    "ML_DEFAULT_TF",
+    "ML_DEVICE",
+    "USE_ML_PER_COIN",
+    "MIN_CONFIDENCE",
+    "USE_PRO_ANALYZER",
+}
 LIBRARIES_OF_TRAINING = {
     "lightning",
     "pytorch_lightning",
@@ -54,9 +66,7 @@ def make_folder(folder: Path, favoured: Signal) -> Path:
 
 def predict(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"ML_DEFAULT_TF", "ML_DEVICE", "USE_ML_PER_COIN", "MIN_CONFIDENCE"}
+        name: value for name, value in os.environ.items() if name not in ORIGINAL_VARIABLES
     }
     return subprocess.run(
         [sys.executable, str(ROOT / "predict.py"), "source=store", *arguments],
@@ -129,11 +139,16 @@ def test_a_missing_model_is_said_with_what_to_do_and_the_answer_is_to_hold(tmp_p
     result = predict(tmp_path, "symbol=BTCUSDT")
 
     assert result.returncode == 0
-    assert result.stderr.splitlines() == ["FALLBACK BTCUSDT reason=model_missing", HELD]
-    answer, why = result.stdout.splitlines()
+    assert result.stderr.splitlines() == ["FALLBACK BTCUSDT reason=model_missing", *HELD]
+    answer, why, *others = result.stdout.splitlines()
     assert answer.startswith("BTCUSDT 15m  NO_TRADE (FALLBACK_NEUTRAL: no source had an answer)")
     assert why.startswith("passed: ML_PER_COIN_V1 (model_missing): BTCUSDT 15m: no model exported")
     assert "python train.py symbol=BTCUSDT tf=15m" in why
+    assert [line.split("): ")[0] for line in others] == [
+        "passed: PRO (insufficient_data",
+        "passed: FALLBACK_RSI_MA (no_signal",
+        "passed: FALLBACK_MOMENTUM (no_signal",
+    ]
 
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, SERVED_WEIGHTS_FILE])
@@ -146,11 +161,11 @@ def test_a_corrupt_model_is_passed_over_with_its_reason(tmp_path, name):
     result = predict(folder, "symbol=BTCUSDT", "output=json")
 
     assert result.returncode == 0
-    assert result.stderr.splitlines()[-2:] == ["FALLBACK BTCUSDT reason=model_invalid", HELD]
+    assert result.stderr.splitlines()[-5:] == ["FALLBACK BTCUSDT reason=model_invalid", *HELD]
     answer = json.loads(result.stdout)
     assert (answer["pred"], answer["source"]) == ("NO_TRADE", "FALLBACK_NEUTRAL")
     assert (answer["confidence"], answer["probabilities"]) == (0.0, None)
-    [passed] = answer["passed"]
+    passed = answer["passed"][0]
     assert (passed["source"], passed["reason"]) == ("ML_PER_COIN_V1", "model_invalid")
     assert name in passed["detail"]
 
@@ -169,8 +184,9 @@ def test_the_original_variables_can_pass_the_model_over(tmp_path, environment, r
     result = predict(tmp_path, "symbol=BTCUSDT", "output=json", **environment)
 
     assert result.returncode == 0
-    assert result.stderr.splitlines()[-2:] == [f"FALLBACK BTCUSDT reason={reason}", HELD]
-    assert [passed["reason"] for passed in json.loads(result.stdout)["passed"]] == [reason]
+    assert result.stderr.splitlines()[-5:] == [f"FALLBACK BTCUSDT reason={reason}", *HELD]
+    reasons = [passed["reason"] for passed in json.loads(result.stdout)["passed"]]
+    assert reasons == [reason, *RULES_PASS]
 
 
 def test_the_command_line_outranks_the_variables(long_model):
@@ -247,7 +263,7 @@ def test_a_rejected_model_is_passed_over_unless_asked_for(tmp_path):
     asked = predict(tmp_path, "symbol=BTCUSDT", "output=json", "require_accepted=false")
 
     assert "FALLBACK BTCUSDT reason=model_rejected" in rejected.stderr
-    [passed] = json.loads(rejected.stdout)["passed"]
+    passed = json.loads(rejected.stdout)["passed"][0]
     assert "made for a test" in passed["detail"]
     answer = json.loads(asked.stdout)
     assert answer["pred"] == "SHORT"
@@ -263,6 +279,74 @@ def ask_in_process(folder: Path, capsys: pytest.CaptureFixture[str], *arguments:
     return json.loads(capsys.readouterr().out)
 
 
+def moving_folder(folder: Path, change: float) -> Path:
+    """Bars whose last one has moved by ``change``, and no model."""
+    last = BARS.frame["close"].iloc[-15] * (1 + change)
+    frame = BARS.frame.copy()
+    frame.iloc[-1, frame.columns.get_indexer(["high", "low", "close"])] = last
+    frame.iloc[-1, frame.columns.get_loc("open")] = last
+    BarStore(folder / "data" / "bars").write(replace(BARS, frame=frame))
+    return folder
+
+
+def test_a_rule_answers_behind_a_missing_model_and_says_what_it_rests_on(tmp_path):
+    result = predict(moving_folder(tmp_path, 0.05), "symbol=BTCUSDT")
+
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [
+        "FALLBACK BTCUSDT reason=model_missing",
+        *HELD[:2],
+        "PREDICT BTCUSDT tf=15m pred=LONG conf=0.50 source=FALLBACK_MOMENTUM",
+    ]
+    said, levels, because, *passed = result.stdout.splitlines()
+    assert said.startswith("BTCUSDT 15m  LONG (FALLBACK_MOMENTUM, score 0.50, not a probability)")
+    assert levels.startswith("entry ")
+    assert because == "because: 15m: +5.00% over 14 bars, 2.5% either way is the mark"
+    assert len(passed) == 3
+
+
+def test_the_answer_of_a_rule_fits_the_contract(tmp_path, capsys):
+    content = ask_in_process(moving_folder(tmp_path, -0.05), capsys)
+
+    assert (content["pred"], content["source"]) == ("SHORT", "FALLBACK_MOMENTUM")
+    assert (content["probabilities"], content["model_version"]) == (None, None)
+    assert content["confidence"] == pytest.approx(0.5)
+    assert content["detail"].startswith("15m: -5.00%")
+    assert content["tp3"] < content["tp1"] < content["entry_price"] < content["stop_loss"]
+
+
+@pytest.mark.parametrize(
+    ("chain", "sources"),
+    [
+        ("[hold]", []),
+        ("[ml,hold]", ["ML_PER_COIN_V1"]),
+        ("[momentum,rsi_ma,hold]", ["FALLBACK_MOMENTUM", "FALLBACK_RSI_MA"]),
+        ("[pro,ml,hold]", ["PRO", "ML_PER_COIN_V1"]),
+    ],
+)
+def test_the_chain_is_asked_in_the_order_that_is_set(tmp_path, capsys, chain, sources):
+    BarStore(tmp_path / "data" / "bars").write(BARS)
+    content = ask_in_process(tmp_path, capsys, f"chain={chain}")
+
+    assert [passed["source"] for passed in content["passed"]] == sources
+    assert content["source"] == "FALLBACK_NEUTRAL"
+
+
+@pytest.mark.parametrize("value", ["false", "0"])
+def test_the_original_variable_passes_the_professional_over(tmp_path, capsys, monkeypatch, value):
+    BarStore(tmp_path / "data" / "bars").write(BARS)
+    monkeypatch.setenv("USE_PRO_ANALYZER", value)
+    there = ask_in_process(tmp_path, capsys)
+    back = ask_in_process(tmp_path, capsys, "use_pro=true")
+
+    assert there["passed"][1] == {
+        "source": "PRO",
+        "reason": "pro_disabled",
+        "detail": "switched off: use_pro=false",
+    }
+    assert back["passed"][1]["reason"] == "insufficient_data"
+
+
 @pytest.fixture(scope="module")
 def exchange_bars(long_model, tmp_path_factory) -> Path:
     """The same market with the bars of an exchange, which end in January 2024."""
@@ -276,10 +360,10 @@ def test_a_signal_on_old_bars_of_an_exchange_is_passed_over_with_its_reason(exch
     result = predict(exchange_bars, "symbol=BTCUSDT", "output=json")
 
     assert result.returncode == 0
-    assert result.stderr.splitlines() == [*LOADED, "FALLBACK BTCUSDT reason=stale_data", HELD]
+    assert result.stderr.splitlines() == [*LOADED, "FALLBACK BTCUSDT reason=stale_data", *HELD]
     content = json.loads(result.stdout)
     assert (content["pred"], content["source"]) == ("NO_TRADE", "FALLBACK_NEUTRAL")
-    [passed] = content["passed"]
+    passed = content["passed"][0]
     assert (passed["source"], passed["reason"]) == ("ML_PER_COIN_V1", "stale_data")
     assert passed["detail"].startswith("the newest bar closed 2024-01-17 16:00 UTC, ")
 
@@ -294,7 +378,7 @@ def test_who_wants_an_answer_on_old_bars_can_have_it(exchange_bars, capsys):
 def test_bars_of_files_are_historical_unless_an_age_is_asked_for(long_model, capsys):
     assert ask_in_process(long_model, capsys)["pred"] == "LONG"
     asked = ask_in_process(long_model, capsys, "max_age_bars=4")
-    assert [passed["reason"] for passed in asked["passed"]] == ["stale_data"]
+    assert [passed["reason"] for passed in asked["passed"]] == ["stale_data", *RULES_PASS]
 
 
 def test_the_age_of_the_bar_is_told_in_seconds(long_model, capsys):
@@ -316,14 +400,14 @@ def test_the_threshold_of_the_backtest_is_applied_when_asked_for(
     BarStore(tmp_path / "data" / "bars").write(BARS)
     judging = {"judging": {"threshold": threshold}}
     export(tmp_path / "models", network, make_dataset(BARS), sections=judging)
-    content = ask_in_process(tmp_path, capsys, "min_confidence=judged")
+    content = ask_in_process(tmp_path, capsys, "chain=[ml,hold]", "min_confidence=judged")
 
     assert [passed["reason"] for passed in content["passed"]] == reasons
     assert ask_in_process(tmp_path, capsys)["passed"] == []
 
 
 def test_a_model_without_a_judged_threshold_is_passed_over_when_it_is_asked_for(long_model, capsys):
-    [passed] = ask_in_process(long_model, capsys, "min_confidence=judged")["passed"]
+    passed = ask_in_process(long_model, capsys, "min_confidence=judged")["passed"][0]
 
     assert passed["reason"] == "model_invalid"
     assert "metrics.json says no threshold that a backtest traded with" in passed["detail"]

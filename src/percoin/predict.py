@@ -20,9 +20,10 @@ from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
-from percoin.signals.chain import HoldSource, ModelSource, ask
+from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
-from percoin.types import CLASS_NAMES, Prediction, Source
+from percoin.signals.model import ModelSource
+from percoin.types import CLASS_NAMES, Prediction, Rung, Source
 
 
 def answer(settings: PredictConfig) -> None:
@@ -45,7 +46,8 @@ def answer(settings: PredictConfig) -> None:
         predictor, settings.use_ml, _min_confidence(settings), settings.require_accepted
     )
     market = SourcedBars(bars, source)
-    prediction = ask([model, HoldSource()], market, settings.max_age_bars, now)
+    chain = build_chain([Rung(name) for name in settings.chain], model, settings.use_pro)
+    prediction = ask(chain, market, settings.max_age_bars, now)
     if settings.output == OutputFormat.JSON:
         print(json.dumps(to_json(prediction, bars, now)))
     else:
@@ -93,6 +95,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "close": float(bars.column("close")[-1]),
         "bars": bars.origin,
         "probabilities": None,
+        "detail": prediction.detail or None,
         "passed": [
             {"source": rung.source.value, "reason": rung.reason, "detail": rung.detail}
             for rung in prediction.passed
@@ -127,6 +130,8 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
             f"entry {_price(levels.entry_price)}  stop {_price(levels.stop_loss)}  "
             f"targets {', '.join(map(_price, (levels.tp1, levels.tp2, levels.tp3)))}"
         )
+    if prediction.detail:
+        lines.append(f"because: {prediction.detail}")
     lines += [
         f"passed: {rung.source.value} ({rung.reason}): {rung.detail}" for rung in prediction.passed
     ]
@@ -134,14 +139,16 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
 
 
 def _answer(prediction: Prediction) -> str:
+    signal, source = prediction.signal.name, prediction.source
+    if source is Source.HOLD:
+        return f"{signal} ({source.value}: no source had an answer)"
     if prediction.probabilities is None:
-        return f"{prediction.signal.name} ({prediction.source.value}: no source had an answer)"
+        return f"{signal} ({source.value}, score {prediction.confidence:.2f}, not a probability)"
     shares = ", ".join(
         f"{name} {probability:.2f}"
         for name, probability in zip(CLASS_NAMES, prediction.probabilities, strict=True)
     )
-    by = prediction.model_version if prediction.source is Source.MODEL else prediction.source.value
-    return f"{prediction.signal.name} {prediction.confidence:.0%} ({shares}; {by})"
+    return f"{signal} {prediction.confidence:.0%} ({shares}; {prediction.model_version})"
 
 
 def _price(value: float) -> str:

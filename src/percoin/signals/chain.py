@@ -10,12 +10,36 @@ from datetime import UTC, datetime
 from percoin.signals.freshness import find_staleness
 from percoin.signals.hold import HoldSource
 from percoin.signals.model import ModelSource
+from percoin.signals.momentum import MomentumRule
+from percoin.signals.professional import ProfessionalRule
 from percoin.signals.protocol import MarketBars, SignalSource
-from percoin.types import Passed, Prediction, Source
+from percoin.signals.rsi_ma import RsiMaRule
+from percoin.signals.rule import RuleSource
+from percoin.types import Passed, Prediction, Rung, Source
 
-__all__ = ["HoldSource", "ModelSource", "SignalSource", "ask"]
+__all__ = ["HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
 
 log = logging.getLogger(__name__)
+
+
+def build_chain(
+    rungs: Sequence[Rung], model: SignalSource, use_pro: bool = True
+) -> list[SignalSource]:
+    """The sources of a chain, in order.
+
+    Args:
+        rungs: Who is asked; the last must be ``Rung.HOLD``.
+        model: The rung ``Rung.ML``.
+        use_pro: False keeps the professional analyzer's place and passes it over.
+    """
+    sources: dict[Rung, SignalSource] = {
+        Rung.ML: model,
+        Rung.PRO: RuleSource(ProfessionalRule(), use_pro),
+        Rung.RSI_MA: RuleSource(RsiMaRule()),
+        Rung.MOMENTUM: RuleSource(MomentumRule()),
+        Rung.HOLD: HoldSource(),
+    }
+    return [sources[rung] for rung in rungs]
 
 
 def ask(

@@ -15,7 +15,7 @@ class MomentumRule:
 
     rung = Rung.MOMENTUM
     source = Source.MOMENTUM
-    timeframes = (Timeframe.M15,)
+    timeframes: tuple[Timeframe, ...] = (Timeframe.M15,)
     level_timeframe = Timeframe.M15
     min_bars = MOMENTUM_BARS + 1
     # More than the rule itself looks at: the ATR behind its levels remembers longer.

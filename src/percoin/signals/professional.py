@@ -59,7 +59,7 @@ class ProfessionalRule:
 
     rung = Rung.PRO
     source = Source.PRO
-    timeframes = tuple(TIMEFRAMES)
+    timeframes: tuple[Timeframe, ...] = tuple(TIMEFRAMES)
     level_timeframe = Timeframe.H1
     # 33 days of 4h: what came before weighs 0.3 % in the slowest average by then.
     min_bars = 200

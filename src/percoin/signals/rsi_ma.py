@@ -16,7 +16,7 @@ class RsiMaRule:
 
     rung = Rung.RSI_MA
     source = Source.RSI_MA
-    timeframes = (Timeframe.H1,)
+    timeframes: tuple[Timeframe, ...] = (Timeframe.H1,)
     level_timeframe = Timeframe.H1
     # By then the RSI is within 0.1 of what a longer history gives.
     min_bars = 100
