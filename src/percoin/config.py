@@ -31,7 +31,7 @@ from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureDefinition
 from percoin.inference import Backend
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
-from percoin.types import Timeframe, check_symbol, check_timeframe
+from percoin.types import Rung, Timeframe, check_symbol, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
 
@@ -660,7 +660,9 @@ class PredictConfig:
     output: str = MISSING
     predictor: str = MISSING
     device: str = MISSING
+    chain: list[str] = MISSING
     use_ml: bool = MISSING
+    use_pro: bool = MISSING
     min_confidence: Any = MISSING
     require_accepted: bool = MISSING
     max_age_bars: float | None = None
@@ -676,6 +678,7 @@ class PredictConfig:
             re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None,
             f"device={self.device} (or ML_DEVICE) must be cpu, cuda or cuda:N",
         )
+        check_chain(self.chain)
         self.min_confidence = _read_confidence(self.min_confidence)
         _require(
             self.max_age_bars is None or self.max_age_bars >= 1,
@@ -686,6 +689,23 @@ class PredictConfig:
 
 def _check_predictor(value: str) -> None:
     _require(value in list(Backend), f"predictor={value} must be one of {', '.join(Backend)}")
+
+
+def check_chain(names: Sequence[str]) -> None:
+    """Refuse rungs that are none, twice the same one, and a chain that may end without answer.
+
+    Raises:
+        ConfigError: The chain cannot be meant.
+    """
+    shown = f"chain=[{','.join(names)}]"
+    known = [rung.value for rung in Rung]
+    for name in names:
+        _require(name in known, f"{shown}: {name!r} is none of {', '.join(known)}")
+        _require(names.count(name) == 1, f"{shown}: {name} is there twice")
+    _require(
+        len(names) > 0 and names[-1] == Rung.HOLD,
+        f"{shown} must end with hold, which alone always has an answer",
+    )
 
 
 def _read_confidence(value: Any) -> float | str:
