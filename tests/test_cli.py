@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -6,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from percoin.cli import EXIT_USAGE, help_text, run_command
-from percoin.config import CONF_DIR
+from percoin.cli import EXIT_USAGE, help_text, run_command, run_jobs
+from percoin.config import CONF_DIR, TrainConfig
 from percoin.errors import (
     BarsNotFoundError,
     ConfigError,
@@ -40,8 +41,12 @@ def task(settings):
     print("done", symbol, tf)
 
 
+def sweep(overrides):
+    print("sweep", *overrides)
+
+
 if __name__ == "__main__":
-    sys.exit(run_jobs(task, TrainConfig, config_name="train"))
+    sys.exit(run_jobs(task, TrainConfig, config_name="train", sweep=sweep))
 """
 
 
@@ -67,7 +72,7 @@ def run_script(
 
 
 def failing(error: BaseException):
-    def command() -> None:
+    def command(*_arguments) -> None:
         raise error
 
     return command
@@ -101,6 +106,24 @@ def test_an_error_is_one_line_and_its_own_exit_code(capsys, error, code):
     assert err == f"error: {error}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "bars.csv"),
+            "bars.csv: Permission denied",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "free some space: No space left on device",
+        ),
+    ],
+)
+def test_a_refusing_file_system_is_one_line(capsys, error, line):
+    assert run_command(failing(error), "train") == 1
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
 def test_ctrl_c_anywhere_is_one_line_and_130(capsys):
     assert run_command(failing(KeyboardInterrupt()), "train") == 130
     assert capsys.readouterr().err == "error: interrupted\n"
@@ -121,23 +144,76 @@ def test_one_job_runs_in_a_folder_named_for_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        ["symbl=BTCUSDT"],
-        ["symbol=BTCUSDT", "tf=1w"],
-        ["-m", "symbol=BTCUSDT,ETHUSDT", "tf=15m,1w"],
-        ["-m", "symbol=BTCUSDT,"],
+        (["symbl=BTCUSDT"], "symbl is not a setting"),
+        (["symbol=BTCUSDT", "tf=1w"], "tf=1w is not an option"),
+        (["-m", "symbol=BTCUSDT,ETHUSDT", "tf=15m,1w"], "tf=1w is not an option"),
+        (["-m", "symbol=BTCUSDT", "--cfg", "job"], "--cfg does not go with -m"),
+        (["symbol=BTCUSDT", "force=true"], "force=true is for sweeps: add -m"),
+        (["symbol=BTCUSDT", "sweep=june"], "sweep=june is for sweeps: add -m"),
     ],
-    ids=" ".join,
 )
-def test_a_bad_command_line_is_one_line_exit_code_2_and_no_folder(tmp_path, arguments):
+def test_a_bad_command_line_is_one_line_exit_code_2_and_no_folder(tmp_path, arguments, words):
     result = run_stub(tmp_path, *arguments)
 
     assert result.returncode == EXIT_USAGE
     assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
+    assert result.stderr.startswith(f"error: {words}")
     assert result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["stub.py"]
+
+
+# What a shell makes of symbol=$(cat FILE), by what is in the file.
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("", "symbol= names no market; is the file of markets empty or missing?"),
+        ("\n", "symbol= names no market; is the file of markets empty or missing?"),
+        ("BTCUSDT,ETHUSDT,\n", "symbol= ends with a comma after ETHUSDT"),
+        ("BTCUSDT,ETHUSDT\r\n", "symbol= holds a carriage return: the file of markets has the "),
+        ("BTCUSDT\nETHUSDT\n", "'ETHUSDT' stands alone: name all markets in one word"),
+        ("BTCUSDT,\nETHUSDT\n", "'ETHUSDT' stands alone: name all markets in one word"),
+        ("BTCUSDT, ETHUSDT\n", "'ETHUSDT' stands alone: name all markets in one word"),
+        ("BTCUSDT\r\nETHUSDT\r\n", "symbol= holds a carriage return"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("sweep", [True, False])
+def test_a_file_of_markets_that_is_not_one_line_gets_a_kind_word(
+    monkeypatch, capsys, written, words, sweep
+):
+    # As bash splits words.
+    arguments = f"symbol={written}".replace("\n", " ").split(" ")
+    line = cli_error(monkeypatch, capsys, *["-m"] * sweep, *filter(None, arguments))
+    assert line.startswith(f"error: {words}")
+
+
+@pytest.mark.parametrize("value", ["BTCUSDT\nETHUSDT", "BTCUSDT,\nETHUSDT,"])
+def test_lines_in_quotes_get_a_kind_word_too(monkeypatch, capsys, value):
+    line = cli_error(monkeypatch, capsys, "-m", f"symbol={value}")
+    assert line.startswith("error: symbol= holds several lines; name all markets in one")
+
+
+def test_the_command_that_the_kind_word_names_makes_one_line_of_several(tmp_path):
+    (tmp_path / "markets").write_text("BTCUSDT\nETHUSDT\n")
+    made = subprocess.run(
+        ["bash", "-c", "echo symbol=$(paste -sd, markets)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert made.stdout == "symbol=BTCUSDT,ETHUSDT\n"
+
+
+def cli_error(monkeypatch, capsys, *arguments: str) -> str:
+    """The one line that a refused command line ends with."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    never = failing(AssertionError("nothing may run"))
+    assert run_jobs(never, TrainConfig, "train", sweep=never) == EXIT_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
 
 
 def test_several_values_without_m_say_how_to_sweep(tmp_path):
@@ -155,42 +231,55 @@ def test_a_failing_job_is_one_line(tmp_path):
     assert result.stderr == "error: NOBARS 15m: no bars; fetch some\n"
 
 
-def test_in_a_sweep_the_others_finish_and_the_failure_is_named_at_the_end(tmp_path):
-    result = run_stub(tmp_path, "-m", "symbol=NOBARS,btcusdt,ETHUSDT", "tf=15m")
-
-    assert result.returncode == 1
-    assert result.stdout.rstrip().endswith("done ETHUSDT 15m")
-    assert result.stderr == (
-        "error: NOBARS 15m: no bars; fetch some\n"
-        "error: symbol='btcusdt' is not a market; did you mean symbol=BTCUSDT?\n"
-    )
-
-
-def test_an_interruption_ends_the_whole_sweep(tmp_path):
-    result = run_stub(tmp_path, "-m", "symbol=BTCUSDT,STOPPED,ETHUSDT")
+def test_an_interrupted_run_ends_with_its_own_exit_code(tmp_path):
+    result = run_stub(tmp_path, "symbol=STOPPED")
 
     assert result.returncode == 143
-    assert "done BTCUSDT" in result.stdout
-    assert "done ETHUSDT" not in result.stdout
     assert result.stderr == "error: STOPPED 15m: interrupted; resume=true\n"
 
 
-def test_ctrl_c_between_jobs_ends_the_sweep_too(tmp_path):
-    result = run_stub(tmp_path, "-m", "symbol=NOBARS,CTRLC,ETHUSDT")
+def test_ctrl_c_before_training_is_one_line(tmp_path):
+    result = run_stub(tmp_path, "symbol=CTRLC")
 
-    assert result.returncode != 0
-    assert "done ETHUSDT" not in result.stdout
-    assert "error: NOBARS 15m" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert (result.returncode, result.stderr) == (130, "error: interrupted\n")
 
 
-def test_a_bug_in_one_job_does_not_hide_the_failures_of_others(tmp_path):
-    result = run_stub(tmp_path, "-m", "symbol=NOBARS,BROKEN,ETHUSDT")
+def test_a_bug_in_a_run_keeps_its_traceback(tmp_path):
+    result = run_stub(tmp_path, "symbol=BROKEN")
 
-    assert result.returncode != 0
-    assert "done ETHUSDT" in result.stdout
-    assert "error: NOBARS 15m: no bars; fetch some" in result.stderr
+    assert result.returncode == 1
     assert "ZeroDivisionError: a bug" in result.stderr
+    assert 'raise ZeroDivisionError("a bug")' in result.stderr
+
+
+@pytest.mark.parametrize("option", ["-m", "--multirun"])
+def test_a_sweep_gets_all_other_words_of_the_command_line(tmp_path, option):
+    result = run_stub(tmp_path, "symbol=BTCUSDT,ETHUSDT", option, "tf=1h", "force=true")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "sweep symbol=BTCUSDT,ETHUSDT tf=1h force=true\n"
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-m", "symbol=BTCUSDT"]])
+def test_output_into_a_program_that_has_ended_leaves_no_traceback(tmp_path, arguments):
+    script = tmp_path / "stub.py"
+    script.write_text(STUB)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(writer)
+
+    assert result.stderr == ""
+    assert result.returncode == 128 + signal.SIGPIPE
 
 
 def test_hydras_own_options_still_work(tmp_path):
@@ -212,7 +301,7 @@ def test_help_shows_every_key_and_every_choice_once(name):
     for key in top_level:
         assert any(word == key or word.startswith(f"{key}.") for word in shown), key
     chosen = [line.split()[0] for line in lines if line.strip()]
-    for group in ("tf", "source"):
+    for group in ("tf", "source", *(["hydra/launcher"] if name == "train" else [])):
         for path in (CONF_DIR / group).glob("*.yaml"):
             assert chosen.count(f"{group}={path.stem}") == 1
 
@@ -224,7 +313,17 @@ def test_help_explains_and_fits_the_screen(name):
     assert text.startswith({"train": "Train one", "predict": "Newest closed bar"}[name])
     assert f"python {name}.py symbol=" in text
     assert max(map(len, text.splitlines())) <= 100
-    for noise in ("_schema", "???", "_target_", "hydra", "defaults=", "oc.env", "null:"):
+    for noise in (
+        "_schema",
+        "???",
+        "_target_",
+        "hydra.run",
+        "hydra/job_logging",
+        "override",
+        "defaults=",
+        "oc.env",
+        "null:",
+    ):
         assert noise not in text
 
 

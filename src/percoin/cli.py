@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
@@ -16,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from percoin.config import CONF_DIR, Config, name_nearest, register_configs, typed
@@ -30,6 +32,8 @@ _OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
 _GROUP_CHOICE = re.compile(r"(?P<group>\w+)=(?P<values>.*)", re.DOTALL)
 # The only group without a default; Hydra would fail on a key of it by an assertion.
 _OPTIONAL_GROUP = "experiment"
+# Writing reports these without saying which file it was.
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HELP_WIDTH = 36
 _YAML_LINE = re.compile(
     r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<note>.*))?"
@@ -37,23 +41,42 @@ _YAML_LINE = re.compile(
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(?P<variable>\w+),(?P<otherwise>[^}]*)\}")
 
 
-def compose_config(name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose ``conf/<name>.yaml`` with ``key=value`` overrides, without a run folder.
-
-    Args:
-        name: Of the file, without its ending.
-        overrides: What the command line says.
-        with_hydra: Leave Hydra's own settings in, below ``hydra``.
 
     Raises:
         ConfigError: A choice that is no option of its group, or a key taken away.
         HydraException: A key that the config does not have, or a value of the
             wrong type; ``explain`` says it in one line.
     """
-    _check_overrides(overrides)
-    register_configs()
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
+    return Composed.of(name, overrides).config
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A config, and how it came about.
+
+    Attributes:
+        config: As the command line and the files under ``conf/`` say.
+        choices: The option chosen of each group.
+        hydra: Hydra's own settings.
+    """
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    hydra: DictConfig
+
+    @classmethod
+    def of(cls, name: str, overrides: Sequence[str]) -> Composed:
+        """As ``compose_config``, which says what it raises."""
+        _check_overrides(overrides)
+        register_configs()
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            config = compose(name, overrides=list(overrides), return_hydra_config=True)
+        own = config.hydra
+        with open_dict(config):
+            del config["hydra"]
+        return cls(config, dict(own.runtime.choices), own)
 
 
 @contextmanager
@@ -78,26 +101,38 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
         error's own where it has one (128 + signal for an interruption), else 1.
     """
     arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(help_text(config_name))
-        return 0
     try:
-        command()
+        if {"-h", "--help"} & set(arguments):
+            print(help_text(config_name))
+        else:
+            command()
+        # Or the end of the process would find out that nobody reads any more.
+        sys.stdout.flush()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
         return EXIT_USAGE
     except PercoinError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return _reader_gone()
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL_DISK:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        place = error.filename or "free some space"
+        print(f"error: {place}: {error.strerror}", file=sys.stderr)
         return PercoinError.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def _reader_gone() -> int:
+    """End quietly where the output goes to a program that has ended, such as ``head``."""
+    # What is still to be written at exit must not fail once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def run_jobs(
@@ -171,22 +206,20 @@ def _check_markets(overrides: Sequence[str]) -> None:
 
     Hydra would speak of its grammar.
     """
-    for override in overrides:
-        key, sign, value = override.partition("=")
-        if not sign and _MARKET.fullmatch(override.strip(", \r\n")):
-            raise ConfigError(
-                f"{override.strip()!r} stands alone: name all markets in one word, separated by "
-                "commas without spaces or line breaks; of a file with one market a line that is "
-                "symbol=$(paste -sd, FILE)"
-            )
-        if key != "symbol":
-            continue
+    alone = [word.strip() for word in overrides if _MARKET.fullmatch(word.strip(", \r\n"))]
+    for value in [word.removeprefix("symbol=") for word in overrides if word.startswith("symbol=")]:
         if not value.strip(" ,\r\n"):
             raise ConfigError("symbol= names no market; is the file of markets empty or missing?")
         if "\r" in value:
             raise ConfigError(
                 "symbol= holds a carriage return: the file of markets has the line ends of "
                 "Windows; tr -d '\\r' takes them away"
+            )
+        if alone:
+            raise ConfigError(
+                f"{alone[0]!r} stands alone: name all markets in one word, separated by commas "
+                "without spaces or line breaks; of a file with one market a line that is "
+                "symbol=$(paste -sd, FILE)"
             )
         if "\n" in value.strip():
             raise ConfigError(
@@ -324,18 +357,19 @@ def _leading_comment(lines: Sequence[str]) -> list[str]:
 
 def _help_on_choice(entry: dict[Any, Any]) -> list[str]:
     text: list[str] = []
-    for group, default in entry.items():
-        if not _options(str(group)):
+    for name, default in entry.items():
+        group = str(name).removeprefix("override ")
+        if not _options(group) or group == "hydra/job_logging":
             continue  # Hydra's own
         chosen, variable = _default_value(str(default))
-        for option in _options(str(group)):
-            path = CONF_DIR / str(group) / f"{option}.yaml"
+        for option in _options(group):
+            path = CONF_DIR / group / f"{option}.yaml"
             lines = path.read_text(encoding="utf-8").splitlines()
             note = " ".join(_leading_comment(lines))
             mark = f"[default{variable}]" if option == chosen else ""
             text.append(_help_line(f"{group}={option}", f"{note} {mark}".strip()))
             # Library objects are described by their libraries.
-            keys = "  ".join(name for name, _ in _keys_in(lines, f"{group}."))
+            keys = "  ".join(name for name, _ in _keys_in(lines, f"{group.replace('/', '.')}."))
             if "_target_" not in keys:
                 text += textwrap.wrap(keys, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return text
@@ -362,7 +396,7 @@ def _keys_in(lines: Sequence[str], prefix: str = "") -> Iterator[tuple[str, str]
         note = match["note"] or parents[-1][2]
         if match["value"] is None:
             parents.append((depth, f"{name}.", note))
-        elif not name.startswith("hydra."):
+        elif prefix or not name.startswith("hydra."):
             value, variable = _default_value(match["value"])
             yield name if value == "???" else f"{name}={value}", f"{note}{variable}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -114,10 +115,20 @@ class JobRecord:
 
 
 def write_record(folder: Path, record: JobRecord) -> None:
-    """Replace the folder's record in one step: readers see the old one or the new one."""
+    """Replace the folder's record in one step: readers see the old one or the new one.
+
+    Raises:
+        OSError: The folder takes no more; the old record stays.
+    """
     aside = folder / f".{RECORD_FILE}.{os.getpid()}"
-    aside.write_text(json.dumps(asdict(record), indent=2), encoding="utf-8")
-    aside.replace(folder / RECORD_FILE)
+    try:
+        aside.write_text(json.dumps(asdict(record), indent=2), encoding="utf-8")
+        aside.replace(folder / RECORD_FILE)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        # A full disk is reported without the name of the file.
+        raise OSError(error.errno, error.strerror, str(folder / RECORD_FILE)) from error
 
 
 def read_record(folder: Path) -> JobRecord | None:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
 
@@ -148,10 +148,9 @@ class _Sweep:
     def _settle(self, job: Job, record: JobRecord | None, state: JobState, error: str) -> None:
         """Write down for a job what it could not write down itself."""
         record = replace(record or JobRecord(), state=state, error=error, ended_at=time.time())
-        try:
+        # A folder that takes no record has told so by the way its job died.
+        with suppress(OSError):
             write_record(job.folder, record)
-        except OSError as refusal:
-            record = replace(record, error=f"{error}; {refusal}")
         self._end(job, record)
 
     def _end(self, job: Job, record: JobRecord) -> None:

@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from omegaconf import open_dict
 
-from percoin.cli import compose_config
+from percoin.cli import Composed
 from percoin.config import DIVERGED_MARK, FINISHED_MARK, TrainConfig, typed
 from percoin.dataset import MarketDataset
-from percoin.errors import InterruptedRunError, PercoinError, ResumeError
+from percoin.errors import InterruptedRunError, MarketError, PercoinError, ResumeError
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.bars import bars_of_job
@@ -94,7 +93,7 @@ def run_attempt(attempt: Attempt) -> None:
             diary.end(JobState.INTERRUPTED, error="told to stop; the same command goes on")
         except PercoinError as error:
             log.error("%s", error)
-            diary.end(JobState.FAILED, error=str(error))
+            diary.end(JobState.FAILED, error=_in_short(error))
         except Exception as error:
             log.exception("nobody foresaw this")
             diary.end(JobState.FAILED, error=_describe(error, folder))
@@ -168,11 +167,9 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
 
 def _settings(attempt: Attempt) -> tuple[TrainConfig, Mapping[str, str]]:
     """The job's settings, and the option chosen of each group."""
-    config = compose_config(CONFIG_NAME, attempt.job.overrides, with_hydra=True)
-    choices = dict(config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
-    return replace(typed(config, TrainConfig), workers=attempt.n_threads), choices
+    composed = Composed.of(CONFIG_NAME, attempt.job.overrides)
+    settings = typed(composed.config, TrainConfig)
+    return replace(settings, workers=attempt.n_threads), composed.choices
 
 
 def _has_finished(folder: Path, settings: TrainConfig) -> bool:
@@ -295,6 +292,11 @@ def _flush() -> None:
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _in_short(error: PercoinError) -> str:
+    """An error in one line, without the market that the job's name says."""
+    return f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
 
 
 def _describe(error: Exception, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -37,7 +38,7 @@ from percoin.dataset import (
     build_dataset,
     build_folds,
 )
-from percoin.errors import ConfigError, DivergedError, ResumeError
+from percoin.errors import ConfigError, DivergedError, ResumeError, TrainingError
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -58,6 +59,7 @@ SUMMARY_FILE = "summary.txt"
 EVALUATION_FILE = "evaluation.txt"
 _SETTINGS_FILE = "settings.json"
 _COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history_days")
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 # Below the run's folder; those of the earlier folds of a walk-forward lie in folders of theirs.
 RUN_CHECKPOINTS = tuple(
     f"{fold}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt" for fold in ("", "fold-*/")
@@ -142,7 +144,7 @@ def train_folds(
     Raises:
         PercoinError: Anything that a user can mend; the registry is untouched.
     """
-    with _divergence_marked(run.folder):
+    with _divergence_marked(run.folder), _write_errors(settings, run.folder):
         return _train_folds(settings, folds, run, callbacks)
 
 
@@ -185,6 +187,22 @@ def _divergence_marked(folder: Path) -> Iterator[None]:
     except DivergedError as error:
         (folder / DIVERGED_MARK).write_text(f"{error}\n", encoding="utf-8")
         raise
+
+
+@contextmanager
+def _write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
+    """Say in one line that the run's folder takes no more, and why."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        raise TrainingError(
+            settings.symbol,
+            settings.tf.name,
+            f"cannot write to {error.filename or folder}: {error.strerror}",
+            "free some space or make it writable, or choose another folder with outputs_dir=FOLDER",
+        ) from error
 
 
 def clear_run_folder(folder: Path) -> None:

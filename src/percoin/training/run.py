@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import time
@@ -187,9 +188,15 @@ class _WholeFiles(TorchCheckpointIO):
         # have to be copied.
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        # In memory first: writing a file itself, torch names neither it nor a full disk.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
         aside = target.with_suffix(".tmp")
-        torch.save(checkpoint, aside)
-        aside.replace(target)
+        try:
+            aside.write_bytes(content.getbuffer())
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:

@@ -205,8 +205,11 @@ def _work(attempt: Attempt, last_words: Connection) -> None:
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:
         run_attempt(attempt)
-    except (PercoinError, OSError) as error:
+    except PercoinError as error:
         last_words.send(str(error))
+        sys.exit(1)
+    except OSError as error:
+        last_words.send(f"it could not write down how it went: {error.filename}: {error.strerror}")
         sys.exit(1)
 
 

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from percoin.config import CONF_DIR, ProcessesConfig
+from percoin.errors import ConfigError
+from percoin.sweep.plan import jobs_of, plan_sweep
+
+ROOT = CONF_DIR.parent
+SYMBOLS = (ROOT / "symbols").read_text().strip()
+TIMEFRAMES = ("15m", "1h", "4h", "1d")
+SIMULATED = ("symbol=BTCUSDT", "source=simulated")
+
+# What follows KEY= on a command line, in quotes or not, numbers, lists and paths among it.
+VALUES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30
+)
+
+
+def plan(*arguments: str, folder: str = "outputs"):
+    return plan_sweep([*SIMULATED, f"outputs_dir={folder}", *arguments])
+
+
+def name_of(*arguments: str) -> str:
+    return plan(*arguments).folder.name
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        plan(*arguments)
+    return str(caught.value)
+
+
+def test_all_markets_on_all_timeframes_are_128_jobs_in_128_folders():
+    sweep = plan(f"symbol={SYMBOLS}", f"tf={','.join(TIMEFRAMES)}")
+
+    assert len(sweep.jobs) == 128
+    assert {job.folder for job in sweep.jobs} == {
+        sweep.folder / symbol / tf for symbol in SYMBOLS.split(",") for tf in TIMEFRAMES
+    }
+    assert {(job.symbol, job.tf) for job in sweep.jobs} == {
+        (job.folder.parent.name, job.folder.name) for job in sweep.jobs
+    }
+    assert isinstance(sweep.launcher, ProcessesConfig)
+
+
+@given(
+    symbols=st.lists(
+        st.from_regex(r"[A-Z0-9]{2,20}", fullmatch=True), min_size=1, max_size=4, unique=True
+    ),
+    lrs=st.lists(st.floats(1e-6, 0.5), min_size=2, max_size=4, unique=True),
+    texts=st.lists(VALUES, min_size=1, max_size=4, unique=True),
+)
+def test_every_job_has_a_folder_of_its_own_two_or_three_levels_down(symbols, lrs, texts):
+    values = {"symbol": symbols, "tf": TIMEFRAMES, "lr": [str(lr) for lr in lrs], "logger": texts}
+    folder = Path("/sweeps/one")
+    jobs = list(jobs_of(values, folder))
+
+    assert len(jobs) == len(symbols) * 4 * len(lrs) * len(texts)
+    folders = {job.folder for job in jobs}
+    assert len(folders) == len(jobs)
+    for job in jobs:
+        assert job.folder.relative_to(folder).parts[:2] == (job.symbol, job.tf)
+        assert len(job.folder.relative_to(folder).parts) == 3
+        assert job.market_folder == folder / job.symbol / job.tf
+        assert ".." not in job.folder.parts
+        assert len(job.folder.name.encode()) <= 255
+
+
+def test_a_single_value_makes_no_further_level():
+    (job,) = jobs_of({"symbol": ["BTCUSDT"], "tf": ["1h"], "lr": ["0.1"]}, Path("/s"))
+
+    assert job.folder == job.market_folder == Path("/s/BTCUSDT/1h")
+    assert (job.name, job.variant) == ("BTCUSDT 1h", "")
+
+
+def test_swept_settings_name_the_third_level():
+    values = {"symbol": ["BTCUSDT"], "tf": ["1h"], "lr": ["0.1", "0.01"], "seed": ["1", "2"]}
+    names = [job.folder.name for job in jobs_of(values, Path("/s"))]
+
+    assert names == ["lr=0.1,seed=1", "lr=0.1,seed=2", "lr=0.01,seed=1", "lr=0.01,seed=2"]
+
+
+def test_the_same_settings_find_their_folder_again():
+    name = name_of("epochs=3")
+
+    assert name_of("epochs=3", "symbol=BTCUSDT,ETHUSDT", "tf=1h,4h") == name
+    assert name_of("epochs=3", "workers=1", "force=true", "reuse_bars_secs=1") == name
+    assert name_of("epochs=3", "data_dir=elsewhere") == name
+    assert name_of("model.dropout=0.1", "epochs=3", "model.dropout=0.3") == name
+    assert name_of("epochs=4") != name
+    assert name_of("epochs=3", "source.seed=1") != name
+    assert name_of("epochs=3", "models_dir=elsewhere") != name
+
+
+def test_more_values_of_a_swept_key_are_the_same_sweep():
+    name = name_of("lr=0.1,0.01")
+
+    assert name_of("lr=0.1,0.01,0.02") == name
+    assert name_of("lr=0.1") != name
+    assert name_of("seed=1,2") != name
+    assert name_of("model.dropout=0.1,0.2") == name_of("model.dropout=0.2,0.4")
+
+
+def test_a_name_that_is_given_is_the_name():
+    assert plan("sweep=june-3.1", folder="here").folder == Path("here/june-3.1").absolute()
+
+
+def test_jobs_are_told_all_but_what_concerns_the_sweep():
+    (job,) = plan(
+        "sweep=june", "workers=3", "force=true", "lr=0.01", "hydra/launcher=processes"
+    ).jobs
+
+    assert job.overrides == (
+        "symbol=BTCUSDT",
+        "source=simulated",
+        "outputs_dir=outputs",
+        "lr=0.01",
+        "tf=15m",
+        "logger=csv",
+    )
+
+
+@pytest.mark.parametrize("logger", ["logger=tensorboard", "logger.version=3"])
+def test_a_logger_that_is_asked_for_is_the_jobs_logger(logger):
+    (job,) = plan(logger).jobs
+    assert [text for text in job.overrides if text.startswith("logger")] == [logger]
+
+
+def test_the_default_timeframe_is_named(monkeypatch):
+    monkeypatch.setenv("ML_DEFAULT_TF", "4h")
+    (job,) = plan().jobs
+    assert job.tf == "4h"
+    assert "tf=4h" in job.overrides
+
+
+def test_ranges_and_patterns_are_read_as_hydra_reads_them():
+    assert [job.variant for job in plan("seed=range(1,4)").jobs] == ["seed=1", "seed=2", "seed=3"]
+    assert {job.tf for job in plan("tf=glob(*)").jobs} == set(TIMEFRAMES)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("symbol=BTCUSDT,ETHUSDT,BTCUSDT", "symbol names BTCUSDT twice"),
+        ("lr=0.1,0.10", "lr names 0.1 twice"),
+        ("symbol=BTCUSDT,btcusdt", "did you mean symbol=BTCUSDT?"),
+        ("symbol=BTCUSDT,MATICUSDT", "use symbol=POLUSDT"),
+        ("resume=true", "goes on by itself: leave it out"),
+        ("workers=1,2", "workers is the same for a whole sweep"),
+        ("models_dir=a,b", "models_dir is the same for a whole sweep"),
+        ("hydra/launcher=processes,slurm", "hydra/launcher is the same for a whole sweep"),
+        ("hydra.sweep.dir=x", "hydra.sweep.dir does nothing in a sweep; sweep=NAME"),
+        ("lr=interval(0.1,0.2)", "list the values, separated by commas"),
+        ("lr=0.1,0.2,3", "lr=3.0 must lie between 0 and 1"),
+        ("sweep=../up", "cannot name a folder"),
+        ("sweep=BTCUSDT", "could be a market"),
+        ("reuse_bars_secs=-1", "must not be negative"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_runs(argument, words):
+    assert words in refusal(argument)
