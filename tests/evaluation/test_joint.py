@@ -63,6 +63,18 @@ def test_markets_on_other_days_are_taken_for_independent():
     assert widths[1] < 0.85 * widths[2]
 
 
+def test_days_are_matched_by_the_calendar():
+    rng = np.random.default_rng(5)
+    gains = rng.normal(0, 0.1, 61)
+    opposite = rng.normal(0, 0.02, 60) - gains[1:]
+
+    joint = joint_skill([market(gains[:-1]), market(opposite, date(2025, 1, 2))], BOOTSTRAP)
+    moved = joint_skill([market(gains[:-1]), market(opposite)], BOOTSTRAP)
+
+    assert (joint.n_days, moved.n_days) == (61, 60)
+    assert joint.upper - joint.lower < 0.5 * (moved.upper - moved.lower)
+
+
 def test_what_is_unknown_of_the_dependence_is_taken_for_the_worst():
     rng = np.random.default_rng(4)
     estimates = [BOOTSTRAP.estimate(rng.normal(0.02, 0.1, 60)) for _ in range(5)]

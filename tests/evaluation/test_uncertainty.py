@@ -9,6 +9,7 @@ from percoin.evaluation.uncertainty import (
     Bootstrap,
     _circular_block_means,
     _draw_t_statistics,
+    _p_value,
     _standard_error,
     choose_block_length,
     skill_rows,
@@ -98,12 +99,11 @@ def test_small_p_values_come_no_more_often_than_they_say_in_stormy_rows():
 
 
 def test_draws_that_lie_beyond_are_never_forgotten():
-    rows = autoregressive(400, 0.0, seed=23)[0]
-    for edge in np.linspace(0, 0.3, 40):
-        few = Bootstrap(HORIZON, seed=1, repetitions=999).estimate(rows + edge)
-        draws = _draw_t_statistics(rows + edge, few.block_length, Bootstrap(HORIZON, 1, 999))
-        n_beyond = (draws >= few.value / few.standard_error).sum()
-        assert few.p_value >= n_beyond / 999
+    rows = autoregressive(400, 0.0, seed=23)[0] + 1.0
+
+    assert _p_value(rows, 3, 0, 2000) < 1e-9
+    assert _p_value(rows, 3, 9, 2000) == 9 / 2000
+    assert _p_value(rows, 3, 10, 2000) == 11 / 2001
 
 
 def test_the_same_seed_gives_the_same_interval():

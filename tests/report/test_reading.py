@@ -182,6 +182,7 @@ def test_losses_that_cannot_be_read_are_as_good_as_none(tmp_path, section):
 def test_a_newer_version_that_is_not_served_is_mentioned(tmp_path):
     good = judged(n_rows=400)
     served = export(tmp_path, evaluation=good)
+    export(tmp_path, evaluation=judged(constant=True, n_rows=200))
     newer = export(tmp_path, evaluation=judged(constant=True, n_rows=200))
 
     assert only(tmp_path).manifest.version_id == served.name

@@ -9,6 +9,7 @@ from summary_builders import SYMBOLS, ended, finished, job
 
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import Gate, Verdict
 from percoin.sweep.jobs import JobRecord, JobState
 from percoin.sweep.summary import summarize
 from percoin.types import Timeframe
@@ -163,6 +164,19 @@ def test_a_model_that_was_changed_after_the_export_is_told(folder, models):
     assert (broken["verdict"], broken["state"], broken["skill"]) == ("broken", "finished", None)
     assert "scaler.pkl was changed after the export" in broken["reasons"][0]
     assert summary.withdrawn == ()
+
+
+def test_an_acceptance_that_the_registry_never_gave_is_not_withdrawn(folder, models):
+    gate = Gate(Verdict.REJECTED, ("leaks",))
+    jobs = [
+        finished(folder, models, "BTCUSDT", 0.03, 1e-7, gate=gate),
+        finished(folder, models, "ETHUSDT", 0.03, 1e-7),
+    ]
+
+    summary = summarize(folder, jobs, models, 5.0)
+
+    assert (summary.withdrawn, summary.problems) == ((), ())
+    assert summary.results.jobs[0].verdict == "only alone"
 
 
 def test_a_registry_that_refuses_the_withdrawal_is_named(folder, models):

@@ -176,7 +176,8 @@ def _val_loss(job: Job, model: SavedModel) -> tuple[float, ...]:
         return model.course.val_loss
     by_epoch: dict[int, float] = {}
     # A resumed run begins another file, with the epochs that followed.
-    for path in sorted(job.folder.glob("csv/version_*/metrics.csv")):
+    files = job.folder.glob("csv/version_*/metrics.csv")
+    for path in sorted(files, key=lambda path: (len(path.parent.name), path.parent.name)):
         by_epoch |= _logged(path)
     return tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
 
