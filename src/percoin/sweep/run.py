@@ -133,7 +133,7 @@ class _Sweep:
             self._end(job, record)
             return
         death = ending.death or "it ended without a word"
-        if record is not None and record.state == JobState.INTERRUPTED:
+        if not ending.death and record and record.state == JobState.INTERRUPTED:
             death = "told to stop, though not by this sweep"
         if self._signals:
             self._settle(job, record, JobState.INTERRUPTED, "stopped; the same command goes on")

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ _AUTH_MODE = "RAY_AUTH_MODE"
 _TOKEN_FILE = Path(".ray", "auth_token")
 # Jobs exchange files, not objects: the least that Ray takes.
 _OBJECT_STORE_BYTES = 75 * 1024**2
+_CONNECT_TIMEOUT_SECS = 10.0
 _CLUSTER_CHECK_SECS = 10.0
 
 
@@ -224,8 +226,20 @@ def _connect(address: str) -> Any:
         f"~/{_TOKEN_FILE} or ${_TOKEN})"
     )
     with _sweeps_signals(), _errors_of_ray(trouble):
+        _knock(address)
         ray.init(address, **_common_options())
     return ray
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray would try for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_SECS).close()
 
 
 def _common_options() -> dict[str, Any]:
