@@ -40,6 +40,7 @@ ORDER = (
     "predict",
     "report",
     "audit",
+    "rungs",
     "training",
     "tuning",
     "sweep",

@@ -762,6 +762,36 @@ class AuditConfig:
 
 
 @dataclass
+class RungsConfig:
+    """Everything ``python -m percoin.rungs`` can be told."""
+
+    symbol: str = MISSING
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    labels: LabelsConfig = MISSING
+    chain: list[str] = MISSING
+    output: str = MISSING
+    repetitions: int = MISSING
+    seed: int = MISSING
+    lookback: int = MISSING
+    history_days: int = MISSING
+    split: SplitConfig = MISSING
+    costs: CostsConfig = MISSING
+    data_dir: str = MISSING
+    models_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        current_symbol(self.symbol)
+        check_chain(self.chain)
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(self.repetitions >= 100, f"repetitions={self.repetitions} must be at least 100")
+        _require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")
+        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
+
+
+@dataclass
 class FetchConfig:
     """Everything ``python -m percoin.fetch`` can be told."""
 
@@ -847,6 +877,7 @@ def register_configs() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="audit_schema", node=AuditConfig)
+    store.store(name="rungs_schema", node=RungsConfig)
     store.store(name="fetch_schema", node=FetchConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="registry_schema", node=RegistryConfig)

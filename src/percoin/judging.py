@@ -119,8 +119,8 @@ def forecast_fold(
     choice = choose_threshold(
         calibrated,
         validation - first,
-        _prices(dataset, first, last),
-        _exit_rule(dataset, first, last),
+        prices_of(dataset, first, last),
+        exit_rule_of(dataset, first, last),
         rules.costs,
     )
     return FoldForecasts(
@@ -211,7 +211,7 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
     """
     dataset = folds[-1].dataset
     first, last = _test_span(folds)
-    prices, exit_rule = _prices(dataset, first, last), _exit_rule(dataset, first, last)
+    prices, exit_rule = prices_of(dataset, first, last), exit_rule_of(dataset, first, last)
     yearly = bars_per_year(dataset.bars.timeframe)
     decided = [
         (rules.model_name, [decide(f.model.probabilities, f.threshold) for f in folds]),
@@ -256,12 +256,14 @@ def _decisions(forecast: Forecast) -> IntArray:
     return decide(forecast.probabilities)
 
 
-def _prices(dataset: MarketDataset, first: int, last: int) -> Prices:
+def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:
+    """The bars at positions ``first`` to ``last``, as with a list, to trade on."""
     columns = (dataset.bars.column(name)[first:last] for name in ("open", "high", "low", "close"))
     return Prices(*columns)
 
 
-def _exit_rule(dataset: MarketDataset, first: int, last: int) -> ExitRule:
+def exit_rule_of(dataset: MarketDataset, first: int, last: int) -> ExitRule:
+    """How the dataset's label rule would close positions on the same bars."""
     distance = dataset.label_rule.barrier_distance(dataset.bars)
     width = None if distance is None else distance[first:last]
     return ExitRule(dataset.label_rule.horizon, width)

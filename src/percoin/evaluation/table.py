@@ -62,11 +62,11 @@ def skill_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         (
             line.name,
             f"{line.scores.log_loss:.4f}",
-            _interval(line.skill),
+            interval(line.skill),
             "-" if line.activity.auc is None else f"{line.activity.auc.value:.3f}",
-            _interval(line.activity.log_loss_skill),
-            _interval(line.direction.auc, sign="", decimals=3),
-            _interval(line.direction.log_loss_skill),
+            interval(line.activity.log_loss_skill),
+            interval(line.direction.auc, sign="", decimals=3),
+            interval(line.direction.log_loss_skill),
         )
         for line in _lines(evaluation)
     ]
@@ -177,7 +177,8 @@ def _format_money(results: Sequence[BacktestResult]) -> str:
     return align(MONEY_COLUMNS, money_rows(results)) + "\n" + note
 
 
-def _interval(estimate: Estimate | None, sign: str = "+", decimals: int = 4) -> str:
+def interval(estimate: Estimate | None, sign: str = "+", decimals: int = 4) -> str:
+    """A value and its interval as text; a dash where there is none."""
     if estimate is None:
         return "-"
     # A hopeless forecast is told by its size, not by its fourth decimal.

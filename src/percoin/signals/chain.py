@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -14,12 +14,16 @@ from percoin.signals.momentum import MomentumRule
 from percoin.signals.professional import ProfessionalRule
 from percoin.signals.protocol import MarketBars, SignalSource
 from percoin.signals.rsi_ma import RsiMaRule
-from percoin.signals.rule import RuleSource
+from percoin.signals.rule import Rule, RuleSource
 from percoin.types import Passed, Prediction, Rung, Source
 
 __all__ = ["HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
 
 log = logging.getLogger(__name__)
+
+RULES: Mapping[Rung, Rule] = {
+    rule.rung: rule for rule in (ProfessionalRule(), RsiMaRule(), MomentumRule())
+}
 
 
 def build_chain(
@@ -34,10 +38,8 @@ def build_chain(
     """
     sources: dict[Rung, SignalSource] = {
         Rung.ML: model,
-        Rung.PRO: RuleSource(ProfessionalRule(), use_pro),
-        Rung.RSI_MA: RuleSource(RsiMaRule()),
-        Rung.MOMENTUM: RuleSource(MomentumRule()),
         Rung.HOLD: HoldSource(),
+        **{rung: RuleSource(rule, use_pro or rung != Rung.PRO) for rung, rule in RULES.items()},
     }
     return [sources[rung] for rung in rungs]
 

@@ -1,0 +1,160 @@
+"""A rung's answers held against what came, on the rows of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from percoin.dataset import MarketDataset
+from percoin.evaluation.backtest import BacktestResult, Costs, backtest, buy_and_hold
+from percoin.evaluation.baselines import class_shares, frequencies_after
+from percoin.evaluation.evaluate import Assessment, Forecast, assess
+from percoin.evaluation.threshold import spread_signals
+from percoin.evaluation.uncertainty import Bootstrap, Estimate
+from percoin.judging import bars_per_year, exit_rule_of, prices_of
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Directions that were given on some rows, and what became of them.
+
+    Attributes:
+        n_rows: Rows that were asked about.
+        n_answers: Those that got LONG or SHORT.
+        n_moves: Of these, those after which the label is LONG or SHORT too.
+        hit_rate: Share of these that went the way of the answer, tested against one
+            half; None without any.
+        money: Every answer traded, one position at a time, closed as the label says.
+    """
+
+    n_rows: int
+    n_answers: int
+    n_moves: int
+    hit_rate: Estimate | None
+    money: BacktestResult
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """One rung on one market.
+
+    Attributes:
+        name: In tables.
+        assessment: Scores of its test rows, as of any baseline: an answer's
+            probabilities are how often each class followed it on the train rows.
+        test: On the test rows.
+        everywhere: On all rows, for a rung that has learnt from none of them.
+    """
+
+    name: str
+    assessment: Assessment
+    test: Tally
+    everywhere: Tally | None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What rungs are scored with.
+
+    Attributes:
+        dataset: The rows, their labels and their split.
+        costs: Of each side of a trade.
+        bootstrap: Settings of the intervals.
+        n_trials: Rungs that are looked at, for the deflated Sharpe ratio.
+    """
+
+    dataset: MarketDataset
+    costs: Costs
+    bootstrap: Bootstrap
+    n_trials: int
+
+    def score_rule(self, name: str, answers: IntArray) -> RungScore:
+        """Score a rule.
+
+        Args:
+            name: In tables.
+            answers: ``Signal`` at each bar, ``UNKNOWN_LABEL`` where the rule does not
+                know enough to answer, shape (n_bars,).
+        """
+        train, test = self.dataset.rows("train"), self.dataset.rows("test")
+        table = frequencies_after(answers[train], self.dataset.label[train])
+        signals = np.where(answers == UNKNOWN_LABEL, Signal.NO_TRADE, answers).astype(np.int64)
+        forecast = Forecast(name, table[answers[test]], signals[test])
+        return RungScore(
+            name,
+            self._assess(forecast),
+            self.tally(name, signals, test),
+            self.tally(name, signals, self._all_rows()),
+        )
+
+    def score_model(self, name: str, probabilities: FloatArray) -> RungScore:
+        """Score a model, whose train rows say nothing about it.
+
+        Args:
+            name: In tables.
+            probabilities: Of the test rows, shape (n_rows, C).
+        """
+        test = self.dataset.rows("test")
+        decided = probabilities.argmax(axis=1).astype(np.int64)
+        signals = spread_signals(decided, test, len(self.dataset.bars))
+        forecast = Forecast(name, probabilities)
+        return RungScore(name, self._assess(forecast), self.tally(name, signals, test), None)
+
+    def tally(self, name: str, signals: IntArray, rows: IntArray) -> Tally:
+        """What became of the directions given on some rows.
+
+        Args:
+            name: In tables.
+            signals: At each bar, shape (n_bars,).
+            rows: Positions among the bars, ascending.
+        """
+        label, chosen = self.dataset.label[rows], signals[rows]
+        is_answer = chosen != Signal.NO_TRADE
+        is_move = is_answer & (label != Signal.NO_TRADE)
+        hits = (chosen == label)[is_move].astype(np.float64)
+        return Tally(
+            n_rows=len(rows),
+            n_answers=int(is_answer.sum()),
+            n_moves=len(hits),
+            hit_rate=self.bootstrap.estimate(hits, null=0.5) if len(hits) else None,
+            money=self._trade(name, chosen, rows),
+        )
+
+    def hold(self) -> tuple[BacktestResult, BacktestResult]:
+        """Buying and holding over the test rows, and over all rows."""
+        yearly = bars_per_year(self.dataset.bars.timeframe)
+        test, everywhere = (
+            buy_and_hold(
+                prices_of(self.dataset, *self._span(rows)), self.costs, bars_per_year=yearly
+            )
+            for rows in (self.dataset.rows("test"), self._all_rows())
+        )
+        return test, everywhere
+
+    def _assess(self, forecast: Forecast) -> Assessment:
+        labels = self.dataset.label[self.dataset.rows("test")]
+        shares = class_shares(self.dataset.label[self.dataset.rows("train")])
+        prior = np.tile(shares, (len(labels), 1))
+        return assess(forecast, labels, prior, self.bootstrap)
+
+    def _trade(self, name: str, chosen: IntArray, rows: IntArray) -> BacktestResult:
+        first, last = self._span(rows)
+        return backtest(
+            name,
+            prices_of(self.dataset, first, last),
+            spread_signals(chosen, rows - first, last - first),
+            exit_rule_of(self.dataset, first, last),
+            self.costs,
+            bars_per_year=bars_per_year(self.dataset.bars.timeframe),
+            n_trials=self.n_trials,
+        )
+
+    def _all_rows(self) -> IntArray:
+        split = self.dataset.split
+        return np.concatenate([split.train, split.validation, split.test])
+
+    def _span(self, rows: IntArray) -> tuple[int, int]:
+        """From the first row to the end of the last one's label."""
+        return int(rows[0]), int(rows[-1]) + self.dataset.label_rule.horizon + 1

@@ -1,0 +1,139 @@
+"""The scores of rungs as text for people, and as plain containers for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from percoin.bars.schema import format_time
+from percoin.dataset import Part
+from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.table import MONEY_COLUMNS, align, interval, money_rows
+from percoin.evaluation.uncertainty import Estimate
+from percoin.rungs.run import RungTable
+from percoin.rungs.scores import RungScore, Tally
+from percoin.types import CLASS_NAMES
+
+SKILL_COLUMNS = ("rung", "log-loss", "skill [95 %]", "activity AUC", "direction AUC [95 %]")
+HIT_COLUMNS = ("rung", "answers", "moves after them", "right way [95 %]", "the way it points")
+
+
+def format_table(table: RungTable) -> str:
+    """The whole table, for a terminal."""
+    dataset = table.dataset
+    counts = dataset.class_counts("test")
+    shares = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
+    market = f"{dataset.bars.symbol} {dataset.bars.timeframe}"
+    hold_test, hold_everywhere = table.hold
+    everywhere = [score for score in table.scores if score.everywhere is not None]
+    parts = [
+        f"{market}, {_dates(table, 'test', 'test')}: {counts.sum()} test rows ({shares})",
+        *(f"no score for {rung}: {reason}" for rung, reason in table.missing.items()),
+        "",
+        _skills(table.scores),
+        "skill: share of the train prior's log-loss that is removed; a rule's probabilities are",
+        "how often each class followed its answer on the train rows",
+        "",
+        _hits(table.scores, lambda score: score.test),
+        "",
+        _money(table.scores, lambda score: score.test, hold_test),
+        "",
+        f"all rows, {_dates(table, 'train', 'test')}: rules have learnt from none of them",
+        "",
+        _hits(everywhere, lambda score: score.everywhere),
+        "",
+        _money(everywhere, lambda score: score.everywhere, hold_everywhere),
+        _note(hold_test),
+    ]
+    return "\n".join(parts)
+
+
+def to_json(table: RungTable) -> dict[str, Any]:
+    """The same as plain containers; equity curves are left out."""
+    dataset = table.dataset
+    test, everywhere = table.hold
+    return {
+        "symbol": dataset.bars.symbol,
+        "tf": dataset.bars.timeframe.value,
+        "bars": dataset.bars.origin,
+        "label_rule": dataset.label_rule.to_json(),
+        "test_from": dataset.dates("test")[0].isoformat(),
+        "test_until": dataset.dates("test")[1].isoformat(),
+        "missing": table.missing,
+        "rungs": [_without_curves(asdict(score)) for score in table.scores],
+        "buy_and_hold": {
+            "test": _without_curves(asdict(test)),
+            "everywhere": _without_curves(asdict(everywhere)),
+        },
+    }
+
+
+def tell_direction(hit_rate: Estimate | None) -> str:
+    """What a hit rate says of the way that a rung points, in a few words."""
+    if hit_rate is None or hit_rate.lower is None or hit_rate.upper is None:
+        return "too few answers to tell"
+    if hit_rate.lower > 0.5:
+        return "better than a coin"
+    if hit_rate.upper < 0.5:
+        return "worse than a coin"
+    return "not told from a coin"
+
+
+def _skills(scores: Sequence[RungScore]) -> str:
+    rows = [
+        (
+            score.name,
+            f"{line.scores.log_loss:.4f}",
+            interval(line.skill),
+            "-" if line.activity.auc is None else f"{line.activity.auc.value:.3f}",
+            interval(line.direction.auc, sign="", decimals=3),
+        )
+        for score in scores
+        for line in [score.assessment]
+    ]
+    return align(SKILL_COLUMNS, rows)
+
+
+def _hits(scores: Sequence[RungScore], part: Callable[[RungScore], Tally | None]) -> str:
+    rows = [
+        (
+            score.name,
+            f"{tally.n_answers} ({tally.n_answers / tally.n_rows:.1%})",
+            str(tally.n_moves),
+            interval(tally.hit_rate, sign="", decimals=3),
+            tell_direction(tally.hit_rate),
+        )
+        for score in scores
+        if (tally := part(score)) is not None
+    ]
+    return align(HIT_COLUMNS, rows)
+
+
+def _money(
+    scores: Sequence[RungScore],
+    part: Callable[[RungScore], Tally | None],
+    hold: BacktestResult,
+) -> str:
+    results = [tally.money for score in scores if (tally := part(score)) is not None]
+    return align(MONEY_COLUMNS, money_rows([*results, hold]))
+
+
+def _note(result: BacktestResult) -> str:
+    return (
+        f"after {result.fee_bps:g} bps fee and {result.slippage_bps:g} bps slippage a side, "
+        "in at the next open, out when the label is settled"
+    )
+
+
+def _dates(table: RungTable, first: Part, last: Part) -> str:
+    start, end = table.dataset.dates(first)[0], table.dataset.dates(last)[1]
+    return f"{format_time(start)} to {format_time(end)} UTC"
+
+
+def _without_curves(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _without_curves(entry) for name, entry in content.items() if name != "equity"}
+    if isinstance(content, list | tuple):
+        return [_without_curves(entry) for entry in content]
+    return content

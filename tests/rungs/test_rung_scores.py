@@ -1,0 +1,220 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import drop_bars, make_bars
+from exported_models import bars_to_learn_from, export, make_dataset, random_network
+from market_judgements import RULE, dataset_of
+
+from percoin.bars.schema import Bars
+from percoin.evaluation.backtest import Costs
+from percoin.evaluation.baselines import default_baselines
+from percoin.evaluation.evaluate import Forecast, assess
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.inference import Predictor
+from percoin.judging import baseline_inputs
+from percoin.rules import read_momentum
+from percoin.rungs.run import RULES_TOGETHER, RungTable, score_market
+from percoin.rungs.scores import Judge
+from percoin.rungs.table import format_table, tell_direction, to_json
+from percoin.signals.market import SourcedBars
+from percoin.types import UNKNOWN_LABEL, Rung, Signal, Timeframe
+
+BARS = make_bars(1500, seed=4)
+DATASET = dataset_of(BARS)
+BOOTSTRAP = Bootstrap(RULE.horizon, seed=0, repetitions=200)
+JUDGE = Judge(DATASET, Costs(), BOOTSTRAP, n_trials=4)
+ROWS = np.concatenate([DATASET.rows(part) for part in ("train", "validation", "test")])
+
+
+def random_answers(seed: int = 0) -> np.ndarray:
+    chances = [0.1, 0.1, 0.7, 0.1]
+    return np.random.default_rng(seed).choice([-1, 0, 1, 2], size=len(BARS), p=chances)
+
+
+def test_a_tally_against_a_slow_loop():
+    answers = random_answers()
+    tally = JUDGE.score_rule("random", answers).test
+    n_answers = n_moves = n_right = 0
+    for row in DATASET.rows("test"):
+        if answers[row] in (Signal.LONG, Signal.SHORT):
+            n_answers += 1
+            if DATASET.label[row] != Signal.NO_TRADE:
+                n_moves += 1
+                n_right += DATASET.label[row] == answers[row]
+    assert (tally.n_rows, tally.n_answers) == (len(DATASET.rows("test")), n_answers)
+    assert tally.n_moves == n_moves
+    assert tally.hit_rate.value == pytest.approx(n_right / n_moves)
+
+
+def test_a_rule_is_counted_on_all_rows_and_a_model_on_test_rows_alone():
+    rule = JUDGE.score_rule("random", random_answers())
+    model = JUDGE.score_model("model", np.full((len(DATASET.rows("test")), 3), 1 / 3))
+    assert rule.everywhere.n_rows == len(ROWS) > rule.test.n_rows
+    assert model.everywhere is None
+
+
+def test_who_knows_the_answer_is_better_than_a_coin_and_who_knows_the_opposite_worse():
+    known = JUDGE.score_rule("oracle", DATASET.label)
+    upside_down = np.where(DATASET.label < 0, DATASET.label, 2 - DATASET.label)
+    opposite = JUDGE.score_rule("opposite", upside_down)
+    assert known.test.hit_rate.value == 1
+    assert tell_direction(known.test.hit_rate) == "better than a coin"
+    assert known.test.money.net_return > 0
+    assert known.assessment.skill.value > 0.5
+    assert opposite.test.hit_rate.value == 0
+    assert tell_direction(opposite.test.hit_rate) == "worse than a coin"
+    assert opposite.test.money.net_return < 0
+
+
+def test_a_coin_is_not_told_from_a_coin():
+    coin = np.random.default_rng(1).choice([0, 2], size=len(BARS))
+    score = JUDGE.score_rule("coin", coin)
+    assert tell_direction(score.everywhere.hit_rate) == "not told from a coin"
+    assert score.assessment.skill.upper < 0.01
+
+
+def test_too_few_answers_tell_nothing():
+    answers = np.full(len(BARS), Signal.NO_TRADE)
+    assert JUDGE.score_rule("silent", answers).test.hit_rate is None
+    answers[DATASET.rows("test")[:4]] = Signal.LONG
+    assert tell_direction(JUDGE.score_rule("quiet", answers).test.hit_rate) == (
+        "too few answers to tell"
+    )
+
+
+def test_a_rung_is_scored_as_the_baseline_of_the_same_rule():
+    baseline = next(b for b in default_baselines() if b.name == "momentum")
+    inputs, train, test = baseline_inputs(DATASET), DATASET.rows("train"), DATASET.rows("test")
+    baseline.fit(inputs.take(train), DATASET.label[train])
+    asked = inputs.take(test)
+    forecast = Forecast("momentum", baseline.predict_proba(asked), baseline.predict(asked))
+    prior = default_baselines()[1]
+    prior.fit(inputs.take(train), DATASET.label[train])
+    shares = prior.predict_proba(asked)
+    expected = assess(forecast, DATASET.label[test], shares, BOOTSTRAP)
+    assert JUDGE.score_rule("momentum", read_momentum(BARS).signal).assessment == expected
+
+
+def test_probabilities_come_from_the_train_rows():
+    answers = random_answers()
+    label = DATASET.label.copy()
+    later = np.concatenate([DATASET.rows("validation"), DATASET.rows("test")])
+    label[later] = np.random.default_rng(2).permutation(label[later])
+    shuffled = replace(JUDGE, dataset=replace(DATASET, label=label))
+    there, here = (judge.score_rule("random", answers).assessment for judge in (JUDGE, shuffled))
+    assert there.scores.log_loss != here.scores.log_loss
+    # The same forecasts: the rows of each answer share one set of probabilities.
+    assert there.scores.confusion_matrix != here.scores.confusion_matrix
+    assert np.sum(there.scores.confusion_matrix, axis=0).tolist() == (
+        np.sum(here.scores.confusion_matrix, axis=0).tolist()
+    )
+
+
+def test_money_is_made_between_the_first_row_and_the_last_label():
+    first, last = int(ROWS[0]), int(ROWS[-1])
+    answers = np.full(len(BARS), Signal.NO_TRADE)
+    answers[first] = answers[last] = Signal.LONG
+    money = JUDGE.score_rule("two", answers).everywhere.money
+    assert money.n_trades == 2
+    close, opened = BARS.column("close"), BARS.column("open")
+    gained = [
+        close[row + RULE.horizon] * (1 - 0.0007) / opened[row + 1] - 1 - 0.0007
+        for row in (first, last)
+    ]
+    assert money.net_return == pytest.approx(np.prod([1 + gain for gain in gained]) - 1, abs=1e-9)
+
+
+def table_of(bars: Bars, models: Path, rungs: tuple[Rung, ...] = tuple(Rung)) -> RungTable:
+    judge = Judge(make_dataset(bars), Costs(), BOOTSTRAP, n_trials=len(rungs))
+    return score_market(judge, SourcedBars(bars), rungs, models)
+
+
+def test_every_rung_has_a_score_or_a_reason(tmp_path):
+    table = table_of(bars_to_learn_from(1600), tmp_path)
+    assert [score.name for score in table.scores] == ["pro", "rsi_ma", "momentum", RULES_TOGETHER]
+    assert table.missing.keys() == {"ml"}
+    assert "no model exported" in table.missing["ml"]
+
+
+def test_a_missing_timeframe_is_a_reason(tmp_path):
+    hours = replace(make_bars(900, timeframe=Timeframe.H1), origin="simulated: x")
+    table = table_of(hours, tmp_path, (Rung.PRO, Rung.RSI_MA, Rung.MOMENTUM, Rung.HOLD))
+    assert [score.name for score in table.scores] == ["rsi_ma"]
+    assert table.missing.keys() == {"pro", "momentum"}
+    assert "a market of their own" in table.missing["pro"]
+
+
+def test_the_model_is_scored_on_the_test_rows_that_it_was_judged_on(tmp_path):
+    bars = bars_to_learn_from(1600)
+    dataset = make_dataset(bars)
+    export(tmp_path, random_network(), dataset)
+    table = table_of(bars, tmp_path, (Rung.ML, Rung.HOLD))
+    rows, probabilities = Predictor(tmp_path).model("BTCUSDT", bars.timeframe).probabilities(bars)
+    asked = probabilities[np.isin(rows, dataset.rows("test"))]
+    [score] = table.scores
+    decided, label = asked.argmax(axis=1), dataset.label[dataset.rows("test")]
+    assert score.assessment.scores.accuracy == pytest.approx((decided == label).mean())
+    assert score.test.n_answers == (decided != Signal.NO_TRADE).sum()
+
+
+def test_a_model_is_not_scored_on_bars_that_it_learnt_from(tmp_path):
+    bars = bars_to_learn_from(2000)
+    export(tmp_path, random_network(), make_dataset(bars))
+    table = table_of(bars.slice(0, 1600), tmp_path, (Rung.ML, Rung.HOLD))
+    assert table.scores == ()
+    assert "made the model: give the settings and bars it was trained with" in table.missing["ml"]
+
+
+def test_a_model_of_real_bars_is_not_scored_on_simulated_ones(tmp_path):
+    bars = bars_to_learn_from(1600)
+    export(tmp_path, random_network(), make_dataset(bars))
+    simulated = replace(bars, origin="simulated: seed=0")
+    assert "learnt from" in table_of(simulated, tmp_path, (Rung.ML, Rung.HOLD)).missing["ml"]
+
+
+def test_the_rules_in_order_give_the_first_direction(tmp_path):
+    bars = bars_to_learn_from(1600)
+    rungs = (Rung.MOMENTUM, Rung.RSI_MA, Rung.HOLD)
+    table = table_of(bars, tmp_path, rungs)
+    momentum, rsi_ma, together = table.scores
+    # RSI+MA is silent on a random walk.
+    assert rsi_ma.everywhere.n_answers == 0
+    assert together.test == replace(
+        momentum.test,
+        money=replace(momentum.test.money, name=RULES_TOGETHER, equity=together.test.money.equity),
+    )
+
+
+def test_answers_belong_to_their_bars_where_the_dataset_uses_the_last_of_them(tmp_path):
+    """The rules see all bars, the dataset only those of its history, and some are missing."""
+    bars = drop_bars(bars_to_learn_from(4000), [2500, 2501])
+    judge = Judge(dataset_of(bars), Costs(), BOOTSTRAP, n_trials=2)
+    later = dataset_of(bars.slice(1500))
+    judge_later = Judge(later, Costs(), BOOTSTRAP, n_trials=2)
+    [score] = score_market(
+        judge_later, SourcedBars(bars), (Rung.MOMENTUM, Rung.HOLD), tmp_path
+    ).scores
+    expected = judge_later.score_rule("momentum", read_momentum(bars).signal[1500:])
+    assert score.test.n_answers == expected.test.n_answers > 0
+    assert score.test.hit_rate == expected.test.hit_rate
+    assert judge.dataset.rows("test")[0] > 1500
+
+
+def test_unknown_answers_count_as_the_prior_and_trade_nothing():
+    unknown = JUDGE.score_rule("unknown", np.full(len(BARS), UNKNOWN_LABEL))
+    assert unknown.assessment.skill.value == pytest.approx(0)
+    assert unknown.test.n_answers == unknown.test.money.n_trades == 0
+
+
+def test_text_and_json_name_every_rung(tmp_path):
+    table = table_of(bars_to_learn_from(1600), tmp_path)
+    text, content = format_table(table), to_json(table)
+    assert "no score for ml: BTCUSDT 15m: no model exported" in text
+    names = ["pro", "rsi_ma", "momentum", RULES_TOGETHER]
+    for name in names:
+        # Skill, hits and money on the test rows, hits and money on all rows.
+        assert sum(line.startswith(f"{name}  ") for line in text.splitlines()) == 5
+    assert [entry["name"] for entry in content["rungs"]] == names
+    assert "equity" not in str(content)

@@ -1,0 +1,60 @@
+import json
+
+import pytest
+
+from percoin.rungs.__main__ import main
+
+SIMULATED = (
+    "symbol=BTCUSDT",
+    "tf=15m",
+    "source=simulated",
+    "source.n_bars=6000",
+    "repetitions=100",
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_arguments_of_pytest(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["rungs"])
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_table_for_people(capsys):
+    assert main(SIMULATED) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("BTCUSDT 15m, 2025-08-")
+    assert "no score for ml: BTCUSDT 15m: no model exported in models" in text
+    assert "\nall rows, " in text
+    assert "after 5 bps fee and 2 bps slippage a side" in text
+
+
+def test_one_object_for_programs(capsys):
+    assert main([*SIMULATED, "output=json", "chain=[momentum,hold]", "costs.fee_bps=0"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["symbol"], content["tf"]) == ("BTCUSDT", "15m")
+    [rung] = content["rungs"]
+    assert rung["name"] == "momentum"
+    assert rung["test"]["n_rows"] > rung["test"]["n_answers"] > 0
+    assert rung["test"]["money"]["fee_bps"] == 0
+    assert content["missing"] == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("chain=[pro]", "error: chain=[pro] must end with hold, which alone always has an answer"),
+        ("repetitions=10", "error: repetitions=10 must be at least 100"),
+        ("output=xml", "error: output=xml must be one of text, json"),
+        ("seed=-1", "error: seed=-1 must not be negative"),
+        ("lookback=0", "error: lookback=0 must be at least 1 bar"),
+        ("history_days=0", "error: history_days=0 must be at least 1"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_line(capsys, override, words):
+    assert main([*SIMULATED, override]) == 2
+    assert capsys.readouterr().err.strip() == words
+
+
+def test_a_market_without_bars_is_one_line(capsys):
+    assert main(["symbol=BTCUSDT", "tf=15m", "source=store"]) == 1
+    assert capsys.readouterr().err.startswith("error: BTCUSDT 15m: no bars are stored in data/bars")
