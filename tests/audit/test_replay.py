@@ -137,6 +137,7 @@ def test_nothing_to_compare_is_no_success(models: Path) -> None:
 
     assert found.largest_difference is None
     assert found.findings()[0].status is Status.CANNOT_TELL
+    assert found.findings()[0].evidence.startswith("none of 100 bars from 2024-01-01 00:15 to ")
 
 
 def test_a_market_without_a_model_cannot_be_replayed(tmp_path: Path) -> None:

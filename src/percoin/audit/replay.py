@@ -147,10 +147,10 @@ class Replay:
 
     def silences(self) -> list[dict[str, object]]:
         """Why somebody had no answer: who had one, the reason, how many bars, from when to when."""
-        silent = [step for step in self.steps if step.reason]
         grouped: dict[tuple[str, str], list[Step]] = {}
-        for step in silent:
-            grouped.setdefault((step.answered_by, step.reason), []).append(step)
+        for step in self.steps:
+            if step.reason:
+                grouped.setdefault((step.answered_by, step.reason), []).append(step)
         return [
             {
                 "answered_by": answered_by,
@@ -186,11 +186,11 @@ class Replay:
     def _check_answers(self) -> Finding:
         name = "live says what the batch says"
         first, last = (format_time(self.steps[end].closed) for end in (0, -1))
-        period = f"{len(self.compared):,} of {len(self.steps):,} bars from {first} to {last} UTC"
+        period = f"{len(self.steps):,} bars from {first} to {last} UTC"
         if not self.compared:
-            return Finding(name, Status.CANNOT_TELL, f"on none of {period} both have an answer")
+            return Finding(name, Status.CANNOT_TELL, f"none of {period} is answered by both")
         differing = [step for step in self.compared if step.differs]
-        evidence = f"{period} compared, largest difference {self.largest_difference:.1e}"
+        evidence = f"{len(self.compared):,} of {period} compared, largest difference {self.largest_difference:.1e}"
         if not differing:
             return Finding(name, Status.OK, f"{evidence} (tolerance {TOLERANCE:.0e}), same signals")
         evidence += f"; {len(differing):,} differ beyond {TOLERANCE:.0e}, the first at "
