@@ -162,6 +162,21 @@ def test_an_interrupted_trial_is_tried_again(tmp_path, uninterrupted, error):
     assert outcomes(run(tmp_path, "experiment.trials=6")) == outcomes(uninterrupted)
 
 
+def test_an_interruption_before_a_trial_has_begun_leaves_none_open(tmp_path, monkeypatch):
+    with searcher(tmp_path, "experiment.trials=2") as search:
+        ask = search.study.ask
+
+        def interrupted():
+            ask()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(search.study, "ask", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search.run(measure_worth, silent)
+    assert states(tmp_path) == [TrialState.FAIL, TrialState.WAITING]
+    assert run(tmp_path, "experiment.trials=1")[0].is_own
+
+
 def killed(folder: Path, in_trial: int) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.run(

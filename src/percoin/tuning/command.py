@@ -21,10 +21,11 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import optuna
@@ -108,13 +109,9 @@ def tune(settings: TrainConfig, run: RunContext, overrides: Sequence[str]) -> Su
     folder = Path(settings.outputs_dir) / settings.symbol / settings.tf.name / _FOLDER
     with opened(folder, _market(settings)) as book:
         session = _Session.begin(settings, settings.experiment, book, folder)
-        try:
+        with session.interruptible():
             tried = session.search()
             return _train_best(session, tried, run, overrides)
-        except InterruptedRunError as error:
-            raise session.interrupted(error.found, error.exit_code - 128) from None
-        except KeyboardInterrupt:
-            raise session.interrupted("interrupted by SIGINT", signal.SIGINT) from None
 
 
 def _market(settings: TrainConfig) -> tuple[str, str]:
@@ -141,7 +138,7 @@ class _Session:
         rows = SearchRows.of(space.base, bars)
         if study is None:
             study = book.begin(key, {"bars": _describe_bars(bars)})
-            log.info("study %s begins; the market has %d trials", study.study_name, book.n_trials)
+            log.info("study %s; trials of this market before: %d", study.study_name, book.n_trials)
         session = cls(
             space.base,
             Searcher(book, study, space, config),
@@ -150,7 +147,7 @@ class _Session:
             folder / study.study_name,
         )
         if n_over := len(session.searcher.tried()):
-            log.info("going on with %s: %d trials are over", study.study_name, n_over)
+            log.info("study %s goes on after %d/%d", study.study_name, n_over, config.trials)
         session.folder.mkdir(exist_ok=True)
         return session
 
@@ -168,15 +165,40 @@ class _Session:
             display.draw(tried)
         return tried
 
-    def interrupted(self, found: str, signal_number: int) -> InterruptedRunError:
-        """The same interruption, with how far the search has come and how to go on."""
-        n_over = len(self.searcher.tried())
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Answer Ctrl-C and SIGTERM, wherever they come, with how far the search has got.
+
+        While a network learns, training sees to both of them itself.
+        """
+        usual = signal.signal(signal.SIGTERM, _raise_terminated)
+        try:
+            yield
+        except InterruptedRunError as error:
+            raise self._interrupted(error.exit_code - 128) from None
+        except _Terminated:
+            raise self._interrupted(signal.SIGTERM) from None
+        except KeyboardInterrupt:
+            raise self._interrupted(signal.SIGINT) from None
+        finally:
+            signal.signal(signal.SIGTERM, usual)
+
+    def _interrupted(self, signal_number: int) -> InterruptedRunError:
+        name, n_over = signal.Signals(signal_number).name, len(self.searcher.tried())
         return InterruptedRunError(
             *_market(self.settings),
-            f"{found} after {n_over} of {self.searcher.config.trials} trials",
+            f"interrupted by {name} after {n_over} of {self.searcher.config.trials} trials",
             "the same command goes on from there",
             signal_number=signal_number,
         )
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where Ctrl-C would be."""
+
+
+def _raise_terminated(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:

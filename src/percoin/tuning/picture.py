@@ -45,9 +45,20 @@ def draw_search(tried: Sequence[Tried], title: str) -> Figure:
     told = [each for each in tried if each.skill is not None]
     names = list(dict.fromkeys(name for each in told for name in each.parameters))
     n_rows = 1 + -(-len(names) // _N_COLUMNS)
-    figure = Figure(figsize=(10.5, 1.2 + 2.7 * n_rows), dpi=110, layout="constrained")
+    height = 2.9 * n_rows
+    # A layout that is worked out takes seconds with so many axes.
+    figure = Figure(figsize=(10.5, height), dpi=110)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(n_rows, _N_COLUMNS)
+    grid = figure.add_gridspec(
+        n_rows,
+        _N_COLUMNS,
+        left=0.075,
+        right=0.985,
+        top=1 - 0.4 / height,
+        bottom=0.55 / height,
+        wspace=0.25,
+        hspace=0.3,
+    )
     bottom, top = _skill_limits(tried)
     edge = bottom + 0.03 * (top - bottom)
     history = figure.add_subplot(grid[0, :])

@@ -113,6 +113,19 @@ class Searcher:
         self._give_back_what_died()
         if not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(self.space.own(), user_attrs={_OWN: True})
+        try:
+            return self._run(measure, announce)
+        except (InterruptedRunError, KeyboardInterrupt):
+            for trial in self._open_trials():
+                self._give_back(trial, trial.user_attrs.get(_DEATHS, 0))
+            raise
+
+    def tried(self) -> list[Tried]:
+        """All trials that are over, in order."""
+        settled = [t for t in self.study.get_trials(deepcopy=False) if _is_settled(t)]
+        return [self._tried(number, trial) for number, trial in enumerate(settled, start=1)]
+
+    def _run(self, measure: Measure, announce: Announce) -> list[Tried]:
         started = time.monotonic()
         while len(tried := self.tried()) < self.config.trials:
             if self._is_over_time(started):
@@ -121,11 +134,6 @@ class Searcher:
             self._try_one(len(tried), measure)
             announce(self.tried())
         return tried
-
-    def tried(self) -> list[Tried]:
-        """All trials that are over, in order."""
-        settled = [t for t in self.study.get_trials(deepcopy=False) if _is_settled(t)]
-        return [self._tried(number, trial) for number, trial in enumerate(settled, start=1)]
 
     def _is_over_time(self, started: float) -> bool:
         limit = self.config.max_minutes
@@ -147,9 +155,7 @@ class Searcher:
         try:
             settings = self.space.settings(self.space.suggest(trial))
             measured = measure(replace(settings, epochs=self.config.epochs), report)
-        except (InterruptedRunError, KeyboardInterrupt):
-            cut_off = self.study.get_trials(deepcopy=False)[trial.number]
-            self._give_back(cut_off, trial.user_attrs.get(_DEATHS, 0))
+        except InterruptedRunError:
             raise
         except (PercoinError, torch.OutOfMemoryError) as error:
             trial.set_user_attr(_SECS, time.monotonic() - began)
@@ -164,8 +170,8 @@ class Searcher:
             self.study.tell(trial, measured.skill)
 
     def _give_back_what_died(self) -> None:
-        """Queue again what a dead process left open; nobody else can have the book open."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        """Queue again what a dead process left open."""
+        for trial in self._open_trials():
             deaths = trial.user_attrs.get(_DEATHS, 0) + 1
             if deaths < _MOST_DEATHS:
                 log.info("trial %d was cut off: trying it again", len(self.tried()) + 1)
@@ -174,6 +180,10 @@ class Searcher:
                 reason = f"its process died {deaths} times"
                 self.book.set_attribute(trial, _REASON, reason)
                 self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _open_trials(self) -> list[FrozenTrial]:
+        """Trials that nobody runs any more: no other process can have the book open."""
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _give_back(self, trial: FrozenTrial, deaths: int) -> None:
         chosen = {**trial.system_attrs.get("fixed_params", {}), **trial.params}

@@ -1,0 +1,280 @@
+import json
+import os
+import re
+import shlex
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import write_parquet
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tune_runs import Finished, run_tune
+from tuning_builders import MARKET, hourly_bars
+
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.cli import compose_config
+from percoin.config import TrainConfig, typed
+from percoin.dataset import SplitSpec, build_dataset
+from percoin.errors import ConfigError, InterruptedRunError
+from percoin.features.feature_set import FeatureDefinition
+from percoin.labels import FixedHorizon
+from percoin.registry.artifact import load_artifact
+from percoin.sweep.plan import plan_sweep
+from percoin.tuning import command
+from percoin.tuning.book import opened, winners_of
+from percoin.types import Timeframe
+
+TRIAL = re.compile(
+    r"\d\d:\d\d:\d\d trial (\d)/(\d):(?: own settings)? lr=\S+ .*: (skill|ended|failed).* left"
+)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory) -> tuple[Finished, Path]:
+    folder = tmp_path_factory.mktemp("tuned")
+    return run_tune(folder), folder
+
+
+def tune_folder(folder: Path) -> Path:
+    return folder / "outputs" / "BTCUSDT" / "1h" / "tune"
+
+
+def study_folder(folder: Path) -> Path:
+    (found,) = (path for path in tune_folder(folder).iterdir() if path.is_dir())
+    return found
+
+
+def runs(folder: Path) -> list[Path]:
+    """The runs that trained something, the oldest first."""
+    parent = folder / "outputs" / "BTCUSDT" / "1h"
+    return sorted(path.parent for path in parent.glob("*/result.json"))
+
+
+def served(folder: Path):
+    return load_artifact(folder / "models", "BTCUSDT", Timeframe.H1)
+
+
+def winners(folder: Path) -> list[dict]:
+    with opened(tune_folder(folder), MARKET) as book:
+        return book.winners()
+
+
+def last_command(finished: Finished) -> list[str]:
+    line = next(line for line in finished.stdout.splitlines() if line.startswith("python train.py"))
+    return shlex.split(line)[2:]
+
+
+def only_error(finished: Finished) -> str:
+    (line,) = finished.stderr.splitlines()
+    return line
+
+
+def test_a_search_ends_with_the_best_settings_trained_judged_and_exported(tuned):
+    finished, folder = tuned
+    assert (finished.code, finished.stderr) == (0, "")
+    lines = [line for line in finished.stdout.splitlines() if " trial " in line[:15]]
+    assert [TRIAL.fullmatch(line)[1] for line in lines] == ["1", "2", "3"]
+    assert "own settings" in lines[0]
+    for text in ("best of 3 trials on validation rows", "importance", "study.png", "study.db"):
+        assert text in finished.stdout
+    (run,) = runs(folder)
+    manifest = served(folder).manifest
+    assert (manifest.config["trials"], manifest.config["looks"]) == (3, 1)
+    assert manifest.config["experiment"] is None
+    assert any("chosen from 3 trials on validation" in reason for reason in manifest.gate.reasons)
+    record = json.loads((served(folder).folder / "metrics.json").read_text())
+    assert record["evaluation"]["money"][0]["n_trials"] == 3
+    assert json.loads((run / "result.json").read_text())["version"] == served(folder).folder.name
+
+
+def test_the_command_that_is_shown_makes_the_model_that_was_exported(tuned):
+    finished, folder = tuned
+    config = typed(compose_config("train", last_command(finished)), TrainConfig)
+    made = served(folder).manifest.config
+    assert config.experiment is None
+    for name in ("lr", "lookback", "labels", "split", "model", "trials", "looks", "epochs"):
+        plain = getattr(config, name)
+        assert made[name] == (vars(plain) if hasattr(plain, "__dataclass_fields__") else plain)
+    assert made["choices"]["labels"] == config.labels.build().kind
+
+
+def test_the_files_of_a_search(tuned):
+    finished, folder = tuned
+    assert {path.name for path in folder.iterdir()} == {"data", "models", "outputs"}
+    study = study_folder(folder)
+    names = {path.name for path in study.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert names - events == {"study.png", "study.txt"}
+    assert (study / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert (study / "study.txt").read_text() in finished.stdout
+    curves = EventAccumulator(str(study))
+    curves.Reload()
+    assert set(curves.Tags()["scalars"]) == {"tune/skill", "tune/best_skill"}
+    assert curves.Tags()["images"] == ["study"]
+    # A plain resume=true must not take a search for an interrupted training.
+    assert not list(tune_folder(folder).rglob("*.ckpt"))
+
+
+def test_the_test_rows_are_later_than_anything_a_trial_saw(tuned):
+    _, folder = tuned
+    bars = SimulatedSource(seed=0, n_bars=1000).load("BTCUSDT", Timeframe.H1)
+    own = build_dataset(
+        bars,
+        FeatureDefinition.RELATIVE,
+        FixedHorizon(3, 0.005),
+        8,
+        SplitSpec(purge_bars=3, embargo_bars=3),
+        1095,
+    )
+    end_time = own.bars.open_time[own.rows("test")[0]]
+    (winner,) = winners(folder)
+    assert winner["test"][0] >= end_time
+
+
+def test_the_same_command_again_searches_and_trains_nothing(tuned):
+    _, folder = tuned
+    before = (served(folder).folder, winners(folder))
+    again = run_tune(folder)
+    assert (again.code, again.stderr) == (0, "")
+    assert "trained and judged before" in again.stdout
+    assert "best of 3 trials" in again.stdout
+    assert " trial 1/3" not in again.stdout
+    assert (served(folder).folder, winners(folder)) == before
+
+
+def test_a_new_study_is_another_look_and_its_trials_are_added(tmp_path):
+    words = ("experiment.trials=1", "logger=csv")
+    first = run_tune(tmp_path, *words)
+    assert "these are the command's own settings" in first.stdout
+    second = run_tune(tmp_path, *words, "experiment.restart=true")
+    assert "trials of this market before: 1" in second.stdout
+    assert "2 of this market count against the model, look 2 at the same test" in second.stdout
+    assert {"trials=2", "looks=2"} <= set(last_command(second))
+    assert [winner["trials"] for winner in winners(tmp_path)] == [1, 2]
+    assert served(tmp_path).manifest.config["looks"] in {1, 2}
+    assert not list(tune_folder(tmp_path).rglob("events.*"))
+
+
+def test_a_search_in_which_all_fails_is_one_clear_line(tmp_path):
+    finished = run_tune(tmp_path, "experiment.min_class_share=0.33")
+    assert finished.code == 1
+    assert re.fullmatch(
+        r"error: BTCUSDT 1h: all 3 trials failed, the last one because \S+ is \S+% of the train "
+        r"rows; .*; change the command's own settings or experiment.space, .*",
+        only_error(finished),
+    )
+    assert not (tmp_path / "models").exists()
+
+
+def test_bars_that_cannot_be_trained_on_begin_no_study(tmp_path):
+    finished = run_tune(tmp_path, "source.n_bars=60")
+    assert finished.code == 1
+    assert only_error(finished).startswith("error: BTCUSDT 1h: ")
+    with opened(tune_folder(tmp_path), MARKET) as book:
+        assert book.studies == []
+
+
+def write_bars(folder: Path, n_bars: int, seed: int = 0) -> tuple[str, ...]:
+    bars = hourly_bars(1000, seed=seed)
+    path = write_parquet(bars.slice(0, n_bars), folder / "bars" / "BTCUSDT" / "1h.parquet")
+    return "source=files", f"source.path={path.parents[1]}"
+
+
+def test_a_study_goes_on_with_its_own_bars_and_with_no_others(tmp_path):
+    words = ("experiment.space.labels=[]",)
+    before = run_tune(tmp_path, *words, "experiment.trials=1", source=write_bars(tmp_path, 800))
+    assert before.code == 0, before.stderr
+    after = run_tune(tmp_path, *words, "experiment.trials=2", source=write_bars(tmp_path, 1000))
+    assert after.code == 0, after.stderr
+    assert "goes on after 1/2" in after.stdout
+    first, second = winners(tmp_path)
+    assert first["test"][1] == second["test"][1]
+    assert (first["trials"], second["trials"]) == (1, 2)
+    changed = run_tune(tmp_path, *words, source=write_bars(tmp_path, 800, seed=1))
+    assert changed.code == 1
+    assert only_error(changed) == (
+        "error: BTCUSDT 1h: the bars have changed since the study of these settings began; "
+        "experiment.restart=true begins a new one"
+    )
+
+
+def test_a_walk_forward_is_searched_before_its_first_test_part(tmp_path):
+    words = ("evaluation=walk_forward", "folds=2", "experiment.trials=2", "trials=10", "looks=3")
+    finished = run_tune(tmp_path, *words, "experiment.space.labels=[]")
+    assert finished.code == 0, finished.stderr
+    # What the command knows of choices before it is added to.
+    assert {"trials=11", "looks=3"} <= set(last_command(finished))
+    (winner,) = winners(tmp_path)
+    span = SimulatedSource(seed=0, n_bars=1000).load("BTCUSDT", Timeframe.H1).open_time
+    # Two of three stretches are test rows.
+    share = (winner["test"][1] - winner["test"][0]) / (span[-1] - span[0])
+    assert 0.55 < share < 0.7
+    assert served(tmp_path).manifest.dataset_info.test_samples > 0.55 * len(span)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_two_fits_ends_the_search_in_one_line(tmp_path, monkeypatch, number):
+    usual = signal.getsignal(number)
+    monkeypatch.setattr(command, "measure", lambda *_: os.kill(os.getpid(), number))
+    finished = run_tune(tmp_path)
+    assert finished.code == 128 + number
+    assert only_error(finished) == (
+        f"error: BTCUSDT 1h: interrupted by {number.name} after 0 of 3 trials; "
+        "the same command goes on from there"
+    )
+    assert signal.getsignal(number) is usual
+
+
+def test_an_interrupted_training_of_the_best_goes_on(tmp_path, monkeypatch):
+    words = ("experiment.trials=1", "epochs=3")
+    original = command.train_folds
+
+    def interrupted(settings, folds, run):
+        shorter = replace(settings, epochs=1)
+        original(shorter, folds, run)
+        (run.folder / "result.json").unlink()
+        raise InterruptedRunError("BTCUSDT", "1h", "interrupted by SIGTERM", "", signal_number=15)
+
+    monkeypatch.setattr(command, "train_folds", interrupted)
+    finished = run_tune(tmp_path, *words)
+    assert finished.code == 143
+    assert only_error(finished) == (
+        "error: BTCUSDT 1h: interrupted by SIGTERM after 1 of 1 trials; "
+        "the same command goes on from there"
+    )
+    monkeypatch.setattr(command, "train_folds", original)
+    finished = run_tune(tmp_path, *words)
+    assert finished.code == 0, finished.stderr
+    assert "epoch 2/3" in finished.stdout
+    assert "epoch 1/3" not in finished.stdout
+    assert len(winners(tmp_path)) == len(runs(tmp_path)) == 1
+
+
+def test_what_decides_a_skill_decides_the_study():
+    from tuning_builders import tuning
+
+    def key(*overrides: str) -> str:
+        settings = tuning(*overrides)
+        return command.study_key(settings, settings.experiment)
+
+    same = ("epochs=9", "trials=7", "workers=2", "experiment.trials=99", "models_dir=elsewhere")
+    same += ("experiment.max_minutes=5", "experiment.restart=true", "source.attempts=1", "folds=3")
+    assert key(*same) == key()
+    other = ("lr=0.02", "labels.horizon=4", "experiment.epochs=2", "source.market=perp")
+    other += ("experiment.space.lr=[0.001,0.01]", "evaluation=walk_forward")
+    assert len({key(), *(key(word) for word in other)}) == 1 + len(other)
+
+
+def test_winners_are_kept_with_their_study(tuned):
+    _, folder = tuned
+    with opened(tune_folder(folder), MARKET) as book:
+        (study,) = book.studies
+        (winner,) = winners_of(study)
+    assert winner["run"] == str(runs(folder)[0])
+    assert winner["trials"] == 3
+
+
+def test_a_sweep_with_a_search_is_refused():
+    with pytest.raises(ConfigError, match="searches one market at a time: leave out -m"):
+        plan_sweep(["symbol=BTCUSDT,ETHUSDT", "experiment=tune"])
