@@ -1,18 +1,19 @@
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from builders import make_bars
+from builders import bars_from_closes, make_bars
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 
 from percoin.bars.schema import Bars
 from percoin.inference import Predictor
 from percoin.registry.layout import SERVED_WEIGHTS_FILE
 from percoin.registry.manifest import Verdict
-from percoin.signals.chain import HoldSource, ModelSource, ask
+from percoin.signals.chain import HoldSource, ModelSource, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Signal, Source
+from percoin.types import Passed, Prediction, Rung, Signal, Source
 
 BARS = bars_to_learn_from(1600)
 MARKET = SourcedBars(BARS)
@@ -157,3 +158,79 @@ def test_each_market_has_its_own_model(models):
 
     assert isinstance(source.answer(MARKET), Prediction)
     assert reason(source, other) == "model_missing"
+
+
+def historical(bars: Bars) -> Bars:
+    """Bars of a source that nobody takes for the present."""
+    return replace(bars, origin="files: test/BTCUSDT-15m.csv")
+
+
+def history(closes: list[float]) -> Bars:
+    """Forty days of a price that hardly moves, then these closes of 15m."""
+    still = 100 * (1 + 0.0002 * (np.arange(3840) % 2))
+    return historical(bars_from_closes([*still, *closes]))
+
+
+def climbing() -> Bars:
+    """Three bars up, one down, and ever faster: every part of the analysis points up."""
+    bar = np.arange(4000)
+    moves = np.where(bar % 4 == 3, -0.0004, 0.0004 * (1 + bar / 4000))
+    bars = bars_from_closes(100 * np.exp(np.cumsum(moves)))
+    frame = bars.frame.assign(volume=np.where(moves > 0, 2.0, 1.0))
+    return historical(replace(bars, frame=frame))
+
+
+CLIMBING = climbing()
+CRASHED = history([50 + 0.0125 * bar for bar in range(104)])
+JUMPED = history([103.0])
+SILENT = history([])
+
+
+@pytest.mark.parametrize(
+    ("bars", "source", "signal", "reasons"),
+    [
+        (CLIMBING, Source.PRO, Signal.LONG, ["model_missing"]),
+        (CRASHED, Source.RSI_MA, Signal.LONG, ["model_missing", "no_confluence"]),
+        (JUMPED, Source.MOMENTUM, Signal.LONG, ["model_missing", "no_confluence", "no_signal"]),
+        (
+            SILENT,
+            Source.HOLD,
+            Signal.NO_TRADE,
+            ["model_missing", "no_confluence", "no_signal", "no_signal"],
+        ),
+    ],
+)
+def test_every_rung_is_reached_and_says_why_those_before_it_passed(
+    tmp_path, caplog, bars, source, signal, reasons
+):
+    caplog.set_level(logging.INFO, logger="percoin.signals.chain")
+    chain = build_chain(list(Rung), ModelSource(Predictor(tmp_path)))
+    prediction = ask(chain, SourcedBars(bars))
+
+    assert (prediction.source, prediction.signal) == (source, signal)
+    assert [passed.reason for passed in prediction.passed] == reasons
+    assert [passed.source for passed in prediction.passed] == list(Source)[: len(reasons)]
+    assert all(passed.detail for passed in prediction.passed)
+    assert (prediction.levels is None) == (signal is Signal.NO_TRADE)
+    confidence = f"{prediction.confidence:.2f}"
+    assert caplog.messages == [
+        *(f"FALLBACK BTCUSDT reason={reason}" for reason in reasons),
+        f"PREDICT BTCUSDT tf=15m pred={signal.name} conf={confidence} source={source.value}",
+    ]
+
+
+def test_a_chain_asks_whom_it_is_told_in_that_order(tmp_path):
+    rungs = [Rung.MOMENTUM, Rung.ML, Rung.HOLD]
+    prediction = ask(build_chain(rungs, ModelSource(Predictor(tmp_path))), SourcedBars(SILENT))
+    assert [passed.source for passed in prediction.passed] == [Source.MOMENTUM, Source.MODEL]
+
+
+def test_the_switch_of_the_professional_leaves_the_others_alone(tmp_path):
+    chain = build_chain(list(Rung), ModelSource(Predictor(tmp_path)), use_pro=False)
+    prediction = ask(chain, SourcedBars(CLIMBING))
+    assert prediction.source is not Source.PRO
+    assert [passed.reason for passed in prediction.passed[:3]] == [
+        "model_missing",
+        "pro_disabled",
+        "no_signal",
+    ]

@@ -88,10 +88,14 @@ def test_simulated_bars_of_another_timeframe_are_another_market():
     assert len(SourcedBars(simulated, shelf).of(H4, 1)) == 125
 
 
-def test_simulated_bars_do_not_come_beside_real_ones():
-    shelf = Shelf(replace(QUARTERS, origin="simulated: seed=0"))
-    with pytest.raises(BarsNotFoundError, match="are not; load bars of one origin"):
-        SourcedBars(resample(QUARTERS, H1), shelf).of(M15, 1)
+@pytest.mark.parametrize("origin", ["simulated: seed=0", "binance spot: BTCUSDT"])
+def test_bars_of_another_source_do_not_come_beside_the_asked_ones(origin):
+    hours = replace(resample(QUARTERS, H1), origin="binance perp: BTCUSDT")
+    other = Shelf(replace(QUARTERS, origin=origin))
+    with pytest.raises(BarsNotFoundError, match="load bars of one source"):
+        SourcedBars(hours, other).of(M15, 1)
+    same = Shelf(replace(QUARTERS, origin="binance perp: BTCUSDT, before it MATICUSDT"))
+    assert len(SourcedBars(hours, same).of(M15, 1)) == 2000
 
 
 def test_bars_that_all_close_later_are_none():

@@ -16,7 +16,7 @@ class SourcedBars:
 
     A longer timeframe is asked of the source only where the asked bars make too few of
     it, a shorter one always. Whatever the source holds by now, bars that closed after the
-    newest asked one are left out.
+    newest asked one are left out, and bars of another source are refused.
 
     Args:
         asked: Closed bars of the timeframe that is asked about, at least one.
@@ -78,9 +78,9 @@ class SourcedBars:
         if self._source is None:
             raise BarsNotFoundError(asked.symbol, timeframe, known, "load more bars")
         bars = self._source.load(asked.symbol, timeframe)
-        if is_simulated(bars.origin):
-            found = f"the bars are {bars.origin!r}, those of {asked.timeframe} are not"
-            raise BarsNotFoundError(asked.symbol, timeframe, found, "load bars of one origin")
+        if _kind(bars) != _kind(asked):
+            found = f"bars are {bars.origin!r}, those of {asked.timeframe} {asked.origin!r}"
+            raise BarsNotFoundError(asked.symbol, timeframe, found, "load bars of one source")
         return _closed_by(bars, _close_ms(asked))
 
 
@@ -104,6 +104,11 @@ def newest_closed(bars: Bars, moments: IntArray) -> IntArray:
     rows = np.searchsorted(bars.open_time, due)
     found = bars.open_time[np.minimum(rows, len(bars) - 1)] == due
     return np.where(found, rows, -1).astype(np.int64)
+
+
+def _kind(bars: Bars) -> str:
+    """Which source: spot and perpetual bars of one exchange are two."""
+    return bars.origin.split(":", 1)[0]
 
 
 def _close_ms(bars: Bars) -> int:

@@ -70,6 +70,13 @@ def test_a_breakout_counts_in_a_market_that_wakes_up_and_not_in_one_at_rest():
     assert volatility_score(candles(calm))[-1] == 0
 
 
+def test_a_close_that_has_stood_still_is_at_no_edge():
+    moved = [*(100 + np.arange(200) % 7), *([103.0] * 20)]
+    assert np.isnan(volatility_score(candles(moved))).sum() == 112
+    assert volatility_score(candles(moved))[-1] == 0
+    assert volatility_score(candles([*moved[:-1], 150.0]))[-1] > 0.5
+
+
 def test_volume_by_closes_at_the_high_and_at_the_low():
     n_bars = 40
     low, high = np.full(n_bars, 99.0), np.full(n_bars, 101.0)

@@ -17,12 +17,13 @@ def volatility_score(candles: Candles) -> FloatArray:
 
     The distance from the middle band over that of the outer ones, times the expansion:
     ATR(14) over its mean of 100 bars, from 0 at half the usual range to 1 at one and a
-    half of it. A market at rest breaks out of nothing.
+    half of it. A market at rest breaks out of nothing, and a close that has stood still for
+    20 bars is at no edge.
     """
     bands = indicators.bollinger(candles.close)
     half = (bands.upper - bands.lower) / 2
-    unknown = np.full(len(half), np.nan)
-    position = np.divide(candles.close - bands.middle, half, out=unknown, where=half > 0)
+    at_rest = np.where(half == 0, 0.0, np.nan)
+    position = np.divide(candles.close - bands.middle, half, out=at_rest, where=half > 0)
     usual = _usual(candles.atr)
     ratio = np.divide(candles.atr, usual, out=np.full(len(usual), np.nan), where=usual > 0)
     score: FloatArray = limited(position) * np.clip(ratio - 0.5, 0.0, 1.0)
