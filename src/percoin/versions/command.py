@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -198,6 +200,8 @@ def _reproduce(settings: RegistryConfig) -> Answer:
     # Lightning takes seconds to import: only for whoever trains.
     from percoin.versions.reproduction import reproduce
 
+    # Minutes may pass; what is printed stays the answer alone.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     found = reproduce(settings, _market(settings))
     return Answer(found.as_text(), found.as_json(), 0 if found.is_same else EXIT_FOUND)
 
