@@ -18,11 +18,10 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ from percoin.training.lit_module import SignalClassifier
 log = logging.getLogger(__name__)
 
 LOG_FILE = "train.log"
+_TERMINAL = (1, 2)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 # They change nothing about a model. The bars count as they are, not where they came from.
@@ -266,32 +266,31 @@ def _output_to(path: Path) -> Iterator[None]:
     """Send all that the process says to the end of a file, that of C libraries too."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    _flush()
-    kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        for descriptor in (1, 2):
-            os.dup2(file, descriptor)
+    with path.open("a", buffering=1, encoding="utf-8") as file, _descriptors_to(file.fileno()):
         if not faulthandler.is_enabled():
             faulthandler.enable(2)
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter(_LOG_FORMAT))
         root.handlers[:], root.level = [handler], logging.INFO
+        try:
+            with redirect_stdout(file), redirect_stderr(file):
+                yield
+        finally:
+            root.handlers[:], root.level = handlers, level
+
+
+@contextmanager
+def _descriptors_to(descriptor: int) -> Iterator[None]:
+    """The same for whoever writes to the terminal's own descriptors."""
+    kept = [os.dup(own) for own in _TERMINAL]
+    try:
+        for own in _TERMINAL:
+            os.dup2(descriptor, own)
         yield
     finally:
-        _flush()
-        root.handlers[:], root.level = handlers, level
-        for descriptor, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, descriptor)
-        for descriptor in (file, *kept):
-            os.close(descriptor)
-
-
-def _flush() -> None:
-    # A full disk takes no more words, and has been reported by then.
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for own, before in zip(_TERMINAL, kept, strict=True):
+            os.dup2(before, own)
+            os.close(before)
 
 
 def _in_short(error: PercoinError) -> str:
