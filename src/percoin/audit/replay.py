@@ -190,7 +190,8 @@ class Replay:
         if not self.compared:
             return Finding(name, Status.CANNOT_TELL, f"none of {period} is answered by both")
         differing = [step for step in self.compared if step.differs]
-        evidence = f"{len(self.compared):,} of {period} compared, largest difference {self.largest_difference:.1e}"
+        largest = f"largest difference {self.largest_difference:.1e}"
+        evidence = f"{len(self.compared):,} of {period} compared, {largest}"
         if not differing:
             return Finding(name, Status.OK, f"{evidence} (tolerance {TOLERANCE:.0e}), same signals")
         evidence += f"; {len(differing):,} differ beyond {TOLERANCE:.0e}, the first at "
