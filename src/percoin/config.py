@@ -466,7 +466,7 @@ class PrunerConfig:
             self.kind in known,
             f"experiment.pruner.kind={self.kind} must be one of {', '.join(known)}",
         )
-        for name, least in (("startup_trials", 1), ("warmup_epochs", 0), ("reduction_factor", 2)):
+        for name, least in (("startup_trials", 1), ("warmup_epochs", 1), ("reduction_factor", 2)):
             value = getattr(self, name)
             _require(value >= least, f"experiment.pruner.{name}={value} must be at least {least}")
 
