@@ -149,7 +149,7 @@ def test_a_new_study_is_another_look_and_its_trials_are_added(tmp_path):
     assert "these are the command's own settings" in first.stdout
     second = run_tune(tmp_path, *words, "experiment.restart=true")
     assert "trials of this market before: 1" in second.stdout
-    assert "2 of this market count against the model, look 2 at the same test" in second.stdout
+    assert "looks    2 chosen models at these test rows, with this one" in second.stdout
     assert {"trials=2", "looks=2"} <= set(last_command(second))
     assert [winner["trials"] for winner in winners(tmp_path)] == [1, 2]
     assert served(tmp_path).manifest.config["looks"] in {1, 2}

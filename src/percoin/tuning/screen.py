@@ -134,18 +134,19 @@ class Screen:
             for fate in Fate
             if (count := sum(each.fate is fate for each in self.tried))
         ]
+        facts = {
+            "trials": ", ".join(counts),
+            "counted": f"{self.n_counted} of this market, against the model",
+            "looks": f"{self.n_looks} chosen models at these test rows, with this one",
+            "picture": str(self.folder / PICTURE_FILE),
+            "study": str(self.book),
+        }
+        if self.n_looks == 1:
+            del facts["looks"]
         table = Table.grid(padding=(0, 2))
-        for name, text in (
-            ("trials", f"{', '.join(counts)}; {self._counted()}"),
-            ("picture", str(self.folder / PICTURE_FILE)),
-            ("study", str(self.book)),
-        ):
+        for name, text in facts.items():
             table.add_row(name, Text(text, overflow="fold"))
         return table
-
-    def _counted(self) -> str:
-        looks = "" if self.n_looks == 1 else f", look {self.n_looks} at the same test rows"
-        return f"{self.n_counted} of this market count against the model{looks}"
 
 
 def _cell(value: Any) -> str:
