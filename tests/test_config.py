@@ -421,7 +421,8 @@ def test_a_confidence_means_the_same_on_the_command_line_and_in_the_environment(
 def leaf_keys(name: str) -> list[str]:
     """The keys of a config and of all its options, as code would read them."""
     files = [CONF_DIR / f"{name}.yaml"]
-    files += [path for group in GROUPS for path in (CONF_DIR / group).glob("*.yaml")]
+    groups = (*GROUPS, "experiment")
+    files += [path for group in groups for path in (CONF_DIR / group).glob("*.yaml")]
     return sorted({key for path in files for key in _leaves(OmegaConf.load(path))})
 
 
