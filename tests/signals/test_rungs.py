@@ -94,15 +94,22 @@ def test_the_professional_answers_where_everything_points_one_way():
 def test_the_unit_of_the_professional_levels_is_the_atr_of_an_hour():
     bars = climb()
     hourly = SourcedBars(bars).of(H1, 1)
-    asked_hours = answer(RULES["momentum"], bars_from_closes([100.0] * 20 + [103.0]))
     found = answer(RULES["pro"], bars)
     assert isinstance(found, Prediction)
-    assert isinstance(asked_hours, Prediction)
     hourly_range = (hourly.column("high") - hourly.column("low"))[-14:].mean()
     assert found.levels.tp1 - found.levels.entry_price == pytest.approx(hourly_range, rel=0.2)
     assert found.levels.entry_price - found.levels.stop_loss == pytest.approx(
         1.5 * (found.levels.tp1 - found.levels.entry_price)
     )
+
+
+def test_the_entry_is_the_asked_close_where_the_hour_has_not_ended():
+    bars = climb()
+    late = bars.slice(0, len(bars) - 2)
+    found = answer(RULES["pro"], late)
+    assert isinstance(found, Prediction)
+    assert len(late) % 4 == 2
+    assert found.levels.entry_price == late.column("close")[-1]
 
 
 def test_a_market_upside_down_gives_the_opposite_answer():

@@ -70,6 +70,16 @@ def test_a_breakout_counts_in_a_market_that_wakes_up_and_not_in_one_at_rest():
     assert volatility_score(candles(calm))[-1] == 0
 
 
+def test_volatility_by_its_formula():
+    row = 321
+    bands = indicators.bollinger(WALK.close)
+    position = (WALK.close[row] - bands.middle[row]) / (bands.upper[row] - bands.middle[row])
+    usual = WALK.atr[row - 99 : row + 1].mean()
+    expansion = min(max(WALK.atr[row] / usual - 0.5, 0), 1)
+    assert volatility_score(WALK)[row] == pytest.approx(np.clip(position, -1, 1) * expansion)
+    assert 0 < expansion < 1
+
+
 def test_a_close_that_has_stood_still_is_at_no_edge():
     moved = [*(100 + np.arange(200) % 7), *([103.0] * 20)]
     assert np.isnan(volatility_score(candles(moved))).sum() == 112
