@@ -48,11 +48,10 @@ def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -
     assert isinstance(launcher, RayConfig)
     n_cpus, n_gpus = launcher.cpus_per_job, gpus_of_a_job(launcher.gpus_per_job, settings)
     if launcher.address is None:
-        wanted = (settings.workers or n_jobs) * n_cpus
-        ray, folder = _start_cluster(wanted if settings.workers else min(wanted, usable_cores()))
+        ray, folder = _start_cluster(_cpus_to_offer(n_cpus, settings.workers, n_jobs))
     else:
         ray, folder = _connect(launcher.address), None
-    n_fitting = _n_fitting(ray.nodes(), n_cpus, n_gpus)
+    n_fitting = fitting_jobs(ray.nodes(), n_cpus, n_gpus)
     if n_fitting == 0:
         _leave(ray, folder)
         raise ConfigError(
@@ -63,6 +62,20 @@ def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -
     n_slots = min(settings.workers or n_fitting, n_jobs)
     log.info("Ray runs %d jobs at a time", n_slots)
     return RayEngine(ray, settings, n_slots, (n_cpus, n_gpus), folder)
+
+
+def _cpus_to_offer(n_cpus: int, workers: int | None, n_jobs: int) -> int:
+    """CPUs of an own cluster: those that ``workers`` jobs take, else those there are.
+
+    Raises:
+        ConfigError: There are not enough for one job.
+    """
+    if workers is not None:
+        return min(workers, n_jobs) * n_cpus
+    n_cores = usable_cores()
+    if n_cpus > n_cores:
+        raise ConfigError(f"hydra.launcher.cpus_per_job={n_cpus}: this machine has {n_cores}")
+    return min(n_cores, n_jobs * n_cpus)
 
 
 class RayEngine:
@@ -270,8 +283,14 @@ def _errors_of_ray(trouble: str) -> Iterator[None]:
         raise SweepError(f"{trouble}: {_one_line(error)}") from error
 
 
-def _n_fitting(nodes: Sequence[Mapping[str, Any]], n_cpus: int, n_gpus: float) -> int:
-    """How many jobs the machines hold at once; none is spread over two of them."""
+def fitting_jobs(nodes: Sequence[Mapping[str, Any]], n_cpus: int, n_gpus: float) -> int:
+    """How many jobs the machines hold at once; none is spread over two of them.
+
+    Args:
+        nodes: As ``ray.nodes()`` tells of them.
+        n_cpus: Of a job.
+        n_gpus: Of a job.
+    """
 
     def fit(resources: Mapping[str, float]) -> int:
         shares = {"CPU": n_cpus, "GPU": n_gpus}
