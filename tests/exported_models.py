@@ -64,8 +64,7 @@ def random_network(favoured: Signal | None = None, seed: int = 0) -> CnnLstm:
     network = CnnLstm(len(FEATURE_NAMES), **SMALL)
     with torch.no_grad():
         for name, values in network.named_parameters():
-            if "bias" not in name:
-                values.normal_(0, 0.6, generator=generator)
+            values.normal_(0, 0.1 if "bias" in name else 0.6, generator=generator)
         for name, values in network.named_buffers():
             if name.endswith("running_mean"):
                 values.normal_(0, 0.3, generator=generator)

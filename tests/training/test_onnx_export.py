@@ -12,6 +12,8 @@ import torch
 from train_runs import Finished, run_train, train_arguments
 from training_builders import LOOKBACK, make_dataset, tiny_network
 
+from percoin.bars.schema import Bars
+from percoin.bars.sources.files import FilesSource
 from percoin.bars.store import BarStore
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.inference import Backend, Predictor
@@ -53,9 +55,17 @@ def test_a_training_writes_the_network_beside_its_files_and_into_the_manifest(ru
 
 
 def test_both_libraries_give_the_same_probabilities_on_every_bar(run):
-    bars = bars_of(run[1])
+    check_same_probabilities(run[1], bars_of(run[1]))
+
+
+def test_both_libraries_give_the_same_probabilities_on_real_bars(run, klines):
+    bars = FilesSource(klines).load("BTCUSDT", Timeframe.H1)
+    check_same_probabilities(run[1], bars.slice(len(bars) - 4000))
+
+
+def check_same_probabilities(folder: Path, bars: Bars) -> None:
     by_torch, by_onnx = (
-        Predictor(run[1] / "models", backend=backend).predict_range(bars) for backend in Backend
+        Predictor(folder / "models", backend=backend).predict_range(bars) for backend in Backend
     )
     is_known = np.isfinite(by_torch.probabilities).all(axis=1)
 

@@ -102,9 +102,10 @@ def _torch_network(artifact: Artifact, device: str) -> Network:
 
     def ask(windows: Float32Array) -> FloatArray:
         n_threads = torch.get_num_threads()
-        if len(windows) > 1 or n_threads == 1:
+        if place.type != "cpu" or n_threads == 1:
             return logits(windows)
-        # One window is too little work to share: waking another thread takes longer.
+        # Windows are shared out by the caller. Within one, threads wait for each other
+        # at every bar, and for ever longer where the cores have other work as well.
         torch.set_num_threads(1)
         try:
             return logits(windows)
@@ -133,7 +134,7 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # One window is too little work to share; many markets are shared out by the caller.
+    # Windows and markets are shared out by the caller.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # Weights that a file claims to keep elsewhere would be sought below the working folder.
     options.add_session_config_entry(_EXTERNAL_WEIGHTS_FOLDER, os.devnull)

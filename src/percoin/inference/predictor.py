@@ -45,8 +45,8 @@ class Predictor:
         models_dir: The models folder.
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
         backend: The library that computes the networks.
-        workers: Threads that ``predict_many`` shares the networks out to; None is one a
-            core.
+        workers: Threads that many markets and the windows of a range are shared out to;
+            None is one a core.
 
     Raises:
         ConfigError: This machine has no such device or library.
@@ -140,7 +140,8 @@ class Predictor:
             RegistryError: There is no model, or none that can be trusted.
             ValueError: ``last`` lies before ``first``.
         """
-        return self.model(bars.symbol, bars.timeframe).predict_range(bars, first, last)
+        model = self.model(bars.symbol, bars.timeframe)
+        return model.predict_range(bars, first, last, self._threads().map)
 
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)
@@ -162,10 +163,13 @@ class Predictor:
     ) -> list[Answer]:
         if len(models) < 2 or self._workers < 2:
             return list(map(_predict, models, shown))
+        return list(self._threads().map(_predict, models, shown))
+
+    def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._workers, "percoin-predict")
-        return list(self._pool.map(_predict, models, shown))
+        return self._pool
 
 
 def _predict(model: ServedModel, shown: NewestWindow | DataError) -> Answer:
