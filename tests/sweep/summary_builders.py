@@ -7,13 +7,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
-from report_builders import export, judged, losses
+from report_builders import NOW, draft, export, judged, losses
 
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.gate import Outcome, Verdict
+from percoin.registry.layout import HASHED_FILES
+from percoin.report.reading import Course, SavedModel
 from percoin.sweep.jobs import Job, JobRecord, JobState
+from percoin.types import Timeframe
 
 SYMBOLS = [f"M{k:02d}USDT" for k in range(32)]
+
+RECORD = JobRecord(
+    state=JobState.FINISHED,
+    key="0123456789abcdef",
+    host="box",
+    started_at=1_000.0,
+    ended_at=1_192.0,
+    epoch=12,
+    max_epochs=50,
+    val_loss=0.9,
+    training_secs=180.0,
+)
 
 
 @cache
@@ -61,19 +76,26 @@ def finished(
     exported = export(models_dir, symbol, tf, evaluation(skill, p_value), daily=daily, **changes)
     made = job(folder, symbol, tf, variant)
     made.folder.mkdir(parents=True, exist_ok=True)
-    record = JobRecord(
-        state=state,
-        key="0123456789abcdef",
-        host="box",
-        started_at=1_000.0,
-        ended_at=1_192.0,
-        epoch=12,
-        max_epochs=50,
-        val_loss=0.9,
-        training_secs=180.0,
-        result={"version": exported.name, "verdict": "accepted", "epochs": 12},
-    )
-    return made, record
+    return made, replace(RECORD, state=state, result={"version": exported.name})
+
+
+def kept(
+    folder: Path, symbol: str, skill: float, p_value: float, tf: str = "15m", variant: str = ""
+) -> tuple[tuple[Job, JobRecord], SavedModel]:
+    """The same without a registry, for many at once."""
+    judged_so = evaluation(skill, p_value)
+    files = dict.fromkeys(HASHED_FILES, "ab" * 32)
+    manifest = draft(symbol, tf, judged_so).seal(NOW, files)
+    course = Course(losses(skill, seed=len(symbol)))
+    model = SavedModel(symbol, Timeframe(tf), manifest, judged_so, course=course, variant=variant)
+    return (job(folder, symbol, tf, variant), RECORD), model
+
+
+def lacking(entry: tuple[Job, JobRecord]) -> SavedModel:
+    """What stands on the board for a job without a model."""
+    made, record = entry
+    problem = record.error or "not begun"
+    return SavedModel(made.symbol, Timeframe(made.tf), problem=problem, exists=False)
 
 
 def ended(

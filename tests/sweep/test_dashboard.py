@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from summary_builders import SYMBOLS, ended, finished
+from summary_builders import SYMBOLS, ended, finished, kept
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from percoin.report.board import make_board
 from percoin.sweep.dashboard import draw_skills, write_dashboard
 from percoin.sweep.jobs import JobState
 from percoin.sweep.results import gather
@@ -74,9 +75,8 @@ def test_a_later_run_takes_the_place_of_the_earlier_one(results):
 
 
 def test_the_picture_names_every_market_of_a_full_bar_length(tmp_path):
-    models = tmp_path / "models"
-    jobs = [finished(tmp_path, models, symbol, 0.01, 0.01) for symbol in SYMBOLS]
-    entries = gather(tmp_path, jobs, models, 5.0).board.entries
+    models = [kept(tmp_path, symbol, 0.01, 0.01)[1] for symbol in SYMBOLS]
+    entries = make_board(models).entries
 
     figure = draw_skills(entries, "15m $x$ \\oops")
     FigureCanvasAgg(figure).draw()

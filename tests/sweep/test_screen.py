@@ -1,10 +1,10 @@
 import re
 
 import pytest
-from summary_builders import SYMBOLS, ended, finished
+from summary_builders import SYMBOLS, ended, finished, kept, lacking
 
 from percoin.sweep.jobs import JobState
-from percoin.sweep.results import gather
+from percoin.sweep.results import arrange, gather
 from percoin.sweep.summary import SweepSummary
 
 ERROR = (
@@ -25,24 +25,29 @@ def results_of(root, jobs):
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """By number of jobs: the beginning of a full sweep, with jobs of every state."""
-    root = tmp_path_factory.mktemp("sweep")
-    folder, models = root / "sweep-1", root / "models"
+    folder = tmp_path_factory.mktemp("sweep") / "sweep-1"
     states = {
         5: (JobState.FAILED, ERROR),
         40: (JobState.KILLED, "killed by SIGKILL, twice"),
         90: (JobState.INTERRUPTED, "told to stop"),
         91: (JobState.WAITING, None),
     }
-    jobs = []
-    for number, (symbol, tf) in enumerate(
-        (symbol, tf) for tf in ("15m", "1h", "4h", "1d") for symbol in SYMBOLS
-    ):
-        if number in states:
-            jobs.append(ended(folder, symbol, *states[number], tf=tf))
-        else:
+    jobs, models = [], {}
+    for tf in ("15m", "1h", "4h", "1d"):
+        for symbol in SYMBOLS:
+            number = len(jobs)
             skill = 0.03 - 0.0005 * number
-            jobs.append(finished(folder, models, symbol, skill, max(1e-9, -skill), tf))
-    return {n: gather(folder, jobs[:n], models, 3_754.0) for n in (1, 8, 32, 128)}
+            if number in states:
+                entry = ended(folder, symbol, *states[number], tf=tf)
+                model = lacking(entry)
+            else:
+                entry, model = kept(folder, symbol, skill, max(1e-9, -skill), tf)
+            jobs.append(entry)
+            models[entry[0].name] = model
+    return {
+        n: arrange(folder, jobs[:n], {job.name: models[job.name] for job, _ in jobs[:n]}, 3_754.0)
+        for n in (1, 8, 32, 128)
+    }
 
 
 @pytest.mark.parametrize("width", [80, 140])

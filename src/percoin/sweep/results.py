@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,7 +118,7 @@ class SweepResults:
 def gather(
     folder: Path, jobs: Sequence[tuple[Job, JobRecord]], models_dir: Path, secs: float
 ) -> SweepResults:
-    """Read what the jobs left and judge the models as the sweep they are.
+    """Read what the jobs left in the registry, and judge it with ``arrange``.
 
     Args:
         folder: Of the sweep.
@@ -127,6 +127,23 @@ def gather(
         secs: Wall time of the sweep.
     """
     models = {job.name: _read_model(job, record, models_dir) for job, record in jobs}
+    return arrange(folder, jobs, models, secs)
+
+
+def arrange(
+    folder: Path,
+    jobs: Sequence[tuple[Job, JobRecord]],
+    models: Mapping[str, SavedModel],
+    secs: float,
+) -> SweepResults:
+    """Judge the models as the sweep they are.
+
+    Args:
+        folder: Of the sweep.
+        jobs: All of its jobs with their last records.
+        models: By name of the job, what each of them left.
+        secs: Wall time of the sweep.
+    """
     board = make_board(list(models.values()), notes=tuple(_notes(folder, jobs)))
     entries = {entry.model.name: entry for entry in board.entries}
     return SweepResults(
