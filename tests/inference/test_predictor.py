@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from exported_models import LOOKBACK, bars_to_learn_from, export, make_dataset, 
 from percoin import Predictor
 from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.inference import Answers, NoPrediction, Reason
+from percoin.inference import Answers, NoPrediction, Reason, find_levels
+from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE, MarketFolder
 from percoin.types import Prediction, Signal, Timeframe
 
@@ -163,6 +164,16 @@ def test_weights_that_overflow_are_an_invalid_model_not_a_nan(tmp_path):
     assert answer.reason is Reason.MODEL_INVALID
 
 
+@pytest.mark.parametrize("definition", list(FeatureDefinition))
+@pytest.mark.parametrize("signal", [Signal.SHORT, Signal.LONG])
+def test_levels_are_those_of_the_bars_whatever_the_features(tmp_path, definition, signal):
+    export(tmp_path, random_network(signal), make_dataset(BARS, definition))
+    [prediction] = Predictor(tmp_path).predict_many([BARS])
+    found, expected = (astuple(levels) for levels in (prediction.levels, find_levels(BARS, signal)))
+
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
 def test_answers_as_a_table(tmp_path):
     export(tmp_path, random_network(Signal.LONG), make_dataset(BARS))
     answers = Predictor(tmp_path).predict_many([BARS, renamed("ETHUSDT")])
@@ -286,6 +297,20 @@ def test_threads_get_whole_answers_while_versions_change_and_vanish(tmp_path):
     assert {(answer.version_id, answer.signal) for answer in answers} == set(made.items())
     serve_version(tmp_path, next(iter(made)))
     assert predictor.predict(BARS).signal is Signal.SHORT
+
+
+def test_a_version_that_vanishes_while_it_is_read_gives_way_to_the_next(tmp_path, monkeypatch):
+    first, second = versions(tmp_path)
+    read_manifest = artifact.read_manifest
+
+    def read_late(market, folder):
+        if folder.name == second:
+            serve_version(tmp_path, first)
+            shutil.rmtree(folder)
+        return read_manifest(market, folder)
+
+    monkeypatch.setattr(artifact, "read_manifest", read_late)
+    assert Predictor(tmp_path).predict(BARS).version_id == first
 
 
 def test_many_threads_load_a_model_once(tmp_path, caplog):
