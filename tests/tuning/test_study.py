@@ -61,6 +61,11 @@ def test_more_trials_go_on_with_what_is_there(tmp_path, uninterrupted):
     assert outcomes(run(tmp_path, "experiment.trials=2")) == outcomes(uninterrupted)
 
 
+def test_random_proposals_differ_although_each_has_a_sampler_of_its_own(tmp_path):
+    tried = run(tmp_path, "experiment.trials=5", "experiment.startup_trials=9")
+    assert len({str(each.candidate) for each in tried}) == 5
+
+
 def test_another_seed_proposes_something_else(tmp_path, uninterrupted):
     other = run(tmp_path, "experiment.trials=3", "experiment.seed=1")
     assert outcomes(other)[0] == outcomes(uninterrupted)[0]

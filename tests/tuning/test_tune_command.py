@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from builders import write_parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tune_runs import Finished, run_tune
@@ -19,8 +20,10 @@ from percoin.dataset import SplitSpec, build_dataset
 from percoin.errors import ConfigError, InterruptedRunError
 from percoin.features.feature_set import FeatureDefinition
 from percoin.labels import FixedHorizon
+from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.sweep.plan import plan_sweep
+from percoin.training import build
 from percoin.tuning import command
 from percoin.tuning.book import opened, winners_of
 from percoin.types import Timeframe
@@ -156,15 +159,32 @@ def test_a_new_study_is_another_look_and_its_trials_are_added(tmp_path):
     assert not list(tune_folder(tmp_path).rglob("events.*"))
 
 
-def test_a_search_in_which_all_fails_is_one_clear_line(tmp_path):
-    finished = run_tune(tmp_path, "experiment.min_class_share=0.33")
+def test_a_search_in_which_all_fails_is_one_clear_line(tmp_path, monkeypatch):
+    class Spoilt(CnnLstm):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            torch.nn.init.constant_(self.head[0].weight, torch.nan)
+
+    monkeypatch.setattr(build, "CnnLstm", Spoilt)
+    finished = run_tune(tmp_path, "experiment.space.labels=[]")
     assert finished.code == 1
     assert re.fullmatch(
-        r"error: BTCUSDT 1h: all 3 trials failed, the last one because \S+ is \S+% of the train "
-        r"rows; .*; change the command's own settings or experiment.space, .*",
+        r"error: BTCUSDT 1h: all 3 trials failed, the last one because the train loss became nan "
+        r"in epoch 1; .*; change the command's own settings or experiment.space, .*",
         only_error(finished),
     )
+    assert finished.stdout.count(": failed: the train loss became nan") == 3
     assert not (tmp_path / "models").exists()
+
+
+def test_proposed_labels_with_a_rare_class_fail_but_never_the_commands_own(tmp_path):
+    words = ("experiment.min_class_share=0.33", "experiment.trials=4")
+    finished = run_tune(tmp_path, *words, "experiment.space.labels=[triple_barrier]")
+    assert finished.code == 0, finished.stderr
+    own, *others = (line for line in finished.stdout.splitlines() if " trial " in line[:15])
+    assert "own settings" in own
+    assert ": skill " in own
+    assert all("experiment.min_class_share=0.33 asks for more" in line for line in others)
 
 
 def test_bars_that_cannot_be_trained_on_begin_no_study(tmp_path):

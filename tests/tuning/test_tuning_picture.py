@@ -55,7 +55,7 @@ def test_every_trial_is_drawn_and_every_parameter_has_its_axes(several):
     names = [axes.get_xlabel() for axes in parameters]
     assert names == list(dict.fromkeys([*several[0].parameters, *several[1].parameters]))
     labels = history.get_legend_handles_labels()[1]
-    assert set(labels) == {"own settings", "whole", "ended early", "best", "failed"}
+    assert set(labels) == {*("own settings", "whole", "ended early", "best", "failed", "far below")}
     width = dict(zip(names, parameters, strict=True))["triple_barrier.barrier_width"]
     assert {x for x, _ in points(width)} == {1.5}
 

@@ -156,7 +156,9 @@ class _Session:
         config = self.searcher.config
 
         def measured(settings: TrainConfig, report: Report) -> Measured:
-            return measure(settings, self.rows, config.min_class_share, report)
+            # The command's own labels are the user's choice, however rare their classes.
+            is_own = settings.labels == self.settings.labels
+            return measure(settings, self.rows, 0.0 if is_own else config.min_class_share, report)
 
         if len(tried := self.searcher.tried()) >= config.trials:
             return tried

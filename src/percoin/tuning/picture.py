@@ -16,7 +16,7 @@ from percoin.tuning.study import Fate, Tried, best_of
 
 _N_COLUMNS = 3
 _LOGARITHMIC = {"lr"}
-_OFF_THE_EDGE = {"marker": "v"}
+_OFF_THE_EDGE = {"marker": "v", "label": "far below"}
 # Told apart by shape too, and by colour-blind eyes (Okabe and Ito, 2008).
 _WHOLE: dict[str, Any] = {"marker": "o", "color": "#0072B2", "label": "whole"}
 _EARLY: dict[str, Any] = {
@@ -105,7 +105,7 @@ def _draw_history(axes: Axes, tried: Sequence[Tried], edge: float) -> None:
     axes.legend(
         handles=dict(zip(labels, handles, strict=True)).values(),
         frameon=False,
-        ncols=5,
+        ncols=6,
         fontsize=8,
         loc="lower right",
         bbox_to_anchor=(1, 1),
