@@ -324,7 +324,8 @@ class RayConfig(LauncherConfig):
         _require(
             self.address is None
             or re.fullmatch(r"auto|(ray://)?[^\s/:]+:\d+", self.address) is not None,
-            f"hydra.launcher.address={self.address} must be auto, HOST:PORT, ray://HOST:PORT or null",
+            f"hydra.launcher.address={self.address} must be auto, HOST:PORT, ray://HOST:PORT or "
+            "null",
         )
         _require_cpus(self.cpus_per_job)
         gpus = self.gpus_per_job or 0
