@@ -22,10 +22,10 @@ from percoin.evaluation.uncertainty import (
 from percoin.types import FloatArray
 
 HORIZON = 3
-FULL = 10_000
+FULL = 5_000
 # As many as the markets of gate_power.py are judged on.
 N_ROWS = 450
-DRAWS = 50_000
+DRAWS = 20_000
 LEVELS = (0.025, 0.005, 0.001, 1.44e-4, 7.2e-5)
 RESULTS = Path(__file__).with_suffix(".md")
 SHOCKS = {
@@ -45,7 +45,7 @@ def stormy(kind: str, n_rows: int, n_series: int) -> FloatArray:
 
 
 def p_values(rows: FloatArray) -> tuple[float, float, float]:
-    """From 50,000 draws; from 24 groups; as percoin gives it with 2000 draws."""
+    """From 20,000 draws; from 24 groups; as percoin gives it with 2000 draws."""
     length = choose_block_length(rows, HORIZON)
     draws = _draw_t_statistics(rows, length, Bootstrap(HORIZON, repetitions=DRAWS))
     n_beyond = int((draws >= rows.mean() / _standard_error(rows, length)).sum())

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,6 @@ class Sweep:
     process: subprocess.Popen[str]
     stdout: str = ""
     stderr: str = ""
-    killed: list[int] = field(default_factory=list)
 
     @property
     def code(self) -> int:
@@ -62,6 +62,10 @@ class Sweep:
             return json.loads((self.job_folder(symbol) / "job.json").read_text())
         except FileNotFoundError:
             return {"state": "waiting", "epoch": 0, "attempt": 0, "pid": 0}
+
+    def press_ctrl_c(self) -> None:
+        """As a terminal does it: all processes of the command get the signal."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def wait_for(self, symbol: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The job's record, once it fulfils a condition."""
@@ -92,6 +96,7 @@ def start_sweep(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     return Sweep(folder, process)
 

@@ -113,7 +113,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path):
 
     second = start_sweep(tmp_path, *arguments)
     second.wait_for("LTCUSDT", lambda record: record["epoch"] > epoch)
-    second.process.send_signal(signal.SIGINT)
+    second.press_ctrl_c()
     check_interrupted(second.wait())
 
     third = run_sweep_command(tmp_path, *arguments)

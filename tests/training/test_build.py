@@ -168,7 +168,10 @@ def check_record(folder: Path) -> None:
     result = json.loads((run_folder(folder) / "result.json").read_text())
     assert result["test_log_loss"] == record["test_metrics"]["log_loss"]
     assert result["version"] == served(folder).name
-    assert result["verdict"] == json.loads((served(folder) / "meta.json").read_text())["gate"]["verdict"]
+    assert (
+        result["verdict"]
+        == json.loads((served(folder) / "meta.json").read_text())["gate"]["verdict"]
+    )
 
 
 def check_tensorboard(run: Path) -> None:

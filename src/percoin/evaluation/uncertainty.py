@@ -182,7 +182,7 @@ def _p_value(excess: FloatArray, block_length: int, n_beyond: int, n_drawn: int)
     Among m models of a sweep a lone true one stands at a false discovery rate of 5 %
     (Benjamini and Yekutieli) only with a p-value of .05 / (m (1 + 1/2 + ... + 1/m)), 7.2e-5
     for 128 models. Draws tell no p-value below 1 / n_drawn, and far out they are wrong: over
-    450 rows without edge whose volatility comes in runs, 50,000 draws gave such values
+    450 rows without edge whose volatility comes in runs, 20,000 draws gave such values
     several times too often (``stress/small_p_values.md``). Student's t over the means of some
     long groups of neighbouring rows holds there (Ibragimov and Mueller, 2010).
 

@@ -33,6 +33,7 @@ class _Note:
 
     asked_at: float
     n_bars_wanted: int
+    first_open_time: int
     last_open_time: int
 
 
@@ -59,24 +60,27 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
         note = _read_note(market_folder)
         wanted = n_bars_to_load(settings)
         if note and note.asked_at >= reuse_since and note.n_bars_wanted >= wanted:
-            bars = _stored(settings, source, note.last_open_time)
+            bars = _stored(settings, source, note)
             if bars is not None:
                 return AskedBars(bars, note.asked_at)
-        note_time = time.time()
+        asked_at = time.time()
         bars = load_bars(settings)
-        note = _Note(note_time, wanted, int(bars.open_time[-1]))
+        note = _Note(asked_at, wanted, int(bars.open_time[0]), int(bars.open_time[-1]))
         (market_folder / _NOTE_FILE).write_text(json.dumps(asdict(note)), encoding="utf-8")
         return AskedBars(bars, note.asked_at)
 
 
-def _stored(settings: TrainConfig, source: ExchangeSource, last_open_time: int) -> Bars | None:
-    """The stored bars up to one of them; None if they are not the exchange's, or fewer."""
+def _stored(settings: TrainConfig, source: ExchangeSource, note: _Note) -> Bars | None:
+    """The stored bars that the note is about; None if they are not all there."""
     try:
         bars = source.store.read(settings.symbol, settings.tf.timeframe)
     except (BarsNotFoundError, InvalidBarsError):
         return None
-    bars = bars.slice(0, int(bars.open_time.searchsorted(last_open_time, side="right")))
-    is_whole = len(bars) > 0 and int(bars.open_time[-1]) == last_open_time
+    first = int(bars.open_time.searchsorted(note.first_open_time))
+    end = int(bars.open_time.searchsorted(note.last_open_time, side="right"))
+    bars = bars.slice(first, end)
+    ends = bars.open_time[[0, -1]].tolist() if len(bars) else []
+    is_whole = ends == [note.first_open_time, note.last_open_time]
     return bars if is_whole and source.owns(bars.origin) else None
 
 

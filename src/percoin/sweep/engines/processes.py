@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -172,6 +172,8 @@ def _signals_held_back() -> Iterator[None]:
     What is held back here stays so in the server, which lives as long as the sweep, and
     in its jobs. A terminal's Ctrl-C reaches all processes; the sweep alone acts on it.
     """
+    # Started first: if multiprocessing does it, it lets the two signals through again.
+    resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield
