@@ -15,7 +15,7 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.inference import Predictor
 from percoin.judging import baseline_inputs
 from percoin.rules import read_momentum
-from percoin.rungs.run import RULES_TOGETHER, RungTable, score_market
+from percoin.rungs.run import RULES_TOGETHER, RungTable, first_direction, score_market
 from percoin.rungs.scores import Judge
 from percoin.rungs.table import format_table, tell_direction, to_json
 from percoin.signals.market import SourcedBars
@@ -185,6 +185,13 @@ def test_the_rules_in_order_give_the_first_direction(tmp_path):
         momentum.test,
         money=replace(momentum.test.money, name=RULES_TOGETHER, equity=together.test.money.equity),
     )
+
+
+def test_a_later_rule_speaks_only_where_no_earlier_one_does():
+    first = np.array([0, 2, 1, 1, -1, 2])
+    second = np.array([2, 2, 0, 1, 1, -1])
+    third = np.array([1, 0, 2, 2, -1, 0])
+    assert first_direction([first, second, third]).tolist() == [0, 2, 0, 2, -1, 2]
 
 
 def test_answers_belong_to_their_bars_where_the_dataset_uses_the_last_of_them(tmp_path):

@@ -101,7 +101,7 @@ def score_market(
         except (DataError, RegistryError, _NotComparableError) as error:
             missing[rung.value] = str(error)
     if len(answered) > 1:
-        scores.append(judge.score_rule(RULES_TOGETHER, _first_direction(answered)))
+        scores.append(judge.score_rule(RULES_TOGETHER, first_direction(answered)))
     return RungTable(judge.dataset, tuple(scores), missing, judge.hold())
 
 
@@ -137,11 +137,10 @@ def _answers(readings: Readings, bars: Bars, dataset: MarketDataset) -> IntArray
     return answers[first : first + len(dataset.bars)].astype(np.int64)
 
 
-def _first_direction(answered: Sequence[IntArray]) -> IntArray:
-    """The first LONG or SHORT of several rules at each bar; what the first says if none has."""
+def first_direction(answered: Sequence[IntArray]) -> IntArray:
+    """The first LONG or SHORT of several rules at each bar; what the last says if none has."""
     chosen = answered[-1]
     for answers in reversed(answered[:-1]):
         is_direction = (answers == Signal.LONG) | (answers == Signal.SHORT)
-        others = (chosen == Signal.LONG) | (chosen == Signal.SHORT)
-        chosen = np.where(is_direction | ~others, answers, chosen)
+        chosen = np.where(is_direction, answers, chosen)
     return chosen
