@@ -243,7 +243,7 @@ def test_a_prediction_fetches_the_newest_bars_alone(server, tmp_path, capsys):
 
     urls = [f"source.archive_url={server.url}", f"source.api_url={server.url}"]
     folders = [f"data_dir={tmp_path}", f"models_dir={tmp_path / 'models'}"]
-    chosen = ["symbol=BTCUSDT", "tf=1h", "output=json", *folders, *urls]
+    chosen = ["symbol=BTCUSDT", "tf=1h", "output=json", "chain=[ml,hold]", *folders, *urls]
     answer(typed(compose_config("predict", chosen), PredictConfig))
 
     content = json.loads(capsys.readouterr().out)

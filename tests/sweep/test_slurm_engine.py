@@ -53,7 +53,7 @@ def test_a_killed_job_is_tried_again_and_a_preempted_one_queued_again(tmp_path):
 
 def test_a_sweep_that_is_stopped_lets_its_jobs_stop_between_batches(tmp_path):
     arguments = ("symbol=BTCUSDT,ETHUSDT", "workers=1", "epochs=100", *LOCAL)
-    sweep = start_sweep(tmp_path, *arguments, wrapper=("setsid",))
+    sweep = start_sweep(tmp_path, *arguments)
     pid = sweep.wait_for("BTCUSDT", has_trained)["pid"]
     # As a terminal does on Ctrl-C: to the sweep and all that it has started.
     os.killpg(sweep.process.pid, signal.SIGINT)

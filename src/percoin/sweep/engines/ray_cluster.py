@@ -36,6 +36,7 @@ _TOKEN_FILE = Path(".ray", "auth_token")
 _OBJECT_STORE_BYTES = 75 * 1024**2
 _CONNECT_TIMEOUT_SECS = 10.0
 _CLUSTER_CHECK_SECS = 10.0
+_GONE = "the Ray cluster has ended under the sweep; once there is one, the same command goes on"
 
 
 def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> RayEngine:
@@ -158,7 +159,7 @@ class RayEngine:
             return
         self._checked_at = time.monotonic()
         if not any(node["Alive"] for node in self._ray.nodes()):
-            raise SweepError("the Ray cluster has lost all its machines; the same command goes on")
+            raise SweepError(_GONE)
 
 
 def _run(errand: Errand) -> str | None:
@@ -167,7 +168,11 @@ def _run(errand: Errand) -> str | None:
 
 
 def _death(ray: Any, task: Any) -> str | None:
-    """What ended a task from outside, or kept it from beginning."""
+    """What ended a task from outside, or kept it from beginning.
+
+    Raises:
+        SweepError: The cluster is gone, and no task could run any more.
+    """
     errors = ray.exceptions
     try:
         words: str | None = ray.get(task)
@@ -177,6 +182,10 @@ def _death(ray: Any, task: Any) -> str | None:
         return "ended by Ray, since its machine ran out of memory"
     except errors.WorkerCrashedError:
         return "its process was killed, as the system does when memory runs out, or crashed"
+    except errors.NodeDiedError:
+        return "its machine left the cluster or died"
+    except errors.LocalRayletDiedError as error:
+        raise SweepError(_GONE) from error
     except errors.RayTaskError as error:
         return _one_line(error.cause)
     except errors.RayError as error:
