@@ -105,7 +105,7 @@ def test_all_jobs_run_with_no_more_at_a_time_than_the_engine_has_room_for(tmp_pa
     assert (ended.stopped_by, ended.at_once) == (None, False)
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 7
-    assert "G 1h: finished, 1 epochs in 00:00, accepted  [7/7" in lines[-1]
+    assert "G 1h: finished, 1 epoch in 00:00, accepted  [7/7" in lines[-1]
 
 
 def test_a_failure_is_told_at_once_and_stops_nothing(tmp_path, capfd):

@@ -96,11 +96,10 @@ def describe_ending(job: Job, record: JobRecord) -> str:
         return f"{job.name}: finished before"
     if record.state != JobState.FINISHED:
         return f"{job.name}: {record.state.value}: {record.error}"
-    epochs = record.result.get("epochs", record.epoch)
+    n_epochs = record.result.get("epochs", record.epoch)
+    epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
     verdict = record.result.get("verdict", "")
-    return (
-        f"{job.name}: finished, {epochs} epochs in {tqdm.format_interval(record.secs)}, {verdict}"
-    )
+    return f"{job.name}: finished, {epochs} in {tqdm.format_interval(record.secs)}, {verdict}"
 
 
 class SweepProgress:
