@@ -27,6 +27,7 @@ ORDER = (
     "splits",
     "windows",
     "dataset",
+    "pool",
     "network",
     "rules",
     "evaluation",

@@ -83,7 +83,7 @@ class MarketDataset:
         split_spec: What made the split.
         features: Scaled features, shape (n_bars, F), NaN where undefined; no
             window of the split contains such a row.
-        scaling: Fitted on the train rows alone.
+        scaling: Fitted on the train rows alone; of a pool on those of all its markets.
         label: Class of each bar, -1 where unknown, shape (n_bars,).
         forward_return: Return over the horizon as a fraction, NaN where unknown,
             shape (n_bars,).
@@ -151,7 +151,9 @@ def build_dataset(
         NotEnoughBarsError: A part of the split would have no rows.
         MissingClassError: The train rows lack one of the three classes.
     """
-    market = _Market.prepare(bars, definition, label_rule, lookback, split_spec, history_days)
+    market = PreparedMarket.prepare(
+        bars, definition, label_rule, lookback, split_spec, history_days
+    )
     return market.dataset(
         lambda rows: chronological_split(
             rows, split_spec.fractions, split_spec.purge_bars, split_spec.embargo_bars
@@ -173,7 +175,9 @@ def build_folds(
     The other arguments and the errors are those of ``build_dataset``; ``n_folds``
     test parts are cut as in ``walk_forward_splits``.
     """
-    market = _Market.prepare(bars, definition, label_rule, lookback, split_spec, history_days)
+    market = PreparedMarket.prepare(
+        bars, definition, label_rule, lookback, split_spec, history_days
+    )
 
     def fold(number: int) -> MarketDataset:
         return market.dataset(
@@ -205,7 +209,9 @@ def build_search_dataset(
     in milliseconds since 1970-01-01 UTC: so the parts lie alike in time for every label
     rule and lookback, which shares of the rows would not.
     """
-    market = _Market.prepare(bars, definition, label_rule, lookback, split_spec, history_days)
+    market = PreparedMarket.prepare(
+        bars, definition, label_rule, lookback, split_spec, history_days
+    )
     cut = int(market.bars.open_time.searchsorted(validation_time))
     return market.dataset(
         lambda rows: split_before_test(rows, cut, split_spec.purge_bars, split_spec.embargo_bars)
@@ -213,8 +219,21 @@ def build_search_dataset(
 
 
 @dataclass(frozen=True, eq=False)
-class _Market:
-    """Features, labels and usable rows of a market, before any split."""
+class PreparedMarket:
+    """Features, labels and usable rows of a market, before any split.
+
+    Attributes:
+        bars: The bars in use, with those before the history that only warm up
+            the indicators.
+        definition: How the features are expressed.
+        label_rule: What makes the labels; not fitted yet.
+        lookback: Window length in bars.
+        split_spec: How much room to leave between the parts.
+        history_days: How far back rows go.
+        features: Before scaling, shape (n_bars, F), NaN where undefined.
+        rows: Positions of the bars that may be used, ascending.
+        n_history_bars: Bars in the history.
+    """
 
     bars: Bars
     definition: FeatureDefinition
@@ -235,9 +254,26 @@ class _Market:
         lookback: int,
         split_spec: SplitSpec,
         history_days: float,
-    ) -> _Market:
+        first_time: int | None = None,
+    ) -> PreparedMarket:
+        """Compute what ``build_dataset``, whose arguments these are, makes its split of.
+
+        Args:
+            bars: Closed bars of one market, checked against the schema.
+            definition: How the features are expressed.
+            label_rule: What makes the labels.
+            lookback: Window length in bars.
+            split_spec: How much room to leave between the parts.
+            history_days: How far back rows go from the close of the newest bar.
+            first_time: Rows open no earlier, in milliseconds since 1970-01-01 UTC, in
+                place of what ``history_days`` says.
+
+        Raises:
+            ConfigError: A number that must be positive is not.
+            NotEnoughBarsError: There are no bars.
+        """
         _check_arguments(label_rule, lookback, split_spec, history_days)
-        bars, first_row = _cut_history(bars, label_rule, lookback, history_days)
+        bars, first_row = _cut_history(bars, label_rule, lookback, history_days, first_time)
         features = compute_features(bars, definition)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
         rows = rows[(rows >= first_row) & label_rule.knows(bars)[rows]]
@@ -262,9 +298,25 @@ class _Market:
         )
 
     def dataset(self, split_rows: Callable[[IntArray], Split]) -> MarketDataset:
+        """Split the rows, scale the features by the train rows and make the labels.
+
+        Args:
+            split_rows: From rows to their split; a ValueError means that there are too few.
+
+        Raises:
+            NotEnoughBarsError: A part of the split would have no rows.
+            MissingClassError: The train rows lack one of the three classes.
+        """
         split = self._split(split_rows)
         # Fitted on the very rows the network is asked about, and on no later ones.
-        scaling = Scaling.fit(self.features[split.train])
+        return self.with_split(split, Scaling.fit(self.features[split.train]))
+
+    def with_split(self, split: Split, scaling: Scaling) -> MarketDataset:
+        """The same with a split and a scaling that are given.
+
+        Raises:
+            MissingClassError: The train rows lack one of the three classes.
+        """
         label_rule = self.label_rule.fitted(self.bars, split.train)
         labels = label_rule.label(self.bars)
         dataset = MarketDataset(
@@ -335,7 +387,11 @@ def _bars_before(label_rule: LabelRule, lookback: int) -> int:
 
 
 def _cut_history(
-    bars: Bars, label_rule: LabelRule, lookback: int, history_days: float
+    bars: Bars,
+    label_rule: LabelRule,
+    lookback: int,
+    history_days: float,
+    first_time: int | None,
 ) -> tuple[Bars, int]:
     """The bars in use, and the position among them of the first that may be a row."""
     if len(bars) == 0:
@@ -349,7 +405,8 @@ def _cut_history(
             "use a smaller labels.horizon or load more bars",
         )
     newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
-    first_row = int(bars.open_time.searchsorted(newest_close - history_days * _DAY_MILLISECONDS))
+    since = newest_close - history_days * _DAY_MILLISECONDS if first_time is None else first_time
+    first_row = int(bars.open_time.searchsorted(since))
     start = max(0, first_row - _bars_before(label_rule, lookback))
     return bars.slice(start), first_row - start
 

@@ -5,6 +5,7 @@
     PercoinError
     |-- ConfigError             a key or value that cannot be meant
     |-- SweepError              jobs of a sweep failed, or it was told to stop
+    |-- PoolError               markets that cannot be trained on together; names all of them
     `-- MarketError             one market and timeframe: what was found, what to do
         |-- DataError
         |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
@@ -54,6 +55,10 @@ class SweepError(PercoinError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class PoolError(PercoinError):
+    """Markets of a pool are missing or too few; the message names each with its reason."""
 
 
 class MarketError(PercoinError):

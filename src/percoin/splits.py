@@ -97,8 +97,25 @@ def _cut(
 ) -> Split:
     if not 0 < first_validation < first_test < len(rows):
         raise ValueError(f"{len(rows)} rows cannot be cut into three parts")
-    validation_cut, test_cut = int(rows[first_validation]), int(rows[first_test])
+    cuts = int(rows[first_validation]), int(rows[first_test])
+    return split_at(rows, *cuts, purge_bars, embargo_bars)
 
+
+def split_at(
+    rows: IntArray, validation_cut: int, test_cut: int, purge_bars: int, embargo_bars: int
+) -> Split:
+    """Cut rows at two given bars, as for markets that share their moments in time.
+
+    Args:
+        rows: Positions of the bars to share out, ascending.
+        validation_cut: Position of the bar at which validation begins; it need not be a row.
+        test_cut: The same of the test part.
+        purge_bars: Bars dropped before each cut, from the earlier part.
+        embargo_bars: Further bars dropped after each cut, from the later part.
+
+    Raises:
+        ValueError: A part would be empty.
+    """
     train = rows[rows < validation_cut - purge_bars]
     is_validation = (rows >= validation_cut + embargo_bars) & (rows < test_cut - purge_bars)
     split = Split(train, rows[is_validation], rows[rows >= test_cut + embargo_bars])

@@ -71,3 +71,22 @@ def test_json_round_trip_keeps_every_bit(features):
 def test_values_that_cannot_scale_are_refused(values):
     with pytest.raises(ValueError, match="positive scale per feature"):
         Scaling.from_json(values)
+
+
+def test_markets_fitted_together_are_as_one_array_fitted_at_once():
+    rng = np.random.default_rng(3)
+    markets = [rng.normal(place, 10.0**place, (50 * place + 1, 4)) for place in range(4)]
+    for market in markets:
+        market[:, 3] = 7.1
+    together, at_once = Scaling.fit_together(iter(markets)), Scaling.fit(np.concatenate(markets))
+    np.testing.assert_allclose(together.mean_, at_once.mean_, rtol=1e-12)
+    np.testing.assert_allclose(together.scale_, at_once.scale_, rtol=1e-12)
+    assert together.scale_[3] == 1.0
+
+
+@pytest.mark.parametrize(
+    "markets", [[], [np.empty((0, 2))], [np.ones((2, 2)), np.full((1, 2), np.nan)]]
+)
+def test_markets_without_rows_or_with_nan_are_not_fitted_together(markets):
+    with pytest.raises(ValueError, match="scaling is fitted on"):
+        Scaling.fit_together(markets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +32,38 @@ class Scaling:
         """
         if len(features) == 0 or not np.isfinite(features).all():
             raise ValueError("scaling is fitted on at least one row, all values finite")
-        n_rows = len(features)
-        mean = features.mean(axis=0)
-        variance = features.var(axis=0)
+        return cls._of(len(features), features.mean(axis=0), features.var(axis=0))
+
+    @classmethod
+    def fit_together(cls, markets: Iterable[FloatArray]) -> Scaling:
+        """Measure the rows of several markets as if they were one array, which is never made.
+
+        Means and sums of squares are merged market by market (Chan, Golub and LeVeque, 1983).
+
+        Args:
+            markets: Each of shape (n_rows, F), all finite; asked for once, one at a time.
+
+        Raises:
+            ValueError: No rows, or a value that is not finite.
+        """
+        n_rows, mean, squares = 0, np.zeros(()), np.zeros(())
+        for features in markets:
+            if not np.isfinite(features).all():
+                raise ValueError("scaling is fitted on rows whose values are all finite")
+            if len(features) == 0:
+                continue
+            n_both = n_rows + len(features)
+            apart = features.mean(axis=0) - mean
+            squares = squares + features.var(axis=0) * len(features)
+            squares = squares + apart**2 * (n_rows * len(features) / n_both)
+            mean = mean + apart * (len(features) / n_both)
+            n_rows = n_both
+        if n_rows == 0:
+            raise ValueError("scaling is fitted on at least one row")
+        return cls._of(n_rows, mean, squares / n_rows)
+
+    @classmethod
+    def _of(cls, n_rows: int, mean: FloatArray, variance: FloatArray) -> Scaling:
         # The rounding error that the variance of a constant can show (scikit-learn's bound).
         eps = np.finfo(np.float64).eps
         is_constant = variance <= n_rows * eps * variance + (n_rows * mean * eps) ** 2
