@@ -27,6 +27,7 @@ from percoin.errors import ConfigError, PercoinError
 EXIT_USAGE = 2
 _MULTIRUN = {"-m", "--multirun"}
 _MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
+_POOL = re.compile(r"symbol=[^'\"\[(]*,[^'\"\[(]*")
 _OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
 
 _GROUP_CHOICE = re.compile(r"(?P<group>\w+)=(?P<values>.*)", re.DOTALL)
@@ -173,6 +174,9 @@ def run_jobs(
             return
         _check_overrides(arguments)
         _check_not_of_sweeps(arguments)
+        arguments = _pooled_as_one(arguments)
+        # Hydra reads them once more.
+        sys.argv[1:] = arguments
         if not _asks_hydra_itself(arguments):
             typed(compose_config(config_name, arguments), schema)
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
@@ -193,6 +197,16 @@ def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:
         if argument.startswith("-"):
             raise ConfigError(f"{argument} does not go with -m, which takes KEY=VALUE only")
     return overrides
+
+
+def _pooled_as_one(arguments: Sequence[str]) -> list[str]:
+    """The same with the markets of a pool in quotes; Hydra would take them for a sweep."""
+    if "recipe=pooled" not in arguments:
+        return list(arguments)
+    return [
+        f"symbol='{argument.removeprefix('symbol=')}'" if _POOL.fullmatch(argument) else argument
+        for argument in arguments
+    ]
 
 
 def _check_not_of_sweeps(arguments: Sequence[str]) -> None:
@@ -285,7 +299,10 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         origin = " (from ML_DEFAULT_TF)" if option[1] == "tf" else ""
         return _no_option(option[1], option[2], origin)
     if "Ambiguous value" in text:
-        return f"{text.splitlines()[0]}; several values make a sweep: add -m"
+        found = f"{text.splitlines()[0]}; several values make a sweep: add -m"
+        if "'symbol=" in found and "recipe" in _known_keys(config_name, ()):
+            found += ", or recipe=pooled to train one network on all of these markets"
+        return found
     if override := re.search(r"Error merging override (([^=\s]+)=\S+)", text):
         return _explain_value(override[1], override[2], error, config_name, overrides)
     if environment := re.search(

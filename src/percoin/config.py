@@ -43,6 +43,8 @@ DIVERGED_MARK = "diverged.txt"
 _SEEDS = 2**32
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 CHECKPOINT_FOLDER = "checkpoints"
+# In place of a market's name, where runs of recipe=pooled lie.
+POOL_FOLDER = "pooled"
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
 
@@ -444,6 +446,42 @@ class EvaluationMode(StrEnum):
     WALK_FORWARD = "walk_forward"
 
 
+class Recipe(StrEnum):
+    """On what a network is trained."""
+
+    PER_MARKET = "per_market"
+    POOLED = "pooled"
+
+
+# In place of nothing: a training that begins with the weights of a pooled model.
+INIT_POOLED = "pooled"
+
+
+@dataclass
+class PooledConfig:
+    """One network for many markets, and what a market makes of it afterwards."""
+
+    windows_per_epoch: int = MISSING
+    validation_windows: int = MISSING
+    warmup_epochs: float = MISSING
+    leave_out: list[str] = MISSING
+    init_model: str | None = None
+    init_lr: float = MISSING
+
+    def __post_init__(self) -> None:
+        # Batch normalisation needs two windows to know a variance.
+        for name, least in (("windows_per_epoch", 2), ("validation_windows", 1)):
+            value = getattr(self, name)
+            _require(value >= least, f"pooled.{name}={value} must be at least {least}")
+        _require(
+            self.warmup_epochs >= 0,
+            f"pooled.warmup_epochs={self.warmup_epochs:g} must not be negative",
+        )
+        _require(0 < self.init_lr < 1, f"pooled.init_lr={self.init_lr} must lie between 0 and 1")
+        for symbol in self.leave_out:
+            current_symbol(symbol)
+
+
 class PrunerKind(StrEnum):
     """By what a trial is ended early."""
 
@@ -574,6 +612,9 @@ class TrainConfig:
     """Everything ``train.py`` can be told."""
 
     symbol: str = MISSING
+    recipe: str = MISSING
+    init: str | None = None
+    pooled: PooledConfig = MISSING
     tf: TimeframeConfig = MISSING
     source: SourceConfig = MISSING
     features: FeaturesConfig = MISSING
@@ -606,7 +647,7 @@ class TrainConfig:
     outputs_dir: str = MISSING
 
     def __post_init__(self) -> None:
-        current_symbol(self.symbol)
+        self._check_recipe()
         _require(self.epochs >= 1, f"epochs={self.epochs} must be at least 1")
         # Batch normalisation needs two windows to know a variance.
         _require(self.batch_size >= 2, f"batch_size={self.batch_size} must be at least 2")
@@ -642,6 +683,62 @@ class TrainConfig:
         _require(self.looks >= 1, f"looks={self.looks} must be at least 1")
         _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
         check_purge(self.split.build(), self.labels.build())
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The markets, of which only ``recipe=pooled`` has several."""
+        return tuple(word.strip() for word in self.symbol.split(","))
+
+    def _check_recipe(self) -> None:
+        recipes = [recipe.value for recipe in Recipe]
+        _require(
+            self.recipe in recipes, f"recipe={self.recipe} must be one of {', '.join(recipes)}"
+        )
+        _require(
+            self.init in (None, INIT_POOLED), f"init={self.init} must be {INIT_POOLED}, or null"
+        )
+        if self.recipe == Recipe.POOLED:
+            self._check_pool()
+            self._check_single_split("recipe=pooled")
+        elif len(self.symbols) > 1:
+            raise ConfigError(
+                f"symbol names {len(self.symbols)} markets: -m trains one model for each, "
+                "recipe=pooled one network on all of them"
+            )
+        else:
+            current_symbol(self.symbol)
+        if self.init == INIT_POOLED:
+            self._check_single_split("init=pooled")
+
+    def _check_pool(self) -> None:
+        for symbol in self.symbols:
+            current_symbol(symbol)
+            _require(self.symbols.count(symbol) == 1, f"symbol names {symbol} twice")
+        _require(
+            len(self.symbols) > 1,
+            "recipe=pooled trains one network on several markets; give symbol=A,B,C or "
+            "symbol=$(cat symbols)",
+        )
+        strange = [name for name in self.pooled.leave_out if name not in self.symbols]
+        _require(
+            not strange,
+            f"pooled.leave_out names {', '.join(strange)}, which symbol does not: a market that "
+            "is left out of the training is judged all the same",
+        )
+        _require(
+            self.init is None,
+            "init=pooled is for one market after its pool was trained; leave out recipe=pooled",
+        )
+
+    def _check_single_split(self, option: str) -> None:
+        _require(
+            self.evaluation == EvaluationMode.SINGLE_SPLIT,
+            f"{option} has the cuts of the pool; leave out evaluation={self.evaluation}",
+        )
+        _require(
+            self.experiment is None,
+            f"{option} and experiment=tune do not go together: a search is for one market alone",
+        )
 
 
 class OutputFormat(StrEnum):
@@ -905,7 +1002,8 @@ def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool) -> str:
     the newest such run that got as far as a checkpoint is the one that ``resume=true``
     means.
     """
-    parent = Path(outputs_dir) / symbol / tf
+    # A path of thirty names would be too long for a folder.
+    parent = Path(outputs_dir) / (POOL_FOLDER if "," in symbol else symbol) / tf
     if resume:
         for folder in sorted(parent.glob("*"), reverse=True):
             has_checkpoint = any(folder.glob(CHECKPOINTS))

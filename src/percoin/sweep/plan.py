@@ -118,6 +118,10 @@ def _check_keys(values: _Values, launcher_values: _Values) -> None:
             "resume=true is for one run; a sweep that is started again goes on by itself: "
             "leave it out"
         )
+    if "pooled" in values.get("recipe", ()):
+        raise ConfigError(
+            "recipe=pooled trains one network on all markets, which is no sweep: leave out -m"
+        )
     if "experiment" in values:
         raise ConfigError("experiment=tune searches one market at a time: leave out -m")
     for key, found in {**values, **launcher_values}.items():
