@@ -53,7 +53,7 @@ demo: setup ## train BTCUSDT 1h on the sample bars for 3 epochs, then predict (a
 # One torch thread per worker: more of them fight over the same cores.
 test: setup ## run the tests (some minutes)
 	@echo "test: running the tests in $(TEST_WORKERS) processes (make test TEST_WORKERS=8 where there are cores)"
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## check format, lint rules and types
 	$(PY) -m ruff format --check .

@@ -21,3 +21,25 @@ def klines() -> Path:
     if not folder.is_dir():
         pytest.skip("no real bars here; PERCOIN_KLINES can name their folder")
     return folder
+
+
+# The longest files, longest first: begun last, one of them would keep a single worker busy
+# while the others wait.
+BEGUN_FIRST = (
+    "sweep/test_slurm_engine.py",
+    "sweep/test_ray_engine.py",
+    "sweep/test_refusing_disk.py",
+    "sweep/test_sweep_process.py",
+    "test_readme.py",
+    "tuning/test_tune_process.py",
+    "sweep/test_many_fits.py",
+    "training/test_train_process.py",
+    "sweep/test_processes.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    ranks = {Path(__file__).parent / path: rank for rank, path in enumerate(BEGUN_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))

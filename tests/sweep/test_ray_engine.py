@@ -27,7 +27,7 @@ from percoin.sweep.plan import plan_sweep
 N_CPUS = max(1, usable_cores() // 2)
 RAY = ("hydra/launcher=ray", f"hydra.launcher.cpus_per_job={N_CPUS}")
 # Enough to be caught in the middle of, on any machine.
-EPOCHS = "epochs=25"
+EPOCHS = "epochs=12"
 
 
 def has_trained(record: dict) -> bool:

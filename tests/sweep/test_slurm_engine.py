@@ -20,7 +20,7 @@ from percoin.sweep.plan import plan_sweep
 SLURM = ("hydra/launcher=slurm", f"hydra.launcher.cpus_per_job={max(1, usable_cores() // 2)}")
 LOCAL = (*SLURM, "hydra.launcher.cluster=local")
 # Enough to be caught in the middle of, on any machine.
-EPOCHS = "epochs=25"
+EPOCHS = "epochs=12"
 
 
 def has_trained(record: dict) -> bool:
