@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from percoin.dataset import MarketDataset, Part
+from percoin.pool import Pool
 from percoin.types import IntArray
 
 # Gradients are not kept in evaluation, so a batch only has to fit the cache.
@@ -48,10 +49,23 @@ class BatchSampler(Sampler[Tensor]):
 
     The shuffle depends on the seed and the epoch alone, so a resumed run sees
     the batches that the uninterrupted one would have seen.
+
+    Args:
+        n_rows: Rows there are.
+        batch_size: Rows in a batch.
+        shuffle_seed: Of the shuffle; None keeps the order of time.
+        n_drawn: Rows of the shuffle that an epoch gets; None is all of them.
     """
 
-    def __init__(self, n_rows: int, batch_size: int, shuffle_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        n_rows: int,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        n_drawn: int | None = None,
+    ) -> None:
         self._n_rows = n_rows
+        self._n_used = n_rows if n_drawn is None else min(n_rows, n_drawn)
         self._batch_size = batch_size
         self._shuffle_seed = shuffle_seed
         self._epoch = 0
@@ -61,7 +75,7 @@ class BatchSampler(Sampler[Tensor]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self._n_rows // self._batch_size) - int(self._drops_single_row)
+        return -(-self._n_used // self._batch_size) - int(self._drops_single_row)
 
     def __iter__(self) -> Iterator[Tensor]:
         if self._shuffle_seed is None:
@@ -69,14 +83,14 @@ class BatchSampler(Sampler[Tensor]):
         else:
             words = np.random.SeedSequence([self._shuffle_seed, self._epoch]).generate_state(1)
             generator = torch.Generator().manual_seed(int(words[0]))
-            order = torch.randperm(self._n_rows, generator=generator)
+            order = torch.randperm(self._n_rows, generator=generator)[: self._n_used]
         batches = torch.split(order, self._batch_size)
         yield from batches[: len(self)]
 
     @property
     def _drops_single_row(self) -> bool:
         """Batch normalisation cannot train on one row, so a lone last one is left out."""
-        return self._shuffle_seed is not None and self._n_rows % self._batch_size == 1
+        return self._shuffle_seed is not None and self._n_used % self._batch_size == 1
 
 
 class MarketDataModule(pl.LightningDataModule):
@@ -119,3 +133,79 @@ class MarketDataModule(pl.LightningDataModule):
         )
         # batch_size=None: the sampler's indices are whole batches already.
         return DataLoader(windows, sampler=sampler, batch_size=None)
+
+
+class PooledDataModule(pl.LightningDataModule):
+    """Train windows of many markets drawn afresh each epoch; validation windows of each.
+
+    Windows are views of the pool's features, which are held once: a batch is the only
+    place where they are written out.
+
+    Args:
+        pool: The markets; only those seen are touched.
+        batch_size: Windows per training step; evaluation uses larger batches.
+        seed: Of what is drawn.
+        windows_per_epoch: Train windows of an epoch; no more than there are.
+        validation_windows: Validation windows in all, at most.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        batch_size: int,
+        seed: int,
+        windows_per_epoch: int,
+        validation_windows: int,
+    ) -> None:
+        super().__init__()
+        self._lookback = pool.seen[0].lookback
+        self._features = torch.from_numpy(pool.features)
+        self._label = torch.from_numpy(np.concatenate([market.label for market in pool.seen]))
+        ends = np.cumsum([len(market.bars) for market in pool.seen])
+        starts = [0, *ends[:-1].tolist()]
+        self._train = np.concatenate(
+            [market.rows("train") + start for market, start in zip(pool.seen, starts, strict=True)]
+        )
+        share = max(1, validation_windows // len(pool.seen))
+        self._validation = [
+            thinned(market.rows("validation"), share) + start
+            for market, start in zip(pool.seen, starts, strict=True)
+        ]
+        self._batch_size = batch_size
+        self._seed = seed
+        self._windows_per_epoch = windows_per_epoch
+
+    @property
+    def n_train_windows(self) -> int:
+        """From which each epoch draws."""
+        return len(self._train)
+
+    @property
+    def n_validation_windows(self) -> list[int]:
+        """Of each market."""
+        return [len(rows) for rows in self._validation]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches of a fresh draw."""
+        sampler = BatchSampler(
+            len(self._train), self._batch_size, self._seed, self._windows_per_epoch
+        )
+        return self._loader(self._train, sampler)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """The same windows of each market every time, in time order; one loader a market."""
+        return [
+            self._loader(rows, BatchSampler(len(rows), _EVALUATION_BATCH_SIZE))
+            for rows in self._validation
+        ]
+
+    def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
+        windows = WindowDataset(self._features, self._label, torch.from_numpy(rows), self._lookback)
+        return DataLoader(windows, sampler=sampler, batch_size=None)
+
+
+def thinned(rows: IntArray, n_most: int) -> IntArray:
+    """At most so many of the rows, spread evenly, the first and the last among them."""
+    if len(rows) <= n_most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, n_most).round().astype(np.int64)]

@@ -66,6 +66,8 @@ class SignalClassifier(pl.LightningModule):
         self._lr = lr
         self._seed = seed
         self._market = market
+        # Of each row that counts at the moment; a pool evens its markets out by it.
+        self._weight = 1.0
         self._reset_sums()
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -188,13 +190,13 @@ class SignalClassifier(pl.LightningModule):
     def _reset_sums(self) -> None:
         # Zero-dimensional tensors on the device: adding to them waits for nothing.
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._n_correct = torch.zeros((), dtype=torch.long, device=self.device)
-        self._n_rows = 0
+        self._n_correct = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._n_rows = 0.0
 
     def _add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self._loss_sum += mean_loss.detach().double() * len(labels)
-        self._n_correct += (logits.argmax(dim=1) == labels).sum()
-        self._n_rows += len(labels)
+        self._loss_sum += mean_loss.detach().double() * (len(labels) * self._weight)
+        self._n_correct += (logits.argmax(dim=1) == labels).sum() * self._weight
+        self._n_rows += len(labels) * self._weight
 
     def _means(self) -> tuple[float, float]:
         """Mean loss and accuracy of the rows added since the last reset."""

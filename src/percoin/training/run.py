@@ -94,24 +94,46 @@ def train(
     """
     bars = dataset.bars
     market = (bars.symbol, bars.timeframe.value)
-    last_checkpoint = folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt"
+    last_checkpoint = checkpoint_of(folder)
     if resume:
-        _check_checkpoint(last_checkpoint, plan.epochs, market)
+        check_checkpoint(last_checkpoint, plan.epochs, market)
     module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
-    best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     started = time.monotonic()
     exports = any(isinstance(callback, ExportToRegistry) for callback in callbacks)
-    interruption = _Interruption(market, last_checkpoint, exports)
-    with interruption.expected(), _quiet_lightning():
-        around = [Progress(), interruption, *callbacks, best, last]
-        trainer = _trainer(plan, folder, loggers, around)
-        resumed_from = str(last_checkpoint) if resume else None
-        trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
-        best_epoch = _restore(module, best.best_model_path)
+    interruption = Interruption(market, last_checkpoint, exports)
+    with interruption.expected(), quiet_lightning():
+        around = [interruption, *callbacks]
+        trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
         trainer.test(module, datamodule=data, verbose=False)
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+
+
+def fit_best(
+    module: SignalClassifier,
+    data: pl.LightningDataModule,
+    plan: TrainingPlan,
+    folder: Path,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[pl.Callback],
+    resume: bool,
+) -> tuple[pl.Trainer, int]:
+    """Fit, and restore the weights of the best validation epoch.
+
+    Returns:
+        The trainer, whose callbacks are ready for a test, and the best epoch, from 1.
+    """
+    best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
+    trainer = make_trainer(plan, folder, loggers, [Progress(), *callbacks, best, last])
+    resumed_from = str(checkpoint_of(folder)) if resume else None
+    trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
+    return trainer, _restore(module, best.best_model_path)
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """Where the last finished epoch of a run lies."""
+    return folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt"
 
 
 def fit(
@@ -137,9 +159,11 @@ def fit(
     """
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
     module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
-    interruption = _Interruption(market, checkpoint=None, ends_with_export=False)
-    with interruption.expected(), _quiet_lightning():
-        trainer = _trainer(plan, None, (), [Progress(each_epoch=False), interruption, *callbacks])
+    interruption = Interruption(market, checkpoint=None, ends_with_export=False)
+    with interruption.expected(), quiet_lightning():
+        trainer = make_trainer(
+            plan, None, (), [Progress(each_epoch=False), interruption, *callbacks]
+        )
         trainer.fit(module, datamodule=MarketDataModule(dataset, plan.batch_size, plan.seed))
     return module
 
@@ -199,7 +223,12 @@ class _WholeFiles(TorchCheckpointIO):
             aside.unlink(missing_ok=True)
 
 
-def _check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
+def check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
+    """Refuse to go on from a checkpoint that is damaged or beyond ``epochs``.
+
+    Raises:
+        ResumeError: It is.
+    """
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
@@ -216,12 +245,13 @@ def _check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
         )
 
 
-def _trainer(
+def make_trainer(
     plan: TrainingPlan,
     folder: Path | None,
     loggers: Sequence[Logger],
     callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
+    """What Lightning trains and tests with; without a folder it writes nothing."""
     stopping = _EarlyStopping(
         MONITORED, patience=plan.optimizer.early_stopping_patience, check_on_train_epoch_end=True
     )
@@ -253,7 +283,7 @@ def _restore(module: SignalClassifier, checkpoint_path: str) -> int:
     return int(checkpoint["epoch"]) + 1
 
 
-class _Interruption(pl.Callback):
+class Interruption(pl.Callback):
     """Lets Ctrl-C and SIGTERM end a training the same way: by an error, between two batches.
 
     Lightning alone would answer SIGTERM with exit code 0. Raised in the signal's
@@ -301,16 +331,19 @@ class _Interruption(pl.Callback):
                 signal.signal(number, handler)
 
     def on_train_batch_start(self, *_: Any) -> None:
+        """End here if told to."""
         self._end_if_received()
 
     def on_validation_batch_start(self, *_: Any) -> None:
+        """End here if told to."""
         self._end_if_received()
 
     def on_test_batch_start(self, *_: Any) -> None:
+        """End here if told to."""
         self._end_if_received()
 
     def on_test_end(self, *_: Any) -> None:
-        # Asked before the callbacks that export.
+        """End here if told to: before the callbacks that export."""
         self._end_if_received()
 
     def _end_if_received(self) -> None:
@@ -327,7 +360,7 @@ class _Interruption(pl.Callback):
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep back what Lightning says about itself rather than about the training."""
     lightning_log = logging.getLogger("lightning.pytorch")
     level = lightning_log.level

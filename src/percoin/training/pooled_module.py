@@ -1,0 +1,113 @@
+"""How one network learns from many markets, and how one market goes on with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from percoin.config import OptimizerConfig
+from percoin.network import CnnLstm
+from percoin.training.datamodule import Batch
+from percoin.training.lit_module import SignalClassifier
+
+
+class PooledClassifier(SignalClassifier):
+    """Trains on windows of all markets; validates each market with the same weight.
+
+    The validation loss, which chooses the epoch and ends the training, is the mean over
+    the markets of each one's mean log-loss. The learning rate grows linearly and then
+    falls to zero by a cosine over all epochs, stopped early or not.
+
+    Args:
+        network: Windows to logits.
+        optimizer: Settings of AdamW and of clipping.
+        lr: Largest learning rate.
+        seed: As ``SignalClassifier``.
+        market: Name of the pool and timeframe, for messages.
+        warmup_epochs: Over which the learning rate grows.
+        n_validation_windows: Of each market, in the order of the loaders.
+    """
+
+    def __init__(
+        self,
+        network: CnnLstm,
+        optimizer: OptimizerConfig,
+        lr: float,
+        seed: int,
+        market: tuple[str, str],
+        warmup_epochs: float,
+        n_validation_windows: Sequence[int],
+    ) -> None:
+        super().__init__(network, optimizer, lr, seed, market)
+        self._warmup_epochs = warmup_epochs
+        n_all, n_markets = sum(n_validation_windows), len(n_validation_windows)
+        self._market_weights = [n_all / (n_markets * n_own) for n_own in n_validation_windows]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW, its learning rate set anew for every step."""
+        settings = self._optimizer
+        adamw = torch.optim.AdamW(
+            self.parameters(), lr=self._lr, weight_decay=settings.weight_decay
+        )
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        per_epoch = n_steps / int(self.trainer.max_epochs or 1)
+        n_warmup = min(round(self._warmup_epochs * per_epoch), n_steps - 1)
+        schedule = LambdaLR(adamw, lambda step: lr_share(step, n_warmup, n_steps))
+        return {
+            "optimizer": adamw,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Go to the next step's learning rate."""
+        scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        """Leave the learning rate to the schedule."""
+
+    def validation_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> None:
+        """Gather the figures of one market's windows, weighed so that all markets count alike."""
+        self._weight = self._market_weights[dataloader_idx]
+        super().validation_step(batch)
+        self._weight = 1.0
+
+
+def lr_share(step: int, n_warmup: int, n_steps: int) -> float:
+    """The share of the largest learning rate that a step is taken with.
+
+    Args:
+        step: Counted from 0.
+        n_warmup: Steps over which it grows linearly; the last of them takes all of it.
+        n_steps: After which nothing is left.
+    """
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    done = (step - n_warmup) / max(1, n_steps - n_warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+class GentleClassifier(SignalClassifier):
+    """Trains a network further that has been trained before; batch normalisation stays as it is.
+
+    The statistics of one market would replace those of the pool, which ruined the model in
+    a study: so its layers stay in evaluation mode, and their factors and offsets fixed.
+    """
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """As every training; the layers are held before each batch, whoever has woken them."""
+        super().on_train_batch_start(batch, batch_index)
+        hold_normalisation(self.network)
+
+
+def hold_normalisation(network: nn.Module) -> None:
+    """Keep the batch normalisation of a network from learning anything."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.eval()
+            layer.requires_grad_(requires_grad=False)
