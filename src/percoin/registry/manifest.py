@@ -15,6 +15,7 @@ from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.registry import typed_json
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE, VERSION_ID_PATTERN
+from percoin.registry.pool_record import PoolRecord
 from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
 FORMAT_VERSION = 1
@@ -197,6 +198,7 @@ class ManifestDraft:
         libraries: Version by library name.
         machine: What else the bits of a training depend on, such as the number of
             threads; None in manifests from before it was kept.
+        pool: Of a network that was trained on many markets; None of one trained on its own.
     """
 
     symbol: str
@@ -219,6 +221,7 @@ class ManifestDraft:
     code_version: str
     libraries: Mapping[str, str]
     machine: Mapping[str, str] | None = None
+    pool: PoolRecord | None = None
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)
