@@ -27,13 +27,13 @@ def check_scaling(scaling: Scaling, features: FloatArray, split: Split) -> Findi
         split: Whose train rows it should have been fitted on.
     """
     name = "scaler knows train only"
-    if _same(scaling, Scaling.fit(features[split.train])):
+    if same_scaling(scaling, Scaling.fit(features[split.train])):
         evidence = f"refitted on {len(split.train)} train rows: the same"
         return Finding(name, Status.OK, evidence)
     distance = np.abs(scaling.mean_ - features[split.train].mean(axis=0)) / scaling.scale_
     evidence = f"means are up to {distance.max():.2g} deviations off those of the train rows"
     for described, rows in _larger_sets(features, split).items():
-        if _same(scaling, Scaling.fit(features[rows])):
+        if same_scaling(scaling, Scaling.fit(features[rows])):
             evidence = f"fitted on {described}"
     return Finding(name, Status.LEAK, evidence)
 
@@ -95,7 +95,8 @@ def _rows(split: Split, part: Part) -> IntArray:
     return rows
 
 
-def _same(one: Scaling, other: Scaling) -> bool:
+def same_scaling(one: Scaling, other: Scaling) -> bool:
+    """Whether two are equal but for the rounding of another library version."""
     return np.allclose(one.mean_, other.mean_, rtol=_ROUNDING, atol=0) and np.allclose(
         one.scale_, other.scale_, rtol=_ROUNDING, atol=0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from percoin.audit.findings import Finding
@@ -53,13 +54,13 @@ def audit(settings: AuditConfig) -> Audit:
     if settings.symbol is None:
         return Audit(findings)
     bars = load_bars(settings, settings.symbol)
-    models_dir = Path(settings.models_dir)
+    models_dir, load = Path(settings.models_dir), partial(load_bars, settings)
     if settings.replay:
         replay = replay_market(models_dir, bars, settings.replay_bars, Backend(settings.predictor))
-        findings += [*replay.findings(), check_served_scaling(models_dir, bars)]
+        findings += [*replay.findings(), check_served_scaling(models_dir, bars, load)]
         return Audit(findings, replay)
     findings += audit_dataset(load_dataset(settings, bars), settings.cuts, settings.seed)
-    findings += audit_served(models_dir, bars)
+    findings += audit_served(models_dir, bars, load)
     return Audit(findings)
 
 

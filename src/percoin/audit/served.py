@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from percoin.audit.findings import Finding, Status
+from percoin.audit.pooled import LoadBars, check_pooled_scaling, rebuild_pooled
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling
 from percoin.bars.schema import Bars
@@ -19,17 +20,19 @@ from percoin.features.feature_set import compute_features
 from percoin.labels import label_rule_from_json
 from percoin.registry.artifact import load_artifact
 from percoin.registry.manifest import SPLIT_NAMES, Manifest, open_time_text
+from percoin.types import FloatArray
 
 _PREFIX = "model: "
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def audit_served(models_dir: Path, bars: Bars) -> list[Finding]:
+def audit_served(models_dir: Path, bars: Bars, load: LoadBars | None = None) -> list[Finding]:
     """Look at the model that is served for the market of ``bars``.
 
     Args:
         models_dir: The registry.
         bars: All that are stored of the market; the model may know only some of them.
+        load: Bars of a market by its symbol, for a model that was trained on many.
 
     Returns:
         No findings where no model is served.
@@ -44,7 +47,7 @@ def audit_served(models_dir: Path, bars: Bars) -> list[Finding]:
     findings = [
         audit_scores(asdict(manifest.test_metrics), n_rows),
         check_spans(manifest),
-        *check_manifest(manifest, bars),
+        *check_manifest(manifest, bars, load),
     ]
     return [
         Finding(_PREFIX + finding.check, finding.status, finding.evidence) for finding in findings
@@ -70,7 +73,7 @@ def check_spans(manifest: Manifest) -> Finding:
     return Finding(name, Status.OK if min(rooms) >= horizon else Status.LEAK, evidence)
 
 
-def check_manifest(manifest: Manifest, bars: Bars) -> list[Finding]:
+def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None) -> list[Finding]:
     """Build the dataset again from the same bars, and compare scaler and splits."""
     findings, dataset = _rebuild_checked(manifest, bars)
     if dataset is None:
@@ -78,18 +81,19 @@ def check_manifest(manifest: Manifest, bars: Bars) -> list[Finding]:
     features = compute_features(dataset.bars, dataset.definition)
     return [
         *findings,
-        check_scaling(manifest.scaling.fitted(), features, dataset.split),
+        _check_scaling(manifest, dataset, features, load),
         _check_same_split(manifest, dataset),
         *check_dataset_rows(dataset, features)[1:],
     ]
 
 
-def check_served_scaling(models_dir: Path, bars: Bars) -> Finding:
+def check_served_scaling(models_dir: Path, bars: Bars, load: LoadBars | None = None) -> Finding:
     """The scaler that serving uses is the one that training made of its own bars.
 
     Args:
         models_dir: The registry.
         bars: All that are stored of the market.
+        load: As ``audit_served``.
 
     Raises:
         RegistryError: There is no model, or none that can be trusted.
@@ -100,8 +104,16 @@ def check_served_scaling(models_dir: Path, bars: Bars) -> Finding:
         finding = findings[-1]
     else:
         features = compute_features(dataset.bars, dataset.definition)
-        finding = check_scaling(manifest.scaling.fitted(), features, dataset.split)
+        finding = _check_scaling(manifest, dataset, features, load)
     return Finding(_PREFIX + finding.check, finding.status, finding.evidence)
+
+
+def _check_scaling(
+    manifest: Manifest, dataset: MarketDataset, features: FloatArray, load: LoadBars | None
+) -> Finding:
+    if manifest.pool is not None:
+        return check_pooled_scaling(manifest, manifest.pool, load)
+    return check_scaling(manifest.scaling.fitted(), features, dataset.split)
 
 
 def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], MarketDataset | None]:
@@ -127,6 +139,8 @@ def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], Mar
 def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
     """The dataset that a model was trained on, the newest fold of a walk-forward.
 
+    Of a pool it is the part of this market.
+
     Args:
         manifest: Of the model.
         bars: The very bars that it names.
@@ -136,6 +150,8 @@ def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
             version of percoin.
         PercoinError: A setting is out of its range.
     """
+    if manifest.pool is not None:
+        return rebuild_pooled(manifest, manifest.pool, bars)
     config = manifest.config
     split = dict(config["split"])  # type: ignore[call-overload]
     fractions = (split["train"], split["validation"], split["test"])

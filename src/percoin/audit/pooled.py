@@ -1,0 +1,137 @@
+"""A model of many markets: is its scaler that of their train rows, and of nothing else?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from percoin.audit.findings import Finding, Status
+from percoin.audit.rows import same_scaling
+from percoin.bars.schema import Bars
+from percoin.dataset import MarketDataset, SplitSpec
+from percoin.errors import DataError, PercoinError
+from percoin.features.scaling import Scaling
+from percoin.labels import label_rule_from_json
+from percoin.pool import CalendarCuts, PoolSpec, build_pooled_market
+from percoin.registry.manifest import Manifest
+from percoin.registry.pool_record import PooledMarket, PoolRecord
+from percoin.types import FloatArray
+
+LoadBars = Callable[[str], Bars]
+
+_NAME = "scaler knows train only"
+# Which parts' rows a scaler may have been fitted on, the right answer first.
+_CHOICES = {
+    "the train rows": ("train",),
+    "train and validation rows": ("train", "validation"),
+    "train and test rows": ("train", "test"),
+    "the rows of all three parts": ("train", "validation", "test"),
+}
+
+
+def spec_of(manifest: Manifest) -> PoolSpec:
+    """How the markets of the model's pool were made.
+
+    Raises:
+        KeyError: The manifest's config lacks a setting.
+        PercoinError: A setting is out of its range.
+    """
+    config: Mapping[str, Any] = manifest.config
+    split = config["split"]
+    return PoolSpec(
+        manifest.features.definition,
+        label_rule_from_json(manifest.label_rule),
+        manifest.lookback,
+        SplitSpec(
+            fractions=(split["train"], split["validation"], split["test"]),
+            purge_bars=split["purge_bars"],
+            embargo_bars=split["embargo_bars"],
+        ),
+        float(config["history_days"]),
+    )
+
+
+def rebuild_pooled(manifest: Manifest, pool: PoolRecord, bars: Bars) -> MarketDataset:
+    """The dataset that a pooled model was judged on, from the very bars that it names.
+
+    Its scaling is that of the manifest: one market alone cannot tell another.
+    """
+    cuts = CalendarCuts(*pool.moments())
+    return build_pooled_market(bars, spec_of(manifest), cuts, manifest.scaling.fitted())
+
+
+def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | None) -> Finding:
+    """Fit the scaling again on the train rows of every market that the network saw.
+
+    Args:
+        manifest: Of the model.
+        pool: Its pool.
+        load: Bars of a market by its symbol; None where there is nobody to ask.
+    """
+    if load is None:
+        return Finding(_NAME, Status.CANNOT_TELL, "the bars of the pool's markets are not at hand")
+    try:
+        spec, cuts = spec_of(manifest), CalendarCuts(*pool.moments())
+        parts, strange = _rows_of_parts(pool, spec, cuts, load)
+    except (KeyError, TypeError, ValueError, PercoinError) as error:
+        evidence = f"the pool cannot be built again from the manifest: {error!r}"
+        return Finding(_NAME, Status.CANNOT_TELL, evidence)
+    if strange:
+        evidence = (
+            f"the bars of {', '.join(strange)} have changed or are not here any more: "
+            f"the scaler of {len(pool.seen)} markets cannot be computed again"
+        )
+        return Finding(_NAME, Status.CANNOT_TELL, evidence)
+    return _compare(manifest.scaling.fitted(), parts)
+
+
+def _rows_of_parts(
+    pool: PoolRecord, spec: PoolSpec, cuts: CalendarCuts, load: LoadBars
+) -> tuple[dict[str, list[FloatArray]], list[str]]:
+    """Features of each part of each market seen, and markets whose bars are not as they were."""
+    parts: dict[str, list[FloatArray]] = {part: [] for part in ("train", "validation", "test")}
+    strange = []
+    for symbol in pool.seen:
+        bars = _bars_as_known(pool.markets[symbol], symbol, load)
+        if bars is None:
+            strange.append(symbol)
+            continue
+        market = spec.prepare(bars, cuts.first_time)
+        split = cuts.split(market)
+        for part, found in parts.items():
+            found.append(market.features[getattr(split, part)])
+    return parts, strange
+
+
+def _bars_as_known(known: PooledMarket, symbol: str, load: LoadBars) -> Bars | None:
+    try:
+        bars = load(symbol)
+    except DataError:
+        return None
+    index = bars.frame.index
+    first = int(index.searchsorted(pd.Timestamp(known.first_open_time)))
+    last = int(index.searchsorted(pd.Timestamp(known.last_open_time), side="right"))
+    bars = bars.slice(first, last)
+    return bars if bars.sha256() == known.sha256 else None
+
+
+def _compare(scaling: Scaling, parts: Mapping[str, list[FloatArray]]) -> Finding:
+    n_markets = len(parts["train"])
+    for described, names in _CHOICES.items():
+        rows = [features for name in names for features in parts[name]]
+        if same_scaling(scaling, Scaling.fit_together(rows)):
+            n_rows = sum(map(len, rows))
+            if names == ("train",):
+                evidence = f"refitted on {n_rows} train rows of {n_markets} markets: the same"
+                return Finding(_NAME, Status.OK, evidence)
+            return Finding(_NAME, Status.LEAK, f"fitted on {described} of {n_markets} markets")
+    fitted = Scaling.fit_together(parts["train"])
+    distance = float((np.abs(scaling.mean_ - fitted.mean_) / scaling.scale_).max())
+    evidence = (
+        f"means are up to {distance:.2g} deviations off those of the train rows of "
+        f"{n_markets} markets"
+    )
+    return Finding(_NAME, Status.LEAK, evidence)
