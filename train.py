@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from percoin.cli import run_jobs
-from percoin.config import TrainConfig
+from percoin.config import LogisticConfig, Recipe, TrainConfig
 
 
 def train(settings: TrainConfig) -> None:
@@ -14,6 +14,16 @@ def train(settings: TrainConfig) -> None:
         from percoin.tuning.command import tune_from_config
 
         tune_from_config(settings)
+        return
+    if isinstance(settings.model, LogisticConfig):
+        from percoin.training.logistic import train_logistic_from_config
+
+        train_logistic_from_config(settings)
+        return
+    if settings.recipe == Recipe.POOLED:
+        from percoin.training.pooled_build import train_pool_from_config
+
+        train_pool_from_config(settings)
         return
     from percoin.training.build import train_from_config
 

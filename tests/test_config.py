@@ -11,6 +11,8 @@ from percoin import config as config_module
 from percoin.cli import compose_config, explain
 from percoin.config import (
     CONF_DIR,
+    CnnLstmConfig,
+    LogisticConfig,
     PredictConfig,
     TrainConfig,
     name_nearest,
@@ -82,7 +84,7 @@ def test_every_choice_composes_and_becomes_typed(chosen):
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
     assert made.labels.build().horizon == made.labels.horizon == made.split.purge_bars
-    assert len(made.model.channels) == 3
+    assert made.model == LogisticConfig() if model == "logistic" else len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
     assert made.logger["_target_"].lower().endswith(f"{logger}logger")
 
@@ -481,8 +483,34 @@ def test_what_the_network_is_built_from_are_its_own_arguments():
     from percoin.network import CnnLstm
 
     arguments = set(inspect.signature(CnnLstm).parameters) - {"n_features"}
-    for option in options("model"):
+    for option in set(options("model")) - {"logistic"}:
         assert set(_leaves(OmegaConf.load(CONF_DIR / "model" / f"{option}.yaml"))) == arguments
+
+
+def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
+    made = settings("model.hidden_size=8", "blend=logistic")
+    assert isinstance(made.model, CnnLstmConfig)
+    assert (made.model.hidden_size, made.blend) == (8, "logistic")
+    assert settings().blend == "none"
+    assert refusal("symbol=BTCUSDT", "blend=boosting") == (
+        "blend=boosting must be one of none, logistic"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("blend=logistic", "blend=logistic averages a network with a regression, and model=log"),
+        ("experiment=tune", "experiment=tune searches settings of a network, and model=logistic"),
+        ("resume=true", "leaves nothing to go on with: leave out resume=true"),
+        ("init=pooled", "init=pooled trains a network, and model=logistic is none"),
+        ("recipe=pooled", "recipe=pooled trains a network, and model=logistic is none"),
+        ("model.hidden_size=8", "model.hidden_size is a setting of model=cnn_lstm"),
+    ],
+)
+def test_a_regression_refuses_what_only_a_network_can_be_told(override, reason):
+    market = "symbol='BTCUSDT,ETHUSDT'" if override == "recipe=pooled" else "symbol=BTCUSDT"
+    assert reason in refusal(market, "model=logistic", override)
 
 
 def test_every_schema_key_has_a_value_or_asks_for_one():

@@ -13,7 +13,13 @@ from percoin import judging
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
 from percoin.evaluation.backtest import Costs, backtest
-from percoin.evaluation.baselines import Majority, TrainPrior, class_shares, default_baselines
+from percoin.evaluation.baselines import (
+    LOGISTIC,
+    MAJORITY,
+    TRAIN_PRIOR,
+    class_shares,
+    default_baselines,
+)
 from percoin.evaluation.calibration import fit_calibration
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.threshold import decide
@@ -71,8 +77,10 @@ def forecast(dataset: MarketDataset, seed: int = 0, rules: JudgingRules = RULES)
 
 @pytest.fixture
 def quick_baselines(monkeypatch):
-    """The two that need no fitting to speak of; what they say is not these tests' business."""
-    monkeypatch.setattr(judging, "default_baselines", lambda seed: [Majority(), TrainPrior()])
+    """The three that fit at once; what they say is not these tests' business."""
+    quick = (MAJORITY, TRAIN_PRIOR, LOGISTIC)
+    few = [baseline for baseline in default_baselines() if baseline.name in quick]
+    monkeypatch.setattr(judging, "default_baselines", lambda seed: few)
 
 
 @pytest.fixture
@@ -229,7 +237,7 @@ def test_money_is_made_on_bars_of_the_test_period_alone(rule, backtests):
 def test_hand_worked_positions_and_money(backtests):
     # Bars 8 to 11 are the test period: LONG at the close of 8 (100 -> 110), nothing at
     # 9, SHORT at the close of 10 (120 -> 90).
-    closes = [100, 101, 99, 100, 102, 101, 100, 99, 100, 110, 120, 90]
+    closes = [100, 101, 99, 99.2, 102, 101, 100, 99, 100, 110, 120, 90]
     bars = bars_from_closes(closes)
     features = np.random.default_rng(0).normal(size=(len(bars), len(FEATURE_NAMES)))
     rule = FixedHorizon(horizon=1, threshold=0.005)

@@ -257,6 +257,16 @@ class VolatilityScaledConfig(LabelsConfig):
 
 @dataclass
 class ModelConfig:
+    """What is trained; one subclass per kind of model."""
+
+
+@dataclass
+class LogisticConfig(ModelConfig):
+    """A logistic regression on the newest bar's features; it has nothing to set."""
+
+
+@dataclass
+class CnnLstmConfig(ModelConfig):
     """Widths of the network; see ``percoin.network.CnnLstm``."""
 
     channels: list[int] = MISSING
@@ -482,6 +492,49 @@ class PooledConfig:
             current_symbol(symbol)
 
 
+class BlendKind(StrEnum):
+    """What a network's probabilities are averaged with."""
+
+    NONE = "none"
+    LOGISTIC = "logistic"
+
+
+class Recipe(StrEnum):
+    """On what a network is trained."""
+
+    PER_MARKET = "per_market"
+    POOLED = "pooled"
+
+
+# In place of nothing: a training that begins with the weights of a pooled model.
+INIT_POOLED = "pooled"
+
+
+@dataclass
+class PooledConfig:
+    """One network for many markets, and what a market makes of it afterwards."""
+
+    windows_per_epoch: int = MISSING
+    validation_windows: int = MISSING
+    warmup_epochs: float = MISSING
+    leave_out: list[str] = MISSING
+    init_model: str | None = None
+    init_lr: float = MISSING
+
+    def __post_init__(self) -> None:
+        # Batch normalisation needs two windows to know a variance.
+        for name, least in (("windows_per_epoch", 2), ("validation_windows", 1)):
+            value = getattr(self, name)
+            _require(value >= least, f"pooled.{name}={value} must be at least {least}")
+        _require(
+            self.warmup_epochs >= 0,
+            f"pooled.warmup_epochs={self.warmup_epochs:g} must not be negative",
+        )
+        _require(0 < self.init_lr < 1, f"pooled.init_lr={self.init_lr} must lie between 0 and 1")
+        for symbol in self.leave_out:
+            current_symbol(symbol)
+
+
 class PrunerKind(StrEnum):
     """By what a trial is ended early."""
 
@@ -620,6 +673,7 @@ class TrainConfig:
     features: FeaturesConfig = MISSING
     labels: LabelsConfig = MISSING
     model: ModelConfig = MISSING
+    blend: str = MISSING
     trainer: TrainerConfig = MISSING
     logger: Any = None
     experiment: TuneConfig | None = None
@@ -683,6 +737,27 @@ class TrainConfig:
         _require(self.looks >= 1, f"looks={self.looks} must be at least 1")
         _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
         check_purge(self.split.build(), self.labels.build())
+        blends = [kind.value for kind in BlendKind]
+        _require(self.blend in blends, f"blend={self.blend} must be one of {', '.join(blends)}")
+        if isinstance(self.model, LogisticConfig):
+            self._check_logistic()
+
+    def _check_logistic(self) -> None:
+        """Refuse what only a network can be told."""
+        _require(
+            self.blend == BlendKind.NONE,
+            f"blend={self.blend} averages a network with a regression, and model=logistic trains "
+            "none: leave out one of the two",
+        )
+        _require(
+            self.experiment is None,
+            "experiment=tune searches settings of a network, and model=logistic has none of them",
+        )
+        _require(
+            not self.resume,
+            "model=logistic trains in seconds and leaves nothing to go on with: "
+            "leave out resume=true",
+        )
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -734,6 +809,10 @@ class TrainConfig:
         _require(
             self.evaluation == EvaluationMode.SINGLE_SPLIT,
             f"{option} has the cuts of the pool; leave out evaluation={self.evaluation}",
+        )
+        _require(
+            not isinstance(self.model, LogisticConfig),
+            f"{option} trains a network, and model=logistic is none: leave out one of the two",
         )
         _require(
             self.experiment is None,
@@ -987,6 +1066,8 @@ def register_configs() -> None:
     store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
     store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
     store.store(group="labels", name="volatility_scaled_schema", node=VolatilityScaledConfig)
+    store.store(group="model", name="cnn_lstm_schema", node=CnnLstmConfig)
+    store.store(group="model", name="logistic_schema", node=LogisticConfig)
     store.store(group="experiment", name="tune_schema", node=TuneConfig)
     store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
     store.store(group="hydra/launcher", name="ray_schema", node=RayConfig)

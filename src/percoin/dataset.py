@@ -40,6 +40,7 @@ from percoin.windows import eligible_rows, make_windows
 logger = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 _ABSURD_HORIZON = 10_000
 _DAY_MILLISECONDS = 86_400_000

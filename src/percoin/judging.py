@@ -7,7 +7,7 @@ is made of one fold, the usual split, or of several folds of a walk-forward.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,22 +22,38 @@ from percoin.evaluation.backtest import (
     buy_and_hold,
 )
 from percoin.evaluation.baselines import (
+    LOGISTIC,
     TRAIN_PRIOR,
+    Baseline,
     BaselineInputs,
+    LastRowClassifier,
+    class_shares,
     default_baselines,
     last_known_labels,
+)
+from percoin.evaluation.blend import (
+    BLEND,
+    NETWORK,
+    REGRESSION,
+    PartSkill,
+    PartSkills,
+    blend_probabilities,
+    choose_weight,
 )
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
 from percoin.evaluation.gate import Search
 from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.regression import Regression
 from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
-from percoin.evaluation.uncertainty import Bootstrap
+from percoin.evaluation.uncertainty import Bootstrap, skill_rows
 from percoin.rules import read_momentum, read_rsi_ma
 from percoin.types import FloatArray, IntArray, Timeframe
 
 _DAYS_PER_YEAR = 365.0
+# Draws behind the interval of a part of a blend, which decides nothing.
+_COARSE = 500
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,7 @@ class JudgingRules:
         repetitions: Bootstrap draws behind each interval.
         seed: Of the bootstrap and of the boosting baseline.
         model_name: Of the model's line in tables.
+        blend: Average the network with a logistic regression.
     """
 
     costs: Costs = field(default_factory=Costs)
@@ -59,6 +76,22 @@ class JudgingRules:
     repetitions: int = 2000
     seed: int = 0
     model_name: str = "cnn_lstm"
+    blend: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One forecaster of a fold, as it could be served alone.
+
+    Attributes:
+        validation: Its probabilities on the validation rows, shape (n_rows, C).
+        test: The same of the test rows.
+        calibration: Fitted on the validation rows; None of a blend, which has none of its own.
+    """
+
+    validation: FloatArray
+    test: FloatArray
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +100,13 @@ class FoldForecasts:
 
     Attributes:
         dataset: The fold.
-        calibration: Fitted on its validation rows.
-        model: Calibrated.
+        calibration: Of the network, or of the regression that is the model.
+        model: Calibrated, and blended where that was asked for.
         baselines: Fitted on its train rows.
         threshold: Least confidence for a trade, chosen on its validation rows.
+        regression: Fitted on its train rows.
+        parts: What the model is made of or could be, by the names of ``evaluation.blend``.
+        weight: Of the network in the blend, chosen on its validation rows; None without.
     """
 
     dataset: MarketDataset
@@ -78,6 +114,25 @@ class FoldForecasts:
     model: Forecast
     baselines: tuple[Forecast, ...]
     threshold: float
+    regression: Regression
+    parts: Mapping[str, Part]
+    weight: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedBlend:
+    """What is known about the parts of a blended model.
+
+    Attributes:
+        weight: Of the network; of the newest fold.
+        calibration: Of the regression; of the newest fold.
+        skills: Of the network alone, the regression alone and the blend: validation rows of
+            the newest fold, test rows of all.
+    """
+
+    weight: float
+    calibration: Mapping[str, Any]
+    skills: Mapping[str, PartSkills]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +144,16 @@ class Judgement:
         threshold: Least confidence for a trade; of the newest fold.
         evaluation: Scores, skills, intervals, money, verdict.
         daily: Losses by day, to hold the model beside others.
+        regression: Of the newest fold, if the model is made of it.
+        blend: The parts, if the model is a blend.
     """
 
     calibration: Mapping[str, Any]
     threshold: float
     evaluation: Evaluation
     daily: DailyLosses
+    regression: Regression | None = None
+    blend: JudgedBlend | None = None
 
 
 def forecast_fold(
@@ -103,7 +162,7 @@ def forecast_fold(
     test_logits: FloatArray,
     rules: JudgingRules,
 ) -> FoldForecasts:
-    """Calibrate the model and fit the baselines of one fold.
+    """Calibrate the network and fit the baselines of one fold; blend where that is asked for.
 
     Args:
         dataset: The fold.
@@ -111,20 +170,48 @@ def forecast_fold(
         test_logits: Of the test rows in order, shape (n_rows, C).
         rules: What is taken for granted.
     """
-    validation = dataset.rows("validation")
-    calibration = fit_calibration(validation_logits, dataset.label[validation])
-    forecast = Forecast(rules.model_name, apply_calibration(test_logits, calibration))
-    calibrated = apply_calibration(validation_logits, calibration)
-    first, last = int(validation[0]), int(validation[-1]) + dataset.label_rule.horizon + 1
-    choice = choose_threshold(
-        calibrated,
-        validation - first,
-        prices_of(dataset, first, last),
-        exit_rule_of(dataset, first, last),
-        rules.costs,
-    )
+    baselines = _fit_baselines(dataset, rules.seed)
+    regression = _regression_among(baselines)
+    network = _calibrated(dataset, validation_logits, test_logits)
+    beside = _calibrated(dataset, *_logits_of(regression, dataset))
+    parts, weight, name = {NETWORK: network, REGRESSION: beside}, None, NETWORK
+    if rules.blend:
+        labels = dataset.label[dataset.rows("validation")]
+        weight, name = choose_weight(network.validation, beside.validation, labels), BLEND
+        parts[BLEND] = _blend(network, beside, weight)
+    assert network.calibration is not None
     return FoldForecasts(
-        dataset, calibration, forecast, _baseline_forecasts(dataset, rules.seed), choice.threshold
+        dataset,
+        network.calibration,
+        Forecast(rules.model_name, parts[name].test),
+        _forecasts(baselines, dataset),
+        _threshold(dataset, parts[name].validation, rules),
+        regression,
+        parts,
+        weight,
+    )
+
+
+def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldForecasts:
+    """Make the logistic regression the model of one fold; it is then no baseline of its own.
+
+    Args:
+        dataset: The fold.
+        rules: What is taken for granted.
+    """
+    baselines = _fit_baselines(dataset, rules.seed)
+    regression = _regression_among(baselines)
+    part = _calibrated(dataset, *_logits_of(regression, dataset))
+    others = [baseline for baseline in baselines if baseline.name != LOGISTIC]
+    assert part.calibration is not None
+    return FoldForecasts(
+        dataset,
+        part.calibration,
+        Forecast(rules.model_name, part.test),
+        _forecasts(others, dataset),
+        _threshold(dataset, part.validation, rules),
+        regression,
+        {REGRESSION: part},
     )
 
 
@@ -154,12 +241,45 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         bootstrap=Bootstrap(newest.dataset.label_rule.horizon, rules.seed, rules.repetitions),
         money=_money(folds, rules),
         search=Search(rules.n_trials, rules.n_looks),
+        cautions=_better_alone(newest),
     )
     by_name = {forecast.name: forecast for forecast in baselines}
     compared = (model, by_name[TRAIN_PRIOR], by_name[evaluation.best_baseline])
     losses = [row_log_loss(forecast.probabilities, labels) for forecast in compared]
     daily = sum_by_day(_test_times(folds), losses)
-    return Judgement(newest.calibration, newest.threshold, evaluation, daily)
+    return Judgement(
+        newest.calibration,
+        newest.threshold,
+        evaluation,
+        daily,
+        newest.regression if newest.weight is not None or NETWORK not in newest.parts else None,
+        _judge_blend(folds, by_name[TRAIN_PRIOR].probabilities, labels, evaluation.bootstrap),
+    )
+
+
+def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | None:
+    """Losses by day with a baseline of one's choice in the place of the best one.
+
+    Args:
+        folds: As ``judge_folds``.
+        rival: Name of the baseline.
+
+    Returns:
+        None where it is none of the baselines.
+    """
+    labels = np.concatenate([fold.dataset.label[fold.dataset.rows("test")] for fold in folds])
+    forecasts = [{entry.name: entry for entry in fold.baselines} for fold in folds]
+    if any(rival not in by_name for by_name in forecasts):
+        return None
+    compared = (
+        [fold.model for fold in folds],
+        *([by_name[name] for by_name in forecasts] for name in (TRAIN_PRIOR, rival)),
+    )
+    losses = [
+        row_log_loss(np.concatenate([entry.probabilities for entry in entries]), labels)
+        for entries in compared
+    ]
+    return sum_by_day(_test_times(folds), losses)
 
 
 def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
@@ -177,17 +297,112 @@ def bars_per_year(timeframe: Timeframe) -> float:
     return timeframe.bars_per_day * _DAYS_PER_YEAR
 
 
-def _baseline_forecasts(dataset: MarketDataset, seed: int) -> tuple[Forecast, ...]:
-    inputs = baseline_inputs(dataset)
-    train, test = dataset.rows("train"), dataset.rows("test")
-    known, asked = inputs.take(train), inputs.take(test)
-    forecasts = []
-    for baseline in default_baselines(seed):
+def _fit_baselines(dataset: MarketDataset, seed: int) -> list[Baseline]:
+    train = dataset.rows("train")
+    known, baselines = baseline_inputs(dataset).take(train), default_baselines(seed)
+    for baseline in baselines:
         baseline.fit(known, dataset.label[train])
-        forecasts.append(
-            Forecast(baseline.name, baseline.predict_proba(asked), baseline.predict(asked))
+    return baselines
+
+
+def _forecasts(baselines: Sequence[Baseline], dataset: MarketDataset) -> tuple[Forecast, ...]:
+    asked = baseline_inputs(dataset).take(dataset.rows("test"))
+    return tuple(
+        Forecast(baseline.name, baseline.predict_proba(asked), baseline.predict(asked))
+        for baseline in baselines
+    )
+
+
+def _regression_among(baselines: Sequence[Baseline]) -> Regression:
+    fitted = next(baseline for baseline in baselines if baseline.name == LOGISTIC)
+    assert isinstance(fitted, LastRowClassifier)
+    return fitted.regression()
+
+
+def _logits_of(regression: Regression, dataset: MarketDataset) -> tuple[FloatArray, FloatArray]:
+    """On the last row of each validation window, and of each test window."""
+    validation, test = dataset.rows("validation"), dataset.rows("test")
+    features = dataset.features
+    return regression.logits(features[validation]), regression.logits(features[test])
+
+
+def _calibrated(
+    dataset: MarketDataset, validation_logits: FloatArray, test_logits: FloatArray
+) -> Part:
+    labels = dataset.label[dataset.rows("validation")]
+    calibration = fit_calibration(validation_logits, labels)
+    validation = apply_calibration(validation_logits, calibration)
+    return Part(validation, apply_calibration(test_logits, calibration), calibration)
+
+
+def _blend(network: Part, regression: Part, weight: float) -> Part:
+    return Part(
+        blend_probabilities(network.validation, regression.validation, weight),
+        blend_probabilities(network.test, regression.test, weight),
+    )
+
+
+def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: JudgingRules) -> float:
+    """Chosen on the validation rows, for the probabilities that are served."""
+    validation = dataset.rows("validation")
+    first, last = int(validation[0]), int(validation[-1]) + dataset.label_rule.horizon + 1
+    choice = choose_threshold(
+        probabilities,
+        validation - first,
+        prices_of(dataset, first, last),
+        exit_rule_of(dataset, first, last),
+        rules.costs,
+    )
+    return choice.threshold
+
+
+def _better_alone(fold: FoldForecasts) -> list[str]:
+    """What to say where validation rows prefer the regression to the network."""
+    if NETWORK not in fold.parts:
+        return []
+    dataset = fold.dataset
+    labels = dataset.label[dataset.rows("validation")]
+    network, regression = (
+        float(row_log_loss(fold.parts[name].validation, labels).mean())
+        for name in (NETWORK, REGRESSION)
+    )
+    if regression >= network:
+        return []
+    no_weight = ", and the network has no weight in the blend" if fold.weight == 0 else ""
+    market = f"symbol={dataset.bars.symbol} tf={dataset.bars.timeframe.value}"
+    return [
+        "on validation rows the logistic regression alone is better than the network alone "
+        f"(log-loss {regression:.4f} against {network:.4f}){no_weight}: "
+        f"python train.py {market} model=logistic"
+    ]
+
+
+def _judge_blend(
+    folds: Sequence[FoldForecasts], prior: FloatArray, labels: IntArray, bootstrap: Bootstrap
+) -> JudgedBlend | None:
+    """The skill of each part, by the intervals of the evaluation."""
+    newest = folds[-1]
+    if newest.weight is None:
+        return None
+    coarse = replace(bootstrap, repetitions=min(_COARSE, bootstrap.repetitions))
+    dataset = newest.dataset
+    known = dataset.label[dataset.rows("validation")]
+    shares = class_shares(dataset.label[dataset.rows("train")])
+
+    def skill(probabilities: FloatArray, reference: FloatArray, came: IntArray) -> PartSkill:
+        losses, prior_losses = row_log_loss(probabilities, came), row_log_loss(reference, came)
+        return PartSkill.of(coarse.estimate(skill_rows(losses, prior_losses)))
+
+    skills = {
+        name: PartSkills(
+            skill(part.validation, np.tile(shares, (len(known), 1)), known),
+            skill(np.concatenate([fold.parts[name].test for fold in folds]), prior, labels),
         )
-    return tuple(forecasts)
+        for name, part in newest.parts.items()
+    }
+    calibration = newest.parts[REGRESSION].calibration
+    assert calibration is not None
+    return JudgedBlend(newest.weight, calibration, skills)
 
 
 def _check_order(folds: Sequence[FoldForecasts]) -> None:

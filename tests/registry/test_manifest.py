@@ -226,8 +226,8 @@ def test_each_missing_key_is_named():
 
 
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
-    with pytest.raises(InvalidArtifactError, match=r"format version 2 is newer than 1; upgrade"):
-        read('{"format_version": 2, "layers": []}')
+    with pytest.raises(InvalidArtifactError, match=r"format version 3 is newer than 2; upgrade"):
+        read('{"format_version": 3, "layers": []}')
 
 
 def test_a_draft_that_cannot_be_meant_fails_where_it_is_made():

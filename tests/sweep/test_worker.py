@@ -24,7 +24,7 @@ from percoin.sweep.claims import claimed
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.worker import job_key, run_attempt
-from percoin.training.build import make_folds
+from percoin.training.groundwork import make_folds
 from percoin.types import Timeframe
 
 

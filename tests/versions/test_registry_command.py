@@ -41,11 +41,11 @@ def test_each_market_has_its_line(call, trained, capsys):
     assert call(trained) == 0
     heading, row, count = capsys.readouterr().out.splitlines()
     assert heading.split() == [
-        *("market", "version", "age", "data", "skill", "[95", "%]", "verdict", "others")
+        *("market", "version", "model", "age", "data", "skill", "[95", "%]", "verdict", "others")
     ]
     skill = r"[+-]0\.\d{4} \[[+-]0\.\d{4}, [+-]0\.\d{4}\]"
     assert re.fullmatch(
-        rf"BTCUSDT 1h +{second} +0 h +2025-07-13 to 2025-08-29 +{skill} +accepted +1", row
+        rf"BTCUSDT 1h +{second} +cnn_lstm_v1 +0 h +2025-07-13 to 2025-08-29 +{skill} +accepted +1", row
     )
     assert count == "1 market: 1 accepted"
     assert first != second
@@ -57,6 +57,7 @@ def test_programs_get_the_same_as_json(call, trained, capsys):
     (line,) = json.loads(capsys.readouterr().out)
     assert (line["symbol"], line["tf"], line["version"]) == ("BTCUSDT", "1h", name)
     assert (line["verdict"], line["reasons"], line["n_others"]) == ("rejected", ["no skill"], 1)
+    assert (line["model_version"], line["network_weight"]) == ("cnn_lstm_v1", None)
     assert line["data"]["first"] == "2025-07-13T00:00:00Z"
     assert line["data"]["origin"].startswith("simulated")
     assert line["skill"]["lower"] < line["skill"]["value"] < line["skill"]["upper"]
@@ -68,7 +69,7 @@ def test_a_market_that_cannot_be_trusted_is_listed_with_the_reason(call, trained
     damage(trained, name)
     assert call(trained, "list") == 0
     _, row, problem, count = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"BTCUSDT 1h +- +- +- +- +broken +1", row)
+    assert re.fullmatch(r"BTCUSDT 1h +- +- +- +- +- +broken +1", row)
     assert problem == "BTCUSDT 1h: scaler.pkl was changed after the export"
     assert count == "1 market: 1 broken"
 

@@ -15,10 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from percoin.evaluation.metrics import N_CLASSES
+from percoin.evaluation.regression import Regression
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
 
 TRAIN_PRIOR = "train_prior"
 MAJORITY = "majority"
+LOGISTIC = "logistic"
 
 # An answer seen on few train rows says little: it starts out as this many rows of the prior.
 _PRIOR_ROWS = 30.0
@@ -216,6 +218,19 @@ class LastRowClassifier:
         """The likeliest class."""
         return most_probable(self.predict_proba(inputs))
 
+    def regression(self) -> Regression:
+        """The fitted logistic regression as numbers, to be applied without scikit-learn.
+
+        Raises:
+            ValueError: It has not seen all three classes, or it is no logistic regression.
+        """
+        fitted = self.estimator_
+        if fitted is None or len(fitted.classes_) != N_CLASSES or not hasattr(fitted, "coef_"):
+            raise ValueError(f"{self.name} is no logistic regression of {N_CLASSES} classes")
+        return Regression(
+            tuple(map(tuple, fitted.coef_.tolist())), tuple(fitted.intercept_.tolist())
+        )
+
 
 def default_baselines(seed: int = 0) -> list[Baseline]:
     """The baselines of every report, unfitted."""
@@ -225,7 +240,7 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
         AnswerFrequencies("persistence", lambda inputs: inputs.last_known_label),
         AnswerFrequencies("rsi_ma", lambda inputs: inputs.rsi_ma),
         AnswerFrequencies("momentum", lambda inputs: inputs.momentum),
-        LastRowClassifier("logistic", _make_logistic),
+        LastRowClassifier(LOGISTIC, _make_logistic),
         LastRowClassifier("boosting", lambda: _make_boosting(seed)),
     ]
 

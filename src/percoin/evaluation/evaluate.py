@@ -134,6 +134,7 @@ def evaluate(
     limits: CollapseLimits | None = None,
     money: Sequence[BacktestResult] = (),
     search: Search | None = None,
+    cautions: Sequence[str] = (),
 ) -> Evaluation:
     """Score a model and its baselines on the same rows and judge it.
 
@@ -147,6 +148,7 @@ def evaluate(
         limits: Where a predictor counts as collapsed.
         money: Backtests to keep with the rest, the model's first.
         search: How the model was found.
+        cautions: What a reader should know and the test rows do not say.
 
     Raises:
         ValueError: Malformed probabilities or labels, or no train prior.
@@ -175,7 +177,7 @@ def evaluate(
             best,
             collapse,
             rules,
-            cautions=[] if lopsided is None else [lopsided],
+            cautions=[*cautions, *filter(None, [lopsided])],
             search=search,
         ),
         class_counts=tuple(np.bincount(labels, minlength=len(Signal)).tolist()),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.errors import DataError, InvalidArtifactError, InvalidBarsError, NotEnoughBarsError
+from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
 from percoin.features.feature_set import (
     FEATURE_NAMES,
@@ -76,6 +77,7 @@ class ServedModel:
         self.scaling = self.manifest.scaling.fitted()
         self._calibration = self.manifest.calibration.to_json()
         self._network = load_network(artifact, device)
+        self._blend = _blend_of(self.manifest)
 
     def probabilities(
         self, bars: Bars, first: int = 0, map_batches: MapBatches = map
@@ -198,13 +200,28 @@ class ServedModel:
 
     def _ask(self, windows: Float32Array) -> FloatArray:
         try:
-            return apply_calibration(self._network(windows), self._calibration)
+            own = apply_calibration(self._network(windows), self._calibration)
+            return own if self._blend is None else self._blend(own, windows)
         except ValueError as error:
             manifest = self.manifest
             found = f"version {manifest.version_id} answers with no number: {error}"
             raise InvalidArtifactError(
                 manifest.symbol, manifest.timeframe, found, "train the model again"
             ) from error
+
+
+def _blend_of(manifest: Manifest) -> Callable[[FloatArray, Float32Array], FloatArray] | None:
+    """What makes a blend's answer of its network's and the windows; None of any other model."""
+    blend, regression = manifest.blend, manifest.regression
+    if blend is None or regression is None:
+        return None
+    calibration, weight = blend.calibration.to_json(), blend.network_weight
+
+    def blended(network: FloatArray, windows: Float32Array) -> FloatArray:
+        beside = apply_calibration(regression.logits(windows[:, -1]), calibration)
+        return blend_probabilities(network, beside, weight)
+
+    return blended
 
 
 def newest_windows(

@@ -1,6 +1,6 @@
 """The network of an artifact as a function of windows, by PyTorch or by ONNX Runtime.
 
-Each library is imported by the model that needs it.
+Each library is imported by the model that needs it; one that is a regression needs neither.
 """
 
 from __future__ import annotations
@@ -73,6 +73,9 @@ def load_network(artifact: Artifact | OnnxArtifact, device: str = "cpu") -> Netw
     Raises:
         InvalidArtifactError: It does not fit what the manifest describes.
     """
+    regression = artifact.manifest.regression
+    if regression is not None and not artifact.manifest.has_network:
+        return lambda windows: regression.logits(windows[:, -1])
     if isinstance(artifact, OnnxArtifact):
         return _onnx_network(artifact)
     return _torch_network(artifact, device)
@@ -143,6 +146,7 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
 
 def _onnx_network(artifact: OnnxArtifact) -> Network:
     manifest = artifact.manifest
+    assert artifact.network is not None
     try:
         session = open_session(artifact.network)
     except Exception as error:

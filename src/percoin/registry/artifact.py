@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from percoin.registry.layout import (
     ONNX_FILE,
     SCALER_FILE,
     SERVED_WEIGHTS_FILE,
+    WEIGHT_FILES,
     MarketFolder,
 )
 from percoin.registry.manifest import Manifest, ManifestDraft, Verdict
@@ -51,7 +52,10 @@ _PICKLE_PROTOCOL = 4
 
 @dataclass(frozen=True)
 class Artifact:
-    """A loaded model: its manifest, its served weights, and the version they lie in."""
+    """A loaded model: its manifest, its served weights, and the version they lie in.
+
+    Without a network there are no weights: the manifest is the model.
+    """
 
     manifest: Manifest
     state_dict: dict[str, Tensor]
@@ -60,10 +64,13 @@ class Artifact:
 
 @dataclass(frozen=True)
 class OnnxArtifact:
-    """A loaded model for ONNX Runtime: its manifest, its network, the version they lie in."""
+    """A loaded model for ONNX Runtime: its manifest, its network, the version they lie in.
+
+    The network is None of a model that has none: the manifest is the model.
+    """
 
     manifest: Manifest
-    network: bytes
+    network: bytes | None
     folder: Path
 
 
@@ -91,8 +98,9 @@ def export_artifact(
     Args:
         root: The models folder.
         draft: What the manifest shall say.
-        best_state_dict: Weights of the best validation epoch.
-        served_state_dict: Weights that predictions are made with.
+        best_state_dict: Weights of the best validation epoch; empty of a model without a
+            network.
+        served_state_dict: Weights that predictions are made with; empty likewise.
         record: History and evaluation.
         onnx: The network once more, with its served weights, for ONNX Runtime.
 
@@ -101,13 +109,11 @@ def export_artifact(
         InvalidArtifactError: The model itself is not fit to be loaded again, for
             example a weight is not finite; the old version stays.
     """
-    from percoin.registry.weights import save_weights
-
     market = MarketFolder(root, draft.symbol, draft.timeframe)
     created_at = datetime.now(UTC)
+    weights = {BEST_WEIGHTS_FILE: best_state_dict, SERVED_WEIGHTS_FILE: served_state_dict}
     files = {
-        BEST_WEIGHTS_FILE: save_weights(best_state_dict),
-        SERVED_WEIGHTS_FILE: save_weights(served_state_dict),
+        **(_save_all(weights) if draft.has_network else {}),
         SCALER_FILE: _save_scaler(draft),
         METRICS_FILE: record.to_json(draft, created_at).encode(),
         **({} if onnx is None else {ONNX_FILE: onnx}),
@@ -135,13 +141,11 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
         InvalidArtifactError: A file is missing, changed, of another market, of a
             newer format, or outside the version's folder.
     """
-    from percoin.registry.weights import load_weights
-
     market = MarketFolder(root, symbol, timeframe)
     manifest, files, folder = _read_served(market)
-    state_dict = load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
+    weights = _load_all(market, manifest, files, (SERVED_WEIGHTS_FILE,))
     _log_loaded(manifest)
-    return Artifact(manifest, state_dict, folder)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder)
 
 
 def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
@@ -150,12 +154,13 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
     Every file is checked against the manifest, those that are not used here too.
 
     Raises:
-        ModelNotFoundError: No model has been exported for the market, or not as ONNX.
+        ModelNotFoundError: No model has been exported for the market, or its network not as
+            ONNX.
         InvalidArtifactError: As ``load_artifact``.
     """
     market = MarketFolder(root, symbol, timeframe)
     manifest, files, folder = _read_served(market)
-    if ONNX_FILE not in files:
+    if manifest.has_network and ONNX_FILE not in files:
         raise ModelNotFoundError(
             market.symbol,
             market.timeframe,
@@ -163,7 +168,7 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
             "train with export.onnx=true, or predict with predictor=torch",
         )
     _log_loaded(manifest)
-    return OnnxArtifact(manifest, files[ONNX_FILE], folder)
+    return OnnxArtifact(manifest, files.get(ONNX_FILE), folder)
 
 
 def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
@@ -209,14 +214,11 @@ def load_version(market: MarketFolder, version_id: str) -> Artifact:
     Raises:
         InvalidArtifactError: It is not there, or cannot be loaded.
     """
-    from percoin.registry.weights import load_weights
-
     folder = publish.version_folder(market, version_id)
     manifest = read_manifest(market, folder)
     files = read_files(market, folder, manifest)
-    load_weights(market, BEST_WEIGHTS_FILE, files[BEST_WEIGHTS_FILE])
-    weights = load_weights(market, SERVED_WEIGHTS_FILE, files[SERVED_WEIGHTS_FILE])
-    return Artifact(manifest, weights, folder)
+    weights = _load_all(market, manifest, files)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder)
 
 
 def _may_replace(market: MarketFolder, new: Manifest) -> bool:
@@ -245,12 +247,29 @@ def check_writable(root: Path, symbol: str, timeframe: Timeframe) -> None:
 
 
 def _verified(market: MarketFolder, files: Mapping[str, bytes]) -> None:
-    from percoin.registry.weights import load_weights
-
     manifest = parse_manifest(market, files[MANIFEST_FILE])
     check_hashes(market, manifest, files)
-    for name in (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE):
-        load_weights(market, name, files[name])
+    _load_all(market, manifest, files)
+
+
+def _save_all(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
+    from percoin.registry.weights import save_weights
+
+    return {name: save_weights(state_dict) for name, state_dict in weights.items()}
+
+
+def _load_all(
+    market: MarketFolder,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    names: Sequence[str] = WEIGHT_FILES,
+) -> dict[str, dict[str, Tensor]]:
+    """The weights by the names of their files; none of a model without a network."""
+    if not manifest.has_network:
+        return {}
+    from percoin.registry.weights import load_weights
+
+    return {name: load_weights(market, name, files[name]) for name in names}
 
 
 def _save_scaler(draft: ManifestDraft) -> bytes:

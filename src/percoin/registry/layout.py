@@ -9,7 +9,7 @@
         |-- history.jsonl                          what was exported, promoted, rolled back
         |-- .tmp-20250902T...                      an export under way, or killed
         |-- 20250825T...-91c06b7d55ee/             earlier versions, for rollback
-        `-- 20250901T000312482911Z-3fa9c14e07b2/   five files
+        `-- 20250901T000312482911Z-3fa9c14e07b2/   five files; three of a model without a network
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ METRICS_FILE = "metrics.json"
 MANIFEST_FILE = "meta.json"
 # Only in versions exported with export.onnx=true.
 ONNX_FILE = "cnn_lstm_v1.onnx"
-HASHED_FILES = (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE, SCALER_FILE, METRICS_FILE)
+WEIGHT_FILES = (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE)
+# Of every version, whatever kind of model it is.
+COMMON_FILES = (SCALER_FILE, METRICS_FILE)
+HASHED_FILES = (*WEIGHT_FILES, *COMMON_FILES)
 
 TEMPORARY_PREFIX = ".tmp-"
 VERSION_ID_PATTERN = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")

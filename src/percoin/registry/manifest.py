@@ -10,17 +10,30 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.evaluation.blend import PARTS, PartSkills
 from percoin.evaluation.calibration import check_calibration
+from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.registry import typed_json
-from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE, VERSION_ID_PATTERN
+from percoin.registry.layout import (
+    COMMON_FILES,
+    HASHED_FILES,
+    MANIFEST_FILE,
+    VERSION_ID_PATTERN,
+)
 from percoin.registry.pool_record import PoolRecord
 from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
-FORMAT_VERSION = 1
+# The newest. A manifest says the oldest that can describe its model, so that an older percoin
+# goes on reading what it understands, and refuses the rest by name.
+FORMAT_VERSION = 2
+_FORMAT_WITHOUT_REGRESSION = 1
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
+LOGISTIC_VERSION = "logistic_v1"
+LOGISTIC_KIND = "logistic"
+_KINDS = {MODEL_VERSION: MODEL_KIND, LOGISTIC_VERSION: LOGISTIC_KIND}
 SPLIT_NAMES = ("train", "val", "test")
 
 _HASH_LENGTH = 12
@@ -131,6 +144,25 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """How the network's probabilities are averaged with those of the manifest's regression.
+
+    Attributes:
+        network_weight: The network's share; the regression has the rest.
+        calibration: Of the regression; the manifest's own one is the network's.
+        skills: Of ``network``, ``regression`` and ``blend``, each as it could be served.
+    """
+
+    network_weight: float
+    calibration: Calibration
+    skills: Mapping[str, PartSkills]
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.network_weight <= 1, "network_weight is not between 0 and 1")
+        _require(set(self.skills) == set(PARTS), f"skills are not of {', '.join(PARTS)}")
+
+
+@dataclass(frozen=True)
 class Gate:
     """The verdict and its reasons, each a phrase for people."""
 
@@ -176,13 +208,14 @@ class BarsInfo:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which network, and the keyword arguments that build it."""
+    """Which kind of model, and the keyword arguments that build its network, if it has one."""
 
     kwargs: Mapping[str, object]
     kind: str = MODEL_KIND
 
     def __post_init__(self) -> None:
-        _require(self.kind == MODEL_KIND, f"kind {self.kind!r} is unknown")
+        _require(self.kind in _KINDS.values(), f"kind {self.kind!r} is unknown")
+        _require(self.kind == MODEL_KIND or not self.kwargs, f"kwargs are not of a {self.kind}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +232,8 @@ class ManifestDraft:
         machine: What else the bits of a training depend on, such as the number of
             threads; None in manifests from before it was kept.
         pool: Of a network that was trained on many markets; None of one trained on its own.
+        regression: Of a model that is one, or of a blend with one.
+        blend: Of a network that is averaged with ``regression``.
     """
 
     symbol: str
@@ -222,12 +257,17 @@ class ManifestDraft:
     libraries: Mapping[str, str]
     machine: Mapping[str, str] | None = None
     pool: PoolRecord | None = None
+    regression: Regression | None = None
+    blend: Blend | None = None
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)
+        _require(self.model_version in _KINDS, f"model_version {self.model_version!r} is unknown")
+        kind = self.model.kind
         _require(
-            self.model_version == MODEL_VERSION, f"model_version {self.model_version!r} is unknown"
+            _KINDS[self.model_version] == kind, f"model_version is {self.model_version} of a {kind}"
         )
+        self._check_regression()
         _require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
         counts = (self.num_features, self.dataset_info.num_features)
         _require(counts == (len(FEATURE_NAMES),) * 2, f"num_features is {counts}, not 15")
@@ -238,6 +278,20 @@ class ManifestDraft:
             judged == self.dataset_info.test_samples,
             f"confusion_matrix counts {judged} of {self.dataset_info.test_samples} test samples",
         )
+
+    @property
+    def has_network(self) -> bool:
+        """Whether there are weights, beside the numbers of the manifest."""
+        return self.model.kind == MODEL_KIND
+
+    def _check_regression(self) -> None:
+        _require(
+            self.has_network or self.blend is None, f"a {self.model.kind} has nothing to blend with"
+        )
+        is_needed = not self.has_network or self.blend is not None
+        _require(is_needed == (self.regression is not None), "regression and model do not agree")
+        n_features = self.num_features if self.regression is None else self.regression.n_features
+        _require(n_features == self.num_features, f"regression takes {n_features} features")
 
     def seal(
         self, created_at: datetime, files: Mapping[str, str], revised_from: str | None = None
@@ -261,6 +315,7 @@ class ManifestDraft:
             created_at=time_text(moment),
             files=files,
             version_id=unsealed,
+            format_version=_format_for(self),
             revised_from=revised_from,
         )
         sealed = draft.to_json().replace(unsealed, _sealed_id(draft.to_json(), unsealed))
@@ -294,9 +349,12 @@ class Manifest(ManifestDraft):
         origin = self.revised_from
         is_version = origin is None or VERSION_ID_PATTERN.fullmatch(origin) is not None
         _require(is_version, "revised_from names no version")
-        _require(self.format_version == FORMAT_VERSION, f"format version {self.format_version}")
-        missing = [name for name in HASHED_FILES if name not in self.files]
+        _require(self.format_version == _format_for(self), f"format version {self.format_version}")
+        needed = HASHED_FILES if self.has_network else COMMON_FILES
+        missing = [name for name in needed if name not in self.files]
         _require(not missing, f"files does not list {missing[:1]}")
+        further = [] if self.has_network else [name for name in self.files if name not in needed]
+        _require(not further, f"files lists {further[:1]}, which is not of a {self.model.kind}")
         for name, sha256 in self.files.items():
             _require(
                 _FILE_NAME_PATTERN.fullmatch(name) is not None and name != MANIFEST_FILE,
@@ -350,6 +408,11 @@ def time_text(moment: datetime) -> str:
 def open_time_text(open_time: int) -> str:
     """The same for milliseconds since 1970-01-01 UTC, which is how bars count."""
     return time_text(datetime.fromtimestamp(open_time // 1000, UTC))
+
+
+def _format_for(draft: ManifestDraft) -> int:
+    """The oldest format that can describe the model."""
+    return _FORMAT_WITHOUT_REGRESSION if draft.regression is None else FORMAT_VERSION
 
 
 def _decode(content: object) -> Manifest:

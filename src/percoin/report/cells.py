@@ -152,6 +152,7 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
             f"{manifest.num_features} {manifest.features.definition.value} features of "
             f"{manifest.lookback} bars",
         ),
+        ("model", manifest.model.kind + _blend(manifest)),
         ("calibration", _calibration(calibration)),
     ]
     if model.evaluation is not None:
@@ -163,6 +164,17 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
         ("code", manifest.code_version),
         ("libraries", ", ".join(f"{key} {value}" for key, value in manifest.libraries.items())),
     ]
+
+
+def _blend(manifest: Manifest) -> str:
+    blend = manifest.blend
+    if blend is None:
+        return ""
+    skills = ", ".join(f"{name} {skills.test}" for name, skills in blend.skills.items())
+    return (
+        f", averaged with a logistic regression at a weight of {blend.network_weight:.2f}; "
+        f"skill on the test bars: {skills}"
+    )
 
 
 def _calibration(calibration: Calibration) -> str:

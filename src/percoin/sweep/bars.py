@@ -13,7 +13,7 @@ from percoin.bars.store import BarStore
 from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
 from percoin.sweep.claims import claimed
-from percoin.training.build import load_bars, n_bars_to_load
+from percoin.training.groundwork import load_bars, n_bars_to_load
 
 _NOTE_FILE = "bars.json"
 _LOCK_FILE = ".bars.lock"

@@ -29,7 +29,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from percoin.cli import Composed
-from percoin.config import DIVERGED_MARK, FINISHED_MARK, TrainConfig, typed
+from percoin.config import DIVERGED_MARK, FINISHED_MARK, LogisticConfig, TrainConfig, typed
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, MarketError, PercoinError, ResumeError
 from percoin.provenance import code_version
@@ -41,12 +41,11 @@ from percoin.sweep.jobs import JobRecord, JobState, read_record, write_record
 from percoin.sweep.plan import CONFIG_NAME
 from percoin.training.build import (
     RUN_CHECKPOINTS,
-    RunContext,
     check_machine,
     clear_run_folder,
-    make_folds,
     train_folds,
 )
+from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.lit_module import SignalClassifier
 
 log = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
         **_facts(attempt) | {"started_at": diary.record.started_at},
         key=key,
         bars_loaded_at=asked.asked_at,
-        max_epochs=settings.epochs * len(folds),
+        max_epochs=_most_epochs(settings) * len(folds),
     )
     run = RunContext(job.folder, choices)
     if not (same and _can_resume(before, job.folder) and _resume(settings, folds, run, diary)):
@@ -163,6 +162,10 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
         train_folds(settings, folds, run, [_Diarist(diary)])
     result = json.loads((job.folder / FINISHED_MARK).read_text(encoding="utf-8"))
     diary.end(JobState.FINISHED, result=result)
+
+
+def _most_epochs(settings: TrainConfig) -> int:
+    return 0 if isinstance(settings.model, LogisticConfig) else settings.epochs
 
 
 def _settings(attempt: Attempt) -> tuple[TrainConfig, Mapping[str, str]]:

@@ -2,64 +2,62 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 
-from percoin.bars.gaps import describe_gaps, find_gaps
-from percoin.bars.schema import Bars
-from percoin.bars.store import BarStore
 from percoin.config import (
     CHECKPOINT_FOLDER,
     CHECKPOINTS,
     DIVERGED_MARK,
     FINISHED_MARK,
-    BinanceConfig,
-    EvaluationMode,
+    CnnLstmConfig,
+    LogisticConfig,
     ModelConfig,
     TrainConfig,
     TrainerConfig,
 )
 from percoin.dataset import (
     MarketDataset,
-    bars_to_load,
-    build_dataset,
-    build_folds,
 )
-from percoin.errors import ConfigError, DivergedError, ResumeError, TrainingError
-from percoin.evaluation.backtest import Costs
-from percoin.evaluation.table import format_evaluation
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.judging import FoldForecasts, JudgingRules
+from percoin.errors import ConfigError, DivergedError, ResumeError
+from percoin.features.feature_set import FEATURE_NAMES
+from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
-from percoin.registry.layout import MarketFolder
 from percoin.training.callbacks import ExportToRegistry, Pictures
-from percoin.training.export import ExportedModel, ModelExporter, forecast_test
+from percoin.training.export import ModelExporter, forecast_test
+from percoin.training.groundwork import (
+    EVALUATION_FILE,
+    SUMMARY_FILE,
+    RunContext,
+    judging_rules,
+    load_folds,
+    plain_settings,
+    summarize,
+    write_errors,
+    write_result,
+)
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.logistic import train_logistic
 from percoin.training.onnx_export import check_packages
 from percoin.training.run import LAST_CHECKPOINT, TrainedModel, TrainingPlan, fit, train
 from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)
 
-SUMMARY_FILE = "summary.txt"
-EVALUATION_FILE = "evaluation.txt"
 _SETTINGS_FILE = "settings.json"
 _COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history_days")
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 # Below the run's folder; those of the earlier folds of a walk-forward lie in folders of theirs.
 RUN_CHECKPOINTS = tuple(
     f"{fold}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt" for fold in ("", "fold-*/")
@@ -83,25 +81,6 @@ _FREE_TO_CHANGE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class RunContext:
-    """Where one run leaves what it writes, and which options its settings were made of.
-
-    Attributes:
-        folder: For logs, checkpoints, pictures and the result.
-        choices: The chosen option of each config group, for records.
-    """
-
-    folder: Path
-    choices: Mapping[str, str]
-
-    @classmethod
-    def of_hydra(cls) -> RunContext:
-        """The run that Hydra has made a folder for."""
-        runtime = HydraConfig.get().runtime
-        return cls(Path(runtime.output_dir), dict(runtime.choices))
-
-
 def train_from_config(settings: TrainConfig) -> None:
     """Train, judge and export the model that the settings describe; print its screen.
 
@@ -119,10 +98,12 @@ def check_machine(settings: TrainConfig) -> None:
         ConfigError: No such device, precision or package here.
         RegistryWriteError: The models folder would refuse the export.
     """
-    _check_accelerator(settings.trainer)
+    has_network = not isinstance(settings.model, LogisticConfig)
+    if has_network:
+        _check_accelerator(settings.trainer)
     if settings.workers is not None:
         torch.set_num_threads(settings.workers)
-    if settings.export.onnx:
+    if settings.export.onnx and has_network:
         check_packages()
     check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
 
@@ -139,12 +120,15 @@ def train_folds(
         settings: What the folds were made by.
         folds: Of ``load_folds``; the last one's model is exported.
         run: Where the run leaves what it writes.
-        callbacks: Further ones of Lightning, for every fold.
+        callbacks: Further ones of Lightning, for every fold; a model without a network has
+            none.
 
     Raises:
         PercoinError: Anything that a user can mend; the registry is untouched.
     """
-    with _divergence_marked(run.folder), _write_errors(settings, run.folder):
+    if isinstance(settings.model, LogisticConfig):
+        return train_logistic(settings, folds, run)
+    with divergence_marked(run.folder), write_errors(settings, run.folder):
         return _train_folds(settings, folds, run, callbacks)
 
 
@@ -156,53 +140,44 @@ def _train_folds(
 ) -> Summary:
     *earlier, dataset = folds
     config = plain_settings(settings, run.choices)
-    _check_resumable(settings, run.folder, {"config": config, "bars": dataset.bars.sha256()})
+    check_resumable(settings, run.folder, {"config": config, "bars": dataset.bars.sha256()})
     log.info("training %s %s in %s", settings.symbol, settings.tf.name, run.folder)
     exporter = ModelExporter(
         dataset,
-        _network_kwargs(settings.model),
+        network_kwargs(settings.model),
         config,
         settings.seed,
         Path(settings.models_dir),
-        _judging_rules(settings),
+        judging_rules(settings),
         _train_earlier_folds(settings, earlier, run.folder, callbacks),
         settings.export.onnx,
     )
     export = ExportToRegistry(exporter.export)
-    loggers = _loggers(settings, run.folder)
+    loggers = make_loggers(settings, run.folder)
     pictures = Pictures(dataset, run.folder / "figures")
     trained = _train_fold(settings, dataset, run.folder, loggers, [*callbacks, pictures, export])
     assert export.exported is not None
-    summary = _summary(settings, dataset, trained, export.exported, run.folder)
+    summary = summarize(
+        settings,
+        dataset,
+        export.exported,
+        run.folder,
+        trained.secs,
+        (trained.n_epochs, trained.best_epoch),
+    )
     _log_hyperparameters(loggers, settings, run.choices, summary)
-    _write_result(run.folder, summary)
+    write_result(run.folder, summary)
     return summary
 
 
 @contextmanager
-def _divergence_marked(folder: Path) -> Iterator[None]:
+def divergence_marked(folder: Path) -> Iterator[None]:
     """Leave a mark in the folder of a run that diverged: there is nothing to resume."""
     try:
         yield
     except DivergedError as error:
         (folder / DIVERGED_MARK).write_text(f"{error}\n", encoding="utf-8")
         raise
-
-
-@contextmanager
-def _write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
-    """Say in one line that the run's folder takes no more, and why."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _REFUSALS:
-            raise
-        raise TrainingError(
-            settings.symbol,
-            settings.tf.name,
-            f"cannot write to {error.filename or folder}: {error.strerror}",
-            "free some space or make it writable, or choose another folder with outputs_dir=FOLDER",
-        ) from error
 
 
 def clear_run_folder(folder: Path) -> None:
@@ -226,40 +201,13 @@ def _check_accelerator(trainer: TrainerConfig) -> None:
         )
 
 
-def load_folds(settings: TrainConfig) -> list[MarketDataset]:
-    """Fetch the bars, keep them in the store, and make them ready to train on.
-
-    Returns:
-        As ``make_folds``.
-    """
-    return make_folds(settings, load_bars(settings))
-
-
-def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
-    """Bars made ready to train on.
-
-    One dataset for the single split; one per fold, oldest first, for a walk-forward.
-    """
-    arguments = (
-        bars,
-        FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
-        settings.lookback,
-        settings.split.build(),
-        settings.history_days,
-    )
-    if settings.evaluation == EvaluationMode.WALK_FORWARD:
-        return build_folds(*arguments, settings.folds)
-    return [build_dataset(*arguments)]
-
-
 def _train_earlier_folds(
     settings: TrainConfig,
     folds: Sequence[MarketDataset],
     folder: Path,
     callbacks: Sequence[pl.Callback],
 ) -> tuple[FoldForecasts, ...]:
-    rules = _judging_rules(settings)
+    rules = judging_rules(settings)
     forecasts = []
     for number, dataset in enumerate(folds, start=1):
         log.info("fold %d of %d", number, len(folds) + 1)
@@ -277,78 +225,39 @@ def _train_fold(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[pl.Callback] = (),
 ) -> TrainedModel:
-    network = _seeded_network(settings)
+    network = seeded_network(settings)
     resume = settings.resume and _last_checkpoint(folder).is_file()
-    return train(dataset, network, _plan(settings), folder, loggers, callbacks, resume)
+    return train(dataset, network, plan_of(settings), folder, loggers, callbacks, resume)
 
 
 def fit_trial(
     settings: TrainConfig, dataset: MarketDataset, callbacks: Sequence[pl.Callback] = ()
 ) -> SignalClassifier:
     """Fit what the settings describe as ``percoin.training.run.fit`` does: nothing is kept."""
-    return fit(dataset, _seeded_network(settings), _plan(settings), callbacks)
+    return fit(dataset, seeded_network(settings), plan_of(settings), callbacks)
 
 
-def _seeded_network(settings: TrainConfig) -> CnnLstm:
+def seeded_network(settings: TrainConfig) -> CnnLstm:
+    """The network with its first weights; everything random is seeded."""
     pl.seed_everything(settings.seed, verbose=False)
-    return CnnLstm(len(FEATURE_NAMES), **_network_kwargs(settings.model))
+    return CnnLstm(len(FEATURE_NAMES), **network_kwargs(settings.model))
 
 
 def _last_checkpoint(folder: Path) -> Path:
     return folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt"
 
 
-def _judging_rules(settings: TrainConfig) -> JudgingRules:
-    return JudgingRules(
-        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
-        n_trials=settings.trials,
-        n_looks=settings.looks,
-        seed=settings.seed,
-    )
-
-
-def n_bars_to_load(settings: TrainConfig) -> int:
-    """How many of the newest bars a training makes use of, if there are no gaps."""
-    return bars_to_load(
-        settings.tf.timeframe, settings.labels.build(), settings.lookback, settings.history_days
-    )
-
-
-def load_bars(settings: TrainConfig) -> Bars:
-    """Bars of the market from its source; the store then holds them for predictions.
-
-    A run that is resumed goes on with the bars that are stored: newer ones would make it
-    another run.
-    """
-    store = BarStore(Path(settings.data_dir) / "bars")
-    timeframe = settings.tf.timeframe
-    source = settings.source.build(store, n_bars_to_load(settings), replace=True)
-    if settings.resume and isinstance(settings.source, BinanceConfig):
-        source = store
-    bars = source.load(settings.symbol, timeframe)
-    store.write(bars)
-    log.info(
-        "%s %s: %d bars until %s from %s",
-        bars.symbol,
-        bars.timeframe.value,
-        len(bars),
-        bars.close_time(),
-        bars.origin,
-    )
-    gaps = find_gaps(bars)
-    if gaps:
-        log.info("%s", describe_gaps(bars, gaps))
-    return bars
-
-
-def _network_kwargs(settings: ModelConfig) -> dict[str, Any]:
+def network_kwargs(settings: ModelConfig) -> dict[str, Any]:
+    """Keyword arguments that build the network."""
+    assert isinstance(settings, CnnLstmConfig)
     kwargs = asdict(settings)
     kwargs["channels"] = tuple(settings.channels)
     kwargs["head_sizes"] = tuple(settings.head_sizes)
     return kwargs
 
 
-def _plan(settings: TrainConfig) -> TrainingPlan:
+def plan_of(settings: TrainConfig) -> TrainingPlan:
+    """How to train, as the settings say."""
     return TrainingPlan(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
@@ -360,17 +269,19 @@ def _plan(settings: TrainConfig) -> TrainingPlan:
     )
 
 
-def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """The settings as JSON can say them, with the names of the chosen options."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    options = {group: choices[group] for group in ("source", "labels", "model") if group in choices}
-    return {**plain, "choices": options}
+def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:
+    """Refuse to go on with another run's weights; note the facts of a new run.
 
+    Args:
+        settings: Of this run.
+        folder: Of the run.
+        facts: ``config`` by name, ``bars``, and what else must not have changed.
 
-def _check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:
-    """Refuse to go on with another run's weights; note the facts of a new run."""
+    Raises:
+        ResumeError: There is nothing to go on with, or it was another run.
+    """
     path = folder / _SETTINGS_FILE
-    market = (settings.symbol, settings.tf.name)
+    market = (settings.title, settings.tf.name)
     if not settings.resume:
         path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
         return
@@ -402,32 +313,13 @@ def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name, value in now["config"].items()
         if name not in _FREE_TO_CHANGE and before["config"].get(name) != value
     ]
-    return changed if before["bars"] == now["bars"] else [*changed, "the bars"]
+    others = [name for name in now if name != "config" and before[name] != now[name]]
+    return [*changed, *(f"the {name}" for name in others)]
 
 
-def _loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
+def make_loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
+    """What the settings name, writing below the run's folder."""
     return [] if settings.logger is None else [instantiate(settings.logger, save_dir=str(folder))]
-
-
-def _summary(
-    settings: TrainConfig,
-    dataset: MarketDataset,
-    trained: TrainedModel,
-    exported: ExportedModel,
-    run_folder: Path,
-) -> Summary:
-    market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-    return Summary(
-        dataset=dataset,
-        evaluation=exported.judgement.evaluation,
-        n_epochs=trained.n_epochs,
-        best_epoch=trained.best_epoch,
-        secs=trained.secs,
-        model_folder=market.link,
-        version_id=exported.version.folder.name,
-        is_served=exported.version.is_served,
-        run_folder=run_folder,
-    )
 
 
 def _log_hyperparameters(
@@ -449,23 +341,3 @@ def _log_hyperparameters(
         else:
             logger.log_hyperparams(parameters)
         logger.finalize("success")
-
-
-def _write_result(folder: Path, summary: Summary) -> None:
-    """Mark the run as finished, with its figures for programs and its screen for people."""
-    (folder / SUMMARY_FILE).write_text(summary.render(), encoding="utf-8")
-    tables = format_evaluation(summary.evaluation)
-    (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
-    verdict = summary.evaluation.verdict
-    result = {
-        **summary.key_results(),
-        "epochs": summary.n_epochs,
-        "secs": summary.secs,
-        "version": summary.version_id,
-        "is_served": summary.is_served,
-        "verdict": verdict.outcome.value,
-        "reasons": [*verdict.reasons, *verdict.cautions],
-    }
-    aside = folder / f".{FINISHED_MARK}"
-    aside.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    aside.replace(folder / FINISHED_MARK)

@@ -14,19 +14,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from percoin.dataset import MarketDataset, Part
-from percoin.training.export import ExportedModel
-from percoin.training.figures import (
-    draw_confusion_matrix,
-    draw_label_distribution,
-    draw_reliability,
-)
+from percoin.dataset import MarketDataset
+from percoin.training.drafting import ExportedModel
+from percoin.training.figures import draw_pictures
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.metrics import confusion_matrix
 
 log = logging.getLogger(__name__)
-
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class Progress(pl.Callback):
@@ -115,18 +109,13 @@ class Pictures(pl.Callback):
                     logger.experiment.add_figure(name, figure, trainer.global_step)
 
     def _draw(self, module: SignalClassifier) -> Mapping[str, Figure]:
-        bars = self._dataset.bars
-        market = f"{bars.symbol} {bars.timeframe.value}"
-        rows = f"{market}, {len(module.test_labels):,} test rows"
-        probabilities = module.test_probabilities.double().numpy()
-        counts = {part: self._dataset.class_counts(part) for part in PARTS}
-        return {
-            "confusion_matrix": draw_confusion_matrix(confusion_matrix(module.test_metrics), rows),
-            "reliability": draw_reliability(
-                probabilities, module.test_labels.numpy(), f"{rows}, before calibration"
-            ),
-            "label_distribution": draw_label_distribution(counts, f"{market}, labels per split"),
-        }
+        return draw_pictures(
+            self._dataset,
+            confusion_matrix(module.test_metrics),
+            module.test_probabilities.double().numpy(),
+            module.test_labels.numpy(),
+            "before calibration",
+        )
 
 
 class ExportToRegistry(pl.Callback):

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from percoin.dataset import MarketDataset, Part
-from percoin.features.feature_set import FEATURE_NAMES
-from percoin.judging import FoldForecasts, Judgement, JudgingRules, forecast_fold, judge_folds
-from percoin.network import CnnLstm
-from percoin.provenance import code_version, library_versions, machine_facts
-from percoin.registry.artifact import Exported, export_artifact
-from percoin.registry.manifest import (
-    BarsInfo,
-    Calibration,
-    DatasetInfo,
-    Features,
-    Gate,
-    ManifestDraft,
-    ModelSpec,
-    ScalingNumbers,
-    SplitSpan,
-    TestMetrics,
-    Verdict,
-    open_time_text,
+from percoin.dataset import MarketDataset
+from percoin.evaluation.baselines import LOGISTIC
+from percoin.judging import (
+    FoldForecasts,
+    JudgingRules,
+    daily_beside,
+    forecast_fold,
+    judge_folds,
 )
-from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.network import CnnLstm
+from percoin.registry.artifact import export_artifact
+from percoin.registry.manifest import ModelSpec
+from percoin.registry.pool_record import PoolRecord
+from percoin.registry.training_record import TrainingHistory
 from percoin.training.datamodule import Batch
+from percoin.training.drafting import ExportedModel, draft_manifest, record_training
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.onnx_export import export_onnx
 from percoin.types import FloatArray
@@ -42,16 +35,6 @@ log = logging.getLogger(__name__)
 
 # Spread over the validation rows.
 _MOST_ONNX_WINDOWS = 512
-
-_SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class ExportedModel:
-    """A new version, and what its judgement said."""
-
-    version: Exported
-    judgement: Judgement
 
 
 @dataclass(frozen=True)
@@ -67,6 +50,7 @@ class ModelExporter:
         rules: What the judgement takes for granted.
         earlier_folds: Of a walk-forward, in time order; their test rows are judged too.
         onnx: Export the network for ONNX Runtime as well.
+        pool: The pool of markets that the network was trained on, if it was.
     """
 
     dataset: MarketDataset
@@ -77,6 +61,7 @@ class ModelExporter:
     rules: JudgingRules
     earlier_folds: tuple[FoldForecasts, ...] = ()
     onnx: bool = False
+    pool: PoolRecord | None = None
 
     def export(self, module: SignalClassifier) -> ExportedModel:
         """Judge the module and write it as a new version.
@@ -89,26 +74,15 @@ class ModelExporter:
         folds = (*self.earlier_folds, forecast_test(module, self.dataset, self.rules))
         judgement = judge_folds(folds, self.rules)
         weights: dict[str, Tensor] = module.network.state_dict()
-        record = TrainingRecord(
-            hyperparameters=self.config,
-            training_history=TrainingHistory(**module.history),
-            test_metrics=_further_metrics(judgement),
-            sections={
-                "evaluation": judgement.evaluation.to_json(),
-                "daily_losses": asdict(judgement.daily),
-                "judging": {
-                    "threshold": judgement.threshold,
-                    "folds": len(folds),
-                    "fee_bps": self.rules.costs.fee_bps,
-                    "slippage_bps": self.rules.costs.slippage_bps,
-                },
-            },
-        )
-        draft = self._draft(judgement)
+        history = TrainingHistory(**module.history)
+        record = record_training(self.config, history, judgement, len(folds), self.rules)
+        model = ModelSpec(self.model_kwargs)
+        draft = draft_manifest(self.dataset, judgement, model, self.config, self.seed)
+        draft = replace(draft, pool=self.pool)
         # The served weights are those of the best epoch; both files are of the contract.
         onnx = self._to_onnx(module.network) if self.onnx else None
         exported = export_artifact(self.models_dir, draft, weights, weights, record, onnx)
-        return ExportedModel(exported, judgement)
+        return ExportedModel(exported, judgement, daily_beside(folds, LOGISTIC))
 
     def _to_onnx(self, network: CnnLstm) -> bytes:
         dataset = self.dataset
@@ -116,47 +90,6 @@ class ModelExporter:
         asked = starts[:: -(-len(starts) // _MOST_ONNX_WINDOWS)]
         market = (dataset.bars.symbol, dataset.bars.timeframe.value)
         return export_onnx(network, dataset.windows[asked], market)
-
-    def _draft(self, judgement: Judgement) -> ManifestDraft:
-        dataset, bars = self.dataset, self.dataset.bars
-        n_rows = {name: len(dataset.rows(part)) for name, part in _SPLIT_NAMES.items()}
-        verdict = judgement.evaluation.verdict
-        return ManifestDraft(
-            symbol=bars.symbol,
-            timeframe=bars.timeframe,
-            lookback=dataset.lookback,
-            dataset_info=DatasetInfo(
-                len(FEATURE_NAMES),
-                n_rows["train"],
-                n_rows["val"],
-                judgement.evaluation.n_rows,
-            ),
-            test_metrics=_test_metrics(judgement),
-            features=Features(dataset.definition),
-            scaling=ScalingNumbers.of(dataset.scaling),
-            label_rule=dataset.label_rule.to_json(),
-            calibration=Calibration(**judgement.calibration),
-            gate=Gate(Verdict(verdict.outcome.value), (*verdict.reasons, *verdict.cautions)),
-            bars=BarsInfo(
-                origin=bars.origin,
-                sha256=bars.sha256(),
-                first_open_time=open_time_text(int(bars.open_time[0])),
-                last_open_time=open_time_text(int(bars.open_time[-1])),
-                n_bars=len(bars),
-                splits={name: self._span(part) for name, part in _SPLIT_NAMES.items()},
-            ),
-            model=ModelSpec(self.model_kwargs),
-            config=self.config,
-            seed=self.seed,
-            code_version=code_version(),
-            libraries=library_versions(),
-            machine=machine_facts(),
-        )
-
-    def _span(self, part: Part) -> SplitSpan:
-        rows = self.dataset.rows(part)
-        first, last = (int(self.dataset.bars.open_time[rows[end]]) for end in (0, -1))
-        return SplitSpan(open_time_text(first), open_time_text(last), len(rows))
 
 
 def forecast_test(
@@ -174,31 +107,3 @@ def _logits(module: SignalClassifier, loader: DataLoader[Batch]) -> FloatArray:
     batches = [module(windows.to(module.device)).double().cpu() for windows, _ in loader]
     logits: FloatArray = torch.cat(batches).numpy()
     return logits
-
-
-def _test_metrics(judgement: Judgement) -> TestMetrics:
-    """The original's five figures; precision, recall and F1 weighted, as there."""
-    scores = judgement.evaluation.model.scores
-    return TestMetrics(
-        accuracy=scores.accuracy,
-        precision=scores.weighted_precision,
-        recall=scores.weighted_recall,
-        f1=scores.weighted_f1,
-        confusion_matrix=scores.confusion_matrix,
-    )
-
-
-def _further_metrics(judgement: Judgement) -> dict[str, Any]:
-    """What the original's figures leave out, on the same rows and by the same decisions."""
-    model = judgement.evaluation.model
-    scores = model.scores
-    return {
-        "log_loss": scores.log_loss,
-        "log_loss_skill": model.skill.value,
-        "f1_macro": scores.macro_f1,
-        "balanced_accuracy": scores.balanced_accuracy,
-        "mcc": scores.mcc,
-        "brier": scores.brier,
-        "calibration_error": scores.calibration_error,
-        **{f"f1_{entry.name}": entry.f1 for entry in scores.classes},
-    }

@@ -8,12 +8,38 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from percoin.dataset import Part
+from percoin.dataset import PARTS, MarketDataset, Part
 from percoin.types import CLASS_NAMES, FloatArray, IntArray
 
 # SHORT, NO_TRADE, LONG; told apart by colour-blind eyes too (Okabe and Ito, 2008).
 _COLOURS = ("#D55E00", "#999999", "#0072B2")
 _N_BINS = 10
+
+
+def draw_pictures(
+    dataset: MarketDataset,
+    counts: Sequence[Sequence[int]],
+    probabilities: FloatArray,
+    labels: IntArray,
+    what: str,
+) -> dict[str, Figure]:
+    """The three pictures of a training, by the names of their files.
+
+    Args:
+        dataset: The market.
+        counts: Confusion matrix of the test rows.
+        probabilities: Of the test rows, shape (n_rows, C).
+        labels: Of the test rows, shape (n_rows,).
+        what: Which probabilities they are.
+    """
+    market = f"{dataset.bars.symbol} {dataset.bars.timeframe.value}"
+    rows = f"{market}, {len(labels):,} test rows"
+    shares = {part: dataset.class_counts(part) for part in PARTS}
+    return {
+        "confusion_matrix": draw_confusion_matrix(counts, rows),
+        "reliability": draw_reliability(probabilities, labels, f"{rows}, {what}"),
+        "label_distribution": draw_label_distribution(shares, f"{market}, labels per split"),
+    }
 
 
 def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:

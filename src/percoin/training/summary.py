@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from percoin.bars.schema import format_time
-from percoin.dataset import MarketDataset
-from percoin.evaluation.baselines import MAJORITY, TRAIN_PRIOR
+from percoin.dataset import PARTS, MarketDataset
+from percoin.evaluation.baselines import LOGISTIC, MAJORITY, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
-from percoin.training.callbacks import PARTS
+from percoin.judging import JudgedBlend
 from percoin.types import CLASS_NAMES
 
 _WIDTH = 100
@@ -32,8 +32,9 @@ class Summary:
     Attributes:
         dataset: What the model was trained on; the newest fold of a walk-forward.
         evaluation: What its test rows said.
-        n_epochs: Epochs trained.
-        best_epoch: The one that was kept, counted from 1.
+        blend: The parts of a blended model.
+        epochs: Epochs trained, and the one that was kept, counted from 1; None of a model that
+            is fitted in one go.
         secs: Wall time of training and testing.
         model_folder: Where the registry shows the market's served model.
         version_id: Of the new version.
@@ -43,13 +44,13 @@ class Summary:
 
     dataset: MarketDataset
     evaluation: Evaluation
-    n_epochs: int
-    best_epoch: int
+    epochs: tuple[int, int] | None
     secs: float
     model_folder: Path
     version_id: str
     is_served: bool
     run_folder: Path
+    blend: JudgedBlend | None = None
 
     def key_results(self) -> dict[str, float]:
         """The few figures by which runs are compared."""
@@ -99,7 +100,9 @@ class Summary:
         table.add_column(f"{self.evaluation.n_rows:,} test rows")
         for heading in ("log-loss", "activity AUC", "direction AUC", "MCC", "macro-F1", "accuracy"):
             table.add_column(heading, justify="right")
-        shown = dict.fromkeys((self.evaluation.best_baseline, "logistic", TRAIN_PRIOR, MAJORITY))
+        first = (self.evaluation.best_baseline, LOGISTIC, TRAIN_PRIOR, MAJORITY)
+        # A regression that is the model itself is no baseline.
+        shown = [name for name in dict.fromkeys(first) if name != self.evaluation.model.name]
         for line in (self.evaluation.model, *(self._baseline(name) for name in shown)):
             table.add_row(*self._cells(line))
         return table
@@ -120,23 +123,40 @@ class Summary:
         )
 
     def _facts(self) -> Table:
-        minutes, secs = divmod(round(self.secs), 60)
-        epochs = "1 epoch" if self.n_epochs == 1 else f"{self.n_epochs} epochs"
-        trained = f"{epochs} in {minutes} min {secs} s, epoch {self.best_epoch} kept"
         bars = self.dataset.bars
         served = "" if self.is_served else "  (still the accepted version before this one)"
         logs = self.run_folder.parents[2]
         table = Table.grid(padding=(0, 2))
         for name, text in (
-            ("trained", trained),
+            ("trained", self._trained()),
+            *self._parts(),
             ("bars", f"{len(bars):,} of {bars.origin}"),
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),
-            ("logs", f"tensorboard --logdir {logs}"),
+            *([] if self.epochs is None else [("logs", f"tensorboard --logdir {logs}")]),
             ("predict", f"python predict.py symbol={bars.symbol} tf={bars.timeframe.value}"),
         ):
             table.add_row(name, Text(text, overflow="fold"))
         return table
+
+    def _trained(self) -> str:
+        if self.epochs is None:
+            return f"a logistic regression, in {self.secs:.1f} s with the baselines"
+        minutes, secs = divmod(round(self.secs), 60)
+        n_epochs, best = self.epochs
+        epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
+        return f"{epochs} in {minutes} min {secs} s, epoch {best} kept"
+
+    def _parts(self) -> list[tuple[str, str]]:
+        """What a blend is made of, and how much better that is than the train prior."""
+        if self.blend is None:
+            return []
+        weight = self.blend.weight
+        shares = f"{weight:.2f} network + {1 - weight:.2f} logistic regression"
+        return [("blend", f"{shares}; skill over the train prior:")] + [
+            (f"  {name}", f"validation {skills.validation}, test {skills.test}")
+            for name, skills in self.blend.skills.items()
+        ]
 
     def _baseline(self, name: str) -> Assessment:
         return next(line for line in self.evaluation.baselines if line.name == name)

@@ -43,7 +43,8 @@ from percoin.config import (
 )
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
-from percoin.training.build import RunContext, check_machine, load_bars, make_folds, train_folds
+from percoin.training.build import check_machine, train_folds
+from percoin.training.groundwork import RunContext, load_bars, make_folds
 from percoin.training.summary import Summary
 from percoin.tuning.book import (
     BOOK_FILE,

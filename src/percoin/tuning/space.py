@@ -11,9 +11,9 @@ from typing import Any
 from optuna.trial import BaseTrial, FixedTrial
 
 from percoin.config import (
+    CnnLstmConfig,
     FixedHorizonConfig,
     LabelsConfig,
-    ModelConfig,
     SpaceConfig,
     SplitConfig,
     TrainConfig,
@@ -74,6 +74,9 @@ class SearchSpace:
         self.base = replace(base, experiment=None)
         self._space = space
         self._own_kind = _kind(base.labels)
+        # Other models have no settings to search, and are refused with experiment=tune.
+        assert isinstance(base.model, CnnLstmConfig)
+        self._network = base.model
 
     @property
     def largest_lookback(self) -> int:
@@ -85,7 +88,7 @@ class SearchSpace:
         base = self.base
         parameters: dict[str, Any] = {
             "lr": base.lr,
-            "dropout": base.model.dropout,
+            "dropout": self._network.dropout,
             "width": 1.0,
             "lookback": base.lookback,
         }
@@ -102,7 +105,7 @@ class SearchSpace:
         widths = sorted({*space.width, 1.0})
         return Candidate(
             lr=self._number(trial, "lr", space.lr, base.lr, log=True),
-            dropout=self._number(trial, "dropout", space.dropout, base.model.dropout),
+            dropout=self._number(trial, "dropout", space.dropout, self._network.dropout),
             width=float(trial.suggest_categorical("width", widths)),
             lookback=trial.suggest_int("lookback", *lookback, log=True),
             labels=self._suggest_labels(trial),
@@ -123,7 +126,7 @@ class SearchSpace:
             base,
             lr=candidate.lr,
             lookback=candidate.lookback,
-            model=_scaled(base.model, candidate.width, candidate.dropout),
+            model=_scaled(self._network, candidate.width, candidate.dropout),
             labels=candidate.labels,
             split=_split_for(base, candidate.labels.horizon),
         )
@@ -253,7 +256,7 @@ def _holding(limits: Sequence[Any], own: Any | None) -> tuple[Any, Any]:
     return min(values), max(values)
 
 
-def _scaled(model: ModelConfig, width: float, dropout: float) -> ModelConfig:
+def _scaled(model: CnnLstmConfig, width: float, dropout: float) -> CnnLstmConfig:
     """The model at another width; its attention heads still divide what they share."""
     step = model.n_heads // math.gcd(model.n_heads, 2)
     return replace(

@@ -96,7 +96,9 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
     for name in SPLIT_NAMES:
         span = bars.splits[name]
         yield _line(f"  {name}", f"{span.first} to {span.last}, {span.rows:,} rows")
-    yield _line("model", f"{manifest.model.kind}, {_pairs(manifest.model.kwargs)}")
+    shape = _pairs(manifest.model.kwargs)
+    yield _line("model", ", ".join(filter(None, (manifest.model.kind, shape))))
+    yield from _describe_blend(manifest)
     yield _line("features", f"{manifest.features.definition.value}, lookback {manifest.lookback}")
     yield _line("labels", _pairs(manifest.label_rule))
     yield _line("calibration", manifest.calibration.method)
@@ -106,6 +108,16 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
     yield _line("machine", _pairs(manifest.machine) if manifest.machine else "not noted")
     for name, digest in manifest.files.items():
         yield _line("file", f"{name}  sha256 {digest}")
+
+
+def _describe_blend(manifest: Manifest) -> Iterator[str]:
+    blend = manifest.blend
+    if blend is None:
+        return
+    weight = blend.network_weight
+    yield _line("blend", f"{weight:.4f} network + {1 - weight:.4f} logistic regression")
+    for name, skills in blend.skills.items():
+        yield _line(f"  {name}", f"skill {skills.validation} on validation, {skills.test} on test")
 
 
 def _line(title: str, text: str) -> str:

@@ -13,7 +13,7 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.report.reading import SavedModel, read_model
 
-_HEADINGS = ("market", "version", "age", "data", "skill [95 %]", "verdict", "others")
+_HEADINGS = ("market", "version", "model", "age", "data", "skill [95 %]", "verdict", "others")
 _BROKEN = "broken"
 
 
@@ -64,10 +64,11 @@ def list_as_text(lines: Sequence[Line], now: datetime | None = None) -> str:
 def _row(line: Line, now: datetime) -> tuple[str, ...]:
     manifest = line.model.manifest
     if manifest is None:
-        return (line.model.name, "-", "-", "-", "-", line.verdict, str(line.n_others))
+        return (line.model.name, "-", "-", "-", "-", "-", line.verdict, str(line.n_others))
     return (
         line.model.name,
         manifest.version_id,
+        _model_text(manifest),
         age_text(manifest, now),
         f"{manifest.bars.first_open_time[:10]} to {manifest.bars.last_open_time[:10]}",
         skill_text(line.model),
@@ -93,15 +94,22 @@ def list_as_json(lines: Sequence[Line]) -> list[dict[str, object]]:
 
 def _manifest_as_json(manifest: Manifest | None) -> dict[str, object]:
     if manifest is None:
-        return dict.fromkeys(("version", "created_at", "data", "verdict", "reasons"))
+        names = ("version", "model_version", "network_weight", "created_at", "data", "verdict")
+        return dict.fromkeys((*names, "reasons"))
     bars = manifest.bars
     return {
         "version": manifest.version_id,
+        "model_version": manifest.model_version,
+        "network_weight": None if manifest.blend is None else manifest.blend.network_weight,
         "created_at": manifest.created_at,
         "data": {"first": bars.first_open_time, "last": bars.last_open_time, "origin": bars.origin},
         "verdict": manifest.gate.verdict.value,
         "reasons": list(manifest.gate.reasons),
     }
+
+
+def _model_text(manifest: Manifest) -> str:
+    return manifest.model_version + (" blend" if manifest.blend is not None else "")
 
 
 def age_text(manifest: Manifest, now: datetime) -> str:

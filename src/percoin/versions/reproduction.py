@@ -26,7 +26,8 @@ from percoin.registry.catalogue import find_version, version_ids
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import read_file, served_folder
-from percoin.training.build import RunContext, check_machine, make_folds, train_folds
+from percoin.training.build import check_machine, train_folds
+from percoin.training.groundwork import RunContext, make_folds
 
 # Where things lie, how a run is repeated, and what is logged: none of it changes a model.
 _NOT_OF_THE_MODEL = frozenset(
@@ -165,7 +166,8 @@ def _settings(manifest: Manifest) -> TrainConfig:
     values |= {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
     try:
         kind = manifest.label_rule["kind"]
-        chosen = [f"symbol={symbol}", f"tf={timeframe}", f"labels={kind}"]
+        model = manifest.model.kind
+        chosen = [f"symbol={symbol}", f"tf={timeframe}", f"labels={kind}", f"model={model}"]
         composed = compose_config("train", chosen)
         return typed(OmegaConf.merge(composed, values), TrainConfig)  # type: ignore[arg-type]
     except (ConfigError, OmegaConfBaseException) as error:
@@ -207,9 +209,12 @@ def _train_and_compare(
         train_folds(settings, make_folds(settings, bars), RunContext(run, choices))
         made = MarketFolder(folder / "models", market.symbol, market.timeframe)
         again = load_version(made, version_ids(made)[-1])
-        yield _compare_weights(original.state_dict, again.state_dict)
-        for part in ("scaling", "calibration"):
+        if original.manifest.has_network:
+            yield _compare_weights(original.state_dict, again.state_dict)
+        for part in ("scaling", "calibration", "regression", "blend"):
             then, now = (getattr(entry.manifest, part) for entry in (original, again))
+            if then is None and now is None:
+                continue
             yield Compared(part, then == now, "all numbers" if then == now else f"{then} -> {now}")
         yield from _compare_records(_record(market, original), _record(made, again))
 

@@ -1,0 +1,178 @@
+"""What the registry keeps of a judged model beside its weights, whatever was trained and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from percoin.dataset import MarketDataset, Part
+from percoin.evaluation.daily import DailyLosses
+from percoin.features.feature_set import FEATURE_NAMES
+from percoin.judging import Judgement, JudgingRules
+from percoin.provenance import code_version, library_versions, machine_facts
+from percoin.registry.artifact import Exported
+from percoin.registry.manifest import (
+    LOGISTIC_KIND,
+    LOGISTIC_VERSION,
+    MODEL_VERSION,
+    BarsInfo,
+    Blend,
+    Calibration,
+    DatasetInfo,
+    Features,
+    Gate,
+    ManifestDraft,
+    ModelSpec,
+    ScalingNumbers,
+    SplitSpan,
+    TestMetrics,
+    Verdict,
+    open_time_text,
+)
+from percoin.registry.training_record import TrainingHistory, TrainingRecord
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A new version, and what its judgement said.
+
+    Attributes:
+        version: What was written.
+        judgement: Of its test rows.
+        beside_logistic: Its losses by day, with the logistic regression in the place of the
+            best baseline; None where that is no baseline.
+    """
+
+    version: Exported
+    judgement: Judgement
+    beside_logistic: DailyLosses | None = None
+
+
+_SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}
+
+
+def draft_manifest(
+    dataset: MarketDataset,
+    judgement: Judgement,
+    model: ModelSpec,
+    config: Mapping[str, object],
+    seed: int,
+) -> ManifestDraft:
+    """What the manifest says before the files are written.
+
+    Args:
+        dataset: What the model was trained on.
+        judgement: Of its test rows.
+        model: What was trained.
+        config: The whole training config, as plain containers.
+        seed: Of the training.
+    """
+    bars = dataset.bars
+    n_rows = {name: len(dataset.rows(part)) for name, part in _SPLIT_NAMES.items()}
+    verdict = judgement.evaluation.verdict
+    return ManifestDraft(
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        model_version=LOGISTIC_VERSION if model.kind == LOGISTIC_KIND else MODEL_VERSION,
+        lookback=dataset.lookback,
+        dataset_info=DatasetInfo(
+            len(FEATURE_NAMES), n_rows["train"], n_rows["val"], judgement.evaluation.n_rows
+        ),
+        test_metrics=_test_metrics(judgement),
+        features=Features(dataset.definition),
+        scaling=ScalingNumbers.of(dataset.scaling),
+        label_rule=dataset.label_rule.to_json(),
+        calibration=Calibration(**judgement.calibration),
+        gate=Gate(Verdict(verdict.outcome.value), (*verdict.reasons, *verdict.cautions)),
+        bars=BarsInfo(
+            origin=bars.origin,
+            sha256=bars.sha256(),
+            first_open_time=open_time_text(int(bars.open_time[0])),
+            last_open_time=open_time_text(int(bars.open_time[-1])),
+            n_bars=len(bars),
+            splits={name: _span(dataset, part) for name, part in _SPLIT_NAMES.items()},
+        ),
+        model=model,
+        config=config,
+        seed=seed,
+        code_version=code_version(),
+        libraries=library_versions(),
+        machine=machine_facts(),
+        regression=judgement.regression,
+        blend=_blend(judgement),
+    )
+
+
+def record_training(
+    config: Mapping[str, object],
+    history: TrainingHistory,
+    judgement: Judgement,
+    n_folds: int,
+    rules: JudgingRules,
+) -> TrainingRecord:
+    """What ``metrics.json`` says beyond the manifest.
+
+    Args:
+        config: The whole training config, as plain containers.
+        history: Losses and accuracies by epoch.
+        judgement: Of the test rows.
+        n_folds: Folds whose test rows were judged.
+        rules: What the judgement took for granted.
+    """
+    return TrainingRecord(
+        hyperparameters=config,
+        training_history=history,
+        test_metrics=_further_metrics(judgement),
+        sections={
+            "evaluation": judgement.evaluation.to_json(),
+            "daily_losses": asdict(judgement.daily),
+            "judging": {
+                "threshold": judgement.threshold,
+                "folds": n_folds,
+                "fee_bps": rules.costs.fee_bps,
+                "slippage_bps": rules.costs.slippage_bps,
+            },
+        },
+    )
+
+
+def _blend(judgement: Judgement) -> Blend | None:
+    judged = judgement.blend
+    if judged is None:
+        return None
+    return Blend(judged.weight, Calibration(**judged.calibration), judged.skills)
+
+
+def _span(dataset: MarketDataset, part: Part) -> SplitSpan:
+    rows = dataset.rows(part)
+    first, last = (int(dataset.bars.open_time[rows[end]]) for end in (0, -1))
+    return SplitSpan(open_time_text(first), open_time_text(last), len(rows))
+
+
+def _test_metrics(judgement: Judgement) -> TestMetrics:
+    """The original's five figures; precision, recall and F1 weighted, as there."""
+    scores = judgement.evaluation.model.scores
+    return TestMetrics(
+        accuracy=scores.accuracy,
+        precision=scores.weighted_precision,
+        recall=scores.weighted_recall,
+        f1=scores.weighted_f1,
+        confusion_matrix=scores.confusion_matrix,
+    )
+
+
+def _further_metrics(judgement: Judgement) -> dict[str, Any]:
+    """What the original's figures leave out, on the same rows and by the same decisions."""
+    model = judgement.evaluation.model
+    scores = model.scores
+    return {
+        "log_loss": scores.log_loss,
+        "log_loss_skill": model.skill.value,
+        "f1_macro": scores.macro_f1,
+        "balanced_accuracy": scores.balanced_accuracy,
+        "mcc": scores.mcc,
+        "brier": scores.brier,
+        "calibration_error": scores.calibration_error,
+        **{f"f1_{entry.name}": entry.f1 for entry in scores.classes},
+    }

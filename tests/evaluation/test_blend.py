@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from forecast_builders import draw_labels, random_probabilities
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from percoin.evaluation.blend import PartSkill, blend_probabilities, choose_weight
+from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.uncertainty import Bootstrap
+
+
+def loss(network, regression, labels, weight):
+    return row_log_loss(blend_probabilities(network, regression, weight), labels).mean()
+
+
+@st.composite
+def two_forecasts(draw):
+    """Any two forecasts of the same rows, certain and impossible ones among them."""
+    n_rows = draw(st.integers(1, 30))
+    shares = arrays.arrays(np.float64, (n_rows, 3), elements=st.floats(0, 1))
+    both = [draw(shares) for _ in range(2)]
+    for forecast in both:
+        forecast[forecast.sum(axis=1) < 1e-3] = 1.0
+        forecast /= forecast.sum(axis=1, keepdims=True)
+    labels = draw(arrays.arrays(np.int64, n_rows, elements=st.integers(0, 2)))
+    return (*both, labels)
+
+
+@given(two_forecasts())
+def test_on_its_rows_the_weight_is_never_worse_than_either_end_or_any_other(drawn):
+    network, regression, labels = drawn
+    weight = choose_weight(network, regression, labels)
+    assert 0 <= weight <= 1
+    chosen = loss(network, regression, labels, weight)
+    for other in (0.0, 1.0, *np.linspace(0.01, 0.99, 25)):
+        assert chosen <= loss(network, regression, labels, other) + 1e-9
+
+
+def test_the_weight_of_a_worked_case_is_found_to_nine_digits():
+    # Two rows of one class: losses -log(.2 + .6 w) and -log(.8 - .6 w) are even at one half.
+    network = np.array([[0.8, 0.1, 0.1], [0.2, 0.4, 0.4]])
+    regression = network[::-1]
+    assert choose_weight(network, regression, np.zeros(2, np.int64)) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_of_a_forecast_that_knows_and_one_that_guesses_the_first_gets_nearly_all():
+    truth, noise = random_probabilities(5000), random_probabilities(5000, seed=1)
+    labels = draw_labels(truth)
+    assert choose_weight(truth, noise, labels) > 0.95
+    assert choose_weight(noise, truth, labels) < 0.05
+    assert choose_weight(np.eye(3)[labels], noise, labels) == 1.0
+    assert choose_weight(noise, np.eye(3)[labels], labels) == 0.0
+
+
+def test_two_that_each_know_something_else_are_both_asked():
+    rng = np.random.default_rng(4)
+    truth = random_probabilities(4000)
+    labels = draw_labels(truth)
+    # Each is right about half of the rows and says the shares of all on the others.
+    known = rng.random(4000) < 0.5
+    shares = truth.mean(axis=0)
+    one, other = (np.where(rows[:, None], truth, shares) for rows in (known, ~known))
+    weight = choose_weight(one, other, labels)
+    assert 0.3 < weight < 0.7
+    assert loss(one, other, labels, weight) < min(loss(one, other, labels, end) for end in (0, 1))
+
+
+def test_forecasts_that_say_the_same_leave_the_network_out():
+    said = random_probabilities(40)
+    assert choose_weight(said, said, draw_labels(said)) == 0.0
+
+
+def test_a_certain_error_costs_a_weight_but_no_infinity():
+    network = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    regression = np.full((3, 3), 1 / 3)
+    # One row in three is impossible to the network; by hand the best weight is a half.
+    assert choose_weight(network, regression, np.zeros(3, np.int64)) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_what_is_no_forecast_is_refused():
+    said = random_probabilities(4)
+    with pytest.raises(ValueError, match="not finite"):
+        choose_weight(np.full((4, 3), np.nan), said, np.zeros(4, np.int64))
+    with pytest.raises(ValueError, match="no class"):
+        choose_weight(said, said, np.full(4, -1))
+
+
+def test_a_skill_is_shown_with_its_interval_where_it_has_one():
+    values = np.random.default_rng(0).normal(0.1, 0.1, 300)
+    estimate = Bootstrap(horizon=3, repetitions=100).estimate(values)
+    skill = PartSkill.of(estimate)
+    assert (skill.value, skill.lower, skill.upper) == (
+        estimate.value,
+        estimate.lower,
+        estimate.upper,
+    )
+    assert str(skill) == f"{skill.value:+.4f} [{skill.lower:+.4f}, {skill.upper:+.4f}]"
+    assert str(PartSkill.of(Bootstrap(horizon=3).estimate(values[:5]))).count("[") == 0

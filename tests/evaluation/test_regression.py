@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pytest
+
+from percoin.evaluation.baselines import LOGISTIC, BaselineInputs, default_baselines
+from percoin.evaluation.calibration import apply_calibration
+from percoin.evaluation.regression import Regression
+from percoin.types import Signal
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(600, 5))
+LABELS = np.digitize(FEATURES[:, 0] + RNG.normal(size=600), [-0.6, 0.6]).astype(np.int64)
+FLAT = ((0.0, 0.0),) * 3
+
+
+def inputs(features):
+    return BaselineInputs(features, *np.ones((3, len(features)), dtype=np.int64))
+
+
+def fitted(name, labels=LABELS):
+    baseline = next(each for each in default_baselines() if each.name == name)
+    baseline.fit(inputs(FEATURES), labels)
+    return baseline
+
+
+def test_its_numbers_say_what_the_fitted_baseline_says():
+    baseline = fitted(LOGISTIC)
+    later = RNG.normal(size=(50, 5)) * 3
+    said = apply_calibration(baseline.regression().logits(later), {"method": "none"})
+    np.testing.assert_allclose(said, baseline.predict_proba(inputs(later)), rtol=0, atol=1e-14)
+
+
+def test_a_row_gets_the_same_bits_whatever_rows_come_along():
+    regression = fitted(LOGISTIC).regression()
+    rows = RNG.normal(size=(257, 5)).astype(np.float32)
+    together = regression.logits(rows)
+    for size in (1, 2, 3, 64, 255):
+        np.testing.assert_array_equal(regression.logits(rows[-size:]), together[-size:])
+
+
+def test_only_a_logistic_regression_of_all_three_classes_has_numbers():
+    with pytest.raises(ValueError, match="boosting is no logistic regression of 3 classes"):
+        fitted("boosting").regression()
+    for labels in (np.minimum(LABELS, 1), np.full_like(LABELS, Signal.LONG)):
+        with pytest.raises(ValueError, match="logistic is no logistic regression of 3 classes"):
+            fitted(LOGISTIC, labels).regression()
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "intercept", "reason"),
+    [
+        (FLAT[:2], (0.0, 0.0, 0.0), "coefficients are not 3 rows of one length"),
+        (((0.0,), (0.0,), (0.0, 0.0)), (0.0, 0.0, 0.0), "coefficients are not 3 rows"),
+        (((), (), ()), (0.0, 0.0, 0.0), "coefficients are not 3 rows"),
+        (FLAT, (0.0, 0.0), "intercept has 2 entries, not 3"),
+        (FLAT, (0.0, 0.0, math.nan), "a coefficient is not finite"),
+        ((*FLAT[:2], (math.inf, 0.0)), (0.0, 0.0, 0.0), "a coefficient is not finite"),
+    ],
+)
+def test_numbers_of_anything_else_are_refused(coefficients, intercept, reason):
+    with pytest.raises(ValueError, match=reason):
+        Regression(coefficients, intercept)
