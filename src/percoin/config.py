@@ -456,42 +456,6 @@ class EvaluationMode(StrEnum):
     WALK_FORWARD = "walk_forward"
 
 
-class Recipe(StrEnum):
-    """On what a network is trained."""
-
-    PER_MARKET = "per_market"
-    POOLED = "pooled"
-
-
-# In place of nothing: a training that begins with the weights of a pooled model.
-INIT_POOLED = "pooled"
-
-
-@dataclass
-class PooledConfig:
-    """One network for many markets, and what a market makes of it afterwards."""
-
-    windows_per_epoch: int = MISSING
-    validation_windows: int = MISSING
-    warmup_epochs: float = MISSING
-    leave_out: list[str] = MISSING
-    init_model: str | None = None
-    init_lr: float = MISSING
-
-    def __post_init__(self) -> None:
-        # Batch normalisation needs two windows to know a variance.
-        for name, least in (("windows_per_epoch", 2), ("validation_windows", 1)):
-            value = getattr(self, name)
-            _require(value >= least, f"pooled.{name}={value} must be at least {least}")
-        _require(
-            self.warmup_epochs >= 0,
-            f"pooled.warmup_epochs={self.warmup_epochs:g} must not be negative",
-        )
-        _require(0 < self.init_lr < 1, f"pooled.init_lr={self.init_lr} must lie between 0 and 1")
-        for symbol in self.leave_out:
-            current_symbol(symbol)
-
-
 class BlendKind(StrEnum):
     """What a network's probabilities are averaged with."""
 
