@@ -1,0 +1,385 @@
+"""From settings to one network for many markets, and a judged model of it for each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+
+from percoin.bars.schema import Bars
+from percoin.config import FINISHED_MARK, Recipe, TrainConfig
+from percoin.dataset import MarketDataset
+from percoin.errors import DataError, PoolError
+from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.gate import control_false_discoveries
+from percoin.evaluation.joint import days_of
+from percoin.evaluation.table import format_evaluation
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.features.feature_set import FeatureDefinition
+from percoin.pool import Pool, PoolSpec, build_pool
+from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import Verdict, open_time_text
+from percoin.registry.pool_record import PooledMarket, PoolRecord
+from percoin.registry.publish import served_id
+from percoin.registry.revision import withdraw_acceptance
+from percoin.report.files import write_whole
+from percoin.training.build import (
+    check_machine,
+    check_resumable,
+    divergence_marked,
+    make_loggers,
+    network_kwargs,
+    plan_of,
+    seeded_network,
+)
+from percoin.training.callbacks import ExportToRegistry, Pictures
+from percoin.training.drafting import ExportedModel
+from percoin.training.export import ModelExporter
+from percoin.training.groundwork import (
+    EVALUATION_FILE,
+    SUMMARY_FILE,
+    RunContext,
+    judging_rules,
+    load_bars,
+    plain_settings,
+    write_errors,
+)
+from percoin.training.pooled_run import PooledPlan, train_pool
+from percoin.training.pooled_table import PooledMeans, PooledResult, format_pool
+from percoin.training.run import TrainedModel
+
+log = logging.getLogger(__name__)
+
+# Below the run's folder: what came of each market.
+_MARKETS = "markets"
+_FALSE_DISCOVERY_RATE = 0.05
+
+
+@dataclass(frozen=True)
+class PooledSummary:
+    """The end of a pooled training.
+
+    Attributes:
+        pool: What was trained on.
+        results: Of each market, those seen first.
+        means: Over them.
+        trained: The network, how long it took and which epoch was kept.
+        withdrawn: Models that lost their acceptance because so many were tried.
+        run_folder: Where logs, tables and pictures lie.
+    """
+
+    pool: Pool
+    results: tuple[PooledResult, ...]
+    means: PooledMeans
+    trained: TrainedModel
+    withdrawn: tuple[str, ...]
+    run_folder: Path
+
+    def render(self) -> str:
+        """The screen as plain text."""
+        cuts = self.pool.cuts
+        moments = (cuts.first_time, cuts.validation_time, cuts.test_time)
+        first, validation, test = (open_time_text(moment)[:16] for moment in moments)
+        minutes, secs = divmod(round(self.trained.secs), 60)
+        accepted = [entry.symbol for entry in self.results if entry.verdict == Verdict.ACCEPTED]
+        return "\n".join(
+            [
+                "",
+                format_pool(self.results, self.means, self.pool.refused),
+                *self.withdrawn,
+                f"cuts of all markets (UTC): train from {first}, validation from {validation}, "
+                f"test from {test}",
+                f"accepted: {', '.join(accepted) or 'none'}",
+                f"trained and judged in {minutes} min {secs} s: {self.trained.n_epochs} epochs, "
+                f"epoch {self.trained.best_epoch} kept",
+                f"tables and pictures: {self.run_folder / _MARKETS}",
+                f"logs: tensorboard --logdir {self.run_folder.parents[1]}",
+            ]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for programs, without the losses by day, which each market's file has."""
+        markets = {}
+        for entry in self.results:
+            values = asdict(entry)
+            del values["symbol"], values["beside_logistic"]
+            markets[entry.symbol] = values
+        return {
+            "markets": markets,
+            "means": asdict(self.means),
+            "refused": dict(self.pool.refused),
+            "cuts": asdict(self.pool.cuts),
+            "epochs": self.trained.n_epochs,
+            "best_epoch": self.trained.best_epoch,
+            "secs": self.trained.secs,
+        }
+
+
+def train_pool_from_config(settings: TrainConfig) -> None:
+    """Train one network on all markets, judge and export it for each; print the table.
+
+    Raises:
+        PoolError: Markets have no bars, or too few can be trained on; names all of them.
+        PercoinError: Anything else that a user can mend.
+    """
+    for symbol in settings.symbols:
+        check_machine(market_settings(settings, symbol))
+    pool = make_pool(settings, load_pool_bars(settings))
+    print(train_pooled(settings, pool, RunContext.of_hydra()).render())
+
+
+def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
+    """The settings of a pool as if they were of one of its markets."""
+    return replace(settings, symbol=symbol, recipe=Recipe.PER_MARKET.value)
+
+
+def load_pool_bars(settings: TrainConfig) -> list[Bars]:
+    """The bars of every market.
+
+    Raises:
+        PoolError: Some have none that can be used; names all of them.
+    """
+    found, missing = [], []
+    for symbol in settings.symbols:
+        try:
+            found.append(load_bars(market_settings(settings, symbol)))
+        except DataError as error:
+            missing.append(f"{symbol} ({error.found}; {error.action})")
+    if missing:
+        raise PoolError(
+            f"{len(missing)} of {len(settings.symbols)} markets have no bars to train on: "
+            f"{', '.join(missing)}; nothing was trained, leave them out or bring their bars"
+        )
+    return found
+
+
+def make_pool(settings: TrainConfig, markets: Sequence[Bars]) -> Pool:
+    """The markets made ready to train on."""
+    return build_pool(markets, settings.pooled.leave_out, pool_spec(settings))
+
+
+def pool_spec(settings: TrainConfig) -> PoolSpec:
+    """How the settings want markets to be made."""
+    return PoolSpec(
+        FeatureDefinition(settings.features.definition),
+        settings.labels.build(),
+        settings.lookback,
+        settings.split.build(),
+        settings.history_days,
+    )
+
+
+def train_pooled(
+    settings: TrainConfig, pool: Pool, run: RunContext, only: Sequence[str] | None = None
+) -> PooledSummary:
+    """Train on a ready pool, judge every market and export it.
+
+    Args:
+        settings: What the pool was made by.
+        pool: The markets.
+        run: Where the run leaves what it writes.
+        only: Markets to judge; None is all of them.
+
+    Raises:
+        PercoinError: Anything that a user can mend; markets judged by then are exported.
+    """
+    with divergence_marked(run.folder), write_errors(settings, run.folder):
+        return _PooledTraining(settings, pool, run).go(only)
+
+
+def record_pool(pool: Pool) -> PoolRecord:
+    """What manifests say of the pool."""
+    cuts, seen = pool.cuts, {dataset.bars.symbol for dataset in pool.seen}
+    return PoolRecord(
+        first_time=open_time_text(cuts.first_time),
+        validation_time=open_time_text(cuts.validation_time),
+        test_time=open_time_text(cuts.test_time),
+        markets={
+            dataset.bars.symbol: PooledMarket(
+                sha256=dataset.bars.sha256(),
+                first_open_time=open_time_text(int(dataset.bars.open_time[0])),
+                last_open_time=open_time_text(int(dataset.bars.open_time[-1])),
+                is_seen=dataset.bars.symbol in seen,
+            )
+            for dataset in pool.markets
+        },
+    )
+
+
+class _PooledTraining:
+    """One run of a pool: its settings, its markets, and what has come of them so far."""
+
+    def __init__(self, settings: TrainConfig, pool: Pool, run: RunContext) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._run = run
+        self._config = plain_settings(settings, run.choices)
+        self._record = record_pool(pool)
+        self._results: dict[str, PooledResult] = {}
+
+    def go(self, only: Sequence[str] | None) -> PooledSummary:
+        settings, pool, folder = self._settings, self._pool, self._run.folder
+        bars = {name: market.sha256 for name, market in self._record.markets.items()}
+        check_resumable(settings, folder, {"config": self._config, "bars": bars})
+        n_rows = sum(len(dataset.rows("train")) for dataset in pool.seen)
+        log.info(
+            "training one network on %d train rows of %d markets in %s",
+            n_rows,
+            len(pool.seen),
+            folder,
+        )
+        markets = [d for d in pool.markets if only is None or d.bars.symbol in only]
+        chosen = settings.pooled
+        plan = PooledPlan(
+            plan_of(settings),
+            chosen.windows_per_epoch,
+            chosen.validation_windows,
+            chosen.warmup_epochs,
+        )
+        loggers = make_loggers(settings, folder)
+        network = seeded_network(settings)
+        trained = train_pool(
+            pool, network, plan, folder, self._tests(markets), loggers, settings.resume
+        )
+        withdrawn = self._control_false_discoveries()
+        results = tuple(self._results[dataset.bars.symbol] for dataset in markets)
+        summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
+        _log_hyperparameters(loggers, settings, summary)
+        (folder / SUMMARY_FILE).write_text(summary.render() + "\n", encoding="utf-8")
+        write_whole(folder / FINISHED_MARK, json.dumps(summary.to_json(), indent=2))
+        return summary
+
+    def _tests(
+        self, markets: Sequence[MarketDataset]
+    ) -> Iterator[tuple[MarketDataset, Sequence[pl.Callback]]]:
+        """Each market that has no result yet; notes it once it has been tested."""
+        for number, dataset in enumerate(markets, start=1):
+            symbol = dataset.bars.symbol
+            folder = self._run.folder / _MARKETS / symbol
+            before = self._result_before(folder, symbol)
+            if before is not None:
+                log.info("%s was judged before the interruption", symbol)
+                self._results[symbol] = before
+                continue
+            log.info("%s, market %d of %d", symbol, number, len(markets))
+            export = ExportToRegistry(self._exporter(dataset).export)
+            yield dataset, [Pictures(dataset, folder / "figures"), export]
+            assert export.exported is not None
+            self._results[symbol] = self._note(folder, dataset, export.exported)
+
+    def _exporter(self, dataset: MarketDataset) -> ModelExporter:
+        settings = self._settings
+        return ModelExporter(
+            dataset,
+            network_kwargs(settings.model),
+            self._config,
+            settings.seed,
+            Path(settings.models_dir),
+            judging_rules(settings),
+            onnx=settings.export.onnx,
+            pool=self._record,
+        )
+
+    def _note(self, folder: Path, dataset: MarketDataset, exported: ExportedModel) -> PooledResult:
+        evaluation = exported.judgement.evaluation
+        symbol, model = dataset.bars.symbol, evaluation.model
+        logistic = next(line for line in evaluation.baselines if line.name == LOGISTIC)
+        assert exported.beside_logistic is not None
+        result = PooledResult(
+            symbol=symbol,
+            is_seen=self._record.markets[symbol].is_seen,
+            skill=model.skill.value,
+            lower=model.skill.lower,
+            upper=model.skill.upper,
+            logistic=logistic.skill.value,
+            activity_auc=None if model.activity.auc is None else model.activity.auc.value,
+            direction_auc=None if model.direction.auc is None else model.direction.auc.value,
+            verdict=evaluation.verdict.outcome.value,
+            p_value=evaluation.verdict.p_value,
+            reason=evaluation.verdict.reasons[0],
+            version=exported.version.folder.name,
+            is_served=exported.version.is_served,
+            beside_logistic=exported.beside_logistic,
+        )
+        tables = format_evaluation(evaluation)
+        (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
+        write_whole(folder / FINISHED_MARK, json.dumps(asdict(result), indent=2))
+        return result
+
+    def _result_before(self, folder: Path, symbol: str) -> PooledResult | None:
+        """What an interrupted run noted of a market, if the registry still has its model."""
+        if not self._settings.resume:
+            return None
+        try:
+            values = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
+            daily = values.pop("beside_logistic")
+            columns = {entry.name: tuple(daily[entry.name]) for entry in fields(DailyLosses)}
+            result = PooledResult(**values, beside_logistic=DailyLosses(**columns))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return result if self._market(symbol).version(result.version).is_dir() else None
+
+    def _market(self, symbol: str) -> MarketFolder:
+        settings = self._settings
+        return MarketFolder(Path(settings.models_dir), symbol, settings.tf.timeframe)
+
+    def _means(self, results: Sequence[PooledResult]) -> PooledMeans:
+        settings = self._settings
+        horizon = days_of(settings.labels.horizon, settings.tf.timeframe.bars_per_day)
+        return PooledMeans.of(results, Bootstrap(horizon, settings.seed))
+
+    def _control_false_discoveries(self) -> tuple[str, ...]:
+        """Withdraw acceptances that do not stand among so many models tried, as a sweep does."""
+        stands = control_false_discoveries(
+            {symbol: entry.p_value for symbol, entry in self._results.items()},
+            _FALSE_DISCOVERY_RATE,
+        )
+        lines = []
+        for symbol, entry in self._results.items():
+            if entry.verdict != Verdict.ACCEPTED or stands[symbol]:
+                continue
+            reason = (
+                f"does not stand among {len(self._results)} models of the pool: "
+                f"p={entry.p_value:.2g}, false discovery rate {_FALSE_DISCOVERY_RATE:g} "
+                "(Benjamini-Yekutieli)"
+            )
+            market = self._market(symbol)
+            withdraw_acceptance(market.root, symbol, market.timeframe, entry.version, reason)
+            served = served_id(market)
+            self._results[symbol] = replace(
+                entry,
+                verdict=Verdict.REJECTED.value,
+                reason=reason,
+                is_served=served == entry.version,
+            )
+            lines.append(f"acceptance withdrawn from {symbol}: {reason}")
+        return tuple(lines)
+
+
+def _log_hyperparameters(
+    loggers: Sequence[Logger], settings: TrainConfig, summary: PooledSummary
+) -> None:
+    parameters = {
+        "markets": len(summary.pool.seen),
+        "tf": settings.tf.name,
+        "windows_per_epoch": settings.pooled.windows_per_epoch,
+        **{name: getattr(settings, name) for name in ("epochs", "batch_size", "lr", "seed")},
+    }
+    means = summary.means
+    results = {
+        "result/mean_skill": means.seen.value,
+        "result/mean_lead_over_logistic": means.lead_seen.value,
+    }
+    for logger in loggers:
+        if isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.log_hyperparams(parameters, results)
+        else:
+            logger.log_hyperparams(parameters)
+        logger.finalize("success")

@@ -1,0 +1,154 @@
+"""The end of a pooled training: every market beside its logistic regression, then their means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
+from percoin.evaluation.table import align
+from percoin.evaluation.uncertainty import Bootstrap
+
+_COLUMNS = (
+    "market",
+    "in training",
+    "skill [95 %]",
+    "logistic",
+    "difference",
+    "activity AUC",
+    "direction AUC",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class PooledResult:
+    """What came of one market of a pool; plain enough for JSON.
+
+    Attributes:
+        symbol: Market.
+        is_seen: Whether the network learnt from its train rows.
+        skill: Log-loss skill over the train prior.
+        lower: Lower end of its interval; None with too few rows.
+        upper: Upper end.
+        logistic: The same skill of the logistic regression fitted on this market alone.
+        activity_auc: None if one of the two answers never came.
+        direction_auc: The same.
+        verdict: Of the gate.
+        p_value: Of the gate.
+        reason: Of the gate, the first.
+        version: The exported version.
+        is_served: Whether that is what is served now.
+        beside_logistic: Losses by day, the regression's as those of the best baseline.
+    """
+
+    symbol: str
+    is_seen: bool
+    skill: float
+    lower: float | None
+    upper: float | None
+    logistic: float
+    activity_auc: float | None
+    direction_auc: float | None
+    verdict: str
+    p_value: float | None
+    reason: str
+    version: str
+    is_served: bool
+    beside_logistic: DailyLosses
+
+    @property
+    def lead(self) -> float:
+        """The network's skill minus the regression's."""
+        return self.skill - self.logistic
+
+
+@dataclass(frozen=True)
+class PooledMeans:
+    """Means over markets, with intervals that know that markets move together.
+
+    Attributes:
+        seen: Skill of the markets that were trained on.
+        unseen: Of those that were left out; None if none was.
+        lead_seen: The regressions' log-losses minus the network's, in nats a row.
+        lead_unseen: The same of those that were left out.
+    """
+
+    seen: JointMean
+    unseen: JointMean | None
+    lead_seen: JointMean
+    lead_unseen: JointMean | None
+
+    @classmethod
+    def of(cls, results: Sequence[PooledResult], bootstrap: Bootstrap) -> PooledMeans:
+        """Average the markets of a pool.
+
+        Args:
+            results: At least one of a market that was trained on.
+            bootstrap: With a horizon in days.
+        """
+        seen = [entry.beside_logistic for entry in results if entry.is_seen]
+        unseen = [entry.beside_logistic for entry in results if not entry.is_seen]
+        return cls(
+            joint_skill(seen, bootstrap),
+            joint_skill(unseen, bootstrap) if unseen else None,
+            joint_lead(seen, bootstrap),
+            joint_lead(unseen, bootstrap) if unseen else None,
+        )
+
+
+def format_pool(
+    results: Sequence[PooledResult], means: PooledMeans, refused: Mapping[str, str]
+) -> str:
+    """The table, the means below it, and which markets are not in it."""
+    lines = [align(_COLUMNS, [_row(entry) for entry in results]), ""]
+    for seen, skill, lead in (
+        (True, means.seen, means.lead_seen),
+        (False, means.unseen, means.lead_unseen),
+    ):
+        if skill is None or lead is None:
+            continue
+        group = [entry for entry in results if entry.is_seen is seen]
+        n_ahead = sum(entry.lead > 0 for entry in group)
+        name = "seen" if seen else "unseen"
+        lines += [
+            f"{name}: mean skill {_joint(skill)}, over {_markets(skill.n_models)} and "
+            f"{skill.n_days} days",
+            f"{name}: ahead of the logistic regression on {n_ahead} of {len(group)}; its log-loss "
+            f"minus the network's {_joint(lead)} nats a row",
+        ]
+    lines.append(
+        "skill: share of the train prior's log-loss that is removed; intervals of means draw days, "
+        "the same for all markets"
+    )
+    lines += [f"refused {symbol}: {reason}" for symbol, reason in refused.items()]
+    return "\n".join(lines)
+
+
+def _row(entry: PooledResult) -> tuple[str, ...]:
+    interval = (
+        "[too few rows]"
+        if entry.lower is None or entry.upper is None
+        else f"[{entry.lower:+.4f}, {entry.upper:+.4f}]"
+    )
+    aucs = (entry.activity_auc, entry.direction_auc)
+    return (
+        entry.symbol,
+        "seen" if entry.is_seen else "unseen",
+        f"{entry.skill:+.4f} {interval}",
+        f"{entry.logistic:+.4f}",
+        f"{entry.lead:+.4f}",
+        *("-" if auc is None else f"{auc:.3f}" for auc in aucs),
+        entry.verdict,
+    )
+
+
+def _joint(mean: JointMean) -> str:
+    if mean.lower is None or mean.upper is None:
+        return f"{mean.value:+.4f} [too few days]"
+    return f"{mean.value:+.4f} [{mean.lower:+.4f}, {mean.upper:+.4f}]"
+
+
+def _markets(number: int) -> str:
+    return "1 market" if number == 1 else f"{number} markets"
