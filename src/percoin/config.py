@@ -728,6 +728,11 @@ class TrainConfig:
         """The markets, of which only ``recipe=pooled`` has several."""
         return tuple(word.strip() for word in self.symbol.split(","))
 
+    @property
+    def title(self) -> str:
+        """What messages call the market, or all of them."""
+        return self.symbol if len(self.symbols) == 1 else f"pool of {len(self.symbols)} markets"
+
     def _check_recipe(self) -> None:
         recipes = [recipe.value for recipe in Recipe]
         _require(
