@@ -1,6 +1,6 @@
 """Small made-up models for the registry's tests.
 
-Run as a script, it writes the committed artifact of the present format anew:
+Run as a script, it writes the committed artifacts of the present format anew:
 ``python tests/registry/artifact_builders.py``. Once a format has been released,
 raise ``FORMAT_VERSION`` instead: its artifact must load for ever.
 """
@@ -15,12 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
     FORMAT_VERSION,
+    LOGISTIC_KIND,
+    LOGISTIC_VERSION,
     BarsInfo,
+    Blend,
     Calibration,
     DatasetInfo,
     Features,
@@ -37,6 +42,7 @@ from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
+OTHER_SYMBOL = "ETHUSDT"
 TIMEFRAME = Timeframe.M15
 GOLDEN = Path(__file__).with_name("golden")
 CREATED_AT = datetime(2025, 9, 1, 0, 3, 12, 482911, tzinfo=UTC)
@@ -87,6 +93,26 @@ def draft(**changes) -> ManifestDraft:
     return replace(made, **changes)
 
 
+def regression(seed: int = 5) -> Regression:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(3, len(FEATURE_NAMES)))
+    return Regression(tuple(map(tuple, rows.tolist())), tuple(rng.normal(size=3).tolist()))
+
+
+def blend(weight: float = 0.25) -> Blend:
+    skill = PartSkills(PartSkill(0.02, 0.01, 0.03), PartSkill(0.01))
+    return Blend(weight, Calibration("temperature", 0.9), dict.fromkeys(PARTS, skill))
+
+
+# What makes a draft that of another kind of model.
+BLENDED = {"regression": regression(), "blend": blend()}
+LOGISTIC = {
+    "model_version": LOGISTIC_VERSION,
+    "model": ModelSpec({}, LOGISTIC_KIND),
+    "regression": regression(),
+}
+
+
 def state_dict(value: float = 0.5, n_values: int = 50) -> dict[str, torch.Tensor]:
     return {
         "head.weight": torch.full((3, n_values), value),
@@ -110,8 +136,12 @@ def export(root: Path, value: float = 0.5, n_values: int = 50, **changes) -> Pat
     return artifact.export_artifact(root, made, weights, weights, record()).folder
 
 
-def load(root: Path) -> artifact.Artifact:
-    return artifact.load_artifact(root, SYMBOL, TIMEFRAME)
+def export_logistic(root: Path, **changes) -> Path:
+    return artifact.export_artifact(root, draft(**LOGISTIC | changes), {}, {}, record()).folder
+
+
+def load(root: Path, symbol: str = SYMBOL) -> artifact.Artifact:
+    return artifact.load_artifact(root, symbol, TIMEFRAME)
 
 
 def check_whole(loaded: artifact.Artifact) -> float:
@@ -142,11 +172,17 @@ def forge(folder: Path, **files: bytes) -> None:
 
 
 def write_golden() -> None:
-    """Export a small model and keep it as a plain folder, without link and versions."""
-    served = GOLDEN / f"format_{FORMAT_VERSION}" / "per_coin" / SYMBOL / TIMEFRAME.value
-    shutil.rmtree(served, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as root:
-        shutil.copytree(export(Path(root), n_values=4), served)
+    """Export a small blend and a regression as plain folders, without link and versions."""
+    markets = GOLDEN / f"format_{FORMAT_VERSION}" / "per_coin"
+    shutil.rmtree(markets, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        made = {
+            SYMBOL: export(root, n_values=4, **BLENDED),
+            OTHER_SYMBOL: export_logistic(root, symbol=OTHER_SYMBOL),
+        }
+        for symbol, folder in made.items():
+            shutil.copytree(folder, markets / symbol / TIMEFRAME.value)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 import pytest
 import torch
-from artifact_builders import GOLDEN, check_whole, load
+from artifact_builders import GOLDEN, OTHER_SYMBOL, blend, check_whole, load, regression
 
+from percoin.registry.artifact import load_onnx
 from percoin.registry.manifest import FORMAT_VERSION
+from percoin.types import Timeframe
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
@@ -17,3 +19,23 @@ def test_the_committed_artifact_of_each_format_still_loads(version):
     }
     # Drawn once from a seed; read back to the last bit.
     assert loaded.manifest.scaling.scale[0] == 1.7051423210160281
+
+
+def test_the_committed_blend_still_says_what_it_is_made_of():
+    manifest = load(GOLDEN / "format_2").manifest
+    assert manifest.blend == blend()
+    assert manifest.regression == regression()
+    # Drawn once from a seed; read back to the last bit.
+    assert manifest.regression.coefficients[0][0] == -0.8019314252534474
+    assert load(GOLDEN / "format_1").manifest.blend is None
+
+
+def test_the_committed_regression_still_loads_for_either_backend_without_a_weight_file():
+    loaded = load(GOLDEN / "format_2", OTHER_SYMBOL)
+    assert (loaded.manifest.model_version, loaded.state_dict) == ("logistic_v1", {})
+    assert loaded.manifest.regression == regression()
+    assert {path.name for path in loaded.folder.iterdir()} == {
+        *("meta.json", "metrics.json", "scaler.pkl")
+    }
+    by_onnx = load_onnx(GOLDEN / "format_2", OTHER_SYMBOL, Timeframe.M15)
+    assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, None)

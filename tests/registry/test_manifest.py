@@ -11,18 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.errors import InvalidArtifactError
+from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.calibration import (
     CALIBRATION_METHODS,
     apply_calibration,
     fit_calibration,
 )
+from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.registry.layout import HASHED_FILES
+from percoin.registry.layout import COMMON_FILES, HASHED_FILES, ONNX_FILE
 from percoin.registry.manifest import (
+    LOGISTIC_KIND,
+    Blend,
     Calibration,
     Features,
     Gate,
     Manifest,
+    ModelSpec,
     ScalingNumbers,
     Verdict,
     open_time_text,
@@ -31,6 +36,7 @@ from percoin.registry.manifest import (
 from percoin.types import Timeframe
 
 HASHES = dict.fromkeys(HASHED_FILES, "0f" * 32)
+LOGISTIC_HASHES = dict.fromkeys(COMMON_FILES, "0f" * 32)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
@@ -68,6 +74,15 @@ drafts = st.builds(
     machine=st.none() | st.dictionaries(st.text(), st.text()),
     libraries=st.dictionaries(st.text(), st.text(), max_size=4),
 )
+numbers = st.tuples(*[finite] * n_features)
+regressions = st.builds(Regression, st.tuples(*[numbers] * 3), st.tuples(*[finite] * 3))
+skills = st.builds(PartSkills, *[st.builds(PartSkill, finite, st.none() | finite)] * 2)
+blends = st.builds(
+    Blend,
+    st.floats(0, 1),
+    st.just(Calibration()),
+    st.fixed_dictionaries(dict.fromkeys(PARTS, skills)),
+)
 moments = st.datetimes(
     min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
 )
@@ -90,6 +105,17 @@ def test_a_manifest_reads_back_equal_to_what_was_written(draft, moment):
     assert again.scaling == draft.scaling
     assert again.config == draft.config
     assert again.created_at == time_text(moment)
+
+
+@given(regressions, blends | st.none(), moments)
+def test_the_numbers_of_a_regression_and_a_blend_read_back_bit_for_bit(regression, blend, moment):
+    kind = {"blend": blend} if blend is not None else builders.LOGISTIC
+    draft = builders.draft(**kind | {"regression": regression})
+    manifest = draft.seal(moment, HASHES if blend is not None else LOGISTIC_HASHES)
+    again = Manifest.from_json(manifest.to_json(), draft.symbol, draft.timeframe)
+    assert again == manifest
+    assert (again.regression, again.blend) == (regression, blend)
+    assert again.format_version == 2
 
 
 @given(moments, moments)
@@ -228,6 +254,60 @@ def test_each_missing_key_is_named():
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
     with pytest.raises(InvalidArtifactError, match=r"format version 3 is newer than 2; upgrade"):
         read('{"format_version": 3, "layers": []}')
+
+
+def test_a_model_that_the_first_format_can_describe_says_so():
+    assert sealed().format_version == 1
+    assert sealed(**builders.BLENDED).format_version == 2
+    text = (
+        sealed(**builders.BLENDED).to_json().replace('"format_version": 2', '"format_version": 1')
+    )
+    with pytest.raises(InvalidArtifactError, match="format version 1"):
+        read(text)
+
+
+def test_each_kind_of_model_has_its_own_files_and_no_others():
+    regression = builders.draft(**builders.LOGISTIC)
+    assert regression.seal(builders.CREATED_AT, LOGISTIC_HASHES).files == LOGISTIC_HASHES
+    for name in (*set(HASHED_FILES) - set(COMMON_FILES), ONNX_FILE):
+        with pytest.raises(ValueError, match=f"files lists .'{name}'.*not of a logistic"):
+            regression.seal(builders.CREATED_AT, {**LOGISTIC_HASHES, name: "0f" * 32})
+    for name in COMMON_FILES:
+        rest = {other: value for other, value in LOGISTIC_HASHES.items() if other != name}
+        with pytest.raises(ValueError, match=f"files does not list .'{name}'"):
+            regression.seal(builders.CREATED_AT, rest)
+    with pytest.raises(ValueError, match=r"files does not list .'cnn_lstm_best\.pth'"):
+        builders.draft(**builders.BLENDED).seal(builders.CREATED_AT, LOGISTIC_HASHES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (builders.LOGISTIC | {"regression": None}, "regression and model do not agree"),
+        ({"regression": builders.regression()}, "regression and model do not agree"),
+        ({"blend": builders.blend()}, "regression and model do not agree"),
+        (builders.LOGISTIC | {"blend": builders.blend()}, "a logistic has nothing to blend with"),
+        (builders.LOGISTIC | {"model_version": "cnn_lstm_v1"}, "is cnn_lstm_v1 of a logistic"),
+        ({"model_version": "logistic_v1"}, "is logistic_v1 of a cnn_lstm"),
+        (
+            builders.BLENDED | {"regression": Regression(((0.0,) * 14,) * 3, (0.0,) * 3)},
+            "regression takes 14 features",
+        ),
+    ],
+)
+def test_parts_that_do_not_make_one_model_are_refused(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        builders.draft(**changes)
+
+
+def test_a_blend_that_cannot_be_meant_is_refused():
+    for weight in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="network_weight is not between 0 and 1"):
+            builders.blend(weight)
+    with pytest.raises(ValueError, match="skills are not of network, regression, blend"):
+        replace(builders.blend(), skills={})
+    with pytest.raises(ValueError, match="kwargs are not of a logistic"):
+        ModelSpec({"channels": [1]}, LOGISTIC_KIND)
 
 
 def test_a_draft_that_cannot_be_meant_fails_where_it_is_made():

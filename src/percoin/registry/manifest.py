@@ -26,9 +26,10 @@ from percoin.registry.pool_record import PoolRecord
 from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
 # The newest. A manifest says the oldest that can describe its model, so that an older percoin
-# goes on reading what it understands, and refuses the rest by name.
+# goes on reading what it understands, and names what it does not. The second came with
+# regressions, blends and pools.
 FORMAT_VERSION = 2
-_FORMAT_WITHOUT_REGRESSION = 1
+_FIRST_FORMAT = 1
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 LOGISTIC_VERSION = "logistic_v1"
@@ -412,7 +413,8 @@ def open_time_text(open_time: int) -> str:
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
-    return _FORMAT_WITHOUT_REGRESSION if draft.regression is None else FORMAT_VERSION
+    is_plain = draft.regression is None and draft.pool is None
+    return _FIRST_FORMAT if is_plain else FORMAT_VERSION
 
 
 def _decode(content: object) -> Manifest:

@@ -1,0 +1,233 @@
+"""A network averaged with a regression, and the regression as the model: what is judged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import make_bars
+from exported_models import make_dataset
+
+from percoin.dataset import MarketDataset, SplitSpec, build_folds
+from percoin.evaluation.baselines import LOGISTIC, default_baselines
+from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION, blend_probabilities
+from percoin.evaluation.calibration import apply_calibration, fit_calibration
+from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.threshold import choose_threshold
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.judging import (
+    FoldForecasts,
+    JudgingRules,
+    baseline_inputs,
+    forecast_fold,
+    forecast_regression,
+    judge_folds,
+)
+from percoin.types import Signal
+
+BARS = make_bars(700)
+RULES = JudgingRules(repetitions=50, model_name=BLEND, blend=True)
+ALONE = JudgingRules(repetitions=50, model_name=LOGISTIC)
+
+
+def learnable(dataset: MarketDataset) -> MarketDataset:
+    """Labels that each bar's RSI tells mostly, and its volatility somewhat."""
+    rsi, activity = (
+        dataset.features[:, FEATURE_NAMES.index(name)] for name in ("rsi_14", "volume_change")
+    )
+    noise = np.random.default_rng(1).normal(size=len(rsi))
+    label = np.digitize(np.nan_to_num(rsi + 0.7 * activity + noise), [-0.6, 0.6])
+    known = np.concatenate([dataset.rows(part) for part in ("train", "validation", "test")])
+    kept = np.full(len(label), -1)
+    kept[known] = label[known]
+    return replace(dataset, label=kept.astype(np.int64))
+
+
+DATASET = learnable(make_dataset(BARS))
+
+
+def labels(part: str, dataset: MarketDataset = DATASET) -> np.ndarray:
+    return dataset.label[dataset.rows(part)]
+
+
+def knowing(part: str, certainty: float, dataset: MarketDataset = DATASET) -> np.ndarray:
+    """Logits of a network that sees something of the truth which the regression does not."""
+    rng = np.random.default_rng(len(part))
+    n_rows = len(dataset.rows(part))
+    return certainty * np.eye(3)[labels(part, dataset)] + rng.normal(size=(n_rows, 3))
+
+
+def forecast(
+    certainty: float = 1.0, dataset: MarketDataset = DATASET, rules: JudgingRules = RULES
+) -> FoldForecasts:
+    logits = (knowing(part, certainty, dataset) for part in ("validation", "test"))
+    return forecast_fold(dataset, *logits, rules)
+
+
+FOLD = forecast()
+
+
+def loss(probabilities: np.ndarray, part: str) -> float:
+    return float(row_log_loss(probabilities, labels(part)).mean())
+
+
+def skill(said: np.ndarray, truth: np.ndarray, prior: np.ndarray) -> float:
+    return 1 - row_log_loss(said, truth).mean() / row_log_loss(prior, truth).mean()
+
+
+def test_the_judged_model_is_the_weighted_mean_of_two_calibrated_parts():
+    network, beside = FOLD.parts[NETWORK], FOLD.parts[REGRESSION]
+    logits = knowing("validation", 1.0)
+    assert FOLD.calibration == fit_calibration(logits, labels("validation"))
+    np.testing.assert_array_equal(network.validation, apply_calibration(logits, FOLD.calibration))
+    features = DATASET.features[DATASET.rows("test")]
+    np.testing.assert_array_equal(
+        beside.test, apply_calibration(FOLD.regression.logits(features), beside.calibration)
+    )
+    assert 0.2 < FOLD.weight < 0.98
+    np.testing.assert_array_equal(
+        FOLD.model.probabilities, blend_probabilities(network.test, beside.test, FOLD.weight)
+    )
+    np.testing.assert_array_equal(FOLD.model.probabilities, FOLD.parts[BLEND].test)
+    np.testing.assert_allclose(FOLD.model.probabilities.sum(axis=1), 1, rtol=0, atol=1e-15)
+
+
+def test_the_regression_of_a_blend_is_the_one_among_the_baselines():
+    baseline = next(each for each in default_baselines() if each.name == LOGISTIC)
+    train = DATASET.rows("train")
+    baseline.fit(baseline_inputs(DATASET).take(train), labels("train"))
+    assert FOLD.regression == baseline.regression()
+    [shown] = [each for each in FOLD.baselines if each.name == LOGISTIC]
+    said = apply_calibration(
+        FOLD.regression.logits(DATASET.features[DATASET.rows("test")]), {"method": "none"}
+    )
+    np.testing.assert_allclose(said, shown.probabilities, rtol=0, atol=1e-14)
+
+
+def test_on_validation_rows_the_blend_beats_both_of_its_parts():
+    losses = {name: loss(part.validation, "validation") for name, part in FOLD.parts.items()}
+    assert losses[BLEND] < min(losses[NETWORK], losses[REGRESSION])
+
+
+def test_nothing_of_a_blend_depends_on_test_rows():
+    dataset = replace(DATASET, label=DATASET.label.copy())
+    test = dataset.rows("test")
+    dataset.label[test] = 2 - dataset.label[test]
+    after = forecast_fold(dataset, knowing("validation", 1.0), knowing("test", 5.0), RULES)
+    assert (after.weight, after.threshold) == (FOLD.weight, FOLD.threshold)
+    assert after.regression == FOLD.regression
+    assert after.calibration == FOLD.calibration
+    assert after.parts[REGRESSION].calibration == FOLD.parts[REGRESSION].calibration
+
+
+def test_the_confidence_to_trade_is_chosen_for_the_blend_not_for_its_network(monkeypatch):
+    asked = []
+
+    def spy(probabilities, *arguments):
+        asked.append(probabilities)
+        return choose_threshold(probabilities, *arguments)
+
+    monkeypatch.setattr("percoin.judging.choose_threshold", spy)
+    fold = forecast()
+    np.testing.assert_array_equal(asked[0], fold.parts[BLEND].validation)
+    assert len(asked) == 1
+
+
+def test_without_a_blend_the_network_alone_is_judged():
+    plain = forecast(rules=replace(RULES, blend=False, model_name="cnn_lstm"))
+    np.testing.assert_array_equal(plain.model.probabilities, FOLD.parts[NETWORK].test)
+    assert plain.weight is None
+    judged = judge_folds([plain], RULES)
+    assert (judged.blend, judged.regression) == (None, None)
+
+
+def test_both_parts_and_the_blend_show_their_skill_on_validation_and_test():
+    judged = judge_folds([FOLD], RULES)
+    assert judged.blend is not None
+    assert judged.blend.weight == FOLD.weight
+    assert judged.blend.calibration == FOLD.parts[REGRESSION].calibration
+    assert judged.regression == FOLD.regression
+    assert judged.evaluation.model.name == BLEND
+    skills = judged.blend.skills
+    assert list(skills) == [NETWORK, REGRESSION, BLEND]
+    [prior] = [each.probabilities for each in FOLD.baselines if each.name == "train_prior"]
+    for name, part in FOLD.parts.items():
+        expected = skill(part.test, labels("test"), prior)
+        assert skills[name].test.value == pytest.approx(expected, abs=1e-12)
+        assert skills[name].test.lower < expected < skills[name].test.upper
+        reference = np.tile(prior[0], (len(labels("validation")), 1))
+        expected = skill(part.validation, labels("validation"), reference)
+        assert skills[name].validation.value == pytest.approx(expected, abs=1e-12)
+    assert skills[BLEND].test.value == pytest.approx(judged.evaluation.model.skill.value)
+
+
+def cautions(fold: FoldForecasts) -> list[str]:
+    return [
+        text for text in judge_folds([fold], RULES).evaluation.verdict.cautions if "alone" in text
+    ]
+
+
+def test_a_regression_that_is_better_alone_is_named_with_its_command():
+    guessing = forecast(certainty=0.5)
+    network, regression = (
+        loss(guessing.parts[name].validation, "validation") for name in (NETWORK, REGRESSION)
+    )
+    assert regression < network
+    assert 0 < guessing.weight < 0.3
+    expected = (
+        "on validation rows the logistic regression alone is better than the network alone "
+        f"(log-loss {regression:.4f} against {network:.4f}): "
+        "python train.py symbol=BTCUSDT tf=15m model=logistic"
+    )
+    assert cautions(guessing) == [expected]
+    plain = forecast(certainty=0.5, rules=replace(RULES, blend=False))
+    assert cautions(plain) == [expected]
+    assert cautions(forecast(certainty=4.0)) == []
+
+
+def test_a_network_without_weight_is_named_so():
+    # Wrong more often than right, so that no share of it helps.
+    logits = [np.roll(knowing(part, 6.0), 1, axis=1) for part in ("validation", "test")]
+    fold = forecast_fold(DATASET, *logits, RULES)
+    assert fold.weight == 0.0
+    np.testing.assert_array_equal(fold.model.probabilities, fold.parts[REGRESSION].test)
+    [caution] = cautions(fold)
+    assert ", and the network has no weight in the blend: python train.py" in caution
+
+
+def test_the_regression_as_the_model_is_calibrated_and_no_baseline_of_its_own():
+    fold = forecast_regression(DATASET, ALONE)
+    logits = fold.regression.logits(DATASET.features[DATASET.rows("validation")])
+    assert fold.regression == FOLD.regression
+    assert fold.calibration == fit_calibration(logits, labels("validation"))
+    np.testing.assert_array_equal(fold.model.probabilities, FOLD.parts[REGRESSION].test)
+    judged = judge_folds([fold], ALONE)
+    names = [each.name for each in judged.evaluation.baselines]
+    assert names == [b.name for b in default_baselines() if b.name != LOGISTIC]
+    assert judged.evaluation.model.name == LOGISTIC
+    assert (judged.regression, judged.blend) == (fold.regression, None)
+    assert judged.calibration == fold.calibration
+    assert cautions(fold) == []
+    assert [result.name for result in judged.evaluation.money].count(LOGISTIC) == 1
+
+
+def test_every_fold_of_a_walk_forward_has_its_own_weight_and_test_rows_are_pooled():
+    spec = SplitSpec(purge_bars=3, embargo_bars=3)
+    rule = DATASET.label_rule
+    folds = build_folds(BARS, FeatureDefinition.RELATIVE, rule, 8, spec, 365, n_folds=2)
+    datasets = [learnable(fold) for fold in folds]
+    told = [
+        forecast(dataset=dataset, certainty=c)
+        for dataset, c in zip(datasets, (0.5, 2.0), strict=True)
+    ]
+    assert told[0].weight != told[1].weight
+    judged = judge_folds(told, RULES)
+    assert judged.blend.weight == told[1].weight
+    assert judged.regression == told[1].regression
+    truth = np.concatenate([labels("test", dataset) for dataset in datasets])
+    for name, skills in judged.blend.skills.items():
+        said = np.concatenate([fold.parts[name].test for fold in told])
+        prior = np.concatenate(
+            [b.probabilities for fold in told for b in fold.baselines if b.name == "train_prior"]
+        )
+        assert skills.test.value == pytest.approx(skill(said, truth, prior), abs=1e-12)
+    assert set(np.unique(truth)) <= set(Signal)
