@@ -214,7 +214,15 @@ def load_version(market: MarketFolder, version_id: str) -> Artifact:
     Raises:
         InvalidArtifactError: It is not there, or cannot be loaded.
     """
-    folder = publish.version_folder(market, version_id)
+    return read_artifact(market, publish.version_folder(market, version_id))
+
+
+def read_artifact(market: MarketFolder, folder: Path) -> Artifact:
+    """Load the version in a folder, wherever it lies.
+
+    Raises:
+        InvalidArtifactError: It cannot be loaded.
+    """
     manifest = read_manifest(market, folder)
     files = read_files(market, folder, manifest)
     weights = _load_all(market, manifest, files)

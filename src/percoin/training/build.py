@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
 from percoin.training.callbacks import ExportToRegistry, Pictures
+from percoin.training.drafting import ExportedModel
 from percoin.training.export import ModelExporter, forecast_test
 from percoin.training.groundwork import (
     EVALUATION_FILE,
@@ -51,7 +52,16 @@ from percoin.training.groundwork import (
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.logistic import train_logistic
 from percoin.training.onnx_export import check_packages
-from percoin.training.run import LAST_CHECKPOINT, TrainedModel, TrainingPlan, fit, train
+from percoin.training.pooled_module import GentleClassifier
+from percoin.training.pooled_start import PooledStart, find_start
+from percoin.training.run import (
+    LAST_CHECKPOINT,
+    TrainedModel,
+    TrainingPlan,
+    fit,
+    train,
+    train_further,
+)
 from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -140,7 +150,11 @@ def _train_folds(
 ) -> Summary:
     *earlier, dataset = folds
     config = plain_settings(settings, run.choices)
-    check_resumable(settings, run.folder, {"config": config, "bars": dataset.bars.sha256()})
+    start = None if settings.init is None else find_start(settings)
+    facts = {"config": config, "bars": dataset.bars.sha256()}
+    if start is not None:
+        facts["pooled model"] = start.manifest.version_id
+    check_resumable(settings, run.folder, facts)
     log.info("training %s %s in %s", settings.symbol, settings.tf.name, run.folder)
     exporter = ModelExporter(
         dataset,
@@ -152,10 +166,11 @@ def _train_folds(
         _train_earlier_folds(settings, earlier, run.folder, callbacks),
         settings.export.onnx,
     )
-    export = ExportToRegistry(exporter.export)
+    export = ExportToRegistry(exporter.export if start is None else _after(start, exporter))
     loggers = make_loggers(settings, run.folder)
     pictures = Pictures(dataset, run.folder / "figures")
-    trained = _train_fold(settings, dataset, run.folder, loggers, [*callbacks, pictures, export])
+    around = [*callbacks, pictures, export]
+    trained = _train_fold(settings, dataset, run.folder, loggers, around, start)
     assert export.exported is not None
     summary = summarize(
         settings,
@@ -224,10 +239,28 @@ def _train_fold(
     folder: Path,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[pl.Callback] = (),
+    start: PooledStart | None = None,
 ) -> TrainedModel:
     network = seeded_network(settings)
     resume = settings.resume and _last_checkpoint(folder).is_file()
+    if start is not None:
+        network.load_state_dict(start.state_dict)
+        plan = replace(plan_of(settings), lr=settings.pooled.init_lr)
+        return train_further(dataset, network, plan, folder, loggers, callbacks, resume)
     return train(dataset, network, plan_of(settings), folder, loggers, callbacks, resume)
+
+
+def _after(
+    start: PooledStart, exporter: ModelExporter
+) -> Callable[[SignalClassifier], ExportedModel]:
+    """An export whose manifest names the pooled model that it began with."""
+
+    def export(module: SignalClassifier) -> ExportedModel:
+        assert isinstance(module, GentleClassifier)
+        pool = replace(start.pool, started_from=start.manifest.version_id, improved=module.improved)
+        return replace(exporter, pool=pool).export(module)
+
+    return export
 
 
 def fit_trial(

@@ -42,6 +42,7 @@ from percoin.features.feature_set import FeatureDefinition
 from percoin.judging import JudgingRules
 from percoin.registry.layout import MarketFolder
 from percoin.training.drafting import ExportedModel
+from percoin.training.pooled_start import find_start
 from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,11 @@ def load_folds(settings: TrainConfig) -> list[MarketDataset]:
 def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
     """Bars made ready to train on.
 
-    One dataset for the single split; one per fold, oldest first, for a walk-forward.
+    One dataset for the single split; one per fold, oldest first, for a walk-forward. What
+    begins with a pooled model has the cuts and the scaling of its pool.
     """
+    if settings.init is not None:
+        return [find_start(settings).dataset(settings, bars)]
     arguments = (
         bars,
         FeatureDefinition(settings.features.definition),

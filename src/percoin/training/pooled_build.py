@@ -22,8 +22,7 @@ from percoin.evaluation.gate import control_false_discoveries
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features.feature_set import FeatureDefinition
-from percoin.pool import Pool, PoolSpec, build_pool
+from percoin.pool import Pool, build_pool
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
@@ -52,6 +51,7 @@ from percoin.training.groundwork import (
     write_errors,
 )
 from percoin.training.pooled_run import PooledPlan, train_pool
+from percoin.training.pooled_start import pool_spec
 from percoin.training.pooled_table import PooledMeans, PooledResult, format_pool
 from percoin.training.run import TrainedModel
 
@@ -163,17 +163,6 @@ def load_pool_bars(settings: TrainConfig) -> list[Bars]:
 def make_pool(settings: TrainConfig, markets: Sequence[Bars]) -> Pool:
     """The markets made ready to train on."""
     return build_pool(markets, settings.pooled.leave_out, pool_spec(settings))
-
-
-def pool_spec(settings: TrainConfig) -> PoolSpec:
-    """How the settings want markets to be made."""
-    return PoolSpec(
-        FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
-        settings.lookback,
-        settings.split.build(),
-        settings.history_days,
-    )
 
 
 def train_pooled(

@@ -97,7 +97,12 @@ class GentleClassifier(SignalClassifier):
 
     The statistics of one market would replace those of the pool, which ruined the model in
     a study: so its layers stay in evaluation mode, and their factors and offsets fixed.
+
+    Attributes:
+        improved: Whether the validation loss fell; None until that is known.
     """
+
+    improved: bool | None = None
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """As every training; the layers are held before each batch, whoever has woken them."""

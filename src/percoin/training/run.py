@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
+from torch.nn import functional
 
 from percoin.config import CHECKPOINT_FOLDER, OptimizerConfig
 from percoin.dataset import MarketDataset
@@ -29,6 +30,9 @@ from percoin.network import CnnLstm
 from percoin.training.callbacks import ExportToRegistry, Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.lit_module import MONITORED, SignalClassifier
+from percoin.training.pooled_module import GentleClassifier
+
+log = logging.getLogger(__name__)
 
 BEST_CHECKPOINT = "best"
 LAST_CHECKPOINT = "last"
@@ -108,6 +112,75 @@ def train(
         trainer.test(module, datamodule=data, verbose=False)
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+
+
+def train_further(
+    dataset: MarketDataset,
+    network: CnnLstm,
+    plan: TrainingPlan,
+    folder: Path,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
+    resume: bool = False,
+) -> TrainedModel:
+    """Train a pooled network on one market, its batch normalisation held, and test it.
+
+    The best epoch is kept if its validation log-loss is below that of the weights it began
+    with; else those are what is tested, as epoch 0.
+
+    Args:
+        dataset: The market, with the scaling that the network knows.
+        network: With the pooled weights; it is trained in place.
+        plan: How to train.
+        folder: Checkpoints go below it.
+        loggers: Of Lightning.
+        callbacks: Further ones; their test hooks see the weights that were kept.
+        resume: Go on from the folder's last checkpoint.
+
+    Raises:
+        TrainingError: As ``train``.
+    """
+    market = (dataset.bars.symbol, dataset.bars.timeframe.value)
+    if resume:
+        check_checkpoint(checkpoint_of(folder), plan.epochs, market)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    module = GentleClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+    data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+    started = time.monotonic()
+    loss_before = _validation_loss(network, data)
+    interruption = Interruption(market, checkpoint_of(folder), ends_with_export=True)
+    with interruption.expected(), quiet_lightning():
+        around = [interruption, *callbacks]
+        trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
+        loss_after = _validation_loss(network, data)
+        module.improved = loss_after < loss_before
+        log.info(
+            "validation log-loss %.5f with the pooled weights, %.5f after epoch %d: %s are kept",
+            loss_before,
+            loss_after,
+            best_epoch,
+            "the new ones" if module.improved else "the pooled ones, as they were,",
+        )
+        if not module.improved:
+            network.load_state_dict(before)
+            best_epoch = 0
+        trainer.test(module, datamodule=data, verbose=False)
+    n_epochs = len(module.history["val_loss"])
+    return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+
+
+@torch.inference_mode()
+def _validation_loss(network: CnnLstm, data: MarketDataModule) -> float:
+    """Mean log-loss of the validation rows, in 32 bits on the CPU whatever trains."""
+    was_training = network.training
+    network.cpu().eval()
+    loss, n_rows = 0.0, 0
+    for windows, labels in data.val_dataloader():
+        logits = network(windows).double()
+        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        n_rows += len(labels)
+    network.train(was_training)
+    return loss / n_rows
 
 
 def fit_best(
