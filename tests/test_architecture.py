@@ -35,6 +35,7 @@ ORDER = (
     "registry",
     "inference",
     "signals",
+    "serving",
     "config",
     "cli",
     "fetch",
@@ -46,6 +47,7 @@ ORDER = (
     "tuning",
     "sweep",
     "versions",
+    "serve",
 )
 # Modules in the room of what they are called by, whose work is done in a later one.
 ENTRY_POINTS = {"percoin.registry.__main__": "versions"}

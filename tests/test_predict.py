@@ -14,9 +14,10 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import PredictConfig, typed
-from percoin.predict import answer, to_json, to_text
+from percoin.predict import answer, to_text
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE
 from percoin.registry.manifest import Verdict
+from percoin.signals.response import to_json
 from percoin.types import Levels, Passed, Prediction, Signal, Source, Timeframe
 
 ROOT = Path(__file__).parents[1]

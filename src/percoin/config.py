@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from percoin.bars.sources.base import BarSource
 from percoin.bars.sources.binance.source import MARKETS, ExchangeSource
 from percoin.bars.sources.binance.transfer import Patience
 from percoin.bars.sources.files import FilesSource
+from percoin.bars.sources.playing import PlayingSource
 from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
@@ -94,6 +95,17 @@ class SourceConfig:
         """
         raise TypeError(f"{type(self).__name__} only gathers what its subclasses share")
 
+    def build_live(self, store: BarStore) -> Callable[[int], BarSource]:
+        """The source for a server that asks for the newest bars again and again.
+
+        Args:
+            store: As for ``build``.
+
+        Returns:
+            The source that brings so many of the newest bars.
+        """
+        return lambda n_bars: self.build(store, n_bars)
+
 
 @dataclass
 class StoreConfig(SourceConfig):
@@ -140,6 +152,11 @@ class SimulatedConfig(SourceConfig):
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The generator."""
         return SimulatedSource(seed=self.seed, n_bars=self.n_bars, edge=self.edge)
+
+    def build_live(self, store: BarStore) -> Callable[[int], BarSource]:
+        """A market of the same kind whose bars close as time goes by."""
+        playing = PlayingSource(SimulatedSource(self.seed, self.n_bars, self.edge))
+        return lambda n_bars: playing
 
 
 @dataclass
@@ -820,17 +837,109 @@ class PredictConfig:
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
         _check_predictor(self.predictor)
-        _require(
-            re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None,
-            f"device={self.device} (or ML_DEVICE) must be cpu, cuda or cuda:N",
-        )
+        _check_device(self.device)
         check_chain(self.chain)
         self.min_confidence = _read_confidence(self.min_confidence)
+        _check_max_age(self.max_age_bars)
+
+
+@dataclass
+class RefreshConfig:
+    """When a server asks for bars."""
+
+    delay_secs: float = MISSING
+    jitter_secs: float = MISSING
+    retry_secs: float = MISSING
+    max_retry_secs: float = MISSING
+    workers: int = MISSING
+
+    def __post_init__(self) -> None:
+        for name in ("delay_secs", "jitter_secs"):
+            value = getattr(self, name)
+            _require(0 <= value <= 60, f"refresh.{name}={value} must lie between 0 and 60")
+        for name in ("retry_secs", "max_retry_secs"):
+            value = getattr(self, name)
+            _require(value >= 0.1, f"refresh.{name}={value} must be at least 0.1")
         _require(
-            self.max_age_bars is None or self.max_age_bars >= 1,
-            f"max_age_bars={self.max_age_bars} must be at least 1, or null: the newest bar is "
-            "one bar old before the next one has closed",
+            1 <= self.workers <= 64, f"refresh.workers={self.workers} must lie between 1 and 64"
         )
+
+
+@dataclass
+class LimitsConfig:
+    """How much one client of a server may ask."""
+
+    requests_per_sec: float = MISSING
+    query_chars: int = MISSING
+    symbols: int = MISSING
+
+    def __post_init__(self) -> None:
+        rate = self.requests_per_sec
+        _require(rate > 0, f"limits.requests_per_sec={rate} must be positive")
+        for name in ("query_chars", "symbols"):
+            value = getattr(self, name)
+            _require(value >= 1, f"limits.{name}={value} must be at least 1")
+
+
+@dataclass
+class ServeConfig:
+    """Everything ``python -m percoin.serve`` can be told."""
+
+    host: str = MISSING
+    port: int = MISSING
+    symbol: list[str] = MISSING
+    symbols_file: str | None = None
+    timeframes: list[str] = MISSING
+    default_tf: str = MISSING
+    source: SourceConfig = MISSING
+    predictor: str = MISSING
+    device: str = MISSING
+    chain: list[str] = MISSING
+    use_ml: bool = MISSING
+    use_pro: bool = MISSING
+    min_confidence: Any = MISSING
+    require_accepted: bool = MISSING
+    max_age_bars: float | None = None
+    refresh: RefreshConfig = MISSING
+    check_secs: float = MISSING
+    limits: LimitsConfig = MISSING
+    stop_secs: float = MISSING
+    data_dir: str = MISSING
+    models_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65535, f"port={self.port} must lie between 0 and 65535")
+        for symbol in self.symbol:
+            current_symbol(symbol)
+        _require(bool(self.timeframes), "timeframes=[] names none; give one, for example tf=15m")
+        for name in self.timeframes:
+            check_timeframe(name)
+        check_timeframe(self.default_tf)
+        _check_predictor(self.predictor)
+        _check_device(self.device)
+        check_chain(self.chain)
+        self.min_confidence = _read_confidence(self.min_confidence)
+        _check_max_age(self.max_age_bars)
+        _require(
+            0.1 <= self.check_secs <= 60,
+            f"check_secs={self.check_secs} must lie between 0.1 and 60",
+        )
+        _require(self.stop_secs >= 1, f"stop_secs={self.stop_secs} must be at least 1")
+
+
+def _check_device(value: str) -> None:
+    _require(
+        re.fullmatch(r"cpu|cuda(:\d+)?", value) is not None,
+        f"device={value} (or ML_DEVICE) must be cpu, cuda or cuda:N",
+    )
+
+
+def _check_max_age(value: float | None) -> None:
+    _require(
+        value is None or value >= 1,
+        f"max_age_bars={value} must be at least 1, or null: the newest bar is "
+        "one bar old before the next one has closed",
+    )
 
 
 def _check_predictor(value: str) -> None:
@@ -1022,6 +1131,7 @@ def register_configs() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="serve_schema", node=ServeConfig)
     store.store(name="audit_schema", node=AuditConfig)
     store.store(name="rungs_schema", node=RungsConfig)
     store.store(name="fetch_schema", node=FetchConfig)

@@ -5,6 +5,7 @@
     PercoinError
     |-- ConfigError             a key or value that cannot be meant
     |-- SweepError              jobs of a sweep failed, or it was told to stop
+    |-- ServeError              the prediction server cannot start
     |-- PoolError               markets that cannot be trained on together; names all of them
     `-- MarketError             one market and timeframe: what was found, what to do
         |-- DataError
@@ -55,6 +56,10 @@ class SweepError(PercoinError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ServeError(PercoinError):
+    """The prediction server cannot listen where it is told to."""
 
 
 class PoolError(PercoinError):

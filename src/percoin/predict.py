@@ -23,6 +23,7 @@ from percoin.registry.manifest import Manifest
 from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
+from percoin.signals.response import to_json
 from percoin.types import CLASS_NAMES, Prediction, Rung, Source
 
 
@@ -42,9 +43,8 @@ def answer(settings: PredictConfig) -> None:
     source = settings.source.build(store, _needed_bars(settings, predictor))
     bars = source.load(settings.symbol, settings.tf.timeframe)
     now = datetime.now(UTC)
-    model = ModelSource(
-        predictor, settings.use_ml, _min_confidence(settings), settings.require_accepted
-    )
+    min_confidence = find_min_confidence(settings.min_confidence, Path(settings.models_dir))
+    model = ModelSource(predictor, settings.use_ml, min_confidence, settings.require_accepted)
     market = SourcedBars(bars, source)
     chain = build_chain([Rung(name) for name in settings.chain], model, settings.use_pro)
     prediction = ask(chain, market, settings.max_age_bars, now)
@@ -54,10 +54,16 @@ def answer(settings: PredictConfig) -> None:
         print(to_text(prediction, bars, now))
 
 
-def _min_confidence(settings: PredictConfig) -> float | Callable[[Manifest], float]:
-    if settings.min_confidence == JUDGED:
-        return partial(judged_threshold, Path(settings.models_dir))
-    return float(settings.min_confidence)
+def find_min_confidence(
+    setting: float | str, models_dir: Path
+) -> float | Callable[[Manifest], float]:
+    """What ``min_confidence`` means: a number, or how to find that of a model.
+
+    Args:
+        setting: A number or ``JUDGED``.
+        models_dir: The registry.
+    """
+    return partial(judged_threshold, models_dir) if setting == JUDGED else float(setting)
 
 
 def newest_bars(lookback: int) -> int:
@@ -73,46 +79,6 @@ def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
         # The chain asks for it again, and says why there is none.
         return NEWEST_BARS
     return newest_bars(model.manifest.lookback)
-
-
-def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
-    """The prediction as one JSON object; times are ISO 8601 in UTC.
-
-    Args:
-        prediction: On the newest bar.
-        bars: That it was made from.
-        now: Until which the age of the newest bar is counted, with a zone.
-    """
-    content: dict[str, object] = {
-        "symbol": prediction.symbol,
-        "tf": prediction.timeframe.value,
-        "pred": prediction.signal.name,
-        "confidence": prediction.confidence,
-        "source": prediction.source.value,
-        "model_version": prediction.model_version,
-        "ts": prediction.ts.isoformat(),
-        "age_secs": round((now - prediction.ts).total_seconds(), 3),
-        "close": float(bars.column("close")[-1]),
-        "bars": bars.origin,
-        "probabilities": None,
-        "detail": prediction.detail or None,
-        "passed": [
-            {"source": rung.source.value, "reason": rung.reason, "detail": rung.detail}
-            for rung in prediction.passed
-        ],
-    }
-    if prediction.probabilities is not None:
-        content["probabilities"] = dict(zip(CLASS_NAMES, prediction.probabilities, strict=True))
-    levels = prediction.levels
-    if levels is not None:
-        content |= {
-            "entry_price": levels.entry_price,
-            "stop_loss": levels.stop_loss,
-            "tp1": levels.tp1,
-            "tp2": levels.tp2,
-            "tp3": levels.tp3,
-        }
-    return content
 
 
 def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from percoin.bars.schema import Bars, format_time
+from percoin.types import Timeframe
 
 # An exchange's newest closed bar is one bar old before the next one takes its place.
 EXCHANGE_AGE_BARS = 2.0
+# Within this time a source is expected to have handed out a bar that closed.
+_ARRIVAL = timedelta(seconds=60)
 # These end where they end: nobody takes their newest bar for the present.
 _HISTORICAL_SOURCES = {"files", "sample", "simulated"}
 
@@ -35,3 +38,16 @@ def find_staleness(bars: Bars, max_age_bars: float | None, now: datetime) -> str
         f"and max_age_bars is {max_age_bars:g} (max_age_bars={math.ceil(age_bars) + 1} asks "
         "all the same)"
     )
+
+
+def is_overdue(closed: datetime, timeframe: Timeframe, now: datetime) -> bool:
+    """Whether a newer bar than the one that closed then closed a minute ago or earlier.
+
+    Whatever the bars are and may be used for: this is about time alone.
+
+    Args:
+        closed: When the newest bar closed, with a zone.
+        timeframe: Length of the bars.
+        now: With a zone.
+    """
+    return now - closed >= timeframe.timedelta + _ARRIVAL

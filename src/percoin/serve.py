@@ -1,0 +1,175 @@
+"""The command ``python -m percoin.serve``: answers for many markets over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from percoin.bars.renames import current_symbol
+from percoin.bars.store import BarStore
+from percoin.cli import compose_config, run_command
+from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
+from percoin.errors import ConfigError
+from percoin.fetch import split_lists
+from percoin.inference import Backend, Predictor
+from percoin.predict import find_min_confidence, newest_bars
+from percoin.signals.model import ModelSource
+from percoin.types import Rung, Timeframe
+
+if TYPE_CHECKING:
+    from percoin.serving.offer import Offer
+    from percoin.serving.server import Setup
+
+API_KEY = "PERCOIN_API_KEY"
+_LEAST_KEY_CHARS = 16
+_LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal says to stop; returns the exit code."""
+    codes: list[int] = []
+
+    def command() -> None:
+        settings = typed(compose_config("serve", _overrides(arguments)), ServeConfig)
+        codes.append(run(settings, read_key(os.environ.get(API_KEY))))
+
+    code = run_command(command, "serve")
+    return code or next(iter(codes), 0)
+
+
+def run(settings: ServeConfig, api_key: str | None) -> int:
+    """Listen, serve, stop; returns the exit code.
+
+    Raises:
+        ServeError: The server cannot listen there.
+        ConfigError: A setting or the machine does not allow it.
+    """
+    if missing := [name for name in _LIBRARIES if find_spec(name) is None]:
+        raise ConfigError(f"a server needs {', '.join(missing)}: pip install 'percoin[serve]'")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    # Its libraries are for servers alone.
+    from percoin.serving.server import PredictionServer, bind, serve
+
+    setup = make_setup(settings, api_key)
+    listener = bind(settings.host, settings.port, api_key is not None)
+    with listener:
+        host, port = listener.getsockname()[:2]
+        name = f"[{host}]" if ":" in host else host
+        print(f"serving {_told(setup.offer)} at http://{name}:{port}", flush=True)
+        return serve(PredictionServer(setup), listener, settings.stop_secs)
+
+
+def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
+    """What the settings say, as the objects that a server is made of.
+
+    Raises:
+        ConfigError: The device, the predictor's library or the file of symbols is missing.
+    """
+    from percoin.serving.bar_keeper import Rhythm
+    from percoin.serving.guard import Limits
+    from percoin.serving.server import Setup
+
+    models_dir, data_dir = Path(settings.models_dir), Path(settings.data_dir)
+    refresh, limits = settings.refresh, settings.limits
+    # One thread: several would only keep requests waiting for Python.
+    predictor = Predictor(models_dir, settings.device, Backend(settings.predictor), workers=1)
+    make_source = settings.source.build_live(BarStore(data_dir / "bars"))
+    folders = [models_dir, data_dir, Path.cwd()]
+    if isinstance(settings.source, FilesConfig):
+        folders.append(Path(settings.source.path))
+    return Setup(
+        offer=_offer(settings),
+        make_source=lambda lookback: make_source(newest_bars(lookback)),
+        models_dir=models_dir,
+        model=ModelSource(
+            predictor,
+            settings.use_ml,
+            find_min_confidence(settings.min_confidence, models_dir),
+            settings.require_accepted,
+        ),
+        rungs=[Rung(name) for name in settings.chain],
+        use_pro=settings.use_pro,
+        max_age_bars=settings.max_age_bars,
+        folders=[str(form) for folder in folders for form in (folder, folder.absolute())],
+        rhythm=Rhythm(
+            refresh.delay_secs, refresh.jitter_secs, refresh.retry_secs, refresh.max_retry_secs
+        ),
+        n_loaders=refresh.workers,
+        check_secs=settings.check_secs,
+        limits=Limits(limits.requests_per_sec, limits.query_chars, limits.symbols),
+        api_key=api_key,
+        hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
+    )
+
+
+def read_key(text: str | None) -> str | None:
+    """The key that requests have to bring; None where there is none.
+
+    Raises:
+        ConfigError: It is too short to be a secret, or cannot be sent in a header.
+    """
+    if not text:
+        return None
+    if len(text) < _LEAST_KEY_CHARS or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigError(
+            f"{API_KEY} must be {_LEAST_KEY_CHARS} characters or more, without spaces, of ASCII; "
+            "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        )
+    return text
+
+
+def read_symbols_file(path: Path) -> list[str]:
+    """The markets that a file names, with commas or white space between them.
+
+    Raises:
+        ConfigError: It is not there, names none, or something that is no market.
+    """
+    try:
+        words = path.read_text(encoding="utf-8").replace(",", " ").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"symbols_file={path} cannot be read; name another one, or give symbol=BTCUSDT,ETHUSDT"
+        ) from error
+    if not words:
+        raise ConfigError(f"symbols_file={path} names no market")
+    return [current_symbol(word) for word in dict.fromkeys(words)]
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """With ``symbol=A,B`` and ``tf=15m,1h`` as the lists that they mean."""
+    lists, others = split_lists(arguments)
+    if lists["symbol"]:
+        others.append(
+            "symbol=[" + ",".join(f"'{current_symbol(s)}'" for s in lists["symbol"]) + "]"
+        )
+    if lists["tf"]:
+        others.append("timeframes=[" + ",".join(f"'{tf}'" for tf in lists["tf"]) + "]")
+    return others
+
+
+def _offer(settings: ServeConfig) -> Offer:
+    from percoin.serving.offer import Offer
+
+    path = settings.symbols_file
+    file = CONF_DIR.parent / "symbols" if path is None else Path(path)
+    symbols = tuple(dict.fromkeys(settings.symbol)) or tuple(read_symbols_file(file))
+    timeframes = tuple(dict.fromkeys(map(Timeframe, settings.timeframes)))
+    default = Timeframe(settings.default_tf)
+    return Offer(symbols, timeframes, default if default in timeframes else timeframes[0])
+
+
+def _told(offer: Offer) -> str:
+    timeframes = ", ".join(offer.timeframes)
+    count = len(offer.symbols)
+    return f"{count} market{'s' if count > 1 else ''} ({timeframes})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

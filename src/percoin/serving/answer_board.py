@@ -1,0 +1,206 @@
+"""The answers of all markets, each made once and kept until what it rests on changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event, Thread
+
+import numpy as np
+
+from percoin.bars.schema import Bars
+from percoin.serving.bar_keeper import BarKeeper, Held, tell_missing
+from percoin.serving.discretion import Discretion
+from percoin.serving.model_shelf import ModelShelf
+from percoin.serving.offer import Clock, Market, Offer, utc_now
+from percoin.signals.chain import ask
+from percoin.signals.freshness import find_staleness
+from percoin.signals.market import SourcedBars
+from percoin.signals.protocol import SignalSource
+from percoin.signals.response import age_to_json, no_bars_to_json, to_json
+from percoin.types import Source, Timeframe
+
+log = logging.getLogger(__name__)
+
+Basis = tuple[object, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is said of one market.
+
+    Attributes:
+        content: The answer as JSON, at the moment when it was made.
+        closed: When the bar closed that it was made on; None without a bar.
+        basis: All that it rests on; another one makes another answer.
+    """
+
+    content: Mapping[str, object]
+    closed: datetime | None
+    basis: Basis
+
+    def at(self, timeframe: Timeframe, now: datetime) -> dict[str, object]:
+        """The answer with its age at a moment."""
+        if self.closed is None:
+            return dict(self.content)
+        return {**self.content, **age_to_json(self.closed, timeframe, now)}
+
+
+class AnswerBoard:
+    """Makes the answers of all markets in the background; reading one only looks it up.
+
+    Args:
+        offer: The markets.
+        keeper: Their bars.
+        shelf: Their models.
+        chain: Who is asked, in order; the last always has an answer.
+        sources: The names of all but the last, for a market without bars.
+        max_age_bars: As for ``find_staleness``.
+        discretion: Which folders are not spoken of.
+        clock: The time.
+        on_answer: Called after each answer that was made, with who gave it.
+    """
+
+    def __init__(
+        self,
+        offer: Offer,
+        keeper: BarKeeper,
+        shelf: ModelShelf,
+        chain: Sequence[SignalSource],
+        sources: Sequence[Source],
+        max_age_bars: float | None,
+        discretion: Discretion,
+        clock: Clock = utc_now,
+        on_answer: Callable[[Source], None] = lambda source: None,
+    ) -> None:
+        self._offer = offer
+        self._keeper = keeper
+        self._shelf = shelf
+        self._chain = chain
+        self._sources = sources
+        self._max_age_bars = max_age_bars
+        self._discretion = discretion
+        self._clock = clock
+        self._on_answer = on_answer
+        self._answers: dict[Market, Answer] = {}
+        self._failures: dict[Market, tuple[Basis, str]] = {}
+        self._changed = Event()
+        self._is_stopped = False
+        self._thread: Thread | None = None
+
+    def answer(self, symbol: str, timeframe: Timeframe) -> dict[str, object]:
+        """What is said of a market now; on nothing, as long as nothing is known."""
+        answer = self._answers.get((symbol, timeframe))
+        if answer is not None:
+            return answer.at(timeframe, self._clock())
+        held = self._keeper.held(symbol)[timeframe]
+        why = f"{symbol} {timeframe}: the first answer is being made; ask again in a moment"
+        if held.bars is None:
+            why = tell_missing(symbol, timeframe, held)
+        return no_bars_to_json(symbol, timeframe, self._sources, self._discretion.text(why))
+
+    def closed(self, symbol: str, timeframe: Timeframe) -> datetime | None:
+        """When the bar closed that a market's answer was made on; None without one."""
+        answer = self._answers.get((symbol, timeframe))
+        return None if answer is None else answer.closed
+
+    def failure(self, market: Market) -> str:
+        """Why the newest answer of a market could not be made; empty if it could."""
+        return self._failures.get(market, ((), ""))[1]
+
+    def update(self) -> int:
+        """Make the answers whose basis has changed; returns how many."""
+        self._shelf.look()
+        return sum(self._update(market) for market in self._offer.markets())
+
+    def start(self, every_secs: float) -> None:
+        """Update in the background, after each ``wake`` and in any case every so often."""
+        self._thread = Thread(
+            target=self._work, args=(every_secs,), name="percoin-answers", daemon=True
+        )
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look soon: bars have come."""
+        self._changed.set()
+
+    def stop(self, timeout_secs: float) -> bool:
+        """Make no further answer; whether the one in the making ended in time."""
+        self._is_stopped = True
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join(timeout_secs)
+        return self._thread is None or not self._thread.is_alive()
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the thread that was started is there."""
+        return self._thread is None or self._thread.is_alive()
+
+    def _work(self, every_secs: float) -> None:
+        while not self._is_stopped:
+            self._changed.clear()
+            try:
+                self.update()
+            except Exception:
+                # A thread that ended here would leave every answer as it is for good.
+                log.exception("ANSWERS cannot be updated")
+            self._changed.wait(every_secs)
+
+    def _update(self, market: Market) -> bool:
+        """Make one answer if it is due; whether it was."""
+        if self._is_stopped:
+            return False
+        symbol, timeframe = market
+        all_held = self._keeper.held(symbol)
+        bars = all_held[timeframe].bars
+        if bars is None:
+            return False
+        now = self._clock()
+        basis = self._basis(market, bars, all_held, now)
+        known = self._answers.get(market)
+        has_failed = self._failures.get(market, (None, ""))[0] == basis
+        if has_failed or (known is not None and known.basis == basis):
+            return False
+        try:
+            self._answers[market] = self._make(bars, basis, now)
+        except Exception as error:
+            # The other markets must not go without; the old answer of this one stays.
+            log.exception("ANSWER %s tf=%s failed", symbol, timeframe)
+            failure = f"{symbol} {timeframe}: no answer can be made ({type(error).__name__})"
+            self._failures[market] = (basis, failure)
+            return False
+        self._failures.pop(market, None)
+        return True
+
+    def _make(self, bars: Bars, basis: Basis, now: datetime) -> Answer:
+        market = SourcedBars(bars, self._keeper.source(bars.symbol))
+        prediction = ask(self._chain, market, self._max_age_bars, now)
+        self._on_answer(prediction.source)
+        content = self._discretion.content(to_json(prediction, bars, now))
+        return Answer(content, prediction.ts, basis)
+
+    def _basis(
+        self, market: Market, bars: Bars, all_held: Mapping[Timeframe, Held], now: datetime
+    ) -> Basis:
+        """The model, whether the bars are too old, and what is known of each timeframe.
+
+        Of other timeframes only bars count that had closed by the close of the newest
+        asked one.
+        """
+        card = self._shelf.card(market)
+        closed_ms = all_held[market[1]].close_times[-1]
+        seen = [
+            (len(times), int(times[0]), int(times[-1]))
+            for held in all_held.values()
+            if len(times := held.close_times[: _n_closed(held, closed_ms)])
+        ]
+        is_old = bool(find_staleness(bars, self._max_age_bars, now))
+        mark = None if card is None else card.mark
+        return (mark, is_old, int(closed_ms), bars.origin, *seen)
+
+
+def _n_closed(held: Held, moment: int) -> int:
+    return int(np.searchsorted(held.close_times, moment, side="right"))

@@ -1,0 +1,197 @@
+"""The addresses of the server; every one of them only looks up what has been made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Path, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from percoin import __version__
+from percoin.serving import schemas
+from percoin.serving.answer_board import AnswerBoard
+from percoin.serving.guard import HEALTH, TRUSTED, Guard, Limits
+from percoin.serving.health import Health
+from percoin.serving.model_shelf import ModelShelf
+from percoin.serving.offer import Clock, Offer, utc_now
+from percoin.serving.questions import (
+    RefusedError,
+    check_parameters,
+    check_served,
+    read_symbols,
+    read_timeframe,
+)
+from percoin.serving.telemetry import Telemetry
+
+_REFUSALS: Mapping[int | str, dict[str, Any]] = {
+    "4XX": {"model": schemas.Problem, "description": "What is wrong with the request"},
+    "5XX": {"model": schemas.Problem, "description": "The server failed"},
+}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+_MESSAGES = {404: "there is nothing at this address", 405: "this address only answers GET"}
+
+
+def create_app(
+    offer: Offer,
+    board: AnswerBoard,
+    shelf: ModelShelf,
+    health: Health,
+    telemetry: Telemetry,
+    limits: Limits,
+    api_key: str | None,
+    hosts: Collection[str],
+    clock: Clock = utc_now,
+) -> FastAPI:
+    """Put the parts of a server together.
+
+    Args:
+        offer: What may be asked about.
+        board: Where the answers are.
+        shelf: Where the models are.
+        health: How the server is.
+        telemetry: Counts requests.
+        limits: Of one client and one request.
+        api_key: As for ``Guard``.
+        hosts: As for ``Guard``.
+        clock: The time.
+    """
+    app = FastAPI(
+        title="percoin",
+        version=__version__,
+        description="One honestly judged signal per crypto market, and who gave it.",
+        # The page that FastAPI brings loads its scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=dict(_REFUSALS),
+    )
+    app.add_middleware(Guard, limits=limits, telemetry=telemetry, api_key=api_key, hosts=hosts)
+    app.add_exception_handler(HTTPException, _refuse)
+    _add_predictions(app, offer, board, limits, clock)
+    _add_state(app, shelf, health, telemetry, clock)
+    if api_key is not None:
+        _document_key(app)
+    return app
+
+
+def _add_predictions(
+    app: FastAPI, offer: Offer, board: AnswerBoard, limits: Limits, clock: Clock
+) -> None:
+    tf = _tf_parameter(offer)
+    known_symbol = Path(
+        json_schema_extra={"enum": list(offer.symbols)}, description="As the exchange spells it"
+    )
+
+    @app.get(
+        "/api/predictions",
+        response_model=schemas.Predictions,
+        openapi_extra={"parameters": [tf, _symbols_parameter(offer, limits)]},
+    )
+    async def predictions(request: Request) -> Response:
+        """Answers for several markets, or for all of them, in one timeframe."""
+        asked = check_parameters(request.query_params.multi_items(), ("tf", "symbols"))
+        timeframe = read_timeframe(asked, offer)
+        symbols = read_symbols(asked, offer, limits.max_symbols)
+        answers = [board.answer(symbol, timeframe) for symbol in symbols]
+        return JSONResponse(
+            {"tf": timeframe.value, "now": clock().isoformat(), "predictions": answers}
+        )
+
+    @app.get(
+        "/api/predictions/{symbol}",
+        response_model=schemas.Prediction,
+        openapi_extra={"parameters": [tf]},
+    )
+    async def prediction(request: Request, symbol: str = known_symbol) -> Response:
+        """The answer for one market, as ``predict.py output=json`` gives it."""
+        check_served(symbol, offer)
+        asked = check_parameters(request.query_params.multi_items(), ("tf",))
+        return JSONResponse(board.answer(symbol, read_timeframe(asked, offer)))
+
+    @app.get("/api/predictions/{symbol}/summary", response_model=schemas.Summary)
+    async def summary(request: Request, symbol: str = known_symbol) -> Response:
+        """The answers for one market in every timeframe."""
+        check_served(symbol, offer)
+        check_parameters(request.query_params.multi_items(), ())
+        answers = {tf.value: board.answer(symbol, tf) for tf in offer.timeframes}
+        return JSONResponse({"symbol": symbol, "now": clock().isoformat(), "predictions": answers})
+
+
+def _add_state(
+    app: FastAPI, shelf: ModelShelf, health: Health, telemetry: Telemetry, clock: Clock
+) -> None:
+    @app.get("/api/models", response_model=schemas.Models)
+    async def models(request: Request) -> Response:
+        """Which model of each market is served, and what the gate said of it."""
+        check_parameters(request.query_params.multi_items(), ())
+        return JSONResponse({"now": clock().isoformat(), "models": shelf.contents()})
+
+    @app.get(HEALTH, response_model=schemas.Health, responses={503: {"model": schemas.Health}})
+    async def healthy(request: Request) -> Response:
+        """How the server is: 503 until the first answers are there."""
+        check_parameters(request.query_params.multi_items(), ())
+        content = health.report(with_details=request.scope[TRUSTED])
+        return JSONResponse(content, 503 if content["status"] == "starting" else 200)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics(request: Request) -> Response:
+        """Counts and times for Prometheus."""
+        check_parameters(request.query_params.multi_items(), ())
+        return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    """An address or a method that does not exist, in the words of every other refusal."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    raise RefusedError(
+        status, _CODES.get(status, "refused"), _MESSAGES.get(status, "the request was refused")
+    )
+
+
+def _tf_parameter(offer: Offer) -> dict[str, Any]:
+    return {
+        "name": "tf",
+        "in": "query",
+        "required": False,
+        "description": "Length of the bars",
+        "schema": {
+            "type": "string",
+            "enum": [timeframe.value for timeframe in offer.timeframes],
+            "default": offer.default_timeframe.value,
+        },
+    }
+
+
+def _symbols_parameter(offer: Offer, limits: Limits) -> dict[str, Any]:
+    one = f"({'|'.join(offer.symbols)})"
+    return {
+        "name": "symbols",
+        "in": "query",
+        "required": False,
+        "description": f"Which markets, with commas, at most {limits.max_symbols}; all if absent",
+        "schema": {
+            "type": "string",
+            "pattern": f"^{one}(,{one}){{0,{limits.max_symbols - 1}}}$",
+            "example": ",".join(offer.symbols[:2]),
+        },
+    }
+
+
+def _document_key(app: FastAPI) -> None:
+    """Say in the OpenAPI document that a key is demanded, and how it is sent."""
+    made = app.openapi
+
+    def documented() -> dict[str, Any]:
+        document = made()
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+        document["security"] = [{"key": []}, {"bearer": []}]
+        document["paths"][HEALTH]["get"]["security"] = []
+        return document
+
+    app.openapi = documented  # type: ignore[method-assign]

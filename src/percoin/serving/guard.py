@@ -1,0 +1,207 @@
+"""Stands before every route: who may ask, how often, and what may leave."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from percoin.serving.questions import RefusedError, shown
+from percoin.serving.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+HEALTH = "/health"
+# Whether the request may be told what is wrong with single markets.
+TRUSTED = "percoin.trusted"
+
+_CLIENTS_REMEMBERED = 10_000
+_HEADERS = {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cache-control": b"no-store",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one client may ask.
+
+    Attributes:
+        requests_per_sec: In the long run; twice as many may come at once.
+        max_query_chars: Length of a query.
+        max_symbols: Of one request.
+    """
+
+    requests_per_sec: float = 300.0
+    max_query_chars: int = 2000
+    max_symbols: int = 100
+
+
+class RateLimiter:
+    """A bucket of requests for each client, filled at a steady rate.
+
+    Args:
+        per_sec: How fast; a bucket holds what comes in two seconds, at least one.
+        clock: In seconds.
+    """
+
+    def __init__(self, per_sec: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_sec = per_sec
+        self._size = max(1.0, 2 * per_sec)
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait_secs(self, client: str) -> float:
+        """Take one request from a client's bucket; how long to wait if there is none."""
+        now = self._clock()
+        left, since = self._buckets.pop(client, (self._size, now))
+        left = min(self._size, left + (now - since) * self._per_sec)
+        wait = 0.0 if left >= 1 else (1 - left) / self._per_sec
+        self._buckets[client] = (left if wait else left - 1, now)
+        if len(self._buckets) > _CLIENTS_REMEMBERED:
+            self._buckets.popitem(last=False)
+        return wait
+
+
+class Guard:
+    """Checks each request before the application sees it, and what it makes of it after.
+
+    Args:
+        app: The application.
+        limits: How much one client may ask.
+        telemetry: Counts every request.
+        api_key: That is demanded everywhere but at ``HEALTH``; None demands none.
+        hosts: Names that a request may call the server by, without a key: a page of
+            another site whose name leads to this machine is not among them.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        telemetry: Telemetry,
+        api_key: str | None,
+        hosts: Collection[str],
+    ) -> None:
+        self._app = app
+        self._max_query_chars = limits.max_query_chars
+        self._limiter = RateLimiter(limits.requests_per_sec)
+        self._telemetry = telemetry
+        self._api_key = None if api_key is None else api_key.encode()
+        self._hosts = {host.lower().encode() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_missing(message["headers"])]
+            await send(message)
+
+        try:
+            try:
+                self._check(scope)
+                await self._app(scope, receive, send_guarded)
+            except RefusedError as refusal:
+                await _send_problem(send_guarded, refusal)
+            except Exception:
+                number = secrets.token_hex(4)
+                log.exception("REQUEST %s failed, number %s", scope["path"], number)
+                if not status:
+                    await _send_problem(send_guarded, _failure(number))
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            seconds = time.perf_counter() - began
+            self._telemetry.count_request(route, scope["method"], status, seconds)
+
+    def _check(self, scope: Scope) -> None:
+        """Let a request pass that may be asked.
+
+        Raises:
+            RefusedError: It may not.
+        """
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, value)
+        client = scope["client"][0] if scope.get("client") else ""
+        wait = self._limiter.wait_secs(client)
+        if wait:
+            message = f"too many requests; the next one may come in {wait:.2f} s"
+            raise RefusedError(429, "too_many_requests", message)
+        self._check_host(headers)
+        scope[TRUSTED] = self._has_key(headers)
+        if not scope[TRUSTED] and scope["path"] != HEALTH:
+            message = "send the server's key as X-API-Key or as Authorization: Bearer"
+            raise RefusedError(401, "unauthorized", message)
+        if len(scope["query_string"]) > self._max_query_chars:
+            message = f"the query is longer than {self._max_query_chars} characters"
+            raise RefusedError(414, "query_too_long", message)
+
+    def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
+        name = headers.get(b"host", b"").lower()
+        host = name.partition(b"]")[0] + b"]" if name[:1] == b"[" else name.partition(b":")[0]
+        if self._api_key is None and host not in self._hosts:
+            known = ", ".join(sorted(host.decode() for host in self._hosts))
+            message = f"host {shown(host.decode('latin-1'))} is not this server; it is {known}"
+            raise RefusedError(400, "unknown_host", message)
+
+    def _has_key(self, headers: Mapping[bytes, bytes]) -> bool:
+        if self._api_key is None:
+            return True
+        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+        given = bearer.strip() if scheme.lower() == b"bearer" else b""
+        # Both are compared, whatever comes of the first, in a time that tells nothing.
+        is_bearer = hmac.compare_digest(given, self._api_key)
+        is_named = hmac.compare_digest(headers.get(b"x-api-key", b""), self._api_key)
+        return is_bearer or is_named
+
+
+def problem_json(refusal: RefusedError) -> bytes:
+    """The body of an answer that is none."""
+    return json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
+
+
+def _failure(number: str) -> RefusedError:
+    message = f"the server failed at this request; its log says why, under number {number}"
+    return RefusedError(500, "internal_error", message)
+
+
+def _missing(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Those of our headers that a response does not bring itself."""
+    brought = {name.lower() for name, _ in headers}
+    return [(name, value) for name, value in _HEADERS.items() if name not in brought]
+
+
+async def _send_problem(send: Send, refusal: RefusedError) -> None:
+    body = problem_json(refusal)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if refusal.status == 405:
+        headers.append((b"allow", b"GET"))
+    if refusal.status == 429:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,147 @@
+"""The responses in the words of OpenAPI; ``percoin.signals.response`` makes the predictions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from percoin.types import Source
+
+Price = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+SignalName = Literal["SHORT", "NO_TRADE", "LONG"]
+
+
+class _Exact(BaseModel):
+    """Nothing but what is named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PassedRung(_Exact):
+    """A source that was asked before the one that answered, and why it did not."""
+
+    source: Source
+    reason: Annotated[str, Field(description="One word for programs", examples=["stale_data"])]
+    detail: Annotated[str, Field(description="One phrase for people")]
+
+
+class Prediction(_Exact):
+    """What is said of one market in one timeframe; levels come with a direction only."""
+
+    symbol: str
+    tf: str
+    pred: SignalName
+    confidence: Annotated[
+        Share, Field(description="Probability of the signal; without probabilities a score")
+    ]
+    source: Source
+    model_version: str | None
+    ts: Annotated[datetime | None, Field(description="Close of the bar it is made on, UTC")]
+    age_secs: Annotated[float | None, Field(description="Since then")]
+    stale: Annotated[bool, Field(description="Whether a newer bar must have closed since")]
+    close: Price | None
+    bars: Annotated[str | None, Field(description="Where the bars are from")]
+    probabilities: dict[SignalName, Share] | None
+    detail: str | None
+    passed: list[PassedRung]
+    entry_price: Price | None = None
+    stop_loss: float | None = None
+    tp1: Price | None = None
+    tp2: Price | None = None
+    tp3: Price | None = None
+
+
+class Predictions(_Exact):
+    """Several markets in one timeframe."""
+
+    tf: str
+    now: datetime
+    predictions: list[Prediction]
+
+
+class Summary(_Exact):
+    """One market in every timeframe."""
+
+    symbol: str
+    now: datetime
+    predictions: dict[str, Prediction]
+
+
+class TrainedOn(_Exact):
+    """The bars that a model was made from."""
+
+    bars: str
+    n_bars: int
+    first_open_time: datetime
+    last_open_time: datetime
+
+
+class Model(_Exact):
+    """The served model of one market in one timeframe, or why there is none."""
+
+    symbol: str
+    tf: str
+    status: Literal["served", "missing", "invalid"]
+    problem: str | None
+    version_id: str | None
+    model_version: str | None
+    created_at: datetime | None
+    verdict: Annotated[str | None, Field(description="What the gate said", examples=["accepted"])]
+    reasons: list[str]
+    lookback: int | None
+    features: str | None
+    label_rule: dict[str, Any] | None
+    trained_on: TrainedOn | None
+
+
+class Models(_Exact):
+    """Every market that may be asked about."""
+
+    now: datetime
+    models: list[Model]
+
+
+class Counts(_Exact):
+    """Markets, each in each timeframe."""
+
+    configured: int
+    with_bars: int
+    stale: int
+    failing: int
+
+
+class Trouble(_Exact):
+    """One market whose answer is not what it should be."""
+
+    symbol: str
+    tf: str
+    problem: str
+
+
+class Health(_Exact):
+    """How the server is."""
+
+    status: Literal["ok", "degraded", "starting"]
+    version: str
+    uptime_secs: float
+    now: datetime
+    markets: Counts
+    failing: Annotated[
+        list[Trouble] | None, Field(description="The first ten; only for those who have the key")
+    ] = None
+
+
+class ProblemDetail(_Exact):
+    """What is wrong with a request."""
+
+    code: Annotated[str, Field(description="One word for programs", examples=["unknown_symbol"])]
+    message: Annotated[str, Field(description="One line for people")]
+
+
+class Problem(_Exact):
+    """Every answer that is none."""
+
+    error: ProblemDetail

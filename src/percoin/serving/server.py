@@ -1,0 +1,285 @@
+"""A prediction server: its parts put together, its socket, and how it stops."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from asyncio import TimerHandle, Transport
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from percoin.bars.schema import Bars
+from percoin.bars.sources.base import BarSource
+from percoin.errors import ServeError
+from percoin.serving.answer_board import AnswerBoard
+from percoin.serving.app import create_app
+from percoin.serving.bar_keeper import BarKeeper, Rhythm
+from percoin.serving.discretion import Discretion
+from percoin.serving.guard import Limits
+from percoin.serving.health import Health
+from percoin.serving.model_shelf import ModelShelf
+from percoin.serving.offer import Clock, Offer, utc_now
+from percoin.serving.telemetry import Telemetry
+from percoin.signals.chain import RULES, build_chain
+from percoin.signals.protocol import SignalSource
+from percoin.types import Rung, Source, Timeframe
+
+log = logging.getLogger(__name__)
+
+# A client that says nothing, or half of something, for so long is not waited for.
+_REQUEST_SECS = 5.0
+_CONNECTIONS = 256
+_HEAD_BYTES = 16_384
+# The thread that makes answers gives way to requests after so long.
+_SWITCH_SECS = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a server is made of.
+
+    Attributes:
+        offer: The markets.
+        make_source: Gives the bars for models that see so many of them.
+        models_dir: The registry.
+        model: The rung ``Rung.ML``.
+        rungs: Who is asked; the last is ``Rung.HOLD``.
+        use_pro: False passes the professional analyzer over.
+        max_age_bars: As for ``find_staleness``.
+        folders: That responses do not speak of.
+        rhythm: When bars are asked for.
+        n_loaders: Symbols whose bars are asked for at a time.
+        check_secs: How often the registry is looked at.
+        limits: Of one client and one request.
+        api_key: That is demanded; None demands none.
+        hosts: Names by which the server may be called without a key.
+        clock: The time.
+    """
+
+    offer: Offer
+    make_source: Callable[[int], BarSource]
+    models_dir: Path
+    model: SignalSource
+    rungs: Sequence[Rung]
+    use_pro: bool = True
+    max_age_bars: float | None = None
+    folders: Sequence[str] = ()
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    n_loaders: int = 4
+    check_secs: float = 1.0
+    limits: Limits = field(default_factory=Limits)
+    api_key: str | None = None
+    hosts: Collection[str] = ("127.0.0.1", "localhost", "[::1]")
+    clock: Clock = utc_now
+
+
+class PredictionServer:
+    """The parts of a server; nothing happens before ``start``.
+
+    Attributes:
+        app: The application, for an HTTP server.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        offer, clock = setup.offer, setup.clock
+        discretion = Discretion(setup.folders)
+        telemetry = Telemetry()
+        self.shelf = ModelShelf(setup.models_dir, offer.markets(), discretion)
+        self.keeper = BarKeeper(
+            self._load,
+            offer.symbols,
+            _kept_timeframes(setup),
+            setup.rhythm,
+            clock,
+            # The board is not there yet.
+            on_change=lambda: self.board.wake(),
+            on_load=telemetry.count_load,
+        )
+        self.board = AnswerBoard(
+            offer,
+            self.keeper,
+            self.shelf,
+            build_chain(setup.rungs, setup.model, setup.use_pro),
+            _asked_before_holding(setup.rungs),
+            setup.max_age_bars,
+            discretion,
+            clock,
+            on_answer=telemetry.count_answer,
+        )
+        health = Health(offer, self.keeper, self.board, discretion, clock)
+        telemetry.watch_ages(health.ages)
+        self.app = create_app(
+            offer,
+            self.board,
+            self.shelf,
+            health,
+            telemetry,
+            setup.limits,
+            setup.api_key,
+            setup.hosts,
+            clock,
+        )
+
+    def start(self) -> None:
+        """Bring the bars and make the answers, in the background."""
+        self.keeper.start(self._setup.n_loaders)
+        self.board.start(self._setup.check_secs)
+
+    def stop(self, timeout_secs: float) -> bool:
+        """Begin nothing more; whether the answer in the making ended in time."""
+        self.keeper.stop()
+        return self.board.stop(timeout_secs)
+
+    def _load(self, symbol: str, timeframe: Timeframe) -> Bars:
+        lookback = self.shelf.lookback((symbol, timeframe))
+        return self._setup.make_source(lookback).load(symbol, timeframe)
+
+
+def _kept_timeframes(setup: Setup) -> list[Timeframe]:
+    """Those that are answered for, and those that rules look at."""
+    wanted = set(setup.offer.timeframes)
+    for rung in setup.rungs:
+        wanted |= set(RULES[rung].timeframes) if rung in RULES else set()
+    return sorted(wanted, key=lambda timeframe: timeframe.milliseconds)
+
+
+def _asked_before_holding(rungs: Sequence[Rung]) -> list[Source]:
+    names = {Rung.ML: Source.MODEL, **{rung: rule.source for rung, rule in RULES.items()}}
+    return [names[rung] for rung in rungs if rung is not Rung.HOLD]
+
+
+def bind(host: str, port: int, has_key: bool) -> socket.socket:
+    """The socket that a server listens on.
+
+    Args:
+        host: A name or an address of this machine.
+        port: 0 is any that is free.
+        has_key: Whether requests will have to bring one; without, only programs of this
+            machine may reach the server.
+
+    Raises:
+        ServeError: The port is in use, the host is none of this machine's, or it can be
+            reached from others and there is no key.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ServeError(f"host={host} is no name or address; try host=127.0.0.1") from error
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    if not has_key and not all(address.is_loopback for address in addresses):
+        raise ServeError(
+            f"host={host} can be reached from other machines: set PERCOIN_API_KEY to a secret "
+            "that requests then have to bring, or leave host=127.0.0.1"
+        )
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise ServeError(
+            f"host={host} port={port}: {error.strerror or error}; give another port, for example "
+            f"port={port % 65535 + 1}"
+        ) from error
+    return listener
+
+
+def serve(server: PredictionServer, listener: socket.socket, stop_secs: float) -> int:
+    """Answer requests until a signal says to stop; begun responses are finished.
+
+    Args:
+        server: The server.
+        listener: From ``bind``.
+        stop_secs: How long unfinished responses may take once it is to stop.
+
+    Returns:
+        0, or 128 + signal if a second one cut responses off.
+    """
+    sys.setswitchinterval(_SWITCH_SECS)
+    config = uvicorn.Config(
+        server.app,
+        http=_ImpatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Whoever asks could name any client in a header, and never meet its limit.
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_graceful_shutdown=max(1, round(stop_secs)),
+    )
+    http = _StoppableServer(config)
+    server.start()
+    http.run(sockets=[listener])
+    server.stop(stop_secs)
+    log.info("STOPPED by signal %s", http.stopped_by)
+    return 128 + http.stopped_by if http.force_exit else 0
+
+
+class _StoppableServer(uvicorn.Server):
+    """Ends quietly at a signal, where uvicorn would raise it again afterwards."""
+
+    stopped_by: int = 0
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have SIGINT and SIGTERM end the server while it runs."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets responses end, the second does not."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self.stopped_by = sig
+
+
+class _ImpatientProtocol(H11Protocol):
+    """Closes a connection on which the rest of a request does not come."""
+
+    _timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a request, or all of it."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self._timer is None:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._timer = self.loop.call_later(_REQUEST_SECS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

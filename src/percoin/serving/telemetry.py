@@ -1,0 +1,99 @@
+"""Counts and times for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from percoin.types import Source, Timeframe
+
+# Symbol, timeframe, seconds since its newest bar closed.
+Ages = Callable[[], Iterable[tuple[str, Timeframe, float]]]
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+# A method of nobody's making must not become a time series of its own.
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+class Telemetry:
+    """All measurements of one server."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self._requests = Counter(
+            "percoin_http_requests",
+            "Requests",
+            ["route", "method", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "percoin_http_request_seconds",
+            "Time to the end of the response",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._answers = Counter(
+            "percoin_answers", "Answers made, by who gave them", ["source"], registry=self._registry
+        )
+        self._loads = Counter(
+            "percoin_bar_loads",
+            "Questions for bars",
+            ["tf", "outcome"],
+            registry=self._registry,
+        )
+        for source in Source:
+            self._answers.labels(source.value)
+
+    def watch_ages(self, ages: Ages) -> None:
+        """Report the age of every market's newest bar, asked for at each scrape."""
+        self._registry.register(_AgeCollector(ages))
+
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """One request that has been answered.
+
+        Args:
+            route: As a template, never as it was asked for.
+            method: GET and the like.
+            status: Of the response.
+            seconds: From the request to the end of the response.
+        """
+        known = method if method in _METHODS else "other"
+        self._requests.labels(route, known, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def count_answer(self, source: Source) -> None:
+        """One answer that was made."""
+        self._answers.labels(source.value).inc()
+
+    def count_load(self, timeframe: Timeframe, failed: bool) -> None:
+        """One question for bars."""
+        self._loads.labels(timeframe.value, "failed" if failed else "ok").inc()
+
+    def exposition(self) -> bytes:
+        """All of it in the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+
+class _AgeCollector(Collector):
+    def __init__(self, ages: Ages) -> None:
+        self._ages = ages
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        name, text = "percoin_bar_age_seconds", "Since the newest bar closed that was answered on"
+        family = GaugeMetricFamily(name, text, labels=["symbol", "tf"])
+        for symbol, timeframe, seconds in self._ages():
+            family.add_metric([symbol, timeframe.value], seconds)
+        yield family

@@ -1,0 +1,96 @@
+"""A prediction as programs receive it, from the command and from the server alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from percoin.bars.schema import Bars
+from percoin.signals.freshness import is_overdue
+from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe
+
+
+def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
+    """The prediction as one JSON object; times are ISO 8601 in UTC.
+
+    Args:
+        prediction: On the newest bar.
+        bars: That it was made from.
+        now: Until which the age of the newest bar is counted, with a zone.
+    """
+    content: dict[str, object] = {
+        "symbol": prediction.symbol,
+        "tf": prediction.timeframe.value,
+        "pred": prediction.signal.name,
+        "confidence": prediction.confidence,
+        "source": prediction.source.value,
+        "model_version": prediction.model_version,
+        "ts": prediction.ts.isoformat(),
+        **age_to_json(prediction.ts, prediction.timeframe, now),
+        "close": float(bars.column("close")[-1]),
+        "bars": bars.origin,
+        "probabilities": None,
+        "detail": prediction.detail or None,
+        "passed": [
+            {"source": rung.source.value, "reason": rung.reason, "detail": rung.detail}
+            for rung in prediction.passed
+        ],
+    }
+    if prediction.probabilities is not None:
+        content["probabilities"] = dict(zip(CLASS_NAMES, prediction.probabilities, strict=True))
+    levels = prediction.levels
+    if levels is not None:
+        content |= {
+            "entry_price": levels.entry_price,
+            "stop_loss": levels.stop_loss,
+            "tp1": levels.tp1,
+            "tp2": levels.tp2,
+            "tp3": levels.tp3,
+        }
+    return content
+
+
+def age_to_json(ts: datetime, timeframe: Timeframe, now: datetime) -> dict[str, object]:
+    """The part of a prediction that changes while nothing else does.
+
+    Args:
+        ts: Close of the bar that the prediction is made on.
+        timeframe: Length of the bar.
+        now: With a zone.
+    """
+    return {
+        "age_secs": round((now - ts).total_seconds(), 3),
+        "stale": is_overdue(ts, timeframe, now),
+    }
+
+
+def no_bars_to_json(
+    symbol: str, timeframe: Timeframe, sources: Sequence[Source], why: str
+) -> dict[str, object]:
+    """The answer for a market without a single bar: hold, on nothing.
+
+    Args:
+        symbol: The market.
+        timeframe: That is asked about.
+        sources: Who would have been asked before holding.
+        why: What became of its bars.
+    """
+    return {
+        "symbol": symbol,
+        "tf": timeframe.value,
+        "pred": Signal.NO_TRADE.name,
+        "confidence": 0.0,
+        "source": Source.HOLD.value,
+        "model_version": None,
+        "ts": None,
+        "age_secs": None,
+        "stale": True,
+        "close": None,
+        "bars": None,
+        "probabilities": None,
+        "detail": None,
+        "passed": [
+            {"source": source.value, "reason": "insufficient_data", "detail": why}
+            for source in sources
+        ],
+    }

@@ -1,0 +1,171 @@
+from dataclasses import replace
+
+import pytest
+from exported_models import export, make_dataset, random_network
+from small_servers import M15, Market, bring_up_to_date, exchange_bars, make_server
+
+from percoin.errors import FetchError
+from percoin.registry.manifest import Verdict
+from percoin.signals.chain import ask, build_chain
+from percoin.signals.market import SourcedBars
+from percoin.signals.response import to_json
+from percoin.types import Rung, Signal
+
+BARS = exchange_bars()
+BROKEN = FetchError("BTCUSDT", M15, "the exchange is out of reach", "wait")
+
+
+@pytest.fixture
+def market() -> Market:
+    return Market(BARS, n_closed=1290)
+
+
+@pytest.fixture
+def models_dir(tmp_path):
+    export(tmp_path / "models", random_network(Signal.LONG), make_dataset(BARS))
+    return tmp_path / "models"
+
+
+def test_the_answer_is_that_of_the_command(models_dir, market):
+    server = make_server(models_dir, market, rungs=list(Rung))
+    assert bring_up_to_date(server) == 2
+    bars = market.load("BTCUSDT", M15)
+    chain = build_chain(list(Rung), server._setup.model)
+    expected = to_json(ask(chain, SourcedBars(bars), None, market.now), bars, market.now)
+
+    answer = server.board.answer("BTCUSDT", M15)
+    assert answer == expected
+    assert list(answer) == list(expected)
+    assert (answer["pred"], answer["age_secs"], answer["stale"]) == ("LONG", 10.0, False)
+
+
+def test_an_answer_is_made_once_a_bar(models_dir, market):
+    server = make_server(models_dir, market)
+    assert [bring_up_to_date(server) for _ in range(3)] == [2, 0, 0]
+    before = server.board.answer("BTCUSDT", M15)
+    market.pass_time(minutes=15)
+    after = server.board.answer("BTCUSDT", M15)
+    assert after["age_secs"] == before["age_secs"] + 900
+    assert {**after, "age_secs": 0} == {**before, "age_secs": 0}
+    assert [bring_up_to_date(server) for _ in range(3)] == [2, 0, 0]
+    assert server.board.answer("BTCUSDT", M15)["ts"] > before["ts"]
+
+
+def test_another_model_makes_another_answer_at_once(models_dir, market):
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    assert server.board.answer("BTCUSDT", M15)["pred"] == "LONG"
+    export(models_dir, random_network(Signal.SHORT), make_dataset(BARS))
+    assert bring_up_to_date(server) == 1
+    assert server.board.answer("BTCUSDT", M15)["pred"] == "SHORT"
+
+
+def test_a_model_that_appears_takes_over_from_holding(tmp_path, market):
+    server = make_server(tmp_path, market)
+    bring_up_to_date(server)
+    answer = server.board.answer("BTCUSDT", M15)
+    assert (answer["source"], answer["passed"][0]["reason"]) == (
+        "FALLBACK_NEUTRAL",
+        "model_missing",
+    )
+    export(tmp_path, random_network(Signal.LONG), make_dataset(BARS))
+    assert bring_up_to_date(server) == 1
+    assert server.board.answer("BTCUSDT", M15)["source"] == "ML_PER_COIN_V1"
+
+
+def test_a_source_that_fails_keeps_the_answer_until_it_is_too_old_to_act_on(models_dir, market):
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    market.failure = BROKEN
+    market.pass_time(minutes=17)
+    assert bring_up_to_date(server) == 0
+    answer = server.board.answer("BTCUSDT", M15)
+    assert (answer["pred"], answer["stale"]) == ("LONG", True)
+
+    market.pass_time(minutes=15)
+    assert bring_up_to_date(server) == 2
+    answer = server.board.answer("BTCUSDT", M15)
+    assert (answer["pred"], answer["source"]) == ("NO_TRADE", "FALLBACK_NEUTRAL")
+    assert [rung["reason"] for rung in answer["passed"]] == ["stale_data"]
+    assert answer["stale"] is True
+
+    market.failure = None
+    market.pass_time(minutes=10)
+    assert bring_up_to_date(server) == 2
+    answer = server.board.answer("BTCUSDT", M15)
+    assert (answer["pred"], answer["stale"]) == ("LONG", False)
+
+
+def test_without_a_bar_the_answer_is_to_hold_and_says_why(models_dir, market):
+    server = make_server(models_dir, market, rungs=list(Rung))
+    answer = server.board.answer("BTCUSDT", M15)
+    assert (answer["pred"], answer["ts"], answer["stale"]) == ("NO_TRADE", None, True)
+    assert "no bars have come yet" in answer["passed"][0]["detail"]
+    market.failure = BROKEN
+    assert bring_up_to_date(server) == 0
+    answer = server.board.answer("BTCUSDT", M15)
+    assert [rung["source"] for rung in answer["passed"]] == [
+        "ML_PER_COIN_V1",
+        "PRO",
+        "FALLBACK_RSI_MA",
+        "FALLBACK_MOMENTUM",
+    ]
+    assert "out of reach" in answer["passed"][0]["detail"]
+    market.failure = None
+    market.pass_time(minutes=5)
+    bring_up_to_date(server)
+    whole = server.board.answer("BTCUSDT", M15)
+    assert list(whole)[: len(answer)] == list(answer)
+
+
+class BrokenSource:
+    def __init__(self) -> None:
+        self.n_asked = 0
+
+    def answer(self, market):
+        self.n_asked += 1
+        if market.asked.symbol == "BTCUSDT":
+            raise ZeroDivisionError("a bug")
+        return Signal  # no prediction either, which is another bug
+
+
+def test_a_market_that_cannot_be_answered_for_is_said_and_left_alone(models_dir, market, caplog):
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    before = server.board.answer("BTCUSDT", M15)
+    broken = BrokenSource()
+    server.board._chain = [broken]
+    market.pass_time(minutes=15)
+    assert [bring_up_to_date(server) for _ in range(3)] == [0, 0, 0]
+    assert broken.n_asked == 2
+    assert "a bug" in caplog.text
+    assert server.board.failure(("BTCUSDT", M15)) == (
+        "BTCUSDT 15m: no answer can be made (ZeroDivisionError)"
+    )
+    assert server.board.answer("BTCUSDT", M15)["ts"] == before["ts"]
+    server.board._chain = build_chain([Rung.ML, Rung.HOLD], server._setup.model)
+    market.pass_time(minutes=15)
+    assert bring_up_to_date(server) == 2
+    assert server.board.failure(("BTCUSDT", M15)) == ""
+
+
+def test_a_rejected_model_is_passed_over_with_the_gates_reason(tmp_path, market):
+    export(tmp_path, random_network(), make_dataset(BARS), Verdict.REJECTED)
+    server = make_server(tmp_path, market)
+    bring_up_to_date(server)
+    [passed] = server.board.answer("BTCUSDT", M15)["passed"]
+    assert passed["reason"] == "model_rejected"
+    assert "made for a test" in passed["detail"]
+
+
+def test_simulated_bars_are_no_food_for_a_model_of_real_ones(tmp_path):
+    learnt_from = replace(BARS, origin="files: klines/BTCUSDT-15m.csv")
+    export(tmp_path, random_network(), make_dataset(learnt_from))
+    market = Market(replace(BARS, origin="simulated: seed=0"), n_closed=1290)
+    server = make_server(tmp_path, market)
+    bring_up_to_date(server)
+    [passed] = server.board.answer("BTCUSDT", M15)["passed"]
+    assert passed["reason"] == "other_data"
+    # The origin of the model's bars is a path below a folder.
+    assert "BTCUSDT-15m.csv" in passed["detail"]
+    assert "/" not in passed["detail"]

@@ -1,0 +1,172 @@
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from builders import make_bars
+from small_servers import Market, exchange_bars
+
+from percoin.errors import BarsNotFoundError, FetchError
+from percoin.serving.bar_keeper import BarKeeper, Rhythm, tell_missing
+from percoin.types import Timeframe
+
+M15, H1 = Timeframe.M15, Timeframe.H1
+RHYTHM = Rhythm(delay_secs=2, jitter_secs=3, retry_secs=4, max_retry_secs=20)
+BROKEN = FetchError("BTCUSDT", M15, "the exchange is out of reach", "wait")
+
+
+@pytest.fixture
+def market() -> Market:
+    return Market(exchange_bars(20), n_closed=10)
+
+
+def keeper_of(market: Market, **kwargs) -> BarKeeper:
+    keeper = BarKeeper(market.load, ["BTCUSDT"], [M15], RHYTHM, market.clock, **kwargs)
+    keeper.refresh("BTCUSDT")
+    return keeper
+
+
+def held(keeper: BarKeeper):
+    return keeper.held("BTCUSDT")[M15]
+
+
+def test_a_bar_is_asked_for_once_shortly_after_it_has_closed(market):
+    keeper = keeper_of(market)
+    assert len(held(keeper).bars) == 10
+    market.now = market.close(11)
+    keeper.refresh("BTCUSDT")
+    market.pass_time(seconds=1.9)
+    keeper.refresh("BTCUSDT")
+    assert market.n_questions == 1
+    market.pass_time(seconds=3.2)
+    keeper.refresh("BTCUSDT")
+    assert (market.n_questions, len(held(keeper).bars)) == (2, 11)
+    market.pass_time(seconds=800)
+    keeper.refresh("BTCUSDT")
+    assert market.n_questions == 2
+
+
+def test_symbols_are_asked_about_at_different_moments_within_the_jitter(market):
+    symbols = [f"COIN{k}USDT" for k in range(20)]
+    keeper = BarKeeper(market.load, symbols, [M15], RHYTHM, market.clock)
+    for symbol in symbols:
+        keeper.refresh(symbol)
+    close = market.close(11).timestamp()
+    waits = [keeper._due[symbol][M15] - close for symbol in symbols]
+    assert 2 <= min(waits) < max(waits) <= 5
+    assert len(set(waits)) == 20
+
+
+def test_timeframes_that_close_together_are_asked_for_and_seen_together():
+    now = datetime(2024, 1, 1, 12, 40, tzinfo=UTC)
+    asked = []
+
+    def load(symbol, timeframe):
+        asked.append(timeframe)
+        return make_bars(60, symbol, timeframe)
+
+    keeper = BarKeeper(load, ["BTCUSDT"], [M15, H1], RHYTHM, lambda: now)
+    # make_bars ends after 12:40 in both timeframes, so that nothing is late.
+    keeper.refresh("BTCUSDT")
+    due = keeper._due["BTCUSDT"]
+    assert due[H1] - due[M15] == pytest.approx(15 * 60, abs=3)
+    now = datetime(2024, 1, 1, 12, 45, 30, tzinfo=UTC)
+    keeper.refresh("BTCUSDT")
+    assert due[H1] == due[M15]
+    assert asked == [M15, H1, M15]
+
+
+def test_a_source_that_fails_keeps_the_bars_and_is_asked_less_and_less_often(market):
+    keeper = keeper_of(market)
+    market.now, market.failure = market.close(11), BROKEN
+    waits = []
+    for _ in range(6):
+        market.now = datetime.fromtimestamp(keeper._due["BTCUSDT"][M15] + 0.001, UTC)
+        keeper.refresh("BTCUSDT")
+        waits.append(keeper._due["BTCUSDT"][M15] - market.now.timestamp())
+    for wait, expected in zip(waits, [4, 8, 16, 20, 20, 20], strict=True):
+        assert 0.74 * expected <= wait <= 1.26 * expected
+    assert len(held(keeper).bars) == 10
+    assert held(keeper).n_tries == 6
+    assert "out of reach" in tell_missing("BTCUSDT", M15, held(keeper))
+
+    market.failure = None
+    market.pass_time(seconds=30)
+    keeper.refresh("BTCUSDT")
+    assert len(held(keeper).bars) == 11
+    assert tell_missing("BTCUSDT", M15, held(keeper)) == ""
+
+
+def test_a_bar_that_does_not_come_is_a_failure_only_from_the_second_question_on(market):
+    market.held_back = 1
+    keeper = keeper_of(market)
+    assert tell_missing("BTCUSDT", M15, held(keeper)) == ""
+    market.pass_time(seconds=6)
+    keeper.refresh("BTCUSDT")
+    found = tell_missing("BTCUSDT", M15, held(keeper))
+    assert found.startswith("BTCUSDT 15m: nothing newer than the bar that closed 2024-01-01 02:15")
+
+
+def test_an_unforeseen_failure_is_one_as_well_and_the_log_has_it(market, caplog):
+    market.failure = ZeroDivisionError("a bug")
+    keeper = keeper_of(market)
+    assert held(keeper).failure == "BTCUSDT 15m: the bars cannot be had (ZeroDivisionError)"
+    assert "a bug" in caplog.text
+
+
+def test_a_failure_that_stays_is_warned_of_once(market, caplog):
+    market.failure = BROKEN
+    keeper = keeper_of(market)
+    for _ in range(3):
+        market.pass_time(minutes=10)
+        keeper.refresh("BTCUSDT")
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
+def test_held_bars_are_a_source_for_rules(market):
+    keeper = keeper_of(market)
+    source = keeper.source("BTCUSDT")
+    assert source.load("BTCUSDT", M15) is held(keeper).bars
+    with pytest.raises(BarsNotFoundError, match="no bars have come yet"):
+        source.load("BTCUSDT", H1)
+    market.failure = BROKEN
+    failed = BarKeeper(market.load, ["BTCUSDT"], [M15], RHYTHM, market.clock)
+    failed.refresh("BTCUSDT")
+    with pytest.raises(BarsNotFoundError, match="out of reach"):
+        failed.source("BTCUSDT").load("BTCUSDT", M15)
+
+
+def test_threads_share_the_symbols_out_and_load_none_twice_at_once():
+    bars = exchange_bars(20)
+    now = bars.close_time().to_pydatetime()
+    symbols = [f"COIN{k}USDT" for k in range(12)]
+    under_way, most, lock, seen = set(), [0], threading.Lock(), []
+    first_alone = []
+
+    def load(symbol, timeframe):
+        with lock:
+            assert symbol not in under_way
+            under_way.add(symbol)
+            most[0] = max(most[0], len(under_way))
+            first_alone.append(len(under_way))
+        threading.Event().wait(0.02)
+        with lock:
+            under_way.remove(symbol)
+            seen.append(symbol)
+        return replace(bars, symbol=symbol)
+
+    keeper = BarKeeper(load, symbols, [M15], RHYTHM, lambda: now)
+    keeper.start(3)
+    for _ in range(500):
+        if len(seen) == 12:
+            break
+        threading.Event().wait(0.01)
+    assert keeper.is_working
+    keeper.stop()
+    assert sorted(seen) == sorted(symbols)
+    assert most[0] == 3
+    # The first question loads libraries, which several threads must not do at once.
+    assert first_alone[0] == first_alone[1] == 1
+    for thread in keeper._threads:
+        thread.join(5)
+    assert not keeper.is_working
