@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -49,7 +49,9 @@ def train_arguments(
     ]
 
 
-def run_train(arguments: Sequence[str]) -> Finished:
+def run_train(
+    arguments: Sequence[str], task: Callable[[TrainConfig], object] = train_from_config
+) -> Finished:
     """``train.py`` within this process, for what needs no process of its own."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -57,7 +59,7 @@ def run_train(arguments: Sequence[str]) -> Finished:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         patch.setenv("HYDRA_FULL_ERROR", "1")
         patch.setattr(sys, "argv", ["train.py", *arguments])
-        code = run_jobs(train_from_config, TrainConfig, "train", sweep=launch)
+        code = run_jobs(task, TrainConfig, "train", sweep=launch)
     for handler in set(root.handlers) - set(handlers):
         handler.close()
     root.handlers[:], root.level = handlers, level

@@ -33,8 +33,8 @@ class Summary:
         dataset: What the model was trained on; the newest fold of a walk-forward.
         evaluation: What its test rows said.
         blend: The parts of a blended model.
-        epochs: Epochs trained, and the one that was kept, counted from 1; None of a model that
-            is fitted in one go.
+        epochs: Epochs trained, and the one that was kept, counted from 1, or 0 for the
+            weights that it began with; None of a model that is fitted in one go.
         secs: Wall time of training and testing.
         model_folder: Where the registry shows the market's served model.
         version_id: Of the new version.
@@ -145,7 +145,8 @@ class Summary:
         minutes, secs = divmod(round(self.secs), 60)
         n_epochs, best = self.epochs
         epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
-        return f"{epochs} in {minutes} min {secs} s, epoch {best} kept"
+        kept = f"epoch {best} kept" if best else "none better: the pooled weights kept"
+        return f"{epochs} in {minutes} min {secs} s, {kept}"
 
     def _parts(self) -> list[tuple[str, str]]:
         """What a blend is made of, and how much better that is than the train prior."""

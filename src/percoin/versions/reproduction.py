@@ -18,13 +18,14 @@ from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import RegistryConfig, TrainConfig, typed
-from percoin.errors import ConfigError
+from percoin.errors import ConfigError, VersionRefusedError
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version
 from percoin.registry.catalogue import find_version, version_ids
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
+from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import read_file, served_folder
 from percoin.training.build import check_machine, train_folds
 from percoin.training.groundwork import RunContext, make_folds
@@ -133,11 +134,14 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     Raises:
         ModelNotFoundError: There is no such version.
         InvalidArtifactError: It is broken.
+        VersionRefusedError: It comes from a pool of markets.
         ConfigError: Its settings are not those of this percoin.
         DataError: There are no bars.
     """
     original = _load(market, wanted.version)
     manifest = original.manifest
+    if manifest.pool is not None:
+        raise _of_a_pool(manifest, manifest.pool)
     settings = _settings(manifest)
     bars = _bars(wanted, settings, manifest)
     same_bars = bars.sha256() == manifest.bars.sha256
@@ -151,6 +155,18 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
         compared,
         # After the training, which sets the number of threads.
         tuple(_changes(manifest, bars)),
+    )
+
+
+def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
+    if pool.started_from is None:
+        found = f"was trained on {len(pool.seen)} markets at once, and reproduce trains one market"
+        action = f"train all again with recipe=pooled symbol={','.join(pool.markets)}"
+    else:
+        found = f"began with the weights of {pool.started_from}, and reproduce begins with none"
+        action = "train it again with init=pooled"
+    return VersionRefusedError(
+        manifest.symbol, manifest.timeframe, f"{manifest.version_id} {found}", action
     )
 
 
