@@ -45,7 +45,8 @@ def test_each_market_has_its_line(call, trained, capsys):
     ]
     skill = r"[+-]0\.\d{4} \[[+-]0\.\d{4}, [+-]0\.\d{4}\]"
     assert re.fullmatch(
-        rf"BTCUSDT 1h +{second} +cnn_lstm_v1 +0 h +2025-07-13 to 2025-08-29 +{skill} +accepted +1", row
+        rf"BTCUSDT 1h +{second} +cnn_lstm_v1 +0 h +2025-07-13 to 2025-08-29 +{skill} +accepted +1",
+        row,
     )
     assert count == "1 market: 1 accepted"
     assert first != second

@@ -1,6 +1,8 @@
 import hashlib
 import json
+import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,31 @@ def test_a_model_trained_again_is_the_same_bit_for_bit_and_nothing_else_changes(
     assert lines[6:] == ["  code, libraries, bars and machine are those of the manifest"]
     assert contents(trained) == before
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["blend=logistic"], ["weights", "scaling", "calibration", "regression", "blend"]),
+        (["model=logistic"], ["scaling", "calibration", "regression"]),
+    ],
+)
+def test_the_numbers_of_a_regression_are_compared_too(call, tmp_path, capsys, overrides, parts):
+    train_one(tmp_path, *overrides)
+    assert call(tmp_path, *REPRODUCE, "output=json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["is_same"]
+    compared = [entry["part"] for entry in found["compared"]]
+    assert compared == [*parts, "training history", "test metrics"]
+
+    # Only in the registry's version: its own last bit is another one.
+    regression = load_artifact(tmp_path / "models", SYMBOL, TIMEFRAME).manifest.regression
+    first, *rest = regression.intercept
+    other = replace(regression, intercept=(math.nextafter(first, 1), *rest))
+    add_version(tmp_path, regression=other)
+    assert call(tmp_path, *REPRODUCE, "output=json") == EXIT_FOUND
+    found = json.loads(capsys.readouterr().out)
+    assert [e["part"] for e in found["compared"] if not e["is_same"]] == ["regression"]
 
 
 def test_another_seed_gives_another_model_and_every_part_says_so(call, trained, capsys):

@@ -34,6 +34,13 @@ def served(folder: Path) -> str:
 
 def train_one(folder: Path, *overrides: str) -> str:
     """Train on the older ones of the bars that the store of ``folder`` then holds."""
+    network = [
+        "model.channels=[4,4,4]",
+        "model.hidden_size=4",
+        "model.n_heads=2",
+        "model.head_sizes=[4,4]",
+    ]
+    kind = "logistic" if "model=logistic" in overrides else "cnn_lstm"
     settings = typed(
         compose_config(
             "train",
@@ -46,10 +53,7 @@ def train_one(folder: Path, *overrides: str) -> str:
                 "epochs=1",
                 "lookback=8",
                 "logger=csv",
-                "model.channels=[4,4,4]",
-                "model.hidden_size=4",
-                "model.n_heads=2",
-                "model.head_sizes=[4,4]",
+                *(network if kind == "cnn_lstm" else []),
                 *(f"{name}_dir={folder / name}" for name in ("data", "models", "outputs")),
                 *overrides,
             ],
@@ -60,7 +64,7 @@ def train_one(folder: Path, *overrides: str) -> str:
     BarStore(folder / "data" / "bars").write(bars)
     run = folder / "outputs"
     run.mkdir(parents=True, exist_ok=True)
-    choices = {"source": "simulated", "labels": "fixed_horizon", "model": "cnn_lstm"}
+    choices = {"source": "simulated", "labels": "fixed_horizon", "model": kind}
     folds = make_folds(settings, bars.slice(0, N_TRAINED_ON))
     return train_folds(settings, folds, RunContext(run, choices)).version_id
 
