@@ -3,8 +3,10 @@ from dataclasses import replace
 import pytest
 from report_builders import NOW, draft, export, judged, registry
 
+from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.gate import Outcome
-from percoin.registry.manifest import Gate, Verdict
+from percoin.evaluation.regression import Regression
+from percoin.registry.manifest import Blend, Calibration, Gate, Verdict
 from percoin.report.board import (
     Status,
     answer,
@@ -224,3 +226,20 @@ def test_of_a_walk_forward_only_the_end_is_dated():
     }
     assert ("judged on", "300 test bars") in facts(single)
     assert "5 folds of a walk-forward" in dict(facts(folds))["judged on"]
+
+
+def test_a_blend_says_what_it_is_made_of_and_how_good_each_part_is():
+    plain = model("BTCUSDT", judged(n_rows=300))
+    assert dict(facts(plain))["model"] == "cnn_lstm"
+    skills = PartSkills(PartSkill(0.5), PartSkill(0.02, 0.01, 0.03))
+    blended = replace(
+        plain.manifest,
+        regression=Regression(((0.5,) * 15,) * 3, (0.0,) * 3),
+        blend=Blend(0.25, Calibration(), dict.fromkeys(PARTS, skills)),
+        format_version=2,
+    )
+    shown = "+0.0200 [+0.0100, +0.0300]"
+    assert dict(facts(replace(plain, manifest=blended)))["model"] == (
+        "cnn_lstm, averaged with a logistic regression at a weight of 0.25 for the network; "
+        f"skill on the test bars: network {shown}, regression {shown}, blend {shown}"
+    )

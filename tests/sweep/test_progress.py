@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,9 @@ def test_an_ending_is_one_line():
         result={"epochs": 12, "verdict": "accepted"},
     )
     assert describe_ending(job("A"), record) == "A 1h: finished, 12 epochs in 02:31, accepted"
+    one, none = (replace(record, result=record.result | {"epochs": n}) for n in (1, 0))
+    assert describe_ending(job("A"), one) == "A 1h: finished, 1 epoch in 02:31, accepted"
+    assert describe_ending(job("A"), none) == "A 1h: finished in 02:31, accepted"
     failed = JobRecord(state=JobState.FAILED, error="no bars; fetch some")
     assert describe_ending(job("A"), failed) == "A 1h: failed: no bars; fetch some"
     skipped = JobRecord(state=JobState.SKIPPED)
@@ -109,7 +113,7 @@ def test_without_a_terminal_each_ended_job_has_a_line_on_stdout(capfd):
 
     out, err = capfd.readouterr()
     first, second = out.splitlines()
-    assert first.endswith("A 1h: finished, 0 epochs in 01:00,   [1/1, about 00:00 left]")
+    assert first.endswith("A 1h: finished in 01:00,   [1/1, about 00:00 left]")
     assert second.endswith("B 1h: failed: no bars  [2/3, 1 failed, about 00:30 left]")
     assert err == ""
 

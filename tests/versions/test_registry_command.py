@@ -11,9 +11,11 @@ from trained_registry import add_version, market, served
 
 from percoin.cli import EXIT_USAGE, help_text
 from percoin.config import RegistryAction
+from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.regression import Regression
 from percoin.registry.catalogue import version_ids
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Blend, Calibration, Gate, Verdict
 from percoin.versions.command import EXIT_FOUND
 
 MARKET = ("symbol=BTCUSDT", "tf=1h")
@@ -147,6 +149,25 @@ def test_one_version_is_shown_in_full(call, trained, capsys):
     history = lines[lines.index("history, oldest first") + 1 :]
     assert len(history) == 2
     assert history[1].endswith(f"export {second}; served {second}, before {first}; by a test")
+
+
+def test_a_blend_is_listed_as_one_and_shows_the_skill_of_its_parts(call, trained, capsys):
+    skills = PartSkills(PartSkill(0.02, 0.01, 0.03), PartSkill(-0.01))
+    add_version(
+        trained,
+        regression=Regression(((0.5,) * 15,) * 3, (0.0, 0.1, 0.2)),
+        blend=Blend(0.25, Calibration(), dict.fromkeys(PARTS, skills)),
+    )
+    assert call(trained, "list") == 0
+    assert "  cnn_lstm_v1 blend  " in capsys.readouterr().out
+    assert call(trained, "list", "output=json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["network_weight"] == 0.25
+    assert call(trained, "show", *MARKET) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^blend +0\.2500 network \+ 0\.7500 logistic regression$", out, re.MULTILINE)
+    for name in PARTS:
+        skill = r"skill \+0\.0200 \[\+0\.0100, \+0\.0300\] on validation, -0\.0100 on test"
+        assert re.search(rf"^  {name} +{skill}$", out, re.MULTILINE)
 
 
 def test_another_version_is_shown_by_how_its_name_begins(call, trained, capsys):

@@ -172,8 +172,8 @@ def _blend(manifest: Manifest) -> str:
         return ""
     skills = ", ".join(f"{name} {skills.test}" for name, skills in blend.skills.items())
     return (
-        f", averaged with a logistic regression at a weight of {blend.network_weight:.2f}; "
-        f"skill on the test bars: {skills}"
+        f", averaged with a logistic regression at a weight of {blend.network_weight:.2f} for the "
+        f"network; skill on the test bars: {skills}"
     )
 
 

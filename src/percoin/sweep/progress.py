@@ -97,11 +97,10 @@ def describe_ending(job: Job, record: JobRecord) -> str:
     if record.state != JobState.FINISHED:
         return f"{job.name}: {record.state.value}: {record.error}"
     n_epochs = record.result.get("epochs", record.epoch)
-    epochs = "1 epoch " if n_epochs == 1 else f"{n_epochs} epochs "
-    if not n_epochs:
-        epochs = ""
+    # A model without a network has none.
+    epochs = {0: "", 1: ", 1 epoch"}.get(n_epochs, f", {n_epochs} epochs")
     verdict = record.result.get("verdict", "")
-    return f"{job.name}: finished, {epochs}in {tqdm.format_interval(record.secs)}, {verdict}"
+    return f"{job.name}: finished{epochs} in {tqdm.format_interval(record.secs)}, {verdict}"
 
 
 class SweepProgress:
