@@ -1,6 +1,7 @@
 """``train.py recipe=pooled`` and ``init=pooled``: from the command to the registry."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from percoin.audit.served import audit_served, rebuild
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
-from percoin.config import RegistryConfig, typed
+from percoin.config import RegistryConfig, TrainConfig, typed
 from percoin.errors import BarsNotFoundError, VersionRefusedError
 from percoin.features.feature_set import compute_features
 from percoin.features.scaling import Scaling
@@ -24,8 +25,10 @@ from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import ScalingNumbers
+from percoin.sweep.worker import job_key
 from percoin.training import pooled_build
 from percoin.training.build import train_from_config
+from percoin.training.groundwork import make_folds
 from percoin.training.pooled_build import train_pool_from_config
 from percoin.types import Timeframe
 from percoin.versions.reproduction import reproduce
@@ -290,6 +293,18 @@ def test_a_market_from_elsewhere_begins_with_a_pool_that_is_named(pooled):
         folder / "models", stored(folder, "XRPUSDT"), lambda name: stored(folder, name)
     )
     assert Status.LEAK not in {finding.status for finding in findings}
+
+
+def test_a_job_of_a_sweep_is_another_one_once_its_pool_is(pooled, tmp_path):
+    _, folder = pooled
+    shutil.copytree(folder / "models", tmp_path / "models", symlinks=True)
+    arguments = train_arguments(tmp_path, "init=pooled", "model.dropout=0.1")
+    settings = typed(compose_config("train", arguments), TrainConfig)
+    folds = make_folds(settings, stored(folder, SEEN[0]))
+    before = job_key(settings, folds)
+    assert job_key(settings, folds) == before
+    assert train_pooled(tmp_path, "epochs=1").code == 0
+    assert job_key(settings, folds) != before
 
 
 @pytest.mark.parametrize(

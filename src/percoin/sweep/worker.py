@@ -47,6 +47,7 @@ from percoin.training.build import (
 )
 from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.pooled_start import find_start
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,9 @@ def job_key(settings: TrainConfig, folds: Sequence[MarketDataset]) -> str:
     """Hash of all that a job's model follows from: settings, bars and code."""
     plain = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_KEY}
     bars = [(fold.bars.source, fold.bars.sha256()) for fold in folds]
-    text = json.dumps([plain, bars, code_version()], sort_keys=True)
+    # Which of a market's pooled models it begins with is not among the settings.
+    start = [] if settings.init is None else [find_start(settings).manifest.version_id]
+    text = json.dumps([plain, bars, code_version(), *start], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
