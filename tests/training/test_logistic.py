@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from train_runs import SIMULATED, Finished, run_train, train_arguments
 
 from percoin.audit.served import rebuild
@@ -137,6 +139,21 @@ def test_a_weight_file_in_a_regression_is_refused(fitted):
             served(folder)
     finally:
         planted.write_text(text)
+
+
+def test_a_run_that_was_interrupted_can_be_blended_when_it_is_resumed(trained, tmp_path):
+    folder = shutil.copytree(trained[1], tmp_path / "again", symlinks=True)
+    before = served(folder)
+    [mark] = folder.rglob("result.json")
+    mark.unlink()  # as if it had been killed before the end
+    kept = mark.with_name("settings.json")
+    kept.write_text(kept.read_text().replace(str(trained[1]), str(folder)))
+    done = run_train(train_arguments(folder, "resume=true", "blend=logistic"))
+    assert (done.code, done.stderr) == (0, "")
+    after = served(folder)
+    assert (before.manifest.blend, after.manifest.blend is None) == (None, False)
+    for name, weights in before.state_dict.items():
+        assert torch.equal(weights, after.state_dict[name])
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

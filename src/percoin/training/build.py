@@ -87,7 +87,7 @@ _WRITTEN_BY_A_RUN = (
 )
 # A resumed run may differ in these and still be the same run.
 _FREE_TO_CHANGE = frozenset(
-    {"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export"}
+    {"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export", "blend"}
 )
 
 
