@@ -31,6 +31,7 @@ from percoin.training.build import train_from_config
 from percoin.training.groundwork import make_folds
 from percoin.training.pooled_build import train_pool_from_config
 from percoin.types import Timeframe
+from percoin.versions.details import read_details, show_as_text
 from percoin.versions.reproduction import reproduce
 
 SEEN, UNSEEN = ("BTCUSDT", "ETHUSDT"), "SOLUSDT"
@@ -293,6 +294,15 @@ def test_a_market_from_elsewhere_begins_with_a_pool_that_is_named(pooled):
         folder / "models", stored(folder, "XRPUSDT"), lambda name: stored(folder, name)
     )
     assert Status.LEAK not in {finding.status for finding in findings}
+
+
+def test_what_is_shown_of_a_version_names_its_pool(pooled):
+    _, folder = pooled
+    for symbol, place in ((SEEN[0], "among"), (UNSEEN, "not among")):
+        market = MarketFolder(folder / "models", symbol, Timeframe.H1)
+        shown = show_as_text(read_details(market, version_ids(market)[0]))
+        assert f"2 markets, {symbol} {place} them: BTCUSDT, ETHUSDT" in shown
+        assert f"test from {artifact(folder, symbol).manifest.pool.test_time}" in shown
 
 
 def test_a_job_of_a_sweep_is_another_one_once_its_pool_is(pooled, tmp_path):

@@ -98,6 +98,7 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
         yield _line(f"  {name}", f"{span.first} to {span.last}, {span.rows:,} rows")
     shape = _pairs(manifest.model.kwargs)
     yield _line("model", ", ".join(filter(None, (manifest.model.kind, shape))))
+    yield from _describe_pool(manifest)
     yield from _describe_blend(manifest)
     yield _line("features", f"{manifest.features.definition.value}, lookback {manifest.lookback}")
     yield _line("labels", _pairs(manifest.label_rule))
@@ -108,6 +109,19 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
     yield _line("machine", _pairs(manifest.machine) if manifest.machine else "not noted")
     for name, digest in manifest.files.items():
         yield _line("file", f"{name}  sha256 {digest}")
+
+
+def _describe_pool(manifest: Manifest) -> Iterator[str]:
+    pool = manifest.pool
+    if pool is None:
+        return
+    place = "among" if manifest.symbol in pool.seen else "not among"
+    markets = f"{len(pool.seen)} markets, {manifest.symbol} {place} them"
+    yield _line("pool", f"{markets}: {', '.join(pool.seen)}")
+    yield _line("", f"validation from {pool.validation_time}, test from {pool.test_time}")
+    if pool.started_from is not None:
+        kept = "trained on" if pool.improved else "kept as they were"
+        yield _line("", f"began with the weights of {pool.started_from}, {kept}")
 
 
 def _describe_blend(manifest: Manifest) -> Iterator[str]:
