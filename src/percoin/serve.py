@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
-from percoin.cli import compose_config, run_command
+from percoin.cli import compose_config, explain, run_command
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError
 from percoin.fetch import split_lists
@@ -35,11 +39,27 @@ def main(arguments: Sequence[str]) -> int:
     codes: list[int] = []
 
     def command() -> None:
-        settings = typed(compose_config("serve", _overrides(arguments)), ServeConfig)
+        # Ends it as Ctrl-C does, until the server itself listens to signals.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+        settings = read_settings(arguments)
         codes.append(run(settings, read_key(os.environ.get(API_KEY))))
 
     code = run_command(command, "serve")
     return code or next(iter(codes), 0)
+
+
+def read_settings(arguments: Sequence[str]) -> ServeConfig:
+    """The checked settings of a command line.
+
+    Raises:
+        ConfigError: It cannot be meant.
+    """
+    overrides = _overrides(arguments)
+    try:
+        return typed(compose_config("serve", overrides), ServeConfig)
+    except (HydraException, OmegaConfBaseException) as error:
+        # In terms of what the lists on the command line became.
+        raise ConfigError(explain(error, "serve", overrides)) from error
 
 
 def run(settings: ServeConfig, api_key: str | None) -> int:
@@ -60,10 +80,11 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     setup = make_setup(settings, api_key)
     listener = bind(settings.host, settings.port, api_key is not None)
     with listener:
+        server = PredictionServer(setup)
         host, port = listener.getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
         print(f"serving {_told(setup.offer)} at http://{name}:{port}", flush=True)
-        return serve(PredictionServer(setup), listener, settings.stop_secs)
+        return serve(server, listener, settings.stop_secs)
 
 
 def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
