@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,11 @@ def test_the_answer_is_that_of_the_command(models_dir, market):
     assert answer == expected
     assert list(answer) == list(expected)
     assert (answer["pred"], answer["age_secs"], answer["stale"]) == ("LONG", 10.0, False)
+    # Written before, but for its age.
+    assert server.board.text("BTCUSDT", M15) == json.dumps(expected)
+    market.pass_time(minutes=20)
+    assert server.board.text("BTCUSDT", M15) == json.dumps(server.board.answer("BTCUSDT", M15))
+    assert json.loads(server.board.text("BTCUSDT", M15))["stale"] is True
 
 
 def test_an_answer_is_made_once_a_bar(models_dir, market):

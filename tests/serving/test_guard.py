@@ -132,7 +132,7 @@ def test_a_failure_says_a_number_and_the_log_the_rest(server, monkeypatch, caplo
     def fail(*_arguments):
         raise ZeroDivisionError("a bug in /srv/percoin/app.py")
 
-    monkeypatch.setattr(server.board, "answer", fail)
+    monkeypatch.setattr(server.board, "text", fail)
     response = ask(server, "/api/predictions/BTCUSDT")
     assert (response.status_code, code_of(response)) == (500, "internal_error")
     assert response.headers["x-content-type-options"] == "nosniff"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event, Thread
 
@@ -33,19 +34,34 @@ class Answer:
 
     Attributes:
         content: The answer as JSON, at the moment when it was made.
-        closed: When the bar closed that it was made on; None without a bar.
+        closed: When the bar closed that it was made on.
         basis: All that it rests on; another one makes another answer.
+        before: Its text up to the age, written once for many requests.
+        after: Its text from the age on.
     """
 
     content: Mapping[str, object]
-    closed: datetime | None
+    closed: datetime
     basis: Basis
+    before: str = field(init=False)
+    after: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        entries = list(self.content.items())
+        place = list(self.content).index("age_secs")
+        n_aging = len(age_to_json(self.closed, Timeframe.M15, self.closed))
+        before, after = dict(entries[:place]), dict(entries[place + n_aging :])
+        object.__setattr__(self, "before", json.dumps(before, allow_nan=False)[:-1])
+        object.__setattr__(self, "after", json.dumps(after, allow_nan=False)[1:])
 
     def at(self, timeframe: Timeframe, now: datetime) -> dict[str, object]:
         """The answer with its age at a moment."""
-        if self.closed is None:
-            return dict(self.content)
         return {**self.content, **age_to_json(self.closed, timeframe, now)}
+
+    def text_at(self, timeframe: Timeframe, now: datetime) -> str:
+        """The same as JSON text."""
+        age = json.dumps(age_to_json(self.closed, timeframe, now))[1:-1]
+        return f"{self.before}, {age}, {self.after}"
 
 
 class AnswerBoard:
@@ -100,6 +116,13 @@ class AnswerBoard:
         if held.bars is None:
             why = tell_missing(symbol, timeframe, held)
         return no_bars_to_json(symbol, timeframe, self._sources, self._discretion.text(why))
+
+    def text(self, symbol: str, timeframe: Timeframe) -> str:
+        """The same as JSON text, of which all but the age has been written before."""
+        answer = self._answers.get((symbol, timeframe))
+        if answer is None:
+            return json.dumps(self.answer(symbol, timeframe))
+        return answer.text_at(timeframe, self._clock())
 
     def closed(self, symbol: str, timeframe: Timeframe) -> datetime | None:
         """When the bar closed that a market's answer was made on; None without one."""

@@ -95,9 +95,9 @@ def _add_predictions(
         asked = check_parameters(request.query_params.multi_items(), ("tf", "symbols"))
         timeframe = read_timeframe(asked, offer)
         symbols = read_symbols(asked, offer, limits.max_symbols)
-        answers = [board.answer(symbol, timeframe) for symbol in symbols]
-        return JSONResponse(
-            {"tf": timeframe.value, "now": clock().isoformat(), "predictions": answers}
+        answers = ", ".join(board.text(symbol, timeframe) for symbol in symbols)
+        return _json(
+            f'{{"tf": "{timeframe}", "now": "{clock().isoformat()}", "predictions": [{answers}]}}'
         )
 
     @app.get(
@@ -109,15 +109,18 @@ def _add_predictions(
         """The answer for one market, as ``predict.py output=json`` gives it."""
         check_served(symbol, offer)
         asked = check_parameters(request.query_params.multi_items(), ("tf",))
-        return JSONResponse(board.answer(symbol, read_timeframe(asked, offer)))
+        return _json(board.text(symbol, read_timeframe(asked, offer)))
 
     @app.get("/api/predictions/{symbol}/summary", response_model=schemas.Summary)
     async def summary(request: Request, symbol: str = known_symbol) -> Response:
         """The answers for one market in every timeframe."""
         check_served(symbol, offer)
         check_parameters(request.query_params.multi_items(), ())
-        answers = {tf.value: board.answer(symbol, tf) for tf in offer.timeframes}
-        return JSONResponse({"symbol": symbol, "now": clock().isoformat(), "predictions": answers})
+        answers = ", ".join(f'"{tf}": {board.text(symbol, tf)}' for tf in offer.timeframes)
+        return _json(
+            f'{{"symbol": "{symbol}", "now": "{clock().isoformat()}", '
+            f'"predictions": {{{answers}}}}}'
+        )
 
 
 def _add_state(
@@ -141,6 +144,10 @@ def _add_state(
         """Counts and times for Prometheus."""
         check_parameters(request.query_params.multi_items(), ())
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
