@@ -9,7 +9,7 @@ from exported_models import make_dataset
 
 from percoin.dataset import MarketDataset, SplitSpec, build_folds
 from percoin.evaluation.baselines import LOGISTIC, default_baselines
-from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION, blend_probabilities
+from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION, PartSkill, blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import choose_threshold
@@ -157,7 +157,7 @@ def test_both_parts_and_the_blend_show_their_skill_on_validation_and_test():
         reference = np.tile(prior[0], (len(labels("validation")), 1))
         expected = skill(part.validation, labels("validation"), reference)
         assert skills[name].validation.value == pytest.approx(expected, abs=1e-12)
-    assert skills[BLEND].test.value == pytest.approx(judged.evaluation.model.skill.value)
+    assert skills[BLEND].test == PartSkill.of(judged.evaluation.model.skill)
 
 
 def cautions(fold: FoldForecasts) -> list[str]:

@@ -7,7 +7,7 @@ is made of one fold, the usual split, or of several folds of a walk-forward.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,6 @@ from percoin.rules import read_momentum, read_rsi_ma
 from percoin.types import FloatArray, IntArray, Timeframe
 
 _DAYS_PER_YEAR = 365.0
-# Draws behind the interval of a part of a blend, which decides nothing.
-_COARSE = 500
 
 
 @dataclass(frozen=True)
@@ -380,18 +378,17 @@ def _better_alone(fold: FoldForecasts) -> list[str]:
 def _judge_blend(
     folds: Sequence[FoldForecasts], prior: FloatArray, labels: IntArray, bootstrap: Bootstrap
 ) -> JudgedBlend | None:
-    """The skill of each part, by the intervals of the evaluation."""
+    """The skill of each part, by the very intervals that the gate asks of the model."""
     newest = folds[-1]
     if newest.weight is None:
         return None
-    coarse = replace(bootstrap, repetitions=min(_COARSE, bootstrap.repetitions))
     dataset = newest.dataset
     known = dataset.label[dataset.rows("validation")]
     shares = class_shares(dataset.label[dataset.rows("train")])
 
     def skill(probabilities: FloatArray, reference: FloatArray, came: IntArray) -> PartSkill:
         losses, prior_losses = row_log_loss(probabilities, came), row_log_loss(reference, came)
-        return PartSkill.of(coarse.estimate(skill_rows(losses, prior_losses)))
+        return PartSkill.of(bootstrap.estimate(skill_rows(losses, prior_losses)))
 
     skills = {
         name: PartSkills(
