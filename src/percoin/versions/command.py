@@ -89,7 +89,9 @@ def _check_keys(settings: RegistryConfig, action: _Action, overrides: Sequence[s
     """Refuse keys that would change nothing, and the lack of those that are needed."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
-        if key.partition(".")[0] not in action.keys | _COMMON_KEYS:
+        group, dot, _ = key.partition(".")
+        # Of a bar length only the name is asked for: what hangs on it is for trainings.
+        if group not in action.keys | _COMMON_KEYS or (group == "tf" and dot):
             raise ConfigError(f"{key} is no setting of {settings.action}; leave it out")
     missing = [key for key in action.needs if getattr(settings, key) is None]
     if missing:
@@ -140,7 +142,9 @@ def _verify(settings: RegistryConfig) -> Answer:
     broken = [check for check in checks if check.problem]
     lines = [f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}" for c in broken]
     n_versions = sum(check.subject[0].isdigit() for check in checks)
-    summary = f"{n_versions} versions looked at, {len(broken) or 'no'} problems"
+    versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
+    problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
+    summary = f"{versions} looked at, {problems}"
     return Answer(
         "\n".join([*lines, summary]),
         {"n_versions": n_versions, "problems": [asdict(check) for check in broken]},
@@ -173,7 +177,8 @@ def _prune(settings: RegistryConfig) -> Answer:
             continue  # a copy with its links followed: there is but what is served
         sizes = {name: _n_bytes(market.version(name)) for name in version_ids(market)}
         gone = prunable(market, rule) if settings.dry_run else prune(market, rule, settings.why)
-        n_bytes = sum(sizes[name] for name in gone)
+        # What came after the look at the sizes is not known by its size.
+        n_bytes = sum(sizes.get(name, 0) for name in gone)
         verb = "would remove" if settings.dry_run else "removed"
         lines.append(
             f"{market.symbol} {market.timeframe.value}: {verb} {len(gone)} of {len(sizes)} "
