@@ -67,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     def command() -> None:
         nonlocal code
         overrides = _with_action(arguments)
+        _check_bar_length(overrides)
         settings = typed(compose_config("registry", overrides), RegistryConfig)
         action = _ACTIONS[RegistryAction(settings.action)]
         _check_keys(settings, action, overrides)
@@ -85,13 +86,21 @@ def _with_action(arguments: Sequence[str]) -> list[str]:
     return [f"action={arguments[0]}", *arguments[1:]]
 
 
+def _check_bar_length(overrides: Sequence[str]) -> None:
+    """Of a bar length only the name is asked for: what hangs on it is for trainings.
+
+    Asked before the settings are composed: without ``tf=`` that would end in a traceback.
+    """
+    for key in (override.partition("=")[0].lstrip("+") for override in overrides):
+        if key.startswith("tf."):
+            raise ConfigError(f"{key} is a setting of trainings; leave it out")
+
+
 def _check_keys(settings: RegistryConfig, action: _Action, overrides: Sequence[str]) -> None:
     """Refuse keys that would change nothing, and the lack of those that are needed."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
-        group, dot, _ = key.partition(".")
-        # Of a bar length only the name is asked for: what hangs on it is for trainings.
-        if group not in action.keys | _COMMON_KEYS or (group == "tf" and dot):
+        if key.partition(".")[0] not in action.keys | _COMMON_KEYS:
             raise ConfigError(f"{key} is no setting of {settings.action}; leave it out")
     missing = [key for key in action.needs if getattr(settings, key) is None]
     if missing:
