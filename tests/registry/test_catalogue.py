@@ -56,6 +56,8 @@ def test_versions_come_oldest_first_with_what_speaks_against_them(tmp_path):
     broken = export(tmp_path, 2.0).name
     (market(tmp_path).version(broken) / MANIFEST_FILE).write_text("{}")
     (market(tmp_path).versions / "notes").mkdir()
+    # Of the right length, but no moment.
+    (market(tmp_path).versions / "20259999T000000000000Z-0123456789ab").mkdir()
     found = read_versions(market(tmp_path))
 
     assert [version.version_id for version in found] == [accepted, rejected, broken]

@@ -232,6 +232,8 @@ def test_only_versions_older_than_asked_for_are_removed(tmp_path):
     assert prunable(market(tmp_path), rule) == ()
     later = created[1] + timedelta(days=10)
     assert prunable(market(tmp_path), rule, later) == tuple(names[:2])
+    # Before the first day of any calendar.
+    assert prunable(market(tmp_path), Pruning(keep=0, older_than_days=1e10)) == ()
 
 
 def test_pruning_twice_removes_nothing_more_and_writes_no_line(tmp_path):

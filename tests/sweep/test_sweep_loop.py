@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -222,7 +223,7 @@ def test_a_signal_lets_running_jobs_stop_and_begins_no_others(tmp_path, number, 
     assert (ended.stopped_by, ended.at_once) == (number, False)
     assert engine.interrupted
     assert states(ended) == {"A": "interrupted", "B": "finished", "C": "waiting"}
-    assert f"{number.name}: stopping 1 jobs; again ends now" in capfd.readouterr().out
+    assert f"{number.name}: stopping 1 job; again ends now" in capfd.readouterr().out
     assert signal.getsignal(number) == usual
 
 
@@ -295,6 +296,25 @@ def test_a_job_whose_folder_stays_taken_fails_and_keeps_the_others_record(tmp_pa
     assert record.error == f"another process is training in {job.folder}; end it and try again"
     assert read_record(job.folder) == JobRecord(state=JobState.RUNNING, pid=1)
     assert engine.attempts == []
+
+
+def test_a_folder_that_is_taken_late_in_a_sweep_is_waited_for_as_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_ORPHAN_SECS", 0.4)
+    monkeypatch.setattr(run_module, "_POLL_SECS", 0.02)
+    (job,) = jobs(tmp_path, "A")
+    with ExitStack() as dying_process:
+
+        def die_late(attempt: Attempt) -> Ending:
+            time.sleep(0.5)  # longer than an orphan is waited for
+            dying_process.enter_context(claimed(job.folder))
+            threading.Timer(0.1, dying_process.close).start()
+            return die(attempt)
+
+        engine = Engine({"A": once(die_late)})
+        ended = run_sweep([job], engine)
+
+    assert states(ended) == {"A": "finished"}
+    assert tried(engine) == [("A", 1, False), ("A", 2, False)]
 
 
 def test_a_folder_that_takes_no_record_fails_its_job_alone(tmp_path, monkeypatch):

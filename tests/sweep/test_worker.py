@@ -122,6 +122,28 @@ def test_what_has_finished_is_skipped_and_left_as_it_is(finished, tmp_path):
     assert run(attempt) == again
 
 
+def test_what_was_killed_between_its_result_and_its_record_is_skipped_with_both(
+    trainings, tmp_path
+):
+    attempt = make_attempt(tmp_path)
+    record = run(attempt)
+    write_record(attempt.job.folder, replace(record, state=JobState.RUNNING, result={}))
+
+    again = run(attempt)
+    assert (again.state, again.result) == (JobState.SKIPPED, record.result)
+    assert len(trainings.begun) == 1
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"version": 1}', '{"version": "gone"}'])
+def test_a_result_that_names_no_model_is_not_skipped(trainings, tmp_path, damage):
+    attempt = make_attempt(tmp_path)
+    run(attempt)
+    (attempt.job.folder / "result.json").write_text(damage)
+
+    assert run(attempt).state == JobState.FINISHED
+    assert len(trainings.begun) == 2
+
+
 def test_a_skipped_job_is_trained_again_by_force_or_for_other_settings(trainings, tmp_path):
     assert run(make_attempt(tmp_path)).state == JobState.FINISHED
     assert run(make_attempt(tmp_path)).state == JobState.SKIPPED

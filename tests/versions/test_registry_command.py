@@ -105,6 +105,8 @@ def test_an_empty_registry_is_no_error_unless_a_market_was_named(call, tmp_path,
         (["rollback", *MARKET, "version=2025"], "version is no setting of rollback"),
         (["list", "dry_run=true"], "dry_run is no setting of list"),
         (["list", "source=sample"], "source is no setting of list"),
+        (["list", "tf=1h", "tf.threshold=1"], "tf.threshold is a setting of trainings"),
+        (["list", "tf.threshold=1"], "tf.threshold is a setting of trainings"),
         (["list", "symbols=BTCUSDT"], "symbols is not a setting; did you mean symbol?"),
         (["list", "BTCUSDT"], "BTCUSDT"),
         (["prune", "keep=-1"], "keep=-1 must not be negative"),
@@ -122,7 +124,7 @@ def test_a_command_that_cannot_be_meant_is_one_line(call, trained, capsys, argum
 
 def test_an_action_may_be_named_by_its_key(call, trained, capsys):
     assert call(trained, "action=verify") == 0
-    assert capsys.readouterr().out == "1 versions looked at, no problems\n"
+    assert capsys.readouterr().out == "1 version looked at, no problems\n"
 
 
 def test_one_version_is_shown_in_full(call, trained, capsys):
@@ -314,7 +316,7 @@ def test_a_real_process_lists_and_verifies_without_torch(trained):
         text=True,
         check=False,
     )
-    assert (found.returncode, found.stdout) == (0, "1 versions looked at, no problems\n")
+    assert (found.returncode, found.stdout) == (0, "1 version looked at, no problems\n")
     imported = {line.rpartition("|")[2].strip() for line in found.stderr.splitlines()}
     assert "percoin.versions.command" in imported
     assert not {"torch", "lightning", "sklearn", "matplotlib"} & imported

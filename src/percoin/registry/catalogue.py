@@ -38,7 +38,7 @@ class Version:
     @property
     def created_at(self) -> datetime:
         """Moment of the export, which its name says even if its manifest does not."""
-        return datetime.strptime(self.version_id.partition("-")[0], _STAMP).replace(tzinfo=UTC)
+        return _exported_at(self.version_id)
 
     @property
     def objection(self) -> str:
@@ -79,8 +79,21 @@ def _is_symbol(name: str) -> bool:
 
 def version_ids(market: MarketFolder) -> list[str]:
     """Names of all versions, oldest first."""
-    names = (path.name for path in market.versions.glob("*"))
-    return sorted(name for name in names if VERSION_ID_PATTERN.fullmatch(name))
+    return sorted(path.name for path in market.versions.glob("*") if _is_version_id(path.name))
+
+
+def _is_version_id(name: str) -> bool:
+    """Whether an export could have given it: its digits are a moment, not only many."""
+    if not (name.isascii() and VERSION_ID_PATTERN.fullmatch(name)):
+        return False
+    try:
+        return bool(_exported_at(name))
+    except ValueError:
+        return False
+
+
+def _exported_at(version_id: str) -> datetime:
+    return datetime.strptime(version_id.partition("-")[0], _STAMP).replace(tzinfo=UTC)
 
 
 def read_versions(market: MarketFolder) -> list[Version]:

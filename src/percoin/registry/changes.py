@@ -145,12 +145,14 @@ def prunable(market: MarketFolder, rule: Pruning, now: datetime | None = None) -
     served = publish.served_id(market)
     needed = {served, rollback_target(market)} if served else set(version_ids(market))
     moment = now or datetime.now(UTC)
-    oldest = moment - timedelta(days=rule.older_than_days or 0)
+    # In days: so long ago that no calendar knows it means that nothing is old enough.
+    least_age = rule.older_than_days or 0.0
     newest = {version.version_id for version in versions[max(0, len(versions) - rule.keep) :]}
     gone = {
         version.version_id
         for version in versions
-        if version.version_id not in needed | newest and version.created_at <= oldest
+        if version.version_id not in needed | newest
+        and (moment - version.created_at) / timedelta(days=1) >= least_age
     }
     gone -= {v.withdrawn_by for v in versions if v.version_id not in gone}
     return tuple(sorted(gone))

@@ -224,8 +224,8 @@ def _wait_for_lock(market: MarketFolder, descriptor: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                found = f"another process has held {market.lock} for {_LOCK_TIMEOUT_SECS:.0f} s"
-                raise _write_error(market, found, "end it and export again") from None
+                found = f"other processes have held {market.lock} for {_LOCK_TIMEOUT_SECS:.0f} s"
+                raise _write_error(market, found, "try again when they are done") from None
             time.sleep(_LOCK_POLL_SECS)
         else:
             return

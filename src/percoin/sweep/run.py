@@ -69,6 +69,7 @@ class _Sweep:
         self._running: dict[Job, Attempt] = {}
         self._found: dict[Job, JobRecord | None] = {}
         self._ended: dict[Job, JobRecord] = {}
+        self._taken_since: dict[Job, float] = {}
         self._signals: list[signal.Signals] = []
         self._progress = SweepProgress(len(jobs))
 
@@ -95,8 +96,9 @@ class _Sweep:
                 return
             if self._signals and not is_told_to_stop:
                 is_told_to_stop = True
-                name = self._signals[0].name
-                self._progress.tell(f"{name}: stopping {len(self._running)} jobs; again ends now")
+                name, n_running = self._signals[0].name, len(self._running)
+                jobs = "1 job" if n_running == 1 else f"{n_running} jobs"
+                self._progress.tell(f"{name}: stopping {jobs}; again ends now")
                 self._engine.interrupt()
 
     def _start_next(self) -> bool:
@@ -107,6 +109,7 @@ class _Sweep:
                 self._give_up_on_taken(attempt)
                 continue
             self._waiting.remove(attempt)
+            self._taken_since.pop(job, None)
             self._running[job] = attempt
             self._found[job] = read_record(job.folder)
             self._engine.start(attempt)
@@ -117,7 +120,9 @@ class _Sweep:
 
     def _give_up_on_taken(self, attempt: Attempt) -> None:
         """Fail a job whose folder another process does not leave."""
-        if time.time() - self._began < _ORPHAN_SECS:
+        # From when it was first found taken: what died late in the sweep may need a moment.
+        since = self._taken_since.setdefault(attempt.job, time.monotonic())
+        if time.monotonic() - since < _ORPHAN_SECS:
             return
         self._waiting.remove(attempt)
         error = f"another process is training in {attempt.job.folder}; end it and try again"

@@ -146,10 +146,11 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
     folds = make_folds(settings, asked.bars)
     key = job_key(settings, folds)
     same = before.key == key and not attempt.force
-    if same and _has_finished(job.folder, settings):
+    if same and (finished := _finished_result(job.folder, settings)) is not None:
         log.info("finished before, with the same settings, bars and code")
         diary.record = before
-        diary.write(state=JobState.SKIPPED, error=None)
+        # What was killed between its result and its record has only the former.
+        diary.write(state=JobState.SKIPPED, error=None, result=finished)
         return
     check_machine(settings)
     diary.record = JobRecord(
@@ -178,14 +179,14 @@ def _settings(attempt: Attempt) -> tuple[TrainConfig, Mapping[str, str]]:
     return replace(settings, workers=attempt.n_threads), composed.choices
 
 
-def _has_finished(folder: Path, settings: TrainConfig) -> bool:
-    """Whether the folder's run has its result, and the registry still has its model."""
+def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | None:
+    """The result of the folder's run; None without one, or if the registry lost its model."""
     try:
-        result = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
         market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-        return market.version(result["version"]).is_dir()
-    except (OSError, ValueError, KeyError):
-        return False
+        return result if market.version(result["version"]).is_dir() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _can_resume(before: JobRecord, folder: Path) -> bool:

@@ -67,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     def command() -> None:
         nonlocal code
         overrides = _with_action(arguments)
+        _check_bar_length(overrides)
         settings = typed(compose_config("registry", overrides), RegistryConfig)
         action = _ACTIONS[RegistryAction(settings.action)]
         _check_keys(settings, action, overrides)
@@ -83,6 +84,16 @@ def _with_action(arguments: Sequence[str]) -> list[str]:
     if not arguments or "=" in arguments[0] or arguments[0].startswith("-"):
         return list(arguments)
     return [f"action={arguments[0]}", *arguments[1:]]
+
+
+def _check_bar_length(overrides: Sequence[str]) -> None:
+    """Of a bar length only the name is asked for: what hangs on it is for trainings.
+
+    Asked before the settings are composed: without ``tf=`` that would end in a traceback.
+    """
+    for key in (override.partition("=")[0].lstrip("+") for override in overrides):
+        if key.startswith("tf."):
+            raise ConfigError(f"{key} is a setting of trainings; leave it out")
 
 
 def _check_keys(settings: RegistryConfig, action: _Action, overrides: Sequence[str]) -> None:
@@ -140,7 +151,9 @@ def _verify(settings: RegistryConfig) -> Answer:
     broken = [check for check in checks if check.problem]
     lines = [f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}" for c in broken]
     n_versions = sum(check.subject[0].isdigit() for check in checks)
-    summary = f"{n_versions} versions looked at, {len(broken) or 'no'} problems"
+    versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
+    problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
+    summary = f"{versions} looked at, {problems}"
     return Answer(
         "\n".join([*lines, summary]),
         {"n_versions": n_versions, "problems": [asdict(check) for check in broken]},
@@ -173,7 +186,8 @@ def _prune(settings: RegistryConfig) -> Answer:
             continue  # a copy with its links followed: there is but what is served
         sizes = {name: _n_bytes(market.version(name)) for name in version_ids(market)}
         gone = prunable(market, rule) if settings.dry_run else prune(market, rule, settings.why)
-        n_bytes = sum(sizes[name] for name in gone)
+        # What came after the look at the sizes is not known by its size.
+        n_bytes = sum(sizes.get(name, 0) for name in gone)
         verb = "would remove" if settings.dry_run else "removed"
         lines.append(
             f"{market.symbol} {market.timeframe.value}: {verb} {len(gone)} of {len(sizes)} "
