@@ -74,6 +74,9 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    # Read by torch, which is loaded later: more of its threads would take the cores that
+    # requests are answered on, for networks that one computes in milliseconds.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Its libraries are for servers alone.
     from percoin.serving.server import PredictionServer, bind, serve
 
