@@ -282,6 +282,19 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         raise ConfigError(f"{key} is a setting of {choice}; add {choice}")
 
 
+def refuse_bar_length_settings(overrides: Sequence[str]) -> None:
+    """For commands that ask for the name of a bar length alone, and by default for none.
+
+    To be called before their config is composed, where that would end in a traceback.
+
+    Raises:
+        ConfigError: A setting that hangs on a bar length, such as ``tf.threshold``.
+    """
+    for key in (override.partition("=")[0].lstrip("+") for override in overrides):
+        if key.startswith("tf."):
+            raise ConfigError(f"{key} is a setting of trainings; leave it out")
+
+
 def _no_option(group: str, value: str, origin: str = "") -> str:
     known = ", ".join(_options(group))
     return f"{group}={value}{origin} is not an option; {group} is one of {known}"

@@ -43,6 +43,7 @@ def test_the_command_writes_its_files_and_says_where(tmp_path):
         (["symbol=btcusdt"], 2, "did you mean symbol=BTCUSDT?"),
         (["tf=2h"], 2, "tf=2h is not an option"),
         (["symbl=BTCUSDT"], 2, "did you mean symbol?"),
+        (["tf.threshold=1"], 2, "tf.threshold is a setting of trainings"),
     ],
 )
 def test_a_mistake_ends_with_one_line(tmp_path, arguments, code, message):

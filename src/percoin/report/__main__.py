@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from percoin.cli import compose_config, run_command
+from percoin.cli import compose_config, refuse_bar_length_settings, run_command
 from percoin.config import ReportConfig, typed
 from percoin.errors import ConfigError
 from percoin.report.board import make_board
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str], now: datetime | None = None) -> None:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return
+    refuse_bar_length_settings(arguments)
     wanted = typed(compose_config("report", arguments), ReportConfig)
     timeframe = None if wanted.tf is None else wanted.tf.timeframe
     board = make_board(read_models(Path(wanted.models_dir), wanted.symbol, timeframe), now)

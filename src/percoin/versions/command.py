@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from percoin.cli import compose_config, run_command
+from percoin.cli import compose_config, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RegistryAction, RegistryConfig, typed
 from percoin.errors import ConfigError
 from percoin.registry import typed_json
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     def command() -> None:
         nonlocal code
         overrides = _with_action(arguments)
-        _check_bar_length(overrides)
+        refuse_bar_length_settings(overrides)
         settings = typed(compose_config("registry", overrides), RegistryConfig)
         action = _ACTIONS[RegistryAction(settings.action)]
         _check_keys(settings, action, overrides)
@@ -84,16 +84,6 @@ def _with_action(arguments: Sequence[str]) -> list[str]:
     if not arguments or "=" in arguments[0] or arguments[0].startswith("-"):
         return list(arguments)
     return [f"action={arguments[0]}", *arguments[1:]]
-
-
-def _check_bar_length(overrides: Sequence[str]) -> None:
-    """Of a bar length only the name is asked for: what hangs on it is for trainings.
-
-    Asked before the settings are composed: without ``tf=`` that would end in a traceback.
-    """
-    for key in (override.partition("=")[0].lstrip("+") for override in overrides):
-        if key.startswith("tf."):
-            raise ConfigError(f"{key} is a setting of trainings; leave it out")
 
 
 def _check_keys(settings: RegistryConfig, action: _Action, overrides: Sequence[str]) -> None:
