@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ def klines() -> Path:
     if not folder.is_dir():
         pytest.skip("no real bars here; PERCOIN_KLINES can name their folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """A command that sets up logging must not leave its stream to the next test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 # The longest files, longest first: begun last, one of them would keep a single worker busy

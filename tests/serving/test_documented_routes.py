@@ -69,7 +69,10 @@ def test_every_route_answers_as_its_document_says(server, schema, address, mode)
         # A route without parameters has nothing that could be wrong.
         if type(error).__name__ not in {"Unsatisfiable", "SkipTest", "Skipped"}:
             raise
-    if mode is schemathesis.GenerationMode.POSITIVE or address.startswith("/api/predictions"):
+    if mode is schemathesis.GenerationMode.POSITIVE:
+        # There may be no more than one right way to ask.
+        assert n_sent[0] > 0
+    elif address.startswith("/api/predictions"):
         assert n_sent[0] > 10
 
 
