@@ -27,10 +27,13 @@ def klines() -> Path:
 
 @pytest.fixture(autouse=True)
 def _root_logger() -> Iterator[None]:
-    """A command that sets up logging must not leave its stream to the next test."""
+    """A command that sets up logging must leave neither stream nor open file to the next test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
 
