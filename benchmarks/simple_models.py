@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -30,9 +29,11 @@ from sklearn.preprocessing import StandardScaler
 from percoin.bars.resample import resample
 from percoin.bars.schema import Bars
 from percoin.bars.sources.files import FilesSource
+from percoin.cli import compose_config
+from percoin.config import TrainConfig, typed
 from percoin.dataset import PreparedMarket, SplitSpec
 from percoin.errors import PercoinError
-from percoin.evaluation.baselines import class_shares
+from percoin.evaluation.baselines import class_shares, make_boosting
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.joint import JointMean, days_of, joint_skill
 from percoin.evaluation.skills import BinaryView, activity, direction
@@ -51,12 +52,6 @@ LOOKBACK = 60
 WINDOWS = {"earlier": (0.55, 0.70, 0.85), "later": (0.70, 0.85, 1.0)}
 TENTH = 0.1
 LONGER = {Timeframe.M15: (Timeframe.H1, Timeframe.H4), Timeframe.H1: (Timeframe.H4,)}
-THRESHOLDS = {
-    Timeframe.M15: 0.0025,
-    Timeframe.H1: 0.005,
-    Timeframe.H4: 0.01,
-    Timeframe.D1: 0.02,
-}
 
 Inputs = Callable[[PreparedMarket, dict[str, Bars]], FloatArray]
 
@@ -130,7 +125,8 @@ def rolling(values: FloatArray, n_bars: int, reduce: Callable[..., FloatArray]) 
 
 
 def variants(timeframe: Timeframe, with_boosting: bool) -> Iterator[Variant]:
-    fixed = FixedHorizon(3, THRESHOLDS[timeframe])
+    settings = typed(compose_config("train", ["symbol=BTCUSDT", f"tf={timeframe}"]), TrainConfig)
+    fixed = FixedHorizon(3, settings.tf.threshold)
     scaled = VolatilityScaled(3, 0.4, 50)
     yield Variant("fixed, 3 bars; last row", fixed, last_row)
     yield Variant("the same; raw features", fixed, last_row, FeatureDefinition.RAW)
@@ -228,15 +224,7 @@ def fit(
     inputs: FloatArray, label: IntArray, is_boosted: bool
 ) -> Callable[[FloatArray], FloatArray]:
     if is_boosted:
-        model = HistGradientBoostingClassifier(
-            learning_rate=0.05,
-            max_iter=100,
-            max_leaf_nodes=8,
-            min_samples_leaf=50,
-            l2_regularization=1.0,
-            early_stopping=False,
-            random_state=0,
-        ).fit(inputs, label)
+        model = make_boosting(seed=0).fit(inputs, label)
         return model.predict_proba
     scaler = StandardScaler().fit(inputs)
     regression = LogisticRegression(C=1.0, solver="newton-cholesky").fit(

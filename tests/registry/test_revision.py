@@ -128,6 +128,14 @@ def test_a_withdrawn_version_is_not_served_again_without_force(tmp_path):
     assert load(tmp_path).manifest.version_id == name
 
 
+def test_a_promotion_after_the_withdrawal_outlives_a_second_call(tmp_path):
+    name = export(tmp_path, gate=ACCEPTED).name
+    withdraw(tmp_path, name)
+    promote(market(tmp_path), name, "", force=True)
+    withdraw(tmp_path, name)
+    assert served(tmp_path) == name
+
+
 def test_what_is_trained_next_takes_the_place_of_a_revised_version(tmp_path):
     withdraw(tmp_path, export(tmp_path, 0.0, gate=ACCEPTED).name)
     newer = export(tmp_path, 1.0, gate=REJECTED).name

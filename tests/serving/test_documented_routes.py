@@ -22,6 +22,12 @@ ADDRESSES = [
     "/health",
     "/metrics",
 ]
+# Three markets, two lengths of bars and none: where there are no more ways to ask, all of them.
+FEWEST_RIGHT_WAYS = {
+    "/api/predictions": 10,
+    "/api/predictions/{symbol}": 5,
+    "/api/predictions/{symbol}/summary": 3,
+}
 MANY = settings(
     max_examples=60,
     deadline=None,
@@ -70,8 +76,7 @@ def test_every_route_answers_as_its_document_says(server, schema, address, mode)
         if type(error).__name__ not in {"Unsatisfiable", "SkipTest", "Skipped"}:
             raise
     if mode is schemathesis.GenerationMode.POSITIVE:
-        # There may be no more than one right way to ask.
-        assert n_sent[0] > 0
+        assert n_sent[0] >= FEWEST_RIGHT_WAYS.get(address, 1)
     elif address.startswith("/api/predictions"):
         assert n_sent[0] > 10
 

@@ -30,6 +30,7 @@ from percoin.training import pooled_build
 from percoin.training.build import train_from_config
 from percoin.training.groundwork import make_folds
 from percoin.training.pooled_build import train_pool_from_config
+from percoin.training.pooled_start import find_start
 from percoin.types import Timeframe
 from percoin.versions.details import read_details, show_as_text
 from percoin.versions.reproduction import reproduce
@@ -310,11 +311,12 @@ def test_a_job_of_a_sweep_is_another_one_once_its_pool_is(pooled, tmp_path):
     shutil.copytree(folder / "models", tmp_path / "models", symlinks=True)
     arguments = train_arguments(tmp_path, "init=pooled", "model.dropout=0.1")
     settings = typed(compose_config("train", arguments), TrainConfig)
-    folds = make_folds(settings, stored(folder, SEEN[0]))
-    before = job_key(settings, folds)
-    assert job_key(settings, folds) == before
+    start = find_start(settings)
+    folds = make_folds(settings, stored(folder, SEEN[0]), start)
+    before = job_key(settings, folds, start)
+    assert job_key(settings, folds, find_start(settings)) == before
     assert train_pooled(tmp_path, "epochs=1").code == 0
-    assert job_key(settings, folds) != before
+    assert job_key(settings, folds, find_start(settings)) != before
 
 
 @pytest.mark.parametrize(

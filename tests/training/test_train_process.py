@@ -1,63 +1,27 @@
 """The real command in real processes: interrupted twice, then resumed to its end."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
-import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from signalled_processes import Process, run_command
 from train_runs import train_arguments
 
 from percoin.registry.artifact import load_artifact
 from percoin.types import Timeframe
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 # So many epochs that it cannot end before the signal arrives.
 ENDLESS = ("epochs=100000", "optimizer.early_stopping_patience=100000")
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
-
-
-@dataclass
-class Process:
-    code: int
-    stdout: str
-    stderr: str
 
 
 def train(
     folder: Path, *overrides: str, until: str = "", number: signal.Signals = signal.SIGINT
 ) -> Process:
     """Run ``train.py``; send it the signal after a line that holds ``until``."""
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *train_arguments(folder, *overrides)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = threading.Timer(240, process.kill)
-    deadline.start()
-    seen = []
-    try:
-        assert process.stdout is not None
-        while until and (line := process.stdout.readline()):
-            seen.append(line)
-            if until in line:
-                process.send_signal(number)
-                break
-        stdout, stderr = process.communicate()
-    finally:
-        deadline.cancel()
-        process.kill()
-        process.wait()
-    return Process(process.returncode, "".join(seen) + stdout, stderr)
+    return run_command("train.py", *train_arguments(folder, *overrides), until=until, number=number)
 
 
 def check_interrupted(process: Process, number: signal.Signals) -> None:

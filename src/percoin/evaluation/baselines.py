@@ -241,7 +241,7 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
         AnswerFrequencies("rsi_ma", lambda inputs: inputs.rsi_ma),
         AnswerFrequencies("momentum", lambda inputs: inputs.momentum),
         LastRowClassifier(LOGISTIC, _make_logistic),
-        LastRowClassifier("boosting", lambda: _make_boosting(seed)),
+        LastRowClassifier("boosting", lambda: make_boosting(seed)),
     ]
 
 
@@ -262,7 +262,8 @@ def _make_logistic() -> Any:
     return LogisticRegression(C=1.0, max_iter=2000)
 
 
-def _make_boosting(seed: int) -> Any:
+def make_boosting(seed: int) -> Any:
+    """Gradient boosting as the baseline of that name has it, not yet fitted."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     # Early stopping would hold out random rows, whose neighbours stay in: it never stops.

@@ -11,6 +11,8 @@ import numpy as np
 from percoin.evaluation.collapse import Collapse
 from percoin.evaluation.uncertainty import Estimate
 
+# Largest expected share of false ones among the models that are accepted together.
+FALSE_DISCOVERY_RATE = 0.05
 # Beyond the nearer end of a two-sided interval of 95 %.
 _ONE_SIDED = 0.025
 
@@ -173,7 +175,7 @@ def _worn(skill: Estimate, search: Search) -> str:
 
 
 def control_false_discoveries(
-    p_values: Mapping[str, float | None], rate: float = 0.05
+    p_values: Mapping[str, float | None], rate: float = FALSE_DISCOVERY_RATE
 ) -> dict[str, bool]:
     """Which of many models still stand when all were tried (Benjamini and Yekutieli, 2001).
 
@@ -197,8 +199,19 @@ def control_false_discoveries(
     return stands
 
 
+def why_not_standing(
+    n_tested: int, p_value: float | None, rate: float = FALSE_DISCOVERY_RATE
+) -> str:
+    """What is said of a model that does not stand among the others."""
+    shown = "without a p-value" if p_value is None else f"p={p_value:.2g}"
+    return (
+        f"does not stand among {n_tested} models tried: {shown}, false discovery rate "
+        f"{rate:g} (Benjamini-Yekutieli)"
+    )
+
+
 def apply_false_discovery_control(
-    verdicts: Mapping[str, Verdict], rate: float = 0.05
+    verdicts: Mapping[str, Verdict], rate: float = FALSE_DISCOVERY_RATE
 ) -> dict[str, Verdict]:
     """The verdicts of a sweep after the control: an accepted model may be rejected.
 
@@ -213,11 +226,7 @@ def apply_false_discovery_control(
         if stands[name] or not verdict.is_accepted
         else Verdict(
             Outcome.REJECTED,
-            (
-                f"does not stand among {n_tested} models tried: p={verdict.p_value:.2g}, false "
-                f"discovery rate {rate:g} (Benjamini-Yekutieli)",
-                *verdict.reasons,
-            ),
+            (why_not_standing(n_tested, verdict.p_value, rate), *verdict.reasons),
             verdict.cautions,
             verdict.p_value,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -164,7 +165,8 @@ class ServedModel:
             bars: Of the model's market, with the history before the range.
             first: Open time of the first bar, UTC where it has no zone; None is the
                 first there is.
-            last: Open time of the last bar, included; None is the newest there is.
+            last: Open time of the last bar, included; a day such as "2025-08-31" is all of
+                it; None is the newest there is.
             map_batches: As ``map``, perhaps by several threads.
 
         Raises:
@@ -172,8 +174,8 @@ class ServedModel:
         """
         index = pd.DatetimeIndex(bars.frame.index)
         start = 0 if first is None else int(index.searchsorted(_utc(first)))
-        stop = len(index) if last is None else int(index.searchsorted(_utc(last), side="right"))
-        if first is not None and last is not None and _utc(last) < _utc(first):
+        stop = len(index) if last is None else int(index.searchsorted(_end(last), side="right"))
+        if first is not None and last is not None and _end(last) < _utc(first):
             raise ValueError(f"the range ends on {last}, before it begins on {first}")
         n_before = history_bars(self.manifest.lookback) - 1
         begin = max(0, start - n_before)
@@ -308,6 +310,12 @@ def _reaches_back(manifest: Manifest, bars: Bars) -> bool:
     """Whether the bars begin where training's began, or earlier."""
     first = pd.Timestamp(manifest.bars.first_open_time)
     return len(bars) > 0 and bool(bars.frame.index[0] <= first)
+
+
+def _end(moment: datetime | str) -> pd.Timestamp:
+    """The moment, or the last one of a day that is named without a time."""
+    is_day = isinstance(moment, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", moment.strip())
+    return _utc(moment) + pd.Timedelta(days=1, seconds=-1) if is_day else _utc(moment)
 
 
 def _utc(moment: datetime | str) -> pd.Timestamp:

@@ -134,7 +134,8 @@ class Predictor:
             bars: Of one market, with the history before the range.
             first: Open time of the first bar, UTC where it has no zone; None is the
                 first there is.
-            last: Open time of the last bar, included; None is the newest there is.
+            last: Open time of the last bar, included; a day such as "2025-08-31" is all of
+                it; None is the newest there is.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.

@@ -79,7 +79,9 @@ def rollback(market: MarketFolder, why: str, force: bool = False) -> Event:
                 )
             objections.append(f"{version.version_id}: {objection}")
         found = f"no earlier version may be served ({'; '.join(objections) or 'there is none'})"
-        raise _refused(market, found, "train a new one, or add force=true where one is whole")
+        is_there = any(version.manifest is not None for version in _earlier_versions(market))
+        action = "train a new one" + (", or add force=true" if is_there and not force else "")
+        raise _refused(market, found, action)
 
     return publish.change_served(market, decide)
 

@@ -10,7 +10,7 @@ from percoin.registry import publish
 from percoin.registry.artifact import Exported, load_version
 from percoin.registry.catalogue import objection_beside, read_versions
 from percoin.registry.contents import read_files
-from percoin.registry.history import Action
+from percoin.registry.history import Action, read_history
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Gate, Manifest, Verdict
 from percoin.types import Timeframe
@@ -28,7 +28,7 @@ def withdraw_acceptance(
     If the accepted version is served, the newest earlier accepted one is served again,
     or, where there is none, the revised one is shown. The accepted version stays on disk,
     but is not served again without force. Called again it finds what it did and finishes
-    what a killed call left undone.
+    what a killed call left undone; a promotion since then stands.
 
     Args:
         root: The models folder.
@@ -51,15 +51,25 @@ def withdraw_acceptance(
         found = f"{version_id} has no acceptance to withdraw: {accepted.gate.verdict.value}"
         raise VersionRefusedError(symbol, market.timeframe, found, "name an accepted version")
     revised_id = _revised_id(market, version_id)
+    was_revised = bool(revised_id)
     if not revised_id:
         try:
             revised_id = _publish_revised(market, accepted, reason)
         except _AlreadyWithdrawnError:
             revised_id = _revised_id(market, version_id)
-    if publish.served_id(market) == version_id:
+    is_undone = publish.served_id(market) == version_id
+    if is_undone and not (was_revised and _was_promoted_since(market, version_id)):
         publish.change_served(market, lambda: _change(market, accepted, revised_id, reason))
     is_served = publish.served_id(market) == revised_id
     return Exported(publish.version_folder(market, revised_id), is_served)
+
+
+def _was_promoted_since(market: MarketFolder, version_id: str) -> bool:
+    """Whether somebody chose the version after its acceptance had been withdrawn."""
+    actions = [
+        event.action for event in read_history(market).events if version_id in event.versions
+    ]
+    return bool(actions) and actions[-1] in {Action.PROMOTE, Action.ROLLBACK}
 
 
 def _publish_revised(market: MarketFolder, accepted: Manifest, reason: str) -> str:

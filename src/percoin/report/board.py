@@ -12,6 +12,7 @@ from percoin.bars.schema import is_simulated
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.gate import (
+    FALSE_DISCOVERY_RATE,
     Verdict,
     apply_false_discovery_control,
     control_false_discoveries,
@@ -23,7 +24,6 @@ from percoin.report.reading import SavedModel
 from percoin.report.together import Together, hold_together, in_a_sentence
 from percoin.types import CLASS_NAMES
 
-FALSE_DISCOVERY_RATE = 0.05
 _BUY_AND_HOLD = "buy_and_hold"
 # A longer list of names says less.
 _NAMED = 8

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from percoin.evaluation.evaluate import Evaluation
+from percoin.evaluation.gate import FALSE_DISCOVERY_RATE
 from percoin.evaluation.table import (
     MONEY_COLUMNS,
     SCORE_COLUMNS,
@@ -18,7 +19,7 @@ from percoin.evaluation.table import (
     score_rows,
     skill_rows,
 )
-from percoin.report.board import FALSE_DISCOVERY_RATE, Board, Entry, answer, headlines, in_words
+from percoin.report.board import Board, Entry, answer, headlines, in_words
 from percoin.report.cells import accuracy_line, facts, hashes, leaderboard_row
 
 COLUMNS = (

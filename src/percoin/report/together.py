@@ -84,8 +84,8 @@ def in_a_sentence(group: Together) -> str:
             f"95 % intervals over the same {skill.n_days} days for all, as markets move together"
         )
     return (
-        f"{group.name}: the {skill.n_models} models' mean skill is {shown(skill)}, ahead of their "
-        f"best baselines by {shown(group.lead)} nats a bar ({basis})."
+        f"{group.name}: the {skill.n_models} models' mean skill is {shown(skill)}, their lead "
+        f"over their best baselines {shown(group.lead)} nats a bar ({basis})."
     )
 
 

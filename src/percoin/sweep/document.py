@@ -39,9 +39,10 @@ from pathlib import Path
 from typing import Any
 
 from percoin.evaluation.evaluate import Evaluation
+from percoin.evaluation.gate import FALSE_DISCOVERY_RATE
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.manifest import time_text
-from percoin.report.board import FALSE_DISCOVERY_RATE, money_of
+from percoin.report.board import money_of
 from percoin.report.together import Together
 from percoin.sweep.results import JobResult, SweepResults
 

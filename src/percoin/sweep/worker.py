@@ -20,7 +20,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ from percoin.training.build import (
 )
 from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.pooled_start import find_start
+from percoin.training.pooled_start import PooledStart, find_start
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +99,15 @@ def run_attempt(attempt: Attempt) -> None:
             diary.end(JobState.FAILED, error=_describe(error, folder))
 
 
-def job_key(settings: TrainConfig, folds: Sequence[MarketDataset]) -> str:
-    """Hash of all that a job's model follows from: settings, bars and code."""
+def job_key(
+    settings: TrainConfig, folds: Sequence[MarketDataset], start: PooledStart | None = None
+) -> str:
+    """Hash of all that a job's model follows from: settings, bars, code, and where it begins."""
     plain = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_KEY}
     bars = [(fold.bars.source, fold.bars.sha256()) for fold in folds]
     # Which of a market's pooled models it begins with is not among the settings.
-    start = [] if settings.init is None else [find_start(settings).manifest.version_id]
-    text = json.dumps([plain, bars, code_version(), *start], sort_keys=True)
+    begins_with = [] if start is None else [start.manifest.version_id]
+    text = json.dumps([plain, bars, code_version(), *begins_with], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -143,8 +145,9 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
     job = attempt.job
     settings, choices = _settings(attempt)
     asked = bars_of_job(settings, job.market_folder, attempt.reuse_bars_since)
-    folds = make_folds(settings, asked.bars)
-    key = job_key(settings, folds)
+    start = find_start(settings)
+    folds = make_folds(settings, asked.bars, start)
+    key = job_key(settings, folds, start)
     same = before.key == key and not attempt.force
     if same and (finished := _finished_result(job.folder, settings)) is not None:
         log.info("finished before, with the same settings, bars and code")
@@ -159,11 +162,15 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
         bars_loaded_at=asked.asked_at,
         max_epochs=_most_epochs(settings) * len(folds),
     )
-    run = RunContext(job.folder, choices)
-    if not (same and _can_resume(before, job.folder) and _resume(settings, folds, run, diary)):
+
+    def train(settings: TrainConfig) -> None:
+        run = RunContext(job.folder, choices)
+        train_folds(settings, folds, run, [_Diarist(diary)], start)
+
+    if not (same and _can_resume(before, job.folder) and _resume(train, settings, diary)):
         clear_run_folder(job.folder)
         diary.write(epoch=0, resumed_from=0)
-        train_folds(settings, folds, run, [_Diarist(diary)])
+        train(settings)
     result = json.loads((job.folder / FINISHED_MARK).read_text(encoding="utf-8"))
     diary.end(JobState.FINISHED, result=result)
 
@@ -198,13 +205,11 @@ def _can_resume(before: JobRecord, folder: Path) -> bool:
     return has_checkpoint and not has_diverged and not failed_again
 
 
-def _resume(
-    settings: TrainConfig, folds: Sequence[MarketDataset], run: RunContext, diary: _Diary
-) -> bool:
+def _resume(train: Callable[[TrainConfig], None], settings: TrainConfig, diary: _Diary) -> bool:
     """Go on from the last checkpoint; whether that could be done."""
     diary.write()
     try:
-        train_folds(replace(settings, resume=True), folds, run, [_Diarist(diary)])
+        train(replace(settings, resume=True))
     except ResumeError as error:
         log.warning("%s: beginning afresh", error.found)
         return False

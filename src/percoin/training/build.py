@@ -58,6 +58,7 @@ from percoin.training.run import (
     LAST_CHECKPOINT,
     TrainedModel,
     TrainingPlan,
+    checkpoint_of,
     fit,
     train,
     train_further,
@@ -98,7 +99,9 @@ def train_from_config(settings: TrainConfig) -> None:
         PercoinError: Anything that a user can mend; the registry is untouched.
     """
     check_machine(settings)
-    print(train_folds(settings, load_folds(settings), RunContext.of_hydra()).render())
+    start = find_start(settings)
+    folds = load_folds(settings, start)
+    print(train_folds(settings, folds, RunContext.of_hydra(), start=start).render())
 
 
 def check_machine(settings: TrainConfig) -> None:
@@ -123,6 +126,7 @@ def train_folds(
     folds: Sequence[MarketDataset],
     run: RunContext,
     callbacks: Sequence[pl.Callback] = (),
+    start: PooledStart | None = None,
 ) -> Summary:
     """Train on ready datasets, judge, export.
 
@@ -132,6 +136,7 @@ def train_folds(
         run: Where the run leaves what it writes.
         callbacks: Further ones of Lightning, for every fold; a model without a network has
             none.
+        start: The pooled model that the folds were made for.
 
     Raises:
         PercoinError: Anything that a user can mend; the registry is untouched.
@@ -139,7 +144,7 @@ def train_folds(
     if isinstance(settings.model, LogisticConfig):
         return train_logistic(settings, folds, run)
     with divergence_marked(run.folder), write_errors(settings, run.folder):
-        return _train_folds(settings, folds, run, callbacks)
+        return _train_folds(settings, folds, run, callbacks, start)
 
 
 def _train_folds(
@@ -147,10 +152,10 @@ def _train_folds(
     folds: Sequence[MarketDataset],
     run: RunContext,
     callbacks: Sequence[pl.Callback],
+    start: PooledStart | None,
 ) -> Summary:
     *earlier, dataset = folds
     config = plain_settings(settings, run.choices)
-    start = None if settings.init is None else find_start(settings)
     facts = {"config": config, "bars": dataset.bars.sha256()}
     if start is not None:
         facts["pooled model"] = start.manifest.version_id
@@ -242,7 +247,7 @@ def _train_fold(
     start: PooledStart | None = None,
 ) -> TrainedModel:
     network = seeded_network(settings)
-    resume = settings.resume and _last_checkpoint(folder).is_file()
+    resume = settings.resume and checkpoint_of(folder).is_file()
     if start is not None:
         network.load_state_dict(start.state_dict)
         plan = replace(plan_of(settings), lr=settings.pooled.init_lr)
@@ -274,10 +279,6 @@ def seeded_network(settings: TrainConfig) -> CnnLstm:
     """The network with its first weights; everything random is seeded."""
     pl.seed_everything(settings.seed, verbose=False)
     return CnnLstm(len(FEATURE_NAMES), **network_kwargs(settings.model))
-
-
-def _last_checkpoint(folder: Path) -> Path:
-    return folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt"
 
 
 def network_kwargs(settings: ModelConfig) -> dict[str, Any]:

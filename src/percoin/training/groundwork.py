@@ -41,8 +41,9 @@ from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition
 from percoin.judging import JudgingRules
 from percoin.registry.layout import MarketFolder
+from percoin.report.files import write_whole
 from percoin.training.drafting import ExportedModel
-from percoin.training.pooled_start import find_start
+from percoin.training.pooled_start import PooledStart
 from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -71,23 +72,26 @@ class RunContext:
         return cls(Path(runtime.output_dir), dict(runtime.choices))
 
 
-def load_folds(settings: TrainConfig) -> list[MarketDataset]:
+def load_folds(settings: TrainConfig, start: PooledStart | None = None) -> list[MarketDataset]:
     """Fetch the bars, keep them in the store, and make them ready to train on.
 
     Returns:
         As ``make_folds``.
     """
-    return make_folds(settings, load_bars(settings))
+    return make_folds(settings, load_bars(settings), start)
 
 
-def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
+def make_folds(
+    settings: TrainConfig, bars: Bars, start: PooledStart | None = None
+) -> list[MarketDataset]:
     """Bars made ready to train on.
 
     One dataset for the single split; one per fold, oldest first, for a walk-forward. What
-    begins with a pooled model has the cuts and the scaling of its pool.
+    begins with a pooled model, ``find_start``'s, has the cuts and the scaling of its pool.
     """
-    if settings.init is not None:
-        return [find_start(settings).dataset(settings, bars)]
+    assert (start is None) == (settings.init is None)
+    if start is not None:
+        return [start.dataset(settings, bars)]
     arguments = (
         bars,
         FeatureDefinition(settings.features.definition),
@@ -220,6 +224,4 @@ def write_result(folder: Path, summary: Summary) -> None:
         "verdict": verdict.outcome.value,
         "reasons": [*verdict.reasons, *verdict.cautions],
     }
-    aside = folder / f".{FINISHED_MARK}"
-    aside.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    aside.replace(folder / FINISHED_MARK)
+    write_whole(folder / FINISHED_MARK, json.dumps(result, indent=2))

@@ -18,7 +18,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.daily import DailyLosses
-from percoin.evaluation.gate import control_false_discoveries
+from percoin.evaluation.gate import control_false_discoveries, why_not_standing
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
@@ -59,7 +59,6 @@ log = logging.getLogger(__name__)
 
 # Below the run's folder: what came of each market.
 _MARKETS = "markets"
-_FALSE_DISCOVERY_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -326,19 +325,14 @@ class _PooledTraining:
 
     def _control_false_discoveries(self) -> tuple[str, ...]:
         """Withdraw acceptances that do not stand among so many models tried, as a sweep does."""
-        stands = control_false_discoveries(
-            {symbol: entry.p_value for symbol, entry in self._results.items()},
-            _FALSE_DISCOVERY_RATE,
-        )
+        p_values = {symbol: entry.p_value for symbol, entry in self._results.items()}
+        stands = control_false_discoveries(p_values)
+        n_tested = sum(p_value is not None for p_value in p_values.values())
         lines = []
         for symbol, entry in self._results.items():
             if entry.verdict != Verdict.ACCEPTED or stands[symbol]:
                 continue
-            reason = (
-                f"does not stand among {len(self._results)} models of the pool: "
-                f"p={entry.p_value:.2g}, false discovery rate {_FALSE_DISCOVERY_RATE:g} "
-                "(Benjamini-Yekutieli)"
-            )
+            reason = why_not_standing(n_tested, entry.p_value)
             market = self._market(symbol)
             withdraw_acceptance(market.root, symbol, market.timeframe, entry.version, reason)
             served = served_id(market)

@@ -62,17 +62,19 @@ def pool_spec(settings: TrainConfig) -> PoolSpec:
     )
 
 
-def find_start(settings: TrainConfig) -> PooledStart:
-    """The pooled model that the settings name: the market's own, another's, or a folder's.
+def find_start(settings: TrainConfig) -> PooledStart | None:
+    """The pooled model that init=pooled names: the market's own, another's, or a folder's.
 
-    Of a market it is the served version if that was trained as a pool, else the newest one
-    that was. A model that has begun with a pooled one is none itself.
+    None without init. Of a market it is the served version if that was trained as a pool, else
+    the newest one that was. A model that has begun with a pooled one is none itself.
 
     Raises:
         ModelNotFoundError: There is no such model.
         InvalidArtifactError: It is broken.
         ConfigError: The settings ask for another network, or other features or labels.
     """
+    if settings.init is None:
+        return None
     wanted, timeframe = settings.pooled.init_model, settings.tf.timeframe
     if wanted is not None and ("/" in wanted or Path(wanted).is_dir()):
         artifact = _of_folder(Path(wanted), settings)
