@@ -9,11 +9,11 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 INSTALLED := $(VENV)/percoin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check clean
+.PHONY: help setup demo test test-slow lint check clean
 
 help: ## list these targets
 	@echo "percoin: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1	\2/p' Makefile
 
 setup: $(INSTALLED) ## make .venv and install percoin, its tools and the sample bars into it
 
@@ -53,14 +53,17 @@ demo: setup ## train BTCUSDT 1h on the sample bars for 3 epochs, then predict (a
 # One torch thread per worker: more of them fight over the same cores.
 test: setup ## run the tests (some minutes)
 	@echo "test: running the tests in $(TEST_WORKERS) processes (make test TEST_WORKERS=8 where there are cores)"
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-slow: setup ## run the slow proofs: clusters, full disks, 32 trainings in one process (some minutes)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## check format, lint rules and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-check: lint test ## everything CI checks: lint, then test
+check: lint test test-slow ## everything CI checks: lint, the tests, the slow ones
 
 clean: ## remove .venv, caches and builds; data, models and outputs stay
 	rm -rf $(VENV) build dist src/percoin.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

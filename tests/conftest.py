@@ -45,10 +45,12 @@ BEGUN_FIRST = (
     "sweep/test_ray_engine.py",
     "sweep/test_refusing_disk.py",
     "sweep/test_sweep_process.py",
+    "training/test_logistic.py",
     "test_readme.py",
     "tuning/test_tune_process.py",
     "sweep/test_many_fits.py",
     "training/test_train_process.py",
+    "training/test_pooled_process.py",
     "sweep/test_processes.py",
 )
 

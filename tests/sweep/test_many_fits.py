@@ -17,6 +17,8 @@ from percoin.dataset import MarketDataset
 from percoin.training.callbacks import Pictures
 from percoin.training.run import train
 
+pytestmark = pytest.mark.slow
+
 N_FITS = 32
 # What libraries set aside for themselves, once, has come by then.
 N_FIRST_FITS = 8

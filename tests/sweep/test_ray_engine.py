@@ -24,6 +24,8 @@ from percoin.sweep.engines.processes import usable_cores
 from percoin.sweep.engines.ray_cluster import fitting_jobs
 from percoin.sweep.plan import plan_sweep
 
+pytestmark = pytest.mark.slow
+
 N_CPUS = max(1, usable_cores() // 2)
 RAY = ("hydra/launcher=ray", f"hydra.launcher.cpus_per_job={N_CPUS}")
 # Enough to be caught in the middle of, on any machine.

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from sweep_runs import ROOT, run_sweep_command, sweep_arguments
 
+pytestmark = pytest.mark.slow
+
 # A file system of its own, seen by the command alone.
 IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "bash", "-c")
 

@@ -17,6 +17,8 @@ from percoin.sweep.engines import slurm
 from percoin.sweep.engines.processes import usable_cores
 from percoin.sweep.plan import plan_sweep
 
+pytestmark = pytest.mark.slow
+
 SLURM = ("hydra/launcher=slurm", f"hydra.launcher.cpus_per_job={max(1, usable_cores() // 2)}")
 LOCAL = (*SLURM, "hydra.launcher.cluster=local")
 # Enough to be caught in the middle of, on any machine.
