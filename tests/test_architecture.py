@@ -35,6 +35,7 @@ ORDER = (
     "registry",
     "inference",
     "signals",
+    "monitoring",
     "serving",
     "config",
     "cli",

@@ -6,6 +6,7 @@
     |-- ConfigError             a key or value that cannot be meant
     |-- SweepError              jobs of a sweep failed, or it was told to stop
     |-- ServeError              the prediction server cannot start
+    |-- RecordError             the database of the track record cannot be used now
     |-- PoolError               markets that cannot be trained on together; names all of them
     `-- MarketError             one market and timeframe: what was found, what to do
         |-- DataError
@@ -60,6 +61,21 @@ class SweepError(PercoinError):
 
 class ServeError(PercoinError):
     """The prediction server cannot listen where it is told to."""
+
+
+class RecordError(PercoinError):
+    """The database of the track record is out of reach, locked, full or broken.
+
+    Args:
+        database: Its URL without the password.
+        found: What it said, without a full stop.
+    """
+
+    def __init__(self, database: str, found: str) -> None:
+        super().__init__(database, found)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: the track record cannot be used now ({self.args[1]})"
 
 
 class PoolError(PercoinError):

@@ -1,0 +1,497 @@
+"""The track record: every served prediction, written once and before its outcome is known.
+
+One table in SQLite or PostgreSQL. A prediction is one row for good: the key below is unique in
+the database itself, so a restart, a second server and a write that is tried again add nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from percoin.errors import ConfigError, RecordError
+from percoin.types import Timeframe
+
+RECORD_FILE = "record.sqlite"
+SCHEMA_VERSION = 1
+
+_WAIT_SECS = 5
+# Any number, the same in every percoin: who makes the tables of a PostgreSQL database.
+_ADVISORY_LOCK = 0x7065_7263
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+
+_metadata = MetaData()
+_schema = Table("percoin_record", _metadata, Column("version", Integer, nullable=False))
+_predictions = Table(
+    "percoin_predictions",
+    _metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("symbol", String(20), nullable=False),
+    Column("tf", String(4), nullable=False),
+    Column("ts", BigInteger, nullable=False),
+    Column("bars", String(200), nullable=False),
+    Column("source", String(32), nullable=False),
+    # Empty, not NULL: two NULLs are not the same to a unique key.
+    Column("model_version", String(64), nullable=False),
+    Column("version_id", String(64), nullable=False),
+    Column("label_rule", String(300), nullable=False),
+    Column("signal", Integer, nullable=False),
+    Column("confidence", Float(53), nullable=False),
+    Column("probabilities", Text),
+    Column("close", Float(53), nullable=False),
+    Column("baselines", Text, nullable=False),
+    Column("is_live", Boolean, nullable=False),
+    Column("written_at", BigInteger, nullable=False),
+    Column("label", Integer),
+    Column("forward_return", Float(53)),
+    Column("void", String(200), nullable=False, default=""),
+    Column("resolved_at", BigInteger),
+    UniqueConstraint(
+        *("symbol", "tf", "ts", "bars", "source", "model_version", "version_id", "label_rule"),
+        name="percoin_predictions_once",
+    ),
+)
+_open_ones = Index(
+    "percoin_predictions_open", *(_predictions.c[name] for name in ("resolved_at", "symbol", "tf"))
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a forecaster that any model has to beat says at the same moment.
+
+    Attributes:
+        signal: Its own answer; ``UNKNOWN_LABEL`` where it has none.
+        probabilities: How often each class followed that answer before, in class order.
+    """
+
+    signal: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One served prediction as it is written.
+
+    Attributes:
+        ts: Close of the bar that it is made on, milliseconds since 1970-01-01 UTC.
+        bars: Which source's bars: predictions on others are another market's.
+        model_version: Empty without a model.
+        version_id: The exported version; empty without one.
+        label_rule: As JSON text; empty where no rule says what the right answer is.
+        signal: ``Signal`` as an integer.
+        probabilities: In class order, or None.
+        close: Of the bar.
+        baselines: By name, from bars that had closed by then.
+        is_live: Whether it was written before its outcome could be known.
+        written_at: Milliseconds since 1970-01-01 UTC.
+    """
+
+    symbol: str
+    tf: Timeframe
+    ts: int
+    bars: str
+    source: str
+    model_version: str
+    version_id: str
+    label_rule: str
+    signal: int
+    confidence: float
+    probabilities: tuple[float, ...] | None
+    close: float
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    is_live: bool
+    written_at: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(Entry):
+    """The same as it is read, with what became of it.
+
+    Attributes:
+        id: Of the row.
+        label: What the right answer was; None while it is open and where it is void.
+        forward_return: Over the horizon of the label, as a fraction; None as above.
+        void: Why there will never be a label; empty otherwise.
+        resolved_at: When the outcome was written, milliseconds; None while it is open.
+    """
+
+    id: int
+    label: int | None = None
+    forward_return: float | None = None
+    void: str = ""
+    resolved_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one prediction; ``void`` says why it has neither label nor return."""
+
+    id: int
+    label: int | None
+    forward_return: float | None
+    void: str = ""
+
+
+class TrackRecord:
+    """The predictions of all markets, in one database that processes and threads may share.
+
+    Nothing is opened before the first question. SQLite runs in WAL mode, where readers do
+    not wait for writers, and with ``synchronous=FULL``: WAL alone outlives a killed process,
+    the rest is for a machine that loses its power between two checkpoints.
+
+    Args:
+        url: In SQLAlchemy's words, for example ``sqlite:////data/record.sqlite`` or
+            ``postgresql://user@host/name``.
+
+    Raises:
+        ConfigError: The URL cannot be meant, or its driver is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _checked_url(url)
+        self._engine: Engine | None = None
+        self._opening = Lock()
+        self._is_ready = False
+
+    def __str__(self) -> str:
+        return self._url.render_as_string(hide_password=True)
+
+    def open(self) -> None:
+        """Make the folder and the tables if need be, and look at their version.
+
+        Raises:
+            ConfigError: A newer percoin made them.
+            RecordError: The database cannot be used now.
+        """
+        with self._opening:
+            if self._is_ready:
+                return
+            with self._told_errors():
+                if self._engine is None:
+                    self._engine = _make_engine(self._url)
+                with _first_transaction(self._engine) as connection:
+                    version = _make_tables(connection)
+            if version > SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self} holds a track record of version {version}, newer than "
+                    f"{SCHEMA_VERSION}: upgrade percoin or give another record_url"
+                )
+            self._is_ready = True
+
+    def close(self) -> None:
+        """Let go of the database; the next question opens it again."""
+        with self._opening:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine, self._is_ready = None, False
+
+    def write(self, entry: Entry) -> bool:
+        """Write one prediction; False if the record has it already.
+
+        Raises:
+            RecordError: The database cannot be used now; nothing was written.
+        """
+        return self.write_all([entry])[0]
+
+    def write_all(self, entries: Sequence[Entry]) -> list[bool]:
+        """Write several in one transaction, all or none; whether each was new.
+
+        Raises:
+            RecordError: As ``write``.
+        """
+        with self._connected() as connection:
+            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+            statement = dialect.insert(_predictions).on_conflict_do_nothing()
+            return [
+                connection.execute(statement, _to_row(entry)).rowcount == 1 for entry in entries
+            ]
+
+    def resolve(self, outcomes: Iterable[Outcome], now_ms: int) -> int:
+        """Write what became of predictions; one that has an outcome keeps it.
+
+        Args:
+            outcomes: Of open predictions.
+            now_ms: Milliseconds since 1970-01-01 UTC.
+
+        Returns:
+            How many were open until now.
+
+        Raises:
+            RecordError: The database cannot be used now; nothing was written.
+        """
+        table, n_resolved = _predictions, 0
+        with self._connected() as connection:
+            for outcome in outcomes:
+                n_resolved += connection.execute(
+                    update(table)
+                    .where(table.c.id == outcome.id, table.c.resolved_at.is_(None))
+                    .values(
+                        label=outcome.label,
+                        forward_return=outcome.forward_return,
+                        void=outcome.void,
+                        resolved_at=now_ms,
+                    )
+                ).rowcount
+        return n_resolved
+
+    def open_predictions(
+        self, symbol: str, timeframe: Timeframe, bars: str, until_ts: int
+    ) -> list[Kept]:
+        """Those of a market without an outcome, made at ``until_ts`` or before; oldest first.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        return self._read(
+            select(_predictions)
+            .where(
+                columns.resolved_at.is_(None),
+                columns.symbol == symbol,
+                columns.tf == timeframe.value,
+                columns.bars == bars,
+                columns.ts <= until_ts,
+                columns.label_rule != "",
+            )
+            .order_by(columns.ts, columns.id)
+        )
+
+    def predictions(
+        self,
+        symbols: Sequence[str] | None = None,
+        timeframe: Timeframe | None = None,
+        newest: int | None = None,
+    ) -> list[Kept]:
+        """What was written of some markets, the oldest first.
+
+        Args:
+            symbols: Which; None is all.
+            timeframe: Which; None is all.
+            newest: At most so many, and no older ones; None is all.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        statement = select(_predictions).order_by(columns.ts.desc(), columns.id.desc())
+        if symbols is not None:
+            statement = statement.where(columns.symbol.in_(symbols))
+        if timeframe is not None:
+            statement = statement.where(columns.tf == timeframe.value)
+        if newest is not None:
+            statement = statement.limit(newest)
+        return self._read(statement)[::-1]
+
+    def revision(self) -> tuple[int, int]:
+        """How many predictions there are and how many have an outcome: both only grow.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        counted = select(func.count(), func.count(_predictions.c.resolved_at)).select_from(
+            _predictions
+        )
+        with self._connected() as connection:
+            n_written, n_resolved = connection.execute(counted).one()
+        return int(n_written), int(n_resolved)
+
+    def _read(self, statement: Select[Any]) -> list[Kept]:
+        with self._connected() as connection:
+            return [_from_row(row._asdict()) for row in connection.execute(statement)]
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """A transaction that is kept if nothing is raised."""
+        self.open()
+        engine = self._engine
+        with self._told_errors():
+            if engine is None:
+                raise RecordError(str(self), "it was closed")
+            with engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def _told_errors(self) -> Iterator[None]:
+        """Say in one line what is wrong with the database."""
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            raise RecordError(str(self), reason) from error
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a file, which then means the same from any working directory."""
+    url = URL.create("sqlite", database=str(path.expanduser().absolute()))
+    return url.render_as_string(hide_password=False)
+
+
+def kind_of_bars(origin: str) -> str:
+    """What bars have to share for a prediction on the one to be resolved by the other.
+
+    Exchange and kind of market, or ``files`` and ``sample``; each simulated market is its own.
+    """
+    return (origin if origin.startswith("simulated") else origin.split(":", 1)[0])[:200]
+
+
+def written_at(entry: Entry, now_ms: int, is_live: bool) -> Entry:
+    """The same prediction, written at another moment."""
+    return replace(entry, written_at=now_ms, is_live=is_live)
+
+
+def _checked_url(text_url: str) -> URL:
+    try:
+        url = make_url(text_url)
+        driver = _DRIVERS.get(url.get_backend_name())
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError(_no_url("it is no URL of a database")) from error
+    if driver is None:
+        raise ConfigError(_no_url(f"{url.get_backend_name()} is not supported"))
+    if driver == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ConfigError(_no_url("it names no file, and a record in memory is none"))
+        return url.set(database=str(Path(url.database).expanduser().absolute()))
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "record_url: PostgreSQL needs psycopg: pip install 'percoin[postgres]'"
+        ) from error
+    return url.set(drivername=driver)
+
+
+def _no_url(problem: str) -> str:
+    # The URL may hold a password.
+    return (
+        f"record_url cannot be used: {problem}; give sqlite:////folder/record.sqlite or "
+        "postgresql://user@host/name"
+    )
+
+
+def _make_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        options = f"-c statement_timeout={_WAIT_SECS}s -c lock_timeout={_WAIT_SECS}s"
+        arguments = {"connect_timeout": _WAIT_SECS, "options": options}
+        return create_engine(url, connect_args=arguments, pool_pre_ping=True)
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _WAIT_SECS})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA synchronous=FULL")
+
+    return engine
+
+
+@contextmanager
+def _first_transaction(engine: Engine) -> Iterator[Connection]:
+    """One in which no other process makes tables."""
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+            yield connection
+        return
+    with engine.connect() as connection:
+        _patiently(lambda: _set_wal(connection))
+        connection.rollback()
+        # Python's driver begins no transaction before tables are made.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
+        connection.commit()
+
+
+def _set_wal(connection: Connection) -> None:
+    mode = connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar()
+    if mode != "wal":
+        raise OSError(f"the file system does not allow WAL mode (journal_mode is {mode})")
+
+
+def _patiently(act: Callable[[], None]) -> None:
+    """Try again while another process turns the same new file to WAL, which waits for nobody."""
+    until = time.monotonic() + _WAIT_SECS
+    while True:
+        try:
+            return act()
+        except SQLAlchemyError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
+def _make_tables(connection: Connection) -> int:
+    """Make what is missing; returns the version of what was there."""
+    connection.execute(CreateTable(_schema, if_not_exists=True))
+    version = connection.execute(select(func.max(_schema.c.version))).scalar()
+    if version is not None and version > SCHEMA_VERSION:
+        return int(version)
+    connection.execute(CreateTable(_predictions, if_not_exists=True))
+    connection.execute(CreateIndex(_open_ones, if_not_exists=True))
+    if version is None:
+        connection.execute(insert(_schema).values(version=SCHEMA_VERSION))
+    return SCHEMA_VERSION
+
+
+def _to_row(entry: Entry) -> dict[str, object]:
+    row: dict[str, object] = {
+        name.name: getattr(entry, name.name) for name in fields(Entry) if name.name != "baselines"
+    }
+    probabilities = entry.probabilities
+    said = {name: [line.signal, *line.probabilities] for name, line in entry.baselines.items()}
+    return row | {
+        "tf": entry.tf.value,
+        "probabilities": None if probabilities is None else json.dumps(list(probabilities)),
+        "baselines": json.dumps(said, allow_nan=False),
+    }
+
+
+def _from_row(row: dict[str, Any]) -> Kept:
+    entries = row
+    said = json.loads(entries["baselines"])
+    probabilities = entries["probabilities"]
+    entries |= {
+        "tf": Timeframe(entries["tf"]),
+        "is_live": bool(entries["is_live"]),
+        "probabilities": None if probabilities is None else tuple(json.loads(probabilities)),
+        "baselines": {
+            name: Baseline(int(signal), tuple(shares)) for name, (signal, *shares) in said.items()
+        },
+    }
+    return Kept(**entries)

@@ -1,0 +1,167 @@
+"""From bars to entries of the track record, and from later bars to what became of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from percoin.bars.schema import Bars
+from percoin.evaluation.baselines import class_shares, frequencies_after, last_known_labels
+from percoin.labels import LabelRule, Labels, TripleBarrier, label_rule_from_json
+from percoin.monitoring.record import Baseline, Entry, Kept, Outcome, TrackRecord, kind_of_bars
+from percoin.rules import Readings, read_momentum, read_rsi_ma
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signal
+
+PRIOR = "prior"
+PERSISTENCE = "persistence"
+RULE_NAMES = ("rsi_ma", "momentum")
+BASELINES = (PRIOR, PERSISTENCE, *RULE_NAMES)
+
+
+def make_entry(prediction: Prediction, bars: Bars, rule: LabelRule | None, now: datetime) -> Entry:
+    """What the record keeps of a prediction, with what simple forecasters say beside it.
+
+    The baselines' probabilities are shares of the labels that were known when the bar
+    closed, of the bars that are held: prior of all, and what followed each answer.
+
+    Args:
+        prediction: On the newest bar.
+        bars: That it was made on.
+        rule: What the right answer will be by; None if nothing says.
+        now: With a zone.
+    """
+    now_ms, ts = _ms(now), _ms(prediction.ts)
+    return Entry(
+        symbol=prediction.symbol,
+        tf=prediction.timeframe,
+        ts=ts,
+        bars=kind_of_bars(bars.origin),
+        source=prediction.source.value,
+        model_version=prediction.model_version or "",
+        version_id=prediction.version_id or "",
+        label_rule="" if rule is None else rule_text(rule),
+        signal=int(prediction.signal),
+        confidence=float(prediction.confidence),
+        probabilities=prediction.probabilities,
+        close=float(bars.column("close")[-1]),
+        baselines={} if rule is None else _baselines(bars, rule),
+        is_live=rule is not None and is_before_outcome(rule, ts, bars, now_ms),
+        written_at=now_ms,
+    )
+
+
+def rule_text(rule: LabelRule) -> str:
+    """A label rule in one spelling, for keys."""
+    return json.dumps(rule.to_json(), sort_keys=True)
+
+
+def is_before_outcome(rule: LabelRule, ts: int, bars: Bars, now_ms: int) -> bool:
+    """Whether nobody could have known yet what comes of a prediction made at ``ts``.
+
+    A barrier may be touched by the very next bar, a return over the horizon is settled
+    with its last bar. How old the bars are counts, not what they are: those of a file that
+    ended last year have been followed by others that somebody knows.
+    """
+    first_bars = 1 if isinstance(rule, TripleBarrier) else rule.horizon
+    return now_ms < ts + first_bars * bars.timeframe.milliseconds
+
+
+def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:
+    """Resolve what these bars tell of the open predictions of their market.
+
+    Asked again, it finds nothing left to do. A prediction whose bars are not among these
+    stays open until someone brings them.
+
+    Args:
+        record: The predictions.
+        bars: Of one market.
+        now: With a zone.
+
+    Returns:
+        How many were resolved.
+
+    Raises:
+        RecordError: The database cannot be used now.
+    """
+    newest_close = int(bars.open_time[-1]) + bars.timeframe.milliseconds
+    kept = record.open_predictions(
+        bars.symbol, bars.timeframe, kind_of_bars(bars.origin), newest_close
+    )
+    outcomes = find_outcomes(kept, bars)
+    return record.resolve(outcomes, _ms(now)) if outcomes else 0
+
+
+def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
+    """What became of predictions, by the label rules of training.
+
+    Args:
+        predictions: Of the bars' market, without an outcome.
+        bars: With those that the predictions were made on, and later ones.
+
+    Returns:
+        One for each whose horizon has passed and whose bars are here. A gap where training
+        has no label makes it void.
+    """
+    outcomes: list[Outcome] = []
+    for text in dict.fromkeys(kept.label_rule for kept in predictions):
+        rule = label_rule_from_json(json.loads(text))
+        chosen = [kept for kept in predictions if kept.label_rule == text]
+        outcomes += _outcomes_by(rule, chosen, bars)
+    return outcomes
+
+
+def _outcomes_by(rule: LabelRule, predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
+    step, open_time = bars.timeframe.milliseconds, bars.open_time
+    first, newest_close = int(open_time[0]), int(open_time[-1]) + step
+    labels = rule.label(bars)
+    outcomes: list[Outcome] = []
+    for kept in predictions:
+        opened = kept.ts - step
+        is_over = kept.ts + rule.horizon * step <= newest_close
+        # Sigma looks back: a label from bars that begin too late is not the one of training.
+        if is_over and opened - rule.past_bars * step >= first:
+            row = int(np.searchsorted(open_time, opened))
+            outcomes.append(_outcome(kept, labels, row, bool(open_time[row] == opened)))
+    return outcomes
+
+
+def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> Outcome:
+    if not is_there:
+        return Outcome(kept.id, None, None, "the bar that it was made on is missing")
+    label = int(labels.label[row])
+    if label == UNKNOWN_LABEL:
+        return Outcome(kept.id, None, None, "a gap in the bars, or a price that did not move")
+    return Outcome(kept.id, label, float(labels.forward_return[row]))
+
+
+def _baselines(bars: Bars, rule: LabelRule) -> Mapping[str, Baseline]:
+    """What each says at the newest bar."""
+    labels = rule.label(bars).label
+    # Of rows without a gap persistence is the label of ``horizon`` bars ago; -1 stays unknown.
+    answers = {
+        PERSISTENCE: last_known_labels(labels, rule.horizon),
+        "rsi_ma": _answers(read_rsi_ma(bars)),
+        "momentum": _answers(read_momentum(bars)),
+    }
+    known = labels != UNKNOWN_LABEL
+    shares = class_shares(labels[known])
+    found = {PRIOR: Baseline(int(shares.argmax()), _floats(shares))}
+    for name, said in answers.items():
+        table = frequencies_after(said[known], labels[known])
+        found[name] = Baseline(int(said[-1]), _floats(table[said[-1]]))
+    return found
+
+
+def _answers(readings: Readings) -> IntArray:
+    return np.where(readings.is_known, readings.signal, UNKNOWN_LABEL).astype(np.int64)
+
+
+def _floats(shares: FloatArray) -> tuple[float, ...]:
+    return tuple(float(shares[signal]) for signal in Signal)
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

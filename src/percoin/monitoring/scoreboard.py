@@ -1,0 +1,269 @@
+"""How good the served predictions turned out to be: per market, model and rung."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
+from percoin.monitoring.record import Kept, TrackRecord
+from percoin.monitoring.resolution import PRIOR
+from percoin.types import FloatArray, IntArray, Signal, Source, Timeframe
+
+_REPETITIONS = 1000
+# A rung that is a baseline too: what it says is scored by the shares that followed it before.
+_SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over rows and the ends of its 95 % interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one forecaster did on some rows.
+
+    Attributes:
+        skill: Share of the prior's log-loss that it removed; None without probabilities,
+            and with too few rows for an interval.
+        hit_rate: Of the directions that it gave and that a move followed, the share that
+            pointed the right way; None with too few of them for an interval.
+        n_moves: How many those are.
+    """
+
+    skill: Interval | None
+    hit_rate: Interval | None
+    n_moves: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """The track record of one model, or of one rung, on one market.
+
+    Only live predictions are scored: those that were written before their outcome could be
+    known. Late ones are counted.
+
+    Attributes:
+        bars: Which source's bars.
+        model_version: None without a model, like ``version_id``.
+        label_rule: That its outcomes are found by; None if there is none.
+        n_written: Live predictions.
+        n_late: Written when somebody could have known what came of them; not scored.
+        n_resolved: Live ones with a label.
+        n_void: Live ones that will never have one.
+        too_few: What is missing for an interval, in one phrase; empty if nothing is.
+        skill: As for ``Score``, like ``hit_rate`` and ``n_moves``.
+        baselines: Simple forecasters on the same rows, by name.
+        since: Close of the first bar scored, None without any; ``until`` of the last.
+    """
+
+    symbol: str
+    tf: Timeframe
+    source: str
+    bars: str
+    model_version: str | None
+    version_id: str | None
+    label_rule: Mapping[str, object] | None
+    n_written: int
+    n_late: int
+    n_resolved: int
+    n_void: int
+    too_few: str
+    skill: Interval | None
+    hit_rate: Interval | None
+    n_moves: int
+    baselines: Mapping[str, Score] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain containers; times are ISO 8601 in UTC."""
+        content = asdict(self)
+        for name in ("since", "until"):
+            moment = content[name]
+            content[name] = None if moment is None else moment.isoformat()
+        return content | {"tf": self.tf.value}
+
+
+Key = tuple[str, str, str, str, str, str, str]
+
+
+class Scoreboard:
+    """The standings of a record, each computed again only when its rows have changed.
+
+    Args:
+        record: The predictions.
+        repetitions: Bootstrap draws behind each interval.
+    """
+
+    def __init__(self, record: TrackRecord, repetitions: int = _REPETITIONS) -> None:
+        self._record = record
+        self._repetitions = repetitions
+        self._known: dict[Key, tuple[tuple[int, int], Standing]] = {}
+        self._lock = Lock()
+
+    def standings(
+        self, symbols: Sequence[str] | None = None, timeframe: Timeframe | None = None
+    ) -> list[Standing]:
+        """As ``make_scoreboard``; several threads may ask."""
+        with self._lock:
+            groups = _by_forecaster(self._record.predictions(symbols, timeframe))
+            return [self._standing(key, rows) for key, rows in groups.items()]
+
+    def _standing(self, key: Key, rows: Sequence[Kept]) -> Standing:
+        mark = (len(rows), sum(kept.resolved_at is not None for kept in rows))
+        known = self._known.get(key)
+        if known is not None and known[0] == mark:
+            return known[1]
+        standing = _stand(rows, self._repetitions)
+        self._known[key] = (mark, standing)
+        return standing
+
+
+def make_scoreboard(
+    record: TrackRecord,
+    symbols: Sequence[str] | None = None,
+    timeframe: Timeframe | None = None,
+    repetitions: int = _REPETITIONS,
+) -> list[Standing]:
+    """How every model and rung has done, by market and then by the first prediction.
+
+    Args:
+        record: The predictions.
+        symbols: Which markets; None is all.
+        timeframe: Which; None is all.
+        repetitions: Bootstrap draws behind each interval.
+
+    Raises:
+        RecordError: The database cannot be used now.
+    """
+    return Scoreboard(record, repetitions).standings(symbols, timeframe)
+
+
+def _by_forecaster(rows: Iterable[Kept]) -> dict[Key, list[Kept]]:
+    groups: dict[Key, list[Kept]] = {}
+    for kept in rows:
+        key = (
+            *(kept.symbol, kept.tf.value, kept.bars, kept.source),
+            *(kept.model_version, kept.version_id, kept.label_rule),
+        )
+        groups.setdefault(key, []).append(kept)
+    order = {tf.value: position for position, tf in enumerate(Timeframe)}
+    return dict(sorted(groups.items(), key=lambda item: (item[0][0], order[item[0][1]])))
+
+
+def _stand(rows: Sequence[Kept], repetitions: int) -> Standing:
+    """The standing of one forecaster, from its rows in time order."""
+    first = rows[0]
+    live = [kept for kept in rows if kept.is_live]
+    scored = [kept for kept in live if kept.label is not None]
+    rule = json.loads(first.label_rule) if first.label_rule else None
+    bootstrap = Bootstrap(1 if rule is None else int(rule["horizon"]), 0, repetitions)
+    own, baselines = _scores(scored, first.source, bootstrap)
+    return Standing(
+        symbol=first.symbol,
+        tf=first.tf,
+        source=first.source,
+        bars=first.bars,
+        model_version=first.model_version or None,
+        version_id=first.version_id or None,
+        label_rule=rule,
+        n_written=len(live),
+        n_late=len(rows) - len(live),
+        n_resolved=len(scored),
+        n_void=sum(bool(kept.void) for kept in live),
+        too_few=_tell_too_few(own, baselines, len(scored), bootstrap.horizon),
+        skill=own.skill,
+        hit_rate=own.hit_rate,
+        n_moves=own.n_moves,
+        baselines=baselines,
+        since=_moment(scored[0].ts) if scored else None,
+        until=_moment(scored[-1].ts) if scored else None,
+    )
+
+
+def _scores(
+    rows: Sequence[Kept], source: str, bootstrap: Bootstrap
+) -> tuple[Score, dict[str, Score]]:
+    """Of the forecaster itself, and of every baseline, on the same rows."""
+    if not rows:
+        return Score(None, None, 0), {}
+    labels = np.array([kept.label for kept in rows], dtype=np.int64)
+    prior, _ = _said(rows, PRIOR)
+    reference = row_log_loss(prior, labels)
+
+    def score(probabilities: FloatArray | None, signals: IntArray) -> Score:
+        skill = None
+        if probabilities is not None:
+            losses = row_log_loss(probabilities, labels)
+            skill = _interval(bootstrap.estimate(skill_rows(losses, reference)))
+        hits = _hits(signals, labels)
+        rate = _interval(bootstrap.estimate(hits, null=0.5)) if len(hits) else None
+        return Score(skill, rate, len(hits))
+
+    baselines = {name: score(*_said(rows, name)) for name in rows[0].baselines}
+    own = None
+    given = [kept.probabilities for kept in rows if kept.probabilities is not None]
+    if len(given) == len(rows):
+        own = np.array(given, dtype=np.float64)
+    elif source in _SAME_RULE:
+        own, _ = _said(rows, _SAME_RULE[source])
+    signals = np.array([kept.signal for kept in rows], dtype=np.int64)
+    return score(own, signals), baselines
+
+
+def _said(rows: Sequence[Kept], name: str) -> tuple[FloatArray, IntArray]:
+    """A baseline's probabilities, shape (n, C), and its answers, shape (n,)."""
+    said = [kept.baselines[name] for kept in rows]
+    probabilities = np.array([line.probabilities for line in said], dtype=np.float64)
+    return probabilities, np.array([line.signal for line in said], dtype=np.int64)
+
+
+def _hits(signals: IntArray, labels: IntArray) -> FloatArray:
+    """Whether each direction that a move followed was right, shape (n_moves,)."""
+    directions = (Signal.SHORT, Signal.LONG)
+    is_move = np.isin(signals, directions) & np.isin(labels, directions)
+    hits: FloatArray = (signals == labels)[is_move].astype(np.float64)
+    return hits
+
+
+def _interval(estimate: Estimate) -> Interval | None:
+    """No number without its interval; rows that are all the same give none either."""
+    if estimate.lower is None or estimate.upper is None or not estimate.standard_error:
+        return None
+    return Interval(estimate.value, estimate.lower, estimate.upper)
+
+
+def _tell_too_few(own: Score, baselines: Mapping[str, Score], n_resolved: int, horizon: int) -> str:
+    has_skill = own.skill is not None or any(score.skill for score in baselines.values())
+    if has_skill and own.hit_rate is not None:
+        return ""
+    needed = _least_rows(horizon)
+    if n_resolved < needed:
+        return f"{n_resolved} resolved predictions are too few for an interval; {needed} are needed"
+    if own.n_moves < needed:
+        return (
+            f"{own.n_moves} directions that a move followed are too few for the interval of a "
+            f"hit rate; {needed} are needed"
+        )
+    return "the rows are all the same: there is no interval"
+
+
+def _least_rows(horizon: int) -> int:
+    return MIN_BLOCKS * max(1, horizon)
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from made_up_predictions import RULE, bars_of, prediction_on, soon_after, walk
+
+from percoin.labels import TripleBarrier, VolatilityScaled
+from percoin.monitoring.record import TrackRecord, kind_of_bars, sqlite_url
+from percoin.monitoring.resolution import make_entry, resolve
+from percoin.types import Signal, Source
+
+
+@pytest.fixture
+def record(tmp_path):
+    return TrackRecord(sqlite_url(tmp_path / "record.sqlite"))
+
+
+def write_on(record, bars, n_bars, rule=RULE, **span):
+    seen = bars.slice(0, n_bars)
+    return record.write(make_entry(prediction_on(seen), seen, rule, soon_after(seen, **span)))
+
+
+def test_outcomes_by_hand(record):
+    # Three bars later: +1 %, 0, -1 %, +0.25 % exactly (no trade), and one that is not over.
+    close = [100.0, 100.0, 100.0, 101.0, 100.0, 99.0, 101.2525, 100.0]
+    bars = bars_of(close)
+    for n_bars in (1, 2, 3, 4, 6):
+        assert write_on(record, bars, n_bars)
+    assert resolve(record, bars, soon_after(bars)) == 4
+    kept = record.predictions()
+    assert [k.label for k in kept] == [Signal.LONG, Signal.NO_TRADE, Signal.SHORT, 1, None]
+    returns = [k.forward_return for k in kept[:4]]
+    assert returns == pytest.approx([0.01, 0.0, -0.01, 0.0025])
+    assert kept[0].resolved_at == round(soon_after(bars).timestamp() * 1000)
+    assert resolve(record, bars, soon_after(bars)) == 0
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        RULE,
+        VolatilityScaled(horizon=3, no_trade_share=0.4, volatility_bars=10, width=0.5),
+        TripleBarrier(horizon=5, barrier_width=1.0, volatility_bars=10),
+    ],
+)
+def test_whatever_the_rule_the_outcome_is_the_label_of_training(record, rule):
+    bars = bars_of(walk(120))
+    for n_bars in range(30, 120):
+        write_on(record, bars, n_bars, rule)
+    # Bar by bar, as they come, and from a window that is held.
+    for n_bars in range(40, 121):
+        resolve(record, bars.slice(max(0, n_bars - 40), n_bars), soon_after(bars))
+    labels = rule.label(bars)
+    settled = [kept for kept in record.predictions() if kept.label is not None]
+    assert len(settled) == 120 - rule.horizon - 29
+    rows = np.array([round(k.ts / 900_000) for k in settled]) - bars.open_time[0] // 900_000 - 1
+    assert [k.label for k in settled] == labels.label[rows].tolist()
+    assert [k.forward_return for k in settled] == labels.forward_return[rows].tolist()
+
+
+def test_a_gap_makes_void_what_training_does_not_label(record):
+    bars = bars_of(walk(40))
+    write_on(record, bars, 20)
+    write_on(record, bars, 30)
+    holed = bars_of(walk(40))
+    holed = type(bars)(bars.symbol, bars.timeframe, bars.frame.drop(bars.frame.index[21]), "x")
+    assert resolve(record, holed, soon_after(bars)) == 0  # bars of another source
+    holed = type(bars)(bars.symbol, bars.timeframe, holed.frame, bars.origin)
+    assert resolve(record, holed, soon_after(bars)) == 2
+    void, settled = record.predictions()
+    assert (void.label, void.forward_return) == (None, None)
+    assert "gap" in void.void
+    assert settled.label is not None
+
+
+def test_what_lies_before_the_bars_that_are_held_stays_open(record):
+    bars = bars_of(walk(60))
+    write_on(record, bars, 20)
+    rule = TripleBarrier(horizon=5, barrier_width=1.0, volatility_bars=10)
+    write_on(record, bars, 20, rule)
+    assert resolve(record, bars.slice(20), soon_after(bars)) == 0
+    # Its bars are here, but not all that its volatility is measured on.
+    assert resolve(record, bars.slice(12), soon_after(bars)) == 1
+    assert resolve(record, bars, soon_after(bars)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "live_bars"),
+    [(RULE, 3), (TripleBarrier(horizon=5, barrier_width=1.0, volatility_bars=10), 1)],
+)
+def test_what_is_written_after_its_outcome_is_not_live(rule, live_bars):
+    bars = bars_of(walk(40))
+    for late_by, is_live in ((0.99, True), (1.0, False), (1000, False)):
+        now = soon_after(bars, minutes=15 * live_bars * late_by)
+        assert make_entry(prediction_on(bars), bars, rule, now).is_live is is_live
+
+
+def test_without_a_rule_it_is_written_and_never_live(record):
+    bars = bars_of(walk(40))
+    assert write_on(record, bars, 20, rule=None)
+    assert resolve(record, bars, soon_after(bars)) == 0
+    assert record.predictions()[0].is_live is False
+
+
+def test_baselines_are_those_of_the_moment(record):
+    bars = bars_of(walk(300))
+    seen = bars.slice(0, 250)
+    entry = make_entry(prediction_on(seen), seen, RULE, soon_after(seen))
+    labels = RULE.label(bars).label
+    counts = np.bincount(labels[:247], minlength=3) + 1
+    assert entry.baselines["prior"].probabilities == pytest.approx(counts / counts.sum())
+    assert entry.baselines["persistence"].signal == labels[246]
+    assert set(entry.baselines) == {"prior", "persistence", "rsi_ma", "momentum"}
+    for line in entry.baselines.values():
+        assert sum(line.probabilities) == pytest.approx(1)
+
+
+def test_a_rung_has_no_model(record):
+    bars = bars_of(walk(40))
+    prediction = prediction_on(bars, source=Source.RSI_MA)
+    entry = make_entry(prediction, bars, RULE, soon_after(bars))
+    assert (entry.model_version, entry.version_id, entry.probabilities) == ("", "", None)
+
+
+def test_simulated_markets_are_kept_apart():
+    assert kind_of_bars("binance spot: BTCUSDT") == "binance spot"
+    assert kind_of_bars("files: klines/BTCUSDT/15m.parquet") == "files"
+    assert kind_of_bars("simulated: seed=0 n=5") != kind_of_bars("simulated: seed=1 n=5")
