@@ -48,6 +48,7 @@ ORDER = (
     "tuning",
     "sweep",
     "versions",
+    "retrain",
     "serve",
 )
 # Modules in the room of what they are called by, whose work is done in a later one.

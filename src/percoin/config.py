@@ -42,6 +42,7 @@ FINISHED_MARK = "result.json"
 DIVERGED_MARK = "diverged.txt"
 # NumPy takes no more.
 _SEEDS = 2**32
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 CHECKPOINT_FOLDER = "checkpoints"
 # In place of a market's name, where runs of recipe=pooled lie.
@@ -1082,6 +1083,14 @@ class ReportConfig:
             check_symbol(self.symbol)
 
 
+class Rhythm(StrEnum):
+    """How often ``python -m percoin.retrain`` looks, if it keeps running."""
+
+    HOURLY = "hourly"
+    DAILY = "daily"
+    WEEKLY = "weekly"
+
+
 class RegistryAction(StrEnum):
     """What ``python -m percoin.registry`` does."""
 
@@ -1126,6 +1135,59 @@ class RegistryConfig:
         _require(days is None or days >= 0, f"older_than_days={days} must not be negative")
 
 
+@dataclass
+class RetrainConfig:
+    """Everything ``python -m percoin.retrain`` can be told."""
+
+    symbol: str | None = None
+    tf: TimeframeConfig | None = None
+    source: SourceConfig | None = None
+    dry_run: bool = MISSING
+    schedule: str | None = None
+    at: str = MISSING
+    max_age_days: float = MISSING
+    max_new_bars_share: float = MISSING
+    max_psi: float = MISSING
+    min_resolved: int = MISSING
+    demote_error: float = MISSING
+    retry_days: float = MISSING
+    workers: int | None = None
+    output: str = MISSING
+    data_dir: str = MISSING
+    models_dir: str = MISSING
+    outputs_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        if self.symbol is not None:
+            current_symbol(self.symbol)
+        rhythms = [rhythm.value for rhythm in Rhythm]
+        _require(
+            self.schedule is None or self.schedule in rhythms,
+            f"schedule={self.schedule} must be one of {', '.join(rhythms)}, or null",
+        )
+        _require(
+            _TIME_OF_DAY.fullmatch(self.at) is not None,
+            f"at={self.at} must be a time of day in UTC, such as 03:10",
+        )
+        for name in ("max_age_days", "max_new_bars_share", "max_psi"):
+            value = getattr(self, name)
+            _require(value > 0, f"{name}={value:g} must be above 0")
+        # Fewer blocks make no interval.
+        _require(self.min_resolved >= 50, f"min_resolved={self.min_resolved} must be at least 50")
+        _require(
+            0 < self.demote_error <= 0.25,
+            f"demote_error={self.demote_error:g} must lie between 0 and 0.25",
+        )
+        _require(self.retry_days >= 0, f"retry_days={self.retry_days:g} must not be negative")
+        _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(
+            self.schedule is None or not self.dry_run,
+            "dry_run=true explains once: leave out schedule",
+        )
+
+
 def register_configs() -> None:
     """Tell Hydra the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
@@ -1137,6 +1199,7 @@ def register_configs() -> None:
     store.store(name="fetch_schema", node=FetchConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="registry_schema", node=RegistryConfig)
+    store.store(name="retrain_schema", node=RetrainConfig)
     store.store(group="source", name="store_schema", node=StoreConfig)
     store.store(group="source", name="binance_schema", node=BinanceConfig)
     store.store(group="source", name="files_schema", node=FilesConfig)

@@ -1,7 +1,8 @@
-"""A verdict revised after the export: a sweep takes back what a model was accepted for."""
+"""A verdict revised after the export: what a model was accepted for is taken back."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,15 @@ from percoin.types import Timeframe
 
 class _AlreadyWithdrawnError(Exception):
     """Another process has written the revised version meanwhile."""
+
+
+@dataclass(frozen=True)
+class _Withdrawal:
+    """What is said, and whether an earlier version may be served instead."""
+
+    reason: str
+    but: str
+    falls_back: bool = True
 
 
 def withdraw_acceptance(
@@ -46,25 +56,53 @@ def withdraw_acceptance(
         RegistryWriteError: The models folder refuses it; nothing has changed.
     """
     market = MarketFolder(root, symbol, timeframe)
+    return _withdraw(market, version_id, _Withdrawal(reason, "judged alone it was accepted"))
+
+
+def demote(root: Path, symbol: str, timeframe: Timeframe, version_id: str, reason: str) -> Exported:
+    """As ``withdraw_acceptance``, but no earlier version takes its place.
+
+    For a model whose skill did not last: an older one is not to be trusted more, since
+    what it learnt is older still. If the version is served, its revised one is shown, and
+    the sources behind the model answer. Promoting the version again undoes it.
+
+    Args:
+        root: The models folder.
+        symbol: Market.
+        timeframe: Bar length.
+        version_id: The accepted version.
+        reason: Why it is not accepted any more, a phrase for people.
+
+    Raises:
+        RegistryError: As ``withdraw_acceptance``.
+    """
+    market = MarketFolder(root, symbol, timeframe)
+    withdrawal = _Withdrawal(reason, "on its test rows it was accepted", falls_back=False)
+    return _withdraw(market, version_id, withdrawal)
+
+
+def _withdraw(market: MarketFolder, version_id: str, withdrawal: _Withdrawal) -> Exported:
     accepted = load_version(market, version_id).manifest
     if accepted.gate.verdict is not Verdict.ACCEPTED:
         found = f"{version_id} has no acceptance to withdraw: {accepted.gate.verdict.value}"
-        raise VersionRefusedError(symbol, market.timeframe, found, "name an accepted version")
+        raise VersionRefusedError(
+            market.symbol, market.timeframe, found, "name an accepted version"
+        )
     revised_id = _revised_id(market, version_id)
     was_revised = bool(revised_id)
     if not revised_id:
         try:
-            revised_id = _publish_revised(market, accepted, reason)
+            revised_id = _publish_revised(market, accepted, withdrawal)
         except _AlreadyWithdrawnError:
             revised_id = _revised_id(market, version_id)
     is_undone = publish.served_id(market) == version_id
-    if is_undone and not (was_revised and _was_promoted_since(market, version_id)):
-        publish.change_served(market, lambda: _change(market, accepted, revised_id, reason))
+    if is_undone and not (was_revised and was_promoted_since(market, version_id)):
+        publish.change_served(market, lambda: _change(market, accepted, revised_id, withdrawal))
     is_served = publish.served_id(market) == revised_id
     return Exported(publish.version_folder(market, revised_id), is_served)
 
 
-def _was_promoted_since(market: MarketFolder, version_id: str) -> bool:
+def was_promoted_since(market: MarketFolder, version_id: str) -> bool:
     """Whether somebody chose the version after its acceptance had been withdrawn."""
     actions = [
         event.action for event in read_history(market).events if version_id in event.versions
@@ -72,9 +110,9 @@ def _was_promoted_since(market: MarketFolder, version_id: str) -> bool:
     return bool(actions) and actions[-1] in {Action.PROMOTE, Action.ROLLBACK}
 
 
-def _publish_revised(market: MarketFolder, accepted: Manifest, reason: str) -> str:
+def _publish_revised(market: MarketFolder, accepted: Manifest, withdrawal: _Withdrawal) -> str:
     before = "; ".join(accepted.gate.reasons)
-    gate = Gate(Verdict.REJECTED, (reason, f"judged alone it was accepted: {before}"))
+    gate = Gate(Verdict.REJECTED, (withdrawal.reason, f"{withdrawal.but}: {before}"))
     revised = accepted.revised(gate, datetime.now(UTC))
     folder = publish.version_folder(market, accepted.version_id)
     files = read_files(market, folder, accepted) | {MANIFEST_FILE: revised.to_json().encode()}
@@ -82,19 +120,20 @@ def _publish_revised(market: MarketFolder, accepted: Manifest, reason: str) -> s
     def decide() -> publish.Change:
         if _revised_id(market, accepted.version_id):
             raise _AlreadyWithdrawnError
-        return _change(market, accepted, revised.version_id, reason)
+        return _change(market, accepted, revised.version_id, withdrawal)
 
     return publish.publish_version(market, revised.version_id, files, decide).name
 
 
 def _change(
-    market: MarketFolder, accepted: Manifest, revised_id: str, reason: str
+    market: MarketFolder, accepted: Manifest, revised_id: str, withdrawal: _Withdrawal
 ) -> publish.Change:
     versions = (accepted.version_id, revised_id)
     serve = None
     if publish.served_id(market) == accepted.version_id:
-        serve = _newest_earlier_accepted(market, accepted) or revised_id
-    return publish.Change(Action.WITHDRAW, versions, reason, serve)
+        earlier = _newest_earlier_accepted(market, accepted) if withdrawal.falls_back else None
+        serve = earlier or revised_id
+    return publish.Change(Action.WITHDRAW, versions, withdrawal.reason, serve)
 
 
 def _newest_earlier_accepted(market: MarketFolder, accepted: Manifest) -> str | None:

@@ -9,16 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
-from percoin.cli import compose_config
-from percoin.config import RegistryConfig, TrainConfig, typed
-from percoin.errors import ConfigError, VersionRefusedError
+from percoin.config import RegistryConfig, TrainConfig
+from percoin.errors import VersionRefusedError
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version
@@ -29,24 +26,8 @@ from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import read_file, served_folder
 from percoin.training.build import check_machine, train_folds
 from percoin.training.groundwork import RunContext, make_folds
+from percoin.versions.recipe import settings_of
 
-# Where things lie, how a run is repeated, and what is logged: none of it changes a model.
-_NOT_OF_THE_MODEL = frozenset(
-    {
-        "choices",
-        "data_dir",
-        "experiment",
-        "force",
-        "logger",
-        "models_dir",
-        "outputs_dir",
-        "resume",
-        "reuse_bars_secs",
-        "source",
-        "sweep",
-        "workers",
-    }
-)
 _MOST_THREADS = 256
 _NOTHING = "-"
 
@@ -142,7 +123,8 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     manifest = original.manifest
     if manifest.pool is not None:
         raise _of_a_pool(manifest, manifest.pool)
-    settings = _settings(manifest)
+    here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
+    settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
     same_bars = bars.sha256() == manifest.bars.sha256
     compared: tuple[Compared, ...] = ()
@@ -173,25 +155,6 @@ def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
 def _load(market: MarketFolder, start: str | None) -> Artifact:
     name = served_folder(market).name if start is None else find_version(market, start)
     return load_version(market, name)
-
-
-def _settings(manifest: Manifest) -> TrainConfig:
-    """The settings of the manifest, with this percoin's defaults where it says nothing."""
-    symbol, timeframe = manifest.symbol, manifest.timeframe.value
-    values = {k: v for k, v in manifest.config.items() if k not in _NOT_OF_THE_MODEL}
-    values |= {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
-    try:
-        kind = manifest.label_rule["kind"]
-        model = manifest.model.kind
-        chosen = [f"symbol={symbol}", f"tf={timeframe}", f"labels={kind}", f"model={model}"]
-        composed = compose_config("train", chosen)
-        return typed(OmegaConf.merge(composed, values), TrainConfig)  # type: ignore[arg-type]
-    except (ConfigError, OmegaConfBaseException) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"{symbol} {timeframe}: the settings of {manifest.version_id} are not those of this "
-            f"percoin ({reason}); use the code that made it, {manifest.code_version}"
-        ) from error
 
 
 def _threads(manifest: Manifest) -> int | None:

@@ -1,0 +1,88 @@
+"""The command: ``python -m percoin.retrain``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+
+from percoin.cli import Composed, refuse_bar_length_settings, run_command
+from percoin.config import OutputFormat, RetrainConfig, Rhythm, typed
+from percoin.errors import SweepError
+from percoin.retrain.round import Round, run_round
+from percoin.retrain.states import Task
+from percoin.retrain.table import to_json, to_text
+from percoin.retrain.timetable import Timetable, keep_running
+from percoin.versions.recipe import as_overrides
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one round, or one at every moment of a timetable; returns the exit code."""
+
+    def command() -> None:
+        # Ends whatever runs, also between two rounds; trainings see to it themselves.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+        refuse_bar_length_settings(arguments)
+        task = read_task(arguments)
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+        )
+        settings = task.settings
+        if settings.schedule is None:
+            run_and_print(task)
+        else:
+            timetable = Timetable(Rhythm(settings.schedule), settings.at)
+            keep_running(timetable, lambda: run_and_print(task))
+
+    return run_command(command, "retrain")
+
+
+def read_task(arguments: Sequence[str]) -> Task:
+    """The checked settings of a command line.
+
+    Raises:
+        ConfigError: It cannot be meant.
+    """
+    composed = Composed.of("retrain", arguments)
+    settings = typed(composed.config, RetrainConfig)
+    source = settings.source
+    if source is None:
+        return Task(settings)
+    plain = {entry.name: getattr(source, entry.name) for entry in fields(source)}
+    return Task(settings, (f"source={composed.choices['source']}", *as_overrides(plain, "source.")))
+
+
+def run_and_print(task: Task) -> None:
+    """One round, its table, and an error that names what could not be done.
+
+    Raises:
+        SweepError: A market failed, or a signal ended the trainings.
+        PercoinError: The round could not begin.
+    """
+    found = run_round(task, datetime.now(UTC))
+    is_json = task.settings.output == OutputFormat.JSON
+    print(json.dumps(to_json(found)) if is_json else to_text(found), flush=True)
+    raise_if_undone(found)
+
+
+def raise_if_undone(found: Round) -> None:
+    """Say in one line what could not be done.
+
+    Raises:
+        SweepError: Something; with the exit code of the signal that ended it, if one did.
+    """
+    names = ", ".join(outcome.state.name for outcome in found.outcomes if outcome.failed)
+    if found.stopped_by is not None:
+        name = signal.Signals(found.stopped_by).name
+        message = f"stopped by {name}; not done: {names or 'nothing'}; the same command goes on"
+        raise SweepError(message, 128 + found.stopped_by)
+    if names:
+        raise SweepError(f"not done: {names}; the table says why")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

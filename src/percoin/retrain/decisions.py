@@ -1,0 +1,325 @@
+"""What shall be done with a market's model: numbers in, a decision with its reasons out.
+
+**Skill that is gone.** The record of live predictions is looked at again and again as it grows. A
+95 % interval errs in one case of forty at one look, and far more often over a year of daily
+looks: sooner or later chance takes almost any model without skill below zero, and
+many with a little. So the interval is made wider before its upper end is held against zero, by
+as much as makes all looks together err with ``demote_error`` (the normal mixture of Robbins,
+1970, as an asymptotic confidence sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
+2024). ``stress/false_demotions.md`` measures it. To be trained again costs a model nothing,
+so there the interval is taken as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from statistics import NormalDist
+
+from percoin.types import Timeframe
+
+# Of the two-sided interval that a live record comes with, in standard errors.
+_HALF_WIDTH = NormalDist().inv_cdf(0.975)
+# The mixture that is tightest near ``min_resolved`` rows, where most of the looks that matter lie.
+_TIGHTEST = 8.0
+
+
+class Verb(StrEnum):
+    """What can be done."""
+
+    TRAIN = "train"
+    DEMOTE = "demote"
+    KEEP = "keep"
+
+
+class Cause(StrEnum):
+    """What a reason is about, for programs."""
+
+    MISSING = "missing"
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    AGE = "age"
+    NEW_BARS = "new_bars"
+    DRIFT = "drift"
+    LIVE_SKILL = "live_skill"
+    TRIED_LATELY = "tried_lately"
+    OBSTACLE = "obstacle"
+
+
+class Condition(StrEnum):
+    """What is served for a market."""
+
+    ACCEPTED = "accepted"
+    NOT_ACCEPTED = "not accepted"
+    INVALID = "invalid"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Absent:
+    """In place of something that is not known.
+
+    Attributes:
+        why: A phrase.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The feature that has moved furthest from where the model learnt it.
+
+    Attributes:
+        feature: Its name.
+        psi: Population stability index, 0 for none.
+    """
+
+    feature: str
+    psi: float
+
+
+@dataclass(frozen=True)
+class LiveSkill:
+    """Log-loss skill of the served version's live predictions over the train prior.
+
+    Attributes:
+        n_resolved: Predictions whose outcome is known.
+        n_independent: How many independent ones they count as; their labels overlap.
+        value: The skill.
+        lower: Lower end of its 95 % block interval.
+        upper: Upper end.
+    """
+
+    n_resolved: int
+    n_independent: float
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketState:
+    """All that a decision looks at.
+
+    Attributes:
+        symbol: Market.
+        timeframe: Bar length.
+        condition: What is served.
+        said: What the gate says of it, or what is wrong with it; empty if it is accepted.
+        is_forced: Whether it is served although its acceptance was withdrawn: somebody wants it.
+        data_end: Close of the newest bar that the served model knew; None without a model.
+        n_bars: How many bars it was made from; 0 without a model.
+        n_new_bars: How many its source has, or must have, since.
+        drift: Of the features.
+        live: Of the live predictions.
+        gate_lower: Lower end of the skill that the gate accepted it for.
+        last_tried: When a training of the market last ended, with whatever verdict or error.
+        obstacle: Why this command cannot train it; empty if it can.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    condition: Condition
+    said: str = ""
+    is_forced: bool = False
+    data_end: datetime | None = None
+    n_bars: int = 0
+    n_new_bars: int | Absent = Absent("nothing is known of new bars")
+    drift: Drift | Absent = Absent("not measured")
+    live: LiveSkill | Absent = Absent("no live record")
+    gate_lower: float | None = None
+    last_tried: datetime | None = None
+    obstacle: str = ""
+
+    @property
+    def name(self) -> str:
+        """Market and bar length, as in ``BTCUSDT 15m``."""
+        return f"{self.symbol} {self.timeframe.value}"
+
+
+@dataclass(frozen=True)
+class DueRules:
+    """When a model is due.
+
+    Attributes:
+        max_age_days: Its data may end so long ago.
+        max_new_bars_share: So many new bars, as a share of those it was made from.
+        max_psi: No feature may have drifted further.
+        min_resolved: With fewer independent live predictions their skill says nothing.
+        demote_error: Chance that the model of a market without live skill is demoted, though
+            its skill is not below zero, over all looks together.
+        retry_days: A market is tried again no sooner.
+    """
+
+    max_age_days: float
+    max_new_bars_share: float
+    max_psi: float
+    min_resolved: int
+    demote_error: float
+    retry_days: float
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that was looked at.
+
+    Attributes:
+        cause: What it is about.
+        is_due: Whether it speaks for a training or a demotion.
+        text: A sentence with the number, the limit and the key that sets it.
+    """
+
+    cause: Cause
+    is_due: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What shall be done, and why; those reasons that decided come first."""
+
+    verb: Verb
+    reasons: tuple[Reason, ...]
+
+
+def decide(market: MarketState, rules: DueRules, now: datetime) -> Decision:
+    """What shall be done with the model of a market.
+
+    A demoted market is looked at once more afterwards: its model is then not accepted,
+    which is a reason for a training.
+
+    Args:
+        market: How it stands.
+        rules: What is asked for.
+        now: The present moment, with its zone.
+    """
+    if gone := _skill_gone(market, rules):
+        return Decision(Verb.DEMOTE, (gone,))
+    reasons = list(_causes(market, rules, now))
+    due = [reason for reason in reasons if reason.is_due]
+    if not due:
+        return Decision(Verb.KEEP, tuple(reasons))
+    against = list(_objections(market, rules, now))
+    if against:
+        return Decision(Verb.KEEP, (*against, *due))
+    return Decision(Verb.TRAIN, (*due, *(reason for reason in reasons if not reason.is_due)))
+
+
+def lasting_upper(live: LiveSkill, rules: DueRules) -> float:
+    """Upper end of an interval that holds at all looks together, however many they are.
+
+    Args:
+        live: With its 95 % interval for one look.
+        rules: ``min_resolved``, from which on it is looked at, and ``demote_error``.
+    """
+    grown = _TIGHTEST * max(1.0, live.n_independent / rules.min_resolved)
+    # Of a two-sided mixture each side has half the error.
+    error = 2.0 * rules.demote_error
+    reach = math.sqrt((grown + 1.0) / grown * (math.log(grown + 1.0) - 2.0 * math.log(error)))
+    return live.value + (live.upper - live.value) * reach / _HALF_WIDTH
+
+
+def _skill_gone(market: MarketState, rules: DueRules) -> Reason | None:
+    live = market.live
+    if market.condition is not Condition.ACCEPTED or market.is_forced:
+        return None
+    if isinstance(live, Absent) or live.n_independent < rules.min_resolved:
+        return None
+    upper = lasting_upper(live, rules)
+    if upper >= 0:
+        return None
+    text = (
+        f"its live skill is gone: {_shown(live)}, and {upper:+.4f} at most where all looks "
+        f"together may err with demote_error={rules.demote_error:g}"
+    )
+    return Reason(Cause.LIVE_SKILL, True, text)
+
+
+def _causes(market: MarketState, rules: DueRules, now: datetime) -> Iterator[Reason]:
+    """Everything that is looked at, whether it speaks for a training or not."""
+    if market.condition is Condition.MISSING:
+        yield Reason(Cause.MISSING, True, f"it has no model: {market.said}")
+        return
+    if market.condition is Condition.INVALID:
+        yield Reason(Cause.INVALID, True, f"its model cannot be loaded: {market.said}")
+        return
+    if market.condition is Condition.NOT_ACCEPTED:
+        yield Reason(Cause.REJECTED, True, f"no accepted model is served: {market.said}")
+    yield _age(market, rules, now)
+    yield _new_bars(market, rules)
+    yield _drift(market, rules)
+    yield _live(market, rules)
+
+
+def _age(market: MarketState, rules: DueRules, now: datetime) -> Reason:
+    assert market.data_end is not None
+    days = (now - market.data_end) / timedelta(days=1)
+    is_due = days > rules.max_age_days
+    limit = f"{'more than' if is_due else 'at most'} max_age_days={rules.max_age_days:g}"
+    return Reason(Cause.AGE, is_due, f"its data ends {days:.1f} days ago, {limit}")
+
+
+def _new_bars(market: MarketState, rules: DueRules) -> Reason:
+    n_new = market.n_new_bars
+    if isinstance(n_new, Absent):
+        return Reason(Cause.NEW_BARS, False, f"new bars: {n_new.why}")
+    share = n_new / max(1, market.n_bars)
+    is_due = n_new > 0 and share >= rules.max_new_bars_share
+    limit = (
+        f"{'not below' if is_due else 'below'} max_new_bars_share={rules.max_new_bars_share:g} "
+        f"of the {market.n_bars:,} that it was made from"
+    )
+    return Reason(Cause.NEW_BARS, is_due, f"{n_new:,} new bars since, {share:.3f}, {limit}")
+
+
+def _drift(market: MarketState, rules: DueRules) -> Reason:
+    drift = market.drift
+    if isinstance(drift, Absent):
+        return Reason(Cause.DRIFT, False, f"drift: {drift.why}")
+    is_due = drift.psi > rules.max_psi
+    limit = f"{'more than' if is_due else 'at most'} max_psi={rules.max_psi:g}"
+    return Reason(Cause.DRIFT, is_due, f"{drift.feature} has drifted by {drift.psi:.3f}, {limit}")
+
+
+def _live(market: MarketState, rules: DueRules) -> Reason:
+    live = market.live
+    if isinstance(live, Absent):
+        return Reason(Cause.LIVE_SKILL, False, f"live skill: {live.why}")
+    shown = _shown(live)
+    if live.n_independent < rules.min_resolved:
+        few = f"{shown}, too few to say anything: min_resolved={rules.min_resolved}"
+        return Reason(Cause.LIVE_SKILL, False, few)
+    if market.gate_lower is None:
+        return Reason(Cause.LIVE_SKILL, False, f"{shown}; its gate left nothing to compare it with")
+    is_due = live.upper < market.gate_lower
+    place = "all of it below" if is_due else "not below"
+    gate = f"{place} the {market.gate_lower:+.4f} that its gate accepted it for at least"
+    return Reason(Cause.LIVE_SKILL, is_due, f"{shown}, {gate} (min_resolved={rules.min_resolved})")
+
+
+def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator[Reason]:
+    """What stands against a training that is due."""
+    if market.obstacle:
+        yield Reason(Cause.OBSTACLE, False, market.obstacle)
+    has_model = market.condition in {Condition.ACCEPTED, Condition.NOT_ACCEPTED}
+    if has_model and market.n_new_bars == 0:
+        yield Reason(
+            Cause.NEW_BARS, False, "there is not one new bar, so a training would bring the same"
+        )
+    if market.last_tried is not None:
+        # Clocks may be set back.
+        days = max(0.0, (now - market.last_tried) / timedelta(days=1))
+        if days < rules.retry_days:
+            text = f"it was trained {days:.1f} days ago, less than retry_days={rules.retry_days:g}"
+            yield Reason(Cause.TRIED_LATELY, False, text)
+
+
+def _shown(live: LiveSkill) -> str:
+    return (
+        f"live skill {live.value:+.4f} [{live.lower:+.4f}, {live.upper:+.4f}] of "
+        f"{live.n_resolved:,} predictions, {live.n_independent:.0f} independent ones"
+    )

@@ -1,0 +1,303 @@
+"""How each market stands: read from the registry, the source of its bars, and the live record.
+
+Nothing here writes anything, so that a look leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from percoin.bars.schema import Bars, is_simulated
+from percoin.bars.store import BarStore
+from percoin.cli import compose_config, explain
+from percoin.config import BinanceConfig, RetrainConfig, SimulatedConfig, SourceConfig, typed
+from percoin.errors import ConfigError, DataError, ModelNotFoundError
+from percoin.registry.catalogue import Version, markets_in, read_versions
+from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import Manifest, Verdict
+from percoin.registry.revision import was_promoted_since
+from percoin.report.reading import SavedModel, read_model
+from percoin.retrain.decisions import Absent, Condition, Drift, DueRules, LiveSkill, MarketState
+from percoin.sweep.jobs import BROKEN, read_record
+from percoin.versions.recipe import source_of
+
+_DEFAULT_SOURCE = ("source=binance",)
+# Below outputs_dir; a name that no market can have.
+RUNS_FOLDER = "retrain"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is known of a model since it is served.
+
+    Attributes:
+        drift: Of its features.
+        live: Of its predictions.
+    """
+
+    drift: Drift | Absent
+    live: LiveSkill | Absent
+
+
+_NOTHING = Watched(Absent("there is no model"), Absent("there is no model"))
+
+
+def unwatched(_manifest: Manifest) -> Watched:
+    """Where no record is kept."""
+    return Watched(Absent("not measured"), Absent("no record of live predictions is kept"))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a round shall do.
+
+    Attributes:
+        settings: Which markets, by which rules, and where things lie.
+        source: Overrides that name the source of all; empty where each has its own.
+        watch: Tells what is known of a model since it is served.
+    """
+
+    settings: RetrainConfig
+    source: tuple[str, ...] = ()
+    watch: Callable[[Manifest], Watched] = unwatched
+
+    @property
+    def rules(self) -> DueRules:
+        """When a model is due."""
+        wanted = self.settings
+        return DueRules(
+            max_age_days=wanted.max_age_days,
+            max_new_bars_share=wanted.max_new_bars_share,
+            max_psi=wanted.max_psi,
+            min_resolved=wanted.min_resolved,
+            demote_error=wanted.demote_error,
+            retry_days=wanted.retry_days,
+        )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One market as it was found.
+
+    Attributes:
+        market: Its folder in the registry.
+        state: What a decision needs to know.
+        manifest: Whose recipe a training follows; None for the defaults.
+        source: Overrides that name the source of its bars.
+        n_looks: How often test rows that a training would be judged on have judged models
+            of this market that failed, the next one included.
+    """
+
+    market: MarketFolder
+    state: MarketState
+    manifest: Manifest | None
+    source: tuple[str, ...]
+    n_looks: int = 1
+
+
+def find_markets(settings: RetrainConfig) -> list[MarketFolder]:
+    """The markets that are meant: those of the registry, or the one that is named.
+
+    Raises:
+        ConfigError: There is none of the name, and nothing says which one to train.
+    """
+    root = Path(settings.models_dir)
+    timeframe = None if settings.tf is None else settings.tf.timeframe
+    found = [
+        market
+        for market in markets_in(root)
+        if settings.symbol in (None, market.symbol) and timeframe in (None, market.timeframe)
+    ]
+    if found or (settings.symbol is None and timeframe is None):
+        return found
+    if settings.symbol is not None and timeframe is not None:
+        return [MarketFolder(root, settings.symbol, timeframe)]
+    wanted = settings.symbol or (timeframe and timeframe.value)
+    raise ConfigError(
+        f"models_dir={settings.models_dir} holds no model of {wanted}; name symbol and tf to train "
+        "a first one"
+    )
+
+
+def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
+    """Find out how a market stands, without fetching or writing anything.
+
+    Bars of an exchange that must have closed since are counted by the clock; of other
+    sources those that are there.
+
+    Args:
+        market: Which one.
+        task: What the round is about.
+        now: The present moment, with its zone.
+    """
+    settings, source = task.settings, task.source
+    versions = read_versions(market)
+    shown = _shown(market)
+    manifest = shown.manifest or _newest_manifest(versions)
+    if not source:
+        source = _DEFAULT_SOURCE if manifest is None else source_of(manifest)
+    data_end = _data_end(shown.manifest)
+    skill = shown.evaluation.model.skill if shown.evaluation is not None else None
+    condition, said = _condition(shown)
+    watched = _NOTHING if shown.manifest is None else task.watch(shown.manifest)
+    state = MarketState(
+        symbol=market.symbol,
+        timeframe=market.timeframe,
+        condition=condition,
+        said=said,
+        is_forced=_is_forced(market, shown.manifest, versions),
+        data_end=data_end,
+        n_bars=0 if shown.manifest is None else shown.manifest.bars.n_bars,
+        n_new_bars=_count_new(market, settings, source, data_end, now),
+        drift=watched.drift,
+        live=watched.live,
+        gate_lower=None if skill is None else skill.lower,
+        last_tried=_last_tried(market, settings, versions),
+        obstacle=_obstacle(manifest, source),
+    )
+    return Subject(market, state, manifest, source, _count_looks(versions))
+
+
+@lru_cache(maxsize=256)
+def source_config(overrides: tuple[str, ...]) -> SourceConfig:
+    """The checked settings of a source.
+
+    Raises:
+        ConfigError: There are none, or the manifest that named them is of another percoin.
+    """
+    try:
+        source = typed(compose_config("retrain", overrides), RetrainConfig).source
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        problem = explain(error, "retrain", overrides)
+        raise ConfigError(
+            f"its source is none of this percoin ({problem}); name another"
+        ) from error
+    if source is None:
+        raise ConfigError("its manifest does not say where its bars came from; name a source")
+    return source
+
+
+def _shown(market: MarketFolder) -> SavedModel:
+    try:
+        return read_model(market)
+    except ModelNotFoundError as error:
+        return SavedModel(market.symbol, market.timeframe, problem=error.found, exists=False)
+
+
+def _newest_manifest(versions: Sequence[Version]) -> Manifest | None:
+    found = (version.manifest for version in reversed(versions) if version.manifest is not None)
+    return next(found, None)
+
+
+def _condition(shown: SavedModel) -> tuple[Condition, str]:
+    if shown.manifest is None:
+        return (Condition.INVALID if shown.exists else Condition.MISSING), shown.problem
+    gate = shown.manifest.gate
+    if gate.verdict is Verdict.ACCEPTED:
+        return Condition.ACCEPTED, ""
+    reason = gate.reasons[0] if gate.reasons else "no reason is kept"
+    return Condition.NOT_ACCEPTED, f"{gate.verdict.value.replace('_', ' ')}, {reason}"
+
+
+def _is_forced(
+    market: MarketFolder, manifest: Manifest | None, versions: Sequence[Version]
+) -> bool:
+    served = "" if manifest is None else manifest.version_id
+    is_withdrawn = any(v.version_id == served and v.withdrawn_by for v in versions)
+    # If nobody chose it since, a demotion was cut short.
+    return is_withdrawn and was_promoted_since(market, served)
+
+
+def _data_end(manifest: Manifest | None) -> datetime | None:
+    if manifest is None:
+        return None
+    return datetime.fromisoformat(manifest.bars.last_open_time) + manifest.timeframe.timedelta
+
+
+def _count_new(
+    market: MarketFolder,
+    settings: RetrainConfig,
+    source: tuple[str, ...],
+    data_end: datetime | None,
+    now: datetime,
+) -> int | Absent:
+    if data_end is None:
+        return Absent("there is no model to count from")
+    try:
+        config = source_config(source)
+    except ConfigError as error:
+        return Absent(str(error))
+    if isinstance(config, BinanceConfig):
+        return max(0, int((now - data_end) / market.timeframe.timedelta))
+    try:
+        bars = config.build(BarStore(Path(settings.data_dir) / "bars")).load(
+            market.symbol, market.timeframe
+        )
+    except DataError as error:
+        return Absent(f"{error.found}; {error.action}")
+    return count_after(bars, data_end)
+
+
+def count_after(bars: Bars, moment: datetime) -> int:
+    """How many bars open at ``moment`` or later."""
+    return len(bars) - int(bars.open_time.searchsorted(int(moment.timestamp() * 1000)))
+
+
+def _last_tried(
+    market: MarketFolder, settings: RetrainConfig, versions: Sequence[Version]
+) -> datetime | None:
+    """The end of the newest training, whether it left a version or an error."""
+    ended = [v.created_at for v in versions if v.manifest is None or not v.manifest.revised_from]
+    record = read_record(job_folder(market, settings))
+    if record is not None and record.state in BROKEN and record.ended_at is not None:
+        ended.append(datetime.fromtimestamp(record.ended_at, UTC))
+    return max(ended, default=None)
+
+
+def job_folder(market: MarketFolder, settings: RetrainConfig) -> Path:
+    """Where trainings of a market lie, always the same: one that was killed goes on there."""
+    folder = Path(settings.outputs_dir).absolute() / RUNS_FOLDER
+    return folder / market.symbol / market.timeframe.value
+
+
+def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
+    try:
+        wants_simulated = isinstance(source_config(source), SimulatedConfig)
+    except ConfigError as error:
+        return str(error)
+    if manifest is None:
+        return ""
+    if wants_simulated != is_simulated(manifest.bars.origin) and source[0] != "source=store":
+        kinds = ("real", "simulated") if wants_simulated else ("simulated", "real")
+        return f"it learnt from {kinds[0]} bars, and {source[0]} gives {kinds[1]} ones"
+    pool = manifest.pool
+    if pool is None:
+        return ""
+    if pool.started_from is not None:
+        return "it began with a pooled model, whose cuts bound its bars: train its pool again"
+    listed = ",".join(pool.markets)
+    return (
+        f"its network belongs to {len(pool.markets)} markets, and one of them is not trained "
+        f"alone: python train.py recipe=pooled tf={manifest.timeframe.value} symbol={listed}"
+    )
+
+
+def _count_looks(versions: Sequence[Version]) -> int:
+    """How often failed models were judged on rows that the next one's test part holds too."""
+    judged = [v.manifest for v in versions if v.manifest and not v.manifest.revised_from]
+    if not judged:
+        return 1
+    newest = judged[-1].bars.splits["test"]
+    # The next test part will be about as long, and end later than this.
+    return 1 + sum(
+        manifest.gate.verdict is not Verdict.ACCEPTED
+        and manifest.bars.splits["test"].last >= newest.first
+        for manifest in judged
+    )

@@ -1,0 +1,212 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from percoin.retrain.decisions import (
+    Absent,
+    Cause,
+    Condition,
+    Drift,
+    DueRules,
+    LiveSkill,
+    MarketState,
+    Verb,
+    decide,
+    lasting_upper,
+)
+from percoin.types import Timeframe
+
+NOW = datetime(2026, 3, 1, 3, 10, tzinfo=UTC)
+RULES = DueRules(
+    max_age_days=30,
+    max_new_bars_share=0.1,
+    max_psi=0.25,
+    min_resolved=200,
+    demote_error=0.05,
+    retry_days=7,
+)
+FRESH = MarketState(
+    symbol="BTCUSDT",
+    timeframe=Timeframe.M15,
+    condition=Condition.ACCEPTED,
+    data_end=NOW - timedelta(days=3),
+    n_bars=35_000,
+    n_new_bars=288,
+    drift=Drift("volatility", 0.1),
+    live=LiveSkill(500, 300.0, 0.01, -0.005, 0.025),
+    gate_lower=0.004,
+    last_tried=NOW - timedelta(days=8),
+)
+
+
+def decided(**changes):
+    return decide(replace(FRESH, **changes), RULES, NOW)
+
+
+def only_due(decision):
+    (reason,) = [reason for reason in decision.reasons if reason.is_due]
+    return reason
+
+
+def test_a_fresh_model_is_kept_and_every_reason_has_its_number_and_its_key():
+    decision = decided()
+    assert decision.verb is Verb.KEEP
+    assert [reason.text for reason in decision.reasons] == [
+        "its data ends 3.0 days ago, at most max_age_days=30",
+        "288 new bars since, 0.008, below max_new_bars_share=0.1 of the 35,000 that it was made "
+        "from",
+        "volatility has drifted by 0.100, at most max_psi=0.25",
+        "live skill +0.0100 [-0.0050, +0.0250] of 500 predictions, 300 independent ones, not below "
+        "the +0.0040 that its gate accepted it for at least (min_resolved=200)",
+    ]
+    assert not any(reason.is_due for reason in decision.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "text"),
+    [
+        (
+            {"data_end": NOW - timedelta(days=30.5)},
+            Cause.AGE,
+            "its data ends 30.5 days ago, more than max_age_days=30",
+        ),
+        (
+            {"n_new_bars": 3_500},
+            Cause.NEW_BARS,
+            "3,500 new bars since, 0.100, not below max_new_bars_share=0.1 of the 35,000",
+        ),
+        (
+            {"drift": Drift("atr_14", 0.26)},
+            Cause.DRIFT,
+            "atr_14 has drifted by 0.260, more than max_psi=0.25",
+        ),
+        (
+            {"live": LiveSkill(500, 300.0, -0.01, -0.022, 0.002)},
+            Cause.LIVE_SKILL,
+            "all of it below the +0.0040 that its gate accepted it for",
+        ),
+        (
+            {"condition": Condition.NOT_ACCEPTED, "said": "rejected, no skill shown"},
+            Cause.REJECTED,
+            "no accepted model is served: rejected, no skill shown",
+        ),
+        (
+            {"condition": Condition.MISSING, "said": "no model exported", "data_end": None},
+            Cause.MISSING,
+            "it has no model: no model exported",
+        ),
+        (
+            {"condition": Condition.INVALID, "said": "scaler.pkl is missing", "data_end": None},
+            Cause.INVALID,
+            "its model cannot be loaded: scaler.pkl is missing",
+        ),
+    ],
+)
+def test_each_cause_alone_makes_a_model_due_and_comes_first(changes, cause, text):
+    decision = decided(**changes)
+    assert decision.verb is Verb.TRAIN
+    assert decision.reasons[0] == only_due(decision)
+    assert decision.reasons[0].cause is cause
+    assert text in decision.reasons[0].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"n_new_bars": 0}, "there is not one new bar, so a training would bring the same"),
+        (
+            {"last_tried": NOW - timedelta(days=6)},
+            "it was trained 6.0 days ago, less than retry_days=7",
+        ),
+        ({"obstacle": "its network belongs to 30 markets"}, "its network belongs to 30 markets"),
+    ],
+)
+@pytest.mark.parametrize("condition", [Condition.ACCEPTED, Condition.NOT_ACCEPTED])
+def test_what_is_due_may_have_to_wait_and_both_are_said(changes, text, condition):
+    decision = decided(data_end=NOW - timedelta(days=40), condition=condition, **changes)
+    assert decision.verb is Verb.KEEP
+    assert decision.reasons[0].text == text
+    assert decision.reasons[-1].cause is Cause.AGE
+
+
+def test_a_model_that_is_gone_is_trained_on_the_bars_there_are():
+    assert decided(condition=Condition.MISSING, n_new_bars=Absent("no model")).verb is Verb.TRAIN
+    assert decided(condition=Condition.INVALID, n_new_bars=0, data_end=None).verb is Verb.TRAIN
+
+
+def test_what_is_not_known_is_said_and_decides_nothing():
+    decision = decided(drift=Absent("no deciles"), live=Absent("no record"), n_new_bars=Absent("?"))
+    assert decision.verb is Verb.KEEP
+    texts = [reason.text for reason in decision.reasons]
+    assert texts[1:] == ["new bars: ?", "drift: no deciles", "live skill: no record"]
+
+
+def test_skill_that_is_gone_for_good_demotes_before_anything_else():
+    gone = LiveSkill(5_000, 1_000.0, -0.03, -0.045, -0.015)
+    decision = decided(live=gone, data_end=NOW - timedelta(days=90), obstacle="a pool")
+    assert decision.verb is Verb.DEMOTE
+    (reason,) = decision.reasons
+    assert reason.text.startswith("its live skill is gone: live skill -0.0300 [-0.0450, -0.0150]")
+    assert "demote_error=0.05" in reason.text
+
+
+def test_one_interval_below_zero_is_not_enough_to_demote_when_it_is_looked_every_day():
+    unlucky = LiveSkill(5_000, 1_000.0, -0.0155, -0.0305, -0.0005)
+    assert decided(live=unlucky).verb is Verb.TRAIN
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"live": LiveSkill(800, 199.0, -0.3, -0.4, -0.2)},
+        {"is_forced": True},
+        {"condition": Condition.NOT_ACCEPTED},
+    ],
+)
+def test_too_few_predictions_or_somebody_who_insists_demote_nothing(changes):
+    gone = {"live": LiveSkill(5_000, 1_000.0, -0.3, -0.4, -0.2)}
+    assert decided(**(gone | changes)).verb is not Verb.DEMOTE
+
+
+def test_the_lasting_interval_is_wider_than_that_of_one_look_and_gives_less_for_less_error():
+    live = LiveSkill(500, 300.0, -0.01, -0.02, 0.0)
+    assert lasting_upper(live, RULES) > live.upper
+    assert lasting_upper(live, replace(RULES, demote_error=0.01)) > lasting_upper(live, RULES)
+
+
+VALUES = st.floats(-0.2, 0.2)
+WIDTHS = st.floats(1e-4, 0.1)
+
+
+@given(VALUES, WIDTHS, st.floats(0, 5_000), st.floats(0, 0.2))
+def test_worse_evidence_never_takes_a_demotion_back(value, half, n_independent, loss):
+    def verb(center: float) -> Verb:
+        live = LiveSkill(9_000, n_independent, center, center - half, center + half)
+        return decided(live=live, data_end=NOW - timedelta(days=3)).verb
+
+    order = [Verb.KEEP, Verb.TRAIN, Verb.DEMOTE]
+    assert order.index(verb(value - loss)) >= order.index(verb(value))
+
+
+@given(st.floats(0, 400), st.integers(0, 50_000), st.floats(0, 3), st.sampled_from(list(Condition)))
+def test_the_longer_a_market_waits_the_more_it_is_due(days, n_new, psi, condition):
+    def verb(more: float) -> Verb:
+        end = NOW - timedelta(days=days * more)
+        moved = Drift("rsi_14", psi * more)
+        return decided(
+            data_end=end, n_new_bars=int(n_new * more), drift=moved, condition=condition
+        ).verb
+
+    assert not (verb(1.0) is Verb.TRAIN and verb(2.0) is Verb.KEEP)
+
+
+@given(st.floats(0, 60), st.sampled_from(list(Condition)))
+def test_nothing_is_tried_again_before_its_time(days, condition):
+    tried = NOW - timedelta(days=days)
+    decision = decided(
+        condition=condition, last_tried=tried, data_end=NOW - timedelta(days=90), n_new_bars=9_000
+    )
+    assert (decision.verb is Verb.TRAIN) == (days >= RULES.retry_days)

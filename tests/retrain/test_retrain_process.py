@@ -1,0 +1,110 @@
+"""The real command in real processes."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from retrain.retrain_runs import (
+    ACCEPTED,
+    AT_ONCE,
+    REJECTED,
+    market_of,
+    record,
+    run,
+    serve,
+    start,
+    tree,
+    wait_for,
+)
+from versions.trained_registry import served
+
+from percoin.registry.catalogue import check_market, version_ids
+
+# Enough to be caught in the middle of, on any machine.
+MANY_EPOCHS = {"epochs": 40, "optimizer": {"early_stopping_patience": 1000}}
+
+
+def test_a_dry_run_explains_and_changes_nothing_on_disk(trained):
+    serve(trained, ACCEPTED)
+    before = tree(trained)
+    code, stdout, stderr = run(trained, "dry_run=true", "output=json", AT_ONCE)
+    assert (code, stderr) == (0, "")
+    assert tree(trained) == before
+    said = json.loads(stdout)
+    assert said["dry_run"] is True
+    (line,) = said["markets"]
+    assert (line["symbol"], line["tf"], line["result"], line["version"]) == (
+        *("BTCUSDT", "1h"),
+        *(None, None),
+    )
+    (decision,) = line["decisions"]
+    assert decision["decision"] == "train"
+    first, *others = decision["reasons"]
+    assert (first["cause"], first["due"]) == ("age", True)
+    assert "more than max_age_days=30" in first["text"]
+    assert [reason["cause"] for reason in others] == ["new_bars", "drift", "live_skill"]
+    assert others[0]["text"].startswith("50 new bars since, 0.043, below max_new_bars_share=0.1")
+
+
+def test_a_due_market_is_trained_and_the_gate_keeps_the_accepted_one_in_place(trained):
+    kept = serve(trained, ACCEPTED)
+    code, stdout, stderr = run(trained, AT_ONCE)
+    assert code == 0, stderr
+    lines = stdout.splitlines()
+    assert lines[0].startswith("BTCUSDT 1h  train   its data ends ")
+    assert "result: trained, " in stdout
+    assert f"{kept} stays" in " ".join(stdout.split())
+    market = market_of(trained, "BTCUSDT")
+    assert served(trained) == kept
+    newest = version_ids(market)[-1]
+    assert newest not in stderr
+    assert record(trained)["result"]["version"] == newest > kept
+    assert not [check for check in check_market(market) if check.problem]
+
+    code, stdout, stderr = run(trained)
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith("BTCUSDT 1h  keep    it was trained 0.0 days ago, less than retry_da")
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_round_goes_on_where_it_was_and_another_one_at_a_time_is_refused(trained):
+    kept = serve(trained, REJECTED, **MANY_EPOCHS)
+    first = start(trained, AT_ONCE)
+    wait_for(trained, first, lambda job: job["state"] == "running" and job["epoch"] >= 2)
+    code, _, stderr = run(trained, AT_ONCE)
+    assert code == 1
+    assert f"in use by process {first.pid} on " in stderr
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    epoch = record(trained)["epoch"]
+
+    second = start(trained, AT_ONCE)
+    wait_for(trained, second, lambda job: job["state"] == "running" and job["epoch"] > epoch)
+    second.send_signal(signal.SIGTERM)
+    stdout, stderr = second.communicate(timeout=60)
+    assert second.returncode == 128 + signal.SIGTERM
+    assert stderr.splitlines()[-1] == (
+        "error: stopped by SIGTERM; not done: BTCUSDT 1h; the same command goes on"
+    )
+    assert "training interrupted" in stdout
+    assert served(trained) == kept
+
+    code, stdout, stderr = run(trained, AT_ONCE)
+    assert code == 0, stderr
+    assert record(trained)["state"] == "finished"
+    assert record(trained)["resumed_from"] > epoch
+    assert served(trained) > kept
+
+
+def test_sigterm_ends_a_timetable_at_once(trained):
+    before = tree(trained)
+    process = start(trained, "schedule=daily", "at=03:10")
+    assert "next round at " in process.stderr.readline()
+    told = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - told < 5
+    assert (process.returncode, stderr) == (128 + signal.SIGTERM, "")
+    assert tree(trained) == before

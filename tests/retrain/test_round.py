@@ -1,0 +1,246 @@
+import json
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places, serve, tree
+from versions.trained_registry import add_version, market, served
+
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.cli import EXIT_USAGE, compose_config
+from percoin.config import PredictConfig, typed
+from percoin.errors import ConfigError, SweepError
+from percoin.predict import answer
+from percoin.registry.catalogue import check_market, version_ids
+from percoin.registry.changes import promote
+from percoin.registry.history import Action, read_history
+from percoin.registry.manifest import Manifest
+from percoin.registry.pool_record import PooledMarket, PoolRecord
+from percoin.retrain.__main__ import main, raise_if_undone, read_task
+from percoin.retrain.decisions import Absent, Cause, LiveSkill, Verb
+from percoin.retrain.round import run_round
+from percoin.retrain.states import Watched, count_after, look_at
+from percoin.retrain.table import to_json, to_text
+from percoin.types import Timeframe
+
+NOW = datetime.now(UTC)
+GONE = LiveSkill(5_000, 1_000.0, -0.04, -0.05, -0.03)
+
+
+def gone(_manifest: Manifest) -> Watched:
+    return Watched(Absent("not measured"), GONE)
+
+
+def task(folder, *arguments: str, **changes):
+    return replace(read_task([*places(folder), *arguments]), **changes)
+
+
+def only(found):
+    (outcome,) = found.outcomes
+    return outcome
+
+
+def predicted(folder, capsys) -> dict:
+    arguments = ["symbol=BTCUSDT", "tf=1h", "source=store", "output=json", "predictor=torch"]
+    folders = [place for place in places(folder) if not place.startswith("outputs")]
+    answer(typed(compose_config("predict", [*arguments, *folders]), PredictConfig))
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_model_whose_live_skill_is_gone_is_demoted_and_the_chain_answers(trained, capsys):
+    kept = serve(trained, ACCEPTED)
+    assert predicted(trained, capsys)["source"] == "ML_PER_COIN_V1"
+    found = run_round(task(trained, watch=gone), NOW)
+
+    outcome = only(found)
+    # It was trained a moment ago, and is not trained again before its time.
+    assert [decision.verb for decision in outcome.decisions] == [Verb.DEMOTE, Verb.KEEP]
+    assert outcome.result == f"{kept} demoted"
+    assert outcome.decisions[1].reasons[0].cause is Cause.TRIED_LATELY
+    said = predicted(trained, capsys)
+    assert said["source"] == "FALLBACK_NEUTRAL"
+    assert (said["passed"][0]["reason"], said["passed"][0]["detail"][:26]) == (
+        "model_rejected",
+        "its live skill is gone: li",
+    )
+    event = read_history(market(trained)).events[-1]
+    assert (event.action, event.before, event.after) == (Action.WITHDRAW, kept, served(trained))
+    assert "demote_error=0.05" in event.why
+    assert not [check for check in check_market(market(trained)) if check.problem]
+    assert "demote  its live skill is gone" in to_text(found)
+
+
+def test_no_older_model_takes_the_place_of_a_demoted_one(trained):
+    older, newer = serve(trained, ACCEPTED), serve(trained, ACCEPTED)
+    run_round(task(trained, watch=gone), NOW)
+    assert served(trained) not in {older, newer}
+
+
+def test_a_demotion_can_be_undone_and_then_stands(trained):
+    kept = serve(trained, ACCEPTED)
+    run_round(task(trained, watch=gone), NOW)
+    promote(market(trained), kept, "I know better", force=True)
+    outcome = only(run_round(task(trained, watch=gone), NOW))
+    assert served(trained) == kept
+    assert outcome.decisions[0].verb is Verb.KEEP
+
+
+def test_a_round_that_ends_in_the_middle_of_a_demotion_is_finished_by_the_next(trained):
+    kept = serve(trained, ACCEPTED)
+    where = market(trained)
+    run_round(task(trained, watch=gone), NOW)
+    revised = served(trained)
+    # As if killed between writing the revised version and showing it.
+    where.link.unlink()
+    where.link.symlink_to(where.link_target(kept))
+    n_versions = len(version_ids(where))
+    run_round(task(trained, watch=gone), NOW)
+    assert served(trained) == revised
+    assert len(version_ids(where)) == n_versions
+
+
+def test_what_is_looked_at_is_not_changed(trained):
+    serve(trained, ACCEPTED)
+    before = tree(trained)
+    found = run_round(task(trained, "dry_run=true", AT_ONCE, watch=gone), NOW)
+    assert tree(trained) == before
+    assert only(found).decisions[0].verb is Verb.DEMOTE
+    assert to_text(found).splitlines()[-2:] == ["1 market: 1 demote", "dry run: nothing was done"]
+
+
+def looked(folder, *arguments: str):
+    return look_at(market(folder), task(folder, *arguments), NOW)
+
+
+def test_a_market_is_read_as_it_is(trained):
+    served_id = serve(trained, ACCEPTED)
+    subject = looked(trained)
+    state = subject.state
+    assert subject.manifest.version_id == served_id
+    assert subject.source[0] == "source=simulated"
+    assert state.data_end == datetime(2025, 8, 29, 22, tzinfo=UTC)
+    assert (state.n_bars, state.n_new_bars) == (1150, 50)
+    assert abs(state.last_tried - NOW) < timedelta(minutes=10)
+    assert (state.obstacle, state.is_forced) == ("", False)
+
+
+def test_bars_of_an_exchange_are_counted_by_the_clock(trained):
+    serve(trained, ACCEPTED, choices={"source": "binance"}, source={"market": "spot"})
+    subject = looked(trained)
+    assert subject.source == ("source=binance", "source.market='spot'")
+    assert subject.state.n_new_bars == (NOW - subject.state.data_end) // timedelta(hours=1)
+    assert "learnt from simulated bars, and source=binance gives real" in subject.state.obstacle
+
+
+def test_a_source_that_no_longer_exists_is_an_obstacle_and_no_failure(trained):
+    serve(trained, ACCEPTED, choices={}, source={})
+    state = looked(trained).state
+    assert state.obstacle == "its manifest does not say where its bars came from; name a source"
+    assert looked(trained, "source=store").state.obstacle == ""
+    serve(trained, ACCEPTED, choices={"source": "files"}, source={"pth": "x"})
+    assert "source.pth is not a setting" in looked(trained).state.obstacle
+
+
+def test_a_model_of_a_pool_names_the_command_that_trains_it(trained):
+    pooled = PooledMarket("0" * 64, "2025-01-01T00:00:00Z", "2025-08-01T00:00:00Z", True)
+    pool = PoolRecord(
+        *("2025-01-01T00:00:00Z", "2025-06-01T00:00:00Z", "2025-07-01T00:00:00Z"),
+        {"BTCUSDT": pooled, "ETHUSDT": pooled},
+    )
+    add_version(trained, gate=ACCEPTED, pool=pool)
+    outcome = only(run_round(task(trained, AT_ONCE), NOW))
+    assert outcome.decisions[0].verb is Verb.KEEP
+    assert (
+        outcome.decisions[0]
+        .reasons[0]
+        .text.endswith("python train.py recipe=pooled tf=1h symbol=BTCUSDT,ETHUSDT")
+    )
+
+
+def test_models_that_failed_on_the_same_test_rows_make_the_next_gate_stricter(trained):
+    assert looked(trained).n_looks == 2  # the training's own verdict
+    serve(trained, REJECTED)
+    assert looked(trained).n_looks == 3
+    serve(trained, ACCEPTED)
+    assert looked(trained).n_looks == 3
+
+
+def test_a_broken_model_is_due_and_its_recipe_is_that_of_an_older_one(trained):
+    older = served(trained)
+    newer = serve(trained, ACCEPTED)
+    (market(trained).version(newer) / "meta.json").write_text("{}")
+    subject = looked(trained, AT_ONCE)
+    assert subject.state.condition == "invalid"
+    assert subject.manifest.version_id == older
+
+
+def test_one_market_that_cannot_be_done_stops_no_other(trained):
+    serve(trained, ACCEPTED, lr="much")
+    found = run_round(task(trained, AT_ONCE), NOW)
+    outcome = only(found)
+    assert outcome.failed
+    assert "are not those of this percoin" in outcome.result
+    assert to_json(found)["markets"][0]["failed"] is True
+    with pytest.raises(SweepError, match="not done: BTCUSDT 1h; the table says why"):
+        raise_if_undone(found)
+
+
+def test_a_market_without_a_model_is_trained_if_it_is_named(trained):
+    wanted = task(trained, "symbol=ETHUSDT", "tf=1h", "source=simulated", "dry_run=true")
+    outcome = only(run_round(wanted, NOW))
+    assert outcome.decisions[0].verb is Verb.TRAIN
+    assert outcome.decisions[0].reasons[0].cause is Cause.MISSING
+    assert not market_of(trained, "ETHUSDT").folder.exists()
+    with pytest.raises(ConfigError, match="holds no model of ETHUSDT; name symbol and tf"):
+        run_round(task(trained, "symbol=ETHUSDT"), NOW)
+
+
+def test_an_empty_registry_is_no_error(tmp_path, capsys):
+    assert main(places(tmp_path)) == 0
+    assert capsys.readouterr().out.startswith("no market in the registry; train one")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["schedule=yearly"], "schedule=yearly must be one of hourly, daily, weekly, or null"),
+        (["at=25:00"], "at=25:00 must be a time of day in UTC, such as 03:10"),
+        (["schedule=daily", "dry_run=true"], "dry_run=true explains once: leave out schedule"),
+        (["max_psi=0"], "max_psi=0 must be above 0"),
+        (["demote_error=0.5"], "demote_error=0.5 must lie between 0 and 0.25"),
+        (["min_resolved=10"], "min_resolved=10 must be at least 50"),
+        (["retry_days=-1"], "retry_days=-1 must not be negative"),
+        (["workers=0"], "workers must be at least 1, or null"),
+        (["output=xml"], "output=xml must be one of text, json"),
+        (["max_ages_days=3"], "max_ages_days is not a setting; did you mean max_age_days?"),
+        (["tf.threshold=1", "tf=1h"], "tf.threshold is a setting of trainings"),
+        (["symbol=../x"], "is not a market"),
+    ],
+)
+def test_a_command_that_cannot_be_meant_is_one_line(monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr("sys.argv", ["percoin.retrain", *arguments])
+    assert main(arguments) == EXIT_USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_copy_of_the_models_with_its_links_followed_says_what_stands_in_the_way(trained):
+    serve(trained, ACCEPTED)
+    where = market(trained)
+    target = where.link.resolve()
+    where.link.unlink()
+    shutil.copytree(target, where.link)
+    outcome = only(run_round(task(trained, watch=gone), NOW))
+    assert outcome.failed
+    assert "is a plain folder, so there is no version to demote" in outcome.result
+
+
+def test_new_bars_are_those_that_open_after_the_last_one_closed():
+    bars = SimulatedSource(seed=0, n_bars=300).load("BTCUSDT", Timeframe.H1)
+    last_known = bars.slice(0, 250).close_time().to_pydatetime()
+    assert count_after(bars, last_known) == 50
+    assert count_after(bars.slice(0, 250), last_known) == 0
