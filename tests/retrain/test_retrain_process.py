@@ -68,6 +68,7 @@ def test_a_due_market_is_trained_and_the_gate_keeps_the_accepted_one_in_place(tr
     assert stdout.startswith("BTCUSDT 1h  keep    it was trained 0.0 days ago, less than retry_da")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_round_goes_on_where_it_was_and_another_one_at_a_time_is_refused(trained):
     kept = serve(trained, REJECTED, **MANY_EPOCHS)
