@@ -17,10 +17,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from percoin.cli import compose_config
-from percoin.config import RetrainConfig, typed
+from percoin.retrain.__main__ import read_task
 from percoin.retrain.decisions import Condition, LiveSkill, MarketState, Verb, decide
-from percoin.retrain.states import Task
 from percoin.types import Timeframe
 
 HORIZON = 3
@@ -49,7 +47,7 @@ def streams(skill: float, bars_per_day: int, seed: int) -> tuple[np.ndarray, np.
 
 def first_demotions(means: np.ndarray, counts: np.ndarray, spread: float) -> tuple[float, float]:
     """Share of streams that are ever demoted, by the rules and by the plain interval."""
-    rules = Task(typed(compose_config("retrain", []), RetrainConfig)).rules
+    rules = read_task([]).rules
     now = datetime(2026, 1, 1, tzinfo=UTC)
     market = MarketState(
         symbol="BTCUSDT",

@@ -1152,6 +1152,7 @@ class RetrainConfig:
     demote_error: float = MISSING
     retry_days: float = MISSING
     workers: int | None = None
+    record_url: str | None = None
     output: str = MISSING
     data_dir: str = MISSING
     models_dir: str = MISSING

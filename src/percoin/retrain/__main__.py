@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 
 from percoin.cli import Composed, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RetrainConfig, Rhythm, typed
@@ -17,6 +18,7 @@ from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
 from percoin.retrain.timetable import Timetable, keep_running
+from percoin.retrain.watching import Watch
 from percoin.versions.recipe import as_overrides
 
 
@@ -50,10 +52,12 @@ def read_task(arguments: Sequence[str]) -> Task:
     composed = Composed.of("retrain", arguments)
     settings = typed(composed.config, RetrainConfig)
     source = settings.source
+    watch = Watch(Path(settings.data_dir), settings.record_url)
     if source is None:
-        return Task(settings)
+        return Task(settings, (), watch)
     plain = {entry.name: getattr(source, entry.name) for entry in fields(source)}
-    return Task(settings, (f"source={composed.choices['source']}", *as_overrides(plain, "source.")))
+    named = (f"source={composed.choices['source']}", *as_overrides(plain, "source."))
+    return Task(settings, named, watch)
 
 
 def run_and_print(task: Task) -> None:

@@ -24,7 +24,8 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.registry.revision import was_promoted_since
 from percoin.report.reading import SavedModel, read_model
-from percoin.retrain.decisions import Absent, Condition, Drift, DueRules, LiveSkill, MarketState
+from percoin.retrain.decisions import Absent, Condition, DueRules, MarketState
+from percoin.retrain.watching import Watched
 from percoin.sweep.jobs import BROKEN, read_record
 from percoin.versions.recipe import source_of
 
@@ -33,25 +34,7 @@ _DEFAULT_SOURCE = ("source=binance",)
 RUNS_FOLDER = "retrain"
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What is known of a model since it is served.
-
-    Attributes:
-        drift: Of its features.
-        live: Of its predictions.
-    """
-
-    drift: Drift | Absent
-    live: LiveSkill | Absent
-
-
 _NOTHING = Watched(Absent("there is no model"), Absent("there is no model"))
-
-
-def unwatched(_manifest: Manifest) -> Watched:
-    """Where no record is kept."""
-    return Watched(Absent("not measured"), Absent("no record of live predictions is kept"))
 
 
 @dataclass(frozen=True)
@@ -65,8 +48,8 @@ class Task:
     """
 
     settings: RetrainConfig
-    source: tuple[str, ...] = ()
-    watch: Callable[[Manifest], Watched] = unwatched
+    source: tuple[str, ...]
+    watch: Callable[[Manifest], Watched]
 
     @property
     def rules(self) -> DueRules:
