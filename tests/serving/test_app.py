@@ -166,7 +166,9 @@ def test_metrics_count_by_route_and_know_each_markets_age(server):
         ("/metrics?x=1", 400, "unknown_parameter", "it takes none"),
         ("/api/predictions/", 404, "not_found", "nothing at this address"),
         ("/docs", 404, "not_found", "nothing at this address"),
-        ("/", 404, "not_found", "nothing at this address"),
+        ("/?x=1", 400, "unknown_parameter", "it takes none"),
+        ("/api/bars/XRPEUR", 404, "unknown_symbol", "served are BTCUSDT, ETHUSDT"),
+        ("/api/bars/BTCUSDT?limit=x", 400, "invalid_limit", "no number from 1 to 1000"),
         ("/api/scoreboard", 404, "not_found", "nothing at this address"),
     ],
 )
@@ -202,6 +204,7 @@ def test_the_document_needs_no_other_host_and_names_every_route(server):
         "/api/predictions",
         "/api/predictions/{symbol}",
         "/api/predictions/{symbol}/summary",
+        "/api/bars/{symbol}",
         "/api/models",
         "/health",
         "/metrics",

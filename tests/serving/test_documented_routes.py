@@ -18,6 +18,7 @@ ADDRESSES = [
     "/api/predictions",
     "/api/predictions/{symbol}",
     "/api/predictions/{symbol}/summary",
+    "/api/bars/{symbol}",
     "/api/models",
     "/health",
     "/metrics",
@@ -27,6 +28,7 @@ FEWEST_RIGHT_WAYS = {
     "/api/predictions": 10,
     "/api/predictions/{symbol}": 5,
     "/api/predictions/{symbol}/summary": 3,
+    "/api/bars/{symbol}": 10,
 }
 MANY = settings(
     max_examples=60,

@@ -192,3 +192,10 @@ def test_a_header_makes_nobody_another_client(tmp_path, market):
     for number in range(3):
         response = ask(server, "/health", {"X-Forwarded-For": f"10.0.0.{number}"})
     assert response.status_code == 429
+
+
+def test_the_page_needs_no_key_and_everything_it_asks_for_does(locked):
+    assert ask(locked, "/").status_code == 200
+    assert ask(locked, "/page/nothing.js").status_code == 404
+    for path in ("/page", "/pages/x.js", "/api/bars/BTCUSDT", "/openapi.json"):
+        assert ask(locked, path).status_code == 401

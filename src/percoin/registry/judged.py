@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from percoin.errors import InvalidArtifactError
 from percoin.registry import publish, typed_json
 from percoin.registry.contents import sha256
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A log-loss skill with the ends of its interval, None where rows were too few for one."""
+
+    value: float
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class JudgedSkill(Reach):
+    """The log-loss skill of a model on its test rows, over the frequencies of training.
+
+    Attributes:
+        confidence: Of all intervals.
+        n_rows: Test rows.
+        best_baseline: The best of the baselines that it was judged beside.
+        baseline: The skill of that one; None if it is not told.
+        against_best: By how much the model beats it; None as above.
+    """
+
+    confidence: float
+    n_rows: int
+    best_baseline: str
+    baseline: Reach | None
+    against_best: Reach | None
 
 
 def judged_threshold(root: Path, manifest: Manifest) -> float:
@@ -25,15 +56,66 @@ def judged_threshold(root: Path, manifest: Manifest) -> float:
             threshold, for example because the model was never judged.
     """
     market = MarketFolder(root, manifest.symbol, manifest.timeframe)
-    content = publish.read_file(market, publish.served_folder(market), METRICS_FILE)
-    if sha256(content) != manifest.files[METRICS_FILE]:
-        raise _invalid(market, f"{METRICS_FILE} was changed after the export")
-    document = typed_json.loads(content.decode())
-    judging = document.get("judging") if isinstance(document, dict) else None
+    judging = _read_metrics(market, manifest).get("judging")
     threshold = judging.get("threshold") if isinstance(judging, dict) else None
     if not isinstance(threshold, float) or not 0 <= threshold <= 1:
         raise _invalid(market, f"{METRICS_FILE} says no threshold that a backtest traded with")
     return threshold
+
+
+def judged_skill(root: Path, manifest: Manifest) -> JudgedSkill | None:
+    """What the test of the served model showed.
+
+    Args:
+        root: The models folder.
+        manifest: Of the model that is served.
+
+    Returns:
+        None for a model that was never judged, or whose judgement cannot be read.
+
+    Raises:
+        InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
+    """
+    market = MarketFolder(root, manifest.symbol, manifest.timeframe)
+    evaluation = _read_metrics(market, manifest).get("evaluation")
+    try:
+        return _read_skill(evaluation)
+    except (KeyError, TypeError, ValueError):
+        # Of another form, as older versions wrote it: nothing is said rather than guessed.
+        return None
+
+
+def _read_skill(evaluation: Any) -> JudgedSkill | None:
+    if evaluation is None:
+        return None
+    model = evaluation["model"]["skill"]
+    best = str(evaluation["best_baseline"])
+    of_best = [each.get("skill") for each in evaluation["baselines"] if each["name"] == best]
+    return JudgedSkill(
+        **asdict(_reach(model)),
+        confidence=float(evaluation["bootstrap"]["confidence"]),
+        n_rows=int(model["n_rows"]),
+        best_baseline=best,
+        baseline=_reach(of_best[0]) if of_best and of_best[0] else None,
+        against_best=_reach(evaluation["against_best"]) if evaluation["against_best"] else None,
+    )
+
+
+def _reach(estimate: Any) -> Reach:
+    lower, upper = estimate["lower"], estimate["upper"]
+    return Reach(
+        float(estimate["value"]),
+        None if lower is None else float(lower),
+        None if upper is None else float(upper),
+    )
+
+
+def _read_metrics(market: MarketFolder, manifest: Manifest) -> Mapping[str, Any]:
+    content = publish.read_file(market, publish.served_folder(market), METRICS_FILE)
+    if sha256(content) != manifest.files[METRICS_FILE]:
+        raise _invalid(market, f"{METRICS_FILE} was changed after the export")
+    document = typed_json.loads(content.decode())
+    return document if isinstance(document, dict) else {}
 
 
 def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:

@@ -13,14 +13,18 @@ from starlette.exceptions import HTTPException
 from percoin import __version__
 from percoin.serving import schemas
 from percoin.serving.answer_board import AnswerBoard
+from percoin.serving.bar_keeper import BarKeeper, Held
+from percoin.serving.candles import MAX_CANDLES, candles_json
 from percoin.serving.guard import HEALTH, TRUSTED, Guard, Limits
 from percoin.serving.health import Health
 from percoin.serving.model_shelf import ModelShelf
 from percoin.serving.offer import Clock, Offer, utc_now
+from percoin.serving.page import add_page
 from percoin.serving.questions import (
     RefusedError,
     check_parameters,
     check_served,
+    read_limit,
     read_symbols,
     read_timeframe,
 )
@@ -30,6 +34,7 @@ _REFUSALS: Mapping[int | str, dict[str, Any]] = {
     "4XX": {"model": schemas.Problem, "description": "What is wrong with the request"},
     "5XX": {"model": schemas.Problem, "description": "The server failed"},
 }
+_DEFAULT_CANDLES = 300
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _MESSAGES = {404: "there is nothing at this address", 405: "this address only answers GET"}
 
@@ -37,6 +42,7 @@ _MESSAGES = {404: "there is nothing at this address", 405: "this address only an
 def create_app(
     offer: Offer,
     board: AnswerBoard,
+    keeper: BarKeeper,
     shelf: ModelShelf,
     health: Health,
     telemetry: Telemetry,
@@ -50,6 +56,7 @@ def create_app(
     Args:
         offer: What may be asked about.
         board: Where the answers are.
+        keeper: Where the bars are.
         shelf: Where the models are.
         health: How the server is.
         telemetry: Counts requests.
@@ -71,7 +78,9 @@ def create_app(
     app.add_middleware(Guard, limits=limits, telemetry=telemetry, api_key=api_key, hosts=hosts)
     app.add_exception_handler(HTTPException, _refuse)
     _add_predictions(app, offer, board, limits, clock)
+    _add_bars(app, offer, keeper)
     _add_state(app, shelf, health, telemetry, clock)
+    add_page(app)
     if api_key is not None:
         _document_key(app)
     return app
@@ -123,6 +132,26 @@ def _add_predictions(
         )
 
 
+def _add_bars(app: FastAPI, offer: Offer, keeper: BarKeeper) -> None:
+    known_symbol = Path(
+        json_schema_extra={"enum": list(offer.symbols)}, description="As the exchange spells it"
+    )
+
+    @app.get(
+        "/api/bars/{symbol}",
+        response_model=schemas.Candles,
+        openapi_extra={"parameters": [_tf_parameter(offer), _limit_parameter()]},
+    )
+    async def bars(request: Request, symbol: str = known_symbol) -> Response:
+        """The newest of the bars that the answers for one market rest on, oldest first."""
+        check_served(symbol, offer)
+        asked = check_parameters(request.query_params.multi_items(), ("tf", "limit"))
+        timeframe = read_timeframe(asked, offer)
+        n_wanted = read_limit(asked, _DEFAULT_CANDLES, MAX_CANDLES)
+        held = keeper.held(symbol).get(timeframe, Held())
+        return _json(candles_json(symbol, timeframe, held.bars, n_wanted))
+
+
 def _add_state(
     app: FastAPI, shelf: ModelShelf, health: Health, telemetry: Telemetry, clock: Clock
 ) -> None:
@@ -168,6 +197,21 @@ def _tf_parameter(offer: Offer) -> dict[str, Any]:
             "type": "string",
             "enum": [timeframe.value for timeframe in offer.timeframes],
             "default": offer.default_timeframe.value,
+        },
+    }
+
+
+def _limit_parameter() -> dict[str, Any]:
+    return {
+        "name": "limit",
+        "in": "query",
+        "required": False,
+        "description": "The newest so many at most",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_CANDLES,
+            "default": _DEFAULT_CANDLES,
         },
     }
 

@@ -19,6 +19,9 @@ from percoin.serving.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 HEALTH = "/health"
+# The page and what it is made of hold no data: whoever opens them is asked for the key there.
+PAGE = "/"
+PAGE_FILES = "/page/"
 # Whether the request may be told what is wrong with single markets.
 TRUSTED = "percoin.trusted"
 
@@ -82,7 +85,8 @@ class Guard:
         app: The application.
         limits: How much one client may ask.
         telemetry: Counts every request.
-        api_key: That is demanded everywhere but at ``HEALTH``; None demands none.
+        api_key: That is demanded everywhere but at ``HEALTH`` and for the page, which
+            holds no data; None demands none.
         hosts: Names that a request may call the server by, without a key: a page of
             another site whose name leads to this machine is not among them.
     """
@@ -149,7 +153,7 @@ class Guard:
             raise RefusedError(429, "too_many_requests", message)
         self._check_host(headers)
         scope[TRUSTED] = self._has_key(headers)
-        if not scope[TRUSTED] and scope["path"] != HEALTH:
+        if not scope[TRUSTED] and not _is_open(scope["path"]):
             message = "send the server's key as X-API-Key or as Authorization: Bearer"
             raise RefusedError(401, "unauthorized", message)
         if len(scope["query_string"]) > self._max_query_chars:
@@ -173,6 +177,10 @@ class Guard:
         is_bearer = hmac.compare_digest(given, self._api_key)
         is_named = hmac.compare_digest(headers.get(b"x-api-key", b""), self._api_key)
         return is_bearer or is_named
+
+
+def _is_open(path: str) -> bool:
+    return path in (HEALTH, PAGE) or path.startswith(PAGE_FILES)
 
 
 def problem_json(refusal: RefusedError) -> bytes:

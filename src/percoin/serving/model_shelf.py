@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from percoin.errors import ModelNotFoundError, RegistryError
 from percoin.registry.artifact import served_mark
 from percoin.registry.contents import read_manifest
+from percoin.registry.judged import JudgedSkill, judged_skill
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import served_folder
@@ -69,15 +70,19 @@ class ModelShelf:
         mark = served_mark(self._models_dir, *market)
         folder = MarketFolder(self._models_dir, *market)
         manifest: Manifest | RegistryError
+        skill = None
         try:
             manifest = read_manifest(folder, served_folder(folder))
+            skill = judged_skill(self._models_dir, manifest)
         except RegistryError as error:
             manifest = error
-        content = self._discretion.content(describe(market, manifest))
+        content = self._discretion.content(describe(market, manifest, skill))
         return Card(mark, manifest if isinstance(manifest, Manifest) else None, content)
 
 
-def describe(market: Market, manifest: Manifest | RegistryError) -> dict[str, object]:
+def describe(
+    market: Market, manifest: Manifest | RegistryError, skill: JudgedSkill | None = None
+) -> dict[str, object]:
     """What the server says of a market's model, or why there is none, as one JSON object."""
     symbol, timeframe = market
     content: dict[str, object] = {
@@ -90,6 +95,7 @@ def describe(market: Market, manifest: Manifest | RegistryError) -> dict[str, ob
         "created_at": None,
         "verdict": None,
         "reasons": [],
+        "skill": None,
         "lookback": None,
         "features": None,
         "label_rule": None,
@@ -105,6 +111,7 @@ def describe(market: Market, manifest: Manifest | RegistryError) -> dict[str, ob
         "created_at": manifest.created_at,
         "verdict": manifest.gate.verdict.value,
         "reasons": list(manifest.gate.reasons),
+        "skill": None if skill is None else asdict(skill),
         "lookback": manifest.lookback,
         "features": manifest.features.definition.value,
         "label_rule": dict(manifest.label_rule),

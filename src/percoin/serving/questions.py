@@ -59,6 +59,23 @@ def read_timeframe(parameters: Mapping[str, str], offer: Offer) -> Timeframe:
     return Timeframe(text)
 
 
+def read_limit(parameters: Mapping[str, str], default: int, most: int) -> int:
+    """How many are asked for.
+
+    Raises:
+        RefusedError: It is no number between 1 and ``most``.
+    """
+    text = parameters.get("limit")
+    if text is None:
+        return default
+    # Of few digits: reading thousands takes time.
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not is_number or not 1 <= int(text) <= most:
+        message = f"limit={shown(text)} is no number from 1 to {most}"
+        raise RefusedError(400, "invalid_limit", message)
+    return int(text)
+
+
 def read_symbols(parameters: Mapping[str, str], offer: Offer, max_symbols: int) -> list[str]:
     """The markets that are asked about, each once; all of them if none is named.
 

@@ -70,6 +70,37 @@ class Summary(_Exact):
     predictions: dict[str, Prediction]
 
 
+class Candles(_Exact):
+    """Bars of one market, oldest first, one list for each column; none before any have come."""
+
+    symbol: str
+    tf: str
+    open_time: Annotated[list[int], Field(description="Milliseconds since 1970-01-01 UTC")]
+    open: list[Price]
+    high: list[Price]
+    low: list[Price]
+    close: list[Price]
+    volume: list[Annotated[float, Field(ge=0)]]
+
+
+class TestedSkill(_Exact):
+    """A log-loss skill on the test rows, with the ends of its interval."""
+
+    value: float
+    lower: float | None
+    upper: float | None
+
+
+class Skill(TestedSkill):
+    """Of a model, over always saying how often each outcome came in training."""
+
+    confidence: Annotated[Share, Field(description="Of all intervals")]
+    n_rows: int
+    best_baseline: Annotated[str, Field(description="The best of those it was judged beside")]
+    baseline: Annotated[TestedSkill | None, Field(description="The same of that baseline")]
+    against_best: Annotated[TestedSkill | None, Field(description="By how much it beats it")]
+
+
 class TrainedOn(_Exact):
     """The bars that a model was made from."""
 
@@ -91,6 +122,7 @@ class Model(_Exact):
     created_at: datetime | None
     verdict: Annotated[str | None, Field(description="What the gate said", examples=["accepted"])]
     reasons: list[str]
+    skill: Annotated[Skill | None, Field(description="Null where its test is not known")]
     lookback: int | None
     features: str | None
     label_rule: dict[str, Any] | None

@@ -121,6 +121,7 @@ class PredictionServer:
         self.app = create_app(
             offer,
             self.board,
+            self.keeper,
             self.shelf,
             health,
             telemetry,

@@ -1,0 +1,598 @@
+"use strict";
+(() => {
+  const POLL_MS = 3000;
+  const SLOW_MS = 30000;
+  const TIMEOUT_MS = 8000;
+  const LONGEST_WAIT_MS = 15000;
+  const SIGNALS = ["LONG", "SHORT", "NO_TRADE"];
+  const OUTCOME_WORDS = charts.OUTCOMES;
+
+  const by = (id) => document.getElementById(id);
+  const root = document.documentElement;
+
+  // Text is only ever set as text: nothing that the server says becomes markup.
+  const h = (name, attributes = {}, ...children) => {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+      else if (value !== null && value !== false) node.setAttribute(key, value === true ? "" : value);
+    }
+    node.append(...children.flat().filter((child) => child !== null));
+    return node;
+  };
+
+  const state = {
+    tf: "", sort: "symbol", descending: false, text: "", signal: "", verdict: "", market: "",
+    answers: [], models: new Map(), timeframes: [], routes: [], scoreboard: null, received: 0,
+    downSince: null, problem: "", failures: 0, isLocked: false, seen: new Map(), slowAt: 0, timer: 0,
+    detail: { key: "", ts: "", at: 0 },
+  };
+
+  // -- numbers and words ------------------------------------------------------------------
+  const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
+  const signed = (value) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(4)}`;
+  const words = (text) => text.replaceAll("_", " ");
+  const duration = (secs) => {
+    const s = Math.max(0, Math.floor(secs));
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+    return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+  };
+  const clock = (moment) => moment.toLocaleTimeString("en-GB");
+  const interval = (estimate) =>
+    estimate.lower === null || estimate.upper === null
+      ? "no interval" : `[${signed(estimate.lower)}, ${signed(estimate.upper)}]`;
+  const verdictOf = (model) => {
+    if (!model) return "missing";
+    return model.status === "served" ? model.verdict ?? "not_judged" : model.status;
+  };
+  const verdictWords = (verdict) => (verdict === "missing" ? "no model" : words(verdict));
+  const ageOf = (answer) =>
+    answer.age_secs === null ? null : answer.age_secs + (performance.now() - state.received) / 1000;
+  const modelOf = (answer) => state.models.get(`${answer.symbol} ${answer.tf}`);
+
+  // -- the address --------------------------------------------------------------------------
+  const readHash = () => {
+    const found = new URLSearchParams(location.hash.slice(1));
+    const sort = found.get("sort") ?? "symbol";
+    state.tf = found.get("tf") ?? "";
+    state.descending = sort.startsWith("-");
+    state.sort = sort.replace(/^-/, "");
+    if (!COLUMNS.some((column) => column.id === state.sort)) state.sort = "symbol";
+    state.text = found.get("q") ?? "";
+    state.signal = found.get("signal") ?? "";
+    state.verdict = found.get("verdict") ?? "";
+    state.market = found.get("market") ?? "";
+  };
+  const writeHash = () => {
+    const kept = new URLSearchParams();
+    const sort = `${state.descending ? "-" : ""}${state.sort}`;
+    const entries = { tf: state.tf, sort: sort === "symbol" ? "" : sort, q: state.text, signal: state.signal,
+      verdict: state.verdict, market: state.market };
+    for (const [key, value] of Object.entries(entries)) if (value) kept.set(key, value);
+    history.replaceState(null, "", `#${kept}`);
+  };
+
+  // -- asking the server --------------------------------------------------------------------
+  class Locked extends Error {}
+  class Refused extends Error {
+    constructor(status, message) {
+      super(message);
+      this.status = status;
+    }
+  }
+  const readKey = () => {
+    try {
+      return sessionStorage.getItem("percoin-key") ?? "";
+    } catch {
+      return "";
+    }
+  };
+  const get = async (address) => {
+    const key = readKey();
+    const response = await fetch(address, {
+      headers: key ? { "X-API-Key": key } : {},
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+      cache: "no-store",
+    });
+    if (response.status === 401) throw new Locked();
+    if (!response.ok) {
+      const problem = await response.json().catch(() => null);
+      throw new Refused(response.status, problem?.error?.message ?? `status ${response.status}`);
+    }
+    return response.json();
+  };
+  // A server that keeps no track record does not have its addresses; that is no failure.
+  const getOrNull = (route, address = route) => {
+    if (!state.routes.includes(route)) return Promise.resolve(null);
+    return get(address).catch((error) => {
+      if (error instanceof Refused && error.status === 404) return null;
+      throw error;
+    });
+  };
+
+  const update = async () => {
+    if (state.timeframes.length === 0 || performance.now() - state.slowAt > SLOW_MS) await updateSlow();
+    const asked = state.tf;
+    const content = await get(`/api/predictions?tf=${encodeURIComponent(asked)}`);
+    if (asked !== state.tf) return;
+    state.answers = content.predictions;
+    state.received = performance.now();
+  };
+  const updateSlow = async () => {
+    if (state.slowAt <= 0) {
+      const described = await get("/openapi.json");
+      state.routes = Object.keys(described.paths);
+      by("version").textContent = described.info.version;
+    }
+    const [models, scoreboard] = await Promise.all([get("/api/models"), getOrNull("/api/scoreboard")]);
+    state.models = new Map(models.models.map((model) => [`${model.symbol} ${model.tf}`, model]));
+    state.timeframes = [...new Set(models.models.map((model) => model.tf))];
+    if (!state.timeframes.includes(state.tf)) state.tf = state.timeframes[0];
+    state.scoreboard = scoreboard;
+    state.slowAt = performance.now();
+    showTimeframes();
+    showScoreboard();
+  };
+
+  const poll = async () => {
+    clearTimeout(state.timer);
+    if (document.hidden) return;
+    let wait = POLL_MS;
+    try {
+      await update();
+      state.failures = 0;
+      state.downSince = null;
+      state.isLocked = false;
+      show();
+      await updateMarket();
+    } catch (error) {
+      if (error instanceof Locked) {
+        state.isLocked = true;
+        showConnection();
+        return;
+      }
+      state.failures += 1;
+      state.downSince ??= new Date();
+      state.problem = error instanceof Refused ? error.message : "";
+      wait = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** (state.failures - 1));
+      // Another server may answer next, with other models.
+      state.slowAt = -Infinity;
+      showConnection();
+    }
+    clearTimeout(state.timer);
+    state.timer = setTimeout(poll, wait);
+  };
+
+  const showConnection = () => {
+    const isDown = state.downSince !== null;
+    root.classList.toggle("is-down", isDown);
+    by("banner").hidden = !isDown || state.isLocked;
+    if (isDown) {
+      const since = clock(state.downSince);
+      by("banner").textContent = state.problem
+        ? `The server has not answered properly since ${since}: ${state.problem}. What is shown is older.`
+        : `Server unreachable since ${since}. What is shown is older; it is asked again by itself.`;
+    }
+    by("key-form").hidden = !state.isLocked;
+    by("key-problem").hidden = !(state.isLocked && readKey());
+    by("content").hidden = state.isLocked || state.received === 0;
+    tick();
+  };
+
+  // -- the table ------------------------------------------------------------------------------
+  const shares = (answer) => {
+    if (!answer.probabilities) return h("span", { class: "soft" }, "–");
+    const told = charts.CLASSES.map((name) => `${name} ${percent(answer.probabilities[name], 1)}`).join(", ");
+    const bar = h("span", { class: "shares", role: "img", "aria-label": told, title: told });
+    for (const name of charts.CLASSES) {
+      const part = h("i", { class: name });
+      part.style.width = percent(answer.probabilities[name], 2);
+      bar.append(part);
+    }
+    return bar;
+  };
+  const confidence = (answer) => [
+    percent(answer.confidence),
+    h("span", { class: "unit", title: answer.probabilities
+      ? "The calibrated probability of the signal" : "A score of the rule, no probability" },
+      answer.probabilities ? "p" : answer.source === "FALLBACK_NEUTRAL" ? "" : "score"),
+  ];
+  const chip = (verdict, title = "") => h("span", { class: `chip ${verdict}`, title }, verdictWords(verdict));
+  const skillCell = (model) => {
+    if (!model?.skill) return h("span", { class: "soft" }, "–");
+    return [`${signed(model.skill.value)} `, h("span", { class: "interval" }, interval(model.skill))];
+  };
+  const ageCell = (answer) => {
+    const age = ageOf(answer);
+    if (age === null) return "no bars";
+    return `${answer.stale ? "stale, " : ""}${duration(age)}`;
+  };
+
+  const COLUMNS = [
+    { id: "symbol", name: "Market", kind: "", key: (a) => a.symbol },
+    { id: "signal", name: "Signal", kind: "", key: (a) => SIGNALS.indexOf(a.pred),
+      cell: (a) => h("span", { class: `signal ${a.pred}` }, words(a.pred)) },
+    { id: "confidence", name: "Confidence", kind: "num confidence", first: -1, key: (a) => a.confidence, cell: confidence },
+    { id: "probabilities", name: "Short · no trade · long", kind: "wide optional",
+      first: -1, key: (a) => a.probabilities?.LONG ?? null, cell: shares },
+    { id: "source", name: "Source", kind: "wide", key: (a) => a.source, cell: (a) => a.source },
+    { id: "verdict", name: "Model's verdict", kind: "wide", key: (a) => verdictOf(modelOf(a)),
+      cell: (a) => chip(verdictOf(modelOf(a)), modelOf(a)?.reasons?.join("; ") || modelOf(a)?.problem || "") },
+    { id: "skill", name: "Skill on test [95 %]", kind: "num wide optional", first: -1,
+      key: (a) => modelOf(a)?.skill?.value ?? null, cell: (a) => skillCell(modelOf(a)) },
+    { id: "close", name: "Close", kind: "num wide", first: -1, key: (a) => a.close,
+      cell: (a) => (a.close === null ? "–" : charts.price(a.close)) },
+    { id: "age", name: "Age", kind: "num age", key: (a) => ageOf(a), cell: ageCell },
+  ];
+
+  const showHead = () => {
+    const heads = COLUMNS.map((column) => {
+      const isSorted = column.id === state.sort;
+      const sorted = isSorted ? (state.descending ? "descending" : "ascending") : null;
+      return h("th", { scope: "col", class: column.kind, "aria-sort": sorted, "data-column": column.id },
+        h("button", { type: "button" }, column.name));
+    });
+    const row = by("board").tHead.rows[0];
+    const focused = row.contains(document.activeElement) ? document.activeElement.parentNode.dataset.column : null;
+    row.replaceChildren(...heads);
+    if (focused) row.querySelector(`[data-column="${focused}"] button`).focus();
+  };
+
+  const sortBy = (id) => {
+    const column = COLUMNS.find((each) => each.id === id);
+    if (state.sort === id) state.descending = !state.descending;
+    else [state.sort, state.descending] = [id, column.first === -1];
+    changed();
+  };
+
+  const compare = (a, b) => {
+    const key = COLUMNS.find((column) => column.id === state.sort).key;
+    const [x, y] = [key(a), key(b)];
+    // What is not known stays below, whichever way the rest is sorted.
+    if (x === null || y === null) return (x === null) - (y === null);
+    const order = typeof x === "string" ? x.localeCompare(y) : x - y;
+    return (state.descending ? -order : order) || a.symbol.localeCompare(b.symbol);
+  };
+
+  const isWanted = (answer) => {
+    const verdict = verdictOf(modelOf(answer));
+    const isSignal = !state.signal || answer.pred === state.signal || (state.signal === "stale" && answer.stale);
+    const hay = `${answer.symbol} ${answer.pred} ${answer.source} ${verdictWords(verdict)}`.toLowerCase();
+    return isSignal && (!state.verdict || verdict === state.verdict) && hay.includes(state.text.trim().toLowerCase());
+  };
+
+  // A row is made once and changed in place: the focus and a selection stay.
+  const rows = new Map();
+  const rowOf = (symbol) => {
+    if (!rows.has(symbol)) {
+      const row = h("tr", { "data-symbol": symbol }, COLUMNS.map((column, k) => k
+        ? h("td", { class: column.kind })
+        : h("th", { scope: "row" }, h("button", { type: "button", "aria-haspopup": "dialog" }, symbol),
+          h("small", { class: "under" }))));
+      rows.set(symbol, row);
+    }
+    return rows.get(symbol);
+  };
+  const fill = (answer) => {
+    const row = rowOf(answer.symbol);
+    const verdict = verdictOf(modelOf(answer));
+    const said = JSON.stringify([answer.ts, answer.pred, answer.confidence, answer.source, answer.stale, verdict,
+      modelOf(answer)?.version_id, answer.tf]);
+    if (row.dataset.said === said) return row;
+    const before = state.seen.get(`${answer.symbol} ${answer.tf}`);
+    const now = `${answer.ts} ${answer.pred} ${answer.confidence}`;
+    state.seen.set(`${answer.symbol} ${answer.tf}`, now);
+    row.classList.remove("changed");
+    if (before !== undefined && before !== now) {
+      row.getBoundingClientRect();
+      row.classList.add("changed");
+    }
+    row.dataset.said = said;
+    row.classList.toggle("stale", answer.stale);
+    row.querySelector(".under").textContent = `${answer.source} · ${verdictWords(verdict)}`;
+    COLUMNS.forEach((column, k) => {
+      if (k) row.cells[k].replaceChildren(...[column.cell(answer)].flat());
+    });
+    return row;
+  };
+
+  const showBoard = () => {
+    const shown = state.answers.filter(isWanted).sort(compare).map(fill);
+    const body = by("board").tBodies[0];
+    const isSame = shown.length === body.rows.length && shown.every((row, k) => row === body.rows[k]);
+    if (!isSame) {
+      const focused = document.activeElement;
+      body.replaceChildren(...shown);
+      if (focused !== document.activeElement && body.contains(focused)) focused.focus();
+    }
+    by("nothing").hidden = shown.length > 0;
+  };
+
+  const showTiles = () => {
+    const counts = [...SIGNALS.map((name) => [name, state.answers.filter((a) => a.pred === name).length]),
+      ["stale", state.answers.filter((a) => a.stale).length]];
+    const made = by("tiles").children;
+    counts.forEach(([name, count], k) => {
+      const tile = made[k] ?? h("button", { type: "button", class: "tile", "data-signal": name },
+        h("b", { class: name === "stale" ? "stale-word" : name }), words(name));
+      if (!made[k]) by("tiles").append(tile);
+      tile.firstChild.textContent = count;
+      tile.setAttribute("aria-pressed", String(state.signal === name));
+    });
+    const verdicts = [...new Set(state.answers.map((a) => verdictOf(modelOf(a))))].sort();
+    if (state.verdict && !verdicts.includes(state.verdict)) verdicts.push(state.verdict);
+    const wanted = ["", ...verdicts];
+    const select = by("verdict");
+    if ([...select.options].map((option) => option.value).join() !== wanted.join()) {
+      select.replaceChildren(...wanted.map((value) =>
+        h("option", { value }, value ? verdictWords(value) : "any verdict")));
+    }
+    select.value = state.verdict;
+    if (by("filter").value !== state.text) by("filter").value = state.text;
+  };
+
+  const showTimeframes = () => {
+    by("timeframes").replaceChildren(...state.timeframes.map((tf) =>
+      h("button", { type: "button", "aria-pressed": String(tf === state.tf), "data-tf": tf }, tf)));
+  };
+
+  const show = () => {
+    showConnection();
+    showHead();
+    showTiles();
+    showBoard();
+  };
+  const changed = () => {
+    writeHash();
+    show();
+  };
+
+  // Ages go on between two answers.
+  const tick = () => {
+    const status = by("status");
+    status.className = `status ${state.downSince ? "down" : state.received ? "live" : ""}`;
+    if (state.isLocked) status.textContent = "locked";
+    else if (state.downSince) status.textContent = `unreachable since ${clock(state.downSince)}`;
+    else if (state.received) status.textContent = `live, updated ${duration((performance.now() - state.received) / 1000)} ago`;
+    const place = COLUMNS.findIndex((column) => column.id === "age");
+    for (const answer of state.answers) {
+      const cell = rows.get(answer.symbol)?.cells[place];
+      const text = ageCell(answer);
+      if (cell && cell.textContent !== text) cell.textContent = text;
+    }
+  };
+
+  // -- the track record -------------------------------------------------------------------------
+  const listIn = (content) => (content ? Object.values(content).find(Array.isArray) ?? [] : []);
+  const isEstimate = (value) => value !== null && typeof value === "object" && "value" in value;
+  const anyCell = (value) => {
+    if (value === null || value === undefined) return "–";
+    if (isEstimate(value)) return value.value === null ? "–" : `${signed(value.value)} ${interval({ lower: null, upper: null, ...value })}`;
+    if (typeof value === "number") return Number.isInteger(value) ? String(value) : value.toFixed(4);
+    return typeof value === "object" ? JSON.stringify(value) : String(value);
+  };
+  const showScoreboard = () => {
+    const scored = listIn(state.scoreboard).filter((row) => row !== null && typeof row === "object");
+    if (scored.length === 0) {
+      by("scoreboard").replaceChildren(h("p", { class: "note card" },
+        "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
+      return;
+    }
+    const names = Object.keys(scored[0]);
+    const isNumeric = (name) => scored.some((row) => typeof row[name] === "number" || isEstimate(row[name]));
+    by("scoreboard").replaceChildren(h("div", { class: "card scroll" }, h("table", { class: "plain" },
+      h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col", class: isNumeric(name) ? "num" : "" }, words(name))))),
+      h("tbody", {}, scored.map((row) => h("tr", {}, names.map((name) =>
+        h("td", { class: isNumeric(name) ? "num" : "" }, anyCell(row[name])))))))));
+  };
+
+  // -- one market -------------------------------------------------------------------------------
+  const openMarket = (symbol) => {
+    state.market = symbol;
+    state.detail = { key: "", ts: "", at: 0 };
+    writeHash();
+    by("market-name").replaceChildren(symbol);
+    by("market-body").replaceChildren(h("p", { class: "note" }, "loading"));
+    if (!by("market").open) by("market").showModal();
+    updateMarket().catch(() => poll());
+  };
+
+  const updateMarket = async () => {
+    const symbol = state.market;
+    const answer = state.answers.find((each) => each.symbol === symbol);
+    if (!symbol || !answer) return;
+    if (!by("market").open) by("market").showModal();
+    const key = `${symbol} ${answer.tf} ${modelOf(answer)?.version_id}`;
+    const isNew = state.detail.key !== key || state.detail.ts !== answer.ts;
+    if (!isNew && performance.now() - state.detail.at < SLOW_MS) return;
+    const path = encodeURIComponent(symbol);
+    const [bars, past, summary] = await Promise.all([
+      getOrNull("/api/bars/{symbol}", `/api/bars/${path}?tf=${answer.tf}&limit=200`),
+      getOrNull("/api/history/{symbol}", `/api/history/${path}?tf=${answer.tf}&limit=200`),
+      get(`/api/predictions/${path}/summary`),
+    ]);
+    if (state.market !== symbol) return;
+    state.detail = { key, ts: answer.ts, at: performance.now(), bars, past, summary };
+    showMarket(answer);
+  };
+
+  const showMarket = (answer) => {
+    const { bars, past, summary } = state.detail;
+    const model = modelOf(answer);
+    by("market-name").replaceChildren(answer.symbol, h("small", {}, answer.tf),
+      h("span", { class: `signal ${answer.pred}` }, words(answer.pred)),
+      h("span", {}, ...confidence(answer)), h("span", { class: "soft" }, answer.source),
+      answer.stale ? h("span", { class: "stale-word" }, "stale") : "");
+    const signals = listIn(past).slice().sort((a, b) => Date.parse(a.ts) - Date.parse(b.ts));
+    const body = by("market-body");
+    const width = Math.max(300, body.clientWidth - (innerWidth < 760 ? 26 : 34));
+    const half = innerWidth < 760 ? width : Math.max(300, (width - 48) / 2);
+    const scrolled = by("market").scrollTop;
+    body.replaceChildren(
+      facts(answer), candleCard(answer, bars, signals, width),
+      h("div", { class: "pair" }, probabilityCard(signals, half), skillCard(model, half)),
+      h("div", { class: "pair" }, askedCard(answer), summaryCard(summary)),
+      pastCard(signals));
+    by("market").scrollTop = scrolled;
+  };
+
+  const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  const facts = (answer) => {
+    const money = (value) => (typeof value === "number" ? charts.price(value) : "–");
+    const known = [fact("Close", money(answer.close)),
+      fact("Bar closed (UTC)", answer.ts ? charts.stamp(Date.parse(answer.ts)) : "–"), fact("Bars", answer.bars ?? "–")];
+    if (typeof answer.entry_price === "number") {
+      known.push(fact("Entry", money(answer.entry_price)), fact("Stop", money(answer.stop_loss)),
+        fact("Targets", [answer.tp1, answer.tp2, answer.tp3].map(money).join(" · ")));
+    }
+    return h("dl", { class: "facts" }, known);
+  };
+
+  const candleCard = (answer, bars, signals, width) => {
+    if (!bars || bars.open_time.length < 2) {
+      return h("section", { class: "card" }, h("h3", {}, "Candles"), h("p", { class: "note" }, "No bars have come yet."));
+    }
+    const reading = h("p", { class: "reading" });
+    const idle = `Last ${bars.open_time.length} bars; hollow bodies closed higher. Point at one to read it.`;
+    reading.textContent = idle;
+    const levels = typeof answer.entry_price === "number"
+      ? { entry: answer.entry_price, stop: answer.stop_loss, "target 1": answer.tp1, "target 2": answer.tp2, "target 3": answer.tp3 } : {};
+    const picture = charts.candles(bars, signals, levels, width, (said) => { reading.textContent = said || idle; });
+    const key = signals.length
+      ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as they were said at the time"),
+        h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet"))
+      : h("p", { class: "below" }, "No track record yet: past signals appear here once they have been served and written down. None are drawn in hindsight.");
+    return h("section", { class: "card" }, reading, picture, key);
+  };
+
+  const probabilityCard = (signals, width) => {
+    const known = signals.filter((signal) => signal.probabilities);
+    const card = h("section", { class: "card", id: "probabilities" }, h("h3", {}, "Probabilities over time"));
+    if (known.length === 0) {
+      card.append(h("p", { class: "below" }, "No answers of a model have been written down yet."));
+      return card;
+    }
+    const reading = h("p", { class: "reading" });
+    card.append(reading, charts.probabilities(known, width, (said) => { reading.textContent = said; }),
+      h("p", { class: "keys" }, ["SHORT", "NO_TRADE", "LONG"].map((name) => h("b", { class: name }, words(name)))));
+    return card;
+  };
+
+  const skillCard = (model, width) => {
+    const card = h("section", { class: "card", id: "skill" }, h("h3", {}, "Skill on the test rows"));
+    if (!model?.skill) {
+      card.append(h("p", { class: "below" }, model?.problem ?? "This model says nothing about its test."));
+      return card;
+    }
+    const { skill } = model;
+    const row = (name, estimate, kind) => ({ name, ...estimate, kind });
+    const compared = [row("this model", skill, verdictOf(model))];
+    if (skill.baseline) compared.push(row(words(skill.best_baseline), skill.baseline, "NO_TRADE"));
+    if (skill.against_best) compared.push(row("model − baseline", skill.against_best, verdictOf(model)));
+    card.append(chip(verdictOf(model)), charts.intervals(compared, width),
+      h("p", { class: "below" }, `Log-loss skill over the frequencies of training, ${percent(skill.confidence)} intervals, `
+        + `${skill.n_rows} test rows: ${signed(skill.value)} ${interval(skill)}; best baseline ${words(skill.best_baseline ?? "none")}`
+        + `${skill.baseline ? ` ${signed(skill.baseline.value)} ${interval(skill.baseline)}` : ""}.`));
+    if (model.reasons.length) card.append(h("ul", { class: "list" }, model.reasons.map((reason) => h("li", {}, reason))));
+    if (model.trained_on) {
+      card.append(h("p", { class: "below" }, `Version ${model.version_id}, made on ${model.trained_on.n_bars} bars `
+        + `(${model.trained_on.bars}) from ${model.trained_on.first_open_time} to ${model.trained_on.last_open_time}.`));
+    }
+    return card;
+  };
+
+  const askedCard = (answer) => h("section", { class: "card" }, h("h3", {}, "Who was asked"),
+    h("ol", { class: "asked" },
+      answer.passed.map((rung) => h("li", {}, h("b", {}, rung.source), " passed: ", rung.detail || words(rung.reason))),
+      h("li", {}, h("b", {}, answer.source), " answered", answer.detail ? `: ${answer.detail}` : "")));
+
+  const summaryCard = (summary) => h("section", { class: "card" }, h("h3", {}, "All bar lengths"),
+    h("table", { class: "plain" }, h("tbody", {}, Object.values(summary.predictions).map((each) =>
+      h("tr", { class: each.tf === state.tf ? "shown" : "" }, h("th", { scope: "row" }, each.tf),
+        h("td", {}, h("span", { class: `signal ${each.pred}` }, words(each.pred))),
+        h("td", { class: "num" }, ...confidence(each)), h("td", {}, each.source),
+        h("td", { class: "stale-word" }, each.stale ? "stale" : ""))))));
+
+  const pastCard = (signals) => {
+    if (signals.length === 0) return h("span", {});
+    const last = signals.slice(-20).reverse();
+    return h("section", { class: "card past" }, h("h3", {}, "Last answers and what became of them"),
+      h("div", { class: "scroll" }, h("table", { class: "plain" },
+        h("thead", {}, h("tr", {}, ["Bar closed (UTC)", "Said", "Came", "Outcome", "Return after", "Source", ""].map((name) =>
+          h("th", { scope: "col" }, name)))),
+        h("tbody", {}, last.map((each) => h("tr", {},
+          h("td", {}, charts.stamp(Date.parse(each.ts))),
+          h("td", {}, h("span", { class: `signal ${each.pred}` }, words(each.pred))),
+          h("td", {}, each.label ? words(each.label) : "–"),
+          h("td", {}, OUTCOME_WORDS[charts.outcome(each)]),
+          h("td", { class: "num" }, typeof each.forward_return === "number" ? `${(each.forward_return * 100).toFixed(2)} %` : "–"),
+          h("td", {}, each.source),
+          h("td", {}, each.is_live === false ? "given late" : "")))))));
+  };
+
+  // -- what people do -------------------------------------------------------------------------
+  by("board").addEventListener("click", (event) => {
+    const head = event.target.closest("thead th");
+    if (head) sortBy(head.dataset.column);
+    const row = event.target.closest("tbody tr");
+    if (row && !String(getSelection())) openMarket(row.dataset.symbol);
+  });
+  by("timeframes").addEventListener("click", (event) => {
+    const tf = event.target.dataset.tf;
+    if (!tf) return;
+    state.tf = tf;
+    writeHash();
+    showTimeframes();
+    poll();
+  });
+  by("tiles").addEventListener("click", (event) => {
+    const tile = event.target.closest(".tile");
+    if (!tile) return;
+    state.signal = state.signal === tile.dataset.signal ? "" : tile.dataset.signal;
+    changed();
+  });
+  by("verdict").addEventListener("change", (event) => {
+    state.verdict = event.target.value;
+    changed();
+  });
+  by("filter").addEventListener("input", (event) => {
+    state.text = event.target.value;
+    changed();
+  });
+  by("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem("percoin-key", by("key").value.trim());
+    by("key").value = "";
+    poll();
+  });
+  by("close").addEventListener("click", () => by("market").close());
+  by("market").addEventListener("click", (event) => {
+    if (event.target === by("market")) by("market").close();
+  });
+  by("market").addEventListener("close", () => {
+    const row = rows.get(state.market);
+    state.market = "";
+    writeHash();
+    row?.querySelector("button").focus();
+  });
+  addEventListener("hashchange", () => {
+    readHash();
+    if (!state.market && by("market").open) by("market").close();
+    showTimeframes();
+    poll();
+  });
+  let redraw = 0;
+  addEventListener("resize", () => {
+    clearTimeout(redraw);
+    redraw = setTimeout(() => {
+      const answer = state.answers.find((each) => each.symbol === state.market);
+      if (answer && state.detail.summary) showMarket(answer);
+    }, 150);
+  });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+  setInterval(tick, 1000);
+  readHash();
+  poll();
+})();

@@ -1,0 +1,239 @@
+"""The page in a real browser, served by a real process that is killed and comes again."""
+
+import gzip
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from builders import write_parquet
+from exported_models import bars_to_learn_from, export, make_dataset, random_network
+from headless_chromium import Chromium
+from small_servers import Market, RunningServer, ask, exchange_bars, make_server
+
+from percoin.registry.manifest import Verdict
+from percoin.serving.page import page_files
+from percoin.types import Signal
+
+ROOT = Path(__file__).parents[2]
+SYMBOLS = (ROOT / "symbols").read_text().strip().split(",")
+BARS = bars_to_learn_from(700)
+KEY = "a-secret-of-the-tests"
+HOSTILE = "<img src=x onerror=alert(1)>"
+ESTIMATE = {"value": 0.0123, "lower": -0.0045, "upper": 0.0291, "n_rows": 400}
+EVALUATION = {
+    "model": {"skill": ESTIMATE},
+    "best_baseline": "logistic",
+    "baselines": [{"name": "logistic", "skill": ESTIMATE | {"value": 0.01}}],
+    "against_best": ESTIMATE | {"value": 0.0023},
+    "bootstrap": {"confidence": 0.95},
+}
+ROWS = "document.querySelectorAll('#board tbody tr')"
+
+
+def row(symbol: str) -> str:
+    return f"document.querySelector('#board tr[data-symbol={symbol}]')"
+
+
+def first_symbols(browser, n: int = 3) -> list[str]:
+    return browser.run(f"[...{ROWS}].slice(0, {n}).map((row) => row.dataset.symbol)")
+
+
+def serve_model(folder: Path, signal: Signal) -> None:
+    export(
+        folder / "models",
+        random_network(signal),
+        make_dataset(BARS),
+        Verdict.ACCEPTED,
+        sections={"evaluation": EVALUATION},
+    )
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> RunningServer:
+    served = ("source=files", "source.path=klines", f"symbol={','.join(SYMBOLS)}", "tf=15m,1h")
+    return RunningServer(folder, *served, *arguments, **environment)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    for symbol in SYMBOLS[:-1]:
+        write_parquet(BARS, folder / "klines" / symbol / "15m.parquet")
+    serve_model(folder, Signal.LONG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with start(folder) as server:
+        server.wait_until_started()
+        yield server
+
+
+@pytest.fixture
+def page(server, browser):
+    browser.requests.clear()
+    browser.complaints.clear()
+    browser.show_as(1400, 1000)
+    browser.open("about:blank")
+    browser.open(f"{server.url}/")
+    browser.wait_for(f"{ROWS}.length === 32 && {row('BTCUSDT')}.innerText.includes('LONG')")
+    yield browser
+    assert browser.complaints == []
+    asked = {address for address in browser.requests if not address.startswith("about:")}
+    assert [address for address in asked if not address.startswith(f"{server.url}/")] == []
+
+
+def test_it_shows_32_markets_with_all_that_is_asked_for(page):
+    shown = page.run(f"{row('BTCUSDT')}.innerText")
+    for words in (
+        "LONG",
+        "ML_PER_COIN_V1",
+        "accepted",
+        "+0.0123",
+        "[\u22120.0045, +0.0291]",
+        " d ",
+    ):
+        assert words in shown
+    without = page.run(f"{row(SYMBOLS[-1])}.innerText")
+    assert "no bars" in without
+    assert "FALLBACK_NEUTRAL" in without
+    assert "no model" in without
+    assert "No track record yet" in page.run("document.getElementById('record').innerText")
+
+
+def test_it_sorts_by_click_and_by_key_and_keeps_that_in_its_address(page):
+    assert first_symbols(page) == sorted(SYMBOLS)[:3]
+    head = "document.querySelector('#board [data-column=symbol]')"
+    page.run(f"{head}.querySelector('button').click()")
+    assert first_symbols(page) == sorted(SYMBOLS)[::-1][:3]
+    assert page.run(f"{head}.getAttribute('aria-sort')") == "descending"
+    page.run("document.querySelector('#board [data-column=confidence] button').focus()")
+    page.press("Enter")
+    page.wait_for("location.hash.includes('sort=-confidence')")
+    shares = page.run(
+        f"[...{ROWS}].map((row) => parseFloat(row.querySelector('.confidence').innerText))"
+    )
+    assert shares == sorted(shares, reverse=True)
+    assert page.run("document.activeElement.closest('th').dataset.column") == "confidence"
+
+
+def test_it_shows_only_what_is_looked_for(page):
+    page.run("document.querySelector('.tile[data-signal=LONG]').click()")
+    n_long = page.run("Number(document.querySelector('.tile[data-signal=LONG] b').innerText)")
+    assert page.run(f"{ROWS}.length") == n_long
+    page.run("document.querySelector('.tile[data-signal=LONG]').click()")
+    typed = "filter.value = '{}'; filter.dispatchEvent(new Event('input'))"
+    page.run(typed.format("eth"))
+    assert first_symbols(page) == ["ETHUSDT"]
+    page.run(typed.format(HOSTILE))
+    assert page.run("document.getElementById('nothing').hidden") is False
+
+
+def test_a_market_opens_with_candles_skill_and_who_was_asked(page):
+    page.run(f"{row('BTCUSDT')}.querySelector('button').click()")
+    page.wait_for("document.querySelector('#market[open] .chart .wick') !== null")
+    shown = page.run("document.getElementById('market').innerText")
+    for words in ("Last 200 bars", "logistic", "95 % intervals", "ML_PER_COIN_V1 answered", "1h"):
+        assert words in shown
+    assert "None are drawn in hindsight" in shown
+    assert "market=BTCUSDT" in page.run("location.hash")
+    page.press("Escape")
+    page.wait_for("!document.getElementById('market').open && !location.hash.includes('market')")
+
+
+def test_another_length_of_bars_is_a_click_away(page):
+    page.run("document.querySelector('[data-tf=\"1h\"]').click()")
+    page.wait_for(f"{row('BTCUSDT')}.dataset.said.includes('\"1h\"')")
+    assert "tf=1h" in page.run("location.hash")
+
+
+@pytest.mark.parametrize(("scheme", "page_colour"), [("light", 251), ("dark", 20)])
+def test_it_has_the_colours_that_the_system_prefers(page, scheme, page_colour):
+    page.show_as(1400, 1000, scheme)
+    shown = page.run("getComputedStyle(document.documentElement).backgroundColor")
+    assert int(re.findall(r"\d+", shown)[0]) == page_colour
+
+
+def test_it_fits_a_small_telephone(page):
+    page.show_as(400, 800, mobile=True)
+    assert page.run("document.documentElement.scrollWidth") <= 400
+    table = page.run("document.getElementById('board').getBoundingClientRect().width")
+    assert table <= 400
+
+
+def test_it_changes_with_an_answer_and_lives_through_a_killed_server(page, server, folder):
+    serve_model(folder, Signal.SHORT)
+    page.wait_for(f"{row('BTCUSDT')}.innerText.includes('SHORT')")
+    assert page.run(f"{row('BTCUSDT')}.classList.contains('changed')")
+
+    server.stop(signal.SIGKILL)
+    page.wait_for("document.documentElement.classList.contains('is-down')")
+    banner = page.run("document.getElementById('banner').innerText")
+    assert re.match(r"Server unreachable since \d\d:\d\d:\d\d\.", banner)
+    assert page.run(f"{ROWS}.length") == 32
+
+    with start(folder, f"port={server.port}") as another:
+        another.wait_until_started()
+        page.wait_for("document.getElementById('banner').hidden", 30)
+        assert page.run("document.getElementById('status').innerText").startswith("live")
+
+
+def test_a_locked_server_is_opened_with_its_key(folder, browser):
+    with start(folder, PERCOIN_API_KEY=KEY) as locked:
+        browser.show_as(1400, 1000)
+        browser.open(f"{locked.url}/")
+        browser.wait_for("!document.getElementById('key-form').hidden")
+        assert browser.run("document.getElementById('content').hidden")
+        typed = "key.value = '{}'; document.querySelector('#key-form button').click()"
+        browser.run(typed.format("wrong"))
+        browser.wait_for("!document.getElementById('key-problem').hidden")
+        browser.run(typed.format(KEY))
+        browser.wait_for(f"{ROWS}.length === 32")
+        assert browser.run("document.getElementById('key-form').hidden")
+        assert KEY not in browser.run("location.href")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    market = Market(exchange_bars(30), n_closed=20)
+    return make_server(tmp_path_factory.mktemp("models"), market, api_key=KEY)
+
+
+def test_the_document_names_files_that_may_be_kept_for_good(plain):
+    document = ask(plain, "/")
+    assert document.headers["cache-control"] == "no-cache"
+    names = re.findall(r'(?:src|href)="([^"#]+)"', document.text)
+    assert len(names) == 5
+    assert "{{" not in document.text
+    for name in names:
+        file = ask(plain, name, {"Accept-Encoding": "gzip"})
+        assert file.headers["content-encoding"] == "gzip"
+        assert "immutable" in file.headers["cache-control"]
+        assert file.content == page_files()[name].plain
+        assert ask(plain, name, {"Accept-Encoding": "identity"}).content == file.content
+
+
+def test_no_script_of_another_and_none_in_the_document_may_run(plain):
+    policy = ask(plain, "/").headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert not re.search(r"<script(?! src)|<style|\son\w+=|\sstyle=", ask(plain, "/").text)
+
+
+def test_the_page_says_nothing_of_any_market_without_the_key(plain):
+    for file in page_files().values():
+        assert gzip.decompress(file.packed) == file.plain
+        assert b"BTCUSDT" not in file.plain
+
+
+@pytest.mark.parametrize("name", ["page.js", "../app.py", "%2e%2e/app.py", "page-000000000000.js"])
+def test_there_are_no_other_files(plain, name):
+    assert ask(plain, f"/page/{name}", {"X-API-Key": KEY}).status_code == 404
