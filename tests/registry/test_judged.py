@@ -5,7 +5,7 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 
 from percoin.errors import InvalidArtifactError
 from percoin.registry.artifact import load_artifact
-from percoin.registry.judged import judged_threshold
+from percoin.registry.judged import judged_skill, judged_threshold
 from percoin.registry.layout import METRICS_FILE
 from percoin.types import Timeframe
 
@@ -66,3 +66,32 @@ def test_a_changed_file_is_not_believed(tmp_path):
 
     with pytest.raises(InvalidArtifactError, match="was changed after the export"):
         judged_threshold(tmp_path, manifest)
+
+
+ESTIMATE = {"value": 0.01, "lower": None, "upper": None, "n_rows": 40}
+EVALUATION = {
+    "model": {"skill": ESTIMATE},
+    "best_baseline": "logistic",
+    "baselines": [{"name": "majority"}, {"name": "logistic", "skill": ESTIMATE}],
+    "against_best": ESTIMATE | {"lower": -0.02, "upper": 0.04},
+    "bootstrap": {"confidence": 0.95},
+}
+
+
+def skill_of(folder, sections):
+    dataset = make_dataset(bars_to_learn_from(400))
+    export(folder, random_network(), dataset, sections=sections)
+    manifest = load_artifact(folder, "BTCUSDT", Timeframe.M15).manifest
+    return judged_skill(folder, manifest)
+
+
+def test_the_skill_of_the_test_is_read_back_with_its_interval_and_baseline(tmp_path):
+    skill = skill_of(tmp_path, {"evaluation": EVALUATION})
+    assert (skill.value, skill.lower, skill.n_rows, skill.confidence) == (0.01, None, 40, 0.95)
+    assert (skill.best_baseline, skill.baseline.value) == ("logistic", 0.01)
+    assert (skill.against_best.lower, skill.against_best.upper) == (-0.02, 0.04)
+
+
+@pytest.mark.parametrize("evaluation", [None, {}, {"model": 3}, EVALUATION | {"bootstrap": {}}])
+def test_of_a_judgement_in_another_form_nothing_is_said(tmp_path, evaluation):
+    assert skill_of(tmp_path, {"evaluation": evaluation}) is None

@@ -98,9 +98,14 @@ def test_it_shows_32_markets_with_all_that_is_asked_for(page):
         "accepted",
         "+0.0123",
         "[\u22120.0045, +0.0291]",
-        " d ",
+        "stale, ",
     ):
         assert words in shown
+    widths = [
+        page.run(f"{row('BTCUSDT')}.querySelector('.shares .{name}').offsetWidth")
+        for name in ("SHORT", "NO_TRADE", "LONG")
+    ]
+    assert widths[2] > 90
     without = page.run(f"{row(SYMBOLS[-1])}.innerText")
     assert "no bars" in without
     assert "FALLBACK_NEUTRAL" in without

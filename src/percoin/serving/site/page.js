@@ -37,6 +37,7 @@
     if (s < 60) return `${s} s`;
     if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
     if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+    if (s > 10 * 86400) return `${Math.floor(s / 86400)} d`;
     return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
   };
   const clock = (moment) => moment.toLocaleTimeString("en-GB");
@@ -188,7 +189,7 @@
     const bar = h("span", { class: "shares", role: "img", "aria-label": told, title: told });
     for (const name of charts.CLASSES) {
       const part = h("i", { class: name });
-      part.style.width = percent(answer.probabilities[name], 2);
+      part.style.width = `${answer.probabilities[name] * 100}%`;
       bar.append(part);
     }
     return bar;
