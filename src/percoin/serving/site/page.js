@@ -127,7 +127,10 @@
       state.routes = Object.keys(described.paths);
       by("version").textContent = described.info.version;
     }
-    const [models, scoreboard] = await Promise.all([get("/api/models"), getOrNull("/api/scoreboard")]);
+    const ofTf = state.tf ? `?tf=${encodeURIComponent(state.tf)}` : "";
+    const [models, scoreboard] = await Promise.all([
+      get("/api/models"), getOrNull("/api/scoreboard", `/api/scoreboard${ofTf}`),
+    ]);
     state.models = new Map(models.models.map((model) => [`${model.symbol} ${model.tf}`, model]));
     state.timeframes = [...new Set(models.models.map((model) => model.tf))];
     if (!state.timeframes.includes(state.tf)) state.tf = state.timeframes[0];
@@ -374,6 +377,7 @@
     if (typeof value === "number") return Number.isInteger(value) ? String(value) : value.toFixed(4);
     return typeof value === "object" ? JSON.stringify(value) : String(value);
   };
+  const STANDING = ["symbol", "tf", "source", "version_id", "n_written", "n_resolved", "skill", "hit_rate", "too_few"];
   const showScoreboard = () => {
     const scored = listIn(state.scoreboard).filter((row) => row !== null && typeof row === "object");
     if (scored.length === 0) {
@@ -381,7 +385,7 @@
         "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
       return;
     }
-    const names = Object.keys(scored[0]);
+    const names = Object.keys(scored[0]).filter((name) => STANDING.includes(name));
     const isNumeric = (name) => scored.some((row) => typeof row[name] === "number" || isEstimate(row[name]));
     by("scoreboard").replaceChildren(h("div", { class: "card scroll" }, h("table", { class: "plain" },
       h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col", class: isNumeric(name) ? "num" : "" }, words(name))))),
