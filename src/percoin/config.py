@@ -905,6 +905,8 @@ class ServeConfig:
     check_secs: float = MISSING
     limits: LimitsConfig = MISSING
     stop_secs: float = MISSING
+    record: bool = MISSING
+    record_url: str | None = None
     data_dir: str = MISSING
     models_dir: str = MISSING
 

@@ -12,22 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
-from percoin.errors import ConfigError
+from percoin.errors import ConfigError, RecordError
 from percoin.fetch import split_lists
 from percoin.inference import Backend, Predictor
+from percoin.labels import FixedHorizon, LabelRule
 from percoin.predict import find_min_confidence, newest_bars
 from percoin.signals.model import ModelSource
 from percoin.types import Rung, Timeframe
 
 if TYPE_CHECKING:
+    from percoin.monitoring.record import TrackRecord
     from percoin.serving.offer import Offer
     from percoin.serving.server import Setup
+
+log = logging.getLogger(__name__)
 
 API_KEY = "PERCOIN_API_KEY"
 _LEAST_KEY_CHARS = 16
@@ -81,6 +86,8 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     from percoin.serving.server import PredictionServer, bind, serve
 
     setup = make_setup(settings, api_key)
+    if setup.record is not None:
+        _open_record(setup.record)
     listener = bind(settings.host, settings.port, api_key is not None)
     with listener:
         server = PredictionServer(setup)
@@ -130,7 +137,40 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         limits=Limits(limits.requests_per_sec, limits.query_chars, limits.symbols),
         api_key=api_key,
         hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
+        record=make_record(settings),
+        default_rules=default_label_rules(),
     )
+
+
+def make_record(settings: ServeConfig) -> TrackRecord | None:
+    """The track record that the settings name; None if it is switched off.
+
+    Raises:
+        ConfigError: The URL cannot be meant, or a newer percoin made the record.
+    """
+    if not settings.record:
+        return None
+    from percoin.monitoring.record import RECORD_FILE, TrackRecord, sqlite_url
+
+    default = sqlite_url(Path(settings.data_dir) / RECORD_FILE)
+    return TrackRecord(settings.record_url or default)
+
+
+def default_label_rules() -> dict[Timeframe, LabelRule]:
+    """By timeframe, the rule of a training that asks for no other: labels=fixed_horizon."""
+    horizon = int(OmegaConf.load(CONF_DIR / "labels" / "fixed_horizon.yaml").horizon)
+    settings = [OmegaConf.load(path) for path in sorted((CONF_DIR / "tf").glob("*.yaml"))]
+    return {
+        Timeframe(entry.name): FixedHorizon(horizon, float(entry.threshold)) for entry in settings
+    }
+
+
+def _open_record(record: TrackRecord) -> None:
+    """Refuse what a newer percoin made; a database that is away is waited for while serving."""
+    try:
+        record.open()
+    except RecordError as error:
+        log.warning("RECORD failed: %s", error)
 
 
 def read_key(text: str | None) -> str | None:

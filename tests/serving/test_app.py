@@ -169,7 +169,7 @@ def test_metrics_count_by_route_and_know_each_markets_age(server):
         ("/?x=1", 400, "unknown_parameter", "it takes none"),
         ("/api/bars/XRPEUR", 404, "unknown_symbol", "served are BTCUSDT, ETHUSDT"),
         ("/api/bars/BTCUSDT?limit=x", 400, "invalid_limit", "no number from 1 to 1000"),
-        ("/api/scoreboard", 404, "not_found", "nothing at this address"),
+        ("/api/scores", 404, "not_found", "nothing at this address"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_kindly(server, path, status, code, words):
@@ -205,6 +205,8 @@ def test_the_document_needs_no_other_host_and_names_every_route(server):
         "/api/predictions/{symbol}",
         "/api/predictions/{symbol}/summary",
         "/api/bars/{symbol}",
+        "/api/scoreboard",
+        "/api/history/{symbol}",
         "/api/models",
         "/health",
         "/metrics",

@@ -240,8 +240,11 @@ class TrackRecord:
         with self._connected() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             statement = dialect.insert(_predictions).on_conflict_do_nothing()
+            # The row's number comes back if it is new; not every driver counts rows.
+            statement = statement.returning(_predictions.c.id)
             return [
-                connection.execute(statement, _to_row(entry)).rowcount == 1 for entry in entries
+                connection.execute(statement, _to_row(entry)).first() is not None
+                for entry in entries
             ]
 
     def resolve(self, outcomes: Iterable[Outcome], now_ms: int) -> int:

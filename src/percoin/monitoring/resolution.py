@@ -13,7 +13,7 @@ from percoin.evaluation.baselines import class_shares, frequencies_after, last_k
 from percoin.labels import LabelRule, Labels, TripleBarrier, label_rule_from_json
 from percoin.monitoring.record import Baseline, Entry, Kept, Outcome, TrackRecord, kind_of_bars
 from percoin.rules import Readings, read_momentum, read_rsi_ma
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signal
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signal, Timeframe
 
 PRIOR = "prior"
 PERSISTENCE = "persistence"
@@ -48,7 +48,7 @@ def make_entry(prediction: Prediction, bars: Bars, rule: LabelRule | None, now: 
         probabilities=prediction.probabilities,
         close=float(bars.column("close")[-1]),
         baselines={} if rule is None else _baselines(bars, rule),
-        is_live=rule is not None and is_before_outcome(rule, ts, bars, now_ms),
+        is_live=rule is not None and is_before_outcome(rule, ts, bars.timeframe, now_ms),
         written_at=now_ms,
     )
 
@@ -58,7 +58,7 @@ def rule_text(rule: LabelRule) -> str:
     return json.dumps(rule.to_json(), sort_keys=True)
 
 
-def is_before_outcome(rule: LabelRule, ts: int, bars: Bars, now_ms: int) -> bool:
+def is_before_outcome(rule: LabelRule, ts: int, timeframe: Timeframe, now_ms: int) -> bool:
     """Whether nobody could have known yet what comes of a prediction made at ``ts``.
 
     A barrier may be touched by the very next bar, a return over the horizon is settled
@@ -66,7 +66,7 @@ def is_before_outcome(rule: LabelRule, ts: int, bars: Bars, now_ms: int) -> bool
     ended last year have been followed by others that somebody knows.
     """
     first_bars = 1 if isinstance(rule, TripleBarrier) else rule.horizon
-    return now_ms < ts + first_bars * bars.timeframe.milliseconds
+    return now_ms < ts + first_bars * timeframe.milliseconds
 
 
 def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:

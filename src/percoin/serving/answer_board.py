@@ -16,6 +16,7 @@ from percoin.serving.bar_keeper import BarKeeper, Held, tell_missing
 from percoin.serving.discretion import Discretion
 from percoin.serving.model_shelf import ModelShelf
 from percoin.serving.offer import Clock, Market, Offer, utc_now
+from percoin.serving.recorder import Recorder
 from percoin.signals.chain import ask
 from percoin.signals.freshness import find_staleness
 from percoin.signals.market import SourcedBars
@@ -77,6 +78,7 @@ class AnswerBoard:
         discretion: Which folders are not spoken of.
         clock: The time.
         on_answer: Called after each answer that was made, with who gave it.
+        recorder: Writes each answer down before it can be read here; None writes none.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class AnswerBoard:
         discretion: Discretion,
         clock: Clock = utc_now,
         on_answer: Callable[[Source], None] = lambda source: None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._offer = offer
         self._keeper = keeper
@@ -100,6 +103,7 @@ class AnswerBoard:
         self._discretion = discretion
         self._clock = clock
         self._on_answer = on_answer
+        self._recorder = recorder
         self._answers: dict[Market, Answer] = {}
         self._failures: dict[Market, tuple[Basis, str]] = {}
         self._changed = Event()
@@ -136,7 +140,10 @@ class AnswerBoard:
     def update(self) -> int:
         """Make the answers whose basis has changed; returns how many."""
         self._shelf.look()
-        return sum(self._update(market) for market in self._offer.markets())
+        n_made = sum(self._update(market) for market in self._offer.markets())
+        if self._recorder is not None and not self._is_stopped:
+            self._recorder.catch_up(self._offer, self._keeper)
+        return n_made
 
     def start(self, every_secs: float) -> None:
         """Update in the background, after each ``wake`` and in any case every so often."""
@@ -201,6 +208,8 @@ class AnswerBoard:
     def _make(self, bars: Bars, basis: Basis, now: datetime) -> Answer:
         market = SourcedBars(bars, self._keeper.source(bars.symbol))
         prediction = ask(self._chain, market, self._max_age_bars, now)
+        if self._recorder is not None:
+            self._recorder.note(prediction, bars, now)
         self._on_answer(prediction.source)
         content = self._discretion.content(to_json(prediction, bars, now))
         return Answer(content, prediction.ts, basis)

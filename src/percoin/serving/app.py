@@ -28,7 +28,9 @@ from percoin.serving.questions import (
     read_symbols,
     read_timeframe,
 )
+from percoin.serving.recorder import Recorder
 from percoin.serving.telemetry import Telemetry
+from percoin.serving.tracking import add_tracking
 
 _REFUSALS: Mapping[int | str, dict[str, Any]] = {
     "4XX": {"model": schemas.Problem, "description": "What is wrong with the request"},
@@ -50,6 +52,7 @@ def create_app(
     api_key: str | None,
     hosts: Collection[str],
     clock: Clock = utc_now,
+    recorder: Recorder | None = None,
 ) -> FastAPI:
     """Put the parts of a server together.
 
@@ -64,6 +67,7 @@ def create_app(
         api_key: As for ``Guard``.
         hosts: As for ``Guard``.
         clock: The time.
+        recorder: Of the track record; None if nothing is written down.
     """
     app = FastAPI(
         title="percoin",
@@ -80,6 +84,8 @@ def create_app(
     _add_predictions(app, offer, board, limits, clock)
     _add_bars(app, offer, keeper)
     _add_state(app, shelf, health, telemetry, clock)
+    tf, symbols = _tf_parameter(offer), _symbols_parameter(offer, limits)
+    add_tracking(app, offer, recorder, limits.max_symbols, tf, symbols, clock)
     add_page(app)
     if api_key is not None:
         _document_key(app)

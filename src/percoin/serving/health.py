@@ -10,6 +10,7 @@ from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.bar_keeper import BarKeeper, tell_missing
 from percoin.serving.discretion import Discretion
 from percoin.serving.offer import Clock, Offer, utc_now
+from percoin.serving.recorder import Recorder
 from percoin.signals.freshness import is_overdue
 from percoin.types import Timeframe
 
@@ -25,6 +26,7 @@ class Health:
         board: Their answers.
         discretion: Which folders are not spoken of.
         clock: The time.
+        recorder: Writes the answers down; None if that is switched off.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Health:
         board: AnswerBoard,
         discretion: Discretion,
         clock: Clock = utc_now,
+        recorder: Recorder | None = None,
     ) -> None:
         self._offer = offer
         self._keeper = keeper
@@ -41,6 +44,7 @@ class Health:
         self._discretion = discretion
         self._clock = clock
         self._began = clock()
+        self._recorder = recorder
 
     def report(self, with_details: bool) -> dict[str, object]:
         """One JSON object: ``starting``, ``ok`` or ``degraded``, and how many markets are how.
@@ -54,6 +58,8 @@ class Health:
         problems = dict(self._problems())
         n_markets = len(list(self._offer.markets()))
         is_working = self._keeper.is_working and self._board.is_working
+        record = self._record_state()
+        is_working &= record != "failing"
         is_well = is_working and not stale and not problems and len(ages) == n_markets
         content: dict[str, object] = {
             "status": "starting" if self._is_starting() else "ok" if is_well else "degraded",
@@ -66,6 +72,7 @@ class Health:
                 "stale": len(stale),
                 "failing": len(problems),
             },
+            "record": record,
         }
         if with_details:
             content["failing"] = [
@@ -86,6 +93,11 @@ class Health:
             closed = self._board.closed(symbol, timeframe)
             if closed is not None:
                 yield symbol, timeframe, closed
+
+    def _record_state(self) -> str:
+        if self._recorder is None:
+            return "off"
+        return "failing" if self._recorder.failure else "ok"
 
     def _problems(self) -> Iterator[tuple[tuple[str, Timeframe], str]]:
         for symbol, timeframe in self._offer.markets():

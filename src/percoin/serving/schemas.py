@@ -136,6 +136,86 @@ class Models(_Exact):
     models: list[Model]
 
 
+class Ends(_Exact):
+    """A mean over rows and its 95 % interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+class Scored(_Exact):
+    """A simple forecaster on the same rows."""
+
+    skill: Annotated[Ends | None, Field(description="Share of the prior's log-loss removed")]
+    hit_rate: Annotated[
+        Ends | None, Field(description="Of directions that a move followed, those the right way")
+    ]
+    n_moves: int
+
+
+class Standing(_Exact):
+    """What became of the predictions of one model, or of one rung, on one market."""
+
+    symbol: str
+    tf: str
+    source: Source
+    bars: str
+    model_version: str | None
+    version_id: str | None
+    label_rule: dict[str, Any] | None
+    n_written: Annotated[int, Field(description="Before their outcome could be known")]
+    n_late: Annotated[int, Field(description="Afterwards: not scored")]
+    n_resolved: int
+    n_void: Annotated[int, Field(description="A gap in the bars: there is no outcome")]
+    too_few: Annotated[str, Field(description="What an interval needs; empty if there is one")]
+    skill: Ends | None
+    hit_rate: Ends | None
+    n_moves: int
+    baselines: dict[str, Scored]
+    since: datetime | None
+    until: datetime | None
+
+
+class Scoreboard(_Exact):
+    """Every model and rung that has been served in one timeframe."""
+
+    tf: str
+    now: datetime
+    recording: bool
+    standings: list[Standing]
+
+
+class PastPrediction(_Exact):
+    """One prediction as it was served, and what became of it."""
+
+    ts: Annotated[datetime, Field(description="Close of the bar it was made on, UTC")]
+    pred: SignalName
+    confidence: float
+    probabilities: dict[SignalName, Share] | None
+    source: Source
+    model_version: str | None
+    version_id: str | None
+    bars: str
+    close: Price
+    is_live: Annotated[bool, Field(description="Written before its outcome could be known")]
+    written_at: datetime
+    label: Annotated[SignalName | None, Field(description="The right answer; null while open")]
+    forward_return: Annotated[float | None, Field(description="Over the label's horizon")]
+    void: Annotated[str | None, Field(description="Why there will be no label")]
+    resolved_at: datetime | None
+
+
+class History(_Exact):
+    """The newest predictions of one market, the oldest of them first."""
+
+    symbol: str
+    tf: str
+    now: datetime
+    recording: bool
+    predictions: list[PastPrediction]
+
+
 class Counts(_Exact):
     """Markets, each in each timeframe."""
 
@@ -161,6 +241,9 @@ class Health(_Exact):
     uptime_secs: float
     now: datetime
     markets: Counts
+    record: Annotated[
+        Literal["ok", "failing", "off"], Field(description="Whether predictions are written down")
+    ]
     failing: Annotated[
         list[Trouble] | None, Field(description="The first ten; only for those who have the key")
     ] = None

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from asyncio import TimerHandle, Transport
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from percoin.bars.schema import Bars
 from percoin.bars.sources.base import BarSource
 from percoin.errors import ServeError
+from percoin.labels import LabelRule
+from percoin.monitoring.record import TrackRecord
 from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.app import create_app
 from percoin.serving.bar_keeper import BarKeeper, Rhythm
@@ -28,6 +30,7 @@ from percoin.serving.guard import Limits
 from percoin.serving.health import Health
 from percoin.serving.model_shelf import ModelShelf
 from percoin.serving.offer import Clock, Offer, utc_now
+from percoin.serving.recorder import Recorder
 from percoin.serving.telemetry import Telemetry
 from percoin.signals.chain import RULES, build_chain
 from percoin.signals.protocol import SignalSource
@@ -63,6 +66,8 @@ class Setup:
         api_key: That is demanded; None demands none.
         hosts: Names by which the server may be called without a key.
         clock: The time.
+        record: Where every prediction is written; None writes none.
+        default_rules: What the right answer to a rung without a model will be by.
     """
 
     offer: Offer
@@ -80,6 +85,8 @@ class Setup:
     api_key: str | None = None
     hosts: Collection[str] = ("127.0.0.1", "localhost", "[::1]")
     clock: Clock = utc_now
+    record: TrackRecord | None = None
+    default_rules: Mapping[Timeframe, LabelRule] = field(default_factory=dict)
 
 
 class PredictionServer:
@@ -105,6 +112,11 @@ class PredictionServer:
             on_change=lambda: self.board.wake(),
             on_load=telemetry.count_load,
         )
+        record = setup.record
+        self.recorder: Recorder | None = None
+        if record is not None:
+            rules, count = setup.default_rules, telemetry.count_record
+            self.recorder = Recorder(record, self.shelf, rules, clock, count)
         self.board = AnswerBoard(
             offer,
             self.keeper,
@@ -115,8 +127,9 @@ class PredictionServer:
             discretion,
             clock,
             on_answer=telemetry.count_answer,
+            recorder=self.recorder,
         )
-        health = Health(offer, self.keeper, self.board, discretion, clock)
+        health = Health(offer, self.keeper, self.board, discretion, clock, self.recorder)
         telemetry.watch_ages(health.ages)
         self.app = create_app(
             offer,
@@ -129,6 +142,7 @@ class PredictionServer:
             setup.api_key,
             setup.hosts,
             clock,
+            self.recorder,
         )
 
     def start(self) -> None:
@@ -139,7 +153,10 @@ class PredictionServer:
     def stop(self, timeout_secs: float) -> bool:
         """Begin nothing more; whether the answer in the making ended in time."""
         self.keeper.stop()
-        return self.board.stop(timeout_secs)
+        has_ended = self.board.stop(timeout_secs)
+        if self.recorder is not None and has_ended:
+            self.recorder.record.close()
+        return has_ended
 
     def _load(self, symbol: str, timeframe: Timeframe) -> Bars:
         lookback = self.shelf.lookback((symbol, timeframe))

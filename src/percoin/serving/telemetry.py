@@ -20,6 +20,7 @@ from percoin.types import Source, Timeframe
 # Symbol, timeframe, seconds since its newest bar closed.
 Ages = Callable[[], Iterable[tuple[str, Timeframe, float]]]
 
+RECORD_EVENTS = ("written", "resolved", "failed", "dropped")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 # A method of nobody's making must not become a time series of its own.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -54,6 +55,11 @@ class Telemetry:
             ["tf", "outcome"],
             registry=self._registry,
         )
+        self._record = Counter(
+            "percoin_record", "Predictions of the track record", ["event"], registry=self._registry
+        )
+        for event in RECORD_EVENTS:
+            self._record.labels(event)
         for source in Source:
             self._answers.labels(source.value)
 
@@ -77,6 +83,10 @@ class Telemetry:
     def count_answer(self, source: Source) -> None:
         """One answer that was made."""
         self._answers.labels(source.value).inc()
+
+    def count_record(self, event: str, count: int) -> None:
+        """So many predictions were written or resolved, or could not be."""
+        self._record.labels(event).inc(count)
 
     def count_load(self, timeframe: Timeframe, failed: bool) -> None:
         """One question for bars."""

@@ -1,0 +1,157 @@
+"""Between the answers and the track record: nothing is served that is not written first."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from threading import Lock
+
+from percoin.bars.schema import Bars
+from percoin.errors import ConfigError, RecordError
+from percoin.labels import LabelRule, label_rule_from_json
+from percoin.monitoring.record import Entry, TrackRecord, written_at
+from percoin.monitoring.resolution import is_before_outcome, make_entry, resolve
+from percoin.monitoring.scoreboard import Scoreboard
+from percoin.serving.bar_keeper import BarKeeper
+from percoin.serving.model_shelf import ModelShelf
+from percoin.serving.offer import Clock, Market, Offer, utc_now
+from percoin.types import Prediction, Timeframe
+
+log = logging.getLogger(__name__)
+
+# A day of 32 markets in four timeframes, while the database is away.
+_MOST_WAITING = 8192
+_FIRST_PAUSE_SECS = 1.0
+_LONGEST_PAUSE_SECS = 60.0
+
+
+class Recorder:
+    """Writes each prediction before it is served, and resolves it when later bars have come.
+
+    A database that fails does not keep answers back: what could not be written waits in
+    memory, is tried again after a pause that doubles, and counts as live only if its outcome
+    is still unknown when it is written. Only the thread that makes answers may call
+    ``note`` and ``catch_up``.
+
+    Args:
+        record: The database.
+        shelf: Knows the label rules of the served models.
+        default_rules: Of each timeframe, for rungs without a model.
+        clock: The time.
+        on_event: Called with ``written``, ``resolved``, ``failed`` or ``dropped``, and how many.
+    """
+
+    def __init__(
+        self,
+        record: TrackRecord,
+        shelf: ModelShelf,
+        default_rules: Mapping[Timeframe, LabelRule],
+        clock: Clock = utc_now,
+        on_event: Callable[[str, int], None] = lambda event, count: None,
+    ) -> None:
+        self.record = record
+        self.scoreboard = Scoreboard(record)
+        self._shelf = shelf
+        self._default_rules = default_rules
+        self._clock = clock
+        self._on_event = on_event
+        self._waiting: deque[tuple[Entry, LabelRule | None]] = deque()
+        self._seen: dict[Market, tuple[int, int]] = {}
+        self._failure = ""
+        self._pause_secs = 0.0
+        self._paused_until = 0.0
+        self._state = Lock()
+
+    @property
+    def failure(self) -> str:
+        """Why the database cannot be used; empty as long as it can."""
+        with self._state:
+            return self._failure
+
+    def note(self, prediction: Prediction, bars: Bars, now: datetime) -> None:
+        """Write a prediction that is about to be served."""
+        rule = self._rule(prediction)
+        self._waiting.append((make_entry(prediction, bars, rule, now), rule))
+        while len(self._waiting) > _MOST_WAITING:
+            self._waiting.popleft()
+            self._on_event("dropped", 1)
+        self._write_waiting()
+
+    def catch_up(self, offer: Offer, keeper: BarKeeper) -> None:
+        """Write what waits, and resolve the predictions of markets whose bars have changed."""
+        self._write_waiting()
+        for market in offer.markets():
+            held = keeper.held(market[0])[market[1]]
+            if held.bars is None:
+                continue
+            mark = (len(held.close_times), int(held.close_times[-1]))
+            if self._seen.get(market) == mark or self._is_paused():
+                continue
+            try:
+                n_resolved = resolve(self.record, held.bars, self._clock())
+            except (RecordError, ConfigError) as error:
+                self._fail(error)
+                return
+            self._succeed()
+            self._seen[market] = mark
+            self._on_event("resolved", n_resolved)
+
+    def _write_waiting(self) -> None:
+        if not self._waiting or self._is_paused():
+            return
+        now_ms = round(self._clock().timestamp() * 1000)
+        entries = [
+            written_at(
+                entry,
+                now_ms,
+                entry.is_live
+                and rule is not None
+                and is_before_outcome(rule, entry.ts, entry.tf, now_ms),
+            )
+            for entry, rule in self._waiting
+        ]
+        try:
+            is_new = self.record.write_all(entries)
+        except (RecordError, ConfigError) as error:
+            self._fail(error)
+            return
+        self._waiting.clear()
+        self._succeed()
+        self._on_event("written", sum(is_new))
+
+    def _rule(self, prediction: Prediction) -> LabelRule | None:
+        """What the right answer will be by: the model's own rule, or that of the timeframe."""
+        if prediction.version_id is None:
+            return self._default_rules.get(prediction.timeframe)
+        market = (prediction.symbol, prediction.timeframe)
+        for _ in range(2):
+            card = self._shelf.card(market)
+            manifest = None if card is None else card.manifest
+            if manifest is not None and manifest.version_id == prediction.version_id:
+                return label_rule_from_json(manifest.label_rule)
+            # Another version has been served since the shelf was looked at.
+            self._shelf.look()
+        return None
+
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._paused_until
+
+    def _fail(self, error: RecordError | ConfigError) -> None:
+        with self._state:
+            is_new, self._failure = not self._failure, str(error)
+        # Once, not at every try.
+        log.log(logging.ERROR if is_new else logging.DEBUG, "RECORD failed: %s", error)
+        self._on_event("failed", 1)
+        doubled = max(_FIRST_PAUSE_SECS, 2 * self._pause_secs)
+        self._pause_secs = min(doubled, _LONGEST_PAUSE_SECS)
+        self._paused_until = time.monotonic() + self._pause_secs
+
+    def _succeed(self) -> None:
+        with self._state:
+            was_failing, self._failure = bool(self._failure), ""
+        if was_failing:
+            log.info("RECORD is written again: %s", self.record)
+        self._pause_secs = self._paused_until = 0.0

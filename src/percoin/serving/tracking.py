@@ -1,0 +1,151 @@
+"""The addresses of the track record: the scoreboard, and what became of each prediction."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI, Path, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from percoin.errors import PercoinError
+from percoin.monitoring.record import Kept
+from percoin.serving import schemas
+from percoin.serving.offer import Clock, Offer
+from percoin.serving.questions import (
+    RefusedError,
+    check_parameters,
+    check_served,
+    read_count,
+    read_symbols,
+    read_timeframe,
+)
+from percoin.serving.recorder import Recorder
+from percoin.types import CLASS_NAMES
+
+MOST_HISTORY = 1000
+_DEFAULT_HISTORY = 200
+
+
+def add_tracking(
+    app: FastAPI,
+    offer: Offer,
+    recorder: Recorder | None,
+    max_symbols: int,
+    tf: dict[str, Any],
+    symbols: dict[str, Any],
+    clock: Clock,
+) -> None:
+    """Add the addresses; without a recorder they say that nothing is recorded.
+
+    Args:
+        app: The application.
+        offer: What may be asked about.
+        recorder: Writes the predictions; None if that is switched off.
+        max_symbols: Of one request.
+        tf: The parameter's description for OpenAPI, like ``symbols``.
+        symbols: See above.
+        clock: The time.
+    """
+    limit = {
+        "name": "limit",
+        "in": "query",
+        "required": False,
+        "description": "At most so many of the newest predictions",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_HISTORY,
+            "default": _DEFAULT_HISTORY,
+        },
+    }
+
+    @app.get(
+        "/api/scoreboard",
+        response_model=schemas.Scoreboard,
+        openapi_extra={"parameters": [tf, symbols]},
+    )
+    async def scoreboard(request: Request) -> Response:
+        """How the served predictions of each model and rung turned out, in one timeframe."""
+        asked = check_parameters(request.query_params.multi_items(), ("tf", "symbols"))
+        timeframe = read_timeframe(asked, offer)
+        chosen = read_symbols(asked, offer, max_symbols)
+        content: dict[str, object] = {
+            "tf": timeframe.value,
+            "now": clock().isoformat(),
+            "recording": recorder is not None,
+            "standings": [],
+        }
+        if recorder is not None:
+            try:
+                found = await run_in_threadpool(recorder.scoreboard.standings, chosen, timeframe)
+            except PercoinError as error:
+                raise _unavailable() from error
+            content["standings"] = [standing.to_json() for standing in found]
+        return JSONResponse(content)
+
+    @app.get(
+        "/api/history/{symbol}",
+        response_model=schemas.History,
+        openapi_extra={"parameters": [tf, limit]},
+    )
+    async def history(
+        request: Request,
+        symbol: str = Path(
+            json_schema_extra={"enum": list(offer.symbols)}, description="As the exchange spells it"
+        ),
+    ) -> Response:
+        """The newest predictions of one market, oldest first, and what became of them."""
+        check_served(symbol, offer)
+        asked = check_parameters(request.query_params.multi_items(), ("tf", "limit"))
+        timeframe = read_timeframe(asked, offer)
+        n_newest = read_count(asked, "limit", _DEFAULT_HISTORY, MOST_HISTORY)
+        kept: list[Kept] = []
+        if recorder is not None:
+            read = recorder.record.predictions
+            try:
+                kept = await run_in_threadpool(read, [symbol], timeframe, n_newest)
+            except PercoinError as error:
+                raise _unavailable() from error
+        return JSONResponse(
+            {
+                "symbol": symbol,
+                "tf": timeframe.value,
+                "now": clock().isoformat(),
+                "recording": recorder is not None,
+                "predictions": [_told(one) for one in kept],
+            }
+        )
+
+
+def _told(kept: Kept) -> dict[str, object]:
+    probabilities = kept.probabilities
+    return {
+        "ts": _moment(kept.ts),
+        "pred": CLASS_NAMES[kept.signal],
+        "confidence": kept.confidence,
+        "probabilities": None
+        if probabilities is None
+        else dict(zip(CLASS_NAMES, probabilities, strict=True)),
+        "source": kept.source,
+        "model_version": kept.model_version or None,
+        "version_id": kept.version_id or None,
+        "bars": kept.bars,
+        "close": kept.close,
+        "is_live": kept.is_live,
+        "written_at": _moment(kept.written_at),
+        "label": None if kept.label is None else CLASS_NAMES[kept.label],
+        "forward_return": kept.forward_return,
+        "void": kept.void or None,
+        "resolved_at": None if kept.resolved_at is None else _moment(kept.resolved_at),
+    }
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+def _unavailable() -> RefusedError:
+    # What the database said is in the log: it may name hosts and folders.
+    return RefusedError(503, "record_unavailable", "the track record cannot be read now")
