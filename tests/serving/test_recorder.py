@@ -145,7 +145,7 @@ def test_switched_off_it_says_so(models_dir, market):
 @pytest.mark.parametrize("limit", ["0", "1001", "ten", "-1", "1.5", "%C2%B2", ""])
 def test_a_limit_that_cannot_be_meant_is_refused(models_dir, market, record, limit):
     answer = ask(start(models_dir, market, record), f"/api/history/BTCUSDT?limit={limit}")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_limit")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_limit")
 
 
 def test_two_real_servers_on_one_record_and_kill_9_lose_and_double_nothing(tmp_path):

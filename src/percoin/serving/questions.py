@@ -93,20 +93,6 @@ def read_symbols(parameters: Mapping[str, str], offer: Offer, max_symbols: int) 
     return list(dict.fromkeys(symbols))
 
 
-def read_count(parameters: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """A whole number from 1 on.
-
-    Raises:
-        RefusedError: It is none, or too large.
-    """
-    text = parameters.get(name, str(default))
-    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-    if not is_number or not 1 <= int(text) <= most:
-        message = f"{name}={shown(text)} must be a whole number from 1 to {most}"
-        raise RefusedError(400, f"bad_{name}", message)
-    return int(text)
-
-
 def check_served(symbol: str, offer: Offer, status: int = 404) -> None:
     """Let a market that is served pass.
 

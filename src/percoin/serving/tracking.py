@@ -17,7 +17,7 @@ from percoin.serving.questions import (
     RefusedError,
     check_parameters,
     check_served,
-    read_count,
+    read_limit,
     read_symbols,
     read_timeframe,
 )
@@ -100,7 +100,7 @@ def add_tracking(
         check_served(symbol, offer)
         asked = check_parameters(request.query_params.multi_items(), ("tf", "limit"))
         timeframe = read_timeframe(asked, offer)
-        n_newest = read_count(asked, "limit", _DEFAULT_HISTORY, MOST_HISTORY)
+        n_newest = read_limit(asked, _DEFAULT_HISTORY, MOST_HISTORY)
         kept: list[Kept] = []
         if recorder is not None:
             read = recorder.record.predictions
