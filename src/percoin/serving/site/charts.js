@@ -57,10 +57,11 @@ const charts = (() => {
     root.addEventListener("pointerleave", () => onPlace(null));
   };
 
-  const OUTCOMES = { right: "came true", wrong: "did not", open: "not known yet" };
+  const OUTCOMES = { right: "came true", wrong: "did not", open: "not known yet", void: "no outcome" };
 
   // An outcome is the label that the rule of training gave later.
   const outcome = (signal) => {
+    if (signal.void) return "void";
     if (!signal.label) return "open";
     return signal.label === signal.pred ? "right" : "wrong";
   };

@@ -369,28 +369,42 @@
   };
 
   // -- the track record -------------------------------------------------------------------------
-  const listIn = (content) => (content ? Object.values(content).find(Array.isArray) ?? [] : []);
-  const isEstimate = (value) => value !== null && typeof value === "object" && "value" in value;
-  const anyCell = (value) => {
-    if (value === null || value === undefined) return "–";
-    if (isEstimate(value)) return value.value === null ? "–" : `${signed(value.value)} ${interval({ lower: null, upper: null, ...value })}`;
-    if (typeof value === "number") return Number.isInteger(value) ? String(value) : value.toFixed(4);
-    return typeof value === "object" ? JSON.stringify(value) : String(value);
+  const share = (estimate) => {
+    if (!estimate) return "–";
+    const ends = estimate.lower === null || estimate.upper === null
+      ? "no interval" : `[${percent(estimate.lower)}, ${percent(estimate.upper)}]`;
+    return `${percent(estimate.value)} ${ends}`;
   };
-  const STANDING = ["symbol", "tf", "source", "version_id", "n_written", "n_resolved", "skill", "hit_rate", "too_few"];
+  const earned = (estimate) => (estimate ? `${signed(estimate.value)} ${interval(estimate)}` : "–");
+  // The strongest of the simple forecasters on the same rows.
+  const bestBaseline = (standing) => {
+    const known = Object.entries(standing.baselines).filter(([, scored]) => scored.skill);
+    known.sort(([, x], [, y]) => y.skill.value - x.skill.value);
+    return known.length ? `${words(known[0][0])} ${earned(known[0][1].skill)}` : "–";
+  };
+  const STANDING = [
+    ["Market", "", (row) => row.symbol],
+    ["Source", "", (row) => row.source],
+    ["Version", "", (row) => row.version_id ?? "–"],
+    ["Resolved", "num", (row) => row.n_resolved],
+    ["Open", "num", (row) => row.n_written - row.n_resolved - row.n_void],
+    ["Late, not scored", "num", (row) => row.n_late],
+    ["Skill [95 %]", "num", (row) => earned(row.skill)],
+    ["Best baseline", "num", bestBaseline],
+    ["Hit rate [95 %]", "num", (row) => share(row.hit_rate)],
+    ["", "", (row) => h("span", { class: "soft", title: row.too_few }, row.too_few ? "too few for an interval" : "")],
+  ];
   const showScoreboard = () => {
-    const scored = listIn(state.scoreboard).filter((row) => row !== null && typeof row === "object");
-    if (scored.length === 0) {
+    const standings = state.scoreboard?.standings ?? [];
+    if (standings.length === 0) {
       by("scoreboard").replaceChildren(h("p", { class: "note card" },
         "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
       return;
     }
-    const names = Object.keys(scored[0]).filter((name) => STANDING.includes(name));
-    const isNumeric = (name) => scored.some((row) => typeof row[name] === "number" || isEstimate(row[name]));
     by("scoreboard").replaceChildren(h("div", { class: "card scroll" }, h("table", { class: "plain" },
-      h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col", class: isNumeric(name) ? "num" : "" }, words(name))))),
-      h("tbody", {}, scored.map((row) => h("tr", {}, names.map((name) =>
-        h("td", { class: isNumeric(name) ? "num" : "" }, anyCell(row[name])))))))));
+      h("thead", {}, h("tr", {}, STANDING.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
+      h("tbody", {}, standings.map((row) => h("tr", {}, STANDING.map(([, kind, cell]) =>
+        h("td", { class: kind }, cell(row)))))))));
   };
 
   // -- one market -------------------------------------------------------------------------------
@@ -430,7 +444,7 @@
       h("span", { class: `signal ${answer.pred}` }, words(answer.pred)),
       h("span", {}, ...confidence(answer)), h("span", { class: "soft" }, answer.source),
       answer.stale ? h("span", { class: "stale-word" }, "stale") : "");
-    const signals = listIn(past).slice().sort((a, b) => Date.parse(a.ts) - Date.parse(b.ts));
+    const signals = past?.predictions ?? [];
     const body = by("market-body");
     const width = Math.max(300, body.clientWidth - (innerWidth < 760 ? 26 : 34));
     const half = innerWidth < 760 ? width : Math.max(300, (width - 48) / 2);
@@ -548,6 +562,7 @@
     const tf = event.target.dataset.tf;
     if (!tf) return;
     state.tf = tf;
+    state.slowAt = -Infinity;
     writeHash();
     showTimeframes();
     poll();
