@@ -49,7 +49,7 @@ class Trainings:
     """Of each training, whether it went on from a checkpoint."""
     befalls: Callable[[TrainConfig, Path], None] = lambda _settings, _folder: None
 
-    def __call__(self, settings, folds, run, callbacks) -> None:
+    def __call__(self, settings, folds, run, callbacks, start) -> None:
         self.begun.append(settings.resume)
         (run.folder / "checkpoints").mkdir(exist_ok=True)
         (run.folder / "checkpoints" / "last.ckpt").write_text("weights")

@@ -163,7 +163,7 @@ def test_as_many_threads_are_used_as_then_if_that_is_known(trained, machine, wor
     config = config_of(trained) | {"workers": workers}
     add_version(trained, config=config, machine=machine)
     manifest = load_artifact(trained / "models", SYMBOL, TIMEFRAME).manifest
-    assert reproduction._settings(manifest).workers == expected
+    assert reproduction._threads(manifest) == expected
 
 
 def test_a_machine_that_was_not_noted_is_told(trained):
