@@ -1149,7 +1149,7 @@ class RetrainConfig:
     at: str = MISSING
     max_age_days: float = MISSING
     max_new_bars_share: float = MISSING
-    max_psi: float = MISSING
+    max_drift: float = MISSING
     min_resolved: int = MISSING
     demote_error: float = MISSING
     retry_days: float = MISSING
@@ -1172,7 +1172,7 @@ class RetrainConfig:
             _TIME_OF_DAY.fullmatch(self.at) is not None,
             f"at={self.at} must be a time of day in UTC, such as 03:10",
         )
-        for name in ("max_age_days", "max_new_bars_share", "max_psi"):
+        for name in ("max_age_days", "max_new_bars_share", "max_drift"):
             value = getattr(self, name)
             _require(value > 0, f"{name}={value:g} must be above 0")
         # Fewer blocks make no interval.

@@ -113,6 +113,16 @@ def test_baselines_are_those_of_the_moment(record):
         assert sum(line.probabilities) == pytest.approx(1)
 
 
+def test_the_prior_of_a_model_is_that_of_its_train_rows():
+    seen = bars_of(walk(250))
+    shares = (0.6, 0.1, 0.3)
+    own = make_entry(prediction_on(seen), seen, RULE, soon_after(seen), shares).baselines
+    others = make_entry(prediction_on(seen), seen, RULE, soon_after(seen)).baselines
+    assert (own["prior"].signal, own["prior"].probabilities) == (0, shares)
+    assert own["prior"] != others["prior"]
+    assert own["momentum"] == others["momentum"]
+
+
 def test_a_rung_has_no_model(record):
     bars = bars_of(walk(40))
     prediction = prediction_on(bars, source=Source.RSI_MA)

@@ -4,8 +4,15 @@ import pytest
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 
 from percoin.errors import InvalidArtifactError
+from percoin.features.drift import bin_features
 from percoin.registry.artifact import load_artifact
-from percoin.registry.judged import judged_skill, judged_threshold
+from percoin.registry.judged import (
+    TRAIN_ROWS,
+    TrainRows,
+    judged_skill,
+    judged_threshold,
+    train_rows,
+)
 from percoin.registry.layout import METRICS_FILE
 from percoin.types import Timeframe
 
@@ -95,3 +102,31 @@ def test_the_skill_of_the_test_is_read_back_with_its_interval_and_baseline(tmp_p
 @pytest.mark.parametrize("evaluation", [None, {}, {"model": 3}, EVALUATION | {"bootstrap": {}}])
 def test_of_a_judgement_in_another_form_nothing_is_said(tmp_path, evaluation):
     assert skill_of(tmp_path, {"evaluation": evaluation}) is None
+
+
+def read_train_rows(root):
+    return train_rows(root, load_artifact(root, "BTCUSDT", Timeframe.M15).manifest)
+
+
+def test_the_train_rows_are_read_back_to_the_last_bit(tmp_path):
+    bins = bin_features(DATASET.features[DATASET.rows("train")])
+    told = TrainRows((0.2, 0.5, 0.3), bins)
+    export(tmp_path, random_network(), DATASET, sections={TRAIN_ROWS: told})
+
+    assert read_train_rows(tmp_path) == told
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        None,
+        [],
+        {},
+        {"class_shares": [0.2, 0.5, 0.3], "feature_bins": {}},
+        {"class_shares": [0.5, 0.5], "feature_bins": {}},
+    ],
+)
+def test_a_model_that_does_not_tell_of_its_train_rows_has_none(tmp_path, section):
+    export(tmp_path, random_network(), DATASET, sections={TRAIN_ROWS: section})
+
+    assert read_train_rows(tmp_path) is None

@@ -23,7 +23,7 @@ NOW = datetime(2026, 3, 1, 3, 10, tzinfo=UTC)
 RULES = DueRules(
     max_age_days=30,
     max_new_bars_share=0.1,
-    max_psi=0.25,
+    max_drift=2,
     min_resolved=200,
     demote_error=0.05,
     retry_days=7,
@@ -35,7 +35,7 @@ FRESH = MarketState(
     data_end=NOW - timedelta(days=3),
     n_bars=35_000,
     n_new_bars=288,
-    drift=Drift("volatility", 0.1),
+    drift=Drift("volatility", 0.3, 0.9),
     live=LiveSkill(500, 300.0, 0.01, -0.005, 0.025),
     gate_lower=0.004,
     last_tried=NOW - timedelta(days=8),
@@ -58,7 +58,8 @@ def test_a_fresh_model_is_kept_and_every_reason_has_its_number_and_its_key():
         "its data ends 3.0 days ago, at most max_age_days=30",
         "288 new bars since, 0.008, below max_new_bars_share=0.1 of the 35,000 that it was made "
         "from",
-        "volatility has drifted by 0.100, at most max_psi=0.25",
+        "volatility has drifted by 0.300, 0.9 times what it did within its train rows, at most "
+        "max_drift=2",
         "live skill +0.0100 [-0.0050, +0.0250] of 500 predictions, 300 independent ones, not below "
         "the +0.0040 that its gate accepted it for at least (min_resolved=200)",
     ]
@@ -79,9 +80,10 @@ def test_a_fresh_model_is_kept_and_every_reason_has_its_number_and_its_key():
             "3,500 new bars since, 0.100, not below max_new_bars_share=0.1 of the 35,000",
         ),
         (
-            {"drift": Drift("atr_14", 0.26)},
+            {"drift": Drift("atr_14", 0.26, 2.1)},
             Cause.DRIFT,
-            "atr_14 has drifted by 0.260, more than max_psi=0.25",
+            "atr_14 has drifted by 0.260, 2.1 times what it did within its train rows, more than "
+            "max_drift=2",
         ),
         (
             {"live": LiveSkill(500, 300.0, -0.01, -0.022, 0.002)},
@@ -192,10 +194,10 @@ def test_worse_evidence_never_takes_a_demotion_back(value, half, n_independent, 
 
 
 @given(st.floats(0, 400), st.integers(0, 50_000), st.floats(0, 3), st.sampled_from(list(Condition)))
-def test_the_longer_a_market_waits_the_more_it_is_due(days, n_new, psi, condition):
+def test_the_longer_a_market_waits_the_more_it_is_due(days, n_new, drift, condition):
     def verb(more: float) -> Verb:
         end = NOW - timedelta(days=days * more)
-        moved = Drift("rsi_14", psi * more)
+        moved = Drift("rsi_14", 0.2, drift * more)
         return decided(
             data_end=end, n_new_bars=int(n_new * more), drift=moved, condition=condition
         ).verb

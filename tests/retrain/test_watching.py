@@ -1,14 +1,16 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 import pytest
+from exported_models import bars_to_learn_from, export, make_dataset, random_network
 from retrain.retrain_runs import serve, tree
 from versions.trained_registry import TIMEFRAME, market
 
 from percoin.bars.schema import Bars
-from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
+from percoin.features.drift import bin_features
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import (
     RECORD_FILE,
@@ -20,16 +22,22 @@ from percoin.monitoring.record import (
     sqlite_url,
 )
 from percoin.monitoring.resolution import PRIOR, rule_text
+from percoin.registry.artifact import load_artifact
 from percoin.registry.catalogue import served_version
-from percoin.retrain.decisions import Absent, LiveSkill
-from percoin.retrain.watching import Watch, measure_drift
-from percoin.types import Signal, Source
+from percoin.registry.judged import TRAIN_ROWS, TrainRows
+from percoin.retrain.decisions import Absent, Drift, LiveSkill
+from percoin.retrain.watching import Watch
+from percoin.types import Signal, Source, Timeframe
 
 HORIZON = 3
 
 
 def manifest_of(folder):
     return served_version(market(folder)).manifest
+
+
+def watch(folder) -> Watch:
+    return Watch(folder / "models", folder / "data")
 
 
 def record_live(folder, manifest, n_rows: int, sure_of: float, version_id: str) -> None:
@@ -71,7 +79,7 @@ def test_the_live_skill_is_that_of_the_served_version(trained):
     manifest = manifest_of(trained)
     record_live(trained, manifest, 900, 0.9, version_id)
     before = tree(trained)
-    live = Watch(trained / "data")(manifest).live
+    live = watch(trained)(manifest).live
     assert isinstance(live, LiveSkill)
     assert (live.n_resolved, live.n_independent) == (900, 300)
     assert live.lower < live.value < live.upper < 0
@@ -89,56 +97,64 @@ def test_a_record_that_says_nothing_of_the_version_is_told_so(trained, n_rows, v
     served = serve(trained)
     manifest = manifest_of(trained)
     record_live(trained, manifest, n_rows, 0.5, version_id or served)
-    live = Watch(trained / "data")(manifest).live
+    live = watch(trained)(manifest).live
     assert isinstance(live, Absent)
     assert why in live.why
 
 
 def test_without_a_record_none_is_made(trained):
-    live = Watch(trained / "data")(manifest_of(trained)).live
+    live = watch(trained)(manifest_of(trained)).live
     assert live.why.startswith("no track record in ")
     assert not (trained / "data" / RECORD_FILE).exists()
 
 
 def test_a_record_that_cannot_be_reached_is_said_and_stops_nothing(trained):
     (trained / "data" / RECORD_FILE).write_text("this is no database, and long enough to be read")
-    assert "is not a database" in Watch(trained / "data")(manifest_of(trained)).live.why
+    assert "is not a database" in watch(trained)(manifest_of(trained)).live.why
 
 
-def test_drift_is_nothing_in_the_same_market_and_large_in_another_one(trained):
-    manifest = manifest_of(trained)
-    known = SimulatedSource(seed=0, n_bars=1200).load("BTCUSDT", TIMEFRAME)
-    few = Watch(trained / "data")(manifest).drift
-    assert few.why == "50 stored bars since, 500 are needed"
+def test_drift_is_little_in_the_same_market_and_large_in_another_one(tmp_path):
+    known = bars_to_learn_from(6400)
+    dataset = make_dataset(known)
+    rows = dataset.rows("train")
+    told = TrainRows((0.3, 0.4, 0.3), bin_features(dataset.features[rows]))
+    export(tmp_path / "models", random_network(), dataset, sections={TRAIN_ROWS: told})
+    manifest = load_artifact(tmp_path / "models", "BTCUSDT", Timeframe.M15).manifest
 
-    def continued(factor: float) -> Bars:
-        """The stored bars, and 700 more with moves of another size."""
-        rng = np.random.default_rng(1)
-        old = known.frame["close"].pct_change().dropna().to_numpy()
-        closes = float(known.frame["close"].iloc[-1]) * np.cumprod(
-            1 + factor * rng.choice(old, 700)
-        )
-        frame = known.frame.copy()
-        extra = frame.iloc[:700].copy()
-        extra.index = frame.index[-1] + TIMEFRAME.timedelta * np.arange(1, 701)
-        extra.index.name = frame.index.name
-        opens = np.concatenate([[float(frame["close"].iloc[-1])], closes[:-1]])
-        extra["open"], extra["close"] = opens, closes
-        extra["high"] = np.maximum(opens, closes) * (1 + 0.001 * factor)
-        extra["low"] = np.minimum(opens, closes) * (1 - 0.001 * factor)
-        joined = pd.concat([frame, extra]).astype("float64")
-        return Bars("BTCUSDT", TIMEFRAME, joined, known.origin)
+    def drift_after(factor: float, n_bars: int = 700) -> Drift | Absent:
+        """Of bars whose moves have another size."""
+        bars = continued(known, factor, n_bars)
+        # Those that it learnt from need not be stored any more.
+        BarStore(tmp_path / "data" / "bars").write(bars.slice(6000, len(bars)))
+        return watch(tmp_path)(manifest).drift
 
-    assert measure_drift(manifest, continued(4.0)).psi > 1
-    assert (
-        measure_drift(manifest, continued(4.0)).psi
-        > 2 * measure_drift(manifest, continued(1.0)).psi
-    )
-    without = known.slice(600, 1200)
-    assert measure_drift(manifest, without).why == "the bars that it learnt from are stored no more"
+    assert drift_after(1.0, n_bars=499) == Absent("499 bars since, 500 are needed")
+    assert drift_after(4.0).ratio > 2 > drift_after(1.0).ratio > 0
+
+
+def test_a_model_that_learnt_from_few_rows_has_nothing_to_compare_with(trained):
+    drift = watch(trained)(manifest_of(trained)).drift
+    assert drift.why == "the model learnt from less than 4,000 rows: nothing to compare with"
+
+
+def continued(known: Bars, factor: float, n_bars: int) -> Bars:
+    """The bars, and more of them whose moves are drawn from theirs, times a factor."""
+    rng = np.random.default_rng(1)
+    old = known.frame["close"].pct_change().dropna().to_numpy()
+    moves = 1 + factor * rng.choice(old, n_bars)
+    closes = float(known.frame["close"].iloc[-1]) * np.cumprod(moves)
+    extra = known.frame.iloc[:n_bars].copy()
+    extra.index = known.frame.index[-1] + known.timeframe.timedelta * np.arange(1, n_bars + 1)
+    extra.index.name = known.frame.index.name
+    opens = np.concatenate([[float(known.frame["close"].iloc[-1])], closes[:-1]])
+    extra["open"], extra["close"] = opens, closes
+    extra["high"] = np.maximum(opens, closes) * (1 + 0.001 * factor)
+    extra["low"] = np.minimum(opens, closes) * (1 - 0.001 * factor)
+    joined = pd.concat([known.frame, extra]).astype("float64")
+    return replace(known, frame=joined)
 
 
 def test_bars_that_are_gone_are_said(trained):
     path = BarStore(trained / "data" / "bars").path("BTCUSDT", TIMEFRAME)
     path.unlink()
-    assert isinstance(Watch(trained / "data")(manifest_of(trained)).drift, Absent)
+    assert isinstance(watch(trained)(manifest_of(trained)).drift, Absent)

@@ -17,8 +17,11 @@ from small_servers import (
     make_server,
 )
 
+from percoin.features.drift import bin_features
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import TrackRecord, sqlite_url
+from percoin.registry.judged import TRAIN_ROWS, TrainRows
 from percoin.serving import schemas
 from percoin.types import CLASS_NAMES, Signal
 
@@ -81,6 +84,40 @@ def test_the_whole_loop_from_served_to_scored(models_dir, market, record):
     lines = ask(server, "/metrics").text.splitlines()
     assert 'percoin_record_total{event="written"} 80.0' in lines
     assert 'percoin_record_total{event="resolved"} 74.0' in lines
+
+
+def test_a_model_is_held_against_its_train_rows(tmp_path, record):
+    """Its prior is theirs, and so are the bins that drift is measured from."""
+    bars = exchange_bars(7000)
+    dataset = make_dataset(bars.slice(0, 6400))
+    rows = dataset.features[dataset.rows("train")]
+    told = TrainRows((0.7, 0.2, 0.1), bin_features(rows))
+    export(tmp_path, random_network(), dataset, sections={TRAIN_ROWS: told})
+    market = Market(bars, n_closed=6440)
+    server = start(tmp_path, market, record)
+    bring_up_to_date(server)
+    own, other = (record.predictions([symbol])[-1] for symbol in ("BTCUSDT", "ETHUSDT"))
+    assert own.baselines["prior"].probabilities == told.class_shares
+    assert other.baselines["prior"].probabilities != told.class_shares
+
+    content = ask(server, "/api/scoreboard").json()
+    [drift] = schemas.Scoreboard.model_validate(content).drift
+    assert (drift.symbol, drift.n_bars, drift.shifts) == ("BTCUSDT", 40, {})
+    assert drift.unknown == "40 bars since, 500 are needed"
+    market.pass_time(minutes=15 * 500)
+    bring_up_to_date(server)
+    [drift] = ask(server, "/api/scoreboard").json()["drift"]
+    assert (drift["n_bars"], drift["unknown"]) == (540, "")
+    assert list(drift["shifts"]) == list(FEATURE_NAMES)
+    ratios = {name: shift["ratio"] for name, shift in drift["shifts"].items()}
+    assert ratios[drift["worst"]] == max(ratios.values()) > 0
+
+
+def test_a_model_that_does_not_tell_of_its_train_rows_is_said_to(models_dir, market, record):
+    server = start(models_dir, market, record)
+    bring_up_to_date(server)
+    [drift] = ask(server, "/api/scoreboard?symbols=BTCUSDT").json()["drift"]
+    assert drift["unknown"] == "the model does not say where its train rows were"
 
 
 def test_a_restart_and_a_second_server_double_nothing(models_dir, market, record):

@@ -21,17 +21,26 @@ RULE_NAMES = ("rsi_ma", "momentum")
 BASELINES = (PRIOR, PERSISTENCE, *RULE_NAMES)
 
 
-def make_entry(prediction: Prediction, bars: Bars, rule: LabelRule | None, now: datetime) -> Entry:
+def make_entry(
+    prediction: Prediction,
+    bars: Bars,
+    rule: LabelRule | None,
+    now: datetime,
+    train_shares: Sequence[float] | None = None,
+) -> Entry:
     """What the record keeps of a prediction, with what simple forecasters say beside it.
 
-    The baselines' probabilities are shares of the labels that were known when the bar
-    closed, of the bars that are held: prior of all, and what followed each answer.
+    The prior is that of the model's train rows, as in its judgement. Without one, and of
+    the other baselines, probabilities are shares of the labels that were known when the bar
+    closed, of the bars that are held: the prior of all, and what followed each answer.
 
     Args:
         prediction: On the newest bar.
         bars: That it was made on.
         rule: What the right answer will be by; None if nothing says.
         now: With a zone.
+        train_shares: Of each class among the train rows of the model that answered, shape
+            (C,); None without a model, or if it does not tell them.
     """
     now_ms, ts = _ms(now), _ms(prediction.ts)
     return Entry(
@@ -47,7 +56,7 @@ def make_entry(prediction: Prediction, bars: Bars, rule: LabelRule | None, now: 
         confidence=float(prediction.confidence),
         probabilities=prediction.probabilities,
         close=float(bars.column("close")[-1]),
-        baselines={} if rule is None else _baselines(bars, rule),
+        baselines={} if rule is None else _baselines(bars, rule, train_shares),
         is_live=rule is not None and is_before_outcome(rule, ts, bars.timeframe, now_ms),
         written_at=now_ms,
     )
@@ -137,7 +146,9 @@ def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> Outcome:
     return Outcome(kept.id, label, float(labels.forward_return[row]))
 
 
-def _baselines(bars: Bars, rule: LabelRule) -> Mapping[str, Baseline]:
+def _baselines(
+    bars: Bars, rule: LabelRule, train_shares: Sequence[float] | None
+) -> Mapping[str, Baseline]:
     """What each says at the newest bar."""
     labels = rule.label(bars).label
     # Of rows without a gap persistence is the label of ``horizon`` bars ago; -1 stays unknown.
@@ -147,7 +158,7 @@ def _baselines(bars: Bars, rule: LabelRule) -> Mapping[str, Baseline]:
         "momentum": _answers(read_momentum(bars)),
     }
     known = labels != UNKNOWN_LABEL
-    shares = class_shares(labels[known])
+    shares = class_shares(labels[known]) if train_shares is None else np.array(train_shares)
     found = {PRIOR: Baseline(int(shares.argmax()), _floats(shares))}
     for name, said in answers.items():
         table = frequencies_after(said[known], labels[known])

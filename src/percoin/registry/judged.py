@@ -1,4 +1,4 @@
-"""What the judgement of a model left for its use (``judging`` in ``metrics.json``)."""
+"""What training and judgement of a model left for its use, in ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from percoin.errors import InvalidArtifactError
+from percoin.features.drift import Bins
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry import publish, typed_json
 from percoin.registry.contents import sha256
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
+from percoin.types import CLASS_NAMES
+
+# The section that holds it.
+TRAIN_ROWS = "train_rows"
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,25 @@ class JudgedSkill(Reach):
     best_baseline: str
     baseline: Reach | None
     against_best: Reach | None
+
+
+@dataclass(frozen=True)
+class TrainRows:
+    """What later rows are compared with.
+
+    Attributes:
+        class_shares: The train prior, in the order of ``Signal``.
+        feature_bins: Where the scaled features lay, by name.
+    """
+
+    class_shares: tuple[float, ...]
+    feature_bins: Mapping[str, Bins]
+
+    def __post_init__(self) -> None:
+        if len(self.class_shares) != len(CLASS_NAMES) or min(self.class_shares) <= 0:
+            raise ValueError(f"class_shares are not those of {', '.join(CLASS_NAMES)}")
+        if tuple(self.feature_bins) != FEATURE_NAMES:
+            raise ValueError("feature_bins are not of the features of this percoin")
 
 
 def judged_threshold(root: Path, manifest: Manifest) -> float:
@@ -82,6 +107,26 @@ def judged_skill(root: Path, manifest: Manifest) -> JudgedSkill | None:
         return _read_skill(evaluation)
     except (KeyError, TypeError, ValueError):
         # Of another form, as older versions wrote it: nothing is said rather than guessed.
+        return None
+
+
+def train_rows(root: Path, manifest: Manifest) -> TrainRows | None:
+    """What the served model tells of the rows that it was trained on.
+
+    Args:
+        root: The models folder.
+        manifest: Of the model that is served.
+
+    Returns:
+        None for a model from before it was told, or by which it cannot be read.
+
+    Raises:
+        InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
+    """
+    market = MarketFolder(root, manifest.symbol, manifest.timeframe)
+    try:
+        return typed_json.decode(TrainRows, _read_metrics(market, manifest).get(TRAIN_ROWS))
+    except ValueError:
         return None
 
 

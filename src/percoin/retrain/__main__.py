@@ -52,7 +52,7 @@ def read_task(arguments: Sequence[str]) -> Task:
     composed = Composed.of("retrain", arguments)
     settings = typed(composed.config, RetrainConfig)
     source = settings.source
-    watch = Watch(Path(settings.data_dir), settings.record_url)
+    watch = Watch(Path(settings.models_dir), Path(settings.data_dir), settings.record_url)
     if source is None:
         return Task(settings, (), watch)
     plain = {entry.name: getattr(source, entry.name) for entry in fields(source)}

@@ -76,10 +76,12 @@ class Drift:
     Attributes:
         feature: Its name.
         psi: Population stability index, 0 for none.
+        ratio: The same in units of the highest of as many train rows in a row.
     """
 
     feature: str
     psi: float
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class DueRules:
     Attributes:
         max_age_days: Its data may end so long ago.
         max_new_bars_share: So many new bars, as a share of those it was made from.
-        max_psi: No feature may have drifted further.
+        max_drift: No feature may have a higher ``Drift.ratio``.
         min_resolved: With fewer independent live predictions their skill says nothing.
         demote_error: Chance that the model of a market without live skill is demoted, though
             its skill is not below zero, over all looks together.
@@ -157,7 +159,7 @@ class DueRules:
 
     max_age_days: float
     max_new_bars_share: float
-    max_psi: float
+    max_drift: float
     min_resolved: int
     demote_error: float
     retry_days: float
@@ -280,9 +282,13 @@ def _drift(market: MarketState, rules: DueRules) -> Reason:
     drift = market.drift
     if isinstance(drift, Absent):
         return Reason(Cause.DRIFT, False, f"drift: {drift.why}")
-    is_due = drift.psi > rules.max_psi
-    limit = f"{'more than' if is_due else 'at most'} max_psi={rules.max_psi:g}"
-    return Reason(Cause.DRIFT, is_due, f"{drift.feature} has drifted by {drift.psi:.3f}, {limit}")
+    is_due = drift.ratio > rules.max_drift
+    limit = f"{'more than' if is_due else 'at most'} max_drift={rules.max_drift:g}"
+    text = (
+        f"{drift.feature} has drifted by {drift.psi:.3f}, {drift.ratio:.1f} times what it did "
+        f"within its train rows, {limit}"
+    )
+    return Reason(Cause.DRIFT, is_due, text)
 
 
 def _live(market: MarketState, rules: DueRules) -> Reason:

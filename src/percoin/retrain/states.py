@@ -58,7 +58,7 @@ class Task:
         return DueRules(
             max_age_days=wanted.max_age_days,
             max_new_bars_share=wanted.max_new_bars_share,
-            max_psi=wanted.max_psi,
+            max_drift=wanted.max_drift,
             min_resolved=wanted.min_resolved,
             demote_error=wanted.demote_error,
             retry_days=wanted.retry_days,

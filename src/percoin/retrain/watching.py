@@ -5,22 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
-from percoin.errors import DataError, PercoinError
-from percoin.features.feature_set import FEATURE_NAMES, compute_features
+from percoin.errors import MarketError, PercoinError
+from percoin.monitoring.drift import measure_drift
 from percoin.monitoring.record import RECORD_FILE, TrackRecord, kind_of_bars, sqlite_url
 from percoin.monitoring.scoreboard import Standing, make_scoreboard
+from percoin.registry.judged import train_rows
 from percoin.registry.manifest import Manifest
 from percoin.retrain.decisions import Absent, Drift, LiveSkill
-from percoin.types import FloatArray
-
-_N_BINS = 10
-# Fewer rows leave bins empty by chance, which looks like drift.
-_LEAST_ROWS = 500
-_EMPTY_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -41,10 +33,12 @@ class Watch:
     """Where to look.
 
     Attributes:
+        models_dir: The registry.
         data_dir: Holds the stored bars, and the track record unless ``record_url`` says where.
         record_url: Of the track record; None is the file in ``data_dir``.
     """
 
+    models_dir: Path
     data_dir: Path
     record_url: str | None = None
 
@@ -55,9 +49,14 @@ class Watch:
     def _drift(self, manifest: Manifest) -> Drift | Absent:
         try:
             bars = BarStore(self.data_dir / "bars").read(manifest.symbol, manifest.timeframe)
-        except DataError as error:
+            learnt = train_rows(self.models_dir, manifest)
+        except MarketError as error:
             return Absent(error.found)
-        return measure_drift(manifest, bars)
+        drift = measure_drift(manifest, None if learnt is None else learnt.feature_bins, bars)
+        if drift.worst is None:
+            return Absent(drift.unknown)
+        shift = drift.shifts[drift.worst]
+        return Drift(drift.worst, shift.psi, shift.ratio)
 
     def _live(self, manifest: Manifest) -> LiveSkill | Absent:
         path = self.data_dir / RECORD_FILE
@@ -91,42 +90,3 @@ def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Abs
     horizon = rule.get("horizon")
     n_independent = standing.n_resolved / (horizon if isinstance(horizon, int) else 1)
     return LiveSkill(standing.n_resolved, n_independent, skill.value, skill.lower, skill.upper)
-
-
-def measure_drift(manifest: Manifest, bars: Bars) -> Drift | Absent:
-    """The feature that lies furthest from where the train rows had it.
-
-    Population stability index over the deciles of the train rows: 0 for the same
-    distribution, above .25 by the usual rule of thumb for another one.
-
-    Args:
-        manifest: Of the model.
-        bars: Of its market; the train rows are among them, as are those that came since.
-    """
-    features = compute_features(bars, manifest.features.definition)
-    usable = np.isfinite(features).all(axis=1)
-    train = manifest.bars.splits["train"]
-    times = bars.open_time
-    learnt = features[usable & (times >= _ms(train.first)) & (times <= _ms(train.last))]
-    since = features[usable & (times > _ms(manifest.bars.last_open_time))]
-    if len(learnt) < train.rows:
-        return Absent("the bars that it learnt from are stored no more")
-    if len(since) < _LEAST_ROWS:
-        return Absent(f"{len(since)} stored bars since, {_LEAST_ROWS} are needed")
-    indices = [_stability_index(learnt[:, i], since[:, i]) for i in range(len(FEATURE_NAMES))]
-    worst = int(np.argmax(indices))
-    return Drift(FEATURE_NAMES[worst], indices[worst])
-
-
-def _stability_index(learnt: FloatArray, since: FloatArray) -> float:
-    edges = np.unique(np.quantile(learnt, np.arange(1, _N_BINS) / _N_BINS))
-    shares = [
-        np.bincount(np.searchsorted(edges, rows), minlength=len(edges) + 1) / len(rows)
-        for rows in (learnt, since)
-    ]
-    before, after = (np.maximum(share, _EMPTY_SHARE) for share in shares)
-    return float(((after - before) * np.log(after / before)).sum())
-
-
-def _ms(text: str) -> int:
-    return int(np.datetime64(text.removesuffix("Z"), "ms").astype(np.int64))

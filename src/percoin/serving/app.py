@@ -15,6 +15,7 @@ from percoin.serving import schemas
 from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.bar_keeper import BarKeeper, Held
 from percoin.serving.candles import MAX_CANDLES, candles_json
+from percoin.serving.drift_watch import DriftWatch
 from percoin.serving.guard import HEALTH, TRUSTED, Guard, Limits
 from percoin.serving.health import Health
 from percoin.serving.model_shelf import ModelShelf
@@ -85,7 +86,8 @@ def create_app(
     _add_bars(app, offer, keeper)
     _add_state(app, shelf, health, telemetry, clock)
     tf, symbols = _tf_parameter(offer), _symbols_parameter(offer, limits)
-    add_tracking(app, offer, recorder, limits.max_symbols, tf, symbols, clock)
+    drift_watch = DriftWatch(shelf, keeper)
+    add_tracking(app, offer, recorder, drift_watch, limits.max_symbols, tf, symbols, clock)
     add_page(app)
     if api_key is not None:
         _document_key(app)

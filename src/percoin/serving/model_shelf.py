@@ -9,7 +9,7 @@ from pathlib import Path
 from percoin.errors import ModelNotFoundError, RegistryError
 from percoin.registry.artifact import served_mark
 from percoin.registry.contents import read_manifest
-from percoin.registry.judged import JudgedSkill, judged_skill
+from percoin.registry.judged import JudgedSkill, TrainRows, judged_skill, train_rows
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import served_folder
@@ -25,11 +25,13 @@ class Card:
         mark: Another one whenever another version is served; None if none is.
         manifest: None without a model that can be trusted.
         content: The same as one JSON object.
+        train_rows: What it tells of the rows that it was trained on; None if it does not.
     """
 
     mark: str | None
     manifest: Manifest | None
     content: Mapping[str, object]
+    train_rows: TrainRows | None = None
 
 
 class ModelShelf:
@@ -70,14 +72,16 @@ class ModelShelf:
         mark = served_mark(self._models_dir, *market)
         folder = MarketFolder(self._models_dir, *market)
         manifest: Manifest | RegistryError
-        skill = None
+        skill, learnt = None, None
         try:
             manifest = read_manifest(folder, served_folder(folder))
             skill = judged_skill(self._models_dir, manifest)
+            learnt = train_rows(self._models_dir, manifest)
         except RegistryError as error:
             manifest = error
         content = self._discretion.content(describe(market, manifest, skill))
-        return Card(mark, manifest if isinstance(manifest, Manifest) else None, content)
+        trusted = manifest if isinstance(manifest, Manifest) else None
+        return Card(mark, trusted, content, learnt)
 
 
 def describe(

@@ -16,7 +16,7 @@ from percoin.monitoring.record import Entry, TrackRecord, written_at
 from percoin.monitoring.resolution import is_before_outcome, make_entry, resolve
 from percoin.monitoring.scoreboard import Scoreboard
 from percoin.serving.bar_keeper import BarKeeper
-from percoin.serving.model_shelf import ModelShelf
+from percoin.serving.model_shelf import Card, ModelShelf
 from percoin.serving.offer import Clock, Market, Offer, utc_now
 from percoin.types import Prediction, Timeframe
 
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _MOST_WAITING = 8192
 _FIRST_PAUSE_SECS = 1.0
 _LONGEST_PAUSE_SECS = 60.0
+
+Shares = tuple[float, ...]
 
 
 class Recorder:
@@ -73,8 +75,8 @@ class Recorder:
 
     def note(self, prediction: Prediction, bars: Bars, now: datetime) -> None:
         """Write a prediction that is about to be served."""
-        rule = self._rule(prediction)
-        self._waiting.append((make_entry(prediction, bars, rule, now), rule))
+        rule, shares = self._measure(prediction)
+        self._waiting.append((make_entry(prediction, bars, rule, now, shares), rule))
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popleft()
             self._on_event("dropped", 1)
@@ -122,16 +124,26 @@ class Recorder:
         self._succeed()
         self._on_event("written", sum(is_new))
 
-    def _rule(self, prediction: Prediction) -> LabelRule | None:
-        """What the right answer will be by: the model's own rule, or that of the timeframe."""
+    def _measure(self, prediction: Prediction) -> tuple[LabelRule | None, Shares | None]:
+        """What the right answer will be by, and the prior to beat, if the model tells one.
+
+        The rule is the model's own, or that of the timeframe where none answered.
+        """
         if prediction.version_id is None:
-            return self._default_rules.get(prediction.timeframe)
-        market = (prediction.symbol, prediction.timeframe)
+            return self._default_rules.get(prediction.timeframe), None
+        card = self._card(prediction)
+        if card is None or card.manifest is None:
+            return None, None
+        shares = None if card.train_rows is None else card.train_rows.class_shares
+        return label_rule_from_json(card.manifest.label_rule), shares
+
+    def _card(self, prediction: Prediction) -> Card | None:
+        """Of the version that answered; None if it is served no more."""
         for _ in range(2):
-            card = self._shelf.card(market)
+            card = self._shelf.card((prediction.symbol, prediction.timeframe))
             manifest = None if card is None else card.manifest
             if manifest is not None and manifest.version_id == prediction.version_id:
-                return label_rule_from_json(manifest.label_rule)
+                return card
             # Another version has been served since the shelf was looked at.
             self._shelf.look()
         return None

@@ -177,6 +177,27 @@ class Standing(_Exact):
     until: datetime | None
 
 
+class Shift(_Exact):
+    """Where the newest bars have one feature."""
+
+    psi: Annotated[float, Field(description="Population stability index against the train rows")]
+    ratio: Annotated[
+        float, Field(description="In units of the highest of as many train rows in a row")
+    ]
+
+
+class Drift(_Exact):
+    """How far the features of one market have moved since its model was made."""
+
+    symbol: str
+    tf: str
+    version_id: str
+    worst: Annotated[str | None, Field(description="The feature whose ratio is highest")]
+    n_bars: Annotated[int, Field(description="Held bars since the last that the model was made of")]
+    shifts: Annotated[dict[str, Shift], Field(description="Of each feature")]
+    unknown: Annotated[str, Field(description="Why there is none; empty if there is")]
+
+
 class Scoreboard(_Exact):
     """Every model and rung that has been served in one timeframe."""
 
@@ -184,6 +205,7 @@ class Scoreboard(_Exact):
     now: datetime
     recording: bool
     standings: list[Standing]
+    drift: Annotated[list[Drift], Field(description="Of each market that has a model")]
 
 
 class PastPrediction(_Exact):

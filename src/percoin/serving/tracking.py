@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from percoin.errors import PercoinError
 from percoin.monitoring.record import Kept
 from percoin.serving import schemas
+from percoin.serving.drift_watch import DriftWatch
 from percoin.serving.offer import Clock, Offer
 from percoin.serving.questions import (
     RefusedError,
@@ -32,6 +33,7 @@ def add_tracking(
     app: FastAPI,
     offer: Offer,
     recorder: Recorder | None,
+    drift_watch: DriftWatch,
     max_symbols: int,
     tf: dict[str, Any],
     symbols: dict[str, Any],
@@ -43,6 +45,7 @@ def add_tracking(
         app: The application.
         offer: What may be asked about.
         recorder: Writes the predictions; None if that is switched off.
+        drift_watch: Knows how far the features have moved.
         max_symbols: Of one request.
         tf: The parameter's description for OpenAPI, like ``symbols``.
         symbols: See above.
@@ -76,6 +79,7 @@ def add_tracking(
             "now": clock().isoformat(),
             "recording": recorder is not None,
             "standings": [],
+            "drift": await run_in_threadpool(drift_watch.contents, chosen, timeframe),
         }
         if recorder is not None:
             try:

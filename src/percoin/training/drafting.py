@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from percoin.dataset import MarketDataset, Part
+from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.daily import DailyLosses
+from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.judging import Judgement, JudgingRules
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
+from percoin.registry.judged import TRAIN_ROWS, TrainRows
 from percoin.registry.manifest import (
     LOGISTIC_KIND,
     LOGISTIC_VERSION,
@@ -105,6 +108,7 @@ def draft_manifest(
 
 
 def record_training(
+    dataset: MarketDataset,
     config: Mapping[str, object],
     history: TrainingHistory,
     judgement: Judgement,
@@ -114,6 +118,7 @@ def record_training(
     """What ``metrics.json`` says beyond the manifest.
 
     Args:
+        dataset: What the model was trained on.
         config: The whole training config, as plain containers.
         history: Losses and accuracies by epoch.
         judgement: Of the test rows.
@@ -133,8 +138,15 @@ def record_training(
                 "fee_bps": rules.costs.fee_bps,
                 "slippage_bps": rules.costs.slippage_bps,
             },
+            TRAIN_ROWS: _train_rows(dataset),
         },
     )
+
+
+def _train_rows(dataset: MarketDataset) -> TrainRows:
+    rows = dataset.rows("train")
+    shares = class_shares(dataset.label[rows])
+    return TrainRows(tuple(shares.tolist()), bin_features(dataset.features[rows]))
 
 
 def _blend(judgement: Judgement) -> Blend | None:

@@ -75,7 +75,9 @@ class ModelExporter:
         judgement = judge_folds(folds, self.rules)
         weights: dict[str, Tensor] = module.network.state_dict()
         history = TrainingHistory(**module.history)
-        record = record_training(self.config, history, judgement, len(folds), self.rules)
+        record = record_training(
+            self.dataset, self.config, history, judgement, len(folds), self.rules
+        )
         model = ModelSpec(self.model_kwargs)
         draft = draft_manifest(self.dataset, judgement, model, self.config, self.seed)
         draft = replace(draft, pool=self.pool)

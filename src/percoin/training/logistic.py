@@ -79,7 +79,9 @@ def _export(
     model = ModelSpec({}, LOGISTIC_KIND)
     draft = draft_manifest(newest.dataset, judgement, model, config, settings.seed)
     history = _history(newest.regression, newest.dataset)
-    record = record_training(config, history, judgement, len(folds), judging_rules(settings))
+    record = record_training(
+        newest.dataset, config, history, judgement, len(folds), judging_rules(settings)
+    )
     version = export_artifact(Path(settings.models_dir), draft, {}, {}, record)
     return ExportedModel(version, judgement)
 

@@ -1,0 +1,59 @@
+"""How far the features of the served markets have moved, measured once for each new bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from threading import Lock
+
+from percoin.monitoring.drift import FeatureDrift, measure_drift
+from percoin.serving.bar_keeper import BarKeeper
+from percoin.serving.model_shelf import Card, ModelShelf
+from percoin.serving.offer import Market
+from percoin.types import Timeframe
+
+
+class DriftWatch:
+    """Measures when it is asked; several threads may ask.
+
+    Args:
+        shelf: Knows where the train rows of each model were.
+        keeper: Has the bars.
+    """
+
+    def __init__(self, shelf: ModelShelf, keeper: BarKeeper) -> None:
+        self._shelf = shelf
+        self._keeper = keeper
+        self._known: dict[Market, tuple[str | None, int, FeatureDrift]] = {}
+        self._lock = Lock()
+
+    def contents(self, symbols: Sequence[str], timeframe: Timeframe) -> list[dict[str, object]]:
+        """What is said of each market that has a model, as JSON objects."""
+        found = []
+        for symbol in symbols:
+            card = self._shelf.card((symbol, timeframe))
+            if card is None or card.manifest is None:
+                continue
+            drift = self._measured((symbol, timeframe), card)
+            content = {
+                "symbol": symbol,
+                "tf": timeframe.value,
+                "version_id": card.manifest.version_id,
+                "worst": drift.worst,
+            }
+            found.append(content | asdict(drift))
+        return found
+
+    def _measured(self, market: Market, card: Card) -> FeatureDrift:
+        assert card.manifest is not None
+        held = self._keeper.held(market[0])[market[1]]
+        if held.bars is None:
+            return FeatureDrift(0, unknown="there are no bars")
+        newest = int(held.close_times[-1])
+        with self._lock:
+            known = self._known.get(market)
+            if known is None or known[:2] != (card.mark, newest):
+                bins = None if card.train_rows is None else card.train_rows.feature_bins
+                known = (card.mark, newest, measure_drift(card.manifest, bins, held.bars))
+                self._known[market] = known
+        return known[2]
