@@ -20,6 +20,11 @@ def train(settings: TrainConfig) -> None:
 
         train_logistic_from_config(settings)
         return
+    if settings.fleet:
+        from percoin.training.fleet_build import train_fleet_from_config
+
+        train_fleet_from_config(settings)
+        return
     if settings.recipe == Recipe.POOLED:
         from percoin.training.pooled_build import train_pool_from_config
 

@@ -27,7 +27,8 @@ from percoin.errors import ConfigError, PercoinError
 EXIT_USAGE = 2
 _MULTIRUN = {"-m", "--multirun"}
 _MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
-_POOL = re.compile(r"symbol=[^'\"\[(]*,[^'\"\[(]*")
+_SEVERAL = re.compile(r"symbol=[^'\"\[(]*,[^'\"\[(]*")
+_OF_ALL_MARKETS = {"recipe=pooled", "fleet=true"}
 _OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
 
 _GROUP_CHOICE = re.compile(r"(?P<group>\w+)=(?P<values>.*)", re.DOTALL)
@@ -174,7 +175,7 @@ def run_jobs(
             return
         _check_overrides(arguments)
         _check_not_of_sweeps(arguments)
-        arguments = _pooled_as_one(arguments)
+        arguments = _markets_as_one(arguments)
         # Hydra reads them once more.
         sys.argv[1:] = arguments
         if not _asks_hydra_itself(arguments):
@@ -199,12 +200,12 @@ def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:
     return overrides
 
 
-def _pooled_as_one(arguments: Sequence[str]) -> list[str]:
-    """The same with the markets of a pool in quotes; Hydra would take them for a sweep."""
-    if "recipe=pooled" not in arguments:
+def _markets_as_one(arguments: Sequence[str]) -> list[str]:
+    """The same with the markets of a pool or fleet in quotes; Hydra would take them for a sweep."""
+    if not _OF_ALL_MARKETS & {argument.lower() for argument in arguments}:
         return list(arguments)
     return [
-        f"symbol='{argument.removeprefix('symbol=')}'" if _POOL.fullmatch(argument) else argument
+        f"symbol='{argument.removeprefix('symbol=')}'" if _SEVERAL.fullmatch(argument) else argument
         for argument in arguments
     ]
 
@@ -314,7 +315,10 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     if "Ambiguous value" in text:
         found = f"{text.splitlines()[0]}; several values make a sweep: add -m"
         if "'symbol=" in found and "recipe" in _known_keys(config_name, ()):
-            found += ", or recipe=pooled to train one network on all of these markets"
+            found += (
+                ", or recipe=pooled to train one network on all of these markets, "
+                "or fleet=true to train one for each at once"
+            )
         return found
     if override := re.search(r"Error merging override (([^=\s]+)=\S+)", text):
         return _explain_value(override[1], override[2], error, config_name, overrides)

@@ -47,6 +47,8 @@ _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 CHECKPOINT_FOLDER = "checkpoints"
 # In place of a market's name, where runs of recipe=pooled lie.
 POOL_FOLDER = "pooled"
+# The same of fleet=true.
+FLEET_FOLDER = "fleet"
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
 
@@ -649,6 +651,7 @@ class TrainConfig:
     symbol: str = MISSING
     recipe: str = MISSING
     init: str | None = None
+    fleet: bool = False
     pooled: PooledConfig = MISSING
     tf: TimeframeConfig = MISSING
     source: SourceConfig = MISSING
@@ -743,13 +746,15 @@ class TrainConfig:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The markets, of which only ``recipe=pooled`` has several."""
+        """The markets, of which only ``recipe=pooled`` and ``fleet=true`` have several."""
         return tuple(word.strip() for word in self.symbol.split(","))
 
     @property
     def title(self) -> str:
         """What messages call the market, or all of them."""
-        return self.symbol if len(self.symbols) == 1 else f"pool of {len(self.symbols)} markets"
+        if len(self.symbols) == 1:
+            return self.symbol
+        return f"{'fleet' if self.fleet else 'pool'} of {len(self.symbols)} markets"
 
     def _check_recipe(self) -> None:
         recipes = [recipe.value for recipe in Recipe]
@@ -759,23 +764,46 @@ class TrainConfig:
         _require(
             self.init in (None, INIT_POOLED), f"init={self.init} must be {INIT_POOLED}, or null"
         )
-        if self.recipe == Recipe.POOLED:
+        if self.fleet:
+            self._check_fleet()
+        elif self.recipe == Recipe.POOLED:
             self._check_pool()
             self._check_single_split("recipe=pooled")
         elif len(self.symbols) > 1:
             raise ConfigError(
                 f"symbol names {len(self.symbols)} markets: -m trains one model for each, "
-                "recipe=pooled one network on all of them"
+                "fleet=true the same at once on a GPU, recipe=pooled one network on all of them"
             )
         else:
             current_symbol(self.symbol)
         if self.init == INIT_POOLED:
             self._check_single_split("init=pooled")
 
-    def _check_pool(self) -> None:
+    def _check_fleet(self) -> None:
+        """Refuse what a fleet does not know how to do."""
+        self._check_symbols()
+        others = {
+            "recipe=pooled": self.recipe == Recipe.POOLED,
+            "init=pooled": self.init == INIT_POOLED,
+            "model=logistic": isinstance(self.model, LogisticConfig),
+            "experiment=tune": self.experiment is not None,
+            f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
+            "resume=true": self.resume,
+        }
+        for option, is_asked in others.items():
+            _require(
+                not is_asked,
+                f"fleet=true trains a network from scratch for each market, in one go on one "
+                f"split, and does not go with {option}: leave out one of the two",
+            )
+
+    def _check_symbols(self) -> None:
         for symbol in self.symbols:
             current_symbol(symbol)
             _require(self.symbols.count(symbol) == 1, f"symbol names {symbol} twice")
+
+    def _check_pool(self) -> None:
+        self._check_symbols()
         _require(
             len(self.symbols) > 1,
             "recipe=pooled trains one network on several markets; give symbol=A,B,C or "
@@ -1221,7 +1249,7 @@ def register_configs() -> None:
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
 
 
-def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool) -> str:
+def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
     """Folder of a run: a new one named by the time, or the one to go on with.
 
     A run that never wrote its result was interrupted, unless it says that it diverged;
@@ -1229,7 +1257,8 @@ def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool) -> str:
     means.
     """
     # A path of thirty names would be too long for a folder.
-    parent = Path(outputs_dir) / (POOL_FOLDER if "," in symbol else symbol) / tf
+    several = FLEET_FOLDER if fleet else POOL_FOLDER
+    parent = Path(outputs_dir) / (several if fleet or "," in symbol else symbol) / tf
     if resume:
         for folder in sorted(parent.glob("*"), reverse=True):
             has_checkpoint = any(folder.glob(CHECKPOINTS))

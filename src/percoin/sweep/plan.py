@@ -122,6 +122,10 @@ def _check_keys(values: _Values, launcher_values: _Values) -> None:
         raise ConfigError(
             "recipe=pooled trains one network on all markets, which is no sweep: leave out -m"
         )
+    if values.get("fleet", ["false"]) != ["false"]:
+        raise ConfigError(
+            "fleet=true trains all markets at once in one process, which is no sweep: leave out -m"
+        )
     if "experiment" in values:
         raise ConfigError("experiment=tune searches one market at a time: leave out -m")
     for key, found in {**values, **launcher_values}.items():

@@ -88,7 +88,7 @@ _WRITTEN_BY_A_RUN = (
 )
 # A resumed run may differ in these and still be the same run.
 _FREE_TO_CHANGE = frozenset(
-    {"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export", "blend"}
+    {"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export", "blend", "fleet"}
 )
 
 
@@ -185,7 +185,7 @@ def _train_folds(
         trained.secs,
         (trained.n_epochs, trained.best_epoch),
     )
-    _log_hyperparameters(loggers, settings, run.choices, summary)
+    log_hyperparameters(loggers, settings, run.choices, summary)
     write_result(run.folder, summary)
     return summary
 
@@ -356,8 +356,8 @@ def make_loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
     return [] if settings.logger is None else [instantiate(settings.logger, save_dir=str(folder))]
 
 
-def _log_hyperparameters(
-    loggers: list[Logger], settings: TrainConfig, choices: Mapping[str, str], summary: Summary
+def log_hyperparameters(
+    loggers: Sequence[Logger], settings: TrainConfig, choices: Mapping[str, str], summary: Summary
 ) -> None:
     """The few settings by which runs differ, beside the few figures by which they compare."""
     parameters = {

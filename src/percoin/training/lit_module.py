@@ -35,6 +35,11 @@ class History(TypedDict):
     val_acc: list[float]
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """What an epoch's dropout is drawn from; epochs are counted from 0."""
+    return seed * 1_000_003 + epoch
+
+
 class SignalClassifier(pl.LightningModule):
     """Trains a network on the mean log-loss of its three classes.
 
@@ -100,7 +105,7 @@ class SignalClassifier(pl.LightningModule):
         draws a number too, but in a resumed epoch it has opened it before.
         """
         if batch_index == 0:
-            torch.manual_seed(self._seed * 1_000_003 + self.current_epoch)
+            torch.manual_seed(epoch_seed(self._seed, self.current_epoch))
             self._reset_sums()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

@@ -16,9 +16,7 @@ from percoin.bars.schema import Bars
 from percoin.config import FINISHED_MARK, Recipe, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
-from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.daily import DailyLosses
-from percoin.evaluation.gate import control_false_discoveries, why_not_standing
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
@@ -26,8 +24,6 @@ from percoin.pool import Pool, build_pool
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
-from percoin.registry.publish import served_id
-from percoin.registry.revision import withdraw_acceptance
 from percoin.report.files import write_whole
 from percoin.training.build import (
     check_machine,
@@ -39,6 +35,7 @@ from percoin.training.build import (
     seeded_network,
 )
 from percoin.training.callbacks import ExportToRegistry, Pictures
+from percoin.training.discoveries import withdraw_false_discoveries
 from percoin.training.drafting import ExportedModel
 from percoin.training.export import ModelExporter
 from percoin.training.groundwork import (
@@ -58,7 +55,7 @@ from percoin.training.run import TrainedModel
 log = logging.getLogger(__name__)
 
 # Below the run's folder: what came of each market.
-_MARKETS = "markets"
+MARKETS = "markets"
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class PooledSummary:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained and judged in {minutes} min {secs} s: {self.trained.n_epochs} epochs, "
                 f"epoch {self.trained.best_epoch} kept",
-                f"tables and pictures: {self.run_folder / _MARKETS}",
+                f"tables and pictures: {self.run_folder / MARKETS}",
                 f"logs: tensorboard --logdir {self.run_folder.parents[1]}",
             ]
         )
@@ -135,7 +132,7 @@ def train_pool_from_config(settings: TrainConfig) -> None:
 
 
 def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
-    """The settings of a pool as if they were of one of its markets."""
+    """The settings of many markets as if they were of one of them."""
     return replace(settings, symbol=symbol, recipe=Recipe.PER_MARKET.value)
 
 
@@ -236,7 +233,9 @@ class _PooledTraining:
         trained = train_pool(
             pool, network, plan, folder, self._tests(markets), loggers, settings.resume
         )
-        withdrawn = self._control_false_discoveries()
+        self._results, withdrawn = withdraw_false_discoveries(
+            self._results, Path(settings.models_dir), settings.tf.timeframe
+        )
         results = tuple(self._results[dataset.bars.symbol] for dataset in markets)
         summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
         _log_hyperparameters(loggers, settings, summary)
@@ -250,7 +249,7 @@ class _PooledTraining:
         """Each market that has no result yet; notes it once it has been tested."""
         for number, dataset in enumerate(markets, start=1):
             symbol = dataset.bars.symbol
-            folder = self._run.folder / _MARKETS / symbol
+            folder = self._run.folder / MARKETS / symbol
             before = self._result_before(folder, symbol)
             if before is not None:
                 log.info("%s was judged before the interruption", symbol)
@@ -276,27 +275,9 @@ class _PooledTraining:
         )
 
     def _note(self, folder: Path, dataset: MarketDataset, exported: ExportedModel) -> PooledResult:
-        evaluation = exported.judgement.evaluation
-        symbol, model = dataset.bars.symbol, evaluation.model
-        logistic = next(line for line in evaluation.baselines if line.name == LOGISTIC)
-        assert exported.beside_logistic is not None
-        result = PooledResult(
-            symbol=symbol,
-            is_seen=self._record.markets[symbol].is_seen,
-            skill=model.skill.value,
-            lower=model.skill.lower,
-            upper=model.skill.upper,
-            logistic=logistic.skill.value,
-            activity_auc=None if model.activity.auc is None else model.activity.auc.value,
-            direction_auc=None if model.direction.auc is None else model.direction.auc.value,
-            verdict=evaluation.verdict.outcome.value,
-            p_value=evaluation.verdict.p_value,
-            reason=evaluation.verdict.reasons[0],
-            version=exported.version.folder.name,
-            is_served=exported.version.is_served,
-            beside_logistic=exported.beside_logistic,
-        )
-        tables = format_evaluation(evaluation)
+        symbol = dataset.bars.symbol
+        result = PooledResult.of(symbol, self._record.markets[symbol].is_seen, exported)
+        tables = format_evaluation(exported.judgement.evaluation)
         (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
         write_whole(folder / FINISHED_MARK, json.dumps(asdict(result), indent=2))
         return result
@@ -322,28 +303,6 @@ class _PooledTraining:
         settings = self._settings
         horizon = days_of(settings.labels.horizon, settings.tf.timeframe.bars_per_day)
         return PooledMeans.of(results, Bootstrap(horizon, settings.seed))
-
-    def _control_false_discoveries(self) -> tuple[str, ...]:
-        """Withdraw acceptances that do not stand among so many models tried, as a sweep does."""
-        p_values = {symbol: entry.p_value for symbol, entry in self._results.items()}
-        stands = control_false_discoveries(p_values)
-        n_tested = sum(p_value is not None for p_value in p_values.values())
-        lines = []
-        for symbol, entry in self._results.items():
-            if entry.verdict != Verdict.ACCEPTED or stands[symbol]:
-                continue
-            reason = why_not_standing(n_tested, entry.p_value)
-            market = self._market(symbol)
-            withdraw_acceptance(market.root, symbol, market.timeframe, entry.version, reason)
-            served = served_id(market)
-            self._results[symbol] = replace(
-                entry,
-                verdict=Verdict.REJECTED.value,
-                reason=reason,
-                is_served=served == entry.version,
-            )
-            lines.append(f"acceptance withdrawn from {symbol}: {reason}")
-        return tuple(lines)
 
 
 def _log_hyperparameters(

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.table import align
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.training.drafting import ExportedModel
 
+_IN_TRAINING = "in training"
 _COLUMNS = (
     "market",
-    "in training",
+    _IN_TRAINING,
     "skill [95 %]",
     "logistic",
     "difference",
     "activity AUC",
     "direction AUC",
     "verdict",
+)
+_LEGEND = (
+    "skill: share of the train prior's log-loss that is removed; intervals of means draw days, "
+    "the same for all markets"
 )
 
 
@@ -57,6 +64,30 @@ class PooledResult:
     version: str
     is_served: bool
     beside_logistic: DailyLosses
+
+    @classmethod
+    def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> PooledResult:
+        """What a table says of a network that was judged and exported."""
+        evaluation = exported.judgement.evaluation
+        model, verdict = evaluation.model, evaluation.verdict
+        logistic = next(line for line in evaluation.baselines if line.name == LOGISTIC)
+        assert exported.beside_logistic is not None
+        return cls(
+            symbol=symbol,
+            is_seen=is_seen,
+            skill=model.skill.value,
+            lower=model.skill.lower,
+            upper=model.skill.upper,
+            logistic=logistic.skill.value,
+            activity_auc=None if model.activity.auc is None else model.activity.auc.value,
+            direction_auc=None if model.direction.auc is None else model.direction.auc.value,
+            verdict=verdict.outcome.value,
+            p_value=verdict.p_value,
+            reason=verdict.reasons[0],
+            version=exported.version.folder.name,
+            is_served=exported.version.is_served,
+            beside_logistic=exported.beside_logistic,
+        )
 
     @property
     def lead(self) -> float:
@@ -110,20 +141,34 @@ def format_pool(
         if skill is None or lead is None:
             continue
         group = [entry for entry in results if entry.is_seen is seen]
-        n_ahead = sum(entry.lead > 0 for entry in group)
-        name = "seen" if seen else "unseen"
-        lines += [
-            f"{name}: mean skill {_joint(skill)}, over {_markets(skill.n_models)} and "
-            f"{skill.n_days} days",
-            f"{name}: ahead of the logistic regression on {n_ahead} of {len(group)}; its log-loss "
-            f"minus the network's {_joint(lead)} nats a row",
-        ]
-    lines.append(
-        "skill: share of the train prior's log-loss that is removed; intervals of means draw days, "
-        "the same for all markets"
-    )
+        lines += _means("seen" if seen else "unseen", group, skill, lead)
+    lines.append(_LEGEND)
     lines += [f"refused {symbol}: {reason}" for symbol, reason in refused.items()]
     return "\n".join(lines)
+
+
+def format_fleet(
+    results: Sequence[PooledResult], means: PooledMeans, failed: Mapping[str, str]
+) -> str:
+    """The same of networks of which each was trained on its own market alone."""
+    place = _COLUMNS.index(_IN_TRAINING)
+    columns, *rows = ([*row[:place], *row[place + 1 :]] for row in (_COLUMNS, *map(_row, results)))
+    lines = [align(columns, rows), "", *_means("fleet", results, means.seen, means.lead_seen)]
+    lines.append(_LEGEND)
+    lines += [f"FAILED {symbol}: {reason}" for symbol, reason in failed.items()]
+    return "\n".join(lines)
+
+
+def _means(
+    name: str, group: Sequence[PooledResult], skill: JointMean, lead: JointMean
+) -> list[str]:
+    n_ahead = sum(entry.lead > 0 for entry in group)
+    return [
+        f"{name}: mean skill {_joint(skill)}, over {_markets(skill.n_models)} and "
+        f"{skill.n_days} days",
+        f"{name}: ahead of the logistic regression on {n_ahead} of {len(group)}; its log-loss "
+        f"minus the network's {_joint(lead)} nats a row",
+    ]
 
 
 def _row(entry: PooledResult) -> tuple[str, ...]:

@@ -367,14 +367,20 @@ class Interruption(pl.Callback):
         market: Symbol and timeframe, for the message.
         checkpoint: Of the last finished epoch; there may be none yet, or never one.
         ends_with_export: A signal that comes during the export is too late to count.
+        lost: What there is to say without a checkpoint.
     """
 
     def __init__(
-        self, market: tuple[str, str], checkpoint: Path | None, ends_with_export: bool
+        self,
+        market: tuple[str, str],
+        checkpoint: Path | None,
+        ends_with_export: bool,
+        lost: str = "no epoch was finished; start again",
     ) -> None:
         self._market = market
         self._checkpoint = checkpoint
         self._ends_with_export = ends_with_export
+        self._lost = lost
         self._received: signal.Signals | None = None
 
     @contextmanager
@@ -394,10 +400,10 @@ class Interruption(pl.Callback):
             yield
             # Whoever has exported a model by now has nothing left to interrupt.
             if not self._ends_with_export:
-                self._end_if_received()
+                self.end_if_received()
         except SIGTERMException:
             # Lightning takes note of SIGTERM as well, and may be the first to ask.
-            self._end_if_received()
+            self.end_if_received()
             raise
         finally:
             for number, handler in usual.items():
@@ -405,21 +411,22 @@ class Interruption(pl.Callback):
 
     def on_train_batch_start(self, *_: Any) -> None:
         """End here if told to."""
-        self._end_if_received()
+        self.end_if_received()
 
     def on_validation_batch_start(self, *_: Any) -> None:
         """End here if told to."""
-        self._end_if_received()
+        self.end_if_received()
 
     def on_test_batch_start(self, *_: Any) -> None:
         """End here if told to."""
-        self._end_if_received()
+        self.end_if_received()
 
     def on_test_end(self, *_: Any) -> None:
         """End here if told to: before the callbacks that export."""
-        self._end_if_received()
+        self.end_if_received()
 
-    def _end_if_received(self) -> None:
+    def end_if_received(self) -> None:
+        """Raise what a signal that has come means; nothing without one."""
         if self._received is None:
             return
         raise InterruptedRunError(
@@ -427,7 +434,7 @@ class Interruption(pl.Callback):
             f"interrupted by {self._received.name}",
             "the last finished epoch is kept; the same command with resume=true goes on from it"
             if self._checkpoint is not None and self._checkpoint.is_file()
-            else "no epoch was finished; start again",
+            else self._lost,
             signal_number=self._received,
         )
 

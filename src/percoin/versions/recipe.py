@@ -14,12 +14,14 @@ from percoin.errors import ConfigError
 from percoin.registry.manifest import Manifest
 from percoin.report.cells import flat
 
-# Where things lie, how a run is repeated, and what is logged: none of it changes a model.
+# Where things lie, how a run is repeated, what is logged, and what is trained beside it: none of
+# it is wanted of a model that is trained again.
 _NOT_OF_THE_MODEL = frozenset(
     {
         "choices",
         "data_dir",
         "experiment",
+        "fleet",
         "force",
         "logger",
         "models_dir",

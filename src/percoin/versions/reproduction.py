@@ -115,7 +115,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     Raises:
         ModelNotFoundError: There is no such version.
         InvalidArtifactError: It is broken.
-        VersionRefusedError: It comes from a pool of markets.
+        VersionRefusedError: It comes from a pool or a fleet of markets.
         ConfigError: Its settings are not those of this percoin.
         DataError: There are no bars.
     """
@@ -123,6 +123,8 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     manifest = original.manifest
     if manifest.pool is not None:
         raise _of_a_pool(manifest, manifest.pool)
+    if manifest.config.get("fleet") is True:
+        raise _of_a_fleet(manifest)
     here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
     settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
@@ -149,6 +151,18 @@ def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
         action = "train it again with init=pooled"
     return VersionRefusedError(
         manifest.symbol, manifest.timeframe, f"{manifest.version_id} {found}", action
+    )
+
+
+def _of_a_fleet(manifest: Manifest) -> VersionRefusedError:
+    timeframe = manifest.timeframe.value
+    return VersionRefusedError(
+        manifest.symbol,
+        manifest.timeframe,
+        f"{manifest.version_id} was trained in a fleet, whose models draw their dropout together: "
+        "trained alone it comes out otherwise",
+        f"python train.py symbol={manifest.symbol} tf={timeframe} trains it alone, and that can be "
+        "reproduced",
     )
 
 

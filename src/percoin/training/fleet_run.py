@@ -1,0 +1,400 @@
+"""Train many markets at once, a network for each, and keep the best epoch of every one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from tqdm import tqdm
+
+from percoin.config import OptimizerConfig
+from percoin.dataset import MarketDataset, Part
+from percoin.errors import DivergedError
+from percoin.network import CnnLstm
+from percoin.training.datamodule import BatchSampler, WindowDataset
+from percoin.training.fleet_network import StackedCnnLstm
+from percoin.training.fleet_optimizer import StackedAdamW
+from percoin.training.lit_module import History, epoch_seed
+from percoin.training.run import TrainingPlan
+
+log = logging.getLogger(__name__)
+
+# Of all models together: without gradients a batch only has to fill the machine.
+_EVALUATION_WINDOWS = 8192
+
+
+@dataclass
+class FleetModel:
+    """How the training of one market of a fleet stands, or has ended.
+
+    Attributes:
+        dataset: The market.
+        history: Of the epochs that it was trained for.
+        best_epoch: With the least validation loss, from 1; 0 before the first.
+        lr: Learning rate of its next epoch.
+        secs: From the beginning of the fleet to the end of its last epoch.
+        state_dict: The weights of its best epoch, once the fleet has ended.
+        error: Why it has no weights, if it has none.
+    """
+
+    dataset: MarketDataset
+    lr: float
+    history: History = field(
+        default_factory=lambda: History(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+    )
+    best_epoch: int = 0
+    secs: float = 0.0
+    state_dict: dict[str, Tensor] = field(default_factory=dict)
+    error: DivergedError | None = None
+
+    @property
+    def symbol(self) -> str:
+        """Its market."""
+        return self.dataset.bars.symbol
+
+
+def train_fleet(
+    datasets: Sequence[MarketDataset],
+    networks: Sequence[CnnLstm],
+    plan: TrainingPlan,
+    check: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[FleetModel], None] = lambda model: None,
+) -> list[FleetModel]:
+    """Fit a network to each market as ``train`` would, all of them step by step together.
+
+    Each has its own batches, in the order that it would see alone, gradient, clipping,
+    learning rate, early end and best epoch. Without dropout the weights are those of
+    separate trainings but for rounding; with it, other values are dropped.
+
+    Args:
+        datasets: The markets, of one timeframe and lookback; their lengths may differ.
+        networks: Of one shape, one for each market; they are left as they are.
+        plan: How to train each.
+        check: Called before every batch; what it raises ends the training.
+        after_epoch: Called with every model that has finished an epoch.
+
+    Returns:
+        The models in the order of the markets, those that diverged among them.
+    """
+    fleet = _Fleet(datasets, networks, plan, check)
+    started = time.monotonic()
+    for epoch in range(plan.epochs):
+        began = time.monotonic()
+        trained = fleet.train_epoch(epoch)
+        now = time.monotonic()
+        _tell(trained, epoch, plan.epochs, now - began)
+        for model in trained:
+            model.secs = now - started
+            if model.error is None:
+                after_epoch(model)
+        fleet.drop_finished()
+        if not fleet.models:
+            break
+    return fleet.end()
+
+
+class _Fleet:
+    """The models that are still trained, and the best weights of all."""
+
+    def __init__(
+        self,
+        datasets: Sequence[MarketDataset],
+        networks: Sequence[CnnLstm],
+        plan: TrainingPlan,
+        check: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._check = check
+        self._device = torch.device("cuda" if plan.accelerator == "gpu" else "cpu")
+        self._all = [FleetModel(dataset, plan.lr) for dataset in datasets]
+        self._watches = [_Watch(plan.lr, plan.optimizer) for _ in datasets]
+        # Which of all models the rows of the network are.
+        self._members = list(range(len(datasets)))
+        self._train = _Windows(datasets, "train", self._device)
+        self._validation = _Windows(datasets, "validation", self._device)
+        self._network = StackedCnnLstm.from_networks(networks).to(self._device)
+        self._best = StackedCnnLstm.from_networks(networks).to(self._device)
+        optimizer = plan.optimizer
+        self._adamw = StackedAdamW(
+            self._network.weights, optimizer.weight_decay, optimizer.gradient_clip_norm
+        )
+
+    @property
+    def models(self) -> list[FleetModel]:
+        """Those that are still trained, in the order of the rows of the network."""
+        return [self._all[member] for member in self._members]
+
+    def train_epoch(self, epoch: int) -> list[FleetModel]:
+        """One pass over the train rows of every model, and a look at its validation rows."""
+        train = self._fit(epoch)
+        validation = self._validate()
+        improved = []
+        for row, member in enumerate(self._members):
+            model = self._all[member]
+            figures = (*train[row], *validation[row])
+            for values, figure in zip(model.history.values(), figures, strict=True):
+                values.append(figure)  # type: ignore[attr-defined]
+            model.error = _divergence(model, self._plan.lr)
+            if model.error is None and self._watches[member].improves(model):
+                improved.append(row)
+        self._keep(improved)
+        return self.models
+
+    def drop_finished(self) -> None:
+        """Go on with those alone that have not ended: no weight of the others moves any more."""
+        left = [
+            row
+            for row, member in enumerate(self._members)
+            if self._all[member].error is None and not self._watches[member].is_over
+        ]
+        if len(left) == len(self._members):
+            return
+        rows = self._index(left)
+        self._members = [self._members[row] for row in left]
+        self._network = self._network.take(rows)
+        self._adamw.narrow(self._network.weights, rows)
+
+    def end(self) -> list[FleetModel]:
+        """All models, with the weights of their best epochs."""
+        for number, model in enumerate(self._all):
+            if model.error is None:
+                model.state_dict = self._best.unstack(number)
+        return self._all
+
+    def _fit(self, epoch: int) -> list[tuple[float, float]]:
+        """Train; mean loss and accuracy of every model over its batches."""
+        torch.manual_seed(epoch_seed(self._plan.seed, epoch))
+        self._network.train()
+        rates = [model.lr for model in self.models]
+        lr = torch.tensor(rates, dtype=torch.float64, device=self._device)
+        sums = _Sums(len(self._members), self._device)
+        batches = [self._batches(member, epoch) for member in self._members]
+        # Closed by itself, so that an interruption leaves a clean line.
+        with self._bar(max(map(len, batches)), epoch) as steps:
+            for step in steps:
+                for rows, positions in _of_equal_size(batches, step):
+                    self._check()
+                    models = None if len(rows) == len(batches) else self._index(rows)
+                    sums.add(*self._step(positions, lr, models), models)
+        return sums.means()
+
+    def _step(
+        self, positions: Tensor, lr: Tensor, models: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One update of some models; the losses, logits and labels of their rows."""
+        windows, labels = self._train[positions]
+        with self._precision():
+            logits = self._network(windows, models)
+            losses = _losses(logits, labels)
+        # The gradient of a sum: no model's loss depends on another's weights.
+        torch.autograd.backward(losses.mean(dim=1).sum())
+        self._adamw.step(lr, models)
+        return losses.detach(), logits.detach(), labels
+
+    @torch.no_grad()
+    def _validate(self) -> list[tuple[float, float]]:
+        """Mean loss and accuracy of every model on its validation rows."""
+        self._network.eval()
+        sums = _Sums(len(self._members), self._device)
+        positions, counts = self._validation.padded(self._members)
+        n_rows = max(1, _EVALUATION_WINDOWS // len(self._members))
+        for asked, count in zip(
+            torch.split(positions, n_rows, 1), torch.split(counts, n_rows, 1), strict=True
+        ):
+            self._check()
+            windows, labels = self._validation[asked]
+            with self._precision():
+                logits = self._network(windows).float()
+            sums.add(_losses(logits, labels), logits, labels, counts=count)
+        return sums.means()
+
+    def _batches(self, member: int, epoch: int) -> tuple[Tensor, ...]:
+        """What the market's own training would see in this epoch."""
+        first, n_rows = self._train.span(member)
+        sampler = BatchSampler(n_rows, self._plan.batch_size, self._plan.seed)
+        sampler.set_epoch(epoch)
+        order = torch.cat(list(sampler)).to(self._device) + first
+        return torch.split(order, self._plan.batch_size)
+
+    def _bar(self, n_steps: int, epoch: int) -> tqdm[int]:
+        return tqdm(
+            range(n_steps),
+            desc=f"epoch {epoch + 1}/{self._plan.epochs}",
+            unit="step",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def _keep(self, rows: list[int]) -> None:
+        if rows:
+            members = self._index([self._members[row] for row in rows])
+            self._best.put(members, self._network.take(self._index(rows)))
+
+    def _index(self, rows: list[int]) -> Tensor:
+        return torch.tensor(rows, dtype=torch.long, device=self._device)
+
+    def _precision(self) -> torch.autocast:
+        is_mixed = self._plan.precision == "bf16-mixed"
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed)
+
+
+class _Windows:
+    """Windows of one part of all markets, which share one tensor of features.
+
+    Args:
+        datasets: The markets.
+        part: Which rows.
+        device: Where they are held.
+    """
+
+    def __init__(self, datasets: Sequence[MarketDataset], part: Part, device: torch.device) -> None:
+        features = np.concatenate([dataset.features for dataset in datasets])
+        label = np.concatenate([dataset.label for dataset in datasets])
+        n_bars = np.cumsum([0, *(len(dataset.bars) for dataset in datasets)])
+        rows = [
+            dataset.rows(part) + first for dataset, first in zip(datasets, n_bars, strict=False)
+        ]
+        self._ends = np.cumsum([0, *map(len, rows)]).tolist()
+        self._windows = WindowDataset(
+            torch.from_numpy(features).to(device),
+            torch.from_numpy(label).to(device),
+            torch.from_numpy(np.concatenate(rows)).to(device),
+            datasets[0].lookback,
+        )
+
+    def __getitem__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (K, B, L, F) and labels (K, B)."""
+        return self._windows[positions]
+
+    def span(self, market: int) -> tuple[int, int]:
+        """The position of a market's first row, and how many rows it has."""
+        first, end = self._ends[market : market + 2]
+        return first, end - first
+
+    def padded(self, markets: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Positions of all rows of some markets, (K, most rows), and which of them count."""
+        firsts, lengths = torch.tensor([self.span(market) for market in markets]).T.unsqueeze(2)
+        places = torch.arange(int(lengths.max()))
+        counts = places < lengths
+        device = self._windows.windows.device
+        return (firsts + places * counts).to(device), counts.to(device)
+
+
+class _Sums:
+    """Losses, right answers and rows of K models, added up without waiting for the device."""
+
+    def __init__(self, n_models: int, device: torch.device) -> None:
+        self._sums = torch.zeros(n_models, 3, dtype=torch.float64, device=device)
+
+    def add(
+        self,
+        losses: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        models: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> None:
+        """Add rows: of each model (K, B), or those that ``counts`` has; of some models, or all."""
+        counts = torch.ones_like(labels, dtype=torch.bool) if counts is None else counts
+        is_right = logits.argmax(dim=-1) == labels
+        # Not by a product: what is left out may be infinite.
+        kept = [losses.where(counts, 0.0), is_right & counts, counts]
+        added = torch.stack([values.double().sum(dim=1) for values in kept], dim=1)
+        self._sums[slice(None) if models is None else models] += added
+
+    def means(self) -> list[tuple[float, float]]:
+        """Loss and accuracy of each model."""
+        return [(loss / n_rows, right / n_rows) for loss, right, n_rows in self._sums.tolist()]
+
+
+class _Watch:
+    """Says when a model has improved, when its learning rate falls and when it ends."""
+
+    def __init__(self, lr: float, settings: OptimizerConfig) -> None:
+        self._patience = settings.early_stopping_patience
+        self._best, self._n_worse = math.inf, 0
+        # Holds the learning rate for torch's own rule; it updates nothing.
+        self._holder = torch.optim.SGD([torch.zeros(0)], lr=lr)
+        self._plateau = ReduceLROnPlateau(
+            self._holder, factor=settings.plateau_factor, patience=settings.plateau_patience
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has not improved for long enough."""
+        return self._n_worse > 0 and self._n_worse >= self._patience
+
+    def improves(self, model: FleetModel) -> bool:
+        """Take in the model's newest validation loss; note in it what follows."""
+        loss = model.history["val_loss"][-1]
+        is_best = loss < self._best
+        self._plateau.step(loss)
+        model.lr = self._holder.param_groups[0]["lr"]
+        if is_best:
+            self._best, self._n_worse = loss, 0
+            model.best_epoch = len(model.history["val_loss"])
+        else:
+            self._n_worse += 1
+        return is_best
+
+
+def _of_equal_size(
+    batches: Sequence[Sequence[Tensor]], step: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Who has a batch of the same size at a step, and these batches, (K, B).
+
+    Batch normalisation and the mean of the losses take a batch as it is, so that a last one
+    that is smaller is not filled up; where markets are equally long, all are in one group.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, own in enumerate(batches):
+        if step < len(own):
+            groups[len(own[step])].append(row)
+    for rows in groups.values():
+        yield rows, torch.stack([batches[row][step] for row in rows])
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-loss of each row, shape (K, B)."""
+    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view_as(labels)
+
+
+def _divergence(model: FleetModel, lr: float) -> DivergedError | None:
+    history, bars = model.history, model.dataset.bars
+    for part, loss in (("train", history["train_loss"][-1]), ("val", history["val_loss"][-1])):
+        if not math.isfinite(loss):
+            return DivergedError(
+                bars.symbol,
+                bars.timeframe.value,
+                f"the {part} loss became {loss} in epoch {len(history['val_loss'])}",
+                f"nothing was saved; try a smaller learning rate than lr={lr:g}",
+            )
+    return None
+
+
+def _tell(trained: Sequence[FleetModel], epoch: int, n_epochs: int, secs: float) -> None:
+    """One line on the epoch, and how long the rest may take."""
+    sound = [model for model in trained if model.error is None]
+    n_best = sum(model.best_epoch == epoch + 1 for model in sound)
+    losses = [model.history["val_loss"][-1] for model in sound]
+    log.info(
+        "epoch %d/%d  %d models  mean val_loss %.4f  best so far for %d  %.1f s, at most %s left",
+        epoch + 1,
+        n_epochs,
+        len(trained),
+        math.nan if not losses else sum(losses) / len(losses),
+        n_best,
+        secs,
+        tqdm.format_interval(secs * (n_epochs - epoch - 1)),
+    )

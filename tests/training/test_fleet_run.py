@@ -1,0 +1,159 @@
+"""Markets trained together against the same markets trained one by one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_builders import OPTIMIZER, learnable_dataset, make_dataset, make_plan, tiny_network
+
+from percoin.dataset import MarketDataset
+from percoin.network import CnnLstm
+from percoin.training.datamodule import MarketDataModule
+from percoin.training.fleet_run import FleetModel, train_fleet
+from percoin.training.run import TrainedModel, TrainingPlan, train
+
+# 64-bit weights: AdamW makes steps of full size of a gradient that is rounding alone.
+DOUBLE = {"rtol": 1e-6, "atol": 1e-7}
+
+
+def doubled(dataset: MarketDataset) -> MarketDataset:
+    return replace(dataset, features=dataset.features.astype(np.float64))
+
+
+def market(n_bars: int, seed: int = 0) -> MarketDataset:
+    return doubled(make_dataset(n_bars, seed))
+
+
+def network(seed: int = 0) -> CnnLstm:
+    return tiny_network(seed, dropout=0.0).double()
+
+
+def train_alone(dataset: MarketDataset, plan: TrainingPlan, folder, seed: int = 0) -> TrainedModel:
+    return train(dataset, network(seed), plan, folder)
+
+
+def assert_as_alone(model: FleetModel, alone: TrainedModel) -> None:
+    assert model.error is None
+    assert model.best_epoch == alone.best_epoch
+    for name, values in alone.module.history.items():
+        # Lightning notes validation figures in 32 bits.
+        assert model.history[name] == pytest.approx(values, abs=1e-5), name
+    for name, tensor in alone.module.network.state_dict().items():
+        torch.testing.assert_close(model.state_dict[name], tensor, **DOUBLE)
+
+
+def n_train_rows(dataset: MarketDataset) -> int:
+    return len(dataset.rows("train"))
+
+
+@pytest.fixture(scope="module")
+def markets() -> list[MarketDataset]:
+    """Two of one length, one shorter, one with another last batch; the sizes are below."""
+    return [market(700), market(700, 1), market(420, 2), market(600, 3)]
+
+
+def test_markets_of_any_length_come_out_as_if_each_were_trained_alone(markets, tmp_path):
+    plan = make_plan(epochs=2)
+    # Or nothing would be known of partial batches, of their sizes and of batches that are over.
+    sizes = [divmod(n_train_rows(dataset), plan.batch_size) for dataset in markets]
+    assert sizes[0] == sizes[1]
+    assert len(set(sizes)) == 3
+    assert len({whole for whole, _ in sizes}) > 1
+    assert all(part > 1 for _, part in sizes)
+    models = train_fleet(markets, [network(seed) for seed in range(4)], plan)
+    assert [model.dataset for model in models] == markets
+    for seed, model in enumerate(models):
+        alone = train_alone(markets[seed], plan, tmp_path / str(seed), seed)
+        assert_as_alone(model, alone)
+        count = model.state_dict["convolution.2.num_batches_tracked"]
+        assert int(count) == model.best_epoch * sum(map(bool, sizes[seed])) + (
+            model.best_epoch * (sizes[seed][0] - 1)
+        )
+
+
+def test_a_last_batch_of_one_row_is_left_out_as_it_is_alone(markets, tmp_path):
+    n_rows = n_train_rows(markets[2])
+    batch_size = next(size for size in range(20, 99) if n_rows % size == 1)
+    plan = make_plan(epochs=1, batch_size=batch_size)
+    models = train_fleet([markets[0], markets[2]], [network(), network()], plan)
+    assert_as_alone(models[1], train_alone(markets[2], plan, tmp_path))
+
+
+def test_each_learning_rate_falls_and_each_training_ends_by_its_own_validation(tmp_path):
+    # One market has something to learn; of random walks validation gets worse.
+    markets = [doubled(learnable_dataset(420)), market(420, 1), market(420, 2)]
+    optimizer = replace(OPTIMIZER, plateau_patience=0, early_stopping_patience=2)
+    plan = make_plan(epochs=9, lr=0.02, optimizer=optimizer)
+    rates: dict[int, list[float]] = {0: [], 1: [], 2: []}
+
+    def note(model: FleetModel) -> None:
+        rates[next(k for k in rates if markets[k] is model.dataset)].append(model.lr)
+
+    models = train_fleet(markets, [network()] * 3, plan, after_epoch=note)
+    n_epochs = [len(model.history["val_loss"]) for model in models]
+    assert len(set(n_epochs)) > 1
+    assert min(n_epochs) < plan.epochs
+    assert [len(own) for own in rates.values()] == n_epochs
+    assert len({tuple(own) for own in rates.values()}) > 1
+    for number, model in enumerate(models):
+        assert_as_alone(model, train_alone(markets[number], plan, tmp_path / str(number)))
+
+
+def test_the_unstacked_network_has_the_validation_loss_of_its_best_epoch(markets):
+    for model in train_fleet(markets, [network()] * 4, make_plan(epochs=3)):
+        fresh = network(5).eval()
+        fresh.load_state_dict(model.state_dict)
+        data = MarketDataModule(model.dataset, 64, 0).val_dataloader()
+        batches = [(fresh(windows), labels) for windows, labels in data]
+        logits, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        loss = float(torch.nn.functional.cross_entropy(logits, labels))
+        assert loss == pytest.approx(min(model.history["val_loss"]), rel=1e-6)
+        assert model.history["val_loss"][model.best_epoch - 1] == min(model.history["val_loss"])
+
+
+def test_a_model_that_diverges_takes_no_other_with_it(markets):
+    broken = network()
+    with torch.no_grad():
+        broken.head[0].weight[0, 0] = np.inf
+    plan = make_plan(epochs=2)
+    first, second = train_fleet(markets[:2], [broken, network()], plan)
+    assert "loss became nan in epoch 1; nothing was saved" in str(first.error)
+    assert (first.state_dict, len(first.history["val_loss"])) == ({}, 1)
+    (alone,) = train_fleet(markets[1:2], [network()], plan)
+    assert second.history["val_loss"] == pytest.approx(alone.history["val_loss"], rel=1e-6)
+    assert second.error is None
+
+
+def test_a_fleet_repeats_itself_with_dropout_and_the_seed_decides(markets):
+    def fitted(seed: int) -> list[dict[str, torch.Tensor]]:
+        plan = make_plan(epochs=2, seed=seed)
+        alike = [tiny_network(dropout=0.5).double()] * 2
+        return [model.state_dict for model in train_fleet(markets[:2], alike, plan)]
+
+    first, again, other = fitted(1), fitted(1), fitted(2)
+    for one, two, three in zip(first, again, other, strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in one)
+        assert not all(torch.equal(one[name], three[name]) for name in one)
+
+
+def test_a_fleet_learns_in_bf16_where_the_machine_can():
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU cannot compute in bf16")
+    plan = make_plan(epochs=4, lr=0.02, precision="bf16-mixed")
+    (model,) = train_fleet([learnable_dataset(700)], [tiny_network(dropout=0.0)], plan)
+    assert model.history["val_loss"][-1] < model.history["val_loss"][0] - 0.1
+    assert {tensor.dtype for tensor in model.state_dict.values()} == {torch.float32, torch.int64}
+
+
+def test_what_the_check_raises_ends_the_training_between_two_batches(markets):
+    n_calls = []
+
+    def check() -> None:
+        n_calls.append(1)
+        if len(n_calls) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_fleet(markets, [network()] * 4, make_plan(epochs=2), check)
+    assert len(n_calls) == 5
