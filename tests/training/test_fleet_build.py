@@ -93,13 +93,14 @@ def test_every_market_answers(fleet):
     for symbol in MARKETS:
         bars = BarStore(folder / "data" / "bars").load(symbol, Timeframe.H1)
         said = predictor.predict(bars)
-        assert sum(said.probabilities.values()) == pytest.approx(1)
+        assert sum(said.probabilities) == pytest.approx(1)
+        assert said.model_version == "cnn_lstm_v1"
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    arguments = train_arguments(folder, f"symbol={MARKETS[1]}", "model.dropout=0", "logger=null")
+    arguments = train_arguments(folder, f"symbol={MARKETS[1]}", "model.dropout=0", "logger=csv")
     assert run_train(arguments, train_from_config).code == 0
     return folder
 
@@ -118,7 +119,9 @@ def test_a_market_of_a_fleet_is_described_and_judged_as_one_trained_alone(fleet,
     assert one.keys() == other.keys()
     assert one["evaluation"].keys() == other["evaluation"].keys()
     for name, values in other["training_history"].items():
-        assert one["training_history"][name] == pytest.approx(values, abs=1e-3), name
+        # A row or two may fall on the other side of a tie.
+        close = 5e-3 if name.endswith("acc") else 1e-3
+        assert one["training_history"][name] == pytest.approx(values, abs=close), name
     assert one["test_metrics"]["log_loss"] == pytest.approx(
         other["test_metrics"]["log_loss"], abs=1e-3
     )
@@ -132,9 +135,12 @@ def test_acceptances_must_stand_among_all_of_the_fleet(tmp_path, monkeypatch):
         return dict.fromkeys(control_false_discoveries(p_values), False)
 
     monkeypatch.setattr("percoin.training.discoveries.control_false_discoveries", none_stands)
-    finished = train_fleet(tmp_path, "epochs=1", "logger=null", "blend=logistic")
-    assert (finished.code, asked) == (0, [set(MARKETS)])
-    for symbol in MARKETS:
+    two = MARKETS[:2]
+    finished = train_fleet(
+        tmp_path, "epochs=1", "logger=csv", "blend=logistic", f"symbol={','.join(two)}"
+    )
+    assert (finished.code, asked) == (0, [set(two)])
+    for symbol in two:
         assert artifact(tmp_path, symbol).manifest.gate.verdict.value != "accepted"
         # What is computed of the network alone comes with it.
         assert artifact(tmp_path, symbol).manifest.blend is not None
@@ -148,7 +154,7 @@ def two_sources(folder: Path) -> tuple[str, ...]:
 
 
 def test_markets_without_bars_or_with_too_few_are_named_and_the_others_are_trained(tmp_path):
-    finished = train_fleet(tmp_path, "epochs=1", "logger=null", source=two_sources(tmp_path))
+    finished = train_fleet(tmp_path, "epochs=1", "logger=csv", source=two_sources(tmp_path))
     assert finished.code == 1
     line = only_error(finished)
     assert line.startswith("error: 2 of 3 markets have no new model: ETHUSDT (")
@@ -164,7 +170,7 @@ def test_markets_without_bars_or_with_too_few_are_named_and_the_others_are_train
 
 def test_a_fleet_without_any_market_to_train_says_so(tmp_path):
     source = two_sources(tmp_path)
-    finished = train_fleet(tmp_path, "symbol=ETHUSDT,SOLUSDT", "logger=null", source=source)
+    finished = train_fleet(tmp_path, "symbol=ETHUSDT,SOLUSDT", "logger=csv", source=source)
     assert finished.code == 1
     assert only_error(finished).startswith("error: 2 of 2 markets have no new model: ETHUSDT (")
     assert not (tmp_path / "models" / "per_coin" / "ETHUSDT" / "1h").exists()
@@ -179,14 +185,13 @@ def test_a_market_whose_export_fails_does_not_stop_the_rest(tmp_path, monkeypatc
         return export(self, module)
 
     monkeypatch.setattr(ModelExporter, "export", refused)
-    finished = train_fleet(tmp_path, "epochs=1", "logger=null")
+    finished = train_fleet(tmp_path, "epochs=1", "logger=csv", "symbol=BTCUSDT,ETHUSDT")
     assert finished.code == 1
     assert only_error(finished) == (
-        "error: 1 of 3 markets have no new model: BTCUSDT (no room; make some); "
+        "error: 1 of 2 markets have no new model: BTCUSDT (no room; make some); "
         "the others have theirs"
     )
-    for symbol in MARKETS[1:]:
-        assert artifact(tmp_path, symbol).manifest.version_id
+    assert artifact(tmp_path, MARKETS[1]).manifest.version_id
 
 
 def interrupted(number: signal.Signals, when: Callable[[], bool]):
@@ -204,7 +209,7 @@ def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch,
     step = fleet_run._Fleet._step
     send = interrupted(number, lambda: True)
     monkeypatch.setattr(fleet_run._Fleet, "_step", lambda *args: (send(), step(*args))[1])
-    finished = train_fleet(tmp_path, "logger=null")
+    finished = train_fleet(tmp_path, "logger=csv")
     assert finished.code == 128 + number
     assert only_error(finished) == (
         f"error: fleet of 3 markets 1h: interrupted by {number.name}; only markets that were "
@@ -219,7 +224,7 @@ def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypat
     monkeypatch.setattr(
         fleet_build._FleetTraining, "_judge", lambda *args: (judge(*args), send())[0]
     )
-    assert train_fleet(tmp_path, "epochs=1", "logger=null").code == 143
+    assert train_fleet(tmp_path, "epochs=1", "logger=csv").code == 143
     assert artifact(tmp_path, MARKETS[0]).manifest.gate.reasons
     assert not (tmp_path / "models" / "per_coin" / MARKETS[1] / "1h").exists()
 

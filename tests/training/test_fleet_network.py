@@ -12,7 +12,7 @@ from percoin.training.fleet_optimizer import StackedAdamW
 
 N_MODELS, N_ROWS = 3, 10
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-RATES, CLIP_NORM = (0.01, 0.002, 0.05), 0.6
+RATES, CLIP_NORM = (0.01, 0.002, 0.05), 1.5
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
