@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,23 +193,19 @@ def test_a_market_whose_export_fails_does_not_stop_the_rest(tmp_path, monkeypatc
     assert artifact(tmp_path, MARKETS[1]).manifest.version_id
 
 
-def interrupted(number: signal.Signals, when: Callable[[], bool]):
-    """What sends this process a signal at a call, once ``when`` says so."""
-
-    def call(*_args) -> None:
-        if when():
-            os.kill(os.getpid(), number)
-
-    return call
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch, number):
-    step = fleet_run._Fleet._step
-    send = interrupted(number, lambda: True)
-    monkeypatch.setattr(fleet_run._Fleet, "_step", lambda *args: (send(), step(*args))[1])
+    step, taken = fleet_run._Fleet._step, []
+
+    def signalled(*args):
+        taken.append(1)
+        if len(taken) == 1:
+            os.kill(os.getpid(), number)
+        return step(*args)
+
+    monkeypatch.setattr(fleet_run._Fleet, "_step", signalled)
     finished = train_fleet(tmp_path, "logger=csv")
-    assert finished.code == 128 + number
+    assert (finished.code, len(taken)) == (128 + number, 1)
     assert only_error(finished) == (
         f"error: fleet of 3 markets 1h: interrupted by {number.name}; only markets that were "
         "judged by then have a new model; start again"
@@ -220,10 +215,13 @@ def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch,
 
 def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypatch):
     judge = fleet_build._FleetTraining._judge
-    send = interrupted(signal.SIGTERM, lambda: True)
-    monkeypatch.setattr(
-        fleet_build._FleetTraining, "_judge", lambda *args: (judge(*args), send())[0]
-    )
+
+    def signalled(*args):
+        result = judge(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(fleet_build._FleetTraining, "_judge", signalled)
     assert train_fleet(tmp_path, "epochs=1", "logger=csv").code == 143
     assert artifact(tmp_path, MARKETS[0]).manifest.gate.reasons
     assert not (tmp_path / "models" / "per_coin" / MARKETS[1] / "1h").exists()

@@ -145,7 +145,7 @@ class _Fleet:
             for values, figure in zip(model.history.values(), figures, strict=True):
                 values.append(figure)  # type: ignore[attr-defined]
             model.error = _divergence(model, self._plan.lr)
-            if model.error is None and self._watches[member].improves(model):
+            if self._watches[member].improves(model):
                 improved.append(row)
         self._keep(improved)
         return self.models
