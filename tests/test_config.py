@@ -492,6 +492,8 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
     assert isinstance(made.model, CnnLstmConfig)
     assert (made.model.hidden_size, made.blend) == (8, "logistic")
     assert settings().blend == "none"
+    assert settings("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'").blend == "logistic"
+    assert settings("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "blend=none").blend == "none"
     assert refusal("symbol=BTCUSDT", "blend=boosting") == (
         "blend=boosting must be one of none, logistic"
     )

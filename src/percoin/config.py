@@ -1247,6 +1247,12 @@ def register_configs() -> None:
     store.store(group="hydra/launcher", name="slurm_schema", node=SlurmConfig)
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("percoin.usual_blend", usual_blend, replace=True)
+
+
+def usual_blend(recipe: str) -> str:
+    """What a recipe is blended with by itself; docs/RECIPES.md has the evidence."""
+    return (BlendKind.LOGISTIC if recipe == Recipe.POOLED else BlendKind.NONE).value
 
 
 def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
