@@ -3,6 +3,7 @@
 import gzip
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 from headless_chromium import Chromium
 from small_servers import Market, RunningServer, ask, exchange_bars, make_server
 
+from percoin.features.drift import bin_features
+from percoin.registry.judged import TRAIN_ROWS, TrainRows
 from percoin.registry.manifest import Verdict
 from percoin.serving.page import page_files
 from percoin.types import Signal
@@ -191,6 +194,28 @@ def test_it_changes_with_an_answer_and_lives_through_a_killed_server(page, serve
         another.wait_until_started()
         page.wait_for("document.getElementById('banner').hidden", 30)
         assert page.run("document.getElementById('status').innerText").startswith("live")
+
+
+def test_the_record_tells_which_feature_of_a_model_has_drifted(tmp_path, browser):
+    bars = bars_to_learn_from(1300)
+    write_parquet(bars, tmp_path / "klines" / "BTCUSDT" / "15m.parquet")
+    dataset = make_dataset(bars.slice(0, 700))
+    bins = bin_features(dataset.features[dataset.rows("train")])
+    bins = {name: replace(each, furthest=0.1) for name, each in bins.items()}
+    told = TrainRows((0.3, 0.4, 0.3), bins)
+    export(tmp_path / "models", random_network(), dataset, sections={TRAIN_ROWS: told})
+    with RunningServer(
+        tmp_path, "source=files", "source.path=klines", "symbol=BTCUSDT", "tf=15m"
+    ) as server:
+        server.wait_until_started()
+        [drift] = server.get("/api/scoreboard").json()["drift"]
+        browser.show_as(1400, 1000)
+        browser.open(f"{server.url}/")
+        browser.wait_for("document.querySelector('#scoreboard tbody tr') !== null")
+        shown = browser.run("document.getElementById('record').innerText")
+    ratio = drift["shifts"][drift["worst"]]["ratio"]
+    assert ratio > 1
+    assert f"{drift['worst']} {ratio:.1f}\u00d7" in shown
 
 
 def test_a_locked_server_is_opened_with_its_key(folder, browser):

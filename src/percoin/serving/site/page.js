@@ -90,11 +90,19 @@
       return "";
     }
   };
-  const get = async (address) => {
+  // Of the board and of the opened market only the newest question is waited for: an older
+  // one is given up, and its answer never replaces a newer one.
+  const asking = { board: new AbortController(), market: new AbortController() };
+  const askAnew = (what) => {
+    asking[what].abort();
+    asking[what] = new AbortController();
+    return asking[what].signal;
+  };
+  const get = async (address, current) => {
     const key = readKey();
     const response = await fetch(address, {
       headers: key ? { "X-API-Key": key } : {},
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: AbortSignal.any([current, AbortSignal.timeout(TIMEOUT_MS)]),
       cache: "no-store",
     });
     if (response.status === 401) throw new Locked();
@@ -102,34 +110,34 @@
       const problem = await response.json().catch(() => null);
       throw new Refused(response.status, problem?.error?.message ?? `status ${response.status}`);
     }
-    return response.json();
+    const content = await response.json();
+    current.throwIfAborted();
+    return content;
   };
   // A server that keeps no track record does not have its addresses; that is no failure.
-  const getOrNull = (route, address = route) => {
+  const getOrNull = (current, route, address = route) => {
     if (!state.routes.includes(route)) return Promise.resolve(null);
-    return get(address).catch((error) => {
+    return get(address, current).catch((error) => {
       if (error instanceof Refused && error.status === 404) return null;
       throw error;
     });
   };
 
-  const update = async () => {
-    if (state.timeframes.length === 0 || performance.now() - state.slowAt > SLOW_MS) await updateSlow();
-    const asked = state.tf;
-    const content = await get(`/api/predictions?tf=${encodeURIComponent(asked)}`);
-    if (asked !== state.tf) return;
+  const update = async (current) => {
+    if (state.timeframes.length === 0 || performance.now() - state.slowAt > SLOW_MS) await updateSlow(current);
+    const content = await get(`/api/predictions?tf=${encodeURIComponent(state.tf)}`, current);
     state.answers = content.predictions;
     state.received = performance.now();
   };
-  const updateSlow = async () => {
+  const updateSlow = async (current) => {
     if (state.slowAt <= 0) {
-      const described = await get("/openapi.json");
+      const described = await get("/openapi.json", current);
       state.routes = Object.keys(described.paths);
       by("version").textContent = described.info.version;
     }
     const ofTf = state.tf ? `?tf=${encodeURIComponent(state.tf)}` : "";
     const [models, scoreboard] = await Promise.all([
-      get("/api/models"), getOrNull("/api/scoreboard", `/api/scoreboard${ofTf}`),
+      get("/api/models", current), getOrNull(current, "/api/scoreboard", `/api/scoreboard${ofTf}`),
     ]);
     state.models = new Map(models.models.map((model) => [`${model.symbol} ${model.tf}`, model]));
     state.timeframes = [...new Set(models.models.map((model) => model.tf))];
@@ -143,15 +151,17 @@
   const poll = async () => {
     clearTimeout(state.timer);
     if (document.hidden) return;
+    const current = askAnew("board");
     let wait = POLL_MS;
     try {
-      await update();
+      await update(current);
       state.failures = 0;
       state.downSince = null;
       state.isLocked = false;
       show();
       await updateMarket();
     } catch (error) {
+      if (current.aborted) return;
       if (error instanceof Locked) {
         state.isLocked = true;
         showConnection();
@@ -165,6 +175,7 @@
       state.slowAt = -Infinity;
       showConnection();
     }
+    if (current.aborted) return;
     clearTimeout(state.timer);
     state.timer = setTimeout(poll, wait);
   };
@@ -382,16 +393,30 @@
     known.sort(([, x], [, y]) => y.skill.value - x.skill.value);
     return known.length ? `${words(known[0][0])} ${earned(known[0][1].skill)}` : "–";
   };
+  // Of the version that is served now: how far its features have moved.
+  const driftOf = (standing) =>
+    state.scoreboard.drift.find((drift) => drift.symbol === standing.symbol && drift.version_id === standing.version_id);
+  const driftCell = (standing) => {
+    const drift = driftOf(standing);
+    if (!drift) return "–";
+    if (!drift.worst) return h("span", { class: "soft", title: drift.unknown }, "unknown");
+    const { psi, ratio } = drift.shifts[drift.worst];
+    const told = `Population stability index ${psi.toFixed(2)} over the newest 500 bars, `
+      + `${ratio.toFixed(1)} times the furthest of as many train rows`;
+    return h("span", { title: told }, `${drift.worst} ${ratio.toFixed(1)}×`);
+  };
   const STANDING = [
     ["Market", "", (row) => row.symbol],
     ["Source", "", (row) => row.source],
-    ["Version", "", (row) => row.version_id ?? "–"],
+    ["Version", "", (row) => (row.version_id
+      ? h("span", { title: row.version_id }, `${row.version_id.slice(0, 13)}…`) : "–")],
     ["Resolved", "num", (row) => row.n_resolved],
     ["Open", "num", (row) => row.n_written - row.n_resolved - row.n_void],
     ["Late, not scored", "num", (row) => row.n_late],
     ["Skill [95 %]", "num", (row) => earned(row.skill)],
     ["Best baseline", "num", bestBaseline],
     ["Hit rate [95 %]", "num", (row) => share(row.hit_rate)],
+    ["Furthest drift", "num", driftCell],
     ["", "", (row) => h("span", { class: "soft", title: row.too_few }, row.too_few ? "too few for an interval" : "")],
   ];
   const showScoreboard = () => {
@@ -427,13 +452,18 @@
     const isNew = state.detail.key !== key || state.detail.ts !== answer.ts;
     if (!isNew && performance.now() - state.detail.at < SLOW_MS) return;
     const path = encodeURIComponent(symbol);
-    const [bars, past, summary] = await Promise.all([
-      getOrNull("/api/bars/{symbol}", `/api/bars/${path}?tf=${answer.tf}&limit=200`),
-      getOrNull("/api/history/{symbol}", `/api/history/${path}?tf=${answer.tf}&limit=200`),
-      get(`/api/predictions/${path}/summary`),
-    ]);
-    if (state.market !== symbol) return;
-    state.detail = { key, ts: answer.ts, at: performance.now(), bars, past, summary };
+    const current = askAnew("market");
+    try {
+      const [bars, past, summary] = await Promise.all([
+        getOrNull(current, "/api/bars/{symbol}", `/api/bars/${path}?tf=${answer.tf}&limit=200`),
+        getOrNull(current, "/api/history/{symbol}", `/api/history/${path}?tf=${answer.tf}&limit=200`),
+        get(`/api/predictions/${path}/summary`, current),
+      ]);
+      state.detail = { key, ts: answer.ts, at: performance.now(), bars, past, summary };
+    } catch (error) {
+      if (current.aborted) return;
+      throw error;
+    }
     showMarket(answer);
   };
 
@@ -563,6 +593,7 @@
     if (!tf) return;
     state.tf = tf;
     state.slowAt = -Infinity;
+    asking.market.abort();
     writeHash();
     showTimeframes();
     poll();
@@ -593,11 +624,13 @@
   });
   by("market").addEventListener("close", () => {
     const row = rows.get(state.market);
+    asking.market.abort();
     state.market = "";
     writeHash();
     row?.querySelector("button").focus();
   });
   addEventListener("hashchange", () => {
+    asking.market.abort();
     readHash();
     if (!state.market && by("market").open) by("market").close();
     showTimeframes();
