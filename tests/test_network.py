@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from percoin.features.feature_set import FEATURE_NAMES
-from percoin.network import CnnLstm
+from percoin.network import CnnLstm, attend_newest
 from percoin.types import Signal
 
 N_FEATURES = len(FEATURE_NAMES)
@@ -58,19 +58,41 @@ def test_the_default_network_has_689923_parameters():
     assert sum(parameter.numel() for parameter in network.parameters()) == 689_923
 
 
+@pytest.mark.parametrize(("n_windows", "lookback"), [(5, 60), (1, 60), (3, 1)])
 @torch.inference_mode()
-def test_asking_for_the_last_query_equals_the_full_attention():
+def test_asking_for_the_newest_bar_alone_equals_the_full_attention(n_windows, lookback):
     torch.manual_seed(1)
     network = CnnLstm(N_FEATURES).eval()
-    asked = []
-    network.attention.register_forward_hook(lambda _module, _inputs, found: asked.append(found[0]))
-    windows = make_input(5, 60)
-    network(windows)
-    outputs, _ = network.lstm(windows)
+    # They begin as zeros, which would hide one that is left out.
+    torch.nn.init.normal_(network.attention.in_proj_bias)
+    torch.nn.init.normal_(network.attention.out_proj.bias)
+    outputs, _ = network.lstm(make_input(n_windows, lookback))
     full = full_attention(network, outputs)
-    assert full.shape == (5, 60, 200)
-    assert asked[0].shape == (5, 1, 200)
-    torch.testing.assert_close(asked[0][:, 0], full[:, -1], atol=1e-6, rtol=0)
+    assert full.shape == (n_windows, lookback, 200)
+    newest = attend_newest(network.attention, outputs)
+    torch.testing.assert_close(newest, full[:, -1], atol=2e-6, rtol=0)
+    by_torch, _ = network.attention(outputs, outputs, outputs)
+    torch.testing.assert_close(newest, by_torch[:, -1], atol=2e-6, rtol=0)
+
+
+def test_the_gradients_of_the_newest_bar_alone_are_those_of_the_full_attention():
+    torch.manual_seed(1)
+    attention = CnnLstm(N_FEATURES).double().attention
+    torch.nn.init.normal_(attention.in_proj_bias)
+    outputs = torch.randn(4, 20, 200, dtype=torch.float64, requires_grad=True)
+    wanted = torch.randn(4, 200, dtype=torch.float64)
+
+    def gradients(newest: Tensor) -> list[Tensor]:
+        (newest * wanted).sum().backward()
+        leaves = [outputs, *attention.parameters()]
+        found = [leaf.grad.clone() for leaf in leaves]
+        for leaf in leaves:
+            leaf.grad = None
+        return found
+
+    full = gradients(attention(outputs, outputs, outputs, need_weights=False)[0][:, -1])
+    for one, other in zip(gradients(attend_newest(attention, outputs)), full, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n_windows", "lookback"), [(1, 4), (2, 5), (3, 60), (7, 61), (2, 128)])

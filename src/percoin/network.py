@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from percoin.types import Signal
 
@@ -61,11 +64,38 @@ class CnnLstm(nn.Module):
         """
         local = self.convolution(windows.transpose(1, 2)).mean(dim=2)  # (B, channels[-1])
         outputs, _ = self.lstm(windows)  # (B, L, 2 * hidden_size)
-        # Only the newest bar's attention output is used, so only its query is asked:
-        # the same value as the full L x L attention for 1/L of the work.
-        newest, _ = self.attention(outputs[:, -1:], outputs, outputs, need_weights=False)
-        logits: Tensor = self.head(torch.cat([local, newest.squeeze(1)], dim=1))
+        newest = attend_newest(self.attention, outputs)
+        logits: Tensor = self.head(torch.cat([local, newest], dim=1))
         return logits
+
+
+def attend_newest(attention: nn.MultiheadAttention, outputs: Tensor) -> Tensor:
+    """What the newest bar's query finds among the outputs of all bars.
+
+    The same value as ``attention(outputs, outputs, outputs)`` has for the newest bar
+    (Vaswani et al., 2017), without a key or a value of any bar. One query ``q`` asks bar ``x``
+    for ``q . (K x) = (q K) . x``, and the mean of values ``V x`` is ``V`` times the mean of
+    ``x``. The keys' bias adds the same to the score of every bar, which softmax takes away.
+
+    Args:
+        attention: The weights; batch first, without dropout.
+        outputs: Of the LSTM, oldest bar first, shape (B, L, E).
+
+    Returns:
+        Shape (B, E).
+    """
+    n_heads, width = attention.num_heads, outputs.shape[2]
+    of_query, of_key, of_value = attention.in_proj_weight.chunk(3)
+    bias_query, _, bias_value = attention.in_proj_bias.chunk(3)
+    query = functional.linear(outputs[:, -1], of_query, bias_query)
+    query = torch.unflatten(query, 1, (n_heads, -1)) / math.sqrt(width // n_heads)
+    # Each head's own matrix product: (heads, B, E / heads) by (heads, E / heads, E).
+    asked = query.transpose(0, 1) @ torch.unflatten(of_key, 0, (n_heads, -1))
+    shares = (asked.transpose(0, 1) @ outputs.transpose(1, 2)).softmax(dim=2)  # (B, heads, L)
+    found = (shares.to(outputs.dtype) @ outputs).transpose(0, 1)  # (heads, B, E)
+    value = found @ torch.unflatten(of_value, 0, (n_heads, -1)).transpose(1, 2)
+    newest: Tensor = attention.out_proj(value.transpose(0, 1).flatten(1) + bias_value)
+    return newest
 
 
 def _convolution_branch(

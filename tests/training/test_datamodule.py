@@ -50,11 +50,14 @@ def test_every_row_comes_once_in_an_epoch(dataset, data, part):
     loader = loaders(data)[part]
     batches = [labels for _, labels in loader]
     n_rows = len(dataset.rows(part))
-    assert sum(len(labels) for labels in batches) == n_rows
     assert len(batches) == len(loader)
-    # The last batch is a partial one, and it is there.
-    assert len(batches[-1]) == n_rows % len(batches[0]) or len(batches) == 1
-    if part != "train":
+    if part == "train":
+        # But for those that do not fill a batch; others stay out in the next epoch.
+        assert {len(labels) for labels in batches} == {64}
+        assert sum(len(labels) for labels in batches) == n_rows // 64 * 64 < n_rows
+    else:
+        # The last batch is a partial one, and it is there.
+        assert len(batches[-1]) == n_rows % len(batches[0]) or len(batches) == 1
         assert torch.cat(batches).tolist() == dataset.label[dataset.rows(part)].tolist()
 
 
@@ -84,15 +87,28 @@ def test_memory_grows_with_bars_and_not_with_the_lookback(lookback):
 
 @given(n_rows=st.integers(1, 300), batch_size=st.integers(2, 70), seed=st.integers(0, 2**40))
 @settings(max_examples=60)
-def test_a_shuffle_loses_at_most_a_lone_last_row(n_rows, batch_size, seed):
+def test_a_shuffle_leaves_out_what_does_not_fill_a_batch(n_rows, batch_size, seed):
     sampler = BatchSampler(n_rows, batch_size, shuffle_seed=seed)
     batches = list(sampler)
     assert len(batches) == len(sampler)
     indices = torch.cat(batches).tolist() if batches else []
-    assert len(set(indices)) == len(indices) == n_rows - int(n_rows % batch_size == 1)
+    if n_rows >= batch_size:
+        assert {len(batch) for batch in batches} == {batch_size}
+        assert len(indices) == n_rows - n_rows % batch_size
+    else:
+        # All that there are, and batch normalisation needs two.
+        assert len(indices) == (n_rows if n_rows > 1 else 0)
+    assert len(set(indices)) == len(indices)
     assert all(0 <= index < n_rows for index in indices)
-    # Batch normalisation needs two.
-    assert all(2 <= len(batch) <= batch_size for batch in batches)
+
+
+def test_other_rows_are_left_out_in_every_epoch():
+    sampler, left_out = BatchSampler(100, 32, shuffle_seed=0), []
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        left_out.append(frozenset(range(100)) - set(torch.cat(list(sampler)).tolist()))
+    assert {len(rows) for rows in left_out} == {4}
+    assert len(set(left_out)) == 20
 
 
 def test_evaluation_keeps_a_lone_last_row():

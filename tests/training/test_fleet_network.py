@@ -10,7 +10,7 @@ from percoin.network import CnnLstm
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 
-N_MODELS, N_ROWS = 3, 10
+N_MODELS, N_ROWS = 3, 32
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 RATES, CLIP_NORM = (0.01, 0.002, 0.05), 1.5
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

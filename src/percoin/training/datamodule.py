@@ -20,6 +20,11 @@ _EVALUATION_BATCH_SIZE = 512
 Batch = tuple[Tensor, Tensor]
 
 
+def _device_of(data: pl.LightningDataModule) -> torch.device:
+    """Where its trainer trains: all rows fit there, and a batch is gathered where it is used."""
+    return torch.device("cpu") if data.trainer is None else data.trainer.strategy.root_device
+
+
 class WindowDataset(Dataset[Batch]):
     """Windows and labels of some rows of a market, taken a batch at a time.
 
@@ -48,7 +53,9 @@ class BatchSampler(Sampler[Tensor]):
     """Index tensors, one per batch, in time order or freshly shuffled each epoch.
 
     The shuffle depends on the seed and the epoch alone, so a resumed run sees
-    the batches that the uninterrupted one would have seen.
+    the batches that the uninterrupted one would have seen. In time order the last batch is
+    what is left; of a shuffle that is left out, since so few rows would count for more than
+    all others and batch normalisation would be by them alone. It is other rows every time.
 
     Args:
         n_rows: Rows there are.
@@ -75,7 +82,10 @@ class BatchSampler(Sampler[Tensor]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self._n_used // self._batch_size) - int(self._drops_single_row)
+        if self._shuffle_seed is None:
+            return -(-self._n_used // self._batch_size)
+        # Of fewer rows than a batch has, all are one; batch normalisation needs two.
+        return max(self._n_used // self._batch_size, int(self._n_used > 1))
 
     def __iter__(self) -> Iterator[Tensor]:
         if self._shuffle_seed is None:
@@ -86,11 +96,6 @@ class BatchSampler(Sampler[Tensor]):
             order = torch.randperm(self._n_rows, generator=generator)[: self._n_used]
         batches = torch.split(order, self._batch_size)
         yield from batches[: len(self)]
-
-    @property
-    def _drops_single_row(self) -> bool:
-        """Batch normalisation cannot train on one row, so a lone last one is left out."""
-        return self._shuffle_seed is not None and self._n_used % self._batch_size == 1
 
 
 class MarketDataModule(pl.LightningDataModule):
@@ -128,8 +133,12 @@ class MarketDataModule(pl.LightningDataModule):
         return self._loader(rows, BatchSampler(len(rows), _EVALUATION_BATCH_SIZE))
 
     def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
+        device = _device_of(self)
         windows = WindowDataset(
-            self._features, self._label, torch.from_numpy(rows), self._dataset.lookback
+            self._features.to(device),
+            self._label.to(device),
+            torch.from_numpy(rows).to(device),
+            self._dataset.lookback,
         )
         # batch_size=None: the sampler's indices are whole batches already.
         return DataLoader(windows, sampler=sampler, batch_size=None)
@@ -200,7 +209,13 @@ class PooledDataModule(pl.LightningDataModule):
         ]
 
     def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
-        windows = WindowDataset(self._features, self._label, torch.from_numpy(rows), self._lookback)
+        device = _device_of(self)
+        windows = WindowDataset(
+            self._features.to(device),
+            self._label.to(device),
+            torch.from_numpy(rows).to(device),
+            self._lookback,
+        )
         return DataLoader(windows, sampler=sampler, batch_size=None)
 
 

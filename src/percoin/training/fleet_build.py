@@ -45,7 +45,7 @@ from percoin.training.groundwork import (
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_build import MARKETS, market_settings
 from percoin.training.pooled_table import PooledMeans, PooledResult, format_fleet
-from percoin.training.run import Interruption, make_trainer, quiet_lightning
+from percoin.training.run import Interruption, make_trainer, quiet_lightning, run_test
 
 log = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ class _FleetTraining:
         export = ExportToRegistry(exporter.export)
         around = [self._interruption, Pictures(dataset, folder / "figures"), export]
         data = MarketDataModule(dataset, plan.batch_size, plan.seed)
-        make_trainer(plan, None, loggers, around).test(module, datamodule=data, verbose=False)
+        run_test(make_trainer(plan, None, loggers, around), module, data)
         assert export.exported is not None
         return export.exported
 

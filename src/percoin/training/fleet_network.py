@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -10,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from percoin.network import CnnLstm
-
-# Input and forget gate, new content, output gate: the order of ``nn.LSTM``.
-_N_GATES = 4
+from percoin.training.fleet_lstm import recur
 
 
 class StackedCnnLstm(nn.Module):
@@ -82,20 +81,28 @@ class StackedCnnLstm(nn.Module):
         self.statistics[models] = others.statistics
         self.n_batches[models] = others.n_batches
 
-    def forward(self, windows: Tensor, models: Tensor | None = None) -> Tensor:
+    def forward(
+        self, windows: Tensor, models: Tensor | None = None, is_active: Tensor | None = None
+    ) -> Tensor:
         """Score each model's own windows.
 
         Args:
             windows: Scaled features, oldest bar first, shape (K, B, L, F).
             models: Which models the windows are for, shape (K,); None is all, in order.
+            is_active: Of which of these the batch is remembered while training, shape (K,);
+                None is all.
 
         Returns:
             Logits in the order of ``Signal``, shape (K, B, C).
         """
-        pass_ = _Pass(self._template[0], *self._rows(models), is_training=self.training)
+        weights, before = self._rows(models)
+        statistics = before.clone() if self.training else before
+        pass_ = _Pass(self._template[0], weights, statistics, is_training=self.training)
         logits = pass_.logits(windows)
         if self.training:
-            self._remember(pass_.statistics, models)
+            if is_active is None:
+                is_active = torch.ones(len(before), dtype=torch.bool, device=before.device)
+            self._remember(statistics, models, is_active)
         return logits
 
     def _rows(self, models: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -104,12 +111,11 @@ class StackedCnnLstm(nn.Module):
         return self.weights[models], self.statistics[models]
 
     @torch.no_grad()
-    def _remember(self, statistics: Tensor, models: Tensor | None) -> None:
-        if models is None:
-            self.n_batches += 1
-            return
-        self.statistics[models] = statistics
-        self.n_batches[models] += 1
+    def _remember(self, statistics: Tensor, models: Tensor | None, is_active: Tensor) -> None:
+        at = slice(None) if models is None else models
+        kept = torch.where(is_active.unsqueeze(1), statistics, self.statistics[at])
+        self.statistics[at] = kept
+        self.n_batches[at] += is_active.unsqueeze(1)
 
 
 class _Pass:
@@ -135,82 +141,108 @@ class _Pass:
 
     def logits(self, windows: Tensor) -> Tensor:
         """Shape (K, B, C)."""
-        local = self._convolve(windows)  # (K, B, channels[-1])
-        newest = self._attend(self._recur(windows))  # (K, B, 2 * hidden_size)
-        values = torch.cat([local, newest], dim=-1)
+        local = self._convolve(windows.permute(0, 3, 1, 2))  # (K, channels[-1], B)
+        newest = self._attend(self._recur(windows.transpose(1, 2)))  # (K, 2 * hidden_size, B)
+        values = torch.cat([local, newest], dim=1)
         for index, layer in enumerate(self._template.head):
             place = f"head.{index}"
             if isinstance(layer, nn.Linear):
-                values = _linear(values, self._weights[f"{place}.weight"], self._bias(place))
-            elif isinstance(layer, nn.BatchNorm1d):
-                # The batch first, for normalisation
-                side_by_side = values.transpose(0, 1).flatten(1)
-                normalised = self._normalise(place, layer, side_by_side)
-                values = torch.unflatten(normalised, 1, (self._n_models, -1)).transpose(0, 1)
-            else:
-                values = self._unweighted(layer, values)
-        return values
-
-    def _convolve(self, windows: Tensor) -> Tensor:
-        """Every model's channels side by side, (B, K * channels, L), in groups of one model."""
-        values = windows.permute(1, 0, 3, 2).flatten(1, 2)
-        for index, layer in enumerate(self._template.convolution):
-            place = f"convolution.{index}"
-            if isinstance(layer, nn.Conv1d):
-                weight = self._weights[f"{place}.weight"].flatten(0, 1)
-                values = functional.conv1d(
-                    values,
-                    weight,
-                    self._bias(place).flatten(),
-                    stride=layer.stride,
-                    padding=layer.padding,
-                    groups=self._n_models,
-                )
+                values = self._linear(place, values)
             elif isinstance(layer, nn.BatchNorm1d):
                 values = self._normalise(place, layer, values)
             else:
                 values = self._unweighted(layer, values)
-        return torch.unflatten(values.mean(dim=2), 1, (self._n_models, -1)).transpose(0, 1)
+        return values.transpose(1, 2)
 
-    def _recur(self, windows: Tensor) -> Tensor:
-        """The LSTM's outputs, shape (K, B, L, 2 * hidden_size)."""
-        lstm, outputs = self._template.lstm, windows
+    def _convolve(self, values: Tensor) -> Tensor:
+        """The mean over time of what the convolutions make of (K, F, B, L), (K, channels, B)."""
+        for index, layer in enumerate(self._template.convolution):
+            place = f"convolution.{index}"
+            if isinstance(layer, nn.Conv1d):
+                values = self._convolution(place, layer, values)
+            elif isinstance(layer, nn.BatchNorm1d):
+                values = self._normalise(place, layer, values)
+            elif isinstance(layer, nn.MaxPool1d):
+                pooled = self._unweighted(layer, values.flatten(0, 1))
+                values = torch.unflatten(pooled, 0, (self._n_models, -1))
+            else:
+                values = self._unweighted(layer, values)
+        return values.mean(dim=3)
+
+    def _convolution(self, place: str, layer: nn.Conv1d, values: Tensor) -> Tensor:
+        """A convolution over the last axis of (K, channels, B, L), as one matrix product."""
+        (width,), padding = layer.kernel_size, int(layer.padding[0])
+        padded = functional.pad(values, (padding, padding))
+        n_bars = padded.shape[-1] - width + 1
+        # Every bar with its neighbours, in the order of the weights: channel, then place.
+        shifted = [padded[..., first : first + n_bars] for first in range(width)]
+        around = torch.stack(shifted, dim=2).flatten(1, 2)
+        weight = self._weights[f"{place}.weight"].flatten(2)  # (K, n_out, n_in * width)
+        bias = self._bias(place).unsqueeze(2)
+        product = torch.baddbmm(bias, weight, around.flatten(2))
+        return torch.unflatten(product, 2, around.shape[2:])
+
+    def _recur(self, bars: Tensor) -> Tensor:
+        """The LSTM's outputs (K, L, B, 2 * hidden_size) for windows (K, L, B, F)."""
+        lstm = self._template.lstm
         for layer in range(lstm.num_layers):
             if layer:
-                outputs = functional.dropout(outputs, lstm.dropout, self._is_training)
+                bars = functional.dropout(bars, lstm.dropout, self._is_training)
             from_input, from_state, *biases = (
                 self._both_directions(f"{kind}_l{layer}")
                 for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
-            outputs = _bidirectional(outputs, from_input, from_state, biases[0] + biases[1])
-        return outputs
+            # Each direction in its own order of time, (K * 2, L, B, n_in).
+            both = torch.stack([bars, bars.flip(1)], dim=1).flatten(0, 1)
+            states = recur(both, from_input, from_state, biases[0] + biases[1])
+            forward, backward = torch.unflatten(states, 0, (self._n_models, 2)).unbind(1)
+            bars = torch.cat([forward, backward.flip(1)], dim=-1)
+        return bars
 
-    def _attend(self, outputs: Tensor) -> Tensor:
-        """What the newest bar's query finds, shape (K, B, 2 * hidden_size)."""
-        n_heads, width = self._template.attention.num_heads, outputs.shape[-1]
+    def _attend(self, bars: Tensor) -> Tensor:
+        """What the newest bar's query finds, (K, 2 * hidden_size, B), as ``attend_newest``."""
+        n_heads = self._template.attention.num_heads
+        n_rows = bars.shape[2]
+        weights = self._weights["attention.in_proj_weight"].chunk(3, dim=1)
+        # Of each head of each model, (K * heads, width of a head, width).
+        of_query, of_key, of_value = (
+            torch.unflatten(weight, 1, (n_heads, -1)).flatten(0, 1) for weight in weights
+        )
+        bias = self._weights["attention.in_proj_bias"].chunk(3, dim=1)
+        bias_query, bias_value = (
+            torch.unflatten(own, 1, (n_heads, -1)).flatten(0, 1).unsqueeze(1)
+            for own in (bias[0], bias[2])
+        )
+        newest = bars[:, -1].repeat_interleave(n_heads, dim=0)  # (K * heads, B, width)
+        query = torch.baddbmm(bias_query, newest, of_query.transpose(1, 2))
+        asked = torch.bmm(query / math.sqrt(query.shape[-1]), of_key)
 
-        def heads(values: Tensor) -> Tensor:
-            """(K, B, bars, width) to (K, B, heads, bars, width of a head)."""
-            return torch.unflatten(values, -1, (n_heads, -1)).transpose(2, 3)
+        def by_window(values: Tensor) -> Tensor:
+            """(K * heads, B, width) to (K * B, heads, width)."""
+            return torch.unflatten(values, 0, (-1, n_heads)).transpose(1, 2).flatten(0, 1)
 
-        sizes = [width, 2 * width]
-        weight = torch.split(self._weights["attention.in_proj_weight"], sizes, dim=1)
-        bias = torch.split(self._weights["attention.in_proj_bias"], sizes, dim=1)
-        query = _linear(outputs[:, :, -1], weight[0], bias[0]).unsqueeze(2)
-        both = _linear(outputs.flatten(1, 2), weight[1], bias[1])
-        key, value = torch.unflatten(both, 1, outputs.shape[1:3]).chunk(2, dim=-1)
-        newest = functional.scaled_dot_product_attention(heads(query), heads(key), heads(value))
-        place = "attention.out_proj"
-        weight_out = self._weights[f"{place}.weight"]
-        return _linear(newest.flatten(2), weight_out, self._bias(place))
+        of_window = bars.transpose(1, 2).flatten(0, 1)  # (K * B, L, width)
+        shares = torch.bmm(by_window(asked), of_window.transpose(1, 2)).softmax(dim=-1)
+        found = torch.bmm(shares.to(of_window.dtype), of_window)  # (K * B, heads, width)
+        by_head = torch.unflatten(found, 0, (-1, n_rows)).transpose(1, 2).flatten(0, 1)
+        value = torch.baddbmm(bias_value, by_head, of_value.transpose(1, 2))
+        # (K * heads, B, width of a head) to (K, width, B)
+        values = torch.unflatten(value.transpose(1, 2), 0, (-1, n_heads)).flatten(1, 2)
+        return self._linear("attention.out_proj", values)
+
+    def _linear(self, place: str, values: Tensor) -> Tensor:
+        """Values (K, n_in, B) to (K, n_out, B)."""
+        bias = self._bias(place).unsqueeze(2)
+        return torch.baddbmm(bias, self._weights[f"{place}.weight"], values)
 
     def _normalise(self, place: str, layer: nn.BatchNorm1d, values: Tensor) -> Tensor:
-        """Batch normalisation of (B, K * channels, ...): each channel of each model alone."""
+        """Batch normalisation of (K, channels, ...): each channel of each model alone."""
         kept = [self._statistics[f"{place}.running_{name}"] for name in ("mean", "var")]
         # Rows of several models do not lie side by side, and backward keeps what it was given.
         mean, variance = flat = [statistic.flatten().clone() for statistic in kept]
         normalised = functional.batch_norm(
-            values,
+            # All channels of all models side by side, and one row of all that counts for each.
+            values.reshape(1, len(mean), -1),
             mean,
             variance,
             self._weights[f"{place}.weight"].flatten(),
@@ -222,7 +254,7 @@ class _Pass:
         if self._is_training:
             for statistic, now in zip(kept, flat, strict=True):
                 statistic.copy_(now.view_as(statistic))
-        return normalised
+        return normalised.view_as(values)
 
     def _unweighted(self, layer: nn.Module, values: Tensor) -> Tensor:
         """A layer that learns nothing, which takes all models for one."""
@@ -235,9 +267,9 @@ class _Pass:
         return self._weights[f"{place}.bias"]
 
     def _both_directions(self, name: str) -> Tensor:
-        """Forward and backward weights, shape (K, 2, ...)."""
+        """Forward and backward weights of each model, shape (K * 2, ...)."""
         ends = (f"lstm.{name}", f"lstm.{name}_reverse")
-        return torch.stack([self._weights[end] for end in ends], dim=1)
+        return torch.stack([self._weights[end] for end in ends], dim=1).flatten(0, 1)
 
 
 def _shapes(
@@ -256,50 +288,3 @@ def _named(rows: Tensor, shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str
     pieces = torch.split(rows, [shape.numel() for shape in shapes.values()], dim=1)
     for (name, shape), piece in zip(shapes.items(), pieces, strict=True):
         yield name, torch.unflatten(piece, 1, shape)
-
-
-def _linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Values (K, B, n_in) by weights (K, n_out, n_in), plus a bias (K, n_out)."""
-    return torch.baddbmm(bias.unsqueeze(1), values, weight.transpose(1, 2))
-
-
-def _bidirectional(values: Tensor, from_input: Tensor, from_state: Tensor, bias: Tensor) -> Tensor:
-    """One layer of an LSTM in both directions, models and directions in one matrix product.
-
-    The equations are those of ``nn.LSTM`` (Hochreiter and Schmidhuber, 1997, with the
-    forget gate of Gers et al., 2000).
-
-    Args:
-        values: Shape (K, B, L, n_in).
-        from_input: Weights of the input, shape (K, 2, 4 * H, n_in).
-        from_state: Weights of the state before, shape (K, 2, 4 * H, H).
-        bias: Shape (K, 2, 4 * H).
-
-    Returns:
-        Outputs, the forward ones first, shape (K, B, L, 2 * H).
-    """
-    n_models, n_rows, n_bars, _ = values.shape
-    width = from_state.shape[-1]
-    # All that hangs on the input alone, for all bars at once; then time first.
-    driven = _linear(values.flatten(1, 2), from_input.flatten(1, 2), bias.flatten(1))
-    driven = driven.view(n_models, n_rows, n_bars, 2, _N_GATES * width).permute(2, 0, 3, 1, 4)
-    driven = _backward_reversed(driven).flatten(1, 2)  # (L, K * 2, B, 4 * H)
-    recurrent = from_state.flatten(0, 1).transpose(1, 2)
-    # As exact as the weights, whatever the products are computed in.
-    hidden = cell = from_state.new_zeros(2 * n_models, n_rows, width)
-    states = []
-    for at_bar in driven.unbind():
-        gates = torch.baddbmm(at_bar, hidden, recurrent)
-        enter, keep, content, leave = gates.chunk(_N_GATES, dim=-1)
-        cell = keep.sigmoid() * cell + enter.sigmoid() * content.tanh()
-        hidden = leave.sigmoid() * cell.tanh()
-        states.append(hidden)
-    outputs = torch.unflatten(torch.stack(states), 1, (n_models, 2))
-    # (L, K, 2, B, H) to (K, B, L, 2 * H)
-    return _backward_reversed(outputs).permute(1, 3, 0, 2, 4).flatten(3)
-
-
-def _backward_reversed(values: Tensor) -> Tensor:
-    """The same with time turned round in the backward direction; shape (L, K, 2, ...)."""
-    forward, backward = values.unbind(dim=2)
-    return torch.stack([forward, backward.flip(0)], dim=2)

@@ -6,14 +6,12 @@ import logging
 import math
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
@@ -24,6 +22,7 @@ from percoin.network import CnnLstm
 from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
+from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
 from percoin.training.lit_module import History, epoch_seed
 from percoin.training.run import TrainingPlan
 
@@ -31,6 +30,9 @@ log = logging.getLogger(__name__)
 
 # Of all models together: without gradients a batch only has to fill the machine.
 _EVALUATION_WINDOWS = 8192
+# On a GPU, where every kind of step is recorded: computing for nothing, for up to half of the
+# models, costs less than recording one more.
+_MOST_IDLE = 0.5
 
 
 @dataclass
@@ -128,6 +130,8 @@ class _Fleet:
         self._adamw = StackedAdamW(
             self._network.weights, optimizer.weight_decay, optimizer.gradient_clip_norm
         )
+        self._most_idle = _MOST_IDLE if self._device.type == "cuda" else 0.0
+        self._prepare_steps()
 
     @property
     def models(self) -> list[FleetModel]:
@@ -163,6 +167,7 @@ class _Fleet:
         self._members = [self._members[row] for row in left]
         self._network = self._network.take(rows)
         self._adamw.narrow(self._network.weights, rows)
+        self._prepare_steps()
 
     def end(self) -> list[FleetModel]:
         """All models, with the weights of their best epochs."""
@@ -171,41 +176,38 @@ class _Fleet:
                 model.state_dict = self._best.unstack(number)
         return self._all
 
+    def _prepare_steps(self) -> None:
+        """What was recorded reads the weights of other models: begin with nothing."""
+        self._lr = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
+        self._steps = FleetSteps(
+            self._network, self._adamw, self._train.__getitem__, self._precision, self._lr
+        )
+
     def _fit(self, epoch: int) -> list[tuple[float, float]]:
         """Train; mean loss and accuracy of every model over its batches."""
         torch.manual_seed(epoch_seed(self._plan.seed, epoch))
         self._network.train()
         rates = [model.lr for model in self.models]
-        lr = torch.tensor(rates, dtype=torch.float64, device=self._device)
-        sums = _Sums(len(self._members), self._device)
-        batches = [self._batches(member, epoch) for member in self._members]
+        self._lr.copy_(torch.tensor(rates, dtype=torch.float64))
+        sums = self._steps.sums
+        sums.reset()
+        runs = step_runs(
+            [self._batches(member, epoch) for member in self._members], self._most_idle
+        )
         # Closed by itself, so that an interruption leaves a clean line.
-        with self._bar(max(map(len, batches)), epoch) as steps:
-            for step in steps:
-                for rows, positions in _of_equal_size(batches, step):
+        with self._bar(sum(len(run.batches) for run in runs), epoch) as bar:
+            for run in runs:
+                self._check()
+                for _ in self._steps.run(run):
+                    bar.update()
                     self._check()
-                    models = None if len(rows) == len(batches) else self._index(rows)
-                    sums.add(*self._step(positions, lr, models), models)
         return sums.means()
-
-    def _step(
-        self, positions: Tensor, lr: Tensor, models: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One update of some models; the losses, logits and labels of their rows."""
-        windows, labels = self._train[positions]
-        with self._precision():
-            logits = self._network(windows, models)
-            losses = _losses(logits, labels)
-        # The gradient of a sum: no model's loss depends on another's weights.
-        torch.autograd.backward(losses.mean(dim=1).sum())
-        self._adamw.step(lr, models)
-        return losses.detach(), logits.detach(), labels
 
     @torch.no_grad()
     def _validate(self) -> list[tuple[float, float]]:
         """Mean loss and accuracy of every model on its validation rows."""
         self._network.eval()
-        sums = _Sums(len(self._members), self._device)
+        sums = Sums(len(self._members), self._device)
         positions, counts = self._validation.padded(self._members)
         n_rows = max(1, _EVALUATION_WINDOWS // len(self._members))
         for asked, count in zip(
@@ -215,20 +217,20 @@ class _Fleet:
             windows, labels = self._validation[asked]
             with self._precision():
                 logits = self._network(windows).float()
-            sums.add(_losses(logits, labels), logits, labels, counts=count)
+            sums.add(log_losses(logits, labels), logits, labels, counts=count)
         return sums.means()
 
-    def _batches(self, member: int, epoch: int) -> tuple[Tensor, ...]:
-        """What the market's own training would see in this epoch."""
+    def _batches(self, member: int, epoch: int) -> Tensor:
+        """What the market's own training would see in this epoch, shape (n_batches, B)."""
         first, n_rows = self._train.span(member)
         sampler = BatchSampler(n_rows, self._plan.batch_size, self._plan.seed)
         sampler.set_epoch(epoch)
-        order = torch.cat(list(sampler)).to(self._device) + first
-        return torch.split(order, self._plan.batch_size)
+        batches = list(sampler) or [torch.empty(0, dtype=torch.long)]
+        return torch.stack(batches).to(self._device) + first
 
-    def _bar(self, n_steps: int, epoch: int) -> tqdm[int]:
+    def _bar(self, n_steps: int, epoch: int) -> tqdm[None]:
         return tqdm(
-            range(n_steps),
+            total=n_steps,
             desc=f"epoch {epoch + 1}/{self._plan.epochs}",
             unit="step",
             leave=False,
@@ -290,33 +292,6 @@ class _Windows:
         return (firsts + places * counts).to(device), counts.to(device)
 
 
-class _Sums:
-    """Losses, right answers and rows of K models, added up without waiting for the device."""
-
-    def __init__(self, n_models: int, device: torch.device) -> None:
-        self._sums = torch.zeros(n_models, 3, dtype=torch.float64, device=device)
-
-    def add(
-        self,
-        losses: Tensor,
-        logits: Tensor,
-        labels: Tensor,
-        models: Tensor | None = None,
-        counts: Tensor | None = None,
-    ) -> None:
-        """Add rows: of each model (K, B), or those that ``counts`` has; of some models, or all."""
-        counts = torch.ones_like(labels, dtype=torch.bool) if counts is None else counts
-        is_right = logits.argmax(dim=-1) == labels
-        # Not by a product: what is left out may be infinite.
-        kept = [losses.where(counts, 0.0), is_right & counts, counts]
-        added = torch.stack([values.double().sum(dim=1) for values in kept], dim=1)
-        self._sums[slice(None) if models is None else models] += added
-
-    def means(self) -> list[tuple[float, float]]:
-        """Loss and accuracy of each model."""
-        return [(loss / n_rows, right / n_rows) for loss, right, n_rows in self._sums.tolist()]
-
-
 class _Watch:
     """Says when a model has improved, when its learning rate falls and when it ends."""
 
@@ -346,28 +321,6 @@ class _Watch:
         else:
             self._n_worse += 1
         return is_best
-
-
-def _of_equal_size(
-    batches: Sequence[Sequence[Tensor]], step: int
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Who has a batch of the same size at a step, and these batches, (K, B).
-
-    Batch normalisation and the mean of the losses take a batch as it is, so that a last one
-    that is smaller is not filled up; where markets are equally long, all are in one group.
-    """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for row, own in enumerate(batches):
-        if step < len(own):
-            groups[len(own[step])].append(row)
-    for rows in groups.values():
-        yield rows, torch.stack([batches[row][step] for row in rows])
-
-
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Log-loss of each row, shape (K, B)."""
-    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view_as(labels)
 
 
 def _divergence(model: FleetModel, lr: float) -> DivergedError | None:

@@ -24,6 +24,7 @@ from percoin.training.run import (
     fit_best,
     make_trainer,
     quiet_lightning,
+    run_test,
 )
 
 
@@ -103,6 +104,6 @@ def train_pool(
         for dataset, callbacks in tests:
             trainer = make_trainer(training, None, (), [interruption, *callbacks])
             market = MarketDataModule(dataset, training.batch_size, training.seed)
-            trainer.test(module, datamodule=market, verbose=False)
+            run_test(trainer, module, market)
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)

@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
@@ -109,7 +110,7 @@ def train(
     with interruption.expected(), quiet_lightning():
         around = [interruption, *callbacks]
         trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
-        trainer.test(module, datamodule=data, verbose=False)
+        run_test(trainer, module, data)
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
 
@@ -164,7 +165,7 @@ def train_further(
         if not module.improved:
             network.load_state_dict(before)
             best_epoch = 0
-        trainer.test(module, datamodule=data, verbose=False)
+        run_test(trainer, module, data)
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
 
@@ -176,7 +177,8 @@ def _validation_loss(network: CnnLstm, data: MarketDataModule) -> float:
     network.cpu().eval()
     loss, n_rows = 0.0, 0
     for windows, labels in data.val_dataloader():
-        logits = network(windows).double()
+        logits = network(windows.cpu()).double()
+        labels = labels.cpu()
         loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
         n_rows += len(labels)
     network.train(was_training)
@@ -202,6 +204,14 @@ def fit_best(
     resumed_from = str(checkpoint_of(folder)) if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
     return trainer, _restore(module, best.best_model_path)
+
+
+def run_test(trainer: pl.Trainer, module: SignalClassifier, data: pl.LightningDataModule) -> None:
+    """Test in 32 bits, in which models are served, whatever the training computed in."""
+    trainer.strategy.precision_plugin = Precision()
+    # A GPU would round the factors of convolutions and LSTMs to 10 bits.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        trainer.test(module, datamodule=data, verbose=False)
 
 
 def checkpoint_of(folder: Path) -> Path:
