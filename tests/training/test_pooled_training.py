@@ -69,7 +69,7 @@ def trained(pool, tmp_path_factory):
 
 def drawn(pool: Pool, epoch: int, seed: int = 3, n_windows: int = 100) -> torch.Tensor:
     """The last bars of all windows of an epoch, sorted."""
-    loader = PooledDataModule(pool, 64, seed, n_windows, 50).train_dataloader()
+    loader = PooledDataModule(pool, 20, seed, n_windows, 50).train_dataloader()
     loader.sampler.set_epoch(epoch)
     return torch.cat([windows[:, -1] for windows, _ in loader])
 
@@ -88,7 +88,8 @@ def test_every_epoch_draws_afresh_and_the_same_seed_the_same(pool):
 def test_an_epoch_has_no_window_twice_and_no_more_than_there_are(pool):
     whole = drawn(pool, 0, n_windows=10**6)
     n_rows = sum(len(dataset.rows("train")) for dataset in pool.seen)
-    assert len(whole) == n_rows == len({tuple(row) for row in whole.tolist()})
+    # But for what does not fill a batch.
+    assert len(whole) == n_rows // 20 * 20 == len({tuple(row) for row in whole.tolist()})
 
 
 def test_windows_and_labels_are_those_of_the_markets(pool):

@@ -51,6 +51,7 @@ from percoin.training.groundwork import (
 )
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.logistic import train_logistic
+from percoin.training.memory import keep_freed_memory
 from percoin.training.onnx_export import check_packages
 from percoin.training.pooled_module import GentleClassifier
 from percoin.training.pooled_start import PooledStart, find_start
@@ -105,7 +106,9 @@ def train_from_config(settings: TrainConfig) -> None:
 
 
 def check_machine(settings: TrainConfig) -> None:
-    """Refuse what this machine cannot do before any work is spent; set the number of threads.
+    """Refuse what this machine cannot do before any work is spent; make the process ready.
+
+    Its number of threads is set, and what a batch frees is kept for the next.
 
     Raises:
         ConfigError: No such device, precision or package here.
@@ -116,6 +119,7 @@ def check_machine(settings: TrainConfig) -> None:
         _check_accelerator(settings.trainer)
     if settings.workers is not None:
         torch.set_num_threads(settings.workers)
+    keep_freed_memory()
     if settings.export.onnx and has_network:
         check_packages()
     check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -51,10 +50,7 @@ class PooledClassifier(SignalClassifier):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, its learning rate set anew for every step."""
-        settings = self._optimizer
-        adamw = torch.optim.AdamW(
-            self.parameters(), lr=self._lr, weight_decay=settings.weight_decay
-        )
+        adamw = self._adamw()
         n_steps = int(self.trainer.estimated_stepping_batches)
         per_epoch = n_steps / int(self.trainer.max_epochs or 1)
         n_warmup = min(round(self._warmup_epochs * per_epoch), n_steps - 1)
