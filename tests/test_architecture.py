@@ -63,6 +63,28 @@ HEAVY = TRAINING_FRAMEWORKS | {
     "tensorboard",
     "torchmetrics",
 }
+# What takes a tenth of a second or more to import.
+EXPENSIVE = HEAVY | {
+    *("torch", "onnxruntime", "onnx", "onnxscript", "optuna", "sqlalchemy", "fastapi", "ccxt"),
+    *("arch", "ray", "submitit", "psycopg"),
+}
+# What each command needs of that before it has looked at its settings; of the training ones
+# Lightning imports all but itself.
+LIGHTNING = {"torch", "lightning", "torchmetrics", "matplotlib", "scipy", "hydra", "omegaconf"}
+STARTS_WITH = {
+    # Which imports training.build and training.pooled_build.
+    "training.fleet_build": LIGHTNING,
+    "training.logistic": {"matplotlib", "hydra", "omegaconf"},
+    "tuning.command": LIGHTNING | {"optuna", "sqlalchemy", "tensorboard"},
+    "sweep.launcher": {"matplotlib", "hydra", "omegaconf"},
+    "versions.command": {"hydra", "omegaconf"},
+    "fetch": {"hydra", "omegaconf"},
+    "audit.run": {"hydra", "omegaconf"},
+    "rungs.run": {"hydra", "omegaconf"},
+    "retrain.round": {"hydra", "omegaconf", "sqlalchemy"},
+    "serve": {"hydra", "omegaconf"},
+    "report.page": set(),
+}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "tools"}
 
 
@@ -244,3 +266,10 @@ def test_what_a_prediction_imports_loads_neither_of_its_two_engines(module):
     loaded = modules_loaded_by(f"import percoin.{module}")
 
     assert {name.split(".")[0] for name in loaded} & {"torch", "onnxruntime"} == set()
+
+
+@pytest.mark.parametrize("module", STARTS_WITH)
+def test_a_command_imports_nothing_heavy_that_it_may_not_use(module):
+    loaded = modules_loaded_by(f"import percoin.{module}")
+
+    assert {name.split(".")[0] for name in loaded} & EXPENSIVE <= STARTS_WITH[module]

@@ -59,6 +59,7 @@ def test_what_does_not_go_together_is_one_line(overrides, words):
         "pooled.windows_per_epoch=1",
         "pooled.validation_windows=0",
         "pooled.warmup_epochs=-1",
+        "pooled.seeds=0",
         "pooled.init_lr=0",
         "pooled.init_lr=1",
     ],

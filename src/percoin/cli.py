@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import re
@@ -15,9 +16,12 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import run_job
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -76,9 +80,7 @@ class Composed:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             config = compose(name, overrides=list(overrides), return_hydra_config=True)
         own = config.hydra
-        with open_dict(config):
-            del config["hydra"]
-        return cls(config, dict(own.runtime.choices), own)
+        return cls(_without_hydra(config), dict(own.runtime.choices), own)
 
 
 @contextmanager
@@ -178,15 +180,49 @@ def run_jobs(
         arguments = _markets_as_one(arguments)
         # Hydra reads them once more.
         sys.argv[1:] = arguments
-        if not _asks_hydra_itself(arguments):
-            typed(compose_config(config_name, arguments), schema)
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+        if _asks_hydra_itself(arguments):
+            hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")(
+                job
+            )()
+        else:
+            _run_job(job, schema, config_name, arguments)
         for error in failures:
             raise error
 
     # Hydra would print a traceback and end the process; with this it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     return run_command(command, config_name)
+
+
+def _run_job(
+    job: Callable[[DictConfig], Any],
+    schema: type[Config],
+    config_name: str,
+    overrides: Sequence[str],
+) -> None:
+    """What ``hydra.main`` does for one run, which would compose the config two more times."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=config_name):
+        config = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        typed(_without_hydra(config), schema)
+        with open_dict(config):
+            config.hydra.mode = RunMode.RUN
+        loader = GlobalHydra.instance().config_loader()
+        done = run_job(
+            task_function=job,
+            config=config,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+            hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
+        )
+    # Asked for, it raises what the job has raised.
+    _ = done.return_value
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    own = copy.copy(config)
+    with open_dict(own):
+        del own["hydra"]
+    return own
 
 
 def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:

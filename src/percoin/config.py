@@ -501,13 +501,14 @@ class PooledConfig:
     windows_per_epoch: int = MISSING
     validation_windows: int = MISSING
     warmup_epochs: float = MISSING
+    seeds: int = MISSING
     leave_out: list[str] = MISSING
     init_model: str | None = None
     init_lr: float = MISSING
 
     def __post_init__(self) -> None:
         # Batch normalisation needs two windows to know a variance.
-        for name, least in (("windows_per_epoch", 2), ("validation_windows", 1)):
+        for name, least in (("windows_per_epoch", 2), ("validation_windows", 1), ("seeds", 1)):
             value = getattr(self, name)
             _require(value >= least, f"pooled.{name}={value} must be at least {least}")
         _require(

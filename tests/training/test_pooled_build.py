@@ -43,6 +43,7 @@ POOL = (
     f"pooled.leave_out=[{UNSEEN}]",
     "pooled.windows_per_epoch=400",
     "pooled.validation_windows=100",
+    "pooled.seeds=1",
     "model.dropout=0.1",
     "lr=0.01",
 )
@@ -63,7 +64,7 @@ def begin_with_pool(folder: Path, symbol: str, *overrides: str) -> Finished:
 @pytest.fixture(scope="module")
 def pooled(tmp_path_factory) -> tuple[Finished, Path]:
     folder = tmp_path_factory.mktemp("pooled")
-    return train_pooled(folder), folder
+    return train_pooled(folder, "pooled.seeds=2", "seed=4"), folder
 
 
 def artifact(folder: Path, symbol: str) -> Artifact:
@@ -124,6 +125,20 @@ def test_all_markets_have_one_network_one_scaler_and_their_own_calibration(poole
         assert pool.markets[symbol].sha256 == bars.sha256
         assert bars.splits["val"].first > pool.validation_time > bars.splits["train"].last
         assert bars.splits["test"].first > pool.test_time > bars.splits["val"].last
+
+
+def test_the_seed_that_is_best_on_validation_windows_is_kept_and_named(pooled):
+    finished, folder = pooled
+    result = json.loads((run_folder(folder) / "result.json").read_text())
+    losses = {int(seed): loss for seed, loss in result["validation_losses"].items()}
+    assert set(losses) == {4, 5}
+    assert result["seed"] == min(losses, key=losses.get)
+    assert f"2 seeds, kept seed {result['seed']} at epoch {result['best_epoch']} of" in (
+        finished.stdout.replace("\n", " ")
+    )
+    assert {artifact(folder, symbol).manifest.seed for symbol in MARKETS} == {result["seed"]}
+    for seed in losses:
+        assert (run_folder(folder) / f"seed-{seed}" / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize("symbol", MARKETS)

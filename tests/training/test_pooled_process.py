@@ -17,6 +17,7 @@ POOL = (
     "pooled.leave_out=[SOLUSDT]",
     "pooled.windows_per_epoch=300",
     "pooled.validation_windows=60",
+    "pooled.seeds=1",
 )
 
 

@@ -25,7 +25,7 @@ from percoin.pool import Pool, PoolSpec, build_pool
 from percoin.training.datamodule import MarketDataModule, PooledDataModule, thinned
 from percoin.training.export import forecast_test
 from percoin.training.pooled_module import GentleClassifier, lr_share
-from percoin.training.pooled_run import PooledPlan, train_pool
+from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
 from percoin.training.run import train_further
 from percoin.types import Timeframe
 
@@ -58,8 +58,9 @@ def pool() -> Pool:
 
 
 def train(pool: Pool, folder, plan: PooledPlan = PLAN, network: CnnLstm | None = None, **further):
-    network = network or tiny_network()
-    return train_pool(pool, network, plan, folder, further.pop("tests", ()), **further)
+    """What train_pool has made of one network."""
+    network, tests = network or tiny_network(), further.pop("tests", ())
+    return train_pool(pool, lambda _: network, plan, folder, lambda _: tests, **further).model
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +223,49 @@ def test_an_interrupted_pool_goes_on_as_if_nothing_had_been(pool, trained, tmp_p
     resumed = train(pool, tmp_path, resume=True)
     assert resumed.module.history == trained.module.history
     assert same_state(state(resumed), state(trained))
+
+
+SEEDS = replace(PLAN, training=make_plan(epochs=2, lr=0.02, seed=7), n_seeds=3)
+
+
+def train_seeds(pool: Pool, folder, make_network=tiny_network, resume: bool = False) -> TrainedPool:
+    return train_pool(pool, make_network, SEEDS, folder, lambda _: (), resume=resume)
+
+
+def test_of_several_seeds_the_best_on_validation_windows_is_kept_as_it_would_be_alone(
+    pool, tmp_path
+):
+    found = train_seeds(pool, tmp_path / "all")
+    assert list(found.losses) == [7, 8, 9]
+    assert len(set(found.losses.values())) == 3
+    assert found.seed == min(found.losses, key=found.losses.get)
+    for seed, loss in found.losses.items():
+        plan = replace(SEEDS, training=replace(SEEDS.training, seed=seed), n_seeds=1)
+        alone = train(pool, tmp_path / str(seed), plan, tiny_network(seed))
+        assert min(alone.module.history["val_loss"]) == loss
+        if seed == found.seed:
+            assert same_state(state(alone), state(found.model))
+            assert found.folder == tmp_path / "all" / f"seed-{seed}"
+
+
+def test_several_seeds_go_on_in_the_one_that_was_interrupted(pool, tmp_path):
+    made = []
+
+    def make_network(seed: int) -> CnnLstm:
+        made.append(seed)
+        torch.manual_seed(seed)
+        network = Interrupting(len(FEATURE_NAMES), **TINY)
+        # In the second seed's second epoch.
+        network.at = 17 if len(made) == 2 else -1
+        return network
+
+    with pytest.raises(InterruptedRunError, match="resume=true goes on"):
+        train_seeds(pool, tmp_path / "cut", make_network)
+    assert made == [7, 8]
+    resumed = train_seeds(pool, tmp_path / "cut", resume=True)
+    whole = train_seeds(pool, tmp_path / "whole")
+    assert resumed.losses == whole.losses
+    assert same_state(state(resumed.model), state(whole.model))
 
 
 def test_a_pool_is_not_resumed_beyond_its_epochs(pool, tmp_path):

@@ -47,10 +47,9 @@ from percoin.training.groundwork import (
     plain_settings,
     write_errors,
 )
-from percoin.training.pooled_run import PooledPlan, train_pool
+from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
 from percoin.training.pooled_start import pool_spec
 from percoin.training.pooled_table import PooledMeans, PooledResult, format_pool
-from percoin.training.run import TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class PooledSummary:
         pool: What was trained on.
         results: Of each market, those seen first.
         means: Over them.
-        trained: The network, how long it took and which epoch was kept.
+        trained: The network, how long it took, which seed and which epoch were kept.
         withdrawn: Models that lost their acceptance because so many were tried.
         run_folder: Where logs, tables and pictures lie.
     """
@@ -74,7 +73,7 @@ class PooledSummary:
     pool: Pool
     results: tuple[PooledResult, ...]
     means: PooledMeans
-    trained: TrainedModel
+    trained: TrainedPool
     withdrawn: tuple[str, ...]
     run_folder: Path
 
@@ -83,7 +82,7 @@ class PooledSummary:
         cuts = self.pool.cuts
         moments = (cuts.first_time, cuts.validation_time, cuts.test_time)
         first, validation, test = (open_time_text(moment)[:16] for moment in moments)
-        minutes, secs = divmod(round(self.trained.secs), 60)
+        minutes, secs = divmod(round(self.trained.model.secs), 60)
         accepted = [entry.symbol for entry in self.results if entry.verdict == Verdict.ACCEPTED]
         return "\n".join(
             [
@@ -93,11 +92,20 @@ class PooledSummary:
                 f"cuts of all markets (UTC): train from {first}, validation from {validation}, "
                 f"test from {test}",
                 f"accepted: {', '.join(accepted) or 'none'}",
-                f"trained and judged in {minutes} min {secs} s: {self.trained.n_epochs} epochs, "
-                f"epoch {self.trained.best_epoch} kept",
+                f"trained and judged in {minutes} min {secs} s: {self._kept()}",
                 f"tables and pictures: {self.run_folder / MARKETS}",
                 f"logs: tensorboard --logdir {self.run_folder.parents[1]}",
             ]
+        )
+
+    def _kept(self) -> str:
+        trained, model = self.trained, self.trained.model
+        if len(trained.losses) == 1:
+            return f"{model.n_epochs} epochs, epoch {model.best_epoch} kept"
+        losses = ", ".join(f"{loss:.5f} of {seed}" for seed, loss in trained.losses.items())
+        return (
+            f"{len(trained.losses)} seeds, kept seed {trained.seed} at epoch {model.best_epoch} "
+            f"of {model.n_epochs} (validation log-loss {losses})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -112,9 +120,11 @@ class PooledSummary:
             "means": asdict(self.means),
             "refused": dict(self.pool.refused),
             "cuts": asdict(self.pool.cuts),
-            "epochs": self.trained.n_epochs,
-            "best_epoch": self.trained.best_epoch,
-            "secs": self.trained.secs,
+            "epochs": self.trained.model.n_epochs,
+            "best_epoch": self.trained.model.best_epoch,
+            "secs": self.trained.model.secs,
+            "seed": self.trained.seed,
+            "validation_losses": {str(seed): loss for seed, loss in self.trained.losses.items()},
         }
 
 
@@ -227,24 +237,35 @@ class _PooledTraining:
             chosen.windows_per_epoch,
             chosen.validation_windows,
             chosen.warmup_epochs,
+            chosen.seeds,
         )
-        loggers = make_loggers(settings, folder)
-        network = seeded_network(settings)
+        loggers = {}
+
+        def loggers_of(place: Path) -> list[Logger]:
+            loggers[place] = make_loggers(settings, place)
+            return loggers[place]
+
         trained = train_pool(
-            pool, network, plan, folder, self._tests(markets), loggers, settings.resume
+            pool,
+            lambda seed: seeded_network(replace(settings, seed=seed)),
+            plan,
+            folder,
+            lambda seed: self._tests(markets, seed),
+            loggers_of,
+            settings.resume,
         )
         self._results, withdrawn = withdraw_false_discoveries(
             self._results, Path(settings.models_dir), settings.tf.timeframe
         )
         results = tuple(self._results[dataset.bars.symbol] for dataset in markets)
         summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
-        _log_hyperparameters(loggers, settings, summary)
+        _log_hyperparameters(loggers[trained.folder], settings, summary)
         (folder / SUMMARY_FILE).write_text(summary.render() + "\n", encoding="utf-8")
         write_whole(folder / FINISHED_MARK, json.dumps(summary.to_json(), indent=2))
         return summary
 
     def _tests(
-        self, markets: Sequence[MarketDataset]
+        self, markets: Sequence[MarketDataset], seed: int
     ) -> Iterator[tuple[MarketDataset, Sequence[pl.Callback]]]:
         """Each market that has no result yet; notes it once it has been tested."""
         for number, dataset in enumerate(markets, start=1):
@@ -256,18 +277,18 @@ class _PooledTraining:
                 self._results[symbol] = before
                 continue
             log.info("%s, market %d of %d", symbol, number, len(markets))
-            export = ExportToRegistry(self._exporter(dataset).export)
+            export = ExportToRegistry(self._exporter(dataset, seed).export)
             yield dataset, [Pictures(dataset, folder / "figures"), export]
             assert export.exported is not None
             self._results[symbol] = self._note(folder, dataset, export.exported)
 
-    def _exporter(self, dataset: MarketDataset) -> ModelExporter:
+    def _exporter(self, dataset: MarketDataset, seed: int) -> ModelExporter:
         settings = self._settings
         return ModelExporter(
             dataset,
             network_kwargs(settings.model),
             self._config,
-            settings.seed,
+            seed,
             Path(settings.models_dir),
             judging_rules(settings),
             onnx=settings.export.onnx,
@@ -312,7 +333,8 @@ def _log_hyperparameters(
         "markets": len(summary.pool.seen),
         "tf": settings.tf.name,
         "windows_per_epoch": settings.pooled.windows_per_epoch,
-        **{name: getattr(settings, name) for name in ("epochs", "batch_size", "lr", "seed")},
+        **{name: getattr(settings, name) for name in ("epochs", "batch_size", "lr")},
+        "seed": summary.trained.seed,
     }
     means = summary.means
     results = {

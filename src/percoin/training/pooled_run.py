@@ -1,10 +1,11 @@
-"""Train one network on many markets, keep the best epoch, test it on each of them."""
+"""Train networks on many markets, keep the best one at its best epoch, test it on each market."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from percoin.dataset import MarketDataset
 from percoin.network import CnnLstm
 from percoin.pool import Pool
 from percoin.training.datamodule import MarketDataModule, PooledDataModule
+from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import PooledClassifier
 from percoin.training.run import (
     Interruption,
@@ -27,22 +29,48 @@ from percoin.training.run import (
     run_test,
 )
 
+log = logging.getLogger(__name__)
+
+
+# Below the run's folder, where networks of several seeds are trained.
+_OF_SEED = "seed-{}"
+
 
 @dataclass(frozen=True)
 class PooledPlan:
     """How to train a pool, apart from its markets and the network.
 
     Attributes:
-        training: As for one market; ``lr`` is the largest learning rate.
+        training: As for one market; ``lr`` is the largest learning rate, ``seed`` the first.
         windows_per_epoch: Train windows drawn for each epoch.
         validation_windows: Of all markets, at most.
         warmup_epochs: Over which the learning rate grows.
+        n_seeds: How many networks are trained, from seeds that follow one another; the one
+            with the least validation loss is kept.
     """
 
     training: TrainingPlan
     windows_per_epoch: int
     validation_windows: int
     warmup_epochs: float
+    n_seeds: int = 1
+
+
+@dataclass(frozen=True)
+class TrainedPool:
+    """What the training of a pool leaves behind.
+
+    Attributes:
+        model: Of the seed that was kept; its seconds are those of all seeds.
+        seed: Which one that was.
+        losses: The least validation loss of each seed.
+        folder: Where the checkpoints and logs of that seed lie.
+    """
+
+    model: TrainedModel
+    seed: int
+    losses: Mapping[int, float]
+    folder: Path
 
 
 def pool_name(n_markets: int) -> str:
@@ -52,23 +80,23 @@ def pool_name(n_markets: int) -> str:
 
 def train_pool(
     pool: Pool,
-    network: CnnLstm,
+    make_network: Callable[[int], CnnLstm],
     plan: PooledPlan,
     folder: Path,
-    tests: Iterable[tuple[MarketDataset, Sequence[pl.Callback]]],
-    loggers: Sequence[Logger] = (),
+    tests: Callable[[int], Iterable[tuple[MarketDataset, Sequence[pl.Callback]]]],
+    make_loggers: Callable[[Path], Sequence[Logger]] = lambda folder: (),
     resume: bool = False,
-) -> TrainedModel:
-    """Fit the network to the seen markets, restore its best epoch and test that on each market.
+) -> TrainedPool:
+    """Fit a network of each seed to the seen markets and test the best one on each market.
 
     Args:
         pool: The markets.
-        network: With its initial weights; it is trained in place.
+        make_network: A network with the first weights of a seed.
         plan: How to train.
         folder: Checkpoints go below it.
-        tests: Markets to test on, with callbacks whose test hooks see the best weights;
-            the next one is asked for when the one before has been tested.
-        loggers: Of Lightning, for the training.
+        tests: For the seed that is kept: markets to test on, with callbacks whose test hooks
+            see the best weights; the next one is asked for when the one before has been tested.
+        make_loggers: Of Lightning, for the training in a folder.
         resume: Go on from the folder's last checkpoint.
 
     Raises:
@@ -77,33 +105,99 @@ def train_pool(
             what the tests have left.
         ResumeError: The last checkpoint is damaged or beyond the plan's epochs.
     """
-    training = plan.training
-    name = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
-    if resume:
-        check_checkpoint(checkpoint_of(folder), training.epochs, name)
-    data = PooledDataModule(
-        pool,
-        training.batch_size,
-        training.seed,
-        plan.windows_per_epoch,
-        plan.validation_windows,
-    )
-    module = PooledClassifier(
-        network,
-        training.optimizer,
-        training.lr,
-        training.seed,
-        name,
-        plan.warmup_epochs,
-        data.n_validation_windows,
-    )
-    started = time.monotonic()
-    interruption = Interruption(name, checkpoint_of(folder), ends_with_export=True)
-    with interruption.expected(), quiet_lightning():
-        _, best_epoch = fit_best(module, data, training, folder, loggers, [interruption], resume)
+    return _PoolTraining(pool, plan, folder, resume).go(make_network, tests, make_loggers)
+
+
+class _PoolTraining:
+    """The networks of all seeds, one after another."""
+
+    def __init__(self, pool: Pool, plan: PooledPlan, folder: Path, resume: bool) -> None:
+        self._pool = pool
+        self._plan = plan
+        self._folder = folder
+        self._resume = resume
+        self._name = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
+        first = plan.training.seed
+        self._seeds = range(first, first + plan.n_seeds)
+        # Whether anything can be gone on with shows in the folder of the first.
+        checkpoint = checkpoint_of(self._folder_of(first))
+        self._interruption = Interruption(self._name, checkpoint, ends_with_export=True)
+
+    def go(
+        self,
+        make_network: Callable[[int], CnnLstm],
+        tests: Callable[[int], Iterable[tuple[MarketDataset, Sequence[pl.Callback]]]],
+        make_loggers: Callable[[Path], Sequence[Logger]],
+    ) -> TrainedPool:
+        for seed in self._seeds:
+            self._check_resumable(seed)
+        started = time.monotonic()
+        best: tuple[SignalClassifier, int, int] | None = None
+        losses: dict[int, float] = {}
+        with self._interruption.expected(), quiet_lightning():
+            for seed in self._seeds:
+                loggers = make_loggers(self._folder_of(seed))
+                module, epoch = self._fit(seed, make_network(seed), loggers)
+                losses[seed] = module.history["val_loss"][epoch - 1]
+                if losses[seed] == min(losses.values()):
+                    best = module, epoch, seed
+            assert best is not None
+            module, epoch, seed = best
+            if len(self._seeds) > 1:
+                log.info("seed %d is kept: validation loss %s", seed, _listed(losses))
+            self._test(module, tests(seed))
+        n_epochs = len(module.history["val_loss"])
+        model = TrainedModel(module, n_epochs, epoch, time.monotonic() - started)
+        return TrainedPool(model, seed, losses, self._folder_of(seed))
+
+    def _check_resumable(self, seed: int) -> None:
+        checkpoint = checkpoint_of(self._folder_of(seed))
+        # An interrupted run has one of each seed that it got to.
+        if self._resume and (checkpoint.is_file() or seed == self._seeds[0]):
+            check_checkpoint(checkpoint, self._plan.training.epochs, self._name)
+
+    def _fit(
+        self, seed: int, network: CnnLstm, loggers: Sequence[Logger]
+    ) -> tuple[SignalClassifier, int]:
+        """The module with the weights of its best epoch, and which that was."""
+        plan, folder = self._plan, self._folder_of(seed)
+        training = replace(plan.training, seed=seed)
+        data = PooledDataModule(
+            self._pool,
+            training.batch_size,
+            seed,
+            plan.windows_per_epoch,
+            plan.validation_windows,
+        )
+        module = PooledClassifier(
+            network,
+            training.optimizer,
+            training.lr,
+            seed,
+            self._name,
+            plan.warmup_epochs,
+            data.n_validation_windows,
+        )
+        if len(self._seeds) > 1:
+            log.info("seed %d of %s", seed, ", ".join(map(str, self._seeds)))
+        resume = self._resume and checkpoint_of(folder).is_file()
+        around = [self._interruption]
+        _, epoch = fit_best(module, data, training, folder, loggers, around, resume)
+        return module, epoch
+
+    def _test(
+        self,
+        module: SignalClassifier,
+        tests: Iterable[tuple[MarketDataset, Sequence[pl.Callback]]],
+    ) -> None:
+        training = self._plan.training
         for dataset, callbacks in tests:
-            trainer = make_trainer(training, None, (), [interruption, *callbacks])
-            market = MarketDataModule(dataset, training.batch_size, training.seed)
-            run_test(trainer, module, market)
-    n_epochs = len(module.history["val_loss"])
-    return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+            trainer = make_trainer(training, None, (), [self._interruption, *callbacks])
+            run_test(trainer, module, MarketDataModule(dataset, training.batch_size, training.seed))
+
+    def _folder_of(self, seed: int) -> Path:
+        return self._folder / _OF_SEED.format(seed) if self._plan.n_seeds > 1 else self._folder
+
+
+def _listed(losses: Mapping[int, float]) -> str:
+    return ", ".join(f"{loss:.5f} (seed {seed})" for seed, loss in losses.items())

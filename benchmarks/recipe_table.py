@@ -1,0 +1,307 @@
+"""What the recipes of ``recipes.py`` are worth: a line of Markdown for each run, and their means.
+
+    python benchmarks/recipe_table.py FOLDER ANSWERS [--only NAME ...] [--summary]
+
+Network and logistic regression are calibrated on validation rows and averaged with the weight
+that is best there, as ``blend=logistic`` does; all skills are log-loss skills over the train
+prior, means over markets. ``ahead`` counts the markets on which the average has the smaller
+log-loss on test rows than the regression (as the baseline that every model is judged beside,
+not calibrated), ``lead`` is that difference in nats a row, with a 95 % interval that draws the
+same days for all markets. Two lines follow the seeds of a recipe: the seed that is best on
+validation rows, and the mean of the networks' probabilities of all seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from recipes import RECIPES, WINDOWS, answer_path, load_bars, pool_of, settings_of
+
+from percoin.bars.schema import Bars
+from percoin.config import TrainConfig
+from percoin.dataset import MarketDataset
+from percoin.evaluation.baselines import LOGISTIC, class_shares, default_baselines
+from percoin.evaluation.blend import blend_probabilities, choose_weight
+from percoin.evaluation.calibration import apply_calibration, fit_calibration
+from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.joint import JointMean, days_of, joint_lead, joint_skill
+from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.skills import activity, direction
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.judging import baseline_inputs
+from percoin.types import FloatArray
+
+COLUMNS = (
+    "recipe",
+    "test window",
+    "seed",
+    "network: validation, test",
+    "averaged: validation, test",
+    "ahead",
+    "lead",
+    "activity AUC",
+    "direction AUC",
+    "epochs",
+    "minutes",
+)
+
+
+@dataclass(frozen=True)
+class MarketAnswer:
+    """A market: what its network and its regression say, calibrated, and what came.
+
+    Attributes:
+        dataset: The market.
+        network: Probabilities of the validation rows and of the test rows.
+        regression: The same of the regression.
+        rival: Probabilities of the test rows by the regression as it was fitted.
+    """
+
+    dataset: MarketDataset
+    network: tuple[FloatArray, FloatArray]
+    regression: tuple[FloatArray, FloatArray]
+    rival: FloatArray
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one run is worth; means over markets."""
+
+    name: str
+    window: str
+    seed: str
+    network: tuple[float, float]
+    averaged: tuple[float, float]
+    n_ahead: int
+    n_markets: int
+    skill: JointMean
+    lead: JointMean
+    aucs: tuple[float, float]
+    epochs: str
+    minutes: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As the columns have them."""
+        lead = f"{self.lead.value:+.4f} [{self.lead.lower:+.4f}, {self.lead.upper:+.4f}]"
+        return (
+            *(self.name, self.window, self.seed, pair(self.network), pair(self.averaged)),
+            *(f"{self.n_ahead} of {self.n_markets}", lead),
+            *(f"{auc:.3f}" for auc in self.aucs),
+            *(self.epochs, f"{self.minutes:.0f}" if self.minutes else ""),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("answers", type=Path)
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--summary", action="store_true", help="means over the seeds alone")
+    arguments = parser.parse_args()
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * 4}{'---:|' * (len(COLUMNS) - 4)}")
+    desk = Desk(arguments.folder, arguments.answers)
+    for name in arguments.only:
+        for window in WINDOWS:
+            lines = list(desk.lines(name, window))
+            if arguments.summary and lines:
+                print_line(summary(lines))
+            elif lines:
+                for line in lines:
+                    print_line(line.cells())
+
+
+def print_line(cells: Sequence[str]) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def summary(lines: Sequence[Line]) -> tuple[str, ...]:
+    """Means over the seeds; of the leads, the lowest lower end."""
+    own = [line for line in lines if line.seed.isdigit()]
+
+    def mean(values: Iterator[float]) -> float:
+        return statistics.mean(values)
+
+    lowest = min(line.lead.lower for line in own)
+    return (
+        *(own[0].name, own[0].window, f"{len(own)} seeds"),
+        pair((mean(line.network[0] for line in own), mean(line.network[1] for line in own))),
+        pair((mean(line.averaged[0] for line in own), mean(line.averaged[1] for line in own))),
+        " ".join(str(line.n_ahead) for line in own) + f" of {own[0].n_markets}",
+        f"{mean(line.lead.value for line in own):+.4f}, from {lowest:+.4f}",
+        *(f"{mean(line.aucs[k] for line in own):.3f}" for k in (0, 1)),
+        "",
+        f"{mean(line.minutes for line in own):.0f}",
+    )
+
+
+class Desk:
+    """Reads answers, and keeps the markets and regressions that many of them share."""
+
+    def __init__(self, folder: Path, answers: Path) -> None:
+        self._bars: dict[str, Bars] = load_bars(folder)
+        self._answers = answers
+        self._regressions: dict[tuple[str, ...], dict[str, tuple[FloatArray, ...]]] = {}
+
+    def lines(self, name: str, window: str) -> Iterator[Line]:
+        """One for each seed that has answered, then the best one and the mean of them."""
+        paths = {seed: answer_path(self._answers, name, window, seed) for seed in range(9)}
+        paths = {seed: path for seed, path in paths.items() if path.exists()}
+        if not paths:
+            return
+        markets, own = self._markets(name, window)
+        kept = {seed: dict(np.load(path)) for seed, path in paths.items()}
+        answers = {
+            seed: [
+                answered(market, own[market.bars.symbol], [logits])
+                for market in markets
+                if f"{market.bars.symbol} test" in logits
+            ]
+            for seed, logits in kept.items()
+        }
+        made = {
+            seed: line(name, window, str(seed), answers[seed], logits)
+            for seed, logits in kept.items()
+        }
+        yield from made.values()
+        if len(made) > 1:
+            best = max(made, key=lambda seed: made[seed].averaged[0])
+            yield line(name, window, f"best by validation: {best}", answers[best])
+            together = [
+                answered(market, own[market.bars.symbol], list(kept.values()))
+                for market in markets
+                if all(f"{market.bars.symbol} test" in logits for logits in kept.values())
+            ]
+            yield line(name, window, "all averaged", together)
+
+    def _markets(
+        self, name: str, window: str
+    ) -> tuple[list[MarketDataset], dict[str, tuple[FloatArray, ...]]]:
+        settings = settings_of(name, window, 0, list(self._bars))
+        pool = pool_of(self._bars, name, window, settings)
+        key = (window, *kind_of_rows(name, settings))
+        if key not in self._regressions:
+            self._regressions[key] = {d.bars.symbol: regression(d) for d in pool.seen}
+        return list(pool.seen), self._regressions[key]
+
+
+def kind_of_rows(name: str, settings: TrainConfig) -> tuple[str, ...]:
+    """What a regression hangs on: it is the same for recipes of which this is the same."""
+    recipe = RECIPES[name]
+    has_other_rows = recipe.change_pool is not RECIPES["half, 5 epochs"].change_pool
+    return (
+        str(settings.labels),
+        settings.features.definition,
+        str(settings.lookback),
+        name if has_other_rows else "",
+    )
+
+
+def regression(dataset: MarketDataset) -> tuple[FloatArray, ...]:
+    """Logits of validation and test rows, and the baseline's probabilities of the test rows."""
+    (fitted,) = (each for each in default_baselines(0) if each.name == LOGISTIC)
+    inputs, train = baseline_inputs(dataset), dataset.rows("train")
+    fitted.fit(inputs.take(train), dataset.label[train])
+    model = fitted.regression()  # type: ignore[attr-defined]
+    logits = [model.logits(dataset.features[dataset.rows(part)]) for part in ("validation", "test")]
+    return *logits, fitted.predict_proba(inputs.take(dataset.rows("test")))
+
+
+def answered(
+    dataset: MarketDataset, own: tuple[FloatArray, ...], answers: Sequence[dict[str, FloatArray]]
+) -> MarketAnswer:
+    """Calibrate; of several networks each alone, then their mean."""
+    symbol = dataset.bars.symbol
+    networks = [
+        calibrated(dataset, logits[f"{symbol} validation"], logits[f"{symbol} test"])
+        for logits in answers
+    ]
+    network = tuple(np.mean([each[part] for each in networks], axis=0) for part in (0, 1))
+    return MarketAnswer(dataset, network, calibrated(dataset, own[0], own[1]), own[2])
+
+
+def calibrated(
+    dataset: MarketDataset, validation: FloatArray, test: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    labels = dataset.label[dataset.rows("validation")]
+    calibration = fit_calibration(validation.astype(np.float64), labels)
+    return (
+        apply_calibration(validation.astype(np.float64), calibration),
+        apply_calibration(test.astype(np.float64), calibration),
+    )
+
+
+def line(
+    name: str,
+    window: str,
+    seed: str,
+    answers: Sequence[MarketAnswer],
+    kept: dict[str, FloatArray] | None = None,
+) -> Line:
+    rows, daily, ahead, aucs = [], [], 0, []
+    for answer in answers:
+        dataset = answer.dataset
+        known = dataset.label[dataset.rows("validation")]
+        came = dataset.label[dataset.rows("test")]
+        weight = choose_weight(answer.network[0], answer.regression[0], known)
+        averaged = [
+            blend_probabilities(*both, weight)
+            for both in zip(answer.network, answer.regression, strict=True)
+        ]
+        shares = class_shares(dataset.label[dataset.rows("train")])
+        rows.append(
+            [
+                skill(probabilities, labels, shares)
+                for forecast in (answer.network, averaged)
+                for probabilities, labels in zip(forecast, (known, came), strict=True)
+            ]
+        )
+        daily.append(losses_by_day(dataset, averaged[1], shares, answer.rival))
+        ahead += sum(daily[-1].model) < sum(daily[-1].best_baseline)
+        aucs.append([view(averaged[1], came).auc() or np.nan for view in (activity, direction)])
+    bootstrap = Bootstrap(days_of(answers[0].dataset.label_rule.horizon, 96))
+    means = np.mean(rows, axis=0).tolist()
+    return Line(
+        *(name, window, seed, (means[0], means[1]), (means[2], means[3])),
+        *(ahead, len(answers), joint_skill(daily, bootstrap), joint_lead(daily, bootstrap)),
+        (float(np.nanmean(aucs, axis=0)[0]), float(np.nanmean(aucs, axis=0)[1])),
+        "" if kept is None else epochs_of(kept["epochs"]),
+        0.0 if kept is None else float(kept["secs"]) / 60,
+    )
+
+
+def skill(probabilities: FloatArray, labels: FloatArray, shares: FloatArray) -> float:
+    prior = row_log_loss(np.tile(shares, (len(labels), 1)), labels)
+    return float(1 - row_log_loss(probabilities, labels).sum() / prior.sum())
+
+
+def losses_by_day(
+    dataset: MarketDataset, model: FloatArray, shares: FloatArray, rival: FloatArray
+) -> DailyLosses:
+    rows = dataset.rows("test")
+    labels = dataset.label[rows]
+    prior = np.tile(shares, (len(labels), 1))
+    forecasts = (model, prior, rival)
+    return sum_by_day(
+        dataset.bars.open_time[rows], [row_log_loss(each, labels) for each in forecasts]
+    )
+
+
+def epochs_of(epochs: FloatArray) -> str:
+    """Trained and kept; of many markets the medians."""
+    trained, best = np.median(epochs, axis=0)
+    return f"{trained:g}, {best:g} kept"
+
+
+@cache
+def pair(values: tuple[float, float]) -> str:
+    return f"{values[0]:+.4f}, {values[1]:+.4f}"
+
+
+if __name__ == "__main__":
+    main()
