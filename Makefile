@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 INSTALLED := $(VENV)/percoin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint check clean
+.PHONY: help setup demo test test-slow lint check bench clean
 
 help: ## list these targets
 	@echo "percoin: make TARGET"
@@ -62,6 +62,20 @@ lint: setup ## check format, lint rules and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+# Nothing else should run meanwhile. BARS=FOLDER of real 15m bars adds the time to a loss.
+bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour)
+	$(PY) benchmarks/machine.py
+	$(PY) benchmarks/startup.py
+	$(PY) benchmarks/features.py
+	$(PY) benchmarks/training_speed.py
+	$(if $(BARS),$(PY) benchmarks/training_speed.py --to-loss $(BARS))
+	$(PY) benchmarks/fleet_speed.py
+	$(PY) benchmarks/scale.py
+	$(PY) benchmarks/bars.py
+	$(PY) benchmarks/onnx_startup.py
+	$(PY) benchmarks/predict_many.py
+	$(PY) benchmarks/serve_load.py
 
 check: lint test test-slow ## everything CI checks: lint, the tests, the slow ones
 

@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--accelerator", default="cpu", choices=["cpu", "gpu"])
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
+    parser.add_argument("--record", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--windows", type=int, default=640, help="train windows of a market")
@@ -74,7 +75,8 @@ def steps_alone(arguments: argparse.Namespace, device: torch.device) -> float:
         is_mixed = arguments.precision == "bf16-mixed"
         return torch.autocast(device.type, torch.bfloat16, enabled=is_mixed)
 
-    steps = FleetSteps(stack, adamw, lambda at: (windows[at], labels[at]), precision, lr)
+    records = arguments.record and device.type == "cuda"
+    steps = FleetSteps(stack, adamw, lambda at: (windows[at], labels[at]), precision, lr, records)
     n_steps = arguments.steps * arguments.rounds + 10
     drawn = [torch.randint(len(windows), (n_steps, size)) for _ in range(n_models)]
     (run,) = step_runs([own.to(device) for own in drawn], 0.0)
@@ -99,6 +101,7 @@ def whole_epochs(arguments: argparse.Namespace) -> None:
     settings.batch_size = arguments.batch_size
     settings.trainer.accelerator = arguments.accelerator
     settings.trainer.precision = arguments.precision
+    settings.trainer.record_steps = arguments.record and arguments.accelerator == "gpu"
     datasets = [simulated(seed, arguments.windows, settings) for seed in range(arguments.models)]
     networks = [CnnLstm(len(FEATURE_NAMES))] * len(datasets)
     ends: list[float] = []

@@ -274,7 +274,10 @@ def alone(
 @torch.inference_mode()
 def logits_of(network: nn.Module, dataset: MarketDataset) -> dict[str, FloatArray]:
     network.eval()
-    windows, found = torch.from_numpy(dataset.windows), {}
+    windows, found = (
+        torch.tensor(dataset.features).unfold(0, dataset.lookback, 1).transpose(1, 2),
+        {},
+    )
     for part in ("validation", "test"):
         first = torch.from_numpy(dataset.rows(part)) - dataset.lookback + 1
         logits = torch.cat([network(windows[rows]) for rows in torch.split(first, 512)])

@@ -317,6 +317,7 @@ class TrainerConfig:
 
     accelerator: str = MISSING
     precision: str = MISSING
+    record_steps: bool = MISSING
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -325,6 +326,10 @@ class TrainerConfig:
         ):
             value = getattr(self, name)
             _require(value in known, f"trainer.{name}={value} must be one of {', '.join(known)}")
+        _require(
+            self.accelerator == "gpu" or not self.record_steps,
+            "trainer.record_steps=true is for trainer=gpu alone",
+        )
 
 
 @dataclass

@@ -28,7 +28,8 @@ def networks(n_models: int, **kwargs):
 def trained(accelerator: str) -> list[FleetModel]:
     # Of different lengths, enough for steps to be recorded, some with idle models.
     markets = [doubled(make_dataset(n_bars, seed)) for seed, n_bars in enumerate((900, 700, 600))]
-    plan = make_plan(epochs=3, batch_size=16, accelerator=accelerator)
+    is_gpu = accelerator == "gpu"
+    plan = make_plan(epochs=3, batch_size=16, accelerator=accelerator, record_steps=is_gpu)
     return train_fleet(markets, networks(3), plan)
 
 
@@ -53,8 +54,7 @@ def stepped(records: bool, seed: int = 5) -> torch.Tensor:
     def precision() -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=False)
 
-    steps = FleetSteps(stack, adamw, lambda at: (windows[at], labels[at]), precision, lr)
-    steps._records = records
+    steps = FleetSteps(stack, adamw, lambda at: (windows[at], labels[at]), precision, lr, records)
     torch.manual_seed(seed)
     batches = [torch.randperm(200, generator=generator)[:192].view(12, 16).cuda() for _ in "ab"]
     for run in step_runs(batches, 0.5):
@@ -76,7 +76,8 @@ def test_recorded_steps_are_those_that_were_not():
 
 
 def test_a_fleet_learns_in_bf16_on_a_gpu():
-    plan = make_plan(epochs=4, lr=0.02, precision="bf16-mixed", accelerator="gpu")
+    on_gpu = {"precision": "bf16-mixed", "accelerator": "gpu", "record_steps": True}
+    plan = make_plan(epochs=4, lr=0.02, **on_gpu)
     (model,) = train_fleet([learnable_dataset(700)], [tiny_network(dropout=0.0)], plan)
     assert model.history["val_loss"][-1] < model.history["val_loss"][0] - 0.1
 

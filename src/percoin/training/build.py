@@ -304,6 +304,7 @@ def plan_of(settings: TrainConfig) -> TrainingPlan:
         optimizer=settings.optimizer,
         accelerator=settings.trainer.accelerator,
         precision=settings.trainer.precision,
+        record_steps=settings.trainer.record_steps,
     )
 
 

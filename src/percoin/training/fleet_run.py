@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 # Of all models together: without gradients a batch only has to fill the machine.
 _EVALUATION_WINDOWS = 8192
-# On a GPU, where every kind of step is recorded: computing for nothing, for up to half of the
-# models, costs less than recording one more.
+# Where every kind of step is recorded: computing for nothing, for up to half of the models,
+# costs less than recording one more.
 _MOST_IDLE = 0.5
 
 
@@ -130,7 +130,7 @@ class _Fleet:
         self._adamw = StackedAdamW(
             self._network.weights, optimizer.weight_decay, optimizer.gradient_clip_norm
         )
-        self._most_idle = _MOST_IDLE if self._device.type == "cuda" else 0.0
+        self._most_idle = _MOST_IDLE if plan.record_steps else 0.0
         self._prepare_steps()
 
     @property
@@ -180,7 +180,12 @@ class _Fleet:
         """What was recorded reads the weights of other models: begin with nothing."""
         self._lr = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
         self._steps = FleetSteps(
-            self._network, self._adamw, self._train.__getitem__, self._precision, self._lr
+            self._network,
+            self._adamw,
+            self._train.__getitem__,
+            self._precision,
+            self._lr,
+            self._plan.record_steps,
         )
 
     def _fit(self, epoch: int) -> list[tuple[float, float]]:

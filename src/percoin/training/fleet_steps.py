@@ -101,6 +101,7 @@ class FleetSteps:
         windows: Of all models.
         precision: What to compute in.
         lr: Learning rate of each model, shape (K,).
+        records: Whether to record; a CPU cannot.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class FleetSteps:
         windows: Windows,
         precision: Callable[[], torch.autocast],
         lr: Tensor,
+        records: bool = False,
     ) -> None:
         self.sums = Sums(network.n_models, network.weights.device)
         self._network = network
@@ -117,7 +119,7 @@ class FleetSteps:
         self._windows = windows
         self._precision = precision
         self._lr = lr
-        self._records = network.weights.device.type == "cuda"
+        self._records = records
         self._kinds: dict[tuple[tuple[int, ...], int], _Kind] = {}
 
     def run(self, run: StepRun) -> Iterator[None]:

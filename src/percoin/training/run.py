@@ -51,6 +51,7 @@ class TrainingPlan:
         optimizer: AdamW, decay of the learning rate, clipping, early stopping.
         accelerator: ``cpu`` or ``gpu``, in Lightning's words.
         precision: ``32-true`` or ``bf16-mixed``, in Lightning's words.
+        record_steps: Of a fleet on a GPU: record steps and replay them.
     """
 
     epochs: int
@@ -60,6 +61,7 @@ class TrainingPlan:
     optimizer: OptimizerConfig
     accelerator: str = "cpu"
     precision: str = "32-true"
+    record_steps: bool = False
 
 
 @dataclass(frozen=True)
