@@ -35,7 +35,7 @@ from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.skills import activity, direction
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.judging import baseline_inputs
-from percoin.types import FloatArray
+from percoin.types import FloatArray, Timeframe
 
 COLUMNS = (
     "recipe",
@@ -102,10 +102,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("answers", type=Path)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
     parser.add_argument("--summary", action="store_true", help="means over the seeds alone")
     arguments = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * 4}{'---:|' * (len(COLUMNS) - 4)}")
-    desk = Desk(arguments.folder, arguments.answers)
+    desk = Desk(arguments.folder, arguments.answers, arguments.tf)
     for name in arguments.only:
         for window in WINDOWS:
             lines = list(desk.lines(name, window))
@@ -143,9 +144,9 @@ def summary(lines: Sequence[Line]) -> tuple[str, ...]:
 class Desk:
     """Reads answers, and keeps the markets and regressions that many of them share."""
 
-    def __init__(self, folder: Path, answers: Path) -> None:
-        self._bars: dict[str, Bars] = load_bars(folder)
-        self._answers = answers
+    def __init__(self, folder: Path, answers: Path, timeframe: Timeframe) -> None:
+        self._bars: dict[str, Bars] = load_bars(folder, timeframe)
+        self._answers = answers / timeframe.value
         self._regressions: dict[tuple[str, ...], dict[str, tuple[FloatArray, ...]]] = {}
 
     def lines(self, name: str, window: str) -> Iterator[Line]:
@@ -182,7 +183,7 @@ class Desk:
     def _markets(
         self, name: str, window: str
     ) -> tuple[list[MarketDataset], dict[str, tuple[FloatArray, ...]]]:
-        settings = settings_of(name, window, 0, list(self._bars))
+        settings = settings_of(name, window, 0, self._bars)
         pool = pool_of(self._bars, name, window, settings)
         key = (window, *kind_of_rows(name, settings))
         if key not in self._regressions:
@@ -264,7 +265,9 @@ def line(
         daily.append(losses_by_day(dataset, averaged[1], shares, answer.rival))
         ahead += sum(daily[-1].model) < sum(daily[-1].best_baseline)
         aucs.append([view(averaged[1], came).auc() or np.nan for view in (activity, direction)])
-    bootstrap = Bootstrap(days_of(answers[0].dataset.label_rule.horizon, 96))
+    first = answers[0].dataset
+    bars_per_day = first.bars.timeframe.bars_per_day
+    bootstrap = Bootstrap(days_of(first.label_rule.horizon, bars_per_day))
     means = np.mean(rows, axis=0).tolist()
     return Line(
         *(name, window, seed, (means[0], means[1]), (means[2], means[3])),

@@ -1,16 +1,17 @@
 """Train networks by many recipes on many real markets, and keep what they answered.
 
-    python benchmarks/recipes.py FOLDER ANSWERS [--only NAME ...] [--windows later earlier]
+    python benchmarks/recipes.py FOLDER ANSWERS [--only NAME ...] [--tf 15m] [--seeds 0 1 2]
     python benchmarks/recipe_table.py FOLDER ANSWERS
 
-FOLDER holds real 15m bars as ``source=files`` reads them. Every recipe is trained by the code
-that ``train.py`` calls, on the 30 markets that have bars of all 313 days, with cuts that all
-markets share, for two test windows of 47 days without a common row (for the earlier one the
-bars end where it does) and for three seeds. What is kept of each is a file in ANSWERS with
-the logits of all validation and test rows; one that is there is not trained again.
+FOLDER holds real bars as ``source=files`` reads them. Every recipe is trained by the code that
+``train.py`` calls, on the markets that have bars of all days (313 on 15m, 1,040 on slower bars),
+with cuts that all markets share, for two test windows of 15 % of the days without a common row
+(for the earlier one the bars end where it does) and for three seeds. What is kept of each is a
+file in ANSWERS with the logits of all validation and test rows; one that is there is not trained
+again.
 
-    ANSWERS/<recipe>/<window>-<seed>.npz    logits by market, epochs, seconds
-    ANSWERS/<recipe>/<window>-<seed>.pth    the weights of a pool, for recipes that go on with it
+    ANSWERS/<tf>/<recipe>/<window>-<seed>.npz   logits by market, epochs, seconds
+    ANSWERS/<tf>/<recipe>/<window>-<seed>.pth   weights of a pool, for recipes that go on with it
 
 ``--list`` prints the recipes.
 """
@@ -35,6 +36,7 @@ from percoin.bars.sources.files import FilesSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset
+from percoin.errors import DataError
 from percoin.features.scaling import Scaling
 from percoin.network import CnnLstm
 from percoin.pool import Pool
@@ -48,18 +50,8 @@ from percoin.types import FloatArray, Timeframe
 log = logging.getLogger("recipes")
 
 ROOT = Path(__file__).parents[1]
-# Without bars of these days: POL and S were called otherwise.
-LEFT_OUT = {"POLUSDT", "SUSDT"}
-EARLIER_ENDS = pd.Timestamp("2025-07-15", tz="UTC")
-WINDOWS = {
-    "later": ["history_days=313"],
-    "earlier": [
-        "history_days=266",
-        "split.train=0.646",
-        "split.validation=0.177",
-        "split.test=0.177",
-    ],
-}
+DAY_MILLISECONDS = 86_400_000
+WINDOWS = ("later", "earlier")
 SHORT = [
     "model=cnn_lstm_half",
     "epochs=5",
@@ -67,6 +59,30 @@ SHORT = [
     "pooled.validation_windows=10000",
 ]
 ALL = "pooled"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where the rows of a test window and of what comes before it lie.
+
+    Attributes:
+        days: Of history.
+        shares: Of train, validation and test.
+        until: Bars end before it; None keeps all.
+    """
+
+    days: float
+    shares: tuple[float, float, float]
+    until: str | None = None
+
+
+def window_of(timeframe: Timeframe, name: str) -> Window:
+    whole = (0.7, 0.15, 0.15)
+    if timeframe is Timeframe.M15:
+        earlier = Window(266, (0.646, 0.177, 0.177), "2025-07-15")
+        return Window(313, whole) if name == "later" else earlier
+    earlier = Window(884, (0.646, 0.177, 0.177), "2025-03-29")
+    return Window(1040, whole) if name == "later" else earlier
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,7 @@ def main() -> None:
     parser.add_argument("answers", type=Path, nargs="?")
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--windows", nargs="+", choices=WINDOWS, default=list(WINDOWS))
+    parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true")
@@ -172,14 +189,15 @@ def main() -> None:
     log.setLevel(logging.INFO)
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    bars = load_bars(arguments.folder)
+    bars = load_bars(arguments.folder, arguments.tf)
+    answers = arguments.answers / arguments.tf.value
     for name in arguments.only:
         for seed in arguments.seeds:
             for window in arguments.windows:
-                path = answer_path(arguments.answers, name, window, seed)
+                path = answer_path(answers, name, window, seed)
                 if not path.exists():
                     began = time.monotonic()
-                    answer(bars, arguments.answers, name, window, seed)
+                    answer(bars, answers, name, window, seed)
                     log.info("%s: %.0f s", path, time.monotonic() - began)
 
 
@@ -187,18 +205,31 @@ def answer_path(answers: Path, name: str, window: str, seed: int) -> Path:
     return answers / name / f"{window}-{seed}.npz"
 
 
-def load_bars(folder: Path) -> dict[str, Bars]:
-    source = FilesSource(folder)
-    symbols = (ROOT / "symbols").read_text(encoding="ascii").strip().split(",")
+def load_bars(folder: Path, timeframe: Timeframe) -> dict[str, Bars]:
+    """Markets whose bars fill the days up to the newest bar of all."""
+    source, found = FilesSource(folder), {}
+    for symbol in (ROOT / "symbols").read_text(encoding="ascii").strip().split(","):
+        try:
+            found[symbol] = source.load(symbol, timeframe)
+        except DataError as error:
+            log.info("left out: %s", error)
+    newest = max(int(bars.open_time[-1]) for bars in found.values())
+    first = newest - (window_of(timeframe, "later").days - 7) * DAY_MILLISECONDS
     return {
-        symbol: source.load(symbol, Timeframe.M15) for symbol in symbols if symbol not in LEFT_OUT
+        symbol: bars
+        for symbol, bars in found.items()
+        if bars.open_time[0] <= first and bars.open_time[-1] == newest
     }
 
 
-def settings_of(name: str, window: str, seed: int, symbols: list[str]) -> TrainConfig:
+def settings_of(name: str, window: str, seed: int, bars: dict[str, Bars]) -> TrainConfig:
+    timeframe = next(iter(bars.values())).timeframe
+    own = window_of(timeframe, window)
+    parts = zip(("train", "validation", "test"), own.shares, strict=True)
     overrides = [
-        *(f"symbol='{','.join(symbols)}'", "tf=15m", "recipe=pooled", f"seed={seed}"),
-        *(*SHORT, *WINDOWS[window], *RECIPES[name].changes),
+        *(f"symbol='{','.join(bars)}'", f"tf={timeframe}", "recipe=pooled", f"seed={seed}"),
+        *(f"history_days={own.days}", *(f"split.{part}={share}" for part, share in parts)),
+        *(*SHORT, *RECIPES[name].changes),
     ]
     # A setting that comes twice is the recipe's, which comes later.
     by_key = {text.partition("=")[0]: text for text in overrides}
@@ -208,15 +239,17 @@ def settings_of(name: str, window: str, seed: int, symbols: list[str]) -> TrainC
 def pool_of(bars: dict[str, Bars], name: str, window: str, settings: TrainConfig) -> Pool:
     """The markets as the recipe has them, for one test window."""
     known = list(bars.values())
-    if window == "earlier":
-        known = [own.slice(0, int((own.frame.index < EARLIER_ENDS).sum())) for own in known]
+    until = window_of(known[0].timeframe, window).until
+    if until is not None:
+        end = pd.Timestamp(until, tz="UTC")
+        known = [own.slice(0, int((own.frame.index < end).sum())) for own in known]
     return RECIPES[name].change_pool(make_pool(settings, known))
 
 
 def answer(bars: dict[str, Bars], answers: Path, name: str, window: str, seed: int) -> None:
     """Train, and keep what the network says on validation and test rows."""
     recipe = RECIPES[name]
-    settings = settings_of(name, window, seed, list(bars))
+    settings = settings_of(name, window, seed, bars)
     pool = pool_of(bars, name, window, settings)
     path = answer_path(answers, name, window, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
