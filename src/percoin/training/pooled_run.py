@@ -56,6 +56,7 @@ def train_pool(
     folder: Path,
     tests: Iterable[tuple[MarketDataset, Sequence[pl.Callback]]],
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
     resume: bool = False,
 ) -> TrainedModel:
     """Fit the network to the seen markets, restore its best epoch and test that on each market.
@@ -68,6 +69,7 @@ def train_pool(
         tests: Markets to test on, with callbacks whose test hooks see the best weights;
             the next one is asked for when the one before has been tested.
         loggers: Of Lightning, for the training.
+        callbacks: The same.
         resume: Go on from the folder's last checkpoint.
 
     Raises:
@@ -98,8 +100,9 @@ def train_pool(
     )
     started = time.monotonic()
     interruption = Interruption(name, checkpoint_of(folder), ends_with_export=True)
+    around = [*callbacks, interruption]
     with interruption.expected(), quiet_lightning():
-        _, best_epoch = fit_best(module, data, training, folder, loggers, [interruption], resume)
+        _, best_epoch = fit_best(module, data, training, folder, loggers, around, resume)
         for dataset, callbacks in tests:
             trainer = make_trainer(training, None, (), [interruption, *callbacks])
             market = MarketDataModule(dataset, training.batch_size, training.seed)
