@@ -57,7 +57,7 @@ const charts = (() => {
     root.addEventListener("pointerleave", () => onPlace(null));
   };
 
-  const OUTCOMES = { right: "came true", wrong: "did not", open: "not known yet", void: "no outcome" };
+  const OUTCOMES = { right: "came true", wrong: "did not come true", open: "not known yet", void: "no outcome" };
 
   // An outcome is the label that the rule of training gave later.
   const outcome = (signal) => {
@@ -113,6 +113,7 @@ const charts = (() => {
     // A signal belongs to the bar at whose close it was made.
     const places = new Map(bars.open_time.map((time, k) => [time + span, k]));
     const byPlace = new Map();
+    const wing = Math.max(2.6, Math.min(5, ((right - left) / n) * 0.8));
     for (const signal of signals) {
       const place = places.get(Date.parse(signal.ts));
       if (place === undefined) continue;
@@ -120,10 +121,10 @@ const charts = (() => {
       if (signal.pred === "NO_TRADE") continue;
       const isLong = signal.pred === "LONG";
       const tip = isLong ? y(bars.low[place]) + 5 : y(bars.high[place]) - 5;
-      const base = isLong ? tip + 9 : tip - 9;
+      const base = isLong ? tip + 1.8 * wing : tip - 1.8 * wing;
       const at = x(place);
       root.append(svg("path", {
-        d: `M${at} ${tip}L${at - 5} ${base}H${at + 5}z`,
+        d: `M${at} ${tip}L${at - wing} ${base}H${at + wing}z`,
         class: `mark ${signal.pred} ${outcome(signal)}`,
       }, svg("title", {}, `${signal.pred}: ${OUTCOMES[outcome(signal)]}`)));
     }
