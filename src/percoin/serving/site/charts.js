@@ -38,9 +38,10 @@ const charts = (() => {
 
   const timeAxis = (times, x, y, width) => {
     const wanted = Math.max(2, Math.floor(width / 130));
+    const places = new Set();
+    for (let k = 0; k < wanted; k += 1) places.add(Math.round(((k + 0.5) / wanted) * (times.length - 1)));
     const parts = [];
-    for (let k = 0; k < wanted; k += 1) {
-      const place = Math.round(((k + 0.5) / wanted) * (times.length - 1));
+    for (const place of places) {
       parts.push(text(x(place), y, shortStamp(times[place], times.at(-1) - times[0]), "middle"));
     }
     return parts;

@@ -421,7 +421,8 @@
     ["Furthest drift", "num", driftCell],
   ];
   const showScoreboard = () => {
-    const standings = state.scoreboard?.standings ?? [];
+    // What has been scored comes first; within that the order is the server's.
+    const standings = [...(state.scoreboard?.standings ?? [])].sort((a, b) => (b.n_resolved > 0) - (a.n_resolved > 0));
     if (standings.length === 0) {
       by("scoreboard").replaceChildren(h("p", { class: "note card" },
         "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
