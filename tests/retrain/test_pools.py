@@ -1,7 +1,10 @@
 """Markets that share a network: all are trained, or none is."""
 
 import json
+import os
+import random
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,15 +16,17 @@ from versions.trained_registry import add_version, market, served
 
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
+from percoin.errors import BarsNotFoundError, FetchError
 from percoin.registry.artifact import load_artifact
 from percoin.registry.catalogue import version_ids
+from percoin.retrain import trainings
 from percoin.retrain.__main__ import read_task
 from percoin.retrain.decisions import Cause, Verb
 from percoin.retrain.pools import find_pools
 from percoin.retrain.round import run_round
 from percoin.retrain.states import job_folder, look_at
 from percoin.retrain.trainings import pool_job_of
-from percoin.sweep.jobs import JobRecord, JobState, write_record
+from percoin.sweep.jobs import Job, JobRecord, JobState, write_record
 from percoin.types import Timeframe
 
 NOW = datetime.now(UTC)
@@ -209,6 +214,59 @@ def test_what_a_pool_may_not_be_trained_by_is_said_by_each_of_its_markets(pool):
     assert not (pool / "outputs" / "retrain").exists()
 
 
+def answering(monkeypatch, **answers: object) -> None:
+    """What an exchange gives for each market: how many new bars, or an error."""
+
+    def fetch(_job: Job, symbol: str, _data_end: datetime | None) -> int:
+        answer = answers[symbol]
+        if isinstance(answer, Exception):
+            raise answer
+        return int(answer)
+
+    monkeypatch.setattr(trainings, "fetch", fetch)
+
+
+def test_a_market_that_its_exchange_does_not_know_takes_no_part(pool, monkeypatch):
+    network, settings = shared(pool)
+    gone = BarsNotFoundError("SOLUSDT", Timeframe.H1, "the exchange does not know it", "spell it")
+    answering(monkeypatch, BTCUSDT=500, ETHUSDT=400, SOLUSDT=gone)
+    left, n_new = trainings.fetch_pool(network, settings)
+    assert n_new == {"BTCUSDT": 500, "ETHUSDT": 400}
+    assert left.taking_part == ("BTCUSDT", "ETHUSDT")
+    assert left.note.endswith(
+        "SOLUSDT has no bars that can be used (the exchange does not know it)"
+    )
+
+
+def test_an_exchange_that_is_out_of_reach_is_no_reason_to_leave_a_market_out(pool, monkeypatch):
+    write_bars(pool, N_BARS, *MARKETS)
+    away = FetchError("SOLUSDT", Timeframe.H1, "no answer", "try again")
+    answering(monkeypatch, BTCUSDT=200, ETHUSDT=200, SOLUSDT=away)
+    found = run_round(task(pool), NOW)
+    assert {outcome.result for outcome in found.outcomes} == {"SOLUSDT 1h: no answer; try again"}
+    assert all(outcome.failed for outcome in found.outcomes)
+
+
+def test_a_pool_for_which_no_new_bar_has_come_is_left_as_it_is(pool, monkeypatch):
+    write_bars(pool, N_BARS, *MARKETS)
+    answering(monkeypatch, BTCUSDT=0, ETHUSDT=0, SOLUSDT=0)
+    found = run_round(task(pool), NOW)
+    for outcome in found.outcomes:
+        assert [decision.verb for decision in outcome.decisions] == [Verb.TRAIN, Verb.KEEP]
+        assert outcome.decisions[1].reasons[0].cause is Cause.NEW_BARS
+    assert not any(outcome.failed for outcome in found.outcomes)
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """Two threads for so small a network would wait for each other."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {random.choice(sorted(cores))})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.usefixtures("one_core")
 def test_a_round_trains_a_pool_once_and_every_market_has_its_own_verdict(pool):
     write_bars(pool, N_BARS, *MARKETS)
     add_version(pool, gate=REJECTED)
