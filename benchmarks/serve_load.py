@@ -6,8 +6,9 @@ Starts ``python -m percoin.serve`` on simulated bars of 32 markets that play liv
 a small model of random weights. Then sends requests at a steady rate, whatever the answers take (a
 request that has to wait for its turn counts from the moment at which it was due), first alone
 and then while another version of a model is published every half second. Prints for both the
-number of requests, of responses other than 200 and the percentiles of the time to the whole
-response; at the end, where wrk is installed, how many requests a second it can have answered.
+number of requests, of responses other than 200, the percentiles of the time to the whole
+response and how many predictions were written to the track record meanwhile; at the end, where
+wrk is installed, how many requests a second it can have answered.
 """
 
 from __future__ import annotations
@@ -137,11 +138,22 @@ def replace_models(models_dir: Path) -> None:
         time.sleep(0.5)
 
 
-def report(name: str, times: list[float], problems: list[str], seconds: float) -> None:
+def n_written(url: str) -> int:
+    """Predictions that the server has written to its track record so far."""
+    found = re.search(
+        r'^percoin_record_total{event="written"} (\S+)$', httpx.get(f"{url}/metrics").text, re.M
+    )
+    return int(float(found[1])) if found else 0
+
+
+def report(
+    name: str, times: list[float], problems: list[str], seconds: float, n_recorded: int
+) -> None:
     p50, p90, p99, most = 1000 * np.percentile(times, [50, 90, 99, 100])
     print(
         f"{name}: {len(times)} requests in {seconds:.0f} s, {len(problems)} failed; "
-        f"ms p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, max {most:.1f}"
+        f"ms p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, max {most:.1f}; "
+        f"{n_recorded} predictions recorded"
     )
     for problem in problems[:3]:
         print("  ", problem)
@@ -160,7 +172,9 @@ def main(seconds: float = 20.0, rate: float = 200.0) -> None:
             }
             for case, surroundings in cases.items():
                 with surroundings():  # type: ignore[attr-defined]
-                    report(case, *asyncio.run(load(url, seconds, rate)), seconds)
+                    before = n_written(url)
+                    found = asyncio.run(load(url, seconds, rate))
+                    report(case, *found, seconds, n_written(url) - before)
             log = (folder / "stderr.txt").read_text()
             print(f"models loaded by the server: {log.count('Loaded model')}")
             if shutil.which("wrk"):

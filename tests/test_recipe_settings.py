@@ -31,6 +31,14 @@ def test_a_pool_has_several_markets():
     assert settings(*POOL).symbols == ("BTCUSDT", "ETHUSDT")
 
 
+def test_markets_of_a_pool_may_have_no_part_in_it_and_looks_of_their_own():
+    three = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT,SOLUSDT'", "looks=2")
+    made = settings(*three, "pooled.without=[ETHUSDT]", "pooled.looks=[1,1,4]")
+    assert made.pooled_symbols == ("BTCUSDT", "SOLUSDT")
+    assert [made.looks_of(symbol) for symbol in made.pooled_symbols] == [1, 4]
+    assert settings(*three).looks_of("SOLUSDT") == 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -41,6 +49,10 @@ def test_a_pool_has_several_markets():
         (("recipe=pooled", "symbol='BTCUSDT,BTCUSDT'"), "symbol names BTCUSDT twice"),
         (("recipe=pooled", "symbol='BTCUSDT,eth'"), "symbol='eth' is not a market"),
         ((*POOL, "pooled.leave_out=[SOLUSDT]"), "pooled.leave_out names SOLUSDT, which symbol"),
+        ((*POOL, "pooled.without=[SOLUSDT]"), "pooled.without names SOLUSDT, which symbol"),
+        ((*POOL, "pooled.without=[ETHUSDT]"), "pooled.without=['ETHUSDT'] leaves fewer than two"),
+        ((*POOL, "pooled.looks=[1]"), "pooled.looks=[1] must have a number for each market"),
+        ((*POOL, "pooled.looks=[1,0]"), "pooled.looks=[1, 0] must be numbers of at least 1"),
         ((*POOL, "pooled.leave_out=[MATICUSDT]"), "symbol=MATICUSDT is called POLUSDT today"),
         ((*POOL, "init=pooled"), "init=pooled is for one market after its pool was trained"),
         ((*POOL, "evaluation=walk_forward"), "recipe=pooled has the cuts of the pool"),

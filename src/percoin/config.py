@@ -508,6 +508,8 @@ class PooledConfig:
     warmup_epochs: float = MISSING
     seeds: int = MISSING
     leave_out: list[str] = MISSING
+    without: list[str] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)
     init_model: str | None = None
     init_lr: float = MISSING
 
@@ -521,8 +523,12 @@ class PooledConfig:
             f"pooled.warmup_epochs={self.warmup_epochs:g} must not be negative",
         )
         _require(0 < self.init_lr < 1, f"pooled.init_lr={self.init_lr} must lie between 0 and 1")
-        for symbol in self.leave_out:
+        for symbol in (*self.leave_out, *self.without):
             current_symbol(symbol)
+        _require(
+            min(self.looks, default=1) >= 1,
+            f"pooled.looks={self.looks} must be numbers of at least 1",
+        )
 
 
 class PrunerKind(StrEnum):
@@ -756,6 +762,16 @@ class TrainConfig:
         return tuple(word.strip() for word in self.symbol.split(","))
 
     @property
+    def pooled_symbols(self) -> tuple[str, ...]:
+        """Those of them that take part in a pool."""
+        return tuple(name for name in self.symbols if name not in self.pooled.without)
+
+    def looks_of(self, symbol: str) -> int:
+        """Chosen models that the test rows of one market have judged, the next one included."""
+        each = self.pooled.looks
+        return each[self.symbols.index(symbol)] if each else self.looks
+
+    @property
     def title(self) -> str:
         """What messages call the market, or all of them."""
         if len(self.symbols) == 1:
@@ -815,11 +831,22 @@ class TrainConfig:
             "recipe=pooled trains one network on several markets; give symbol=A,B,C or "
             "symbol=$(cat symbols)",
         )
-        strange = [name for name in self.pooled.leave_out if name not in self.symbols]
+        for key in ("leave_out", "without"):
+            named = getattr(self.pooled, key)
+            strange = [name for name in named if name not in self.symbols]
+            _require(
+                not strange,
+                f"pooled.{key} names {', '.join(strange)}, which symbol does not: it chooses "
+                "among the markets of symbol",
+            )
         _require(
-            not strange,
-            f"pooled.leave_out names {', '.join(strange)}, which symbol does not: a market that "
-            "is left out of the training is judged all the same",
+            len(self.pooled_symbols) > 1,
+            f"pooled.without={self.pooled.without} leaves fewer than two markets of symbol",
+        )
+        _require(
+            len(self.pooled.looks) in (0, len(self.symbols)),
+            f"pooled.looks={self.pooled.looks} must have a number for each market of symbol, "
+            "in their order, or none",
         )
         _require(
             self.init is None,
@@ -1186,6 +1213,7 @@ class RetrainConfig:
     max_drift: float = MISSING
     min_resolved: int = MISSING
     demote_error: float = MISSING
+    pool_due_share: float = MISSING
     retry_days: float = MISSING
     workers: int | None = None
     record_url: str | None = None
@@ -1214,6 +1242,10 @@ class RetrainConfig:
         _require(
             0 < self.demote_error <= 0.25,
             f"demote_error={self.demote_error:g} must lie between 0 and 0.25",
+        )
+        _require(
+            0 <= self.pool_due_share <= 1,
+            f"pool_due_share={self.pool_due_share:g} must lie between 0 and 1",
         )
         _require(self.retry_days >= 0, f"retry_days={self.retry_days:g} must not be negative")
         _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")

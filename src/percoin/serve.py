@@ -37,6 +37,24 @@ log = logging.getLogger(__name__)
 API_KEY = "PERCOIN_API_KEY"
 _LEAST_KEY_CHARS = 16
 _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
+# What these say of a market they would say at every question for its bars.
+_ON_EVERY_REFRESH = ("percoin.bars.sources.files", "percoin.bars.renames")
+
+
+class Once(logging.Filter):
+    """Passes what is said of a market and a bar length once, whatever figures follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[object, ...]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it has not been said yet."""
+        about = record.args if isinstance(record.args, tuple) else ()
+        said = (record.msg, *map(str, about[:2]))
+        is_new = said not in self._said
+        self._said.add(said)
+        return is_new
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,6 +97,8 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    for name in _ON_EVERY_REFRESH:
+        logging.getLogger(name).addFilter(Once())
     # Read by torch, which is loaded later: more of its threads would take the cores that
     # requests are answered on, for networks that one computes in milliseconds.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -101,7 +121,8 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
     """What the settings say, as the objects that a server is made of.
 
     Raises:
-        ConfigError: The device, the predictor's library or the file of symbols is missing.
+        ConfigError: The device, the predictor's library, the file of symbols or the folder of
+            bars is missing.
     """
     from percoin.serving.bar_keeper import Rhythm
     from percoin.serving.guard import Limits
@@ -114,7 +135,10 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
     make_source = settings.source.build_live(BarStore(data_dir / "bars"))
     folders = [models_dir, data_dir, Path.cwd()]
     if isinstance(settings.source, FilesConfig):
-        folders.append(Path(settings.source.path))
+        path = Path(settings.source.path).expanduser()
+        if not path.exists():
+            raise ConfigError(f"source.path={path} does not exist; give the folder of the bars")
+        folders.append(path)
     return Setup(
         offer=_offer(settings),
         make_source=lambda lookback: make_source(newest_bars(lookback)),

@@ -128,6 +128,29 @@ def test_a_withdrawn_version_is_not_served_again_without_force(tmp_path):
     assert load(tmp_path).manifest.version_id == name
 
 
+def test_a_withdrawal_whose_manifest_breaks_is_not_forgotten(tmp_path):
+    older = export(tmp_path, 0.0, gate=ACCEPTED).name
+    newer = export(tmp_path, 1.0, gate=ACCEPTED).name
+    revised = withdraw(tmp_path, older).folder
+    (revised / MANIFEST_FILE).write_text("{}")
+    found = {v.version_id: v.withdrawn_by for v in read_versions(market(tmp_path))}
+    assert found == {older: revised.name, newer: "", revised.name: ""}
+    with pytest.raises(VersionRefusedError, match=f"acceptance was withdrawn by {revised.name}"):
+        promote(market(tmp_path), older, "")
+    # Nor is it what another withdrawal falls back on.
+    assert withdraw(tmp_path, newer).is_served
+
+
+def test_a_withdrawal_whose_manifest_broke_is_made_once_more(tmp_path):
+    name = export(tmp_path, gate=ACCEPTED).name
+    broken = withdraw(tmp_path, name).folder
+    (broken / MANIFEST_FILE).write_text("{}")
+    again = withdraw(tmp_path, name).folder
+    assert again != broken
+    assert read_versions(market(tmp_path))[0].withdrawn_by == again.name
+    assert withdraw(tmp_path, name).folder == again
+
+
 def test_a_promotion_after_the_withdrawal_outlives_a_second_call(tmp_path):
     name = export(tmp_path, gate=ACCEPTED).name
     withdraw(tmp_path, name)

@@ -74,11 +74,10 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-def record(folder: Path, symbol: str = "BTCUSDT") -> dict[str, Any]:
-    try:
-        return json.loads((folder / "outputs/retrain" / symbol / "1h/job.json").read_text())
-    except FileNotFoundError:
-        return {"state": "waiting", "epoch": 0}
+def record(folder: Path) -> dict[str, Any]:
+    """How the one training of a round stands."""
+    found = list((folder / "outputs/retrain").glob("*/1h/job.json"))
+    return json.loads(found[0].read_text()) if found else {"state": "waiting", "epoch": 0}
 
 
 def wait_for(folder: Path, process: subprocess.Popen, condition: Callable[[dict], bool]) -> dict:

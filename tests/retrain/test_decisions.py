@@ -26,6 +26,7 @@ RULES = DueRules(
     max_drift=2,
     min_resolved=200,
     demote_error=0.05,
+    pool_due_share=0.5,
     retry_days=7,
 )
 FRESH = MarketState(

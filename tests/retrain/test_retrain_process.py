@@ -6,11 +6,13 @@ import signal
 import time
 
 import pytest
+from retrain.pooled_registry import MARKETS, N_BARS, train_alone, train_three, write_bars
 from retrain.retrain_runs import (
     ACCEPTED,
     AT_ONCE,
     REJECTED,
     market_of,
+    places,
     record,
     run,
     serve,
@@ -18,6 +20,7 @@ from retrain.retrain_runs import (
     tree,
     wait_for,
 )
+from serving.small_servers import RunningServer
 from versions.trained_registry import served
 
 from percoin.registry.catalogue import check_market, version_ids
@@ -66,6 +69,55 @@ def test_a_due_market_is_trained_and_the_gate_keeps_the_accepted_one_in_place(tr
     code, stdout, stderr = run(trained)
     assert (code, stderr) == (0, "")
     assert stdout.startswith("BTCUSDT 1h  keep    it was trained 0.0 days ago, less than retry_da")
+
+
+@pytest.mark.timeout(300)
+def test_a_due_model_is_trained_accepted_and_served_by_a_server_that_runs_all_the_while(tmp_path):
+    older = train_alone(tmp_path, "blend=logistic")
+    write_bars(tmp_path, N_BARS, "BTCUSDT")
+    served_by = ("symbol=BTCUSDT", "tf=1h", "chain=[ml,hold]", "check_secs=0.1")
+    source = ("source=files", f"source.path={tmp_path / 'bars'}")
+    with RunningServer(tmp_path, *source, *served_by, *places(tmp_path)[:2]) as server:
+        server.wait_until_started()
+
+        def answering() -> str:
+            assert server.get("/api/predictions/BTCUSDT").json()["source"] == "ML_PER_COIN_V1"
+            return server.get("/api/history/BTCUSDT").json()["predictions"][-1]["version_id"]
+
+        assert answering() == older
+        code, stdout, stderr = run(tmp_path, AT_ONCE)
+        assert code == 0, stderr
+        newer = version_ids(market_of(tmp_path, "BTCUSDT"))[-1]
+        assert newer > older
+        assert f"result: trained and promoted: {newer} is accepted" in " ".join(stdout.split())
+        server.wait_for(lambda: answering() == newer)
+        [model] = server.get("/api/models").json()["models"]
+        assert (model["version_id"], model["verdict"]) == (newer, "accepted")
+    assert served(tmp_path) == newer
+    # Bars that it knew no longer make it due; its age does, though not so soon.
+    code, stdout, _ = run(tmp_path, "dry_run=true")
+    assert code == 0
+    assert stdout.startswith("BTCUSDT 1h  keep    there is not one new bar")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_training_of_a_pool_goes_on_where_it_was(tmp_path):
+    train_three(tmp_path, "epochs=12", "optimizer.early_stopping_patience=1000")
+    write_bars(tmp_path, N_BARS, *MARKETS)
+    first = start(tmp_path, AT_ONCE)
+    wait_for(tmp_path, first, lambda job: job["state"] == "running" and job["epoch"] >= 2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    epoch = record(tmp_path)["epoch"]
+    kept = {symbol: version_ids(market_of(tmp_path, symbol)) for symbol in MARKETS}
+
+    code, stdout, stderr = run(tmp_path)
+    assert code == 0, stderr
+    assert stdout.startswith("BTCUSDT 1h  train   the training of its pool was interrupted and goe")
+    assert record(tmp_path)["resumed_from"] >= epoch
+    for symbol in MARKETS:
+        assert len(version_ids(market_of(tmp_path, symbol))) == len(kept[symbol]) + 1
 
 
 @pytest.mark.slow

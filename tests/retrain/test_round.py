@@ -5,23 +5,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places, serve, tree
-from versions.trained_registry import add_version, market, served
+from versions.trained_registry import market, served
 
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import EXIT_USAGE, compose_config
 from percoin.config import PredictConfig, typed
 from percoin.errors import ConfigError, SweepError
 from percoin.predict import answer
-from percoin.registry.catalogue import check_market, version_ids
+from percoin.registry.catalogue import Version, check_market, served_version, version_ids
 from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
-from percoin.registry.manifest import Manifest
-from percoin.registry.pool_record import PooledMarket, PoolRecord
+from percoin.registry.manifest import BarsInfo, Manifest
 from percoin.retrain.__main__ import main, raise_if_undone, read_task
 from percoin.retrain.decisions import Absent, Cause, LiveSkill, Verb
 from percoin.retrain.round import run_round
-from percoin.retrain.states import Watched, count_after, look_at
+from percoin.retrain.states import Watched, count_after, look_at, n_looks
 from percoin.retrain.table import to_json, to_text
+from percoin.retrain.trainings import job_of
 from percoin.types import Timeframe
 
 NOW = datetime.now(UTC)
@@ -121,7 +121,7 @@ def test_a_market_is_read_as_it_is(trained):
     assert subject.source[0] == "source=simulated"
     assert state.data_end == datetime(2025, 8, 29, 22, tzinfo=UTC)
     assert (state.n_bars, state.n_new_bars) == (1150, 50)
-    assert abs(state.last_tried - NOW) < timedelta(minutes=10)
+    assert abs(state.last_tried - datetime.now(UTC)) < timedelta(minutes=10)
     assert (state.obstacle, state.is_forced) == ("", False)
 
 
@@ -142,28 +142,52 @@ def test_a_source_that_no_longer_exists_is_an_obstacle_and_no_failure(trained):
     assert "source.pth is not a setting" in looked(trained).state.obstacle
 
 
-def test_a_model_of_a_pool_names_the_command_that_trains_it(trained):
-    pooled = PooledMarket("0" * 64, "2025-01-01T00:00:00Z", "2025-08-01T00:00:00Z", True)
-    pool = PoolRecord(
-        *("2025-01-01T00:00:00Z", "2025-06-01T00:00:00Z", "2025-07-01T00:00:00Z"),
-        {"BTCUSDT": pooled, "ETHUSDT": pooled},
-    )
-    add_version(trained, gate=ACCEPTED, pool=pool)
-    outcome = only(run_round(task(trained, AT_ONCE), NOW))
-    assert outcome.decisions[0].verb is Verb.KEEP
-    assert (
-        outcome.decisions[0]
-        .reasons[0]
-        .text.endswith("python train.py recipe=pooled tf=1h symbol=BTCUSDT,ETHUSDT")
-    )
-
-
 def test_models_that_failed_on_the_same_test_rows_make_the_next_gate_stricter(trained):
     assert looked(trained).n_looks == 2  # the training's own verdict
     serve(trained, REJECTED)
     assert looked(trained).n_looks == 3
     serve(trained, ACCEPTED)
     assert looked(trained).n_looks == 3
+
+
+def test_looks_that_somebody_has_named_are_carried_over_and_grow_with_failures(trained):
+    serve(trained, REJECTED, looks=5)
+    assert looked(trained).n_looks == 6
+    # What a retraining then asks for is no person's word, and is not added to itself.
+    serve(trained, ACCEPTED, looks=6)
+    assert looked(trained).n_looks == 6
+    serve(trained, REJECTED, looks=6)
+    assert looked(trained).n_looks == 7
+
+
+def test_looks_are_asked_for_as_they_were_named(trained):
+    serve(trained, ACCEPTED, looks=5)
+    subject = looked(trained)
+    assert "looks=5" in job_of(subject, task(trained).settings).overrides
+
+
+def test_looks_named_for_test_rows_that_have_passed_are_forgotten(trained):
+    manifest = served_version(market(trained)).manifest
+    named = replace(manifest, gate=ACCEPTED, config={**manifest.config, "looks": 5})
+
+    def looks_after(**moved: float) -> int:
+        newer = replace(named, bars=move(manifest.bars, timedelta(**moved)))
+        return n_looks([Version("an older one", named), Version("a newer one", newer)])
+
+    assert looks_after(hours=1) == 5
+    assert looks_after(days=300) == 1
+
+
+def move(bars: BarsInfo, span: timedelta) -> BarsInfo:
+    def later(moment: str) -> str:
+        return (datetime.fromisoformat(moment) + span).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    splits = {
+        name: replace(part, first=later(part.first), last=later(part.last))
+        for name, part in bars.splits.items()
+    }
+    ends = {name: later(getattr(bars, name)) for name in ("first_open_time", "last_open_time")}
+    return replace(bars, splits=splits, **ends)
 
 
 def test_a_broken_model_is_due_and_its_recipe_is_that_of_an_older_one(trained):
@@ -211,6 +235,7 @@ def test_an_empty_registry_is_no_error(tmp_path, capsys):
         (["max_drift=0"], "max_drift=0 must be above 0"),
         (["demote_error=0.5"], "demote_error=0.5 must lie between 0 and 0.25"),
         (["min_resolved=10"], "min_resolved=10 must be at least 50"),
+        (["pool_due_share=2"], "pool_due_share=2 must lie between 0 and 1"),
         (["retry_days=-1"], "retry_days=-1 must not be negative"),
         (["workers=0"], "workers must be at least 1, or null"),
         (["output=xml"], "output=xml must be one of text, json"),

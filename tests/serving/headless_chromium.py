@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 class Chromium:
     """One browser with one tab; it notes every request and every complaint.
 
-    ``requests`` holds the addresses that were asked for, ``complaints`` what the console said
-    of errors and warnings, but for connections that could not be made.
+    ``requests`` holds the addresses that were asked for, ``given_up`` those that the page did
+    not wait for, ``held`` those that ``hold`` keeps from the server, and ``complaints`` what the
+    console said of errors and warnings, but for connections that could not be made.
     """
 
     def __init__(self, profile: Path) -> None:
@@ -25,6 +27,9 @@ class Chromium:
         if browser is None:
             pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
         self.requests: list[str] = []
+        self.given_up: list[str] = []
+        self.held: list[str] = []
+        self._asked: dict[str, str] = {}
         self.complaints: list[str] = []
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
@@ -129,6 +134,23 @@ class Chromium:
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.tell("Emulation.setEmulatedMedia", features=[feature])
 
+    def hold(self, pattern: str) -> None:
+        """Keep requests whose address fits, with ``*`` for anything, until ``let_go``."""
+        self.tell("Fetch.enable", patterns=[{"urlPattern": pattern}])
+
+    def let_go(self) -> None:
+        """Let the held requests reach the server after all."""
+        self.tell("Fetch.disable")
+
+    def wait_until(self, has_come: Callable[[], object], secs: float = 20.0) -> None:
+        """Until something has become true of what this browser notes."""
+        until = time.monotonic() + secs
+        while not has_come():
+            assert time.monotonic() < until, (self.requests[-20:], self.given_up, self.held)
+            # Events are read while an answer is waited for.
+            self.run("0")
+            time.sleep(0.05)
+
     def picture(self) -> bytes:
         """What is seen, as PNG."""
         return base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"])
@@ -145,6 +167,11 @@ class Chromium:
         parameters = event.get("params", {})
         if event.get("method") == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
+            self._asked[parameters["requestId"]] = parameters["request"]["url"]
+        elif event.get("method") == "Network.loadingFailed" and parameters["canceled"]:
+            self.given_up.append(self._asked[parameters["requestId"]])
+        elif event.get("method") == "Fetch.requestPaused":
+            self.held.append(parameters["request"]["url"])
         elif event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(parameters["exceptionDetails"]))
         elif event.get("method") == "Log.entryAdded":

@@ -63,8 +63,9 @@ class Market:
             raise self.failure
         if timeframe is not self.bars.timeframe:
             raise FetchError(symbol, timeframe, "only one timeframe here", "ask for it")
-        closed = [self.close(n + 1) <= self.now for n in range(len(self.bars))]
-        bars = self.bars.slice(0, sum(closed) - self.held_back)
+        last_opened = self.now - timeframe.timedelta
+        closed = self.bars.open_time.searchsorted(last_opened.timestamp() * 1000, side="right")
+        bars = self.bars.slice(0, int(closed) - self.held_back)
         return replace(bars, symbol=symbol)
 
 

@@ -1,9 +1,11 @@
+import logging
+
 import pytest
 
 from percoin import serve as serve_command
 from percoin.config import CONF_DIR, ServeConfig
 from percoin.errors import ConfigError, ServeError
-from percoin.serve import make_setup, read_key, read_settings, read_symbols_file
+from percoin.serve import Once, make_setup, read_key, read_settings, read_symbols_file
 from percoin.serving.server import bind
 from percoin.types import Timeframe
 
@@ -143,6 +145,25 @@ def test_with_a_key_it_may_listen_everywhere_without_one_at_home_only():
     for host, has_key in (("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)):
         with bind(host, 0, has_key) as listener:
             assert listener.getsockname()[1] > 0
+
+
+def test_a_folder_of_bars_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"source\.path=.*/nowhere does not exist; give the folder"
+    ):
+        setup_of("source=files", f"source.path={tmp_path / 'nowhere'}")
+
+
+def test_what_is_said_of_a_market_at_every_refresh_is_passed_once():
+    passed = Once()
+
+    def says(*args: object) -> bool:
+        return passed.filter(logging.LogRecord("x", 20, "", 0, "%s %s: %s bars", args, None))
+
+    assert says("BTCUSDT", Timeframe.H1, "1,000")
+    assert not says("BTCUSDT", Timeframe.H1, "1,001")
+    assert says("BTCUSDT", Timeframe.H4, "250")
+    assert says("ETHUSDT", Timeframe.H1, "1,000")
 
 
 def test_the_help_names_every_key():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from percoin.bars.schema import is_simulated
 from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError
 from percoin.registry.contents import read_files, read_manifest
-from percoin.registry.history import read_history
+from percoin.registry.history import Action, read_history
 from percoin.registry.layout import VERSION_ID_PATTERN, MarketFolder
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.registry.publish import served_folder, served_id, version_folder
@@ -104,9 +104,23 @@ def read_versions(market: MarketFolder) -> list[Version]:
         for version in found
         if version.manifest is not None and version.manifest.revised_from is not None
     }
+    if any(version.manifest is None for version in found):
+        withdrawn = _withdrawn_by_broken(market, found) | withdrawn
     return [
         Version(v.version_id, v.manifest, v.problem, withdrawn.get(v.version_id, "")) for v in found
     ]
+
+
+def _withdrawn_by_broken(market: MarketFolder, found: Sequence[Version]) -> dict[str, str]:
+    """Which versions were withdrawn by one whose manifest cannot say so any more."""
+    broken = {version.version_id for version in found if version.manifest is None}
+    try:
+        events = read_history(market).events
+    except OSError:
+        return {}
+    # The accepted version and the one by which its acceptance was taken back.
+    pairs = [event.versions for event in events if event.action is Action.WITHDRAW]
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[1] in broken}
 
 
 def _read_version(market: MarketFolder, version_id: str) -> Version:

@@ -90,7 +90,7 @@ def _withdraw(market: MarketFolder, version_id: str, withdrawal: _Withdrawal) ->
         )
     revised_id = _revised_id(market, version_id)
     was_revised = bool(revised_id)
-    if not revised_id:
+    if not was_revised or not _is_sound(market, revised_id):
         try:
             revised_id = _publish_revised(market, accepted, withdrawal)
         except _AlreadyWithdrawnError:
@@ -118,7 +118,8 @@ def _publish_revised(market: MarketFolder, accepted: Manifest, withdrawal: _With
     files = read_files(market, folder, accepted) | {MANIFEST_FILE: revised.to_json().encode()}
 
     def decide() -> publish.Change:
-        if _revised_id(market, accepted.version_id):
+        revised_id = _revised_id(market, accepted.version_id)
+        if revised_id and _is_sound(market, revised_id):
             raise _AlreadyWithdrawnError
         return _change(market, accepted, revised.version_id, withdrawal)
 
@@ -150,3 +151,8 @@ def _newest_earlier_accepted(market: MarketFolder, accepted: Manifest) -> str | 
 def _revised_id(market: MarketFolder, version_id: str) -> str:
     versions = read_versions(market)
     return next((v.withdrawn_by for v in versions if v.version_id == version_id), "")
+
+
+def _is_sound(market: MarketFolder, version_id: str) -> bool:
+    versions = read_versions(market)
+    return any(v.version_id == version_id and v.manifest is not None for v in versions)

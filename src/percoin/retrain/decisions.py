@@ -13,7 +13,7 @@ so there the interval is taken as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -46,6 +46,7 @@ class Cause(StrEnum):
     DRIFT = "drift"
     LIVE_SKILL = "live_skill"
     TRIED_LATELY = "tried_lately"
+    POOL = "pool"
     OBSTACLE = "obstacle"
 
 
@@ -154,6 +155,7 @@ class DueRules:
         min_resolved: With fewer independent live predictions their skill says nothing.
         demote_error: Chance that the model of a market without live skill is demoted, though
             its skill is not below zero, over all looks together.
+        pool_due_share: Share of the markets of a pool that must be due for it to be trained.
         retry_days: A market is tried again no sooner.
     """
 
@@ -162,6 +164,7 @@ class DueRules:
     max_drift: float
     min_resolved: int
     demote_error: float
+    pool_due_share: float
     retry_days: float
 
 
@@ -209,6 +212,42 @@ def decide(market: MarketState, rules: DueRules, now: datetime) -> Decision:
     if against:
         return Decision(Verb.KEEP, (*against, *due))
     return Decision(Verb.TRAIN, (*due, *(reason for reason in reasons if not reason.is_due)))
+
+
+def decide_together(
+    decisions: Sequence[Decision], n_due: int, n_models: int, rules: DueRules, began: bool
+) -> list[Decision]:
+    """What shall be done with markets that share a network: all are trained, or none is.
+
+    Args:
+        decisions: What each would have alone; none is to demote.
+        n_due: How many of those with a model of the pool would be trained alone.
+        n_models: How many have one.
+        rules: ``pool_due_share``.
+        began: Whether a training of the pool has begun and was interrupted.
+    """
+    is_due = began or (n_due > 0 and n_due >= rules.pool_due_share * n_models)
+    counted = f"{n_due} of its {n_models} models {'is' if n_due == 1 else 'are'} due"
+    limit = f"{'below' if not is_due else 'not below'} pool_due_share={rules.pool_due_share:g}"
+    if began:
+        text = "the training of its pool was interrupted and goes on"
+    elif is_due:
+        text = f"its pool is trained as one: {counted}, {limit}"
+    else:
+        text = f"its pool is trained as one, and waits: {counted}, {limit}"
+    reason = Reason(Cause.POOL, is_due, text)
+    return [
+        Decision(Verb.TRAIN if is_due else Verb.KEEP, (reason, *decision.reasons))
+        if is_due or decision.verb is Verb.TRAIN
+        else decision
+        for decision in decisions
+    ]
+
+
+def held_up(decision: Decision, obstacle: str) -> Decision:
+    """A decision to keep a model because of something that stands in the way of a training."""
+    reason = Reason(Cause.OBSTACLE, False, obstacle)
+    return Decision(Verb.KEEP, (reason, *decision.reasons))
 
 
 def lasting_upper(live: LiveSkill, rules: DueRules) -> float:

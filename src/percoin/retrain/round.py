@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from percoin.errors import PercoinError, SweepError
+from percoin.registry.layout import MarketFolder
 from percoin.registry.publish import served_id
 from percoin.registry.revision import demote
 from percoin.retrain.decisions import Decision, MarketState, Verb, decide
+from percoin.retrain.pools import SharedNetwork, find_pools
 from percoin.retrain.states import Subject, Task, find_markets, look_at
 from percoin.sweep.claims import claimed
 from percoin.sweep.jobs import Job
@@ -51,9 +53,9 @@ class Round:
     """All markets after a round.
 
     Attributes:
-        outcomes: In the order of the registry.
+        outcomes: In the order of the registry; markets that only pools brought along come last.
         is_dry: Whether nothing was done.
-        notes: What concerns all trainings together, one line each.
+        notes: What concerns several markets, one line each.
         stopped_by: Number of the signal that ended it early, if one did.
     """
 
@@ -76,51 +78,173 @@ def run_round(task: Task, now: datetime) -> Round:
     """
     markets = find_markets(task.settings)
     if task.settings.dry_run:
-        subjects = [look_at(market, task, now) for market in markets]
-        found = [Outcome(s.state, (decide(s.state, task.rules, now),)) for s in subjects]
-        return Round(tuple(found), is_dry=True)
+        return _RoundUnderWay(task, now, markets).explain()
     if not markets:
         return Round((), is_dry=False)
     root = Path(task.settings.models_dir)
     root.mkdir(parents=True, exist_ok=True)
     with claimed(root, _LOCK_FILE, advice=ADVICE):
-        # Only now: another process may have trained some of them.
-        subjects = [look_at(market, task, now) for market in markets]
-        considered = [_consider(subject, task, now) for subject in subjects]
-        return _train(considered, task)
+        # Only now are they looked at: another process may have trained some of them.
+        return _RoundUnderWay(task, now, markets).carry_out()
 
 
-def _consider(subject: Subject, task: Task, now: datetime) -> tuple[Outcome, Job | None]:
-    """Decide on a market, demote its model if need be, and prepare the training that is due."""
-    decision = decide(subject.state, task.rules, now)
-    outcome, job = Outcome(subject.state, (decision,)), None
-    try:
-        if decision.verb is Verb.DEMOTE:
+class _RoundUnderWay:
+    """A round on its way: what was found of each market, decided on it, and came of that.
+
+    Args:
+        task: What to do.
+        now: The present moment, with its zone.
+        markets: Those that are asked for; the others of their pools come along.
+    """
+
+    def __init__(self, task: Task, now: datetime, markets: Sequence[MarketFolder]) -> None:
+        self._task, self._now = task, now
+        subjects = [self._look(market) for market in markets]
+        self._pools = find_pools(subjects, self._look, task.settings, task.source)
+        members = [member for pool in self._pools for member in pool.members]
+        self._subjects = {subject.state.name: subject for subject in (*subjects, *members)}
+        self._outcomes = {
+            name: Outcome(subject.state, (self._decide(subject),))
+            for name, subject in self._subjects.items()
+        }
+
+    def explain(self) -> Round:
+        """Say what would be done."""
+        for pool in self._pools:
+            self._decide_together(pool)
+        return self._round(notes=[pool.note for pool in self._pools if pool.note])
+
+    def carry_out(self) -> Round:
+        """Demote what has lost its skill and train what is due."""
+        for name in self._outcomes:
+            self._demote_if_due(name)
+        shared = {member.state.name for pool in self._pools for member in pool.members}
+        jobs = [job for name in self._outcomes if name not in shared for job in self._prepare(name)]
+        notes = []
+        for found in self._pools:
+            self._decide_together(found)
+            pool, job = self._prepare_pool(found)
+            notes += [pool.note] if pool.note else []
+            jobs += [job] if job is not None else []
+        return self._train(jobs, notes)
+
+    def _look(self, market: MarketFolder) -> Subject:
+        return look_at(market, self._task, self._now)
+
+    def _decide(self, subject: Subject) -> Decision:
+        return decide(subject.state, self._task.rules, self._now)
+
+    def _decide_together(self, pool: SharedNetwork) -> None:
+        """Put what the markets of a pool do together in the place of what each would do alone."""
+        names = {member.market.symbol: member.state.name for member in pool.members}
+        alone = {
+            symbol: self._outcomes[name].decisions[-1]
+            for symbol, name in names.items()
+            if self._outcomes[name].decisions[-1].verb is not Verb.DEMOTE
+        }
+        for symbol, decision in pool.decide(alone, self._task.rules).items():
+            outcome = self._outcomes[names[symbol]]
+            decisions = (*outcome.decisions[:-1], decision)
+            self._outcomes[names[symbol]] = replace(outcome, decisions=decisions)
+
+    def _demote_if_due(self, name: str) -> None:
+        subject, outcome = self._subjects[name], self._outcomes[name]
+        (decision,) = outcome.decisions
+        if decision.verb is not Verb.DEMOTE:
+            return
+        try:
             outcome = replace(outcome, result=_demote(subject, decision))
-            subject = look_at(subject.market, task, now)
-            outcome = _also(outcome, decide(subject.state, task.rules, now))
-        if outcome.is_to_train:
-            # Lightning takes seconds to import: only for whoever trains.
-            from percoin.retrain.trainings import fetch, job_of
+            self._subjects[name] = subject = self._look(subject.market)
+            self._outcomes[name] = _also(outcome, self._decide(subject))
+        except PercoinError as error:
+            self._fail(name, str(error))
 
-            job = job_of(subject, task.settings)
-            n_new = fetch(job, subject.state.data_end)
-            if n_new is not None:
-                subject = replace(subject, state=replace(subject.state, n_new_bars=n_new))
-                renewed = decide(subject.state, task.rules, now)
-                if renewed.verb is not Verb.TRAIN:
-                    outcome = _also(outcome, renewed)
-    except PercoinError as error:
-        outcome = _failed(outcome, str(error))
-    return outcome, job if outcome.is_to_train else None
+    def _prepare(self, name: str) -> list[Job]:
+        """The training of a market, if it is due and new bars do not make it another case."""
+        if not self._outcomes[name].is_to_train:
+            return []
+        # Lightning takes seconds to import: only for whoever trains.
+        from percoin.retrain.trainings import fetch, job_of
+
+        subject = self._subjects[name]
+        try:
+            job = job_of(subject, self._task.settings)
+            n_new = fetch(job, subject.market.symbol, subject.state.data_end)
+        except PercoinError as error:
+            self._fail(name, str(error))
+            return []
+        if n_new is not None:
+            renewed = self._decide(self._renew(name, n_new))
+            if renewed.verb is not Verb.TRAIN:
+                self._outcomes[name] = _also(self._outcomes[name], renewed)
+        return [job] if self._outcomes[name].is_to_train else []
+
+    def _prepare_pool(self, pool: SharedNetwork) -> tuple[SharedNetwork, Job | None]:
+        """The same of a pool; without those markets that turn out to have no bars."""
+        names = [member.state.name for member in pool.members]
+        if not any(self._outcomes[name].is_to_train for name in names):
+            return pool, None
+        from percoin.retrain.trainings import fetch_pool, pool_job_of
+
+        try:
+            pool, n_new = fetch_pool(pool, self._task.settings)
+            self._decide_again(pool, n_new)
+            if not any(self._outcomes[name].is_to_train for name in names):
+                return pool, None
+            return pool, pool_job_of(pool, self._task.settings)
+        except PercoinError as error:
+            for name in names:
+                if self._outcomes[name].is_to_train:
+                    self._fail(name, str(error))
+            return pool, None
+
+    def _decide_again(self, pool: SharedNetwork, n_new: Mapping[str, int]) -> None:
+        """Decide on a pool whose bars have been fetched."""
+        names = {m.market.symbol: m.state.name for m in pool.members}
+        for symbol, count in n_new.items():
+            self._renew(names[symbol], count)
+        alone = {
+            symbol: self._decide(self._subjects[name])
+            for symbol, name in names.items()
+            if self._outcomes[name].decisions[-1].verb is not Verb.DEMOTE
+        }
+        for symbol, decision in pool.decide(alone, self._task.rules).items():
+            outcome = self._outcomes[names[symbol]]
+            if decision.verb is not outcome.decisions[-1].verb:
+                self._outcomes[names[symbol]] = _also(outcome, decision)
+
+    def _renew(self, name: str, n_new_bars: int) -> Subject:
+        """A market with the bars that have come."""
+        subject = self._subjects[name]
+        subject = replace(subject, state=replace(subject.state, n_new_bars=n_new_bars))
+        self._subjects[name] = subject
+        return subject
+
+    def _fail(self, name: str, error: str) -> None:
+        outcome = replace(self._outcomes[name], failed=True)
+        self._outcomes[name] = _with_result(outcome, error)
+
+    def _train(self, jobs: Sequence[Job], notes: Sequence[str]) -> Round:
+        if not jobs:
+            return self._round(notes=notes)
+        from percoin.retrain.trainings import train_jobs
+
+        trainings = train_jobs(jobs, self._task.settings)
+        for training in trainings.ended:
+            if training.error:
+                self._fail(training.name, training.error)
+                continue
+            outcome = replace(self._outcomes[training.name], version=training.version)
+            self._outcomes[training.name] = _with_result(outcome, training.result)
+        return self._round([*notes, *trainings.notes], trainings.stopped_by)
+
+    def _round(self, notes: Sequence[str], stopped_by: int | None = None) -> Round:
+        is_dry = self._task.settings.dry_run
+        return Round(tuple(self._outcomes.values()), is_dry, tuple(notes), stopped_by)
 
 
 def _also(outcome: Outcome, decision: Decision) -> Outcome:
     return replace(outcome, decisions=(*outcome.decisions, decision))
-
-
-def _failed(outcome: Outcome, error: str) -> Outcome:
-    return _with_result(replace(outcome, failed=True), error)
 
 
 def _with_result(outcome: Outcome, result: str) -> Outcome:
@@ -138,26 +262,3 @@ def _demote(subject: Subject, decision: Decision) -> str:
     demote(market.root, market.symbol, market.timeframe, version_id, reason)
     log.warning("%s: %s is demoted: %s", subject.state.name, version_id, reason)
     return f"{version_id} demoted"
-
-
-def _train(considered: Sequence[tuple[Outcome, Job | None]], task: Task) -> Round:
-    outcomes = {outcome.state.name: outcome for outcome, _ in considered}
-    jobs = [job for _, job in considered if job is not None]
-    if not jobs:
-        return Round(tuple(outcomes.values()), is_dry=False)
-    from percoin.retrain.trainings import train_jobs
-
-    trainings = train_jobs(jobs, task.settings)
-    for training in trainings.ended:
-        outcome = outcomes[training.name]
-        if training.error:
-            outcomes[training.name] = _failed(outcome, training.error)
-        else:
-            outcome = replace(outcome, version=training.version)
-            outcomes[training.name] = _with_result(outcome, training.result)
-    return Round(
-        tuple(outcomes.values()),
-        is_dry=False,
-        notes=trainings.notes,
-        stopped_by=trainings.stopped_by,
-    )

@@ -5,6 +5,7 @@ Nothing here writes anything, so that a look leaves no trace.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,14 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.bars.schema import Bars, is_simulated
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain
-from percoin.config import BinanceConfig, RetrainConfig, SimulatedConfig, SourceConfig, typed
+from percoin.config import (
+    BinanceConfig,
+    Recipe,
+    RetrainConfig,
+    SimulatedConfig,
+    SourceConfig,
+    typed,
+)
 from percoin.errors import ConfigError, DataError, ModelNotFoundError
 from percoin.registry.catalogue import Version, markets_in, read_versions
 from percoin.registry.layout import MarketFolder
@@ -61,6 +69,7 @@ class Task:
             max_drift=wanted.max_drift,
             min_resolved=wanted.min_resolved,
             demote_error=wanted.demote_error,
+            pool_due_share=wanted.pool_due_share,
             retry_days=wanted.retry_days,
         )
 
@@ -75,7 +84,7 @@ class Subject:
         manifest: Whose recipe a training follows; None for the defaults.
         source: Overrides that name the source of its bars.
         n_looks: How often test rows that a training would be judged on have judged models
-            of this market that failed, the next one included.
+            of this market that failed, or more if somebody said so; the next one included.
     """
 
     market: MarketFolder
@@ -83,6 +92,14 @@ class Subject:
     manifest: Manifest | None
     source: tuple[str, ...]
     n_looks: int = 1
+
+    @property
+    def pool(self) -> tuple[str, ...]:
+        """The markets whose network it shares, as the training was told; empty if it has its own.
+
+        Some of them may have had no part in the training, for want of bars.
+        """
+        return _pool_of(self.manifest)
 
 
 def find_markets(settings: RetrainConfig) -> list[MarketFolder]:
@@ -123,7 +140,7 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
     settings, source = task.settings, task.source
     versions = read_versions(market)
     shown = _shown(market)
-    manifest = shown.manifest or _newest_manifest(versions)
+    manifest = _recipe(shown.manifest or _newest_manifest(versions), versions)
     if not source:
         source = _DEFAULT_SOURCE if manifest is None else source_of(manifest)
     data_end = _data_end(shown.manifest)
@@ -142,10 +159,10 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
         drift=watched.drift,
         live=watched.live,
         gate_lower=None if skill is None else skill.lower,
-        last_tried=_last_tried(market, settings, versions),
+        last_tried=_last_tried(market, settings, versions, _pool_of(manifest)),
         obstacle=_obstacle(manifest, source),
     )
-    return Subject(market, state, manifest, source, _count_looks(versions))
+    return Subject(market, state, manifest, source, n_looks(versions))
 
 
 @lru_cache(maxsize=256)
@@ -177,6 +194,20 @@ def _shown(market: MarketFolder) -> SavedModel:
 def _newest_manifest(versions: Sequence[Version]) -> Manifest | None:
     found = (version.manifest for version in reversed(versions) if version.manifest is not None)
     return next(found, None)
+
+
+def _recipe(manifest: Manifest | None, versions: Sequence[Version]) -> Manifest | None:
+    """What a training follows: of a model that began with a pooled one, that one's."""
+    if manifest is None or manifest.pool is None or manifest.pool.started_from is None:
+        return manifest
+    found = {version.version_id: version.manifest for version in versions}
+    return found.get(manifest.pool.started_from) or manifest
+
+
+def _pool_of(manifest: Manifest | None) -> tuple[str, ...]:
+    if manifest is None or manifest.config.get("recipe") != Recipe.POOLED:
+        return ()
+    return tuple(word.strip() for word in str(manifest.config["symbol"]).split(","))
 
 
 def _condition(shown: SavedModel) -> tuple[Condition, str]:
@@ -234,20 +265,32 @@ def count_after(bars: Bars, moment: datetime) -> int:
 
 
 def _last_tried(
-    market: MarketFolder, settings: RetrainConfig, versions: Sequence[Version]
+    market: MarketFolder,
+    settings: RetrainConfig,
+    versions: Sequence[Version],
+    pool: Sequence[str],
 ) -> datetime | None:
     """The end of the newest training, whether it left a version or an error."""
     ended = [v.created_at for v in versions if v.manifest is None or not v.manifest.revised_from]
-    record = read_record(job_folder(market, settings))
+    record = read_record(job_folder(market, settings, pool))
     if record is not None and record.state in BROKEN and record.ended_at is not None:
         ended.append(datetime.fromtimestamp(record.ended_at, UTC))
     return max(ended, default=None)
 
 
-def job_folder(market: MarketFolder, settings: RetrainConfig) -> Path:
-    """Where trainings of a market lie, always the same: one that was killed goes on there."""
+def job_folder(market: MarketFolder, settings: RetrainConfig, pool: Sequence[str] = ()) -> Path:
+    """Where trainings of a market lie, always the same: one that was killed goes on there.
+
+    Args:
+        market: Which one.
+        settings: Where trainings lie.
+        pool: The markets of its pool; they have one folder, by a name that no market can have.
+    """
+    name = market.symbol
+    if pool:
+        name = f"pool-{hashlib.sha256(','.join(sorted(pool)).encode()).hexdigest()[:8]}"
     folder = Path(settings.outputs_dir).absolute() / RUNS_FOLDER
-    return folder / market.symbol / market.timeframe.value
+    return folder / name / market.timeframe.value
 
 
 def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
@@ -260,27 +303,39 @@ def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
     if wants_simulated != is_simulated(manifest.bars.origin) and source[0] != "source=store":
         kinds = ("real", "simulated") if wants_simulated else ("simulated", "real")
         return f"it learnt from {kinds[0]} bars, and {source[0]} gives {kinds[1]} ones"
-    pool = manifest.pool
-    if pool is None:
-        return ""
-    if pool.started_from is not None:
-        return "it began with a pooled model, whose cuts bound its bars: train its pool again"
-    listed = ",".join(pool.markets)
-    return (
-        f"its network belongs to {len(pool.markets)} markets, and one of them is not trained "
-        f"alone: python train.py recipe=pooled tf={manifest.timeframe.value} symbol={listed}"
-    )
+    if manifest.pool is not None and not _pool_of(manifest):
+        return (
+            "it began with the pooled model of another market or of a folder, whose cuts bound its "
+            "bars: train that pool again, then this market with init=pooled"
+        )
+    return ""
 
 
-def _count_looks(versions: Sequence[Version]) -> int:
-    """How often failed models were judged on rows that the next one's test part holds too."""
-    judged = [v.manifest for v in versions if v.manifest and not v.manifest.revised_from]
-    if not judged:
+def n_looks(versions: Sequence[Version]) -> int:
+    """How often rows that the next test part holds too will have judged chosen models.
+
+    Models that failed count, and so do the looks that somebody has named on a command line.
+    """
+    known: list[tuple[Manifest, int]] = []
+    for version in versions:
+        manifest = version.manifest
+        if manifest is None or manifest.revised_from:
+            continue
+        asked = manifest.config.get("looks")
+        # What a retraining asked for follows from the models before; more than that is a person's.
+        is_by_hand = isinstance(asked, int) and asked > _looks_after(known)
+        known.append((manifest, asked if is_by_hand and isinstance(asked, int) else 1))
+    return _looks_after(known)
+
+
+def _looks_after(known: Sequence[tuple[Manifest, int]]) -> int:
+    """The looks of the model after these, each with the looks that somebody named for it."""
+    if not known:
         return 1
-    newest = judged[-1].bars.splits["test"]
     # The next test part will be about as long, and end later than this.
-    return 1 + sum(
-        manifest.gate.verdict is not Verdict.ACCEPTED
-        and manifest.bars.splits["test"].last >= newest.first
-        for manifest in judged
-    )
+    since = known[-1][0].bars.splits["test"].first
+    looks = 1
+    for manifest, by_hand in known:
+        if manifest.bars.splits["test"].last >= since:
+            looks = max(looks, by_hand) + (manifest.gate.verdict is not Verdict.ACCEPTED)
+    return looks

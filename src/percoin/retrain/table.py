@@ -23,8 +23,8 @@ def to_text(found: Round) -> str:
     counts = Counter(outcome.decisions[0].verb for outcome in found.outcomes)
     counted = ", ".join(f"{counts[verb]} {verb.value}" for verb in Verb if counts[verb])
     n_markets = "1 market" if len(found.outcomes) == 1 else f"{len(found.outcomes)} markets"
-    notes = [_DRY] if found.is_dry else list(found.notes)
-    return "\n".join([*lines, f"{n_markets}: {counted}", *notes])
+    closing = [*found.notes, *([_DRY] if found.is_dry else [])]
+    return "\n".join([*lines, f"{n_markets}: {counted}", *closing])
 
 
 def to_json(found: Round) -> dict[str, Any]:

@@ -3,33 +3,37 @@
 ::
 
     outputs/retrain/
-    |-- <SYMBOL>/<tf>/   job.json, train.log, checkpoints: one that was killed goes on here
-    |-- summary.json     what the last round trained
-    `-- report/          the same for people
+    |-- <SYMBOL>/<tf>/      job.json, train.log, checkpoints: one that was killed goes on here
+    |-- pool-<hash>/<tf>/   the same of a pool; the hash is over the names of its markets
+    |-- summary.json        what the last round trained
+    `-- report/             the same for people
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
-from percoin.config import ProcessesConfig, RetrainConfig, TrainConfig, typed
+from percoin.config import ProcessesConfig, Recipe, RetrainConfig, TrainConfig, typed
+from percoin.errors import BarsNotFoundError
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
 from percoin.report.board import Status
 from percoin.report.files import PAGE
+from percoin.retrain.pools import SharedNetwork, no_bars
 from percoin.retrain.states import RUNS_FOLDER, Subject, count_after, job_folder
 from percoin.sweep.claims import claimed
 from percoin.sweep.engines.processes import build_engine
-from percoin.sweep.jobs import Job, JobState, read_record
+from percoin.sweep.jobs import DONE, Job, JobRecord, JobState, read_record
 from percoin.sweep.results import JobResult, version_of
 from percoin.sweep.run import run_sweep
 from percoin.sweep.summary import summarize
@@ -82,14 +86,7 @@ def job_of(subject: Subject, settings: RetrainConfig) -> Job:
         ConfigError: The settings of the manifest are not those of this percoin.
     """
     market = subject.market
-    # Absolute, as the folder of the job is.
-    folders = {name: str(Path(getattr(settings, name)).absolute()) for name in _FOLDERS}
-    others = [
-        *subject.source,
-        f"looks={subject.n_looks}",
-        "logger=csv",
-        *(f"{name}={literal(path)}" for name, path in folders.items()),
-    ]
+    others = [*subject.source, f"looks={subject.n_looks}", *_surroundings(settings)]
     overrides = (f"symbol={market.symbol}", f"tf={market.timeframe.value}", *others)
     if subject.manifest is not None:
         overrides = overrides_of(subject.manifest, *others)
@@ -97,8 +94,42 @@ def job_of(subject: Subject, settings: RetrainConfig) -> Job:
     return Job(market.symbol, market.timeframe.value, folder, overrides)
 
 
-def fetch(job: Job, data_end: datetime | None) -> int | None:
-    """Bring an exchange's newest bars into the store.
+def pool_job_of(pool: SharedNetwork, settings: RetrainConfig) -> Job:
+    """The training of a pool, as the newest of its models says.
+
+    Raises:
+        ConfigError: The settings of the manifest are not those of this percoin.
+    """
+    looks = {subject.market.symbol: subject.n_looks for subject in pool.members}
+    overrides = overrides_of(
+        pool.manifest,
+        f"recipe={Recipe.POOLED.value}",
+        f"symbol={literal(','.join(pool.symbols))}",
+        f"pooled.without={literal([name for name in pool.symbols if name in pool.without])}",
+        f"pooled.looks={literal([looks.get(name, 1) for name in pool.symbols])}",
+        "looks=1",
+        *pool.source,
+        *_surroundings(settings),
+    )
+    market = MarketFolder(Path(settings.models_dir), pool.symbols[0], pool.timeframe)
+    folder = job_folder(market, settings, pool.symbols)
+    title, tf = pool.name.removesuffix(f" {pool.timeframe.value}"), pool.timeframe.value
+    return Job(title, tf, folder, overrides, markets=pool.taking_part)
+
+
+def _surroundings(settings: RetrainConfig) -> list[str]:
+    # Absolute, as the folder of the job is.
+    folders = {name: str(Path(getattr(settings, name)).absolute()) for name in _FOLDERS}
+    return ["logger=csv", *(f"{name}={literal(path)}" for name, path in folders.items())]
+
+
+def fetch(job: Job, symbol: str, data_end: datetime | None) -> int | None:
+    """Bring an exchange's newest bars of a market into the store.
+
+    Args:
+        job: That wants them.
+        symbol: The market.
+        data_end: From when on they are counted.
 
     Returns:
         How many bars begin at ``data_end`` or later; None where nothing is fetched, or
@@ -107,15 +138,43 @@ def fetch(job: Job, data_end: datetime | None) -> int | None:
     Raises:
         DataError: They cannot be had.
     """
-    settings = _settings(job)
+    settings = _settings(job.overrides)
     store = BarStore(Path(settings.data_dir) / "bars")
     source = settings.source.build(store, n_bars_to_load(settings), replace=True)
     if not isinstance(source, ExchangeSource):
         return None
-    update = source.update(settings.symbol, settings.tf.timeframe)
+    update = source.update(symbol, settings.tf.timeframe)
     if update.failure is not None:
         raise update.failure
     return None if data_end is None else count_after(update.bars, data_end)
+
+
+def fetch_pool(
+    pool: SharedNetwork, settings: RetrainConfig
+) -> tuple[SharedNetwork, dict[str, int]]:
+    """The same for all markets that take part in a pool's training.
+
+    Returns:
+        The pool, without those markets that have no bars; and of each other one how many
+        are new, by symbol, where that is known.
+
+    Raises:
+        DataError: Bars cannot be had now that there should be.
+        ConfigError: The settings of the manifest are not those of this percoin.
+    """
+    job = pool_job_of(pool, settings)
+    without, n_new = dict(pool.without), dict[str, int]()
+    for member in pool.members:
+        symbol = member.market.symbol
+        if symbol in without:
+            continue
+        try:
+            count = fetch(job, symbol, member.state.data_end)
+        except BarsNotFoundError as error:
+            without[symbol] = no_bars(error)
+        else:
+            n_new |= {} if count is None else {symbol: count}
+    return replace(pool, without=without), n_new
 
 
 def train_jobs(jobs: Sequence[Job], settings: RetrainConfig) -> Trainings:
@@ -128,7 +187,7 @@ def train_jobs(jobs: Sequence[Job], settings: RetrainConfig) -> Trainings:
     """
     folder = Path(settings.outputs_dir).absolute() / RUNS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    first = replace(_settings(jobs[0]), workers=settings.workers)
+    first = replace(_settings(jobs[0].overrides), workers=settings.workers)
     began = time.monotonic()
     with claimed(folder, advice="wait until it has ended"), redirect_stdout(sys.stderr):
         engine = build_engine(ProcessesConfig(), first, len(jobs))
@@ -138,13 +197,17 @@ def train_jobs(jobs: Sequence[Job], settings: RetrainConfig) -> Trainings:
             engine.close()
         models_dir = Path(settings.models_dir)
         summary = summarize(folder, end.jobs, models_dir, time.monotonic() - began)
-    ended = tuple(_ended(result, models_dir) for result in summary.results.jobs)
+    ended = (
+        *(_ended(result, models_dir) for result in summary.results.jobs),
+        *(refusal for job, record in end.jobs for refusal in _refused(job, record)),
+    )
     notes = (*summary.withdrawn, *summary.problems, f"report: {folder / 'report' / PAGE}")
     return Trainings(ended, notes, None if end.stopped_by is None else int(end.stopped_by))
 
 
-def _settings(job: Job) -> TrainConfig:
-    return typed(compose_config("train", job.overrides), TrainConfig)
+@lru_cache(maxsize=16)
+def _settings(overrides: tuple[str, ...]) -> TrainConfig:
+    return typed(compose_config("train", overrides), TrainConfig)
 
 
 def _reuse_secs(jobs: Sequence[Job]) -> float:
@@ -152,6 +215,13 @@ def _reuse_secs(jobs: Sequence[Job]) -> float:
     records = [read_record(job.folder) for job in jobs]
     is_unfinished = any(record and record.state in _UNFINISHED for record in records)
     return _REUSE_SECS if is_unfinished else 0.0
+
+
+def _refused(job: Job, record: JobRecord) -> Iterator[Training]:
+    """Markets of a pool that could not be judged beside the others."""
+    refused = record.result.get("refused", {}) if record.state in DONE else {}
+    for symbol, reason in refused.items():
+        yield Training(f"{symbol} {job.tf}", f"left out of its pool's training: {reason}")
 
 
 def _ended(result: JobResult, models_dir: Path) -> Training:

@@ -45,6 +45,8 @@ class Job:
             more where further settings are swept.
         overrides: What ``train`` is composed with.
         variant: The further swept settings, such as ``lr=0.01``; empty without any.
+        markets: Of a job that trains one network for many markets, those; ``symbol`` is
+            then what messages call them.
     """
 
     symbol: str
@@ -52,6 +54,7 @@ class Job:
     folder: Path
     overrides: tuple[str, ...]
     variant: str = ""
+    markets: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -87,7 +90,8 @@ class JobRecord:
             of its wall time is overhead.
         error: One line, if it failed.
         result: What ``result.json`` holds: test figures, ``version``, ``verdict``,
-            ``reasons``, ``epochs``, ``secs``.
+            ``reasons``, ``epochs``, ``secs``; of many markets at once the same of each
+            under ``markets``, and under ``refused`` why a market is not there.
     """
 
     state: JobState = JobState.WAITING

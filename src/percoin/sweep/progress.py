@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from percoin.registry.manifest import Verdict
 from percoin.sweep.jobs import BROKEN, DONE, Job, JobRecord, JobState
 
 JobStanding = tuple[Job, JobRecord]
@@ -100,6 +101,9 @@ def describe_ending(job: Job, record: JobRecord) -> str:
     # A model without a network has none.
     epochs = {0: "", 1: ", 1 epoch"}.get(n_epochs, f", {n_epochs} epochs")
     verdict = record.result.get("verdict", "")
+    if job.markets:
+        verdicts = [entry["verdict"] for entry in record.result.get("markets", {}).values()]
+        verdict = f"{verdicts.count(Verdict.ACCEPTED.value)} of {len(verdicts)} models accepted"
     return f"{job.name}: finished{epochs} in {tqdm.format_interval(record.secs)}, {verdict}"
 
 

@@ -126,6 +126,7 @@ def gather(
         models_dir: The registry that the jobs exported to.
         secs: Wall time of the sweep.
     """
+    jobs = [each for job, record in jobs for each in _by_market(job, record)]
     models = {job.name: _read_model(job, record, models_dir) for job, record in jobs}
     return arrange(folder, jobs, models, secs)
 
@@ -155,6 +156,20 @@ def arrange(
         board,
         secs,
     )
+
+
+def _by_market(job: Job, record: JobRecord) -> Iterator[tuple[Job, JobRecord]]:
+    """A job that has trained one network for many markets, as a job of each; others as they are."""
+    if not job.markets:
+        yield job, record
+        return
+    results = record.result.get("markets", {})
+    for symbol in job.markets:
+        own = replace(job, symbol=symbol, markets=())
+        if record.state not in DONE:
+            yield own, record
+        elif symbol in results:
+            yield own, replace(record, result=results[symbol])
 
 
 def version_of(record: JobRecord) -> str:

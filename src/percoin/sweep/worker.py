@@ -5,7 +5,8 @@
     outputs/<sweep>/<SYMBOL>/<tf>/
     |-- job.json        how the job stands (``percoin.sweep.jobs``)
     |-- train.log       all that it said: log lines, warnings, tracebacks
-    |-- bars.json       what an exchange answered, so that the same bars can be had again
+    |-- bars.json       what an exchange answered, so that the same bars can be had again;
+    |                   of a pool below bars/<SYMBOL>/
     `-- ...             what every run leaves: checkpoints, settings.json, result.json
 """
 
@@ -22,14 +23,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
+from percoin.bars.schema import Bars
 from percoin.cli import Composed
-from percoin.config import DIVERGED_MARK, FINISHED_MARK, LogisticConfig, TrainConfig, typed
+from percoin.config import (
+    DIVERGED_MARK,
+    FINISHED_MARK,
+    LogisticConfig,
+    Recipe,
+    TrainConfig,
+    typed,
+)
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, MarketError, PercoinError, ResumeError
 from percoin.provenance import code_version
@@ -47,11 +56,20 @@ from percoin.training.build import (
 )
 from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.pooled_build import (
+    check_pool_machine,
+    clear_pool_folder,
+    load_pool_bars,
+    make_pool,
+    train_pooled,
+)
 from percoin.training.pooled_start import PooledStart, find_start
 
 log = logging.getLogger(__name__)
 
 LOG_FILE = "train.log"
+# Below the folder of a pool's job; bars.json of each market.
+_POOL_BARS = "bars"
 _TERMINAL = (1, 2)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -141,38 +159,94 @@ def _facts(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What a job trains, its bars loaded.
+
+    Attributes:
+        key: As ``job_key``.
+        asked_at: When the source was asked for the bars; the oldest of several moments.
+        max_epochs: At most so many.
+        train: Trains by these settings, which may say to resume, with Lightning's callbacks.
+        clear: Takes away what an earlier run left in the job's folder.
+    """
+
+    key: str
+    asked_at: float
+    max_epochs: int
+    train: Callable[[TrainConfig, Sequence[pl.Callback]], object]
+    clear: Callable[[Path], None]
+
+
 def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
-    job = attempt.job
+    folder = attempt.job.folder
     settings, choices = _settings(attempt)
-    asked = bars_of_job(settings, job.market_folder, attempt.reuse_bars_since)
-    start = find_start(settings)
-    folds = make_folds(settings, asked.bars, start)
-    key = job_key(settings, folds, start)
-    same = before.key == key and not attempt.force
-    if same and (finished := _finished_result(job.folder, settings)) is not None:
+    is_pool = settings.recipe == Recipe.POOLED
+    work = (_pool_work if is_pool else _market_work)(settings, attempt, RunContext(folder, choices))
+    same = before.key == work.key and not attempt.force
+    if same and (finished := _finished_result(folder, settings)) is not None:
         log.info("finished before, with the same settings, bars and code")
         diary.record = before
         # What was killed between its result and its record has only the former.
         diary.write(state=JobState.SKIPPED, error=None, result=finished)
         return
-    check_machine(settings)
+    if is_pool:
+        check_pool_machine(settings)
+    else:
+        check_machine(settings)
     diary.record = JobRecord(
         **_facts(attempt) | {"started_at": diary.record.started_at},
-        key=key,
-        bars_loaded_at=asked.asked_at,
-        max_epochs=_most_epochs(settings) * len(folds),
+        key=work.key,
+        bars_loaded_at=work.asked_at,
+        max_epochs=work.max_epochs,
     )
 
     def train(settings: TrainConfig) -> None:
-        run = RunContext(job.folder, choices)
-        train_folds(settings, folds, run, [_Diarist(diary)], start)
+        work.train(settings, [_Diarist(diary)])
 
-    if not (same and _can_resume(before, job.folder) and _resume(train, settings, diary)):
-        clear_run_folder(job.folder)
+    if not (same and _can_resume(before, folder) and _resume(train, settings, diary)):
+        work.clear(folder)
         diary.write(epoch=0, resumed_from=0)
         train(settings)
-    result = json.loads((job.folder / FINISHED_MARK).read_text(encoding="utf-8"))
+    result = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
     diary.end(JobState.FINISHED, result=result)
+
+
+def _market_work(settings: TrainConfig, attempt: Attempt, run: RunContext) -> _Work:
+    asked = bars_of_job(settings, attempt.job.market_folder, attempt.reuse_bars_since)
+    start = find_start(settings)
+    folds = make_folds(settings, asked.bars, start)
+
+    def train(settings: TrainConfig, callbacks: Sequence[pl.Callback]) -> None:
+        train_folds(settings, folds, run, callbacks, start)
+
+    return _Work(
+        job_key(settings, folds, start),
+        asked.asked_at,
+        _most_epochs(settings) * len(folds),
+        train,
+        clear_run_folder,
+    )
+
+
+def _pool_work(settings: TrainConfig, attempt: Attempt, run: RunContext) -> _Work:
+    """One training for all markets of a pool; its settings name them."""
+    moments = []
+
+    def load(settings: TrainConfig) -> Bars:
+        folder = run.folder / _POOL_BARS / settings.symbol
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = bars_of_job(settings, folder, attempt.reuse_bars_since)
+        moments.append(asked.asked_at)
+        return asked.bars
+
+    pool = make_pool(settings, load_pool_bars(settings, load))
+
+    def train(settings: TrainConfig, callbacks: Sequence[pl.Callback]) -> None:
+        train_pooled(settings, pool, run, callbacks=callbacks)
+
+    key = job_key(settings, pool.markets)
+    return _Work(key, min(moments), settings.epochs, train, clear_pool_folder)
 
 
 def _most_epochs(settings: TrainConfig) -> int:
@@ -187,13 +261,16 @@ def _settings(attempt: Attempt) -> tuple[TrainConfig, Mapping[str, str]]:
 
 
 def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | None:
-    """The result of the folder's run; None without one, or if the registry lost its model."""
+    """The result of the folder's run; None without one, or if the registry lost its models."""
+    root, timeframe = Path(settings.models_dir), settings.tf.timeframe
     try:
         result: dict[str, Any] = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
-        market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-        return result if market.version(result["version"]).is_dir() else None
-    except (OSError, ValueError, KeyError, TypeError):
+        for symbol, entry in result.get("markets", {settings.symbol: result}).items():
+            if not MarketFolder(root, symbol, timeframe).version(entry["version"]).is_dir():
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return result
 
 
 def _can_resume(before: JobRecord, folder: Path) -> bool:

@@ -70,13 +70,15 @@ log = logging.getLogger(__name__)
 
 _SETTINGS_FILE = "settings.json"
 _COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history_days")
-# Below the run's folder; those of the earlier folds of a walk-forward lie in folders of theirs.
+# Below the run's folder: the earlier folds of a walk-forward, the networks of a pool's seeds.
+_PARTS_OF_A_RUN = ("fold-*", "seed-*")
 RUN_CHECKPOINTS = tuple(
-    f"{fold}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt" for fold in ("", "fold-*/")
+    f"{part}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt"
+    for part in ("", *(f"{name}/" for name in _PARTS_OF_A_RUN))
 )
 _WRITTEN_BY_A_RUN = (
     CHECKPOINT_FOLDER,
-    "fold-*",
+    *_PARTS_OF_A_RUN,
     "figures",
     "csv",
     "events.out.tfevents.*",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from percoin.report.files import write_whole
 from percoin.training.build import (
     check_machine,
     check_resumable,
+    clear_run_folder,
     divergence_marked,
     make_loggers,
     network_kwargs,
@@ -135,10 +137,15 @@ def train_pool_from_config(settings: TrainConfig) -> None:
         PoolError: Markets have no bars, or too few can be trained on; names all of them.
         PercoinError: Anything else that a user can mend.
     """
-    for symbol in settings.symbols:
-        check_machine(market_settings(settings, symbol))
+    check_pool_machine(settings)
     pool = make_pool(settings, load_pool_bars(settings))
     print(train_pooled(settings, pool, RunContext.of_hydra()).render())
+
+
+def check_pool_machine(settings: TrainConfig) -> None:
+    """As ``check_machine``, for every market that takes part."""
+    for symbol in settings.pooled_symbols:
+        check_machine(market_settings(settings, symbol))
 
 
 def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
@@ -146,21 +153,27 @@ def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
     return replace(settings, symbol=symbol, recipe=Recipe.PER_MARKET.value)
 
 
-def load_pool_bars(settings: TrainConfig) -> list[Bars]:
-    """The bars of every market.
+def load_pool_bars(
+    settings: TrainConfig, load: Callable[[TrainConfig], Bars] = load_bars
+) -> list[Bars]:
+    """The bars of every market that takes part.
+
+    Args:
+        settings: Of the pool.
+        load: Brings those of one market, by the settings of that market.
 
     Raises:
         PoolError: Some have none that can be used; names all of them.
     """
     found, missing = [], []
-    for symbol in settings.symbols:
+    for symbol in settings.pooled_symbols:
         try:
-            found.append(load_bars(market_settings(settings, symbol)))
+            found.append(load(market_settings(settings, symbol)))
         except DataError as error:
             missing.append(f"{symbol} ({error.found}; {error.action})")
     if missing:
         raise PoolError(
-            f"{len(missing)} of {len(settings.symbols)} markets have no bars to train on: "
+            f"{len(missing)} of {len(settings.pooled_symbols)} markets have no bars to train on: "
             f"{', '.join(missing)}; nothing was trained, leave them out or bring their bars"
         )
     return found
@@ -171,8 +184,18 @@ def make_pool(settings: TrainConfig, markets: Sequence[Bars]) -> Pool:
     return build_pool(markets, settings.pooled.leave_out, pool_spec(settings))
 
 
+def clear_pool_folder(folder: Path) -> None:
+    """Take away what an earlier run has left, for a run that begins afresh in its folder."""
+    clear_run_folder(folder)
+    shutil.rmtree(folder / MARKETS, ignore_errors=True)
+
+
 def train_pooled(
-    settings: TrainConfig, pool: Pool, run: RunContext, only: Sequence[str] | None = None
+    settings: TrainConfig,
+    pool: Pool,
+    run: RunContext,
+    only: Sequence[str] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> PooledSummary:
     """Train on a ready pool, judge every market and export it.
 
@@ -181,12 +204,13 @@ def train_pooled(
         pool: The markets.
         run: Where the run leaves what it writes.
         only: Markets to judge; None is all of them.
+        callbacks: Further ones of Lightning, for the training of the network.
 
     Raises:
         PercoinError: Anything that a user can mend; markets judged by then are exported.
     """
     with divergence_marked(run.folder), write_errors(settings, run.folder):
-        return _PooledTraining(settings, pool, run).go(only)
+        return _PooledTraining(settings, pool, run).go(only, callbacks)
 
 
 def record_pool(pool: Pool) -> PoolRecord:
@@ -219,7 +243,7 @@ class _PooledTraining:
         self._record = record_pool(pool)
         self._results: dict[str, PooledResult] = {}
 
-    def go(self, only: Sequence[str] | None) -> PooledSummary:
+    def go(self, only: Sequence[str] | None, callbacks: Sequence[pl.Callback]) -> PooledSummary:
         settings, pool, folder = self._settings, self._pool, self._run.folder
         bars = {name: market.sha256 for name, market in self._record.markets.items()}
         check_resumable(settings, folder, {"config": self._config, "bars": bars})
@@ -252,6 +276,7 @@ class _PooledTraining:
             folder,
             lambda seed: self._tests(markets, seed),
             loggers_of,
+            callbacks,
             settings.resume,
         )
         self._results, withdrawn = withdraw_false_discoveries(
@@ -283,11 +308,12 @@ class _PooledTraining:
             self._results[symbol] = self._note(folder, dataset, export.exported)
 
     def _exporter(self, dataset: MarketDataset, seed: int) -> ModelExporter:
-        settings = self._settings
+        looks = self._settings.looks_of(dataset.bars.symbol)
+        settings = replace(self._settings, looks=looks)
         return ModelExporter(
             dataset,
             network_kwargs(settings.model),
-            self._config,
+            self._config | {"looks": looks},
             seed,
             Path(settings.models_dir),
             judging_rules(settings),

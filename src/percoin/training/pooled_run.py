@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 # Below the run's folder, where networks of several seeds are trained.
-_OF_SEED = "seed-{}"
+_SEED_FOLDER = "seed-{}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def train_pool(
     folder: Path,
     tests: Callable[[int], Iterable[tuple[MarketDataset, Sequence[pl.Callback]]]],
     make_loggers: Callable[[Path], Sequence[Logger]] = lambda folder: (),
+    callbacks: Sequence[pl.Callback] = (),
     resume: bool = False,
 ) -> TrainedPool:
     """Fit a network of each seed to the seen markets and test the best one on each market.
@@ -97,6 +98,7 @@ def train_pool(
         tests: For the seed that is kept: markets to test on, with callbacks whose test hooks
             see the best weights; the next one is asked for when the one before has been tested.
         make_loggers: Of Lightning, for the training in a folder.
+        callbacks: Further ones, for the training of every seed.
         resume: Go on from the folder's last checkpoint.
 
     Raises:
@@ -105,16 +107,25 @@ def train_pool(
             what the tests have left.
         ResumeError: The last checkpoint is damaged or beyond the plan's epochs.
     """
-    return _PoolTraining(pool, plan, folder, resume).go(make_network, tests, make_loggers)
+    training = _PoolTraining(pool, plan, folder, callbacks, resume)
+    return training.go(make_network, tests, make_loggers)
 
 
 class _PoolTraining:
     """The networks of all seeds, one after another."""
 
-    def __init__(self, pool: Pool, plan: PooledPlan, folder: Path, resume: bool) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        plan: PooledPlan,
+        folder: Path,
+        callbacks: Sequence[pl.Callback],
+        resume: bool,
+    ) -> None:
         self._pool = pool
         self._plan = plan
         self._folder = folder
+        self._callbacks = callbacks
         self._resume = resume
         self._name = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
         first = plan.training.seed
@@ -181,7 +192,7 @@ class _PoolTraining:
         if len(self._seeds) > 1:
             log.info("seed %d of %s", seed, ", ".join(map(str, self._seeds)))
         resume = self._resume and checkpoint_of(folder).is_file()
-        around = [self._interruption]
+        around = [*self._callbacks, self._interruption]
         _, epoch = fit_best(module, data, training, folder, loggers, around, resume)
         return module, epoch
 
@@ -196,7 +207,7 @@ class _PoolTraining:
             run_test(trainer, module, MarketDataModule(dataset, training.batch_size, training.seed))
 
     def _folder_of(self, seed: int) -> Path:
-        return self._folder / _OF_SEED.format(seed) if self._plan.n_seeds > 1 else self._folder
+        return self._folder / _SEED_FOLDER.format(seed) if self._plan.n_seeds > 1 else self._folder
 
 
 def _listed(losses: Mapping[int, float]) -> str:

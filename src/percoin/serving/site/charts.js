@@ -38,9 +38,10 @@ const charts = (() => {
 
   const timeAxis = (times, x, y, width) => {
     const wanted = Math.max(2, Math.floor(width / 130));
+    const places = new Set();
+    for (let k = 0; k < wanted; k += 1) places.add(Math.round(((k + 0.5) / wanted) * (times.length - 1)));
     const parts = [];
-    for (let k = 0; k < wanted; k += 1) {
-      const place = Math.round(((k + 0.5) / wanted) * (times.length - 1));
+    for (const place of places) {
       parts.push(text(x(place), y, shortStamp(times[place], times.at(-1) - times[0]), "middle"));
     }
     return parts;
@@ -57,7 +58,7 @@ const charts = (() => {
     root.addEventListener("pointerleave", () => onPlace(null));
   };
 
-  const OUTCOMES = { right: "came true", wrong: "did not", open: "not known yet", void: "no outcome" };
+  const OUTCOMES = { right: "came true", wrong: "did not come true", open: "not known yet", void: "no outcome" };
 
   // An outcome is the label that the rule of training gave later.
   const outcome = (signal) => {
@@ -113,6 +114,7 @@ const charts = (() => {
     // A signal belongs to the bar at whose close it was made.
     const places = new Map(bars.open_time.map((time, k) => [time + span, k]));
     const byPlace = new Map();
+    const wing = Math.max(2.6, Math.min(5, ((right - left) / n) * 0.8));
     for (const signal of signals) {
       const place = places.get(Date.parse(signal.ts));
       if (place === undefined) continue;
@@ -120,10 +122,10 @@ const charts = (() => {
       if (signal.pred === "NO_TRADE") continue;
       const isLong = signal.pred === "LONG";
       const tip = isLong ? y(bars.low[place]) + 5 : y(bars.high[place]) - 5;
-      const base = isLong ? tip + 9 : tip - 9;
+      const base = isLong ? tip + 1.8 * wing : tip - 1.8 * wing;
       const at = x(place);
       root.append(svg("path", {
-        d: `M${at} ${tip}L${at - 5} ${base}H${at + 5}z`,
+        d: `M${at} ${tip}L${at - wing} ${base}H${at + wing}z`,
         class: `mark ${signal.pred} ${outcome(signal)}`,
       }, svg("title", {}, `${signal.pred}: ${OUTCOMES[outcome(signal)]}`)));
     }

@@ -30,15 +30,16 @@
 
   // -- numbers and words ------------------------------------------------------------------
   const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
-  const signed = (value) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(4)}`;
+  const signed = (value, digits = 4) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(digits)}`;
   const words = (text) => text.replaceAll("_", " ");
+  // A number and its unit stay on one line.
   const duration = (secs) => {
     const s = Math.max(0, Math.floor(secs));
-    if (s < 60) return `${s} s`;
-    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-    if (s > 10 * 86400) return `${Math.floor(s / 86400)} d`;
-    return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+    if (s < 60) return `${s}\u00a0s`;
+    if (s < 3600) return `${Math.floor(s / 60)}\u00a0min ${s % 60}\u00a0s`;
+    if (s < 86400) return `${Math.floor(s / 3600)}\u00a0h ${Math.floor((s % 3600) / 60)}\u00a0min`;
+    if (s > 10 * 86400) return `${Math.floor(s / 86400)}\u00a0d`;
+    return `${Math.floor(s / 86400)}\u00a0d ${Math.floor((s % 86400) / 3600)}\u00a0h`;
   };
   const clock = (moment) => moment.toLocaleTimeString("en-GB");
   const interval = (estimate) =>
@@ -380,18 +381,19 @@
   };
 
   // -- the track record -------------------------------------------------------------------------
-  const share = (estimate) => {
-    if (!estimate) return "–";
+  // A number with its interval below it; without one, a word and what is missing for it.
+  const estimated = (estimate, format, word = "–", missing = "") => {
+    if (!estimate) return h("span", { class: "soft", title: missing }, word);
     const ends = estimate.lower === null || estimate.upper === null
-      ? "no interval" : `[${percent(estimate.lower)}, ${percent(estimate.upper)}]`;
-    return `${percent(estimate.value)} ${ends}`;
+      ? "no interval" : `[${format(estimate.lower)}, ${format(estimate.upper)}]`;
+    return [format(estimate.value), h("small", { class: "ends" }, ends)];
   };
-  const earned = (estimate) => (estimate ? `${signed(estimate.value)} ${interval(estimate)}` : "–");
   // The strongest of the simple forecasters on the same rows.
   const bestBaseline = (standing) => {
     const known = Object.entries(standing.baselines).filter(([, scored]) => scored.skill);
-    known.sort(([, x], [, y]) => y.skill.value - x.skill.value);
-    return known.length ? `${words(known[0][0])} ${earned(known[0][1].skill)}` : "–";
+    if (known.length === 0) return h("span", { class: "soft" }, "–");
+    const [name, scored] = known.reduce((best, each) => (each[1].skill.value > best[1].skill.value ? each : best));
+    return [`${words(name)} `, ...estimated(scored.skill, signed)];
   };
   // Of the version that is served now: how far its features have moved.
   const driftOf = (standing) =>
@@ -413,14 +415,14 @@
     ["Resolved", "num", (row) => row.n_resolved],
     ["Open", "num", (row) => row.n_written - row.n_resolved - row.n_void],
     ["Late, not scored", "num", (row) => row.n_late],
-    ["Skill [95 %]", "num", (row) => earned(row.skill)],
-    ["Best baseline", "num", bestBaseline],
-    ["Hit rate [95 %]", "num", (row) => share(row.hit_rate)],
+    ["Skill [95 %]", "num", (row) => estimated(row.skill, signed, "–", row.too_few)],
+    ["Best baseline [95 %]", "num", bestBaseline],
+    ["Hit rate [95 %]", "num", (row) => estimated(row.hit_rate, percent, row.too_few ? "too few" : "–", row.too_few)],
     ["Furthest drift", "num", driftCell],
-    ["", "", (row) => h("span", { class: "soft", title: row.too_few }, row.too_few ? "too few for an interval" : "")],
   ];
   const showScoreboard = () => {
-    const standings = state.scoreboard?.standings ?? [];
+    // What has been scored comes first; within that the order is the server's.
+    const standings = [...(state.scoreboard?.standings ?? [])].sort((a, b) => (b.n_resolved > 0) - (a.n_resolved > 0));
     if (standings.length === 0) {
       by("scoreboard").replaceChildren(h("p", { class: "note card" },
         "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
@@ -429,7 +431,7 @@
     by("scoreboard").replaceChildren(h("div", { class: "card scroll" }, h("table", { class: "plain" },
       h("thead", {}, h("tr", {}, STANDING.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
       h("tbody", {}, standings.map((row) => h("tr", {}, STANDING.map(([, kind, cell]) =>
-        h("td", { class: kind }, cell(row)))))))));
+        h("td", { class: kind }, ...[cell(row)].flat()))))))));
   };
 
   // -- one market -------------------------------------------------------------------------------
@@ -511,7 +513,7 @@
     const picture = charts.candles(bars, signals, levels, width, (said) => { reading.textContent = said || idle; });
     const key = signals.length
       ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as they were said at the time"),
-        h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet"))
+        h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet, or no outcome"))
       : h("p", { class: "below" }, "No track record yet: past signals appear here once they have been served and written down. None are drawn in hindsight.");
     return h("section", { class: "card" }, reading, picture, key);
   };
@@ -570,13 +572,13 @@
     return h("section", { class: "card past" }, h("h3", {}, "Last answers and what became of them"),
       h("div", { class: "scroll" }, h("table", { class: "plain" },
         h("thead", {}, h("tr", {}, ["Bar closed (UTC)", "Said", "Came", "Outcome", "Return after", "Source", ""].map((name) =>
-          h("th", { scope: "col" }, name)))),
+          h("th", { scope: "col", class: name === "Return after" ? "num" : null }, name)))),
         h("tbody", {}, last.map((each) => h("tr", {},
           h("td", {}, charts.stamp(Date.parse(each.ts))),
           h("td", {}, h("span", { class: `signal ${each.pred}` }, words(each.pred))),
           h("td", {}, each.label ? words(each.label) : "–"),
           h("td", {}, OUTCOME_WORDS[charts.outcome(each)]),
-          h("td", { class: "num" }, typeof each.forward_return === "number" ? `${(each.forward_return * 100).toFixed(2)} %` : "–"),
+          h("td", { class: "num" }, typeof each.forward_return === "number" ? `${signed(each.forward_return * 100, 2)} %` : "–"),
           h("td", {}, each.source),
           h("td", {}, each.is_live === false ? "given late" : "")))))));
   };
@@ -623,6 +625,8 @@
     if (event.target === by("market")) by("market").close();
   });
   by("market").addEventListener("close", () => {
+    // The event comes a moment later: another market may have been opened by then.
+    if (by("market").open) return;
     const row = rows.get(state.market);
     asking.market.abort();
     state.market = "";

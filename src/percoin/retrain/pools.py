@@ -1,0 +1,174 @@
+"""Markets that share one network: trained together, or not at all.
+
+A pool is known by the markets that its training was told, whoever of them had bars then. Those
+with a model of the pool decide together whether it is trained; a market that has got a model of
+its own since, or has no bars any more, takes no part and does not hold up the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from percoin.bars.store import BarStore
+from percoin.config import BinanceConfig, RetrainConfig
+from percoin.errors import ConfigError, DataError
+from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import Manifest
+from percoin.retrain.decisions import Decision, DueRules, Verb, decide_together, held_up
+from percoin.retrain.states import Subject, job_folder, source_config
+from percoin.sweep.jobs import JobState, read_record
+from percoin.types import Timeframe
+
+_UNFINISHED = frozenset({JobState.RUNNING, JobState.INTERRUPTED})
+_OWN_MODEL = "has a model of its own by now"
+
+
+@dataclass(frozen=True)
+class SharedNetwork:
+    """One pool as it was found.
+
+    Attributes:
+        symbols: Its markets, as its training was told.
+        timeframe: Of all of them.
+        manifest: The newest of its models; a training follows its settings.
+        source: Overrides that name the source of all bars.
+        members: Those of its markets that have a model of it, or none at all.
+        without: Why the others take no part in a training, by symbol; members too.
+        began: Whether a training of it was interrupted.
+    """
+
+    symbols: tuple[str, ...]
+    timeframe: Timeframe
+    manifest: Manifest
+    source: tuple[str, ...]
+    members: tuple[Subject, ...]
+    without: Mapping[str, str]
+    began: bool
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"pool of {len(self.symbols)} markets {self.timeframe.value}"
+
+    @property
+    def taking_part(self) -> tuple[str, ...]:
+        """The markets that a training would be on."""
+        return tuple(symbol for symbol in self.symbols if symbol not in self.without)
+
+    @property
+    def note(self) -> str:
+        """One line about who takes no part; empty if all do."""
+        if not self.without:
+            return ""
+        listed = "; ".join(f"{symbol} {why}" for symbol, why in self.without.items())
+        return f"{self.name} goes without {len(self.without)}: {listed}"
+
+    def decide(self, alone: Mapping[str, Decision], rules: DueRules) -> dict[str, Decision]:
+        """What shall be done with each member.
+
+        Args:
+            alone: What would be done with each if it shared nothing, by symbol; none is to
+                demote. A member that is missing here is left as it is.
+            rules: What is asked for.
+        """
+        held = {
+            symbol: held_up(decision, f"it takes no part in its pool: it {self.without[symbol]}")
+            for symbol, decision in alone.items()
+            if symbol in self.without
+        }
+        others = {symbol: decision for symbol, decision in alone.items() if symbol not in held}
+        if len(self.taking_part) < 2:
+            why = "a pool takes at least two markets, and of its pool no other one takes part"
+            return held | {
+                symbol: held_up(decision, why) if decision.verb is Verb.TRAIN else decision
+                for symbol, decision in others.items()
+            }
+        # A market that never got a model has no say: it would ask for one at every look.
+        voting = [s.market.symbol for s in self.members if s.pool and s.market.symbol in others]
+        n_due = sum(others[symbol].verb is Verb.TRAIN for symbol in voting)
+        decisions = decide_together(list(others.values()), n_due, len(voting), rules, self.began)
+        return held | dict(zip(others, decisions, strict=True))
+
+
+def find_pools(
+    subjects: Iterable[Subject],
+    look: Callable[[MarketFolder], Subject],
+    settings: RetrainConfig,
+    source: tuple[str, ...],
+) -> list[SharedNetwork]:
+    """The pools whose models are among the subjects, each with all of its markets.
+
+    Args:
+        subjects: What a round looks at.
+        look: Looks at a market of a pool that is not among them.
+        settings: Where things lie.
+        source: Overrides that name the source of all; empty where each has its own.
+    """
+    found = {(subject.market.symbol, subject.market.timeframe): subject for subject in subjects}
+    pools: dict[tuple[Timeframe, frozenset[str]], Subject] = {}
+    for subject in found.values():
+        if subject.pool:
+            key = (subject.market.timeframe, frozenset(subject.pool))
+            pools[key] = max(subject, pools.get(key, subject), key=_made_at)
+    shared = []
+    for (timeframe, _), newest in pools.items():
+        everyone = []
+        for symbol in newest.pool:
+            market = MarketFolder(newest.market.root, symbol, timeframe)
+            everyone.append(found.get((symbol, timeframe)) or look(market))
+        shared.append(_share(newest, everyone, settings, source or newest.source))
+    return shared
+
+
+def _made_at(subject: Subject) -> str:
+    assert subject.manifest is not None
+    return subject.manifest.version_id
+
+
+def _share(
+    newest: Subject, everyone: Sequence[Subject], settings: RetrainConfig, source: tuple[str, ...]
+) -> SharedNetwork:
+    assert newest.manifest is not None
+    wanted, without, members = frozenset(newest.pool), dict[str, str](), []
+    for subject in everyone:
+        symbol = subject.market.symbol
+        if subject.manifest is not None and frozenset(subject.pool) != wanted:
+            without[symbol] = _OWN_MODEL
+            continue
+        members.append(subject)
+        if problem := _no_bars(subject.market, settings, source):
+            without[symbol] = problem
+    record = read_record(job_folder(newest.market, settings, newest.pool))
+    return SharedNetwork(
+        newest.pool,
+        newest.market.timeframe,
+        newest.manifest,
+        source,
+        tuple(members),
+        without,
+        began=record is not None and record.state in _UNFINISHED,
+    )
+
+
+def _no_bars(market: MarketFolder, settings: RetrainConfig, source: tuple[str, ...]) -> str:
+    """Why a market has no bars, as far as that is known without asking an exchange."""
+    try:
+        config = source_config(source)
+    except ConfigError:
+        return ""  # an obstacle of every market, which its own decision names
+    if isinstance(config, BinanceConfig):
+        return ""
+    try:
+        config.build(BarStore(Path(settings.data_dir) / "bars")).load(
+            market.symbol, market.timeframe
+        )
+    except DataError as error:
+        return no_bars(error)
+    return ""
+
+
+def no_bars(error: DataError) -> str:
+    """What is said of a market without bars."""
+    return f"has no bars that can be used ({error.found})"
