@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.simulated import SimulatedSource
-from percoin.cli import compose_config
+from percoin.cli import PATIENCE_OF_THREADS, compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -154,6 +154,8 @@ def begin(arguments: argparse.Namespace, variant: str, n_threads: int) -> subpro
         if value is not None:
             command.append(f"--{name.replace('_', '-')}={value}")
     environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
+    if variant != "usual":
+        environment |= PATIENCE_OF_THREADS
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 

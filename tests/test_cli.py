@@ -346,3 +346,25 @@ def test_a_misspelt_key_fails_before_torch_is_imported(tmp_path, script):
 
     assert result.returncode == EXIT_USAGE
     assert result.stderr == "error: symbl is not a setting; did you mean symbol?\n"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_threads_that_wait_give_their_core_away_unless_told_otherwise(
+    monkeypatch, chosen, expected
+):
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["predict.py"])
+    seen = {}
+    run_command(lambda: seen.update(os.environ), "predict")
+    assert {name: seen[name] for name in names if name in seen} == expected

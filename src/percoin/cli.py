@@ -41,6 +41,10 @@ _OPTIONAL_GROUP = "experiment"
 # Writing reports these without saying which file it was.
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HELP_WIDTH = 36
+# Read when torch is loaded. Its threads wait for each other some ten thousand times a step, and
+# would burn a whole time slice each time that another program has one of their cores.
+PATIENCE_OF_THREADS = {"GOMP_SPINCOUNT": "1000"}
+_CHOSEN_PATIENCE = {"OMP_WAIT_POLICY", *PATIENCE_OF_THREADS}
 _YAML_LINE = re.compile(
     r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<note>.*))?"
 )
@@ -105,6 +109,8 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
         error's own where it has one (128 + signal for an interruption), else 1.
     """
     arguments = sys.argv[1:]
+    if not _CHOSEN_PATIENCE & os.environ.keys():
+        os.environ.update(PATIENCE_OF_THREADS)
     try:
         if {"-h", "--help"} & set(arguments):
             print(help_text(config_name))
