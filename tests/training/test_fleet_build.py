@@ -21,10 +21,11 @@ from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.plan import plan_sweep
-from percoin.training import fleet_build, fleet_run
+from percoin.training import fleet_build
 from percoin.training.build import train_from_config
 from percoin.training.export import ModelExporter
 from percoin.training.fleet_build import train_fleet_from_config
+from percoin.training.fleet_steps import FleetSteps
 from percoin.types import Timeframe
 from percoin.versions.recipe import overrides_of, settings_of
 from percoin.versions.reproduction import reproduce
@@ -195,7 +196,7 @@ def test_a_market_whose_export_fails_does_not_stop_the_rest(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch, number):
-    step, taken = fleet_run._Fleet._step, []
+    step, taken = FleetSteps._step, []
 
     def signalled(*args):
         taken.append(1)
@@ -203,7 +204,7 @@ def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch,
             os.kill(os.getpid(), number)
         return step(*args)
 
-    monkeypatch.setattr(fleet_run._Fleet, "_step", signalled)
+    monkeypatch.setattr(FleetSteps, "_step", signalled)
     finished = train_fleet(tmp_path, "logger=csv")
     assert (finished.code, len(taken)) == (128 + number, 1)
     assert only_error(finished) == (

@@ -80,7 +80,8 @@ def test_a_search_ends_with_the_best_settings_trained_judged_and_exported(tuned)
     assert [TRIAL.fullmatch(line)[1] for line in lines] == ["1", "2", "3"]
     assert "own settings" in lines[0]
     for text in ("best of 3 trials on validation rows", "importance", "study.png", "study.db"):
-        assert text in finished.stdout
+        # The frame breaks a long path wherever its line ends.
+        assert text.replace(" ", "") in re.sub(r"[│\s]", "", finished.stdout)
     (run,) = runs(folder)
     manifest = served(folder).manifest
     assert (manifest.config["trials"], manifest.config["looks"]) == (3, 1)

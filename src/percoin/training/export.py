@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -73,7 +74,9 @@ class ModelExporter:
         log.info("judging %d test rows beside the baselines", len(module.test_labels))
         folds = (*self.earlier_folds, forecast_test(module, self.dataset, self.rules))
         judgement = judge_folds(folds, self.rules)
-        weights: dict[str, Tensor] = module.network.state_dict()
+        # Wherever it was trained.
+        network = copy.deepcopy(module.network).cpu()
+        weights: dict[str, Tensor] = network.state_dict()
         history = TrainingHistory(**module.history)
         record = record_training(
             self.dataset, self.config, history, judgement, len(folds), self.rules
@@ -82,7 +85,7 @@ class ModelExporter:
         draft = draft_manifest(self.dataset, judgement, model, self.config, self.seed)
         draft = replace(draft, pool=self.pool)
         # The served weights are those of the best epoch; both files are of the contract.
-        onnx = self._to_onnx(module.network) if self.onnx else None
+        onnx = self._to_onnx(network) if self.onnx else None
         exported = export_artifact(self.models_dir, draft, weights, weights, record, onnx)
         return ExportedModel(exported, judgement, daily_beside(folds, LOGISTIC))
 
