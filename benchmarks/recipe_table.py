@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from recipes import RECIPES, WINDOWS, answer_path, load_bars, pool_of, settings_of
+from recipes import BASE, RECIPES, WINDOWS, answer_path, load_bars, pool_of, settings_of
 
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
@@ -194,7 +194,7 @@ class Desk:
 def kind_of_rows(name: str, settings: TrainConfig) -> tuple[str, ...]:
     """What a regression hangs on: it is the same for recipes of which this is the same."""
     recipe = RECIPES[name]
-    has_other_rows = recipe.change_pool is not RECIPES["half, 5 epochs"].change_pool
+    has_other_rows = recipe.change_pool is not RECIPES[BASE].change_pool
     return (
         str(settings.labels),
         settings.features.definition,

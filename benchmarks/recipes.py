@@ -52,9 +52,9 @@ log = logging.getLogger("recipes")
 ROOT = Path(__file__).parents[1]
 DAY_MILLISECONDS = 86_400_000
 WINDOWS = ("later", "earlier")
-SHORT = [
+OF_ALL = [
     "model=cnn_lstm_half",
-    "epochs=5",
+    "epochs=15",
     "pooled.windows_per_epoch=30000",
     "pooled.validation_windows=10000",
 ]
@@ -144,30 +144,26 @@ def with_markets(pool: Pool, seen: list[MarketDataset]) -> Pool:
 
 
 SCALED_LABELS = "labels=volatility_scaled"
+BASE = "half, 15 epochs"
 RECIPES = {
-    "half, 5 epochs": Recipe(),
-    "half, 15 epochs": Recipe(("epochs=15",)),
-    "full, 5 epochs": Recipe(("model=cnn_lstm",)),
-    "full, 15 epochs": Recipe(("model=cnn_lstm", "epochs=15")),
+    BASE: Recipe(),
+    "half, 5 epochs": Recipe(("epochs=5",)),
+    "half, 40 epochs": Recipe(("epochs=40",)),
+    "full, 5 epochs": Recipe(("model=cnn_lstm", "epochs=5")),
+    "full, 15 epochs": Recipe(("model=cnn_lstm",)),
     "lr 0.0003": Recipe(("lr=0.0003",)),
     "lr 0.003": Recipe(("lr=0.003",)),
-    "batches of 256": Recipe(("batch_size=256",)),
     "batches of 256, lr 0.003": Recipe(("batch_size=256", "lr=0.003")),
-    "dropout 0.1": Recipe(("model.dropout=0.1",)),
-    "weight decay 0.01": Recipe(("optimizer.weight_decay=0.01",)),
     "a scaler for each market": Recipe(change_pool=scaled_alone),
     "robust scaler": Recipe(change_pool=scaled_robustly),
     "newest half of the train rows": Recipe(change_pool=newest_half),
     "raw features": Recipe(("features=raw",)),
-    "lookback 30": Recipe(("lookback=30",)),
     "lookback 120": Recipe(("lookback=120",)),
-    "per market": Recipe(("epochs=50",), kind="per_market"),
-    "init=pooled": Recipe(("epochs=50",), kind="init", init="half, 5 epochs", markets=10),
+    "per market": Recipe(("epochs=50",), kind="per_market", markets=10),
+    "init=pooled": Recipe(("epochs=50",), kind="init", init=BASE, markets=10),
     "scaled labels": Recipe((SCALED_LABELS,)),
-    "scaled labels, 15 epochs": Recipe((SCALED_LABELS, "epochs=15")),
-    "scaled labels, full, 15 epochs": Recipe((SCALED_LABELS, "model=cnn_lstm", "epochs=15")),
+    "scaled labels, full": Recipe((SCALED_LABELS, "model=cnn_lstm")),
     "scaled labels, a scaler for each market": Recipe((SCALED_LABELS,), change_pool=scaled_alone),
-    "scaled labels, per market": Recipe((SCALED_LABELS, "epochs=50"), kind="per_market"),
 }
 
 
@@ -229,7 +225,7 @@ def settings_of(name: str, window: str, seed: int, bars: dict[str, Bars]) -> Tra
     overrides = [
         *(f"symbol='{','.join(bars)}'", f"tf={timeframe}", "recipe=pooled", f"seed={seed}"),
         *(f"history_days={own.days}", *(f"split.{part}={share}" for part, share in parts)),
-        *(*SHORT, *RECIPES[name].changes),
+        *(*OF_ALL, *RECIPES[name].changes),
     ]
     # A setting that comes twice is the recipe's, which comes later.
     by_key = {text.partition("=")[0]: text for text in overrides}
