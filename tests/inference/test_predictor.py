@@ -1,7 +1,9 @@
 """Many markets in one call, and one predictor for threads while versions change under it."""
 
+import itertools
 import shutil
 import threading
+import time
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -282,7 +284,15 @@ def test_threads_get_whole_answers_while_versions_change_and_vanish(tmp_path):
     for thread in threads:
         thread.start()
     hidden = MarketFolder(tmp_path, *MARKET).versions / "hidden"
-    for turn in range(40):
+
+    def answered() -> set[tuple[str, Signal]]:
+        return {(answer.version_id, answer.signal) for answer in list(answers)}
+
+    # On a busy machine the threads may take longer to get a turn than 40 changes last.
+    turns, give_up_at = itertools.count(), time.monotonic() + 60
+    while (turn := next(turns)) < 40 or (
+        len(answered()) < 2 and not failures and time.monotonic() < give_up_at
+    ):
         served, other = list(made)[:: 1 if turn % 2 else -1]
         serve_version(tmp_path, served)
         # As a pruning would: what is not served any more may go at any moment.
@@ -294,7 +304,7 @@ def test_threads_get_whole_answers_while_versions_change_and_vanish(tmp_path):
         thread.join()
 
     assert failures == []
-    assert {(answer.version_id, answer.signal) for answer in answers} == set(made.items())
+    assert answered() == set(made.items())
     serve_version(tmp_path, next(iter(made)))
     assert predictor.predict(BARS).signal is Signal.SHORT
 
