@@ -156,7 +156,7 @@ class Desk:
         if not paths:
             return
         markets, own = self._markets(name, window)
-        kept = {seed: dict(np.load(path)) for seed, path in paths.items()}
+        kept = {seed: read_answer(path) for seed, path in paths.items()}
         answers = {
             seed: [
                 answered(market, own[market.bars.symbol], [logits])
@@ -189,6 +189,15 @@ class Desk:
         if key not in self._regressions:
             self._regressions[key] = {d.bars.symbol: regression(d) for d in pool.seen}
         return list(pool.seen), self._regressions[key]
+
+
+def read_answer(path: Path) -> dict[str, FloatArray]:
+    """Logits of all classes by market and part, and what else is in the file."""
+    found: dict[str, FloatArray] = dict(np.load(path))
+    for name, values in found.items():
+        if name.endswith((" validation", " test")):
+            found[name] = np.pad(values.astype(np.float64), [(0, 0), (0, 1)])
+    return found
 
 
 def kind_of_rows(name: str, settings: TrainConfig) -> tuple[str, ...]:

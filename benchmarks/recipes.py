@@ -8,7 +8,8 @@ FOLDER holds real bars as ``source=files`` reads them. Every recipe is trained b
 with cuts that all markets share, for two test windows of 15 % of the days without a common row
 (for the earlier one the bars end where it does) and for three seeds. What is kept of each is a
 file in ANSWERS with the logits of all validation and test rows; one that is there is not trained
-again.
+again. With ``--accelerator gpu`` all networks of one shape are trained together, in the same 32
+bits, as ``stacked_pools.py`` says.
 
     ANSWERS/<tf>/<recipe>/<window>-<seed>.npz   logits by market, epochs, seconds
     ANSWERS/<tf>/<recipe>/<window>-<seed>.pth   weights of a pool, for recipes that go on with it
@@ -19,16 +20,18 @@ again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from stacked_pools import PoolTask, train_together
 from torch import nn
 
 from percoin.bars.schema import Bars
@@ -41,11 +44,12 @@ from percoin.features.scaling import Scaling
 from percoin.network import CnnLstm
 from percoin.pool import Pool
 from percoin.training.build import plan_of, seeded_network
+from percoin.training.fleet_run import train_fleet
 from percoin.training.memory import keep_freed_memory
 from percoin.training.pooled_build import make_pool
 from percoin.training.pooled_run import PooledPlan, train_pool
 from percoin.training.run import train, train_further
-from percoin.types import FloatArray, Timeframe
+from percoin.types import Timeframe
 
 log = logging.getLogger("recipes")
 
@@ -59,6 +63,9 @@ OF_ALL = [
     "pooled.validation_windows=10000",
 ]
 ALL = "pooled"
+
+# By market and part, shape (n_rows, 2).
+Logits = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,11 @@ class Recipe:
     kind: str = ALL
     init: str = ""
     markets: int | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether markets have nothing to do with each other."""
+        return self.kind == "per_market"
 
 
 def scaled_alone(pool: Pool) -> Pool:
@@ -158,10 +170,14 @@ RECIPES = {
     "robust scaler": Recipe(change_pool=scaled_robustly),
     "newest half of the train rows": Recipe(change_pool=newest_half),
     "raw features": Recipe(("features=raw",)),
+    "weight decay 0.01": Recipe(("optimizer.weight_decay=0.01",)),
+    "dropout 0.1": Recipe(("model.dropout=0.1",)),
+    "lookback 30": Recipe(("lookback=30",)),
     "lookback 120": Recipe(("lookback=120",)),
     "per market": Recipe(("epochs=50",), kind="per_market", markets=10),
     "init=pooled": Recipe(("epochs=50",), kind="init", init=BASE, markets=10),
     "scaled labels": Recipe((SCALED_LABELS,)),
+    "scaled labels, lr 0.003": Recipe((SCALED_LABELS, "lr=0.003")),
     "scaled labels, full": Recipe((SCALED_LABELS, "model=cnn_lstm")),
     "scaled labels, a scaler for each market": Recipe((SCALED_LABELS,), change_pool=scaled_alone),
 }
@@ -176,6 +192,7 @@ def main() -> None:
     parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
     if arguments.list or arguments.answers is None:
@@ -184,17 +201,66 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     log.setLevel(logging.INFO)
     torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     bars = load_bars(arguments.folder, arguments.tf)
     answers = arguments.answers / arguments.tf.value
-    for name in arguments.only:
-        for seed in arguments.seeds:
-            for window in arguments.windows:
-                path = answer_path(answers, name, window, seed)
-                if not path.exists():
-                    began = time.monotonic()
-                    answer(bars, answers, name, window, seed)
-                    log.info("%s: %.0f s", path, time.monotonic() - began)
+    asked = itertools.product(arguments.only, arguments.windows, arguments.seeds)
+    runs = [run for run in (Run(bars, answers, *key) for key in asked) if not run.path.exists()]
+    if arguments.accelerator == "gpu":
+        answer_on_gpu(runs)
+        return
+    for run in runs:
+        began = time.monotonic()
+        answer(run)
+        log.info("%s: %.0f s", run.path, time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe on one test window from one seed.
+
+    Attributes:
+        bars: Of all markets.
+        answers: The folder of the timeframe.
+        name: Of the recipe.
+        window: Of the test.
+        seed: Of everything random.
+    """
+
+    bars: dict[str, Bars]
+    answers: Path
+    name: str
+    window: str
+    seed: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it trains."""
+        return RECIPES[self.name]
+
+    @property
+    def settings(self) -> TrainConfig:
+        """Those of ``train.py``."""
+        return settings_of(self.name, self.window, self.seed, self.bars)
+
+    @property
+    def path(self) -> Path:
+        """Where its answer is kept."""
+        return answer_path(self.answers, self.name, self.window, self.seed)
+
+    @property
+    def start(self) -> Path:
+        """Weights that the training goes on with, if it does."""
+        path = answer_path(self.answers, self.recipe.init, self.window, self.seed)
+        return path.with_suffix(".pth")
+
+    def keep(self, epochs: list[tuple[int, int]], secs: float, logits: Logits) -> None:
+        """Write the answer, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(".tmp.npz")
+        np.savez_compressed(aside, epochs=np.array(epochs), secs=np.array(secs), **logits)
+        aside.replace(self.path)
 
 
 def answer_path(answers: Path, name: str, window: str, seed: int) -> Path:
@@ -234,44 +300,96 @@ def settings_of(name: str, window: str, seed: int, bars: dict[str, Bars]) -> Tra
 
 def pool_of(bars: dict[str, Bars], name: str, window: str, settings: TrainConfig) -> Pool:
     """The markets as the recipe has them, for one test window."""
+    return RECIPES[name].change_pool(unchanged_pool(bars, window, settings))
+
+
+def unchanged_pool(bars: dict[str, Bars], window: str, settings: TrainConfig) -> Pool:
     known = list(bars.values())
     until = window_of(known[0].timeframe, window).until
     if until is not None:
         end = pd.Timestamp(until, tz="UTC")
         known = [own.slice(0, int((own.frame.index < end).sum())) for own in known]
-    return RECIPES[name].change_pool(make_pool(settings, known))
+    return make_pool(settings, known)
 
 
-def answer(bars: dict[str, Bars], answers: Path, name: str, window: str, seed: int) -> None:
+def answer(run: Run) -> None:
     """Train, and keep what the network says on validation and test rows."""
-    recipe = RECIPES[name]
-    settings = settings_of(name, window, seed, bars)
-    pool = pool_of(bars, name, window, settings)
-    path = answer_path(answers, name, window, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    recipe, settings = run.recipe, run.settings
+    pool = pool_of(run.bars, run.name, run.window, settings)
     began = time.monotonic()
-    kept: dict[str, FloatArray] = {}
+    found: dict[str, CnnLstm] = {}
     epochs = []
     with tempfile.TemporaryDirectory() as folder:
         if recipe.kind == ALL:
             network, epoch = pooled(settings, pool, Path(folder))
-            torch.save(network.state_dict(), path.with_suffix(".pth"))
+            run.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(network.state_dict(), run.path.with_suffix(".pth"))
             epochs.append(epoch)
-            secs = time.monotonic() - began
-            for dataset in pool.seen:
-                kept |= logits_of(network, dataset)
+            found = dict.fromkeys((dataset.bars.symbol for dataset in pool.seen), network)
         else:
-            start = answer_path(answers, recipe.init, window, seed).with_suffix(".pth")
-            for dataset in pool.seen[: recipe.markets]:
+            for dataset in own_markets(pool, recipe):
                 place = Path(folder) / dataset.bars.symbol
-                own = dataset if recipe.kind == "init" else scaled_by_itself(dataset)
-                network, epoch = alone(settings, own, place, recipe, start)
-                kept |= logits_of(network, own)
+                network, epoch = alone(settings, dataset, place, recipe, run.start)
+                found[dataset.bars.symbol] = network
                 epochs.append(epoch)
-            secs = time.monotonic() - began
-    aside = path.with_suffix(".tmp.npz")
-    np.savez_compressed(aside, epochs=np.array(epochs), secs=np.array(secs), **kept)
-    aside.replace(path)
+    secs = time.monotonic() - began
+    run.keep(epochs, secs, logits_of(found, own_markets(pool, recipe)))
+
+
+def answer_on_gpu(runs: Iterable[Run]) -> None:
+    """The same of many runs, those together whose networks fit into one stack."""
+    pools: dict[object, Pool] = {}
+    groups: dict[object, list[tuple[Run, PoolTask]]] = {}
+    for run in runs:
+        settings = run.settings
+        # What the markets are made by, the same for many recipes.
+        made_by = run.window, str(settings.labels), str(settings.features), settings.lookback
+        if made_by not in pools:
+            pools[made_by] = unchanged_pool(run.bars, run.window, settings)
+        if (changed := (run.name, run.window)) not in pools:
+            pools[changed] = run.recipe.change_pool(pools[made_by])
+        shape = str(settings.model), settings.epochs, settings.batch_size, settings.lookback
+        key = (run.recipe.kind, *shape, str(settings.optimizer))
+        groups.setdefault(key, []).append((run, PoolTask(settings, pools[changed])))
+    for (kind, *_), group in groups.items():
+        if kind == ALL:
+            answer_stacked(group)
+        elif kind == "per_market":
+            for run, task in group:
+                answer_fleet(run, task)
+        else:
+            for run, _ in group:
+                answer(run)
+
+
+def answer_stacked(group: list[tuple[Run, PoolTask]]) -> None:
+    began = time.monotonic()
+    found = train_together([task for _, task in group], torch.device("cuda"))
+    secs = (time.monotonic() - began) / len(group)
+    for (run, task), own in zip(group, found, strict=True):
+        markets = task.pool.seen
+        networks = dict.fromkeys((dataset.bars.symbol for dataset in markets), own.network)
+        run.keep([(own.n_epochs, own.best_epoch)], secs, logits_of(networks, markets))
+
+
+def answer_fleet(run: Run, task: PoolTask) -> None:
+    settings, markets = task.settings, own_markets(task.pool, run.recipe)
+    plan = replace(plan_of(settings), accelerator="gpu", record_steps=True)
+    began = time.monotonic()
+    models = train_fleet(markets, [seeded_network(settings) for _ in markets], plan)
+    secs = time.monotonic() - began
+    networks = {}
+    for model in models:
+        networks[model.symbol] = seeded_network(settings)
+        networks[model.symbol].load_state_dict(model.state_dict)
+    epochs = [(len(model.history["val_loss"]), model.best_epoch) for model in models]
+    run.keep(epochs, secs, logits_of(networks, markets))
+
+
+def own_markets(pool: Pool, recipe: Recipe) -> list[MarketDataset]:
+    """Those that are answered for, as they are trained on."""
+    markets = list(pool.seen[: recipe.markets])
+    return [scaled_by_itself(market) for market in markets] if recipe.is_alone else markets
 
 
 def pooled(settings: TrainConfig, pool: Pool, folder: Path) -> tuple[CnnLstm, tuple[int, int]]:
@@ -301,16 +419,19 @@ def alone(
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, dataset: MarketDataset) -> dict[str, FloatArray]:
-    network.eval()
-    windows, found = (
-        torch.tensor(dataset.features).unfold(0, dataset.lookback, 1).transpose(1, 2),
-        {},
-    )
-    for part in ("validation", "test"):
-        first = torch.from_numpy(dataset.rows(part)) - dataset.lookback + 1
-        logits = torch.cat([network(windows[rows]) for rows in torch.split(first, 512)])
-        found[f"{dataset.bars.symbol} {part}"] = logits.numpy()
+def logits_of(networks: dict[str, CnnLstm], markets: Iterable[MarketDataset]) -> Logits:
+    """Of all validation and test rows, less those of the last class, in 16 bits to save room."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = {}
+    for dataset in markets:
+        network: nn.Module = networks[dataset.bars.symbol].eval().to(device)
+        features = torch.tensor(dataset.features, device=device)
+        windows = features.unfold(0, dataset.lookback, 1).transpose(1, 2)
+        for part in ("validation", "test"):
+            first = torch.from_numpy(dataset.rows(part)).to(device) - dataset.lookback + 1
+            logits = torch.cat([network(windows[rows]) for rows in torch.split(first, 2048)])
+            less = logits[:, :-1] - logits[:, -1:]
+            found[f"{dataset.bars.symbol} {part}"] = less.half().cpu().numpy()
     return found
 
 
