@@ -7,7 +7,10 @@ that is best there, as ``blend=logistic`` does; all skills are log-loss skills o
 prior, means over markets. ``ahead`` counts the markets on which the average has the smaller
 log-loss on test rows than the regression (as the baseline that every model is judged beside,
 not calibrated), ``lead`` is that difference in nats a row, with a 95 % interval that draws the
-same days for all markets. Two lines follow the seeds of a recipe: the seed that is best on
+same days for all markets. ``--rival strongest`` puts in the regression's place, market by market,
+whatever model without a network turned out best on the test rows themselves: the regression,
+gradient boosting, or a regression that also sees means and spreads of the bars before, each as it
+was fitted and calibrated. Two lines follow the seeds of a recipe: the seed that is best on
 validation rows, and the mean of the networks' probabilities of all seeds.
 """
 
@@ -15,18 +18,24 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from recipes import BASE, RECIPES, WINDOWS, answer_path, load_bars, pool_of, settings_of
+from simple_models import fit, rolling
 
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset
-from percoin.evaluation.baselines import LOGISTIC, class_shares, default_baselines
+from percoin.dataset import MarketDataset, Part
+from percoin.evaluation.baselines import (
+    LOGISTIC,
+    Baseline,
+    class_shares,
+    default_baselines,
+)
 from percoin.evaluation.blend import blend_probabilities, choose_weight
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
@@ -37,6 +46,7 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.judging import baseline_inputs
 from percoin.types import FloatArray, Timeframe
 
+LATER_PARTS: tuple[Part, ...] = ("validation", "test")
 COLUMNS = (
     "recipe",
     "test window",
@@ -60,7 +70,7 @@ class MarketAnswer:
         dataset: The market.
         network: Probabilities of the validation rows and of the test rows.
         regression: The same of the regression.
-        rival: Probabilities of the test rows by the regression as it was fitted.
+        rival: Probabilities of the test rows by what the average is held against.
     """
 
     dataset: MarketDataset
@@ -103,10 +113,13 @@ def main() -> None:
     parser.add_argument("answers", type=Path)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
+    parser.add_argument("--rival", choices=["logistic", "strongest"], default="logistic")
+    parser.add_argument("--markets", type=int, help="only so many, as recipes of single markets")
     parser.add_argument("--summary", action="store_true", help="means over the seeds alone")
     arguments = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * 4}{'---:|' * (len(COLUMNS) - 4)}")
-    desk = Desk(arguments.folder, arguments.answers, arguments.tf)
+    fit_rival = strongest if arguments.rival == "strongest" else as_fitted
+    desk = Desk(arguments.folder, arguments.answers, arguments.tf, fit_rival, arguments.markets)
     for name in arguments.only:
         for window in WINDOWS:
             lines = list(desk.lines(name, window))
@@ -144,7 +157,15 @@ def summary(lines: Sequence[Line]) -> tuple[str, ...]:
 class Desk:
     """Reads answers, and keeps the markets and regressions that many of them share."""
 
-    def __init__(self, folder: Path, answers: Path, timeframe: Timeframe) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        answers: Path,
+        timeframe: Timeframe,
+        fit_rival: Callable[[MarketDataset], FloatArray],
+        n_markets: int | None,
+    ) -> None:
+        self._fit_rival, self._n_markets = fit_rival, n_markets
         self._bars: dict[str, Bars] = load_bars(folder, timeframe)
         self._answers = answers / timeframe.value
         self._regressions: dict[tuple[str, ...], dict[str, tuple[FloatArray, ...]]] = {}
@@ -187,8 +208,11 @@ class Desk:
         pool = pool_of(self._bars, name, window, settings)
         key = (window, *kind_of_rows(name, settings))
         if key not in self._regressions:
-            self._regressions[key] = {d.bars.symbol: regression(d) for d in pool.seen}
-        return list(pool.seen), self._regressions[key]
+            self._regressions[key] = {
+                dataset.bars.symbol: (*regression(dataset), self._fit_rival(dataset))
+                for dataset in pool.seen[: self._n_markets]
+            }
+        return list(pool.seen[: self._n_markets]), self._regressions[key]
 
 
 def read_answer(path: Path) -> dict[str, FloatArray]:
@@ -212,14 +236,45 @@ def kind_of_rows(name: str, settings: TrainConfig) -> tuple[str, ...]:
     )
 
 
-def regression(dataset: MarketDataset) -> tuple[FloatArray, ...]:
-    """Logits of validation and test rows, and the baseline's probabilities of the test rows."""
-    (fitted,) = (each for each in default_baselines(0) if each.name == LOGISTIC)
-    inputs, train = baseline_inputs(dataset), dataset.rows("train")
-    fitted.fit(inputs.take(train), dataset.label[train])
-    model = fitted.regression()  # type: ignore[attr-defined]
-    logits = [model.logits(dataset.features[dataset.rows(part)]) for part in ("validation", "test")]
-    return *logits, fitted.predict_proba(inputs.take(dataset.rows("test")))
+def regression(dataset: MarketDataset) -> tuple[FloatArray, FloatArray]:
+    """Logits of validation and test rows."""
+    model = fitted(LOGISTIC, dataset).regression()  # type: ignore[attr-defined]
+    validation, test = (
+        model.logits(dataset.features[dataset.rows(part)]) for part in ("validation", "test")
+    )
+    return validation, test
+
+
+def fitted(name: str, dataset: MarketDataset) -> Baseline:
+    (found,) = (each for each in default_baselines(0) if each.name == name)
+    train = dataset.rows("train")
+    found.fit(baseline_inputs(dataset).take(train), dataset.label[train])
+    return found
+
+
+def as_fitted(dataset: MarketDataset) -> FloatArray:
+    """Probabilities of the test rows by the regression."""
+    rows = baseline_inputs(dataset).take(dataset.rows("test"))
+    return fitted(LOGISTIC, dataset).predict_proba(rows)
+
+
+def strongest(dataset: MarketDataset) -> FloatArray:
+    """Probabilities of the test rows by what is best on just these."""
+    own = dataset.features.astype(np.float64)
+    history = np.hstack([own, np.abs(own), rolling(own, 5, np.mean), rolling(own, 20, np.std)])
+    train = dataset.rows("train")
+    seen = fit(history[train], dataset.label[train], is_boosted=False)
+    tried = []
+    for name in (LOGISTIC, "boosting"):
+        model, inputs = fitted(name, dataset), baseline_inputs(dataset)
+        tried.append([model.predict_proba(inputs.take(dataset.rows(part))) for part in LATER_PARTS])
+    tried.append([seen(history[dataset.rows(part)]) for part in LATER_PARTS])
+    came = dataset.label[dataset.rows("test")]
+    forecasts = []
+    for validation, test in tried:
+        logits = [np.log(np.maximum(each, 1e-9)) for each in (validation, test)]
+        forecasts += [test, calibrated(dataset, *logits)[1]]
+    return min(forecasts, key=lambda forecast: row_log_loss(forecast, came).sum())
 
 
 def answered(
