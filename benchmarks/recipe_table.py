@@ -7,10 +7,11 @@ that is best there, as ``blend=logistic`` does; all skills are log-loss skills o
 prior, means over markets. ``ahead`` counts the markets on which the average has the smaller
 log-loss on test rows than the regression (as the baseline that every model is judged beside,
 not calibrated), ``lead`` is that difference in nats a row, with a 95 % interval that draws the
-same days for all markets. ``--rival strongest`` puts in the regression's place, market by market,
-whatever model without a network turned out best on the test rows themselves: the regression,
-gradient boosting, or a regression that also sees means and spreads of the bars before, each as it
-was fitted and calibrated. Two lines follow the seeds of a recipe: the seed that is best on
+same days for all markets. ``--rival validated`` puts in the regression's place, market by market,
+the model without a network that is best on validation rows: the regression, gradient boosting, or
+a regression that also sees means and spreads of the bars before, each as it was fitted and
+calibrated. ``--rival strongest`` takes the one that turned out best on the test rows themselves,
+which nobody could have known. Two lines follow the seeds of a recipe: the seed that is best on
 validation rows, and the mean of the networks' probabilities of all seeds.
 """
 
@@ -20,7 +21,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -113,13 +114,13 @@ def main() -> None:
     parser.add_argument("answers", type=Path)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
-    parser.add_argument("--rival", choices=["logistic", "strongest"], default="logistic")
+    parser.add_argument("--rival", choices=RIVALS, default="logistic")
     parser.add_argument("--markets", type=int, help="only so many, as recipes of single markets")
     parser.add_argument("--summary", action="store_true", help="means over the seeds alone")
     arguments = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * 4}{'---:|' * (len(COLUMNS) - 4)}")
-    fit_rival = strongest if arguments.rival == "strongest" else as_fitted
-    desk = Desk(arguments.folder, arguments.answers, arguments.tf, fit_rival, arguments.markets)
+    rival = RIVALS[arguments.rival]
+    desk = Desk(arguments.folder, arguments.answers, arguments.tf, rival, arguments.markets)
     for name in arguments.only:
         for window in WINDOWS:
             lines = list(desk.lines(name, window))
@@ -258,23 +259,29 @@ def as_fitted(dataset: MarketDataset) -> FloatArray:
     return fitted(LOGISTIC, dataset).predict_proba(rows)
 
 
-def strongest(dataset: MarketDataset) -> FloatArray:
-    """Probabilities of the test rows by what is best on just these."""
-    own = dataset.features.astype(np.float64)
+def best_on(part: Part, dataset: MarketDataset) -> FloatArray:
+    """Probabilities of the test rows by the model without a network that is best on a part."""
+    own, train = dataset.features.astype(np.float64), dataset.rows("train")
     history = np.hstack([own, np.abs(own), rolling(own, 5, np.mean), rolling(own, 20, np.std)])
-    train = dataset.rows("train")
     seen = fit(history[train], dataset.label[train], is_boosted=False)
-    tried = []
+    tried = [{part: seen(history[dataset.rows(part)]) for part in LATER_PARTS}]
     for name in (LOGISTIC, "boosting"):
         model, inputs = fitted(name, dataset), baseline_inputs(dataset)
-        tried.append([model.predict_proba(inputs.take(dataset.rows(part))) for part in LATER_PARTS])
-    tried.append([seen(history[dataset.rows(part)]) for part in LATER_PARTS])
-    came = dataset.label[dataset.rows("test")]
-    forecasts = []
-    for validation, test in tried:
-        logits = [np.log(np.maximum(each, 1e-9)) for each in (validation, test)]
-        forecasts += [test, calibrated(dataset, *logits)[1]]
-    return min(forecasts, key=lambda forecast: row_log_loss(forecast, came).sum())
+        tried.append(
+            {part: model.predict_proba(inputs.take(dataset.rows(part))) for part in LATER_PARTS}
+        )
+    for found in list(tried):
+        logits = [np.log(np.maximum(found[part], 1e-9)) for part in LATER_PARTS]
+        tried.append(dict(zip(LATER_PARTS, calibrated(dataset, *logits), strict=True)))
+    came = dataset.label[dataset.rows(part)]
+    return min(tried, key=lambda found: row_log_loss(found[part], came).sum())["test"]
+
+
+RIVALS = {
+    "logistic": as_fitted,
+    "validated": partial(best_on, "validation"),
+    "strongest": partial(best_on, "test"),
+}
 
 
 def answered(

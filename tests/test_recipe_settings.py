@@ -31,6 +31,13 @@ def test_a_pool_has_several_markets():
     assert settings(*POOL).symbols == ("BTCUSDT", "ETHUSDT")
 
 
+def test_a_pool_trains_as_long_as_was_measured():
+    pool = settings(*POOL)
+    assert (pool.epochs, pool.pooled.windows_per_epoch) == (15, 30_000)
+    assert settings("symbol=BTCUSDT").epochs == 50
+    assert settings(*POOL, "epochs=3").epochs == 3
+
+
 def test_markets_of_a_pool_may_have_no_part_in_it_and_looks_of_their_own():
     three = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT,SOLUSDT'", "looks=2")
     made = settings(*three, "pooled.without=[ETHUSDT]", "pooled.looks=[1,1,4]")

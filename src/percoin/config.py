@@ -1286,11 +1286,17 @@ def register_configs() -> None:
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("percoin.usual_blend", usual_blend, replace=True)
+    OmegaConf.register_new_resolver("percoin.usual_epochs", usual_epochs, replace=True)
 
 
 def usual_blend(recipe: str) -> str:
     """What a recipe is blended with by itself; docs/RECIPES.md has the evidence."""
     return (BlendKind.LOGISTIC if recipe == Recipe.POOLED else BlendKind.NONE).value
+
+
+def usual_epochs(recipe: str) -> int:
+    """How long a recipe trains by itself, at most; docs/RECIPES.md has the evidence."""
+    return 15 if recipe == Recipe.POOLED else 50
 
 
 def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
