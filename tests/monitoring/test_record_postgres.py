@@ -1,6 +1,7 @@
 """The same record in a real PostgreSQL, which the tests start for themselves."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -50,26 +51,47 @@ def cluster():
     folder = Path(tempfile.mkdtemp(prefix="percoin-postgres-"))
     if is_root:
         shutil.chown(folder, "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, log = free_port(), folder / "log"
 
     def run(program: str, *arguments: str) -> None:
         before = ["runuser", "-u", "postgres", "--"] if is_root else []
         # A server that is started inherits these, and would keep a pipe open.
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         command = [*before, str(programs / program), *arguments]
-        subprocess.run(command, check=True, timeout=60, cwd="/", **silent)
+        try:
+            subprocess.run(command, check=True, timeout=60, cwd="/", **silent)
+        except subprocess.CalledProcessError as error:
+            error.add_note(log.read_text()[-2000:] if log.exists() else "no log")
+            raise
 
     data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
     run("initdb", "-D", data, "-U", "percoin", "--auth=trust", "--no-sync", "-E", "UTF8")
-    run("pg_ctl", "-D", data, "-o", options, "-w", "-l", str(folder / "log"), "start")
+
+    def start() -> None:
+        run("pg_ctl", "-D", data, "-o", options, "-w", "-l", str(log), "start")
+
+    def stop() -> None:
+        run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+
+    start()
     try:
-        base = f"postgresql://percoin@127.0.0.1:{port}"
-        yield base, lambda *a: run("pg_ctl", "-D", data, *a), port
+        yield f"postgresql://percoin@127.0.0.1:{port}", start, stop
     finally:
-        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        stop()
         shutil.rmtree(folder)
+
+
+def free_port() -> int:
+    """None of those that connections get by themselves: another test would take it while the
+    server is away."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as asked:
+            try:
+                asked.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 def _has_user(name: str) -> bool:
@@ -151,10 +173,10 @@ def test_a_newer_record_is_refused(url):
 
 
 def test_a_server_that_went_away_is_told_in_one_line_and_used_again(url, cluster):
-    _, control, port = cluster
+    _, start, stop = cluster
     record = TrackRecord(url.replace("percoin@", "percoin:secret@"))
     record.write(ENTRY)
-    control("-m", "immediate", "-w", "stop")
+    stop()
     later = replace(ENTRY, ts=ENTRY.ts + 1)
     try:
         with pytest.raises(RecordError) as refused:
@@ -162,8 +184,7 @@ def test_a_server_that_went_away_is_told_in_one_line_and_used_again(url, cluster
         assert "secret" not in str(refused.value)
         assert "\n" not in str(refused.value)
     finally:
-        options = f"-p {port} -k /tmp -c listen_addresses=127.0.0.1"
-        control("-o", options, "-w", "-l", "/dev/null", "start")
+        start()
     assert record.write(later)
     assert record.revision() == (2, 0)
     record.close()
