@@ -21,7 +21,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -372,7 +372,6 @@ def epochs_of(epochs: FloatArray) -> str:
     return f"{trained:g}, {best:g} kept"
 
 
-@cache
 def pair(values: tuple[float, float]) -> str:
     return f"{values[0]:+.4f}, {values[1]:+.4f}"
 

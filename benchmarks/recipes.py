@@ -369,6 +369,8 @@ def answer_stacked(group: list[tuple[Run, PoolTask]]) -> None:
     for (run, task), own in zip(group, found, strict=True):
         markets = task.pool.seen
         networks = dict.fromkeys((dataset.bars.symbol for dataset in markets), own.network)
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(own.network.state_dict(), run.path.with_suffix(".pth"))
         run.keep([(own.n_epochs, own.best_epoch)], secs, logits_of(networks, markets))
 
 

@@ -88,6 +88,8 @@ class _Stack:
         torch.manual_seed(epoch)
         self._network.train()
         runs = step_runs([self._batches(k, epoch) for k in range(len(self._tasks))], 0.5)
+        if len(runs) > 1:
+            raise ValueError("pools of one stack need the same number of train batches")
         n_steps = sum(len(run.batches) for run in runs)
         rates = iter(self._rates(n_steps).to(self._device))
         for run in runs:
@@ -103,7 +105,7 @@ class _Stack:
         for k, losses in enumerate(np.transpose(self._losses)):
             network = seeded_network(self._tasks[k].settings)
             network.load_state_dict(self._best.unstack(k))
-            found.append(StackedAnswer(network, len(losses), int(losses.argmin()) + 1))
+            found.append(StackedAnswer(network, len(losses), int(np.nanargmin(losses)) + 1))
         return found
 
     def _batches(self, task: int, epoch: int) -> Tensor:
@@ -158,6 +160,8 @@ def _windows(
             rows.append(market.rows("train") + first)
             looked_at.append(thinned(market.rows("validation"), share) + first)
             first += len(market.bars)
+        if any(len(each) != share for each in looked_at):
+            raise ValueError(f"every market needs {share} validation rows to be stacked")
         train[id(pool)] = torch.from_numpy(np.concatenate(rows)).to(device)
         validation[id(pool)] = torch.from_numpy(np.concatenate(looked_at)).to(device)
     everything = WindowDataset(

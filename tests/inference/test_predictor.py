@@ -280,7 +280,7 @@ def test_threads_get_whole_answers_while_versions_change_and_vanish(tmp_path):
         except Exception as error:  # noqa: BLE001 - whatever a thread ends with is to be seen
             failures.append(error)
 
-    threads = [threading.Thread(target=ask, args=(k % 2 == 0,)) for k in range(8)]
+    threads = [threading.Thread(target=ask, args=(k % 2 == 0,), daemon=True) for k in range(8)]
     for thread in threads:
         thread.start()
     # Each new version is served by its export; the one before goes, as by a pruning.
