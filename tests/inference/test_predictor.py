@@ -16,7 +16,7 @@ from percoin import Predictor
 from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.inference import Answers, NoPrediction, Reason, find_levels
-from percoin.registry import artifact
+from percoin.registry import artifact, publish
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE, MarketFolder
 from percoin.types import Prediction, Signal, Timeframe
 
@@ -320,6 +320,20 @@ def test_a_version_that_vanishes_while_it_is_read_gives_way_to_the_next(tmp_path
         return read_manifest(market, folder)
 
     monkeypatch.setattr(artifact, "read_manifest", read_late)
+    assert Predictor(tmp_path).predict(BARS).version_id == first
+
+
+def test_a_version_that_vanishes_once_its_link_is_read_gives_way_to_the_next(tmp_path, monkeypatch):
+    first, second = versions(tmp_path)
+    checked_folder = publish._checked_folder
+
+    def check_late(market, target):
+        if target == market.link_target(second):
+            serve_version(tmp_path, first)
+            shutil.rmtree(market.version(second))
+        return checked_folder(market, target)
+
+    monkeypatch.setattr(publish, "_checked_folder", check_late)
     assert Predictor(tmp_path).predict(BARS).version_id == first
 
 

@@ -82,8 +82,7 @@ def cluster():
 
 
 def free_port() -> int:
-    """None of those that connections get by themselves: another test would take it while the
-    server is away."""
+    """A port that no connection gets by itself, and so takes while the server is away."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as asked:
             try:

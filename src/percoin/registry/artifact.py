@@ -189,21 +189,16 @@ def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
 
 
 def _read_served(market: MarketFolder) -> tuple[Manifest, dict[str, bytes], Path]:
-    failure = ""
     while True:
+        folder = publish.served_folder(market)
         try:
-            folder = publish.served_folder(market)
             manifest = read_manifest(market, folder)
-            files = read_files(market, folder, manifest)
-        except InvalidArtifactError as error:
-            # Another version may have been served meanwhile, and this one removed; what is
-            # broken fails the same way again.
-            if str(error) == failure:
+            log.info("Loaded metadata: %s %s", market.symbol, market.timeframe.value)
+            return manifest, read_files(market, folder, manifest), folder
+        except InvalidArtifactError:
+            # Another version may have been served meanwhile, and this one removed.
+            if publish.served_folder(market) == folder:
                 raise
-            failure = str(error)
-            continue
-        log.info("Loaded metadata: %s %s", market.symbol, market.timeframe.value)
-        return manifest, files, folder
 
 
 def _log_loaded(manifest: Manifest) -> None:

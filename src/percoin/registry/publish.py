@@ -313,12 +313,19 @@ def served_folder(market: MarketFolder) -> Path:
     """
     try:
         target = _link_target(market)
-        if target is None and not market.link.is_dir():
-            action = f"train one: python train.py symbol={market.symbol} tf={market.timeframe}"
-            raise ModelNotFoundError(
-                market.symbol, market.timeframe, f"no model exported in {market.root}", action
-            )
-        return _checked_folder(market, target)
+        while True:
+            if target is None and not market.link.is_dir():
+                action = f"train one: python train.py symbol={market.symbol} tf={market.timeframe}"
+                raise ModelNotFoundError(
+                    market.symbol, market.timeframe, f"no model exported in {market.root}", action
+                )
+            try:
+                return _checked_folder(market, target)
+            except InvalidArtifactError:
+                # Another version may have been served meanwhile, and this one removed.
+                before, target = target, _link_target(market)
+                if target == before:
+                    raise
     except OSError as error:
         found = f"{market.link} cannot be read: {error}"
         raise _invalid(market, found, "check its permissions") from error
