@@ -7,7 +7,7 @@ Simulated markets, so that any number of any length can be had: what they hold m
 difference to the time. First the steps alone, by the code that trains (median of ``rounds``
 rounds of ``steps`` steps, after those that set up and record), as windows per second, and
 as a share of what the machine reaches in a large matrix product measured in the same run,
-at 136 MFLOP a window. Then whole epochs of a training, validation included.
+at 136 MFLOP a window of the full network. Then whole epochs of a training, validation included.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.network import CnnLstm
-from percoin.training.build import plan_of
+from percoin.training.build import plan_of, seeded_network
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_run import FleetModel, train_fleet
@@ -39,6 +38,7 @@ FLOP_A_WINDOW = 136e6
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=4)
+    parser.add_argument("--model", default="cnn_lstm", choices=["cnn_lstm", "cnn_lstm_half"])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--accelerator", default="cpu", choices=["cpu", "gpu"])
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
@@ -63,7 +63,7 @@ def main() -> None:
 def steps_alone(arguments: argparse.Namespace, device: torch.device) -> float:
     n_models, size = arguments.models, arguments.batch_size
     torch.manual_seed(0)
-    networks = [CnnLstm(len(FEATURE_NAMES)) for _ in range(n_models)]
+    networks = [seeded_network(settings_of(arguments))] * n_models
     stack = StackedCnnLstm.from_networks(networks).train().to(device)
     adamw = StackedAdamW(stack.weights, weight_decay=1e-5, clip_norm=1.0)
     bars = torch.randn(20_000, len(FEATURE_NAMES), device=device)
@@ -90,20 +90,25 @@ def steps_alone(arguments: argparse.Namespace, device: torch.device) -> float:
     return statistics.median(found)
 
 
+def settings_of(arguments: argparse.Namespace) -> TrainConfig:
+    asked = ["symbol=BTCUSDT", "tf=15m", f"model={arguments.model}"]
+    return typed(compose_config("train", asked), TrainConfig)
+
+
 def take(steps: Iterator[None], n_steps: int) -> None:
     for _ in range(n_steps):
         next(steps)
 
 
 def whole_epochs(arguments: argparse.Namespace) -> None:
-    settings = typed(compose_config("train", ["symbol=BTCUSDT", "tf=15m"]), TrainConfig)
+    settings = settings_of(arguments)
     settings.epochs = arguments.epochs
     settings.batch_size = arguments.batch_size
     settings.trainer.accelerator = arguments.accelerator
     settings.trainer.precision = arguments.precision
     settings.trainer.record_steps = arguments.record and arguments.accelerator == "gpu"
     datasets = [simulated(seed, arguments.windows, settings) for seed in range(arguments.models)]
-    networks = [CnnLstm(len(FEATURE_NAMES))] * len(datasets)
+    networks = [seeded_network(settings)] * len(datasets)
     ends: list[float] = []
 
     def note(model: FleetModel) -> None:

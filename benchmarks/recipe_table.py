@@ -11,8 +11,8 @@ same days for all markets. ``--rival validated`` puts in the regression's place,
 the model without a network that is best on validation rows: the regression, gradient boosting, or
 a regression that also sees means and spreads of the bars before, each as it was fitted and
 calibrated. ``--rival strongest`` takes the one that turned out best on the test rows themselves,
-which nobody could have known. Two lines follow the seeds of a recipe: the seed that is best on
-validation rows, and the mean of the networks' probabilities of all seeds.
+which nobody could have known. Two lines follow the seeds of a recipe: the seed whose network is
+best on validation rows, and the mean of the networks' probabilities of all seeds.
 """
 
 from __future__ import annotations
@@ -31,12 +31,7 @@ from simple_models import fit, rolling
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, Part
-from percoin.evaluation.baselines import (
-    LOGISTIC,
-    Baseline,
-    class_shares,
-    default_baselines,
-)
+from percoin.evaluation.baselines import LOGISTIC, Baseline, class_shares, default_baselines
 from percoin.evaluation.blend import blend_probabilities, choose_weight
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
@@ -193,7 +188,8 @@ class Desk:
         }
         yield from made.values()
         if len(made) > 1:
-            best = max(made, key=lambda seed: made[seed].averaged[0])
+            # As pooled.seeds chooses.
+            best = max(made, key=lambda seed: made[seed].network[0])
             yield line(name, window, f"best by validation: {best}", answers[best])
             together = [
                 answered(market, own[market.bars.symbol], list(kept.values()))

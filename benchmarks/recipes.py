@@ -110,11 +110,6 @@ class Recipe:
     init: str = ""
     markets: int | None = None
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether markets have nothing to do with each other."""
-        return self.kind == "per_market"
-
 
 def scaled_alone(pool: Pool) -> Pool:
     """A scaler of its own for each market."""
@@ -262,6 +257,15 @@ class Run:
         np.savez_compressed(aside, epochs=np.array(epochs), secs=np.array(secs), **logits)
         aside.replace(self.path)
 
+    def keep_pooled(
+        self, network: CnnLstm, epoch: tuple[int, int], secs: float, pool: Pool
+    ) -> None:
+        """Write the weights and the answer of one network for all markets."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(network.state_dict(), self.path.with_suffix(".pth"))
+        networks = dict.fromkeys((dataset.bars.symbol for dataset in pool.seen), network)
+        self.keep([epoch], secs, logits_of(networks, pool.seen))
+
 
 def answer_path(answers: Path, name: str, window: str, seed: int) -> Path:
     return answers / name / f"{window}-{seed}.npz"
@@ -322,16 +326,13 @@ def answer(run: Run) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if recipe.kind == ALL:
             network, epoch = pooled(settings, pool, Path(folder))
-            run.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(network.state_dict(), run.path.with_suffix(".pth"))
+            run.keep_pooled(network, epoch, time.monotonic() - began, pool)
+            return
+        for dataset in own_markets(pool, recipe):
+            place = Path(folder) / dataset.bars.symbol
+            network, epoch = alone(settings, dataset, place, recipe, run.start)
+            found[dataset.bars.symbol] = network
             epochs.append(epoch)
-            found = dict.fromkeys((dataset.bars.symbol for dataset in pool.seen), network)
-        else:
-            for dataset in own_markets(pool, recipe):
-                place = Path(folder) / dataset.bars.symbol
-                network, epoch = alone(settings, dataset, place, recipe, run.start)
-                found[dataset.bars.symbol] = network
-                epochs.append(epoch)
     secs = time.monotonic() - began
     run.keep(epochs, secs, logits_of(found, own_markets(pool, recipe)))
 
@@ -366,12 +367,8 @@ def answer_stacked(group: list[tuple[Run, PoolTask]]) -> None:
     began = time.monotonic()
     found = train_together([task for _, task in group], torch.device("cuda"))
     secs = (time.monotonic() - began) / len(group)
-    for (run, task), own in zip(group, found, strict=True):
-        markets = task.pool.seen
-        networks = dict.fromkeys((dataset.bars.symbol for dataset in markets), own.network)
-        run.path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(own.network.state_dict(), run.path.with_suffix(".pth"))
-        run.keep([(own.n_epochs, own.best_epoch)], secs, logits_of(networks, markets))
+    for (run, task), (network, epoch) in zip(group, found, strict=True):
+        run.keep_pooled(network, epoch, secs, task.pool)
 
 
 def answer_fleet(run: Run, task: PoolTask) -> None:
@@ -391,7 +388,9 @@ def answer_fleet(run: Run, task: PoolTask) -> None:
 def own_markets(pool: Pool, recipe: Recipe) -> list[MarketDataset]:
     """Those that are answered for, as they are trained on."""
     markets = list(pool.seen[: recipe.markets])
-    return [scaled_by_itself(market) for market in markets] if recipe.is_alone else markets
+    if recipe.kind == "per_market":
+        return [scaled_by_itself(market) for market in markets]
+    return markets
 
 
 def pooled(settings: TrainConfig, pool: Pool, folder: Path) -> tuple[CnnLstm, tuple[int, int]]:

@@ -20,11 +20,11 @@ from percoin.config import TrainConfig
 from percoin.network import CnnLstm
 from percoin.pool import Pool
 from percoin.training.build import seeded_network
-from percoin.training.datamodule import BatchSampler, WindowDataset, thinned
+from percoin.training.datamodule import BatchSampler, WindowDataset, pooled_rows
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.pooled_module import lr_share
+from percoin.training.pooled_module import lr_share, n_warmup_steps
 
 log = logging.getLogger("recipes")
 
@@ -39,17 +39,15 @@ class PoolTask:
     pool: Pool
 
 
-@dataclass(frozen=True)
-class StackedAnswer:
-    """A network with the weights of its best epoch; epochs count from 1."""
+def train_together(
+    tasks: Sequence[PoolTask], device: torch.device
+) -> list[tuple[CnnLstm, tuple[int, int]]]:
+    """Train a network for each task; all have one width, lookback, batch size and epochs.
 
-    network: CnnLstm
-    n_epochs: int
-    best_epoch: int
-
-
-def train_together(tasks: Sequence[PoolTask], device: torch.device) -> list[StackedAnswer]:
-    """Train a network for each task; all have one width, lookback, batch size and epochs."""
+    Returns:
+        Networks with the weights of their best epochs; how many epochs they were trained for
+        and which was the best, from 1.
+    """
     stack = _Stack(tasks, device)
     for epoch in range(tasks[0].settings.epochs):
         began = time.monotonic()
@@ -90,22 +88,20 @@ class _Stack:
         runs = step_runs([self._batches(k, epoch) for k in range(len(self._tasks))], 0.5)
         if len(runs) > 1:
             raise ValueError("pools of one stack need the same number of train batches")
-        n_steps = sum(len(run.batches) for run in runs)
-        rates = iter(self._rates(n_steps).to(self._device))
-        for run in runs:
-            taken = self._steps.run(run)
-            for _ in run.batches:
-                self._lr.copy_(next(rates))
-                next(taken)
-        self._n_steps += n_steps
+        (run,) = runs
+        taken = self._steps.run(run)
+        for rates in self._rates(len(run.batches)).to(self._device):
+            self._lr.copy_(rates)
+            next(taken)
+        self._n_steps += len(run.batches)
         self._validate()
 
-    def answers(self) -> list[StackedAnswer]:
+    def answers(self) -> list[tuple[CnnLstm, tuple[int, int]]]:
         found = []
         for k, losses in enumerate(np.transpose(self._losses)):
             network = seeded_network(self._tasks[k].settings)
             network.load_state_dict(self._best.unstack(k))
-            found.append(StackedAnswer(network, len(losses), int(np.nanargmin(losses)) + 1))
+            found.append((network, (len(losses), int(np.nanargmin(losses)) + 1)))
         return found
 
     def _batches(self, task: int, epoch: int) -> Tensor:
@@ -119,7 +115,7 @@ class _Stack:
         """Of each step of this epoch and each network."""
         settings = self._tasks[0].settings
         n_all = n_steps * settings.epochs
-        n_warmup = min(round(settings.pooled.warmup_epochs * n_steps), n_all - 1)
+        n_warmup = n_warmup_steps(settings.pooled.warmup_epochs, n_steps, n_all)
         steps = range(self._n_steps, self._n_steps + n_steps)
         shares = torch.tensor([lr_share(step, n_warmup, n_all) for step in steps])
         highest = torch.tensor([task.settings.lr for task in self._tasks], dtype=torch.float64)
@@ -154,16 +150,13 @@ def _windows(
     label = torch.from_numpy(np.concatenate([market.label for market in markets]))
     train, validation, first = {}, {}, 0
     for pool in pools:
-        share = max(1, tasks[0].settings.pooled.validation_windows // len(pool.seen))
-        rows, looked_at = [], []
-        for market in pool.seen:
-            rows.append(market.rows("train") + first)
-            looked_at.append(thinned(market.rows("validation"), share) + first)
-            first += len(market.bars)
-        if any(len(each) != share for each in looked_at):
-            raise ValueError(f"every market needs {share} validation rows to be stacked")
-        train[id(pool)] = torch.from_numpy(np.concatenate(rows)).to(device)
-        validation[id(pool)] = torch.from_numpy(np.concatenate(looked_at)).to(device)
+        rows, looked_at = pooled_rows(pool, tasks[0].settings.pooled.validation_windows)
+        if len({len(own) for own in looked_at}) > 1:
+            # The mean over rows would not be the mean over markets.
+            raise ValueError("markets of a stack need as many validation rows as each other")
+        train[id(pool)] = torch.from_numpy(rows + first).to(device)
+        validation[id(pool)] = torch.from_numpy(np.concatenate(looked_at) + first).to(device)
+        first += len(pool.features)
     everything = WindowDataset(
         features.to(device),
         label.to(device),

@@ -170,16 +170,7 @@ class PooledDataModule(pl.LightningDataModule):
         self._lookback = pool.seen[0].lookback
         self._features = torch.from_numpy(pool.features)
         self._label = torch.from_numpy(np.concatenate([market.label for market in pool.seen]))
-        ends = np.cumsum([len(market.bars) for market in pool.seen])
-        starts = [0, *ends[:-1].tolist()]
-        self._train = np.concatenate(
-            [market.rows("train") + start for market, start in zip(pool.seen, starts, strict=True)]
-        )
-        share = max(1, validation_windows // len(pool.seen))
-        self._validation = [
-            thinned(market.rows("validation"), share) + start
-            for market, start in zip(pool.seen, starts, strict=True)
-        ]
+        self._train, self._validation = pooled_rows(pool, validation_windows)
         self._batch_size = batch_size
         self._seed = seed
         self._windows_per_epoch = windows_per_epoch
@@ -217,6 +208,21 @@ class PooledDataModule(pl.LightningDataModule):
             self._lookback,
         )
         return DataLoader(windows, sampler=sampler, batch_size=None)
+
+
+def pooled_rows(pool: Pool, validation_windows: int) -> tuple[IntArray, list[IntArray]]:
+    """Positions in ``pool.features`` of the train rows, and of each market's validation rows.
+
+    Args:
+        pool: The markets; only those seen.
+        validation_windows: In all, at most; every market has the same share of them.
+    """
+    ends = np.cumsum([len(market.bars) for market in pool.seen])
+    starts = [0, *ends[:-1].tolist()]
+    share = max(1, validation_windows // len(pool.seen))
+    markets = list(zip(pool.seen, starts, strict=True))
+    train = np.concatenate([market.rows("train") + start for market, start in markets])
+    return train, [thinned(market.rows("validation"), share) + start for market, start in markets]
 
 
 def thinned(rows: IntArray, n_most: int) -> IntArray:

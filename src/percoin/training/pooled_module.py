@@ -53,7 +53,7 @@ class PooledClassifier(SignalClassifier):
         adamw = self._adamw()
         n_steps = int(self.trainer.estimated_stepping_batches)
         per_epoch = n_steps / int(self.trainer.max_epochs or 1)
-        n_warmup = min(round(self._warmup_epochs * per_epoch), n_steps - 1)
+        n_warmup = n_warmup_steps(self._warmup_epochs, per_epoch, n_steps)
         schedule = LambdaLR(adamw, lambda step: lr_share(step, n_warmup, n_steps))
         return {
             "optimizer": adamw,
@@ -72,6 +72,11 @@ class PooledClassifier(SignalClassifier):
         self._weight = self._market_weights[dataloader_idx]
         super().validation_step(batch)
         self._weight = 1.0
+
+
+def n_warmup_steps(warmup_epochs: float, steps_per_epoch: float, n_steps: int) -> int:
+    """Steps over which the learning rate grows; at least one of all ``n_steps`` is left."""
+    return min(round(warmup_epochs * steps_per_epoch), n_steps - 1)
 
 
 def lr_share(step: int, n_warmup: int, n_steps: int) -> float:
