@@ -52,10 +52,10 @@ def main() -> None:
     dtype = torch.bfloat16 if arguments.precision == "bf16-mixed" else torch.float32
     product = flop_per_sec(device, dtype)
     speed = steps_alone(arguments, device)
-    share = speed * FLOP_A_WINDOW / product
     print(f"{arguments.models} models, batches of {arguments.batch_size}, {arguments.precision}")
     print(f"matrix product: {product / 1e12:.2f} TFLOP/s")
-    print(f"steps alone: {speed:,.0f} windows/s, {share:.1%} of the matrix product")
+    share = f", {speed * FLOP_A_WINDOW / product:.1%} of the matrix product"
+    print(f"steps alone: {speed:,.0f} windows/s{share if arguments.model == 'cnn_lstm' else ''}")
     if arguments.epochs:
         whole_epochs(arguments)
 

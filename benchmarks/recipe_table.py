@@ -113,6 +113,8 @@ def main() -> None:
     parser.add_argument("--markets", type=int, help="only so many, as recipes of single markets")
     parser.add_argument("--summary", action="store_true", help="means over the seeds alone")
     arguments = parser.parse_args()
+    if not any((arguments.answers / arguments.tf.value).glob("*/*.npz")):
+        parser.error(f"{arguments.answers} holds no answers on {arguments.tf}: see recipes.py")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * 4}{'---:|' * (len(COLUMNS) - 4)}")
     rival = RIVALS[arguments.rival]
     desk = Desk(arguments.folder, arguments.answers, arguments.tf, rival, arguments.markets)

@@ -193,6 +193,8 @@ def main() -> None:
     if arguments.list or arguments.answers is None:
         print("\n".join(RECIPES))
         return
+    if arguments.accelerator == "gpu" and not torch.cuda.is_available():
+        parser.error("torch finds no GPU here: --accelerator cpu")
     logging.basicConfig(level=logging.WARNING)
     log.setLevel(logging.INFO)
     torch.set_num_threads(arguments.threads)
@@ -279,6 +281,8 @@ def load_bars(folder: Path, timeframe: Timeframe) -> dict[str, Bars]:
             found[symbol] = source.load(symbol, timeframe)
         except DataError as error:
             log.info("left out: %s", error)
+    if not found:
+        raise SystemExit(f"{folder} holds no bars of the symbols for {timeframe}")
     newest = max(int(bars.open_time[-1]) for bars in found.values())
     first = newest - (window_of(timeframe, "later").days - 7) * DAY_MILLISECONDS
     return {
