@@ -19,6 +19,7 @@ PACKAGE = ROOT / "src" / "percoin"
 # A module imports only what stands before it. A new module takes its place here first.
 ORDER = (
     "errors",
+    "printable",
     "types",
     "provenance",
     "bars",

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percoin.config import CONF_DIR, Config, name_nearest, register_configs, typed
 from percoin.errors import ConfigError, PercoinError
+from percoin.printable import printable
 
 EXIT_USAGE = 2
 _MULTIRUN = {"-m", "--multirun"}
@@ -119,10 +120,10 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
         # Or the end of the process would find out that nobody reads any more.
         sys.stdout.flush()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
+        print(f"error: {printable(explain(error, config_name, arguments))}", file=sys.stderr)
         return EXIT_USAGE
     except PercoinError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return _reader_gone()
@@ -130,7 +131,7 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
         if error.filename is None and error.errno not in _FULL_DISK:
             raise
         place = error.filename or "free some space"
-        print(f"error: {place}: {error.strerror}", file=sys.stderr)
+        print(f"error: {printable(str(place))}: {error.strerror}", file=sys.stderr)
         return PercoinError.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

@@ -143,7 +143,7 @@ def test_hostile_texts_move_no_cursor_and_are_no_markup(tmp_path, colour):
     text = ANSI.sub("", screen(results_of(tmp_path, jobs), 140, colour))
 
     assert all(character.isprintable() for character in text.replace("\n", ""))
-    assert "?[2J[bold]gone[/bold] ?1A? [link=http://x]x[/link] second line ?" in text
+    assert r"\x1b[2J[bold]gone[/bold] \x9b1A\x07 [link=http://x]x[/link] second line \u202e" in text
 
 
 def test_colour_is_sent_to_those_who_want_it_and_changes_no_word(sweep):

@@ -19,6 +19,7 @@ from percoin.evaluation.table import (
     score_rows,
     skill_rows,
 )
+from percoin.printable import printable
 from percoin.report.board import Board, Entry, answer, headlines, in_words
 from percoin.report.cells import accuracy_line, facts, hashes, leaderboard_row
 
@@ -77,8 +78,7 @@ def to_text(board: Board) -> str:
 
 
 def _printable(texts: Sequence[str]) -> list[str]:
-    """Without what a file could make a terminal do."""
-    return ["".join(c if c.isprintable() else "?" for c in text) for text in texts]
+    return [printable(text) for text in texts]
 
 
 def to_markdown(board: Board) -> str:

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from percoin.evaluation.uncertainty import Estimate
+from percoin.printable import printable
 from percoin.report.board import Entry, Status, answer, headlines
 from percoin.report.plain import escape, markdown_leaderboard, markdown_table
 from percoin.sweep.results import SweepResults
@@ -151,7 +152,7 @@ def draw_skills(entries: Sequence[Entry], title: str) -> Figure:
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(axis="y", length=0, labelsize=8)
         panel.tick_params(axis="x", labelsize=8)
-    names = ["".join(c for c in entry.model.symbol if c.isprintable()) for entry in entries]
+    names = [printable(entry.model.symbol) for entry in entries]
     panels[0].set_yticks(range(len(entries)), names)
     panels[0].set_ylim(len(entries) - 0.4, -0.6)
     handles, labels = panels[0].get_legend_handles_labels()

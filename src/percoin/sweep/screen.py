@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from percoin.printable import printable
 from percoin.report.board import answer, headlines
 from percoin.report.cells import Figure, LeaderboardRow, leaderboard_row
 from percoin.sweep.jobs import JobState
@@ -191,5 +192,4 @@ def _duration(secs: float) -> str:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Without what a file could make a terminal do."""
-    return Text("".join(c if c.isprintable() else "?" for c in text), style=style, overflow="fold")
+    return Text(printable(text), style=style, overflow="fold")

@@ -1,0 +1,39 @@
+"""Text from elsewhere, made safe to print: one line stays one line, and no terminal obeys it.
+
+Manifests, file names, answers of exchanges and settings hold whatever somebody wrote there. A
+line break in them would forge a log line, an escape sequence would move the cursor or the title
+of the window, and half a surrogate pair cannot be encoded at all.
+"""
+
+from __future__ import annotations
+
+ELLIPSIS = "..."
+
+
+def printable(text: str, max_chars: int | None = None) -> str:
+    r"""``text`` as one line: what is not printable is escaped, ``\n`` as backslash and n.
+
+    Letters of every language stay as they are.
+
+    Args:
+        text: From a file, a server or a person.
+        max_chars: Longer text is cut and ends in three dots; at least 4.
+    """
+    # Cut before it is escaped too, so that a text of many megabytes costs nothing.
+    if max_chars is not None:
+        text = text[: max_chars + 1]
+    clean = text if text.isprintable() else "".join(_escaped(letter) for letter in text)
+    if max_chars is not None and len(clean) > max_chars:
+        return clean[: max_chars - len(ELLIPSIS)] + ELLIPSIS
+    return clean
+
+
+def printable_lines(text: str) -> str:
+    """As ``printable``, but line breaks stay; for a text that percoin has laid out in lines."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _escaped(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
