@@ -121,7 +121,7 @@ class StoreConfig(SourceConfig):
 
 @dataclass
 class FilesConfig(SourceConfig):
-    """A folder of Parquet, CSV or Feather files."""
+    """A folder of Parquet, Feather, CSV or JSON files."""
 
     path: str = MISSING
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,15 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 _SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{2,20}")
+
+
+class BarLength(Protocol):
+    """How long a bar is: a ``Timeframe``, or another length that files have."""
+
+    @property
+    def milliseconds(self) -> int:
+        """Length in milliseconds."""
+        ...
 
 
 class Timeframe(StrEnum):

@@ -7,10 +7,10 @@ import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.errors import NotEnoughBarsError
-from percoin.types import FloatArray, Timeframe
+from percoin.types import BarLength, FloatArray, IntArray, Timeframe
 
 
-def divides(finer: Timeframe, timeframe: Timeframe) -> bool:
+def divides(finer: BarLength, timeframe: BarLength) -> bool:
     """Whether bars of ``timeframe`` can be made from bars of ``finer``."""
     return (
         finer.milliseconds < timeframe.milliseconds
@@ -38,19 +38,33 @@ def resample(bars: Bars, timeframe: Timeframe) -> Bars:
         return bars
     if not divides(bars.timeframe, timeframe):
         raise ValueError(f"{timeframe} bars cannot be made from {bars.timeframe} bars")
-    per_bar = timeframe.milliseconds // bars.timeframe.milliseconds
-    bin_start = bars.open_time // timeframe.milliseconds * timeframe.milliseconds
-    starts, counts = np.unique(bin_start, return_counts=True)
-    complete = counts == per_bar
-    if not complete.any():
+    frame = resample_frame(bars.frame, bars.timeframe, timeframe)
+    if frame.empty:
         found = f"{len(bars):,} {bars.timeframe} bars do not fill one of {timeframe}"
         raise NotEnoughBarsError(bars.symbol, timeframe, found, "give it a longer history")
-    rows = np.repeat(complete, counts)
-    shorter = {name: bars.column(name)[rows].reshape(-1, per_bar) for name in COLUMNS}
-    open_time = pd.DatetimeIndex(starts[complete].astype("datetime64[ms]"), name="open_time")
-    frame = pd.DataFrame(_joined(shorter), index=open_time.tz_localize("UTC"))
     origin = f"{bars.origin}, resampled from {bars.timeframe}"
     return Bars(bars.symbol, timeframe, frame, origin)
+
+
+def resample_frame(frame: pd.DataFrame, finer: BarLength, timeframe: BarLength) -> pd.DataFrame:
+    """As ``resample``, on frames as in ``Bars.frame``; empty if no longer bar is complete.
+
+    Args:
+        frame: Bars of the length ``finer``.
+        finer: Any length that divides ``timeframe``.
+        timeframe: Length of the longer bars.
+    """
+    open_times: IntArray = frame.index.to_numpy(dtype="datetime64[ms]").astype(np.int64)
+    per_bar = timeframe.milliseconds // finer.milliseconds
+    bin_start = open_times // timeframe.milliseconds * timeframe.milliseconds
+    starts, counts = np.unique(bin_start, return_counts=True)
+    complete = counts == per_bar
+    rows = np.repeat(complete, counts)
+    shorter = {
+        name: frame[name].to_numpy(dtype=np.float64)[rows].reshape(-1, per_bar) for name in COLUMNS
+    }
+    open_time = pd.DatetimeIndex(starts[complete].astype("datetime64[ms]"), name="open_time")
+    return pd.DataFrame(_joined(shorter), index=open_time.tz_localize("UTC"))
 
 
 def _joined(shorter: dict[str, FloatArray]) -> dict[str, FloatArray]:

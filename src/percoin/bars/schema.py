@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from percoin.errors import InvalidBarsError
-from percoin.types import FloatArray, IntArray, Timeframe
+from percoin.types import BarLength, FloatArray, IntArray, Timeframe
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
@@ -22,6 +22,7 @@ COLUMNS = (*PRICE_COLUMNS, "volume")
 
 _REPAIR = "correct the source; bars are never repaired silently"
 _TIMES_SHOWN = 3
+_END_OF_9999_MS = 253_402_300_800_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def format_time(moment: pd.Timestamp) -> str:
     return text.removesuffix(".000000").removesuffix(":00")
 
 
-def check_bars(frame: pd.DataFrame, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
+def check_bars(frame: pd.DataFrame, symbol: str, timeframe: BarLength) -> pd.DataFrame:
     """Bring bars into the one form there is, and refuse what breaks its rules.
 
     Numbers become float64 and open times milliseconds in UTC; other columns
@@ -124,7 +125,7 @@ def check_bars(frame: pd.DataFrame, symbol: str, timeframe: Timeframe) -> pd.Dat
     try:
         rows = _normalised(frame)
     except _MalformedError as error:
-        raise InvalidBarsError(symbol, timeframe, str(error), _REPAIR) from error
+        raise InvalidBarsError(symbol, str(timeframe), str(error), _REPAIR) from error
     _check_rules(rows, symbol, timeframe)
     return rows.set_index("open_time")
 
@@ -144,7 +145,14 @@ def _normalised(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _as_floats(values: pd.Series) -> FloatArray:
     """One column as float64."""
+    dtype = values.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in "bmMc":
+        raise _MalformedError(f"column {values.name} is {dtype}, not numbers")
+    if isinstance(dtype, pd.DatetimeTZDtype | pd.BooleanDtype | pd.ArrowDtype):
+        raise _MalformedError(f"column {values.name} is {dtype}, not numbers")
     try:
+        if pd.api.types.is_object_dtype(dtype) or isinstance(dtype, pd.StringDtype):
+            values = pd.to_numeric(values)
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:
         raise _MalformedError(f"column {values.name} holds something other than numbers") from error
@@ -159,13 +167,16 @@ def _as_milliseconds(open_time: pd.Series) -> pd.DatetimeIndex:
     exact = pd.DatetimeIndex(open_time)
     exact = exact.tz_localize("UTC") if exact.tz is None else exact.tz_convert("UTC")
     rounded = exact.as_unit("ms")
+    n_outside = int(((rounded.asi8 < 0) | (rounded.asi8 >= _END_OF_9999_MS)).sum())
+    if n_outside:
+        raise _MalformedError(f"{n_outside:,} open times are not of the years 1970 to 9999")
     n_finer = int((rounded != exact).sum())
     if n_finer:
         raise _MalformedError(f"{n_finer:,} open times are no whole milliseconds")
     return rounded
 
 
-def _check_rules(rows: pd.DataFrame, symbol: str, timeframe: Timeframe) -> None:
+def _check_rules(rows: pd.DataFrame, symbol: str, timeframe: BarLength) -> None:
     """Run the pandera schema and turn its report into one line."""
     from pandera.errors import SchemaErrors
 
@@ -174,14 +185,15 @@ def _check_rules(rows: pd.DataFrame, symbol: str, timeframe: Timeframe) -> None:
     high_room = rows["high"] - body.max(axis=1)
     low_room = body.min(axis=1) - rows["low"]
     try:
-        _rules(timeframe).validate(rows.assign(high_room=high_room, low_room=low_room), lazy=True)
+        rules = _rules(timeframe.milliseconds, str(timeframe))
+        rules.validate(rows.assign(high_room=high_room, low_room=low_room), lazy=True)
     except SchemaErrors as errors:
         broken = errors.failure_cases.groupby("check", sort=False)["index"]
         found = ", ".join(
             _describe_broken(str(rule), rows["open_time"].iloc[sorted(positions)])
             for rule, positions in broken
         )
-        raise InvalidBarsError(symbol, timeframe, found, _REPAIR) from None
+        raise InvalidBarsError(symbol, str(timeframe), found, _REPAIR) from None
 
 
 def _describe_broken(rule: str, open_times: pd.Series) -> str:
@@ -194,7 +206,7 @@ def _describe_broken(rule: str, open_times: pd.Series) -> str:
 
 
 @cache
-def _rules(timeframe: Timeframe) -> pa.DataFrameSchema:
+def _rules(step: int, length: str) -> pa.DataFrameSchema:
     """The schema; importing pandera takes half a second, so only a check pays for it."""
     import pandera.pandas as pa
 
@@ -204,14 +216,11 @@ def _rules(timeframe: Timeframe) -> pa.DataFrameSchema:
     def at_least_zero(values: pd.Series) -> pd.Series:
         return values >= 0
 
-    step = timeframe.milliseconds
     nothing = pd.Timedelta(0)
     open_time = [
         rule("duplicate open_time", lambda times: ~times.duplicated()),
         rule("open_time before that of the row above", lambda times: ~(times.diff() < nothing)),
-        rule(
-            f"open_time off the {timeframe} grid", lambda times: times.astype("int64") % step == 0
-        ),
+        rule(f"open_time off the {length} grid", lambda times: times.astype("int64") % step == 0),
     ]
     prices = {
         name: [

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from percoin.bars.schema import COLUMNS, check_bars, format_time
-from percoin.bars.sources.tables import from_epoch
+from percoin.bars.sources.epoch import from_epoch
 from percoin.errors import InvalidBarsError
 from percoin.types import Timeframe
 
@@ -130,14 +130,16 @@ class KlineReader:
         """The first six of the twelve columns; text that is no number is an error."""
         from pyarrow import csv
 
-        if not content.strip():
+        content = content.lstrip()
+        if not content:
             return pd.DataFrame({"open_time": np.empty(0, np.int64)} | dict.fromkeys(COLUMNS, 0.0))
         names = ["open_time", *COLUMNS, *(f"unused_{n}" for n in range(6, _N_CSV_COLUMNS))]
-        has_header = not content[:1].isdigit()
         try:
             table = csv.read_csv(
                 io.BytesIO(content),
-                csv.ReadOptions(column_names=names, skip_rows=int(has_header), use_threads=False),
+                csv.ReadOptions(
+                    column_names=names, skip_rows=int(_has_names(content)), use_threads=False
+                ),
                 convert_options=csv.ConvertOptions(
                     include_columns=names[:6],
                     column_types={"open_time": pa.int64()} | dict.fromkeys(COLUMNS, pa.float64()),
@@ -148,3 +150,8 @@ class KlineReader:
             raise self.error(f"{name} cannot be read as klines ({reason})") from error
         rows: pd.DataFrame = table.to_pandas()
         return rows
+
+
+def _has_names(content: bytes) -> bool:
+    """Whether the first line names the columns: more than that it does not begin with a digit."""
+    return b"open" in content.split(b"\n", 1)[0].lower()

@@ -1,0 +1,82 @@
+"""The files of one market in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from percoin.bars.sources.files.errors import FileError
+from percoin.bars.sources.files.names import (
+    LENGTHS,
+    MarketFile,
+    is_other_market,
+    market_file,
+    suffix,
+)
+
+_DEEPEST = 8
+_MOST_FILES = 100_000
+# Tables of the archive whose files are named as those of bars, but hold no trades.
+_NO_BARS = {"markpriceklines", "indexpriceklines", "premiumindexklines"}
+
+
+def near(root: Path, symbol: str) -> list[MarketFile]:
+    """The market's files in the folder, ``futures/``, ``<SYMBOL>/`` and ``<SYMBOL>/<tf>/``."""
+    folders = [root, root / "futures", root / symbol]
+    folders += [root / symbol / str(length) for length in LENGTHS]
+    paths = [path for folder in folders if folder.is_dir() for path in _entries(folder)[0]]
+    return _of_market(paths, symbol)
+
+
+def anywhere(root: Path, symbol: str) -> list[MarketFile]:
+    """The market's files at any depth, as in the folder tree of the archive."""
+    return _of_market(_below(root, lambda folder: _may_hold(folder, symbol)), symbol)
+
+
+def all_files(root: Path) -> Iterator[Path]:
+    """Every file below ``root``, hidden folders left out."""
+    return _below(root, lambda folder: not folder.startswith("."))
+
+
+def _below(root: Path, may_enter: Callable[[str], bool]) -> Iterator[Path]:
+    seen: set[tuple[int, int]] = set()
+    waiting = [(root, 0)]
+    n_files = 0
+    while waiting:
+        folder, depth = waiting.pop()
+        place = folder.stat()
+        if (place.st_dev, place.st_ino) in seen:
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        paths, folders = _entries(folder)
+        yield from paths
+        n_files += len(paths)
+        if n_files > _MOST_FILES:
+            found = f"{root} holds more than {_MOST_FILES:,} files"
+            raise FileError(found, "name the folder of the bars themselves")
+        if depth < _DEEPEST:
+            inner = [each for each in folders if may_enter(each.name)]
+            waiting += [(each, depth + 1) for each in reversed(inner)]
+
+
+def _of_market(paths: Iterable[Path], symbol: str) -> list[MarketFile]:
+    files = (market_file(path, symbol) for path in paths if suffix(path))
+    return [file for file in files if file is not None]
+
+
+def _may_hold(folder: str, symbol: str) -> bool:
+    is_hidden = folder.startswith(".")
+    return not (is_hidden or folder.lower() in _NO_BARS or is_other_market(folder, symbol))
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Regular files and folders in ``folder``, sorted; pipes and devices are neither."""
+    files, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            if entry.is_file():
+                files.append(folder / entry.name)
+            elif entry.is_dir():
+                folders.append(folder / entry.name)
+    return files, folders

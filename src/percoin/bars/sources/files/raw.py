@@ -1,0 +1,135 @@
+"""A table as its file has it: names of columns, values, and where each row stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.feather as feather  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from percoin.bars.sources.files.content import check_beginning, read_content
+from percoin.bars.sources.files.errors import FileError
+from percoin.bars.sources.files.names import suffix
+from percoin.bars.sources.files.text import read_csv
+from percoin.printable import printable
+
+# Three years of 1s bars; a Parquet file of a few bytes can claim any number.
+_MOST_ROWS = 100_000_000
+_MOST_COLUMNS = 1_000
+_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """What a file holds, before anything is understood of it.
+
+    Attributes:
+        names: Of the columns, as they are written; None if the file gives none.
+        frame: The values; columns are numbered from 0.
+        place: Where the row at a position stands: ``line 502``, ``row 501``.
+    """
+
+    names: tuple[str, ...] | None
+    frame: pd.DataFrame
+    place: Callable[[int], str]
+
+    def listing(self) -> str:
+        """The columns that there are, for a message."""
+        if not self.names:
+            return "it has no columns"
+        names = [printable(name, 40) or "''" for name in self.names[:_NAMES_SHOWN]]
+        more = ", ..." if len(self.names) > _NAMES_SHOWN else ""
+        return f"the columns are {', '.join(names)}{more}"
+
+
+def read_raw(path: Path) -> RawTable:
+    """One file of any known kind.
+
+    Raises:
+        FileError: It is something else than a table, or too large to be bars.
+        OSError, ValueError, pyarrow.ArrowException: It cannot be read.
+    """
+    check_beginning(path)
+    kind = suffix(path)
+    if kind == ".parquet":
+        return _from_arrow(_read_parquet(path))
+    if kind == ".feather":
+        return _from_arrow(feather.read_table(path, memory_map=False))
+    content, inner = read_content(path)
+    if inner == ".json":
+        return _from_json(content)
+    text = read_csv(content)
+    return RawTable(text.names, text.frame, text.place)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    """A Parquet file by itself: folders called ``tf=15m`` above it give no columns."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _check_size(file.metadata.num_rows, file.metadata.num_columns)
+        return file.read()
+
+
+def _from_arrow(table: pa.Table) -> RawTable:
+    """A table of Arrow; what pandas noted in it of its index is not needed and not believed."""
+    _check_size(table.num_rows, table.num_columns)
+    names = tuple(table.column_names)
+    numbered = table.rename_columns([str(position) for position in range(len(names))])
+    frame = numbered.to_pandas(ignore_metadata=True, date_as_object=False)
+    return RawTable(names, frame.set_axis(range(len(names)), axis=1), _row)
+
+
+def _from_json(content: bytes) -> RawTable:
+    """Rows of ccxt and freqtrade, a list of objects, or an object of columns."""
+    try:
+        held = json.loads(content)
+    except RecursionError:
+        raise FileError("it is JSON nested too deeply to be bars") from None
+    if isinstance(held, dict):
+        return _from_columns(held)
+    if not (isinstance(held, list) and held):
+        raise FileError("it is JSON without a row of bars")
+    if all(isinstance(row, list) for row in held):
+        _check_widths(held)
+        return RawTable(None, pd.DataFrame(held), _row)
+    if all(isinstance(row, dict) for row in held):
+        names = tuple(dict.fromkeys(key for row in held for key in row))
+        _check_size(len(held), len(names))
+        frame = pd.DataFrame(held, columns=list(names))
+        return RawTable(names, frame.set_axis(range(len(names)), axis=1), _row)
+    raise FileError("it is JSON that is neither a list of rows nor one of objects")
+
+
+def _from_columns(held: dict[str, Any]) -> RawTable:
+    """``{"open": [...], ...}``, or as pandas writes it: ``{"open": {"0": ...}, ...}``."""
+    if not all(isinstance(column, list | dict) for column in held.values()):
+        keys = ", ".join(printable(key, 40) for key in list(held)[:_NAMES_SHOWN])
+        found = f"it is one JSON object with {keys}, not rows of bars"
+        raise FileError(
+            found, "write the rows alone: [[time, open, high, low, close, volume], ...]"
+        )
+    frame = pd.DataFrame(dict(enumerate(held.values())))
+    return RawTable(tuple(held), frame.reset_index(drop=True), _row)
+
+
+def _check_widths(rows: list[list[Any]]) -> None:
+    """Rows of one width."""
+    _check_size(len(rows), len(rows[0]))
+    for position, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise FileError(f"{_row(position)} has {len(row)} values, row 1 has {len(rows[0])}")
+
+
+def _check_size(n_rows: int, n_columns: int) -> None:
+    if n_rows > _MOST_ROWS or n_columns > _MOST_COLUMNS:
+        found = f"it has {n_rows:,} rows and {n_columns:,} columns, more than bars have"
+        raise FileError(found, "write the bars alone to a file")
+
+
+def _row(position: int) -> str:
+    return f"row {position + 1:,}"

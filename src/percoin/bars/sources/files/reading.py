@@ -1,0 +1,176 @@
+"""One market's files read: each once, checked, and joined where they are parts of one history."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from percoin.bars.schema import check_bars, format_time
+from percoin.bars.sources.files.checks import (
+    check_clocks,
+    check_last,
+    check_prices,
+    check_spacing,
+    in_order,
+    of_market,
+    step_of,
+)
+from percoin.bars.sources.files.columns import Columns, understand
+from percoin.bars.sources.files.errors import FileError
+from percoin.bars.sources.files.names import LENGTHS, length_of_step
+from percoin.bars.sources.files.raw import read_raw
+from percoin.errors import InvalidBarsError
+from percoin.printable import printable
+from percoin.types import BarLength, IntArray
+
+_REASON_CHARS = 200
+_OUT_OF_RANGE = re.compile("high below open or close|low above open or close")
+_NO_HEADER = (
+    "it has no header line, so its columns were taken as time, open, high, low, close, volume"
+)
+_ADD_HEADER = (
+    "if they are in another order, add a header line such as timestamp,open,close,high,low,volume"
+)
+
+
+@dataclass(frozen=True)
+class PartBars:
+    """The bars of one file, as in ``Bars.frame``."""
+
+    path: Path
+    frame: pd.DataFrame
+
+
+class MarketReader:
+    """Reads files of one market, each once.
+
+    Args:
+        symbol: Today's name, for messages.
+        names: The market as files may call it.
+        timeframe: What was asked for, for messages.
+    """
+
+    def __init__(self, symbol: str, names: tuple[str, ...], timeframe: BarLength) -> None:
+        self.symbol = symbol
+        self.names = names
+        self.timeframe = timeframe
+        self.notes: list[str] = []
+        self._columns: dict[Path, Columns] = {}
+
+    def length(self, path: Path) -> BarLength:
+        """The length of the bars of a file, by their most frequent step.
+
+        Raises:
+            InvalidBarsError: It cannot be read, or has no such step.
+        """
+        step, _ = step_of(_milliseconds(self._read(path).table["open_time"]))
+        length = length_of_step(step)
+        if length is None:
+            found = f"the bars in {printable(str(path))} are not spaced by a known length"
+            known = ", ".join(map(str, LENGTHS))
+            action = f"use one of {known}, or name the file {self.symbol}-<tf>{path.suffix}"
+            raise InvalidBarsError(self.symbol, str(self.timeframe), found, printable(action))
+        return length
+
+    def bars(self, path: Path, length: BarLength) -> PartBars:
+        """The bars of one file, checked.
+
+        Raises:
+            InvalidBarsError: They cannot be read or break a rule.
+        """
+        columns = self._read(path)
+        try:
+            moments = _milliseconds(columns.table["open_time"])
+            check_last(columns)
+            self._note(path, check_clocks(moments, length, columns.times))
+            check_spacing(moments, length)
+            frame = self._checked(columns, length)
+            self._note(path, check_prices(frame, length))
+        except FileError as error:
+            raise self._error(path, error.found, error.action) from error
+        except InvalidBarsError as error:
+            raise self._error(path, error.found, error.action) from error
+        return PartBars(path, frame)
+
+    def _checked(self, columns: Columns, length: BarLength) -> pd.DataFrame:
+        """As ``check_bars``; columns without names may be in another order."""
+        try:
+            return check_bars(columns.table, self.symbol, length)
+        except InvalidBarsError as error:
+            is_order = _OUT_OF_RANGE.match(error.found) is not None
+            if columns.by_position and is_order:
+                raise FileError(f"{error.found}; {_NO_HEADER}", _ADD_HEADER) from error
+            raise
+
+    def _read(self, path: Path) -> Columns:
+        """The columns of one file, its rows oldest first."""
+        if path not in self._columns:
+            try:
+                columns, notes = of_market(understand(read_raw(path), self.names[0]), self.names)
+            except FileError as error:
+                raise self._error(path, error.found, error.action) from error
+            except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+                reason = str(error).splitlines()[0].rstrip(". ") if str(error) else ""
+                reason = printable(reason, _REASON_CHARS) or type(error).__name__
+                found = f"{printable(str(path))} cannot be read ({reason})"
+                raise InvalidBarsError(
+                    self.symbol, str(self.timeframe), found, "download or write it again"
+                ) from error
+            self._note(path, columns.notes + notes)
+            self._columns[path] = replace(columns, table=in_order(columns.table))
+        return self._columns[path]
+
+    def _note(self, path: Path, notes: tuple[str, ...]) -> None:
+        self.notes += [f"{printable(path.name)}: {note}" for note in notes]
+
+    def _error(self, path: Path, found: str, action: str) -> InvalidBarsError:
+        return InvalidBarsError(
+            self.symbol, str(self.timeframe), f"{printable(str(path))}: {found}", action
+        )
+
+
+def join(parts: list[PartBars]) -> pd.DataFrame:
+    """Files of one market in the order of time; a bar that two of them have is one bar.
+
+    Args:
+        parts: Sorted by their first bar.
+
+    Raises:
+        FileError: Two files have different values for one time; names both.
+    """
+    frame = pd.concat([part.frame for part in parts]) if len(parts) > 1 else parts[0].frame
+    if frame.index.is_unique and frame.index.is_monotonic_increasing:
+        return frame
+    whole = frame.reset_index().drop_duplicates().set_index("open_time")
+    differing = whole.index[whole.index.duplicated()]
+    if not len(differing):
+        return whole.sort_index()
+    moment = differing.min()
+    holders = [printable(part.path.name) for part in parts if moment in part.frame.index]
+    found = (
+        f"{holders[0]} and {holders[1]} have different bars for {len(differing):,} times, "
+        f"the first is {format_time(moment)}"
+    )
+    raise FileError(found, "move the one that is wrong out of the folder")
+
+
+def overlaps(parts: list[PartBars]) -> int:
+    """How many bars are in more than one file."""
+    n_bars = sum(len(part.frame) for part in parts)
+    return n_bars - len(np.unique(np.concatenate([_index_ms(part) for part in parts])))
+
+
+def _index_ms(part: PartBars) -> IntArray:
+    moments: IntArray = part.frame.index.to_numpy(dtype="datetime64[ms]").astype(np.int64)
+    return moments
+
+
+def _milliseconds(open_time: pd.Series) -> IntArray:
+    """Times as whole milliseconds, for looking at their spacing."""
+    moments: IntArray = pd.DatetimeIndex(open_time).as_unit("ms").asi8
+    return moments
