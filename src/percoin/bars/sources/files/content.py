@@ -91,7 +91,7 @@ def _check_beginning(beginning: bytes, kind: str) -> None:
         raise FileError("the file is empty", _DOWNLOAD_AGAIN)
     own = next((own for end, own in _OWN_BEGINNINGS.items() if kind.endswith(end)), ())
     start = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith(own or b"\0"):
+    if own and start.startswith(own):
         return
     for known, what, action in _BEGINNINGS:
         if start.startswith(known):

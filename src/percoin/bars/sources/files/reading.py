@@ -21,7 +21,7 @@ from percoin.bars.sources.files.checks import (
     step_of,
 )
 from percoin.bars.sources.files.columns import Columns, understand
-from percoin.bars.sources.files.errors import FileError
+from percoin.bars.sources.files.errors import REWRITE, FileError
 from percoin.bars.sources.files.names import LENGTHS, length_of_step
 from percoin.bars.sources.files.raw import read_raw
 from percoin.errors import InvalidBarsError
@@ -68,7 +68,10 @@ class MarketReader:
         Raises:
             InvalidBarsError: It cannot be read, or has no such step.
         """
-        step, _ = step_of(_milliseconds(self._read(path).table["open_time"]))
+        table = self._read(path).table
+        if table.empty:
+            raise self._error(path, "no bars, the table is empty", REWRITE)
+        step, _ = step_of(_milliseconds(table["open_time"]))
         length = length_of_step(step)
         if length is None:
             found = f"the bars in {printable(str(path))} are not spaced by a known length"
@@ -152,11 +155,10 @@ def join(parts: list[PartBars]) -> pd.DataFrame:
         return whole.sort_index()
     moment = differing.min()
     holders = [printable(part.path.name) for part in parts if moment in part.frame.index]
-    found = (
-        f"{holders[0]} and {holders[1]} have different bars for {len(differing):,} times, "
-        f"the first is {format_time(moment)}"
-    )
-    raise FileError(found, "move the one that is wrong out of the folder")
+    n_bars = len(differing.unique())
+    bars = "1 bar" if n_bars == 1 else f"{n_bars:,} bars, the first is that of"
+    found = f"{holders[0]} and {holders[1]} differ in {bars} {format_time(moment)}"
+    raise FileError(found, "correct one of them, or move the one that is wrong out of the folder")
 
 
 def overlaps(parts: list[PartBars]) -> int:
