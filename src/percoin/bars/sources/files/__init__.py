@@ -6,11 +6,13 @@
     folder.py    the files of one market in a folder
     content.py   the bytes of a file, unpacked, and what is no table at all
     text.py      CSV: its separator, its header line, where its rows begin
-    raw.py       Parquet, Feather, CSV and JSON as one kind of table
-    columns.py   which columns hold the open time, the prices, the volume, the market
+    raw.py       Parquet, Feather, CSV and JSON as one kind of table (table.py)
+    columns.py   which columns hold the open time, the prices, the volume, the market (words.py)
     times.py     numbers and texts as times
     checks.py    what a file says against how it is read
-    source.py    all of it, for one market and timeframe
+    reading.py   all of that for the files of one market, joined where they are parts
+    absent.py    what there is in place of bars that were asked for
+    source.py    what a market and timeframe are answered with
 """
 
 from percoin.bars.sources.files.source import FilesSource

@@ -109,7 +109,7 @@ def check_last(columns: Columns) -> None:
         FileError: Names the row and what it lacks.
     """
     values = columns.table[list(COLUMNS)]
-    lacking = [name for name, value in values.iloc[-1:].items() if value.isna().any()]
+    lacking = [name for name in COLUMNS if values[name].iloc[-1:].isna().any()]
     if not lacking or values.iloc[:-1].isna().any(axis=None):
         return
     found = f"its last row, {columns.place(len(values) - 1)}, is cut off: no {', '.join(lacking)}"
@@ -191,7 +191,7 @@ def _check_traded(frame: pd.DataFrame) -> None:
 
 def _may_change(moment: pd.Timestamp) -> bool:
     """Whether clocks change there: a Sunday of spring or autumn, at night."""
-    return moment.dayofweek == 6 and moment.hour <= 3 and moment.month in (3, 4, 9, 10, 11)
+    return moment.day_of_week == 6 and moment.hour <= 3 and moment.month in (3, 4, 9, 10, 11)
 
 
 def _moment(open_time: int) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from percoin.bars.schema import COLUMNS, PRICE_COLUMNS
 from percoin.bars.sources.files.errors import FileError, header_again
 from percoin.bars.sources.files.names import length_of_step, split_symbol
-from percoin.bars.sources.files.raw import RawTable
+from percoin.bars.sources.files.table import RawTable
 from percoin.bars.sources.files.times import FORMS, Times, to_times
 from percoin.bars.sources.files.words import (
     CLOSE_TIMES,
@@ -97,7 +97,8 @@ def understand(raw: RawTable, symbol: str) -> Columns:
     }
     table = pd.DataFrame({"open_time": times.values, **columns})
     at = next((n for n, word in enumerate(simples) if word in SYMBOLS), None)
-    symbols = None if at is None else raw.frame[at]
+    stated = None if raw.market is None else pd.Series([raw.market] * len(table))
+    symbols = stated if at is None else raw.frame[at]
     return Columns(table, times, symbols, notes, by_position, raw.place)
 
 
@@ -140,7 +141,7 @@ def _find(name: str, simples: list[str], raw: RawTable) -> int | None:
 
 
 def _twice(name: str, positions: list[int], raw: RawTable) -> FileError:
-    written = " and ".join(printable((raw.names or ())[n], 40) for n in positions)
+    written = " and ".join(map(raw.name, positions))
     found = f"column {name} is there {len(positions)} times ({written})"
     return FileError(found, "leave one of them, the one that is meant")
 
@@ -161,10 +162,9 @@ def _find_volume(
         raise _twice("volume", named, raw)
     if plain is None:
         return named[0], ()
-    names = raw.names or ()
     note = (
-        f"column {printable(names[named[0]], 40)} is taken as the volume, "
-        f"{printable(names[plain], 40)} beside it for money and left out"
+        f"column {raw.name(named[0])} is taken as the volume, "
+        f"{raw.name(plain)} beside it for money and left out"
     )
     return named[0], (note,)
 
@@ -205,8 +205,7 @@ def _parsed(positions: list[int], simples: list[str], raw: RawTable) -> list[Tim
 
 
 def _parse(position: int, raw: RawTable) -> Times:
-    name = printable((raw.names or ())[position], 40)
-    return to_times(raw.frame[position], name or "without a name", raw.place)
+    return to_times(raw.frame[position], raw.name(position), raw.place)
 
 
 def _parsed_quietly(position: int, raw: RawTable) -> Times | None:
@@ -260,7 +259,7 @@ def _no_times(raw: RawTable, closes: list[int]) -> FileError:
     steps, counts = np.unique(np.diff(moments), return_counts=True)
     length = length_of_step(int(steps[counts.argmax()])) if len(steps) else None
     end = " + 1 ms" if length and (moments[0] + 1) % length.milliseconds == 0 else ""
-    name = printable((raw.names or ())[closes[0]], 40)
+    name = raw.name(closes[0])
     formula = f"open_time = {name} - {length or 'the length of a bar'}{end}"
     return FileError(f"no time column but {name}; {raw.listing()}", f"write {formula}")
 
@@ -278,11 +277,10 @@ def _numbers(raw: RawTable, position: int) -> pd.Series:
     if not len(broken):
         return numbers
     at = int(broken[0])
-    name = (raw.names or ())[position]
     value = column.iloc[at]
     shown = printable(str(value)[:60], 60)
     found = (
-        f"column {printable(name, 40)} holds something other than numbers "
+        f"column {raw.name(position)} holds something other than numbers "
         f"({shown!r} in {raw.place(at)})"
     )
     if is_name(value):

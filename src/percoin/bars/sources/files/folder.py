@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from percoin.bars.sources.files.errors import FileError
 from percoin.bars.sources.files.names import (
     LENGTHS,
     MarketFile,
@@ -16,7 +15,7 @@ from percoin.bars.sources.files.names import (
 )
 
 _DEEPEST = 8
-_MOST_FILES = 100_000
+MOST_FILES = 100_000
 # Tables of the archive whose files are named as those of bars, but hold no trades.
 _NO_BARS = {"markpriceklines", "indexpriceklines", "premiumindexklines"}
 
@@ -35,7 +34,7 @@ def anywhere(root: Path, symbol: str) -> list[MarketFile]:
 
 
 def all_files(root: Path) -> Iterator[Path]:
-    """Every file below ``root``, hidden folders left out."""
+    """Every file below ``root`` but for hidden folders, up to about ``MOST_FILES``."""
     return _below(root, lambda folder: not folder.startswith("."))
 
 
@@ -52,9 +51,8 @@ def _below(root: Path, may_enter: Callable[[str], bool]) -> Iterator[Path]:
         paths, folders = _entries(folder)
         yield from paths
         n_files += len(paths)
-        if n_files > _MOST_FILES:
-            found = f"{root} holds more than {_MOST_FILES:,} files"
-            raise FileError(found, "name the folder of the bars themselves")
+        if n_files >= MOST_FILES:
+            return
         if depth < _DEEPEST:
             inner = [each for each in folders if may_enter(each.name)]
             waiting += [(each, depth + 1) for each in reversed(inner)]

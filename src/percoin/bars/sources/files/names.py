@@ -11,7 +11,7 @@ from percoin.types import BarLength, Timeframe
 
 TABLES = (".parquet", ".feather", ".csv", ".json")
 PACKED = (".gz", ".zip")
-KINDS = f"{', '.join(TABLES)}, and {' and '.join(PACKED)} of CSV or JSON"
+KINDS = ".parquet, .feather, .csv, .json, or one of the last two as .gz or .zip"
 
 _DOLLARS = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "DAI")
 _QUOTES = (*_DOLLARS, "EUR", "GBP", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")
@@ -60,12 +60,14 @@ class MarketFile:
         length: Of its bars, as its name says; None where only the bars do.
         is_part: Whether it is a month or a day of many.
         is_futures: Whether name or folder say that it is of a future.
+        stated: Another market that its name says, of the same coin; else None.
     """
 
     path: Path
     length: BarLength | None
     is_part: bool = False
     is_futures: bool = False
+    stated: str | None = None
 
 
 def length_named(text: str) -> BarLength | None:
@@ -109,6 +111,16 @@ def market_file(path: Path, symbol: str) -> MarketFile | None:
     if part and not (length and _PART.fullmatch(part)):
         return None
     return MarketFile(path, length, bool(part), is_futures or bool(kinds - {"SPOT"}))
+
+
+def single_file(path: Path, symbol: str) -> MarketFile | None:
+    """A file that was named itself, unless its own name says that it is of another market."""
+    if file := market_file(path, symbol):
+        return file
+    stated = market_named(path)
+    if stated is None or same_coin(stated, symbol):
+        return MarketFile(path, None, stated=stated)
+    return None
 
 
 def mentions(path: Path, symbol: str) -> bool:

@@ -1,10 +1,8 @@
-"""A table as its file has it: names of columns, values, and where each row stands."""
+"""Parquet, Feather, CSV and JSON as one kind of table."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +14,14 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from percoin.bars.sources.files.content import check_beginning, read_content
 from percoin.bars.sources.files.errors import FileError
 from percoin.bars.sources.files.names import suffix
+from percoin.bars.sources.files.table import RawTable
 from percoin.bars.sources.files.text import read_csv
 from percoin.printable import printable
 
 # Three years of 1s bars; a Parquet file of a few bytes can claim any number.
 _MOST_ROWS = 100_000_000
 _MOST_COLUMNS = 1_000
-_NAMES_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """What a file holds, before anything is understood of it.
-
-    Attributes:
-        names: Of the columns, as they are written; None if the file gives none.
-        frame: The values; columns are numbered from 0.
-        place: Where the row at a position stands: ``line 502``, ``row 501``.
-    """
-
-    names: tuple[str, ...] | None
-    frame: pd.DataFrame
-    place: Callable[[int], str]
-
-    def listing(self) -> str:
-        """The columns that there are, for a message."""
-        if not self.names:
-            return "it has no columns"
-        names = [printable(name, 40) or "''" for name in self.names[:_NAMES_SHOWN]]
-        more = ", ..." if len(self.names) > _NAMES_SHOWN else ""
-        return f"the columns are {', '.join(names)}{more}"
+_KEYS_SHOWN = 20
 
 
 def read_raw(path: Path) -> RawTable:
@@ -64,8 +40,7 @@ def read_raw(path: Path) -> RawTable:
     content, inner = read_content(path)
     if inner == ".json":
         return _from_json(content)
-    text = read_csv(content)
-    return RawTable(text.names, text.frame, text.place)
+    return read_csv(content)
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -108,7 +83,7 @@ def _from_json(content: bytes) -> RawTable:
 def _from_columns(held: dict[str, Any]) -> RawTable:
     """``{"open": [...], ...}``, or as pandas writes it: ``{"open": {"0": ...}, ...}``."""
     if not all(isinstance(column, list | dict) for column in held.values()):
-        keys = ", ".join(printable(key, 40) for key in list(held)[:_NAMES_SHOWN])
+        keys = ", ".join(printable(key, 40) for key in list(held)[:_KEYS_SHOWN])
         found = f"it is one JSON object with {keys}, not rows of bars"
         raise FileError(
             found, "write the rows alone: [[time, open, high, low, close, volume], ...]"

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 
@@ -59,7 +58,7 @@ class MarketReader:
         self.symbol = symbol
         self.names = names
         self.timeframe = timeframe
-        self.notes: list[str] = []
+        self._notes: dict[Path, list[str]] = {}
         self._columns: dict[Path, Columns] = {}
 
     def length(self, path: Path) -> BarLength:
@@ -90,10 +89,10 @@ class MarketReader:
         try:
             moments = _milliseconds(columns.table["open_time"])
             check_last(columns)
-            self._note(path, check_clocks(moments, length, columns.times))
+            self.note(path, *check_clocks(moments, length, columns.times))
             check_spacing(moments, length)
             frame = self._checked(columns, length)
-            self._note(path, check_prices(frame, length))
+            self.note(path, *check_prices(frame, length))
         except FileError as error:
             raise self._error(path, error.found, error.action) from error
         except InvalidBarsError as error:
@@ -124,12 +123,21 @@ class MarketReader:
                 raise InvalidBarsError(
                     self.symbol, str(self.timeframe), found, "download or write it again"
                 ) from error
-            self._note(path, columns.notes + notes)
+            self.note(path, *columns.notes, *notes)
             self._columns[path] = replace(columns, table=in_order(columns.table))
         return self._columns[path]
 
-    def _note(self, path: Path, notes: tuple[str, ...]) -> None:
-        self.notes += [f"{printable(path.name)}: {note}" for note in notes]
+    def note(self, path: Path, *notes: str) -> None:
+        """Keep what should be said of a file if its bars are used."""
+        self._notes.setdefault(path, []).extend(notes)
+
+    def notes(self, paths: list[Path]) -> list[str]:
+        """What should be said of these files."""
+        return [
+            f"{printable(path.name)}: {note}"
+            for path in paths
+            for note in self._notes.get(path, [])
+        ]
 
     def _error(self, path: Path, found: str, action: str) -> InvalidBarsError:
         return InvalidBarsError(
@@ -159,17 +167,6 @@ def join(parts: list[PartBars]) -> pd.DataFrame:
     bars = "1 bar" if n_bars == 1 else f"{n_bars:,} bars, the first is that of"
     found = f"{holders[0]} and {holders[1]} differ in {bars} {format_time(moment)}"
     raise FileError(found, "correct one of them, or move the one that is wrong out of the folder")
-
-
-def overlaps(parts: list[PartBars]) -> int:
-    """How many bars are in more than one file."""
-    n_bars = sum(len(part.frame) for part in parts)
-    return n_bars - len(np.unique(np.concatenate([_index_ms(part) for part in parts])))
-
-
-def _index_ms(part: PartBars) -> IntArray:
-    moments: IntArray = part.frame.index.to_numpy(dtype="datetime64[ms]").astype(np.int64)
-    return moments
 
 
 def _milliseconds(open_time: pd.Series) -> IntArray:

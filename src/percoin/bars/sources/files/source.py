@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -13,17 +12,10 @@ import pandas as pd
 from percoin.bars.renames import old_name_note, stored_names
 from percoin.bars.resample import divides, resample_frame
 from percoin.bars.schema import Bars
+from percoin.bars.sources.files.absent import absent, label
 from percoin.bars.sources.files.errors import FileError
-from percoin.bars.sources.files.folder import all_files, anywhere, near
-from percoin.bars.sources.files.names import (
-    KINDS,
-    MarketFile,
-    market_file,
-    market_named,
-    mentions,
-    same_coin,
-    suffix,
-)
+from percoin.bars.sources.files.folder import anywhere, near
+from percoin.bars.sources.files.names import KINDS, MarketFile, single_file, suffix
 from percoin.bars.sources.files.reading import MarketReader, PartBars, join
 from percoin.errors import BarsNotFoundError, ConfigError, InvalidBarsError, NotEnoughBarsError
 from percoin.printable import printable
@@ -34,8 +26,7 @@ logger = logging.getLogger("percoin.bars.sources.files")
 
 _FILES_SHOWN = 3
 _PATH_CHARS = 300
-_FILES_LOOKED_AT = 1_000
-_ANOTHER = "give another source.path, or fetch the bars first"
+_LEFT_OUT = "%s %s: %s; it is left out"
 _USE_ONE = "name the one that is meant: source.path=<file>"
 _ByLength = dict[BarLength, list[MarketFile]]
 
@@ -47,6 +38,7 @@ class _Found:
     frame: pd.DataFrame
     length: BarLength
     origin: str
+    notes: list[str]
 
 
 class FilesSource:
@@ -92,17 +84,19 @@ class FilesSource:
             for name in names:
                 reader = MarketReader(symbol, (name, *names), timeframe)
                 if found := self._load_named(name, reader, timeframe):
-                    for note in reader.notes:
-                        logger.warning("%s %s: %s", symbol, timeframe, note)
+                    if found.notes:
+                        logger.warning("%s %s: %s", symbol, timeframe, "; ".join(found.notes))
                     origin = found.origin + old_name_note(symbol, name)
                     return self._bars(replace(found, origin=origin), symbol, timeframe)
-            raise self._not_found(symbol, timeframe, names)
+            raise absent(self.path, MarketReader(symbol, names, timeframe), names, timeframe)
         except FileError as error:
             raise InvalidBarsError(symbol, timeframe, error.found, error.action) from error
         except OSError as error:
             shown = printable(str(error.filename or self.path), _PATH_CHARS)
             what = f"{shown} cannot be read ({error.strerror or error})"
-            raise InvalidBarsError(symbol, timeframe, what, "see who may read it") from error
+            raise InvalidBarsError(
+                symbol, timeframe, what, "check the path, and who may read it"
+            ) from error
 
     def _check_path(self, symbol: str, timeframe: Timeframe) -> None:
         """Refuse a path that is neither a folder nor a file that is read."""
@@ -121,22 +115,18 @@ class FilesSource:
     def _load_named(self, name: str, reader: MarketReader, timeframe: Timeframe) -> _Found | None:
         """The bars of the market as files call it ``name``; None if there are none to use."""
         if self.path.is_file():
-            file = self._single(name, reader)
+            file = single_file(self.path, name)
             return self._choose([file], reader, timeframe) if file else None
-        found = self._choose(near(self.path, name), reader, timeframe)
-        return found or self._choose(anywhere(self.path, name), reader, timeframe)
-
-    def _single(self, name: str, reader: MarketReader) -> MarketFile | None:
-        """The single file, unless its name says that it is of another market."""
-        if file := market_file(self.path, name):
-            return file
-        stated = market_named(self.path)
-        if stated is None:
-            return MarketFile(self.path, None)
-        if not same_coin(stated, name):
-            return None
-        reader.notes.append(f"{printable(self.path.name)} is of {stated}, read as {name}")
-        return MarketFile(self.path, None)
+        close = near(self.path, name)
+        if not any(file.length == timeframe for file in close):
+            far = anywhere(self.path, name)
+            exact = [file for file in far if file.length == timeframe]
+            return (
+                self._choose(exact, reader, timeframe)
+                or self._choose(close, reader, timeframe)
+                or self._choose(far, reader, timeframe)
+            )
+        return self._choose(close, reader, timeframe)
 
     def _choose(
         self, files: list[MarketFile], reader: MarketReader, timeframe: Timeframe
@@ -147,21 +137,36 @@ class FilesSource:
             if file.length is not None:
                 by_length.setdefault(file.length, []).append(file)
         if timeframe not in by_length:
-            self._add_unnamed(by_length, files, reader)
+            self._add_unnamed(by_length, files, reader, timeframe)
         if timeframe in by_length:
             return self._joined(by_length[timeframe], reader, timeframe)
-        usable = sorted(
-            (each for each in by_length if divides(each, timeframe)),
-            key=lambda each: -each.milliseconds,
-        )
-        found = [self._joined(by_length[length], reader, length) for length in usable]
-        if not found:
+        return self._newest(by_length, reader, timeframe)
+
+    def _newest(
+        self, by_length: _ByLength, reader: MarketReader, timeframe: Timeframe
+    ) -> _Found | None:
+        """Of the lengths that make up ``timeframe`` the one with the newest bars."""
+        usable = [length for length in by_length if divides(length, timeframe)]
+        usable.sort(key=lambda length: -length.milliseconds)
+        if not usable:
             return None
-        newest = max(each.frame.index[-1] for each in found)
-        return next(each for each in found if each.frame.index[-1] > newest - timeframe.timedelta)
+        best = self._joined(by_length[usable[0]], reader, usable[0])
+        for length in usable[1:]:
+            try:
+                finer = self._joined(by_length[length], reader, length)
+            except (FileError, InvalidBarsError) as error:
+                logger.warning(_LEFT_OUT, reader.symbol, timeframe, error.found)
+                continue
+            if finer.frame.index[-1] >= best.frame.index[-1] + timeframe.timedelta:
+                best = finer
+        return best
 
     def _add_unnamed(
-        self, by_length: _ByLength, files: list[MarketFile], reader: MarketReader
+        self,
+        by_length: _ByLength,
+        files: list[MarketFile],
+        reader: MarketReader,
+        timeframe: Timeframe,
     ) -> None:
         """Sort in the files whose bars say their length; one that cannot be read may be no bars."""
         n_named = sum(map(len, by_length.values()))
@@ -172,7 +177,7 @@ class FilesSource:
                 except InvalidBarsError as error:
                     if not n_named:
                         raise
-                    reader.notes.append(f"{error.found}; it is left out")
+                    logger.warning(_LEFT_OUT, reader.symbol, timeframe, error.found)
                     continue
                 by_length.setdefault(length, []).append(file)
 
@@ -180,19 +185,21 @@ class FilesSource:
         """One whole file, or all months and days joined in the order of time."""
         is_mixed = len({file.is_futures for file in files}) > 1
         if len(files) > 1 and (is_mixed or not all(file.is_part for file in files)):
-            # One of each kind first.
-            shown = sorted(
-                files, key=lambda file: file != files[0] and file.is_futures == files[0].is_futures
-            )
-            names = ", ".join(self._label(file.path) for file in shown[:_FILES_SHOWN])
+            files = sorted(files, key=lambda file: file.is_futures != files[-1].is_futures)
+            shown = [files[0], *files[-(_FILES_SHOWN - 1) :]]
+            names = ", ".join(label(self.path, file.path) for file in shown)
             found = f"any of {len(files)} files could be meant ({names})"
             raise FileError(found, _USE_ONE)
+        for file in files:
+            if file.stated:
+                reader.note(file.path, f"it is of {file.stated}, read as {reader.names[0]}")
         parts = [reader.bars(file.path, length) for file in files]
         parts.sort(key=lambda part: part.frame.index[0])
-        return _Found(join(parts), length, self._origin(parts))
+        notes = reader.notes([part.path for part in parts])
+        return _Found(join(parts), length, self._origin(parts), notes)
 
     def _origin(self, parts: list[PartBars]) -> str:
-        origin = f"files: {self._label(parts[0].path)}"
+        origin = f"files: {label(self.path, parts[0].path)}"
         if len(parts) > 1:
             origin += f" to {printable(parts[-1].path.name)} ({len(parts)} files)"
         return origin
@@ -215,72 +222,6 @@ class FilesSource:
         )
         origin = f"{found.origin}, resampled from {found.length}"
         return Bars(symbol, timeframe, longer, origin)
-
-    def _label(self, path: Path) -> str:
-        """A path for people: without the folders that lead to the data."""
-        folder = self.path.parent if self.path.is_file() else self.path
-        return printable(f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}")
-
-    def _not_found(
-        self, symbol: str, timeframe: Timeframe, names: tuple[str, ...]
-    ) -> BarsNotFoundError:
-        """The error for a market that is not there, with what is."""
-        root = printable(str(self.path))
-        if self.path.is_file():
-            found, action = self._single_not_found(symbol, timeframe, names)
-            return BarsNotFoundError(symbol, timeframe, found, action)
-        reader = MarketReader(symbol, names, timeframe)
-        lengths = {
-            file.length or reader.length(file.path)
-            for name in names
-            for file in anywhere(self.path, name)
-        }
-        if lengths:
-            found, action = _too_coarse(root, lengths, timeframe)
-            return BarsNotFoundError(symbol, timeframe, found, action)
-        found, action = self._what_lies_there(symbol, timeframe, names)
-        return BarsNotFoundError(symbol, timeframe, found, action)
-
-    def _what_lies_there(
-        self, symbol: str, timeframe: Timeframe, names: tuple[str, ...]
-    ) -> tuple[str, str]:
-        """What a folder holds in place of the market, and what to do."""
-        files = list(islice(all_files(self.path), _FILES_LOOKED_AT))
-        close = [path for path in files if any(mentions(path, name) for name in names)]
-        shown = ", ".join(self._label(path) for path in (close or files)[:_FILES_SHOWN])
-        shown += ", ..." if len(close or files) > _FILES_SHOWN else ""
-        found = f"no file in {printable(str(self.path))} holds {' or '.join(names)}"
-        if not files:
-            return f"{found}, it holds no file at all", _ANOTHER
-        if not close:
-            return f"{found}, there is {shown}", _ANOTHER
-        found += f" by a name that is understood, there is {shown}"
-        if any(suffix(path) for path in close):
-            return found, f"call it {symbol}-{timeframe}.csv or name it by source.path=<file>"
-        return found, f"save it as one of {KINDS}"
-
-    def _single_not_found(
-        self, symbol: str, timeframe: Timeframe, names: tuple[str, ...]
-    ) -> tuple[str, str]:
-        """What a single file holds in place of what was asked for."""
-        root = printable(str(self.path))
-        reader = MarketReader(symbol, names, timeframe)
-        for name in names:
-            if file := self._single(name, reader):
-                return _too_coarse(root, {file.length or reader.length(file.path)}, timeframe)
-        stated = market_named(self.path) or ""
-        file = market_file(self.path, stated)
-        length = f" {file.length}" if file and file.length else ""
-        return f"{root} is of {stated}{length}", "give another source.path, or ask for that market"
-
-
-def _too_coarse(root: str, lengths: set[BarLength], timeframe: Timeframe) -> tuple[str, str]:
-    """What is found and what to do where all bars are longer than those asked for."""
-    there = sorted(lengths, key=lambda length: length.milliseconds)
-    found = f"{root} has only {', '.join(map(str, there))}, none that makes up {timeframe}"
-    makes = [tf for tf in Timeframe if tf in there or any(divides(each, tf) for each in there)]
-    action = f"use tf={makes[0]} or another source.path" if makes else "use another source.path"
-    return found, action
 
 
 def _without_open_bar(found: _Found, symbol: str, timeframe: Timeframe) -> pd.DataFrame:

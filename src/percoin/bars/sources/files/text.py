@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from percoin.bars.schema import PRICE_COLUMNS
 from percoin.bars.sources.files.errors import FileError
+from percoin.bars.sources.files.table import RawTable
 from percoin.bars.sources.files.words import simple
 from percoin.printable import printable
 
@@ -21,7 +22,7 @@ _LONGEST_LINE = 32 * 1024
 _MOST_COLUMNS = 1_000
 _LINES_BEFORE_ROWS = 30
 _LINES_SAMPLED = 100
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = ",;\t|"
 _FEWEST_COLUMNS = 5
 _LEAST_TIME = 10**7
 _YEAR_FIRST = re.compile(r"\d{4}[-./]\d\d[-./]\d\d")
@@ -30,17 +31,8 @@ _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+")
 
 
 @dataclass(frozen=True)
-class TextTable:
-    """As ``RawTable``."""
-
-    names: tuple[str, ...] | None
-    frame: pd.DataFrame
-    place: Callable[[int], str]
-
-
-@dataclass(frozen=True)
 class _Line:
-    """One line of the beginning: its number in the file, where it begins, its cells."""
+    """One line of the beginning: its number in the file, the byte where it starts, its text."""
 
     number: int
     start: int
@@ -55,9 +47,10 @@ class _Form:
     names: tuple[str, ...] | None
     first: _Line | None
     decimal: str = "."
+    market: str | None = None
 
 
-def read_csv(content: bytes) -> TextTable:
+def read_csv(content: bytes) -> RawTable:
     """The rows of a CSV file.
 
     The separator is the one by which a line of the beginning names open, high,
@@ -75,7 +68,7 @@ def read_csv(content: bytes) -> TextTable:
     form = _form_of(lines)
     first = form.first
     if first is None:
-        return TextTable(form.names, pd.DataFrame(columns=range(len(form.names or ()))), str)
+        return RawTable(form.names, pd.DataFrame(columns=range(len(form.names or ()))), str)
     form = _with_decimal(form, [line for line in lines if line.start >= first.start])
     width = len(_cells(first.text, form.separator))
     form = _with_width(form, width)
@@ -95,7 +88,7 @@ def read_csv(content: bytes) -> TextTable:
         raise FileError("it is not UTF-8 text", "save it as UTF-8") from error
     except pd.errors.ParserError as error:
         raise _parse_error(error, place) from error
-    return TextTable(form.names, frame, place)
+    return RawTable(form.names, frame, place, form.market)
 
 
 class _Places:
@@ -180,12 +173,13 @@ def _form_of(lines: list[_Line]) -> _Form:
 def _below_header(cells: list[str], separator: str, below: list[_Line]) -> _Form:
     """The form of a text whose header names the prices."""
     names = (cells[0].removeprefix("#").strip(), *cells[1:])
+    market = None
     # yfinance names its index in the third line: Price,Close,.../Ticker,BTC-USD,.../Date,,,
     if names[0] == "Price" and len(below) > 1:
         ticker, index = (_cells(line.text, separator) for line in below[:2])
         if ticker[0] == "Ticker" and not any(index[1:]):
-            names, below = (index[0], *names[1:]), below[2:]
-    return _Form(separator, names, below[0] if below else None)
+            names, below, market = (index[0], *names[1:]), below[2:], ticker[-1]
+    return _Form(separator, names, below[0] if below else None, market=market)
 
 
 def _without_header(lines: list[_Line], position: int, separator: str) -> _Form:
