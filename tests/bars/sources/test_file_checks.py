@@ -43,13 +43,19 @@ def test_a_column_that_names_another_market_is_refused(tmp_path: Path, column: s
 
 
 @pytest.mark.parametrize(
-    "written", ["BTCUSDT", "btcusdt", "BTC/USDT", "BTC/USDT:USDT", "BTC-USDT", "BINANCE:BTCUSDT"]
+    "written",
+    ["BTCUSDT", "btcusdt", "BTC/USDT", "BTC/USDT:USDT", "BTC-USDT", "BINANCE:BTCUSDT", "BTC"],
 )
 def test_the_market_may_be_spelt_in_many_ways(
     tmp_path: Path, written: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert len(_load(_write(make_bars(40).frame, tmp_path / "x.csv", symbol=written))) == 40
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("written", ["spot", "Binance", None, "LINEAR"])
+def test_a_market_column_that_names_no_market_says_nothing(tmp_path: Path, written: str) -> None:
+    assert len(_load(_write(make_bars(40).frame, tmp_path / "x.csv", market=written))) == 40
 
 
 def test_rows_of_other_markets_are_left_out_and_said(

@@ -215,6 +215,8 @@ def test_texts_that_people_have(tmp_path: Path, form: str) -> None:
         (_csv(_table()).encode() + b"\0\0\0\n", "no text"),
         (gzip.compress(b"timestamp"), "packed with gzip"),
         ("Zeit,Auf\n1704067200000,1\n", "the columns are Zeit, Auf"),
+        ("Zeit,Auf,Ab\n# in UTC\n" + _twelve(), "its header names 3 columns and its rows have 12"),
+        (_twelve()[:900] + "\n" + _csv(_table()), "the header line is there again in line 8"),
     ],
 )
 def test_texts_that_could_mean_two_things_are_refused_by_name(
@@ -410,6 +412,13 @@ def test_several_time_columns_give_the_one_that_tells_the_bars_apart(tmp_path: P
 def test_numbers_since_1970_come_before_texts_without_a_zone(tmp_path: Path) -> None:
     local = BARS.frame.index.tz_convert("Asia/Tokyo").strftime("%Y-%m-%d %H:%M:%S")
     table = _table(local, "datetime").assign(timestamp=MS)
+    _assert_bars(_read(tmp_path, _csv(table)))
+
+
+def test_a_day_and_a_clock_beside_numbers_give_the_numbers(tmp_path: Path) -> None:
+    local = BARS.frame.index.tz_convert("Asia/Tokyo")
+    table = _table(local.strftime("%Y-%m-%d"), "date").assign(timestamp=MS)
+    table.insert(1, "time", local.strftime("%H:%M"))
     _assert_bars(_read(tmp_path, _csv(table)))
 
 

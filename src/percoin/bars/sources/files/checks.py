@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from percoin.bars.schema import COLUMNS, PRICE_COLUMNS, format_time
 from percoin.bars.sources.files.columns import Columns
 from percoin.bars.sources.files.errors import FileError
-from percoin.bars.sources.files.names import length_of_step, same_coin, same_market
+from percoin.bars.sources.files.names import length_of_step, names_market, same_coin, same_market
 from percoin.bars.sources.files.times import Times, Zone
 from percoin.printable import printable
 from percoin.types import BarLength, IntArray
@@ -22,7 +20,6 @@ _HOUR_MS = 3_600_000
 _SURE_SHARE = 0.9
 _FEWEST_BARS = 20
 _MARKETS_SHOWN = 5
-_LETTER = re.compile("[A-Za-z]")
 
 
 def of_market(columns: Columns, names: tuple[str, ...]) -> tuple[Columns, tuple[str, ...]]:
@@ -40,8 +37,8 @@ def of_market(columns: Columns, names: tuple[str, ...]) -> tuple[Columns, tuple[
     """
     if columns.symbols is None:
         return columns, ()
-    stated = columns.symbols.astype(str).str.strip()
-    markets = [text for text in stated.unique() if _LETTER.search(text)]
+    stated = columns.symbols.astype(str).str.strip().where(columns.symbols.notna(), "")
+    markets = [text for text in stated.unique() if names_market(text)]
     own = [text for text in markets if any(same_market(text, name) for name in names)]
     others = [text for text in markets if text not in own]
     if not others:

@@ -175,13 +175,12 @@ def _find_times(simples: list[str], raw: RawTable) -> Times:
     openings = [n for n, (full, word) in pairs if OPEN_TIMES & {full, word}]
     others = [n for n, (full, word) in pairs if TIMES & {full, word}]
     unnamed = [n for n, (full, _) in pairs if UNNAMED.fullmatch(full)]
-    for wanted, positions in (("open_time", openings), ("", others)):
-        counts = Counter(simples[n] for n in positions)
-        for word, count in counts.items():
+    if positions := openings or others:
+        for word, count in Counter(simples[n] for n in positions).items():
             if count > 1:
-                raise _twice(wanted or word, [n for n in positions if simples[n] == word], raw)
-    if openings or others:
-        return _best_times(_parsed(openings or others, simples, raw))
+                twice = [n for n in positions if simples[n] == word]
+                raise _twice("open_time" if openings else word, twice, raw)
+        return _best_times(_parsed(positions, simples, raw))
     if unnamed and (times := _parsed_quietly(unnamed[0], raw)) is not None:
         return times
     closes = [n for n, (full, word) in pairs if CLOSE_TIMES & {full, word}]
@@ -191,9 +190,9 @@ def _find_times(simples: list[str], raw: RawTable) -> Times:
 def _parsed(positions: list[int], simples: list[str], raw: RawTable) -> list[Times]:
     """Each column that holds times; if none does, the error of the first."""
     parsed, errors = [], []
-    day_and_clock = _day_and_clock(positions, simples, raw)
-    if day_and_clock is not None:
-        return [day_and_clock]
+    if (day_and_clock := _day_and_clock(positions, simples, raw)) is not None:
+        parsed.append(day_and_clock)
+        positions = [n for n in positions if simples[n] not in ("date", "time")]
     for position in positions:
         try:
             parsed.append(_parse(position, raw))
@@ -272,8 +271,10 @@ def _numbers(raw: RawTable, position: int) -> pd.Series:
     if not (pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
         return column
     numbers = pd.to_numeric(column, errors="coerce")
-    is_bool = column.map(lambda value: isinstance(value, bool))
-    broken = np.flatnonzero(((numbers.isna() & column.notna()) | is_bool).to_numpy())
+    is_broken = numbers.isna() & column.notna()
+    if column.dtype == object:
+        is_broken |= column.map(lambda value: isinstance(value, bool))
+    broken = np.flatnonzero(is_broken.to_numpy())
     if not len(broken):
         return numbers
     at = int(broken[0])

@@ -20,6 +20,7 @@ _EXCHANGES = {
     *("KRAKEN", "KUCOIN", "OKX"),
 }
 _MARKET_KINDS = {"SPOT", "FUTURES", "PERP", "SWAP"}
+_NO_MARKETS = {*_MARKET_KINDS, "CRYPTO", "LINEAR", "INVERSE", "MARGIN", *_EXCHANGES}
 _SEPARATORS = re.compile(r"[-_, ]+")
 _MARKET = re.compile(rf"[A-Z0-9]{{2,}}(?:{'|'.join(_QUOTES)})")
 _PART = re.compile(r"\d{4}-\d\d(-\d\d)?")
@@ -151,11 +152,16 @@ def is_other_market(folder: str, symbol: str) -> bool:
 
 
 def same_market(stated: str, symbol: str) -> bool:
-    """Whether ``BTC/USDT``, ``BTC/USDT:USDT`` or ``BINANCE:BTCUSDT`` means the market."""
+    """Whether ``BTC/USDT``, ``BTC/USDT:USDT``, ``BINANCE:BTCUSDT`` or ``BTC`` means the market."""
     if ":" in stated:
         head, _, tail = stated.partition(":")
         stated = tail if head.upper() in _EXCHANGES else head
-    return _joined(stated) == symbol
+    return _joined(stated) == symbol or split_symbol(symbol, _joined(stated))
+
+
+def names_market(text: str) -> bool:
+    """Whether a text can be a market at all: ``spot`` and ``Binance`` are none."""
+    return bool(_joined(text)) and _joined(text) not in _NO_MARKETS
 
 
 def same_coin(stated: str, symbol: str) -> bool:

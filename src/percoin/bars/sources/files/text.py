@@ -161,10 +161,8 @@ def _form_of(lines: list[_Line]) -> _Form:
             cells = _cells(line.text, separator)
             if _names_prices(cells):
                 return _below_header(cells, separator, lines[position + 1 :])
-    for position, line in enumerate(beginning):
-        for separator in _SEPARATORS:
-            if _is_row(_cells(line.text, separator)):
-                return _without_header(lines, position, separator)
+            if _is_row(cells):
+                return _without_prices(lines[:position], line, separator)
     separator = max(_SEPARATORS, key=beginning[0].text.count)
     rest = lines[1] if lines[1:] else None
     return _Form(separator, tuple(_cells(beginning[0].text, separator)), rest)
@@ -182,17 +180,18 @@ def _below_header(cells: list[str], separator: str, below: list[_Line]) -> _Form
     return _Form(separator, names, below[0] if below else None, market=market)
 
 
-def _without_header(lines: list[_Line], position: int, separator: str) -> _Form:
-    """The form of a text whose first row is at ``position``, with lines above it or none."""
-    if position == 0:
-        return _Form(separator, None, lines[0])
-    above = _cells(lines[position - 1].text, separator)
-    is_prose = lines[position - 1].text.startswith("#") or len(above) == 1
-    counted = [cell for cell in above if cell]
+def _without_prices(above: list[_Line], first: _Line, separator: str) -> _Form:
+    """The form of a text in which no line above the first row names the prices."""
+    headers = [cells for line in above if (cells := _header_of(line.text, separator))]
+    return _Form(separator, tuple(headers[-1]) if headers else None, first)
+
+
+def _header_of(text: str, separator: str) -> list[str]:
+    """The names in a line above the rows; none in a title, a comment or numbers from 0 on."""
+    cells = _cells(text, separator)
+    counted = [cell for cell in cells if cell]
     is_count = counted == [str(number) for number in range(len(counted))]
-    if is_prose or is_count:
-        return _Form(separator, None, lines[position])
-    return _Form(separator, tuple(above), lines[position])
+    return [] if text.startswith("#") or len(cells) == 1 or is_count else cells
 
 
 def _with_decimal(form: _Form, rows: list[_Line]) -> _Form:
