@@ -31,7 +31,7 @@ class Fetched:
     Attributes:
         result: ``fetched``, ``up to date``, ``incomplete`` or ``failed``.
         n_new: Bars that were not stored before.
-        note: What went wrong and what to do; empty if nothing did.
+        note: What went wrong and what to do, or what the bars lack; empty if nothing.
         report: On the bars that are stored now; None if there are none to use.
     """
 
@@ -134,14 +134,17 @@ def fetch(settings: FetchConfig, symbol: str) -> Fetched:
         if isinstance(source, ExchangeSource):
             update = source.update(symbol, timeframe)
             n_new, failure = update.n_new, update.failure
+            told = [note for note in (update.young_note, update.ended_note) if note]
         else:
             bars = source.load(symbol, timeframe)
-            n_new, failure = (len(bars) if store.write(bars) else 0), None
+            n_new, failure, told = (len(bars) if store.write(bars) else 0), None, []
+        report = make_report(*store.read_segments(symbol, timeframe))
     except DataError as error:
         return Fetched(symbol, timeframe, "failed", 0, str(error), None)
-    report = make_report(*store.read_segments(symbol, timeframe))
     result = "incomplete" if failure else "fetched" if n_new else "up to date"
-    return Fetched(symbol, timeframe, result, n_new, str(failure or ""), report)
+    notes = [str(failure)] if failure else []
+    notes += [f"{symbol} {timeframe}: {note}" for note in told]
+    return Fetched(symbol, timeframe, result, n_new, "; ".join(notes), report)
 
 
 def report_stored(settings: Sequence[FetchConfig], tf_given: bool) -> bool:

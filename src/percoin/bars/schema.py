@@ -22,6 +22,10 @@ COLUMNS = (*PRICE_COLUMNS, "volume")
 
 _REPAIR = "correct the source; bars are never repaired silently"
 _TIMES_SHOWN = 3
+# Far beyond any market: one bitcoin is some 1e11 of the weakest currencies, and what a day trades
+# of the cheapest coins is 1e15 of them. Larger numbers overflow in what is computed of them.
+_LARGEST_PRICE = 1e15
+_LARGEST_VOLUME = 1e20
 
 
 @dataclass(frozen=True)
@@ -217,12 +221,20 @@ def _rules(timeframe: Timeframe) -> pa.DataFrameSchema:
         name: [
             rule(f"{name} NaN or infinite", np.isfinite, ignore_na=False),
             rule(f"{name} not above zero", lambda values: values > 0),
+            rule(
+                f"{name} above {_LARGEST_PRICE:g}",
+                lambda values: ~(values > _LARGEST_PRICE) | np.isinf(values),
+            ),
         ]
         for name in PRICE_COLUMNS
     }
     volume = [
         rule("volume NaN or infinite", np.isfinite, ignore_na=False),
         rule("negative volume", at_least_zero),
+        rule(
+            f"volume above {_LARGEST_VOLUME:g}",
+            lambda values: ~(values > _LARGEST_VOLUME) | np.isinf(values),
+        ),
     ]
     return pa.DataFrameSchema(
         {
