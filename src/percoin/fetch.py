@@ -19,6 +19,7 @@ from percoin.cli import compose_config, run_command
 from percoin.config import FetchConfig, OutputFormat, typed
 from percoin.errors import ConfigError, DataError
 from percoin.features.feature_set import history_bars
+from percoin.printable import printable
 from percoin.types import Timeframe
 
 _LISTS = ("symbol", "tf")
@@ -180,7 +181,7 @@ def report_stored(settings: Sequence[FetchConfig], tf_given: bool) -> bool:
         details = [to_details(report) for report in reports] if symbols else []
         print("\n\n".join([to_table(reports), *details]))
     for error in broken:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
     return not broken
 
 
@@ -218,7 +219,7 @@ def _to_text(fetched: Sequence[Fetched]) -> str:
     reports = [market.report for market in fetched if market.report is not None]
     if reports:
         parts.append(to_table(reports))
-    notes = [f"{market.result}: {market.note}" for market in fetched if market.note]
+    notes = [f"{market.result}: {printable(market.note)}" for market in fetched if market.note]
     if notes:
         parts.append("\n".join(notes))
     return "\n\n".join(parts)

@@ -36,6 +36,7 @@ from percoin.bars.update import (
     without,
 )
 from percoin.errors import BarsNotFoundError, DataError, FetchError, InvalidBarsError
+from percoin.printable import printable
 from percoin.types import IntArray, Timeframe
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class ExchangeSource:
                     "%s %s: stored are bars of another source (%s), used as they are",
                     symbol,
                     timeframe,
-                    origin,
+                    printable(origin),
                 )
                 return Update(self.store.read(symbol, timeframe), 0)
         with self.store.locked(symbol, timeframe):
