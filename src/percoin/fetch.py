@@ -19,6 +19,7 @@ from percoin.cli import compose_config, run_command
 from percoin.config import FetchConfig, OutputFormat, typed
 from percoin.errors import ConfigError, DataError
 from percoin.features.feature_set import history_bars
+from percoin.printable import printable
 from percoin.types import Timeframe
 
 _LISTS = ("symbol", "tf")
@@ -31,7 +32,7 @@ class Fetched:
     Attributes:
         result: ``fetched``, ``up to date``, ``incomplete`` or ``failed``.
         n_new: Bars that were not stored before.
-        note: What went wrong and what to do; empty if nothing did.
+        note: What went wrong and what to do, or what the bars lack; empty if nothing.
         report: On the bars that are stored now; None if there are none to use.
     """
 
@@ -134,14 +135,17 @@ def fetch(settings: FetchConfig, symbol: str) -> Fetched:
         if isinstance(source, ExchangeSource):
             update = source.update(symbol, timeframe)
             n_new, failure = update.n_new, update.failure
+            told = [note for note in (update.young_note, update.ended_note) if note]
         else:
             bars = source.load(symbol, timeframe)
-            n_new, failure = (len(bars) if store.write(bars) else 0), None
+            n_new, failure, told = (len(bars) if store.write(bars) else 0), None, []
+        report = make_report(*store.read_segments(symbol, timeframe))
     except DataError as error:
         return Fetched(symbol, timeframe, "failed", 0, str(error), None)
-    report = make_report(*store.read_segments(symbol, timeframe))
     result = "incomplete" if failure else "fetched" if n_new else "up to date"
-    return Fetched(symbol, timeframe, result, n_new, str(failure or ""), report)
+    notes = [str(failure)] if failure else []
+    notes += [f"{symbol} {timeframe}: {note}" for note in told]
+    return Fetched(symbol, timeframe, result, n_new, "; ".join(notes), report)
 
 
 def report_stored(settings: Sequence[FetchConfig], tf_given: bool) -> bool:
@@ -177,7 +181,7 @@ def report_stored(settings: Sequence[FetchConfig], tf_given: bool) -> bool:
         details = [to_details(report) for report in reports] if symbols else []
         print("\n\n".join([to_table(reports), *details]))
     for error in broken:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
     return not broken
 
 
@@ -215,7 +219,7 @@ def _to_text(fetched: Sequence[Fetched]) -> str:
     reports = [market.report for market in fetched if market.report is not None]
     if reports:
         parts.append(to_table(reports))
-    notes = [f"{market.result}: {market.note}" for market in fetched if market.note]
+    notes = [f"{market.result}: {printable(market.note)}" for market in fetched if market.note]
     if notes:
         parts.append("\n".join(notes))
     return "\n\n".join(parts)

@@ -57,6 +57,7 @@ class ArchiveServer:
     Attributes:
         now_ms: What the exchange's clock says.
         requests: The path of every request, in order of arrival.
+        ended: Symbols that the exchange lists as no longer traded.
         can_resume: Whether a file can be asked for from its middle on.
         has_header: Whether the files of the archive begin with a header line.
         rewrite: Changes the lines of every archive file before they are zipped.
@@ -67,6 +68,7 @@ class ArchiveServer:
         self.bars: dict[tuple[str, str], Bars] = {}
         self.now_ms = 0
         self.requests: list[str] = []
+        self.ended: set[str] = set()
         self.can_resume = True
         self.has_header = False
         self.rewrite: Callable[[list[str]], list[str]] = lambda lines: lines
@@ -134,14 +136,19 @@ class ArchiveServer:
         names = [symbol for kind, symbol in self.bars if kind == market]
         if "symbol" in query and query["symbol"] not in names:
             return as_json({"code": -1121, "msg": "Invalid symbol."}, 400)
-        return as_json({"symbols": [listing(name, market) for name in names]})
+        listed = [listing(name, market) for name in names]
+        for entry in listed:
+            entry["status"] = "BREAK" if entry["symbol"] in self.ended else "TRADING"
+        return as_json({"symbols": listed})
 
     def _klines(self, market: str, query: dict[str, str]) -> Answer:
         bars = self.bars.get((market, query["symbol"]))
         if bars is None:
             return as_json({"code": -1121, "msg": "Invalid symbol."}, 400)
-        lines = kline_lines(bars, int(query["startTime"]), self.now_ms + 1, "perp")
-        rows = [line.strip().split(",") for line in lines[: int(query["limit"])]]
+        lines = kline_lines(bars, int(query.get("startTime", 0)), self.now_ms + 1, "perp")
+        limit = int(query["limit"])
+        lines = lines[:limit] if "startTime" in query else lines[-limit:]
+        rows = [line.strip().split(",") for line in lines]
         return as_json([[int(row[0]), *row[1:6], int(row[6]), *row[7:]] for row in rows])
 
 
@@ -167,9 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
         body, status = answer.body, answer.status
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if wanted and status == 200 and archive.can_resume:
-            start = int(wanted[1])
-            status = 206 if start < len(body) else 416
-            answer.headers["Content-Range"] = f"bytes */{len(body)}"
+            start, size = int(wanted[1]), len(body)
+            status = 206 if start < size else 416
+            part = f"{start}-{size - 1}" if start < size else "*"
+            answer.headers["Content-Range"] = f"bytes {part}/{size}"
             body = body[start:]
         time.sleep(answer.delay_secs)
         try:

@@ -358,3 +358,172 @@ def test_metadata_that_says_nothing_sensible_counts_as_none(
     store.write(bars)
     _rewrite_metadata(store.path("BTCUSDT", Timeframe.M15), **changes)
     assert store.read("BTCUSDT", Timeframe.M15).sha256() == bars.sha256()
+
+
+def test_an_origin_with_half_a_surrogate_pair_is_an_error_of_that_market(store: BarStore) -> None:
+    store.write(make_bars(50))
+    store.write(make_bars(50, "ETHUSDT"))
+    path = store.path("BTCUSDT", Timeframe.M15)
+    _rewrite_metadata(path, origin="files: \ud800.csv")
+    with pytest.raises(
+        InvalidBarsError, match=r"BTCUSDT 15m: the origin of .* is no text"
+    ) as caught:
+        store.read("BTCUSDT", Timeframe.M15)
+    assert str(caught.value).isprintable()
+    assert len(store.read("ETHUSDT", Timeframe.M15)) == 50
+    # Whoever fetches the bars again is not stopped by it.
+    assert store.write(make_bars(50))
+    assert store.read("BTCUSDT", Timeframe.M15).origin == "test: builders"
+
+
+def test_bars_of_a_file_whose_name_is_no_text_are_not_written(store: BarStore) -> None:
+    with pytest.raises(DataError, match="valid UTF-8") as caught:
+        store.write(replace(make_bars(5), origin="files: \udcff.csv"))
+    assert str(caught.value).isprintable()
+    assert store.markets() == []
+
+
+@pytest.mark.parametrize(
+    "segments", [5, [1], [[0, 1]], [["a", 1, "x"]], [[0, 1, "\ud800"]], {"a": 1}, [[0, 1, "x", 2]]]
+)
+def test_stretches_that_are_none_are_not_relied_on(store: BarStore, segments: object) -> None:
+    store.write(make_bars(50))
+    _rewrite_metadata(store.path("BTCUSDT", Timeframe.M15), segments=segments)
+    assert store.read_segments("BTCUSDT", Timeframe.M15)[1] == ()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_file_is_an_error_and_never_waited_for(store: BarStore, make) -> None:
+    store.write(make_bars(5, "ETHUSDT"))
+    path = store.path("BTCUSDT", Timeframe.M15)
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(InvalidBarsError, match=r"15m\.parquet is no regular file"):
+        store.read("BTCUSDT", Timeframe.M15)
+    with pytest.raises(DataError, match=r"15m\.parquet is no regular file"):
+        store.write(make_bars(5))
+    assert store.origin("BTCUSDT", Timeframe.M15) is None
+    assert path.exists()
+
+
+def _flipped(whole: bytes, seed: int) -> bytes:
+    random = np.random.default_rng(seed)
+    damaged = bytearray(whole)
+    # Mostly where the file says what is in it.
+    lowest = max(0, len(whole) - 3000) if seed % 3 else 0
+    for position in random.integers(lowest, len(whole), size=1 + seed % 9):
+        damaged[position] = random.integers(256)
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("index", ["column", "named", "unnamed"])
+def test_a_damaged_file_of_somebody_else_is_bars_or_an_error(store: BarStore, index: str) -> None:
+    path = store.path("BTCUSDT", Timeframe.M15)
+    frame = make_bars(40).frame
+    write_parquet(make_bars(40), path)
+    if index != "column":
+        frame.rename_axis("open_time" if index == "named" else None).to_parquet(path)
+    assert store.read("BTCUSDT", Timeframe.M15).sha256() == make_bars(40).sha256()
+    whole = path.read_bytes()
+    said: list[str] = []
+    for seed in range(60):
+        path.write_bytes(_flipped(whole, seed))
+        try:
+            store.read("BTCUSDT", Timeframe.M15)
+        except InvalidBarsError as error:
+            said.append(str(error))
+    assert len(said) > 20
+    assert all(text.isprintable() for text in said)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "no JSON",
+        "[1]",
+        '{"index_columns": ["nowhere"], "columns": [], "column_indexes": []}',
+        '{"index_columns": [{"kind": "range", "start": 0, "stop": -5, "step": 0}], "columns": [5]}',
+        '{"columns": [{"name": "close", "pandas_type": "datetimetz", "metadata": {}}]}',
+    ],
+)
+def test_odd_words_of_pandas_about_a_file_change_nothing(store: BarStore, metadata: str) -> None:
+    path = write_parquet(make_bars(30), store.path("BTCUSDT", Timeframe.M15))
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"pandas": metadata}), path)
+    assert store.read("BTCUSDT", Timeframe.M15).sha256() == make_bars(30).sha256()
+
+
+def test_a_column_twice_is_named(store: BarStore) -> None:
+    path = write_parquet(make_bars(30), store.path("BTCUSDT", Timeframe.M15))
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("close", table["open"]), path)
+    with pytest.raises(InvalidBarsError, match="has the column close more than once"):
+        store.read("BTCUSDT", Timeframe.M15)
+
+
+@pytest.mark.parametrize("year", ["1969-12-31", "2200-01-01"])
+def test_bars_of_another_age_are_refused(store: BarStore, year: str) -> None:
+    bars = make_bars(30, start=pd.Timestamp(year, tz="UTC"))
+    write_parquet(bars, store.path("BTCUSDT", Timeframe.M15))
+    with pytest.raises(InvalidBarsError, match="open_time not between 1970 and 2200 in 30 bars"):
+        store.read("BTCUSDT", Timeframe.M15)
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(store: BarStore) -> None:
+    store.write(make_bars(10))
+    folder = store.path("BTCUSDT", Timeframe.M15).parent
+    left = folder / f".15m.parquet.{'a' * 32}.tmp"
+    others = [
+        folder / f".1h.parquet.{'a' * 32}.tmp",
+        folder / ".15m.parquet.mine.tmp",
+        folder / f"15m.parquet.{'a' * 32}.tmp",
+    ]
+    for path in (left, *others):
+        path.write_text("half")
+    assert store.write(make_bars(11))
+    assert not left.exists()
+    assert all(path.exists() for path in others)
+
+
+def test_what_a_living_writer_is_writing_stays(
+    store: BarStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_LOCK_TIMEOUT_SECS", 0.1)
+    written: list[bool] = []
+    write_table = pq.write_table
+
+    def interrupted(table, file, **options) -> None:
+        write_table(table, file, **options)
+        monkeypatch.setattr(store_module.pq, "write_table", write_table)
+        # Another process comes while this one has not moved its file into place.
+        with pytest.raises(DataError, match="another process"):
+            BarStore(store.root).write(make_bars(11))
+        written.append(Path(file.name).exists())
+
+    monkeypatch.setattr(store_module.pq, "write_table", interrupted)
+    assert store.write(make_bars(10))
+    assert written == [True]
+    assert len(store.read("BTCUSDT", Timeframe.M15)) == 10
+
+
+def test_bars_are_synced_before_they_take_the_place_of_the_old_ones(
+    store: BarStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(make_bars(10))
+    done: list[str] = []
+    sync, move = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        # A sync of what is still in Python's own buffer would sync nothing.
+        done.append(f"sync {name.suffix or name.name} of {os.fstat(descriptor).st_size > 1000}")
+        sync(descriptor)
+
+    def note_move(path: Path, target: Path) -> Path:
+        done.append(f"move {path.suffix}")
+        return move(path, target)
+
+    monkeypatch.setattr(store_module.os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_move)
+    store.write(make_bars(20))
+    assert [step.split(" of ")[0] for step in done] == ["sync .tmp", "move .tmp", "sync BTCUSDT"]
+    assert done[0] == "sync .tmp of True"

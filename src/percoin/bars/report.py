@@ -11,6 +11,7 @@ import pandas as pd
 from percoin.bars.gaps import Gap, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.update import Segment
+from percoin.printable import printable
 from percoin.types import BoolArray, FloatArray, Timeframe
 
 # Shares of the bars that are missing, silent or spikes.
@@ -201,7 +202,7 @@ def to_table(reports: Sequence[MarketReport]) -> str:
             f"{report.n_silent:,}",
             f"{len(report.spikes):,}",
             report.sha256[:12],
-            report.origin,
+            printable(report.origin),
         )
         for report in reports
     ]
@@ -210,9 +211,12 @@ def to_table(reports: Sequence[MarketReport]) -> str:
 
 def to_details(report: MarketReport, n_shown: int = 5) -> str:
     """The dates behind the counts of one market, for people; the longest runs are shown."""
-    lines = [f"{report.symbol} {report.timeframe}: {report.origin}, sha256 {report.sha256}"]
+    origin = printable(report.origin)
+    lines = [f"{report.symbol} {report.timeframe}: {origin}, sha256 {report.sha256}"]
     for stretch in report.stretches:
-        lines.append(f"  {_span(_moment(stretch.start), _moment(stretch.end))}  {stretch.via}")
+        lines.append(
+            f"  {_span(_moment(stretch.start), _moment(stretch.end))}  {printable(stretch.via)}"
+        )
     step = report.timeframe.timedelta
     for gap in sorted(report.gaps, key=lambda gap: -gap.n_missing)[:n_shown]:
         span = _span(gap.last_before + step, gap.first_after)

@@ -23,6 +23,11 @@ COLUMNS = (*PRICE_COLUMNS, "volume")
 _REPAIR = "correct the source; bars are never repaired silently"
 _TIMES_SHOWN = 3
 _END_OF_9999_MS = 253_402_300_800_000
+_TIMES = (pd.Timestamp("1970", tz="UTC"), pd.Timestamp("2200", tz="UTC"))
+# Far beyond any market: one bitcoin is some 1e11 of the weakest currencies, and what a day trades
+# of the cheapest coins is 1e15 of them. Larger numbers overflow in what is computed of them.
+_LARGEST_PRICE = 1e15
+_LARGEST_VOLUME = 1e20
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,11 @@ class _MalformedError(Exception):
 
 def format_time(moment: pd.Timestamp) -> str:
     """A moment as text for people; seconds appear only where there are any."""
-    text = moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+    try:
+        text = moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+    except NotImplementedError:
+        # Of a year that Python's own dates do not reach, as damaged files have them.
+        return str(moment)
     return text.removesuffix(".000000").removesuffix(":00")
 
 
@@ -218,6 +227,10 @@ def _rules(step: int, length: str) -> pa.DataFrameSchema:
 
     nothing = pd.Timedelta(0)
     open_time = [
+        rule(
+            f"open_time not between {_TIMES[0]:%Y} and {_TIMES[1]:%Y}",
+            lambda times: (times >= _TIMES[0]) & (times < _TIMES[1]),
+        ),
         rule("duplicate open_time", lambda times: ~times.duplicated()),
         rule("open_time before that of the row above", lambda times: ~(times.diff() < nothing)),
         rule(f"open_time off the {length} grid", lambda times: times.astype("int64") % step == 0),
@@ -226,12 +239,20 @@ def _rules(step: int, length: str) -> pa.DataFrameSchema:
         name: [
             rule(f"{name} NaN or infinite", np.isfinite, ignore_na=False),
             rule(f"{name} not above zero", lambda values: values > 0),
+            rule(
+                f"{name} above {_LARGEST_PRICE:g}",
+                lambda values: ~(values > _LARGEST_PRICE) | np.isinf(values),
+            ),
         ]
         for name in PRICE_COLUMNS
     }
     volume = [
         rule("volume NaN or infinite", np.isfinite, ignore_na=False),
         rule("negative volume", at_least_zero),
+        rule(
+            f"volume above {_LARGEST_VOLUME:g}",
+            lambda values: ~(values > _LARGEST_VOLUME) | np.isinf(values),
+        ),
     ]
     return pa.DataFrameSchema(
         {

@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from percoin.bars.renames import RENAMES, current_symbol, old_name_note, stored_
 from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated
 from percoin.bars.update import Segment
 from percoin.errors import BarsNotFoundError, DataError, InvalidBarsError
+from percoin.printable import printable
 from percoin.types import Timeframe
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,22 @@ FORMAT_VERSION = 1
 _METADATA_KEY = b"percoin"
 _LOCK_TIMEOUT_SECS = 1800.0
 _LOCK_POLL_SECS = 0.05
+_MOST_CHARS = 200
+_REMOVE = "remove the file and load the bars again from their source"
+# What pyarrow and pandas raise on a file whose bytes have been changed.
+_UNREADABLE = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    NotImplementedError,
+)
+# The name of an index without one, in files that pandas wrote.
+_UNNAMED_INDEX = "__index_level_0__"
 _SCHEMA = pa.schema(
     [("open_time", pa.timestamp("ms", tz="UTC")), *((name, pa.float64()) for name in COLUMNS)]
 )
@@ -95,7 +113,7 @@ class BarStore:
         """
         for name in stored_names(symbol):
             path = self.root / name / f"{timeframe}.parquet"
-            if path.is_file():
+            if path.exists():
                 return _read_file(path, symbol, timeframe, name)
         raise self._not_found(symbol, timeframe)
 
@@ -135,6 +153,8 @@ class BarStore:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             _wait_for_lock(descriptor, symbol, timeframe)
+            with _write_errors(path, symbol, timeframe):
+                _remove_leftovers(path)
             yield
         finally:
             os.close(descriptor)
@@ -174,6 +194,7 @@ class BarStore:
             ConfigError: The symbol is no market or an old name of one.
         """
         path = self.path(bars.symbol, bars.timeframe)
+        _refuse_unwritable(bars, segments, path)
         metadata = _metadata(bars, segments)
         stored = _stored_metadata(path)
         if {**stored, "written_at": None} == {**metadata, "written_at": None}:
@@ -241,26 +262,68 @@ def _read_file(
     path: Path, symbol: str, timeframe: Timeframe, found_as: str
 ) -> tuple[Bars, tuple[Segment, ...]]:
     """One file of the store, verified against its hash or checked in full."""
+    if not path.is_file():
+        found = f"{path} is no regular file"
+        raise InvalidBarsError(symbol, timeframe, found, "move it away and load the bars again")
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
-        found = f"{path} cannot be read as Parquet ({reason})"
-        action = "remove the file and load the bars again from their source"
-        raise InvalidBarsError(symbol, timeframe, found, action) from error
-    metadata = _parse_metadata(table.schema.metadata)
+        metadata = _parse_metadata(table.schema.metadata)
+    except _UNREADABLE as error:
+        reason = printable(str(error).partition("\n")[0].rstrip(". "), _MOST_CHARS)
+        found = f"{path} cannot be read as Parquet ({reason or type(error).__name__})"
+        raise InvalidBarsError(symbol, timeframe, found, _REMOVE) from error
     belongs_to = (metadata.get("symbol", found_as), metadata.get("timeframe", timeframe))
     if belongs_to[0] not in stored_names(symbol) or belongs_to[1] != timeframe:
-        found = f"{path} holds bars of {' '.join(belongs_to)}"
+        found = f"{path} holds bars of {printable(' '.join(belongs_to), _MOST_CHARS)}"
         raise InvalidBarsError(symbol, timeframe, found, "move the file back to its place")
     origin = metadata.get("origin") or f"files: {found_as}/{path.name} in the store"
+    if not _is_text(origin):
+        found = f"the origin of {path} is no text ({printable(origin, _MOST_CHARS)})"
+        raise InvalidBarsError(symbol, timeframe, found, _REMOVE)
     origin += old_name_note(symbol, found_as)
     if metadata.get("format_version") == FORMAT_VERSION and table.schema.equals(_SCHEMA):
         bars = Bars(symbol, timeframe, _to_frame(table), origin)
         if len(bars) and bars.sha256() == metadata.get("sha256"):
-            return bars, tuple(Segment(*values) for values in metadata.get("segments", ()))
+            return bars, _parse_segments(metadata.get("segments", ()))
     logger.info("%s %s: %s was not written by this store, checking it", symbol, timeframe, path)
-    return Bars(symbol, timeframe, check_bars(table.to_pandas(), symbol, timeframe), origin), ()
+    frame = _of_any_writer(table, path, symbol, timeframe)
+    return Bars(symbol, timeframe, check_bars(frame, symbol, timeframe), origin), ()
+
+
+def _of_any_writer(table: pa.Table, path: Path, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
+    """The columns of a table as they are, whatever its pandas metadata makes of them."""
+    names = table.column_names
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        found = f"{path} has the column {printable(twice, _MOST_CHARS)} more than once"
+        raise InvalidBarsError(symbol, timeframe, found, _REMOVE)
+    try:
+        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+    except _UNREADABLE as error:
+        reason = printable(str(error).partition("\n")[0].rstrip(". "), _MOST_CHARS)
+        found = f"{path} holds what is no table of bars ({reason or type(error).__name__})"
+        raise InvalidBarsError(symbol, timeframe, found, _REMOVE) from error
+    if "open_time" not in names and _UNNAMED_INDEX in names:
+        frame = frame.rename(columns={_UNNAMED_INDEX: "open_time"})
+    return frame
+
+
+def _is_text(text: str) -> bool:
+    """Whether ``text`` can be written to a file or sent; half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parse_segments(entries: Any) -> tuple[Segment, ...]:
+    """The stretches of a file's metadata; none at all if one of them is no stretch."""
+    try:
+        segments = tuple(Segment(int(start), int(end), str(via)) for start, end, via in entries)
+    except (TypeError, ValueError):
+        return ()
+    return segments if all(_is_text(segment.via) for segment in segments) else ()
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
@@ -316,11 +379,25 @@ def _write_whole(table: pa.Table, path: Path) -> None:
         os.close(folder)
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Take away what killed writers of a file have left beside it.
+
+    All writers of the file hold its lock, as the caller does: none of these belongs to
+    one that lives.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.tmp")
+    for leftover in path.parent.iterdir():
+        if pattern.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
+
+
 def _stored_metadata(path: Path) -> dict[str, Any]:
     """What the file at ``path`` says of itself; empty if it is absent or unreadable."""
+    if not path.is_file():
+        return {}
     try:
         return _parse_metadata(pq.read_schema(path).metadata)
-    except (pa.ArrowException, OSError):
+    except _UNREADABLE:
         return {}
 
 
@@ -328,17 +405,30 @@ def _parse_metadata(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
     """The part of Parquet metadata that ``write`` put there; empty for other files."""
     try:
         parsed = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     words = ("symbol", "timeframe", "origin")
     is_ours = isinstance(parsed, dict) and all(isinstance(parsed.get(w, ""), str) for w in words)
     return parsed if is_ours else {}
 
 
+def _refuse_unwritable(bars: Bars, segments: Sequence[Segment], path: Path) -> None:
+    """Refuse an origin that could not be read again, and a place that holds no file."""
+    for text in (bars.origin, *(segment.via for segment in segments)):
+        if not _is_text(text):
+            found = f"where the bars came from is no text ({printable(text, _MOST_CHARS)})"
+            action = "give the file or folder a name that is valid UTF-8"
+            raise DataError(bars.symbol, bars.timeframe, found, action)
+    if path.exists() and not path.is_file():
+        found = f"{path} is no regular file"
+        raise DataError(bars.symbol, bars.timeframe, found, "move it away and try again")
+
+
 def _refuse_simulated(bars: Bars, stored: dict[str, Any], path: Path) -> None:
     before = stored.get("origin")
     if before and is_simulated(bars.origin) and not is_simulated(before):
-        found = f"{path} holds real bars ({before}) that simulated ones would replace"
+        origin = printable(before, _MOST_CHARS)
+        found = f"{path} holds real bars ({origin}) that simulated ones would replace"
         action = "keep the simulation apart: data_dir=<folder> models_dir=<folder>"
         raise DataError(bars.symbol, bars.timeframe, found, action)
 
@@ -352,6 +442,6 @@ def _log_replaced(bars: Bars, stored: dict[str, Any]) -> None:
             "%s %s: stored bars (%s) are replaced by bars of another source (%s)",
             bars.symbol,
             bars.timeframe,
-            before,
+            printable(before, _MOST_CHARS),
             bars.origin,
         )

@@ -42,25 +42,83 @@ class Stretch:
     frame: pd.DataFrame
 
 
-def missing_spans(segments: Iterable[Segment], start: int, end: int) -> list[Span]:
-    """The parts of ``start`` to ``end`` that no segment answers for, oldest first.
+def outside(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+    """The parts of ``start`` to ``end`` that lie in none of the spans, oldest first.
 
     Args:
-        segments: In any order, overlapping or not.
+        spans: In any order, overlapping or not.
         start: Milliseconds since 1970-01-01 UTC.
         end: Milliseconds, not included.
     """
-    missing: list[Span] = []
+    left: list[Span] = []
     reached = start
-    for segment in sorted(segments, key=lambda segment: segment.start):
-        if segment.start >= end:
+    for first, stop in sorted(spans):
+        if first >= end:
             break
-        if segment.start > reached:
-            missing.append((reached, segment.start))
-        reached = max(reached, segment.end)
+        if first > reached:
+            left.append((reached, first))
+        reached = max(reached, stop)
     if reached < end:
-        missing.append((reached, end))
-    return missing
+        left.append((reached, end))
+    return left
+
+
+def missing_spans(segments: Iterable[Segment], start: int, end: int) -> list[Span]:
+    """The parts of ``start`` to ``end`` that no segment answers for, as ``outside``."""
+    return outside(((segment.start, segment.end) for segment in segments), start, end)
+
+
+def overlaps(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
+    """The parts that the two have in common."""
+    pairs = [(max(a[0], b[0]), min(a[1], b[1])) for a in spans for b in others]
+    return [(start, end) for start, end in pairs if start < end]
+
+
+def holes(open_time: IntArray, start: int, end: int, step: int) -> list[Span]:
+    """The parts of ``start`` to ``end`` without a bar, oldest first.
+
+    Args:
+        open_time: Milliseconds since 1970-01-01 UTC, rising, on the grid.
+        start: Milliseconds.
+        end: Milliseconds, not included.
+        step: Length of a bar.
+    """
+    inside = open_time[(open_time >= start) & (open_time < end)]
+    before = np.concatenate([[start], inside + step])
+    after = np.concatenate([inside, [end]])
+    return list(zip(before[before < after].tolist(), after[before < after].tolist(), strict=True))
+
+
+def without(segments: Iterable[Segment], spans: Sequence[Span]) -> tuple[Segment, ...]:
+    """The segments, less the time in the spans."""
+    return tuple(
+        replace(segment, start=start, end=end)
+        for segment in segments
+        for start, end in outside(spans, segment.start, segment.end)
+    )
+
+
+def with_bars(stretch: Stretch, step: int) -> list[Stretch]:
+    """The parts of a stretch that have bars; it answers for nothing else then."""
+    segment = stretch.segment
+    empty = holes(open_times(stretch.frame), segment.start, segment.end, step)
+    return [replace(stretch, segment=part) for part in without([segment], empty)]
+
+
+def in_pages(spans: Sequence[Span], length: int) -> list[Span]:
+    """The spans in order, joined where that makes one of at most ``length`` milliseconds."""
+    pages: list[Span] = []
+    for start, end in sorted(spans):
+        if pages and end - pages[-1][0] <= length:
+            pages[-1] = (pages[-1][0], max(end, pages[-1][1]))
+        else:
+            pages.append((start, end))
+    return pages
+
+
+def open_times(frame: pd.DataFrame) -> IntArray:
+    """The index of a frame of bars in milliseconds since 1970-01-01 UTC, shape (n_bars,)."""
+    return frame.index.to_numpy(dtype="datetime64[ms]").astype(np.int64)
 
 
 def add_segments(stored: Sequence[Segment], new: Iterable[Segment]) -> tuple[Segment, ...]:
@@ -96,7 +154,7 @@ def join(
     frames = [] if stored is None else [stored.frame]
     covered = list(segments)
     for stretch in stretches:
-        open_time = stretch.frame.index.to_numpy(dtype="datetime64[ms]").astype(np.int64)
+        open_time = open_times(stretch.frame)
         inside = _within(open_time, [stretch.segment]) & ~_within(open_time, covered)
         frames.append(stretch.frame[inside])
         covered.append(stretch.segment)

@@ -204,11 +204,13 @@ def test_a_day_that_is_not_published_yet_comes_from_the_api(server, load):
     assert_all_there(load())
 
 
-def test_a_checksum_without_its_file_is_said(server, load, store):
+def test_a_checksum_without_its_file_is_said_and_the_bars_come_by_days(server, load, caplog):
     server.plan(f"{MONTH}.CHECKSUM", lambda usual: usual, times=99)
     server.plan(MONTH, refusing(404), times=99)
 
-    assert_refused_and_nothing_changed(load, server, store, FetchError, "but not the file")
+    assert_all_there(load())
+    assert f"{MONTH} has a checksum, but is not there itself" in caplog.text
+    assert len([name for name in server.downloads() if "2024-02-" in name]) == 29
 
 
 def truncated(body: bytes) -> bytes:
@@ -292,21 +294,30 @@ def test_a_file_that_is_wrong_inside_is_refused(spoil, words, server, load, stor
     "text",
     [b"", b"not a hash", b"0" * 64 + b"  BTCUSDT-1h-2024-01.zip\n", b"0" * 64],
 )
-def test_a_checksum_file_that_is_none_is_refused(text, server, load, store):
+def test_a_checksum_file_that_is_none_sends_the_bars_by_days(text, server, load, caplog):
     server.plan(f"{MONTH}.CHECKSUM", lambda usual: Answer(text), times=99)
 
-    assert_refused_and_nothing_changed(
-        load, server, store, InvalidBarsError, "CHECKSUM is not a sha256 with that name"
-    )
+    assert_all_there(load())
+    assert "CHECKSUM is not a sha256 with that name" in caplog.text
+    assert len([name for name in server.downloads() if "2024-02-" in name]) == 29
 
 
-def test_a_wrong_checksum_is_refused(server, load, store, tmp_path):
+def test_a_month_that_never_matches_its_checksum_comes_by_days(server, load, caplog, tmp_path):
     server.plan(f"{MONTH}.CHECKSUM", lambda usual: Answer(checksum(b"other", MONTH)), times=99)
 
-    assert_refused_and_nothing_changed(
-        load, server, store, InvalidBarsError, f"{MONTH} does not match its published sha256"
-    )
+    assert_all_there(load())
+    assert f"{MONTH} does not match its published sha256" in caplog.text
+    assert len([name for name in server.downloads() if "2024-02-" in name]) == 29
     assert list((tmp_path / "archive").rglob(MONTH)) == []
+
+
+def test_a_day_that_never_matches_its_checksum_comes_from_the_api(server, load, caplog):
+    for place in (MONTH, "BTCUSDT-1h-2024-02-11.zip"):
+        wrong = checksum(b"other", place)
+        server.plan(f"{place}.CHECKSUM", lambda usual, wrong=wrong: Answer(wrong), times=99)
+
+    assert_all_there(load())
+    assert "BTCUSDT-1h-2024-02-11.zip does not match its published sha256" in caplog.text
 
 
 def test_a_file_that_is_replaced_at_that_moment_is_fetched_again(server, load):
@@ -315,14 +326,10 @@ def test_a_file_that_is_replaced_at_that_moment_is_fetched_again(server, load):
     assert_all_there(load())
 
 
-def test_a_file_without_rows_is_a_month_without_bars(server, load):
+def test_a_file_without_rows_is_no_month_without_bars(server, load):
     serve(server, zipped(MONTH.removesuffix(".zip"), HEADER))
-    bars = load()
 
-    february = (CLOSED.frame.index.month == 2).tolist()
-    assert (
-        bars.sha256() == replace(CLOSED, frame=CLOSED.frame[[not one for one in february]]).sha256()
-    )
+    assert_all_there(load())
 
 
 def shuffled(lines: list[str]) -> list[str]:

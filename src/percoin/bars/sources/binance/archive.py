@@ -10,17 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from percoin.bars.sources.binance.klines import KlineReader
 from percoin.bars.sources.binance.transfer import Persistence, Transfer
-from percoin.bars.update import Segment, Span, Stretch
+from percoin.bars.update import (
+    Segment,
+    Span,
+    Stretch,
+    holes,
+    open_times,
+    outside,
+    overlaps,
+    with_bars,
+)
 from percoin.errors import InvalidBarsError
 from percoin.types import Timeframe
+
+logger = logging.getLogger(__name__)
 
 _FOLDERS = {"spot": "spot", "perp": "futures/um"}
 # A month appears early in the next one; until then its days have to do.
 _MONTH_IS_LATE_MS = 35 * 86_400_000
+_ADVICE = "source.archive_url=null asks the exchange alone"
 _CHECKSUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64}) [ *](?P<name>\S+)\s*")
 
 
@@ -43,6 +56,24 @@ class Period:
 
 # A month or day under one symbol.
 _File = tuple[Period, str]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the archive has of some stretches of time.
+
+    Attributes:
+        stretches: Months and days, as far as there are bars in them. A bar that is not
+            there may still be elsewhere: nothing answers for it here.
+        read: The time of all files that were read, with bars and without.
+    """
+
+    stretches: list[Stretch]
+    read: list[Span]
+
+
+class _UnverifiedError(Exception):
+    """A file of the archive that cannot be trusted; the message says why."""
 
 
 def months_within(spans: Iterable[Span], now_ms: int) -> list[Period]:
@@ -105,17 +136,18 @@ class Archive:
         self._folder = folder
         self._persistence = persistence
         self._n_parallel = n_parallel
-        self._reader = KlineReader(names[0], timeframe)
+        self._reader = KlineReader(names[0], timeframe, _ADVICE)
+        self._unverified: set[str] = set()
         self._transfer = Transfer(persistence)
         self._pooch = _import_pooch()
 
-    def fetch(
-        self, spans: Sequence[Span], now_ms: int, renamed_at: int | None = None
-    ) -> list[Stretch]:
+    def fetch(self, spans: Sequence[Span], now_ms: int, renamed_at: int | None = None) -> Published:
         """The months and days that have a part in the spans, as far as they are published.
 
-        Months come as a whole, also where only a part is asked for. Bars of an
-        older name count up to the first bar of today's name.
+        Months come as a whole, also where only a part is asked for. Days that a month
+        lacks or has in part, and those of a month that does not match its checksum or
+        is absent between others, are asked for one by one. Bars of an older name count
+        up to the first bar of today's name.
 
         Args:
             spans: Milliseconds since 1970-01-01 UTC, end not included.
@@ -123,22 +155,53 @@ class Archive:
             renamed_at: First bar under today's name, as far as one is known already.
 
         Raises:
-            FetchError: A file cannot be had.
-            InvalidBarsError: A file is not what its checksum says, or holds no bars.
+            FetchError: The archive cannot be reached or refuses.
+            InvalidBarsError: A file that is what its checksum says holds no bars.
         """
         months = months_within(spans, now_ms)
         tables = self._fetch_periods(months)
-        served = {month for month, _ in tables}
-        late = [
-            (month.start, month.end)
-            for month in months
-            if month not in served and now_ms - month.end < _MONTH_IS_LATE_MS
-        ]
-        ended = max((month.end for month in months), default=0)
-        begun = [(max(start, ended), end) for start, end in spans if end > ended]
-        days = days_within([*_overlaps(late, spans), *begun], now_ms)
-        tables |= self._fetch_periods(days)
-        return self._join_names([*months, *days], tables, renamed_at)
+        days = days_within(self._asked_by_day(months, tables, spans, now_ms), now_ms)
+        return self._published([*months, *days], tables | self._fetch_periods(days), renamed_at)
+
+    def fetch_days(
+        self, spans: Sequence[Span], now_ms: int, renamed_at: int | None = None
+    ) -> Published:
+        """As ``fetch``, but days alone."""
+        days = days_within(spans, now_ms)
+        return self._published(days, self._fetch_periods(days), renamed_at)
+
+    def _published(
+        self, periods: Sequence[Period], tables: dict[_File, pd.DataFrame], renamed_at: int | None
+    ) -> Published:
+        step = self._timeframe.milliseconds
+        joined = self._join_names(periods, tables, renamed_at)
+        stretches = [part for stretch in joined for part in with_bars(stretch, step)]
+        return Published(stretches, sorted({(period.start, period.end) for period, _ in tables}))
+
+    def _asked_by_day(
+        self,
+        months: Sequence[Period],
+        tables: Mapping[_File, pd.DataFrame],
+        spans: Sequence[Span],
+        now_ms: int,
+    ) -> list[Span]:
+        """What of the spans the months do not have, and days may."""
+        served = {period for period, _ in tables}
+        read = sorted(period.start for period in served)
+        times = [open_times(table) for table in tables.values() if len(table)]
+        open_time = np.unique(np.concatenate([np.empty(0, np.int64), *times]))
+        lacking: list[Span] = []
+        for month in months:
+            is_between = bool(read) and read[0] < month.start < read[-1]
+            is_late = now_ms - month.end < _MONTH_IS_LATE_MS
+            if month in served:
+                lacking += holes(open_time, month.start, month.end, self._timeframe.milliseconds)
+            elif is_between or is_late or month.label in self._unverified:
+                lacking.append((month.start, month.end))
+        # The month that has not ended is in days alone.
+        ended = [(month.start, month.end) for month in months]
+        begun = [part for span in spans for part in outside(ended, *span)]
+        return [*overlaps(lacking, spans), *begun]
 
     def _fetch_periods(self, periods: Sequence[Period]) -> dict[_File, pd.DataFrame]:
         """Bars by period and symbol; what is not published is left out."""
@@ -192,18 +255,28 @@ class Archive:
         return f"{name}-{self._timeframe}-{period.label}.zip"
 
     def _fetch_file(self, period: Period, name: str) -> Path | None:
-        """One file, verified; None if it is not published."""
+        """One file, verified; None if it is not published, or not as its checksum says."""
         file_name = self._file_name(period, name)
         url = f"{self._root}/{period.folder}/klines/{name}/{self._timeframe}/{file_name}"
+        try:
+            return self._fetch_verified(url)
+        except _UnverifiedError as error:
+            logger.warning(
+                "%s %s: %s; its bars are looked for elsewhere", name, self._timeframe, error
+            )
+            self._unverified.add(period.label)
+            return None
+
+    def _fetch_verified(self, url: str) -> Path | None:
         sha256 = self._read_checksum(url)
         if sha256 is None:
             return None
-        path = self._download(url, sha256)
+        # Old files are replaced now and then, and not both at the same instant.
+        path = self._download(url, sha256) or self._download(
+            url, self._read_checksum(url) or sha256
+        )
         if path is None:
-            # Old files are replaced now and then, and not both at the same instant.
-            path = self._download(url, self._read_checksum(url) or sha256)
-        if path is None:
-            raise self._reader.error(f"{file_name} does not match its published sha256")
+            raise _UnverifiedError(f"{Path(url).name} does not match its published sha256")
         return path
 
     def _read_checksum(self, url: str) -> str | None:
@@ -213,7 +286,7 @@ class Archive:
             return None
         match = _CHECKSUM.fullmatch(text)
         if match is None or match["name"] != Path(url).name:
-            raise self._reader.error(f"{Path(url).name}.CHECKSUM is not a sha256 with that name")
+            raise _UnverifiedError(f"{Path(url).name}.CHECKSUM is not a sha256 with that name")
         return match["sha256"].lower()
 
     def _download(self, url: str, sha256: str) -> Path | None:
@@ -221,7 +294,8 @@ class Archive:
         part = self._folder / f"{Path(url).name}.part"
 
         def download(url: str, output_file: str, _pooch: object) -> None:
-            self._transfer.file(url, part)
+            if not self._transfer.file(url, part):
+                raise _UnverifiedError(f"{part.stem} has a checksum, but is not there itself")
             part.replace(output_file)
 
         try:
@@ -265,12 +339,6 @@ def _start(period: Period) -> int:
 
 def _stretch(start: int, end: int, name: str, table: pd.DataFrame) -> Stretch:
     return Stretch(Segment(start, end, f"archive {name}"), table)
-
-
-def _overlaps(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
-    """The parts that the two have in common."""
-    pairs = [(max(a[0], b[0]), min(a[1], b[1])) for a in spans for b in others]
-    return [(start, end) for start, end in pairs if start < end]
 
 
 def discard_files(folder: Path) -> None:

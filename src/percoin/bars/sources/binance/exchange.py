@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
@@ -14,9 +16,9 @@ from percoin.bars.sources.binance.transfer import (
     PASSING_STATUSES,
     PassingError,
     Persistence,
-    passing_error,
 )
 from percoin.errors import BarsNotFoundError, ConfigError, FetchError
+from percoin.printable import printable
 from percoin.types import Timeframe
 
 if TYPE_CHECKING:
@@ -33,6 +35,38 @@ _OTHER_HOST = "ask another host: source.api_url=https://data-api.binance.vision"
 _OK = 200
 # 2001-09-09; a smaller or much larger number is not a time in milliseconds.
 _EARLIEST_CLOCK_MS = 10**12
+# A clock may be so far behind that of who makes the bars.
+_CLOCK_TOLERANCE_MS = 3_600_000
+# How many holes of a page are asked for once more; whoever leaves out rows is found by any.
+_HOLES_VERIFIED = 3
+_BARS_BEFORE = 7
+# Requests for the bars of one page, however few at a time they come.
+_MOST_PIECES = 50
+# Exchanges that answer by windows of time are believed to have no older bars after so many.
+_EMPTY_WINDOWS = 2
+# The least that any exchange gives in one answer.
+_FEW_BARS = 100
+_MOST_CHARS = 200
+_ADVICE = "run the same command again later, or use other bars: source=files source.path=FOLDER"
+
+_Row = list[float]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What an exchange says of a stretch of time.
+
+    Attributes:
+        frame: Its bars, checked, as in ``Bars.frame``.
+        start: From where on it has answered, milliseconds since 1970-01-01 UTC.
+        end: Until where. Bars between the two that are not in ``frame`` do not exist.
+        has_ended: Whether it has no newer bars because the market is no longer traded.
+    """
+
+    frame: pd.DataFrame
+    start: int
+    end: int
+    has_ended: bool
 
 
 class Exchange:
@@ -62,8 +96,10 @@ class Exchange:
         self._market = market
         self._api_url = api_url
         self._persistence = persistence
-        self._reader = KlineReader(symbol, timeframe)
+        self._reader = KlineReader(symbol, timeframe, _ADVICE)
+        self._step = timeframe.milliseconds
         self._client = self._connect()
+        self._window = self._bars_per_answer()
         self._status: int | None = None
         self._retry_after: str | None = None
         self._client.session.hooks["response"].append(self._note_answer)
@@ -80,36 +116,155 @@ class Exchange:
             return int(time.time() * 1000)
         return self._ask(self._read_clock)
 
-    def bars(self, start: int, end: int) -> pd.DataFrame:
+    def bars(self, start: int, end: int, now_ms: int, has_before: bool = False) -> Answered:
         """The bars of a stretch, page by page.
+
+        A page with holes is not taken at its word: what follows some of them is asked
+        for once more, and has to be the same. A page without bars counts only if the
+        exchange's newest bar is older than what was asked for, and Binance has to give
+        the bar before each page too, where there is one.
 
         Args:
             start: Open time of the first, milliseconds since 1970-01-01 UTC.
             end: Milliseconds, not included; no later than the close of the newest
                 closed bar, or an open one would be among them.
-
-        Returns:
-            Checked, as in ``Bars.frame``; empty if the exchange has none.
+            now_ms: By the exchange's clock.
+            has_before: Whether the exchange has the bar before the first.
 
         Raises:
-            FetchError: It cannot be reached or refuses.
+            FetchError: It cannot be reached or refuses, or contradicts itself.
             BarsNotFoundError: It has no such market.
             InvalidBarsError: What it gives breaks the schema.
         """
-        name = self._name()
-        rows: list[list[float]] = []
-        since = start
-        while since < end:
-            page = self._page(name, since)
-            newest = max((row[0] for row in page), default=since - 1)
-            if newest < since:
-                break
-            rows += [row for row in page if start <= row[0] < end]
-            since = int(newest) + self.timeframe.milliseconds
+        name, is_traded = self._find_market()
+        if self._id == BINANCE:
+            rows, reached = self._forwards(name, start, end, now_ms, has_before)
+            first = start
+        else:
+            rows, first, reached = self._backwards(name, start, end, now_ms)
         columns = list(zip(*rows, strict=True)) or [()] * (1 + len(COLUMNS))
         table = pd.DataFrame(dict(zip(("open_time", *COLUMNS), columns, strict=True)))
         answer = f"the answer of {self._id}"
-        return self._reader.check(self._reader.to_frame(table, start, end, answer), answer)
+        frame = self._reader.check(self._reader.to_frame(table, start, end, answer), answer)
+        has_ended = reached < end and is_traded is False
+        return Answered(frame, first, end if has_ended else min(reached, end), has_ended)
+
+    def _forwards(
+        self, name: str, start: int, end: int, now_ms: int, has_before: bool
+    ) -> tuple[list[_Row], int]:
+        """The rows of Binance, which gives those after a moment, however much later they are.
+
+        Returns:
+            Rows in order, and until where they are all there are.
+        """
+        rows: list[_Row] = []
+        since = start
+        for _ in range((end - start) // self._step // (PAGE_BARS - 1) + _MOST_PIECES):
+            page = self._page(name, since, now_ms, has_before)
+            rows += [row for row in page if row[0] < end]
+            if not page:
+                return rows, since
+            since, has_before = int(page[-1][0]) + self._step, True
+            if since >= end:
+                return rows, end
+        raise self._too_few_at_a_time()
+
+    def _backwards(
+        self, name: str, start: int, end: int, now_ms: int
+    ) -> tuple[list[_Row], int, int]:
+        """The rows of another exchange, from the newest window of time to the oldest.
+
+        Many give the bars of a window only, and some the newest few hundred whatever is
+        asked for: what is older than the first bar that came is not answered.
+
+        Returns:
+            Rows in order; from where, and until where they are all there are.
+        """
+        step = self._step
+        rows: list[_Row] = []
+        cursor, n_empty = end, 0
+        while cursor > start and n_empty < _EMPTY_WINDOWS:
+            since = max(start, cursor - self._window * step)
+            window, has_later = self._window_rows(name, since, cursor, now_ms)
+            n_empty = 0 if window else n_empty + 1
+            rows = window + rows
+            cursor = since
+            if has_later and not window:
+                break
+        if not rows:
+            return [], end, end
+        first, newest = int(rows[0][0]), int(rows[-1][0])
+        return rows, start if first < start + step else first, newest + step
+
+    def _window_rows(self, name: str, since: int, end: int, now_ms: int) -> tuple[list[_Row], bool]:
+        """The rows of one window, and whether the exchange went on to later ones."""
+        rows: list[_Row] = []
+        for _ in range(_MOST_PIECES):
+            page = self._page(name, since, now_ms)
+            inside = [row for row in page if row[0] < end]
+            rows += inside
+            if len(inside) < len(page):
+                return rows, True
+            # An answer may reach less far than ccxt says.
+            since = int(inside[-1][0]) + self._step if inside else since + _FEW_BARS * self._step
+            if since >= end:
+                return rows, False
+        raise self._too_few_at_a_time()
+
+    def _page(self, name: str, since: int, now_ms: int, has_before: bool = False) -> list[_Row]:
+        """The rows from a moment on that one request gives, in order."""
+        return self._ask(lambda: self._verified_page(name, since, now_ms, has_before))
+
+    def _verified_page(self, name: str, since: int, now_ms: int, has_before: bool) -> list[_Row]:
+        page = self._rows(name, since - self._step if has_before else since, now_ms)
+        asked_for = [row for row in page if row[0] >= since]
+        if page:
+            self._verify_holes(name, since, page, now_ms)
+        if has_before and len(asked_for) == len(page):
+            raise PassingError("leaves out bars that it had before")
+        if self._id == BINANCE and not asked_for:
+            newest = self._rows(name, None, now_ms)
+            if not newest:
+                raise PassingError("answers without any bars")
+            if newest[-1][0] >= since:
+                raise PassingError("has newer bars, and gives none when asked for them")
+        return asked_for
+
+    def _verify_holes(self, name: str, since: int, page: Sequence[_Row], now_ms: int) -> None:
+        """Ask for what follows the longest holes of a page once more; it must be the same."""
+        times = [int(row[0]) for row in page]
+        if self._id == BINANCE:
+            # Of others it is known that they leave out what is older than they keep.
+            times.insert(0, min(since, times[0]) - self._step)
+        holes = [
+            (before + self._step, after)
+            for before, after in itertools.pairwise(times)
+            if after - before > self._step
+        ]
+        for start, after in sorted(holes, key=lambda hole: hole[0] - hole[1])[:_HOLES_VERIFIED]:
+            # The same question would get the same answer of a server that leaves out the first.
+            asked = start - _BARS_BEFORE * self._step if start == since else start
+            again = [row for row in self._rows(name, asked, now_ms) if row[0] >= start]
+            found = int(again[0][0]) if again else None
+            # Those that answer by windows have nothing in the window.
+            if found != after and (found is not None or self._id == BINANCE):
+                raise PassingError("leaves out bars that it has when asked again")
+
+    def _rows(self, name: str, since: int | None, now_ms: int) -> list[_Row]:
+        """What one request gives, in order, as far as it is of the time asked for."""
+        timeframe = self.timeframe.value
+        page = self._client.fetch_ohlcv(name, timeframe, since, PAGE_BARS)
+        if not all(isinstance(row, list) and len(row) > len(COLUMNS) for row in page):
+            raise self._reader.error(f"{self._id} answers with something other than bars")
+        rows = [row[: 1 + len(COLUMNS)] for row in page]
+        for row in rows:
+            if not _EARLIEST_CLOCK_MS <= row[0] < 10 * _EARLIEST_CLOCK_MS:
+                raise self._reader.error(
+                    f"{self._id} answers with open time {row[0]}, not in milliseconds"
+                )
+        if rows and max(row[0] for row in rows) > now_ms + _CLOCK_TOLERANCE_MS + self._step:
+            raise PassingError("answers with bars of the future")
+        return sorted(row for row in rows if since is None or row[0] >= since)
 
     def _read_clock(self) -> int:
         now_ms = int(self._client.fetch_time())
@@ -117,15 +272,8 @@ class Exchange:
             raise ValueError(f"a clock at {now_ms} ms")
         return now_ms
 
-    def _page(self, name: str, since: int) -> list[list[float]]:
-        timeframe = self.timeframe.value
-        page = self._ask(lambda: self._client.fetch_ohlcv(name, timeframe, since, PAGE_BARS))
-        if all(isinstance(row, list) and len(row) > len(COLUMNS) for row in page):
-            return [row[: 1 + len(COLUMNS)] for row in page]
-        raise self._reader.error(f"{self._id} answers with something other than bars")
-
-    def _name(self) -> str:
-        """What ccxt calls the market."""
+    def _find_market(self) -> tuple[str, bool | None]:
+        """What ccxt calls the market, and whether it is traded, where that is known."""
         # Binance lists one spot market when asked for one; all of them are many megabytes.
         one = self._id == BINANCE and self._market == "spot"
         params = {"symbol": self.symbol} if one else {}
@@ -134,8 +282,12 @@ class Exchange:
             is_kind = market["spot"] if self._market == "spot" else market["linear"]
             is_dated = market.get("expiry") is not None
             if is_kind and not is_dated and market["base"] + market["quote"] == self.symbol:
-                return str(name)
+                return str(name), market.get("active")
         raise self._no_such_market()
+
+    def _too_few_at_a_time(self) -> FetchError:
+        found = f"{self._id} gives only a few bars at a time"
+        return self._persistence.error(found, "ask another host: source.api_url, or wait")
 
     def _no_such_market(self) -> BarsNotFoundError:
         found = f"{self._id} has no {self._market} market of that name"
@@ -158,18 +310,20 @@ class Exchange:
         except ccxt.BaseError as error:
             cause = error.__cause__
             if isinstance(cause, requests.RequestException) and cause.response is None:
-                raise passing_error(cause, self._persistence.patience.timeout_secs) from error
+                raise self._persistence.meaning_of(self._id, cause) from error
             if self._status in PASSING_STATUSES:
                 raise PassingError(f"status {self._status}", self._retry_after) from error
             raise self._refusal(error) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except OSError as error:
+            raise self._persistence.meaning_of(self._id, error) from error
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             # ccxt takes half a document for a text, and trips over it further on.
             raise PassingError("the answer is incomplete or not the exchange's") from error
 
     def _refusal(self, error: Exception) -> FetchError:
         """The error for what asking again does not change."""
         if self._status is None or self._status == _OK:
-            found = f"{self._id} answers {str(error).splitlines()[0][:200]}"
+            found = f"{self._id} answers {printable(str(error), _MOST_CHARS)}"
             return self._persistence.error(found, "check symbol, tf and source.api_url")
         refusal = self._persistence.refusal(self._id, self._status)
         if self._id != BINANCE or self._market != "spot" or self._api_url is not None:
@@ -179,6 +333,14 @@ class Exchange:
     def _note_answer(self, response: requests.Response, **_: object) -> None:
         self._status = response.status_code
         self._retry_after = response.headers.get("Retry-After")
+
+    def _bars_per_answer(self) -> int:
+        """How many bars the exchange gives at most, as far as ccxt knows."""
+        known = self._client.features or {}
+        for part in (*(("spot",) if self._market == "spot" else ("swap", "linear")), "fetchOHLCV"):
+            known = known.get(part) or {}
+        limit = known.get("limit")
+        return min(limit or _FEW_BARS, PAGE_BARS)
 
     def _connect(self) -> Any:
         """The ccxt client, which keeps the exchange's rate limit by itself."""

@@ -13,6 +13,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from percoin.bars.schema import COLUMNS, check_bars, format_time
 from percoin.bars.sources.epoch import from_epoch
+from percoin.bars.update import open_times
 from percoin.errors import InvalidBarsError
 from percoin.types import Timeframe
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 # A month of 1m bars unpacks to 6 MB.
 _LARGEST_CSV_BYTES = 64 * 1024**2
 _N_CSV_COLUMNS = 12
-_NOTHING_STORED = "nothing of it was stored; run the same command again later"
+_NOTHING_STORED = "nothing of it was stored"
 
 
 class KlineReader:
@@ -30,11 +31,13 @@ class KlineReader:
     Args:
         symbol: For the messages: today's name.
         timeframe: Length of each bar.
+        advice: What to do about content that cannot be bars, without a full stop.
     """
 
-    def __init__(self, symbol: str, timeframe: Timeframe) -> None:
+    def __init__(self, symbol: str, timeframe: Timeframe, advice: str) -> None:
         self.symbol = symbol
         self.timeframe = timeframe
+        self._advice = f"{_NOTHING_STORED}; {advice}"
 
     def read_zip(self, path: Path, start: int, end: int) -> pd.DataFrame:
         """One file of the archive.
@@ -61,8 +64,9 @@ class KlineReader:
         """Rows with the numbers of ``open_time`` as they came -> bars in order of time.
 
         The same row twice is one row, and rows in another order are sorted, as
-        neither loses anything; the log says so. Two rows that differ for one
-        open time are left for ``check`` to refuse.
+        neither loses anything; the log says so. Bars off the grid, as the exchange
+        itself has them after some halts, are left out and named. Two rows that differ
+        for one open time are left for ``check`` to refuse.
 
         Args:
             rows: ``open_time`` in milliseconds or microseconds, and ``COLUMNS``.
@@ -86,7 +90,23 @@ class KlineReader:
                 "%s %s: %s has rows out of order or twice", self.symbol, self.timeframe, name
             )
             frame = frame.drop_duplicates().sort_values("open_time")
-        return frame.set_index("open_time")
+        return self._on_grid(frame.set_index("open_time"), name)
+
+    def _on_grid(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """The bars that open when bars of this length do, unless most of them do not."""
+        is_off = open_times(frame) % self.timeframe.milliseconds != 0
+        n_off = int(is_off.sum())
+        if not n_off:
+            return frame
+        off = frame.index[is_off]
+        found = (
+            f"{name} has {n_off:,} of {len(frame):,} bars off the {self.timeframe} grid, "
+            f"from {format_time(off[0])} to {format_time(off[-1])} UTC"
+        )
+        if 2 * n_off > len(frame):
+            raise self.error(found)
+        logger.warning("%s %s: %s; they are left out", self.symbol, self.timeframe, found)
+        return frame.iloc[np.flatnonzero(~is_off)]
 
     def check(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Bars that keep every rule of the schema.
@@ -107,7 +127,7 @@ class KlineReader:
 
     def error(self, found: str) -> InvalidBarsError:
         """The error for content that is not what it should be."""
-        return InvalidBarsError(self.symbol, self.timeframe, found, _NOTHING_STORED)
+        return InvalidBarsError(self.symbol, self.timeframe, found, self._advice)
 
     def _unpack(self, path: Path) -> bytes:
         """The CSV file, if it is the only one and of a size that it may have."""

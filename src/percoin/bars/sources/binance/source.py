@@ -5,19 +5,39 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.renames import stored_names
 from percoin.bars.schema import Bars, check_bars, format_time
-from percoin.bars.sources.binance.archive import Archive, discard_files
-from percoin.bars.sources.binance.exchange import BINANCE, PAGE_BARS, Exchange
+from percoin.bars.sources.binance.archive import Archive, Published, discard_files
+from percoin.bars.sources.binance.exchange import BINANCE, PAGE_BARS, Answered, Exchange
 from percoin.bars.sources.binance.transfer import Patience, Persistence
 from percoin.bars.store import BarStore
-from percoin.bars.update import Segment, Span, Stretch, add_segments, join, missing_spans
-from percoin.errors import BarsNotFoundError, FetchError, InvalidBarsError
-from percoin.types import Timeframe
+from percoin.bars.update import (
+    Segment,
+    Span,
+    Stretch,
+    add_segments,
+    holes,
+    in_pages,
+    join,
+    missing_spans,
+    open_times,
+    outside,
+    overlaps,
+    without,
+)
+from percoin.errors import BarsNotFoundError, DataError, FetchError, InvalidBarsError
+from percoin.printable import printable
+from percoin.types import IntArray, Timeframe
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +46,15 @@ MARKETS = ("spot", "perp")
 # A bar that is not there so long after its close will not come.
 _LATE_BAR_MS = 3_600_000
 _CLOCK_TOLERANCE_MS = 60_000
+_DAY_MS = 86_400_000
+# Until then the archive may still publish a day, and the exchange repair its bars.
+_RECENT_MS = 3 * _DAY_MS
+# Where bars without trades are usual, so many of the newest are looked through again.
+_RECENT_BARS = 500
+# 2009-01-03, the day of the first block: no market of a cryptocurrency is older.
+_FIRST_BLOCK_MS = 1_230_940_800_000
+# What the archive alone was asked for; the exchange is, once it can be reached.
+_ARCHIVE_ALONE = "archive alone"
 _OTHER_SOURCES = (
     "or use other bars: source=files source.path=FOLDER, source=sample, source=simulated"
 )
@@ -81,6 +110,8 @@ class ExchangeSource:
             ConfigError: ``symbol`` is no market or an old name of one.
         """
         update = self.update(symbol, timeframe)
+        if update.ended_note:
+            _warn_once(f"{symbol} {timeframe}: {update.ended_note}")
         if update.failure is not None:
             closed = update.bars.close_time()
             logger.warning(
@@ -105,7 +136,7 @@ class ExchangeSource:
                     "%s %s: stored are bars of another source (%s), used as they are",
                     symbol,
                     timeframe,
-                    origin,
+                    printable(origin),
                 )
                 return Update(self.store.read(symbol, timeframe), 0)
         with self.store.locked(symbol, timeframe):
@@ -124,11 +155,15 @@ class Update:
         bars: All of the market.
         n_new: How many of them were not there before.
         failure: Why the newest are missing, if they are.
+        ended_note: That the market seems to have ended, and when; empty if it has not.
+        young_note: That bars begin later than asked for, and when; empty if they do not.
     """
 
     bars: Bars
     n_new: int
     failure: FetchError | None = None
+    ended_note: str = ""
+    young_note: str = ""
 
 
 class _Run:
@@ -155,20 +190,26 @@ class _Run:
         """Fetch what is missing, store it, and say what the store then has."""
         now_ms, failure = self._read_clock()
         wanted = self._wanted(now_ms)
-        missing = missing_spans(self._segments, *wanted)
-        if not missing and self._stored is not None:
-            return Update(self._stored, 0)
-        bulk = missing if failure else [span for span in missing if not self._is_page(span, wanted)]
+        # Holes near the end are asked for again, the others once.
+        known = without(self._segments, self._recent_holes(now_ms))
+        of_archive, of_exchange = self._split(missing_spans(known, *wanted), wanted, failure)
+        if failure is None:
+            alone = [part for part in known if part.via == _ARCHIVE_ALONE]
+            known = tuple(part for part in known if part.via != _ARCHIVE_ALONE)
+            of_exchange += overlaps([(part.start, part.end) for part in alone], [wanted])
+        if not of_archive and not of_exchange and self._stored is not None:
+            return self._told(Update(self._stored, 0), wanted)
         stretches: list[Stretch] = []
+        read: list[Span] = []
         is_answered = False
         try:
-            if bulk and self._has_archive:
-                stretches += self._open_archive().fetch(bulk, now_ms, self._renamed_at())
+            if of_archive and self._has_archive:
+                published = self._ask_archive(of_archive, now_ms)
+                stretches, read = published.stretches, published.read
                 is_answered = True
             if failure is None:
-                segments = [*self._segments, *(stretch.segment for stretch in stretches)]
-                for span in missing_spans(segments, *wanted):
-                    stretches += self._ask_exchange(span, now_ms)
+                failure = self._ask_exchange(known, stretches, wanted, now_ms)
+                stretches = self._fill_from_days(known, stretches, of_archive, now_ms)
         except FetchError as error:
             failure = error if failure is None else _both(failure, error)
         except BarsNotFoundError as error:
@@ -176,10 +217,150 @@ class _Run:
                 raise
             # A market that has ended: the archive still has it, the exchange does not.
             failure = FetchError(self._symbol, self._timeframe, error.found, error.action)
-        update = self._store(stretches, failure)
+        if failure is not None:
+            stretches += self._archive_alone(known, stretches, read, wanted)
+        update = self._store(known, stretches, failure)
         if update.failure is not None and not self._will_do(wanted, is_answered):
             raise self._hopeless(update.failure)
-        return update
+        return self._told(update, wanted)
+
+    def _split(
+        self, missing: Sequence[Span], wanted: Span, failure: FetchError | None
+    ) -> tuple[list[Span], list[Span]]:
+        """What is asked of the archive first, and what of the exchange alone."""
+        if failure is not None:
+            return list(missing), []
+        of_exchange = [span for span in missing if self._is_page(span, wanted)]
+        return [span for span in missing if span not in of_exchange], of_exchange
+
+    def _recent_holes(self, now_ms: int) -> list[Span]:
+        """Where bars of the last days are not there, as answered so far."""
+        if self._stored is None:
+            return []
+        step = self._timeframe.milliseconds
+        length = _RECENT_MS if self._has_archive else min(_RECENT_MS, _RECENT_BARS * step)
+        start = -(-(now_ms - length) // step) * step
+        return [
+            hole
+            for part in self._segments
+            if part.end > start
+            for hole in holes(self._stored.open_time, max(part.start, start), part.end, step)
+        ]
+
+    def _ask_archive(
+        self, spans: Sequence[Span], now_ms: int, only_days: bool = False
+    ) -> Published:
+        with self._download_errors():
+            archive = self._open_archive()
+            fetch = archive.fetch_days if only_days else archive.fetch
+            return fetch(spans, now_ms, self._renamed_at())
+
+    def _ask_exchange(
+        self, known: Sequence[Segment], stretches: list[Stretch], wanted: Span, now_ms: int
+    ) -> FetchError | None:
+        """Add what the exchange answers for all that is missing; what it is silent about."""
+        segments = [*known, *(stretch.segment for stretch in stretches)]
+        step = self._timeframe.milliseconds
+        # Those that are under today's name; the exchange no longer has others.
+        own = [(part.start, part.end) for part in segments if part.via.endswith(f" {self._symbol}")]
+        times = self._times(known, stretches)
+        failure = None
+        for span in in_pages(missing_spans(segments, *wanted), PAGE_BARS * step):
+            before = span[0] - step
+            has_before = before in times and not outside(own, before, span[0])
+            answer = self._exchange.bars(*span, now_ms, has_before)
+            stretches += self._stretches_of(answer, span, now_ms)
+            failure = failure or self._silence(answer, span, now_ms)
+        return failure
+
+    def _stretches_of(self, answer: Answered, span: Span, now_ms: int) -> list[Stretch]:
+        """What an answer is good for; its newest bars may not be there yet."""
+        end = answer.end
+        if end < span[1] and self._silence(answer, span, now_ms) is None:
+            end = min(max(end, self._settled(now_ms)), span[1])
+        segment = Segment(answer.start, end, f"API {self._symbol}")
+        return [Stretch(segment, answer.frame)] if end > answer.start else []
+
+    def _silence(self, answer: Answered, span: Span, now_ms: int) -> FetchError | None:
+        """That the newest bars are missing of a market that is traded."""
+        is_binance = self._source.exchange == BINANCE
+        # Others leave out bars without trades.
+        settled = self._settled(now_ms) if is_binance else now_ms - _DAY_MS
+        if answer.end >= min(span[1], settled):
+            return None
+        since = format_time(pd.Timestamp(answer.end, unit="ms", tz="UTC"))
+        found = (
+            f"{self._source.exchange} gives no bars since {since} UTC of a market that it trades"
+        )
+        return FetchError(self._symbol, self._timeframe, found, "run the same command again later")
+
+    def _settled(self, now_ms: int) -> int:
+        """From when on a bar that is not there may still come."""
+        step = self._timeframe.milliseconds
+        return (now_ms - _LATE_BAR_MS) // step * step
+
+    def _fill_from_days(
+        self,
+        known: Sequence[Segment],
+        stretches: list[Stretch],
+        asked: Sequence[Span],
+        now_ms: int,
+    ) -> list[Stretch]:
+        """What the exchange lacks between bars may lie in the archive, if that was not asked."""
+        if not self._has_archive:
+            return stretches
+        answered = [
+            (stretch.segment.start, stretch.segment.end)
+            for stretch in stretches
+            if stretch.segment.via.startswith("API ")
+        ]
+        times = self._times(known, stretches)
+        if not len(times):
+            return stretches
+        step = self._timeframe.milliseconds
+        lacking = overlaps(holes(times, int(times[0]), int(times[-1]), step), answered)
+        unasked = [part for span in lacking for part in outside(asked, *span)]
+        if not unasked:
+            return stretches
+        return [*self._ask_archive(unasked, now_ms, only_days=True).stretches, *stretches]
+
+    def _times(self, known: Sequence[Segment], stretches: Sequence[Stretch]) -> IntArray:
+        """The open times of all bars so far, rising."""
+        if self._stored is None and not stretches:
+            return np.empty(0, np.int64)
+        return open_times(join(self._stored, known, stretches))
+
+    def _archive_alone(
+        self,
+        known: Sequence[Segment],
+        stretches: Sequence[Stretch],
+        read: Sequence[Span],
+        wanted: Span,
+    ) -> list[Stretch]:
+        """What files of the archive lack while the exchange cannot be asked."""
+        segments = [*known, *(stretch.segment for stretch in stretches)]
+        nothing = pd.DataFrame(index=pd.DatetimeIndex([], tz="UTC").as_unit("ms"))
+        return [
+            Stretch(Segment(start, end, _ARCHIVE_ALONE), nothing)
+            for start, end in overlaps(missing_spans(segments, *wanted), read)
+        ]
+
+    def _told(self, update: Update, wanted: Span) -> Update:
+        """The same, with what people should know of where the bars begin and end."""
+        bars, step = update.bars, self._timeframe.milliseconds
+        long = max(_DAY_MS, 3 * step)
+        first, closed = int(bars.open_time[0]), int(bars.open_time[-1]) + step
+        ended = young = ""
+        if wanted[1] - closed >= long and update.failure is None:
+            ended = f"no bars since {format_time(bars.close_time())} UTC (ended?)"
+        if first - wanted[0] >= long:
+            young = (
+                f"no bars before {format_time(bars.frame.index[0])} UTC; if the market was "
+                "renamed then, older ones lie under its other name"
+            )
+            if self._source.exchange != BINANCE:
+                young += ", and some exchanges give the newest bars alone"
+        return replace(update, ended_note=ended, young_note=young)
 
     def _read_stored(self) -> tuple[Bars | None, tuple[Segment, ...]]:
         """Bars of this source, if the file is as it was written; anything else is replaced."""
@@ -203,6 +384,16 @@ class _Run:
             Persistence(self._symbol, self._timeframe, source.patience),
             source.n_parallel,
         )
+
+    @contextmanager
+    def _download_errors(self) -> Iterator[None]:
+        """Say in one line that files of the archive cannot be kept, and why."""
+        try:
+            yield
+        except OSError as error:
+            found = f"{self._downloads()} cannot be written ({error.strerror or error})"
+            action = "make the folder writable, or free some space"
+            raise DataError(self._symbol, self._timeframe, found, action) from error
 
     def _downloads(self) -> Path:
         """Where files of the archive lie until their bars are stored."""
@@ -230,14 +421,16 @@ class _Run:
         """From the oldest bar that is needed to the close of the newest closed one."""
         step = self._timeframe.milliseconds
         end = now_ms // step * step
-        return end - self._source.n_bars * step, end
+        first = -(-_FIRST_BLOCK_MS // step) * step
+        return max(end - self._source.n_bars * step, first), end
 
     def _is_page(self, span: Span, wanted: Span) -> bool:
-        """Whether a missing stretch is the newest one and a single page of the API."""
-        is_short = (span[1] - span[0]) // self._timeframe.milliseconds <= PAGE_BARS
+        """Whether a stretch is the newest one or of the last days, and a single page of the API."""
+        is_short = (wanted[1] - span[0]) // self._timeframe.milliseconds <= PAGE_BARS
         # Under its old name a market is in the archive only.
-        is_known = len(self._names) == 1 or any(part.end == span[0] for part in self._segments)
-        return span[1] == wanted[1] and is_short and is_known
+        is_known = len(self._names) == 1 or any(part.end >= span[0] for part in self._segments)
+        is_new = span[1] == wanted[1] or span[0] >= wanted[1] - _RECENT_MS
+        return is_new and is_short and is_known
 
     def _renamed_at(self) -> int | None:
         """The first stored bar that came under today's name, if there was another."""
@@ -251,31 +444,39 @@ class _Run:
                 firsts.append(int(open_time[first]))
         return min(firsts, default=None)
 
-    def _ask_exchange(self, span: Span, now_ms: int) -> list[Stretch]:
-        """The API's answer for one stretch; its newest bars may not be there yet."""
-        frame = self._exchange.bars(*span)
-        step = self._timeframe.milliseconds
-        settled = (now_ms - _LATE_BAR_MS) // step * step
-        newest = round(frame.index[-1].timestamp() * 1000) + step if len(frame) else span[0]
-        end = min(max(newest, settled), span[1])
-        segment = Segment(span[0], end, f"API {self._symbol}")
-        return [Stretch(segment, frame)] if end > span[0] else []
-
-    def _store(self, stretches: Sequence[Stretch], failure: FetchError | None) -> Update:
+    def _store(
+        self,
+        known: Sequence[Segment],
+        stretches: Sequence[Stretch],
+        failure: FetchError | None,
+    ) -> Update:
         """Join what came to what is stored, check it all once more, write it whole."""
         n_before = 0 if self._stored is None else len(self._stored)
         if stretches:
-            frame = join(self._stored, self._segments, stretches)
-            segments = add_segments(self._segments, [stretch.segment for stretch in stretches])
+            frame = join(self._stored, known, stretches)
+            # What was asked for again without an answer stays as it was answered before.
+            segments = add_segments(
+                add_segments(known, [stretch.segment for stretch in stretches]), self._segments
+            )
             if len(frame):
                 checked = check_bars(frame, self._symbol, self._timeframe)
                 bars = Bars(self._symbol, self._timeframe, checked, self._origin(segments))
                 self._source.store.write_locked(bars, segments)
+                self._log_gaps(bars)
                 self._stored, self._segments = bars, segments
-                discard_files(self._downloads())
+                with self._download_errors():
+                    discard_files(self._downloads())
         if self._stored is None:
             raise self._hopeless(failure) if failure is not None else self._not_found()
         return Update(self._stored, len(self._stored) - n_before, failure)
+
+    def _log_gaps(self, bars: Bars) -> None:
+        """Name the gaps that were not there before."""
+        before = () if self._stored is None else find_gaps(self._stored)
+        known = {(gap.last_before, gap.first_after) for gap in before}
+        new = [gap for gap in find_gaps(bars) if (gap.last_before, gap.first_after) not in known]
+        if new:
+            logger.warning("%s; nobody who was asked has them", describe_gaps(bars, new))
 
     def _origin(self, segments: Sequence[Segment]) -> str:
         source = self._source
@@ -324,3 +525,9 @@ def _age(secs: float) -> str:
         if secs >= 2 * length:
             return f"{secs / length:.0f} {unit}"
     return f"{secs:.0f} s"
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """A server asks for the bars of a market over and over."""
+    logger.warning(text)

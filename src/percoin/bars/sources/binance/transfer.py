@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from percoin.errors import FetchError
+from percoin.printable import printable
 from percoin.types import Timeframe
 
 if TYPE_CHECKING:
@@ -47,6 +50,11 @@ _MOST_CONNECTIONS = 64
 _TIMEOUTS_PER_ATTEMPT = 10
 # A machine without a network stays so for longer than a few seconds.
 _UNREACHABLE_ATTEMPTS = 2
+_MOST_CHARS = 200
+_CHECK_ADDRESSES = (
+    "check source.archive_url, source.api_url and the proxy of the environment; the server may "
+    "also redirect to what is no address"
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,21 @@ class Persistence:
         found = f"{server} {_REFUSALS.get(status, f'answers with status {status}')}"
         return self.error(found, "use another network or address, or wait")
 
+    def meaning_of(self, server: str, error: Exception) -> FetchError | PassingError:
+        """What an error before any answer means: what asking again may change, or not."""
+        import requests
+
+        if isinstance(error, requests.RequestException) and not isinstance(
+            error, (ValueError, requests.TooManyRedirects)
+        ):
+            return passing_error(error, self.patience.timeout_secs)
+        found = f"{server} cannot be asked ({printable(str(error), _MOST_CHARS)})"
+        if isinstance(error, (ValueError, requests.TooManyRedirects)):
+            # Of requests, of urllib3 below it, or of Python's codecs.
+            return self.error(found, _CHECK_ADDRESSES)
+        # Of requests, before it connects: the file of trusted authorities is not there.
+        return self.error(found, "correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE in the environment")
+
     def _given_up(self, server: str, error: PassingError, number: int) -> FetchError:
         if error.unreachable:
             return self.error(f"{server} cannot be reached ({error})", "check the connection")
@@ -181,13 +204,16 @@ class Transfer:
         """
         return self._persistence.insist(_server(url), lambda: self._read_text(url))
 
-    def file(self, url: str, part: Path) -> None:
+    def file(self, url: str, part: Path) -> bool:
         """Download into ``part``, after the bytes that an earlier attempt left there.
+
+        Returns:
+            Whether there is such a file.
 
         Raises:
             FetchError: It cannot be had; what came is kept in ``part``.
         """
-        self._persistence.insist(_server(url), lambda: self._read_file(url, part))
+        return self._persistence.insist(_server(url), lambda: self._read_file(url, part))
 
     def _read_text(self, url: str) -> str | None:
         with self._answer(url) as response:
@@ -196,20 +222,27 @@ class Transfer:
             content = b"".join(self._chunks(response, _LARGEST_TEXT_BYTES))
         return content.decode("ascii", errors="replace")
 
-    def _read_file(self, url: str, part: Path) -> None:
+    def _read_file(self, url: str, part: Path) -> bool:
         n_before = part.stat().st_size if part.is_file() else 0
         with self._answer(url, n_before) as response:
-            if response.status_code == _RANGE_PAST_END:
-                if response.headers.get("Content-Range") == f"bytes */{n_before}":
-                    return
+            status, content_range = response.status_code, response.headers.get("Content-Range", "")
+            if status == _NOT_FOUND:
+                return False
+            if status == _RANGE_PAST_END:
+                if content_range == f"bytes */{n_before}":
+                    return True
                 part.unlink()
                 raise PassingError("the file changed on the server")
-            if response.status_code == _NOT_FOUND:
-                found = f"{_server(url)} has a checksum for {Path(url).name}, but not the file"
-                raise self._persistence.error(found, "run the same command again later")
-            with part.open("ab" if response.status_code == _PARTIAL else "wb") as file:
-                for chunk in self._chunks(response, _LARGEST_FILE_BYTES - n_before):
+            # A server that does not resume sends all of it, whatever the status is.
+            goes_on = status == _PARTIAL and content_range.startswith(f"bytes {n_before}-")
+            if status == _PARTIAL and not goes_on:
+                part.unlink()
+                raise PassingError("another part than asked for")
+            room = _LARGEST_FILE_BYTES - (n_before if goes_on else 0)
+            with part.open("ab" if goes_on else "wb") as file:
+                for chunk in self._chunks(response, room):
                     file.write(chunk)
+        return True
 
     @contextmanager
     def _answer(self, url: str, n_before: int = 0) -> Iterator[requests.Response]:
@@ -218,18 +251,26 @@ class Transfer:
 
         headers = {"Range": f"bytes={n_before}-"} if n_before else {}
         timeout = self._persistence.patience.timeout_secs
-        try:
-            with self._session.get(url, headers=headers, timeout=timeout, stream=True) as response:
-                self._check_status(url, response)
+        with ExitStack() as stack:
+            try:
+                response = stack.enter_context(
+                    self._session.get(url, headers=headers, timeout=timeout, stream=True)
+                )
+            except (requests.RequestException, OSError, ValueError) as error:
+                raise self._persistence.meaning_of(_server(url), error) from error
+            self._check_status(url, response, {_PARTIAL, _RANGE_PAST_END} if n_before else set())
+            try:
                 yield response
-        except requests.RequestException as error:
-            raise passing_error(error, timeout) from error
+            except requests.RequestException as error:
+                raise passing_error(error, timeout) from error
 
-    def _check_status(self, url: str, response: requests.Response) -> None:
+    def _check_status(
+        self, url: str, response: requests.Response, of_ranges: AbstractSet[int]
+    ) -> None:
         status = response.status_code
         if status in PASSING_STATUSES:
             raise PassingError(f"status {status}", response.headers.get("Retry-After"))
-        if status not in {200, _PARTIAL, _NOT_FOUND, _RANGE_PAST_END}:
+        if status not in {200, _NOT_FOUND} | of_ranges:
             raise self._persistence.refusal(_server(url), status)
 
     def _chunks(self, response: requests.Response, limit: int) -> Iterator[bytes]:
@@ -248,12 +289,18 @@ class Transfer:
             yield chunk
 
 
+def is_no_connection(error: BaseException) -> bool:
+    """Whether an error of ``requests`` says that there was no connection at all."""
+    from urllib3.exceptions import MaxRetryError
+
+    return bool(error.args) and isinstance(error.args[0], MaxRetryError)
+
+
 def passing_error(error: requests.RequestException, timeout_secs: float) -> PassingError:
     """What an error of ``requests`` means, in words for people."""
     import requests
-    from urllib3.exceptions import MaxRetryError
 
-    unreachable = bool(error.args) and isinstance(error.args[0], MaxRetryError)
+    unreachable = is_no_connection(error)
     if isinstance(error, requests.Timeout):
         return PassingError(f"no answer within {timeout_secs:g} s", unreachable=unreachable)
     if unreachable:
@@ -269,11 +316,12 @@ def _seconds(retry_after: str | None) -> float | None:
     """What a Retry-After header asks for: seconds or a date (RFC 9110, section 10.2.3)."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdigit():
+    # Other alphabets have digits too, which are no numbers.
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", retry_after):
         return float(retry_after)
     try:
         moment = parsedate_to_datetime(retry_after)
-    except ValueError:
+        now = datetime.now(UTC if moment.tzinfo else None)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    now = datetime.now(UTC if moment.tzinfo else None)
-    return max(0.0, (moment - now).total_seconds())
