@@ -19,7 +19,7 @@ from percoin.bars.resample import divides, resample
 from percoin.bars.schema import Bars, check_bars, format_time
 from percoin.bars.sources.tables import SUFFIXES, read_table
 from percoin.errors import BarsNotFoundError, InvalidBarsError
-from percoin.types import Timeframe
+from percoin.types import OFFERED_TIMEFRAMES, Timeframe
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,8 @@ class FilesSource:
         action = "give another source.path, or fetch the bars first"
         if there:
             found = f"{self.path} has only {', '.join(there)}, none that makes up {timeframe}"
-            action = f"use tf={there[0]} or another source.path"
+            made = [tf for tf in OFFERED_TIMEFRAMES if any(divides(one, tf) for one in there)]
+            action = f"use {f'tf={made[0]} or ' if made else ''}another source.path"
         elif self.path.is_file() and (file := _parse_name(self.path)):
             found = f"{self.path} is of {file.symbol} {file.timeframe}"
         return BarsNotFoundError(symbol, timeframe, found, action)
