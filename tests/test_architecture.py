@@ -41,6 +41,7 @@ ORDER = (
     "bounds",
     "config",
     "overrides",
+    "console",
     "cli",
     "fetch",
     "predict",

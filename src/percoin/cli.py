@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from percoin.config import (
     register_configs,
     typed,
 )
+from percoin.console import outlets
 from percoin.errors import ConfigError, PercoinError
 from percoin.overrides import quote_texts, text_keys
 from percoin.printable import printable
@@ -58,6 +60,16 @@ _BUGS_OF_HYDRA = (
 )
 # Writing reports these without saying which file it was.
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# torch and the loader of libraries have no error class for it.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|"
+    r"failed to map segment|can't start new thread",
+    re.IGNORECASE,
+)
+# The year 2200; dates in nanoseconds end in 2262, and all dates before the year 10000.
+_END_OF_TIME = 7_258_118_400
+# Whose output tells of what they did, and is not what they are for.
+_WORK_IS_IN_FILES = {"train", "retrain", "fetch", "report", "serve"}
 _HELP_WIDTH = 36
 # Read when torch is loaded. Its threads wait for each other some ten thousand times a step, and
 # would burn a whole time slice each time that another program has one of their cores.
@@ -169,29 +181,43 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
         0, or the code of the error: 2 for a mistake on the command line, the
         error's own where it has one (128 + signal for an interruption), else 1.
     """
-    arguments = sys.argv[1:]
     if not _CHOSEN_PATIENCE & os.environ.keys():
         os.environ.update(PATIENCE_OF_THREADS)
+    with outlets() as out:
+        code = _run_in_one_line(command, config_name)
+        out.flush()
+        return code if out.failure is None else _unread(out.failure, code, config_name)
+
+
+def _unread(failure: OSError, code: int, config_name: str) -> int:
+    """The exit code of a command whose output did not arrive."""
+    if failure.errno == errno.EPIPE:
+        # Its reader has ended, such as head.
+        return code or 128 + signal.SIGPIPE
+    found = f"standard output is incomplete: {failure.strerror}"
+    if code == 0 and config_name in _WORK_IS_IN_FILES:
+        print(f"warning: {found}; what the command was for is done", file=sys.stderr)
+        return 0
+    print(f"error: {found}", file=sys.stderr)
+    return code or PercoinError.exit_code
+
+
+def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
+    arguments = sys.argv[1:]
     try:
+        _check_clock()
         if {"-h", "--help"} & set(arguments):
             print(help_text(config_name))
         else:
             command()
-        # Or the end of the process would find out that nobody reads any more.
-        sys.stdout.flush()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
         return EXIT_USAGE
     except PercoinError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        return _reader_gone()
-    except OSError as error:
-        if error.filename is None and error.errno not in _FULL_DISK:
-            raise
-        place = error.filename or "free some space"
-        print(f"error: {printable(str(place))}: {error.strerror}", file=sys.stderr)
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        print(f"error: {_explain_machine(error)}", file=sys.stderr)
         return PercoinError.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -199,11 +225,42 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
     return 0
 
 
-def _reader_gone() -> int:
-    """End quietly where the output goes to a program that has ended, such as ``head``."""
-    # What is still to be written at exit must not fail once more.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
+def _explain_machine(error: Exception) -> str:
+    """Say in one line what the machine refuses; what is no such error is raised again."""
+    if is_out_of_memory(error):
+        return (
+            "not enough memory: give the process more of it (ulimit -v, a larger machine, fewer "
+            "other programs), or less to hold: a shorter history_days, a smaller batch_size, "
+            "fewer workers or markets at a time"
+        )
+    if not isinstance(error, OSError):
+        raise error
+    if error.filename is None and error.errno not in _FULL_DISK:
+        raise error
+    place = error.filename or "free some space"
+    return f"{printable(str(place))}: {error.strerror}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is lacking, in the words of Python, NumPy, Arrow, torch or the system."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
+def _check_clock() -> None:
+    """Refuse a clock that no date of a bar could be held against.
+
+    Raises:
+        ConfigError: It is beyond what dates here can count to.
+    """
+    now = time.time()
+    if now > _END_OF_TIME:
+        year = 1970 + int(now / (365.2425 * 86_400))
+        raise ConfigError(
+            f"the clock of this machine says that it is the year {year}; set it right, as bars and "
+            "models carry the time"
+        )
 
 
 def run_jobs(
@@ -231,7 +288,7 @@ def run_jobs(
     def job(config: DictConfig) -> None:
         try:
             task(typed(config, schema))
-        except PercoinError as error:
+        except (PercoinError, MemoryError, RuntimeError, ImportError, OSError) as error:
             # Hydra would log it, with its traceback, before it is raised again.
             failures.append(error)
 
