@@ -21,6 +21,7 @@ ORDER = (
     "errors",
     "printable",
     "types",
+    "commands",
     "provenance",
     "bars",
     "features",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from percoin.errors import ConfigError
 from percoin.printable import printable
@@ -120,7 +120,8 @@ def check_bounds(name: str, entry: Field[Any], value: object) -> None:
     if bounds is None:
         return
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    for one in value if is_list else [value]:  # type: ignore[union-attr]
+    several: Sequence[object] = cast(Sequence[object], value) if is_list else [value]
+    for one in several:
         if problem := bounds.broken_by(one, ", or null" if entry.default is None else ""):
             raise ConfigError(f"{name}={_shown(value)} {problem}")
 

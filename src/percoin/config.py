@@ -102,6 +102,9 @@ class TimeframeConfig:
 class SourceConfig:
     """Where bars come from; one subclass per origin."""
 
+    # Of the group source.
+    option: ClassVar[str]
+
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The source itself.
 
@@ -129,6 +132,8 @@ class SourceConfig:
 class StoreConfig(SourceConfig):
     """Bars that ``data/bars`` already holds."""
 
+    option: ClassVar[str] = "store"
+
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The store."""
         return store
@@ -137,6 +142,8 @@ class StoreConfig(SourceConfig):
 @dataclass
 class FilesConfig(SourceConfig):
     """A folder of Parquet, CSV or Feather files."""
+
+    option: ClassVar[str] = "files"
 
     path: str = file_path()
 
@@ -149,6 +156,8 @@ class FilesConfig(SourceConfig):
 class SampleConfig(SourceConfig):
     """The real bars of 2017-2019 that an installed package ships."""
 
+    option: ClassVar[str] = "sample"
+
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The installed package."""
         return SampleSource()
@@ -157,6 +166,8 @@ class SampleConfig(SourceConfig):
 @dataclass
 class SimulatedConfig(SourceConfig):
     """Bars made from a seed."""
+
+    option: ClassVar[str] = "simulated"
 
     seed: int = number(0, MOST_SEED)
     n_bars: int = number(1, 10_000_000)
@@ -175,6 +186,8 @@ class SimulatedConfig(SourceConfig):
 @dataclass
 class BinanceConfig(SourceConfig):
     """An exchange: history from Binance's archive, the newest bars from the API."""
+
+    option: ClassVar[str] = "binance"
 
     market: str = MISSING
     exchange: str = MISSING
@@ -1134,11 +1147,8 @@ def register_configs() -> None:
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
-    store.store(group="source", name="store_schema", node=StoreConfig)
-    store.store(group="source", name="binance_schema", node=BinanceConfig)
-    store.store(group="source", name="files_schema", node=FilesConfig)
-    store.store(group="source", name="sample_schema", node=SampleConfig)
-    store.store(group="source", name="simulated_schema", node=SimulatedConfig)
+    for source in SourceConfig.__subclasses__():
+        store.store(group="source", name=f"{source.option}_schema", node=source)
     store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
     store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
     store.store(group="labels", name="volatility_scaled_schema", node=VolatilityScaledConfig)

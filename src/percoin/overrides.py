@@ -13,7 +13,9 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
-from percoin.config import LauncherConfig
+from omegaconf import OmegaConf
+
+from percoin.config import CONF_DIR, BinanceConfig, LauncherConfig, SourceConfig
 
 # What the grammar reads as a text without quotes, and not as a number.
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:@%+-]*")
@@ -72,6 +74,20 @@ def _as_text(value: str, key: str) -> str:
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS_OF_THE_GRAMMAR:
         return value
     return quoted(value)
+
+
+def source_words(source: SourceConfig) -> list[str]:
+    """``KEY=VALUE`` words that choose this source, for a person to repeat them.
+
+    What trainings and predictions have by themselves is left out.
+    """
+    usual = OmegaConf.load(CONF_DIR / "source" / f"{source.option}.yaml")
+    words = [] if source.option == BinanceConfig.option else [f"source={source.option}"]
+    for entry in fields(source):
+        value = getattr(source, entry.name)
+        if OmegaConf.is_missing(usual, entry.name) or value != usual[entry.name]:
+            words.append(f"source.{entry.name}={'null' if value is None else value}")
+    return words
 
 
 @cache
