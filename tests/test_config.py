@@ -11,6 +11,7 @@ from percoin import config as config_module
 from percoin.cli import compose_config, explain
 from percoin.config import (
     CONF_DIR,
+    SCHEMAS,
     CnnLstmConfig,
     LogisticConfig,
     PredictConfig,
@@ -22,7 +23,6 @@ from percoin.config import (
 from percoin.types import Rung, Timeframe
 
 ROOT = Path(__file__).parents[1]
-SCHEMAS = {"train": TrainConfig, "predict": PredictConfig}
 GROUPS = ("tf", "source", "features", "labels", "model", "trainer", "logger")
 
 
@@ -187,7 +187,7 @@ def test_keys_of_a_group_are_listed_without_the_others():
         ("epochs=1.5", "epochs=1.5: Value '1.5'"),
         ("resume=perhaps", "resume=perhaps: Value 'perhaps'"),
         ("model.channels=4", "model.channels=4: "),
-        ("symbol=[a]", "symbol=[a]: "),
+        ("symbol=[a]", "symbol=[a] has brackets or quotes: name the markets with commas alone"),
         ("split=3", "split=3: split holds further settings; set one of split.train, "),
     ],
 )
@@ -231,11 +231,22 @@ def test_a_missing_path_is_asked_for_with_an_example():
     ("symbol", "words"),
     [
         ("btcusdt", "did you mean symbol=BTCUSDT?"),
-        ("1E5", "write it as the exchange does, for example symbol=BTCUSDT"),
-        ("../x", "write it as the exchange does, for example symbol=BTCUSDT"),
+        ("1e5", "did you mean symbol=1E5?"),
+        ("../x", "give 2 to 20 letters A-Z and digits, for example symbol=BTCUSDT"),
         ("", "names no market; is the file of markets empty or missing?"),
         ("BTCUSDT,", "ends with a comma after BTCUSDT"),
-        ("BTC/USDT", "write it as the exchange does, for example symbol=BTCUSDT"),
+        ("BTC/USDT", "did you mean symbol=BTCUSDT?"),
+        ("BTC-USDT", "did you mean symbol=BTCUSDT?"),
+        ("btc_usdt", "did you mean symbol=BTCUSDT?"),
+        ("BINANCE:BTCUSDT", "did you mean symbol=BTCUSDT?"),
+        ("BTC/USDT:USDT", "did you mean symbol=BTCUSDT source.market=perp?"),
+        ("BTCUSDT.P", "did you mean symbol=BTCUSDT source.market=perp?"),
+        ("BTC-USDT-SWAP", "did you mean symbol=BTCUSDT source.market=perp?"),
+        ("BTC/USD:BTC", "margined in BTC are not supported; give one margined in USDT"),
+        ("BTCUSDT_260626", "for example symbol=BTCUSDT source.market=perp"),
+        ("BTC/USDT:USDT-260626", "for example symbol=BTCUSDT source.market=perp"),
+        ("币安人生USDT", "give one of those, for example symbol=BTCUSDT"),
+        ('["BTCUSDT","ETHUSDT"]', "with commas alone, as in symbol=BTCUSDT,ETHUSDT"),
         ("MATICUSDT", "use symbol=POLUSDT, it also finds bars stored as MATICUSDT"),
         ("FTMUSDT", "use symbol=SUSDT, it also finds bars stored as FTMUSDT"),
     ],
@@ -344,6 +355,7 @@ NO_CONFIDENCE = "(or MIN_CONFIDENCE) must be a number between 0 and 1, or judged
         ("predictor=keras", "predictor=keras must be one of torch, onnx"),
         ("min_confidence=2", f"min_confidence=2 {NO_CONFIDENCE}"),
         ("min_confidence=nan", f"min_confidence=nan {NO_CONFIDENCE}"),
+        ("min_confidence=" + "1" * 400, f"min_confidence={'1' * 57}... {NO_CONFIDENCE}"),
         ("min_confidence=true", f"min_confidence=True {NO_CONFIDENCE}"),
         ("min_confidence=null", f"min_confidence=None {NO_CONFIDENCE}"),
         ("min_confidence=high", f"min_confidence=high {NO_CONFIDENCE}"),
@@ -516,7 +528,7 @@ def test_a_regression_refuses_what_only_a_network_can_be_told(override, reason):
 
 
 def test_every_schema_key_has_a_value_or_asks_for_one():
-    for name in SCHEMAS:
+    for name in ("train", "predict"):
         composed = compose_config(name, [])
         assert set(composed) == set(SCHEMAS[name].__dataclass_fields__)
 

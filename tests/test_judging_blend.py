@@ -176,7 +176,7 @@ def test_a_regression_that_is_better_alone_is_named_with_its_command():
     expected = (
         "on validation rows the logistic regression alone is better than the network alone "
         f"(log-loss {regression:.4f} against {network:.4f}): "
-        "python train.py symbol=BTCUSDT tf=15m model=logistic"
+        "the same command for BTCUSDT alone with model=logistic trains it"
     )
     assert cautions(guessing) == [expected]
     plain = forecast(certainty=0.5, rules=replace(RULES, blend=False))
@@ -191,7 +191,7 @@ def test_a_network_without_weight_is_named_so():
     assert fold.weight == 0.0
     np.testing.assert_array_equal(fold.model.probabilities, fold.parts[REGRESSION].test)
     [caution] = cautions(fold)
-    assert ", and the network has no weight in the blend: python train.py" in caution
+    assert ", and the network has no weight in the blend: the same command" in caution
 
 
 def test_the_regression_as_the_model_is_calibrated_and_no_baseline_of_its_own():

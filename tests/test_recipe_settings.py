@@ -52,14 +52,17 @@ def test_markets_of_a_pool_may_have_no_part_in_it_and_looks_of_their_own():
         (("symbol=BTCUSDT", "recipe=both"), "recipe=both must be one of per_market, pooled"),
         (("symbol=BTCUSDT", "init=best"), "init=best must be pooled, or null"),
         (("symbol=BTCUSDT", "recipe=pooled"), "recipe=pooled trains one network on several"),
-        (("symbol='BTCUSDT,ETHUSDT'",), "symbol names 2 markets: -m trains one model for each, "),
+        (
+            ("symbol='BTCUSDT,ETHUSDT'",),
+            "symbol names 2 markets; several values make a sweep: add -m ",
+        ),
         (("recipe=pooled", "symbol='BTCUSDT,BTCUSDT'"), "symbol names BTCUSDT twice"),
         (("recipe=pooled", "symbol='BTCUSDT,eth'"), "symbol='eth' is not a market"),
         ((*POOL, "pooled.leave_out=[SOLUSDT]"), "pooled.leave_out names SOLUSDT, which symbol"),
         ((*POOL, "pooled.without=[SOLUSDT]"), "pooled.without names SOLUSDT, which symbol"),
         ((*POOL, "pooled.without=[ETHUSDT]"), "pooled.without=['ETHUSDT'] leaves fewer than two"),
         ((*POOL, "pooled.looks=[1]"), "pooled.looks=[1] must have a number for each market"),
-        ((*POOL, "pooled.looks=[1,0]"), "pooled.looks=[1, 0] must be numbers of at least 1"),
+        ((*POOL, "pooled.looks=[1,0]"), "pooled.looks=[1, 0] must be at least 1"),
         ((*POOL, "pooled.leave_out=[MATICUSDT]"), "symbol=MATICUSDT is called POLUSDT today"),
         ((*POOL, "init=pooled"), "init=pooled is for one market after its pool was trained"),
         ((*POOL, "evaluation=walk_forward"), "recipe=pooled has the cuts of the pool"),
@@ -110,7 +113,8 @@ def test_a_list_of_markets_needs_no_quotes_with_a_pool(monkeypatch, capsys, tmp_
 def test_a_list_without_either_names_both_ways_to_mean_it(monkeypatch, capsys, tmp_path):
     code, seen, err = run(monkeypatch, capsys, tmp_path, "symbol=BTCUSDT,ETHUSDT")
     assert (code, seen) == (EXIT_USAGE, [])
-    assert "several values make a sweep: add -m, or recipe=pooled to train one network" in err
+    assert "several values make a sweep: add -m to train one model for each" in err
+    assert "or recipe=pooled to train one network on all of them" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
 

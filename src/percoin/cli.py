@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,22 +26,50 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from percoin.config import CONF_DIR, Config, name_nearest, register_configs, typed
+from percoin.bounds import check_path
+from percoin.config import (
+    CONF_DIR,
+    SCHEMAS,
+    Config,
+    TrainConfig,
+    name_nearest,
+    register_configs,
+    typed,
+)
+from percoin.console import outlets
 from percoin.errors import ConfigError, PercoinError
+from percoin.overrides import quote_texts, text_keys
 from percoin.printable import printable
 
 EXIT_USAGE = 2
 _MULTIRUN = {"-m", "--multirun"}
 _MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
-_SEVERAL = re.compile(r"symbol=[^'\"\[(]*,[^'\"\[(]*")
-_OF_ALL_MARKETS = {"recipe=pooled", "fleet=true"}
 _OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
 
-_GROUP_CHOICE = re.compile(r"(?P<group>\w+)=(?P<values>.*)", re.DOTALL)
+_GROUP_CHOICE = re.compile(r"(?P<group>hydra/launcher|\w+)=(?P<values>.*)", re.DOTALL)
+_OF_HYDRA = re.compile(r"hydra\.(run\.dir|verbose|(job_logging|launcher)(\..+)?)|hydra/\w+")
+_LOGGERS = re.compile(r"\[?[A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*\]?")
+_MOST_SHOWN = 60
+_LONGEST_LINE = 2000
 # The only group without a default; Hydra would fail on a key of it by an assertion.
 _OPTIONAL_GROUP = "experiment"
+# What it raises where it meets what it does not expect.
+_BUGS_OF_HYDRA = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError),
+    *(TypeError, ValueError),
+)
 # Writing reports these without saying which file it was.
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# torch and the loader of libraries have no error class for it.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|"
+    r"failed to map segment|can't start new thread",
+    re.IGNORECASE,
+)
+# The year 2200; dates in nanoseconds end in 2262, and all dates before the year 10000.
+_END_OF_TIME = 7_258_118_400
+# Whose output tells of what they did, and is not what they are for.
+_WORK_IS_IN_FILES = {"train", "retrain", "fetch", "report", "serve"}
 _HELP_WIDTH = 36
 # Read when torch is loaded. Its threads wait for each other some ten thousand times a step, and
 # would burn a whole time slice each time that another program has one of their cores.
@@ -80,12 +109,55 @@ class Composed:
     @classmethod
     def of(cls, name: str, overrides: Sequence[str]) -> Composed:
         """As ``compose_config``, which says what it raises."""
-        _check_overrides(overrides)
+        words = as_meant(name, overrides)
         register_configs()
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            config = compose(name, overrides=list(overrides), return_hydra_config=True)
+            config = _composed(name, words)
         own = config.hydra
         return cls(_without_hydra(config), dict(own.runtime.choices), own)
+
+
+def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """The words of a command line as Hydra has to read them, after what it would not explain.
+
+    Raises:
+        ConfigError: They cannot be meant.
+    """
+    schema = SCHEMAS[config_name]
+    _check_overrides(overrides, schema)
+    return quote_texts(overrides, schema)
+
+
+def _composed(config_name: str, words: Sequence[str]) -> DictConfig:
+    """Compose with Hydra's own settings, and name the word at which Hydra itself breaks.
+
+    Raises:
+        ConfigError: No config of percoin and no user of Hydra is expected to say this.
+        HydraException: As ``compose_config``.
+    """
+    try:
+        return compose(config_name, overrides=list(words), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except _BUGS_OF_HYDRA as error:
+        word = _culprit(config_name, words)
+        raise ConfigError(f"{word} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _culprit(config_name: str, words: Sequence[str]) -> str:
+    """The first word that breaks Hydra alone."""
+    for word in words:
+        try:
+            compose(config_name, overrides=[word], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException):
+            continue  # wrong without the others, which is no bug
+        except _BUGS_OF_HYDRA:
+            return word
+    return "this command line"
 
 
 @contextmanager
@@ -109,29 +181,43 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
         0, or the code of the error: 2 for a mistake on the command line, the
         error's own where it has one (128 + signal for an interruption), else 1.
     """
-    arguments = sys.argv[1:]
     if not _CHOSEN_PATIENCE & os.environ.keys():
         os.environ.update(PATIENCE_OF_THREADS)
+    with outlets() as out:
+        code = _run_in_one_line(command, config_name)
+        out.flush()
+        return code if out.failure is None else _unread(out.failure, code, config_name)
+
+
+def _unread(failure: OSError, code: int, config_name: str) -> int:
+    """The exit code of a command whose output did not arrive."""
+    if failure.errno == errno.EPIPE:
+        # Its reader has ended, such as head.
+        return code or 128 + signal.SIGPIPE
+    found = f"standard output is incomplete: {failure.strerror}"
+    if code == 0 and config_name in _WORK_IS_IN_FILES:
+        print(f"warning: {found}; what the command was for is done", file=sys.stderr)
+        return 0
+    print(f"error: {found}", file=sys.stderr)
+    return code or PercoinError.exit_code
+
+
+def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
+    arguments = sys.argv[1:]
     try:
+        _check_clock()
         if {"-h", "--help"} & set(arguments):
             print(help_text(config_name))
         else:
             command()
-        # Or the end of the process would find out that nobody reads any more.
-        sys.stdout.flush()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {printable(explain(error, config_name, arguments))}", file=sys.stderr)
+        print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
         return EXIT_USAGE
     except PercoinError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        return _reader_gone()
-    except OSError as error:
-        if error.filename is None and error.errno not in _FULL_DISK:
-            raise
-        place = error.filename or "free some space"
-        print(f"error: {printable(str(place))}: {error.strerror}", file=sys.stderr)
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        print(f"error: {_explain_machine(error)}", file=sys.stderr)
         return PercoinError.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -139,11 +225,42 @@ def run_command(command: Callable[[], Any], config_name: str) -> int:
     return 0
 
 
-def _reader_gone() -> int:
-    """End quietly where the output goes to a program that has ended, such as ``head``."""
-    # What is still to be written at exit must not fail once more.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
+def _explain_machine(error: Exception) -> str:
+    """Say in one line what the machine refuses; what is no such error is raised again."""
+    if is_out_of_memory(error):
+        return (
+            "not enough memory: give the process more of it (ulimit -v, a larger machine, fewer "
+            "other programs), or less to hold: a shorter history_days, a smaller batch_size, "
+            "fewer workers or markets at a time"
+        )
+    if not isinstance(error, OSError):
+        raise error
+    if error.filename is None and error.errno not in _FULL_DISK:
+        raise error
+    place = error.filename or "free some space"
+    return f"{printable(str(place))}: {error.strerror}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is lacking, in the words of Python, NumPy, Arrow, torch or the system."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
+def _check_clock() -> None:
+    """Refuse a clock that no date of a bar could be held against.
+
+    Raises:
+        ConfigError: It is beyond what dates here can count to.
+    """
+    now = time.time()
+    if now > _END_OF_TIME:
+        year = 1970 + int(now / (365.2425 * 86_400))
+        raise ConfigError(
+            f"the clock of this machine says that it is the year {year}; set it right, as bars and "
+            "models carry the time"
+        )
 
 
 def run_jobs(
@@ -171,7 +288,7 @@ def run_jobs(
     def job(config: DictConfig) -> None:
         try:
             task(typed(config, schema))
-        except PercoinError as error:
+        except (PercoinError, MemoryError, RuntimeError, ImportError, OSError) as error:
             # Hydra would log it, with its traceback, before it is raised again.
             failures.append(error)
 
@@ -179,12 +296,11 @@ def run_jobs(
         arguments = sys.argv[1:]
         overrides = _overrides_of_sweep(arguments)
         if overrides is not None:
-            _check_overrides(overrides)
+            _check_overrides(overrides, schema)
             sweep(overrides)
             return
-        _check_overrides(arguments)
         _check_not_of_sweeps(arguments)
-        arguments = _markets_as_one(arguments)
+        arguments = as_meant(config_name, arguments)
         # Hydra reads them once more.
         sys.argv[1:] = arguments
         if _asks_hydra_itself(arguments):
@@ -209,18 +325,22 @@ def _run_job(
 ) -> None:
     """What ``hydra.main`` does for one run, which would compose the config two more times."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=config_name):
-        config = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        config = _composed(config_name, overrides)
         typed(_without_hydra(config), schema)
         with open_dict(config):
             config.hydra.mode = RunMode.RUN
         loader = GlobalHydra.instance().config_loader()
-        done = run_job(
-            task_function=job,
-            config=config,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-            hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
-        )
+        try:
+            # What the job itself raises comes out of its return value.
+            done = run_job(
+                task_function=job,
+                config=config,
+                job_dir_key="hydra.run.dir",
+                job_subdir_key=None,
+                hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
+            )
+        except _BUGS_OF_HYDRA as error:
+            raise ConfigError(f"Hydra cannot begin the run: {_first_line(error)}") from error
     # Asked for, it raises what the job has raised.
     _ = done.return_value
 
@@ -243,23 +363,13 @@ def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:
     return overrides
 
 
-def _markets_as_one(arguments: Sequence[str]) -> list[str]:
-    """The same with the markets of a pool or fleet in quotes; Hydra would take them for a sweep."""
-    if not _OF_ALL_MARKETS & {argument.lower() for argument in arguments}:
-        return list(arguments)
-    return [
-        f"symbol='{argument.removeprefix('symbol=')}'" if _SEVERAL.fullmatch(argument) else argument
-        for argument in arguments
-    ]
-
-
 def _check_not_of_sweeps(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if argument.partition("=")[0] in _OF_SWEEPS:
             raise ConfigError(f"{argument} is for sweeps: add -m, or leave it out")
 
 
-def _check_markets(overrides: Sequence[str]) -> None:
+def _check_markets(overrides: Sequence[str], schema: type) -> None:
     """Refuse what becomes of a file of markets that is not one line of them.
 
     Hydra would speak of its grammar.
@@ -268,6 +378,11 @@ def _check_markets(overrides: Sequence[str]) -> None:
     for value in [word.removeprefix("symbol=") for word in overrides if word.startswith("symbol=")]:
         if not value.strip(" ,\r\n"):
             raise ConfigError("symbol= names no market; is the file of markets empty or missing?")
+        if re.search(r"""[\[\]"]""", value) and "symbol" in text_keys(schema):
+            raise ConfigError(
+                f"symbol={shown_value(value)} has brackets or quotes: name the markets with commas "
+                "alone, as in symbol=BTCUSDT,ETHUSDT"
+            )
         if "\r" in value:
             raise ConfigError(
                 "symbol= holds a carriage return: the file of markets has the line ends of "
@@ -308,12 +423,16 @@ def _choices(overrides: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
+def _check_overrides(overrides: Sequence[str], schema: type) -> None:
     """Refuse what Hydra would name by its own inner workings, or not at all."""
-    _check_markets(overrides)
+    _check_markets(overrides, schema)
     for override in overrides:
         if override.startswith("~"):
             raise ConfigError(f"{override}: a setting cannot be left out; give it another value")
+        if override in _MULTIRUN and schema is not TrainConfig:
+            raise ConfigError(f"{override} is for sweeps of train.py; name one market at a time")
+        if re.match(r"\+*hydra\b", override):
+            _check_of_hydra(override, schema)
     chosen = _choices(overrides)
     for group, values in chosen.items():
         for value in values:
@@ -324,6 +443,24 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         key, option = stray[0].partition("=")[0], _options(_OPTIONAL_GROUP)[0]
         choice = f"{_OPTIONAL_GROUP}={option}"
         raise ConfigError(f"{key} is a setting of {choice}; add {choice}")
+
+
+def _check_of_hydra(override: str, schema: type) -> None:
+    """Refuse settings of Hydra that would do nothing, or would break it."""
+    key, _, value = override.lstrip("+").partition("=")
+    if schema is not TrainConfig:
+        raise ConfigError(f"{key} is a setting of train.py; leave it out")
+    if _OF_HYDRA.fullmatch(key) is None:
+        raise ConfigError(
+            f"{key} is not a setting of percoin; of Hydra's own there are hydra.run.dir, "
+            "hydra.verbose, hydra.job_logging, hydra/launcher and hydra.launcher"
+        )
+    if key == "hydra.run.dir":
+        check_path(key, value)
+    if key == "hydra.verbose" and _LOGGERS.fullmatch(value) is None:
+        raise ConfigError(
+            f"hydra.verbose={shown_value(value)} must be true, false, or the name of a logger"
+        )
 
 
 def refuse_bar_length_settings(overrides: Sequence[str]) -> None:
@@ -344,8 +481,22 @@ def _no_option(group: str, value: str, origin: str = "") -> str:
     return f"{group}={value}{origin} is not an option; {group} is one of {known}"
 
 
+def shown_value(value: str) -> str:
+    """A value as a message shows it, where a long one would fill the screen."""
+    return printable(value, _MOST_SHOWN)
+
+
 def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     """Say in one line what a config error means and what was probably meant."""
+    line = _explained(error, config_name, overrides)
+    for override in overrides:
+        value = override.partition("=")[2]
+        if len(value) > _MOST_SHOWN:
+            line = line.replace(value, shown_value(value))
+    return printable(line, _LONGEST_LINE)
+
+
+def _explained(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B"
@@ -356,13 +507,10 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         origin = " (from ML_DEFAULT_TF)" if option[1] == "tf" else ""
         return _no_option(option[1], option[2], origin)
     if "Ambiguous value" in text:
-        found = f"{text.splitlines()[0]}; several values make a sweep: add -m"
-        if "'symbol=" in found and "recipe" in _known_keys(config_name, ()):
-            found += (
-                ", or recipe=pooled to train one network on all of these markets, "
-                "or fleet=true to train one for each at once"
-            )
-        return found
+        found = text.splitlines()[0]
+        if SCHEMAS[config_name] is TrainConfig:
+            return f"{found}; several values make a sweep: add -m, and a list has brackets: [A,B]"
+        return f"{found}; give one value, and write a list with brackets: [A,B]"
     if override := re.search(r"Error merging override (([^=\s]+)=\S+)", text):
         return _explain_value(override[1], override[2], error, config_name, overrides)
     if environment := re.search(

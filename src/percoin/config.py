@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -27,11 +29,13 @@ from percoin.bars.sources.playing import PlayingSource
 from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
+from percoin.bounds import check_all, check_bounds, file_path, number
 from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureDefinition
 from percoin.inference import Backend
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
+from percoin.printable import printable
 from percoin.types import Rung, Timeframe, check_symbol, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
@@ -41,7 +45,18 @@ FINISHED_MARK = "result.json"
 # A run whose loss left the numbers has nothing to go on with.
 DIVERGED_MARK = "diverged.txt"
 # NumPy takes no more.
-_SEEDS = 2**32
+MOST_SEED = 2**32 - 1
+# Bitcoin is younger, and so is the time that computers count from.
+MOST_DAYS = 20_000
+MOST_BARS = 10_000
+MOST_EPOCHS = 100_000
+MOST_TRIALS = 100_000
+MOST_LOOKS = 1_000_000
+_WIDEST = 8192
+_MOST_CORES = 4096
+_A_FRACTION = ", and is a fraction of the price: 0.0025 for 0.25 %"
+_FOR_SIGMA = " bars: a standard deviation takes two"
+_AGE_OF_NEWEST = ": the newest bar is one bar old before the next one has closed"
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 CHECKPOINT_FOLDER = "checkpoints"
@@ -71,8 +86,8 @@ class TimeframeConfig:
     """One bar length with the settings that depend on it."""
 
     name: str = MISSING
-    history_days: int = MISSING
-    threshold: float = MISSING
+    history_days: int = number(1, MOST_DAYS)
+    threshold: float = number(above=0, below=1)
 
     def __post_init__(self) -> None:
         check_timeframe(self.name)
@@ -86,6 +101,9 @@ class TimeframeConfig:
 @dataclass
 class SourceConfig:
     """Where bars come from; one subclass per origin."""
+
+    # Of the group source.
+    option: ClassVar[str]
 
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The source itself.
@@ -114,6 +132,8 @@ class SourceConfig:
 class StoreConfig(SourceConfig):
     """Bars that ``data/bars`` already holds."""
 
+    option: ClassVar[str] = "store"
+
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The store."""
         return store
@@ -123,7 +143,9 @@ class StoreConfig(SourceConfig):
 class FilesConfig(SourceConfig):
     """A folder of Parquet, Feather, CSV or JSON files."""
 
-    path: str = MISSING
+    option: ClassVar[str] = "files"
+
+    path: str = file_path()
 
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The folder or file at ``path``."""
@@ -134,6 +156,8 @@ class FilesConfig(SourceConfig):
 class SampleConfig(SourceConfig):
     """The real bars of 2017-2019 that an installed package ships."""
 
+    option: ClassVar[str] = "sample"
+
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The installed package."""
         return SampleSource()
@@ -143,14 +167,11 @@ class SampleConfig(SourceConfig):
 class SimulatedConfig(SourceConfig):
     """Bars made from a seed."""
 
-    seed: int = MISSING
-    n_bars: int = MISSING
-    edge: float = MISSING
+    option: ClassVar[str] = "simulated"
 
-    def __post_init__(self) -> None:
-        _require(self.seed >= 0, f"source.seed={self.seed} must not be negative")
-        _require(self.n_bars > 0, f"source.n_bars={self.n_bars} must be positive")
-        _require(0 <= self.edge <= 1, f"source.edge={self.edge} must lie between 0 and 1")
+    seed: int = number(0, MOST_SEED)
+    n_bars: int = number(1, 10_000_000)
+    edge: float = number(0, 1)
 
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The generator."""
@@ -166,13 +187,15 @@ class SimulatedConfig(SourceConfig):
 class BinanceConfig(SourceConfig):
     """An exchange: history from Binance's archive, the newest bars from the API."""
 
+    option: ClassVar[str] = "binance"
+
     market: str = MISSING
     exchange: str = MISSING
     archive_url: str | None = None
     api_url: str | None = None
-    parallel: int = MISSING
-    attempts: int = MISSING
-    timeout_secs: float = MISSING
+    parallel: int = number(1, 64)
+    attempts: int = number(1, 100)
+    timeout_secs: float = number(above=0, most=3600)
 
     def __post_init__(self) -> None:
         _require(
@@ -189,11 +212,6 @@ class BinanceConfig(SourceConfig):
                 url is None or re.match(r"https?://\S+$", url) is not None,
                 f"source.{name}={url} must begin with http:// or https://",
             )
-        _require(
-            1 <= self.parallel <= 64, f"source.parallel={self.parallel} must lie between 1 and 64"
-        )
-        _require(self.attempts >= 1, f"source.attempts={self.attempts} must be at least 1")
-        _require(self.timeout_secs > 0, "source.timeout_secs must be positive")
 
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:
         """The exchange, with the store that it keeps up to date."""
@@ -228,7 +246,7 @@ class FeaturesConfig:
 class LabelsConfig:
     """How a bar's future becomes its label; one subclass per rule."""
 
-    horizon: int = MISSING
+    horizon: int = number(1, MOST_BARS)
 
     def __post_init__(self) -> None:
         # The rule knows what its numbers may be.
@@ -243,7 +261,7 @@ class LabelsConfig:
 class FixedHorizonConfig(LabelsConfig):
     """The return after ``horizon`` bars against a fixed threshold."""
 
-    threshold: float = MISSING
+    threshold: float = number(above=0, below=1, note=_A_FRACTION)
 
     def build(self) -> LabelRule:
         """The rule itself."""
@@ -254,8 +272,8 @@ class FixedHorizonConfig(LabelsConfig):
 class TripleBarrierConfig(LabelsConfig):
     """The first of two volatility-scaled barriers within ``horizon`` bars."""
 
-    barrier_width: float = MISSING
-    volatility_bars: int = MISSING
+    barrier_width: float = number(above=0, most=1000)
+    volatility_bars: int = number(2, MOST_BARS, note=_FOR_SIGMA)
 
     def build(self) -> LabelRule:
         """The rule itself."""
@@ -266,9 +284,9 @@ class TripleBarrierConfig(LabelsConfig):
 class VolatilityScaledConfig(LabelsConfig):
     """The return after ``horizon`` bars against a threshold in units of volatility."""
 
-    no_trade_share: float = MISSING
-    volatility_bars: int = MISSING
-    width: float | None = None
+    no_trade_share: float = number(above=0, below=1)
+    volatility_bars: int = number(2, MOST_BARS, note=_FOR_SIGMA)
+    width: float | None = number(above=0, most=1000, default=None)
 
     def build(self) -> LabelRule:
         """The rule itself; without a width it is fitted on the train rows."""
@@ -289,26 +307,23 @@ class LogisticConfig(ModelConfig):
 class CnnLstmConfig(ModelConfig):
     """Widths of the network; see ``percoin.network.CnnLstm``."""
 
-    channels: list[int] = MISSING
-    hidden_size: int = MISSING
-    n_layers: int = MISSING
-    n_heads: int = MISSING
-    head_sizes: list[int] = MISSING
-    dropout: float = MISSING
+    channels: list[int] = number(1, _WIDEST)
+    hidden_size: int = number(1, _WIDEST)
+    n_layers: int = number(1, 64)
+    n_heads: int = number(1, 2 * _WIDEST)
+    head_sizes: list[int] = number(1, _WIDEST)
+    dropout: float = number(0, below=1)
 
     def __post_init__(self) -> None:
         _require(len(self.channels) == 3, f"model.channels={self.channels} must have three widths")
         _require(
             len(self.head_sizes) == 2, f"model.head_sizes={self.head_sizes} must have two widths"
         )
-        sizes = [*self.channels, *self.head_sizes, self.hidden_size, self.n_layers, self.n_heads]
-        _require(min(sizes) >= 1, "every width under model must be at least 1")
         _require(
             (2 * self.hidden_size) % self.n_heads == 0,
             f"model.n_heads={self.n_heads} must divide 2 * model.hidden_size"
             f"={2 * self.hidden_size}",
         )
-        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must lie in [0, 1)")
 
 
 @dataclass
@@ -354,8 +369,8 @@ class RayConfig(LauncherConfig):
     engine: ClassVar[str] = "ray_cluster"
 
     address: str | None = None
-    cpus_per_job: int = MISSING
-    gpus_per_job: float | None = None
+    cpus_per_job: int = number(1, _MOST_CORES)
+    gpus_per_job: float | None = number(0, _MOST_CORES, default=None)
 
     def __post_init__(self) -> None:
         _require(
@@ -364,10 +379,9 @@ class RayConfig(LauncherConfig):
             f"hydra.launcher.address={self.address} must be auto, HOST:PORT, ray://HOST:PORT or "
             "null",
         )
-        _require_cpus(self.cpus_per_job)
         gpus = self.gpus_per_job or 0
         _require(
-            0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus)),
+            gpus <= 1 or gpus == int(gpus),
             f"hydra.launcher.gpus_per_job={gpus:g} must be a share of one GPU or a whole number",
         )
 
@@ -380,11 +394,11 @@ class SlurmConfig(LauncherConfig):
 
     cluster: str = MISSING
     partition: str | None = None
-    time_limit_min: int = MISSING
-    timeouts: int = MISSING
-    cpus_per_job: int = MISSING
-    gpus_per_job: int | None = None
-    memory_gb: float | None = None
+    time_limit_min: int = number(1, 525_600)
+    timeouts: int = number(0, 1000)
+    cpus_per_job: int = number(1, _MOST_CORES)
+    gpus_per_job: int | None = number(0, _MOST_CORES, default=None)
+    memory_gb: float | None = number(above=0, most=100_000, default=None)
     sbatch: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -392,32 +406,17 @@ class SlurmConfig(LauncherConfig):
             self.cluster in ("slurm", "local"),
             f"hydra.launcher.cluster={self.cluster} must be slurm or local",
         )
-        _require_cpus(self.cpus_per_job)
-        for name, least in (("time_limit_min", 1), ("timeouts", 0), ("gpus_per_job", 0)):
-            value = getattr(self, name)
-            _require(
-                value is None or value >= least,
-                f"hydra.launcher.{name}={value} must be at least {least}",
-            )
-        _require(
-            self.memory_gb is None or self.memory_gb > 0,
-            f"hydra.launcher.memory_gb={self.memory_gb} must be above 0",
-        )
-
-
-def _require_cpus(cpus_per_job: int) -> None:
-    _require(cpus_per_job >= 1, f"hydra.launcher.cpus_per_job={cpus_per_job} must be at least 1")
 
 
 @dataclass
 class SplitConfig:
     """Shares of the history, oldest first, and the rows dropped between them."""
 
-    train: float = MISSING
-    validation: float = MISSING
-    test: float = MISSING
-    purge_bars: int = MISSING
-    embargo_bars: int = MISSING
+    train: float = number(above=0, below=1)
+    validation: float = number(above=0, below=1)
+    test: float = number(above=0, below=1)
+    purge_bars: int = number(0, MOST_BARS)
+    embargo_bars: int = number(0, MOST_BARS)
 
     def __post_init__(self) -> None:
         # It knows what its numbers may be.
@@ -436,35 +435,19 @@ class SplitConfig:
 class OptimizerConfig:
     """AdamW, the learning rate's decay, and when to stop."""
 
-    weight_decay: float = MISSING
-    plateau_factor: float = MISSING
-    plateau_patience: int = MISSING
-    gradient_clip_norm: float = MISSING
-    early_stopping_patience: int = MISSING
-
-    def __post_init__(self) -> None:
-        _require(self.weight_decay >= 0, "optimizer.weight_decay must not be negative")
-        _require(
-            0 < self.plateau_factor < 1,
-            f"optimizer.plateau_factor={self.plateau_factor} must lie between 0 and 1",
-        )
-        _require(self.gradient_clip_norm > 0, "optimizer.gradient_clip_norm must be positive")
-        patience = min(self.plateau_patience, self.early_stopping_patience)
-        _require(patience >= 0, "a patience under optimizer must not be negative")
+    weight_decay: float = number(0, 100)
+    plateau_factor: float = number(above=0, below=1)
+    plateau_patience: int = number(0, MOST_EPOCHS)
+    gradient_clip_norm: float = number(above=0, most=1_000_000)
+    early_stopping_patience: int = number(0, MOST_EPOCHS)
 
 
 @dataclass
 class CostsConfig:
     """What each side of a trade costs in the backtest, in basis points of its value."""
 
-    fee_bps: float = MISSING
-    slippage_bps: float = MISSING
-
-    def __post_init__(self) -> None:
-        _require(
-            min(self.fee_bps, self.slippage_bps) >= 0,
-            "costs.fee_bps and costs.slippage_bps must not be negative",
-        )
+    fee_bps: float = number(0, 10_000)
+    slippage_bps: float = number(0, 10_000)
 
 
 @dataclass
@@ -503,32 +486,20 @@ INIT_POOLED = "pooled"
 class PooledConfig:
     """One network for many markets, and what a market makes of it afterwards."""
 
-    windows_per_epoch: int = MISSING
-    validation_windows: int = MISSING
-    warmup_epochs: float = MISSING
-    seeds: int = MISSING
+    # Batch normalisation needs two windows to know a variance.
+    windows_per_epoch: int = number(2, 100_000_000)
+    validation_windows: int = number(1, 100_000_000)
+    warmup_epochs: float = number(0, MOST_EPOCHS)
+    seeds: int = number(1, 100)
     leave_out: list[str] = MISSING
     without: list[str] = field(default_factory=list)
-    looks: list[int] = field(default_factory=list)
+    looks: list[int] = number(1, MOST_LOOKS, default_factory=list)
     init_model: str | None = None
-    init_lr: float = MISSING
+    init_lr: float = number(above=0, below=1)
 
     def __post_init__(self) -> None:
-        # Batch normalisation needs two windows to know a variance.
-        for name, least in (("windows_per_epoch", 2), ("validation_windows", 1), ("seeds", 1)):
-            value = getattr(self, name)
-            _require(value >= least, f"pooled.{name}={value} must be at least {least}")
-        _require(
-            self.warmup_epochs >= 0,
-            f"pooled.warmup_epochs={self.warmup_epochs:g} must not be negative",
-        )
-        _require(0 < self.init_lr < 1, f"pooled.init_lr={self.init_lr} must lie between 0 and 1")
         for symbol in (*self.leave_out, *self.without):
             current_symbol(symbol)
-        _require(
-            min(self.looks, default=1) >= 1,
-            f"pooled.looks={self.looks} must be numbers of at least 1",
-        )
 
 
 class PrunerKind(StrEnum):
@@ -544,9 +515,9 @@ class PrunerConfig:
     """Which trials of a search end early, by the validation skill of their epochs."""
 
     kind: str = MISSING
-    startup_trials: int = MISSING
-    warmup_epochs: int = MISSING
-    reduction_factor: int = MISSING
+    startup_trials: int = number(1, MOST_TRIALS)
+    warmup_epochs: int = number(1, MOST_EPOCHS)
+    reduction_factor: int = number(2, 1000)
 
     def __post_init__(self) -> None:
         known = [kind.value for kind in PrunerKind]
@@ -554,9 +525,6 @@ class PrunerConfig:
             self.kind in known,
             f"experiment.pruner.kind={self.kind} must be one of {', '.join(known)}",
         )
-        for name, least in (("startup_trials", 1), ("warmup_epochs", 1), ("reduction_factor", 2)):
-            value = getattr(self, name)
-            _require(value >= least, f"experiment.pruner.{name}={value} must be at least {least}")
 
 
 @dataclass
@@ -577,16 +545,11 @@ class TripleBarrierRangeConfig:
 
     horizon: list[int] = MISSING
     barrier_width: list[float] = MISSING
-    volatility_bars: int = MISSING
+    volatility_bars: int = number(2, MOST_BARS, note=_FOR_SIGMA)
 
     def __post_init__(self) -> None:
         _check_range("space.triple_barrier.horizon", self.horizon, 1, 1000)
         _check_range("space.triple_barrier.barrier_width", self.barrier_width, 0.01, 100)
-        _require(
-            self.volatility_bars >= 2,
-            f"experiment.space.triple_barrier.volatility_bars={self.volatility_bars} "
-            "must be at least 2",
-        )
 
 
 @dataclass
@@ -628,32 +591,15 @@ def _check_range(name: str, values: Sequence[float], least: float, most: float) 
 class TuneConfig:
     """A search among settings on validation rows."""
 
-    trials: int = MISSING
-    epochs: int = MISSING
-    max_minutes: float | None = None
+    trials: int = number(1, MOST_TRIALS)
+    epochs: int = number(1, MOST_EPOCHS)
+    max_minutes: float | None = number(above=0, most=525_600, default=None)
     restart: bool = MISSING
-    seed: int = MISSING
-    startup_trials: int = MISSING
-    min_class_share: float = MISSING
+    seed: int = number(0, MOST_SEED)
+    startup_trials: int = number(1, MOST_TRIALS)
+    min_class_share: float = number(0, below=1 / 3)
     pruner: PrunerConfig = MISSING
     space: SpaceConfig = MISSING
-
-    def __post_init__(self) -> None:
-        for name in ("trials", "epochs", "startup_trials"):
-            value = getattr(self, name)
-            _require(value >= 1, f"experiment.{name}={value} must be at least 1")
-        _require(
-            self.max_minutes is None or self.max_minutes > 0,
-            f"experiment.max_minutes={self.max_minutes} must be positive, or null",
-        )
-        _require(
-            0 <= self.seed < _SEEDS,
-            f"experiment.seed={self.seed} must lie between 0 and {_SEEDS - 1}",
-        )
-        _require(
-            0 <= self.min_class_share < 1 / 3,
-            f"experiment.min_class_share={self.min_class_share} must lie between 0 and 1/3",
-        )
 
 
 @dataclass
@@ -674,37 +620,35 @@ class TrainConfig:
     trainer: TrainerConfig = MISSING
     logger: Any = None
     experiment: TuneConfig | None = None
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    lr: float = MISSING
-    seed: int = MISSING
-    workers: int | None = None
+    epochs: int = number(1, MOST_EPOCHS)
+    # Batch normalisation needs two windows to know a variance.
+    batch_size: int = number(2, 1_000_000)
+    lr: float = number(above=0, below=1)
+    seed: int = number(0, MOST_SEED)
+    workers: int | None = number(1, _MOST_CORES, default=None)
     resume: bool = False
     sweep: str | None = None
     force: bool = False
-    reuse_bars_secs: float = MISSING
-    lookback: int = MISSING
-    history_days: int = MISSING
+    reuse_bars_secs: float = number(0, 1_000_000_000)
+    # Two poolings by 2 leave nothing of a window shorter than 4 bars.
+    lookback: int = number(4, MOST_BARS, note=" bars")
+    history_days: int = number(1, MOST_DAYS)
     split: SplitConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     evaluation: str = MISSING
-    folds: int = MISSING
+    folds: int = number(2, 1000)
     costs: CostsConfig = MISSING
     export: ExportConfig = MISSING
-    trials: int = MISSING
-    looks: int = MISSING
-    data_dir: str = MISSING
-    models_dir: str = MISSING
-    outputs_dir: str = MISSING
+    trials: int = number(1, 1_000_000_000)
+    looks: int = number(1, MOST_LOOKS)
+    data_dir: str = file_path()
+    models_dir: str = file_path()
+    outputs_dir: str = file_path()
 
     def __post_init__(self) -> None:
+        # A search makes settings without a config to look at.
+        check_all(self)
         self._check_recipe()
-        _require(self.epochs >= 1, f"epochs={self.epochs} must be at least 1")
-        # Batch normalisation needs two windows to know a variance.
-        _require(self.batch_size >= 2, f"batch_size={self.batch_size} must be at least 2")
-        _require(0 < self.lr < 1, f"lr={self.lr} must lie between 0 and 1")
-        _require(0 <= self.seed < _SEEDS, f"seed={self.seed} must lie between 0 and {_SEEDS - 1}")
-        _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")
         _require(
             self.sweep is None or _SWEEP_NAME.fullmatch(self.sweep) is not None,
             f"sweep={self.sweep!r} cannot name a folder: use letters, digits and _ . -",
@@ -715,12 +659,6 @@ class TrainConfig:
             f"sweep={self.sweep} could be a market; use lower-case letters too",
         )
         _require(
-            self.reuse_bars_secs >= 0,
-            f"reuse_bars_secs={self.reuse_bars_secs:g} must not be negative",
-        )
-        # Two poolings by 2 leave nothing of a window shorter than 4 bars.
-        _require(self.lookback >= 4, f"lookback={self.lookback} must be at least 4 bars")
-        _require(
             self.experiment is None or not self.resume,
             "experiment=tune goes on with its study by itself: leave out resume=true",
         )
@@ -729,10 +667,6 @@ class TrainConfig:
             self.evaluation in modes,
             f"evaluation={self.evaluation} must be one of {', '.join(modes)}",
         )
-        _require(self.folds >= 2, f"folds={self.folds} must be at least 2")
-        _require(self.trials >= 1, f"trials={self.trials} must be at least 1")
-        _require(self.looks >= 1, f"looks={self.looks} must be at least 1")
-        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
         check_purge(self.split.build(), self.labels.build())
         blends = [kind.value for kind in BlendKind]
         _require(self.blend in blends, f"blend={self.blend} must be one of {', '.join(blends)}")
@@ -793,8 +727,9 @@ class TrainConfig:
             self._check_single_split("recipe=pooled")
         elif len(self.symbols) > 1:
             raise ConfigError(
-                f"symbol names {len(self.symbols)} markets: -m trains one model for each, "
-                "fleet=true the same at once on a GPU, recipe=pooled one network on all of them"
+                f"symbol names {len(self.symbols)} markets; several values make a sweep: add -m "
+                "to train one model for each, fleet=true to do the same at once on a GPU, or "
+                "recipe=pooled to train one network on all of them"
             )
         else:
             current_symbol(self.symbol)
@@ -890,9 +825,9 @@ class PredictConfig:
     use_pro: bool = MISSING
     min_confidence: Any = MISSING
     require_accepted: bool = MISSING
-    max_age_bars: float | None = None
-    data_dir: str = MISSING
-    models_dir: str = MISSING
+    max_age_bars: float | None = number(1, 1_000_000_000, note=_AGE_OF_NEWEST, default=None)
+    data_dir: str = file_path()
+    models_dir: str = file_path()
 
     def __post_init__(self) -> None:
         current_symbol(self.symbol)
@@ -902,45 +837,26 @@ class PredictConfig:
         _check_device(self.device)
         check_chain(self.chain)
         self.min_confidence = _read_confidence(self.min_confidence)
-        _check_max_age(self.max_age_bars)
 
 
 @dataclass
 class RefreshConfig:
     """When a server asks for bars."""
 
-    delay_secs: float = MISSING
-    jitter_secs: float = MISSING
-    retry_secs: float = MISSING
-    max_retry_secs: float = MISSING
-    workers: int = MISSING
-
-    def __post_init__(self) -> None:
-        for name in ("delay_secs", "jitter_secs"):
-            value = getattr(self, name)
-            _require(0 <= value <= 60, f"refresh.{name}={value} must lie between 0 and 60")
-        for name in ("retry_secs", "max_retry_secs"):
-            value = getattr(self, name)
-            _require(value >= 0.1, f"refresh.{name}={value} must be at least 0.1")
-        _require(
-            1 <= self.workers <= 64, f"refresh.workers={self.workers} must lie between 1 and 64"
-        )
+    delay_secs: float = number(0, 60)
+    jitter_secs: float = number(0, 60)
+    retry_secs: float = number(0.1, 86_400)
+    max_retry_secs: float = number(0.1, 86_400)
+    workers: int = number(1, 64)
 
 
 @dataclass
 class LimitsConfig:
     """How much one client of a server may ask."""
 
-    requests_per_sec: float = MISSING
-    query_chars: int = MISSING
-    symbols: int = MISSING
-
-    def __post_init__(self) -> None:
-        rate = self.requests_per_sec
-        _require(rate > 0, f"limits.requests_per_sec={rate} must be positive")
-        for name in ("query_chars", "symbols"):
-            value = getattr(self, name)
-            _require(value >= 1, f"limits.{name}={value} must be at least 1")
+    requests_per_sec: float = number(above=0, most=1_000_000)
+    query_chars: int = number(1, 1_000_000)
+    symbols: int = number(1, 100_000)
 
 
 @dataclass
@@ -948,9 +864,9 @@ class ServeConfig:
     """Everything ``python -m percoin.serve`` can be told."""
 
     host: str = MISSING
-    port: int = MISSING
+    port: int = number(0, 65535)
     symbol: list[str] = MISSING
-    symbols_file: str | None = None
+    symbols_file: str | None = file_path(default=None)
     timeframes: list[str] = MISSING
     default_tf: str = MISSING
     source: SourceConfig = MISSING
@@ -961,18 +877,17 @@ class ServeConfig:
     use_pro: bool = MISSING
     min_confidence: Any = MISSING
     require_accepted: bool = MISSING
-    max_age_bars: float | None = None
+    max_age_bars: float | None = number(1, 1_000_000_000, note=_AGE_OF_NEWEST, default=None)
     refresh: RefreshConfig = MISSING
-    check_secs: float = MISSING
+    check_secs: float = number(0.1, 60)
     limits: LimitsConfig = MISSING
-    stop_secs: float = MISSING
+    stop_secs: float = number(1, 3600)
     record: bool = MISSING
     record_url: str | None = None
-    data_dir: str = MISSING
-    models_dir: str = MISSING
+    data_dir: str = file_path()
+    models_dir: str = file_path()
 
     def __post_init__(self) -> None:
-        _require(0 <= self.port <= 65535, f"port={self.port} must lie between 0 and 65535")
         for symbol in self.symbol:
             current_symbol(symbol)
         _require(bool(self.timeframes), "timeframes=[] names none; give one, for example tf=15m")
@@ -983,26 +898,12 @@ class ServeConfig:
         _check_device(self.device)
         check_chain(self.chain)
         self.min_confidence = _read_confidence(self.min_confidence)
-        _check_max_age(self.max_age_bars)
-        _require(
-            0.1 <= self.check_secs <= 60,
-            f"check_secs={self.check_secs} must lie between 0.1 and 60",
-        )
-        _require(self.stop_secs >= 1, f"stop_secs={self.stop_secs} must be at least 1")
 
 
 def _check_device(value: str) -> None:
     _require(
-        re.fullmatch(r"cpu|cuda(:\d+)?", value) is not None,
+        re.fullmatch(r"cpu|cuda(:\d{1,3})?", value) is not None,
         f"device={value} (or ML_DEVICE) must be cpu, cuda or cuda:N",
-    )
-
-
-def _check_max_age(value: float | None) -> None:
-    _require(
-        value is None or value >= 1,
-        f"max_age_bars={value} must be at least 1, or null: the newest bar is "
-        "one bar old before the next one has closed",
     )
 
 
@@ -1032,14 +933,15 @@ def _read_confidence(value: Any) -> float | str:
     if value == JUDGED:
         return JUDGED
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+        share = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        share = math.nan
     _require(
-        0 <= number <= 1,
-        f"min_confidence={value} (or MIN_CONFIDENCE) must be a number between 0 and 1, or {JUDGED}",
+        0 <= share <= 1,
+        f"min_confidence={printable(str(value), 60)} (or MIN_CONFIDENCE) must be a number "
+        f"between 0 and 1, or {JUDGED}",
     )
-    return number
+    return share
 
 
 @dataclass
@@ -1047,37 +949,29 @@ class AuditConfig:
     """Everything ``python -m percoin.audit`` can be told; None is not looked at."""
 
     symbol: str | None = None
-    metrics: str | None = None
+    metrics: str | None = file_path(default=None)
     tf: TimeframeConfig = MISSING
     source: SourceConfig = MISSING
     features: FeaturesConfig = MISSING
     labels: LabelsConfig = MISSING
     output: str = MISSING
     replay: bool = MISSING
-    replay_bars: int | None = None
+    replay_bars: int | None = number(1, 100_000_000, default=None)
     predictor: str = MISSING
-    cuts: int = MISSING
-    seed: int = MISSING
-    lookback: int = MISSING
-    history_days: int = MISSING
+    cuts: int = number(1, 1000)
+    seed: int = number(0, MOST_SEED)
+    lookback: int = number(1, MOST_BARS, note=" bar")
+    history_days: int = number(1, MOST_DAYS)
     split: SplitConfig = MISSING
-    data_dir: str = MISSING
-    models_dir: str = MISSING
+    data_dir: str = file_path()
+    models_dir: str = file_path()
 
     def __post_init__(self) -> None:
         if self.symbol is not None:
             current_symbol(self.symbol)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        _require(
-            self.replay_bars is None or self.replay_bars >= 1,
-            f"replay_bars={self.replay_bars} must be at least 1, or null",
-        )
         _check_predictor(self.predictor)
-        _require(self.cuts >= 1, f"cuts={self.cuts} must be at least 1")
-        _require(self.seed >= 0, f"seed={self.seed} must not be negative")
-        _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")
-        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
 
 
 @dataclass
@@ -1090,24 +984,20 @@ class RungsConfig:
     labels: LabelsConfig = MISSING
     chain: list[str] = MISSING
     output: str = MISSING
-    repetitions: int = MISSING
-    seed: int = MISSING
-    lookback: int = MISSING
-    history_days: int = MISSING
+    repetitions: int = number(100, 100_000)
+    seed: int = number(0, MOST_SEED)
+    lookback: int = number(1, MOST_BARS, note=" bar")
+    history_days: int = number(1, MOST_DAYS)
     split: SplitConfig = MISSING
     costs: CostsConfig = MISSING
-    data_dir: str = MISSING
-    models_dir: str = MISSING
+    data_dir: str = file_path()
+    models_dir: str = file_path()
 
     def __post_init__(self) -> None:
         current_symbol(self.symbol)
         check_chain(self.chain)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        _require(self.repetitions >= 100, f"repetitions={self.repetitions} must be at least 100")
-        _require(self.seed >= 0, f"seed={self.seed} must not be negative")
-        _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")
-        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
 
 
 @dataclass
@@ -1117,19 +1007,17 @@ class FetchConfig:
     symbol: list[str] = MISSING
     tf: TimeframeConfig = MISSING
     source: SourceConfig = MISSING
-    history_days: int = MISSING
-    lookback: int = MISSING
+    history_days: int = number(1, MOST_DAYS)
+    lookback: int = number(1, MOST_BARS, note=" bar")
     report: bool = MISSING
     output: str = MISSING
-    data_dir: str = MISSING
+    data_dir: str = file_path()
 
     def __post_init__(self) -> None:
         for symbol in self.symbol:
             current_symbol(symbol)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        _require(self.history_days >= 1, f"history_days={self.history_days} must be at least 1")
-        _require(self.lookback >= 1, f"lookback={self.lookback} must be at least 1 bar")
 
 
 @dataclass
@@ -1138,8 +1026,8 @@ class ReportConfig:
 
     symbol: str | None = None
     tf: TimeframeConfig | None = None
-    models_dir: str = MISSING
-    output_dir: str = MISSING
+    models_dir: str = file_path()
+    output_dir: str = file_path()
 
     def __post_init__(self) -> None:
         if self.symbol is not None:
@@ -1177,12 +1065,12 @@ class RegistryConfig:
     version: str | None = None
     why: str = MISSING
     force: bool = MISSING
-    keep: int = MISSING
-    older_than_days: float | None = None
+    keep: int = number(0, 1_000_000)
+    older_than_days: float | None = number(0, MOST_DAYS, default=None)
     dry_run: bool = MISSING
     output: str = MISSING
-    data_dir: str = MISSING
-    models_dir: str = MISSING
+    data_dir: str = file_path()
+    models_dir: str = file_path()
 
     def __post_init__(self) -> None:
         actions = [action.value for action in RegistryAction]
@@ -1193,9 +1081,6 @@ class RegistryConfig:
             check_symbol(self.symbol)
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        _require(self.keep >= 0, f"keep={self.keep} must not be negative")
-        days = self.older_than_days
-        _require(days is None or days >= 0, f"older_than_days={days} must not be negative")
 
 
 @dataclass
@@ -1208,19 +1093,20 @@ class RetrainConfig:
     dry_run: bool = MISSING
     schedule: str | None = None
     at: str = MISSING
-    max_age_days: float = MISSING
-    max_new_bars_share: float = MISSING
-    max_drift: float = MISSING
-    min_resolved: int = MISSING
-    demote_error: float = MISSING
-    pool_due_share: float = MISSING
-    retry_days: float = MISSING
-    workers: int | None = None
+    max_age_days: float = number(above=0, most=MOST_DAYS)
+    max_new_bars_share: float = number(above=0, most=1_000_000)
+    max_drift: float = number(above=0, most=1_000_000)
+    # Fewer blocks make no interval.
+    min_resolved: int = number(50, 100_000_000)
+    demote_error: float = number(above=0, most=0.25)
+    pool_due_share: float = number(0, 1)
+    retry_days: float = number(0, MOST_DAYS)
+    workers: int | None = number(1, _MOST_CORES, default=None)
     record_url: str | None = None
     output: str = MISSING
-    data_dir: str = MISSING
-    models_dir: str = MISSING
-    outputs_dir: str = MISSING
+    data_dir: str = file_path()
+    models_dir: str = file_path()
+    outputs_dir: str = file_path()
 
     def __post_init__(self) -> None:
         if self.symbol is not None:
@@ -1234,21 +1120,6 @@ class RetrainConfig:
             _TIME_OF_DAY.fullmatch(self.at) is not None,
             f"at={self.at} must be a time of day in UTC, such as 03:10",
         )
-        for name in ("max_age_days", "max_new_bars_share", "max_drift"):
-            value = getattr(self, name)
-            _require(value > 0, f"{name}={value:g} must be above 0")
-        # Fewer blocks make no interval.
-        _require(self.min_resolved >= 50, f"min_resolved={self.min_resolved} must be at least 50")
-        _require(
-            0 < self.demote_error <= 0.25,
-            f"demote_error={self.demote_error:g} must lie between 0 and 0.25",
-        )
-        _require(
-            0 <= self.pool_due_share <= 1,
-            f"pool_due_share={self.pool_due_share:g} must lie between 0 and 1",
-        )
-        _require(self.retry_days >= 0, f"retry_days={self.retry_days:g} must not be negative")
-        _require(self.workers is None or self.workers >= 1, "workers must be at least 1, or null")
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
         _require(
@@ -1257,23 +1128,27 @@ class RetrainConfig:
         )
 
 
+# By the name of its file in conf/.
+SCHEMAS: Mapping[str, type] = {
+    "train": TrainConfig,
+    "predict": PredictConfig,
+    "serve": ServeConfig,
+    "audit": AuditConfig,
+    "rungs": RungsConfig,
+    "fetch": FetchConfig,
+    "report": ReportConfig,
+    "registry": RegistryConfig,
+    "retrain": RetrainConfig,
+}
+
+
 def register_configs() -> None:
     """Tell Hydra the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="predict_schema", node=PredictConfig)
-    store.store(name="serve_schema", node=ServeConfig)
-    store.store(name="audit_schema", node=AuditConfig)
-    store.store(name="rungs_schema", node=RungsConfig)
-    store.store(name="fetch_schema", node=FetchConfig)
-    store.store(name="report_schema", node=ReportConfig)
-    store.store(name="registry_schema", node=RegistryConfig)
-    store.store(name="retrain_schema", node=RetrainConfig)
-    store.store(group="source", name="store_schema", node=StoreConfig)
-    store.store(group="source", name="binance_schema", node=BinanceConfig)
-    store.store(group="source", name="files_schema", node=FilesConfig)
-    store.store(group="source", name="sample_schema", node=SampleConfig)
-    store.store(group="source", name="simulated_schema", node=SimulatedConfig)
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
+    for source in SourceConfig.__subclasses__():
+        store.store(group="source", name=f"{source.option}_schema", node=source)
     store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
     store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
     store.store(group="labels", name="volatility_scaled_schema", node=VolatilityScaledConfig)
@@ -1339,13 +1214,33 @@ def typed(config: DictConfig, schema: type[Config]) -> Config:
     if missing:
         example = _EXAMPLES.get(missing[0], f"{missing[0]}=VALUE")
         raise ConfigError(f"{missing[0]} has no value; give one, for example {example}")
+    _check_settings(config)
     result = OmegaConf.to_object(config)
     _require(isinstance(result, schema), f"the config is not a {schema.__name__}")
-    _refuse_unknown_keys(config, result, prefix="")
     return cast(Config, result)
 
 
 _EXAMPLES = {"symbol": "symbol=BTCUSDT", "source.path": "source.path=FOLDER"}
+
+
+# What other programs call it.
+_ELSEWHERE = {
+    "checkpoint": "resume",
+    "ckpt_path": "resume",
+    "coin": "symbol",
+    "interval": "tf",
+    "learning_rate": "lr",
+    "market": "symbol",
+    "max_epochs": "epochs",
+    "pair": "symbol",
+    "patience": "optimizer.early_stopping_patience",
+    "resume_from_checkpoint": "resume",
+    "seq_len": "lookback",
+    "ticker": "symbol",
+    "timeframe": "tf",
+    "window_size": "lookback",
+}
+_LEAST_LIKENESS = 0.6
 
 
 def name_nearest(key: str, known: Iterable[str]) -> str:
@@ -1354,24 +1249,56 @@ def name_nearest(key: str, known: Iterable[str]) -> str:
     # Among settings of one group the group's name would make all of them look alike.
     group, dot, leaf = key.rpartition(".")
     beside = [name for name in names if name.rpartition(".")[0] == group]
-    if dot and beside:
+    if _ELSEWHERE.get(key) in names:
+        nearest = [_ELSEWHERE[key]]
+    elif dot and beside:
         leaves = [name.rpartition(".")[2] for name in beside]
-        nearest = [f"{group}.{name}" for name in difflib.get_close_matches(leaf, leaves, 1, 0.5)]
+        nearest = [f"{group}.{name}" for name in _like(leaf, leaves)]
     else:
-        nearest = difflib.get_close_matches(key, names, 1, 0.5)
+        nearest = _like(key, names) or [name for name in names if name.endswith(f".{key}")]
     if nearest:
         return f"{key} is not a setting; did you mean {nearest[0]}?"
     return f"{key} is not a setting; known are {', '.join(beside or names)}"
 
 
-def _refuse_unknown_keys(config: DictConfig, result: Any, prefix: str) -> None:
-    known = {entry.name for entry in fields(result)}
-    for key in config:
-        name = f"{prefix}{key!s}"
-        _require(key in known, name_nearest(name, [f"{prefix}{entry}" for entry in known]))
-        value = getattr(result, str(key))
-        _require(
-            not isinstance(value, float) or math.isfinite(value), f"{name}={value} must be finite"
-        )
-        if is_dataclass(value):
-            _refuse_unknown_keys(config[key], value, prefix=f"{name}.")
+def _like(word: str, words: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(word, words, 1, _LEAST_LIKENESS)
+
+
+def _check_settings(config: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that no schema knows, and values out of the bounds of their fields.
+
+    Before the dataclasses are made, whose own checks then meet nothing strange.
+    """
+    schema = OmegaConf.get_type(config)
+    declared = {entry.name: entry for entry in fields(schema)}
+    for key in map(str, config):
+        name = f"{prefix}{key}"
+        _require(key in declared, name_nearest(name, [f"{prefix}{known}" for known in declared]))
+        try:
+            value = config[key]
+        except OverflowError:
+            raise ConfigError(f"{name} is a number of too many digits") from None
+        group = _group_in(schema, key)
+        if group is None:
+            check_bounds(name, declared[key], value)
+        elif value is not None:
+            # An interpolation can put anything in the place of a group.
+            _require(
+                isinstance(value, DictConfig) and issubclass(OmegaConf.get_type(value), group),
+                f"{name} holds further settings, and none of them is called {name}; "
+                f"set one of {', '.join(f'{name}.{entry.name}' for entry in fields(group))}",
+            )
+            _check_settings(value, prefix=f"{name}.")
+
+
+def _group_in(schema: type, key: str) -> type | None:
+    """The dataclass that a field of a schema holds; None if it holds a plain value."""
+    hint = _hints(schema)[key]
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    return next((kind for kind in kinds if is_dataclass(kind)), None)
+
+
+@cache
+def _hints(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema)

@@ -32,6 +32,14 @@ A message is one line for a person; a command prints it and exits non-zero.
 
 from __future__ import annotations
 
+# What markets of exchanges are quoted in.
+_QUOTE_CURRENCIES = (
+    *("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USDP", "DAI", "USD", "USD1", "USDE"),
+    *("BTC", "ETH", "BNB", "XRP", "SOL", "DOGE", "TRX"),
+    *("EUR", "GBP", "AUD", "TRY", "BRL", "JPY", "UAH", "RUB", "NGN", "ZAR", "PLN", "RON", "ARS"),
+    *("IDR", "IDRT", "BIDR", "BKRW", "KRW", "VAI", "PAX", "USDS", "EURI", "MXN", "CZK", "COP"),
+)
+
 
 class PercoinError(Exception):
     """Base of all errors that end a command with one line instead of a traceback."""
@@ -114,6 +122,12 @@ class DataError(MarketError):
 
 class BarsNotFoundError(DataError):
     """No bars are stored or offered for the market."""
+
+    def __str__(self) -> str:
+        if any(self.symbol.endswith(name) and self.symbol != name for name in _QUOTE_CURRENCIES):
+            return super().__str__()
+        # A coin alone, such as BTC.
+        return f"{super().__str__()}; did you mean symbol={self.symbol}USDT?"
 
 
 class InvalidBarsError(DataError):

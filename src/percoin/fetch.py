@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -16,10 +15,12 @@ from percoin.bars.report import MarketReport, align, make_report, to_details, to
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
+from percoin.commands import command as command_line
 from percoin.config import FetchConfig, OutputFormat, typed
 from percoin.errors import ConfigError, DataError
 from percoin.features.feature_set import history_bars
 from percoin.printable import printable
+from percoin.registry.typed_json import one_line
 from percoin.types import Timeframe
 
 _LISTS = ("symbol", "tf")
@@ -119,7 +120,7 @@ def fetch_all(settings: Sequence[FetchConfig], _tf_given: bool = True) -> bool:
         )
     fetched = [fetch(chosen, symbol) for chosen in settings for symbol in chosen.symbol]
     if settings[0].output == OutputFormat.JSON:
-        print(json.dumps([_to_json(market) for market in fetched]))
+        print(one_line([_to_json(market) for market in fetched]))
     else:
         print(_to_text(fetched))
     return all(market.is_complete for market in fetched)
@@ -172,11 +173,16 @@ def report_stored(settings: Sequence[FetchConfig], tf_given: bool) -> bool:
     if not markets:
         raise ConfigError(
             f"no such bars are stored in {store.root}; fetch some: "
-            "python -m percoin.fetch symbol=BTCUSDT"
+            + command_line(
+                "python -m percoin.fetch",
+                f"symbol={','.join(symbols) or 'BTCUSDT'}",
+                *([f"tf={','.join(sorted(timeframes))}"] if tf_given else []),
+                data_dir=settings[0].data_dir,
+            )
         )
     reports, broken = _read_reports(store, markets)
     if settings[0].output == OutputFormat.JSON:
-        print(json.dumps([to_json(report) for report in reports]))
+        print(one_line([to_json(report) for report in reports]))
     elif reports:
         details = [to_details(report) for report in reports] if symbols else []
         print("\n\n".join([to_table(reports), *details]))

@@ -367,11 +367,10 @@ def _better_alone(fold: FoldForecasts) -> list[str]:
     if regression >= network:
         return []
     no_weight = ", and the network has no weight in the blend" if fold.weight == 0 else ""
-    market = f"symbol={dataset.bars.symbol} tf={dataset.bars.timeframe.value}"
     return [
         "on validation rows the logistic regression alone is better than the network alone "
         f"(log-loss {regression:.4f} against {network:.4f}){no_weight}: "
-        f"python train.py {market} model=logistic"
+        f"the same command for {dataset.bars.symbol} alone with model=logistic trains it"
     ]
 
 

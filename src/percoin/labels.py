@@ -12,7 +12,7 @@ import numpy as np
 
 from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars
-from percoin.errors import ConfigError
+from percoin.errors import ConfigError, MissingClassError
 from percoin.types import UNKNOWN_LABEL, BoolArray, FloatArray, IntArray, Signal
 
 
@@ -182,7 +182,16 @@ class VolatilityScaled(LabelRule):
         if self.width is not None:
             return self
         sizes = np.abs(self._ratio(bars)[train_rows])
-        return replace(self, width=float(np.quantile(sizes, self.no_trade_share)))
+        width = float(np.quantile(sizes, self.no_trade_share))
+        if width > 0:
+            return replace(self, width=width)
+        raise MissingClassError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"{np.mean(sizes == 0):.0%} of the train rows have the same price {self.horizon} bars "
+            f"later, so that no threshold makes {self.no_trade_share:.0%} of them NO_TRADE",
+            "use a larger labels.no_trade_share, a longer labels.horizon or another tf",
+        )
 
     def _ratio(self, bars: Bars) -> FloatArray:
         """Forward return over its expected size, shape (n_bars,), NaN where unknown."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -14,12 +13,15 @@ import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
+from percoin.commands import folder_words
 from percoin.config import JUDGED, NEWEST_BARS, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
+from percoin.overrides import source_words
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
+from percoin.registry.typed_json import one_line
 from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
@@ -44,12 +46,15 @@ def answer(settings: PredictConfig) -> None:
     bars = source.load(settings.symbol, settings.tf.timeframe)
     now = datetime.now(UTC)
     min_confidence = find_min_confidence(settings.min_confidence, Path(settings.models_dir))
-    model = ModelSource(predictor, settings.use_ml, min_confidence, settings.require_accepted)
+    bars_from = [*source_words(settings.source), *folder_words(data_dir=settings.data_dir)]
+    model = ModelSource(
+        predictor, settings.use_ml, min_confidence, settings.require_accepted, bars_from
+    )
     market = SourcedBars(bars, source)
     chain = build_chain([Rung(name) for name in settings.chain], model, settings.use_pro)
     prediction = ask(chain, market, settings.max_age_bars, now)
     if settings.output == OutputFormat.JSON:
-        print(json.dumps(to_json(prediction, bars, now)))
+        print(one_line(to_json(prediction, bars, now)))
     else:
         print(to_text(prediction, bars, now))
 

@@ -23,6 +23,7 @@ from percoin.errors import ConfigError, RecordError
 from percoin.fetch import split_lists
 from percoin.inference import Backend, Predictor
 from percoin.labels import FixedHorizon, LabelRule
+from percoin.overrides import quoted
 from percoin.predict import find_min_confidence, newest_bars
 from percoin.signals.model import ModelSource
 from percoin.types import Rung, Timeframe
@@ -238,7 +239,7 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
             "symbol=[" + ",".join(f"'{current_symbol(s)}'" for s in lists["symbol"]) + "]"
         )
     if lists["tf"]:
-        others.append("timeframes=[" + ",".join(f"'{tf}'" for tf in lists["tf"]) + "]")
+        others.append("timeframes=[" + ",".join(map(quoted, lists["tf"])) + "]")
     return others
 
 

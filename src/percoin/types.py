@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percoin.errors import ConfigError
+from percoin.printable import printable
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -19,6 +20,11 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 _SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{2,20}")
+# As exchanges and ccxt write contracts that end: BTCUSDT_260626, BTC/USDT:USDT-260626.
+_DATED = re.compile(r"[A-Z0-9]+([-/_][A-Z0-9]+)?(:[A-Z0-9]+)?[-_]\d{6}(-\d+-[CP])?")
+_CCXT_CONTRACT = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+):([A-Z0-9]+)")
+_PERPETUAL = re.compile(r"(?:[A-Z]+:)?([A-Z0-9]+(?:[-_/][A-Z0-9]+)?)(?:\.P|[-_]PERP|[-_]SWAP)")
+_MOST_SHOWN = 60
 
 
 class BarLength(Protocol):
@@ -56,6 +62,10 @@ class Timeframe(StrEnum):
         """How many bars make a day; crypto markets do not close."""
         return 1440 / _MINUTES[self]
 
+
+# The bar lengths that models are trained and served on, each with an option tf=...; the others
+# are there to be made into these.
+OFFERED_TIMEFRAMES = (Timeframe.M15, Timeframe.H1, Timeframe.H4, Timeframe.D1)
 
 _MINUTES = {
     Timeframe.M1: 1,
@@ -164,10 +174,40 @@ def check_symbol(symbol: str) -> str:
     """
     if _SYMBOL_PATTERN.fullmatch(symbol):
         return symbol
-    found = f"symbol={symbol!r} is not a market"
-    if _SYMBOL_PATTERN.fullmatch(symbol.strip().upper()):
-        raise ConfigError(f"{found}; did you mean symbol={symbol.strip().upper()}?")
-    raise ConfigError(f"{found}; write it as the exchange does, for example symbol=BTCUSDT")
+    shown = printable(symbol, _MOST_SHOWN)
+    raise ConfigError(f"symbol={shown!r} is not a market; {_meant(symbol.strip())}")
+
+
+def _meant(text: str) -> str:
+    """What to write in place of a name that is no market."""
+    if re.search(r"[\[\]\"'{}]", text):
+        return "write names with commas alone, without brackets or quotes: symbol=BTCUSDT,ETHUSDT"
+    words = re.split(r"[,;\s]+", text)
+    if len(words) > 1:
+        return f"{len(words)} names where one belongs; give one, for example symbol=BTCUSDT"
+    upper = text.upper()
+    if _DATED.fullmatch(upper):
+        return (
+            "dated contracts are not supported; source.market=perp has the perpetual ones, "
+            "for example symbol=BTCUSDT source.market=perp"
+        )
+    if ccxt := _CCXT_CONTRACT.fullmatch(upper):
+        base, quote, margin = ccxt.groups()
+        if margin != quote:
+            return f"contracts margined in {margin} are not supported; give one margined in USDT"
+        return f"did you mean symbol={base}{quote} source.market=perp?"
+    if perpetual := _PERPETUAL.fullmatch(upper):
+        return f"did you mean symbol={re.sub('[-_/]', '', perpetual[1])} source.market=perp?"
+    # As TradingView writes it, and as ccxt, freqtrade and others do.
+    joined = re.sub(r"[-_/]", "", upper.rpartition(":")[2])
+    if _SYMBOL_PATTERN.fullmatch(joined):
+        return f"did you mean symbol={joined}?"
+    if not text.isascii():
+        return (
+            "percoin knows markets of the letters A-Z and digits alone, even if the exchange has "
+            "others; give one of those, for example symbol=BTCUSDT"
+        )
+    return "give 2 to 20 letters A-Z and digits, for example symbol=BTCUSDT"
 
 
 def check_timeframe(text: str) -> Timeframe:

@@ -138,7 +138,7 @@ def test_a_market_without_a_model_says_how_to_get_one(tmp_path):
         artifact.load_artifact(tmp_path, "ETHUSDT", Timeframe.H1)
     assert str(caught.value) == (
         f"ETHUSDT 1h: no model exported in {tmp_path}; "
-        "train one: python train.py symbol=ETHUSDT tf=1h"
+        f"train one: python train.py symbol=ETHUSDT tf=1h models_dir={tmp_path}"
     )
     with pytest.raises(ModelNotFoundError):
         artifact.load_artifact(tmp_path / "nowhere", SYMBOL, TIMEFRAME)

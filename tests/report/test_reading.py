@@ -68,7 +68,10 @@ def test_the_one_model_that_was_asked_for_is_missing(tmp_path):
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
 def test_a_folder_without_models_is_named_with_the_way_out(tmp_path, folder):
-    with pytest.raises(ConfigError, match=r"holds no model; train one \(python train.py"):
+    with pytest.raises(
+        ConfigError,
+        match=r"holds no model; train one \(python train.py symbol=BTCUSDT tf=15m models_dir=",
+    ):
         read_models(tmp_path / folder)
 
 

@@ -45,7 +45,7 @@ def test_one_object_for_programs(capsys):
         ("chain=[pro]", "error: chain=[pro] must end with hold, which alone always has an answer"),
         ("repetitions=10", "error: repetitions=10 must be at least 100"),
         ("output=xml", "error: output=xml must be one of text, json"),
-        ("seed=-1", "error: seed=-1 must not be negative"),
+        ("seed=-1", "error: seed=-1 must be at least 0"),
         ("lookback=0", "error: lookback=0 must be at least 1 bar"),
         ("history_days=0", "error: history_days=0 must be at least 1"),
     ],

@@ -154,10 +154,10 @@ def test_ranges_and_patterns_are_read_as_hydra_reads_them():
         ("hydra/launcher=processes,slurm", "hydra/launcher is the same for a whole sweep"),
         ("hydra.sweep.dir=x", "hydra.sweep.dir does nothing in a sweep; sweep=NAME"),
         ("lr=interval(0.1,0.2)", "list the values, separated by commas"),
-        ("lr=0.1,0.2,3", "lr=3.0 must lie between 0 and 1"),
+        ("lr=0.1,0.2,3", "lr=3 must be below 1"),
         ("sweep=../up", "cannot name a folder"),
         ("sweep=BTCUSDT", "could be a market"),
-        ("reuse_bars_secs=-1", "must not be negative"),
+        ("reuse_bars_secs=-1", "reuse_bars_secs=-1 must be at least 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_runs(argument, words):

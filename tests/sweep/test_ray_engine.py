@@ -166,7 +166,7 @@ def test_a_job_that_is_too_large_for_this_machine_starts_no_cluster(tmp_path):
         ("address=nowhere", "address=nowhere must be auto, HOST:PORT, ray://HOST:PORT or null"),
         ("cpus_per_job=0", "cpus_per_job=0 must be at least 1"),
         ("gpus_per_job=1.5", "gpus_per_job=1.5 must be a share of one GPU or a whole number"),
-        ("gpus_per_job=-1", "gpus_per_job=-1 must be a share of one GPU or a whole number"),
+        ("gpus_per_job=-1", "gpus_per_job=-1 must be at least 0, or null"),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_anything_runs(tmp_path, override, found):

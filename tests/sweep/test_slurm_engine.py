@@ -149,7 +149,7 @@ def test_without_submitit_the_extra_is_named(tmp_path, monkeypatch):
         ("timeouts=-1", "timeouts=-1 must be at least 0"),
         ("cpus_per_job=0", "cpus_per_job=0 must be at least 1"),
         ("gpus_per_job=-1", "gpus_per_job=-1 must be at least 0"),
-        ("memory_gb=0", "memory_gb=0.0 must be above 0"),
+        ("memory_gb=0", "memory_gb=0 must be above 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_anything_runs(tmp_path, override, found):

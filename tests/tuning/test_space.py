@@ -14,6 +14,9 @@ BASES = [
     ("labels.horizon=5", "split.purge_bars=9", "split.embargo_bars=0", "model=cnn_lstm_half"),
     ("labels=triple_barrier", "labels.volatility_bars=20", "lr=0.0123456", "lookback=200"),
     ("labels.threshold=0.5", "model.dropout=0.7", "trials=4", "looks=2"),
+    ("labels=volatility_scaled",),
+    ("labels=volatility_scaled", "labels.width=0.7", "experiment.space.labels=[]"),
+    ("tf.threshold=0.9",),
     ("experiment.space.labels=[]", "labels.horizon=2", "tf.threshold=0.01"),
 ]
 

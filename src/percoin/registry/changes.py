@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from percoin.commands import train_command
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, VersionRefusedError
 from percoin.registry import publish
 from percoin.registry.artifact import load_version
@@ -184,7 +185,7 @@ def prune(market: MarketFolder, rule: Pruning, why: str) -> tuple[str, ...]:
 def _require_versions(market: MarketFolder) -> None:
     # Asking for the lock would make the folders of a market that does not exist.
     if not version_ids(market):
-        action = f"train one: python train.py symbol={market.symbol} tf={market.timeframe}"
+        action = f"train one: {train_command(market.symbol, market.timeframe, market.root)}"
         found = f"no versions in {market.root}"
         raise ModelNotFoundError(market.symbol, market.timeframe, found, action)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from percoin.commands import train_command
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, RegistryWriteError
 from percoin.registry.history import Action, Event, append, now_text, read_history
 from percoin.registry.layout import (
@@ -315,7 +316,7 @@ def served_folder(market: MarketFolder) -> Path:
         target = _link_target(market)
         while True:
             if target is None and not market.link.is_dir():
-                action = f"train one: python train.py symbol={market.symbol} tf={market.timeframe}"
+                action = f"train one: {train_command(market.symbol, market.timeframe, market.root)}"
                 raise ModelNotFoundError(
                     market.symbol, market.timeframe, f"no model exported in {market.root}", action
                 )

@@ -33,6 +33,14 @@ def dumps(value: object, nan_as_null: bool = False, indent: int | None = 2) -> s
     return json.dumps(_plain(value, nan_as_null), allow_nan=False, indent=indent) + "\n"
 
 
+def one_line(value: object) -> str:
+    """What a command prints for programs: JSON that any of them reads, in one line.
+
+    A number that is not finite is null, as JSON has no other word for it.
+    """
+    return dumps(value, nan_as_null=True, indent=None).rstrip()
+
+
 def _plain(value: object, nan_as_null: bool) -> object:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from percoin.commands import train_command
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
@@ -106,9 +107,10 @@ def read_models(
     ]
     if not markets:
         wanted = " ".join(filter(None, [symbol, timeframe and timeframe.value]))
+        line = train_command(symbol or "BTCUSDT", timeframe or Timeframe.M15, root)
         raise ConfigError(
             f"models_dir={root} holds no model{f' of {wanted}' if wanted else ''}; train one "
-            f"(python train.py symbol={symbol or 'BTCUSDT'}) or name another folder"
+            f"({line}) or name another folder"
         )
     return [with_standing(read_model(market), market) for market in markets]
 

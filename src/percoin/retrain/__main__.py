@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from percoin.cli import Composed, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RetrainConfig, Rhythm, typed
 from percoin.errors import SweepError
+from percoin.registry.typed_json import one_line
 from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
@@ -69,7 +69,7 @@ def run_and_print(task: Task) -> None:
     """
     found = run_round(task, datetime.now(UTC))
     is_json = task.settings.output == OutputFormat.JSON
-    print(json.dumps(to_json(found)) if is_json else to_text(found), flush=True)
+    print(one_line(to_json(found)) if is_json else to_text(found), flush=True)
     raise_if_undone(found)
 
 

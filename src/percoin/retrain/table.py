@@ -17,7 +17,10 @@ _DRY = "dry run: nothing was done"
 def to_text(found: Round) -> str:
     """A line a market, below it the reasons and what came of it, and a line that counts."""
     if not found.outcomes:
-        return "no market in the registry; train one: python train.py symbol=BTCUSDT tf=15m"
+        return (
+            "no market in the registry; name symbol and tf to train a first one, or another "
+            "models_dir"
+        )
     width = max(len(outcome.state.name) for outcome in found.outcomes)
     lines = [line for outcome in found.outcomes for line in _lines(outcome, width)]
     counts = Counter(outcome.decisions[0].verb for outcome in found.outcomes)

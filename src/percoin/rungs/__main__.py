@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
 from percoin.cli import compose_config, run_command
 from percoin.config import OutputFormat, RungsConfig, typed
+from percoin.registry.typed_json import one_line
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
 
         table = judge_rungs(settings)
         is_json = settings.output == OutputFormat.JSON
-        print(json.dumps(to_json(table)) if is_json else format_table(table))
+        print(one_line(to_json(table)) if is_json else format_table(table))
 
     return run_command(command, "rungs")
 

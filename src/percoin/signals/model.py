@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from percoin.bars.schema import is_simulated
+from percoin.commands import command
 from percoin.errors import (
     ConfigError,
     InvalidArtifactError,
@@ -27,6 +28,8 @@ class ModelSource:
             for the model that answers what LONG and SHORT need; NO_TRADE needs nothing
             then, as in a backtest.
         require_accepted: Pass on models that the gate did not accept.
+        bars_from: Words of a command line that choose where the bars come from; the advice
+            to train a missing model repeats them.
     """
 
     def __init__(
@@ -35,11 +38,13 @@ class ModelSource:
         enabled: bool = True,
         min_confidence: float | Callable[[Manifest], float] = 0.0,
         require_accepted: bool = True,
+        bars_from: Sequence[str] = (),
     ) -> None:
         self._predictor = predictor
         self._enabled = enabled
         self._min_confidence = min_confidence
         self._require_accepted = require_accepted
+        self._bars_from = bars_from
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
         """Answer for the newest bar, or say why the model has none."""
@@ -68,7 +73,8 @@ class ModelSource:
                 of_direction = minimum(manifest)
                 minimum = 0.0 if prediction.signal is Signal.NO_TRADE else of_direction
         except ModelNotFoundError as error:
-            return self._pass("model_missing", str(error))
+            # It ends with the command that trains one.
+            return self._pass("model_missing", command(str(error), *self._bars_from))
         except InvalidArtifactError as error:
             return self._pass("model_invalid", str(error))
         except NotEnoughBarsError as error:

@@ -15,6 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from percoin.registry import typed_json
+
 RECORD_FILE = "job.json"
 
 
@@ -126,7 +128,7 @@ def write_record(folder: Path, record: JobRecord) -> None:
     """
     aside = folder / f".{RECORD_FILE}.{os.getpid()}"
     try:
-        aside.write_text(json.dumps(asdict(record), indent=2), encoding="utf-8")
+        aside.write_text(typed_json.dumps(asdict(record), nan_as_null=True), encoding="utf-8")
         aside.replace(folder / RECORD_FILE)
     except OSError as error:
         with suppress(OSError):

@@ -18,6 +18,7 @@ from percoin.bars.renames import current_symbol
 from percoin.cli import Composed, compose_config, config_loader
 from percoin.config import LauncherConfig, TrainConfig, typed
 from percoin.errors import ConfigError
+from percoin.overrides import quote_texts, text_keys
 from percoin.sweep.jobs import Job
 
 CONFIG_NAME = "train"
@@ -100,7 +101,8 @@ def sweep_name(config: DictConfig, swept: Sequence[str]) -> str:
 def _parse(arguments: Sequence[str]) -> dict[str, list[str]]:
     """The values of each key, as Hydra's grammar reads them; of a repeated key the last."""
     with config_loader() as loader:
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+        words = quote_texts(arguments, TrainConfig, lists=text_keys(TrainConfig))
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
         return {override.get_key_element(): _values_of(override) for override in overrides}
 
 

