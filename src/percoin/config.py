@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
@@ -29,9 +29,10 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import Backend
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
+from percoin.registry.bounds import check_network
 from percoin.types import Rung, Timeframe, check_symbol, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
@@ -309,6 +310,10 @@ class CnnLstmConfig(ModelConfig):
             f"={2 * self.hidden_size}",
         )
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must lie in [0, 1)")
+        try:
+            check_network(asdict(self), len(FEATURE_NAMES))
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from None
 
 
 @dataclass

@@ -212,9 +212,7 @@ def test_weights_of_another_network_are_an_invalid_artifact(tmp_path):
         Predictor(tmp_path).predict(MARKETS["plain"])
 
 
-@pytest.mark.parametrize(
-    "kwargs", [{"no_such_width": 3}, SMALL | {"n_heads": 3}, SMALL | {"n_heads": 0}]
-)
+@pytest.mark.parametrize("kwargs", [{"no_such_width": 3}, SMALL | {"n_heads": 3}])
 def test_a_network_that_cannot_be_built_is_an_invalid_artifact(tmp_path, kwargs):
     export(tmp_path, random_network(), make_dataset(MARKETS["plain"]), kwargs=kwargs)
 

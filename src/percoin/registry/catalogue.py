@@ -8,12 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from percoin.bars.schema import is_simulated
-from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError
-from percoin.registry.contents import read_files, read_manifest
+from percoin.errors import (
+    ConfigError,
+    InvalidArtifactError,
+    ModelNotFoundError,
+    UnreadableArtifactError,
+)
+from percoin.registry.contents import parse_metrics, read_files, read_manifest
 from percoin.registry.history import Action, read_history
-from percoin.registry.layout import VERSION_ID_PATTERN, MarketFolder
+from percoin.registry.layout import METRICS_FILE, VERSION_ID_PATTERN, MarketFolder
 from percoin.registry.manifest import Manifest, Verdict
-from percoin.registry.publish import served_folder, served_id, version_folder
+from percoin.registry.publish import served_folder, served_id, unreadable, version_folder
 from percoin.types import Timeframe, check_symbol
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
@@ -54,20 +59,49 @@ class Version:
 
 
 def markets_in(root: Path) -> Iterator[MarketFolder]:
-    """Every market that something was exported for, by symbol and then bar length."""
-    for folder in sorted((root / "per_coin").glob("*")):
-        if not _is_symbol(folder.name):
-            continue
+    """Every market that something was exported for, by symbol and then bar length.
+
+    Raises:
+        ConfigError: The models folder is there and cannot be read.
+    """
+    try:
+        names = sorted(_names_in(root / "per_coin"))
+    except OSError as error:
+        found = f"models_dir={root} cannot be read: {error.strerror}"
+        raise ConfigError(f"{found}; check its permissions") from error
+    for name in filter(_is_symbol, names):
         for timeframe in Timeframe:
-            market = MarketFolder(root, folder.name, timeframe)
+            market = MarketFolder(root, name, timeframe)
             # A link to a version that is gone is worth a line too.
-            if has_shown(market) or version_ids(market):
+            if has_shown(market) or _has_versions(market):
                 yield market
 
 
 def has_shown(market: MarketFolder) -> bool:
     """Whether something, sound or not, lies where the served version is looked for."""
-    return market.link.is_symlink() or market.link.is_dir()
+    try:
+        return market.link.is_symlink() or market.link.is_dir()
+    except OSError:
+        return True  # something that may not be looked at
+
+
+def _has_versions(market: MarketFolder) -> bool:
+    try:
+        return bool(version_ids(market))
+    except InvalidArtifactError:
+        return True  # as above
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What lies in a folder; nothing if there is none.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _is_symbol(name: str) -> bool:
@@ -78,8 +112,16 @@ def _is_symbol(name: str) -> bool:
 
 
 def version_ids(market: MarketFolder) -> list[str]:
-    """Names of all versions, oldest first."""
-    return sorted(path.name for path in market.versions.glob("*") if _is_version_id(path.name))
+    """Names of all versions, oldest first.
+
+    Raises:
+        UnreadableArtifactError: Their folder is there and cannot be read.
+    """
+    try:
+        names = _names_in(market.versions)
+    except OSError as error:
+        raise unreadable(market, market.versions, error) from error
+    return sorted(filter(_is_version_id, names))
 
 
 def _is_version_id(name: str) -> bool:
@@ -171,7 +213,7 @@ class Check:
     Attributes:
         symbol: Market.
         timeframe: Bar length.
-        subject: Name of the version, ``served`` or ``history``.
+        subject: Name of the version, ``versions``, ``served`` or ``history``.
         problem: What is wrong; empty if nothing is.
     """
 
@@ -185,12 +227,16 @@ def check_market(market: MarketFolder) -> list[Check]:
     """Compare every file of every version with its hash, and see where the link leads.
 
     Returns:
-        One check a version, oldest first, then ``served`` and ``history``.
+        One check a version, oldest first (or one of ``versions`` if they cannot be listed),
+        then ``served`` and ``history``.
     """
-    problems = {
-        version_id: _problem(market, lambda name=version_id: version_folder(market, name))  # type: ignore[misc]
-        for version_id in version_ids(market)
-    }
+    try:
+        problems = {
+            version_id: _problem(market, lambda name=version_id: version_folder(market, name))  # type: ignore[misc]
+            for version_id in version_ids(market)
+        }
+    except UnreadableArtifactError as error:
+        problems = {"versions": error.found}
     problems["served"] = _problem(market, lambda: served_folder(market))
     problems["history"] = _history_problem(market)
     return [
@@ -202,7 +248,8 @@ def check_market(market: MarketFolder) -> list[Check]:
 def _problem(market: MarketFolder, find: Callable[[], Path]) -> str:
     try:
         folder = find()
-        read_files(market, folder, read_manifest(market, folder))
+        manifest = read_manifest(market, folder)
+        parse_metrics(market, read_files(market, folder, manifest)[METRICS_FILE])
     except (InvalidArtifactError, ModelNotFoundError) as error:
         return error.found
     return ""

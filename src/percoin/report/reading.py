@@ -12,7 +12,7 @@ from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
 from percoin.registry import typed_json
 from percoin.registry.catalogue import Version, has_shown, markets_in, read_versions
-from percoin.registry.contents import read_files, read_manifest
+from percoin.registry.contents import parse_metrics, read_files, read_manifest
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import served_folder, served_id, version_folder
@@ -181,10 +181,9 @@ def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
         return SavedModel(market.symbol, market.timeframe, problem=error.found)
     bare = SavedModel(market.symbol, market.timeframe, manifest)
     try:
-        document = typed_json.loads(metrics.decode())
-    except ValueError as error:
-        return replace(bare, problem=f"{METRICS_FILE} cannot be read: {error}")
-    sections = document if isinstance(document, dict) else {}
+        sections = parse_metrics(market, metrics)
+    except InvalidArtifactError as error:
+        return replace(bare, problem=error.found)
     evaluation, problem = _read_evaluation(sections)
     return replace(
         bare,

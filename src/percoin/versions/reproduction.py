@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,14 +17,15 @@ from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
 from percoin.errors import VersionRefusedError
+from percoin.printable import printable
 from percoin.provenance import code_version, library_versions, machine_facts
-from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version
 from percoin.registry.catalogue import find_version, version_ids
-from percoin.registry.layout import METRICS_FILE, MarketFolder
+from percoin.registry.contents import read_metrics
+from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PoolRecord
-from percoin.registry.publish import read_file, served_folder
+from percoin.registry.publish import served_folder
 from percoin.training.build import check_machine, train_folds
 from percoin.training.groundwork import RunContext, make_folds
 from percoin.versions.recipe import settings_of
@@ -98,7 +100,7 @@ class Reproduction:
         lines += [f"  changed since then: {c.name}: {c.then} -> {c.now}" for c in self.changed]
         if not self.changed:
             lines.append("  code, libraries, bars and machine are those of the manifest")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def as_json(self) -> dict[str, object]:
         """The same for programs."""
@@ -173,10 +175,10 @@ def _load(market: MarketFolder, start: str | None) -> Artifact:
 
 def _threads(manifest: Manifest) -> int | None:
     noted = (manifest.machine or {}).get("threads", "")
-    if noted.isdecimal() and 1 <= int(noted) <= _MOST_THREADS:
+    if re.fullmatch(r"[0-9]{1,3}", noted) and 1 <= int(noted) <= _MOST_THREADS:
         return int(noted)
     workers = manifest.config.get("workers")
-    return workers if isinstance(workers, int) else None
+    return workers if isinstance(workers, int) and 1 <= workers <= _MOST_THREADS else None
 
 
 def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> Bars:
@@ -233,8 +235,7 @@ def _same_bits(then: Tensor, now: Tensor) -> bool:
 
 
 def _record(market: MarketFolder, artifact: Artifact) -> Mapping[str, object]:
-    document = typed_json.loads(read_file(market, artifact.folder, METRICS_FILE).decode())
-    return document if isinstance(document, dict) else {}
+    return read_metrics(market, artifact.folder, artifact.manifest)
 
 
 def _compare_records(then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Compared]:
