@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from percoin.bars.schema import is_simulated
@@ -231,13 +232,10 @@ def check_market(market: MarketFolder) -> list[Check]:
         then ``served`` and ``history``.
     """
     try:
-        problems = {
-            version_id: _problem(market, lambda name=version_id: version_folder(market, name))  # type: ignore[misc]
-            for version_id in version_ids(market)
-        }
+        problems = _version_problems(market)
     except UnreadableArtifactError as error:
         problems = {"versions": error.found}
-    problems["served"] = _problem(market, lambda: served_folder(market))
+    problems["served"] = _problem(market, partial(served_folder, market))
     problems["history"] = _history_problem(market)
     return [
         Check(market.symbol, market.timeframe, subject, problem)
@@ -245,14 +243,32 @@ def check_market(market: MarketFolder) -> list[Check]:
     ]
 
 
+def _version_problems(market: MarketFolder) -> dict[str, str]:
+    problems = {
+        version_id: _problem(market, partial(version_folder, market, version_id))
+        for version_id in version_ids(market)
+    }
+    # What was pruned meanwhile is not broken.
+    there = set(version_ids(market))
+    return {name: problem for name, problem in problems.items() if name in there}
+
+
 def _problem(market: MarketFolder, find: Callable[[], Path]) -> str:
     try:
         folder = find()
-        manifest = read_manifest(market, folder)
-        parse_metrics(market, read_files(market, folder, manifest)[METRICS_FILE])
+        while True:
+            try:
+                manifest = read_manifest(market, folder)
+                parse_metrics(market, read_files(market, folder, manifest)[METRICS_FILE])
+            except InvalidArtifactError:
+                # Another version may have been served meanwhile, and this one removed.
+                before, folder = folder, find()
+                if folder == before:
+                    raise
+            else:
+                return ""
     except (InvalidArtifactError, ModelNotFoundError) as error:
         return error.found
-    return ""
 
 
 def _history_problem(market: MarketFolder) -> str:

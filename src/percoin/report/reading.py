@@ -166,10 +166,14 @@ def read_model(market: MarketFolder) -> SavedModel:
     Raises:
         ModelNotFoundError: No model has been exported for the market.
     """
-    folder = served_folder_or_problem(market)
-    if isinstance(folder, str):
-        return SavedModel(market.symbol, market.timeframe, problem=folder)
-    return read_saved(market, folder)
+    while True:
+        folder = served_folder_or_problem(market)
+        if isinstance(folder, str):
+            return SavedModel(market.symbol, market.timeframe, problem=folder)
+        model = read_saved(market, folder)
+        # Another version may have been served meanwhile, and this one removed.
+        if not model.problem or served_folder_or_problem(market) == folder:
+            return model
 
 
 def read_saved(market: MarketFolder, folder: Path) -> SavedModel:

