@@ -454,6 +454,13 @@ def test_an_old_answer_says_how_old(age, words):
     assert first.endswith(f"bar closed 2025-09-01 00:00 UTC{words}")
 
 
+def test_the_reason_of_a_model_that_passed_is_one_line_that_no_terminal_obeys():
+    detail = "no skill\n2026-01-01 ERROR forged\x1b[2J"
+    passed = (Passed(Source.MODEL, "model_rejected", detail),)
+    lines = to_text(replace(HOLD, passed=passed), TWO_BARS, now=CLOSED).splitlines()
+    assert lines[-1].endswith(r"no skill\n2026-01-01 ERROR forged\x1b[2J")
+
+
 def test_a_direction_shows_its_levels():
     assert to_text(SHORT, TWO_BARS, now=CLOSED).splitlines() == [
         "BTCUSDT 1h  SHORT 61% (SHORT 0.61, NO_TRADE 0.30, LONG 0.09; cnn_lstm_v1)  at 100, "
