@@ -212,7 +212,7 @@ def test_what_is_no_manifest_is_refused(text):
         (("model", "kwargs"), {"n_heads": 0}, "n_heads is 0, not a whole number"),
         (("bars", "last_open_time"), "9999-12-31T23:59:59Z", "lies in no year of a market"),
         (("bars", "first_open_time"), "1969-12-31T23:59:59Z", "lies in no year of a market"),
-        (("bars", "first_open_time"), "2025-1-1T0:0:0Z", "is not a moment as manifests say it"),
+        (("bars", "first_open_time"), "2025-1-1T0:0:0Z", "is not a moment as manifests write it"),
         (("created_at",), "9999-12-31T23:59:59Z", "lies in no year of a market"),
         (("gate", "reasons"), ["\ud800"], "half a surrogate pair"),
         (("config", "x"), 10**50, "a number of 51 digits"),

@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 
-from percoin.errors import ConfigError
 from percoin.registry import typed_json
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 
@@ -62,5 +61,5 @@ def test_a_market_that_cannot_be_is_refused(changes, words):
 
 @pytest.mark.parametrize("symbol", ["../BTCUSDT", "BTC\x1b[2J", "b" * 1000, ""])
 def test_a_pool_names_markets_and_nothing_else(symbol):
-    with pytest.raises(ConfigError, match="is not a market"):
+    with pytest.raises(ValueError, match="a name under markets is no market"):
         replace(RECORD, markets=dict(RECORD.markets) | {symbol: MARKET})

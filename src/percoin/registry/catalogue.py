@@ -20,7 +20,7 @@ from percoin.registry.history import Action, read_history
 from percoin.registry.layout import METRICS_FILE, VERSION_ID_PATTERN, MarketFolder
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.registry.publish import served_folder, served_id, unreadable, version_folder
-from percoin.types import Timeframe, check_symbol
+from percoin.types import Timeframe, is_symbol
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 
@@ -70,7 +70,7 @@ def markets_in(root: Path) -> Iterator[MarketFolder]:
     except OSError as error:
         found = f"models_dir={root} cannot be read: {error.strerror}"
         raise ConfigError(f"{found}; check its permissions") from error
-    for name in filter(_is_symbol, names):
+    for name in filter(is_symbol, names):
         for timeframe in Timeframe:
             market = MarketFolder(root, name, timeframe)
             # A link to a version that is gone is worth a line too.
@@ -103,13 +103,6 @@ def _names_in(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _is_symbol(name: str) -> bool:
-    try:
-        return check_symbol(name) == name
-    except ConfigError:
-        return False
 
 
 def version_ids(market: MarketFolder) -> list[str]:
