@@ -242,3 +242,20 @@ def test_a_record_that_is_no_json_leaves_the_manifest_and_the_other_markets(tmp_
     assert broken.manifest is not None
     assert broken.problem.startswith("metrics.json cannot be read: ")
     assert (whole.symbol, whole.problem) == ("ETHUSDT", "")
+
+
+@pytest.mark.parametrize("call", ["listdir", "readlink"])
+def test_a_market_that_the_system_refuses_to_read_leaves_the_others(tmp_path, monkeypatch, call):
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        export(tmp_path, symbol, evaluation=judged(n_rows=300))
+    real = getattr(os, call)
+
+    def refuse(path, *args, **kwargs):
+        if "BTCUSDT" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, call, refuse)
+    refused, whole = read_models(tmp_path)
+    assert "cannot be read: Permission denied" in refused.problem + refused.standing
+    assert (whole.symbol, whole.problem, whole.standing) == ("ETHUSDT", "", "")

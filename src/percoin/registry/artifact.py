@@ -183,7 +183,7 @@ def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
         if version_id is not None:
             return version_id
         status = (market.link / MANIFEST_FILE).stat()
-    except OSError:
+    except (OSError, UnreadableArtifactError):
         return None
     return f"{status.st_ino} {status.st_mtime_ns}"
 

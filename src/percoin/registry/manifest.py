@@ -449,7 +449,9 @@ def _sealed_id(text: str, version_id: str) -> str:
 def _utc(text: str) -> datetime:
     moment = datetime.strptime(text, _TIME_FORMAT)
     # Spelt as every reader takes it: strptime also takes fewer digits.
-    _require(moment.strftime(_TIME_FORMAT) == text, f"{text!r} is not a moment as manifests write it")
+    _require(
+        moment.strftime(_TIME_FORMAT) == text, f"{text!r} is not a moment as manifests write it"
+    )
     _require(_FIRST_YEAR <= moment.year <= _LAST_YEAR, f"{text} lies in no year of a market")
     return moment
 

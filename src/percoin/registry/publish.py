@@ -343,8 +343,15 @@ def _folder_locked(folder: Path, operation: int, secs: float) -> Iterator[bool]:
 
 
 def served_id(market: MarketFolder) -> str | None:
-    """The version that the link names, whole or not; None if it names none of the market's."""
-    return _named_version(market, _link_target(market) or "")
+    """The version that the link names, whole or not; None if it names none of the market's.
+
+    Raises:
+        UnreadableArtifactError: The system refuses to read the link now.
+    """
+    try:
+        return _named_version(market, _link_target(market) or "")
+    except OSError as error:
+        raise unreadable(market, market.link, error) from error
 
 
 def _named_version(market: MarketFolder, target: str) -> str | None:

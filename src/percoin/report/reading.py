@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.errors import ConfigError, InvalidArtifactError, UnreadableArtifactError
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
@@ -124,7 +124,12 @@ def read_version(market: MarketFolder, version_id: str) -> SavedModel:
 
 def with_standing(model: SavedModel, market: MarketFolder) -> SavedModel:
     """The same model with what is served in its place now, or could be."""
-    return model if model.manifest is None else replace(model, standing=_standing(model, market))
+    if model.manifest is None:
+        return model
+    try:
+        return replace(model, standing=_standing(model, market))
+    except UnreadableArtifactError as error:
+        return replace(model, standing=error.found)
 
 
 def _standing(model: SavedModel, market: MarketFolder) -> str:
