@@ -14,7 +14,7 @@ from trained_registry import SYMBOL, TIMEFRAME, market, served
 from percoin.errors import InvalidArtifactError, PercoinError
 from percoin.inference import Predictor
 from percoin.registry.catalogue import check_market, read_versions
-from percoin.registry.changes import Pruning, prunable
+from percoin.registry.changes import Pruning, prunable, rollback_target
 from percoin.registry.contents import read_manifest, read_metrics
 from percoin.registry.judged import judged_skill, judged_threshold, train_rows
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE
@@ -133,7 +133,8 @@ def look_from_everywhere(folder: Path) -> list[str]:
         show_as_text(read_details(where)),
         *(f"{check.subject}: ok" for check in check_market(where) if not check.problem),
     ]
-    prunable(where, Pruning(keep=0))
+    assert prunable(where, Pruning(keep=0)) == ()
+    assert rollback_target(where) is None
     assert len(read_versions(where)) == 1
     board = make_board(read_models(root))
     write_report(board, folder / "report")
