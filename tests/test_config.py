@@ -284,6 +284,8 @@ def test_a_symbol_that_is_no_market_says_how_to_write_it(name, symbol, words):
         "model.head_sizes=[1,2,3]",
         "model.n_layers=0",
         "model.channels=[8,0,8]",
+        "model.n_layers=1000000",
+        "model.hidden_size=1000000",
         "model.n_heads=3",
         "model.dropout=1",
         "model.dropout=-0.1",

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from builders import bars_from_closes
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
+from hostile_files import vouch_for
 
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import PredictConfig, typed
 from percoin.predict import answer, to_text
-from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE
+from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE, MarketFolder
 from percoin.registry.manifest import Verdict
 from percoin.signals.response import to_json
 from percoin.types import Levels, Passed, Prediction, Signal, Source, Timeframe
@@ -454,6 +455,13 @@ def test_an_old_answer_says_how_old(age, words):
     assert first.endswith(f"bar closed 2025-09-01 00:00 UTC{words}")
 
 
+def test_the_reason_of_a_model_that_passed_is_one_line_that_no_terminal_obeys():
+    detail = "no skill\n2026-01-01 ERROR forged\x1b[2J"
+    passed = (Passed(Source.MODEL, "model_rejected", detail),)
+    lines = to_text(replace(HOLD, passed=passed), TWO_BARS, now=CLOSED).splitlines()
+    assert lines[-1].endswith(r"no skill\n2026-01-01 ERROR forged\x1b[2J")
+
+
 def test_a_direction_shows_its_levels():
     assert to_text(SHORT, TWO_BARS, now=CLOSED).splitlines() == [
         "BTCUSDT 1h  SHORT 61% (SHORT 0.61, NO_TRADE 0.30, LONG 0.09; cnn_lstm_v1)  at 100, "
@@ -476,3 +484,21 @@ def test_every_answer_fits_into_json():
         content = to_json(prediction, TWO_BARS, CLOSED)
         assert json.loads(json.dumps(content, allow_nan=False)) == content
         assert content["close"] == 100.0
+
+
+@pytest.mark.parametrize("content", [b"", b"NaN", b"[" * 10_000 + b"]" * 10_000, b'"\\ud800"'])
+def test_a_record_that_cannot_be_read_passes_the_model_over_and_the_next_answers(
+    tmp_path, capsys, content
+):
+    bars = bars_to_learn_from(1200)
+    BarStore(tmp_path / "data" / "bars").write(bars)
+    folder = export(tmp_path / "models", random_network(), make_dataset(bars))
+    where = MarketFolder(tmp_path / "models", "BTCUSDT", Timeframe.M15)
+    vouch_for(where, folder, {"metrics.json": content})
+    asked = ["symbol=BTCUSDT", "tf=15m", "source=store", "output=json", "min_confidence=judged"]
+    folders = [f"{name}_dir={tmp_path / name}" for name in ("data", "models")]
+    answer(typed(compose_config("predict", [*asked, *folders]), PredictConfig))
+    said = json.loads(capsys.readouterr().out)
+    assert said["source"] != "ML_PER_COIN_V1"
+    assert said["passed"][0]["reason"] == "model_invalid"
+    assert said["passed"][0]["detail"].startswith("BTCUSDT 15m: metrics.json cannot be read: ")

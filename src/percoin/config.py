@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -32,10 +32,11 @@ from percoin.bars.store import BarStore
 from percoin.bounds import check_all, check_bounds, file_path, number
 from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import Backend
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.printable import printable
+from percoin.registry.bounds import check_network
 from percoin.types import Rung, Timeframe, check_symbol, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
@@ -324,6 +325,10 @@ class CnnLstmConfig(ModelConfig):
             f"model.n_heads={self.n_heads} must divide 2 * model.hidden_size"
             f"={2 * self.hidden_size}",
         )
+        try:
+            check_network(asdict(self), len(FEATURE_NAMES))
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from None
 
 
 @dataclass

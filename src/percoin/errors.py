@@ -24,6 +24,7 @@
         `-- RegistryError
             |-- ModelNotFoundError   no model has been exported for the market
             |-- InvalidArtifactError a file is missing, changed or from elsewhere
+            |   `-- UnreadableArtifactError  it cannot be read now, and may be whole
             |-- VersionRefusedError  a version that may not be served as it is
             `-- RegistryWriteError   the models folder refuses the new version
 
@@ -189,6 +190,13 @@ class ModelNotFoundError(RegistryError):
 
 class InvalidArtifactError(RegistryError):
     """A file of a saved model is missing, changed or belongs elsewhere."""
+
+
+class UnreadableArtifactError(InvalidArtifactError):
+    """A file of a saved model cannot be read now: it is absent, or the system refuses it.
+
+    What lies there may be whole, so whoever remembers this reads it again.
+    """
 
 
 class VersionRefusedError(RegistryError):

@@ -19,6 +19,7 @@ from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
 from percoin.overrides import source_words
+from percoin.printable import printable
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
 from percoin.registry.typed_json import one_line
@@ -106,7 +107,8 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
     lines += [
         f"passed: {rung.source.value} ({rung.reason}): {rung.detail}" for rung in prediction.passed
     ]
-    return "\n".join(lines)
+    # Reasons come from manifests, bars from anywhere.
+    return "\n".join(map(printable, lines))
 
 
 def _answer(prediction: Prediction) -> str:

@@ -165,6 +165,11 @@ class Prediction:
     version_id: str | None = None
 
 
+def is_symbol(value: object) -> bool:
+    """Whether ``value`` is spelt like a market of the exchange."""
+    return isinstance(value, str) and _SYMBOL_PATTERN.fullmatch(value) is not None
+
+
 def check_symbol(symbol: str) -> str:
     """Return ``symbol`` if it is spelt like a market of the exchange.
 
@@ -172,7 +177,7 @@ def check_symbol(symbol: str) -> str:
         ConfigError: Not 2 to 20 upper-case letters and digits. This also keeps
             ``..`` and path separators out of every path built from a symbol.
     """
-    if _SYMBOL_PATTERN.fullmatch(symbol):
+    if is_symbol(symbol):
         return symbol
     shown = printable(symbol, _MOST_SHOWN)
     raise ConfigError(f"symbol={shown!r} is not a market; {_meant(symbol.strip())}")

@@ -108,6 +108,8 @@ def put(*path_and_value):
         (put("money", 0, "equity", [[0, 1.0], [float("nan"), 1.0]]), "equity is out of order"),
         (put("money", 0, "equity", [[0, 1.0], [0, 1.0]]), "equity is out of order"),
         (put("money", 0, "equity", [[0, 1.0], [10**12, 1.0]]), "equity is too long"),
+        (put("money", 0, "equity", [[0, 1.0], [5_000_000, 1.0]]), "equity is too long"),
+        (put("money", [{}] * 21), "money is too long"),
     ],
 )
 def test_a_document_that_is_no_evaluation_is_refused_with_the_place(change, message):

@@ -1,6 +1,8 @@
 """Many markets in one call, and one predictor for threads while versions change under it."""
 
+import errno
 import itertools
+import os
 import shutil
 import threading
 import time
@@ -335,6 +337,31 @@ def test_a_version_that_vanishes_once_its_link_is_read_gives_way_to_the_next(tmp
 
     monkeypatch.setattr(publish, "_checked_folder", check_late)
     assert Predictor(tmp_path).predict(BARS).version_id == first
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_again(tmp_path, monkeypatch):
+    """No free file descriptor, then a file that is not there yet: the version is whole."""
+    folder = export(tmp_path, random_network(), make_dataset(BARS)).resolve()
+    predictor, opened = Predictor(tmp_path), os.open
+
+    def refuse(path, *args, **kwargs):
+        if Path(path).name == SERVED_WEIGHTS_FILE:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        [missing] = predictor.predict_many([BARS])
+    assert missing.reason is Reason.MODEL_INVALID
+    assert "Too many open files; it is read again" in missing.detail
+    assert "train the model again" not in missing.detail
+
+    weights = (folder / SERVED_WEIGHTS_FILE).rename(tmp_path / "on-its-way")
+    [missing] = predictor.predict_many([BARS])
+    assert missing.reason is Reason.MODEL_INVALID
+    weights.rename(folder / SERVED_WEIGHTS_FILE)
+    [answer] = predictor.predict_many([BARS])
+    assert answer.version_id == folder.name
 
 
 def test_many_threads_load_a_model_once(tmp_path, caplog):

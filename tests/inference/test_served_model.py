@@ -212,9 +212,16 @@ def test_weights_of_another_network_are_an_invalid_artifact(tmp_path):
         Predictor(tmp_path).predict(MARKETS["plain"])
 
 
-@pytest.mark.parametrize(
-    "kwargs", [{"no_such_width": 3}, SMALL | {"n_heads": 3}, SMALL | {"n_heads": 0}]
-)
+def test_a_network_larger_than_its_weights_is_not_built(tmp_path, monkeypatch):
+    described = {"hidden_size": 1_000, "n_layers": 3}
+    export(tmp_path, random_network(), make_dataset(MARKETS["plain"]), kwargs=described)
+    monkeypatch.setattr("percoin.network.CnnLstm", lambda *_, **__: pytest.fail("it was built"))
+
+    with pytest.raises(InvalidArtifactError, match="the weights do not fit the network: it has"):
+        Predictor(tmp_path).predict(MARKETS["plain"])
+
+
+@pytest.mark.parametrize("kwargs", [{"no_such_width": 3}, SMALL | {"n_heads": 3}])
 def test_a_network_that_cannot_be_built_is_an_invalid_artifact(tmp_path, kwargs):
     export(tmp_path, random_network(), make_dataset(MARKETS["plain"]), kwargs=kwargs)
 

@@ -1,12 +1,16 @@
+import errno
+import os
 import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from artifact_builders import GOLDEN, SYMBOL, TIMEFRAME, draft, export
 
-from percoin.errors import ModelNotFoundError
+from percoin.errors import ConfigError, ModelNotFoundError, UnreadableArtifactError
+from percoin.registry import catalogue
 from percoin.registry.catalogue import (
     check_market,
     find_version,
@@ -148,3 +152,53 @@ def test_looking_at_versions_loads_no_torch(tmp_path):
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def refuse_to_list(monkeypatch, refused: Path, number: int = errno.EACCES) -> None:
+    """Root may list everything, so the refusal is made up."""
+    listdir = os.listdir
+
+    def list_or_refuse(path):
+        if Path(path) == refused:
+            raise OSError(number, os.strerror(number), str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", list_or_refuse)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_a_models_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch, number):
+    export(tmp_path)
+    refuse_to_list(monkeypatch, tmp_path / "per_coin", number)
+    with pytest.raises(ConfigError, match=f"models_dir={tmp_path} cannot be read"):
+        list(markets_in(tmp_path))
+
+
+def test_versions_that_cannot_be_listed_are_a_problem_of_their_market_alone(tmp_path, monkeypatch):
+    export(tmp_path)
+    export(tmp_path, symbol="ETHUSDT")
+    refuse_to_list(monkeypatch, market(tmp_path).versions)
+    assert [found.symbol for found in markets_in(tmp_path)] == [SYMBOL, "ETHUSDT"]
+    with pytest.raises(UnreadableArtifactError, match=r"BTCUSDT 15m: .* cannot be read"):
+        version_ids(market(tmp_path))
+    assert set(problems(tmp_path)) == {"versions"}
+    other = MarketFolder(tmp_path, "ETHUSDT", TIMEFRAME)
+    assert not any(check.problem for check in check_market(other))
+
+
+def test_a_version_pruned_while_it_is_checked_is_no_problem(tmp_path, monkeypatch):
+    first, second = export(tmp_path, 1.0), export(tmp_path, 2.0)
+    read_manifest = catalogue.read_manifest
+
+    def prune_first(where, folder):
+        if folder == first.resolve():
+            shutil.rmtree(folder)
+        return read_manifest(where, folder)
+
+    monkeypatch.setattr(catalogue, "read_manifest", prune_first)
+    assert [check.subject for check in check_market(market(tmp_path))] == [
+        second.name,
+        "served",
+        "history",
+    ]
+    assert problems(tmp_path) == {}

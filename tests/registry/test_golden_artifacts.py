@@ -1,10 +1,23 @@
 import pytest
 import torch
-from artifact_builders import GOLDEN, OTHER_SYMBOL, blend, check_whole, load, regression
+from artifact_builders import GOLDEN, OTHER_SYMBOL, SYMBOL, blend, check_whole, load, regression
 
+from percoin.registry import typed_json
 from percoin.registry.artifact import load_onnx
+from percoin.registry.contents import read_metrics
+from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
 from percoin.registry.manifest import FORMAT_VERSION
 from percoin.types import Timeframe
+
+
+@pytest.mark.parametrize(("version", "symbol"), [(1, SYMBOL), (2, SYMBOL), (2, OTHER_SYMBOL)])
+def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
+    loaded = load(GOLDEN / f"format_{version}", symbol)
+    assert loaded.manifest.to_json().encode() == (loaded.folder / MANIFEST_FILE).read_bytes()
+    where = MarketFolder(GOLDEN / f"format_{version}", symbol, Timeframe.M15)
+    content = (loaded.folder / METRICS_FILE).read_bytes()
+    metrics = read_metrics(where, loaded.folder, loaded.manifest)
+    assert typed_json.dumps(metrics).encode() == content
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))

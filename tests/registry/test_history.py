@@ -1,6 +1,7 @@
 import json
 import os
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from artifact_builders import SYMBOL, TIMEFRAME, export, load
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from percoin.errors import RegistryWriteError
 from percoin.registry import publish
 from percoin.registry.artifact import check_writable
+from percoin.registry.catalogue import check_market
 from percoin.registry.changes import promote, rollback
 from percoin.registry.history import Action, Event, History, append, read_history
 from percoin.registry.layout import MarketFolder
@@ -174,3 +176,48 @@ def test_promotions_can_be_undone_one_by_one(tmp_path):
     promote(market(tmp_path), names[1], "")
     assert rollback(market(tmp_path), "").after == names[0]
     assert rollback(market(tmp_path), "").after == names[2]
+
+
+def test_a_line_is_on_the_disk_before_what_it_tells_of_is_done(tmp_path, monkeypatch):
+    """A promotion: the whole line is synced, and its folder, before the link is replaced."""
+    first = export(tmp_path, 0.0, gate=ACCEPTED).name
+    export(tmp_path, 1.0, gate=ACCEPTED)
+    where, synced = market(tmp_path), []
+    fsync, replace = os.fsync, Path.replace
+
+    def recording_fsync(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((path.name, path.read_text() if path.is_file() else ""))
+        fsync(descriptor)
+
+    def checking_replace(path, target):
+        contents = [content for name, content in synced if name == "history.jsonl"]
+        assert contents == [where.history.read_text()]
+        assert f'"after": "{first}"' in contents[0].splitlines()[-1]
+        assert [name for name, _ in synced] == ["history.jsonl", where.versions.name]
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(Path, "replace", checking_replace)
+    promote(where, first, "why")
+    assert publish.served_id(where) == first
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 10_000 + b"]" * 10_000, b'{"time": "\\ud800"}', b"9" * 5_000, b"NaN"]
+)
+def test_a_hostile_line_is_a_damaged_one(tmp_path, line):
+    export(tmp_path)
+    where = market(tmp_path)
+    where.history.write_bytes(where.history.read_bytes() + line + b"\n")
+    history = read_history(where)
+    assert (len(history.events), history.damaged_lines) == (1, (2,))
+
+
+def test_a_history_of_50_gb_is_refused_by_its_size(tmp_path):
+    export(tmp_path)
+    os.truncate(market(tmp_path).history, 50 * 10**9)
+    with pytest.raises(OSError, match="too large for a history"):
+        read_history(market(tmp_path))
+    [problem] = [c.problem for c in check_market(market(tmp_path)) if c.subject == "history"]
+    assert problem == "history.jsonl cannot be read: too large for a history"

@@ -37,6 +37,7 @@ def test_a_record_survives_json(record):
         ({"validation_time": "2025-07-15T00:00:00Z"}, "the cuts are not in time order"),
         ({"first_time": "2025-01-02"}, "does not match format"),
         ({"markets": {"BTCUSDT": MARKET}}, "fewer than two markets"),
+        ({"first_time": "9999-12-31T23:59:59Z"}, "lies in no year of a market"),
         ({"improved": True}, "belong together"),
         ({"started_from": "v"}, "belong together"),
     ],
@@ -56,3 +57,9 @@ def test_a_record_that_cannot_be_is_refused(changes, words):
 def test_a_market_that_cannot_be_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         replace(MARKET, **changes)
+
+
+@pytest.mark.parametrize("symbol", ["../BTCUSDT", "BTC\x1b[2J", "b" * 1000, ""])
+def test_a_pool_names_markets_and_nothing_else(symbol):
+    with pytest.raises(ValueError, match="a name under markets is no market"):
+        replace(RECORD, markets=dict(RECORD.markets) | {symbol: MARKET})

@@ -1,7 +1,9 @@
 import errno
+import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +16,17 @@ import artifact_builders as builders
 import pytest
 from artifact_builders import SYMBOL, TIMEFRAME, check_whole, export, load
 
-from percoin.errors import RegistryWriteError
-from percoin.registry import publish
+from percoin.errors import InvalidArtifactError, RegistryWriteError, UnreadableArtifactError
+from percoin.registry import artifact, publish
 from percoin.registry.artifact import check_writable
-from percoin.registry.layout import MANIFEST_FILE, TEMPORARY_PREFIX, MarketFolder
+from percoin.registry.layout import (
+    HASHED_FILES,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    TEMPORARY_PREFIX,
+    MarketFolder,
+)
+from percoin.registry.manifest import Gate, Verdict
 
 KILLER = Path(__file__).with_name("killed_exports.py")
 
@@ -359,3 +368,146 @@ def test_a_relative_models_folder_works(tmp_path, monkeypatch):
     export(Path("models"))
     assert check_whole(builders.load(Path("models"))) == 0.5
     assert str(Path(f"models/per_coin/{SYMBOL}/15m").readlink()).startswith(".versions/15m/")
+
+
+def probe_left_in(folder: Path) -> Path:
+    """What a process killed while it tried a folder leaves there."""
+    probe = folder / ".probe-k1ll3d__"
+    probe.mkdir(parents=True)
+    (probe / "link").symlink_to("nowhere")
+    return probe
+
+
+@pytest.mark.parametrize("write", [export, lambda root: check_writable(root, SYMBOL, TIMEFRAME)])
+def test_probes_of_killed_processes_are_cleared_away_by_the_next_writer(tmp_path, write):
+    export(tmp_path)
+    folders = [market(tmp_path).folder, market(tmp_path).versions]
+    if write is export:
+        folders += [tmp_path, tmp_path / "per_coin"]
+    probes = [probe_left_in(folder) for folder in folders]
+    write(tmp_path)
+    assert [probe for probe in probes if probe.exists()] == []
+
+
+def test_a_probe_under_way_is_left_alone_and_its_writer_finds_it(tmp_path):
+    export(tmp_path)
+    probe = probe_left_in(market(tmp_path).folder)
+    with publish._folder_locked(market(tmp_path).folder, fcntl.LOCK_SH, 0.0) as is_locked:
+        assert is_locked
+        export(tmp_path)
+        assert (probe / "link").is_symlink()
+    export(tmp_path)
+    assert not probe.exists()
+
+
+def test_a_probe_holds_the_folder_while_it_lives(tmp_path, monkeypatch):
+    export(tmp_path)
+    replace, seen = Path.replace, []
+
+    def look(path, target):
+        if target.name == "served":
+            publish._remove_stale_probes(path.parents[1])
+            seen.append(path.is_symlink())
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", look)
+    check_writable(tmp_path, SYMBOL, TIMEFRAME)
+    assert seen == [True, True]
+
+
+def test_a_folder_that_only_looks_like_a_probe_stays(tmp_path):
+    export(tmp_path)
+    mine = market(tmp_path).folder / ".probe-mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("kept")
+    export(tmp_path)
+    assert (mine / "notes.txt").read_text() == "kept"
+
+
+def test_a_reader_whose_version_is_pruned_under_it_takes_the_next(tmp_path, monkeypatch):
+    first, second = export(tmp_path, 1.0), export(tmp_path, 2.0)
+    read_files = artifact.read_files
+
+    def prune_before(where, folder, manifest):
+        if folder == second.resolve():
+            where.link.unlink()
+            where.link.symlink_to(where.link_target(first.name))
+            shutil.rmtree(folder)
+        return read_files(where, folder, manifest)
+
+    monkeypatch.setattr(artifact, "read_files", prune_before)
+    assert check_whole(load(tmp_path)) == 1.0
+
+
+def test_a_reader_whose_version_is_pruned_before_it_is_found_takes_the_next(tmp_path, monkeypatch):
+    first, second = export(tmp_path, 1.0), export(tmp_path, 2.0)
+    checked_folder = publish._checked_folder
+
+    def prune_before(where, target):
+        if target == where.link_target(second.name):
+            where.link.unlink()
+            where.link.symlink_to(where.link_target(first.name))
+            shutil.rmtree(second)
+        return checked_folder(where, target)
+
+    monkeypatch.setattr(publish, "_checked_folder", prune_before)
+    assert check_whole(load(tmp_path)) == 1.0
+
+
+def test_a_version_that_stays_broken_is_told_and_not_looked_at_for_ever(tmp_path):
+    (export(tmp_path) / METRICS_FILE).unlink()
+    with pytest.raises(UnreadableArtifactError, match=r"metrics\.json is missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "ulimit -n"),
+        (errno.EACCES, "make it readable for the user"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+@pytest.mark.parametrize("name", [MANIFEST_FILE, *HASHED_FILES])
+def test_what_fails_for_a_passing_reason_is_told_from_what_is_wrong(
+    tmp_path, monkeypatch, name, number, advice
+):
+    export(tmp_path)
+    opened = os.open
+
+    def refuse(path, *args, **kwargs):
+        if Path(path).name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(UnreadableArtifactError, match=f"{name} cannot be read: .*{advice}"):
+            load(tmp_path)
+    assert check_whole(load(tmp_path)) == 0.5
+
+
+def test_a_changed_file_is_no_passing_reason(tmp_path):
+    (export(tmp_path) / METRICS_FILE).write_bytes(b"{}")
+    with pytest.raises(InvalidArtifactError) as caught:
+        load(tmp_path)
+    assert not isinstance(caught.value, UnreadableArtifactError)
+
+
+def test_an_accepted_version_that_cannot_be_read_now_gives_way_to_no_rejected_one(
+    tmp_path, monkeypatch
+):
+    accepted = export(tmp_path, gate=Gate(Verdict.ACCEPTED, ("skill",)))
+    opened = os.open
+
+    def refuse(path, *args, **kwargs):
+        if Path(path) == accepted / MANIFEST_FILE:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    export(tmp_path, 1.0, gate=Gate(Verdict.REJECTED, ("no skill",)))
+    assert publish.served_id(market(tmp_path)) == accepted.name
+    newest = export(tmp_path, 2.0, gate=Gate(Verdict.ACCEPTED, ("skill",)))
+    assert publish.served_id(market(tmp_path)) == newest.name

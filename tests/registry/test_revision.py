@@ -13,7 +13,7 @@ from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Gate, Verdict
-from percoin.registry.revision import withdraw_acceptance
+from percoin.registry.revision import demote, withdraw_acceptance
 
 ACCEPTED = Gate(Verdict.ACCEPTED, ("skill +0.02 [+0.01, +0.03]",))
 REJECTED = Gate(Verdict.REJECTED, ("no skill",))
@@ -205,3 +205,34 @@ def test_a_revised_version_names_a_version(tmp_path, origin):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"revised_from": origin}))
     with pytest.raises(InvalidArtifactError, match=r"revised_from (is|names no)"):
         load(tmp_path)
+
+
+def test_a_demotion_falls_back_on_no_older_model(tmp_path):
+    older = export(tmp_path, 0.0, gate=ACCEPTED).name
+    newer = export(tmp_path, 1.0, gate=ACCEPTED).name
+    demoted = demote(tmp_path, SYMBOL, TIMEFRAME, newer, "its skill did not last")
+
+    assert demoted.is_served
+    assert served(tmp_path) == demoted.folder.name
+    assert served(tmp_path) != older
+    gate = load(tmp_path).manifest.gate
+    assert gate.verdict is Verdict.REJECTED
+    assert gate.reasons == (
+        "its skill did not last",
+        "on its test rows it was accepted: skill +0.02 [+0.01, +0.03]",
+    )
+    event = read_history(market(tmp_path)).events[-1]
+    assert (event.before, event.after) == (newer, demoted.folder.name)
+
+
+def test_a_withdrawal_never_goes_to_a_newer_version(tmp_path):
+    oldest = export(tmp_path, 0.0, gate=ACCEPTED).name
+    middle = export(tmp_path, 1.0, gate=ACCEPTED).name
+    newest = export(tmp_path, 2.0, gate=ACCEPTED).name
+    promote(market(tmp_path), middle, "the newest loses more")
+    withdraw(tmp_path, middle)
+    assert served(tmp_path) == oldest
+
+    # Nor where the newer one is all that there is.
+    revised = withdraw(tmp_path, oldest)
+    assert served(tmp_path) == revised.folder.name != newest

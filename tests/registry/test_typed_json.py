@@ -149,3 +149,35 @@ def test_a_value_of_another_type_is_refused_with_its_place(change, reason):
 
 def test_a_whole_number_may_stand_for_a_float():
     assert typed_json.decode(Point, {"x": 3, "n": 1}) == Point(3.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("9" * 41, "a number of 41 digits"),
+        ("-" + "9" * 5_000, "digits"),
+        ('"' + "x" * 65_537 + '"', "a text of 65537 characters"),
+        ('{"' + "x" * 65_537 + '": 1}', "a text of 65537 characters"),
+        (r'"\ud800"', "half a surrogate pair"),
+        (r'{"a": [{"\udcff": 1}]}', "half a surrogate pair"),
+        ("[" * 65 + "]" * 65, "nested too deeply"),
+        ('{"a":' * 900 + "1" + "}" * 900, "nested too deeply"),
+        (b"\xff\xfe1\x00", "codec can't decode"),
+        ("1".encode("utf-16"), "codec can't decode"),
+    ],
+)
+def test_what_no_terminal_float_or_stack_could_hold_is_refused(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        typed_json.loads(text)
+
+
+def test_the_largest_that_is_read_is_a_float_a_text_and_a_stack():
+    assert float(typed_json.loads("9" * 40)) == 1e40
+    assert typed_json.loads(r'"\ud83d\ude00"') == "\U0001f600"
+    assert typed_json.loads("[" * 64 + "]" * 64)
+    assert typed_json.loads(b'"\xc3\xa9"') == "\u00e9"
+
+
+def test_the_name_of_a_file_that_is_no_utf_8_is_written_as_what_can_be_read_again():
+    text = typed_json.dumps({"bars-\udcff": ["models/\udcff"]})
+    assert typed_json.loads(text) == {r"bars-\udcff": [r"models/\udcff"]}

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from report_builders import NOW, export, judged, registry
 
+from percoin.registry.manifest import Gate, Verdict
 from percoin.report.board import make_board
+from percoin.report.files import write_report
 from percoin.report.plain import COLUMNS, to_json, to_markdown, to_text
 from percoin.report.reading import read_models
 
@@ -52,6 +54,33 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path):
     text = to_text(make_board(read_models(tmp_path), NOW))
 
     assert all(character.isprintable() for character in text.replace("\n", ""))
+
+
+HOSTILE = "calm\n# forged\x1b[2J\x1b]0;owned\x07\u202e"
+
+
+def test_no_control_character_of_a_file_reaches_any_form_of_the_report(tmp_path):
+    evaluation = judged(n_rows=300)
+    evaluation = replace(
+        evaluation,
+        model=replace(evaluation.model, name=HOSTILE),
+        money=(replace(evaluation.money[0], name=HOSTILE), evaluation.money[1]),
+        verdict=replace(evaluation.verdict, reasons=(HOSTILE,), cautions=(HOSTILE,)),
+    )
+    export(
+        tmp_path,
+        evaluation=evaluation,
+        config={HOSTILE: HOSTILE},
+        code_version=HOSTILE,
+        libraries={HOSTILE: HOSTILE},
+        label_rule={"kind": HOSTILE, HOSTILE: HOSTILE},
+        gate=Gate(Verdict.REJECTED, (HOSTILE,)),
+    )
+    write_report(make_board(read_models(tmp_path), NOW), tmp_path / "report")
+    for path in (tmp_path / "report").iterdir():
+        lines = path.read_text(encoding="utf-8").split("\n")
+        assert not [line for line in lines if not line.isprintable()], path.name
+        assert not [line for line in lines if line.startswith("# forged")], path.name
 
 
 def test_every_table_of_the_markdown_is_one(board):

@@ -1,15 +1,18 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
 
 import pytest
+from hostile_files import vouch_for
 from report_builders import export, judged, losses, registry
 
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.registry.layout import MarketFolder
 from percoin.registry.revision import withdraw_acceptance
+from percoin.report import reading
 from percoin.report.reading import read_models, read_version
 from percoin.types import Timeframe
 
@@ -214,3 +217,48 @@ def test_a_withdrawn_acceptance_is_mentioned(tmp_path):
     assert read_version(market, folder.name).standing.endswith("; its acceptance was withdrawn")
     assert only(tmp_path).manifest.gate.reasons[0] == "luck"
     assert only(tmp_path).standing == ""
+
+
+def test_a_model_pruned_while_it_is_read_gives_way_to_the_one_served_then(tmp_path, monkeypatch):
+    first, second = (export(tmp_path, evaluation=judged(n_rows=300), seed=seed) for seed in (1, 2))
+    market = MarketFolder(tmp_path, "BTCUSDT", Timeframe.M15)
+    read_saved = reading.read_saved
+
+    def prune_before(where, folder):
+        if folder == second.resolve():
+            market.link.unlink()
+            market.link.symlink_to(market.link_target(first.name))
+            shutil.rmtree(folder)
+        return read_saved(where, folder)
+
+    monkeypatch.setattr(reading, "read_saved", prune_before)
+    [model] = read_models(tmp_path)
+    assert (model.problem, model.manifest.version_id) == ("", first.name)
+
+
+@pytest.mark.parametrize("content", [b"", b"NaN", b"[" * 10_000 + b"]" * 10_000, b"[]", b"\xff"])
+def test_a_record_that_is_no_json_leaves_the_manifest_and_the_other_markets(tmp_path, content):
+    export(tmp_path, "ETHUSDT", evaluation=judged(n_rows=300))
+    folder = export(tmp_path, "BTCUSDT", evaluation=judged(n_rows=300))
+    vouch_for(MarketFolder(tmp_path, "BTCUSDT", Timeframe.M15), folder, {"metrics.json": content})
+    broken, whole = read_models(tmp_path)
+    assert broken.manifest is not None
+    assert broken.problem.startswith("metrics.json cannot be read: ")
+    assert (whole.symbol, whole.problem) == ("ETHUSDT", "")
+
+
+@pytest.mark.parametrize("call", ["listdir", "readlink"])
+def test_a_market_that_the_system_refuses_to_read_leaves_the_others(tmp_path, monkeypatch, call):
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        export(tmp_path, symbol, evaluation=judged(n_rows=300))
+    real = getattr(os, call)
+
+    def refuse(path, *args, **kwargs):
+        if "BTCUSDT" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, call, refuse)
+    refused, whole = read_models(tmp_path)
+    assert "cannot be read: Permission denied" in refused.problem + refused.standing
+    assert (whole.symbol, whole.problem, whole.standing) == ("ETHUSDT", "", "")

@@ -10,7 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_runs import run_train, train_arguments
 
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.cli import compose_config
+from percoin.config import TrainConfig, typed
 from percoin.dataset import SplitSpec, build_dataset
+from percoin.errors import ConfigError
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
@@ -329,3 +332,28 @@ def test_bars_with_a_negative_price_fail_in_one_line(tmp_path):
     assert only_error(finished).startswith("error: BTCUSDT 1h: ")
     assert "open not above zero in 1 bar (2024-01-21 20:00)" in only_error(finished)
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    "logger",
+    [
+        {"_target_": "pandas.read_pickle", "filepath_or_buffer": "models/planted"},
+        {"_target_": "lightning.pytorch.loggers.os.system", "command": "true"},
+        {"_target_": "lightning.pytorch.loggers.CSVLogger.os.FileLogger"},
+        {"name": "no target"},
+        {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": {"_target_": "os.getcwd"}},
+        {"_target_": "lightning.pytorch.loggers.CSVLogger", "n": [[{"_target_": "os.getcwd"}]]},
+    ],
+)
+def test_nothing_but_a_logger_is_made_of_what_a_config_names(tmp_path, monkeypatch, logger):
+    settings = typed(compose_config("train", ["symbol=BTCUSDT"]), TrainConfig)
+    monkeypatch.setattr(build, "instantiate", lambda *_, **__: pytest.fail("it was called"))
+    with pytest.raises(ConfigError, match=r"logger.*_target_"):
+        build.make_loggers(replace(settings, logger=logger), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["csv", "tensorboard"])
+def test_the_loggers_of_the_options_are_made(tmp_path, name):
+    settings = typed(compose_config("train", ["symbol=BTCUSDT", f"logger={name}"]), TrainConfig)
+    [logger] = build.make_loggers(settings, tmp_path)
+    assert type(logger).__name__.lower() == f"{name}logger"

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from percoin.registry.manifest import ScalingNumbers
 from percoin.sweep.worker import job_key
 from percoin.training import pooled_build
 from percoin.training.build import train_from_config
-from percoin.training.groundwork import make_folds
+from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.pooled_build import train_pool_from_config
 from percoin.training.pooled_start import find_start
 from percoin.types import Timeframe
@@ -360,3 +361,13 @@ def test_a_pooled_version_is_not_reproduced_and_says_why(pooled):
         VersionRefusedError, match=r"was trained on 2 markets at once.*recipe=pooled"
     ):
         reproduce(wanted, market)
+
+
+def test_each_market_of_a_pool_pays_for_the_looks_at_its_own_test_rows(tmp_path, monkeypatch):
+    arguments = ["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "pooled.looks=[3,5]"]
+    settings = typed(compose_config("train", arguments), TrainConfig)
+    monkeypatch.setattr(pooled_build, "record_pool", lambda pool: None)
+    training = pooled_build._PooledTraining(settings, None, RunContext(tmp_path, {}))
+    for symbol, looks in (("BTCUSDT", 3), ("ETHUSDT", 5)):
+        exporter = training._exporter(SimpleNamespace(bars=SimpleNamespace(symbol=symbol)), 0)
+        assert exporter.rules.n_looks == exporter.config["looks"] == looks

@@ -1,8 +1,10 @@
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from percoin.cli import EXIT_USAGE, help_text
 from percoin.config import RegistryAction
 from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.regression import Regression
+from percoin.registry.artifact import load_version
 from percoin.registry.catalogue import version_ids
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Blend, Calibration, Gate, Verdict
@@ -88,12 +91,64 @@ def test_a_market_of_which_nothing_is_served_is_listed(call, trained, capsys):
 def test_an_empty_registry_is_no_error_unless_a_market_was_named(call, tmp_path, capsys):
     assert call(tmp_path) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "no market"
-    assert call(tmp_path, "verify") == 0
     assert call(tmp_path, "prune") == 0
     capsys.readouterr()
     assert call(tmp_path, "list", "symbol=ETHUSDT") == EXIT_USAGE
     assert "models_dir=models holds no model of ETHUSDT" in only_error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", [".", "absent", "a-file"])
+def test_a_verification_that_saw_nothing_is_an_error(call, tmp_path, capsys, folder):
+    (tmp_path / "a-file").write_text("")
+    assert call(tmp_path, "verify", f"models_dir={folder}") == EXIT_USAGE
+    assert only_error(capsys) == (
+        f"error: models_dir={folder} holds no model, so nothing was verified; name the folder that "
+        "does"
+    )
+
+
+def test_a_models_folder_that_may_not_be_read_is_an_error_of_every_action(
+    call, trained, capsys, monkeypatch
+):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    for action in ("verify", "list", "prune"):
+        assert call(trained, action) == EXIT_USAGE
+        said = "models_dir=models cannot be read: Permission denied; check its permissions"
+        assert only_error(capsys) == f"error: {said}"
+
+
+HOSTILE = "calm\n2026-01-01 ERROR forged\x1b[2J\x1b]0;owned\x07\u202e"
+
+
+def test_no_text_of_a_manifest_or_history_is_obeyed_by_a_terminal(call, trained, capsys):
+    plain = load_version(market(trained), served(trained)).manifest
+    name = add_version(
+        trained,
+        gate=Gate(Verdict.REJECTED, (HOSTILE, "x" * 60_000)),
+        bars=replace(plain.bars, origin=HOSTILE),
+        label_rule={"kind": HOSTILE, HOSTILE: HOSTILE},
+        libraries={HOSTILE: HOSTILE},
+        machine={HOSTILE: HOSTILE},
+        code_version=HOSTILE,
+        config={HOSTILE: {HOSTILE: HOSTILE}},
+    )
+    assert call(trained, "promote", *MARKET, f"version={name}", "force=true") == 1
+    first = next(v for v in version_ids(market(trained)) if v != name)
+    assert call(trained, "promote", *MARKET, f"version={first}", "force=true") == 0
+    damage(trained, first, "metrics.json")
+    for arguments in (["list"], ["show", *MARKET, f"version={name}"], ["show", *MARKET]):
+        assert call(trained, *arguments) == 0
+    assert call(trained, "verify") == EXIT_FOUND
+    captured = capsys.readouterr()
+    for line in [*captured.out.splitlines(), *captured.err.splitlines()]:
+        assert line.isprintable()
+        assert not line.startswith("2026")
+        assert len(line) <= 5_000
+    assert r"calm\n2026-01-01 ERROR forged\x1b[2J" in captured.out
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ import numpy as np
 from percoin.evaluation.evaluate import Evaluation
 from percoin.types import CLASS_NAMES, FloatArray
 
+# Ten years of minutes, of which the test is a part; and more lines than there are baselines.
+_MOST_BARS = 5_000_000
+_MOST_CURVES = 20
+
 
 def evaluation_from_json(document: object) -> Evaluation:
     """Build the evaluation that ``Evaluation.to_json`` wrote.
@@ -29,6 +33,8 @@ def evaluation_from_json(document: object) -> Evaluation:
         ValueError: A key is missing or a value is of another type; the message names
             the place, as in ``model.scores.mcc``.
     """
+    money = document.get("money") if isinstance(document, dict) else None
+    _require(len(money) <= _MOST_CURVES if isinstance(money, list) else True, "money is too long")
     evaluation = cast(Evaluation, _read(Evaluation, document, "evaluation"))
     lines = (evaluation.model, *evaluation.baselines)
     n_classes = len(CLASS_NAMES)
@@ -100,7 +106,7 @@ def _read_curve(value: object, place: str) -> FloatArray:
     _require(bool(np.isfinite(values).all()), f"{place} is not finite")
     _require(bars[0] == 0 and bool((np.diff(bars) > 0).all()), f"{place} is out of order")
     # The curve of one market; a forged position must not ask for all the memory there is.
-    _require(bars[-1] < 1e8, f"{place} is too long")
+    _require(bars[-1] < _MOST_BARS, f"{place} is too long")
     curve: FloatArray = np.interp(np.arange(int(bars[-1]) + 1), bars, values)
     return curve
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.printable import printable
 from percoin.registry.artifact import Artifact, OnnxArtifact
+from percoin.registry.bounds import count_weights
 from percoin.registry.layout import ONNX_FILE
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, Float32Array, FloatArray
@@ -30,6 +32,7 @@ Network = Callable[[Float32Array], FloatArray]
 _EXTERNAL_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 _TRAIN_AGAIN = "train the model again"
+_MOST_CHARS_SHOWN = 200
 
 
 class Backend(StrEnum):
@@ -122,14 +125,24 @@ def _build(artifact: Artifact) -> CnnLstm:
     from percoin.network import CnnLstm
 
     manifest = artifact.manifest
+    kwargs, weights = manifest.model.kwargs, artifact.state_dict.values()
+    n_described = count_weights(kwargs, manifest.num_features)
+    if n_described > sum(tensor.numel() for tensor in weights):
+        # Building it first would take the memory of a network that nobody has trained.
+        raise _invalid(manifest, f"the weights do not fit the network: it has {n_described}")
     try:
         # The manifest says what it wants; what a network takes is for CnnLstm to say.
-        network = CnnLstm(manifest.num_features, **dict(manifest.model.kwargs))  # type: ignore[arg-type]
+        network = CnnLstm(manifest.num_features, **dict(kwargs))  # type: ignore[arg-type]
         network.load_state_dict(artifact.state_dict)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise _invalid(manifest, f"the weights do not fit the network: {reason}") from error
     return network
+
+
+def _first_line(error: Exception) -> str:
+    """Of what a library says, which may quote what it was given."""
+    return printable(str(error).strip().partition("\n")[0], _MOST_CHARS_SHOWN)
 
 
 def open_session(content: bytes) -> onnxruntime.InferenceSession:
@@ -151,7 +164,7 @@ def _onnx_network(artifact: OnnxArtifact) -> Network:
         session = open_session(artifact.network)
     except Exception as error:
         # Its exceptions have no base of their own.
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise _invalid(manifest, f"{ONNX_FILE} cannot be loaded: {reason}") from error
     ends = [*session.get_inputs(), *session.get_outputs()]
     found = [(end.type, end.shape) for end in ends]
@@ -159,7 +172,8 @@ def _onnx_network(artifact: OnnxArtifact) -> Network:
     batch = next((size for _, shape in found for size in shape[:1] if isinstance(size, str)), None)
     shapes = [[batch, manifest.lookback, manifest.num_features], [batch, len(CLASS_NAMES)]]
     if batch is None or found != [("tensor(float)", shape) for shape in shapes]:
-        raise _invalid(manifest, f"{ONNX_FILE} maps {found}, not any windows to logits")
+        shown = printable(str(found), _MOST_CHARS_SHOWN)
+        raise _invalid(manifest, f"{ONNX_FILE} maps {shown}, not any windows to logits")
 
     def ask(windows: Float32Array) -> FloatArray:
         [logits] = session.run(None, {ends[0].name: np.ascontiguousarray(windows)})

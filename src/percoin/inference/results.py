@@ -15,6 +15,7 @@ from percoin.errors import (
     ModelNotFoundError,
     NotEnoughBarsError,
     PercoinError,
+    UnreadableArtifactError,
 )
 from percoin.types import (
     CLASS_NAMES,
@@ -42,6 +43,7 @@ class Reason(StrEnum):
 _REASONS: dict[type[PercoinError], Reason] = {
     ModelNotFoundError: Reason.MODEL_MISSING,
     InvalidArtifactError: Reason.MODEL_INVALID,
+    UnreadableArtifactError: Reason.MODEL_INVALID,
     NotEnoughBarsError: Reason.INSUFFICIENT_DATA,
 }
 

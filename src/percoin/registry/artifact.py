@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from percoin.bars.schema import is_simulated
-from percoin.errors import InvalidArtifactError, ModelNotFoundError
+from percoin.errors import InvalidArtifactError, ModelNotFoundError, UnreadableArtifactError
 from percoin.registry import publish
 from percoin.registry.contents import (
     check_hashes,
@@ -183,7 +183,7 @@ def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
         if version_id is not None:
             return version_id
         status = (market.link / MANIFEST_FILE).stat()
-    except OSError:
+    except (OSError, UnreadableArtifactError):
         return None
     return f"{status.st_ino} {status.st_mtime_ns}"
 
@@ -233,15 +233,18 @@ def _may_replace(market: MarketFolder, new: Manifest) -> bool:
     """Whether a new version may take the place of the served one, if that can be loaded.
 
     An accepted version gives way to accepted ones alone, a model of real bars never to
-    one of simulated bars.
+    one of simulated bars. Of one that cannot be read now nothing is known: only an accepted
+    version takes its place.
     """
+    accepted = Verdict.ACCEPTED
     try:
         served = read_manifest(market, publish.served_folder(market))
+    except UnreadableArtifactError as error:
+        return new.gate.verdict is accepted or isinstance(error.__cause__, FileNotFoundError)
     except (ModelNotFoundError, InvalidArtifactError):
         return True
     if is_simulated(new.bars.origin) and not is_simulated(served.bars.origin):
         return False
-    accepted = Verdict.ACCEPTED
     return new.gate.verdict is accepted or served.gate.verdict is not accepted
 
 

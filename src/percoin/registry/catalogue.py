@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from percoin.bars.schema import is_simulated
-from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError
-from percoin.registry.contents import read_files, read_manifest
+from percoin.errors import (
+    ConfigError,
+    InvalidArtifactError,
+    ModelNotFoundError,
+    UnreadableArtifactError,
+)
+from percoin.registry.contents import parse_metrics, read_files, read_manifest
 from percoin.registry.history import Action, read_history
-from percoin.registry.layout import VERSION_ID_PATTERN, MarketFolder
+from percoin.registry.layout import METRICS_FILE, VERSION_ID_PATTERN, MarketFolder
 from percoin.registry.manifest import Manifest, Verdict
-from percoin.registry.publish import served_folder, served_id, version_folder
-from percoin.types import Timeframe, check_symbol
+from percoin.registry.publish import served_folder, served_id, unreadable, version_folder
+from percoin.types import Timeframe, is_symbol
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 
@@ -54,32 +60,62 @@ class Version:
 
 
 def markets_in(root: Path) -> Iterator[MarketFolder]:
-    """Every market that something was exported for, by symbol and then bar length."""
-    for folder in sorted((root / "per_coin").glob("*")):
-        if not _is_symbol(folder.name):
-            continue
+    """Every market that something was exported for, by symbol and then bar length.
+
+    Raises:
+        ConfigError: The models folder is there and cannot be read.
+    """
+    try:
+        names = sorted(_names_in(root / "per_coin"))
+    except OSError as error:
+        found = f"models_dir={root} cannot be read: {error.strerror}"
+        raise ConfigError(f"{found}; check its permissions") from error
+    for name in filter(is_symbol, names):
         for timeframe in Timeframe:
-            market = MarketFolder(root, folder.name, timeframe)
+            market = MarketFolder(root, name, timeframe)
             # A link to a version that is gone is worth a line too.
-            if has_shown(market) or version_ids(market):
+            if has_shown(market) or _has_versions(market):
                 yield market
 
 
 def has_shown(market: MarketFolder) -> bool:
     """Whether something, sound or not, lies where the served version is looked for."""
-    return market.link.is_symlink() or market.link.is_dir()
-
-
-def _is_symbol(name: str) -> bool:
     try:
-        return check_symbol(name) == name
-    except ConfigError:
-        return False
+        return market.link.is_symlink() or market.link.is_dir()
+    except OSError:
+        return True  # something that may not be looked at
+
+
+def _has_versions(market: MarketFolder) -> bool:
+    try:
+        return bool(version_ids(market))
+    except InvalidArtifactError:
+        return True  # as above
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What lies in a folder; nothing if there is none.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def version_ids(market: MarketFolder) -> list[str]:
-    """Names of all versions, oldest first."""
-    return sorted(path.name for path in market.versions.glob("*") if _is_version_id(path.name))
+    """Names of all versions, oldest first.
+
+    Raises:
+        UnreadableArtifactError: Their folder is there and cannot be read.
+    """
+    try:
+        names = _names_in(market.versions)
+    except OSError as error:
+        raise unreadable(market, market.versions, error) from error
+    return sorted(filter(_is_version_id, names))
 
 
 def _is_version_id(name: str) -> bool:
@@ -171,7 +207,7 @@ class Check:
     Attributes:
         symbol: Market.
         timeframe: Bar length.
-        subject: Name of the version, ``served`` or ``history``.
+        subject: Name of the version, ``versions``, ``served`` or ``history``.
         problem: What is wrong; empty if nothing is.
     """
 
@@ -185,13 +221,14 @@ def check_market(market: MarketFolder) -> list[Check]:
     """Compare every file of every version with its hash, and see where the link leads.
 
     Returns:
-        One check a version, oldest first, then ``served`` and ``history``.
+        One check a version, oldest first (or one of ``versions`` if they cannot be listed),
+        then ``served`` and ``history``.
     """
-    problems = {
-        version_id: _problem(market, lambda name=version_id: version_folder(market, name))  # type: ignore[misc]
-        for version_id in version_ids(market)
-    }
-    problems["served"] = _problem(market, lambda: served_folder(market))
+    try:
+        problems = _version_problems(market)
+    except UnreadableArtifactError as error:
+        problems = {"versions": error.found}
+    problems["served"] = _problem(market, partial(served_folder, market))
     problems["history"] = _history_problem(market)
     return [
         Check(market.symbol, market.timeframe, subject, problem)
@@ -199,13 +236,32 @@ def check_market(market: MarketFolder) -> list[Check]:
     ]
 
 
+def _version_problems(market: MarketFolder) -> dict[str, str]:
+    problems = {
+        version_id: _problem(market, partial(version_folder, market, version_id))
+        for version_id in version_ids(market)
+    }
+    # What was pruned meanwhile is not broken.
+    there = set(version_ids(market))
+    return {name: problem for name, problem in problems.items() if name in there}
+
+
 def _problem(market: MarketFolder, find: Callable[[], Path]) -> str:
     try:
         folder = find()
-        read_files(market, folder, read_manifest(market, folder))
+        while True:
+            try:
+                manifest = read_manifest(market, folder)
+                parse_metrics(market, read_files(market, folder, manifest)[METRICS_FILE])
+            except InvalidArtifactError:
+                # Another version may have been served meanwhile, and this one removed.
+                before, folder = folder, find()
+                if folder == before:
+                    raise
+            else:
+                return ""
     except (InvalidArtifactError, ModelNotFoundError) as error:
         return error.found
-    return ""
 
 
 def _history_problem(market: MarketFolder) -> str:

@@ -1,4 +1,4 @@
-"""The files of a version, checked against its manifest; what they hold is not looked at."""
+"""The files of a version, checked against its manifest, and the one reader of their JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from percoin.errors import InvalidArtifactError
-from percoin.registry import publish
-from percoin.registry.layout import MANIFEST_FILE, MarketFolder
+from percoin.printable import printable
+from percoin.registry import publish, typed_json
+from percoin.registry.bounds import most_bytes, most_bytes_beside
+from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
+
+# Of what a record is refused for: a key may be as long as the file.
+_MOST_CHARS_SHOWN = 300
 
 
 def read_manifest(market: MarketFolder, folder: Path) -> Manifest:
@@ -27,14 +32,50 @@ def read_manifest(market: MarketFolder, folder: Path) -> Manifest:
 
 
 def read_files(market: MarketFolder, folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Read every other file that the manifest lists.
+    """Read every other file that the manifest lists, once none of them is too large.
 
     Raises:
         InvalidArtifactError: A file is missing, a link, or not the one that was exported.
     """
+    _check_sizes(market, folder, manifest)
     files = {name: publish.read_file(market, folder, name) for name in manifest.files}
     check_hashes(market, manifest, files)
     return files
+
+
+def _check_sizes(market: MarketFolder, folder: Path, manifest: Manifest) -> None:
+    for name in manifest.files:
+        most = most_bytes(name)
+        if manifest.has_network:
+            most = most_bytes_beside(name, manifest.model.kwargs, manifest.num_features)
+        publish.check_size(market, folder, name, most)
+
+
+def read_metrics(market: MarketFolder, folder: Path, manifest: Manifest) -> Mapping[str, object]:
+    """Read the record of the training of the version in ``folder``.
+
+    Raises:
+        InvalidArtifactError: It is missing, not the one of this manifest, or no JSON object.
+    """
+    content = publish.read_file(market, folder, METRICS_FILE)
+    check_hashes(market, manifest, {METRICS_FILE: content})
+    return parse_metrics(market, content)
+
+
+def parse_metrics(market: MarketFolder, content: bytes) -> Mapping[str, object]:
+    """Turn the bytes of a record, whose hash was checked, into its sections.
+
+    Raises:
+        InvalidArtifactError: They are no JSON object that percoin could have written.
+    """
+    try:
+        document = typed_json.loads(content)
+    except ValueError as error:
+        found = printable(f"{METRICS_FILE} cannot be read: {error}", _MOST_CHARS_SHOWN)
+        raise _invalid(market, found) from error
+    if not isinstance(document, dict):
+        raise _invalid(market, f"{METRICS_FILE} cannot be read: it is no JSON object")
+    return document
 
 
 def parse_manifest(market: MarketFolder, content: bytes) -> Manifest:
@@ -51,13 +92,13 @@ def parse_manifest(market: MarketFolder, content: bytes) -> Manifest:
 
 
 def check_hashes(market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Compare the sha256 of every file with the manifest's.
+    """Compare the sha256 of each of ``files`` with the manifest's.
 
     Raises:
         InvalidArtifactError: One differs.
     """
-    for name, expected in manifest.files.items():
-        if sha256(files[name]) != expected:
+    for name, content in files.items():
+        if name != MANIFEST_FILE and sha256(content) != manifest.files[name]:
             raise _invalid(market, f"{name} was changed after the export")
 
 

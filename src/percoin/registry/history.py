@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from percoin.registry import typed_json
+from percoin.registry.bounds import MOST_HISTORY_BYTES
 from percoin.registry.layout import MarketFolder
 
 
@@ -101,7 +102,7 @@ def read_history(market: MarketFolder) -> History:
     except FileNotFoundError:
         return History()
     with os.fdopen(descriptor, "rb") as file:
-        return _parse(file.read())
+        return _parse(file.read(MOST_HISTORY_BYTES))
 
 
 def append(market: MarketFolder, event: Event) -> None:
@@ -146,7 +147,7 @@ def _parse(content: bytes) -> History:
     events, damaged = [], []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            events.append(typed_json.decode(Event, typed_json.loads(line.decode())))
+            events.append(typed_json.decode(Event, typed_json.loads(line)))
         except ValueError:
             damaged.append(number)
     return History(tuple(events), tuple(damaged))
@@ -155,7 +156,11 @@ def _parse(content: bytes) -> History:
 def _open(market: MarketFolder, flags: int) -> int:
     # Without blocking: opening a pipe would wait for its other end forever.
     descriptor = os.open(market.history, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(market.history))
+    if status.st_size > MOST_HISTORY_BYTES:
+        os.close(descriptor)
+        raise OSError(errno.EFBIG, "too large for a history", str(market.history))
     return descriptor

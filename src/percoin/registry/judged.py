@@ -11,7 +11,7 @@ from percoin.errors import InvalidArtifactError
 from percoin.features.drift import Bins
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry import publish, typed_json
-from percoin.registry.contents import sha256
+from percoin.registry.contents import read_metrics
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES
@@ -156,11 +156,7 @@ def _reach(estimate: Any) -> Reach:
 
 
 def _read_metrics(market: MarketFolder, manifest: Manifest) -> Mapping[str, Any]:
-    content = publish.read_file(market, publish.served_folder(market), METRICS_FILE)
-    if sha256(content) != manifest.files[METRICS_FILE]:
-        raise _invalid(market, f"{METRICS_FILE} was changed after the export")
-    document = typed_json.loads(content.decode())
-    return document if isinstance(document, dict) else {}
+    return read_metrics(market, publish.served_folder(market), manifest)
 
 
 def _invalid(market: MarketFolder, found: str) -> InvalidArtifactError:

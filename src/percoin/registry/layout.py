@@ -33,6 +33,8 @@ COMMON_FILES = (SCALER_FILE, METRICS_FILE)
 HASHED_FILES = (*WEIGHT_FILES, *COMMON_FILES)
 
 TEMPORARY_PREFIX = ".tmp-"
+# Of folders in which it is tried for a moment whether links can be made.
+PROBE_PREFIX = ".probe-"
 VERSION_ID_PATTERN = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
 
 _VERSIONS = ".versions"

@@ -15,7 +15,9 @@ from percoin.evaluation.calibration import check_calibration
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
+from percoin.printable import printable
 from percoin.registry import typed_json
+from percoin.registry.bounds import MOST_FILES, MOST_LABEL_BARS, MOST_LOOKBACK, check_network
 from percoin.registry.layout import (
     COMMON_FILES,
     HASHED_FILES,
@@ -42,6 +44,10 @@ _SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME_PATTERN = re.compile(r"\w+\.\w+", re.ASCII)
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TRAIN_AGAIN = "train the model again"
+# Pandas counts no further in nanoseconds; who says otherwise has another calendar.
+_FIRST_YEAR, _LAST_YEAR = 1970, 2261
+# Of what a manifest is refused for: a key may be as long as the file.
+_MOST_CHARS_SHOWN = 300
 
 
 class Verdict(StrEnum):
@@ -217,6 +223,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         _require(self.kind in _KINDS.values(), f"kind {self.kind!r} is unknown")
         _require(self.kind == MODEL_KIND or not self.kwargs, f"kwargs are not of a {self.kind}")
+        check_network(self.kwargs, len(FEATURE_NAMES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,10 +277,14 @@ class ManifestDraft:
         )
         self._check_regression()
         _require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
+        _require(self.lookback <= MOST_LOOKBACK, f"lookback {self.lookback} is no number of bars")
         counts = (self.num_features, self.dataset_info.num_features)
         _require(counts == (len(FEATURE_NAMES),) * 2, f"num_features is {counts}, not 15")
         _require(self.class_order == CLASS_NAMES, f"class_order is {self.class_order}")
         _require(isinstance(self.label_rule.get("kind"), str), "label_rule has no kind")
+        for name, value in self.label_rule.items():
+            is_beyond = isinstance(value, int | float) and abs(value) > MOST_LABEL_BARS
+            _require(not is_beyond, f"label_rule.{name} is {value!r:.60}, beyond {MOST_LABEL_BARS}")
         judged = sum(sum(row) for row in self.test_metrics.confusion_matrix)
         _require(
             judged == self.dataset_info.test_samples,
@@ -356,6 +367,7 @@ class Manifest(ManifestDraft):
         _require(not missing, f"files does not list {missing[:1]}")
         further = [] if self.has_network else [name for name in self.files if name not in needed]
         _require(not further, f"files lists {further[:1]}, which is not of a {self.model.kind}")
+        _require(len(self.files) <= MOST_FILES, f"files lists {len(self.files)} files")
         for name, sha256 in self.files.items():
             _require(
                 _FILE_NAME_PATTERN.fullmatch(name) is not None and name != MANIFEST_FILE,
@@ -383,7 +395,8 @@ class Manifest(ManifestDraft):
         """
 
         def refusal(found: str, action: str = _TRAIN_AGAIN) -> InvalidArtifactError:
-            return InvalidArtifactError(symbol, timeframe, f"{MANIFEST_FILE}: {found}", action)
+            shown = printable(f"{MANIFEST_FILE}: {found}", _MOST_CHARS_SHOWN)
+            return InvalidArtifactError(symbol, timeframe, shown, action)
 
         try:
             content = typed_json.loads(text)
@@ -434,7 +447,13 @@ def _sealed_id(text: str, version_id: str) -> str:
 
 
 def _utc(text: str) -> datetime:
-    return datetime.strptime(text, _TIME_FORMAT)
+    moment = datetime.strptime(text, _TIME_FORMAT)
+    # Spelt as every reader takes it: strptime also takes fewer digits.
+    _require(
+        moment.strftime(_TIME_FORMAT) == text, f"{text!r} is not a moment as manifests write it"
+    )
+    _require(_FIRST_YEAR <= moment.year <= _LAST_YEAR, f"{text} lies in no year of a market")
+    return moment
 
 
 def _require(condition: bool, reason: str) -> None:

@@ -10,25 +10,37 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from percoin.commands import train_command
-from percoin.errors import InvalidArtifactError, ModelNotFoundError, RegistryWriteError
+from percoin.errors import (
+    InvalidArtifactError,
+    ModelNotFoundError,
+    RegistryWriteError,
+    UnreadableArtifactError,
+)
+from percoin.registry.bounds import most_bytes
 from percoin.registry.history import Action, Event, append, now_text, read_history
 from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
+    PROBE_PREFIX,
     TEMPORARY_PREFIX,
     VERSION_ID_PATTERN,
     MarketFolder,
 )
+from percoin.registry.ownership import warn_of_other_writers
 
 # About one and a half times an export of the default network.
 _PROBE_BYTES = 8 * 1024 * 1024
 _LOCK_TIMEOUT_SECS = 60.0
 _LOCK_POLL_SECS = 0.02
+# Clearing away what a killed probe left takes a moment.
+_PROBE_LOCK_SECS = 2.0
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+_TRAIN_AGAIN = "train the model again"
+_PROBE_NAMES = ("link", "served")
 
 
 @dataclass(frozen=True)
@@ -198,6 +210,8 @@ def _sync_folder(folder: Path) -> None:
 
 def _remove_leftovers(market: MarketFolder) -> None:
     # Only called under the lock: whoever wrote these is gone.
+    for folder in (market.root, market.folder.parent, market.folder, market.versions):
+        _remove_stale_probes(folder)
     for leftover in market.versions.glob(f"{TEMPORARY_PREFIX}*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
@@ -219,17 +233,23 @@ def _locked(market: MarketFolder) -> Iterator[None]:
 
 
 def _wait_for_lock(market: MarketFolder, descriptor: int) -> None:
-    deadline = time.monotonic() + _LOCK_TIMEOUT_SECS
+    if not _lock_within(descriptor, fcntl.LOCK_EX, _LOCK_TIMEOUT_SECS):
+        found = f"other processes have held {market.lock} for {_LOCK_TIMEOUT_SECS:.0f} s"
+        raise _write_error(market, found, "try again when they are done")
+
+
+def _lock_within(descriptor: int, operation: int, secs: float) -> bool:
+    """Lock a file or folder, or give up after ``secs``."""
+    deadline = time.monotonic() + secs
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                found = f"other processes have held {market.lock} for {_LOCK_TIMEOUT_SECS:.0f} s"
-                raise _write_error(market, found, "try again when they are done") from None
+                return False
             time.sleep(_LOCK_POLL_SECS)
         else:
-            return
+            return True
 
 
 def _refuse_foreign_ground(market: MarketFolder) -> None:
@@ -263,6 +283,7 @@ def check_writable(market: MarketFolder) -> None:
         _refuse_foreign_ground(market)
         _stat_or_none(market.temporary("link-" + "0" * 64) / BEST_WEIGHTS_FILE)
         for folder in {_nearest_existing(market.folder), _nearest_existing(market.versions)}:
+            _remove_stale_probes(folder)
             _probe(folder)
         read_history(market)
 
@@ -285,15 +306,53 @@ def _probe(folder: Path) -> None:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as aside:
-        link = Path(aside) / "link"
+    # Shared by all that probe here: nobody clears away what is still in use.
+    with (
+        _folder_locked(folder, fcntl.LOCK_SH, _PROBE_LOCK_SECS),
+        tempfile.TemporaryDirectory(dir=folder, prefix=PROBE_PREFIX) as aside,
+    ):
+        link = Path(aside) / _PROBE_NAMES[0]
         link.symlink_to("nowhere")
-        link.replace(Path(aside) / "served")
+        link.replace(Path(aside) / _PROBE_NAMES[1])
+
+
+def _remove_stale_probes(folder: Path) -> None:
+    """Clear away what probes left that were killed; while one lives here, nothing."""
+    if not any(folder.glob(f"{PROBE_PREFIX}*")):
+        return
+    with _folder_locked(folder, fcntl.LOCK_EX, 0.0) as is_ours:
+        for probe in folder.glob(f"{PROBE_PREFIX}*") if is_ours else ():
+            # Somebody else's folder of such a name is not empty then, and stays.
+            with suppress(OSError):
+                for name in _PROBE_NAMES:
+                    (probe / name).unlink(missing_ok=True)
+                probe.rmdir()
+
+
+@contextmanager
+def _folder_locked(folder: Path, operation: int, secs: float) -> Iterator[bool]:
+    """Whether the folder could be locked; some file systems lock no folders."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            is_locked = _lock_within(descriptor, operation, secs)
+        except OSError:
+            is_locked = False
+        yield is_locked
+    finally:
+        os.close(descriptor)
 
 
 def served_id(market: MarketFolder) -> str | None:
-    """The version that the link names, whole or not; None if it names none of the market's."""
-    return _named_version(market, _link_target(market) or "")
+    """The version that the link names, whole or not; None if it names none of the market's.
+
+    Raises:
+        UnreadableArtifactError: The system refuses to read the link now.
+    """
+    try:
+        return _named_version(market, _link_target(market) or "")
+    except OSError as error:
+        raise unreadable(market, market.link, error) from error
 
 
 def _named_version(market: MarketFolder, target: str) -> str | None:
@@ -328,8 +387,7 @@ def served_folder(market: MarketFolder) -> Path:
                 if target == before:
                     raise
     except OSError as error:
-        found = f"{market.link} cannot be read: {error}"
-        raise _invalid(market, found, "check its permissions") from error
+        raise unreadable(market, market.link, error) from error
 
 
 def _checked_folder(market: MarketFolder, target: str | None) -> Path:
@@ -353,15 +411,24 @@ def version_folder(market: MarketFolder, version_id: str) -> Path:
         InvalidArtifactError: There is no such version, or a link leads it elsewhere.
     """
     folder = market.version(version_id)
-    if not VERSION_ID_PATTERN.fullmatch(version_id) or not folder.is_dir():
-        raise _invalid(market, f"there is no version {version_id}", "list the versions (show)")
-    return _checked_ground(market, folder)
+    try:
+        if not VERSION_ID_PATTERN.fullmatch(version_id) or not folder.is_dir():
+            raise _invalid(market, f"there is no version {version_id}", "list the versions (show)")
+        return _checked_ground(market, folder)
+    except OSError as error:
+        raise unreadable(market, folder, error) from error
 
 
 def _checked_ground(market: MarketFolder, folder: Path) -> Path:
     if _leads_out(market, folder):
         found = f"{folder} leads out of the models folder"
         raise _invalid(market, found, "remove the link in its path")
+    above = folder.relative_to(market.root).parents
+    try:
+        for path in (folder, *(market.root / parent for parent in above)):
+            warn_of_other_writers(market.root, path, path.stat())
+    except FileNotFoundError:
+        raise _invalid(market, f"{folder.name} is gone", "list the versions (show)") from None
     return folder.resolve()
 
 
@@ -380,22 +447,72 @@ def read_file(market: MarketFolder, folder: Path, name: str) -> bytes:
     """Read one file of a version; only a regular file that lies there itself will do.
 
     Raises:
-        InvalidArtifactError: The file is missing, a link, no file, or unreadable.
+        UnreadableArtifactError: It is missing, or the system refuses to read it now.
+        InvalidArtifactError: It is a link, no file, or too large.
     """
     path = folder / name
     try:
         # Without blocking: opening a pipe would wait for its writer forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return file.read()
-            found = f"{name} is not a regular file"
-    except FileNotFoundError:
-        found = f"{name} is missing from {folder}"
+            status = os.fstat(descriptor)
+            _check_kind_and_size(market, name, status, most_bytes(name))
+            warn_of_other_writers(market.root, path, status)
+            # No more than it had: a file that grows meanwhile is not the one of the hash.
+            return file.read(status.st_size)
     except OSError as error:
-        is_link = error.errno == errno.ELOOP
-        found = f"{name} is a link" if is_link else f"{name} cannot be read: {error.strerror}"
-    raise _invalid(market, found, "train the model again")
+        raise _file_error(market, folder, name, error) from error
+
+
+def check_size(market: MarketFolder, folder: Path, name: str, most: int) -> None:
+    """Refuse a file that is none or too large, without opening it.
+
+    Raises:
+        InvalidArtifactError: As ``read_file``.
+    """
+    try:
+        status = (folder / name).lstat()
+    except OSError as error:
+        raise _file_error(market, folder, name, error) from error
+    _check_kind_and_size(market, name, status, most)
+
+
+def _check_kind_and_size(
+    market: MarketFolder, name: str, status: os.stat_result, most: int
+) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise _invalid(market, f"{name} is a link", _TRAIN_AGAIN)
+    if not stat.S_ISREG(status.st_mode):
+        raise _invalid(market, f"{name} is not a regular file", _TRAIN_AGAIN)
+    if status.st_size > most:
+        found = f"{name} has {status.st_size} bytes, more than the {most} that it may have"
+        raise _invalid(market, found, _TRAIN_AGAIN)
+
+
+def _file_error(
+    market: MarketFolder, folder: Path, name: str, error: OSError
+) -> InvalidArtifactError:
+    """Why a file cannot be read now; only a link is wrong for good."""
+    if error.errno == errno.ELOOP:
+        return _invalid(market, f"{name} is a link", _TRAIN_AGAIN)
+    if isinstance(error, FileNotFoundError):
+        found, action = f"{name} is missing from {folder}", "copy it again or train the model again"
+        return UnreadableArtifactError(market.symbol, market.timeframe, found, action)
+    return unreadable(market, name, error)
+
+
+def unreadable(market: MarketFolder, what: Path | str, error: OSError) -> UnreadableArtifactError:
+    """The error of what the system refuses to read now."""
+    found = f"{what} cannot be read: {error.strerror}"
+    return UnreadableArtifactError(market.symbol, market.timeframe, found, _advice(error))
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "it is read again when files can be opened; raise the limit with ulimit -n"
+    if isinstance(error, PermissionError):
+        return "make it readable for the user of this process"
+    return "it is read again when it is asked for; check the disk that it lies on"
 
 
 @contextmanager

@@ -15,11 +15,17 @@ import numpy as np
 
 Value = TypeVar("Value")
 
+# Far beyond what percoin writes, and little enough for a float, a terminal and the stack.
+_MOST_DIGITS = 40
+_MOST_LEVELS = 64
+_MOST_CHARS = 65_536
+
 
 def dumps(value: object, nan_as_null: bool = False, indent: int | None = 2) -> str:
     """Write dataclasses, containers and NumPy values as JSON.
 
-    A field that is None and is so by default is left out.
+    A field that is None and is so by default is left out. Half a surrogate pair, as in the
+    path of a file whose name is no UTF-8, is written as the six letters that name it.
 
     Args:
         value: What to write.
@@ -53,26 +59,73 @@ def _plain(value: object, nan_as_null: bool) -> object:
             if not (entry is None and name in optional)
         }
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry, nan_as_null) for key, entry in value.items()}
+        return {_whole(str(key)): _plain(entry, nan_as_null) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry, nan_as_null) for entry in value]
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, str):
+        return _whole(value)
     if nan_as_null and isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def loads(text: str) -> object:
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def loads(text: str | bytes) -> object:
     """Read JSON text.
 
     Raises:
-        ValueError: Not JSON, nested beyond reason, or a number that is not finite.
+        ValueError: Not JSON in UTF-8, nested beyond reason, or it holds a number that is not
+            finite or no float could be, or a text that is too long or cannot be printed.
     """
+    # An exact codec: json would guess at UTF-16 and let half a surrogate pair through.
+    decoded = text.decode() if isinstance(text, bytes) else text
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        content = json.loads(
+            decoded, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole_number
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    _check_texts_and_levels(content)
+    return content
+
+
+def _check_texts_and_levels(content: object) -> None:
+    level: list[object] = [content]
+    for _ in range(_MOST_LEVELS):
+        within: list[object] = []
+        for value in level:
+            if type(value) is str:
+                _check_text(value)
+            elif type(value) is list:
+                within += value
+            elif type(value) is dict:
+                within += value
+                within += value.values()
+        if not within:
+            return
+        level = within
+    raise ValueError("nested too deeply")
+
+
+def _check_text(text: str) -> None:
+    if len(text) > _MOST_CHARS:
+        raise ValueError(f"it holds a text of {len(text)} characters")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half a surrogate pair") from None
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"it holds a number of {len(text)} digits")
+    return int(text)
 
 
 def _refuse_constant(text: str) -> NoReturn:

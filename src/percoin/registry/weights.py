@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import io
+import pickletools
+import zipfile
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from percoin.errors import InvalidArtifactError
+from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
 
 _WEIGHT_TYPES = {torch.float32, torch.float64, torch.int64}
+# All that the index of a plain state dict names. What torch holds safe beyond that runs no code,
+# but may ask for any amount of memory.
+_NAMES_IN_INDEX = {
+    "collections OrderedDict",
+    "torch DoubleStorage",
+    "torch FloatStorage",
+    "torch LongStorage",
+    "torch._utils _rebuild_tensor_v2",
+}
+_INDEX = "data.pkl"
+_MOST_INDEX_BYTES = 2**20
+_MOST_CHARS_SHOWN = 200
 
 
 def save_weights(state_dict: Mapping[str, Tensor]) -> bytes:
@@ -33,10 +48,11 @@ def load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, T
         InvalidArtifactError: It holds anything but a plain state dict of finite values.
     """
     try:
+        _check_archive(content)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         # Broken bytes make torch raise whatever they happen to break.
-        reason = str(error).strip().partition("\n")[0]
+        reason = printable(str(error).strip().partition("\n")[0], _MOST_CHARS_SHOWN)
         raise _invalid(
             market, f"{name} holds no weights that are safe to load: {reason}"
         ) from error
@@ -44,10 +60,34 @@ def load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, T
         raise _invalid(market, f"{name} holds no state dict")
     for key, tensor in weights.items():
         if not isinstance(key, str) or not _is_plain(tensor):
-            raise _invalid(market, f"{name} holds more than a plain state dict: {key!r}")
+            raise _invalid(market, f"{name} holds more than a plain state dict: {key!r:.80}")
         if not bool(torch.isfinite(tensor).all()):
-            raise _invalid(market, f"{name} holds a value that is not finite in {key}")
+            raise _invalid(market, f"{name} holds a value that is not finite in {key!r:.80}")
     return weights
+
+
+def _check_archive(content: bytes) -> None:
+    """Refuse what would unpack to more than it is, before torch unpacks it.
+
+    Raises:
+        ValueError: It is not as ``save_weights`` writes it: compressed, of parts that are
+            larger than the whole, or with an index of more than names, shapes and types.
+        zipfile.BadZipFile: It is no archive.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ValueError("it is compressed")
+        if sum(part.file_size for part in parts) > len(content):
+            raise ValueError("its parts are larger than the file")
+        indices = [part for part in parts if part.filename.rpartition("/")[2] == _INDEX]
+        if len(indices) != 1 or indices[0].file_size > _MOST_INDEX_BYTES:
+            raise ValueError(f"it has no {_INDEX}, several, or too large a one")
+        index = archive.read(indices[0])
+    for operation, argument, _ in pickletools.genops(index):
+        names = operation.name in {"GLOBAL", "INST", "STACK_GLOBAL"}
+        if names and argument not in _NAMES_IN_INDEX:
+            raise ValueError(f"its index names {argument}")
 
 
 def _is_plain(tensor: object) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.evaluate import Evaluation, Skill
 from percoin.evaluation.uncertainty import Estimate
+from percoin.printable import printable
 from percoin.report.board import Entry, Status, money_of
 from percoin.types import CLASS_NAMES, FloatArray
 
@@ -279,7 +280,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{html.escape(text)}</text>'
+    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{html.escape(printable(text))}</text>'
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

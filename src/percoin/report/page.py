@@ -19,6 +19,7 @@ from percoin.evaluation.table import (
     score_rows,
     skill_rows,
 )
+from percoin.printable import printable
 from percoin.report import charts
 from percoin.report.board import Board, Entry, Status, answer, headlines, in_words, test_days
 from percoin.report.cells import (
@@ -46,6 +47,7 @@ def to_html(board: Board) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     style = charts.CHART_STYLE + (_FOLDER / "page.css").read_text(encoding="utf-8")
@@ -70,6 +72,11 @@ def to_html(board: Board) -> str:
         script=script,
         script_hash=_script_hash(script),
     )
+
+
+def _shown(value: object) -> object:
+    """What stands in the template's place; a text of a file as one line."""
+    return printable(value) if type(value) is str else value
 
 
 def _section(entry: Entry) -> dict[str, Any]:

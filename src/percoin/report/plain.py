@@ -70,7 +70,7 @@ def to_text(board: Board) -> str:
     """The leaderboard for a terminal."""
     cut = slice(_TERMINAL_COLUMNS)
     table = align(COLUMNS[cut], [_printable(row[cut]) for row in leaderboard_rows(board)])
-    lines = [table, "", answer(board), *_printable(headlines(board))]
+    lines = [table, "", *_printable([answer(board), *headlines(board)])]
     if len(board.entries) == 1:
         entry = board.entries[0]
         lines += _printable([*entry.reasons, *(f"caution: {text}" for text in entry.cautions)])
@@ -141,7 +141,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 def escape(text: str) -> str:
     """Text that Markdown leaves as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", printable(" ".join(text.split())))
 
 
 def to_json(board: Board) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from percoin.commands import train_command
-from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.errors import ConfigError, InvalidArtifactError, UnreadableArtifactError
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
 from percoin.registry import typed_json
 from percoin.registry.catalogue import Version, has_shown, markets_in, read_versions
-from percoin.registry.contents import read_files, read_manifest
+from percoin.registry.contents import parse_metrics, read_files, read_manifest
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import served_folder, served_id, version_folder
@@ -126,7 +126,12 @@ def read_version(market: MarketFolder, version_id: str) -> SavedModel:
 
 def with_standing(model: SavedModel, market: MarketFolder) -> SavedModel:
     """The same model with what is served in its place now, or could be."""
-    return model if model.manifest is None else replace(model, standing=_standing(model, market))
+    if model.manifest is None:
+        return model
+    try:
+        return replace(model, standing=_standing(model, market))
+    except UnreadableArtifactError as error:
+        return replace(model, standing=error.found)
 
 
 def _standing(model: SavedModel, market: MarketFolder) -> str:
@@ -168,10 +173,14 @@ def read_model(market: MarketFolder) -> SavedModel:
     Raises:
         ModelNotFoundError: No model has been exported for the market.
     """
-    folder = served_folder_or_problem(market)
-    if isinstance(folder, str):
-        return SavedModel(market.symbol, market.timeframe, problem=folder)
-    return read_saved(market, folder)
+    while True:
+        folder = served_folder_or_problem(market)
+        if isinstance(folder, str):
+            return SavedModel(market.symbol, market.timeframe, problem=folder)
+        model = read_saved(market, folder)
+        # Another version may have been served meanwhile, and this one removed.
+        if not model.problem or served_folder_or_problem(market) == folder:
+            return model
 
 
 def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
@@ -183,10 +192,9 @@ def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
         return SavedModel(market.symbol, market.timeframe, problem=error.found)
     bare = SavedModel(market.symbol, market.timeframe, manifest)
     try:
-        document = typed_json.loads(metrics.decode())
-    except ValueError as error:
-        return replace(bare, problem=f"{METRICS_FILE} cannot be read: {error}")
-    sections = document if isinstance(document, dict) else {}
+        sections = parse_metrics(market, metrics)
+    except InvalidArtifactError as error:
+        return replace(bare, problem=error.found)
     evaluation, problem = _read_evaluation(sections)
     return replace(
         bare,

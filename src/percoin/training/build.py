@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,8 @@ from percoin.training.summary import Summary
 log = logging.getLogger(__name__)
 
 _SETTINGS_FILE = "settings.json"
+# All that is made of what a config names.
+_LOGGER_TARGET = re.compile(r"lightning\.pytorch\.loggers\.[A-Za-z]+Logger")
 _COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history_days")
 # Below the run's folder: the earlier folds of a walk-forward, the networks of a pool's seeds.
 _PARTS_OF_A_RUN = ("fold-*", "seed-*")
@@ -359,8 +362,38 @@ def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def make_loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
-    """What the settings name, writing below the run's folder."""
-    return [] if settings.logger is None else [instantiate(settings.logger, save_dir=str(folder))]
+    """What the settings name, writing below the run's folder.
+
+    Raises:
+        ConfigError: They name something else than one of Lightning's loggers.
+    """
+    if settings.logger is None:
+        return []
+    check_targets(settings.logger)
+    return [instantiate(settings.logger, save_dir=str(folder))]
+
+
+def check_targets(logger: Mapping[str, Any]) -> None:
+    """Refuse to make anything but a logger: Hydra would call whatever a config names.
+
+    Raises:
+        ConfigError: Another target, or one within the logger's own settings.
+    """
+    target = str(logger.get("_target_"))
+    if not _LOGGER_TARGET.fullmatch(target):
+        raise ConfigError(
+            f"logger._target_={target} is none of Lightning's loggers; name one, such as "
+            "logger._target_=lightning.pytorch.loggers.CSVLogger"
+        )
+    within = list(logger.values())
+    while within:
+        value = within.pop()
+        if isinstance(value, Mapping):
+            if "_target_" in value:
+                raise ConfigError("a setting of logger has a _target_ of its own; give it a value")
+            within += value.values()
+        elif isinstance(value, list | tuple):
+            within += value
 
 
 def log_hyperparameters(

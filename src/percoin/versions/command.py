@@ -11,6 +11,7 @@ from pathlib import Path
 from percoin.cli import compose_config, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RegistryAction, RegistryConfig, typed
 from percoin.errors import ConfigError
+from percoin.printable import printable
 from percoin.registry.catalogue import check_market, find_version, markets_in, version_ids
 from percoin.registry.changes import Pruning, promote, prunable, prune, rollback
 from percoin.registry.history import Event
@@ -138,9 +139,17 @@ def _show(settings: RegistryConfig) -> Answer:
 
 def _verify(settings: RegistryConfig) -> Answer:
     checks = [check for market in _markets(settings) for check in check_market(market)]
+    if not checks:
+        raise ConfigError(
+            f"models_dir={settings.models_dir} holds no model, so nothing was verified; name the "
+            "folder that does"
+        )
     broken = [check for check in checks if check.problem]
-    lines = [f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}" for c in broken]
-    n_versions = sum(check.subject[0].isdigit() for check in checks)
+    lines = [
+        printable(f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}") for c in broken
+    ]
+    # Of a copy with its links followed there is but what is served.
+    n_versions = sum(check.subject[0].isdigit() for check in checks) or len(checks) // 2
     versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
     problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
     summary = f"{versions} looked at, {problems}"

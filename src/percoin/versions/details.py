@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from percoin.errors import InvalidArtifactError
+from percoin.printable import printable
 from percoin.registry.catalogue import Version, find_version, read_versions
 from percoin.registry.history import Event, History, read_history
 from percoin.registry.layout import MarketFolder
@@ -16,6 +17,8 @@ from percoin.report.reading import SavedModel, read_saved
 from percoin.versions.overview import age_text, skill_as_json, skill_text
 
 _MARGIN = 15
+# Of a line: the names of 400 markets, and no more of what somebody else has written.
+_MOST_CHARS = 5_000
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def _describe_blend(manifest: Manifest) -> Iterator[str]:
 
 
 def _line(title: str, text: str) -> str:
-    return f"{title:<{_MARGIN}}{text}"
+    return printable(f"{title:<{_MARGIN}}{text}", _MOST_CHARS)
 
 
 def _pairs(values: Mapping[str, object]) -> str:
@@ -146,7 +149,7 @@ def _version_line(version: Version, served: str | None) -> str:
     mark = "*" if version.version_id == served else " "
     # The first reason decides; show version=ID has them all.
     objection = version.objection.partition("; ")[0]
-    return f"{mark} {version.version_id}  {objection or 'accepted'}"
+    return printable(f"{mark} {version.version_id}  {objection or 'accepted'}", _MOST_CHARS)
 
 
 def _event_line(event: Event) -> str:
@@ -155,9 +158,8 @@ def _event_line(event: Event) -> str:
         course = f"{event.after or 'nothing'} stays served"
     else:
         course = f"served {event.after or 'nothing'}, before {event.before or 'nothing'}"
-    return "; ".join(
-        filter(None, (f"{event.time} {event.action.value} {named}".rstrip(), course, event.why))
-    )
+    said = (f"{event.time} {event.action.value} {named}".rstrip(), course, event.why)
+    return printable("; ".join(filter(None, said)), _MOST_CHARS)
 
 
 def show_as_json(details: Details) -> dict[str, object]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from percoin.errors import ModelNotFoundError
+from percoin.errors import ModelNotFoundError, UnreadableArtifactError
 from percoin.evaluation.uncertainty import Estimate
+from percoin.printable import printable
 from percoin.registry.catalogue import version_ids
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
@@ -42,7 +43,10 @@ def read_line(market: MarketFolder) -> Line:
         model = read_model(market)
     except ModelNotFoundError as error:
         model = SavedModel(market.symbol, market.timeframe, problem=error.found)
-    n_versions = len(version_ids(market))
+    try:
+        n_versions = len(version_ids(market))
+    except UnreadableArtifactError as error:
+        return Line(replace(model, problem=model.problem or error.found), 0)
     return Line(model, n_versions - (model.manifest is not None and n_versions > 0))
 
 
@@ -54,7 +58,11 @@ def list_as_text(lines: Sequence[Line], now: datetime | None = None) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    problems = [f"{line.model.name}: {line.model.problem}" for line in lines if line.model.problem]
+    problems = [
+        printable(f"{line.model.name}: {line.model.problem}")
+        for line in lines
+        if line.model.problem
+    ]
     verdicts = [line.verdict for line in lines]
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
     n_markets = "1 market" if len(lines) == 1 else f"{len(lines)} markets"
