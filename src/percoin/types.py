@@ -145,6 +145,11 @@ class Prediction:
     version_id: str | None = None
 
 
+def is_symbol(value: object) -> bool:
+    """Whether ``value`` is spelt like a market of the exchange."""
+    return isinstance(value, str) and _SYMBOL_PATTERN.fullmatch(value) is not None
+
+
 def check_symbol(symbol: str) -> str:
     """Return ``symbol`` if it is spelt like a market of the exchange.
 
@@ -152,7 +157,7 @@ def check_symbol(symbol: str) -> str:
         ConfigError: Not 2 to 20 upper-case letters and digits. This also keeps
             ``..`` and path separators out of every path built from a symbol.
     """
-    if _SYMBOL_PATTERN.fullmatch(symbol):
+    if is_symbol(symbol):
         return symbol
     found = f"symbol={symbol!r} is not a market"
     if _SYMBOL_PATTERN.fullmatch(symbol.strip().upper()):

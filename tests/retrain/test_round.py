@@ -8,8 +8,9 @@ from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places,
 from versions.trained_registry import market, served
 
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.cli import EXIT_USAGE, compose_config
-from percoin.config import PredictConfig, typed
+from percoin.config import PredictConfig, TrainConfig, typed
 from percoin.errors import ConfigError, SweepError
 from percoin.predict import answer
 from percoin.registry.catalogue import Version, check_market, served_version, version_ids
@@ -138,8 +139,76 @@ def test_a_source_that_no_longer_exists_is_an_obstacle_and_no_failure(trained):
     state = looked(trained).state
     assert state.obstacle == "its manifest does not say where its bars came from; name a source"
     assert looked(trained, "source=store").state.obstacle == ""
-    serve(trained, ACCEPTED, choices={"source": "files"}, source={"pth": "x"})
-    assert "source.pth is not a setting" in looked(trained).state.obstacle
+
+
+HOSTS = {"archive_url": "https://data.binance.vision", "api_url": None}
+
+
+@pytest.mark.parametrize(
+    ("option", "settings", "words"),
+    [
+        ("files", {"path": "/etc"}, "its bars came from files; name them: source=files source.pa"),
+        ("../../trap", {}, "its manifest does not say where its bars came from; name a source"),
+        ("files.yaml/../sample", {}, "its manifest does not say where its bars came from"),
+        (["store"], {}, "its manifest does not say where its bars came from; name a source"),
+        ("binance", {"market": "../../trap"}, "its source is none of this percoin (source.market="),
+        ("binance", {"market": "'perp',source.api_url=http://evil"}, "its source is none of this"),
+        ("binance", {"market": {"_target_": "os.system"}}, "its manifest has source.market={'_tar"),
+        ("binance", {"exchange": "${oc.env:HOME}"}, "its source is none of this percoin (source.e"),
+        ("binance", {"api_url": "http://evil"}, "its manifest names a host, source.api_url='http:"),
+        ("binance", {"archive_url": "http://evil"}, "its manifest names a host, source.archive_ur"),
+        ("binance", {"exchange": "kraken"}, "its manifest names kraken, and the store has no bars"),
+        ("simulated", {"edge": 10**400}, "its source is none of this percoin ("),
+        ("simulated", {"seed": "${oc.env:HOME}"}, "its source is none of this percoin ("),
+    ],
+)
+def test_a_manifest_chooses_no_file_no_host_and_no_option(trained, option, settings, words):
+    serve(trained, ACCEPTED, choices={"source": option}, source={**HOSTS, **settings})
+    subject = looked(trained)
+    assert subject.state.obstacle.startswith(words)
+    assert subject.source == ()
+    outcome = only(run_round(task(trained, AT_ONCE), NOW))
+    assert outcome.decisions[0].verb is Verb.KEEP
+    assert outcome.decisions[0].reasons[0].cause is Cause.OBSTACLE
+    # Whoever runs the command may name any.
+    assert looked(trained, "source=store").state.obstacle == ""
+
+
+def test_of_an_exchange_only_its_market_is_taken_over(trained):
+    asked = {**HOSTS, "market": "perp", "parallel": 64, "attempts": 10**9, "timeout_secs": 1e300}
+    serve(trained, ACCEPTED, choices={"source": "binance"}, source=asked)
+    assert looked(trained).source == ("source=binance", "source.market='perp'")
+
+
+def test_another_exchange_is_asked_if_the_stored_bars_came_from_there(trained):
+    store = BarStore(trained / "data" / "bars")
+    bars = store.load("BTCUSDT", Timeframe.H1)
+    store.path("BTCUSDT", Timeframe.H1).unlink()
+    store.write(replace(bars, origin="kraken spot: BTCUSDT"))
+    asked = {**HOSTS, "market": "spot", "exchange": "kraken"}
+    serve(trained, ACCEPTED, choices={"source": "binance"}, source=asked)
+    assert looked(trained).source == (
+        *("source=binance", "source.market='spot'"),
+        "source.exchange='kraken'",
+    )
+
+
+def test_a_planted_manifest_trains_its_own_market_and_no_other_one(trained):
+    serve(trained, ACCEPTED, symbol="SOLUSDT", tf={"name": "15m"}, models_dir="/tmp/elsewhere")
+    job = job_of(looked(trained), task(trained).settings)
+    asked = typed(compose_config("train", job.overrides), TrainConfig)
+    assert (asked.symbol, asked.tf.name) == ("BTCUSDT", "1h")
+    assert (asked.models_dir, asked.data_dir) == (str(trained / "models"), str(trained / "data"))
+    assert (job.symbol, job.tf) == ("BTCUSDT", "1h")
+
+
+@pytest.mark.parametrize("markets", ["SOLUSDT,ETHUSDT", "BTCUSDT,SOLUSDT", ["BTCUSDT"], None])
+def test_a_manifest_that_only_says_it_is_of_a_pool_brings_no_market_along(trained, markets):
+    serve(trained, ACCEPTED, recipe="pooled", symbol=markets)
+    outcome = only(run_round(task(trained, AT_ONCE), NOW))
+    assert outcome.state.symbol == "BTCUSDT"
+    assert outcome.decisions[0].verb is Verb.KEEP
+    assert "name a pool, and it was not trained in one" in outcome.decisions[0].reasons[0].text
 
 
 def test_models_that_failed_on_the_same_test_rows_make_the_next_gate_stricter(trained):
