@@ -1,3 +1,4 @@
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -106,6 +107,23 @@ def test_without_a_record_none_is_made(trained):
     live = watch(trained)(manifest_of(trained)).live
     assert live.why.startswith("no track record in ")
     assert not (trained / "data" / RECORD_FILE).exists()
+
+
+def test_a_record_that_is_named_and_not_there_is_not_made_either(trained, tmp_path):
+    place = tmp_path / "elsewhere" / "r.sqlite"
+    named = Watch(trained / "models", trained / "data", sqlite_url(place))
+    assert named(manifest_of(trained)).live == Absent(f"no track record in {place}")
+    assert not place.parent.exists()
+
+
+def test_one_row_that_cannot_be_meant_leaves_the_live_skill_to_be_told(trained):
+    version_id = serve(trained)
+    manifest = manifest_of(trained)
+    record_live(trained, manifest, 900, 0.9, version_id)
+    database = sqlite3.connect(trained / "data" / RECORD_FILE, isolation_level=None)
+    database.execute("UPDATE percoin_predictions SET baselines = '{', ts = 'soon' WHERE id = 7")
+    database.close()
+    assert watch(trained)(manifest).live.n_resolved == 899
 
 
 def test_a_record_that_cannot_be_reached_is_said_and_stops_nothing(trained):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from percoin.audit.findings import Finding, format_findings, summarise
 from percoin.audit.run import Audit, audit
 from percoin.cli import compose_config, run_command
 from percoin.config import AuditConfig, OutputFormat, typed
+from percoin.registry import typed_json
 
 EXIT_FOUND = 3
 
@@ -49,7 +49,8 @@ def to_json(settings: AuditConfig, result: Audit) -> str:
         "findings": [asdict(finding) for finding in result.findings],
         "replay": None if result.replay is None else result.replay.to_json(),
     }
-    return json.dumps(content)
+    # Of a model that says NaN the differences are none.
+    return typed_json.dumps(content, nan_as_null=True, indent=None).strip()
 
 
 if __name__ == "__main__":

@@ -213,6 +213,15 @@ class TrackRecord:
     def __str__(self) -> str:
         return self._url.render_as_string(hide_password=True)
 
+    @property
+    def place(self) -> str:
+        """Its file, or its URL without the password."""
+        return str(self._url.database if self._url.get_backend_name() == "sqlite" else self)
+
+    def exists(self) -> bool:
+        """Whether there is something to open: a file, or a server that may have it."""
+        return self._url.get_backend_name() != "sqlite" or Path(self.place).is_file()
+
     def open(self) -> None:
         """Make the folder and the tables if need be, and look at their version.
 

@@ -79,10 +79,11 @@ def run_round(task: Task, now: datetime) -> Round:
         SweepError: Another process is at it.
     """
     markets = find_markets(task.settings)
+    if not markets:
+        looked = f"models_dir={task.settings.models_dir} is what was looked at"
+        return Round((), task.settings.dry_run, (looked,))
     if task.settings.dry_run:
         return _RoundUnderWay(task, now, markets).explain()
-    if not markets:
-        return Round((), is_dry=False)
     root = Path(task.settings.models_dir)
     root.mkdir(parents=True, exist_ok=True)
     with claimed(root, _LOCK_FILE, advice=ADVICE):
@@ -278,7 +279,9 @@ def _demote(subject: Subject, decision: Decision) -> str:
     version_id = served_id(market)
     if version_id is None:
         raise SweepError(
-            f"{market.link} is a plain folder, so there is no version to demote; take it away"
+            f"{market.link} is a plain folder, so there is no version to demote; copy the "
+            "models folder with its links as they are (cp -a), or move this one aside and promote "
+            "a version"
         )
     reason = decision.reasons[0].text
     demote(market.root, market.symbol, market.timeframe, version_id, reason)

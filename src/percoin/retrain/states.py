@@ -30,6 +30,8 @@ from percoin.versions.recipe import pool_of
 # Below outputs_dir; a name that no market can have.
 RUNS_FOLDER = "retrain"
 
+# More would say nothing: the gate is shut long before.
+_MOST_LOOKS = 1_000_000
 _UNKNOWN = Absent("not counted without a source")
 _NOTHING = Watched(Absent("there is no model"), Absent("there is no model"))
 
@@ -322,8 +324,8 @@ def n_looks(versions: Sequence[Version]) -> int:
             continue
         asked = manifest.config.get("looks")
         # What a retraining asked for follows from the models before; more than that is a person's.
-        is_by_hand = isinstance(asked, int) and asked > _looks_after(known)
-        known.append((manifest, asked if is_by_hand and isinstance(asked, int) else 1))
+        named = min(asked, _MOST_LOOKS) if type(asked) is int else 1
+        known.append((manifest, named if named > _looks_after(known) else 1))
     return _looks_after(known)
 
 

@@ -59,11 +59,11 @@ class Watch:
         return Drift(drift.worst, shift.psi, shift.ratio)
 
     def _live(self, manifest: Manifest) -> LiveSkill | Absent:
-        path = self.data_dir / RECORD_FILE
-        if self.record_url is None and not path.is_file():
-            return Absent(f"no track record in {path}")
         try:
-            record = TrackRecord(self.record_url or sqlite_url(path))
+            record = TrackRecord(self.record_url or sqlite_url(self.data_dir / RECORD_FILE))
+            if not record.exists():
+                # It would be made; a look leaves no trace.
+                return Absent(f"no track record in {record.place}")
             try:
                 found = make_scoreboard(record, [manifest.symbol], manifest.timeframe)
             finally:
@@ -85,7 +85,9 @@ def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Abs
     standing = max(own, key=lambda standing: standing.n_resolved)
     skill = standing.skill
     if skill is None:
-        return Absent(standing.too_few or f"{standing.n_resolved} resolved predictions")
+        return Absent(
+            standing.too_few or f"{standing.n_resolved} resolved predictions without probabilities"
+        )
     rule = standing.label_rule or {}
     horizon = rule.get("horizon")
     n_independent = standing.n_resolved / (horizon if isinstance(horizon, int) else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +16,8 @@ from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
-from percoin.errors import VersionRefusedError
+from percoin.errors import InvalidArtifactError, VersionRefusedError
+from percoin.printable import printable
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version
@@ -29,6 +31,7 @@ from percoin.training.groundwork import RunContext, make_folds
 from percoin.versions.recipe import settings_of
 
 _MOST_THREADS = 256
+_MOST_CHARS = 2000  # of a line
 _NOTHING = "-"
 
 
@@ -96,6 +99,8 @@ class Reproduction:
             for entry in self.compared
         ]
         lines += [f"  changed since then: {c.name}: {c.then} -> {c.now}" for c in self.changed]
+        # What was then is said by a manifest and by metrics, which hold whatever somebody wrote.
+        lines = [printable(line, _MOST_CHARS) for line in lines]
         if not self.changed:
             lines.append("  code, libraries, bars and machine are those of the manifest")
         return "\n".join(lines)
@@ -128,10 +133,11 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
     settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
+    record = _record(market, original)
     same_bars = bars.sha256() == manifest.bars.sha256
     compared: tuple[Compared, ...] = ()
     if same_bars:
-        compared = tuple(_train_and_compare(market, original, settings, bars))
+        compared = tuple(_train_and_compare(market, original, record, settings, bars))
     return Reproduction(
         market.symbol,
         market.timeframe.value,
@@ -173,10 +179,10 @@ def _load(market: MarketFolder, start: str | None) -> Artifact:
 
 def _threads(manifest: Manifest) -> int | None:
     noted = (manifest.machine or {}).get("threads", "")
-    if noted.isdecimal() and 1 <= int(noted) <= _MOST_THREADS:
+    if re.fullmatch("[0-9]{1,3}", noted) and 1 <= int(noted) <= _MOST_THREADS:
         return int(noted)
     workers = manifest.config.get("workers")
-    return workers if isinstance(workers, int) else None
+    return workers if type(workers) is int and 1 <= workers <= _MOST_THREADS else None
 
 
 def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> Bars:
@@ -189,7 +195,11 @@ def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> 
 
 
 def _train_and_compare(
-    market: MarketFolder, original: Artifact, settings: TrainConfig, bars: Bars
+    market: MarketFolder,
+    original: Artifact,
+    record: Mapping[str, object],
+    settings: TrainConfig,
+    bars: Bars,
 ) -> Iterator[Compared]:
     with tempfile.TemporaryDirectory(prefix="percoin-reproduce-") as name:
         folder = Path(name)
@@ -209,7 +219,7 @@ def _train_and_compare(
             if then is None and now is None:
                 continue
             yield Compared(part, then == now, "all numbers" if then == now else f"{then} -> {now}")
-        yield from _compare_records(_record(market, original), _record(made, again))
+        yield from _compare_records(record, _record(made, again))
 
 
 def _compare_weights(then: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Compared:
@@ -233,7 +243,15 @@ def _same_bits(then: Tensor, now: Tensor) -> bool:
 
 
 def _record(market: MarketFolder, artifact: Artifact) -> Mapping[str, object]:
-    document = typed_json.loads(read_file(market, artifact.folder, METRICS_FILE).decode())
+    try:
+        document = typed_json.loads(read_file(market, artifact.folder, METRICS_FILE).decode())
+    except ValueError as error:
+        raise InvalidArtifactError(
+            market.symbol,
+            market.timeframe,
+            f"{METRICS_FILE} of {artifact.folder.name} cannot be read: {error}",
+            "train the model again",
+        ) from error
     return document if isinstance(document, dict) else {}
 
 
