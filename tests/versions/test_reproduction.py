@@ -6,20 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trained_registry import (
-    SIMULATED,
-    SYMBOL,
-    TIMEFRAME,
-    add_version,
-    add_version_with,
-    market,
-    served,
-    train_one,
-)
+from trained_registry import SIMULATED, SYMBOL, TIMEFRAME, add_version, market, served, train_one
 
 from percoin.bars.store import BarStore
 from percoin.cli import EXIT_USAGE, compose_config
 from percoin.config import CONF_DIR, TrainConfig, typed
+from percoin.errors import InvalidArtifactError
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import load_artifact
 from percoin.versions import reproduction
@@ -184,43 +176,15 @@ def test_a_machine_that_was_not_noted_is_told(trained):
     assert found["bars"].now.startswith("1200 from")
 
 
-@pytest.mark.parametrize(
-    "metrics", [b"", b"{", b"NaN", b'{"a": 1e999}', b"[" * 10_000, b"\xff", b'"\\ud800'], ids=repr
-)
-def test_figures_that_cannot_be_read_are_one_line_before_anything_is_trained(
-    call, trained, capsys, monkeypatch, metrics
+def test_figures_that_cannot_be_read_are_told_before_anything_is_trained(
+    call, trained, capsys, monkeypatch
 ):
-    add_version_with(trained, metrics=metrics)
-    monkeypatch.setattr(reproduction, "_train_and_compare", lambda *_: pytest.fail("it trains"))
+    def broken(*_args):
+        raise InvalidArtifactError(SYMBOL, TIMEFRAME, "metrics.json cannot be read", "train again")
+
+    monkeypatch.setattr(reproduction, "_record", broken)
+    monkeypatch.setattr(reproduction, "train_folds", lambda *_: pytest.fail("it trains"))
     assert call(trained, *REPRODUCE) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: BTCUSDT 1h: metrics.json")
-    assert line.isprintable()
-
-
-@pytest.mark.parametrize("threads", ["9" * 5000, "0", "257", "\u0664", "-1", "many", ""])
-def test_a_number_of_threads_that_cannot_be_meant_is_none(trained, threads):
-    manifest = load_artifact(trained / "models", SYMBOL, TIMEFRAME).manifest
-    for workers, expected in ((10**9, None), (True, None), (0, None), ("2", None), (3, 3)):
-        planted = replace(
-            manifest,
-            machine={"threads": threads},
-            config={**manifest.config, "workers": workers},
-        )
-        assert reproduction._threads(planted) == expected
-    assert reproduction._threads(replace(manifest, machine={"threads": "12"})) == 12
-
-
-def test_what_a_manifest_says_of_then_moves_no_cursor(trained):
-    manifest = load_artifact(trained / "models", SYMBOL, TIMEFRAME).manifest
-    strange = replace(
-        manifest,
-        libraries={"torch\n\x1b[2J": "\ud800"},
-        machine={"cpu": "x" * 100_000},
-        code_version="\x1b]0;title\x07",
+    assert capsys.readouterr().err == (
+        "error: BTCUSDT 1h: metrics.json cannot be read; train again\n"
     )
-    bars = BarStore(trained / "data" / "bars").load(SYMBOL, TIMEFRAME)
-    changed = tuple(reproduction._changes(strange, bars))
-    text = reproduction.Reproduction(SYMBOL, TIMEFRAME, "id", (), changed).as_text()
-    assert all(line.isprintable() and len(line) <= 2000 for line in text.splitlines())
-    assert len(text.splitlines()) == 1 + len(changed)

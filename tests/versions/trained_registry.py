@@ -1,6 +1,5 @@
 """Trainings of seconds, and versions with another manifest over the same files."""
 
-import hashlib
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,34 +79,6 @@ def add_version(folder: Path, **changes: object) -> str:
     draft = ManifestDraft(**entries | changes)
     sealed = draft.seal(datetime.now(UTC), artifact.manifest.files)
     files = read_files(where, artifact.folder, artifact.manifest)
-    publish.publish_version(
-        where,
-        sealed.version_id,
-        files | {MANIFEST_FILE: sealed.to_json().encode()},
-        lambda: publish.Change(Action.EXPORT, (sealed.version_id,), "by a test", sealed.version_id),
-    )
-    return sealed.version_id
-
-
-def add_version_with(folder: Path, **contents: bytes) -> str:
-    """Serve a version whose files hold other bytes, and whose hashes fit them.
-
-    Args:
-        folder: Of the registry.
-        contents: By name of the file, without its suffix.
-    """
-    where = market(folder)
-    artifact = load_version(where, served(folder))
-    manifest = artifact.manifest
-    files = {
-        name: contents.get(Path(name).stem, content)
-        for name, content in read_files(where, artifact.folder, manifest).items()
-    }
-    draft = ManifestDraft(
-        **{entry.name: getattr(manifest, entry.name) for entry in fields(ManifestDraft)}
-    )
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    sealed = draft.seal(datetime.now(UTC), hashes)
     publish.publish_version(
         where,
         sealed.version_id,

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from percoin.bars.schema import is_simulated
-from percoin.errors import InvalidArtifactError, ModelNotFoundError
+from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError
 from percoin.registry.contents import read_files, read_manifest
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import VERSION_ID_PATTERN, MarketFolder
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.registry.publish import served_folder, served_id, version_folder
-from percoin.types import Timeframe, is_symbol
+from percoin.types import Timeframe, check_symbol
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 
@@ -56,7 +56,7 @@ class Version:
 def markets_in(root: Path) -> Iterator[MarketFolder]:
     """Every market that something was exported for, by symbol and then bar length."""
     for folder in sorted((root / "per_coin").glob("*")):
-        if not is_symbol(folder.name):
+        if not _is_symbol(folder.name):
             continue
         for timeframe in Timeframe:
             market = MarketFolder(root, folder.name, timeframe)
@@ -68,6 +68,13 @@ def markets_in(root: Path) -> Iterator[MarketFolder]:
 def has_shown(market: MarketFolder) -> bool:
     """Whether something, sound or not, lies where the served version is looked for."""
     return market.link.is_symlink() or market.link.is_dir()
+
+
+def _is_symbol(name: str) -> bool:
+    try:
+        return check_symbol(name) == name
+    except ConfigError:
+        return False
 
 
 def version_ids(market: MarketFolder) -> list[str]:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from percoin.types import is_symbol
-
 _SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
@@ -60,8 +58,6 @@ class PoolRecord:
         moments = self.moments()
         _require(moments[0] < moments[1] < moments[2], "the cuts are not in time order")
         _require(len(self.seen) > 1, "fewer than two markets were trained on")
-        # Commands that are printed to be copied name them.
-        _require(all(map(is_symbol, self.markets)), "a name under markets is no market")
         both = (self.started_from is None, self.improved is None)
         _require(both[0] == both[1], "started_from and improved belong together")
 

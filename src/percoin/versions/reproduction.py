@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,8 +15,7 @@ from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
-from percoin.errors import InvalidArtifactError, VersionRefusedError
-from percoin.printable import printable
+from percoin.errors import VersionRefusedError
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version
@@ -31,7 +29,6 @@ from percoin.training.groundwork import RunContext, make_folds
 from percoin.versions.recipe import settings_of
 
 _MOST_THREADS = 256
-_MOST_CHARS = 2000  # of a line
 _NOTHING = "-"
 
 
@@ -99,8 +96,6 @@ class Reproduction:
             for entry in self.compared
         ]
         lines += [f"  changed since then: {c.name}: {c.then} -> {c.now}" for c in self.changed]
-        # What was then is said by a manifest and by metrics, which hold whatever somebody wrote.
-        lines = [printable(line, _MOST_CHARS) for line in lines]
         if not self.changed:
             lines.append("  code, libraries, bars and machine are those of the manifest")
         return "\n".join(lines)
@@ -133,6 +128,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
     settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
+    # Before a training of minutes: what is not readable cannot be compared with.
     record = _record(market, original)
     same_bars = bars.sha256() == manifest.bars.sha256
     compared: tuple[Compared, ...] = ()
@@ -179,10 +175,10 @@ def _load(market: MarketFolder, start: str | None) -> Artifact:
 
 def _threads(manifest: Manifest) -> int | None:
     noted = (manifest.machine or {}).get("threads", "")
-    if re.fullmatch("[0-9]{1,3}", noted) and 1 <= int(noted) <= _MOST_THREADS:
+    if noted.isdecimal() and 1 <= int(noted) <= _MOST_THREADS:
         return int(noted)
     workers = manifest.config.get("workers")
-    return workers if type(workers) is int and 1 <= workers <= _MOST_THREADS else None
+    return workers if isinstance(workers, int) else None
 
 
 def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> Bars:
@@ -243,15 +239,7 @@ def _same_bits(then: Tensor, now: Tensor) -> bool:
 
 
 def _record(market: MarketFolder, artifact: Artifact) -> Mapping[str, object]:
-    try:
-        document = typed_json.loads(read_file(market, artifact.folder, METRICS_FILE).decode())
-    except ValueError as error:
-        raise InvalidArtifactError(
-            market.symbol,
-            market.timeframe,
-            f"{METRICS_FILE} of {artifact.folder.name} cannot be read: {error}",
-            "train the model again",
-        ) from error
+    document = typed_json.loads(read_file(market, artifact.folder, METRICS_FILE).decode())
     return document if isinstance(document, dict) else {}
 
 
