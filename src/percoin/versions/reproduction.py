@@ -128,7 +128,6 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
     settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
-    # Before a training of minutes: what is not readable cannot be compared with.
     record = _record(market, original)
     same_bars = bars.sha256() == manifest.bars.sha256
     compared: tuple[Compared, ...] = ()
