@@ -121,18 +121,12 @@ def test_a_version_that_is_no_number_is_one_line(url):
         {"symbol": "BTC/USDT"},
     ],
 )
-def test_an_entry_that_no_database_could_keep_holds_up_no_other_one(url, caplog, changes):
+def test_an_entry_that_no_database_could_keep_is_refused_before_any_is_written(url, changes):
     record = TrackRecord(url)
-    others = [replace(ENTRY, symbol=symbol) for symbol in ("ETHUSDT", "SOLUSDT")]
-    assert record.write_all([others[0], replace(ENTRY, **changes), others[1]]) == [
-        True,
-        False,
-        True,
-    ]
-    assert [kept.symbol for kept in record.predictions()] == ["ETHUSDT", "SOLUSDT"]
-    [line] = [entry.getMessage() for entry in caplog.records]
-    assert "cannot be recorded: " in line
-    assert line.isprintable()
+    with pytest.raises(ValueError, match=f"its {next(iter(changes))} cannot be meant"):
+        record.write_all([replace(ENTRY, symbol="ETHUSDT"), replace(ENTRY, **changes)])
+    assert record.revision() == (0, 0)
+    assert record.write(replace(ENTRY, symbol="ETHUSDT"))
 
 
 @pytest.mark.parametrize("origin", ["bin\ud800ance spot: BTCUSDT", "a\x00b\x1b: c", "x" * 500])

@@ -398,9 +398,7 @@ def test_a_market_without_a_model_is_trained_if_it_is_named(trained):
 
 def test_an_empty_registry_is_no_error(tmp_path, capsys):
     assert main(places(tmp_path)) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("no market in the registry; train one")
-    assert out[1] == f"models_dir={tmp_path / 'models'} is what was looked at"
+    assert capsys.readouterr().out.startswith("no market in the registry; train one")
     assert list(tmp_path.iterdir()) == []
 
 

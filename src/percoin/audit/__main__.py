@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +11,6 @@ from percoin.audit.findings import Finding, format_findings, summarise
 from percoin.audit.run import Audit, audit
 from percoin.cli import compose_config, run_command
 from percoin.config import AuditConfig, OutputFormat, typed
-from percoin.registry import typed_json
 
 EXIT_FOUND = 3
 
@@ -49,8 +49,7 @@ def to_json(settings: AuditConfig, result: Audit) -> str:
         "findings": [asdict(finding) for finding in result.findings],
         "replay": None if result.replay is None else result.replay.to_json(),
     }
-    # Of a model that says NaN the differences are none.
-    return typed_json.dumps(content, nan_as_null=True, indent=None).strip()
+    return json.dumps(content)
 
 
 if __name__ == "__main__":

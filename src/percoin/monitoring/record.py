@@ -44,7 +44,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from percoin.errors import ConfigError, RecordError
@@ -58,6 +64,7 @@ RECORD_FILE = "record.sqlite"
 SCHEMA_VERSION = 1
 
 _WAIT_SECS = 5
+_LONGEST_KIND = 200
 # Any number, the same in every percoin: who makes the tables of a PostgreSQL database.
 _ADVISORY_LOCK = 0x7065_7263
 # Milliseconds to the end of the year 9999, after which no calendar can say a moment.
@@ -67,7 +74,13 @@ _MOST_NAMED = 1000
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 # Text that is part of the key, and how many letters it may have.
-_LONGEST = {"bars": 200, "source": 32, "model_version": 64, "version_id": 64, "label_rule": 300}
+_LONGEST = {
+    "bars": _LONGEST_KIND,
+    "source": 32,
+    "model_version": 64,
+    "version_id": 64,
+    "label_rule": 300,
+}
 
 _metadata = MetaData()
 _schema = Table("percoin_record", _metadata, Column("version", Integer, nullable=False))
@@ -189,7 +202,7 @@ class TrackRecord:
 
     A row that nobody can have meant (a time without a calendar, a probability that is no number,
     half a character) is left out of every answer and named in the log: it stops neither its
-    market nor another one. An entry that no database could keep is not written, and named too.
+    market nor another one.
 
     Nothing is opened before the first question. SQLite runs in WAL mode, where readers do
     not wait for writers, and with ``synchronous=FULL``: WAL alone outlives a killed process,
@@ -258,26 +271,28 @@ class TrackRecord:
 
         Raises:
             RecordError: The database cannot be used now; nothing was written.
+            ValueError: It holds what this database can never keep, such as a text that is
+                too long or a number that is none.
         """
         return self.write_all([entry])[0]
 
     def write_all(self, entries: Sequence[Entry]) -> list[bool]:
         """Write several in one transaction, all or none; whether each was new.
 
-        An entry that no database could keep is left out, and is not new.
-
         Raises:
             RecordError: As ``write``.
+            ValueError: One holds what this database can never keep.
         """
-        can_be_kept = [_can_be_kept(entry) for entry in entries]
+        for entry in entries:
+            _check(entry)
         with self._connected() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             statement = dialect.insert(_predictions).on_conflict_do_nothing()
             # The row's number comes back if it is new; not every driver counts rows.
             statement = statement.returning(_predictions.c.id)
             return [
-                is_sound and connection.execute(statement, _to_row(entry)).first() is not None
-                for entry, is_sound in zip(entries, can_be_kept, strict=True)
+                connection.execute(statement, _to_row(entry)).first() is not None
+                for entry in entries
             ]
 
     def resolve(self, outcomes: Iterable[Outcome], now_ms: int) -> int:
@@ -377,7 +392,7 @@ class TrackRecord:
     def _from_row(self, row: dict[str, Any]) -> Kept | None:
         try:
             return _from_row(dict(row))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as e:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             if row["id"] not in self._named and len(self._named) < _MOST_NAMED:
                 self._named.add(row["id"])
                 market = printable(f"{row['symbol']} {row['tf']}", max_chars=40)
@@ -401,9 +416,15 @@ class TrackRecord:
         """Say in one line what is wrong with the database."""
         try:
             yield
+        except (DataError, IntegrityError, OverflowError) as error:
+            raise ValueError(_reason(error)) from error
         except (SQLAlchemyError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            raise RecordError(str(self), reason) from error
+            raise RecordError(str(self), _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the database said, in one line."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def sqlite_url(path: Path) -> str:
@@ -418,8 +439,7 @@ def kind_of_bars(origin: str) -> str:
     Exchange and kind of market, or ``files`` and ``sample``; each simulated market is its own.
     """
     kind = origin if origin.startswith("simulated") else origin.split(":", 1)[0]
-    # An origin is text of a file; half a character in it could not be written.
-    return printable(kind[: _LONGEST["bars"]], max_chars=_LONGEST["bars"])
+    return printable(kind, _LONGEST_KIND)
 
 
 def written_at(entry: Entry, now_ms: int, is_live: bool) -> Entry:
@@ -538,17 +558,6 @@ def _to_row(entry: Entry) -> dict[str, object]:
     }
 
 
-def _can_be_kept(entry: Entry) -> bool:
-    try:
-        _check(entry)
-    except (ValueError, ConfigError) as error:
-        market = f"{entry.symbol} {entry.tf}"
-        reason = printable(str(error), max_chars=200)
-        log.error("%s: a prediction cannot be recorded: %s", printable(market), reason)
-        return False
-    return True
-
-
 def _from_row(entries: dict[str, Any]) -> Kept:
     said = json.loads(entries["baselines"])
     probabilities = entries["probabilities"]
@@ -574,7 +583,6 @@ def _check(entry: Entry) -> None:
 
     Raises:
         ValueError: A value that is none; the message names its column.
-        ConfigError: A label rule that is none.
     """
     _require(is_symbol(entry.symbol), "symbol")
     for name, most in _LONGEST.items():
@@ -596,7 +604,10 @@ def _check(entry: Entry) -> None:
 
 @lru_cache(maxsize=256)
 def _check_rule(text: str) -> None:
-    label_rule_from_json(json.loads(text))
+    try:
+        label_rule_from_json(json.loads(text))
+    except (ConfigError, TypeError, RecursionError) as error:
+        raise ValueError(f"its label_rule cannot be meant: {error}") from error
 
 
 def _require(condition: bool, name: str) -> None:

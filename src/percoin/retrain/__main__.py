@@ -14,7 +14,6 @@ from pathlib import Path
 from percoin.cli import Composed, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RetrainConfig, Rhythm, typed
 from percoin.errors import SweepError
-from percoin.monitoring.record import TrackRecord
 from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
@@ -53,8 +52,6 @@ def read_task(arguments: Sequence[str]) -> Task:
     composed = Composed.of("retrain", arguments)
     settings = typed(composed.config, RetrainConfig)
     source = settings.source
-    if settings.record_url is not None:
-        TrackRecord(settings.record_url)  # opens nothing, and refuses what is no URL
     watch = Watch(Path(settings.models_dir), Path(settings.data_dir), settings.record_url)
     if source is None:
         return Task(settings, (), watch)

@@ -79,11 +79,10 @@ def run_round(task: Task, now: datetime) -> Round:
         SweepError: Another process is at it.
     """
     markets = find_markets(task.settings)
-    if not markets:
-        looked = f"models_dir={task.settings.models_dir} is what was looked at"
-        return Round((), task.settings.dry_run, (looked,))
     if task.settings.dry_run:
         return _RoundUnderWay(task, now, markets).explain()
+    if not markets:
+        return Round((), is_dry=False)
     root = Path(task.settings.models_dir)
     root.mkdir(parents=True, exist_ok=True)
     with claimed(root, _LOCK_FILE, advice=ADVICE):

@@ -19,8 +19,7 @@ _DRY = "dry run: nothing was done"
 def to_text(found: Round) -> str:
     """A line a market, below it the reasons and what came of it, and a line that counts."""
     if not found.outcomes:
-        none = "no market in the registry; train one: python train.py symbol=BTCUSDT tf=15m"
-        return "\n".join([none, *map(printable, found.notes)])
+        return "no market in the registry; train one: python train.py symbol=BTCUSDT tf=15m"
     width = max(len(outcome.state.name) for outcome in found.outcomes)
     lines = [line for outcome in found.outcomes for line in _lines(outcome, width)]
     counts = Counter(outcome.decisions[0].verb for outcome in found.outcomes)

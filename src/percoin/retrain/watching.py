@@ -36,15 +36,25 @@ class Watch:
         models_dir: The registry.
         data_dir: Holds the stored bars, and the track record unless ``record_url`` says where.
         record_url: Of the track record; None is the file in ``data_dir``.
+
+    Raises:
+        ConfigError: ``record_url`` cannot be meant.
     """
 
     models_dir: Path
     data_dir: Path
     record_url: str | None = None
 
+    def __post_init__(self) -> None:
+        self._record()
+
     def __call__(self, manifest: Manifest) -> Watched:
         """Look at one served model; nothing is written."""
         return Watched(self._drift(manifest), self._live(manifest))
+
+    def _record(self) -> TrackRecord:
+        """The record, which is not opened by that."""
+        return TrackRecord(self.record_url or sqlite_url(self.data_dir / RECORD_FILE))
 
     def _drift(self, manifest: Manifest) -> Drift | Absent:
         try:
@@ -60,7 +70,7 @@ class Watch:
 
     def _live(self, manifest: Manifest) -> LiveSkill | Absent:
         try:
-            record = TrackRecord(self.record_url or sqlite_url(self.data_dir / RECORD_FILE))
+            record = self._record()
             if not record.exists():
                 # It would be made; a look leaves no trace.
                 return Absent(f"no track record in {record.place}")
