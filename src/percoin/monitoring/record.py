@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     URL,
@@ -73,15 +73,6 @@ _LAST_MOMENT = 253_402_300_799_999
 _MOST_NAMED = 1000
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
-# Text that is part of the key, and how many letters it may have.
-_LONGEST = {
-    "bars": _LONGEST_KIND,
-    "source": 32,
-    "model_version": 64,
-    "version_id": 64,
-    "label_rule": 300,
-}
-
 _metadata = MetaData()
 _schema = Table("percoin_record", _metadata, Column("version", Integer, nullable=False))
 _predictions = Table(
@@ -93,12 +84,12 @@ _predictions = Table(
     Column("symbol", String(20), nullable=False),
     Column("tf", String(4), nullable=False),
     Column("ts", BigInteger, nullable=False),
-    Column("bars", String(_LONGEST["bars"]), nullable=False),
-    Column("source", String(_LONGEST["source"]), nullable=False),
+    Column("bars", String(_LONGEST_KIND), nullable=False),
+    Column("source", String(32), nullable=False),
     # Empty, not NULL: two NULLs are not the same to a unique key.
-    Column("model_version", String(_LONGEST["model_version"]), nullable=False),
-    Column("version_id", String(_LONGEST["version_id"]), nullable=False),
-    Column("label_rule", String(_LONGEST["label_rule"]), nullable=False),
+    Column("model_version", String(64), nullable=False),
+    Column("version_id", String(64), nullable=False),
+    Column("label_rule", String(300), nullable=False),
     Column("signal", Integer, nullable=False),
     Column("confidence", Float(53), nullable=False),
     Column("probabilities", Text),
@@ -115,6 +106,11 @@ _predictions = Table(
         name="percoin_predictions_once",
     ),
 )
+# Text that is part of the key, and how many letters it may have.
+_LONGEST = {
+    name: cast(String, _predictions.c[name].type).length or 0
+    for name in ("bars", "source", "model_version", "version_id", "label_rule")
+}
 _open_ones = Index(
     "percoin_predictions_open", *(_predictions.c[name] for name in ("resolved_at", "symbol", "tf"))
 )

@@ -261,7 +261,7 @@ def _last_tried(
     record = read_record(job_folder(market, settings, pool))
     if record is not None and record.state in BROKEN and record.ended_at is not None:
         # A file in outputs may hold any number.
-        with suppress(ValueError, ArithmeticError, OSError):
+        with suppress(TypeError, ValueError, ArithmeticError, OSError):
             ended.append(datetime.fromtimestamp(record.ended_at, UTC))
     return max(ended, default=None)
 

@@ -15,8 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from percoin.registry import typed_json
-
 RECORD_FILE = "job.json"
 
 
@@ -141,10 +139,7 @@ def read_record(folder: Path) -> JobRecord | None:
     """The folder's record; None where there is none, or none that can be read."""
     try:
         content = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        # Of its types: whoever reads it calculates with its times and looks into its result.
-        said = {**asdict(JobRecord()), **content}
-        known = {name: value for name, value in said.items() if value is not None}
-        return typed_json.decode(JobRecord, known)
-    except (OSError, ValueError, TypeError, RecursionError):
+        return JobRecord(**{**content, "state": JobState(content["state"])})
+    except (OSError, ValueError, KeyError, TypeError):
         # Whoever asks then treats the job as one that never began.
         return None
