@@ -11,6 +11,7 @@ from versions.trained_registry import TIMEFRAME, market
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
+from percoin.errors import RecordError
 from percoin.features.drift import bin_features
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import (
@@ -129,6 +130,25 @@ def test_one_row_that_cannot_be_meant_leaves_the_live_skill_to_be_told(trained):
 def test_a_record_that_cannot_be_reached_is_said_and_stops_nothing(trained):
     (trained / "data" / RECORD_FILE).write_text("this is no database, and long enough to be read")
     assert "is not a database" in watch(trained)(manifest_of(trained)).live.why
+
+
+def test_a_record_that_is_away_is_waited_for_once_and_not_by_every_market(trained, monkeypatch):
+    record_live(trained, manifest_of(trained), 5, 0.5, "20250101T000000000000Z-000000000000")
+    asked = []
+
+    def away(*_args):
+        asked.append(1)
+        raise RecordError("postgresql://db", "connection timeout expired")
+
+    monkeypatch.setattr("percoin.retrain.watching.make_scoreboard", away)
+    look, manifest = watch(trained), manifest_of(trained)
+    said = [look(manifest).live for _ in range(3)]
+    assert len(asked) == 1
+    assert len(set(said)) == 1
+    assert "connection timeout expired" in said[0].why
+    monkeypatch.setattr("percoin.retrain.watching._ASKED_AGAIN_SECS", 0.0)
+    look(manifest)
+    assert len(asked) == 2
 
 
 def test_drift_is_little_in_the_same_market_and_large_in_another_one(tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from percoin.bars.store import BarStore
@@ -13,6 +14,8 @@ from percoin.monitoring.scoreboard import Standing, make_scoreboard
 from percoin.registry.judged import train_rows
 from percoin.registry.manifest import Manifest
 from percoin.retrain.decisions import Absent, Drift, LiveSkill
+
+_ASKED_AGAIN_SECS = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Watch:
     data_dir: Path
     record_url: str | None = None
 
+    # When the record could not be used, by the monotonic clock, and why: each of a hundred markets
+    # would wait for a database that is away.
+    _away: list[tuple[float, str]] = field(default_factory=list, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         self._record()
 
@@ -69,6 +76,8 @@ class Watch:
         return Drift(drift.worst, shift.psi, shift.ratio)
 
     def _live(self, manifest: Manifest) -> LiveSkill | Absent:
+        if self._away and time.monotonic() - self._away[-1][0] < _ASKED_AGAIN_SECS:
+            return Absent(self._away[-1][1])
         try:
             record = self._record()
             if not record.exists():
@@ -79,6 +88,7 @@ class Watch:
             finally:
                 record.close()
         except PercoinError as error:
+            self._away[:] = [(time.monotonic(), str(error))]
             return Absent(str(error))
         return live_skill(manifest, found)
 
