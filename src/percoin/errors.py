@@ -73,6 +73,19 @@ class ServeError(PercoinError):
     """The prediction server cannot listen where it is told to."""
 
 
+# By what SQLite and PostgreSQL say; nothing of it loses a prediction.
+_OF_A_DATABASE = {
+    "database is locked": "another program holds it",
+    "not a database": "move the file aside, or give another record_url",
+    "malformed": "copy the file away before anything else, then move it aside",
+    "disk is full": "free some space",
+    "readonly": "check its permissions",
+    "unable to open": "check the folder and its permissions",
+    "authentication failed": "check user and password in record_url",
+    "connection refused": "check that the server runs and record_url names it",
+}
+
+
 class RecordError(PercoinError):
     """The database of the track record is out of reach, locked, full or broken.
 
@@ -85,7 +98,9 @@ class RecordError(PercoinError):
         super().__init__(database, found)
 
     def __str__(self) -> str:
-        return f"{self.args[0]}: the track record cannot be used now ({self.args[1]})"
+        database, found = self.args
+        advice = next((f"; {say}" for word, say in _OF_A_DATABASE.items() if word in found), "")
+        return f"{database}: the track record cannot be used now ({found}){advice}"
 
 
 class PoolError(PercoinError):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -70,6 +71,54 @@ def test_a_file_without_the_scores_is_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"metrics=.*metrics\.json (cannot be read|has no)"):
         audit_metrics_file(path)
+
+
+HOSTILE = [1e999, -1e999, float("nan"), 10**400, True, "0.5", None, [0.5]]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: str(value)[:8])
+def test_a_score_that_is_no_number_is_none(tmp_path, value):
+    path = write(tmp_path / "metrics.json", {**HONEST, "f1": value})
+    with pytest.raises(ConfigError, match="has no test_metrics with accuracy, "):
+        audit_metrics_file(path)
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, -1, 0, 10**30], ids=lambda value: str(value)[:8])
+def test_a_number_of_rows_that_cannot_be_meant_is_not_counted_with(tmp_path, value):
+    path = write(tmp_path / "metrics.json", CONSTANT, dataset_info={"test_samples": value})
+    (finding,) = audit_metrics_file(path)
+    assert finding.evidence.endswith("97.78% of the rows have one label")
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: str(value)[:8])
+def test_a_matrix_of_what_is_no_number_is_passed_over(value):
+    matrix = [[0, value, 0], [0, 5, 0], [0, 5, 0]]
+    status = audit_scores({**HONEST, "confusion_matrix": matrix}, 90).status
+    # One that NumPy reads as a count is one.
+    assert status is (Status.CONSTANT if value in (True, "0.5") else Status.OK)
+
+
+def test_what_is_no_file_of_figures_is_refused_and_not_waited_for(tmp_path):
+    pipe, deep, vast = (tmp_path / name for name in ("pipe", "deep.json", "vast.json"))
+    os.mkfifo(pipe)
+    deep.write_text("[" * 100_000)
+    with vast.open("wb") as file:
+        file.truncate(50 * 2**30)
+    for path, words in (
+        (pipe, "is no file"),
+        (tmp_path, "is no file"),
+        (deep, "is nested too deeply"),
+        (vast, "53,687,091,200 bytes, more than figures ever take"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            audit_metrics_file(path)
+
+
+def test_what_a_finding_quotes_moves_no_cursor_and_forges_no_line():
+    finding = Finding("check", Status.OK, "fine\nLEAK  all  bad\x1b[2J\ud800" + "x" * 10_000)
+    (line,) = format_findings([finding]).splitlines()
+    assert line.isprintable()
+    assert len(line) < 2100
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

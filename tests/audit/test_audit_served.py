@@ -1,12 +1,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from builders import make_bars
 from cheats import HORIZON, RELATIVE, RULE, SPLIT, all_rows, honest_dataset, with_scaler_of
 
-from percoin.audit.findings import Status
-from percoin.audit.served import audit_served, check_spans, rebuild
+from percoin.audit.findings import Status, format_findings
+from percoin.audit.served import audit_served, check_manifest, check_spans, rebuild
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset, build_folds
 from percoin.features.feature_set import FEATURE_NAMES
@@ -173,6 +174,55 @@ def test_a_model_of_other_settings_than_these_cannot_be_told_about(tmp_path):
     export(tmp_path, draft(DATASET, config={"history_days": 365}))
     found = statuses(tmp_path)
     assert found["model: dataset can be rebuilt"] is Status.CANNOT_TELL
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"split": []},
+        {"split": 7},
+        {"split": None},
+        {"split": {**CONFIG["split"], "purge_bars": "many"}},
+        {"split": {**CONFIG["split"], "train": 10**30}},
+        {"split": {**CONFIG["split"], "train": [0.7]}},
+        {"history_days": "\x1b[2J"},
+        {"history_days": {}},
+        {"evaluation": "walk_forward", "folds": 10**10},
+        {"evaluation": "walk_forward", "folds": "three"},
+        {"evaluation": "walk_forward", "folds": -1},
+        {"evaluation": "walk_forward", "folds": [3]},
+    ],
+)
+def test_settings_that_cannot_be_meant_end_no_audit(tmp_path, changes):
+    export(tmp_path, draft(DATASET, config={**CONFIG, **changes}))
+    findings = audit_served(tmp_path, BARS)
+    assert findings[-1].check == "model: dataset can be rebuilt"
+    assert findings[-1].status is Status.CANNOT_TELL
+    assert all(line.isprintable() for line in format_findings(findings).splitlines())
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "../../trap\n", "horizon": 3},
+        {"kind": "fixed_horizon"},
+        {"kind": "fixed_horizon", "horizon": "3", "threshold": 0.01},
+        {"kind": "fixed_horizon", "horizon": 3, "threshold": "\ud800"},
+        {"kind": "fixed_horizon", "horizon": -1, "threshold": 0.01},
+    ],
+)
+def test_label_rules_that_cannot_be_meant_end_no_audit(tmp_path, rule):
+    export(tmp_path, draft(DATASET, label_rule=rule))
+    findings = audit_served(tmp_path, BARS)
+    assert Status.CANNOT_TELL in {finding.status for finding in findings}
+    format_findings(findings).encode()
+
+
+def test_a_number_too_large_for_a_float_ends_no_audit(tmp_path):
+    export(tmp_path, draft(DATASET))
+    manifest = load_artifact(tmp_path, BARS.symbol, BARS.timeframe).manifest
+    vast = replace(manifest, config={**CONFIG, "history_days": 10**400})
+    assert check_manifest(vast, BARS)[-1].status is Status.CANNOT_TELL
 
 
 def test_the_newest_fold_of_a_walk_forward_is_built_again(tmp_path):

@@ -186,7 +186,9 @@ def test_a_file_that_is_no_database_is_one_line_and_mends(tmp_path):
     path = tmp_path / "record.sqlite"
     path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
     record = TrackRecord(sqlite_url(path))
-    with pytest.raises(RecordError, match="file is not a database") as refused:
+    with pytest.raises(
+        RecordError, match=r"file is not a database\); move the file aside"
+    ) as refused:
         record.write(ENTRY)
     assert "\n" not in str(refused.value)
     path.unlink()
@@ -200,7 +202,7 @@ def test_a_locked_database_is_told_and_writes_again_afterwards(url, monkeypatch)
     later = replace(ENTRY, ts=ENTRY.ts + 1)
     holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(RecordError, match="database is locked"):
+    with pytest.raises(RecordError, match=r"database is locked\); another program holds it$"):
         record.write(later)
     assert len(record.predictions()) == 1
     holder.close()

@@ -187,3 +187,41 @@ def test_a_server_that_went_away_is_told_in_one_line_and_used_again(url, cluster
     assert record.write(later)
     assert record.revision() == (2, 0)
     record.close()
+
+
+def test_rows_that_cannot_be_meant_hide_no_others_and_entries_are_refused(url, caplog):
+    import psycopg
+
+    record = TrackRecord(url)
+    for changes in (
+        {"bars": "half \ud800 and nothing \x00"},
+        {"model_version": "v" * 65},
+        {"close": float("nan")},
+    ):
+        with pytest.raises(ValueError, match="cannot be meant"):
+            record.write(replace(ENTRY, **changes))
+    assert record.write_all([replace(ENTRY, ts=ENTRY.ts + n) for n in range(9)]) == [True] * 9
+    with psycopg.connect(url, autocommit=True) as connection:
+        for number, change in enumerate(
+            (
+                "close = 'NaN'",
+                "confidence = '-Infinity'",
+                "ts = 9223372036854775807",
+                "label_rule = '{}'",
+                r"symbol = E'BTC\x1b[2J'",
+                "baselines = '[]'",
+                "probabilities = 'null'",
+                "label = -7",
+            ),
+            start=2,
+        ):
+            connection.execute(f"UPDATE percoin_predictions SET {change} WHERE id = {number}")
+    assert [kept.id for kept in record.predictions()] == [1]
+    assert all(entry.getMessage().isprintable() for entry in caplog.records)
+    assert len(caplog.records) == 8
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE percoin_predictions DROP COLUMN close")
+    with pytest.raises(RecordError, match="close") as refused:
+        record.predictions()
+    assert "\n" not in str(refused.value)
+    record.close()

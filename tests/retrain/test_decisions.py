@@ -15,6 +15,8 @@ from percoin.retrain.decisions import (
     MarketState,
     Verb,
     decide,
+    decide_together,
+    held_up,
     lasting_upper,
 )
 from percoin.types import Timeframe
@@ -133,6 +135,134 @@ def test_what_is_due_may_have_to_wait_and_both_are_said(changes, text, condition
     assert decision.verb is Verb.KEEP
     assert decision.reasons[0].text == text
     assert decision.reasons[-1].cause is Cause.AGE
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"data_end": NOW - timedelta(days=30.04)},
+            "its data ends 30.04 days ago, more than max_age_days=30",
+        ),
+        ({"data_end": NOW - timedelta(days=30)}, "its data ends 30.0 days ago, at most max_age"),
+        (
+            {"data_end": NOW + timedelta(days=900)},
+            "its data ends 900.0 days from now, by this clock",
+        ),
+        ({"n_new_bars": 0}, "not one new bar since"),
+        ({"n_new_bars": 1}, "1 new bar since, 0.000, below"),
+        ({"n_new_bars": 3_499}, "3,499 new bars since, 0.09997, below max_new_bars_share=0.1"),
+        (
+            {"drift": Drift("rsi_14", 0.2, 2.01)},
+            "rsi_14 has drifted by 0.200, 2.01 times what it did within its train rows, more than",
+        ),
+        (
+            {"last_tried": NOW - timedelta(days=6.99), "data_end": NOW - timedelta(days=40)},
+            "it was trained 6.99 days ago, less than retry_days=7",
+        ),
+        (
+            {"last_tried": NOW + timedelta(hours=1), "data_end": NOW - timedelta(days=40)},
+            "it was trained 0.0 days ago, less than retry_days=7",
+        ),
+        (
+            {
+                "last_tried": datetime(9998, 1, 2, 3, 4, tzinfo=UTC),
+                "data_end": NOW - timedelta(days=40),
+            },
+            "it was trained at 9998-01-02 03:04, which is still to come: look at the clock, or "
+            "give retry_days=0",
+        ),
+        ({"gate_lower": None}, "; its gate left nothing to compare it with"),
+        (
+            {"live": LiveSkill(500, 199.9, 0.01, 0.0, 0.02)},
+            "too few to say anything: min_resolved=200",
+        ),
+    ],
+)
+def test_every_text_is_true_of_its_numbers(changes, text):
+    assert any(text in reason.text for reason in decided(**changes).reasons)
+
+
+def test_what_is_asked_for_at_once_is_trained_though_a_clock_was_wrong():
+    late = replace(FRESH, last_tried=NOW + timedelta(days=9_000), data_end=NOW - timedelta(days=40))
+    assert decide(late, replace(RULES, retry_days=0), NOW).verb is Verb.TRAIN
+
+
+@pytest.mark.parametrize(
+    ("changes", "verb"),
+    [
+        ({"data_end": NOW - timedelta(days=30)}, Verb.KEEP),
+        ({"data_end": NOW - timedelta(days=30, seconds=1)}, Verb.TRAIN),
+        ({"n_new_bars": 3_499}, Verb.KEEP),
+        ({"n_new_bars": 3_500}, Verb.TRAIN),
+        ({"drift": Drift("rsi_14", 0.2, 2.0)}, Verb.KEEP),
+        ({"live": LiveSkill(500, 200.0, 0.0, -0.01, 0.0039)}, Verb.TRAIN),
+        ({"live": LiveSkill(500, 200.0, 0.0, -0.01, 0.004)}, Verb.KEEP),
+        ({"live": LiveSkill(500, 199.0, 0.0, -0.01, 0.0039)}, Verb.KEEP),
+    ],
+)
+def test_each_limit_belongs_to_the_side_that_its_setting_names(changes, verb):
+    assert decided(**changes).verb is verb
+
+
+def test_a_market_without_one_new_bar_is_not_due_whatever_share_is_enough():
+    none = replace(RULES, max_new_bars_share=0.0)
+    assert decide(replace(FRESH, n_new_bars=0), none, NOW).verb is Verb.KEEP
+    assert decide(replace(FRESH, n_new_bars=1), none, NOW).verb is Verb.TRAIN
+
+
+def test_the_causes_come_before_what_was_looked_at_and_objections_before_the_causes():
+    due = decided(drift=Drift("atr_14", 0.26, 2.1))
+    assert [reason.cause for reason in due.reasons] == [
+        *(Cause.DRIFT, Cause.AGE, Cause.NEW_BARS, Cause.LIVE_SKILL),
+    ]
+    waits = decided(drift=Drift("atr_14", 0.26, 2.1), obstacle="no source", last_tried=NOW)
+    assert [reason.cause for reason in waits.reasons] == [
+        *(Cause.OBSTACLE, Cause.TRIED_LATELY, Cause.DRIFT),
+    ]
+
+
+def test_the_lasting_interval_is_that_of_the_normal_mixture():
+    # By hand: n/min = 1.5, rho = 8 * 1.5 = 12, reach = sqrt(13/12 * (ln 13 - 2 ln 0.1)).
+    live = LiveSkill(500, 300.0, -0.01, -0.02, 0.0)
+    assert lasting_upper(live, RULES) == pytest.approx(
+        -0.01 + 0.01 * 2.7870467 / 1.9599640, abs=1e-8
+    )
+    # Below min_resolved the mixture is as wide as there.
+    few, least = (replace(live, n_independent=n) for n in (10.0, 200.0))
+    assert lasting_upper(few, RULES) == lasting_upper(least, RULES)
+
+
+KEPT, DUE = decided(), decided(data_end=NOW - timedelta(days=40))
+
+
+@pytest.mark.parametrize(
+    ("n_due", "n_models", "share", "began", "verb", "text"),
+    [
+        (1, 2, 0.5, False, Verb.TRAIN, "1 of its 2 models is due, not below pool_due_share=0.5"),
+        (1, 3, 0.5, False, Verb.KEEP, "and waits: 1 of its 3 models is due, below pool_due_share"),
+        (2, 3, 0.5, False, Verb.TRAIN, "2 of its 3 models are due, not below pool_due_share=0.5"),
+        (0, 3, 0.0, False, Verb.KEEP, "and waits: none of its 3 models is due, and a pool waits"),
+        (0, 3, 0.5, True, Verb.TRAIN, "the training of its pool was interrupted and goes on"),
+    ],
+)
+def test_a_pool_is_trained_as_one_or_waits(n_due, n_models, share, began, verb, text):
+    rules = replace(RULES, pool_due_share=share)
+    first, second = decide_together([DUE, KEPT], n_due, n_models, rules, began)
+    assert first.verb is verb
+    assert (first.reasons[0].cause, first.reasons[0].is_due) == (Cause.POOL, verb is Verb.TRAIN)
+    assert text in first.reasons[0].text
+    assert first.reasons[1:] == DUE.reasons
+    # A market that is not due has nothing to say of a pool that waits.
+    assert second.verb is verb
+    assert (second == KEPT) == (verb is Verb.KEEP)
+
+
+def test_what_holds_a_training_up_comes_first_and_decides_nothing():
+    held = held_up(DUE, "no bars")
+    assert held.verb is Verb.KEEP
+    assert (held.reasons[0].text, held.reasons[0].is_due) == ("no bars", False)
+    assert held.reasons[1:] == DUE.reasons
 
 
 def test_a_model_that_is_gone_is_trained_on_the_bars_there_are():

@@ -85,7 +85,7 @@ def test_a_due_model_is_trained_accepted_and_served_by_a_server_that_runs_all_th
             return server.get("/api/history/BTCUSDT").json()["predictions"][-1]["version_id"]
 
         assert answering() == older
-        code, stdout, stderr = run(tmp_path, AT_ONCE)
+        code, stdout, stderr = run(tmp_path, AT_ONCE, *source)
         assert code == 0, stderr
         newer = version_ids(market_of(tmp_path, "BTCUSDT"))[-1]
         assert newer > older
@@ -95,7 +95,7 @@ def test_a_due_model_is_trained_accepted_and_served_by_a_server_that_runs_all_th
         assert (model["version_id"], model["verdict"]) == (newer, "accepted")
     assert served(tmp_path) == newer
     # Bars that it knew no longer make it due; its age does, though not so soon.
-    code, stdout, _ = run(tmp_path, "dry_run=true")
+    code, stdout, _ = run(tmp_path, "dry_run=true", *source)
     assert code == 0
     assert stdout.startswith("BTCUSDT 1h  keep    there is not one new bar")
 
@@ -105,14 +105,15 @@ def test_a_due_model_is_trained_accepted_and_served_by_a_server_that_runs_all_th
 def test_a_killed_training_of_a_pool_goes_on_where_it_was(tmp_path):
     train_three(tmp_path, "epochs=12", "optimizer.early_stopping_patience=1000")
     write_bars(tmp_path, N_BARS, *MARKETS)
-    first = start(tmp_path, AT_ONCE)
+    source = ("source=files", f"source.path={tmp_path / 'bars'}")
+    first = start(tmp_path, AT_ONCE, *source)
     wait_for(tmp_path, first, lambda job: job["state"] == "running" and job["epoch"] >= 2)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     epoch = record(tmp_path)["epoch"]
     kept = {symbol: version_ids(market_of(tmp_path, symbol)) for symbol in MARKETS}
 
-    code, stdout, stderr = run(tmp_path)
+    code, stdout, stderr = run(tmp_path, *source)
     assert code == 0, stderr
     assert stdout.startswith("BTCUSDT 1h  train   the training of its pool was interrupted and goe")
     assert record(tmp_path)["resumed_from"] >= epoch

@@ -8,14 +8,15 @@ from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places,
 from versions.trained_registry import market, served
 
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.cli import EXIT_USAGE, compose_config
-from percoin.config import PredictConfig, typed
+from percoin.config import PredictConfig, TrainConfig, typed
 from percoin.errors import ConfigError, SweepError
 from percoin.predict import answer
 from percoin.registry.catalogue import Version, check_market, served_version, version_ids
 from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
-from percoin.registry.manifest import BarsInfo, Manifest
+from percoin.registry.manifest import BarsInfo, Gate, Manifest, Verdict
 from percoin.retrain.__main__ import main, raise_if_undone, read_task
 from percoin.retrain.decisions import Absent, Cause, LiveSkill, Verb
 from percoin.retrain.round import run_round
@@ -138,8 +139,76 @@ def test_a_source_that_no_longer_exists_is_an_obstacle_and_no_failure(trained):
     state = looked(trained).state
     assert state.obstacle == "its manifest does not say where its bars came from; name a source"
     assert looked(trained, "source=store").state.obstacle == ""
-    serve(trained, ACCEPTED, choices={"source": "files"}, source={"pth": "x"})
-    assert "source.pth is not a setting" in looked(trained).state.obstacle
+
+
+HOSTS = {"archive_url": "https://data.binance.vision", "api_url": None}
+
+
+@pytest.mark.parametrize(
+    ("option", "settings", "words"),
+    [
+        ("files", {"path": "/etc"}, "its bars came from files; name them: source=files source.pa"),
+        ("../../trap", {}, "its manifest does not say where its bars came from; name a source"),
+        ("files.yaml/../sample", {}, "its manifest does not say where its bars came from"),
+        (["store"], {}, "its manifest does not say where its bars came from; name a source"),
+        ("binance", {"market": "../../trap"}, "its source is none of this percoin (source.market="),
+        ("binance", {"market": "'perp',source.api_url=http://evil"}, "its source is none of this"),
+        ("binance", {"market": {"_target_": "os.system"}}, "its manifest has source.market={'_tar"),
+        ("binance", {"exchange": "${oc.env:HOME}"}, "its source is none of this percoin (source.e"),
+        ("binance", {"api_url": "http://evil"}, "its manifest names a host, source.api_url='http:"),
+        ("binance", {"archive_url": "http://evil"}, "its manifest names a host, source.archive_ur"),
+        ("binance", {"exchange": "kraken"}, "its manifest names kraken, and the store has no bars"),
+        ("simulated", {"edge": 10**30}, "its source is none of this percoin ("),
+        ("simulated", {"seed": "${oc.env:HOME}"}, "its source is none of this percoin ("),
+    ],
+)
+def test_a_manifest_chooses_no_file_no_host_and_no_option(trained, option, settings, words):
+    serve(trained, ACCEPTED, choices={"source": option}, source={**HOSTS, **settings})
+    subject = looked(trained)
+    assert subject.state.obstacle.startswith(words)
+    assert subject.source == ()
+    outcome = only(run_round(task(trained, AT_ONCE), NOW))
+    assert outcome.decisions[0].verb is Verb.KEEP
+    assert outcome.decisions[0].reasons[0].cause is Cause.OBSTACLE
+    # Whoever runs the command may name any.
+    assert looked(trained, "source=store").state.obstacle == ""
+
+
+def test_of_an_exchange_only_its_market_is_taken_over(trained):
+    asked = {**HOSTS, "market": "perp", "parallel": 64, "attempts": 10**9, "timeout_secs": 1e300}
+    serve(trained, ACCEPTED, choices={"source": "binance"}, source=asked)
+    assert looked(trained).source == ("source=binance", "source.market='perp'")
+
+
+def test_another_exchange_is_asked_if_the_stored_bars_came_from_there(trained):
+    store = BarStore(trained / "data" / "bars")
+    bars = store.load("BTCUSDT", Timeframe.H1)
+    store.path("BTCUSDT", Timeframe.H1).unlink()
+    store.write(replace(bars, origin="kraken spot: BTCUSDT"))
+    asked = {**HOSTS, "market": "spot", "exchange": "kraken"}
+    serve(trained, ACCEPTED, choices={"source": "binance"}, source=asked)
+    assert looked(trained).source == (
+        *("source=binance", "source.market='spot'"),
+        "source.exchange='kraken'",
+    )
+
+
+def test_a_planted_manifest_trains_its_own_market_and_no_other_one(trained):
+    serve(trained, ACCEPTED, symbol="SOLUSDT", tf={"name": "15m"}, models_dir="/tmp/elsewhere")
+    job = job_of(looked(trained), task(trained).settings)
+    asked = typed(compose_config("train", job.overrides), TrainConfig)
+    assert (asked.symbol, asked.tf.name) == ("BTCUSDT", "1h")
+    assert (asked.models_dir, asked.data_dir) == (str(trained / "models"), str(trained / "data"))
+    assert (job.symbol, job.tf) == ("BTCUSDT", "1h")
+
+
+@pytest.mark.parametrize("markets", ["SOLUSDT,ETHUSDT", "BTCUSDT,SOLUSDT", ["BTCUSDT"], None])
+def test_a_manifest_that_only_says_it_is_of_a_pool_brings_no_market_along(trained, markets):
+    serve(trained, ACCEPTED, recipe="pooled", symbol=markets)
+    outcome = only(run_round(task(trained, AT_ONCE), NOW))
+    assert outcome.state.symbol == "BTCUSDT"
+    assert outcome.decisions[0].verb is Verb.KEEP
+    assert "name a pool, and it was not trained in one" in outcome.decisions[0].reasons[0].text
 
 
 def test_models_that_failed_on_the_same_test_rows_make_the_next_gate_stricter(trained):
@@ -210,6 +279,113 @@ def test_one_market_that_cannot_be_done_stops_no_other(trained):
         raise_if_undone(found)
 
 
+def named(folder, symbol: str) -> None:
+    """A market beside the trained one, of which nothing is known but its name."""
+    market_of(folder, symbol).link.mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("half a character \ud800 and \x1b[2J"),
+        RecursionError("maximum recursion depth exceeded"),
+        OverflowError("int too large to convert to float"),
+        OSError(24, "Too many open files"),
+    ],
+)
+def test_a_market_that_cannot_be_looked_at_is_named_and_stops_no_other(
+    trained, monkeypatch, caplog, error
+):
+    serve(trained, ACCEPTED)
+    for symbol in ("AAAUSDT", "ZZZUSDT"):
+        named(trained, symbol)
+
+    def look(where, *rest):
+        if where.symbol != "BTCUSDT":
+            raise error
+        return look_at(where, *rest)
+
+    monkeypatch.setattr("percoin.retrain.round.look_at", look)
+    found = run_round(task(trained, "dry_run=true", AT_ONCE), NOW)
+    by_symbol = {outcome.state.symbol: outcome for outcome in found.outcomes}
+    assert by_symbol["BTCUSDT"].decisions[0].verb is Verb.TRAIN
+    assert not by_symbol["BTCUSDT"].failed
+    for symbol in ("AAAUSDT", "ZZZUSDT"):
+        assert by_symbol[symbol].failed
+        assert by_symbol[symbol].result.startswith(f"unexpected {type(error).__name__}: ")
+        assert by_symbol[symbol].decisions[0].reasons[0].text == "it could not be looked at"
+    lines = [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
+    assert [line.split(":")[0] for line in lines] == ["AAAUSDT 1h", "ZZZUSDT 1h"]
+    assert all(line.isprintable() for line in (*lines, *to_text(found).splitlines()))
+    with pytest.raises(SweepError, match="not done: AAAUSDT 1h, ZZZUSDT 1h; the table says why"):
+        raise_if_undone(found)
+
+
+def test_a_demotion_that_fails_unexpectedly_stops_no_other_market(trained, monkeypatch):
+    serve(trained, ACCEPTED)
+    named(trained, "ZZZUSDT")
+    monkeypatch.setattr("percoin.retrain.round.demote", lambda *_: 1 / 0)
+    first, second = run_round(task(trained, watch=gone), NOW).outcomes
+    assert (first.failed, first.result) == (True, "unexpected ZeroDivisionError: division by zero")
+    assert second.state.symbol == "ZZZUSDT"
+
+
+def test_a_source_whose_bars_end_unexpectedly_is_no_end_of_the_round(trained, monkeypatch, caplog):
+    serve(trained, ACCEPTED)
+
+    def load(*_args):
+        raise KeyError("open_time")
+
+    monkeypatch.setattr(BarStore, "load", load)
+    state = looked(trained, "source=store").state
+    assert state.n_new_bars.why.startswith("unexpected KeyError: 'open_time'; ")
+    assert caplog.records[-1].getMessage().startswith("BTCUSDT 1h: its bars cannot be read: ")
+
+
+def test_text_of_a_manifest_forges_no_line_and_moves_no_cursor(trained):
+    said = "no skill\nZZZUSDT 1h  keep    all is well\x1b[2J\ud800"
+    serve(trained, Gate(Verdict.REJECTED, (said,)), choices={"source": "\x1b]0;title\x07"})
+    text = to_text(run_round(task(trained, "dry_run=true", AT_ONCE), NOW))
+    assert all(line.isprintable() for line in text.splitlines())
+    assert not any(line.startswith("ZZZUSDT") for line in text.splitlines())
+    json.dumps(to_json(run_round(task(trained, "dry_run=true"), NOW))).encode()
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"state": "failed", "ended_at": 1e300},
+        {"state": "failed", "ended_at": "soon"},
+        {"state": "failed", "ended_at": float("nan")},
+        {"state": ["failed"]},
+        {"state": "running", "result": [], "extra": 1},
+        [],
+    ],
+)
+def test_what_lies_in_the_outputs_folder_stops_nothing(trained, job):
+    serve(trained, ACCEPTED)
+    folder = trained / "outputs" / "retrain" / "BTCUSDT" / "1h"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text(json.dumps(job))
+    found = run_round(task(trained, "dry_run=true", AT_ONCE), NOW)
+    assert (only(found).decisions[0].verb, only(found).failed) == (Verb.TRAIN, False)
+
+
+def test_a_clock_in_the_year_9998_explains_and_ends_nothing(trained):
+    serve(trained, ACCEPTED, choices={"source": "binance"}, source={"market": "spot"})
+    late = datetime(9998, 12, 31, tzinfo=UTC)
+    state = look_at(market(trained), task(trained, "source=binance"), late).state
+    assert state.n_new_bars > 60_000_000
+    assert "more than max_age_days" in to_text(run_round(task(trained, "dry_run=true"), late))
+
+
+def test_looks_are_counted_up_to_what_a_number_can_say(trained):
+    serve(trained, ACCEPTED, looks=10**30)
+    assert looked(trained).n_looks == 1_000_000
+    serve(trained, ACCEPTED, looks=True)
+    assert looked(trained).n_looks == 1_000_000
+
+
 def test_a_market_without_a_model_is_trained_if_it_is_named(trained):
     wanted = task(trained, "symbol=ETHUSDT", "tf=1h", "source=simulated", "dry_run=true")
     outcome = only(run_round(wanted, NOW))
@@ -242,6 +418,8 @@ def test_an_empty_registry_is_no_error(tmp_path, capsys):
         (["max_ages_days=3"], "max_ages_days is not a setting; did you mean max_age_days?"),
         (["tf.threshold=1", "tf=1h"], "tf.threshold is a setting of trainings"),
         (["symbol=../x"], "is not a market"),
+        (["record_url=nonsense"], "record_url cannot be used: it is no URL of a database"),
+        (["record_url=postgresql://me:secret@h:port/x"], "record_url cannot be used: it is no URL"),
     ],
 )
 def test_a_command_that_cannot_be_meant_is_one_line(monkeypatch, capsys, arguments, said):

@@ -45,6 +45,14 @@ def test_moments_lie_a_step_apart_wherever_one_begins(now, at, rhythm):
     assert timetable.next_after(due - timedelta(microseconds=1)) == due
 
 
+@pytest.mark.parametrize("rhythm", list(Rhythm))
+def test_a_clock_in_the_year_9998_is_on_time_and_at_the_end_of_the_calendar_one_line(rhythm):
+    timetable, now = Timetable(rhythm, "03:10"), datetime(9998, 12, 31, 23, 59, tzinfo=UTC)
+    assert now < timetable.next_after(now) <= now + STEPS[rhythm.value]
+    with pytest.raises(ConfigError, match="it is 9999-12-31 by this clock: set it right"):
+        timetable.next_after(datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
+
+
 class Clock:
     """Time that passes by being slept through, and sleeps a little too long, as machines do."""
 

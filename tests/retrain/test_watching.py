@@ -1,3 +1,4 @@
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ from versions.trained_registry import TIMEFRAME, market
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
+from percoin.errors import RecordError
 from percoin.features.drift import bin_features
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import (
@@ -108,9 +110,45 @@ def test_without_a_record_none_is_made(trained):
     assert not (trained / "data" / RECORD_FILE).exists()
 
 
+def test_a_record_that_is_named_and_not_there_is_not_made_either(trained, tmp_path):
+    place = tmp_path / "elsewhere" / "r.sqlite"
+    named = Watch(trained / "models", trained / "data", sqlite_url(place))
+    assert named(manifest_of(trained)).live == Absent(f"no track record in {place}")
+    assert not place.parent.exists()
+
+
+def test_one_row_that_cannot_be_meant_leaves_the_live_skill_to_be_told(trained):
+    version_id = serve(trained)
+    manifest = manifest_of(trained)
+    record_live(trained, manifest, 900, 0.9, version_id)
+    database = sqlite3.connect(trained / "data" / RECORD_FILE, isolation_level=None)
+    database.execute("UPDATE percoin_predictions SET baselines = '{', ts = 'soon' WHERE id = 7")
+    database.close()
+    assert watch(trained)(manifest).live.n_resolved == 899
+
+
 def test_a_record_that_cannot_be_reached_is_said_and_stops_nothing(trained):
     (trained / "data" / RECORD_FILE).write_text("this is no database, and long enough to be read")
     assert "is not a database" in watch(trained)(manifest_of(trained)).live.why
+
+
+def test_a_record_that_is_away_is_waited_for_once_and_not_by_every_market(trained, monkeypatch):
+    record_live(trained, manifest_of(trained), 5, 0.5, "20250101T000000000000Z-000000000000")
+    asked = []
+
+    def away(*_args):
+        asked.append(1)
+        raise RecordError("postgresql://db", "connection timeout expired")
+
+    monkeypatch.setattr("percoin.retrain.watching.make_scoreboard", away)
+    look, manifest = watch(trained), manifest_of(trained)
+    said = [look(manifest).live for _ in range(3)]
+    assert len(asked) == 1
+    assert len(set(said)) == 1
+    assert "connection timeout expired" in said[0].why
+    monkeypatch.setattr("percoin.retrain.watching._ASKED_AGAIN_SECS", 0.0)
+    look(manifest)
+    assert len(asked) == 2
 
 
 def test_drift_is_little_in_the_same_market_and_large_in_another_one(tmp_path):

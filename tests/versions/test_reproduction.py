@@ -11,6 +11,7 @@ from trained_registry import SIMULATED, SYMBOL, TIMEFRAME, add_version, market, 
 from percoin.bars.store import BarStore
 from percoin.cli import EXIT_USAGE, compose_config
 from percoin.config import CONF_DIR, TrainConfig, typed
+from percoin.errors import InvalidArtifactError
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import load_artifact
 from percoin.versions import reproduction
@@ -173,3 +174,17 @@ def test_a_machine_that_was_not_noted_is_told(trained):
     found = {entry.name: entry for entry in reproduction._changes(artifact.manifest, bars)}
     assert found["machine"].then == "not noted"
     assert found["bars"].now.startswith("1200 from")
+
+
+def test_figures_that_cannot_be_read_are_told_before_anything_is_trained(
+    call, trained, capsys, monkeypatch
+):
+    def broken(*_args):
+        raise InvalidArtifactError(SYMBOL, TIMEFRAME, "metrics.json cannot be read", "train again")
+
+    monkeypatch.setattr(reproduction, "_record", broken)
+    monkeypatch.setattr(reproduction, "train_folds", lambda *_: pytest.fail("it trains"))
+    assert call(trained, *REPRODUCE) == 1
+    assert capsys.readouterr().err == (
+        "error: BTCUSDT 1h: metrics.json cannot be read; train again\n"
+    )

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 
+from percoin.printable import printable
+
+_MOST_CHARS = 2000
+
 
 class Status(StrEnum):
     """The answer of one check."""
@@ -45,7 +49,9 @@ def format_findings(findings: Sequence[Finding]) -> str:
     width = max(len(finding.check) for finding in findings)
     status_width = max(len(status) for status in Status)
     return "\n".join(
-        f"{finding.status:<{status_width}}  {finding.check:<{width}}  {finding.evidence}"
+        f"{finding.status:<{status_width}}  {finding.check:<{width}}  "
+        # It may quote a manifest.
+        f"{printable(finding.evidence, _MOST_CHARS)}"
         for finding in findings
     )
 

@@ -12,7 +12,7 @@ from percoin.audit.findings import Finding, Status
 from percoin.audit.rows import same_scaling
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset, SplitSpec
-from percoin.errors import DataError, PercoinError
+from percoin.errors import PercoinError
 from percoin.features.scaling import Scaling
 from percoin.labels import label_rule_from_json
 from percoin.pool import CalendarCuts, PoolSpec, build_pooled_market
@@ -32,12 +32,16 @@ _CHOICES = {
 }
 
 
+# What becomes of settings in a manifest that are none.
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, PercoinError)
+
+
 def spec_of(manifest: Manifest) -> PoolSpec:
     """How the markets of the model's pool were made.
 
     Raises:
-        KeyError: The manifest's config lacks a setting.
-        PercoinError: A setting is out of its range.
+        Exception: One of ``UNUSABLE``: the manifest's config lacks a setting, or has one out of
+            its range or of another type.
     """
     config: Mapping[str, Any] = manifest.config
     split = config["split"]
@@ -76,7 +80,7 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
     try:
         spec, cuts = spec_of(manifest), CalendarCuts(*pool.moments())
         parts, strange = _rows_of_parts(pool, spec, cuts, load)
-    except (KeyError, TypeError, ValueError, PercoinError) as error:
+    except UNUSABLE as error:
         evidence = f"the pool cannot be built again from the manifest: {error!r}"
         return Finding(_NAME, Status.CANNOT_TELL, evidence)
     if strange:
@@ -109,7 +113,7 @@ def _rows_of_parts(
 def _bars_as_known(known: PooledMarket, symbol: str, load: LoadBars) -> Bars | None:
     try:
         bars = load(symbol)
-    except DataError:
+    except PercoinError:
         return None
     index = bars.frame.index
     first = int(index.searchsorted(pd.Timestamp(known.first_open_time)))

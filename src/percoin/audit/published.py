@@ -21,6 +21,8 @@ from percoin.types import CLASS_NAMES
 _NAME = "scores of a constant"
 _SCORES = ("accuracy", "precision", "recall", "f1")
 _DIGITS = 4
+_MOST_ROWS = 10**12
+_MOST_BYTES = 64 * 2**20
 
 
 def audit_metrics_file(path: Path) -> list[Finding]:
@@ -30,16 +32,31 @@ def audit_metrics_file(path: Path) -> list[Finding]:
         ConfigError: The file cannot be read or has no ``test_metrics`` with the
             four scores.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"metrics={path} cannot be read as JSON: {error}") from error
+    content = _read(path)
     metrics = content.get("test_metrics") if isinstance(content, dict) else None
     if not isinstance(metrics, dict) or not all(_is_number(metrics.get(k)) for k in _SCORES):
         raise ConfigError(f"metrics={path} has no test_metrics with {', '.join(_SCORES)}")
     info = content.get("dataset_info")
     n_rows = info.get("test_samples") if isinstance(info, dict) else None
-    return [audit_scores(metrics, n_rows if isinstance(n_rows, int) else None)]
+    is_count = type(n_rows) is int and 0 < n_rows <= _MOST_ROWS
+    return [audit_scores(metrics, n_rows if is_count else None)]
+
+
+def _read(path: Path) -> Any:
+    try:
+        # A pipe would be waited for, and a device has no end.
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"metrics={path} is no file; give a metrics.json or meta.json")
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(
+                f"metrics={path} has {path.stat().st_size:,} bytes, more than figures ever take; "
+                "give a metrics.json or meta.json"
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"metrics={path} cannot be read as JSON: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"metrics={path} is nested too deeply to be figures") from None
 
 
 def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
@@ -67,7 +84,9 @@ def _only_answer(matrix: object) -> str | None:
     """The decision that every row got, if there is such a one."""
     try:
         counts = np.asarray(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not np.isfinite(counts).all():
         return None
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.any():
         return None
@@ -80,4 +99,5 @@ def _only_answer(matrix: object) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # An integer may be too large for a float.
+    return type(value) in (int, float) and -_MOST_ROWS <= value <= _MOST_ROWS  # type: ignore[operator]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from percoin.audit.findings import Finding, Status
-from percoin.audit.pooled import LoadBars, check_pooled_scaling, rebuild_pooled
+from percoin.audit.pooled import UNUSABLE, LoadBars, check_pooled_scaling, rebuild_pooled
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
-from percoin.errors import InvalidArtifactError, ModelNotFoundError, PercoinError
+from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.features.feature_set import compute_features
 from percoin.labels import label_rule_from_json
 from percoin.registry.artifact import load_artifact
@@ -130,7 +130,7 @@ def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], Mar
     known = Finding("bars are those it knew", Status.OK, evidence)
     try:
         dataset = rebuild(manifest, same_bars)
-    except (KeyError, TypeError, ValueError, PercoinError) as error:
+    except UNUSABLE as error:
         evidence = f"the dataset cannot be built again from the manifest: {error!r}"
         return [known, Finding("dataset can be rebuilt", Status.CANNOT_TELL, evidence)], None
     return [known], dataset
@@ -146,9 +146,8 @@ def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
         bars: The very bars that it names.
 
     Raises:
-        KeyError: The manifest's config lacks a setting, for example one of another
-            version of percoin.
-        PercoinError: A setting is out of its range.
+        Exception: One of ``UNUSABLE``: the manifest's config lacks a setting, for example one
+            of another version of percoin, or has one out of its range or of another type.
     """
     if manifest.pool is not None:
         return rebuild_pooled(manifest, manifest.pool, bars)
@@ -162,7 +161,10 @@ def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
     rule = label_rule_from_json(manifest.label_rule)
     arguments = (bars, manifest.features.definition, rule, manifest.lookback, spec, history_days)
     if config.get("evaluation") == "walk_forward":
-        return build_folds(*arguments, int(config["folds"]))[-1]  # type: ignore[call-overload]
+        n_folds = int(config["folds"])  # type: ignore[call-overload]
+        if n_folds > len(bars):
+            raise ValueError(f"{n_folds} folds of {len(bars)} bars")
+        return build_folds(*arguments, n_folds)[-1]
     return build_dataset(*arguments)
 
 

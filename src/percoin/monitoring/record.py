@@ -7,13 +7,16 @@ the database itself, so a restart, a second server and a write that is tried aga
 from __future__ import annotations
 
 import json
+import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     URL,
@@ -41,18 +44,33 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from percoin.errors import ConfigError, RecordError
-from percoin.types import Timeframe
+from percoin.labels import label_rule_from_json
+from percoin.printable import printable
+from percoin.types import UNKNOWN_LABEL, Signal, Timeframe, is_symbol
+
+log = logging.getLogger(__name__)
 
 RECORD_FILE = "record.sqlite"
 SCHEMA_VERSION = 1
 
 _WAIT_SECS = 5
+_LONGEST_KIND = 200
 # Any number, the same in every percoin: who makes the tables of a PostgreSQL database.
 _ADVISORY_LOCK = 0x7065_7263
+# Milliseconds to the end of the year 9999, after which no calendar can say a moment.
+_LAST_MOMENT = 253_402_300_799_999
+# Of rows that cannot be read, so many are named in the log, each once.
+_MOST_NAMED = 1000
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 _metadata = MetaData()
@@ -66,7 +84,7 @@ _predictions = Table(
     Column("symbol", String(20), nullable=False),
     Column("tf", String(4), nullable=False),
     Column("ts", BigInteger, nullable=False),
-    Column("bars", String(200), nullable=False),
+    Column("bars", String(_LONGEST_KIND), nullable=False),
     Column("source", String(32), nullable=False),
     # Empty, not NULL: two NULLs are not the same to a unique key.
     Column("model_version", String(64), nullable=False),
@@ -88,6 +106,11 @@ _predictions = Table(
         name="percoin_predictions_once",
     ),
 )
+# Text that is part of the key, and how many letters it may have.
+_LONGEST = {
+    name: cast(String, _predictions.c[name].type).length or 0
+    for name in ("bars", "source", "model_version", "version_id", "label_rule")
+}
 _open_ones = Index(
     "percoin_predictions_open", *(_predictions.c[name] for name in ("resolved_at", "symbol", "tf"))
 )
@@ -173,6 +196,10 @@ class Outcome:
 class TrackRecord:
     """The predictions of all markets, in one database that processes and threads may share.
 
+    A row that nobody can have meant (a time without a calendar, a probability that is no number,
+    half a character) is left out of every answer and named in the log: it stops neither its
+    market nor another one.
+
     Nothing is opened before the first question. SQLite runs in WAL mode, where readers do
     not wait for writers, and with ``synchronous=FULL``: WAL alone outlives a killed process,
     the rest is for a machine that loses its power between two checkpoints.
@@ -190,9 +217,19 @@ class TrackRecord:
         self._engine: Engine | None = None
         self._opening = Lock()
         self._is_ready = False
+        self._named: set[int] = set()
 
     def __str__(self) -> str:
         return self._url.render_as_string(hide_password=True)
+
+    @property
+    def place(self) -> str:
+        """Its file, or its URL without the password."""
+        return str(self._url.database if self._url.get_backend_name() == "sqlite" else self)
+
+    def exists(self) -> bool:
+        """Whether there is something to open: a file, or a server that may have it."""
+        return self._url.get_backend_name() != "sqlite" or Path(self.place).is_file()
 
     def open(self) -> None:
         """Make the folder and the tables if need be, and look at their version.
@@ -209,6 +246,8 @@ class TrackRecord:
                     self._engine = _make_engine(self._url)
                 with _first_transaction(self._engine) as connection:
                     version = _make_tables(connection)
+            if not isinstance(version, int):
+                raise RecordError(str(self), "its version is no number: another program made it")
             if version > SCHEMA_VERSION:
                 raise ConfigError(
                     f"{self} holds a track record of version {version}, newer than "
@@ -228,6 +267,8 @@ class TrackRecord:
 
         Raises:
             RecordError: The database cannot be used now; nothing was written.
+            ValueError: It holds what this database can never keep, such as a text that is
+                too long or a number that is none.
         """
         return self.write_all([entry])[0]
 
@@ -236,7 +277,10 @@ class TrackRecord:
 
         Raises:
             RecordError: As ``write``.
+            ValueError: One holds what this database can never keep.
         """
+        for entry in entries:
+            _check(entry)
         with self._connected() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             statement = dialect.insert(_predictions).on_conflict_do_nothing()
@@ -338,7 +382,19 @@ class TrackRecord:
 
     def _read(self, statement: Select[Any]) -> list[Kept]:
         with self._connected() as connection:
-            return [_from_row(row._asdict()) for row in connection.execute(statement)]
+            rows = [row._asdict() for row in connection.execute(statement)]
+        return [kept for row in rows if (kept := self._from_row(row)) is not None]
+
+    def _from_row(self, row: dict[str, Any]) -> Kept | None:
+        try:
+            return _from_row(dict(row))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+            if row["id"] not in self._named and len(self._named) < _MOST_NAMED:
+                self._named.add(row["id"])
+                market = printable(f"{row['symbol']} {row['tf']}", max_chars=40)
+                reason = printable(str(e) or type(e).__name__, max_chars=200)
+                log.warning("%s: row %s of %s is left out: %s", market, row["id"], self, reason)
+            return None
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -356,9 +412,15 @@ class TrackRecord:
         """Say in one line what is wrong with the database."""
         try:
             yield
+        except (DataError, IntegrityError, OverflowError) as error:
+            raise ValueError(_reason(error)) from error
         except (SQLAlchemyError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            raise RecordError(str(self), reason) from error
+            raise RecordError(str(self), _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the database said, in one line."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def sqlite_url(path: Path) -> str:
@@ -372,7 +434,8 @@ def kind_of_bars(origin: str) -> str:
 
     Exchange and kind of market, or ``files`` and ``sample``; each simulated market is its own.
     """
-    return (origin if origin.startswith("simulated") else origin.split(":", 1)[0])[:200]
+    kind = origin if origin.startswith("simulated") else origin.split(":", 1)[0]
+    return printable(kind, _LONGEST_KIND)
 
 
 def written_at(entry: Entry, now_ms: int, is_live: bool) -> Entry:
@@ -420,8 +483,14 @@ def _make_engine(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA synchronous=FULL")
+        # One row that holds other bytes would make every row unreadable.
+        connection.text_factory = _decoded
 
     return engine
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode(errors="replace")
 
 
 @contextmanager
@@ -459,12 +528,12 @@ def _patiently(act: Callable[[], None]) -> None:
             time.sleep(0.02)
 
 
-def _make_tables(connection: Connection) -> int:
-    """Make what is missing; returns the version of what was there."""
+def _make_tables(connection: Connection) -> object:
+    """Make what is missing; returns the version of what was there, whatever it is."""
     connection.execute(CreateTable(_schema, if_not_exists=True))
     version = connection.execute(select(func.max(_schema.c.version))).scalar()
-    if version is not None and version > SCHEMA_VERSION:
-        return int(version)
+    if version is not None and (not isinstance(version, int) or version > SCHEMA_VERSION):
+        return version
     connection.execute(CreateTable(_predictions, if_not_exists=True))
     connection.execute(CreateIndex(_open_ones, if_not_exists=True))
     if version is None:
@@ -485,8 +554,7 @@ def _to_row(entry: Entry) -> dict[str, object]:
     }
 
 
-def _from_row(row: dict[str, Any]) -> Kept:
-    entries = row
+def _from_row(entries: dict[str, Any]) -> Kept:
     said = json.loads(entries["baselines"])
     probabilities = entries["probabilities"]
     entries |= {
@@ -494,7 +562,69 @@ def _from_row(row: dict[str, Any]) -> Kept:
         "is_live": bool(entries["is_live"]),
         "probabilities": None if probabilities is None else tuple(json.loads(probabilities)),
         "baselines": {
-            name: Baseline(int(signal), tuple(shares)) for name, (signal, *shares) in said.items()
+            name: Baseline(signal, tuple(shares)) for name, (signal, *shares) in said.items()
         },
     }
-    return Kept(**entries)
+    kept = Kept(**entries)
+    _check(kept)
+    _require(kept.label is None or _is_class(kept.label), "label")
+    _require(kept.forward_return is None or _is_number(kept.forward_return), "forward_return")
+    _require(isinstance(kept.void, str), "void")
+    _require(kept.resolved_at is None or _is_moment(kept.resolved_at), "resolved_at")
+    return kept
+
+
+def _check(entry: Entry) -> None:
+    """Refuse what nobody can have meant, and what one of the databases could not keep.
+
+    Raises:
+        ValueError: A value that is none; the message names its column.
+    """
+    _require(is_symbol(entry.symbol), "symbol")
+    for name, most in _LONGEST.items():
+        value = getattr(entry, name)
+        is_text = isinstance(value, str) and value.isprintable() and len(value) <= most
+        _require(is_text, name)
+    if entry.label_rule:
+        _check_rule(entry.label_rule)
+    _require(_is_moment(entry.ts), "ts")
+    _require(_is_moment(entry.written_at), "written_at")
+    _require(_is_class(entry.signal), "signal")
+    _require(_is_number(entry.confidence), "confidence")
+    _require(_is_number(entry.close), "close")
+    _require(entry.probabilities is None or _are_shares(entry.probabilities), "probabilities")
+    for line in entry.baselines.values():
+        is_known = line.signal == UNKNOWN_LABEL or _is_class(line.signal)
+        _require(is_known and _are_shares(line.probabilities), "baselines")
+
+
+@lru_cache(maxsize=256)
+def _check_rule(text: str) -> None:
+    try:
+        label_rule_from_json(json.loads(text))
+    except (ConfigError, TypeError, RecursionError) as error:
+        raise ValueError(f"its label_rule cannot be meant: {error}") from error
+
+
+def _require(condition: bool, name: str) -> None:
+    if not condition:
+        raise ValueError(f"its {name} cannot be meant")
+
+
+def _is_moment(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _LAST_MOMENT
+
+
+def _is_class(value: object) -> bool:
+    return type(value) is int and 0 <= value < len(Signal)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _are_shares(values: Sequence[Any]) -> bool:
+    # NaN lies between nothing.
+    return len(values) == len(Signal) and all(
+        type(value) in (int, float) and 0 <= value <= 1 for value in values
+    )

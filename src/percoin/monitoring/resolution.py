@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -125,25 +126,33 @@ def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
 def _outcomes_by(rule: LabelRule, predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
     step, open_time = bars.timeframe.milliseconds, bars.open_time
     first, newest_close = int(open_time[0]), int(open_time[-1]) + step
-    labels = rule.label(bars)
-    outcomes: list[Outcome] = []
-    for kept in predictions:
-        opened = kept.ts - step
-        is_over = kept.ts + rule.horizon * step <= newest_close
+    due = [
+        kept
+        for kept in predictions
+        if kept.ts + rule.horizon * step <= newest_close
         # Sigma looks back: a label from bars that begin too late is not the one of training.
-        if is_over and opened - rule.past_bars * step >= first:
-            row = int(np.searchsorted(open_time, opened))
-            outcomes.append(_outcome(kept, labels, row, bool(open_time[row] == opened)))
-    return outcomes
+        and kept.ts - (1 + rule.past_bars) * step >= first
+    ]
+    if not due:
+        # A rule may look further than there are bars, and its labels would take as long.
+        return []
+    labels = rule.label(bars)
+    rows = [int(np.searchsorted(open_time, kept.ts - step)) for kept in due]
+    return [
+        _outcome(kept, labels, row, bool(open_time[row] == kept.ts - step))
+        for kept, row in zip(due, rows, strict=True)
+    ]
 
 
 def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> Outcome:
     if not is_there:
         return Outcome(kept.id, None, None, "the bar that it was made on is missing")
-    label = int(labels.label[row])
+    label, forward_return = int(labels.label[row]), float(labels.forward_return[row])
     if label == UNKNOWN_LABEL:
         return Outcome(kept.id, None, None, "a gap in the bars, or a price that did not move")
-    return Outcome(kept.id, label, float(labels.forward_return[row]))
+    if not math.isfinite(forward_return):
+        return Outcome(kept.id, None, None, "its return is no number")
+    return Outcome(kept.id, label, forward_return)
 
 
 def _baselines(

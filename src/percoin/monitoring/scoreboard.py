@@ -198,7 +198,9 @@ def _scores(
     rows: Sequence[Kept], source: str, bootstrap: Bootstrap
 ) -> tuple[Score, dict[str, Score]]:
     """Of the forecaster itself, and of every baseline, on the same rows."""
-    if not rows:
+    names = [name for name in (rows[0].baselines if rows else ()) if _is_said_in_all(rows, name)]
+    if PRIOR not in names:
+        # Nothing to hold anything against.
         return Score(None, None, 0), {}
     labels = np.array([kept.label for kept in rows], dtype=np.int64)
     prior, _ = _said(rows, PRIOR)
@@ -213,15 +215,19 @@ def _scores(
         rate = _interval(bootstrap.estimate(hits, null=0.5)) if len(hits) else None
         return Score(skill, rate, len(hits))
 
-    baselines = {name: score(*_said(rows, name)) for name in rows[0].baselines}
+    baselines = {name: score(*_said(rows, name)) for name in names}
     own = None
     given = [kept.probabilities for kept in rows if kept.probabilities is not None]
     if len(given) == len(rows):
         own = np.array(given, dtype=np.float64)
-    elif source in _SAME_RULE:
+    elif _SAME_RULE.get(source) in names:
         own, _ = _said(rows, _SAME_RULE[source])
     signals = np.array([kept.signal for kept in rows], dtype=np.int64)
     return score(own, signals), baselines
+
+
+def _is_said_in_all(rows: Sequence[Kept], name: str) -> bool:
+    return all(name in kept.baselines for kept in rows)
 
 
 def _said(rows: Sequence[Kept], name: str) -> tuple[FloatArray, IntArray]:
@@ -247,6 +253,8 @@ def _interval(estimate: Estimate) -> Interval | None:
 
 
 def _tell_too_few(own: Score, baselines: Mapping[str, Score], n_resolved: int, horizon: int) -> str:
+    if n_resolved and not baselines:
+        return "what the prior says was not written beside them: nothing to hold them against"
     has_skill = own.skill is not None or any(score.skill for score in baselines.values())
     if has_skill and own.hit_rate is not None:
         return ""

@@ -25,6 +25,8 @@ from percoin.types import Timeframe
 _HALF_WIDTH = NormalDist().inv_cdf(0.975)
 # The mixture that is tightest near ``min_resolved`` rows, where most of the looks that matter lie.
 _TIGHTEST = 8.0
+# Clocks may be set back a little; more says that one of the two is wrong.
+_OF_ANOTHER_CLOCK_DAYS = 1.0
 
 
 class Verb(StrEnum):
@@ -229,6 +231,8 @@ def decide_together(
     is_due = began or (n_due > 0 and n_due >= rules.pool_due_share * n_models)
     counted = f"{n_due} of its {n_models} models {'is' if n_due == 1 else 'are'} due"
     limit = f"{'below' if not is_due else 'not below'} pool_due_share={rules.pool_due_share:g}"
+    if n_due == 0:
+        counted, limit = f"none of its {n_models} models is due", "and a pool waits for one"
     if began:
         text = "the training of its pool was interrupted and goes on"
     elif is_due:
@@ -301,20 +305,30 @@ def _age(market: MarketState, rules: DueRules, now: datetime) -> Reason:
     days = (now - market.data_end) / timedelta(days=1)
     is_due = days > rules.max_age_days
     limit = f"{'more than' if is_due else 'at most'} max_age_days={rules.max_age_days:g}"
-    return Reason(Cause.AGE, is_due, f"its data ends {days:.1f} days ago, {limit}")
+    if days < 0:
+        return Reason(Cause.AGE, False, f"its data ends {-days:.1f} days from now, by this clock")
+    shown = _beside(days, rules.max_age_days, 1)
+    return Reason(Cause.AGE, is_due, f"its data ends {shown} days ago, {limit}")
 
 
 def _new_bars(market: MarketState, rules: DueRules) -> Reason:
     n_new = market.n_new_bars
     if isinstance(n_new, Absent):
         return Reason(Cause.NEW_BARS, False, f"new bars: {n_new.why}")
+    if n_new == 0:
+        return Reason(Cause.NEW_BARS, False, "not one new bar since")
     share = n_new / max(1, market.n_bars)
-    is_due = n_new > 0 and share >= rules.max_new_bars_share
+    is_due = share >= rules.max_new_bars_share
     limit = (
         f"{'not below' if is_due else 'below'} max_new_bars_share={rules.max_new_bars_share:g} "
         f"of the {market.n_bars:,} that it was made from"
     )
-    return Reason(Cause.NEW_BARS, is_due, f"{n_new:,} new bars since, {share:.3f}, {limit}")
+    shown = _beside(share, rules.max_new_bars_share, 3)
+    return Reason(
+        Cause.NEW_BARS,
+        is_due,
+        f"{n_new:,} new {'bar' if n_new == 1 else 'bars'} since, {shown}, {limit}",
+    )
 
 
 def _drift(market: MarketState, rules: DueRules) -> Reason:
@@ -323,8 +337,9 @@ def _drift(market: MarketState, rules: DueRules) -> Reason:
         return Reason(Cause.DRIFT, False, f"drift: {drift.why}")
     is_due = drift.ratio > rules.max_drift
     limit = f"{'more than' if is_due else 'at most'} max_drift={rules.max_drift:g}"
+    shown = _beside(drift.ratio, rules.max_drift, 1)
     text = (
-        f"{drift.feature} has drifted by {drift.psi:.3f}, {drift.ratio:.1f} times what it did "
+        f"{drift.feature} has drifted by {drift.psi:.3f}, {shown} times what it did "
         f"within its train rows, {limit}"
     )
     return Reason(Cause.DRIFT, is_due, text)
@@ -356,11 +371,27 @@ def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator
             Cause.NEW_BARS, False, "there is not one new bar, so a training would bring the same"
         )
     if market.last_tried is not None:
-        # Clocks may be set back.
-        days = max(0.0, (now - market.last_tried) / timedelta(days=1))
-        if days < rules.retry_days:
-            text = f"it was trained {days:.1f} days ago, less than retry_days={rules.retry_days:g}"
+        days = (now - market.last_tried) / timedelta(days=1)
+        limit = f"less than retry_days={rules.retry_days:g}"
+        if days < -_OF_ANOTHER_CLOCK_DAYS and rules.retry_days > 0:
+            text = (
+                f"it was trained at {market.last_tried:%Y-%m-%d %H:%M}, which is still to come: "
+                "look at the clock, or give retry_days=0"
+            )
             yield Reason(Cause.TRIED_LATELY, False, text)
+        elif max(0.0, days) < rules.retry_days:
+            shown = _beside(max(0.0, days), rules.retry_days, 1)
+            yield Reason(Cause.TRIED_LATELY, False, f"it was trained {shown} days ago, {limit}")
+
+
+def _beside(value: float, limit: float, n_digits: int) -> str:
+    """A number with as many digits as show on which side of its limit it lies."""
+    text = f"{value:.{n_digits}f}"
+    for more in range(n_digits + 1, n_digits + 6):
+        if float(text) != limit or value == limit:
+            break
+        text = f"{value:.{more}f}"
+    return text
 
 
 def _shown(live: LiveSkill) -> str:

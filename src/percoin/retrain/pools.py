@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from percoin.bars.store import BarStore
 from percoin.config import BinanceConfig, RetrainConfig
 from percoin.errors import ConfigError, DataError
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.retrain.decisions import Decision, DueRules, Verb, decide_together, held_up
-from percoin.retrain.states import Subject, job_folder, source_config
+from percoin.retrain.sources import bars_at_hand, source_config
+from percoin.retrain.states import Subject, job_folder, store_of
 from percoin.sweep.jobs import JobState, read_record
 from percoin.types import Timeframe
 
@@ -37,6 +36,7 @@ class SharedNetwork:
         members: Those of its markets that have a model of it, or none at all.
         without: Why the others take no part in a training, by symbol; members too.
         began: Whether a training of it was interrupted.
+        obstacle: Why it cannot be trained; empty if it can.
     """
 
     symbols: tuple[str, ...]
@@ -46,6 +46,7 @@ class SharedNetwork:
     members: tuple[Subject, ...]
     without: Mapping[str, str]
     began: bool
+    obstacle: str = ""
 
     @property
     def name(self) -> str:
@@ -79,8 +80,10 @@ class SharedNetwork:
             if symbol in self.without
         }
         others = {symbol: decision for symbol, decision in alone.items() if symbol not in held}
+        why = self.obstacle
         if len(self.taking_part) < 2:
             why = "a pool takes at least two markets, and of its pool no other one takes part"
+        if why:
             return held | {
                 symbol: held_up(decision, why) if decision.verb is Verb.TRAIN else decision
                 for symbol, decision in others.items()
@@ -134,6 +137,9 @@ def _share(
     wanted, without, members = frozenset(newest.pool), dict[str, str](), []
     for subject in everyone:
         symbol = subject.market.symbol
+        if subject.problem:
+            without[symbol] = "could not be looked at"
+            continue
         if subject.manifest is not None and frozenset(subject.pool) != wanted:
             without[symbol] = _OWN_MODEL
             continue
@@ -149,6 +155,7 @@ def _share(
         tuple(members),
         without,
         began=record is not None and record.state in _UNFINISHED,
+        obstacle=newest.state.obstacle,
     )
 
 
@@ -161,9 +168,7 @@ def _no_bars(market: MarketFolder, settings: RetrainConfig, source: tuple[str, .
     if isinstance(config, BinanceConfig):
         return ""
     try:
-        config.build(BarStore(Path(settings.data_dir) / "bars")).load(
-            market.symbol, market.timeframe
-        )
+        bars_at_hand(config, market, store_of(settings))
     except DataError as error:
         return no_bars(error)
     return ""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from percoin.errors import PercoinError, SweepError
+from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
 from percoin.registry.publish import served_id
 from percoin.registry.revision import demote
-from percoin.retrain.decisions import Decision, MarketState, Verb, decide
+from percoin.retrain.decisions import Decision, MarketState, Verb, decide, held_up
 from percoin.retrain.pools import SharedNetwork, find_pools
 from percoin.retrain.states import Subject, Task, find_markets, look_at
 from percoin.sweep.claims import claimed
@@ -104,7 +106,12 @@ class _RoundUnderWay:
         members = [member for pool in self._pools for member in pool.members]
         self._subjects = {subject.state.name: subject for subject in (*subjects, *members)}
         self._outcomes = {
-            name: Outcome(subject.state, (self._decide(subject),))
+            name: Outcome(
+                subject.state,
+                (self._decide(subject),),
+                subject.problem,
+                failed=bool(subject.problem),
+            )
             for name, subject in self._subjects.items()
         }
 
@@ -129,9 +136,24 @@ class _RoundUnderWay:
         return self._train(jobs, notes)
 
     def _look(self, market: MarketFolder) -> Subject:
-        return look_at(market, self._task, self._now)
+        try:
+            return look_at(market, self._task, self._now)
+        except Exception as error:  # noqa: BLE001 - the other markets of the round go on
+            return Subject.unknown(market, _told(f"{market.symbol} {market.timeframe}", error))
+
+    @contextmanager
+    def _alone(self, *names: str) -> Iterator[None]:
+        """Whatever goes wrong with these markets stops no other one."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the other markets of the round go on
+            problem = _told(", ".join(names), error)
+            for name in names:
+                self._fail(name, problem)
 
     def _decide(self, subject: Subject) -> Decision:
+        if subject.problem:
+            return held_up(Decision(Verb.KEEP, ()), "it could not be looked at")
         return decide(subject.state, self._task.rules, self._now)
 
     def _decide_together(self, pool: SharedNetwork) -> None:
@@ -152,12 +174,10 @@ class _RoundUnderWay:
         (decision,) = outcome.decisions
         if decision.verb is not Verb.DEMOTE:
             return
-        try:
-            outcome = replace(outcome, result=_demote(subject, decision))
+        with self._alone(name):
+            self._outcomes[name] = replace(outcome, result=_demote(subject, decision))
             self._subjects[name] = subject = self._look(subject.market)
-            self._outcomes[name] = _also(outcome, self._decide(subject))
-        except PercoinError as error:
-            self._fail(name, str(error))
+            self._outcomes[name] = _also(self._outcomes[name], self._decide(subject))
 
     def _prepare(self, name: str) -> list[Job]:
         """The training of a market, if it is due and new bars do not make it another case."""
@@ -166,18 +186,16 @@ class _RoundUnderWay:
         # Lightning takes seconds to import: only for whoever trains.
         from percoin.retrain.trainings import fetch, job_of
 
-        subject = self._subjects[name]
-        try:
+        subject, jobs = self._subjects[name], list[Job]()
+        with self._alone(name):
             job = job_of(subject, self._task.settings)
             n_new = fetch(job, subject.market.symbol, subject.state.data_end)
-        except PercoinError as error:
-            self._fail(name, str(error))
-            return []
-        if n_new is not None:
-            renewed = self._decide(self._renew(name, n_new))
-            if renewed.verb is not Verb.TRAIN:
-                self._outcomes[name] = _also(self._outcomes[name], renewed)
-        return [job] if self._outcomes[name].is_to_train else []
+            if n_new is not None:
+                renewed = self._decide(self._renew(name, n_new))
+                if renewed.verb is not Verb.TRAIN:
+                    self._outcomes[name] = _also(self._outcomes[name], renewed)
+            jobs += [job] if self._outcomes[name].is_to_train else []
+        return jobs
 
     def _prepare_pool(self, pool: SharedNetwork) -> tuple[SharedNetwork, Job | None]:
         """The same of a pool; without those markets that turn out to have no bars."""
@@ -186,17 +204,12 @@ class _RoundUnderWay:
             return pool, None
         from percoin.retrain.trainings import fetch_pool, pool_job_of
 
-        try:
+        with self._alone(*(name for name in names if self._outcomes[name].is_to_train)):
             pool, n_new = fetch_pool(pool, self._task.settings)
             self._decide_again(pool, n_new)
-            if not any(self._outcomes[name].is_to_train for name in names):
-                return pool, None
-            return pool, pool_job_of(pool, self._task.settings)
-        except PercoinError as error:
-            for name in names:
-                if self._outcomes[name].is_to_train:
-                    self._fail(name, str(error))
-            return pool, None
+            if any(self._outcomes[name].is_to_train for name in names):
+                return pool, pool_job_of(pool, self._task.settings)
+        return pool, None
 
     def _decide_again(self, pool: SharedNetwork, n_new: Mapping[str, int]) -> None:
         """Decide on a pool whose bars have been fetched."""
@@ -243,6 +256,15 @@ class _RoundUnderWay:
         return Round(tuple(self._outcomes.values()), is_dry, tuple(notes), stopped_by)
 
 
+def _told(name: str, error: Exception) -> str:
+    """What is said of a market that something went wrong with; what nobody foresaw is logged."""
+    if isinstance(error, PercoinError):
+        return str(error)
+    found = f"unexpected {type(error).__name__}: {printable(str(error))}"
+    log.error("%s: %s", name, found, exc_info=log.isEnabledFor(logging.DEBUG))
+    return found
+
+
 def _also(outcome: Outcome, decision: Decision) -> Outcome:
     return replace(outcome, decisions=(*outcome.decisions, decision))
 
@@ -256,7 +278,9 @@ def _demote(subject: Subject, decision: Decision) -> str:
     version_id = served_id(market)
     if version_id is None:
         raise SweepError(
-            f"{market.link} is a plain folder, so there is no version to demote; take it away"
+            f"{market.link} is a plain folder, so there is no version to demote; copy the "
+            "models folder with its links as they are (cp -a), or move this one aside and promote "
+            "a version"
         )
     reason = decision.reasons[0].text
     demote(market.root, market.symbol, market.timeframe, version_id, reason)

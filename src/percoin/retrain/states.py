@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
-
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from percoin.bars.schema import Bars, is_simulated
 from percoin.bars.store import BarStore
-from percoin.cli import compose_config, explain
-from percoin.config import (
-    BinanceConfig,
-    Recipe,
-    RetrainConfig,
-    SimulatedConfig,
-    SourceConfig,
-    typed,
-)
+from percoin.config import BinanceConfig, RetrainConfig, SimulatedConfig
 from percoin.errors import ConfigError, DataError, ModelNotFoundError
 from percoin.registry.catalogue import Version, markets_in, read_versions
 from percoin.registry.layout import MarketFolder
@@ -33,15 +22,17 @@ from percoin.registry.manifest import Manifest, Verdict
 from percoin.registry.revision import was_promoted_since
 from percoin.report.reading import SavedModel, read_model
 from percoin.retrain.decisions import Absent, Condition, DueRules, MarketState
+from percoin.retrain.sources import DEFAULT_SOURCE, bars_at_hand, source_config, source_of
 from percoin.retrain.watching import Watched
 from percoin.sweep.jobs import BROKEN, read_record
-from percoin.versions.recipe import source_of
+from percoin.versions.recipe import pool_of
 
-_DEFAULT_SOURCE = ("source=binance",)
 # Below outputs_dir; a name that no market can have.
 RUNS_FOLDER = "retrain"
 
-
+# More would say nothing: the gate is shut long before.
+_MOST_LOOKS = 1_000_000
+_UNKNOWN = Absent("not counted without a source")
 _NOTHING = Watched(Absent("there is no model"), Absent("there is no model"))
 
 
@@ -85,6 +76,7 @@ class Subject:
         source: Overrides that name the source of its bars.
         n_looks: How often test rows that a training would be judged on have judged models
             of this market that failed, or more if somebody said so; the next one included.
+        problem: Why the market could not be looked at; empty if it could.
     """
 
     market: MarketFolder
@@ -92,6 +84,18 @@ class Subject:
     manifest: Manifest | None
     source: tuple[str, ...]
     n_looks: int = 1
+    problem: str = ""
+
+    @classmethod
+    def unknown(cls, market: MarketFolder, problem: str) -> Subject:
+        """A market of which nothing could be found out."""
+        state = MarketState(
+            symbol=market.symbol,
+            timeframe=market.timeframe,
+            condition=Condition.INVALID,
+            said=problem,
+        )
+        return cls(market, state, None, (), problem=problem)
 
     @property
     def pool(self) -> tuple[str, ...]:
@@ -99,7 +103,7 @@ class Subject:
 
         Some of them may have had no part in the training, for want of bars.
         """
-        return _pool_of(self.manifest)
+        return pool_or_none(self.manifest)
 
 
 def find_markets(settings: RetrainConfig) -> list[MarketFolder]:
@@ -137,12 +141,11 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
         task: What the round is about.
         now: The present moment, with its zone.
     """
-    settings, source = task.settings, task.source
+    settings = task.settings
     versions = read_versions(market)
     shown = _shown(market)
     manifest = _recipe(shown.manifest or _newest_manifest(versions), versions)
-    if not source:
-        source = _DEFAULT_SOURCE if manifest is None else source_of(manifest)
+    source, obstacle = _source_and_obstacle(manifest, task)
     data_end = _data_end(shown.manifest)
     skill = shown.evaluation.model.skill if shown.evaluation is not None else None
     condition, said = _condition(shown)
@@ -155,33 +158,19 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
         is_forced=_is_forced(market, shown.manifest, versions),
         data_end=data_end,
         n_bars=0 if shown.manifest is None else shown.manifest.bars.n_bars,
-        n_new_bars=_count_new(market, settings, source, data_end, now),
+        n_new_bars=_count_new(market, settings, source, data_end, now) if source else _UNKNOWN,
         drift=watched.drift,
         live=watched.live,
         gate_lower=None if skill is None else skill.lower,
-        last_tried=_last_tried(market, settings, versions, _pool_of(manifest)),
-        obstacle=_obstacle(manifest, source),
+        last_tried=_last_tried(market, settings, versions, pool_or_none(manifest)),
+        obstacle=obstacle,
     )
     return Subject(market, state, manifest, source, n_looks(versions))
 
 
-@lru_cache(maxsize=256)
-def source_config(overrides: tuple[str, ...]) -> SourceConfig:
-    """The checked settings of a source.
-
-    Raises:
-        ConfigError: There are none, or the manifest that named them is of another percoin.
-    """
-    try:
-        source = typed(compose_config("retrain", overrides), RetrainConfig).source
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        problem = explain(error, "retrain", overrides)
-        raise ConfigError(
-            f"its source is none of this percoin ({problem}); name another"
-        ) from error
-    if source is None:
-        raise ConfigError("its manifest does not say where its bars came from; name a source")
-    return source
+def store_of(settings: RetrainConfig) -> BarStore:
+    """The stored bars."""
+    return BarStore(Path(settings.data_dir) / "bars")
 
 
 def _shown(market: MarketFolder) -> SavedModel:
@@ -204,10 +193,12 @@ def _recipe(manifest: Manifest | None, versions: Sequence[Version]) -> Manifest 
     return found.get(manifest.pool.started_from) or manifest
 
 
-def _pool_of(manifest: Manifest | None) -> tuple[str, ...]:
-    if manifest is None or manifest.config.get("recipe") != Recipe.POOLED:
-        return ()
-    return tuple(word.strip() for word in str(manifest.config["symbol"]).split(","))
+def pool_or_none(manifest: Manifest | None) -> tuple[str, ...]:
+    """The markets of a model's pool; empty without one, and if its manifest is not of it."""
+    try:
+        return () if manifest is None else pool_of(manifest)
+    except ConfigError:
+        return ()  # an obstacle, which says what is wrong
 
 
 def _condition(shown: SavedModel) -> tuple[Condition, str]:
@@ -244,16 +235,11 @@ def _count_new(
 ) -> int | Absent:
     if data_end is None:
         return Absent("there is no model to count from")
-    try:
-        config = source_config(source)
-    except ConfigError as error:
-        return Absent(str(error))
+    config = source_config(source)
     if isinstance(config, BinanceConfig):
         return max(0, int((now - data_end) / market.timeframe.timedelta))
     try:
-        bars = config.build(BarStore(Path(settings.data_dir) / "bars")).load(
-            market.symbol, market.timeframe
-        )
+        bars = bars_at_hand(config, market, store_of(settings))
     except DataError as error:
         return Absent(f"{error.found}; {error.action}")
     return count_after(bars, data_end)
@@ -274,7 +260,9 @@ def _last_tried(
     ended = [v.created_at for v in versions if v.manifest is None or not v.manifest.revised_from]
     record = read_record(job_folder(market, settings, pool))
     if record is not None and record.state in BROKEN and record.ended_at is not None:
-        ended.append(datetime.fromtimestamp(record.ended_at, UTC))
+        # A file in outputs may hold any number.
+        with suppress(TypeError, ValueError, ArithmeticError, OSError):
+            ended.append(datetime.fromtimestamp(record.ended_at, UTC))
     return max(ended, default=None)
 
 
@@ -293,17 +281,30 @@ def job_folder(market: MarketFolder, settings: RetrainConfig, pool: Sequence[str
     return folder / name / market.timeframe.value
 
 
-def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
+def _source_and_obstacle(manifest: Manifest | None, task: Task) -> tuple[tuple[str, ...], str]:
+    """Where the bars come from, empty if nobody says it; and why no training can be."""
+    source = task.source or (DEFAULT_SOURCE if manifest is None else ())
     try:
-        wants_simulated = isinstance(source_config(source), SimulatedConfig)
+        if not source and manifest is not None:
+            source = source_of(manifest, store_of(task.settings))
+        return source, _obstacle(manifest, source)
     except ConfigError as error:
-        return str(error)
+        return source, str(error)
+
+
+def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
+    """Why the model cannot be trained on bars of the source; empty if it can.
+
+    Raises:
+        ConfigError: The source or the pool cannot be meant.
+    """
+    wants_simulated = isinstance(source_config(source), SimulatedConfig)
     if manifest is None:
         return ""
     if wants_simulated != is_simulated(manifest.bars.origin) and source[0] != "source=store":
         kinds = ("real", "simulated") if wants_simulated else ("simulated", "real")
         return f"it learnt from {kinds[0]} bars, and {source[0]} gives {kinds[1]} ones"
-    if manifest.pool is not None and not _pool_of(manifest):
+    if not pool_of(manifest) and manifest.pool is not None:
         return (
             "it began with the pooled model of another market or of a folder, whose cuts bound its "
             "bars: train that pool again, then this market with init=pooled"
@@ -323,8 +324,8 @@ def n_looks(versions: Sequence[Version]) -> int:
             continue
         asked = manifest.config.get("looks")
         # What a retraining asked for follows from the models before; more than that is a person's.
-        is_by_hand = isinstance(asked, int) and asked > _looks_after(known)
-        known.append((manifest, asked if is_by_hand and isinstance(asked, int) else 1))
+        named = min(asked, _MOST_LOOKS) if type(asked) is int else 1
+        known.append((manifest, named if named > _looks_after(known) else 1))
     return _looks_after(known)
 
 

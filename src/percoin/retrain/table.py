@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from percoin.printable import printable
 from percoin.retrain.decisions import Verb
 from percoin.retrain.round import Outcome, Round
 
 _WIDTH = 100
+_MOST_CHARS = 2000
 _DRY = "dry run: nothing was done"
 
 
@@ -26,7 +28,7 @@ def to_text(found: Round) -> str:
     counts = Counter(outcome.decisions[0].verb for outcome in found.outcomes)
     counted = ", ".join(f"{counts[verb]} {verb.value}" for verb in Verb if counts[verb])
     n_markets = "1 market" if len(found.outcomes) == 1 else f"{len(found.outcomes)} markets"
-    closing = [*found.notes, *([_DRY] if found.is_dry else [])]
+    closing = [*map(printable, found.notes), *([_DRY] if found.is_dry else [])]
     return "\n".join([*lines, f"{n_markets}: {counted}", *closing])
 
 
@@ -54,6 +56,8 @@ def _lines(outcome: Outcome, width: int) -> Iterator[str]:
 
 def _wrapped(text: str, start: str) -> list[str]:
     further = " " * (len(start) + 2)
+    # Reasons hold what manifests, files and servers say.
+    text = printable(text, _MOST_CHARS)
     return textwrap.wrap(text, _WIDTH, initial_indent=start, subsequent_indent=further)
 
 

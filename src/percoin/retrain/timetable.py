@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from percoin.config import Rhythm
-from percoin.errors import PercoinError
+from percoin.errors import ConfigError, PercoinError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,17 @@ class Timetable:
     at: str
 
     def next_after(self, now: datetime) -> datetime:
-        """The first moment later than ``now``."""
+        """The first moment later than ``now``.
+
+        Raises:
+            ConfigError: The calendar ends before it.
+        """
+        try:
+            return self._next_after(now)
+        except OverflowError as error:
+            raise ConfigError(f"it is {now:%Y-%m-%d} by this clock: set it right") from error
+
+    def _next_after(self, now: datetime) -> datetime:
         hour, minute = map(int, self.at.split(":"))
         moment = now.astimezone(UTC).replace(minute=minute, second=0, microsecond=0)
         if self.rhythm is not Rhythm.HOURLY:

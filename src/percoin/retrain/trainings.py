@@ -229,10 +229,12 @@ def _ended(result: JobResult, models_dir: Path) -> Training:
     if not result.is_done:
         return Training(job.name, error=f"training {state.value}: {result.error}".rstrip(": "))
     version = version_of(result.record)
-    if result.verdict == Status.ACCEPTED:
-        return Training(job.name, f"trained and promoted: {version} is accepted", version)
-    why = f"trained, {result.verdict}: {result.entry.reasons[0]}"
     served = served_version(MarketFolder(models_dir, job.symbol, Timeframe(job.tf)))
+    why = f"trained, {result.verdict}: {result.entry.reasons[0]}"
+    if result.verdict == Status.ACCEPTED:
+        if served is not None and served.version_id == version:
+            return Training(job.name, f"trained and promoted: {version} is accepted", version)
+        why = f"trained, accepted, not served: {version}"
     if served is None or served.objection:
         return Training(job.name, f"{why}; the sources behind the model answer", version)
     return Training(job.name, f"{why}; {served.version_id} stays", version)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from percoin.bars.store import BarStore
@@ -13,6 +14,8 @@ from percoin.monitoring.scoreboard import Standing, make_scoreboard
 from percoin.registry.judged import train_rows
 from percoin.registry.manifest import Manifest
 from percoin.retrain.decisions import Absent, Drift, LiveSkill
+
+_ASKED_AGAIN_SECS = 60.0
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,29 @@ class Watch:
         models_dir: The registry.
         data_dir: Holds the stored bars, and the track record unless ``record_url`` says where.
         record_url: Of the track record; None is the file in ``data_dir``.
+
+    Raises:
+        ConfigError: ``record_url`` cannot be meant.
     """
 
     models_dir: Path
     data_dir: Path
     record_url: str | None = None
 
+    # When the record could not be used, by the monotonic clock, and why: each of a hundred markets
+    # would wait for a database that is away.
+    _away: list[tuple[float, str]] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._record()
+
     def __call__(self, manifest: Manifest) -> Watched:
         """Look at one served model; nothing is written."""
         return Watched(self._drift(manifest), self._live(manifest))
+
+    def _record(self) -> TrackRecord:
+        """The record, which is not opened by that."""
+        return TrackRecord(self.record_url or sqlite_url(self.data_dir / RECORD_FILE))
 
     def _drift(self, manifest: Manifest) -> Drift | Absent:
         try:
@@ -59,16 +76,19 @@ class Watch:
         return Drift(drift.worst, shift.psi, shift.ratio)
 
     def _live(self, manifest: Manifest) -> LiveSkill | Absent:
-        path = self.data_dir / RECORD_FILE
-        if self.record_url is None and not path.is_file():
-            return Absent(f"no track record in {path}")
+        if self._away and time.monotonic() - self._away[-1][0] < _ASKED_AGAIN_SECS:
+            return Absent(self._away[-1][1])
         try:
-            record = TrackRecord(self.record_url or sqlite_url(path))
+            record = self._record()
+            if not record.exists():
+                # It would be made; a look leaves no trace.
+                return Absent(f"no track record in {record.place}")
             try:
                 found = make_scoreboard(record, [manifest.symbol], manifest.timeframe)
             finally:
                 record.close()
         except PercoinError as error:
+            self._away[:] = [(time.monotonic(), str(error))]
             return Absent(str(error))
         return live_skill(manifest, found)
 
@@ -85,7 +105,9 @@ def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Abs
     standing = max(own, key=lambda standing: standing.n_resolved)
     skill = standing.skill
     if skill is None:
-        return Absent(standing.too_few or f"{standing.n_resolved} resolved predictions")
+        return Absent(
+            standing.too_few or f"{standing.n_resolved} resolved predictions without probabilities"
+        )
     rule = standing.label_rule or {}
     horizon = rule.get("horizon")
     n_independent = standing.n_resolved / (horizon if isinstance(horizon, int) else 1)

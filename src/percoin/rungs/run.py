@@ -13,7 +13,7 @@ from percoin.bars.schema import Bars, format_time, is_simulated
 from percoin.bars.store import BarStore
 from percoin.config import RungsConfig
 from percoin.dataset import MarketDataset, SplitSpec, bars_to_load, build_dataset
-from percoin.errors import DataError, RegistryError
+from percoin.errors import PercoinError
 from percoin.evaluation.backtest import BacktestResult, Costs
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
@@ -98,7 +98,7 @@ def score_market(
                 readings = rule_history(RULES[rung], market)
                 answered.append(_answers(readings, market.asked, judge.dataset))
                 scores.append(judge.score_rule(rung, answered[-1]))
-        except (DataError, RegistryError, _NotComparableError) as error:
+        except (PercoinError, _NotComparableError) as error:
             missing[rung.value] = str(error)
     if len(answered) > 1:
         scores.append(judge.score_rule(RULES_TOGETHER, first_direction(answered)))

@@ -11,6 +11,7 @@ from percoin.dataset import Part
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.table import MONEY_COLUMNS, align, interval, money_rows
 from percoin.evaluation.uncertainty import Estimate
+from percoin.printable import printable
 from percoin.rungs.run import RungTable
 from percoin.rungs.scores import RungScore, Tally
 from percoin.types import CLASS_NAMES
@@ -29,7 +30,7 @@ def format_table(table: RungTable) -> str:
     everywhere = [score for score in table.scores if score.everywhere is not None]
     parts = [
         f"{market}, {_dates(table, 'test', 'test')}: {counts.sum()} test rows ({shares})",
-        *(f"no score for {rung}: {reason}" for rung, reason in table.missing.items()),
+        *(f"no score for {rung}: {printable(reason)}" for rung, reason in table.missing.items()),
         "",
         _skills(table.scores),
         "skill: share of the train prior's log-loss that is removed; a rule's probabilities are",

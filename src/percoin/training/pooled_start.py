@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percoin.audit.pooled import spec_of
+from percoin.audit.pooled import UNUSABLE, spec_of
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
@@ -125,7 +125,13 @@ def _is_pooled(manifest: Manifest) -> bool:
 
 def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
     """Refuse settings under which the pooled weights would mean something else."""
-    spec = spec_of(manifest)
+    try:
+        spec = spec_of(manifest)
+    except UNUSABLE as error:
+        raise ConfigError(
+            f"init=pooled: the settings of the pooled model {manifest.version_id} cannot be read "
+            f"({error!r:.200}); train the pool again, or begin with another model"
+        ) from error
     rule = settings.labels.build().to_json() | {"width": None}
     pairs = {
         "tf": (manifest.timeframe, settings.tf.timeframe),

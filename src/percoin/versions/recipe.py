@@ -1,20 +1,36 @@
-"""How a version was made: its settings, and the command line that would ask for them again."""
+"""How a version was made: its settings, and the command line that would ask for them again.
+
+A manifest is a file that somebody may have planted. So nothing in it becomes a word of a command
+line as it stands: kinds are looked up in a table of the options they stand for, numbers and names
+go through the types and ranges of the settings, and text is quoted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli import compose_config
-from percoin.config import CONF_DIR, TrainConfig, typed
+from percoin.config import Recipe, TrainConfig, typed
 from percoin.errors import ConfigError
+from percoin.labels import FixedHorizon, TripleBarrier, VolatilityScaled
 from percoin.overrides import quoted
-from percoin.registry.manifest import Manifest
+from percoin.registry.manifest import LOGISTIC_KIND, MODEL_KIND, Manifest
 from percoin.report.cells import flat
+from percoin.types import check_symbol, is_symbol
 
+# The options of conf/labels and conf/model that kinds in a manifest stand for.
+_LABELS = {
+    FixedHorizon.kind: "fixed_horizon",
+    TripleBarrier.kind: "triple_barrier",
+    VolatilityScaled.kind: "volatility_scaled",
+}
+_MODELS = {MODEL_KIND: "cnn_lstm", LOGISTIC_KIND: "logistic"}
 # Where things lie, how a run is repeated, what is logged, and what is trained beside it: none of
 # it is wanted of a model that is trained again.
 _NOT_OF_THE_MODEL = frozenset(
@@ -36,28 +52,41 @@ _NOT_OF_THE_MODEL = frozenset(
 )
 # A value may follow from another one; two rounds settle what hangs on what.
 _MOST_ROUNDS = 3
+# Settings are three levels deep at most, and none is longer than the list of a pool's markets.
+_MOST_LEVELS = 8
+_MOST_ENTRIES = 10_000
+_MISSING = "???"
+# Within text that the grammar of the command line reads again.
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
     """The settings of the manifest, with this percoin's defaults where it says nothing.
+
+    The market and the bar length are those of the place where the version lies, which a manifest
+    was compared with when it was read; what its settings say of them does not count.
 
     Args:
         manifest: Of the version.
         changes: What else they shall say.
 
     Raises:
-        ConfigError: They are not settings of this percoin.
+        ConfigError: They are not settings of this percoin, or not of this market.
     """
-    symbol, timeframe = manifest.symbol, manifest.timeframe.value
-    values = {k: v for k, v in manifest.config.items() if k not in _NOT_OF_THE_MODEL}
     try:
+        values = _plain_settings(manifest)
         composed = compose_config("train", _choices(manifest))
         return typed(OmegaConf.merge(composed, values | changes), TrainConfig)  # type: ignore[arg-type]
-    except (ConfigError, OmegaConfBaseException) as error:
+    except (
+        *(ConfigError, HydraException, OmegaConfBaseException),
+        # What OmegaConf and the checks of the settings make of numbers and types that are none.
+        *(ValueError, TypeError, ArithmeticError),
+    ) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"{symbol} {timeframe}: the settings of {manifest.version_id} are not those of this "
-            f"percoin ({reason}); use the code that made it, {manifest.code_version}"
+            f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id} "
+            f"are not those of this percoin ({reason}); use the code that made it, "
+            f"{manifest.code_version}"
         ) from error
 
 
@@ -87,24 +116,37 @@ def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
     )
 
 
-def source_of(manifest: Manifest) -> tuple[str, ...]:
-    """The overrides that name the source of the manifest's bars; empty if it does not say it."""
-    choices, settings = (manifest.config.get(name) for name in ("choices", "source"))
-    option = choices.get("source") if isinstance(choices, dict) else None
-    if not isinstance(option, str) or not (CONF_DIR / "source" / f"{option}.yaml").is_file():
+def pool_of(manifest: Manifest) -> tuple[str, ...]:
+    """The markets that a pool's training was told; empty of a model that shares its network.
+
+    Raises:
+        ConfigError: The settings name a pool that the model is not of.
+    """
+    config, pool = manifest.config, manifest.pool
+    if config.get("recipe") != Recipe.POOLED:
         return ()
-    further = settings if isinstance(settings, dict) else {}
-    return (f"source={option}", *as_overrides(further, "source."))
+    name = f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id}"
+    if pool is None or pool.started_from is not None:
+        raise ConfigError(f"{name} name a pool, and it was not trained in one; train it by hand")
+    told = config.get("symbol")
+    markets = tuple(word.strip() for word in told.split(",")) if isinstance(told, str) else ()
+    strange = {manifest.symbol, *pool.markets} - set(markets)
+    if strange or len(set(markets)) != len(markets):
+        raise ConfigError(
+            f"{name} name other markets than those that it was trained on "
+            f"({', '.join(sorted(strange)) or 'some twice'}); train the pool by hand"
+        )
+    return tuple(check_symbol(symbol) for symbol in markets)
 
 
-def as_overrides(settings: dict[str, object], prefix: str = "") -> Iterator[str]:
+def as_overrides(settings: Mapping[str, object], prefix: str = "") -> Iterator[str]:
     """Settings as ``KEY=VALUE``."""
     for name, value in settings.items():
         yield f"{prefix}{name}={literal(value)}"
 
 
 def literal(value: object) -> str:
-    """A value in the grammar of the command line.
+    """A value in the grammar of the command line, where it means itself and nothing else.
 
     Raises:
         TypeError: It is nothing that a setting can be.
@@ -115,17 +157,57 @@ def literal(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, Sequence):
+    if isinstance(value, str) and value != _MISSING:
+        # Backslashes before an interpolation count.
+        return quoted(_INTERPOLATION.sub(lambda match: rf"{match[1] * 2}\${{", value))
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{','.join(map(literal, value))}]"
     raise TypeError(f"{value!r} is no value of a setting")
 
 
 def _choices(manifest: Manifest) -> list[str]:
-    kind, model = manifest.label_rule["kind"], manifest.model.kind
-    timeframe = manifest.timeframe.value
-    return [f"symbol={manifest.symbol}", f"tf={timeframe}", f"labels={kind}", f"model={model}"]
+    """The market, and the options that give the settings their types."""
+    kind = manifest.label_rule["kind"]
+    labels = _LABELS.get(kind) if isinstance(kind, str) else None
+    if labels is None:
+        raise ConfigError(f"label rule {kind!r} is not known; known are {', '.join(_LABELS)}")
+    return [
+        f"symbol={manifest.symbol}",
+        f"tf={manifest.timeframe.value}",
+        f"labels={labels}",
+        f"model={_MODELS[manifest.model.kind]}",
+    ]
+
+
+def _plain_settings(manifest: Manifest) -> dict[str, object]:
+    """What the manifest says of the model: plain values, and its own market and bar length."""
+    values = {k: v for k, v in manifest.config.items() if k not in _NOT_OF_THE_MODEL}
+    _check_plain(values, "config", _MOST_LEVELS)
+    tf, pooled = values.get("tf", {}), values.get("pooled", {})
+    if isinstance(tf, dict):
+        values["tf"] = {**tf, "name": manifest.timeframe.value}
+    start = pooled.get("init_model") if isinstance(pooled, dict) else None
+    # A market is one of this registry's own models; a folder could hold anything.
+    if start is not None and not is_symbol(start):
+        raise ConfigError(f"pooled.init_model={start!r} is no market, and folders are not followed")
+    return {**values, "symbol": ",".join(pool_of(manifest) or (manifest.symbol,))}
+
+
+def _check_plain(value: object, place: str, n_levels: int) -> None:
+    """Refuse what OmegaConf would read as more than a value."""
+    if isinstance(value, str):
+        if "${" in value or value == _MISSING:
+            raise ConfigError(f"{place} is {value[:40]!r}, which is no value of a setting")
+        return
+    if not isinstance(value, dict | list):
+        return
+    if n_levels == 0 or len(value) > _MOST_ENTRIES:
+        raise ConfigError(f"{place} is nested too deeply or too long")
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, entry in entries:
+        if isinstance(name, str):
+            _check_plain(name, f"a key of {place}", 0)
+        _check_plain(entry, f"{place}.{name}", n_levels - 1)
 
 
 def _leaves(settings: TrainConfig) -> Iterator[tuple[str, object]]:

@@ -1,0 +1,141 @@
+"""Where the bars of a training come from: the command says it, else the model's own manifest.
+
+Of a manifest only the kind of source counts, and numbers and names that lead nowhere new:
+
+=========  ====================================================================
+binance    spot or perp; another exchange than Binance if the store has its bars
+simulated  seed, number of bars, edge
+sample     nothing
+store      nothing
+=========  ====================================================================
+
+A folder of files, or another host for the archive or the API, has to be named on the command
+line: whoever can write into the models folder shall not choose what is read or asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from percoin.bars.schema import Bars
+from percoin.bars.store import BarStore
+from percoin.cli import compose_config, explain
+from percoin.config import BinanceConfig, RetrainConfig, SourceConfig, typed
+from percoin.errors import ConfigError, DataError, InvalidBarsError, PercoinError
+from percoin.printable import printable
+from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import Manifest
+from percoin.versions.recipe import as_overrides
+
+log = logging.getLogger(__name__)
+
+# Of a market that never had a model.
+DEFAULT_SOURCE = ("source=binance",)
+# The options of conf/source that a manifest may name, and the settings that count of each.
+_FROM_MANIFESTS = {
+    "binance": ("market", "exchange"),
+    "simulated": ("seed", "n_bars", "edge"),
+    "sample": (),
+    "store": (),
+}
+_HOSTS = ("archive_url", "api_url")
+
+
+def source_of(manifest: Manifest, store: BarStore) -> tuple[str, ...]:
+    """The overrides that name the source of the manifest's bars.
+
+    Args:
+        manifest: Of the model.
+        store: Knows from which exchange the bars of the market came.
+
+    Raises:
+        ConfigError: The manifest does not say it, or what it says has to be said on the command
+            line.
+    """
+    choices, named = (manifest.config.get(name) for name in ("choices", "source"))
+    option = choices.get("source") if isinstance(choices, dict) else None
+    settings = named if isinstance(named, dict) else {}
+    if option == "files":
+        raise ConfigError("its bars came from files; name them: source=files source.path=FOLDER")
+    if not isinstance(option, str) or option not in _FROM_MANIFESTS:
+        raise ConfigError("its manifest does not say where its bars came from; name a source")
+    overrides = (f"source={option}", *_harmless(settings, _FROM_MANIFESTS[option]))
+    config = source_config(overrides)
+    if isinstance(config, BinanceConfig):
+        _check_hosts(manifest, config, settings, store)
+    return overrides
+
+
+@lru_cache(maxsize=256)
+def source_config(overrides: tuple[str, ...]) -> SourceConfig:
+    """The checked settings of a source.
+
+    Raises:
+        ConfigError: They are none of this percoin.
+    """
+    try:
+        source = typed(compose_config("retrain", overrides), RetrainConfig).source
+    except (
+        *(ConfigError, HydraException, OmegaConfBaseException),
+        *(ValueError, ArithmeticError),
+    ) as error:
+        problem = explain(error, "retrain", overrides)
+        raise ConfigError(
+            f"its source is none of this percoin ({problem}); name another"
+        ) from error
+    if source is None:
+        raise ConfigError("its manifest does not say where its bars came from; name a source")
+    return source
+
+
+def bars_at_hand(config: SourceConfig, market: MarketFolder, store: BarStore) -> Bars:
+    """The bars of a market that a source has, of one that asks no exchange.
+
+    Raises:
+        DataError: There are none that can be used, for whatever reason.
+    """
+    try:
+        return config.build(store).load(market.symbol, market.timeframe)
+    except DataError:
+        raise
+    except PercoinError as error:
+        found = str(error)
+    except Exception as error:  # noqa: BLE001 - the other markets of a round go on
+        found = f"unexpected {type(error).__name__}: {printable(str(error))}"
+        log.error("%s %s: its bars cannot be read: %s", market.symbol, market.timeframe, found)
+    raise InvalidBarsError(market.symbol, market.timeframe, found, "mend them, or name a source")
+
+
+def _harmless(settings: Mapping[str, object], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the settings that count, as overrides."""
+    found = {name: settings[name] for name in names if name in settings}
+    for name, value in found.items():
+        if not isinstance(value, str | int | float):
+            raise ConfigError(f"its manifest has source.{name}={value!r}; name a source")
+    return tuple(as_overrides(found, "source."))
+
+
+def _check_hosts(
+    manifest: Manifest, config: BinanceConfig, settings: Mapping[str, object], store: BarStore
+) -> None:
+    """Refuse hosts that the manifest alone would choose."""
+    for name in _HOSTS:
+        url = settings.get(name)
+        if url is not None and url != getattr(config, name):
+            raise ConfigError(
+                f"its manifest names a host, source.{name}={url!r}; say so if you trust it: "
+                f"source=binance source.{name}=URL"
+            )
+    known = source_config(DEFAULT_SOURCE)
+    assert isinstance(known, BinanceConfig)
+    stored = store.origin(manifest.symbol, manifest.timeframe) or ""
+    if config.exchange != known.exchange and not stored.startswith(f"{config.exchange} "):
+        raise ConfigError(
+            f"its manifest names {config.exchange}, and the store has no bars of it from there; "
+            f"name it: source=binance source.exchange={config.exchange}"
+        )
