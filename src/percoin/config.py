@@ -932,13 +932,14 @@ class LimitsConfig:
     """How much one client of a server may ask."""
 
     requests_per_sec: float = MISSING
+    connections: int = MISSING
     query_chars: int = MISSING
     symbols: int = MISSING
 
     def __post_init__(self) -> None:
         rate = self.requests_per_sec
         _require(rate > 0, f"limits.requests_per_sec={rate} must be positive")
-        for name in ("query_chars", "symbols"):
+        for name in ("connections", "query_chars", "symbols"):
             value = getattr(self, name)
             _require(value >= 1, f"limits.{name}={value} must be at least 1")
 

@@ -158,7 +158,9 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         ),
         n_loaders=refresh.workers,
         check_secs=settings.check_secs,
-        limits=Limits(limits.requests_per_sec, limits.query_chars, limits.symbols),
+        limits=Limits(
+            limits.requests_per_sec, limits.query_chars, limits.symbols, limits.connections
+        ),
         api_key=api_key,
         hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
         record=make_record(settings),

@@ -81,6 +81,7 @@ def test_a_file_of_symbols_that_cannot_be_meant_is_refused(tmp_path, text, words
         "refresh.max_retry_secs=0",
         "refresh.workers=0",
         "limits.requests_per_sec=0",
+        "limits.connections=0",
         "limits.query_chars=0",
         "limits.symbols=0",
         "check_secs=0",
@@ -115,6 +116,7 @@ def test_every_key_of_the_file_reaches_the_server():
         "refresh.workers=6",
         "check_secs=0.5",
         "limits.requests_per_sec=8",
+        "limits.connections=7",
         "limits.query_chars=9",
         "limits.symbols=10",
         "models_dir=elsewhere",
@@ -123,6 +125,7 @@ def test_every_key_of_the_file_reaches_the_server():
     assert (rhythm.delay_secs, rhythm.jitter_secs) == (1.5, 2.5)
     assert (rhythm.retry_secs, rhythm.max_retry_secs) == (3.5, 4.5)
     assert (limits.requests_per_sec, limits.max_query_chars, limits.max_symbols) == (8, 9, 10)
+    assert limits.connections == 7
     assert (setup.n_loaders, setup.check_secs, setup.max_age_bars) == (6, 0.5, 7)
     assert (setup.use_pro, [rung.value for rung in setup.rungs]) == (False, ["ml", "hold"])
     assert "elsewhere" in setup.folders

@@ -41,16 +41,24 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from percoin.errors import ConfigError, RecordError
+from percoin.printable import printable
 from percoin.types import Timeframe
 
 RECORD_FILE = "record.sqlite"
 SCHEMA_VERSION = 1
 
 _WAIT_SECS = 5
+_LONGEST_KIND = 200
 # Any number, the same in every percoin: who makes the tables of a PostgreSQL database.
 _ADVISORY_LOCK = 0x7065_7263
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
@@ -66,7 +74,7 @@ _predictions = Table(
     Column("symbol", String(20), nullable=False),
     Column("tf", String(4), nullable=False),
     Column("ts", BigInteger, nullable=False),
-    Column("bars", String(200), nullable=False),
+    Column("bars", String(_LONGEST_KIND), nullable=False),
     Column("source", String(32), nullable=False),
     # Empty, not NULL: two NULLs are not the same to a unique key.
     Column("model_version", String(64), nullable=False),
@@ -228,6 +236,8 @@ class TrackRecord:
 
         Raises:
             RecordError: The database cannot be used now; nothing was written.
+            ValueError: It holds what this database can never keep, such as a text that is
+                too long or a number that is none.
         """
         return self.write_all([entry])[0]
 
@@ -236,6 +246,7 @@ class TrackRecord:
 
         Raises:
             RecordError: As ``write``.
+            ValueError: One holds what this database can never keep.
         """
         with self._connected() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -356,9 +367,15 @@ class TrackRecord:
         """Say in one line what is wrong with the database."""
         try:
             yield
+        except (DataError, IntegrityError, OverflowError) as error:
+            raise ValueError(_reason(error)) from error
         except (SQLAlchemyError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            raise RecordError(str(self), reason) from error
+            raise RecordError(str(self), _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the database said, in one line."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def sqlite_url(path: Path) -> str:
@@ -372,7 +389,8 @@ def kind_of_bars(origin: str) -> str:
 
     Exchange and kind of market, or ``files`` and ``sample``; each simulated market is its own.
     """
-    return (origin if origin.startswith("simulated") else origin.split(":", 1)[0])[:200]
+    kind = origin if origin.startswith("simulated") else origin.split(":", 1)[0]
+    return printable(kind, _LONGEST_KIND)
 
 
 def written_at(entry: Entry, now_ms: int, is_live: bool) -> Entry:
