@@ -32,7 +32,7 @@ from percoin.printable import printable
 EXIT_USAGE = 2
 _MULTIRUN = {"-m", "--multirun"}
 _MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
-_SEVERAL = re.compile(r"symbol=[^'\"\[(]*,[^'\"\[(]*")
+_SEVERAL = re.compile(r"symbol=[^'\"\[(,]*,[^'\"\[(]*")
 _OF_ALL_MARKETS = {"recipe=pooled", "fleet=true"}
 _OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
 
