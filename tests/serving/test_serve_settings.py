@@ -1,11 +1,15 @@
+import errno
 import logging
+import os
+import re
+import sys
 
 import pytest
 
 from percoin import serve as serve_command
 from percoin.config import CONF_DIR, ServeConfig
 from percoin.errors import ConfigError, ServeError
-from percoin.serve import Once, make_setup, read_key, read_settings, read_symbols_file
+from percoin.serve import Once, OneLine, make_setup, read_key, read_settings, read_symbols_file
 from percoin.serving.server import bind
 from percoin.types import Timeframe
 
@@ -177,3 +181,38 @@ def test_the_help_names_every_key():
     for key in ServeConfig.__dataclass_fields__:
         assert key in text
     assert (CONF_DIR.parent / "symbols").is_file()
+
+
+@pytest.mark.parametrize(
+    ("port", "number", "advice"),
+    [
+        (8000, errno.EADDRINUSE, "port=8001"),
+        (80, errno.EACCES, "port=8000"),
+        (65535, errno.EADDRINUSE, "port=8000"),
+        (8000, errno.EADDRNOTAVAIL, "an address of this machine, for example host=127.0.0.1"),
+    ],
+)
+def test_the_advice_of_a_socket_that_cannot_be_bound_helps(monkeypatch, port, number, advice):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    with pytest.raises(ServeError, match=re.escape(advice)) as refusal:
+        bind("127.0.0.1", port, has_key=True)
+    assert os.strerror(number) in str(refusal.value)
+
+
+def test_a_line_of_the_log_stays_one_line():
+    formatter = OneLine("%(levelname)s %(message)s")
+    forged = "x\n2026-01-01 INFO PREDICT BTCUSDT\x1b[2J\ud800"
+    record = logging.LogRecord("x", logging.INFO, "x.py", 1, "BARS %s", (forged,), None)
+    assert formatter.format(record).splitlines() == [
+        "INFO BARS x\\n2026-01-01 INFO PREDICT BTCUSDT\\x1b[2J\\ud800"
+    ]
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    lines = formatter.format(record).splitlines()
+    assert lines[1].startswith("Traceback")
+    assert lines[-1] == "ValueError: \\x1b[2J"

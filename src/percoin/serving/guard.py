@@ -156,7 +156,7 @@ class Guard:
                 await _send_problem(send_guarded, refusal)
             except Exception:
                 number = secrets.token_hex(4)
-                log.exception("REQUEST %s failed, number %s", scope["path"], number)
+                log.exception("REQUEST %s failed, number %s", shown(scope["path"]), number)
                 if not status:
                     await _send_problem(send_guarded, _failure(number))
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import signal
@@ -207,11 +208,17 @@ def bind(host: str, port: int, has_key: bool) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise ServeError(
-            f"host={host} port={port}: {error.strerror or error}; give another port, for example "
-            f"port={port % 65535 + 1}"
-        ) from error
+        advice = f"give another port, for example port={_another(port)}"
+        if error.errno == errno.EADDRNOTAVAIL:
+            advice = "give an address of this machine, for example host=127.0.0.1"
+        problem = f"host={host} port={port}: {error.strerror or error}"
+        raise ServeError(f"{problem}; {advice}") from error
     return listener
+
+
+def _another(port: int) -> int:
+    """One that anybody may listen on: those below 1024 are kept for the system."""
+    return port + 1 if 1024 <= port < 65535 else 8000
 
 
 def serve(server: PredictionServer, listener: socket.socket, stop_secs: float) -> int:
