@@ -860,6 +860,7 @@ class LimitsConfig:
     """How much one client of a server may ask."""
 
     requests_per_sec: float = number(above=0, most=1_000_000)
+    connections: int = number(1, 100_000)
     query_chars: int = number(1, 1_000_000)
     symbols: int = number(1, 100_000)
 

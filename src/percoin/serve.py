@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -25,6 +25,7 @@ from percoin.inference import Backend, Predictor
 from percoin.labels import FixedHorizon, LabelRule
 from percoin.overrides import quoted
 from percoin.predict import find_min_confidence, newest_bars
+from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
 from percoin.types import Rung, Timeframe
 
@@ -40,6 +41,19 @@ _LEAST_KEY_CHARS = 16
 _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
 # What these say of a market they would say at every question for its bars.
 _ON_EVERY_REFRESH = ("percoin.bars.sources.files", "percoin.bars.renames")
+
+
+class OneLine(logging.Formatter):
+    """Keeps a line of the log one line, whatever a file, an exchange or a request is called."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """As ``logging.Formatter``, with the message made printable."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """The same for a traceback, whose lines stay."""
+        return printable_lines(super().formatException(ei))
 
 
 class Once(logging.Filter):
@@ -95,9 +109,9 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     """
     if missing := [name for name in _LIBRARIES if find_spec(name) is None]:
         raise ConfigError(f"a server needs {', '.join(missing)}: pip install 'percoin[serve]'")
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     for name in _ON_EVERY_REFRESH:
         logging.getLogger(name).addFilter(Once())
     # Read by torch, which is loaded later: more of its threads would take the cores that
@@ -159,7 +173,9 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         ),
         n_loaders=refresh.workers,
         check_secs=settings.check_secs,
-        limits=Limits(limits.requests_per_sec, limits.query_chars, limits.symbols),
+        limits=Limits(
+            limits.requests_per_sec, limits.query_chars, limits.symbols, limits.connections
+        ),
         api_key=api_key,
         hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
         record=make_record(settings),
@@ -227,7 +243,9 @@ def read_symbols_file(path: Path) -> list[str]:
             f"symbols_file={path} cannot be read; name another one, or give symbol=BTCUSDT,ETHUSDT"
         ) from error
     if not words:
-        raise ConfigError(f"symbols_file={path} names no market")
+        raise ConfigError(
+            f"symbols_file={path} names no market; write them as BTCUSDT,ETHUSDT into it"
+        )
     return [current_symbol(word) for word in dict.fromkeys(words)]
 
 

@@ -210,7 +210,14 @@ def test_a_registry_of_broken_models_alone_has_no_dates(tmp_path):
 
     assert board.tested == ""
     assert board.n_tried == 0
-    assert sweep_note(board).startswith("No model has been judged")
+    assert sweep_note(board) == "No model has been judged."
+
+
+def test_models_that_were_judged_on_too_few_bars_are_not_called_unjudged():
+    few = make_board([model("BTCUSDT", judged(n_rows=12))], NOW)
+    assert few.n_tried == 0
+    assert sweep_note(few).startswith("No model has been judged on enough test bars")
+    assert sweep_note(make_board([model("BTCUSDT", None)], NOW)) == "No model has been judged."
 
 
 def test_of_a_walk_forward_only_the_end_is_dated():

@@ -104,15 +104,18 @@ def test_health_is_well_while_bars_come_and_tells_when_they_do_not(models_dir, m
     content = get(server, "/health")
     schemas.Health.model_validate(content)
     assert content["status"] == "ok"
-    assert content["markets"] == {"configured": 2, "with_bars": 2, "stale": 0, "failing": 0}
+    well = {"configured": 2, "with_bars": 2, "stale": 0, "failing": 0, "frozen": 0}
+    assert content["markets"] == well
+    assert content["oldest_renewal"] == market.now.isoformat()
 
     market.failure = FetchError("BTCUSDT", M15, "https://x.org/api is out of reach", "wait")
     market.pass_time(minutes=17)
     bring_up_to_date(server)
     content = get(server, "/health")
     assert content["status"] == "degraded"
-    assert content["markets"] == {"configured": 2, "with_bars": 2, "stale": 2, "failing": 2}
+    assert content["markets"] == well | {"stale": 2, "failing": 2}
     assert content["failing"][0] == {
+        "renewed": market.now.isoformat(),
         "symbol": "BTCUSDT",
         "tf": "15m",
         "problem": "BTCUSDT 15m: api is out of reach; wait",

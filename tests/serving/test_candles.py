@@ -5,7 +5,7 @@ from builders import make_bars
 from small_servers import M15, Market, ask, bring_up_to_date, exchange_bars, make_server
 
 from percoin.serving import schemas
-from percoin.serving.candles import candles_json
+from percoin.serving.candles import CandleTexts, candles_json
 
 BARS = make_bars(50)
 
@@ -49,3 +49,15 @@ def test_a_limit_that_cannot_be_meant_is_refused(server, limit):
     response = ask(server, f"/api/bars/BTCUSDT?limit={limit}")
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_limit"
+
+
+def test_a_text_is_kept_until_other_bars_come():
+    texts = CandleTexts()
+    first = texts.text("BTCUSDT", M15, BARS, 7)
+    assert texts.text("BTCUSDT", M15, BARS, 7) is first
+    assert texts.text("BTCUSDT", M15, BARS, 8) == candles_json("BTCUSDT", M15, BARS, 8)
+    other = BARS.slice(0, 40)
+    assert texts.text("BTCUSDT", M15, other, 7) == candles_json("BTCUSDT", M15, other, 7)
+    for n_wanted in range(1, 100):
+        texts.text("BTCUSDT", M15, BARS, n_wanted)
+    assert len(texts._kept) == 64

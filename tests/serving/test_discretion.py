@@ -1,3 +1,6 @@
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +25,32 @@ DISCRETION = Discretion(["/srv/my bars/klines", "models", "/srv/my bars"])
 )
 def test_a_path_is_cut_down_to_its_last_part(text, expected):
     assert DISCRETION.text(text) == expected
+
+
+# What is cut, as one expression: a search for it looks at a word once for each character.
+SLOW = re.compile(r"(?:[^\s'\"(=,;/]*/)+([^\s/'\"),;:]*)")
+
+
+@given(st.text(alphabet="ab /=:'\"(),;.", max_size=60))
+def test_a_path_is_what_the_slow_expression_says(text):
+    assert Discretion([]).text(text) == SLOW.sub(r"\1", text)
+
+
+@pytest.mark.parametrize("word", ["x", "/", "x/", "(", " /", "a/(", "=/:"])
+def test_a_long_text_takes_no_longer_than_a_short_one_and_is_cut(word):
+    discretion = Discretion(["/srv/my bars", "x/x/x"])
+    began = time.process_time()
+    found = discretion.text(word * 300_000)
+    assert time.process_time() - began < 0.5
+    assert len(found) <= 2000
+
+
+def test_a_text_is_one_printable_line_and_a_number_is_finite():
+    content = {"a\n": "b\x1b[2J\ud800\u202e", "c": [float("nan"), float("-inf"), 1.5]}
+    assert DISCRETION.content(content) == {
+        "a\\n": "b\\x1b[2J\\ud800\\u202e",
+        "c": [None, None, 1.5],
+    }
 
 
 @given(st.text(alphabet="ab /=:'(.", max_size=60))

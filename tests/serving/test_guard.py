@@ -85,13 +85,26 @@ def test_the_document_says_how_the_key_is_sent(locked, server):
     assert "security" not in ask(server, "/openapi.json").json()
 
 
-@pytest.mark.parametrize("host", ["evil.example.org", "evil.example.org:8000", "", "127.0.0.1.a.b"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example.org", "evil.example.org:8000", "", ":", ":8000", "127.0.0.1.a.b"),
+        *("[::1].evil.com", "[::1]evil.com", "[::1]:80.evil.com", "[::1", "[]", "::1"),
+        *("localhost:80:80", "localhost:80.evil.com", "localhost:evil.com", "localhost:-1"),
+        *("localhost.evil.com", "evil.com#localhost", "user@localhost", "localhost/evil"),
+        *("localhost,evil.com", "localhost evil.com", "localhost:\xb2", "[::2]", "127.0.0.2"),
+    ],
+)
 def test_a_page_whose_name_leads_here_gets_nothing(server, host):
-    response = ask(server, "/api/predictions", {"Host": host})
+    response = ask(server, "/api/predictions", {"Host": host.encode("latin-1")})
     assert (response.status_code, code_of(response)) == (400, "unknown_host")
+    assert "PERCOIN_API_KEY" in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8000", "LOCALHOST:1", "[::1]:8000"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "127.0.0.1:8000", "LOCALHOST:1", "localhost:", "[::1]", "[::1]:8000", "[::1]:"],
+)
 def test_this_machine_is_known_by_its_names(server, host):
     assert ask(server, "/api/predictions", {"Host": host}).status_code == 200
 
@@ -177,9 +190,12 @@ def test_clients_are_forgotten_before_they_fill_the_memory():
 
 def test_one_client_that_asks_too_often_does_not_keep_others_out(tmp_path, market):
     server = make_server(tmp_path, market, limits=Limits(requests_per_sec=1.0))
-    statuses = [ask(server, "/health").status_code for _ in range(4)]
+    statuses = [ask(server, "/api/models").status_code for _ in range(4)]
     assert statuses[:2] != [429, 429]
     assert statuses[-1] == 429
+    # Whoever watches the server from the same machine still finds it, within limits.
+    statuses = [ask(server, "/health").status_code for _ in range(4)]
+    assert (statuses[0], statuses[-1]) == (503, 429)
     response = ask(server, "/api/models", client="10.0.0.9")
     assert response.status_code == 200
     refused = ask(server, "/api/models")
@@ -198,4 +214,14 @@ def test_the_page_needs_no_key_and_everything_it_asks_for_does(locked):
     assert ask(locked, "/").status_code == 200
     assert ask(locked, "/page/nothing.js").status_code == 404
     for path in ("/page", "/pages/x.js", "/api/bars/BTCUSDT", "/openapi.json"):
+        assert ask(locked, path).status_code == 401
+    for path in (
+        "/healthy",
+        "/health/",
+        "/health/x",
+        "/health.json",
+        "/healt",
+        "/Health",
+        "/x/health",
+    ):
         assert ask(locked, path).status_code == 401

@@ -98,7 +98,7 @@ def test_it_shows_32_markets_with_all_that_is_asked_for(page):
     for words in (
         "LONG",
         "ML_PER_COIN_V1",
-        "accepted",
+        "skill shown",
         "+0.0123",
         "[\u22120.0045, +0.0291]",
         "stale, ",

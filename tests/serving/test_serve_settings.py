@@ -1,11 +1,15 @@
+import errno
 import logging
+import os
+import re
+import sys
 
 import pytest
 
 from percoin import serve as serve_command
 from percoin.config import CONF_DIR, ServeConfig
 from percoin.errors import ConfigError, ServeError
-from percoin.serve import Once, make_setup, read_key, read_settings, read_symbols_file
+from percoin.serve import Once, OneLine, make_setup, read_key, read_settings, read_symbols_file
 from percoin.serving.server import bind
 from percoin.types import Timeframe
 
@@ -81,6 +85,7 @@ def test_a_file_of_symbols_that_cannot_be_meant_is_refused(tmp_path, text, words
         "refresh.max_retry_secs=0",
         "refresh.workers=0",
         "limits.requests_per_sec=0",
+        "limits.connections=0",
         "limits.query_chars=0",
         "limits.symbols=0",
         "check_secs=0",
@@ -115,6 +120,7 @@ def test_every_key_of_the_file_reaches_the_server():
         "refresh.workers=6",
         "check_secs=0.5",
         "limits.requests_per_sec=8",
+        "limits.connections=7",
         "limits.query_chars=9",
         "limits.symbols=10",
         "models_dir=elsewhere",
@@ -123,6 +129,7 @@ def test_every_key_of_the_file_reaches_the_server():
     assert (rhythm.delay_secs, rhythm.jitter_secs) == (1.5, 2.5)
     assert (rhythm.retry_secs, rhythm.max_retry_secs) == (3.5, 4.5)
     assert (limits.requests_per_sec, limits.max_query_chars, limits.max_symbols) == (8, 9, 10)
+    assert limits.connections == 7
     assert (setup.n_loaders, setup.check_secs, setup.max_age_bars) == (6, 0.5, 7)
     assert (setup.use_pro, [rung.value for rung in setup.rungs]) == (False, ["ml", "hold"])
     assert "elsewhere" in setup.folders
@@ -174,3 +181,38 @@ def test_the_help_names_every_key():
     for key in ServeConfig.__dataclass_fields__:
         assert key in text
     assert (CONF_DIR.parent / "symbols").is_file()
+
+
+@pytest.mark.parametrize(
+    ("port", "number", "advice"),
+    [
+        (8000, errno.EADDRINUSE, "port=8001"),
+        (80, errno.EACCES, "port=8000"),
+        (65535, errno.EADDRINUSE, "port=8000"),
+        (8000, errno.EADDRNOTAVAIL, "an address of this machine, for example host=127.0.0.1"),
+    ],
+)
+def test_the_advice_of_a_socket_that_cannot_be_bound_helps(monkeypatch, port, number, advice):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    with pytest.raises(ServeError, match=re.escape(advice)) as refusal:
+        bind("127.0.0.1", port, has_key=True)
+    assert os.strerror(number) in str(refusal.value)
+
+
+def test_a_line_of_the_log_stays_one_line():
+    formatter = OneLine("%(levelname)s %(message)s")
+    forged = "x\n2026-01-01 INFO PREDICT BTCUSDT\x1b[2J\ud800"
+    record = logging.LogRecord("x", logging.INFO, "x.py", 1, "BARS %s", (forged,), None)
+    assert formatter.format(record).splitlines() == [
+        "INFO BARS x\\n2026-01-01 INFO PREDICT BTCUSDT\\x1b[2J\\ud800"
+    ]
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    lines = formatter.format(record).splitlines()
+    assert lines[1].startswith("Traceback")
+    assert lines[-1] == "ValueError: \\x1b[2J"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from threading import Event, Thread
 
 import numpy as np
@@ -14,9 +14,11 @@ import numpy as np
 from percoin.bars.schema import Bars
 from percoin.serving.bar_keeper import BarKeeper, Held, tell_missing
 from percoin.serving.discretion import Discretion
+from percoin.serving.each_market import EachMarket, Pauses
 from percoin.serving.model_shelf import ModelShelf
 from percoin.serving.offer import Clock, Market, Offer, utc_now
 from percoin.serving.recorder import Recorder
+from percoin.serving.strict_json import dumps
 from percoin.signals.chain import ask
 from percoin.signals.freshness import find_staleness
 from percoin.signals.market import SourcedBars
@@ -52,8 +54,8 @@ class Answer:
         place = list(self.content).index("age_secs")
         n_aging = len(age_to_json(self.closed, Timeframe.M15, self.closed))
         before, after = dict(entries[:place]), dict(entries[place + n_aging :])
-        object.__setattr__(self, "before", json.dumps(before, allow_nan=False)[:-1])
-        object.__setattr__(self, "after", json.dumps(after, allow_nan=False)[1:])
+        object.__setattr__(self, "before", dumps(before)[:-1])
+        object.__setattr__(self, "after", dumps(after)[1:])
 
     def at(self, timeframe: Timeframe, now: datetime) -> dict[str, object]:
         """The answer with its age at a moment."""
@@ -61,7 +63,7 @@ class Answer:
 
     def text_at(self, timeframe: Timeframe, now: datetime) -> str:
         """The same as JSON text."""
-        age = json.dumps(age_to_json(self.closed, timeframe, now))[1:-1]
+        age = dumps(age_to_json(self.closed, timeframe, now))[1:-1]
         return f"{self.before}, {age}, {self.after}"
 
 
@@ -105,7 +107,12 @@ class AnswerBoard:
         self._on_answer = on_answer
         self._recorder = recorder
         self._answers: dict[Market, Answer] = {}
-        self._failures: dict[Market, tuple[Basis, str]] = {}
+        self._looks = EachMarket("ANSWER", "no answer can be made", clock)
+        self._steps = EachMarket("ANSWER", "no answer can be made", clock)
+        self._tried: dict[Market, Basis] = {}
+        # Of answers without a model that is there: it may only have been on its way.
+        self._pauses = Pauses(clock)
+        self._renewed: dict[Market, datetime] = {}
         self._changed = Event()
         self._is_stopped = False
         self._thread: Thread | None = None
@@ -125,7 +132,7 @@ class AnswerBoard:
         """The same as JSON text, of which all but the age has been written before."""
         answer = self._answers.get((symbol, timeframe))
         if answer is None:
-            return json.dumps(self.answer(symbol, timeframe))
+            return dumps(self.answer(symbol, timeframe))
         return answer.text_at(timeframe, self._clock())
 
     def closed(self, symbol: str, timeframe: Timeframe) -> datetime | None:
@@ -135,12 +142,19 @@ class AnswerBoard:
 
     def failure(self, market: Market) -> str:
         """Why the newest answer of a market could not be made; empty if it could."""
-        return self._failures.get(market, ((), ""))[1]
+        return self._looks.failure(market) or self._steps.failure(market)
+
+    def renewed(self, market: Market) -> datetime | None:
+        """When a market's answer was last made, or found to be what would be made again."""
+        return self._renewed.get(market)
 
     def update(self) -> int:
         """Make the answers whose basis has changed; returns how many."""
         self._shelf.look()
-        n_made = sum(self._update(market) for market in self._offer.markets())
+        n_made = 0
+        for market in self._offer.markets():
+            if not self._is_stopped:
+                n_made += self._update(market)
         if self._recorder is not None and not self._is_stopped:
             self._recorder.catch_up(self._offer, self._keeper)
         return n_made
@@ -180,39 +194,40 @@ class AnswerBoard:
             self._changed.wait(every_secs)
 
     def _update(self, market: Market) -> bool:
-        """Make one answer if it is due; whether it was."""
-        if self._is_stopped:
-            return False
-        symbol, timeframe = market
-        all_held = self._keeper.held(symbol)
-        bars = all_held[timeframe].bars
+        """Make one answer if it is due; whether it was made."""
+        now = self._clock()
+        all_held = self._keeper.held(market[0])
+        bars = all_held[market[1]].bars
         if bars is None:
             return False
-        now = self._clock()
-        basis = self._basis(market, bars, all_held, now)
+        look = partial(self._basis, market, bars, all_held, now)
+        basis = self._looks.run(market, look, None)
+        if basis is None:
+            return False
         known = self._answers.get(market)
-        has_failed = self._failures.get(market, (None, ""))[0] == basis
-        if has_failed or (known is not None and known.basis == basis):
+        if known is not None and known.basis == basis and not self._pauses.is_due(market):
+            self._renewed[market] = now
             return False
-        try:
-            self._answers[market] = self._make(bars, basis, now)
-        except Exception as error:
-            # The other markets must not go without; the old answer of this one stays.
-            log.exception("ANSWER %s tf=%s failed", symbol, timeframe)
-            failure = f"{symbol} {timeframe}: no answer can be made ({type(error).__name__})"
-            self._failures[market] = (basis, failure)
+        if self._tried.get(market) == basis and not self._steps.may_try(market):
             return False
-        self._failures.pop(market, None)
-        return True
+        self._tried[market] = basis
+        return self._steps.run(market, partial(self._make, market, bars, basis, now), False)
 
-    def _make(self, bars: Bars, basis: Basis, now: datetime) -> Answer:
-        market = SourcedBars(bars, self._keeper.source(bars.symbol))
-        prediction = ask(self._chain, market, self._max_age_bars, now)
+    def _make(self, market: Market, bars: Bars, basis: Basis, now: datetime) -> bool:
+        """Make one answer, write it down, then show it; always true."""
+        sourced = SourcedBars(bars, self._keeper.source(bars.symbol))
+        prediction = ask(self._chain, sourced, self._max_age_bars, now)
         if self._recorder is not None:
             self._recorder.note(prediction, bars, now)
         self._on_answer(prediction.source)
         content = self._discretion.content(to_json(prediction, bars, now))
-        return Answer(content, prediction.ts, basis)
+        self._answers[market] = Answer(content, prediction.ts, basis)
+        self._renewed[market] = now
+        if any(passed.reason == "model_invalid" for passed in prediction.passed):
+            self._pauses.begin(market)
+        else:
+            self._pauses.end(market)
+        return True
 
     def _basis(
         self, market: Market, bars: Bars, all_held: Mapping[Timeframe, Held], now: datetime
@@ -230,8 +245,8 @@ class AnswerBoard:
             if len(times := held.close_times[: _n_closed(held, closed_ms)])
         ]
         is_old = bool(find_staleness(bars, self._max_age_bars, now))
-        mark = None if card is None else card.mark
-        return (mark, is_old, int(closed_ms), bars.origin, *seen)
+        model = None if card is None else (card.mark, card.problem)
+        return (model, is_old, int(closed_ms), bars.origin, *seen)
 
 
 def _n_closed(held: Held, moment: int) -> int:

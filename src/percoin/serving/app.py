@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -14,7 +14,7 @@ from percoin import __version__
 from percoin.serving import schemas
 from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.bar_keeper import BarKeeper, Held
-from percoin.serving.candles import MAX_CANDLES, candles_json
+from percoin.serving.candles import MAX_CANDLES, CandleTexts
 from percoin.serving.drift_watch import DriftWatch
 from percoin.serving.guard import HEALTH, TRUSTED, Guard, Limits
 from percoin.serving.health import Health
@@ -30,6 +30,7 @@ from percoin.serving.questions import (
     read_timeframe,
 )
 from percoin.serving.recorder import Recorder
+from percoin.serving.strict_json import json_response
 from percoin.serving.telemetry import Telemetry
 from percoin.serving.tracking import add_tracking
 
@@ -141,6 +142,7 @@ def _add_predictions(
 
 
 def _add_bars(app: FastAPI, offer: Offer, keeper: BarKeeper) -> None:
+    texts = CandleTexts()
     known_symbol = Path(
         json_schema_extra={"enum": list(offer.symbols)}, description="As the exchange spells it"
     )
@@ -157,7 +159,7 @@ def _add_bars(app: FastAPI, offer: Offer, keeper: BarKeeper) -> None:
         timeframe = read_timeframe(asked, offer)
         n_wanted = read_limit(asked, _DEFAULT_CANDLES, MAX_CANDLES)
         held = keeper.held(symbol).get(timeframe, Held())
-        return _json(candles_json(symbol, timeframe, held.bars, n_wanted))
+        return _json(texts.text(symbol, timeframe, held.bars, n_wanted))
 
 
 def _add_state(
@@ -167,14 +169,14 @@ def _add_state(
     async def models(request: Request) -> Response:
         """Which model of each market is served, and what the gate said of it."""
         check_parameters(request.query_params.multi_items(), ())
-        return JSONResponse({"now": clock().isoformat(), "models": shelf.contents()})
+        return json_response({"now": clock().isoformat(), "models": shelf.contents()})
 
     @app.get(HEALTH, response_model=schemas.Health, responses={503: {"model": schemas.Health}})
     async def healthy(request: Request) -> Response:
-        """How the server is: 503 until the first answers are there."""
+        """How the server is: 503 until the first answers are there, and if all are frozen."""
         check_parameters(request.query_params.multi_items(), ())
-        content = health.report(with_details=request.scope[TRUSTED])
-        return JSONResponse(content, 503 if content["status"] == "starting" else 200)
+        content, is_working = health.state(with_details=request.scope[TRUSTED])
+        return json_response(content, 200 if is_working else 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics(request: Request) -> Response:

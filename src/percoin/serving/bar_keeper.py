@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Thread
 
 import numpy as np
 
 from percoin.bars.schema import Bars, format_time
-from percoin.errors import BarsNotFoundError, PercoinError
+from percoin.errors import BarsNotFoundError
+from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Clock, Market, utc_now
 from percoin.types import IntArray, Timeframe
-
-log = logging.getLogger(__name__)
 
 # However long the wait, the clock of the machine may be set meanwhile.
 _LONGEST_WAIT_SECS = 5.0
@@ -91,6 +90,7 @@ class BarKeeper:
         self._clock = clock
         self._on_change = on_change
         self._on_load = on_load
+        self._steps = EachMarket("BARS", "the bars cannot be had", clock)
         self._held = {symbol: dict.fromkeys(timeframes, Held()) for symbol in symbols}
         self._due = {symbol: dict.fromkeys(timeframes, 0.0) for symbol in symbols}
         self._under_way: set[str] = set()
@@ -140,25 +140,19 @@ class BarKeeper:
         return all(thread.is_alive() for thread in self._threads)
 
     def _ask(self, market: Market, known: Held, now_ms: int) -> Held:
-        symbol, timeframe = market
-        try:
-            bars = self._load(symbol, timeframe)
-            close_times = bars.open_time + timeframe.milliseconds
-        except PercoinError as error:
-            failure = str(error)
-            # Once, not at every try.
-            level = logging.DEBUG if failure == known.failure else logging.WARNING
-            log.log(level, "BARS failed: %s", failure)
-        except Exception as error:
-            # A thread that ended here would leave its markets without bars for good.
-            log.exception("BARS %s tf=%s failed", symbol, timeframe)
-            failure = f"{symbol} {timeframe}: the bars cannot be had ({type(error).__name__})"
-        else:
-            self._on_load(timeframe, False)
-            is_current = int(close_times[-1]) >= _last_close(now_ms, timeframe)
-            return Held(bars, close_times, "", 0 if is_current else known.n_tries + 1)
-        self._on_load(timeframe, True)
+        found = self._steps.run(market, partial(self._loaded, market, known, now_ms), None)
+        self._on_load(market[1], found is None)
+        if found is not None:
+            return found
+        failure = self._steps.failure(market)
         return Held(known.bars, known.close_times, failure, known.n_tries + 1)
+
+    def _loaded(self, market: Market, known: Held, now_ms: int) -> Held:
+        symbol, timeframe = market
+        bars = self._load(symbol, timeframe)
+        close_times = bars.open_time + timeframe.milliseconds
+        is_current = int(close_times[-1]) >= _last_close(now_ms, timeframe)
+        return Held(bars, close_times, "", 0 if is_current else known.n_tries + 1)
 
     def _next_time(self, market: Market, held: Held, now_ms: int) -> float:
         """When to ask again, in seconds since 1970-01-01 UTC."""

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.types import Timeframe
 
 MAX_CANDLES = 1000
+# Of a hundred kilobytes each at most.
+_TEXTS_KEPT = 64
+
+
+class CandleTexts:
+    """Texts of ``candles_json``, written again only when other bars have come.
+
+    The same one is asked for again and again, and writing it takes longer than sending it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, Timeframe, int], tuple[Bars | None, str]] = OrderedDict()
+
+    def text(self, symbol: str, timeframe: Timeframe, bars: Bars | None, n_wanted: int) -> str:
+        """As ``candles_json``."""
+        key = symbol, timeframe, n_wanted
+        kept = self._kept.pop(key, None)
+        if kept is None or kept[0] is not bars:
+            kept = bars, candles_json(symbol, timeframe, bars, n_wanted)
+        self._kept[key] = kept
+        if len(self._kept) > _TEXTS_KEPT:
+            self._kept.popitem(last=False)
+        return kept[1]
 
 
 def candles_json(symbol: str, timeframe: Timeframe, bars: Bars | None, n_wanted: int) -> str:

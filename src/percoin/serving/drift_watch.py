@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from threading import Lock
 
 from percoin.monitoring.drift import FeatureDrift, measure_drift
 from percoin.serving.bar_keeper import BarKeeper
+from percoin.serving.each_market import EachMarket
 from percoin.serving.model_shelf import Card, ModelShelf
 from percoin.serving.offer import Market
 from percoin.types import Timeframe
@@ -24,6 +26,7 @@ class DriftWatch:
     def __init__(self, shelf: ModelShelf, keeper: BarKeeper) -> None:
         self._shelf = shelf
         self._keeper = keeper
+        self._steps = EachMarket("DRIFT", "the drift cannot be measured")
         self._known: dict[Market, tuple[str | None, int, FeatureDrift]] = {}
         self._lock = Lock()
 
@@ -34,8 +37,10 @@ class DriftWatch:
             card = self._shelf.card((symbol, timeframe))
             if card is None or card.manifest is None:
                 continue
-            drift = self._measured((symbol, timeframe), card)
-            content = {
+            market = symbol, timeframe
+            nothing = FeatureDrift(0, unknown="it cannot be measured; the log says why")
+            drift = self._steps.run(market, partial(self._measured, market, card), nothing)
+            content: dict[str, object] = {
                 "symbol": symbol,
                 "tf": timeframe.value,
                 "version_id": card.manifest.version_id,

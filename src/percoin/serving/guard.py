@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import logging
 import secrets
@@ -24,6 +25,8 @@ PAGE = "/"
 PAGE_FILES = "/page/"
 # Whether the request may be told what is wrong with single markets.
 TRUSTED = "percoin.trusted"
+# Set in the state of a request on a connection beyond the limit: it may only ask for health.
+RESERVE = "percoin.reserve"
 
 _CLIENTS_REMEMBERED = 10_000
 _HEADERS = {
@@ -45,11 +48,31 @@ class Limits:
         requests_per_sec: In the long run; twice as many may come at once.
         max_query_chars: Length of a query.
         max_symbols: Of one request.
+        connections: That one client may have open.
     """
 
     requests_per_sec: float = 300.0
     max_query_chars: int = 2000
     max_symbols: int = 100
+    connections: int = 64
+
+
+def client_of(address: str) -> str:
+    """Whose limits count: one machine can ask from many addresses.
+
+    This machine has all of 127.0.0.0/8, and an IPv6 address is one of 2**64 of its network.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    if parsed.is_loopback:
+        return "this machine"
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)
 
 
 class RateLimiter:
@@ -102,6 +125,8 @@ class Guard:
         self._app = app
         self._max_query_chars = limits.max_query_chars
         self._limiter = RateLimiter(limits.requests_per_sec)
+        # Whoever watches the server finds it however much else is asked from the same place.
+        self._health_limiter = RateLimiter(limits.requests_per_sec)
         self._telemetry = telemetry
         self._api_key = None if api_key is None else api_key.encode()
         self._hosts = {host.lower().encode() for host in hosts}
@@ -119,6 +144,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *_missing(message["headers"])]
+                if _is_in_reserve(scope):
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -129,7 +156,7 @@ class Guard:
                 await _send_problem(send_guarded, refusal)
             except Exception:
                 number = secrets.token_hex(4)
-                log.exception("REQUEST %s failed, number %s", scope["path"], number)
+                log.exception("REQUEST %s failed, number %s", shown(scope["path"]), number)
                 if not status:
                     await _send_problem(send_guarded, _failure(number))
         finally:
@@ -146,8 +173,12 @@ class Guard:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, value)
-        client = scope["client"][0] if scope.get("client") else ""
-        wait = self._limiter.wait_secs(client)
+        is_health = scope["path"] == HEALTH
+        if _is_in_reserve(scope) and not is_health:
+            message = "too many connections are open; close some of yours, or come back later"
+            raise RefusedError(503, "too_many_connections", message)
+        client = client_of(scope["client"][0]) if scope.get("client") else ""
+        wait = (self._health_limiter if is_health else self._limiter).wait_secs(client)
         if wait:
             message = f"too many requests; the next one may come in {wait:.2f} s"
             raise RefusedError(429, "too_many_requests", message)
@@ -161,11 +192,13 @@ class Guard:
             raise RefusedError(414, "query_too_long", message)
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
-        name = headers.get(b"host", b"").lower()
-        host = name.partition(b"]")[0] + b"]" if name[:1] == b"[" else name.partition(b":")[0]
-        if self._api_key is None and host not in self._hosts:
+        given = headers.get(b"host", b"")
+        if self._api_key is None and _host_name(given) not in self._hosts:
             known = ", ".join(sorted(host.decode() for host in self._hosts))
-            message = f"host {shown(host.decode('latin-1'))} is not this server; it is {known}"
+            message = (
+                f"the Host header {shown(given.decode('latin-1'))} does not name this server: "
+                f"ask for {known}, or start it with PERCOIN_API_KEY, and any name will do"
+            )
             raise RefusedError(400, "unknown_host", message)
 
     def _has_key(self, headers: Mapping[bytes, bytes]) -> bool:
@@ -177,6 +210,18 @@ class Guard:
         is_bearer = hmac.compare_digest(given, self._api_key)
         is_named = hmac.compare_digest(headers.get(b"x-api-key", b""), self._api_key)
         return is_bearer or is_named
+
+
+def _host_name(header: bytes) -> bytes:
+    """The name in a Host header without its port; all of it if that is no number."""
+    whole = header.lower()
+    name, colon, port = whole.rpartition(b":")
+    is_port = bool(colon) and (port.isdigit() or not port)
+    return name if is_port else whole
+
+
+def _is_in_reserve(scope: Scope) -> bool:
+    return bool(scope.get("state", {}).get(RESERVE))
 
 
 def _is_open(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from percoin import __version__
 from percoin.serving.answer_board import AnswerBoard
@@ -15,6 +15,9 @@ from percoin.signals.freshness import is_overdue
 from percoin.types import Timeframe
 
 _SHOWN = 10
+# An answer that was not looked at for so long, and for two turns, is frozen. Long enough for
+# the first answers of many models, and for a database that answers slowly.
+_FROZEN_AFTER_SECS = 60.0
 
 
 class Health:
@@ -27,6 +30,7 @@ class Health:
         discretion: Which folders are not spoken of.
         clock: The time.
         recorder: Writes the answers down; None if that is switched off.
+        check_secs: How often the answers are looked at.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Health:
         discretion: Discretion,
         clock: Clock = utc_now,
         recorder: Recorder | None = None,
+        check_secs: float = 1.0,
     ) -> None:
         self._offer = offer
         self._keeper = keeper
@@ -45,6 +50,7 @@ class Health:
         self._clock = clock
         self._began = clock()
         self._recorder = recorder
+        self._frozen_after = timedelta(seconds=_FROZEN_AFTER_SECS + 2 * check_secs)
 
     def report(self, with_details: bool) -> dict[str, object]:
         """One JSON object: ``starting``, ``ok`` or ``degraded``, and how many markets are how.
@@ -52,17 +58,33 @@ class Health:
         Args:
             with_details: Whether to name the markets that have a problem.
         """
+        return self.state(with_details)[0]
+
+    def state(self, with_details: bool) -> tuple[dict[str, object], bool]:
+        """The same, and whether anything works: not while starting, nor if all is frozen.
+
+        An answer is frozen if it was neither made again nor found to be as it would be made
+        again for a minute and two turns: what is said is then older than what is known.
+        """
         now = self._clock()
         ages = {(symbol, tf): closed for symbol, tf, closed in self._closed()}
         stale = [key for key, closed in ages.items() if is_overdue(closed, key[1], now)]
-        problems = dict(self._problems())
+        renewed = {market: self._board.renewed(market) for market in ages}
+        frozen = {
+            (symbol, tf): _tell_frozen(symbol, tf, moment)
+            for (symbol, tf), moment in renewed.items()
+            if moment is None or now - moment > self._frozen_after
+        }
+        problems = frozen | dict(self._problems())
         n_markets = len(list(self._offer.markets()))
         is_working = self._keeper.is_working and self._board.is_working
         record = self._record_state()
         is_working &= record != "failing"
         is_well = is_working and not stale and not problems and len(ages) == n_markets
+        is_starting = self._is_starting()
+        oldest = min((moment for moment in renewed.values() if moment), default=None)
         content: dict[str, object] = {
-            "status": "starting" if self._is_starting() else "ok" if is_well else "degraded",
+            "status": "starting" if is_starting else "ok" if is_well else "degraded",
             "version": __version__,
             "uptime_secs": round((now - self._began).total_seconds(), 3),
             "now": now.isoformat(),
@@ -71,15 +93,23 @@ class Health:
                 "with_bars": len(ages),
                 "stale": len(stale),
                 "failing": len(problems),
+                "frozen": len(frozen),
             },
             "record": record,
+            "oldest_renewal": _iso(oldest),
         }
         if with_details:
             content["failing"] = [
-                {"symbol": symbol, "tf": tf.value, "problem": self._discretion.text(problem)}
+                {
+                    "symbol": symbol,
+                    "tf": tf.value,
+                    "problem": self._discretion.text(problem),
+                    "renewed": _iso(renewed.get((symbol, tf))),
+                }
                 for (symbol, tf), problem in list(problems.items())[:_SHOWN]
             ]
-        return content
+        is_frozen = bool(frozen) and len(frozen) == len(ages)
+        return content, not is_starting and not is_frozen
 
     def ages(self) -> Iterator[tuple[str, Timeframe, float]]:
         """Seconds since the newest bar of each market closed."""
@@ -115,3 +145,12 @@ class Health:
             if not has_answer and not held.failure and not self._board.failure((symbol, timeframe)):
                 return True
         return False
+
+
+def _tell_frozen(symbol: str, timeframe: Timeframe, renewed: datetime | None) -> str:
+    since = "it was made" if renewed is None else renewed.isoformat(timespec="seconds")
+    return f"{symbol} {timeframe}: the answer has not been looked at since {since}"
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from percoin.errors import ModelNotFoundError, RegistryError
+from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.labels import LabelRule, label_rule_from_json
 from percoin.registry.artifact import served_mark
 from percoin.registry.contents import read_manifest
 from percoin.registry.judged import JudgedSkill, TrainRows, judged_skill, train_rows
@@ -14,7 +16,10 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import served_folder
 from percoin.serving.discretion import Discretion
-from percoin.serving.offer import Market
+from percoin.serving.each_market import EachMarket
+from percoin.serving.offer import Clock, Market, utc_now
+from percoin.signals.protocol import MarketBars, SignalSource
+from percoin.types import Passed, Prediction, Source
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,17 @@ class Card:
         manifest: None without a model that can be trusted.
         content: The same as one JSON object.
         train_rows: What it tells of the rows that it was trained on; None if it does not.
+        label_rule: By which it is right or wrong; None without a model, or if there is no
+            such rule.
+        problem: Why a model that is there cannot be trusted; empty if it can, or is not there.
     """
 
     mark: str | None
     manifest: Manifest | None
     content: Mapping[str, object]
     train_rows: TrainRows | None = None
+    label_rule: LabelRule | None = None
+    problem: str = ""
 
 
 class ModelShelf:
@@ -41,18 +51,32 @@ class ModelShelf:
         models_dir: The registry.
         markets: Which.
         discretion: Which folders are not spoken of.
+        clock: The time.
     """
 
-    def __init__(self, models_dir: Path, markets: Iterable[Market], discretion: Discretion) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        markets: Iterable[Market],
+        discretion: Discretion,
+        clock: Clock = utc_now,
+    ) -> None:
         self._models_dir = models_dir
         self._discretion = discretion
-        self._cards = {market: self._read(market) for market in markets}
+        self._steps = EachMarket("MODEL", "its model cannot be read", clock)
+        self._cards: dict[Market, Card] = {}
+        for market in markets:
+            self._cards[market] = self._told(market)
 
     def look(self) -> None:
-        """Read again what has changed: one ``readlink`` for each that has not."""
+        """Read again what has changed: one ``readlink`` for each that has not.
+
+        What could not be read is tried again after a while: it may only have been on its way.
+        """
         for market, card in self._cards.items():
-            if served_mark(self._models_dir, *market) != card.mark:
-                self._cards[market] = self._read(market)
+            is_due = bool(card.problem) and self._steps.may_try(market)
+            if is_due or served_mark(self._models_dir, *market) != card.mark:
+                self._cards[market] = self._told(market)
 
     def card(self, market: Market) -> Card | None:
         """Of one market; None for a market that is none of the shelf's."""
@@ -60,40 +84,89 @@ class ModelShelf:
 
     def contents(self) -> list[Mapping[str, object]]:
         """What is said of each market's model."""
-        return [card.content for card in self._cards.values()]
+        return [card.content for card in list(self._cards.values())]
 
     def lookback(self, market: Market) -> int:
         """How many bars the market's model sees; 1 without a model."""
         card = self._cards.get(market)
         return card.manifest.lookback if card is not None and card.manifest is not None else 1
 
-    def _read(self, market: Market) -> Card:
+    def _told(self, market: Market) -> Card:
         # Asked before the files are read: what changes meanwhile is noticed next time.
         mark = served_mark(self._models_dir, *market)
+        card = self._steps.run(market, partial(self._read, market, mark), None)
+        if card is not None:
+            return card
+        problem = self._steps.failure(market)
+        return Card(
+            mark, None, self._discretion.content(describe(market, problem)), problem=problem
+        )
+
+    def _read(self, market: Market, mark: str | None) -> Card:
+        """What is served, or that there is nothing.
+
+        Raises:
+            InvalidArtifactError: There is something, and it cannot be trusted.
+        """
         folder = MarketFolder(self._models_dir, *market)
-        manifest: Manifest | RegistryError
-        skill, learnt = None, None
         try:
             manifest = read_manifest(folder, served_folder(folder))
             skill = judged_skill(self._models_dir, manifest)
             learnt = train_rows(self._models_dir, manifest)
-        except RegistryError as error:
-            manifest = error
+        except ModelNotFoundError as error:
+            return Card(mark, None, self._discretion.content(describe(market, error)))
         content = self._discretion.content(describe(market, manifest, skill))
-        trusted = manifest if isinstance(manifest, Manifest) else None
-        return Card(mark, trusted, content, learnt)
+        return Card(mark, manifest, content, learnt, _label_rule(manifest))
+
+
+class ShelvedModel:
+    """The rung of the model, passed over where the shelf knows that it cannot be trusted.
+
+    So an answer never comes from a model that ``/api/models`` calls invalid.
+
+    Args:
+        shelf: Has looked at every file that it tells of.
+        model: The rung itself.
+    """
+
+    def __init__(self, shelf: ModelShelf, model: SignalSource) -> None:
+        self._shelf = shelf
+        self._model = model
+
+    def answer(self, market: MarketBars) -> Prediction | Passed:
+        """As ``SignalSource.answer``."""
+        card = self._shelf.card((market.asked.symbol, market.asked.timeframe))
+        if card is not None and card.problem:
+            return Passed(Source.MODEL, "model_invalid", card.problem)
+        return self._model.answer(market)
+
+
+def _label_rule(manifest: Manifest) -> LabelRule | None:
+    try:
+        return label_rule_from_json(manifest.label_rule)
+    except ConfigError:
+        # Of a newer percoin: what it says is served, and never settled.
+        return None
 
 
 def describe(
-    market: Market, manifest: Manifest | RegistryError, skill: JudgedSkill | None = None
+    market: Market,
+    manifest: Manifest | ModelNotFoundError | str,
+    skill: JudgedSkill | None = None,
 ) -> dict[str, object]:
-    """What the server says of a market's model, or why there is none, as one JSON object."""
+    """What the server says of a market's model as one JSON object.
+
+    Args:
+        market: Whose it is.
+        manifest: Of the model; an error if there is none, and the problem of an invalid one.
+        skill: What its test showed.
+    """
     symbol, timeframe = market
     content: dict[str, object] = {
         "symbol": symbol,
         "tf": timeframe.value,
-        "status": "missing" if isinstance(manifest, ModelNotFoundError) else "invalid",
-        "problem": str(manifest) if isinstance(manifest, RegistryError) else None,
+        "status": "invalid" if isinstance(manifest, str) else "missing",
+        "problem": None if isinstance(manifest, Manifest) else str(manifest),
         "version_id": None,
         "model_version": None,
         "created_at": None,
@@ -105,7 +178,7 @@ def describe(
         "label_rule": None,
         "trained_on": None,
     }
-    if isinstance(manifest, RegistryError):
+    if not isinstance(manifest, Manifest):
         return content
     bars = manifest.bars
     return content | {

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from threading import Lock
 
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError, RecordError
-from percoin.labels import LabelRule, label_rule_from_json
+from percoin.labels import LabelRule
 from percoin.monitoring.record import Entry, TrackRecord, written_at
 from percoin.monitoring.resolution import is_before_outcome, make_entry, resolve
 from percoin.monitoring.scoreboard import Scoreboard
 from percoin.serving.bar_keeper import BarKeeper
+from percoin.serving.each_market import EachMarket
 from percoin.serving.model_shelf import Card, ModelShelf
 from percoin.serving.offer import Clock, Market, Offer, utc_now
 from percoin.types import Prediction, Timeframe
@@ -62,6 +64,9 @@ class Recorder:
         self._on_event = on_event
         self._waiting: deque[tuple[Entry, LabelRule | None]] = deque()
         self._seen: dict[Market, tuple[int, int]] = {}
+        self._notes = EachMarket("RECORD", "its prediction cannot be settled later", clock)
+        self._writes = EachMarket("RECORD", "its prediction cannot be written", clock)
+        self._outcomes = EachMarket("RECORD", "no outcome can be found", clock)
         self._failure = ""
         self._pause_secs = 0.0
         self._paused_until = 0.0
@@ -76,7 +81,13 @@ class Recorder:
     def note(self, prediction: Prediction, bars: Bars, now: datetime) -> None:
         """Write a prediction that is about to be served."""
         rule, shares = self._measure(prediction)
-        self._waiting.append((make_entry(prediction, bars, rule, now, shares), rule))
+        market = prediction.symbol, prediction.timeframe
+        settled = partial(make_entry, prediction, bars, rule, now, shares)
+        entry = self._notes.run(market, settled, None)
+        if entry is None:
+            # By no rule: it is written, and stays open.
+            rule, entry = None, make_entry(prediction, bars, None, now)
+        self._waiting.append((entry, rule))
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popleft()
             self._on_event("dropped", 1)
@@ -85,21 +96,33 @@ class Recorder:
     def catch_up(self, offer: Offer, keeper: BarKeeper) -> None:
         """Write what waits, and resolve the predictions of markets whose bars have changed."""
         self._write_waiting()
+        if not self._is_paused():
+            try:
+                self.record.open()
+            except (RecordError, ConfigError) as error:
+                self._fail(error)
         for market in offer.markets():
             held = keeper.held(market[0])[market[1]]
             if held.bars is None:
                 continue
             mark = (len(held.close_times), int(held.close_times[-1]))
-            if self._seen.get(market) == mark or self._is_paused():
+            is_done = self._seen.get(market) == mark or not self._outcomes.may_try(market)
+            if is_done or self._is_paused():
                 continue
-            try:
-                n_resolved = resolve(self.record, held.bars, self._clock())
-            except (RecordError, ConfigError) as error:
-                self._fail(error)
-                return
-            self._succeed()
-            self._seen[market] = mark
-            self._on_event("resolved", n_resolved)
+            n_resolved = self._outcomes.run(market, partial(self._resolve, held.bars), None)
+            if n_resolved is not None:
+                self._seen[market] = mark
+                self._on_event("resolved", n_resolved)
+
+    def _resolve(self, bars: Bars) -> int | None:
+        """How many were resolved; None if the database cannot be used."""
+        try:
+            n_resolved = resolve(self.record, bars, self._clock())
+        except RecordError as error:
+            self._fail(error)
+            return None
+        self._succeed()
+        return n_resolved
 
     def _write_waiting(self) -> None:
         if not self._waiting or self._is_paused():
@@ -116,13 +139,35 @@ class Recorder:
             for entry, rule in self._waiting
         ]
         try:
-            is_new = self.record.write_all(entries)
+            n_new = self._write(entries)
         except (RecordError, ConfigError) as error:
             self._fail(error)
             return
         self._waiting.clear()
         self._succeed()
-        self._on_event("written", sum(is_new))
+        self._on_event("written", n_new)
+
+    def _write(self, entries: Sequence[Entry]) -> int:
+        """Write them all at once, or each by itself if one of them cannot be written ever."""
+        try:
+            return sum(self.record.write_all(entries))
+        except ValueError:
+            return sum(map(self._write_alone, entries))
+
+    def _write_alone(self, entry: Entry) -> bool:
+        """Write one; what no database can keep is told, and must not hold up the others."""
+        found = self._writes.run((entry.symbol, entry.tf), partial(self._tried, entry), None)
+        if isinstance(found, RecordError):
+            raise found
+        if found is None:
+            self._on_event("dropped", 1)
+        return bool(found)
+
+    def _tried(self, entry: Entry) -> bool | RecordError:
+        try:
+            return self.record.write(entry)
+        except RecordError as error:
+            return error
 
     def _measure(self, prediction: Prediction) -> tuple[LabelRule | None, Shares | None]:
         """What the right answer will be by, and the prior to beat, if the model tells one.
@@ -135,7 +180,7 @@ class Recorder:
         if card is None or card.manifest is None:
             return None, None
         shares = None if card.train_rows is None else card.train_rows.class_shares
-        return label_rule_from_json(card.manifest.label_rule), shares
+        return card.label_rule, shares
 
     def _card(self, prediction: Prediction) -> Card | None:
         """Of the version that answered; None if it is served no more."""

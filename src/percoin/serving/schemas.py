@@ -245,6 +245,9 @@ class Counts(_Exact):
     with_bars: int
     stale: int
     failing: int
+    frozen: Annotated[
+        int, Field(description="Not looked at for a minute: older than what is known by now")
+    ]
 
 
 class Trouble(_Exact):
@@ -253,6 +256,10 @@ class Trouble(_Exact):
     symbol: str
     tf: str
     problem: str
+    renewed: Annotated[
+        datetime | None,
+        Field(description="When the answer was last made, or found to be still right"),
+    ]
 
 
 class Health(_Exact):
@@ -265,6 +272,10 @@ class Health(_Exact):
     markets: Counts
     record: Annotated[
         Literal["ok", "failing", "off"], Field(description="Whether predictions are written down")
+    ]
+    oldest_renewal: Annotated[
+        datetime | None,
+        Field(description="When the answer that was looked at least recently was looked at"),
     ]
     failing: Annotated[
         list[Trouble] | None, Field(description="The first ten; only for those who have the key")

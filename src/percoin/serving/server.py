@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import signal
 import socket
 import sys
-from asyncio import TimerHandle, Transport
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from percoin.bars.schema import Bars
 from percoin.bars.sources.base import BarSource
@@ -25,10 +24,11 @@ from percoin.monitoring.record import TrackRecord
 from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.app import create_app
 from percoin.serving.bar_keeper import BarKeeper, Rhythm
+from percoin.serving.connections import make_protocol
 from percoin.serving.discretion import Discretion
 from percoin.serving.guard import Limits
 from percoin.serving.health import Health
-from percoin.serving.model_shelf import ModelShelf
+from percoin.serving.model_shelf import ModelShelf, ShelvedModel
 from percoin.serving.offer import Clock, Offer, utc_now
 from percoin.serving.recorder import Recorder
 from percoin.serving.telemetry import Telemetry
@@ -38,9 +38,6 @@ from percoin.types import Rung, Source, Timeframe
 
 log = logging.getLogger(__name__)
 
-# A client that says nothing, or half of something, for so long is not waited for.
-_REQUEST_SECS = 5.0
-_CONNECTIONS = 256
 _HEAD_BYTES = 16_384
 # The thread that makes answers gives way to requests after so long.
 _SWITCH_SECS = 0.001
@@ -94,14 +91,16 @@ class PredictionServer:
 
     Attributes:
         app: The application, for an HTTP server.
+        limits: Of one client.
     """
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
+        self.limits = setup.limits
         offer, clock = setup.offer, setup.clock
         discretion = Discretion(setup.folders)
         telemetry = Telemetry()
-        self.shelf = ModelShelf(setup.models_dir, offer.markets(), discretion)
+        self.shelf = ModelShelf(setup.models_dir, offer.markets(), discretion, clock)
         self.keeper = BarKeeper(
             self._load,
             offer.symbols,
@@ -121,7 +120,7 @@ class PredictionServer:
             offer,
             self.keeper,
             self.shelf,
-            build_chain(setup.rungs, setup.model, setup.use_pro),
+            build_chain(setup.rungs, ShelvedModel(self.shelf, setup.model), setup.use_pro),
             _asked_before_holding(setup.rungs),
             setup.max_age_bars,
             discretion,
@@ -129,7 +128,9 @@ class PredictionServer:
             on_answer=telemetry.count_answer,
             recorder=self.recorder,
         )
-        health = Health(offer, self.keeper, self.board, discretion, clock, self.recorder)
+        health = Health(
+            offer, self.keeper, self.board, discretion, clock, self.recorder, setup.check_secs
+        )
         telemetry.watch_ages(health.ages)
         self.app = create_app(
             offer,
@@ -207,11 +208,17 @@ def bind(host: str, port: int, has_key: bool) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise ServeError(
-            f"host={host} port={port}: {error.strerror or error}; give another port, for example "
-            f"port={port % 65535 + 1}"
-        ) from error
+        advice = f"give another port, for example port={_another(port)}"
+        if error.errno == errno.EADDRNOTAVAIL:
+            advice = "give an address of this machine, for example host=127.0.0.1"
+        problem = f"host={host} port={port}: {error.strerror or error}"
+        raise ServeError(f"{problem}; {advice}") from error
     return listener
+
+
+def _another(port: int) -> int:
+    """One that anybody may listen on: those below 1024 are kept for the system."""
+    return port + 1 if 1024 <= port < 65535 else 8000
 
 
 def serve(server: PredictionServer, listener: socket.socket, stop_secs: float) -> int:
@@ -226,9 +233,20 @@ def serve(server: PredictionServer, listener: socket.socket, stop_secs: float) -
         0, or 128 + signal if a second one cut responses off.
     """
     sys.setswitchinterval(_SWITCH_SECS)
-    config = uvicorn.Config(
+    http = _StoppableServer(http_config(server, stop_secs))
+    server.start()
+    http.run(sockets=[listener])
+    server.stop(stop_secs)
+    log.info("STOPPED by signal %s", http.stopped_by)
+    return 128 + http.stopped_by if http.force_exit else 0
+
+
+def http_config(server: PredictionServer, stop_secs: float) -> uvicorn.Config:
+    """How requests for a server are taken from its socket."""
+    return uvicorn.Config(
         server.app,
-        http=_ImpatientProtocol,
+        # Any callable will do, as for asyncio's own ``create_server``.
+        http=make_protocol(server.limits.connections),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -236,16 +254,9 @@ def serve(server: PredictionServer, listener: socket.socket, stop_secs: float) -
         server_header=False,
         # Whoever asks could name any client in a header, and never meet its limit.
         proxy_headers=False,
-        limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=_HEAD_BYTES,
         timeout_graceful_shutdown=max(1, round(stop_secs)),
     )
-    http = _StoppableServer(config)
-    server.start()
-    http.run(sockets=[listener])
-    server.stop(stop_secs)
-    log.info("STOPPED by signal %s", http.stopped_by)
-    return 128 + http.stopped_by if http.force_exit else 0
 
 
 class _StoppableServer(uvicorn.Server):
@@ -269,35 +280,3 @@ class _StoppableServer(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
         self.stopped_by = sig
-
-
-class _ImpatientProtocol(H11Protocol):
-    """Closes a connection on which the rest of a request does not come."""
-
-    _timer: TimerHandle | None = None
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """A client is there."""
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """A part of a request, or all of it."""
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
-        elif self._timer is None:
-            self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._timer = self.loop.call_later(_REQUEST_SECS, self.transport.close)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from percoin.errors import PercoinError
@@ -23,6 +23,7 @@ from percoin.serving.questions import (
     read_timeframe,
 )
 from percoin.serving.recorder import Recorder
+from percoin.serving.strict_json import json_response
 from percoin.types import CLASS_NAMES
 
 MOST_HISTORY = 1000
@@ -87,7 +88,7 @@ def add_tracking(
             except PercoinError as error:
                 raise _unavailable() from error
             content["standings"] = [standing.to_json() for standing in found]
-        return JSONResponse(content)
+        return json_response(content)
 
     @app.get(
         "/api/history/{symbol}",
@@ -112,7 +113,7 @@ def add_tracking(
                 kept = await run_in_threadpool(read, [symbol], timeframe, n_newest)
             except PercoinError as error:
                 raise _unavailable() from error
-        return JSONResponse(
+        return json_response(
             {
                 "symbol": symbol,
                 "tf": timeframe.value,

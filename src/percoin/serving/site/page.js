@@ -49,7 +49,10 @@
     if (!model) return "missing";
     return model.status === "served" ? model.verdict ?? "not_judged" : model.status;
   };
-  const verdictWords = (verdict) => (verdict === "missing" ? "no model" : words(verdict));
+  // What was shown, not what may be done with it: an accepted model can still lose money.
+  const VERDICTS = { accepted: "skill shown", rejected: "no skill shown", untestable: "too few rows",
+    missing: "no model" };
+  const verdictWords = (verdict) => VERDICTS[verdict] ?? words(verdict);
   const ageOf = (answer) =>
     answer.age_secs === null ? null : answer.age_secs + (performance.now() - state.received) / 1000;
   const modelOf = (answer) => state.models.get(`${answer.symbol} ${answer.tf}`);
@@ -234,7 +237,7 @@
     { id: "probabilities", name: "Short · no trade · long", kind: "wide optional",
       first: -1, key: (a) => a.probabilities?.LONG ?? null, cell: shares },
     { id: "source", name: "Source", kind: "wide", key: (a) => a.source, cell: (a) => a.source },
-    { id: "verdict", name: "Model's verdict", kind: "wide", key: (a) => verdictOf(modelOf(a)),
+    { id: "verdict", name: "Model's test", kind: "wide", key: (a) => verdictOf(modelOf(a)),
       cell: (a) => chip(verdictOf(modelOf(a)), modelOf(a)?.reasons?.join("; ") || modelOf(a)?.problem || "") },
     { id: "skill", name: "Skill on test [95 %]", kind: "num wide optional", first: -1,
       key: (a) => modelOf(a)?.skill?.value ?? null, cell: (a) => skillCell(modelOf(a)) },
@@ -275,7 +278,7 @@
   const isWanted = (answer) => {
     const verdict = verdictOf(modelOf(answer));
     const isSignal = !state.signal || answer.pred === state.signal || (state.signal === "stale" && answer.stale);
-    const hay = `${answer.symbol} ${answer.pred} ${answer.source} ${verdictWords(verdict)}`.toLowerCase();
+    const hay = `${answer.symbol} ${answer.pred} ${answer.source} ${verdictWords(verdict)} ${verdict}`.toLowerCase();
     return isSignal && (!state.verdict || verdict === state.verdict) && hay.includes(state.text.trim().toLowerCase());
   };
 
@@ -343,7 +346,7 @@
     const select = by("verdict");
     if ([...select.options].map((option) => option.value).join() !== wanted.join()) {
       select.replaceChildren(...wanted.map((value) =>
-        h("option", { value }, value ? verdictWords(value) : "any verdict")));
+        h("option", { value }, value ? verdictWords(value) : "any test")));
     }
     select.value = state.verdict;
     if (by("filter").value !== state.text) by("filter").value = state.text;
