@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / "percoin"
 ORDER = (
     "errors",
     "printable",
+    "claims",
     "types",
     "provenance",
     "bars",
@@ -39,6 +40,7 @@ ORDER = (
     "monitoring",
     "serving",
     "config",
+    "run_folder",
     "cli",
     "fetch",
     "predict",

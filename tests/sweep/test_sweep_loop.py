@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from percoin.sweep import run as run_module
-from percoin.sweep.claims import claimed
+from percoin.claims import claimed
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.run import SweepEnd, run_sweep

@@ -17,10 +17,10 @@ from sweep_runs import SIMULATED, sweep_arguments
 from percoin.bars.schema import Bars
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.errors import ConfigError, DataError, DivergedError, ResumeError, SweepError
+from percoin.errors import ConfigError, DataError, DivergedError, InUseError, ResumeError
 from percoin.registry.layout import MarketFolder
 from percoin.sweep import worker
-from percoin.sweep.claims import claimed
+from percoin.claims import claimed
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.worker import job_key, run_attempt
@@ -323,7 +323,7 @@ def test_two_processes_do_not_train_one_job(trainings, tmp_path):
     attempt.job.folder.mkdir(parents=True)
     with (
         claimed(attempt.job.folder),
-        pytest.raises(SweepError, match=f"is in use by process {os.getpid()} on "),
+        pytest.raises(InUseError, match=f"is in use by process {os.getpid()} on "),
     ):
         run_attempt(attempt)
     assert read_record(attempt.job.folder) is None

@@ -18,7 +18,7 @@ from training_builders import (
 
 from percoin.config import CHECKPOINT_FOLDER
 from percoin.dataset import MarketDataset
-from percoin.errors import DivergedError, InterruptedRunError, ResumeError
+from percoin.errors import DivergedError, InterruptedRunError, ResumeError, TrainingError
 from percoin.training.run import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
@@ -241,6 +241,60 @@ def test_a_moved_run_resumes_and_still_knows_its_best_epoch(dataset, uninterrupt
     resumed = train(dataset, tiny_network(), RESTLESS, tmp_path / "there", resume=True)
     check_same(resumed, uninterrupted[0])
     assert not (tmp_path / "here").exists()
+
+
+class Overwrite(pl.Callback):
+    """Puts another run's best checkpoint in the place of this one's when the fit has ended."""
+
+    def __init__(self, mine: Path, theirs: Path) -> None:
+        self._mine, self._theirs = mine, theirs
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        shutil.copy(self._theirs, self._mine)
+
+
+@pytest.mark.parametrize("seed", [3, 4], ids=["same seed", "other seed"])
+def test_weights_of_another_process_are_never_exported(dataset, tmp_path, seed):
+    plan = make_plan(epochs=1)
+    train(dataset, tiny_network(5), replace(plan, seed=seed), tmp_path / "theirs")
+    paths = [checkpoint(tmp_path / name, BEST_CHECKPOINT) for name in ("mine", "theirs")]
+    exported = Exported()
+    with pytest.raises(TrainingError, match=r"best\.ckpt is not what this training wrote"):
+        train(
+            dataset,
+            tiny_network(),
+            plan,
+            tmp_path / "mine",
+            callbacks=[exported, Overwrite(*paths)],
+        )
+    assert exported.count == 0
+
+
+def test_a_best_checkpoint_of_another_run_is_not_resumed_with(dataset, tmp_path):
+    for name, seed in (("mine", 3), ("theirs", 4)):
+        train(dataset, tiny_network(), make_plan(epochs=1, seed=seed), tmp_path / name)
+    paths = [checkpoint(tmp_path / name, BEST_CHECKPOINT) for name in ("theirs", "mine")]
+    shutil.copy(*paths)
+    with pytest.raises(ResumeError, match=r"best\.ckpt is not of the run that wrote .*last\.ckpt"):
+        train(dataset, tiny_network(), make_plan(epochs=2), tmp_path / "mine", resume=True)
+
+
+def test_a_resumed_run_refuses_a_best_checkpoint_that_changed_meanwhile(dataset, tmp_path):
+    plan = early_stopping_plan(patience=2)
+    whole = train(dataset, tiny_network(), plan, tmp_path / "whole")
+    interrupted(dataset, plan, tmp_path / "mine", "batch", in_epoch=whole.best_epoch + 2)
+    train(dataset, tiny_network(), replace(plan, seed=4, epochs=1), tmp_path / "theirs")
+    paths = [checkpoint(tmp_path / name, BEST_CHECKPOINT) for name in ("mine", "theirs")]
+    # No better epoch follows, so that this process does not write the best one itself.
+    with pytest.raises(TrainingError, match="is not what this training wrote"):
+        train(
+            dataset,
+            tiny_network(),
+            plan,
+            tmp_path / "mine",
+            callbacks=[Overwrite(*paths)],
+            resume=True,
+        )
 
 
 def test_early_stopping_ends_after_patience_epochs_without_a_better_one(dataset, tmp_path):

@@ -30,6 +30,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from percoin.bars.schema import Bars
+from percoin.claims import claimed
 from percoin.cli import Composed
 from percoin.config import (
     DIVERGED_MARK,
@@ -44,7 +45,6 @@ from percoin.errors import InterruptedRunError, MarketError, PercoinError, Resum
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.bars import bars_of_job
-from percoin.sweep.claims import claimed
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import JobRecord, JobState, read_record, write_record
 from percoin.sweep.plan import CONFIG_NAME
@@ -94,7 +94,7 @@ def run_attempt(attempt: Attempt) -> None:
     Errors of the job are written down, not raised.
 
     Raises:
-        SweepError: Another process has the folder.
+        InUseError: Another process has the folder.
         OSError: The folder cannot be written to, so that nothing can be written down.
     """
     folder = attempt.job.folder

@@ -70,7 +70,7 @@ class SignalClassifier(pl.LightningModule):
         self._optimizer = optimizer
         self._lr = lr
         self._seed = seed
-        self._market = market
+        self.market = market
         # Of each row that counts at the moment; a pool evens its markets out by it.
         self._weight = 1.0
         self._reset_sums()
@@ -191,7 +191,7 @@ class SignalClassifier(pl.LightningModule):
     def _check_finite(self, part: str, loss: float) -> None:
         if not math.isfinite(loss):
             raise DivergedError(
-                *self._market,
+                *self.market,
                 f"the {part} loss became {loss} in epoch {self.current_epoch + 1}",
                 f"nothing was saved; try a smaller learning rate than lr={self._lr:g}",
             )
