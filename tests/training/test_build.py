@@ -11,6 +11,7 @@ from train_runs import run_train, train_arguments
 
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.dataset import SplitSpec, build_dataset
+from percoin.errors import InterruptedRunError
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
@@ -247,7 +248,44 @@ def test_resuming_with_other_settings_is_refused(trained):
     assert served(folder) == before
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"bars": "x"}'])
+def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path, monkeypatch):
+    before, after = tmp_path / "before", tmp_path / "after"
+    bars = write_parquet(
+        make_bars(1200, timeframe=Timeframe.H1), before / "bars" / "BTCUSDT_1h.parquet"
+    )
+    words = ("epochs=3", "logger=csv")
+    source = ("source=files", f"source.path={bars}")
+    original = build._train_fold
+
+    def interrupted(settings, *arguments):
+        original(replace(settings, epochs=1), *arguments)
+        raise InterruptedRunError("BTCUSDT", "1h", "interrupted", "", signal_number=15)
+
+    monkeypatch.setattr(build, "_train_fold", interrupted)
+    assert train(before, *words, source=source).code == 143
+    monkeypatch.setattr(build, "_train_fold", original)
+    before.rename(after)
+    source = ("source=files", f"source.path={after / bars.relative_to(before)}")
+    finished = train(after, *words, "resume=true", source=source)
+    assert finished.code == 0, finished.stderr
+    assert "epoch 2/3" in finished.stdout
+    assert "epoch 1/3" not in finished.stdout
+    assert not before.exists()
+    (last,) = run_folder(after).rglob("last.ckpt")
+    assert str(before).encode() not in last.read_bytes()
+
+
+HOSTILE_SETTINGS = (
+    "[]",
+    "7",
+    '{"bars": 1, "config": 7}',
+    '{"bars": 1, "config": {"choices": [[]]}}',
+    "[" * 100_000,
+    "9" * 5000,
+)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"bars": "x"}', *HOSTILE_SETTINGS])
 def test_a_run_that_lost_its_settings_is_not_resumed(trained, content):
     _, folder = trained
     before = served(folder)
