@@ -56,6 +56,7 @@ from percoin.training.build import (
 )
 from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.memory import memory_errors
 from percoin.training.pooled_build import (
     check_pool_machine,
     clear_pool_folder,
@@ -104,7 +105,7 @@ def run_attempt(attempt: Attempt) -> None:
         # Until the job's key is known, what was there before is what there is.
         diary = _Diary(folder, replace(before, **_facts(attempt)))
         try:
-            with _sigterm_interrupts():
+            with _sigterm_interrupts(), memory_errors(attempt.job.symbol, attempt.job.tf):
                 _skip_or_train(attempt, before, diary)
         except (InterruptedRunError, KeyboardInterrupt):
             log.info("told to stop")
