@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from percoin.sweep import run as run_module
 from percoin.claims import claimed
+from percoin.sweep import run as run_module
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.run import SweepEnd, run_sweep

@@ -10,6 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_runs import run_train, train_arguments
 
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.cli import compose_config
+from percoin.config import TrainConfig, typed
 from percoin.dataset import SplitSpec, build_dataset
 from percoin.errors import InterruptedRunError
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -18,6 +20,7 @@ from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.training import build
+from percoin.training.groundwork import load_bars
 from percoin.types import CLASS_NAMES, Timeframe
 
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
@@ -246,6 +249,21 @@ def test_resuming_with_other_settings_is_refused(trained):
     finally:
         mark.write_bytes(content)
     assert served(folder) == before
+
+
+@pytest.mark.parametrize(("n_bars", "is_told"), [(502, True), (908, True), (909, False)])
+def test_too_few_bars_to_predict_from_alone_are_told(tmp_path, caplog, n_bars, is_told):
+    bars = write_parquet(make_bars(n_bars, timeframe=Timeframe.H1), tmp_path / "BTCUSDT-1h.parquet")
+    told = ("source=files", f"source.path={bars}")
+    arguments = train_arguments(tmp_path, source=told)
+    settings = typed(compose_config("train", arguments), TrainConfig)
+    with caplog.at_level("WARNING"):
+        load_bars(settings)
+    words = (
+        f"BTCUSDT 1h: {n_bars} bars are fewer than the 909 that a prediction takes: until there "
+        "are so many, it needs bars that begin where these begin, at 2024-01-01 00:00"
+    )
+    assert (words in caplog.messages) == is_told
 
 
 def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path, monkeypatch):

@@ -230,6 +230,22 @@ def test_a_run_may_be_interrupted_more_than_once(dataset, uninterrupted, tmp_pat
     check_same(train(dataset, tiny_network(), RESTLESS, tmp_path, resume=True), uninterrupted[0])
 
 
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_epochs(dataset, tmp_path):
+    train(dataset, tiny_network(), make_plan(epochs=1), tmp_path)
+    path = checkpoint(tmp_path, LAST_CHECKPOINT)
+    content = torch.load(path, weights_only=True)
+    assert 0 < content["secs"] < 100
+    torch.save(content | {"secs": 1000.0}, path)
+    resumed = train(dataset, tiny_network(), make_plan(epochs=2), tmp_path, resume=True)
+    assert 1000 < resumed.secs < 1100
+    assert torch.load(path, weights_only=True)["secs"] > 1000
+    # Of a version that did not note them yet.
+    del content["secs"]
+    torch.save(content, path)
+    old = train(dataset, tiny_network(), make_plan(epochs=2), tmp_path, resume=True)
+    assert 0 < old.secs < 100
+
+
 def test_more_epochs_go_on_where_fewer_ended(dataset, uninterrupted, tmp_path):
     train(dataset, tiny_network(), replace(RESTLESS, epochs=2), tmp_path)
     check_same(train(dataset, tiny_network(), RESTLESS, tmp_path, resume=True), uninterrupted[0])

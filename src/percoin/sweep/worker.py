@@ -247,7 +247,8 @@ def _pool_work(settings: TrainConfig, attempt: Attempt, run: RunContext) -> _Wor
         train_pooled(settings, pool, run, callbacks=callbacks)
 
     key = job_key(settings, pool.markets)
-    return _Work(key, min(moments), settings.epochs, train, clear_pool_folder)
+    max_epochs = settings.epochs * settings.pooled.seeds
+    return _Work(key, min(moments), max_epochs, train, clear_pool_folder)
 
 
 def _most_epochs(settings: TrainConfig) -> int:
@@ -303,6 +304,7 @@ class _Diarist(pl.Callback):
     def __init__(self, diary: _Diary) -> None:
         self._diary = diary
         self._epochs_before = 0
+        self._is_resumed = False
         self._began = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -313,9 +315,11 @@ class _Diarist(pl.Callback):
     ) -> None:
         epoch = self._epochs_before + int(checkpoint["epoch"]) + 1
         self._diary.write(epoch=epoch, resumed_from=epoch)
+        self._is_resumed = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SignalClassifier)
+        self._is_resumed = False
         val_loss = pl_module.history["val_loss"][-1]
         self._diary.write(epoch=self._epochs_before + trainer.current_epoch + 1, val_loss=val_loss)
 
@@ -323,6 +327,10 @@ class _Diarist(pl.Callback):
         self._add_secs()
         # The next fold of a walk-forward counts on.
         self._epochs_before += int(trainer.max_epochs or 0)
+        if self._is_resumed:
+            # A fold that was over before, perhaps early: none of its epochs are of this attempt.
+            self._diary.write(epoch=self._epochs_before, resumed_from=self._epochs_before)
+            self._is_resumed = False
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.monotonic()

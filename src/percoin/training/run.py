@@ -6,7 +6,6 @@ import hashlib
 import io
 import logging
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +66,14 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training leaves behind; the module carries the best weights and the test outputs."""
+    """What training leaves behind; the module carries the best weights and the test outputs.
+
+    Attributes:
+        module: As it was tested.
+        n_epochs: All of them, those before an interruption included.
+        best_epoch: From 1; 0 for the weights that it began with.
+        secs: Wall time of all of these epochs and of the test.
+    """
 
     module: SignalClassifier
     n_epochs: int
@@ -107,7 +113,6 @@ def train(
         check_checkpoint(last_checkpoint, plan.epochs, market)
     module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
-    started = time.monotonic()
     exports = any(isinstance(callback, ExportToRegistry) for callback in callbacks)
     interruption = Interruption(market, last_checkpoint, exports)
     with interruption.expected(), quiet_lightning():
@@ -115,7 +120,7 @@ def train(
         trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
         run_test(trainer, module, data)
     n_epochs = len(module.history["val_loss"])
-    return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+    return TrainedModel(module, n_epochs, best_epoch, module.secs)
 
 
 def train_further(
@@ -150,7 +155,6 @@ def train_further(
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     module = GentleClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
-    started = time.monotonic()
     loss_before = _validation_loss(network, data)
     interruption = Interruption(market, checkpoint_of(folder), ends_with_export=True)
     with interruption.expected(), quiet_lightning():
@@ -170,7 +174,7 @@ def train_further(
             best_epoch = 0
         run_test(trainer, module, data)
     n_epochs = len(module.history["val_loss"])
-    return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+    return TrainedModel(module, n_epochs, best_epoch, module.secs)
 
 
 @torch.inference_mode()
