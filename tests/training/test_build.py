@@ -10,10 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_runs import run_train, train_arguments
 
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import SplitSpec, build_dataset
-from percoin.errors import InterruptedRunError
+from percoin.errors import DataError, InterruptedRunError
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
@@ -264,6 +265,19 @@ def test_too_few_bars_to_predict_from_alone_are_told(tmp_path, caplog, n_bars, i
         "are so many, it needs bars that begin where these begin, at 2024-01-01 00:00"
     )
     assert (words in caplog.messages) == is_told
+
+
+def test_a_resumed_run_asks_an_exchange_for_no_newer_bars(tmp_path):
+    nobody = "http://127.0.0.1:9"
+    told = ("source=binance", f"source.archive_url={nobody}", f"source.api_url={nobody}")
+    arguments = train_arguments(tmp_path, source=(*told, "source.attempts=1"))
+    settings = typed(compose_config("train", arguments), TrainConfig)
+    stored = make_bars(1200, timeframe=Timeframe.H1)
+    BarStore(tmp_path / "data" / "bars").write(stored)
+    bars = load_bars(replace(settings, resume=True))
+    assert bars.open_time.tolist() == stored.open_time.tolist()
+    with pytest.raises(DataError):
+        load_bars(settings)
 
 
 def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from percoin.registry.manifest import ScalingNumbers
 from percoin.sweep.worker import job_key
 from percoin.training import pooled_build
 from percoin.training.build import train_from_config
-from percoin.training.groundwork import make_folds
+from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.pooled_build import train_pool_from_config
 from percoin.training.pooled_start import find_start
 from percoin.types import Timeframe
@@ -360,3 +360,24 @@ def test_a_pooled_version_is_not_reproduced_and_says_why(pooled):
         VersionRefusedError, match=r"was trained on 2 markets at once.*recipe=pooled"
     ):
         reproduce(wanted, market)
+
+
+def test_each_market_of_a_pool_pays_for_its_own_looks(tmp_path):
+    words = (*POOL, "looks=2", "pooled.looks=[1,7,3]")
+    settings = typed(
+        compose_config("train", train_arguments(tmp_path, *quoted(words))), TrainConfig
+    )
+    pool = pooled_build.make_pool(settings, pooled_build.load_pool_bars(settings))
+    run = RunContext(tmp_path, {"labels": "fixed_horizon"})
+    training = pooled_build._PooledTraining(settings, pool, run)
+    exporters = {d.bars.symbol: training._exporter(d, seed=0) for d in pool.markets}
+    looks = {symbol: exporter.rules.n_looks for symbol, exporter in exporters.items()}
+    assert looks == {"BTCUSDT": 1, "ETHUSDT": 7, "SOLUSDT": 3}
+    assert {symbol: exporter.config["looks"] for symbol, exporter in exporters.items()} == looks
+
+
+def quoted(words: tuple[str, ...]) -> list[str]:
+    return [
+        f"symbol='{word.removeprefix('symbol=')}'" if word.startswith("symbol=") else word
+        for word in words
+    ]

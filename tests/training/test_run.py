@@ -19,6 +19,7 @@ from training_builders import (
 from percoin.config import CHECKPOINT_FOLDER
 from percoin.dataset import MarketDataset
 from percoin.errors import DivergedError, InterruptedRunError, ResumeError, TrainingError
+from percoin.training import datamodule
 from percoin.training.run import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
@@ -164,6 +165,27 @@ def test_the_validation_loss_falls_on_a_learnable_market(dataset, tmp_path):
     assert history["val_loss"][-1] < 0.8 * history["val_loss"][0]
     assert history["train_loss"][-1] < 0.8 * history["train_loss"][0]
     assert history["val_acc"][-1] > 0.6
+
+
+def test_a_gradient_is_clipped_to_its_norm(dataset):
+    optimizer = replace(OPTIMIZER, gradient_clip_norm=1e-13, weight_decay=0.0)
+    plan = make_plan(epochs=1, optimizer=optimizer)
+    before = tiny_network()
+    # So short a gradient is lost beside the epsilon of AdamW, 1e-8.
+    clipped = fit(dataset, tiny_network(), plan).network
+    for name, parameter in clipped.named_parameters():
+        change = (parameter - before.get_parameter(name)).abs().max()
+        assert change < 1e-5, name
+
+
+def test_every_row_counts_the_same_in_the_loss_of_an_epoch(dataset, monkeypatch):
+    def losses(batch_size: int) -> list[float]:
+        monkeypatch.setattr(datamodule, "_EVALUATION_BATCH_SIZE", batch_size)
+        return fit(dataset, tiny_network(), make_plan()).history["val_loss"]
+
+    n_rows = len(dataset.rows("validation"))
+    # A whole batch and one of a single row.
+    assert losses(n_rows - 1) == pytest.approx(losses(n_rows), rel=1e-5)
 
 
 def test_the_best_epoch_is_restored(dataset, tmp_path):
