@@ -437,6 +437,14 @@ def test_checkpoints_are_replaced_whole(dataset, tmp_path, monkeypatch):
     assert names == {"best.ckpt", "last.ckpt"}
 
 
+def test_what_a_killed_process_left_of_a_checkpoint_is_taken_away(dataset, tmp_path):
+    left = checkpoint(tmp_path, BEST_CHECKPOINT).with_suffix(".tmp")
+    train(dataset, tiny_network(), make_plan(epochs=1), tmp_path)
+    left.write_bytes(b"half of it")
+    train(dataset, tiny_network(), make_plan(epochs=1), tmp_path, resume=True)
+    assert not left.exists()
+
+
 def test_a_damaged_checkpoint_is_refused(dataset, tmp_path):
     train(dataset, tiny_network(), make_plan(epochs=1), tmp_path)
     path = checkpoint(tmp_path, LAST_CHECKPOINT)

@@ -41,12 +41,25 @@ from percoin.config import (
     typed,
 )
 from percoin.dataset import MarketDataset
-from percoin.errors import InterruptedRunError, MarketError, PercoinError, ResumeError
+from percoin.errors import (
+    ConfigError,
+    InterruptedRunError,
+    MarketError,
+    PercoinError,
+    ResumeError,
+)
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.bars import bars_of_job
 from percoin.sweep.engine import Attempt
-from percoin.sweep.jobs import JobRecord, JobState, read_record, write_record
+from percoin.sweep.jobs import (
+    JobRecord,
+    JobState,
+    read_record,
+    read_result,
+    remove_leftovers,
+    write_record,
+)
 from percoin.sweep.plan import CONFIG_NAME
 from percoin.training.build import (
     RUN_CHECKPOINTS,
@@ -101,6 +114,7 @@ def run_attempt(attempt: Attempt) -> None:
     folder = attempt.job.folder
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder), _output_to(folder / LOG_FILE):
+        remove_leftovers(folder)
         before = read_record(folder) or JobRecord()
         # Until the job's key is known, what was there before is what there is.
         diary = _Diary(folder, replace(before, **_facts(attempt)))
@@ -209,7 +223,7 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
         work.clear(folder)
         diary.write(epoch=0, resumed_from=0)
         train(settings)
-    result = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
+    result = read_result(folder / FINISHED_MARK)
     diary.end(JobState.FINISHED, result=result)
 
 
@@ -266,11 +280,12 @@ def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | No
     """The result of the folder's run; None without one, or if the registry lost its models."""
     root, timeframe = Path(settings.models_dir), settings.tf.timeframe
     try:
-        result: dict[str, Any] = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
+        result = read_result(folder / FINISHED_MARK)
         for symbol, entry in result.get("markets", {settings.symbol: result}).items():
             if not MarketFolder(root, symbol, timeframe).version(entry["version"]).is_dir():
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, ConfigError):
+        # Also where it names no market; the job is then trained.
         return None
     return result
 

@@ -209,6 +209,9 @@ def fit_best(
     Raises:
         TrainingError: The best checkpoint is not what this training wrote.
     """
+    # Of a process that was killed while it wrote one.
+    for left in (folder / CHECKPOINT_FOLDER).glob("*.tmp"):
+        left.unlink(missing_ok=True)
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     trainer = make_trainer(plan, folder, loggers, [Progress(), *callbacks, best, last])
     resumed_from = str(checkpoint_of(folder)) if resume else None
