@@ -43,7 +43,7 @@ def new_folder(wanted: Path) -> Path:
 
 @contextmanager
 def claimed(
-    folder: Path, name: str = LOCK_FILE, wait: bool = False, advice: str = "end that first"
+    folder: Path, name: str = LOCK_FILE, wait: bool = False, advice: str = "wait until it has ended"
 ) -> Iterator[None]:
     """Have the folder to oneself.
 

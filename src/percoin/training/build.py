@@ -346,10 +346,13 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
             *market, f"{path} cannot be read ({error})", "start afresh without resume=true"
         ) from error
     if changed:
+        # No setting brings back bars that an exchange or a file has no more.
+        settings_differ = any(name in facts["config"] for name in changed)
+        action = "repeat its settings to go on, or start" if settings_differ else "start"
         raise ResumeError(
             *market,
             f"{', '.join(changed)} changed since {folder} was interrupted",
-            "repeat its settings to go on, or start afresh without resume=true",
+            f"{action} afresh without resume=true",
         )
     log.info("resuming %s", folder)
 

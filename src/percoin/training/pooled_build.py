@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -96,7 +97,7 @@ class PooledSummary:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained and judged in {minutes} min {secs} s: {self._kept()}",
                 f"tables and pictures: {self.run_folder / MARKETS}",
-                f"logs: tensorboard --logdir {self.run_folder.parents[1]}",
+                f"logs: tensorboard --logdir {shlex.quote(str(self.run_folder.parents[1]))}",
             ]
         )
 
