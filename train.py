@@ -1,38 +1,41 @@
 """Train one signal classifier: ``python train.py symbol=BTCUSDT tf=15m``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from percoin.cli import run_jobs
 from percoin.config import LogisticConfig, Recipe, TrainConfig
+from percoin.training.memory import memory_errors
 
 
 def train(settings: TrainConfig) -> None:
     """Train what the settings describe, after a search for better ones if they ask for it."""
+    with memory_errors(settings.title, settings.tf.name):
+        recipe(settings)(settings)
+
+
+def recipe(settings: TrainConfig) -> Callable[[TrainConfig], None]:
+    """What trains by these settings."""
     # Lightning takes seconds to import: only once the settings are known to be good.
     if settings.experiment is not None:
         from percoin.tuning.command import tune_from_config
 
-        tune_from_config(settings)
-        return
+        return tune_from_config
     if isinstance(settings.model, LogisticConfig):
         from percoin.training.logistic import train_logistic_from_config
 
-        train_logistic_from_config(settings)
-        return
+        return train_logistic_from_config
     if settings.fleet:
         from percoin.training.fleet_build import train_fleet_from_config
 
-        train_fleet_from_config(settings)
-        return
+        return train_fleet_from_config
     if settings.recipe == Recipe.POOLED:
         from percoin.training.pooled_build import train_pool_from_config
 
-        train_pool_from_config(settings)
-        return
+        return train_pool_from_config
     from percoin.training.build import train_from_config
 
-    train_from_config(settings)
+    return train_from_config
 
 
 def sweep(overrides: Sequence[str]) -> None:

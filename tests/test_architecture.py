@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / "percoin"
 ORDER = (
     "errors",
     "printable",
+    "claims",
     "types",
     "commands",
     "provenance",
@@ -43,6 +44,7 @@ ORDER = (
     "config",
     "overrides",
     "console",
+    "run_folder",
     "cli",
     "fetch",
     "predict",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -20,6 +21,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import HydraContext, RunMode
@@ -40,6 +42,7 @@ from percoin.console import outlets
 from percoin.errors import ConfigError, PercoinError
 from percoin.overrides import quote_texts, text_keys
 from percoin.printable import printable
+from percoin.run_folder import claimed_run, run_folder
 
 EXIT_USAGE = 2
 _MULTIRUN = {"-m", "--multirun"}
@@ -287,7 +290,8 @@ def run_jobs(
 
     def job(config: DictConfig) -> None:
         try:
-            task(typed(config, schema))
+            with claimed_run(Path(HydraConfig.get().runtime.output_dir)):
+                task(typed(config, schema))
         except (PercoinError, MemoryError, RuntimeError, ImportError, OSError) as error:
             # Hydra would log it, with its traceback, before it is raised again.
             failures.append(error)
@@ -326,9 +330,12 @@ def _run_job(
     """What ``hydra.main`` does for one run, which would compose the config two more times."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=config_name):
         config = _composed(config_name, overrides)
-        typed(_without_hydra(config), schema)
+        settings = typed(_without_hydra(config), schema)
+        names_its_folder = OmegaConf.is_interpolation(config.hydra.run, "dir")
         with open_dict(config):
             config.hydra.mode = RunMode.RUN
+            if names_its_folder and isinstance(settings, TrainConfig):
+                config.hydra.run.dir = str(run_folder(settings, Path(config.hydra.run.dir)))
         loader = GlobalHydra.instance().config_loader()
         try:
             # What the job itself raises comes out of its return value.

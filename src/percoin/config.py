@@ -30,6 +30,7 @@ from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.bounds import check_all, check_bounds, file_path, number
+from percoin.claims import is_claimed
 from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -1183,9 +1184,9 @@ def usual_epochs(recipe: str) -> int:
 def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
     """Folder of a run: a new one named by the time, or the one to go on with.
 
-    A run that never wrote its result was interrupted, unless it says that it diverged;
-    the newest such run that got as far as a checkpoint is the one that ``resume=true``
-    means.
+    A run that never wrote its result was interrupted, unless it says that it diverged or
+    its process still lives; the newest such run that got as far as a checkpoint is the one
+    that ``resume=true`` means.
     """
     # A path of thirty names would be too long for a folder.
     several = FLEET_FOLDER if fleet else POOL_FOLDER
@@ -1194,7 +1195,7 @@ def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = 
         for folder in sorted(parent.glob("*"), reverse=True):
             has_checkpoint = any(folder.glob(CHECKPOINTS))
             ended = any((folder / mark).exists() for mark in (FINISHED_MARK, DIVERGED_MARK))
-            if has_checkpoint and not ended:
+            if has_checkpoint and not ended and not is_claimed(folder):
                 return str(folder)
     return str(parent / _new_run_name(parent))
 

@@ -5,6 +5,7 @@
     PercoinError
     |-- ConfigError             a key or value that cannot be meant
     |-- SweepError              jobs of a sweep failed, or it was told to stop
+    |-- InUseError              another process has the folder, and lives
     |-- ServeError              the prediction server cannot start
     |-- RecordError             the database of the track record cannot be used now
     |-- PoolError               markets that cannot be trained on together; names all of them
@@ -67,6 +68,10 @@ class SweepError(PercoinError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class InUseError(PercoinError):
+    """Another living process has the folder; the message names both."""
 
 
 class ServeError(PercoinError):

@@ -104,7 +104,19 @@ def test_another_market_of_the_exchange_is_asked_for(server, settings, market):
     assert bars_of_job(perp, market, a_day_ago()).bars.origin.startswith("binance perp:")
 
 
-@pytest.mark.parametrize("note", ["", "{}", '{"asked_at": 1}'])
+NOTE = '{"asked_at": %s, "n_bars_wanted": 1, "first_open_time": %s, "last_open_time": 5}'
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *("", "{}", '{"asked_at": 1}', "[" * 100_000),
+        *(
+            NOTE % values
+            for values in (('"now"', 1), ("1e999", 1), ("9e9", 10**30), ("9e9", '"x"'))
+        ),
+    ],
+)
 def test_without_a_note_that_can_be_read_the_exchange_is_asked(server, settings, market, note):
     bars_of_job(settings, market, a_day_ago())
     (market / "bars.json").write_text(note)

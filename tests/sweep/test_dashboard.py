@@ -44,7 +44,10 @@ def results(tmp_path):
 
 def test_one_run_holds_leaderboard_pictures_and_curves(results):
     folder = results.folder / "tensorboard"
+    left = results.folder / ".tensorboard.4711"
+    left.mkdir()
     write_dashboard(results, folder)
+    assert not left.exists()  # of a sweep that was killed
 
     events = read(folder)
     scalars = {

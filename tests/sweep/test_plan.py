@@ -123,6 +123,22 @@ def test_jobs_are_told_all_but_what_concerns_the_sweep():
     )
 
 
+LONG = "x" * 200
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["a/b", "a b", "a_b"], [f"{LONG}1", f"{LONG}2", LONG], ["ä", "ö", "_"]],
+    ids=["replaced letters", "cut off", "not ASCII"],
+)
+def test_no_two_variants_share_a_folder(values):
+    told = {"symbol": ["BTCUSDT"], "tf": ["1h"], "source.path": values}
+    folders = [job.folder for job in jobs_of(told, Path("sweep"))]
+    assert len(set(folders)) == len(values)
+    assert all(len(folder.name) < 150 for folder in folders)
+    assert {folder.parent for folder in folders} == {Path("sweep/BTCUSDT/1h")}
+
+
 @pytest.mark.parametrize("logger", ["logger=tensorboard", "logger.version=3"])
 def test_a_logger_that_is_asked_for_is_the_jobs_logger(logger):
     (job,) = plan(logger).jobs

@@ -59,6 +59,20 @@ def test_a_resumed_job_is_judged_by_the_epochs_of_this_attempt():
     assert remaining_secs(resumed) == pytest.approx(20)
 
 
+def test_what_a_resumed_job_took_is_not_expected_of_whole_ones():
+    resumed = replace(finished(5), resumed_from=9)
+    known = standing(
+        ended=[(job("A"), finished(60)), (job("B"), resumed)], waiting=[job("C")], n_slots=1
+    )
+    assert remaining_secs(known) == pytest.approx(60)
+
+
+def test_a_resumed_job_takes_its_share_of_what_whole_ones_took():
+    resumed = running(10, epoch=5, max_epochs=10, resumed_from=5)
+    known = standing(ended=[(job("A"), finished(60))], running=[(job("B"), resumed)])
+    assert remaining_secs(known) == pytest.approx(20)
+
+
 def test_each_timeframe_takes_its_own_time():
     ended = [(job("A", "15m"), finished(100)), (job("A", "4h"), finished(10))]
     assert remaining_secs(
@@ -91,6 +105,10 @@ def test_an_ending_is_one_line():
     one, none = (replace(record, result=record.result | {"epochs": n}) for n in (1, 0))
     assert describe_ending(job("A"), one) == "A 1h: finished, 1 epoch in 02:31, accepted"
     assert describe_ending(job("A"), none) == "A 1h: finished in 02:31, accepted"
+    resumed = replace(record, resumed_from=9)
+    assert describe_ending(job("A"), resumed) == (
+        "A 1h: finished, 12 epochs in 02:31 since it was resumed, accepted"
+    )
     failed = JobRecord(state=JobState.FAILED, error="no bars; fetch some")
     assert describe_ending(job("A"), failed) == "A 1h: failed: no bars; fetch some"
     skipped = JobRecord(state=JobState.SKIPPED)

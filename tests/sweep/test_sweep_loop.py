@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from percoin.claims import claimed
 from percoin.sweep import run as run_module
-from percoin.sweep.claims import claimed
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.run import SweepEnd, run_sweep
@@ -293,7 +293,7 @@ def test_a_job_whose_folder_stays_taken_fails_and_keeps_the_others_record(tmp_pa
 
     ((_, record),) = ended.jobs
     assert record.state == JobState.FAILED
-    assert record.error == f"another process is training in {job.folder}; end it and try again"
+    assert record.error == f"another process is training in {job.folder}; wait for it and try again"
     assert read_record(job.folder) == JobRecord(state=JobState.RUNNING, pid=1)
     assert engine.attempts == []
 

@@ -9,22 +9,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from builders import make_bars
 from sweep_runs import SIMULATED, sweep_arguments
 
 from percoin.bars.schema import Bars
+from percoin.claims import claimed
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.errors import ConfigError, DataError, DivergedError, ResumeError, SweepError
+from percoin.errors import ConfigError, DataError, DivergedError, InUseError, ResumeError
+from percoin.network import CnnLstm
 from percoin.registry.layout import MarketFolder
 from percoin.sweep import worker
-from percoin.sweep.claims import claimed
+from percoin.sweep.bars import AskedBars
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.worker import job_key, run_attempt
-from percoin.training.groundwork import make_folds
+from percoin.training.build import network_kwargs
+from percoin.training.groundwork import RunContext, make_folds
+from percoin.training.lit_module import SignalClassifier
 from percoin.types import Timeframe
 
 
@@ -323,7 +328,7 @@ def test_two_processes_do_not_train_one_job(trainings, tmp_path):
     attempt.job.folder.mkdir(parents=True)
     with (
         claimed(attempt.job.folder),
-        pytest.raises(SweepError, match=f"is in use by process {os.getpid()} on "),
+        pytest.raises(InUseError, match=f"is in use by process {os.getpid()} on "),
     ):
         run_attempt(attempt)
     assert read_record(attempt.job.folder) is None
@@ -370,3 +375,34 @@ def test_jobs_on_one_market_share_its_folder():
     job = Job("BTCUSDT", "1h", Path("/s/BTCUSDT/1h/lr=0.1"), (), "lr=0.1")
     assert job.market_folder == Path("/s/BTCUSDT/1h")
     assert job.name == "BTCUSDT 1h lr=0.1"
+
+
+def test_the_epochs_of_all_seeds_of_a_pool_are_expected(monkeypatch, tmp_path):
+    monkeypatch.setattr(worker, "load_pool_bars", lambda settings, load: load(settings) and [])
+    monkeypatch.setattr(worker, "bars_of_job", lambda *_: AskedBars(make_bars(9), 5.0))
+    monkeypatch.setattr(worker, "make_pool", lambda *_: SimpleNamespace(markets=()))
+    words = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "epochs=4", "pooled.seeds=3")
+    settings = typed(compose_config("train", words), TrainConfig)
+    work = worker._pool_work(settings, make_attempt(tmp_path), RunContext(tmp_path, {}))
+    assert work.max_epochs == 12
+
+
+def diarist(folder: Path) -> tuple[worker._Diarist, worker._Diary]:
+    diary = worker._Diary(folder, JobRecord())
+    return worker._Diarist(diary), diary
+
+
+def test_a_fold_that_was_over_before_counts_as_before_whatever_it_left_out(tmp_path):
+    callback, diary = diarist(tmp_path)
+    trainer = SimpleNamespace(max_epochs=5, current_epoch=0)
+    # Stopped early after two of five epochs, before the interruption.
+    callback.on_load_checkpoint(trainer, None, {"epoch": 1})
+    assert (diary.record.epoch, diary.record.resumed_from) == (2, 2)
+    callback.on_fit_end(trainer, None)
+    # The next fold begins afresh.
+    settings = typed(compose_config("train", ["symbol=BTCUSDT"]), TrainConfig)
+    network = CnnLstm(15, **network_kwargs(settings.model))
+    module = SignalClassifier(network, settings.optimizer, 0.1, 0, ("BTCUSDT", "1h"))
+    module.history["val_loss"].append(1.0)
+    callback.on_train_epoch_end(trainer, module)
+    assert (diary.record.epoch, diary.record.resumed_from) == (6, 5)

@@ -10,16 +10,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_runs import run_train, train_arguments
 
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import SplitSpec, build_dataset
-from percoin.errors import ConfigError
+from percoin.errors import ConfigError, DataError, InterruptedRunError
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.training import build
+from percoin.training.groundwork import load_bars
 from percoin.types import CLASS_NAMES, Timeframe
 
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
@@ -250,7 +252,72 @@ def test_resuming_with_other_settings_is_refused(trained):
     assert served(folder) == before
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"bars": "x"}'])
+@pytest.mark.parametrize(("n_bars", "is_told"), [(502, True), (908, True), (909, False)])
+def test_too_few_bars_to_predict_from_alone_are_told(tmp_path, caplog, n_bars, is_told):
+    bars = write_parquet(make_bars(n_bars, timeframe=Timeframe.H1), tmp_path / "BTCUSDT-1h.parquet")
+    told = ("source=files", f"source.path={bars}")
+    arguments = train_arguments(tmp_path, source=told)
+    settings = typed(compose_config("train", arguments), TrainConfig)
+    with caplog.at_level("WARNING"):
+        load_bars(settings)
+    words = (
+        f"BTCUSDT 1h: {n_bars} bars are fewer than the 909 that a prediction takes: until there "
+        "are so many, it needs bars that begin where these begin, at 2024-01-01 00:00"
+    )
+    assert (words in caplog.messages) == is_told
+
+
+def test_a_resumed_run_asks_an_exchange_for_no_newer_bars(tmp_path):
+    nobody = "http://127.0.0.1:9"
+    told = ("source=binance", f"source.archive_url={nobody}", f"source.api_url={nobody}")
+    arguments = train_arguments(tmp_path, source=(*told, "source.attempts=1"))
+    settings = typed(compose_config("train", arguments), TrainConfig)
+    stored = make_bars(1200, timeframe=Timeframe.H1)
+    BarStore(tmp_path / "data" / "bars").write(stored)
+    bars = load_bars(replace(settings, resume=True))
+    assert bars.open_time.tolist() == stored.open_time.tolist()
+    with pytest.raises(DataError):
+        load_bars(settings)
+
+
+def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path, monkeypatch):
+    before, after = tmp_path / "before", tmp_path / "after"
+    bars = write_parquet(
+        make_bars(1200, timeframe=Timeframe.H1), before / "bars" / "BTCUSDT_1h.parquet"
+    )
+    words = ("epochs=3", "logger=csv")
+    source = ("source=files", f"source.path={bars}")
+    original = build._train_fold
+
+    def interrupted(settings, *arguments):
+        original(replace(settings, epochs=1), *arguments)
+        raise InterruptedRunError("BTCUSDT", "1h", "interrupted", "", signal_number=15)
+
+    monkeypatch.setattr(build, "_train_fold", interrupted)
+    assert train(before, *words, source=source).code == 143
+    monkeypatch.setattr(build, "_train_fold", original)
+    before.rename(after)
+    source = ("source=files", f"source.path={after / bars.relative_to(before)}")
+    finished = train(after, *words, "resume=true", source=source)
+    assert finished.code == 0, finished.stderr
+    assert "epoch 2/3" in finished.stdout
+    assert "epoch 1/3" not in finished.stdout
+    assert not before.exists()
+    (last,) = run_folder(after).rglob("last.ckpt")
+    assert str(before).encode() not in last.read_bytes()
+
+
+HOSTILE_SETTINGS = (
+    "[]",
+    "7",
+    '{"bars": 1, "config": 7}',
+    '{"bars": 1, "config": {"choices": [[]]}}',
+    "[" * 100_000,
+    "9" * 5000,
+)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"bars": "x"}', *HOSTILE_SETTINGS])
 def test_a_run_that_lost_its_settings_is_not_resumed(trained, content):
     _, folder = trained
     before = served(folder)

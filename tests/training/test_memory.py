@@ -3,8 +3,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from percoin.training.memory import keep_freed_memory
+from percoin.errors import TrainingError
+from percoin.training.memory import keep_freed_memory, memory_errors
 
 # Frees and asks for 8 MB again and again; prints how often the kernel had to hand out a page.
 CHURN = """
@@ -36,3 +38,38 @@ def test_what_a_batch_frees_serves_the_next_one():
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes"), "5 b"),
+        (RuntimeError("std::bad_alloc\nmore lines"), "std::bad_alloc"),
+        (torch.OutOfMemoryError("full"), "full"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "libtorch_cpu"),
+        (OSError(12, "Cannot allocate memory"), "Cannot allocate memory"),
+        (RuntimeError("out of memory " + 1000 * "x"), r"x\.\.\."),
+    ],
+)
+def test_memory_that_ran_out_is_one_line_that_says_so(error, reason):
+    with (
+        pytest.raises(TrainingError, match=rf"^BTCUSDT 15m: memory ran out \(.*{reason}") as caught,
+        memory_errors("BTCUSDT", "15m"),
+    ):
+        raise error
+    assert "give it more memory, or use a smaller batch_size" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(2, "gone"), KeyError(1)])
+def test_other_errors_are_left_as_they_are(error):
+    with pytest.raises(type(error)) as caught, memory_errors("BTCUSDT", "15m"):
+        raise error
+    assert caught.value is error
+
+
+def test_an_allocation_that_cannot_be_had_is_told_by_torch_itself():
+    with pytest.raises(TrainingError, match="memory ran out"), memory_errors("BTCUSDT", "15m"):
+        torch.empty(2**55, dtype=torch.uint8)

@@ -1,4 +1,6 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +84,33 @@ def test_without_a_market_left_out_there_is_no_word_of_any():
 def test_too_few_rows_are_said():
     few = [replace(RESULTS[0], lower=None, upper=None), RESULTS[1]]
     assert "+0.0400 [too few rows]" in format_pool(few, PooledMeans.of(few, BOOTSTRAP), {})
+
+
+def as_json(**changes) -> Any:
+    return json.loads(json.dumps({**asdict(RESULTS[0]), **changes}))
+
+
+def test_a_result_is_read_as_it_was_written():
+    assert PooledResult.of_json(as_json()) == RESULTS[0]
+    assert PooledResult.of_json(as_json(lower=None, upper=None)).lower is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"skill": "0.1"},
+        {"skill": 10**400},
+        {"lower": []},
+        {"verdict": 5},
+        {"reason": "\x1b[2J"},
+        {"version": "\ud800"},
+        {"is_seen": 1},
+        {"unknown": 1},
+        {"beside_logistic": 5},
+        {"beside_logistic": asdict(RESULTS[0].beside_logistic) | {"model": ["x"] * N_DAYS}},
+        {"beside_logistic": asdict(RESULTS[0].beside_logistic) | {"days": [1] * N_DAYS}},
+    ],
+)
+def test_a_result_that_no_training_wrote_is_refused(changes):
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        PooledResult.of_json(as_json(**changes))

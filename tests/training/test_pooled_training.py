@@ -24,8 +24,9 @@ from percoin.network import CnnLstm
 from percoin.pool import Pool, PoolSpec, build_pool
 from percoin.training.datamodule import MarketDataModule, PooledDataModule, thinned
 from percoin.training.export import forecast_test
+from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import GentleClassifier, lr_share
-from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
+from percoin.training.pooled_run import PooledPlan, TrainedPool, _PoolTraining, train_pool
 from percoin.training.run import train_further
 from percoin.types import Timeframe
 
@@ -373,3 +374,19 @@ def test_a_forecast_of_a_market_is_made_with_its_own_rows(pool, tmp_path):
         assert len(forecasts[dataset.bars.symbol].model.probabilities) == n_rows
     assert math.isfinite(module.history["val_loss"][-1])
     assert not isinstance(module, GentleClassifier)
+
+
+def test_seeds_are_compared_by_their_best_epochs(pool, tmp_path, monkeypatch):
+    courses = {3: ([0.9, 0.5, 0.8], 2), 4: ([0.9, 0.6, 0.7], 2)}
+
+    def fit(training, seed, network, loggers):
+        module = SignalClassifier(network, PLAN.training.optimizer, 0.1, seed, ("pool", "1h"))
+        losses, epoch = courses[seed]
+        module.history["val_loss"] += losses
+        return module, epoch
+
+    monkeypatch.setattr(_PoolTraining, "_fit", fit)
+    plan = replace(PLAN, n_seeds=2)
+    kept = train_pool(pool, lambda _: tiny_network(), plan, tmp_path, lambda seed: ())
+    assert (kept.seed, kept.losses) == (3, {3: 0.5, 4: 0.6})
+    assert (kept.model.best_epoch, kept.model.n_epochs) == (2, 3)

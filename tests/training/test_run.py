@@ -18,7 +18,8 @@ from training_builders import (
 
 from percoin.config import CHECKPOINT_FOLDER
 from percoin.dataset import MarketDataset
-from percoin.errors import DivergedError, InterruptedRunError, ResumeError
+from percoin.errors import DivergedError, InterruptedRunError, ResumeError, TrainingError
+from percoin.training import datamodule
 from percoin.training.run import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
@@ -166,6 +167,27 @@ def test_the_validation_loss_falls_on_a_learnable_market(dataset, tmp_path):
     assert history["val_acc"][-1] > 0.6
 
 
+def test_a_gradient_is_clipped_to_its_norm(dataset):
+    optimizer = replace(OPTIMIZER, gradient_clip_norm=1e-13, weight_decay=0.0)
+    plan = make_plan(epochs=1, optimizer=optimizer)
+    before = tiny_network()
+    # So short a gradient is lost beside the epsilon of AdamW, 1e-8.
+    clipped = fit(dataset, tiny_network(), plan).network
+    for name, parameter in clipped.named_parameters():
+        change = (parameter - before.get_parameter(name)).abs().max()
+        assert change < 1e-5, name
+
+
+def test_every_row_counts_the_same_in_the_loss_of_an_epoch(dataset, monkeypatch):
+    def losses(batch_size: int) -> list[float]:
+        monkeypatch.setattr(datamodule, "_EVALUATION_BATCH_SIZE", batch_size)
+        return fit(dataset, tiny_network(), make_plan()).history["val_loss"]
+
+    n_rows = len(dataset.rows("validation"))
+    # A whole batch and one of a single row.
+    assert losses(n_rows - 1) == pytest.approx(losses(n_rows), rel=1e-5)
+
+
 def test_the_best_epoch_is_restored(dataset, tmp_path):
     plan = early_stopping_plan()
     trained = train(dataset, tiny_network(), plan, tmp_path / "long")
@@ -230,6 +252,22 @@ def test_a_run_may_be_interrupted_more_than_once(dataset, uninterrupted, tmp_pat
     check_same(train(dataset, tiny_network(), RESTLESS, tmp_path, resume=True), uninterrupted[0])
 
 
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_epochs(dataset, tmp_path):
+    train(dataset, tiny_network(), make_plan(epochs=1), tmp_path)
+    path = checkpoint(tmp_path, LAST_CHECKPOINT)
+    content = torch.load(path, weights_only=True)
+    assert 0 < content["secs"] < 100
+    torch.save(content | {"secs": 1000.0}, path)
+    resumed = train(dataset, tiny_network(), make_plan(epochs=2), tmp_path, resume=True)
+    assert 1000 < resumed.secs < 1100
+    assert torch.load(path, weights_only=True)["secs"] > 1000
+    # Of a version that did not note them yet.
+    del content["secs"]
+    torch.save(content, path)
+    old = train(dataset, tiny_network(), make_plan(epochs=2), tmp_path, resume=True)
+    assert 0 < old.secs < 100
+
+
 def test_more_epochs_go_on_where_fewer_ended(dataset, uninterrupted, tmp_path):
     train(dataset, tiny_network(), replace(RESTLESS, epochs=2), tmp_path)
     check_same(train(dataset, tiny_network(), RESTLESS, tmp_path, resume=True), uninterrupted[0])
@@ -241,6 +279,60 @@ def test_a_moved_run_resumes_and_still_knows_its_best_epoch(dataset, uninterrupt
     resumed = train(dataset, tiny_network(), RESTLESS, tmp_path / "there", resume=True)
     check_same(resumed, uninterrupted[0])
     assert not (tmp_path / "here").exists()
+
+
+class Overwrite(pl.Callback):
+    """Puts another run's best checkpoint in the place of this one's when the fit has ended."""
+
+    def __init__(self, mine: Path, theirs: Path) -> None:
+        self._mine, self._theirs = mine, theirs
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        shutil.copy(self._theirs, self._mine)
+
+
+@pytest.mark.parametrize("seed", [3, 4], ids=["same seed", "other seed"])
+def test_weights_of_another_process_are_never_exported(dataset, tmp_path, seed):
+    plan = make_plan(epochs=1)
+    train(dataset, tiny_network(5), replace(plan, seed=seed), tmp_path / "theirs")
+    paths = [checkpoint(tmp_path / name, BEST_CHECKPOINT) for name in ("mine", "theirs")]
+    exported = Exported()
+    with pytest.raises(TrainingError, match=r"best\.ckpt is not what this training wrote"):
+        train(
+            dataset,
+            tiny_network(),
+            plan,
+            tmp_path / "mine",
+            callbacks=[exported, Overwrite(*paths)],
+        )
+    assert exported.count == 0
+
+
+def test_a_best_checkpoint_of_another_run_is_not_resumed_with(dataset, tmp_path):
+    for name, seed in (("mine", 3), ("theirs", 4)):
+        train(dataset, tiny_network(), make_plan(epochs=1, seed=seed), tmp_path / name)
+    paths = [checkpoint(tmp_path / name, BEST_CHECKPOINT) for name in ("theirs", "mine")]
+    shutil.copy(*paths)
+    with pytest.raises(ResumeError, match=r"best\.ckpt is not of the run that wrote .*last\.ckpt"):
+        train(dataset, tiny_network(), make_plan(epochs=2), tmp_path / "mine", resume=True)
+
+
+def test_a_resumed_run_refuses_a_best_checkpoint_that_changed_meanwhile(dataset, tmp_path):
+    plan = early_stopping_plan(patience=2)
+    whole = train(dataset, tiny_network(), plan, tmp_path / "whole")
+    interrupted(dataset, plan, tmp_path / "mine", "batch", in_epoch=whole.best_epoch + 2)
+    train(dataset, tiny_network(), replace(plan, seed=4, epochs=1), tmp_path / "theirs")
+    paths = [checkpoint(tmp_path / name, BEST_CHECKPOINT) for name in ("mine", "theirs")]
+    # No better epoch follows, so that this process does not write the best one itself.
+    with pytest.raises(TrainingError, match="is not what this training wrote"):
+        train(
+            dataset,
+            tiny_network(),
+            plan,
+            tmp_path / "mine",
+            callbacks=[Overwrite(*paths)],
+            resume=True,
+        )
 
 
 def test_early_stopping_ends_after_patience_epochs_without_a_better_one(dataset, tmp_path):
@@ -343,6 +435,14 @@ def test_checkpoints_are_replaced_whole(dataset, tmp_path, monkeypatch):
     check_same(resumed, train(dataset, tiny_network(), make_plan(epochs=2), tmp_path / "whole"))
     names = {path.name for path in (tmp_path / CHECKPOINT_FOLDER).iterdir()}
     assert names == {"best.ckpt", "last.ckpt"}
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_taken_away(dataset, tmp_path):
+    left = checkpoint(tmp_path, BEST_CHECKPOINT).with_suffix(".tmp")
+    train(dataset, tiny_network(), make_plan(epochs=1), tmp_path)
+    left.write_bytes(b"half of it")
+    train(dataset, tiny_network(), make_plan(epochs=1), tmp_path, resume=True)
+    assert not left.exists()
 
 
 def test_a_damaged_checkpoint_is_refused(dataset, tmp_path):

@@ -1,15 +1,18 @@
 import re
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tuning_builders import MARKET, measure_worth, searcher, silent
 
 from percoin.errors import StudyError
+from percoin.tuning import book
 from percoin.tuning.book import (
     BOOK_FILE,
     add_winner,
@@ -23,11 +26,14 @@ from percoin.tuning.book import (
 def test_a_study_is_found_again_by_its_key_and_the_newest_of_them_wins(tmp_path):
     with opened(tmp_path, MARKET) as book:
         assert book.newest("a") is None
-        names = [book.begin(key, {"n": n}).study_name for n, key in enumerate(["a", "b", "a"])]
+        names = [
+            book.begin(key, {"n": n, "bars": {}}).study_name
+            for n, key in enumerate(["a", "b", "a"])
+        ]
         assert names == ["a-1", "b-1", "a-2"]
     with opened(tmp_path, MARKET) as book:
         assert book.newest("a").study_name == "a-2"
-        assert facts_of(book.newest("a")) == {"n": 2}
+        assert facts_of(book.newest("a"))["n"] == 2
         assert book.newest("c") is None
 
 
@@ -44,11 +50,11 @@ def test_trials_of_all_studies_count_but_only_those_that_told_anything(tmp_path)
 def test_winners_of_all_studies_are_remembered(tmp_path):
     with opened(tmp_path, MARKET) as book:
         for key in ("a", "b"):
-            add_winner(book.begin(key, {}), {"trial": key})
-        add_winner(book.newest("a"), {"trial": "again"})
+            add_winner(book.begin(key, {}), winner(key, 1, 0, 9) | winner_facts())
+        add_winner(book.newest("a"), winner("a", 2, 0, 9) | winner_facts())
     with opened(tmp_path, MARKET) as book:
-        assert [each["trial"] for each in winners_of(book.newest("a"))] == ["a", "again"]
-        assert [each["trial"] for each in book.winners()] == ["a", "again", "b"]
+        assert [each["trial"] for each in winners_of(book.newest("a"))] == [1, 2]
+        assert [each["trial"] for each in book.winners()] == [1, 2, 1]
 
 
 def winner(study: str, trial: int, first: int, last: int) -> dict:
@@ -109,6 +115,90 @@ def test_a_file_that_is_no_study_is_one_clear_line(tmp_path):
         str(caught.value),
     )
     assert (tmp_path / BOOK_FILE).read_text().startswith("not a database")
+
+
+def begin(folder: Path, **facts: object) -> Path:
+    with opened(folder, MARKET) as book:
+        book.begin("a", {"bars": {}, **facts})
+    return folder / BOOK_FILE
+
+
+def sqlite(path: Path, *statements: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    return connection
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(StudyError) as caught, opened(folder, MARKET):
+        pytest.fail("it was opened")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "9.9.9"])
+def test_a_file_of_another_optuna_is_one_clear_line(tmp_path, version):
+    path = begin(tmp_path)
+    change = f"update version_info set library_version='{version}'"
+    sqlite(path, "update alembic_version set version_num='v0'", change).commit()
+    content = path.read_bytes()
+    assert refusal(tmp_path) == (
+        f"BTCUSDT 1h: {path} was written by Optuna {version}, and Optuna {optuna.__version__} "
+        "does not read it; install that one to go on with it, or rename it to keep what it "
+        "holds; the search then begins afresh"
+    )
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_another_program_has_locked_is_not_called_broken(tmp_path, monkeypatch):
+    path = begin(tmp_path)
+    url = book._url
+    monkeypatch.setattr(book, "_url", lambda path: f"{url(path)}?timeout=0.01")
+    other = sqlite(path, "begin exclusive")
+    assert refusal(tmp_path) == (
+        f"BTCUSDT 1h: {path} cannot be used (database is locked); "
+        "another program has it open: end that and try again"
+    )
+    other.close()
+    with opened(tmp_path, MARKET) as again:
+        assert len(again.studies) == 1
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "7",
+        '"text"',
+        '[{"trial": 1}]',
+        '[{"study": "a-1", "trial": 1, "trials": 1, "test": [1], "run": "r"}]',
+        '[{"study": "a-1", "trial": 1, "trials": 1, "test": [1, "x"], "run": "r"}]',
+        '[{"study": "a-1", "trial": "1", "trials": 1, "test": [1, 2], "run": 5}]',
+        "{",
+        "[" * 100_000,
+    ],
+)
+def test_winners_that_no_search_wrote_are_one_clear_line(tmp_path, planted):
+    path = begin(tmp_path)
+    with opened(tmp_path, MARKET) as book:
+        add_winner(book.studies[0], {"trial": 1, "test": [1, 2]} | winner_facts())
+    connection = sqlite(path)
+    connection.execute(
+        "update study_user_attributes set value_json=? where key='winners'", [planted]
+    )
+    connection.commit()
+    assert "holds what no search of percoin wrote (" in refusal(tmp_path)
+
+
+def winner_facts() -> dict:
+    return {"study": "a-1", "trials": 3, "run": "20250101-000000"}
+
+
+@pytest.mark.parametrize("bars", [5, {"first": 10**30, "last": 1}, {"first": "x"}, {"last": -1}])
+def test_facts_that_no_search_wrote_are_one_clear_line(tmp_path, bars):
+    begin(tmp_path, bars=bars)
+    assert "holds what no search of percoin wrote (ValueError: " in refusal(tmp_path)
 
 
 def lose_an_open_book(folder: Path) -> None:

@@ -247,7 +247,10 @@ def test_a_signal_between_two_fits_ends_the_search_in_one_line(tmp_path, monkeyp
     assert signal.getsignal(number) is usual
 
 
-def test_an_interrupted_training_of_the_best_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_training_of_the_best_goes_on_where_its_folders_were_moved(
+    tmp_path, monkeypatch
+):
+    before, after = tmp_path / "before", tmp_path / "after"
     words = ("experiment.trials=1", "epochs=3")
     original = command.train_folds
 
@@ -258,18 +261,23 @@ def test_an_interrupted_training_of_the_best_goes_on(tmp_path, monkeypatch):
         raise InterruptedRunError("BTCUSDT", "1h", "interrupted by SIGTERM", "", signal_number=15)
 
     monkeypatch.setattr(command, "train_folds", interrupted)
-    finished = run_tune(tmp_path, *words)
+    finished = run_tune(before, *words)
     assert finished.code == 143
     assert only_error(finished) == (
         "error: BTCUSDT 1h: interrupted by SIGTERM after 1 of 1 trials; "
         "the same command goes on from there"
     )
     monkeypatch.setattr(command, "train_folds", original)
-    finished = run_tune(tmp_path, *words)
+    before.rename(after)
+    finished = run_tune(after, *words)
     assert finished.code == 0, finished.stderr
     assert "epoch 2/3" in finished.stdout
     assert "epoch 1/3" not in finished.stdout
-    assert len(winners(tmp_path)) == len(runs(tmp_path)) == 1
+    assert len(winners(after)) == len(runs(after)) == 1
+    assert not before.exists()
+    again = run_tune(after, *words)
+    assert again.code == 0, again.stderr
+    assert f"were trained and judged before, in {runs(after)[0]}" in again.stdout
 
 
 def test_what_decides_a_skill_decides_the_study():
@@ -292,7 +300,7 @@ def test_winners_are_kept_with_their_study(tuned):
     with opened(tune_folder(folder), MARKET) as book:
         (study,) = book.studies
         (winner,) = winners_of(study)
-    assert winner["run"] == str(runs(folder)[0])
+    assert winner["run"] == runs(folder)[0].name
     assert winner["trials"] == 3
 
 

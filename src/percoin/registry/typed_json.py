@@ -154,7 +154,7 @@ def decode(kind: type[Value], value: object) -> Value:
 
 
 def _decode(hint: Any, value: object, place: str) -> object:
-    if hint is object:
+    if hint in (object, Any):
         return value
     if is_dataclass(hint):
         return _decode_dataclass(cast(type, hint), value, place)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from percoin.claims import claimed
 from percoin.errors import PercoinError, SweepError
 from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
@@ -17,7 +18,6 @@ from percoin.registry.revision import demote
 from percoin.retrain.decisions import Decision, MarketState, Verb, decide, held_up
 from percoin.retrain.pools import SharedNetwork, find_pools
 from percoin.retrain.states import Subject, Task, find_markets, look_at
-from percoin.sweep.claims import claimed
 from percoin.sweep.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def run_round(task: Task, now: datetime) -> Round:
 
     Raises:
         ConfigError: No market of the name.
-        SweepError: Another process is at it.
+        InUseError: Another process is at it.
     """
     markets = find_markets(task.settings)
     if task.settings.dry_run:

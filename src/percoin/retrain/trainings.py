@@ -22,6 +22,7 @@ from pathlib import Path
 
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
+from percoin.claims import claimed
 from percoin.cli import compose_config
 from percoin.config import ProcessesConfig, Recipe, RetrainConfig, TrainConfig, typed
 from percoin.errors import BarsNotFoundError
@@ -31,7 +32,6 @@ from percoin.report.board import Status
 from percoin.report.files import PAGE
 from percoin.retrain.pools import SharedNetwork, no_bars
 from percoin.retrain.states import RUNS_FOLDER, Subject, count_after, job_folder
-from percoin.sweep.claims import claimed
 from percoin.sweep.engines.processes import build_engine
 from percoin.sweep.jobs import DONE, Job, JobRecord, JobState, read_record
 from percoin.sweep.results import JobResult, version_of
@@ -183,7 +183,7 @@ def train_jobs(jobs: Sequence[Job], settings: RetrainConfig) -> Trainings:
     What is told meanwhile goes to stderr.
 
     Raises:
-        SweepError: Another process is at it.
+        InUseError: Another process is at it.
     """
     folder = Path(settings.outputs_dir).absolute() / RUNS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from percoin.bars.schema import Bars
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
+from percoin.claims import claimed
 from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
-from percoin.sweep.claims import claimed
+from percoin.registry import typed_json
 from percoin.training.groundwork import load_bars, n_bars_to_load
 
 _NOTE_FILE = "bars.json"
@@ -86,7 +87,9 @@ def _stored(settings: TrainConfig, source: ExchangeSource, note: _Note) -> Bars 
 
 def _read_note(folder: Path) -> _Note | None:
     try:
-        return _Note(**json.loads((folder / _NOTE_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        content = typed_json.loads((folder / _NOTE_FILE).read_text(encoding="utf-8"))
+        note = typed_json.decode(_Note, content)
+        return note if max(note.first_open_time, note.last_open_time) < 2**63 else None
+    except (OSError, ValueError):
         # Then the exchange is asked.
         return None

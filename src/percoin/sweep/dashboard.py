@@ -51,7 +51,9 @@ def write_dashboard(results: SweepResults, folder: Path) -> None:
         OSError: The folder cannot be written.
     """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
+    # Those of sweeps that were killed meanwhile, too: the sweep's folder is this process's.
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         # TensorBoard knows its files by this name.

@@ -6,18 +6,20 @@ comes after it read it. So a sweep needs no connection to its jobs, only their f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from percoin.printable import printable
 from percoin.registry import typed_json
 
 RECORD_FILE = "job.json"
+# Above every count and every moment in seconds that a job can mean.
+_MOST = 10**11
 
 
 class JobState(StrEnum):
@@ -138,10 +140,76 @@ def write_record(folder: Path, record: JobRecord) -> None:
 
 
 def read_record(folder: Path) -> JobRecord | None:
-    """The folder's record; None where there is none, or none that can be read."""
+    """The folder's record; None where there is none, or none that a job could have written."""
     try:
-        content = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        return JobRecord(**{**content, "state": JobState(content["state"])})
-    except (OSError, ValueError, KeyError, TypeError):
+        content = typed_json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = typed_json.decode(JobRecord, _without_nulls(content))
+        _check_numbers(record)
+        check_result(record.result)
+    except (OSError, ValueError):
         # Whoever asks then treats the job as one that never began.
         return None
+    error = None if record.error is None else printable(record.error)
+    return replace(record, host=printable(record.host), error=error)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Take away what a process that was killed while it wrote a record has left.
+
+    To be called by whoever has claimed the folder.
+    """
+    for path in folder.glob(f".{RECORD_FILE}.*"):
+        path.unlink(missing_ok=True)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a run wrote of its end.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: No run wrote it.
+    """
+    result = typed_json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(result, dict):
+        raise ValueError(f"{path} holds no object")
+    check_result(result)
+    return result
+
+
+def check_result(result: Mapping[str, Any]) -> None:
+    """Refuse what is not of the kinds that readers of results count on.
+
+    Raises:
+        ValueError: It is not.
+    """
+    markets, refused = result.get("markets", {}), result.get("refused", {})
+    entries = [result, *markets.values()] if isinstance(markets, dict) else [markets]
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise ValueError("a result is no object")
+        for name in ("version", "verdict"):
+            text = entry.get(name, "")
+            if not isinstance(text, str) or not text.isprintable() or "/" in text:
+                raise ValueError(f"{name} of a result is no word")
+        n_epochs = entry.get("epochs", 0)
+        if type(n_epochs) is not int or not 0 <= n_epochs < _MOST:
+            raise ValueError("epochs of a result are no count")
+    if any({"version", "verdict"} - entry.keys() for entry in entries[1:]):
+        raise ValueError("a market of a result has no version or verdict")
+    texts = [*refused.keys(), *refused.values()] if isinstance(refused, dict) else [refused]
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise ValueError("what a result says of refused markets is no text")
+
+
+def _check_numbers(record: JobRecord) -> None:
+    for name, value in asdict(record).items():
+        if isinstance(value, int | float) and name != "val_loss" and not 0 <= value < _MOST:
+            raise ValueError(f"{name} is out of bounds")
+
+
+def _without_nulls(content: object) -> dict[str, Any]:
+    """The content with defaults for what an earlier version did not write."""
+    if not isinstance(content, dict):
+        raise ValueError("a record is no object")
+    everything = {**asdict(JobRecord()), **content}
+    return {name: value for name, value in everything.items() if value is not None}

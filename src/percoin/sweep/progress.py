@@ -73,12 +73,16 @@ def remaining_secs(standing: Standing) -> float | None:
 
 
 def _tells(record: JobRecord, other: Job, job: Job) -> bool:
-    return record.state == JobState.FINISHED and other.tf == job.tf
+    # What was resumed took less time than a whole job will.
+    is_whole = record.state == JobState.FINISHED and not record.resumed_from
+    return is_whole and other.tf == job.tf
 
 
 def _left(expected: float | None, usual: float, record: JobRecord, now: float) -> float:
     elapsed = 0.0 if record.started_at is None else now - record.started_at
     total = expected or _projected_secs(record, now) or usual
+    if expected and record.max_epochs:
+        total *= 1 - record.resumed_from / record.max_epochs
     return max(total - elapsed, 0.0)
 
 
@@ -104,7 +108,10 @@ def describe_ending(job: Job, record: JobRecord) -> str:
     if job.markets:
         verdicts = [entry["verdict"] for entry in record.result.get("markets", {}).values()]
         verdict = f"{verdicts.count(Verdict.ACCEPTED.value)} of {len(verdicts)} models accepted"
-    return f"{job.name}: finished{epochs} in {tqdm.format_interval(record.secs)}, {verdict}"
+    taken = tqdm.format_interval(record.secs)
+    if record.resumed_from:
+        taken += " since it was resumed"
+    return f"{job.name}: finished{epochs} in {taken}, {verdict}"
 
 
 class SweepProgress:

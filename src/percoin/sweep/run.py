@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
 
-from percoin.sweep.claims import is_claimed
+from percoin.claims import is_claimed
 from percoin.sweep.engine import Attempt, Ending, Engine
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.progress import JobStanding, Standing, SweepProgress
@@ -125,7 +125,7 @@ class _Sweep:
         if time.monotonic() - since < _ORPHAN_SECS:
             return
         self._waiting.remove(attempt)
-        error = f"another process is training in {attempt.job.folder}; end it and try again"
+        error = f"another process is training in {attempt.job.folder}; wait for it and try again"
         # Not written down: the record is the other process's.
         self._end(attempt.job, JobRecord(state=JobState.FAILED, error=error))
 

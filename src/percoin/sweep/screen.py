@@ -171,7 +171,11 @@ def _table(headings: Iterable[str], name: int = 0) -> Table:
 
 def _epochs(result: JobResult) -> str:
     record = result.record
-    return f"{record.epoch}/{record.max_epochs}" if record.max_epochs else "-"
+    if not record.max_epochs:
+        return "-"
+    # The time beside it is that of the others alone.
+    before = f" ({record.resumed_from} before)" if record.resumed_from else ""
+    return f"{record.epoch}/{record.max_epochs}{before}"
 
 
 def _interval(figure: Figure) -> str:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class SweepSummary:
             *self.withdrawn,
             *(f"PROBLEM: {problem}" for problem in self.problems),
             f"report: {folder / _REPORT / PAGE}",
-            f"curves: tensorboard --logdir {folder.parent}",
+            f"curves: tensorboard --logdir {shlex.quote(str(folder.parent))}",
         ]
         return to_screen(self.results, closing, width, wants_colour() if colour is None else colour)
 

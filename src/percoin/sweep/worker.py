@@ -30,6 +30,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from percoin.bars.schema import Bars
+from percoin.claims import claimed
 from percoin.cli import Composed
 from percoin.config import (
     DIVERGED_MARK,
@@ -40,13 +41,25 @@ from percoin.config import (
     typed,
 )
 from percoin.dataset import MarketDataset
-from percoin.errors import InterruptedRunError, MarketError, PercoinError, ResumeError
+from percoin.errors import (
+    ConfigError,
+    InterruptedRunError,
+    MarketError,
+    PercoinError,
+    ResumeError,
+)
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.bars import bars_of_job
-from percoin.sweep.claims import claimed
 from percoin.sweep.engine import Attempt
-from percoin.sweep.jobs import JobRecord, JobState, read_record, write_record
+from percoin.sweep.jobs import (
+    JobRecord,
+    JobState,
+    read_record,
+    read_result,
+    remove_leftovers,
+    write_record,
+)
 from percoin.sweep.plan import CONFIG_NAME
 from percoin.training.build import (
     RUN_CHECKPOINTS,
@@ -56,6 +69,7 @@ from percoin.training.build import (
 )
 from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.memory import memory_errors
 from percoin.training.pooled_build import (
     check_pool_machine,
     clear_pool_folder,
@@ -94,17 +108,18 @@ def run_attempt(attempt: Attempt) -> None:
     Errors of the job are written down, not raised.
 
     Raises:
-        SweepError: Another process has the folder.
+        InUseError: Another process has the folder.
         OSError: The folder cannot be written to, so that nothing can be written down.
     """
     folder = attempt.job.folder
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder), _output_to(folder / LOG_FILE):
+        remove_leftovers(folder)
         before = read_record(folder) or JobRecord()
         # Until the job's key is known, what was there before is what there is.
         diary = _Diary(folder, replace(before, **_facts(attempt)))
         try:
-            with _sigterm_interrupts():
+            with _sigterm_interrupts(), memory_errors(attempt.job.symbol, attempt.job.tf):
                 _skip_or_train(attempt, before, diary)
         except (InterruptedRunError, KeyboardInterrupt):
             log.info("told to stop")
@@ -208,7 +223,7 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
         work.clear(folder)
         diary.write(epoch=0, resumed_from=0)
         train(settings)
-    result = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
+    result = read_result(folder / FINISHED_MARK)
     diary.end(JobState.FINISHED, result=result)
 
 
@@ -246,7 +261,8 @@ def _pool_work(settings: TrainConfig, attempt: Attempt, run: RunContext) -> _Wor
         train_pooled(settings, pool, run, callbacks=callbacks)
 
     key = job_key(settings, pool.markets)
-    return _Work(key, min(moments), settings.epochs, train, clear_pool_folder)
+    max_epochs = settings.epochs * settings.pooled.seeds
+    return _Work(key, min(moments), max_epochs, train, clear_pool_folder)
 
 
 def _most_epochs(settings: TrainConfig) -> int:
@@ -264,11 +280,12 @@ def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | No
     """The result of the folder's run; None without one, or if the registry lost its models."""
     root, timeframe = Path(settings.models_dir), settings.tf.timeframe
     try:
-        result: dict[str, Any] = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
+        result = read_result(folder / FINISHED_MARK)
         for symbol, entry in result.get("markets", {settings.symbol: result}).items():
             if not MarketFolder(root, symbol, timeframe).version(entry["version"]).is_dir():
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, ConfigError):
+        # Also where it names no market; the job is then trained.
         return None
     return result
 
@@ -302,6 +319,7 @@ class _Diarist(pl.Callback):
     def __init__(self, diary: _Diary) -> None:
         self._diary = diary
         self._epochs_before = 0
+        self._is_resumed = False
         self._began = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -312,9 +330,11 @@ class _Diarist(pl.Callback):
     ) -> None:
         epoch = self._epochs_before + int(checkpoint["epoch"]) + 1
         self._diary.write(epoch=epoch, resumed_from=epoch)
+        self._is_resumed = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SignalClassifier)
+        self._is_resumed = False
         val_loss = pl_module.history["val_loss"][-1]
         self._diary.write(epoch=self._epochs_before + trainer.current_epoch + 1, val_loss=val_loss)
 
@@ -322,6 +342,10 @@ class _Diarist(pl.Callback):
         self._add_secs()
         # The next fold of a walk-forward counts on.
         self._epochs_before += int(trainer.max_epochs or 0)
+        if self._is_resumed:
+            # A fold that was over before, perhaps early: none of its epochs are of this attempt.
+            self._diary.write(epoch=self._epochs_before, resumed_from=self._epochs_before)
+            self._is_resumed = False
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.monotonic()

@@ -94,8 +94,13 @@ _WRITTEN_BY_A_RUN = (
 )
 # A resumed run may differ in these and still be the same run.
 _FREE_TO_CHANGE = frozenset(
-    {"resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export", "blend", "fleet"}
+    {
+        *("resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export", "blend"),
+        *("fleet", "data_dir", "models_dir", "outputs_dir", "logger"),
+    }
 )
+# The same where the bars are the same, wherever these lie by now.
+_FREE_WITH_THE_SAME_BARS = _FREE_TO_CHANGE | {"source"}
 
 
 def train_from_config(settings: TrainConfig) -> None:
@@ -338,27 +343,35 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = _changed_settings(before, facts)
-    except (OSError, ValueError, KeyError) as error:
+    # Whatever JSON can be: of another kind, or nested too deeply.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResumeError(
             *market, f"{path} cannot be read ({error})", "start afresh without resume=true"
         ) from error
     if changed:
+        # No setting brings back bars that an exchange or a file has no more.
+        settings_differ = any(name in facts["config"] for name in changed)
+        action = "repeat its settings to go on, or start" if settings_differ else "start"
         raise ResumeError(
             *market,
             f"{', '.join(changed)} changed since {folder} was interrupted",
-            "repeat its settings to go on, or start afresh without resume=true",
+            f"{action} afresh without resume=true",
         )
     log.info("resuming %s", folder)
 
 
 def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    changed = [
-        name
-        for name, value in now["config"].items()
-        if name not in _FREE_TO_CHANGE and before["config"].get(name) != value
-    ]
+    free = _FREE_TO_CHANGE if before["bars"] != now["bars"] else _FREE_WITH_THE_SAME_BARS
+    was, is_now = (_compared(facts["config"], free) for facts in (before, now))
+    changed = [name for name, value in is_now.items() if was.get(name) != value]
     others = [name for name in now if name != "config" and before[name] != now[name]]
     return [*changed, *(f"the {name}" for name in others)]
+
+
+def _compared(config: Mapping[str, Any], free: frozenset[str]) -> dict[str, Any]:
+    """The settings without those that may change, nor the options chosen of these."""
+    kept = {name: value for name, value in config.items() if name not in free}
+    return {**kept, "choices": {k: v for k, v in config["choices"].items() if k not in free}}
 
 
 def make_loggers(settings: TrainConfig, folder: Path) -> list[Logger]:

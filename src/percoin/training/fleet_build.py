@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class FleetSummary:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"{len(self.results)} networks trained together in {minutes} min {secs} s",
                 f"tables and pictures: {self.run_folder / MARKETS}",
-                f"logs: tensorboard --logdir {self.run_folder.parents[1]}",
+                f"logs: tensorboard --logdir {shlex.quote(str(self.run_folder.parents[1]))}",
             ]
         )
 

@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from percoin.bars.gaps import describe_gaps, find_gaps
-from percoin.bars.schema import Bars
+from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.commands import command
 from percoin.config import (
@@ -39,7 +39,7 @@ from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.table import format_evaluation
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.judging import JudgingRules
 from percoin.overrides import source_words
 from percoin.registry import typed_json
@@ -139,6 +139,16 @@ def load_bars(settings: TrainConfig) -> Bars:
     gaps = find_gaps(bars)
     if gaps:
         log.info("%s", describe_gaps(bars, gaps))
+    if 0 < len(bars) < (needed := history_bars(settings.lookback)):
+        log.warning(
+            "%s %s: %d bars are fewer than the %d that a prediction takes: until there are so "
+            "many, it needs bars that begin where these begin, at %s",
+            bars.symbol,
+            bars.timeframe.value,
+            len(bars),
+            needed,
+            format_time(bars.frame.index[0]),
+        )
     return bars
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any, TypedDict
 
 import lightning.pytorch as pl
@@ -70,7 +71,10 @@ class SignalClassifier(pl.LightningModule):
         self._optimizer = optimizer
         self._lr = lr
         self._seed = seed
-        self._market = market
+        self.market = market
+        # Of the processes before this one that got the training as far as its checkpoint.
+        self.secs_before = 0.0
+        self._began_at = time.monotonic()
         # Of each row that counts at the moment; a pool evens its markets out by it.
         self._weight = 1.0
         self._reset_sums()
@@ -166,13 +170,21 @@ class SignalClassifier(pl.LightningModule):
         self.test_probabilities = torch.cat([output for output, _ in self._test_outputs]).cpu()
         self.test_labels = torch.cat([labels for _, labels in self._test_outputs]).cpu()
 
+    @property
+    def secs(self) -> float:
+        """Wall time of the training so far, that before an interruption included."""
+        return self.secs_before + time.monotonic() - self._began_at
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the history with the weights."""
+        """Keep the history with the weights, and how long it took."""
         checkpoint["history"] = dict(self.history)
+        checkpoint["secs"] = self.secs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the history of the interrupted run."""
         self.history = checkpoint["history"]
+        # Earlier versions did not note it.
+        self.secs_before = float(checkpoint.get("secs", 0.0))
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         windows, labels = batch
@@ -191,7 +203,7 @@ class SignalClassifier(pl.LightningModule):
     def _check_finite(self, part: str, loss: float) -> None:
         if not math.isfinite(loss):
             raise DivergedError(
-                *self._market,
+                *self.market,
                 f"the {part} loss became {loss} in epoch {self.current_epoch + 1}",
                 f"nothing was saved; try a smaller learning rate than lr={self._lr:g}",
             )

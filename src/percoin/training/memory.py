@@ -1,9 +1,15 @@
-"""What a training asks of the C library's memory."""
+"""What a training asks of the C library's memory, and what it says when there is no more."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from percoin.errors import TrainingError
+from percoin.printable import printable
 
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -11,6 +17,16 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 1024**2
 _TOP_PAD_BYTES = 64 * 1024**2
 _NEVER_TRIM = 2**31 - 1
+# How libraries put it that have no error of their own for it; the last is the dynamic linker's.
+_NO_MEMORY_LEFT = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "not enough memory",
+    "bad_alloc",
+    "failed to map segment",
+)
+_LONGEST_REASON = 200
 
 
 def keep_freed_memory() -> bool:
@@ -34,3 +50,38 @@ def keep_freed_memory() -> bool:
         _TOP_PAD: _TOP_PAD_BYTES,
     }
     return all(set_option(name, value) for name, value in options.items())
+
+
+@contextmanager
+def memory_errors(title: str, timeframe: str) -> Iterator[None]:
+    """Say in one line that memory ran out, whichever library was told so.
+
+    Args:
+        title: The market, or what messages call several.
+        timeframe: Bar length.
+
+    Raises:
+        TrainingError: It ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise TrainingError(
+            title,
+            timeframe,
+            f"memory ran out ({printable(reason, _LONGEST_REASON)})",
+            "give it more memory, or use a smaller batch_size, lookback or history_days",
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any library says that there is no memory left."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported for this
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _NO_MEMORY_LEFT)

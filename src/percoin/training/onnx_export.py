@@ -74,7 +74,7 @@ def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]
                 *market,
                 f"as ONNX the network answers {difference:.1e} away from PyTorch on "
                 f"{len(batch)} validation windows, {TOLERANCE:.0e} is allowed",
-                "train with export.onnx=false",
+                "with resume=true export.onnx=false the same command saves it without training",
             )
         largest = max(largest, float(difference))
     log.info("ONNX agrees with PyTorch to %.0e on %d validation windows", largest, len(windows))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from percoin.bars.schema import Bars
 from percoin.config import FINISHED_MARK, Recipe, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
-from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
@@ -97,7 +96,7 @@ class PooledSummary:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained and judged in {minutes} min {secs} s: {self._kept()}",
                 f"tables and pictures: {self.run_folder / MARKETS}",
-                f"logs: tensorboard --logdir {self.run_folder.parents[1]}",
+                f"logs: tensorboard --logdir {shlex.quote(str(self.run_folder.parents[1]))}",
             ]
         )
 
@@ -335,13 +334,12 @@ class _PooledTraining:
         if not self._settings.resume:
             return None
         try:
-            values = json.loads((folder / FINISHED_MARK).read_text(encoding="utf-8"))
-            daily = values.pop("beside_logistic")
-            columns = {entry.name: tuple(daily[entry.name]) for entry in fields(DailyLosses)}
-            result = PooledResult(**values, beside_logistic=DailyLosses(**columns))
+            text = (folder / FINISHED_MARK).read_text(encoding="utf-8")
+            result = PooledResult.of_json(typed_json.loads(text))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return result if self._market(symbol).version(result.version).is_dir() else None
+        is_there = self._market(symbol).version(result.version).is_dir()
+        return result if is_there and result.symbol == symbol else None
 
     def _market(self, symbol: str) -> MarketFolder:
         settings = self._settings

@@ -143,6 +143,7 @@ class _PoolTraining:
         for seed in self._seeds:
             self._check_resumable(seed)
         started = time.monotonic()
+        modules: list[SignalClassifier] = []
         best: tuple[SignalClassifier, int, int] | None = None
         losses: dict[int, float] = {}
         with self._interruption.expected(), quiet_lightning():
@@ -150,6 +151,7 @@ class _PoolTraining:
                 loggers = make_loggers(self._folder_of(seed))
                 module, epoch = self._fit(seed, make_network(seed), loggers)
                 losses[seed] = module.history["val_loss"][epoch - 1]
+                modules.append(module)
                 if losses[seed] == min(losses.values()):
                     best = module, epoch, seed
             assert best is not None
@@ -158,7 +160,8 @@ class _PoolTraining:
                 log.info("seed %d is kept: validation loss %s", seed, _listed(losses))
             self._test(module, tests(seed))
         n_epochs = len(module.history["val_loss"])
-        model = TrainedModel(module, n_epochs, epoch, time.monotonic() - started)
+        secs = time.monotonic() - started + sum(each.secs_before for each in modules)
+        model = TrainedModel(module, n_epochs, epoch, secs)
         return TrainedPool(model, seed, losses, self._folder_of(seed))
 
     def _check_resumable(self, seed: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +26,11 @@ from torch.nn import functional
 
 from percoin.config import CHECKPOINT_FOLDER, OptimizerConfig
 from percoin.dataset import MarketDataset
-from percoin.errors import InterruptedRunError, ResumeError
+from percoin.errors import InterruptedRunError, ResumeError, TrainingError
 from percoin.network import CnnLstm
 from percoin.training.callbacks import ExportToRegistry, Progress
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.lit_module import MONITORED, SignalClassifier
+from percoin.training.lit_module import MONITORED, History, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,14 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training leaves behind; the module carries the best weights and the test outputs."""
+    """What training leaves behind; the module carries the best weights and the test outputs.
+
+    Attributes:
+        module: As it was tested.
+        n_epochs: All of them, those before an interruption included.
+        best_epoch: From 1; 0 for the weights that it began with.
+        secs: Wall time of all of these epochs and of the test.
+    """
 
     module: SignalClassifier
     n_epochs: int
@@ -106,7 +113,6 @@ def train(
         check_checkpoint(last_checkpoint, plan.epochs, market)
     module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
-    started = time.monotonic()
     exports = any(isinstance(callback, ExportToRegistry) for callback in callbacks)
     interruption = Interruption(market, last_checkpoint, exports)
     with interruption.expected(), quiet_lightning():
@@ -114,7 +120,7 @@ def train(
         trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
         run_test(trainer, module, data)
     n_epochs = len(module.history["val_loss"])
-    return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+    return TrainedModel(module, n_epochs, best_epoch, module.secs)
 
 
 def train_further(
@@ -149,7 +155,6 @@ def train_further(
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     module = GentleClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
     data = MarketDataModule(dataset, plan.batch_size, plan.seed)
-    started = time.monotonic()
     loss_before = _validation_loss(network, data)
     interruption = Interruption(market, checkpoint_of(folder), ends_with_export=True)
     with interruption.expected(), quiet_lightning():
@@ -169,7 +174,7 @@ def train_further(
             best_epoch = 0
         run_test(trainer, module, data)
     n_epochs = len(module.history["val_loss"])
-    return TrainedModel(module, n_epochs, best_epoch, time.monotonic() - started)
+    return TrainedModel(module, n_epochs, best_epoch, module.secs)
 
 
 @torch.inference_mode()
@@ -200,12 +205,20 @@ def fit_best(
 
     Returns:
         The trainer, whose callbacks are ready for a test, and the best epoch, from 1.
+
+    Raises:
+        TrainingError: The best checkpoint is not what this training wrote.
     """
+    # Of a process that was killed while it wrote one.
+    for left in (folder / CHECKPOINT_FOLDER).glob("*.tmp"):
+        left.unlink(missing_ok=True)
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     trainer = make_trainer(plan, folder, loggers, [Progress(), *callbacks, best, last])
     resumed_from = str(checkpoint_of(folder)) if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
-    return trainer, _restore(module, best.best_model_path)
+    files = trainer.strategy.checkpoint_io
+    assert isinstance(files, _WholeFiles)
+    return trainer, _restore(module, Path(best.best_model_path), files)
 
 
 def run_test(trainer: pl.Trainer, module: SignalClassifier, data: pl.LightningDataModule) -> None:
@@ -290,6 +303,14 @@ class _EarlyStopping(EarlyStopping):
 class _WholeFiles(TorchCheckpointIO):
     """Replaces a checkpoint in one step; whoever is killed meanwhile leaves the old one."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: dict[Path, bytes] = {}
+
+    def is_changed(self, path: Path, content: bytes) -> bool:
+        """Whether this is not what was last written there; False where nothing was."""
+        return path in self._written and self._written[path] != hashlib.sha256(content).digest()
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
@@ -306,22 +327,37 @@ class _WholeFiles(TorchCheckpointIO):
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
+        self._written[target] = hashlib.sha256(content.getbuffer()).digest()
 
 
 def check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
-    """Refuse to go on from a checkpoint that is damaged or beyond ``epochs``.
+    """Refuse to go on from a checkpoint that is damaged, beyond ``epochs`` or half of a run.
+
+    Args:
+        path: Of the last epoch; the best one lies beside it.
+        epochs: Most epochs that there shall be.
+        market: Symbol and timeframe, for the message.
 
     Raises:
         ResumeError: It is.
     """
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        # Broken bytes make torch raise whatever they happen to break.
+    read = {}
+    for each in (path, path.with_stem(BEST_CHECKPOINT)):
+        try:
+            read[each] = _EpochState.of(torch.load(each, weights_only=True, map_location="cpu"))
+        except Exception as error:
+            # Broken bytes make torch raise whatever they happen to break.
+            raise ResumeError(
+                *market, f"{each} cannot be read", "start afresh without resume=true"
+            ) from error
+    last, best = read.values()
+    if not best.is_best_of(last.history):
         raise ResumeError(
-            *market, f"{path} cannot be read", "start afresh without resume=true"
-        ) from error
-    n_epochs = int(checkpoint["epoch"]) + 1
+            *market,
+            f"{path.with_stem(BEST_CHECKPOINT)} is not of the run that wrote {path}",
+            "start afresh without resume=true",
+        )
+    n_epochs = last.n_epochs
     if n_epochs > epochs:
         raise ResumeError(
             *market,
@@ -360,12 +396,45 @@ def make_trainer(
     )
 
 
-def _restore(module: SignalClassifier, checkpoint_path: str) -> int:
-    """Load the best weights and return their epoch, counted from 1."""
-    checkpoint = torch.load(checkpoint_path, weights_only=True, map_location="cpu")
+@dataclass(frozen=True)
+class _EpochState:
+    """What a checkpoint says of the training that wrote it."""
+
+    n_epochs: int
+    history: History
+
+    @classmethod
+    def of(cls, checkpoint: dict[str, Any]) -> _EpochState:
+        return cls(int(checkpoint["epoch"]) + 1, checkpoint["history"])
+
+    def is_best_of(self, history: History) -> bool:
+        """Whether it is the best epoch of the training that has this history.
+
+        No two trainings agree to the last digit in every loss, unless they are the same.
+        """
+        begun = {name: values[: self.n_epochs] for name, values in history.items()}  # type: ignore[index]
+        return self.history == begun and self.history["val_loss"][-1] == min(history["val_loss"])
+
+
+def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:
+    """Load the best weights and return their epoch, counted from 1.
+
+    Raises:
+        TrainingError: They are not those of this training.
+    """
+    content = path.read_bytes()
+    checkpoint = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    progress = _EpochState.of(checkpoint)
+    # A run that was resumed and found no better epoch has not written the file itself.
+    if files.is_changed(path, content) or not progress.is_best_of(module.history):
+        raise TrainingError(
+            *module.market,
+            f"{path} is not what this training wrote: another process writes there",
+            "nothing was exported; end the other process and train again",
+        )
     state_dict: dict[str, Tensor] = checkpoint["state_dict"]
     module.load_state_dict(state_dict)
-    return int(checkpoint["epoch"]) + 1
+    return progress.n_epochs
 
 
 class Interruption(pl.Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +128,7 @@ class Summary:
     def _facts(self) -> Table:
         bars = self.dataset.bars
         served = "" if self.is_served else "  (still the accepted version before this one)"
-        logs = self.run_folder.parents[2]
+        logs = shlex.quote(str(self.run_folder.parents[2]))
         table = Table.grid(padding=(0, 2))
         for name, text in (
             ("trained", self._trained()),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,24 @@ from optuna.trial import TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from percoin.errors import StudyError
+from percoin.claims import claimed
+from percoin.errors import InUseError, StudyError
 
 BOOK_FILE = "study.db"
 _LOCK_FILE = "study.lock"
 _FACTS = "facts"
 _WINNERS = "winners"
+# Of a winner: what it has to hold, and of which kind.
+_WINNERS_HOLD = {"study": str, "trial": int, "trials": int, "test": list, "run": str}
+_OTHER_VERSION = re.compile(r"set up by optuna ([\w.]{1,20})\)")
+_AFRESH = "rename it to keep what it holds; the search then begins afresh"
+# What SQLite says, and what helps without losing a trial.
+_ADVICE = {
+    "database is locked": "another program has it open: end that and try again",
+    "database or disk is full": "free some space and try again",
+    "attempt to write a readonly database": "make the file and its folder writable",
+    "unable to open database file": "make it a file in a folder that can be written to",
+}
 
 Market = tuple[str, str]
 
@@ -123,17 +135,82 @@ def opened(folder: Path, market: Market) -> Iterator[Book]:
         market: Symbol and timeframe, for messages.
 
     Raises:
-        StudyError: Another process has it, or the file cannot be read or written.
+        StudyError: Another process has it, another Optuna wrote it, or the file cannot be
+            read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / BOOK_FILE
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _locked(folder / _LOCK_FILE, market), _file_errors(path, market):
-        storage = RDBStorage(_url(path))
+    with _locked(folder, market), _file_errors(path, market):
+        storage = _storage(path, market)
         try:
-            yield Book(storage)
+            book = Book(storage)
+            _check_contents(book, path, market)
+            yield book
         finally:
             storage.engine.dispose()
+
+
+def _storage(path: Path, market: Market) -> RDBStorage:
+    try:
+        return RDBStorage(_url(path))
+    except RuntimeError as error:
+        # Optuna advises to upgrade the file even where it is the newer of the two.
+        version = _OTHER_VERSION.search(str(error))
+        other = f"Optuna {version[1]}" if version else "another Optuna"
+        raise StudyError(
+            *market,
+            f"{path} was written by {other}, and Optuna {optuna.__version__} does not read it",
+            f"install that one to go on with it, or {_AFRESH}",
+        ) from error
+
+
+def _check_contents(book: Book, path: Path, market: Market) -> None:
+    """Refuse studies that percoin has not written as they are."""
+    try:
+        for study in book.studies:
+            _check_study(study)
+    # Values are JSON of any depth and kind, and numbers of any size.
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise StudyError(
+            *market,
+            f"{path} holds what no search of percoin wrote ({type(error).__name__}: {error})",
+            _AFRESH,
+        ) from error
+
+
+def _check_study(study: optuna.Study) -> None:
+    facts, winners = study.user_attrs.get(_FACTS, {}), winners_of(study)
+    _require(isinstance(facts, dict) and isinstance(winners, list), "facts or winners")
+    if facts:
+        bars = facts["bars"]
+        _require(isinstance(bars, dict), "the bars of a study")
+        _require(all(_is_moment(bars.get(end, 0)) for end in ("first", "last")), "when they are")
+    for winner in winners:
+        _require(isinstance(winner, dict), "a winner")
+        for name, kind in _WINNERS_HOLD.items():
+            _require(isinstance(winner[name], kind), f"{name} of a winner")
+        first, last = winner["test"]
+        _require(_is_moment(first) and _is_moment(last), "test of a winner")
+    for trial in study.get_trials(deepcopy=False):
+        _require(trial.value is None or math.isfinite(trial.value), "the skill of a trial")
+
+
+def _is_moment(value: object) -> bool:
+    """Whether it can be milliseconds since 1970."""
+    return isinstance(value, int) and 0 <= value < 2**63
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
 
 
 def _url(path: Path) -> str:
@@ -143,21 +220,18 @@ def _url(path: Path) -> str:
 
 
 @contextmanager
-def _locked(path: Path, market: Market) -> Iterator[None]:
-    """Hold the folder; the kernel lets go of it when its holder dies, however that happens."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
+def _locked(folder: Path, market: Market) -> Iterator[None]:
+    """Have the searches of the market to oneself."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(claimed(folder, _LOCK_FILE))
+        except InUseError:
             raise StudyError(
                 *market,
-                f"another process is searching in {path.parent}",
+                f"another process is searching in {folder}",
                 "wait for it or end it; searches of other markets can run beside it",
             ) from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -171,5 +245,5 @@ def _file_errors(path: Path, market: Market) -> Iterator[None]:
         raise StudyError(
             *market,
             f"{path} cannot be used ({reason})",
-            "make room or move the file away; without it the search begins afresh",
+            _ADVICE.get(reason, _AFRESH),
         ) from error

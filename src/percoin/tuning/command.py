@@ -43,6 +43,7 @@ from percoin.config import (
 )
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
+from percoin.run_folder import claimed_run
 from percoin.training.build import check_machine, train_folds
 from percoin.training.groundwork import RunContext, load_bars, make_folds
 from percoin.training.summary import Summary
@@ -152,6 +153,11 @@ class _Session:
         session.folder.mkdir(exist_ok=True)
         return session
 
+    @property
+    def runs(self) -> Path:
+        """Where the runs of the market lie."""
+        return self.folder.parents[1]
+
     def search(self) -> list[Tried]:
         """Try what is left to try."""
         config = self.searcher.config
@@ -223,8 +229,8 @@ def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
         return load_bars(settings)
     # As with a run that is resumed, an exchange is not asked for newer ones.
     bars, known = load_bars(replace(settings, resume=True)), facts_of(study)["bars"]
-    first = int(bars.open_time.searchsorted(known["first"]))
-    behind = int(bars.open_time.searchsorted(known["last"], side="right"))
+    first = int(bars.open_time.searchsorted(known.get("first", 0)))
+    behind = int(bars.open_time.searchsorted(known.get("last", 0), side="right"))
     bars = bars.slice(first, behind)
     if _describe_bars(bars) != known:
         raise StudyError(
@@ -311,7 +317,7 @@ def _train_best(
     ).render()
     (session.folder / _SCREEN_FILE).write_text(screen, encoding="utf-8")
     print(screen, flush=True)
-    return _train_winner(study, chosen, folds, winner, run)
+    return _train_winner(session, chosen, folds, winner, run)
 
 
 def _nothing_found(session: _Session, tried: list[Tried]) -> StudyError:
@@ -348,29 +354,45 @@ def _describe_winner(
         "trial": best.trial,
         "trials": chosen.trials,
         "test": [int(spans[0][0]), int(spans[-1][-1])],
-        "run": str(run.folder),
+        "run": _run_name(run.folder, session),
     }
 
 
+def _run_name(folder: Path, session: _Session) -> str:
+    """How the book names a run: without the path, so that it is found where outputs are moved."""
+    beside = session.runs / folder.name
+    return folder.name if beside.exists() and beside.samefile(folder) else str(folder)
+
+
+def _run_of(winner: dict[str, Any], session: _Session) -> Path:
+    """The folder of a run that the book names; older books have the whole path."""
+    named = Path(winner["run"])
+    beside = session.runs / named.name
+    return beside if beside.is_dir() else session.runs / named
+
+
 def _train_winner(
-    study: optuna.Study,
+    session: _Session,
     chosen: TrainConfig,
     folds: Sequence[MarketDataset],
     winner: dict[str, Any],
     run: RunContext,
 ) -> Summary | None:
     """Train the chosen settings, unless that was done; go on where it was interrupted."""
+    study = session.searcher.study
     before = winners_of(study)[-1:]
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
     choices = {**run.choices, "labels": chosen.labels.build().kind}
-    if same and (Path(before[0]["run"]) / FINISHED_MARK).exists():
-        log.info("these settings were trained and judged before, in %s", before[0]["run"])
+    folder = _run_of(before[0], session) if same else run.folder
+    if same and (folder / FINISHED_MARK).exists():
+        log.info("these settings were trained and judged before, in %s", folder)
         log.info("experiment.trials=N searches on, experiment.restart=true begins again")
         return None
-    if same and _can_resume(Path(before[0]["run"])):
+    if same and _can_resume(folder):
         try:
-            resumed = RunContext(Path(before[0]["run"]), choices)
-            return train_folds(replace(chosen, resume=True), folds, resumed)
+            with claimed_run(folder):
+                resumed = RunContext(folder, choices)
+                return train_folds(replace(chosen, resume=True), folds, resumed)
         except ResumeError as error:
             log.warning("%s: training the best settings afresh", error.found)
     add_winner(study, winner)

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from percoin.config import PrunerConfig, PrunerKind, TrainConfig, TuneConfig
 from percoin.errors import InterruptedRunError, MarketError, PercoinError
+from percoin.training.memory import memory_errors
 from percoin.tuning.book import Book
 from percoin.tuning.space import Candidate, SearchSpace
 from percoin.tuning.trial import Measured, Report
@@ -154,10 +154,11 @@ class Searcher:
         began = time.monotonic()
         try:
             settings = self.space.settings(self.space.suggest(trial))
-            measured = measure(replace(settings, epochs=self.config.epochs), report)
+            with memory_errors(settings.symbol, settings.tf.name):
+                measured = measure(replace(settings, epochs=self.config.epochs), report)
         except InterruptedRunError:
             raise
-        except (PercoinError, torch.OutOfMemoryError) as error:
+        except PercoinError as error:
             trial.set_user_attr(_SECS, time.monotonic() - began)
             trial.set_user_attr(_REASON, _reason(error))
             self.study.tell(trial, state=TrialState.FAIL)
@@ -245,7 +246,7 @@ def _is_settled(trial: FrozenTrial) -> bool:
     return trial.state in _FATES and not trial.user_attrs.get(_AGAIN)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: PercoinError) -> str:
     """The error in one line, without the market that every line of a search is about."""
     text = f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
     return text.partition("\n")[0]
