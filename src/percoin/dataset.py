@@ -415,13 +415,13 @@ def _warn_of_few(bars: Bars, lookback: int) -> None:
     needed = history_bars(lookback)
     if len(bars) < needed:
         logger.warning(
-            "%s %s: a prediction with lookback=%d looks at %d bars, and there are %d: keep these "
-            "from %s UTC on, later ones alone have no answer before they are as many",
+            "%s %s: %d bars, and a prediction with lookback=%d looks at %d: until there are as "
+            "many, it needs all bars from %s UTC on",
             bars.symbol,
             bars.timeframe,
+            len(bars),
             lookback,
             needed,
-            len(bars),
             format_time(bars.frame.index[0]),
         )
 

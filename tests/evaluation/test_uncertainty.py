@@ -3,6 +3,7 @@ import pytest
 from arch.bootstrap import CircularBlockBootstrap
 from scipy.signal import lfilter
 
+from percoin.evaluation import uncertainty
 from percoin.evaluation.metrics import log_loss_skill
 from percoin.evaluation.uncertainty import (
     MIN_BLOCKS,
@@ -53,6 +54,24 @@ def test_both_tails_are_kept_for_skewed_rows():
         too_low += estimate.upper < 0
     assert too_high / 300 <= 0.06
     assert too_low / 300 <= 0.06
+
+
+def test_the_studentized_interval_turns_the_tails_of_the_draws_round(monkeypatch):
+    """Where the draws reach far above the mean, the truth may lie far below it (Hall, 1988)."""
+    draws = np.linspace(-1.0, 3.0, 1001)
+    monkeypatch.setattr(uncertainty, "_draw_t_statistics", lambda *_: draws)
+    rows = autoregressive(400, 0.0, seed=20)[0]
+    estimate = Bootstrap(HORIZON).estimate(rows)
+
+    assert estimate.lower == pytest.approx(estimate.value - 2.9 * estimate.standard_error)
+    assert estimate.upper == pytest.approx(estimate.value + 0.9 * estimate.standard_error)
+
+
+def test_rare_large_gains_leave_more_room_above_than_below():
+    rows = np.random.default_rng(24).exponential(size=400) ** 3
+    estimate = Bootstrap(HORIZON, seed=1, repetitions=999).estimate(rows)
+
+    assert estimate.upper - estimate.value > 1.1 * (estimate.value - estimate.lower)
 
 
 def test_p_value_is_below_one_fortieth_exactly_when_the_interval_is_above_null():

@@ -1,5 +1,6 @@
 """Bars that callers of the library hand over: running, of the future, broken, impossible."""
 
+import json
 import logging
 import math
 from dataclasses import replace
@@ -9,15 +10,27 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import make_bars
-from exported_models import LOOKBACK, bars_to_learn_from, export, make_dataset, random_network
+from exported_models import (
+    LOOKBACK,
+    SMALL,
+    bars_to_learn_from,
+    export,
+    make_dataset,
+    make_draft,
+    random_network,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from percoin.bars.schema import Bars
-from percoin.errors import DataError, InvalidBarsError
+from percoin.errors import DataError, InvalidArtifactError, InvalidBarsError
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.inference import BarPart, NoPrediction, Predictor, Reason
 from percoin.inference.asked import checked_bars, closed_bars
+from percoin.registry.artifact import export_artifact
+from percoin.registry.layout import MANIFEST_FILE
+from percoin.registry.manifest import Calibration, ScalingNumbers, Verdict
+from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Signal, Timeframe
 
 BARS = bars_to_learn_from(1200)
@@ -286,3 +299,49 @@ def test_a_history_too_short_says_where_the_training_began(predictor):
     assert f"load {history_bars(LOOKBACK)} bars or more, or all since 2024-01-01T00:00:00Z" in (
         answer.detail
     )
+
+
+# --- Numbers of a manifest that no training writes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scaling": ScalingNumbers((1e308,) * 15, (1.0,) * 15)},
+        {"scaling": ScalingNumbers((0.0,) * 15, (5e-324,) * 15)},
+        {"calibration": Calibration("vector", weights=(-1e308,) * 3, bias=(0.0,) * 3)},
+        {"calibration": Calibration("vector", weights=(1.0,) * 3, bias=(1e308, -1e308, 1e308))},
+    ],
+    ids=["mean", "scale", "weights", "bias"],
+)
+def test_hostile_numbers_of_a_manifest_are_an_invalid_model_and_no_answer(tmp_path, changes):
+    draft = replace(make_draft(make_dataset(BARS), Verdict.ACCEPTED, SMALL), **changes)
+    weights = random_network().state_dict()
+    record = TrainingRecord({}, TrainingHistory([1.1], [0.3], [1.1], [0.3]))
+    export_artifact(tmp_path, draft, weights, weights, record)
+    predictor = Predictor(tmp_path, workers=1)
+    [answer] = predictor.predict_many([BARS])
+
+    if isinstance(answer, NoPrediction):
+        assert answer.reason is Reason.MODEL_INVALID
+        with pytest.raises(InvalidArtifactError, match="answers with no number"):
+            predictor.predict_range(BARS)
+    else:
+        assert_is_clean(answer)
+        # A bias that one class has alone is a certainty, and no NaN.
+        assert "calibration" in changes
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "0.0", "-1.0", "1e999"])
+@pytest.mark.parametrize("key", ["scale", "temperature"])
+def test_a_scale_or_temperature_that_is_none_is_refused_before_any_answer(tmp_path, key, number):
+    folder = export(tmp_path, random_network(), make_dataset(BARS))
+    path = folder / MANIFEST_FILE
+    text = path.read_text()
+    content = json.loads(text)
+    old = content["scaling"]["scale"][0] if key == "scale" else content["calibration"][key]
+    path.write_text(text.replace(json.dumps(old), number, 1))
+    [answer] = Predictor(tmp_path).predict_many([BARS])
+
+    assert answer.reason is Reason.MODEL_INVALID
+    assert "changed after" not in answer.detail

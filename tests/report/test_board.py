@@ -210,7 +210,14 @@ def test_a_registry_of_broken_models_alone_has_no_dates(tmp_path):
 
     assert board.tested == ""
     assert board.n_tried == 0
-    assert sweep_note(board).startswith("No model has been judged")
+    assert sweep_note(board) == "No model has been judged."
+
+
+def test_models_that_had_too_few_bars_were_judged_all_the_same():
+    board = make_board([model("BTCUSDT", judged(n_rows=20)), model("ETHUSDT", None)], NOW)
+
+    assert board.n_tried == 0
+    assert sweep_note(board).startswith("No model has been judged on enough test bars")
 
 
 def test_of_a_walk_forward_only_the_end_is_dated():
