@@ -96,7 +96,7 @@ def test_on_a_clock_that_is_slow_both_newest_bars_are_left_out():
 def test_bars_of_the_future_are_refused(predictor):
     """As of a local time that was taken for UTC."""
     now = CLOSED - timedelta(hours=2)
-    with pytest.raises(InvalidBarsError, match=r"BTCUSDT 15m: the newest bar opens .*UTC; .*now="):
+    with pytest.raises(InvalidBarsError, match=r"BTCUSDT 15m: 8 bars had not closed at .*now="):
         predictor.predict(BARS, now=now)
     [answer] = predictor.predict_many([BARS], now=now)
     assert isinstance(answer, NoPrediction)
@@ -120,6 +120,12 @@ def test_any_year_of_the_clock_is_answered_or_refused(predictor, year):
     [answer] = predictor.predict_many([BARS], now=now)
 
     assert isinstance(answer, NoPrediction) == (year < 2024)
+
+
+def test_bars_of_the_last_day_of_all_calendars_are_of_the_future(predictor):
+    index = pd.date_range(end="9999-12-31T23:45", periods=1200, freq="15min", unit="ms", tz="UTC")
+    with pytest.raises(InvalidBarsError, match="1,200 bars had not closed"):
+        predictor.predict(replace(BARS, frame=BARS.frame.set_axis(index)))
 
 
 # --- What a bar of a range was to the model

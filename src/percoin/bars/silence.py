@@ -13,12 +13,14 @@ _STILL_SHARE = 0.5
 
 def is_silent(bars: Bars) -> BoolArray:
     """Whether each bar is without volume, shape (n_bars,)."""
-    return bars.column("volume") == 0
+    silent: BoolArray = bars.column("volume") == 0
+    return silent
 
 
 def is_flat(bars: Bars) -> BoolArray:
     """Whether each bar has one and the same price from open to close, shape (n_bars,)."""
-    return bars.column("high") == bars.column("low")
+    flat: BoolArray = bars.column("high") == bars.column("low")
+    return flat
 
 
 def describe_silence(bars: Bars) -> str:

@@ -17,6 +17,9 @@ from percoin.bars.schema import COLUMNS, Bars, check_bars, format_time, is_simul
 from percoin.errors import InvalidBarsError
 from percoin.types import FloatArray, Timeframe
 
+# On a clock that is a little slow, the bar before the running one seems to run as well.
+_RUNNING_AT_MOST = 2
+
 log = logging.getLogger(__name__)
 
 
@@ -37,19 +40,20 @@ def closed_bars(bars: Bars, now: datetime | None = None) -> Bars:
     if moment.tz is None:
         raise ValueError(f"now={moment} has no time zone: give datetime.now(UTC) or the like")
     bars = checked_bars(bars)
-    if len(bars) == 0 or is_simulated(bars.origin) or bars.close_time() <= moment:
+    # In whole numbers: a bar of the last day of the year 9999 closes on no day of a calendar.
+    n_after = int((bars.open_time + bars.timeframe.milliseconds > moment.timestamp() * 1000).sum())
+    if n_after == 0 or is_simulated(bars.origin):
         return bars
     newest = format_time(bars.frame.index[-1])
     clock = format_time(moment.tz_convert("UTC"))
-    # On a clock that is a little slow, the bar before the running one seems to run as well.
-    if bars.frame.index[-1] > moment + bars.timeframe.timedelta:
+    if n_after > _RUNNING_AT_MOST:
         raise InvalidBarsError(
             bars.symbol,
             bars.timeframe,
-            f"the newest bar opens {newest} UTC, and it is {clock} UTC",
+            f"{n_after:,} bars had not closed at {clock} UTC, the newest opens {newest} UTC",
             "give open times in UTC, set this machine's clock, or pass now=",
         )
-    n_closed = int((bars.frame.index + bars.timeframe.timedelta <= moment).sum())
+    n_closed = len(bars) - n_after
     log.warning(
         "%s %s: the bar that opened %s UTC has not closed at %s UTC and is left out",
         bars.symbol,
