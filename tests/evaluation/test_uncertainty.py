@@ -74,6 +74,22 @@ def test_rare_large_gains_leave_more_room_above_than_below():
     assert estimate.upper - estimate.value > 1.1 * (estimate.value - estimate.lower)
 
 
+@pytest.mark.parametrize("edge", [-0.1, 0.0, 0.05, 0.2])
+def test_a_null_value_moves_the_test_and_nothing_else(edge):
+    rows = autoregressive(400, 0.3, seed=25)[0] + edge
+    plain = Bootstrap(HORIZON, seed=1, repetitions=400).estimate(rows)
+    moved = Bootstrap(HORIZON, seed=1, repetitions=400).estimate(rows + 0.5, null=0.5)
+
+    assert moved.p_value == pytest.approx(plain.p_value, rel=1e-6)
+    assert moved.lower - 0.5 == pytest.approx(plain.lower, abs=1e-9)
+
+
+def test_the_standard_error_counts_the_rows_after_the_last_full_block():
+    rows = np.array([1.0, 3.0, 2.0, 6.0, 0.0, 4.0, 9.0])
+    # Blocks of two: means 2, 4, 2, whose sample standard deviation is 2 / sqrt(3); 7 rows.
+    assert _standard_error(rows, 2) == pytest.approx(2 / np.sqrt(3) * np.sqrt(2 / 7))
+
+
 def test_p_value_is_below_one_fortieth_exactly_when_the_interval_is_above_null():
     bootstrap = Bootstrap(HORIZON, seed=1, repetitions=999)
     for k, rows in enumerate(autoregressive(400, 0.3, seed=4, n_series=40)):
