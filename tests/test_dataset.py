@@ -218,6 +218,69 @@ def test_a_class_missing_in_train_is_refused_with_the_counts():
     assert "\n" not in message
 
 
+def still(n_bars: int = 1500, volume: float = 1.0, from_bar: int = 0) -> Bars:
+    """A market whose price stands still from a bar on."""
+    bars = make_bars(n_bars)
+    bars.frame.iloc[from_bar:, :4] = bars.frame["close"].iloc[max(0, from_bar - 1)]
+    bars.frame.iloc[from_bar:, 4] = volume
+    return bars
+
+
+def test_bars_that_were_never_traded_are_told_apart_from_too_few():
+    bars = make_bars(1500)
+    bars.frame["volume"] = 0.0
+    with pytest.raises(NotEnoughBarsError) as raised:
+        build(bars)
+    assert "no bar has volume (1,500 bars), these are not traded bars" in str(raised.value)
+    assert "load more bars" not in str(raised.value)
+
+
+@pytest.mark.parametrize("n_bars", [40, 1500])
+def test_a_history_of_flat_bars_is_named(n_bars):
+    with pytest.raises(NotEnoughBarsError) as raised:
+        build(still(n_bars, volume=0.0))
+    assert f"all {n_bars:,} bars are flat at" in str(raised.value)
+    assert "and without volume" in str(raised.value)
+    assert "load more bars" not in str(raised.value)
+
+
+def test_silent_bars_here_and_there_ask_for_a_longer_timeframe():
+    bars = make_bars(1500)
+    bars.frame.iloc[::15, 4] = 0.0
+    with pytest.raises(NotEnoughBarsError) as raised:
+        build(bars)
+    assert "100 of 1,500 bars are without volume, the last at 2024-01-16 11:15" in str(raised.value)
+    assert "take a longer timeframe" in str(raised.value)
+    assert "load more bars" not in str(raised.value)
+
+
+def test_many_bars_between_gaps_are_not_asked_to_be_more_of_the_same():
+    bars = drop_bars(make_bars(1500), range(0, 1500, 25))
+    with pytest.raises(NotEnoughBarsError, match=r"59 gaps lie between .*fill the gaps"):
+        build(bars)
+
+
+@pytest.mark.parametrize("rule", [RULE, VolatilityScaled(3, 0.4, 20), TripleBarrier(3, 1.0, 20)])
+def test_a_price_that_stands_still_while_it_is_traded_is_named(rule):
+    with pytest.raises((MissingClassError, NotEnoughBarsError)) as raised:
+        build(still(), rule)
+    assert "1,500 of 1,500 bars are flat: the price stands still" in str(raised.value)
+    assert "take a time in which the market was traded" in str(raised.value)
+
+
+@pytest.mark.parametrize("n_bars", [500, history_bars(LOOKBACK) - 1, history_bars(LOOKBACK), 1500])
+def test_fewer_bars_than_a_prediction_looks_at_are_told(n_bars, caplog):
+    build(make_bars(n_bars))
+    told = [
+        line for line in caplog.messages if "a prediction with lookback=20 looks at 921" in line
+    ]
+
+    assert len(told) == (n_bars < 921)
+    if told:
+        assert told[0].startswith(f"BTCUSDT 15m: {n_bars} bars, ")
+        assert told[0].endswith("it needs all bars from 2024-01-01 00:00 UTC on")
+
+
 def test_a_threshold_no_market_reaches_is_refused():
     with pytest.raises(MissingClassError, match=r"SHORT 0, NO_TRADE \d+, LONG 0"):
         build(make_bars(800), label_rule=FixedHorizon(horizon=3, threshold=0.9))

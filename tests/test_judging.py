@@ -342,6 +342,46 @@ def test_folds_that_overlap_or_are_out_of_order_are_refused():
 
 
 @pytest.mark.usefixtures("quick_baselines")
+def test_folds_that_share_a_single_test_row_are_refused(quick_baselines):
+    first, second = folds_of(BARS, 2)
+    shared = int(first.rows("test")[-1])
+    again = np.concatenate([[shared], second.rows("test")])
+    overlapping = replace(second, split=replace(second.split, test=again))
+
+    with pytest.raises(ValueError, match="overlap"):
+        judge_folds([forecast(first), forecast(overlapping)], RULES)
+
+
+def test_every_trial_is_paid_for_in_the_models_own_sharpe_ratio(quick_baselines):
+    dataset = DATASETS[FIXED.kind]
+    alone, chosen = (
+        judge_folds([forecast(dataset)], replace(RULES, n_trials=n)).evaluation for n in (1, 40)
+    )
+    (mine, *others), (deflated, *same) = alone.money, chosen.money
+
+    assert (mine.n_trials, deflated.n_trials) == (1, 40)
+    assert deflated.deflated_sharpe < mine.deflated_sharpe
+    assert [result.n_trials for result in same] == [1] * len(others)
+
+
+def test_looks_at_the_test_rows_reach_the_gate(quick_baselines):
+    rules = replace(RULES, n_trials=7, n_looks=3)
+    verdict = judge_folds([forecast(DATASETS[FIXED.kind])], rules).evaluation.verdict
+
+    assert any("have judged chosen models before, 3 with this one" in c for c in verdict.cautions)
+    assert any("chosen from 7 trials" in caution for caution in verdict.cautions)
+
+
+def test_a_baseline_that_never_trades_has_no_line_of_money(quick_baselines):
+    quiet = dataset_of(BARS, FixedHorizon(horizon=3, threshold=0.008))
+    money = judge_folds([forecast(quiet)], RULES).evaluation.money
+
+    assert money[0].name == RULES.model_name
+    assert money[-1].name == "buy_and_hold"
+    assert MAJORITY not in [result.name for result in money]
+    assert all(result.n_trades for result in money[1:])
+
+
 def test_a_newest_fold_without_the_older_bars_is_refused():
     oldest, newest = (forecast(dataset) for dataset in folds_of(make_bars(900), 2))
     cut = int(newest.dataset.rows("train")[0]) + 500

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from builders import drop_bars, make_index
+from builders import bars_from_closes, drop_bars, make_index
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from percoin.bars.schema import Bars
-from percoin.errors import ConfigError
+from percoin.errors import ConfigError, MissingClassError
 from percoin.labels import (
     FixedHorizon,
     LabelRule,
@@ -185,6 +185,33 @@ def test_a_fitted_width_gives_the_train_rows_the_wanted_share():
     fitted = rule.fitted(bars, rows)
     assert (fitted.label(bars).label[rows] == NO_TRADE).mean() == pytest.approx(0.4, abs=0.001)
     assert fitted.fitted(bars, rows[:10]) == fitted
+
+
+def test_a_price_that_mostly_stands_still_has_no_width_and_nobody_is_blamed_for_one():
+    moves = np.where(np.arange(400) % 10 == 0, 1.01, 1.0)
+    bars = bars_from_closes(100 * np.cumprod(moves))
+    rule = VolatilityScaled(horizon=1, no_trade_share=0.4, volatility_bars=20)
+    rows = np.flatnonzero(rule.knows(bars))
+
+    with pytest.raises(MissingClassError) as raised:
+        rule.fitted(bars, rows)
+    assert str(raised.value).startswith("BTCUSDT 15m: the price does not move over the 1 bars")
+    assert "labels.width" not in str(raised.value)
+    assert rule.fitted(bars, rows[bars.column("close")[rows + 1] != bars.column("close")[rows]])
+
+
+@pytest.mark.parametrize(
+    "rule", [FixedHorizon(3, 0.01), VolatilityScaled(3, 0.4, 5, 1.0), TripleBarrier(3, 1.0, 5)]
+)
+@pytest.mark.parametrize("sizes", [(1e308, 1e-300), (5e-324, 1.0), (1e-300, 1e300)])
+def test_prices_that_no_market_has_get_no_label_that_is_no_number(rule, sizes):
+    closes = np.array([100.0] * 10 + [*sizes] * 10 + [100.0, 101.0] * 10)
+    labels = rule.label(bars_from_closes(closes))
+
+    known = labels.label >= 0
+    assert np.isfinite(labels.forward_return[known]).all()
+    assert not np.isinf(labels.forward_return).any()
+    assert known.any()
 
 
 def test_a_fitted_width_knows_nothing_of_later_bars():

@@ -193,7 +193,7 @@ def test_a_market_is_made_again_from_cuts_and_scaling():
 def test_a_market_made_from_cuts_that_it_has_no_rows_for_says_so():
     cuts = pool().cuts
     scaling = pool().scaling
-    with pytest.raises(NotEnoughBarsError, match=r"OLD 15m: no test rows .* test from 2024-01-"):
+    with pytest.raises(NotEnoughBarsError, match=r"OLD 15m: no test rows .* its test 2024-01-"):
         build_pooled_market(market("OLD", 740), SPEC, cuts, scaling)
 
 

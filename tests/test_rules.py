@@ -113,7 +113,10 @@ def test_what_a_rule_says_does_not_change_with_later_bars(read, n_bars):
 
 
 def test_a_bar_that_is_not_there_is_unknown():
-    taken = read_momentum(BARS).take(np.array([-1, 500]))
+    # The first of these is known, so that -1 cannot borrow its silence.
+    readings = read_momentum(BARS.slice(0, 600)).take(np.arange(100, 600))
+    assert readings.is_known[0]
+    taken = readings.take(np.array([-1, 400]))
     assert taken.is_known.tolist() == [False, True]
     assert taken.signal[0] == Signal.NO_TRADE
     assert np.isnan(taken.values["change_14"][0])

@@ -11,7 +11,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from percoin.bars.schema import Bars
+from percoin.bars.gaps import find_gaps
+from percoin.bars.schema import Bars, format_time
+from percoin.bars.silence import advise_on_silence, describe_silence, is_silent
 from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
 from percoin.features.feature_set import (
     WARM_UP_BARS,
@@ -279,6 +281,7 @@ class PreparedMarket:
         rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
         rows = rows[(rows >= first_row) & label_rule.knows(bars)[rows]]
         n_history_bars = len(bars) - first_row
+        _warn_of_few(bars, lookback)
         logger.info(
             "%s %s: %d of %d bars are usable rows",
             bars.symbol,
@@ -339,15 +342,32 @@ class PreparedMarket:
         try:
             return split_rows(self.rows)
         except ValueError as error:
-            needed = _needed_bars(self.label_rule, self.lookback, self.split_spec)
-            raise NotEnoughBarsError(
-                self.bars.symbol,
-                self.bars.timeframe,
-                f"{self.n_history_bars} bars in history_days={self.history_days:g} give "
-                f"{len(self.rows)} usable rows ({error})",
-                f"lookback={self.lookback} takes at least {needed} bars without gaps: load more "
-                "bars or use a longer history_days",
-            ) from None
+            raise self._too_few_rows(error) from None
+
+    def _too_few_rows(self, error: ValueError) -> NotEnoughBarsError:
+        """What the rows are too few for, and whether that is for want of bars at all."""
+        needed = _needed_bars(self.label_rule, self.lookback, self.split_spec)
+        found = (
+            f"{self.n_history_bars} bars in history_days={self.history_days:g} give "
+            f"{len(self.rows)} usable rows ({error})"
+        )
+        action = (
+            f"lookback={self.lookback} takes at least {needed} bars without gaps: load more "
+            "bars or use a longer history_days"
+        )
+        silence, n_gaps = describe_silence(self.bars), len(find_gaps(self.bars))
+        is_enough = len(self.bars) >= needed
+        if silence:
+            found = f"{found}; {silence}"
+        if silence and (is_enough or is_silent(self.bars).all()):
+            action = advise_on_silence(self.bars)
+        elif is_enough and n_gaps:
+            found = f"{found}; {n_gaps:,} gaps lie between the bars"
+            action = (
+                f"fill the gaps from the source, take a shorter lookback than {self.lookback} "
+                "bars, or load more bars without gaps"
+            )
+        return NotEnoughBarsError(self.bars.symbol, self.bars.timeframe, found, action)
 
 
 def _check_arguments(
@@ -385,6 +405,25 @@ def bars_to_load(
 def _bars_before(label_rule: LabelRule, lookback: int) -> int:
     """Bars before the first row, for its window, its indicators and its label."""
     return max(history_bars(lookback) - 1, label_rule.past_bars)
+
+
+def _warn_of_few(bars: Bars, lookback: int) -> None:
+    """Say so where no later bars could be answered for unless these are kept.
+
+    A prediction looks at ``history_bars``, or at all from where those of training begin.
+    """
+    needed = history_bars(lookback)
+    if len(bars) < needed:
+        logger.warning(
+            "%s %s: %d bars, and a prediction with lookback=%d looks at %d: until there are as "
+            "many, it needs all bars from %s UTC on",
+            bars.symbol,
+            bars.timeframe,
+            len(bars),
+            lookback,
+            needed,
+            format_time(bars.frame.index[0]),
+        )
 
 
 def _cut_history(
@@ -443,12 +482,12 @@ def _check_classes(dataset: MarketDataset) -> None:
     if counts.all():
         return
     found = ", ".join(f"{name} {count}" for name, count in zip(CLASS_NAMES, counts, strict=True))
-    raise MissingClassError(
-        dataset.bars.symbol,
-        dataset.bars.timeframe,
-        f"the train rows lack a class ({found})",
-        f"change the label rule ({_describe(dataset.label_rule)}) or use a longer history_days",
-    )
+    found = f"the train rows lack a class ({found})"
+    action = f"change the label rule ({_describe(dataset.label_rule)}) or use a longer history_days"
+    if np.ptp(dataset.bars.column("close")) == 0:
+        found = f"{found}; {describe_silence(dataset.bars) or 'the price stands still'}"
+        action = advise_on_silence(dataset.bars)
+    raise MissingClassError(dataset.bars.symbol, dataset.bars.timeframe, found, action)
 
 
 def _describe(rule: LabelRule) -> str:

@@ -178,27 +178,31 @@ class VolatilityScaled(LabelRule):
         return known
 
     def fitted(self, bars: Bars, train_rows: IntArray) -> VolatilityScaled:
-        """The width that makes ``no_trade_share`` of the train rows NO_TRADE, if none was given."""
+        """The width that makes ``no_trade_share`` of the train rows NO_TRADE, if none was given.
+
+        Raises:
+            MissingClassError: The price stands still on more rows than that.
+        """
         if self.width is not None:
             return self
         sizes = np.abs(self._ratio(bars)[train_rows])
         width = float(np.quantile(sizes, self.no_trade_share))
-        if width > 0:
-            return replace(self, width=width)
-        raise MissingClassError(
-            bars.symbol,
-            bars.timeframe.value,
-            f"{np.mean(sizes == 0):.0%} of the train rows have the same price {self.horizon} bars "
-            f"later, so that no threshold makes {self.no_trade_share:.0%} of them NO_TRADE",
-            "use a larger labels.no_trade_share, a longer labels.horizon or another tf",
-        )
+        if not width > 0:
+            still = f"{float((sizes == 0).mean()):.1%} of the train rows"
+            raise MissingClassError(
+                bars.symbol,
+                bars.timeframe,
+                f"the price does not move over the {self.horizon} bars after {still}, so that "
+                f"no width makes only {self.no_trade_share:.0%} of them NO_TRADE",
+                "use a longer labels.horizon or timeframe, or a time in which the market moved",
+            )
+        return replace(self, width=width)
 
     def _ratio(self, bars: Bars) -> FloatArray:
         """Forward return over its expected size, shape (n_bars,), NaN where unknown."""
         expected = _volatility(bars, self.volatility_bars) * math.sqrt(self.horizon)
-        expected = np.where(expected > 0, expected, np.nan)
-        ratio: FloatArray = _forward_return(bars, self.horizon) / expected
-        return ratio
+        forward_return = _forward_return(bars, self.horizon)
+        return _finite_quotient(forward_return, np.where(expected > 0, expected, np.nan))
 
 
 @dataclass(frozen=True)
@@ -307,7 +311,8 @@ def _volatility(bars: Bars, n_bars: int) -> FloatArray:
     Shape (n_bars of ``bars``,), NaN where one of the returns is unknown.
     """
     follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
-    returns = bars.frame["close"].pct_change().mask(follows_gap)
+    with np.errstate(over="ignore"):
+        returns = bars.frame["close"].pct_change().mask(follows_gap)
     return returns.rolling(n_bars).std().to_numpy(dtype=np.float64)
 
 
@@ -322,7 +327,14 @@ def _later(values: FloatArray, n_bars: int) -> FloatArray:
 def _forward_return(bars: Bars, horizon: int) -> FloatArray:
     """Return from each close to the one ``horizon`` bars later, NaN if any bar is missing."""
     close = bars.column("close")
-    forward_return = _later(close, horizon) / close - 1
+    forward_return = _finite_quotient(_later(close, horizon), close) - 1
     # All of the next bars are there if the last of them ends a run that includes this one.
     run_length = contiguous_run(bars.open_time, bars.timeframe).astype(np.float64)
     return np.where(_later(run_length, horizon) > horizon, forward_return, np.nan)
+
+
+def _finite_quotient(values: FloatArray, divisor: FloatArray) -> FloatArray:
+    """The quotient; NaN where it is beyond all numbers, as of prices that no market has."""
+    with np.errstate(over="ignore"):
+        quotient = values / divisor
+    return np.where(np.isfinite(quotient), quotient, np.nan)

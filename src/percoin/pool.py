@@ -183,9 +183,8 @@ def build_pooled_market(
         raise NotEnoughBarsError(
             bars.symbol,
             bars.timeframe,
-            f"{error}, cut as the pool is: validation from {_day(cuts.validation_time)}, test from "
-            f"{_day(cuts.test_time)}",
-            "load more bars",
+            f"{error}; {_described(market, cuts)}",
+            "load bars that reach over all three parts of the pool",
         ) from None
     return market.with_split(split, scaling)
 

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest, buy_and_hold, find_trades
+from percoin.evaluation.sharpe import deflated_sharpe
 from percoin.types import Signal
 
 S, N, L = Signal.SHORT, Signal.NO_TRADE, Signal.LONG
@@ -46,6 +47,19 @@ def test_hand_worked_table_of_a_fixed_horizon():
     assert result.profit_factor is None
     assert result.exposure == pytest.approx(4 / 6)
     assert result.max_drawdown == 0.0
+
+
+def test_the_sharpe_ratio_is_deflated_by_every_trial():
+    prices, signals = random_market(1000, seed=5)
+    one, many = (run(prices, signals, ExitRule(2), n_trials=n) for n in (1, 50))
+    before = np.concatenate([[1.0], one.equity[:-1]])
+    returns = one.equity / before - 1
+
+    assert one.sharpe == many.sharpe
+    assert (one.n_trials, many.n_trials) == (1, 50)
+    assert one.deflated_sharpe == pytest.approx(deflated_sharpe(returns, 1))
+    assert many.deflated_sharpe == pytest.approx(deflated_sharpe(returns, 50))
+    assert many.deflated_sharpe < one.deflated_sharpe
 
 
 def test_hand_worked_table_of_costs():

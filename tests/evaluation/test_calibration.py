@@ -134,3 +134,12 @@ def test_calibrations_nobody_wrote_are_refused(calibration):
 def test_unknown_method_is_refused():
     with pytest.raises(ValueError, match="known are none, temperature, vector"):
         fit_calibration(np.zeros((2, 3)), np.array([0, 1]), "isotonic")
+
+
+@pytest.mark.parametrize("weight", [-1e308, -1.7e308])
+def test_a_calibration_that_makes_no_probabilities_is_refused(weight):
+    calibration = {"method": "vector", "weights": [weight] * 3, "bias": [0.0, 0.0, 0.0]}
+    logits = np.array([[50.0, 0.0, -50.0]])
+
+    with pytest.raises(ValueError, match=r"calibration .* makes no probabilities"):
+        apply_calibration(logits, calibration)

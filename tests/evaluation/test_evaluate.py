@@ -5,11 +5,18 @@ import pytest
 from forecast_builders import draw_labels, prior_forecast, true_probabilities
 
 from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest, buy_and_hold
-from percoin.evaluation.evaluate import Forecast, evaluate, pool
+from percoin.evaluation.evaluate import Forecast, assess, evaluate, pool
 from percoin.evaluation.gate import Outcome
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
-from percoin.evaluation.table import format_evaluation, headline, score_rows, skill_rows
+from percoin.evaluation.table import (
+    class_rows,
+    format_evaluation,
+    headline,
+    score_rows,
+    skill_rows,
+)
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.types import Signal
 
 BOOTSTRAP = Bootstrap(horizon=3, seed=0, repetitions=200)
 TRUTH = true_probabilities(1500, edge=0.8, seed=0)
@@ -91,6 +98,29 @@ def test_a_test_period_without_moves_has_no_direction():
     assert evaluation.model.direction.log_loss_skill is None
     assert "-" in format_evaluation(evaluation)
     json.dumps(evaluation.to_json(), allow_nan=False)
+
+
+def test_classes_that_no_test_row_has_are_named_and_not_shown_as_zero():
+    labels = np.where(LABELS == Signal.LONG, Signal.NO_TRADE, LABELS)
+    evaluation = evaluated(labels=labels)
+    text = format_evaluation(evaluation)
+
+    assert any("no test row is LONG: macro-F1" in line for line in evaluation.verdict.cautions)
+    assert "caution: no test row is LONG" in text
+    assert class_rows(evaluation.model)[Signal.LONG] == ("LONG", "0", "-", "-", "-", "-")
+    assert "-" not in class_rows(evaluation.model)[Signal.SHORT]
+    assert not any("no test row" in line for line in evaluated().verdict.cautions)
+
+
+def test_a_forecast_without_direction_has_an_auc_that_is_no_evidence():
+    """Tested against one half, not against nothing."""
+    line = assess(Forecast("coin", TRUTH), LABELS, PRIOR.probabilities, BOOTSTRAP)
+    auc = line.direction.auc
+
+    assert auc.value == pytest.approx(0.5, abs=0.05)
+    assert auc.p_value > 0.05
+    assert line.activity.auc.value > 0.6
+    assert line.activity.auc.p_value < 0.01
 
 
 def test_without_a_train_prior_there_is_no_skill_to_measure():

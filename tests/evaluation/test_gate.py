@@ -58,6 +58,18 @@ def test_worse_than_the_prior_is_rejected():
     assert "worse than the train prior" in verdict.reasons[0]
 
 
+def test_skill_whose_interval_ends_at_nothing_is_not_shown():
+    touching = replace(SKILL, lower=0.0)
+    assert judge(touching, EVEN, "logistic", None).outcome is Outcome.REJECTED
+    assert judge(replace(SKILL, lower=1e-9), EVEN, "logistic", None).is_accepted
+
+
+def test_a_lead_whose_interval_ends_at_nothing_is_not_surely_worse():
+    even = replace(EVEN, value=-0.001, lower=-0.002, upper=0.0)
+    assert judge(SKILL, even, "logistic", None).is_accepted
+    assert not judge(SKILL, replace(even, upper=-1e-9), "logistic", None).is_accepted
+
+
 def test_no_skill_where_it_would_have_been_seen_is_rejected():
     verdict = judge(replace(SKILL, value=0.0, lower=-0.01, upper=0.01), EVEN, "logistic", None)
     assert verdict.outcome is Outcome.REJECTED

@@ -65,14 +65,32 @@ def test_pr_auc_agrees_with_the_steps_of_the_curve():
     assert score(PROBABILITIES, LABELS).classes[Signal.LONG].pr_auc == pytest.approx(area)
 
 
-def test_absent_class_counts_zero_in_macro_f1():
+def test_an_absent_class_does_not_count_in_macro_f1():
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]])
     scores = score(probabilities, labels)
-    # SHORT: 2 * 1 / 3, NO_TRADE: 2 * 2 / 5, LONG: 0
-    assert scores.macro_f1 == pytest.approx((2 / 3 + 4 / 5 + 0) / 3)
+    # SHORT: 2 * 1 / 3, NO_TRADE: 2 * 2 / 5
+    assert scores.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert scores.classes[Signal.LONG].pr_auc is None
     assert scores.balanced_accuracy == pytest.approx((0.5 + 1) / 2)
+
+
+@pytest.mark.parametrize("absent", list(Signal))
+def test_macro_f1_over_the_classes_present_is_that_of_scikit_learn(absent):
+    rows = absent != LABELS
+    labels, probabilities = LABELS[rows], PROBABILITIES[rows]
+    decisions = probabilities.argmax(axis=1)
+    expected = reference.f1_score(
+        labels, decisions, labels=np.unique(labels), average="macro", zero_division=0.0
+    )
+
+    assert (decisions == absent).any()
+    assert score(probabilities, labels).macro_f1 == pytest.approx(expected)
+
+
+def test_one_class_that_is_always_named_has_a_macro_f1_of_one():
+    scores = score(np.tile([0.1, 0.8, 0.1], (5, 1)), np.ones(5, dtype=int))
+    assert (scores.accuracy, scores.macro_f1, scores.balanced_accuracy) == (1, 1, 1)
 
 
 def test_one_and_the_same_class_everywhere_correlates_with_nothing():

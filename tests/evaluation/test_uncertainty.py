@@ -3,6 +3,7 @@ import pytest
 from arch.bootstrap import CircularBlockBootstrap
 from scipy.signal import lfilter
 
+from percoin.evaluation import uncertainty
 from percoin.evaluation.metrics import log_loss_skill
 from percoin.evaluation.uncertainty import (
     MIN_BLOCKS,
@@ -53,6 +54,40 @@ def test_both_tails_are_kept_for_skewed_rows():
         too_low += estimate.upper < 0
     assert too_high / 300 <= 0.06
     assert too_low / 300 <= 0.06
+
+
+def test_the_studentized_interval_turns_the_tails_of_the_draws_round(monkeypatch):
+    """Where the draws reach far above the mean, the truth may lie far below it (Hall, 1988)."""
+    draws = np.linspace(-1.0, 3.0, 1001)
+    monkeypatch.setattr(uncertainty, "_draw_t_statistics", lambda *_: draws)
+    rows = autoregressive(400, 0.0, seed=20)[0]
+    estimate = Bootstrap(HORIZON).estimate(rows)
+
+    assert estimate.lower == pytest.approx(estimate.value - 2.9 * estimate.standard_error)
+    assert estimate.upper == pytest.approx(estimate.value + 0.9 * estimate.standard_error)
+
+
+def test_rare_large_gains_leave_more_room_above_than_below():
+    rows = np.random.default_rng(24).exponential(size=400) ** 3
+    estimate = Bootstrap(HORIZON, seed=1, repetitions=999).estimate(rows)
+
+    assert estimate.upper - estimate.value > 1.1 * (estimate.value - estimate.lower)
+
+
+@pytest.mark.parametrize("edge", [-0.1, 0.0, 0.05, 0.2])
+def test_a_null_value_moves_the_test_and_nothing_else(edge):
+    rows = autoregressive(400, 0.3, seed=25)[0] + edge
+    plain = Bootstrap(HORIZON, seed=1, repetitions=400).estimate(rows)
+    moved = Bootstrap(HORIZON, seed=1, repetitions=400).estimate(rows + 0.5, null=0.5)
+
+    assert moved.p_value == pytest.approx(plain.p_value, rel=1e-6)
+    assert moved.lower - 0.5 == pytest.approx(plain.lower, abs=1e-9)
+
+
+def test_the_standard_error_counts_the_rows_after_the_last_full_block():
+    rows = np.array([1.0, 3.0, 2.0, 6.0, 0.0, 4.0, 9.0])
+    # Blocks of two: means 2, 4, 2, whose sample standard deviation is 2 / sqrt(3); 7 rows.
+    assert _standard_error(rows, 2) == pytest.approx(2 / np.sqrt(3) * np.sqrt(2 / 7))
 
 
 def test_p_value_is_below_one_fortieth_exactly_when_the_interval_is_above_null():

@@ -116,9 +116,7 @@ def test_one_bad_market_of_each_kind_leaves_the_others_their_answers(tmp_path):
         Reason.MODEL_INVALID,
         Reason.MODEL_INVALID,
         *[Reason.INSUFFICIENT_DATA] * 3,
-        *[Reason.INVALID_BARS] * 3,
-        *[Reason.INSUFFICIENT_DATA] * 3,
-        Reason.INVALID_BARS,
+        *[Reason.INVALID_BARS] * 7,
     ]
     for answer, bars in zip(answers, asked, strict=True):
         assert (answer.symbol, answer.timeframe) == (bars.symbol, bars.timeframe)

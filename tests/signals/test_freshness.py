@@ -1,3 +1,5 @@
+import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -5,10 +7,12 @@ import pytest
 from builders import make_bars
 
 from percoin.bars.schema import Bars
+from percoin.predict import to_text
 from percoin.signals.chain import HoldSource, ask
-from percoin.signals.freshness import EXCHANGE_AGE_BARS, find_staleness
+from percoin.signals.freshness import EXCHANGE_AGE_BARS, find_staleness, is_overdue
 from percoin.signals.market import SourcedBars
 from percoin.signals.protocol import MarketBars
+from percoin.signals.response import to_json
 from percoin.types import Passed, Prediction, Signal, Source, Timeframe
 
 H1 = Timeframe.H1
@@ -52,6 +56,18 @@ def test_up_to_two_bars_are_the_usual_age_of_an_exchanges_newest():
         "the newest bar closed 2024-01-01 05:00 UTC, 2.1 bars ago, and max_age_bars is 2 "
         "(max_age_bars=4 asks all the same)"
     )
+
+
+@pytest.mark.parametrize("year", [1, 1970, 2300, 9998, 9999])
+@pytest.mark.parametrize("max_age_bars", [None, 0.0, 3.0, math.inf])
+def test_any_year_of_the_clock_has_an_answer(year, max_age_bars):
+    now = datetime(year, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+    is_fresh = year < 2024 or max_age_bars == math.inf
+
+    assert (find_staleness(BARS, max_age_bars, now) == "") is is_fresh
+    assert is_overdue(CLOSED, H1, now) is (year > 2024)
+    assert json.dumps(to_json(HoldSource().answer(SourcedBars(BARS)), BARS, now), allow_nan=False)
+    assert "NO_TRADE" in to_text(HoldSource().answer(SourcedBars(BARS)), BARS, now)
 
 
 def test_a_clock_that_is_behind_makes_nothing_stale():

@@ -146,6 +146,10 @@ def _normalised(frame: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in ("open_time", *COLUMNS) if name not in frame.columns]
     if missing:
         raise _MalformedError(f"no column {', '.join(missing)}")
+    names = list(frame.columns)
+    twice = [name for name in ("open_time", *COLUMNS) if names.count(name) > 1]
+    if twice:
+        raise _MalformedError(f"more than one column {', '.join(twice)}")
     if frame.empty:
         raise _MalformedError("no bars, the table is empty")
     columns = {name: _as_floats(frame[name]) for name in COLUMNS}

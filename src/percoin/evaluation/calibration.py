@@ -41,11 +41,16 @@ def apply_calibration(logits: FloatArray, calibration: Mapping[str, Any]) -> Flo
         Shape (n, C), rows sum to one.
 
     Raises:
-        ValueError: Logits with NaN, or a calibration that no method of percoin writes.
+        ValueError: Logits with NaN, or a calibration that no method of percoin writes or
+            that makes no numbers of these logits.
     """
     log_probabilities = _log_softmax(_check_logits(logits))
     factor, offset = _factor_and_offset(calibration)
-    return np.exp(_log_softmax(log_probabilities * factor + offset))
+    with np.errstate(over="ignore", invalid="ignore"):
+        probabilities = np.exp(_log_softmax(log_probabilities * factor + offset))
+    if not np.isfinite(probabilities).all():
+        raise ValueError(f"calibration {dict(calibration)} makes no probabilities of these logits")
+    return probabilities
 
 
 def check_calibration(calibration: Mapping[str, Any]) -> None:

@@ -177,13 +177,25 @@ def evaluate(
             best,
             collapse,
             rules,
-            cautions=[*cautions, *filter(None, [lopsided])],
+            cautions=[*cautions, *filter(None, [lopsided, describe_absent(labels)])],
             search=search,
         ),
         class_counts=tuple(np.bincount(labels, minlength=len(Signal)).tolist()),
         reliability={s.name: tuple(reliability(model.probabilities, labels, s)) for s in Signal},
         bootstrap=bootstrap,
         money=tuple(money),
+    )
+
+
+def describe_absent(labels: IntArray) -> str | None:
+    """A caution that names the classes that no row has, or None."""
+    counts = np.bincount(labels, minlength=len(Signal))
+    absent = [signal.name for signal in Signal if counts[signal] == 0]
+    if not absent:
+        return None
+    return (
+        f"no test row is {' or '.join(absent)}: macro-F1 and balanced accuracy are means over the "
+        "other classes, and what the model knows of such rows is not shown"
     )
 
 

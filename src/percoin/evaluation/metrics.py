@@ -24,7 +24,8 @@ class ClassScores:
         name: Class name.
         n_rows: Rows whose label is this class.
         precision: Share of its decisions that were right; 0 if there were none.
-        recall: Share of its rows that were found; 0 if there were none.
+        recall: Share of its rows that were found; 0 if there were none. Such a class is
+            absent: it says nothing of the forecast, and no mean over classes counts it.
         f1: Harmonic mean of the two; 0 if both are 0.
         pr_auc: Average precision of its probability; None if no row has this label.
     """
@@ -50,7 +51,9 @@ class Scores:
         calibration_error: Class-wise calibration error, see ``calibration_error``.
         mcc: Matthews correlation of the decisions, multi-class (Gorodkin, 2004).
         balanced_accuracy: Mean recall over the classes that occur.
-        macro_f1: Mean F1 over all three classes; an absent class counts 0.
+        macro_f1: Mean F1 over the classes that occur among the labels, scikit-learn's
+            ``f1_score(labels, decisions, labels=np.unique(labels), average="macro")``. A
+            decision for an absent class costs the class of its row the recall.
         classes: One entry per class, in class order.
         accuracy: Share of right decisions.
         weighted_precision: Precision averaged by class frequency.
@@ -215,14 +218,14 @@ def score(probabilities: FloatArray, labels: IntArray, decisions: IntArray | Non
     matrix = confusion_matrix(known, chosen, labels=list(Signal))
     classes = _class_scores(checked, known, chosen)
     shares = matrix.sum(axis=1) / len(known)
-    present = [c.recall for c in classes if c.n_rows]
+    present = [entry for entry in classes if entry.n_rows]
     return Scores(
         log_loss=float(row_log_loss(checked, known).mean()),
         brier=brier_score(checked, known),
         calibration_error=calibration_error(checked, known),
         mcc=_matthews_correlation(matrix),
-        balanced_accuracy=float(np.mean(present)),
-        macro_f1=float(np.mean([c.f1 for c in classes])),
+        balanced_accuracy=float(np.mean([entry.recall for entry in present])),
+        macro_f1=float(np.mean([entry.f1 for entry in present])),
         classes=classes,
         accuracy=float(np.trace(matrix) / len(known)),
         weighted_precision=float(shares @ [c.precision for c in classes]),
@@ -237,7 +240,7 @@ def _class_scores(
 ) -> tuple[ClassScores, ...]:
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-    # Names all three classes, so that an absent one counts 0 instead of vanishing.
+    # Names all three classes, so that each has its entry, an absent one too.
     precision, recall, f1, n_rows = precision_recall_fscore_support(
         labels, decisions, labels=list(Signal), zero_division=0.0
     )

@@ -50,8 +50,10 @@ class Regression:
             rows: Scaled features, shape (n, F).
         """
         # Unlike a product by BLAS, the sum of a row does not depend on how many rows come along.
-        products = np.einsum("nf,cf->nc", np.asarray(rows, np.float64), self._matrix)
-        logits: FloatArray = products + np.array(self.intercept)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # What overflows is told by the calibration, which takes finite logits alone.
+            products = np.einsum("nf,cf->nc", np.asarray(rows, np.float64), self._matrix)
+            logits: FloatArray = products + np.array(self.intercept)
         return logits
 
     @cached_property

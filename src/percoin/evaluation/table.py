@@ -93,15 +93,15 @@ def score_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 
 def class_rows(line: Assessment) -> list[tuple[str, ...]]:
-    """Cells under ``CLASS_COLUMNS``, one row per class."""
+    """Cells under ``CLASS_COLUMNS``, one row per class; dashes for one that no row has."""
     return [
         (
             entry.name,
             str(entry.n_rows),
-            f"{entry.precision:.3f}",
-            f"{entry.recall:.3f}",
-            f"{entry.f1:.3f}",
-            _number(entry.pr_auc, ".3f"),
+            *(
+                _number(value if entry.n_rows else None, ".3f")
+                for value in (entry.precision, entry.recall, entry.f1, entry.pr_auc)
+            ),
         )
         for entry in line.scores.classes
     ]

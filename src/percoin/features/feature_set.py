@@ -65,6 +65,10 @@ PRICE_LIKE = frozenset(
 _FAST_EMA_BARS = 20
 _SLOW_EMA_BARS = 50
 
+# No price, no change of one: from such a value on nothing could be told, since its square
+# would swallow the scaling of all other rows.
+_LARGEST = 1e18
+
 # The volatility of 20 returns looks at one close more.
 _WINDOW_BARS = max(indicators.BOLLINGER_BARS - 1, indicators.VOLATILITY_BARS)
 
@@ -123,8 +127,8 @@ def compute_features(bars: Bars, definition: FeatureDefinition) -> FloatArray:
 
     Returns:
         Shape (n_bars, F) in the order of ``FEATURE_NAMES``, NaN where not defined:
-        at least the first ``WARM_UP_BARS`` rows, after gaps, and
-        ``volume_change`` after a bar without volume.
+        at least the first ``WARM_UP_BARS`` rows, after gaps, ``volume_change`` after a
+        bar without volume, and what is beyond 1e18, as of prices that no market has.
     """
     features: FloatArray = compute_newest_features([bars], definition, len(bars))[0]
     return features
@@ -144,9 +148,11 @@ def compute_newest_features(
     Returns:
         Shape (n_markets, n_rows, F).
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # A market whose bars break the schema gets NaN, and the others no warning.
-        return _compute(markets, definition, n_rows)
+        features = _compute(markets, definition, n_rows)
+    features[np.abs(features) > _LARGEST] = np.nan
+    return features
 
 
 def _compute(markets: Sequence[Bars], definition: FeatureDefinition, n_rows: int) -> FloatArray:

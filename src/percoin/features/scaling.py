@@ -70,8 +70,9 @@ class Scaling:
         return cls(mean_=mean, scale_=np.where(is_constant, 1.0, np.sqrt(variance)))
 
     def transform(self, features: FloatArray) -> Float32Array:
-        """Scale features, shape (..., F); NaN stays NaN."""
-        return ((features - self.mean_) / self.scale_).astype(np.float32)
+        """Scale features, shape (..., F); NaN stays NaN, what float32 cannot hold is infinite."""
+        with np.errstate(over="ignore"):
+            return ((features - self.mean_) / self.scale_).astype(np.float32)
 
     def to_json(self) -> dict[str, list[float]]:
         """Plain lists; ``from_json`` gives back the same bits."""

@@ -4,11 +4,12 @@ from percoin.inference.levels import find_levels
 from percoin.inference.model import ServedModel
 from percoin.inference.networks import Backend
 from percoin.inference.predictor import Predictor
-from percoin.inference.results import Answers, NoPrediction, RangeAnswers, Reason
+from percoin.inference.results import Answers, BarPart, NoPrediction, RangeAnswers, Reason
 
 __all__ = [
     "Answers",
     "Backend",
+    "BarPart",
     "NoPrediction",
     "Predictor",
     "RangeAnswers",

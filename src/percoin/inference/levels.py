@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from percoin.bars.schema import Bars
 from percoin.features.feature_set import history_bars
 from percoin.features.indicators import atr
@@ -40,13 +42,13 @@ def levels_at(signal: Signal, entry_price: float, unit: float) -> Levels | None:
         unit: An ATR(14), in the same.
 
     Returns:
-        None without a direction, for a unit that is none, and where the last target
-        would lie below a price of 0.
+        None without a direction, for a unit that is none, and where a target would lie
+        below a price of 0 or beyond all numbers.
     """
-    if signal is Signal.NO_TRADE or not unit > 0:
+    if signal is Signal.NO_TRADE or not 0 < unit < math.inf:
         return None
     side = 1 if signal is Signal.LONG else -1
     first, second, third = (entry_price + side * multiple * unit for multiple in _TARGETS_ATR)
-    if third <= 0:
+    if not 0 < third < math.inf:
         return None
     return Levels(entry_price, entry_price - side * _STOP_ATR * unit, first, second, third)

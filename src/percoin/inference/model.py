@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars
-from percoin.errors import DataError, InvalidArtifactError, InvalidBarsError, NotEnoughBarsError
+from percoin.bars.silence import describe_silence
+from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
 from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
 from percoin.features.feature_set import (
@@ -23,7 +24,7 @@ from percoin.features.feature_set import (
 )
 from percoin.inference.levels import levels_at
 from percoin.inference.networks import load_network
-from percoin.inference.results import RangeAnswers
+from percoin.inference.results import RangeAnswers, find_parts
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
@@ -115,7 +116,6 @@ class ServedModel:
             NotEnoughBarsError: The history is too short for the features to equal
                 those of training, or no whole window ends on the newest bar because
                 a gap or a zero-volume bar is too recent.
-            InvalidBarsError: They are no bars.
             InvalidArtifactError: The network answers with no number.
         """
         probabilities: FloatArray = self._ask(self._show(bars).window)[0]
@@ -125,7 +125,7 @@ class ServedModel:
         """The same as a prediction, with entry, stop and targets where there is a direction.
 
         Raises:
-            NotEnoughBarsError, InvalidBarsError, InvalidArtifactError: As ``newest``.
+            NotEnoughBarsError, InvalidArtifactError: As ``newest``.
         """
         return self.predict_window(self._show(bars))
 
@@ -192,6 +192,7 @@ class ServedModel:
             probabilities=probabilities,
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
+            part=find_parts(index[start : max(start, stop)], self.manifest.bars),
         )
 
     def _show(self, bars: Bars) -> NewestWindow:
@@ -202,6 +203,8 @@ class ServedModel:
 
     def _ask(self, windows: Float32Array) -> FloatArray:
         try:
+            if not np.isfinite(windows).all():
+                raise ValueError("its scaling makes no finite numbers of these bars")
             own = apply_calibration(self._network(windows), self._calibration)
             return own if self._blend is None else self._blend(own, windows)
         except ValueError as error:
@@ -258,17 +261,25 @@ def _newest_window(model: ServedModel, bars: Bars, rows: FloatArray) -> NewestWi
     rows = rows[-lookback:]
     # A gap shows as well: the first bar after it has no return.
     if len(rows) < lookback or not np.isfinite(rows).all():
-        return NotEnoughBarsError(
-            bars.symbol,
-            bars.timeframe.value,
-            f"the newest of {len(bars)} bars does not end a whole window of {lookback} bars "
-            "with all indicators known",
-            "load more history, or wait until the last gap or silent bar is far enough back",
-        )
+        return _unfinished_window(bars, lookback)
     close = float(bars.values[-1, _CLOSE])
     is_relative = model.manifest.features.definition is FeatureDefinition.RELATIVE
     unit = float(rows[-1, _ATR]) * (close if is_relative else 1.0)
     return NewestWindow(bars, model.scaling.transform(rows)[np.newaxis], close, unit)
+
+
+def _unfinished_window(bars: Bars, lookback: int) -> NotEnoughBarsError:
+    found = (
+        f"the newest of {len(bars)} bars does not end a whole window of {lookback} bars with all "
+        "indicators known"
+    )
+    action = "load more history, or wait until the last gap is far enough back"
+    # A bar without volume leaves the change to the next one unknown.
+    silence = describe_silence(bars.slice(max(0, len(bars) - lookback - 1)))
+    if silence:
+        found = f"{found}: of the last {lookback + 1}, {silence}"
+        action = f"wait until the last of them is {lookback} bars back, or ask a longer timeframe"
+    return NotEnoughBarsError(bars.symbol, bars.timeframe.value, found, action)
 
 
 def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
@@ -279,31 +290,17 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
 
     Raises:
         NotEnoughBarsError: They start so late that the recursive indicators still know it.
-        InvalidBarsError: They are no bars.
     """
     needed = history_bars(manifest.lookback)
-    try:
-        recent = bars.slice(max(0, len(bars) - needed))
-        is_enough = len(bars) >= needed or _reaches_back(manifest, bars)
-        # Asked here, where what is wrong has a name, and not among those of other markets.
-        _ = recent.values, recent.open_time
-        if not isinstance(bars.frame.index, pd.DatetimeIndex):
-            raise TypeError(f"their index holds {bars.frame.index.dtype}, no times")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InvalidBarsError(
-            bars.symbol,
-            bars.timeframe,
-            f"these are no bars: {error}",
-            "load them from a source, or check them with percoin.bars.schema.check_bars",
-        ) from error
-    if not is_enough:
+    if len(bars) < needed and not _reaches_back(manifest, bars):
         raise NotEnoughBarsError(
             bars.symbol,
             bars.timeframe.value,
             f"{len(bars)} bars are too few for indicators that do not depend on the first bar",
-            f"load {needed} bars or more",
+            f"load {needed} bars or more, or all since {manifest.bars.first_open_time}, where "
+            "those of its training begin",
         )
-    return recent
+    return bars.slice(max(0, len(bars) - needed))
 
 
 def _reaches_back(manifest: Manifest, bars: Bars) -> bool:

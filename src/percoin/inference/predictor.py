@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
+
 from percoin.bars.schema import Bars
 from percoin.errors import (
     ConfigError,
@@ -19,11 +22,14 @@ from percoin.errors import (
     PercoinError,
     RegistryError,
 )
+from percoin.inference.asked import closed_bars
 from percoin.inference.model import NewestWindow, ServedModel, newest_windows
 from percoin.inference.networks import Backend, check_backend
-from percoin.inference.results import Answer, Answers, NoPrediction, RangeAnswers
+from percoin.inference.results import Answer, Answers, BarPart, NoPrediction, RangeAnswers
 from percoin.registry.artifact import load_artifact, load_onnx, served_mark
 from percoin.types import Prediction, Timeframe
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,11 @@ class _Held:
 
 class Predictor:
     """Predictions of all markets of a registry.
+
+    Answers are for bars that have closed. A bar that still runs by the clock, as ccxt hands
+    it out, is left out with a warning, and the answer is for the one before; where bars end
+    is told by ``now``, which each question takes and which is else this machine's clock.
+    Bars that break the schema (``percoin.bars.schema.check_bars``) are refused by name.
 
     A model is loaded when its market is first asked about, and again when another
     version is served: every question looks where the market's link leads. Each answer
@@ -89,18 +100,23 @@ class Predictor:
             self._held[key] = held
         return held.model
 
-    def predict(self, bars: Bars) -> Prediction:
-        """Answer for the newest bar of a market.
+    def predict(self, bars: Bars, now: datetime | None = None) -> Prediction:
+        """Answer for the newest bar of a market that has closed.
+
+        Args:
+            bars: Of one market, with the history that ``history_bars`` asks for.
+            now: The moment until which bars have closed, with a zone; None is this
+                machine's clock.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             NotEnoughBarsError: No whole window ends on the newest bar.
-            InvalidBarsError: They are no bars.
+            InvalidBarsError: They are no bars, or bars of the future.
         """
-        return self.model(bars.symbol, bars.timeframe).predict(bars)
+        return self.model(bars.symbol, bars.timeframe).predict(closed_bars(bars, now))
 
-    def predict_many(self, bars_of_markets: Iterable[Bars]) -> Answers:
-        """Answer for the newest bar of many markets, each as ``predict`` would.
+    def predict_many(self, bars_of_markets: Iterable[Bars], now: datetime | None = None) -> Answers:
+        """Answer for the newest closed bar of many markets, each as ``predict`` would.
 
         Their features are computed together and their networks by several threads, so
         this is faster than one after another. What ``predict`` would raise for a market
@@ -108,15 +124,19 @@ class Predictor:
 
         Args:
             bars_of_markets: Of any symbols and timeframes.
+            now: As for ``predict``.
         """
         asked = list(bars_of_markets)
         answers: dict[int, Answer] = {}
         models: dict[int, ServedModel] = {}
         for position, bars in enumerate(asked):
             try:
-                models[position] = self.model(bars.symbol, bars.timeframe)
-            except (ConfigError, RegistryError) as error:
+                model = self.model(bars.symbol, bars.timeframe)
+                asked[position] = closed_bars(bars, now)
+            except (ConfigError, DataError, RegistryError) as error:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
+            else:
+                models[position] = model
         shown = newest_windows([(model, asked[position]) for position, model in models.items()])
         predicted = self._share_out(list(models.values()), shown)
         answers |= zip(models, predicted, strict=True)
@@ -127,22 +147,43 @@ class Predictor:
         bars: Bars,
         first: datetime | str | None = None,
         last: datetime | str | None = None,
+        now: datetime | None = None,
     ) -> RangeAnswers:
         """Answer for every bar of a range, as ``predict`` would have when it closed.
+
+        The model knows the bars that it was trained on, and its settings were chosen by those
+        of validation: what it says of them is no forecast. ``RangeAnswers.part`` says of each
+        bar what it was to the model, and a warning says so where the range holds such bars. A
+        backtest takes those of the part ``after`` alone, or ``test`` too where nothing was
+        chosen by test rows.
 
         Args:
             bars: Of one market, with the history before the range.
             first: Open time of the first bar, UTC where it has no zone; None is the
                 first there is.
             last: Open time of the last bar, included; a day such as "2025-08-31" is all of
-                it; None is the newest there is.
+                it; None is the newest that has closed.
+            now: As for ``predict``.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
+            InvalidBarsError: They are no bars, or bars of the future.
             ValueError: ``last`` lies before ``first``.
         """
         model = self.model(bars.symbol, bars.timeframe)
-        return model.predict_range(bars, first, last, self._threads().map)
+        answers = model.predict_range(closed_bars(bars, now), first, last, self._threads().map)
+        n_seen = int(np.isin(answers.part, (BarPart.TRAIN, BarPart.VAL)).sum())
+        if n_seen:
+            log.warning(
+                "%s %s: %d of %d bars are among those that version %s was trained and validated "
+                "on, and its answers there are no forecasts: see the column part",
+                answers.symbol,
+                answers.timeframe,
+                n_seen,
+                len(answers),
+                answers.version_id,
+            )
+        return answers
 
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)

@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from percoin.errors import (
     InvalidArtifactError,
@@ -17,6 +18,7 @@ from percoin.errors import (
     PercoinError,
     UnreadableArtifactError,
 )
+from percoin.registry.manifest import BarsInfo
 from percoin.types import (
     CLASS_NAMES,
     UNKNOWN_LABEL,
@@ -37,7 +39,25 @@ class Reason(StrEnum):
     MODEL_INVALID = "model_invalid"
     INSUFFICIENT_DATA = "insufficient_data"
     INVALID_BARS = "invalid_bars"
-    """They are no bars of any market: a column is missing, a symbol is none."""
+    """They are no bars of any market: a column is missing, a rule of the schema is broken, a
+    symbol is none, or they are of the future."""
+
+
+class BarPart(StrEnum):
+    """What a bar was to the model when it was made."""
+
+    BEFORE = "before"
+    """Before the train rows: warm-up, or bars that training left out."""
+    TRAIN = "train"
+    """Among the train rows: the weights were fitted to what came next."""
+    VAL = "val"
+    """Among the validation rows: epoch, calibration and threshold were chosen by them."""
+    TEST = "test"
+    """Among the test rows, which judged the model."""
+    LEFT_OUT = "left_out"
+    """Too near to a cut, or to the end of the bars, to be a row of any part."""
+    AFTER = "after"
+    """Newer than all the bars that training had: unseen."""
 
 
 _REASONS: dict[type[PercoinError], Reason] = {
@@ -125,6 +145,7 @@ class RangeAnswers:
             window ends, or where the indicators still remember where the bars begin.
         model_version: Of the model that answered.
         version_id: The exported version that answered.
+        part: The ``BarPart`` that each bar was to the model, shape (n_bars,).
     """
 
     symbol: str
@@ -133,6 +154,7 @@ class RangeAnswers:
     probabilities: FloatArray
     model_version: str
     version_id: str
+    part: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.open_time)
@@ -152,7 +174,7 @@ class RangeAnswers:
     def to_frame(self) -> pd.DataFrame:
         """One row a bar under its ``open_time``; the answer stands from ``ts`` on, its close.
 
-        What is absent is NaN.
+        What is absent is NaN. ``part`` says which rows are no forecasts: ``train`` and ``val``.
         """
         names = np.array([*CLASS_NAMES, None], dtype=object)
         return pd.DataFrame(
@@ -161,9 +183,29 @@ class RangeAnswers:
                 "signal": pd.Series(names[self.signal], self.open_time, dtype="str"),
                 "confidence": self.confidence,
                 **dict(zip(CLASS_NAMES, self.probabilities.T, strict=True)),
+                "part": pd.Series(self.part, self.open_time, dtype="str"),
             },
             index=self.open_time,
         )
+
+
+def find_parts(open_time: pd.DatetimeIndex, trained_on: BarsInfo) -> NDArray[np.object_]:
+    """What each bar was to a model by the dates of its manifest, shape (n_bars,).
+
+    Args:
+        open_time: Start of each bar (UTC).
+        trained_on: Of the manifest.
+    """
+    splits = trained_on.splits
+    parts = np.full(len(open_time), BarPart.LEFT_OUT, dtype=object)
+    parts[open_time < pd.Timestamp(splits["train"].first)] = BarPart.BEFORE
+    parts[open_time > pd.Timestamp(trained_on.last_open_time)] = BarPart.AFTER
+    for part in (BarPart.TRAIN, BarPart.VAL, BarPart.TEST):
+        span = splits[part.value]
+        parts[(open_time >= pd.Timestamp(span.first)) & (open_time <= pd.Timestamp(span.last))] = (
+            part
+        )
+    return parts
 
 
 _TYPES = {

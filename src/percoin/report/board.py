@@ -256,7 +256,7 @@ def _leaders(board: Board) -> list[str]:
 
 def sweep_note(board: Board) -> str:
     """How many models were tried, and what that did to the verdicts."""
-    if all(entry.model.evaluation is None for entry in board.entries):
+    if not any(entry.model.evaluation for entry in board.entries):
         return "No model has been judged."
     if board.n_tried == 0:
         return "No model has been judged on enough test bars to tell its skill from luck."
