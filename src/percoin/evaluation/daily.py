@@ -29,6 +29,8 @@ class DailyLosses:
         model: Sum of the model's log-losses over them, in nats.
         train_prior: Of the train prior.
         best_baseline: Of the baseline with the smallest log-loss on all test rows.
+        rolling_prior: Of the rolling prior; None in records from before there was one.
+        rival: Of the baseline that was strongest on validation rows; None as above.
     """
 
     days: tuple[str, ...]
@@ -36,9 +38,12 @@ class DailyLosses:
     model: tuple[float, ...]
     train_prior: tuple[float, ...]
     best_baseline: tuple[float, ...]
+    rolling_prior: tuple[float, ...] | None = None
+    rival: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        columns = (self.n_rows, self.model, self.train_prior, self.best_baseline)
+        known = (column for column in (self.rolling_prior, self.rival) if column is not None)
+        columns = (self.n_rows, self.model, self.train_prior, self.best_baseline, *known)
         if not self.days or {len(column) for column in columns} != {len(self.days)}:
             raise ValueError("the columns are not of one length of at least one day")
         ordinals = self.ordinals()
@@ -57,8 +62,8 @@ def sum_by_day(open_time: IntArray, losses: Sequence[FloatArray]) -> DailyLosses
 
     Args:
         open_time: Milliseconds since 1970 (UTC) of each row, rising, shape (n,).
-        losses: Of the model, the train prior and the best baseline, in nats, each of
-            shape (n,).
+        losses: Of the model, the train prior, the best baseline and, where there are any,
+            the rolling prior and the rival, in nats, each of shape (n,).
     """
     numbers, first, counts = np.unique(
         open_time // _MILLISECONDS_PER_DAY, return_index=True, return_counts=True

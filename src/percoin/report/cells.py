@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.threshold import NO_TRADES
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.manifest import Calibration, Manifest
 from percoin.report.board import Entry, age, best_baseline, majority_share, money_of, test_days
@@ -199,7 +200,9 @@ def _judging_facts(model: SavedModel) -> list[tuple[str, str]]:
     if n_folds > 1:
         rows += f" of the {n_folds} folds of a walk-forward; the dates here are the newest's"
     known = [("judged on", rows)]
-    if model.judging.threshold is not None:
+    if model.judging.threshold is not None and model.judging.threshold >= NO_TRADES:
+        known.append(("trades from", "never: no threshold earned anything on validation rows"))
+    elif model.judging.threshold is not None:
         known.append(("trades from", f"a probability of {model.judging.threshold:.3f} on"))
     if model.evaluation.money:
         first = model.evaluation.money[0]

@@ -11,6 +11,7 @@ from percoin.errors import (
     ModelNotFoundError,
     NotEnoughBarsError,
 )
+from percoin.evaluation.threshold import NO_TRADES
 from percoin.inference import Predictor
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.signals.protocol import MarketBars
@@ -67,6 +68,9 @@ class ModelSource:
             if callable(minimum):
                 of_direction = minimum(manifest)
                 minimum = 0.0 if prediction.signal is Signal.NO_TRADE else of_direction
+                if minimum >= NO_TRADES:
+                    detail = "no confidence has earned anything on validation rows: no trades"
+                    return self._pass("low_confidence", detail)
         except ModelNotFoundError as error:
             return self._pass("model_missing", str(error))
         except InvalidArtifactError as error:

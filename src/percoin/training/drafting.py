@@ -9,6 +9,7 @@ from typing import Any
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.threshold import NO_TRADES
 from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.judging import Judgement, JudgingRules
@@ -134,6 +135,7 @@ def record_training(
             "daily_losses": asdict(judgement.daily),
             "judging": {
                 "threshold": judgement.threshold,
+                "trades": judgement.threshold < NO_TRADES,
                 "folds": n_folds,
                 "fee_bps": rules.costs.fee_bps,
                 "slippage_bps": rules.costs.slippage_bps,
