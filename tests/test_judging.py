@@ -261,7 +261,7 @@ def test_hand_worked_positions_and_money(backtests):
     says = np.array([Signal.LONG, Signal.NO_TRADE, Signal.SHORT])
     rules = replace(RULES, costs=Costs(fee_bps=0, slippage_bps=0))
     fold = forecast_fold(dataset, np.zeros((2, 3)), 5 * np.eye(3)[says], rules)
-    evaluation = judge_folds([fold], rules).evaluation
+    evaluation = judge_folds([replace(fold, threshold=0.0)], rules).evaluation
 
     prices, signals, _ = backtests["cnn_lstm"]
     assert prices.close.tolist() == [100, 110, 120, 90]
@@ -387,25 +387,21 @@ def test_baselines_do_not_change_with_test_labels():
 
 
 def test_the_rival_is_the_strongest_baseline_on_validation_rows():
-    fold = forecast(DATASETS[FIXED.kind])
-    rows = DATASETS[FIXED.kind].rows("validation")
+    dataset = DATASETS[FIXED.kind]
+    fold = forecast(dataset)
     assert set(fold.validation_losses) == {f.name for f in fold.baselines}
+    shares = class_shares(dataset.label[dataset.rows("train")])
+    expected = -np.log(shares[dataset.label[dataset.rows("validation")]]).mean()
+    assert fold.validation_losses["train_prior"] == pytest.approx(expected)
+
     named = replace(fold, validation_losses={**fold.validation_losses, "momentum": 0.1})
-    evaluation = judge_folds([named], RULES).evaluation
+    judgement = judge_folds([named], RULES)
+    evaluation, daily = judgement.evaluation, judgement.daily
     assert evaluation.rival == "momentum"
     lead = evaluation.lead.value
     by_name = {line.name: line.scores.log_loss for line in evaluation.baselines}
     assert lead == pytest.approx(by_name["momentum"] - evaluation.model.scores.log_loss)
-    daily = judge_folds([named], RULES).daily
     assert (sum(daily.rival) - sum(daily.model)) / sum(daily.n_rows) == pytest.approx(lead)
-    prior = sum(
-        -np.log(
-            class_shares(DATASETS[FIXED.kind].label[DATASETS[FIXED.kind].rows("train")])[
-                DATASETS[FIXED.kind].label[rows]
-            ]
-        )
-    ) / len(rows)
-    assert fold.validation_losses["train_prior"] == pytest.approx(prior)
 
 
 def test_over_several_folds_the_rival_is_strongest_over_all_validation_rows():

@@ -130,9 +130,8 @@ def test_rows_whose_spans_are_not_full_get_the_prior_and_teach_nothing():
     other = labels.copy()
     other[:50] = 2 - other[:50]
     # The same rows to learn from, and other shares of classes that were all seen.
-    np.testing.assert_allclose(
-        fitted("volatility", inputs, other).predict_proba(inputs)[50:], said[50:]
-    )
+    taught = fitted("volatility", inputs, other)
+    np.testing.assert_allclose(taught.predict_proba(inputs)[50:], said[50:])
 
 
 def test_the_rolling_prior_counts_the_settled_labels_of_the_last_bars():

@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from percoin.evaluation.collapse import Collapse
-from percoin.evaluation.uncertainty import Estimate
+from percoin.evaluation.uncertainty import MIN_BLOCKS, Estimate
 
 # Largest expected share of false ones among the models that are accepted together.
 FALSE_DISCOVERY_RATE = 0.05
@@ -258,6 +258,12 @@ def _undecided(skill: Estimate, shown: str, rules: GateRules) -> tuple[Outcome, 
 
 
 def _too_few_rows(skill: Estimate, rules: GateRules) -> str:
+    if skill.lower is None:
+        n_blocks = skill.n_rows / skill.block_length
+        return (
+            f"{skill.n_rows} test rows are {n_blocks:.1f} blocks of {skill.block_length} (a day, "
+            f"or the reach of a label); an interval takes {MIN_BLOCKS}"
+        )
     return (
         f"{skill.n_rows} test rows count as {skill.n_effective_rows:.0f} independent ones; "
         f"{rules.min_effective_rows:.0f} are needed to prove anything"

@@ -10,7 +10,7 @@ from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.threshold import NO_TRADES
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.manifest import Calibration, Manifest
-from percoin.report.board import Entry, age, best_baseline, majority_share, money_of, test_days
+from percoin.report.board import Entry, age, majority_share, money_of, rival_of, test_days
 from percoin.report.reading import SavedModel
 
 NONE = "-"
@@ -46,7 +46,8 @@ class LeaderboardRow:
     status: str
     reason: str
     skill: Figure
-    baseline: str
+    recent_skill: Figure
+    rival: str
     lead: Figure
     activity_auc: Figure
     direction_auc: Figure
@@ -75,8 +76,9 @@ def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
         status=entry.status.value,
         reason=entry.short_reason,
         skill=figure(line.skill if line else None, "+.4f"),
-        baseline=best_baseline(evaluation).name if evaluation else NONE,
-        lead=figure(evaluation.against_best if evaluation else None, "+.4f"),
+        recent_skill=figure(line.recent_skill if line else None, "+.4f"),
+        rival=rival_of(evaluation).name if evaluation else NONE,
+        lead=figure(evaluation.lead if evaluation else None, "+.4f"),
         activity_auc=figure(line.activity.auc if line else None, ".3f"),
         direction_auc=figure(line.direction.auc if line else None, ".3f"),
         effective_rows=number(line.skill.n_effective_rows if line else None, ",.0f"),

@@ -103,7 +103,7 @@ def _tables(entry: Entry) -> list[tuple[str, str, tuple[str, ...], list[tuple[st
             "Against the baselines",
             "Every line forecast the same test bars. Skill is the share of the train prior's "
             "log-loss that is removed: above 0 is better than knowing only how often each answer "
-            "comes.",
+            "comes; recent skill is beyond how often it came in the last days.",
             SKILL_COLUMNS,
             skill_rows(evaluation),
         ),
