@@ -129,8 +129,8 @@ def _job(result: JobResult, folder: Path, withdrawn: Collection[str]) -> dict[st
 def _figures(evaluation: Evaluation | None) -> dict[str, Any]:
     if evaluation is None:
         names = ("verdict_alone", "shown", "p_value", "skill", "recent_skill", "activity_auc")
-        names += ("direction_auc", "lead", "rival", "best_baseline", "net_return", "hold_return")
-        return dict.fromkeys((*names, "n_rows", "n_effective_rows"))
+        further = ("direction_auc", "lead", "rival", "best_baseline", "net_return", "hold_return")
+        return dict.fromkeys((*names, *further, "n_rows", "n_effective_rows"))
     own, hold = money_of(evaluation)
     line = evaluation.model
     return {
