@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from percoin.dataset import MarketDataset, Part
@@ -132,7 +132,7 @@ def record_training(
         test_metrics=_further_metrics(judgement),
         sections={
             "evaluation": judgement.evaluation.to_json(),
-            "daily_losses": asdict(judgement.daily),
+            "daily_losses": judgement.daily.to_json(),
             "judging": {
                 "threshold": judgement.threshold,
                 "trades": judgement.threshold < NO_TRADES,
