@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
@@ -1111,6 +1112,57 @@ class RungsConfig:
 
 
 @dataclass
+class JudgeConfig:
+    """Everything ``python -m percoin.judge`` can be told."""
+
+    forecasts: str = MISSING
+    symbol: str = MISSING
+    name: str = MISSING
+    trained_until: str | None = None
+    threshold: float = MISSING
+    trials: int = MISSING
+    looks: int = MISSING
+    output: str = MISSING
+    report_dir: str | None = None
+    repetitions: int = MISSING
+    seed: int = MISSING
+    lookback: int = MISSING
+    history_days: int = MISSING
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    labels: LabelsConfig = MISSING
+    split: SplitConfig = MISSING
+    costs: CostsConfig = MISSING
+    data_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        current_symbol(self.symbol)
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(bool(self.name.strip()), "name= is empty; it stands in tables")
+        _require(0 <= self.threshold <= 1, f"threshold={self.threshold} must be from 0 to 1")
+        for name in ("trials", "looks", "lookback", "history_days"):
+            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        _require(self.repetitions >= 100, f"repetitions={self.repetitions} must be at least 100")
+        _require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        _ = self.trained_until_ms
+
+    @property
+    def trained_until_ms(self) -> int | None:
+        """The moment in milliseconds since 1970-01-01 UTC; a day begins at midnight UTC."""
+        if self.trained_until is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(self.trained_until)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return round(moment.timestamp() * 1000)
+        except (ValueError, OverflowError):
+            raise ConfigError(
+                f"trained_until={self.trained_until} is no day: write it as in 2025-05-01"
+            ) from None
+
+
+@dataclass
 class FetchConfig:
     """Everything ``python -m percoin.fetch`` can be told."""
 
@@ -1265,6 +1317,7 @@ def register_configs() -> None:
     store.store(name="serve_schema", node=ServeConfig)
     store.store(name="audit_schema", node=AuditConfig)
     store.store(name="rungs_schema", node=RungsConfig)
+    store.store(name="judge_schema", node=JudgeConfig)
     store.store(name="fetch_schema", node=FetchConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="registry_schema", node=RegistryConfig)

@@ -224,6 +224,29 @@ def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldFore
     )
 
 
+def forecast_given(
+    dataset: MarketDataset, forecast: Forecast, rules: JudgingRules, threshold: float = 0.0
+) -> FoldForecasts:
+    """Stand somebody's forecasts of the test rows beside the baselines, as they are.
+
+    Args:
+        dataset: The fold.
+        forecast: Of the test rows in order.
+        rules: What is taken for granted.
+        threshold: Least confidence for a trade, where the forecast has no decisions.
+    """
+    baselines = _fit_baselines(dataset, rules.seed)
+    return FoldForecasts(
+        dataset,
+        {"method": "none"},
+        forecast,
+        *_ask(dataset, baselines),
+        threshold,
+        _regression_among(baselines),
+        {},
+    )
+
+
 def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> list[Baseline]:
     """The baselines that learn from the train rows of many markets at once, as a pool does.
 
@@ -500,9 +523,9 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
     prices, exit_rule = prices_of(dataset, first, last), exit_rule_of(dataset, first, last)
     yearly = bars_per_year(dataset.bars.timeframe)
     decided = [
-        (rules.model_name, [decide(f.model.probabilities, f.threshold) for f in folds]),
+        (rules.model_name, [_decided(f.model, f.threshold) for f in folds]),
         *(
-            (forecasts[0].name, [_decisions(forecast) for forecast in forecasts])
+            (forecasts[0].name, [_decided(forecast) for forecast in forecasts])
             for forecasts in zip(*(fold.baselines for fold in folds), strict=True)
         ),
     ]
@@ -536,10 +559,10 @@ def _per_bar(
     return spread_signals(np.concatenate(signals), rows, n_bars)
 
 
-def _decisions(forecast: Forecast) -> IntArray:
+def _decided(forecast: Forecast, threshold: float = 0.0) -> IntArray:
     if forecast.decisions is not None:
         return forecast.decisions
-    return decide(forecast.probabilities)
+    return decide(forecast.probabilities, threshold)
 
 
 def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:

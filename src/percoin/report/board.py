@@ -114,7 +114,7 @@ class Board:
     @property
     def tested(self) -> str:
         """When the tests took place, in a phrase; empty if no model could be read."""
-        models = [entry.model for entry in self.entries if entry.model.manifest]
+        models = [entry.model for entry in self.entries if entry.model.is_dated]
         firsts = [test_days(model)[0] for model in models if model.judging.n_folds == 1]
         lasts = [test_days(model)[1] for model in models]
         if len(firsts) < len(lasts):
@@ -167,7 +167,10 @@ def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> Entry:
     if not model.exists:
         return Entry(None, model, Status.NO_MODEL, (model.problem,), ())
     if model.manifest is None:
-        return Entry(None, model, Status.BROKEN, (model.problem,), ())
+        if verdict is None:
+            return Entry(None, model, Status.BROKEN, (model.problem,), ())
+        status = Status(verdict.outcome.value)
+        return Entry(None, model, status, verdict.reasons, verdict.cautions, leads)
     cautions = [model.standing] if model.standing else []
     if is_simulated(model.manifest.bars.origin):
         cautions.append("its bars were simulated: it says nothing about a real market")
@@ -208,6 +211,8 @@ def test_days(model: SavedModel) -> tuple[str, str]:
     Of a walk-forward the manifest knows the newest fold's dates alone: the beginning is
     then ``fold 1 of 5``.
     """
+    if model.tested is not None:
+        return model.tested
     assert model.manifest is not None
     span, n_folds = model.manifest.bars.splits["test"], model.judging.n_folds
     return span.first[:10] if n_folds == 1 else f"fold 1 of {n_folds}", span.last[:10]

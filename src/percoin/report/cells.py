@@ -84,7 +84,7 @@ def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
         effective_rows=number(line.skill.n_effective_rows if line else None, ",.0f"),
         net_return=_net_return(own),
         hold_return=number(hold.net_return if hold else None, "+.1%"),
-        tested=" to ".join(test_days(model)) if model.manifest else NONE,
+        tested=" to ".join(test_days(model)) if model.is_dated else NONE,
         age=_age(model.manifest, now),
     )
 
@@ -120,7 +120,7 @@ def _age(manifest: Manifest | None, now: datetime) -> Figure:
 
 def accuracy_line(model: SavedModel) -> str:
     """Accuracy beside that of the constant answer; empty without a manifest."""
-    if model.manifest is None:
+    if model.manifest is None and model.evaluation is None:
         return ""
     matrix = confusion_matrix(model)
     name, share = majority_share(matrix)

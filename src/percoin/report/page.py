@@ -82,12 +82,12 @@ def _section(entry: Entry) -> dict[str, Any]:
         "facts": facts(model),
         "settings": settings(manifest) if manifest else [],
         "hashes": hashes(manifest) if manifest else [],
-        "matrix": _matrix(entry) if manifest else [],
+        "matrix": _matrix(entry) if manifest or model.evaluation else [],
         "tables": _tables(entry),
         "reliability": None,
         "equity": None,
     }
-    if model.evaluation is not None and manifest is not None:
+    if model.evaluation is not None and model.is_dated:
         section["reliability"] = charts.reliability_chart(model.evaluation)
         section["equity"] = charts.equity_chart(model.evaluation, *test_days(model))
     return section
