@@ -144,16 +144,27 @@ def coverage(rows: Rows, ruler: str, day: int, draws: int) -> tuple[int, int]:
     return held, total
 
 
-def is_demoted(rows: Rows, ruler: str, days: int, day: int) -> bool | None:
-    """Whether a placebo is demoted within a year of daily looks; None with less than a year."""
+def demotions(rows: Rows, ruler: str, n_years: int) -> list[bool]:
+    """Whether each placebo is demoted within its year; empty with less than a year of rows.
+
+    What all placebos of the year have in common is taken off, so that their skill is none on
+    average over them and the year.
+    """
     year = slice(0, YEAR_DAYS * rows.day)
     if len(rows.label) < year.stop:
-        return None
+        return []
+    shifts = np.linspace(15, YEAR_DAYS - 15, n_years).round().astype(int).tolist()
+    losses, reference = [rows.placebo(shift, year) for shift in shifts], rows.rulers[ruler][year]
+    common = float(np.mean([skill_rows(own, reference).mean() for own in losses]))
+    return [is_demoted(own, reference, common, rows.day) for own in losses]
+
+
+def is_demoted(losses: FloatArray, reference: FloatArray, common: float, day: int) -> bool:
+    """Whether one record of a year is demoted by daily looks."""
     wanted = read_task([]).rules
-    losses, reference = rows.placebo(days, year), rows.rulers[ruler][year]
     for last in range(8, YEAR_DAYS + 1):
-        seen = slice(0, last * rows.day)
-        gains = skill_rows(losses[seen], reference[seen])
+        seen = slice(0, last * day)
+        gains = skill_rows(losses[seen], reference[seen]) - common
         n_independent = len(gains) / HORIZON
         # Far above zero nothing is demoted; the interval is drawn where it may decide.
         if n_independent < wanted.min_resolved or gains.mean() > 0:
@@ -190,12 +201,10 @@ def main() -> None:
                 counts = covered.setdefault(key, [0, 0])
                 counts[0] += held
                 counts[1] += total
-            shifts = np.linspace(15, YEAR_DAYS - 15, options.years).round().astype(int)
-            outcomes = [is_demoted(rows, ruler, int(shift), rows.day) for shift in shifts]
-            known = [outcome for outcome in outcomes if outcome is not None]
+            outcomes = demotions(rows, ruler, options.years)
             counts = demoted.setdefault((timeframe, label, ruler), [0, 0])
-            counts[0] += sum(known)
-            counts[1] += len(known)
+            counts[0] += sum(outcomes)
+            counts[1] += len(outcomes)
     print("# Placebos on real bars\n")
     print("`python stress/placebo.py FOLDER`\n")
     print(f"Skill of forecasts moved round by whole days, windows of {WINDOW_DAYS} days:\n")
@@ -203,7 +212,9 @@ def main() -> None:
     print("|---|---|---|---|---:|---:|")
     for (timeframe, label, rest), (held, total) in covered.items():
         print(f"| {timeframe} | {label} | {rest} | {total:,} | {held / max(1, total):.1%} |")
-    print("\nPlacebo years, looked at every day, blocks of at least a day:\n")
+    print(
+        "\nPlacebo years whose skill is none on average, looked at every day, blocks of at least a day:\n"
+    )
     print("| bars | label | live skill over | years | demoted |")
     print("|---|---|---|---:|---:|")
     for (timeframe, label, ruler), (count, total) in demoted.items():
