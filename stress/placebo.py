@@ -213,7 +213,8 @@ def main() -> None:
     for (timeframe, label, rest), (held, total) in covered.items():
         print(f"| {timeframe} | {label} | {rest} | {total:,} | {held / max(1, total):.1%} |")
     print(
-        "\nPlacebo years whose skill is none on average, looked at every day, blocks of at least a day:\n"
+        "\nPlacebo years whose skill is none on average, looked at every day, blocks of at least "
+        "a day:\n"
     )
     print("| bars | label | live skill over | years | demoted |")
     print("|---|---|---|---:|---:|")
