@@ -69,6 +69,8 @@ class JudgingRules:
         costs: Of each side of a trade.
         n_trials: Models and settings tried, for the deflated Sharpe ratio and the gate.
         n_looks: Chosen models that these test rows have judged, this one among them.
+        n_shown: Models that are shown together, as those of a pool: for the deflated Sharpe
+            ratio.
         repetitions: Bootstrap draws behind each interval.
         seed: Of the bootstrap and of the boosting baseline.
         model_name: Of the model's line in tables.
@@ -78,6 +80,7 @@ class JudgingRules:
     costs: Costs = field(default_factory=Costs)
     n_trials: int = 1
     n_looks: int = 1
+    n_shown: int = 1
     repetitions: int = 2000
     seed: int = 0
     model_name: str = "cnn_lstm"
@@ -541,6 +544,7 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
         )
         for name, signals in decided
     ]
+    results = [result.shown_among(rules.n_shown) for result in results]
     traded = [result for k, result in enumerate(results) if k == 0 or result.n_trades]
     return (*traded, buy_and_hold(prices, rules.costs, bars_per_year=yearly))
 

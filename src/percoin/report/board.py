@@ -137,6 +137,8 @@ def make_board(
         now: Moment of the report; the present one if not given.
         notes: What else shall stand at the top.
     """
+    n_shown = sum(model.evaluation is not None for model in models)
+    models = [_shown_among(model, n_shown) for model in models]
     judged = {model.name: model.evaluation for model in models if model.evaluation is not None}
     alone = {name: evaluation.verdict for name, evaluation in judged.items()}
     together = alone
@@ -161,6 +163,14 @@ def make_board(
         together=hold_together(models),
         notes=tuple(notes),
     )
+
+
+def _shown_among(model: SavedModel, n_models: int) -> SavedModel:
+    """The model with deflated Sharpe ratios that count all models of the report."""
+    if model.evaluation is None:
+        return model
+    money = tuple(result.shown_among(n_models) for result in model.evaluation.money)
+    return replace(model, evaluation=replace(model.evaluation, money=money))
 
 
 def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> Entry:

@@ -322,7 +322,7 @@ class _PooledTraining:
             self._config | {"looks": looks},
             seed,
             Path(settings.models_dir),
-            judging_rules(settings),
+            replace(judging_rules(settings), n_shown=len(self._pool.markets)),
             onnx=settings.export.onnx,
             pool=self._record,
             pooled_baselines=self._baselines,
