@@ -227,6 +227,22 @@ def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldFore
     )
 
 
+def forecast_baselines(
+    dataset: MarketDataset, seed: int = 0, pooled: Sequence[Baseline] = ()
+) -> tuple[tuple[Forecast, ...], dict[str, float]]:
+    """The baselines of one market, fitted, calibrated and asked, without any model.
+
+    Args:
+        dataset: The fold.
+        seed: Of boosting.
+        pooled: As in ``forecast_fold``.
+
+    Returns:
+        Forecasts of the test rows, and each one's log-loss on the validation rows, by name.
+    """
+    return _ask(dataset, [*_fit_baselines(dataset, seed), *pooled])
+
+
 def forecast_given(
     dataset: MarketDataset, forecast: Forecast, rules: JudgingRules, threshold: float = 0.0
 ) -> FoldForecasts:
