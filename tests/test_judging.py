@@ -16,19 +16,23 @@ from percoin.evaluation.backtest import Costs, backtest
 from percoin.evaluation.baselines import (
     LOGISTIC,
     MAJORITY,
+    ROLLING_PRIOR,
     TRAIN_PRIOR,
+    UNCALIBRATED,
     class_shares,
     default_baselines,
 )
-from percoin.evaluation.calibration import fit_calibration
+from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
-from percoin.evaluation.threshold import decide
+from percoin.evaluation.threshold import NO_TRADES, decide
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.judging import (
     JudgingRules,
     bars_per_year,
     baseline_inputs,
+    choose_rival,
+    fit_pooled_baselines,
     forecast_fold,
     judge_folds,
 )
@@ -77,8 +81,8 @@ def forecast(dataset: MarketDataset, seed: int = 0, rules: JudgingRules = RULES)
 
 @pytest.fixture
 def quick_baselines(monkeypatch):
-    """The three that fit at once; what they say is not these tests' business."""
-    quick = (MAJORITY, TRAIN_PRIOR, LOGISTIC)
+    """Those that fit at once; what they say is not these tests' business."""
+    quick = (MAJORITY, TRAIN_PRIOR, ROLLING_PRIOR, LOGISTIC)
     few = [baseline for baseline in default_baselines() if baseline.name in quick]
     monkeypatch.setattr(judging, "default_baselines", lambda seed: few)
 
@@ -257,7 +261,7 @@ def test_hand_worked_positions_and_money(backtests):
     says = np.array([Signal.LONG, Signal.NO_TRADE, Signal.SHORT])
     rules = replace(RULES, costs=Costs(fee_bps=0, slippage_bps=0))
     fold = forecast_fold(dataset, np.zeros((2, 3)), 5 * np.eye(3)[says], rules)
-    evaluation = judge_folds([fold], rules).evaluation
+    evaluation = judge_folds([replace(fold, threshold=0.0)], rules).evaluation
 
     prices, signals, _ = backtests["cnn_lstm"]
     assert prices.close.tolist() == [100, 110, 120, 90]
@@ -399,21 +403,81 @@ def test_every_baseline_is_fitted_on_train_rows_and_asked_about_test_rows(rule):
     assert [f.name for f in fold.baselines] == [b.name for b in default_baselines()]
     for baseline, said in zip(default_baselines(), fold.baselines, strict=True):
         baseline.fit(inputs.take(train), dataset.label[train])
-        np.testing.assert_array_equal(said.probabilities, baseline.predict_proba(inputs.take(test)))
+        expected = baseline.predict_proba(inputs.take(test))
+        if baseline.name not in UNCALIBRATED:
+            # As the model is: on validation rows.
+            known = baseline.predict_proba(inputs.take(dataset.rows("validation")))
+            calibration = fit_calibration(np.log(known), dataset.label[dataset.rows("validation")])
+            expected = apply_calibration(np.log(expected), calibration)
+        np.testing.assert_allclose(said.probabilities, expected, rtol=1e-12)
         np.testing.assert_array_equal(said.decisions, baseline.predict(inputs.take(test)))
 
 
-def test_baselines_do_not_change_with_validation_or_test_labels():
+def test_baselines_do_not_change_with_test_labels():
     dataset = DATASETS[FIXED.kind]
     label = dataset.label.copy()
-    later = np.concatenate([dataset.rows("validation"), dataset.rows("test")])
+    later = dataset.rows("test")
     label[later] = np.random.default_rng(3).permutation(label[later])
-    # The last known label is an input; here only what is learnt is looked at.
-    learnt = {"majority", "train_prior", "rsi_ma", "momentum", "logistic", "boosting"}
+    # Labels that have settled are an input of two; here only what is learnt is looked at.
+    learnt = {b.name for b in default_baselines()} - {"persistence", "rolling_prior"}
     before, after = forecast(dataset), forecast(replace(dataset, label=label))
     for one, other in zip(before.baselines, after.baselines, strict=True):
         if one.name in learnt:
             np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_the_rival_is_the_strongest_baseline_on_validation_rows():
+    dataset = DATASETS[FIXED.kind]
+    fold = forecast(dataset)
+    assert set(fold.validation_losses) == {f.name for f in fold.baselines}
+    shares = class_shares(dataset.label[dataset.rows("train")])
+    expected = -np.log(shares[dataset.label[dataset.rows("validation")]]).mean()
+    assert fold.validation_losses["train_prior"] == pytest.approx(expected)
+
+    named = replace(fold, validation_losses={**fold.validation_losses, "momentum": 0.1})
+    judgement = judge_folds([named], RULES)
+    evaluation, daily = judgement.evaluation, judgement.daily
+    assert evaluation.rival == "momentum"
+    lead = evaluation.lead.value
+    by_name = {line.name: line.scores.log_loss for line in evaluation.baselines}
+    assert lead == pytest.approx(by_name["momentum"] - evaluation.model.scores.log_loss)
+    assert (sum(daily.rival) - sum(daily.model)) / sum(daily.n_rows) == pytest.approx(lead)
+
+
+def test_over_several_folds_the_rival_is_strongest_over_all_validation_rows():
+    folds = [forecast(dataset) for dataset in folds_of(make_bars(900), 2)]
+    losses = [dict.fromkeys(fold.validation_losses, 1.0) for fold in folds]
+    losses[0] |= {"logistic": 0.1, "boosting": 0.4}
+    losses[1] |= {"logistic": 0.9, "boosting": 0.4}
+    changed = [replace(f, validation_losses=own) for f, own in zip(folds, losses, strict=True)]
+    assert choose_rival(changed) == "boosting"
+    assert choose_rival(changed[:1]) == "logistic"
+
+
+def test_intervals_have_blocks_of_a_day_at_least():
+    evaluation = judge_folds([forecast(DATASETS[FIXED.kind])], RULES).evaluation
+    assert evaluation.bootstrap.day == 96
+    assert evaluation.model.skill.block_length >= 96
+
+
+def test_where_no_threshold_pays_the_verdict_says_that_nothing_is_traded():
+    fold = forecast(DATASETS[FIXED.kind])
+    never = judge_folds([replace(fold, threshold=NO_TRADES)], RULES)
+    assert any(text.startswith("no trades:") for text in never.evaluation.verdict.cautions)
+    assert never.evaluation.money[0].n_trades == 0
+    sometimes = judge_folds([replace(fold, threshold=0.0)], RULES)
+    assert not any("no trades" in text for text in sometimes.evaluation.verdict.cautions)
+
+
+def test_baselines_of_a_pool_stand_beside_those_of_the_market():
+    dataset = DATASETS[FIXED.kind]
+    pooled = fit_pooled_baselines([dataset, dataset])
+    logits = (logits_of(dataset, part) for part in ("validation", "test"))
+    fold = forecast_fold(dataset, *logits, RULES, pooled)
+    names = [f.name for f in fold.baselines]
+    assert names[-3:] == [baseline.name for baseline in pooled]
+    evaluation = judge_folds([fold], RULES).evaluation
+    assert [line.name for line in evaluation.baselines] == names
 
 
 def test_a_year_has_as_many_bars_as_the_timeframe_says():

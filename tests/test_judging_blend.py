@@ -97,10 +97,7 @@ def test_the_regression_of_a_blend_is_the_one_among_the_baselines():
     baseline.fit(baseline_inputs(DATASET).take(train), labels("train"))
     assert FOLD.regression == baseline.regression()
     [shown] = [each for each in FOLD.baselines if each.name == LOGISTIC]
-    said = apply_calibration(
-        FOLD.regression.logits(DATASET.features[DATASET.rows("test")]), {"method": "none"}
-    )
-    np.testing.assert_allclose(said, shown.probabilities, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(FOLD.parts[REGRESSION].test, shown.probabilities, rtol=0, atol=1e-9)
 
 
 def test_on_validation_rows_the_blend_beats_both_of_its_parts():
@@ -153,7 +150,8 @@ def test_both_parts_and_the_blend_show_their_skill_on_validation_and_test():
     for name, part in FOLD.parts.items():
         expected = skill(part.test, labels("test"), prior)
         assert skills[name].test.value == pytest.approx(expected, abs=1e-12)
-        assert skills[name].test.lower < expected < skills[name].test.upper
+        # Two days of test rows are too few for an interval.
+        assert skills[name].test.lower is None
         reference = np.tile(prior[0], (len(labels("validation")), 1))
         expected = skill(part.validation, labels("validation"), reference)
         assert skills[name].validation.value == pytest.approx(expected, abs=1e-12)
@@ -166,21 +164,19 @@ def cautions(fold: FoldForecasts) -> list[str]:
     ]
 
 
-def test_a_regression_that_is_better_alone_is_named_with_its_command():
+@pytest.mark.parametrize("best", [LOGISTIC, "volatility"])
+def test_a_baseline_that_is_better_alone_is_named_with_its_command_if_it_has_one(best):
     guessing = forecast(certainty=0.5)
-    network, regression = (
-        loss(guessing.parts[name].validation, "validation") for name in (NETWORK, REGRESSION)
-    )
-    assert regression < network
+    network = loss(guessing.parts[NETWORK].validation, "validation")
+    guessing = replace(guessing, validation_losses={**guessing.validation_losses, best: 0.4321})
+    assert network > 0.4321
     assert 0 < guessing.weight < 0.3
     expected = (
-        "on validation rows the logistic regression alone is better than the network alone "
-        f"(log-loss {regression:.4f} against {network:.4f}): "
-        "the same command for BTCUSDT alone with model=logistic trains it"
+        f"on validation rows the baseline {best} alone is better than the network alone "
+        f"(log-loss 0.4321 against {network:.4f})"
     )
-    assert cautions(guessing) == [expected]
-    plain = forecast(certainty=0.5, rules=replace(RULES, blend=False))
-    assert cautions(plain) == [expected]
+    command = ": the same command for BTCUSDT alone with model=logistic trains it"
+    assert cautions(guessing) == [expected + (command if best == LOGISTIC else "")]
     assert cautions(forecast(certainty=4.0)) == []
 
 
@@ -191,7 +187,7 @@ def test_a_network_without_weight_is_named_so():
     assert fold.weight == 0.0
     np.testing.assert_array_equal(fold.model.probabilities, fold.parts[REGRESSION].test)
     [caution] = cautions(fold)
-    assert ", and the network has no weight in the blend: the same command" in caution
+    assert ", and the network has no weight in the blend" in caution
 
 
 def test_the_regression_as_the_model_is_calibrated_and_no_baseline_of_its_own():

@@ -1,5 +1,7 @@
 """From bars to verdict on many simulated markets: little luck gets through, gold does.
 
+On hourly bars, of which few make the eight days that an interval takes.
+
 Two kinds of market know no direction. In a random walk of even pace there is nothing
 to know at all, so the gate may accept no more than its error rate. Where volatility
 comes in clusters, activity can be foreseen and acceptance is right: there it is the
@@ -18,6 +20,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.evaluation.baselines import (
     LOGISTIC,
     LastRowClassifier,
+    RollingPrior,
     TrainPrior,
     default_baselines,
 )
@@ -33,8 +36,8 @@ def luck_bound(n_markets: int) -> int:
     return int(binom.ppf(0.99, n_markets, ERROR_RATE))
 
 
-def simulated(seed: int, edge: float, n_bars: int = 3000):
-    return SimulatedSource(seed, n_bars, edge).load("BTCUSDT", Timeframe.M15)
+def simulated(seed: int, edge: float, n_bars: int = 4000):
+    return SimulatedSource(seed, n_bars, edge).load("BTCUSDT", Timeframe.H1)
 
 
 def silenced() -> LastRowClassifier:
@@ -44,14 +47,15 @@ def silenced() -> LastRowClassifier:
 
 @pytest.fixture(autouse=True)
 def one_baseline(monkeypatch):
-    """The prior decides; the others would take most of the time."""
-    monkeypatch.setattr(judging, "default_baselines", lambda seed: [TrainPrior(), silenced()])
+    """The priors decide; the others would take most of the time."""
+    few = [TrainPrior(), RollingPrior(), silenced()]
+    monkeypatch.setattr(judging, "default_baselines", lambda seed: few)
 
 
 def test_128_markets_without_edge_are_accepted_no_more_often_than_the_error_rate_allows():
     verdicts = {}
     for seed in range(128):
-        dataset = dataset_of(make_bars(1500, seed=seed))
+        dataset = dataset_of(make_bars(1500, timeframe=Timeframe.H1, seed=seed))
         verdicts[str(seed)] = judge_market(dataset, logistic, seed=seed).verdict
     accepted = sum(verdict.is_accepted for verdict in verdicts.values())
     assert accepted <= luck_bound(128)
@@ -66,7 +70,7 @@ def test_clustered_volatility_gives_activity_away_and_no_direction():
     assert np.mean([e.model.direction.auc.value for e in evaluations]) == pytest.approx(
         0.5, abs=0.03
     )
-    assert np.mean([e.model.activity.auc.value for e in evaluations]) > 0.55
+    assert np.mean([e.model.activity.auc.value for e in evaluations]) > 0.53
 
 
 def test_shuffled_labels_leave_a_skill_that_cannot_be_told_from_zero():
@@ -89,7 +93,7 @@ def test_shuffled_labels_leave_a_skill_that_cannot_be_told_from_zero():
 def test_a_planted_edge_is_accepted(model):
     for seed in range(3):
         # Long enough that a small network does not merely learn its few rows by heart.
-        market = simulated(seed, edge=0.5, n_bars=6000)
+        market = simulated(seed, edge=0.5, n_bars=12_000)
         evaluation = judge_market(dataset_of(market), model, seed=seed)
         assert evaluation.verdict.outcome is Outcome.ACCEPTED
         assert evaluation.model.direction.auc.lower > 0.55
@@ -108,7 +112,7 @@ def test_an_oracle_feature_is_near_perfect_and_called_a_leak():
 
 def test_with_every_baseline_the_model_must_also_keep_up_with_them(monkeypatch):
     monkeypatch.setattr(judging, "default_baselines", default_baselines)
-    evaluation = judge_market(dataset_of(simulated(1, edge=0.5)))
-    assert evaluation.best_baseline in {"logistic", "boosting"}
+    evaluation = judge_market(dataset_of(simulated(1, edge=0.5, n_bars=12_000)))
+    assert evaluation.rival in {"logistic", "boosting"}
     assert evaluation.verdict.outcome is Outcome.ACCEPTED
-    assert evaluation.verdict.reasons[1].startswith("not worse than the best baseline")
+    assert evaluation.verdict.reasons[-1].startswith(f"level with {evaluation.rival}")

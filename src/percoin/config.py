@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -1008,6 +1009,52 @@ class RungsConfig:
 
 
 @dataclass
+class JudgeConfig:
+    """Everything ``python -m percoin.judge`` can be told."""
+
+    forecasts: str = file_path()
+    symbol: str = MISSING
+    name: str = MISSING
+    trained_until: str | None = None
+    threshold: float = number(0, 1)
+    trials: int = number(1, 1_000_000)
+    looks: int = number(1, 1_000_000)
+    output: str = MISSING
+    report_dir: str | None = file_path(None)
+    repetitions: int = number(100, 100_000)
+    seed: int = number(0, MOST_SEED)
+    lookback: int = number(1, MOST_BARS, note=" bar")
+    history_days: int = number(1, MOST_DAYS)
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    labels: LabelsConfig = MISSING
+    split: SplitConfig = MISSING
+    costs: CostsConfig = MISSING
+    data_dir: str = file_path()
+
+    def __post_init__(self) -> None:
+        current_symbol(self.symbol)
+        known = [member.value for member in OutputFormat]
+        _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
+        _require(bool(self.name.strip()), "name= is empty; it stands in tables")
+        _ = self.trained_until_ms
+
+    @property
+    def trained_until_ms(self) -> int | None:
+        """The moment in milliseconds since 1970-01-01 UTC; a day begins at midnight UTC."""
+        if self.trained_until is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(self.trained_until)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return round(moment.timestamp() * 1000)
+        except (ValueError, OverflowError):
+            raise ConfigError(
+                f"trained_until={self.trained_until} is no day: write it as in 2025-05-01"
+            ) from None
+
+
+@dataclass
 class FetchConfig:
     """Everything ``python -m percoin.fetch`` can be told."""
 
@@ -1142,6 +1189,7 @@ SCHEMAS: Mapping[str, type] = {
     "serve": ServeConfig,
     "audit": AuditConfig,
     "rungs": RungsConfig,
+    "judge": JudgeConfig,
     "fetch": FetchConfig,
     "report": ReportConfig,
     "registry": RegistryConfig,

@@ -15,7 +15,8 @@
         |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
         |   |-- InvalidBarsError     bars that break the schema, unreadable files
         |   |-- FetchError           the exchange or its archive is out of reach or refuses
-        |   `-- NotEnoughBarsError   too short for the lookback and the splits
+        |   |-- NotEnoughBarsError   too short for the lookback and the splits
+        |   `-- InvalidForecastsError  a file of forecasts that cannot be judged
         |-- TrainingError
         |   |-- MissingClassError    a split without one of the three classes
         |   |-- DivergedError        the loss is no longer a number
@@ -161,6 +162,10 @@ class FetchError(DataError):
 
 class NotEnoughBarsError(DataError):
     """Too few bars for the lookback, the label horizon and the splits."""
+
+
+class InvalidForecastsError(DataError):
+    """A file of forecasts cannot be judged as it is."""
 
 
 class TrainingError(MarketError):

@@ -6,6 +6,7 @@ is made of one fold, the usual split, or of several folds of a walk-forward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,13 +24,18 @@ from percoin.evaluation.backtest import (
 )
 from percoin.evaluation.baselines import (
     LOGISTIC,
+    ROLLING_PRIOR,
     TRAIN_PRIOR,
+    UNCALIBRATED,
     Baseline,
     BaselineInputs,
     LastRowClassifier,
     class_shares,
     default_baselines,
     last_known_labels,
+    pooled_baselines,
+    rolling_prior_bars,
+    settled_class_counts,
 )
 from percoin.evaluation.blend import (
     BLEND,
@@ -44,10 +50,11 @@ from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
 from percoin.evaluation.gate import Search
-from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.regression import Regression
-from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
+from percoin.evaluation.threshold import NO_TRADES, choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap, skill_rows
+from percoin.features.volatility import clock_columns, volatility_columns
 from percoin.rules import read_momentum, read_rsi_ma
 from percoin.types import FloatArray, IntArray, Timeframe
 
@@ -62,6 +69,8 @@ class JudgingRules:
         costs: Of each side of a trade.
         n_trials: Models and settings tried, for the deflated Sharpe ratio and the gate.
         n_looks: Chosen models that these test rows have judged, this one among them.
+        n_shown: Models that are shown together, as those of a pool: for the deflated Sharpe
+            ratio.
         repetitions: Bootstrap draws behind each interval.
         seed: Of the bootstrap and of the boosting baseline.
         model_name: Of the model's line in tables.
@@ -71,6 +80,7 @@ class JudgingRules:
     costs: Costs = field(default_factory=Costs)
     n_trials: int = 1
     n_looks: int = 1
+    n_shown: int = 1
     repetitions: int = 2000
     seed: int = 0
     model_name: str = "cnn_lstm"
@@ -100,7 +110,8 @@ class FoldForecasts:
         dataset: The fold.
         calibration: Of the network, or of the regression that is the model.
         model: Calibrated, and blended where that was asked for.
-        baselines: Fitted on its train rows.
+        baselines: Fitted on its train rows, calibrated on its validation rows as the model is.
+        validation_losses: Mean log-loss of each baseline on its validation rows, by name.
         threshold: Least confidence for a trade, chosen on its validation rows.
         regression: Fitted on its train rows.
         parts: What the model is made of or could be, by the names of ``evaluation.blend``.
@@ -111,6 +122,7 @@ class FoldForecasts:
     calibration: Mapping[str, Any]
     model: Forecast
     baselines: tuple[Forecast, ...]
+    validation_losses: Mapping[str, float]
     threshold: float
     regression: Regression
     parts: Mapping[str, Part]
@@ -159,6 +171,7 @@ def forecast_fold(
     validation_logits: FloatArray,
     test_logits: FloatArray,
     rules: JudgingRules,
+    pooled: Sequence[Baseline] = (),
 ) -> FoldForecasts:
     """Calibrate the network and fit the baselines of one fold; blend where that is asked for.
 
@@ -167,6 +180,7 @@ def forecast_fold(
         validation_logits: Of the validation rows in order, shape (n_rows, C).
         test_logits: Of the test rows in order, shape (n_rows, C).
         rules: What is taken for granted.
+        pooled: Further baselines, fitted on the train rows of a pool that has this market.
     """
     baselines = _fit_baselines(dataset, rules.seed)
     regression = _regression_among(baselines)
@@ -182,7 +196,7 @@ def forecast_fold(
         dataset,
         network.calibration,
         Forecast(rules.model_name, parts[name].test),
-        _forecasts(baselines, dataset),
+        *_ask(dataset, [*baselines, *pooled]),
         _threshold(dataset, parts[name].validation, rules),
         regression,
         parts,
@@ -206,11 +220,69 @@ def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldFore
         dataset,
         part.calibration,
         Forecast(rules.model_name, part.test),
-        _forecasts(others, dataset),
+        *_ask(dataset, others),
         _threshold(dataset, part.validation, rules),
         regression,
         {REGRESSION: part},
     )
+
+
+def forecast_baselines(
+    dataset: MarketDataset, seed: int = 0, pooled: Sequence[Baseline] = ()
+) -> tuple[tuple[Forecast, ...], dict[str, float]]:
+    """The baselines of one market, fitted, calibrated and asked, without any model.
+
+    Args:
+        dataset: The fold.
+        seed: Of boosting.
+        pooled: As in ``forecast_fold``.
+
+    Returns:
+        Forecasts of the test rows, and each one's log-loss on the validation rows, by name.
+    """
+    return _ask(dataset, [*_fit_baselines(dataset, seed), *pooled])
+
+
+def forecast_given(
+    dataset: MarketDataset, forecast: Forecast, rules: JudgingRules, threshold: float = 0.0
+) -> FoldForecasts:
+    """Stand somebody's forecasts of the test rows beside the baselines, as they are.
+
+    Args:
+        dataset: The fold.
+        forecast: Of the test rows in order.
+        rules: What is taken for granted.
+        threshold: Least confidence for a trade, where the forecast has no decisions.
+    """
+    baselines = _fit_baselines(dataset, rules.seed)
+    return FoldForecasts(
+        dataset,
+        {"method": "none"},
+        forecast,
+        *_ask(dataset, baselines),
+        threshold,
+        _regression_among(baselines),
+        {},
+    )
+
+
+def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> list[Baseline]:
+    """The baselines that learn from the train rows of many markets at once, as a pool does.
+
+    Args:
+        markets: With common cuts in time and one scaling; at least one.
+        seed: Of boosting.
+    """
+    rows = [dataset.rows("train") for dataset in markets]
+    known = [
+        baseline_inputs(dataset).take(train) for dataset, train in zip(markets, rows, strict=True)
+    ]
+    labels = [dataset.label[train] for dataset, train in zip(markets, rows, strict=True)]
+    together, came = BaselineInputs.joined(known), np.concatenate(labels)
+    baselines = pooled_baselines(seed)
+    for baseline in baselines:
+        baseline.fit(together, came)
+    return baselines
 
 
 def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgement:
@@ -236,13 +308,20 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         model,
         baselines,
         labels,
-        bootstrap=Bootstrap(newest.dataset.label_rule.horizon, rules.seed, rules.repetitions),
+        bootstrap=Bootstrap(
+            newest.dataset.label_rule.horizon,
+            rules.seed,
+            rules.repetitions,
+            day=math.ceil(newest.dataset.bars.timeframe.bars_per_day),
+        ),
         money=_money(folds, rules),
         search=Search(rules.n_trials, rules.n_looks),
-        cautions=_better_alone(newest),
+        cautions=[*_better_alone(newest), *_never_trades(newest)],
+        rival=choose_rival(folds),
     )
     by_name = {forecast.name: forecast for forecast in baselines}
-    compared = (model, by_name[TRAIN_PRIOR], by_name[evaluation.best_baseline])
+    named = (TRAIN_PRIOR, evaluation.best_baseline, ROLLING_PRIOR, evaluation.rival)
+    compared = (model, *(by_name[name] for name in named))
     losses = [row_log_loss(forecast.probabilities, labels) for forecast in compared]
     daily = sum_by_day(_test_times(folds), losses)
     return Judgement(
@@ -255,8 +334,20 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
     )
 
 
+def choose_rival(folds: Sequence[FoldForecasts]) -> str:
+    """The baseline with the smallest log-loss over the validation rows of all folds."""
+    counts = [len(fold.dataset.rows("validation")) for fold in folds]
+    losses = {
+        name: sum(
+            count * fold.validation_losses[name] for count, fold in zip(counts, folds, strict=True)
+        )
+        for name in folds[0].validation_losses
+    }
+    return min(losses, key=losses.__getitem__)
+
+
 def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | None:
-    """Losses by day with a baseline of one's choice in the place of the best one.
+    """Losses by day with a baseline of one's choice in the place of the rival and the best one.
 
     Args:
         folds: As ``judge_folds``.
@@ -271,7 +362,10 @@ def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | No
         return None
     compared = (
         [fold.model for fold in folds],
-        *([by_name[name] for by_name in forecasts] for name in (TRAIN_PRIOR, rival)),
+        *(
+            [by_name[name] for by_name in forecasts]
+            for name in (TRAIN_PRIOR, rival, ROLLING_PRIOR, rival)
+        ),
     )
     losses = [
         row_log_loss(np.concatenate([entry.probabilities for entry in entries]), labels)
@@ -287,6 +381,11 @@ def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
         last_known_label=last_known_labels(dataset.label, dataset.label_rule.horizon),
         rsi_ma=read_rsi_ma(dataset.bars).signal,
         momentum=read_momentum(dataset.bars).signal,
+        settled_counts=settled_class_counts(
+            dataset.label, dataset.label_rule.horizon, rolling_prior_bars(dataset.bars.timeframe)
+        ),
+        volatility=volatility_columns(dataset.bars),
+        clock=clock_columns(dataset.bars),
     )
 
 
@@ -303,12 +402,23 @@ def _fit_baselines(dataset: MarketDataset, seed: int) -> list[Baseline]:
     return baselines
 
 
-def _forecasts(baselines: Sequence[Baseline], dataset: MarketDataset) -> tuple[Forecast, ...]:
-    asked = baseline_inputs(dataset).take(dataset.rows("test"))
-    return tuple(
-        Forecast(baseline.name, baseline.predict_proba(asked), baseline.predict(asked))
-        for baseline in baselines
-    )
+def _ask(
+    dataset: MarketDataset, baselines: Sequence[Baseline]
+) -> tuple[tuple[Forecast, ...], dict[str, float]]:
+    """Calibrated forecasts of the test rows, and each one's log-loss on the validation rows."""
+    inputs = baseline_inputs(dataset)
+    validation, test = (inputs.take(dataset.rows(part)) for part in ("validation", "test"))
+    labels = dataset.label[dataset.rows("validation")]
+    forecasts, losses = [], {}
+    for baseline in baselines:
+        known, asked = baseline.predict_proba(validation), baseline.predict_proba(test)
+        if baseline.name not in UNCALIBRATED:
+            logits = [np.log(np.maximum(said, PROBABILITY_FLOOR)) for said in (known, asked)]
+            part = _calibrated(dataset, *logits)
+            known, asked = part.validation, part.test
+        forecasts.append(Forecast(baseline.name, asked, baseline.predict(test)))
+        losses[baseline.name] = float(row_log_loss(known, labels).mean())
+    return tuple(forecasts), losses
 
 
 def _regression_among(baselines: Sequence[Baseline]) -> Regression:
@@ -355,23 +465,31 @@ def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: Judging
 
 
 def _better_alone(fold: FoldForecasts) -> list[str]:
-    """What to say where validation rows prefer the regression to the network."""
+    """What to say where validation rows prefer a baseline to the network."""
     if NETWORK not in fold.parts:
         return []
     dataset = fold.dataset
     labels = dataset.label[dataset.rows("validation")]
-    network, regression = (
-        float(row_log_loss(fold.parts[name].validation, labels).mean())
-        for name in (NETWORK, REGRESSION)
-    )
-    if regression >= network:
+    network = float(row_log_loss(fold.parts[NETWORK].validation, labels).mean())
+    rival = choose_rival([fold])
+    loss = fold.validation_losses[rival]
+    if loss >= network:
         return []
     no_weight = ", and the network has no weight in the blend" if fold.weight == 0 else ""
+    advice = ""
+    if rival == LOGISTIC:
+        advice = f": the same command for {dataset.bars.symbol} alone with model=logistic trains it"
     return [
-        "on validation rows the logistic regression alone is better than the network alone "
-        f"(log-loss {regression:.4f} against {network:.4f}){no_weight}: "
-        f"the same command for {dataset.bars.symbol} alone with model=logistic trains it"
+        f"on validation rows the baseline {rival} alone is better than the network alone "
+        f"(log-loss {loss:.4f} against {network:.4f}){no_weight}{advice}"
     ]
+
+
+def _never_trades(fold: FoldForecasts) -> list[str]:
+    """What to say where no confidence has earned anything on validation rows."""
+    if fold.threshold < NO_TRADES:
+        return []
+    return ["no trades: no confidence threshold earned anything after costs on validation rows"]
 
 
 def _judge_blend(
@@ -425,9 +543,9 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
     prices, exit_rule = prices_of(dataset, first, last), exit_rule_of(dataset, first, last)
     yearly = bars_per_year(dataset.bars.timeframe)
     decided = [
-        (rules.model_name, [decide(f.model.probabilities, f.threshold) for f in folds]),
+        (rules.model_name, [_decided(f.model, f.threshold) for f in folds]),
         *(
-            (forecasts[0].name, [_decisions(forecast) for forecast in forecasts])
+            (forecasts[0].name, [_decided(forecast) for forecast in forecasts])
             for forecasts in zip(*(fold.baselines for fold in folds), strict=True)
         ),
     ]
@@ -443,6 +561,7 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
         )
         for name, signals in decided
     ]
+    results = [result.shown_among(rules.n_shown) for result in results]
     traded = [result for k, result in enumerate(results) if k == 0 or result.n_trades]
     return (*traded, buy_and_hold(prices, rules.costs, bars_per_year=yearly))
 
@@ -461,10 +580,10 @@ def _per_bar(
     return spread_signals(np.concatenate(signals), rows, n_bars)
 
 
-def _decisions(forecast: Forecast) -> IntArray:
+def _decided(forecast: Forecast, threshold: float = 0.0) -> IntArray:
     if forecast.decisions is not None:
         return forecast.decisions
-    return decide(forecast.probabilities)
+    return decide(forecast.probabilities, threshold)
 
 
 def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:

@@ -213,3 +213,19 @@ def test_signals_that_are_none_are_refused():
         find_trades(prices, np.full(10, -1), ExitRule(1))
     with pytest.raises(ValueError, match="one signal per bar"):
         find_trades(prices, np.full(9, N), ExitRule(1))
+
+
+def test_the_deflated_sharpe_ratio_pays_for_all_models_that_are_shown_together():
+    rng = np.random.default_rng(1)
+    close = 100 * np.exp(np.cumsum(rng.normal(0.0005, 0.01, 400)))
+    prices = Prices(close, close, close, close)
+    signals = np.full(400, int(Signal.LONG))
+    alone, twice = (
+        backtest("m", prices, signals, ExitRule(3), Costs(0, 0), bars_per_year=365, n_trials=n)
+        for n in (1, 8)
+    )
+    among = alone.shown_among(8)
+    assert among.n_trials == 8
+    assert among.deflated_sharpe == pytest.approx(twice.deflated_sharpe)
+    assert among.deflated_sharpe < alone.deflated_sharpe
+    assert alone.shown_among(1) is alone

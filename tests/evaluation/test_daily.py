@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,3 +39,9 @@ def test_rows_are_summed_by_the_utc_day_of_their_bar():
 def test_what_is_no_series_of_days_is_refused(days, n_rows, prior):
     with pytest.raises(ValueError, match=r"day|columns|month"):
         DailyLosses(days, n_rows, prior, prior, prior)
+
+
+def test_columns_that_are_not_known_are_left_out_of_json():
+    known = DailyLosses(("2025-01-01",), (2,), (1.0,), (1.0,), (1.0,))
+    assert "rival" not in known.to_json()
+    assert replace(known, rival=(0.5,)).to_json()["rival"] == [0.5]

@@ -58,10 +58,53 @@ def test_the_best_baseline_is_compared_row_by_row():
     assert evaluation.against_best.value == pytest.approx(gains.mean())
 
 
+def test_the_rival_is_the_one_named_whatever_is_best_on_these_rows():
+    evaluation = evaluated(rival="train_prior")
+    assert (evaluation.rival, evaluation.best_baseline) == ("train_prior", "blurred")
+    gains = row_log_loss(PRIOR.probabilities, LABELS) - row_log_loss(TRUTH, LABELS)
+    assert evaluation.lead.value == pytest.approx(gains.mean())
+    assert evaluation.verdict.reasons[-1].startswith("ahead of train_prior: train_prior minus")
+    with pytest.raises(ValueError, match="the rival 'nobody' is none of the baselines"):
+        evaluated(rival="nobody")
+
+
+def test_skill_is_told_over_the_rolling_prior_too():
+    recent = Forecast("rolling_prior", BLURRED.probabilities)
+    evaluation = evaluated(baselines=(PRIOR, recent))
+    expected = log_loss_skill(
+        row_log_loss(TRUTH, LABELS), row_log_loss(recent.probabilities, LABELS)
+    )
+    assert evaluation.model.recent_skill.value == pytest.approx(expected)
+    assert evaluation.baselines[1].recent_skill.value == pytest.approx(0)
+    assert evaluated().model.recent_skill is None
+
+
+def test_who_knows_no_more_than_the_mood_of_the_day_is_not_accepted():
+    # As good as the truth where that is all the rolling prior needs to know as well.
+    recent = Forecast("rolling_prior", TRUTH)
+    evaluation = evaluated(model=BLURRED, baselines=(PRIOR, recent), rival="train_prior")
+    assert evaluation.model.skill.lower > 0
+    assert evaluation.verdict.outcome is Outcome.REJECTED
+    assert evaluation.verdict.reasons[0].startswith("worse than the rolling prior")
+    assert evaluation.shown() == "no skill shown"
+
+
+def test_words_for_people_say_what_was_shown():
+    evaluation = evaluated(rival="blurred")
+    assert evaluation.shown() == "skill shown, ahead of blurred"
+    assert evaluation.shown(Outcome.REJECTED) == "no skill shown among all that was tried"
+    level = evaluated(baselines=(PRIOR, Forecast("twin", TRUTH)), rival="twin")
+    assert level.shown() == "skill shown, level with twin"
+    behind = evaluated(model=BLURRED, baselines=(PRIOR, Forecast("truth", TRUTH)), rival="truth")
+    assert behind.shown() == "skill shown, behind truth"
+    assert behind.verdict.outcome is Outcome.REJECTED
+
+
 def test_a_constant_model_is_rejected_by_name():
     evaluation = evaluated(model=Forecast("constant", np.tile([0.1, 0.8, 0.1], (1500, 1))))
     assert evaluation.verdict.outcome is Outcome.REJECTED
-    assert headline(evaluation).startswith("REJECTED constant: collapsed (constant)")
+    assert headline(evaluation).startswith("REJECTED constant: no skill shown")
+    assert evaluation.verdict.reasons[0].startswith("collapsed (constant)")
 
 
 def test_a_month_of_daily_bars_is_untestable_not_bad():
@@ -162,7 +205,8 @@ def test_the_table_has_a_row_for_the_model_and_each_baseline():
 def test_the_text_says_verdict_costs_and_what_to_compare_accuracy_with():
     text = format_evaluation(evaluated(money=money()))
     lines = text.splitlines()
-    assert lines[0].startswith("ACCEPTED model: skill over the train prior +")
+    assert lines[0] == "ACCEPTED model: skill shown, ahead of blurred"
+    assert lines[1].startswith("  skill over the train prior +")
     assert "5 bps fee and 2 bps slippage a side; deflated Sharpe ratio for 4 tried" in lines[-1]
     assert "beside those of majority" in text
     assert "buy_and_hold" in text

@@ -45,11 +45,32 @@ def test_a_collapsed_model_is_rejected_by_name_whatever_it_scores():
     assert verdict.reasons[0].startswith("collapsed (constant)")
 
 
-def test_worse_than_the_best_baseline_beyond_noise_is_rejected():
+def test_behind_the_rival_beyond_noise_is_rejected():
     worse = replace(EVEN, value=-0.01, lower=-0.015, upper=-0.005)
     verdict = judge(SKILL, worse, "boosting", None)
     assert verdict.outcome is Outcome.REJECTED
-    assert "worse than the best baseline: boosting" in verdict.reasons[0]
+    assert verdict.reasons[0].startswith("behind boosting: boosting minus model -0.0100")
+
+
+def test_level_with_the_rival_and_ahead_of_it_are_told_apart():
+    ahead = replace(EVEN, value=0.01, lower=0.005, upper=0.015)
+    assert judge(SKILL, EVEN, "volatility", None).reasons[-1].startswith("level with volatility")
+    assert judge(SKILL, ahead, "volatility", None).reasons[-1].startswith("ahead of volatility")
+
+
+def test_both_rulers_have_to_show_skill_and_the_weaker_evidence_counts():
+    weaker = replace(SKILL, value=0.01, lower=0.002, upper=0.018, p_value=0.004)
+    verdict = judge(SKILL, EVEN, "logistic", None, recent_skill=weaker)
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert verdict.p_value == 0.004
+    assert verdict.reasons[1].startswith("skill over the rolling prior +0.0100")
+    none = replace(SKILL, value=0.002, lower=-0.004, upper=0.008, p_value=0.3)
+    verdict = judge(SKILL, EVEN, "logistic", None, recent_skill=none)
+    assert verdict.outcome is Outcome.REJECTED
+    assert verdict.reasons[0].startswith("no skill shown: skill over the rolling prior +0.0020")
+    below = replace(SKILL, value=-0.02, lower=-0.03, upper=-0.01, p_value=1.0)
+    verdict = judge(SKILL, EVEN, "logistic", None, recent_skill=below)
+    assert verdict.reasons[0].startswith("worse than the rolling prior")
 
 
 def test_worse_than_the_prior_is_rejected():
@@ -94,6 +115,7 @@ def test_rows_too_few_for_any_interval_are_untestable():
     verdict = judge(bare, bare, "logistic", None)
     assert verdict.outcome is Outcome.UNTESTABLE
     assert verdict.p_value is None
+    assert verdict.reasons[0].startswith("20 test rows are 6.7 blocks of 3 (a day, or")
 
 
 def test_too_good_to_be_true_earns_a_caution():

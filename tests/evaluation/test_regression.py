@@ -15,7 +15,11 @@ FLAT = ((0.0, 0.0),) * 3
 
 
 def inputs(features):
-    return BaselineInputs(features, *np.ones((3, len(features)), dtype=np.int64))
+    n_rows = len(features)
+    known = np.ones((n_rows, 3), dtype=np.int64)
+    return BaselineInputs(
+        features, *known.T, settled_counts=known, volatility=features, clock=features
+    )
 
 
 def fitted(name, labels=LABELS):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from percoin.evaluation.backtest import Costs, ExitRule, Prices
-from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
+from percoin.evaluation.threshold import NO_TRADES, choose_threshold, decide, spread_signals
 from percoin.types import Signal
 
 
@@ -36,32 +36,38 @@ def test_the_threshold_that_separates_right_from_wrong_is_found():
     assert choice.net_return > 0
 
 
-def test_if_no_threshold_pays_the_best_of_them_still_lost():
+def test_if_no_threshold_pays_nothing_is_traded():
     probabilities, prices = market(right_above=1.0)
     choice = choose_threshold(probabilities, np.arange(600), prices, ExitRule(1), Costs())
-    assert choice.net_return < 0
+    assert (choice.threshold, choice.n_trades, choice.net_return) == (NO_TRADES, 0, 0.0)
+    assert (decide(probabilities, choice.threshold) == Signal.NO_TRADE).all()
+
+
+def test_no_trades_is_beyond_certainty_itself():
+    assert decide(np.array([[0.0, 0.0, 1.0]]), NO_TRADES).tolist() == [Signal.NO_TRADE]
 
 
 def test_a_few_lucky_trades_do_not_set_the_threshold():
     probabilities, prices = market(right_above=0.79)
-    choice = choose_threshold(
-        probabilities, np.arange(600), prices, ExitRule(1), Costs(), min_trades=100
-    )
-    assert choice.n_trades >= 100
-    assert choice.threshold < 0.78
+    choices = [
+        choose_threshold(probabilities, np.arange(600), prices, ExitRule(1), Costs(), min_trades=n)
+        for n in (5, 100)
+    ]
+    assert choices[0].threshold > 0.77
+    assert choices[1].threshold == NO_TRADES
 
 
-def test_without_enough_trades_every_decision_is_kept():
-    probabilities, prices = market(n_bars=15)
+def test_without_enough_trades_nothing_has_been_earned():
+    probabilities, prices = market(n_bars=15, right_above=0.0)
     choice = choose_threshold(probabilities, np.arange(15), prices, ExitRule(1), Costs())
-    assert choice.threshold == 0.0
+    assert choice.threshold == NO_TRADES
 
 
 def test_a_model_that_never_trades_has_nothing_to_choose():
     _, prices = market()
     quiet = np.tile([0.1, 0.8, 0.1], (600, 1))
     choice = choose_threshold(quiet, np.arange(600), prices, ExitRule(1), Costs())
-    assert (choice.threshold, choice.n_trades, choice.net_return) == (0.0, 0, 0.0)
+    assert (choice.threshold, choice.n_trades, choice.net_return) == (NO_TRADES, 0, 0.0)
 
 
 def test_rows_that_were_not_decided_do_not_trade():

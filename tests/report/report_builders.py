@@ -1,6 +1,6 @@
 """A small registry of judged, unjudged and broken models for the report's tests."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def export(
             judging = {"threshold": 0.41, "folds": 1}
             sections = {"evaluation": evaluation.to_json(), "judging": judging}
         if daily is not None:
-            sections["daily_losses"] = asdict(daily)
+            sections["daily_losses"] = daily.to_json()
     weights = {"weight": torch.zeros(3)}
     history = TrainingHistory([1.0], [0.4], list(val_loss), [0.4])
     record = TrainingRecord({}, history, sections=sections)

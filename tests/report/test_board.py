@@ -124,12 +124,12 @@ def test_a_manifest_that_accepts_what_was_rejected_is_mentioned():
     assert entry.cautions[0] == "its manifest says accepted: no"
 
 
-def test_a_lead_over_the_best_baseline_must_stand_among_all_too():
+def test_a_lead_over_the_rival_must_stand_among_all_too():
     evaluation = judged()
 
     def ahead(symbol, p_value):
-        lead = replace(evaluation.against_best, p_value=p_value)
-        return model(symbol, replace(evaluation, against_best=lead))
+        lead = replace(evaluation.lead, p_value=p_value)
+        return model(symbol, replace(evaluation, against_rival=lead))
 
     others = [ahead(f"M{k}USDT", 0.6) for k in range(9)]
     board = make_board([ahead("BTCUSDT", 1e-5), ahead("ETHUSDT", 0.02), *others], NOW)

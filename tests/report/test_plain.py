@@ -35,7 +35,7 @@ def test_the_terminal_shows_the_leaderboard_and_the_answer(board):
     assert lines[-4] == "2 of 7 models have proved to know something."
     assert lines[-3].startswith("4 models were tried.")
     assert lines[-2].startswith("15m: the 2 models' mean skill is")
-    assert lines[-1].startswith("Surely ahead of its best baseline, by the same control: 2 of 4")
+    assert lines[-1].startswith("Surely ahead of its rival, by the same control: 2 of 4")
 
 
 def test_one_model_is_explained_in_the_terminal(tmp_path):

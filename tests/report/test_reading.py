@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 
 import pytest
 from hostile_files import vouch_for
@@ -175,7 +174,12 @@ def test_losses_by_day_and_the_course_of_the_training_come_along(tmp_path):
 
 @pytest.mark.parametrize(
     "section",
-    [None, [], {"days": ["2025-01-02"]}, {**asdict(losses(n_days=2)), "days": ["2025-01-02"] * 2}],
+    [
+        None,
+        [],
+        {"days": ["2025-01-02"]},
+        {**losses(n_days=2).to_json(), "days": ["2025-01-02"] * 2},
+    ],
 )
 def test_losses_that_cannot_be_read_are_as_good_as_none(tmp_path, section):
     evaluation = judged(n_rows=200).to_json()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from percoin.evaluation.sharpe import deflated_sharpe, sharpe_ratio
+from percoin.evaluation.sharpe import ReturnMoments, return_moments, sharpe_ratio
 from percoin.types import FloatArray, IntArray, Signal
 
 
@@ -113,6 +113,8 @@ class BacktestResult:
         fee_bps: For each side.
         slippage_bps: For each side.
         equity: At the close of each bar, starting from one, shape (n_bars,).
+        moments: Of the returns of all bars; None if there were none, or in documents from
+            before they were kept.
     """
 
     name: str
@@ -129,6 +131,14 @@ class BacktestResult:
     fee_bps: float
     slippage_bps: float
     equity: FloatArray
+    moments: ReturnMoments | None = None
+
+    def shown_among(self, n_models: int) -> BacktestResult:
+        """The same with a deflated Sharpe ratio that pays for all models it is shown with."""
+        if self.moments is None or n_models == 1:
+            return self
+        n_trials = self.n_trials * n_models
+        return replace(self, n_trials=n_trials, deflated_sharpe=self.moments.deflated(n_trials))
 
 
 def backtest(
@@ -230,6 +240,7 @@ def _summarise(
     equity = _equity(prices, trades, costs)
     before = np.concatenate([[1.0], equity[:-1]])
     returns = np.divide(equity, before, out=np.ones_like(equity), where=before > 0) - 1.0
+    moments = return_moments(returns)
     gross = np.array([trade.gross_return for trade in trades])
     paid = np.array([trade.cost(costs) for trade in trades])
     net = gross - paid
@@ -246,11 +257,12 @@ def _summarise(
         max_drawdown=float((1.0 - equity / peaks).max()),
         exposure=bars_held / len(prices),
         sharpe=sharpe_ratio(returns, bars_per_year),
-        deflated_sharpe=deflated_sharpe(returns, n_trials),
+        deflated_sharpe=None if moments is None else moments.deflated(n_trials),
         n_trials=n_trials,
         fee_bps=costs.fee_bps,
         slippage_bps=costs.slippage_bps,
         equity=equity,
+        moments=moments,
     )
 
 

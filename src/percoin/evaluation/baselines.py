@@ -3,24 +3,39 @@
 Each gives probabilities, so that all are judged by the same proper score. A rule or
 a persisted label gives a bare class; its probabilities are how often each class
 followed that answer on the train rows.
+
+Two of them are rulers, from which skill is measured: the class shares of the train rows
+(``train_prior``) and those of the last days (``rolling_prior``). Where the market's mood has
+changed since the train rows, anybody who knows today's mood is ahead of the first one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from percoin.evaluation.metrics import N_CLASSES
 from percoin.evaluation.regression import Regression
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal, Timeframe
 
 TRAIN_PRIOR = "train_prior"
+ROLLING_PRIOR = "rolling_prior"
 MAJORITY = "majority"
 LOGISTIC = "logistic"
+BOOSTING = "boosting"
+VOLATILITY = "volatility"
+VOLATILITY_CLOCK = "volatility_clock"
+# Never calibrated: what they say is what they are defined to say.
+UNCALIBRATED = frozenset({TRAIN_PRIOR, ROLLING_PRIOR, MAJORITY})
+
+_ROLLING_DAYS = 7
+_ROLLING_ROWS = 672  # 7 days of 15 minutes
+_SLOW_ROLLING_DAYS = 30
 
 # An answer seen on few train rows says little: it starts out as this many rows of the prior.
 _PRIOR_ROWS = 30.0
@@ -36,12 +51,18 @@ class BaselineInputs:
         rsi_ma: What the RSI+MA rule says on these bars, NO_TRADE where it is silent,
             shape (n,).
         momentum: The same of the momentum rule, shape (n,).
+        settled_counts: See ``settled_class_counts``, shape (n, C).
+        volatility: See ``features.volatility.volatility_columns``, shape (n, V).
+        clock: See ``features.volatility.clock_columns``, shape (n, 6).
     """
 
     features: FloatArray
     last_known_label: IntArray
     rsi_ma: IntArray
     momentum: IntArray
+    settled_counts: IntArray
+    volatility: FloatArray
+    clock: FloatArray
 
     def __len__(self) -> int:
         return len(self.features)
@@ -49,6 +70,12 @@ class BaselineInputs:
     def take(self, rows: IntArray | slice) -> BaselineInputs:
         """The same for some of the rows."""
         return replace(self, **{name: values[rows] for name, values in vars(self).items()})
+
+    @classmethod
+    def joined(cls, markets: Sequence[BaselineInputs]) -> BaselineInputs:
+        """The rows of several markets of one bar length, one below the other."""
+        names = [entry.name for entry in fields(cls)]
+        return cls(**{n: np.concatenate([getattr(entry, n) for entry in markets]) for n in names})
 
 
 class Baseline(Protocol):
@@ -84,10 +111,45 @@ def last_known_labels(labels: IntArray, horizon: int) -> IntArray:
     return settled
 
 
+def rolling_prior_bars(timeframe: Timeframe) -> int:
+    """How many bars back the rolling prior counts: 7 days of 15m.
+
+    Slower bars take as long as gives the same number of rows, and at least 30 days.
+    """
+    week = _ROLLING_DAYS * timeframe.bars_per_day
+    if week >= _ROLLING_ROWS:
+        return math.ceil(week)
+    return math.ceil(max(_ROLLING_ROWS, _SLOW_ROLLING_DAYS * timeframe.bars_per_day))
+
+
+def settled_class_counts(labels: IntArray, horizon: int, n_bars: int) -> IntArray:
+    """How many labels of each class are settled when each bar closes, of the newest bars.
+
+    Args:
+        labels: Label of every bar, -1 where unknown, shape (n_bars,).
+        horizon: How many bars a label reaches ahead.
+        n_bars: How many bars are counted, the newest of them ``horizon`` bars back.
+
+    Returns:
+        Shape (n_bars, C).
+    """
+    settled = last_known_labels(labels, horizon)
+    came = settled[:, None] == np.arange(N_CLASSES)
+    totals = np.cumsum(came, axis=0)
+    counts: IntArray = totals.copy()
+    counts[n_bars:] -= totals[:-n_bars]
+    return counts
+
+
 def class_shares(labels: IntArray) -> FloatArray:
     """Class frequencies with one imagined row of each class (Laplace), shape (C,)."""
-    counts = np.bincount(labels, minlength=N_CLASSES) + 1.0
-    shares: FloatArray = counts / counts.sum()
+    return shares_of(np.bincount(labels, minlength=N_CLASSES))
+
+
+def shares_of(counts: IntArray) -> FloatArray:
+    """The same from counts, shape (..., C)."""
+    drawn = counts + 1.0
+    shares: FloatArray = drawn / drawn.sum(axis=-1, keepdims=True)
     return shares
 
 
@@ -112,6 +174,31 @@ class TrainPrior:
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
         """The majority class."""
+        return most_probable(self.predict_proba(inputs))
+
+
+class RollingPrior:
+    """The class shares of the labels that have settled in the last days; the second ruler.
+
+    It learns nothing, and knows what every trader knows: how lively the market has been of
+    late. Before any label has settled it is the train prior.
+    """
+
+    name = ROLLING_PRIOR
+
+    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
+        """Count the classes, for rows before which none is known."""
+        self.shares_ = class_shares(labels)
+
+    def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
+        """The shares at each row."""
+        counts = inputs.settled_counts
+        known = counts.sum(axis=1, keepdims=True) > 0
+        probabilities: FloatArray = np.where(known, shares_of(counts), self.shares_)
+        return probabilities
+
+    def predict(self, inputs: BaselineInputs) -> IntArray:
+        """The class that came most often."""
         return most_probable(self.predict_proba(inputs))
 
 
@@ -183,35 +270,62 @@ def frequencies_after(answers: IntArray, labels: IntArray) -> FloatArray:
     return table
 
 
+def scaled_features(inputs: BaselineInputs) -> FloatArray:
+    """The features of the window's last bar, shape (n, F)."""
+    return inputs.features
+
+
+def volatility_alone(inputs: BaselineInputs) -> FloatArray:
+    """The columns of ``features.volatility``, shape (n, V)."""
+    return inputs.volatility
+
+
+def volatility_and_clock(inputs: BaselineInputs) -> FloatArray:
+    """The same and the clock's, shape (n, V + 6)."""
+    return np.concatenate([inputs.volatility, inputs.clock], axis=1)
+
+
 class LastRowClassifier:
-    """A scikit-learn classifier on the features of the window's last bar.
+    """A scikit-learn classifier on what is known at the close of the window's last bar.
 
     Args:
         name: Name in tables.
         make_estimator: Makes a fresh classifier with ``fit`` and ``predict_proba``.
+        columns: What it looks at, shape (n, ...). A row with NaN, where a span is not full
+            yet, teaches nothing and gets the prior.
     """
 
-    def __init__(self, name: str, make_estimator: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make_estimator: Callable[[], Any],
+        columns: Callable[[BaselineInputs], FloatArray] = scaled_features,
+    ) -> None:
         self.name = name
         self._make_estimator = make_estimator
+        self._columns = columns
 
     def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
         """Fit the classifier; train rows of one class only leave it at the prior."""
         self.shares_ = class_shares(labels)
         self.estimator_ = None
-        if len(np.unique(labels)) > 1:
+        columns = self._columns(inputs)
+        complete = np.isfinite(columns).all(axis=1)
+        if len(np.unique(labels[complete])) > 1:
             with _one_thread():
-                self.estimator_ = self._make_estimator().fit(inputs.features, labels)
+                self.estimator_ = self._make_estimator().fit(columns[complete], labels[complete])
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
         """The classifier's; a class it never saw keeps its Laplace share."""
         probabilities = np.tile(self.shares_, (len(inputs), 1))
-        if self.estimator_ is None:
+        columns = self._columns(inputs)
+        complete = np.flatnonzero(np.isfinite(columns).all(axis=1))
+        if self.estimator_ is None or len(complete) == 0:
             return probabilities
         seen = self.estimator_.classes_
         with _one_thread():
-            given = self.estimator_.predict_proba(inputs.features)
-        probabilities[:, seen] = given * self.shares_[seen].sum()
+            given = self.estimator_.predict_proba(columns[complete])
+        probabilities[np.ix_(complete, seen)] = given * self.shares_[seen].sum()
         return probabilities
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
@@ -237,12 +351,33 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
     return [
         Majority(),
         TrainPrior(),
+        RollingPrior(),
         AnswerFrequencies("persistence", lambda inputs: inputs.last_known_label),
         AnswerFrequencies("rsi_ma", lambda inputs: inputs.rsi_ma),
         AnswerFrequencies("momentum", lambda inputs: inputs.momentum),
         LastRowClassifier(LOGISTIC, _make_logistic),
-        LastRowClassifier("boosting", lambda: make_boosting(seed)),
+        LastRowClassifier(BOOSTING, lambda: make_boosting(seed)),
+        LastRowClassifier(VOLATILITY, _make_scaled_logistic, volatility_alone),
+        LastRowClassifier(VOLATILITY_CLOCK, _make_scaled_logistic, volatility_and_clock),
     ]
+
+
+def pooled_baselines(seed: int = 0) -> list[Baseline]:
+    """What is fitted on the train rows of all markets of a pool at once, unfitted."""
+    return [
+        LastRowClassifier(pooled(LOGISTIC), _make_logistic),
+        LastRowClassifier(pooled(BOOSTING), lambda: make_boosting(seed)),
+        LastRowClassifier(
+            pooled(f"{VOLATILITY_CLOCK}_{BOOSTING}"),
+            lambda: make_boosting(seed),
+            volatility_and_clock,
+        ),
+    ]
+
+
+def pooled(name: str) -> str:
+    """What a baseline of one market is called once it is fitted on many."""
+    return f"pooled_{name}"
 
 
 def _one_thread() -> AbstractContextManager[Any]:
@@ -260,6 +395,13 @@ def _make_logistic() -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=1.0, max_iter=2000)
+
+
+def _make_scaled_logistic() -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), _make_logistic())
 
 
 def make_boosting(seed: int) -> Any:

@@ -8,7 +8,7 @@ them: markets move together within a day, and hardly remember more than some day
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 
 import numpy as np
@@ -29,6 +29,8 @@ class DailyLosses:
         model: Sum of the model's log-losses over them, in nats.
         train_prior: Of the train prior.
         best_baseline: Of the baseline with the smallest log-loss on all test rows.
+        rolling_prior: Of the rolling prior; None in records from before there was one.
+        rival: Of the baseline that was strongest on validation rows; None as above.
     """
 
     days: tuple[str, ...]
@@ -36,9 +38,12 @@ class DailyLosses:
     model: tuple[float, ...]
     train_prior: tuple[float, ...]
     best_baseline: tuple[float, ...]
+    rolling_prior: tuple[float, ...] | None = None
+    rival: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        columns = (self.n_rows, self.model, self.train_prior, self.best_baseline)
+        known = (column for column in (self.rolling_prior, self.rival) if column is not None)
+        columns = (self.n_rows, self.model, self.train_prior, self.best_baseline, *known)
         if not self.days or {len(column) for column in columns} != {len(self.days)}:
             raise ValueError("the columns are not of one length of at least one day")
         ordinals = self.ordinals()
@@ -46,6 +51,11 @@ class DailyLosses:
             raise ValueError("the days are not in time order")
         if min(self.n_rows) < 1 or sum(self.train_prior) <= 0:
             raise ValueError("a day without rows, or no loss at all")
+
+    def to_json(self) -> dict[str, object]:
+        """Its columns by name; those that are not known are left out."""
+        columns = asdict(self).items()
+        return {name: list(column) for name, column in columns if column is not None}
 
     def ordinals(self) -> IntArray:
         """The days as consecutive numbers, shape (n_days,)."""
@@ -57,8 +67,8 @@ def sum_by_day(open_time: IntArray, losses: Sequence[FloatArray]) -> DailyLosses
 
     Args:
         open_time: Milliseconds since 1970 (UTC) of each row, rising, shape (n,).
-        losses: Of the model, the train prior and the best baseline, in nats, each of
-            shape (n,).
+        losses: Of the model, the train prior, the best baseline and, where there are any,
+            the rolling prior and the rival, in nats, each of shape (n,).
     """
     numbers, first, counts = np.unique(
         open_time // _MILLISECONDS_PER_DAY, return_index=True, return_counts=True

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from percoin.evaluation.backtest import BacktestResult
-from percoin.evaluation.baselines import TRAIN_PRIOR
+from percoin.evaluation.baselines import ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.collapse import (
     Collapse,
     CollapseLimits,
     describe_lopsided,
     detect_collapse,
 )
-from percoin.evaluation.gate import GateRules, Search, Verdict, judge
+from percoin.evaluation.gate import GateRules, Outcome, Search, Verdict, judge
 from percoin.evaluation.metrics import ReliabilityBin, Scores, reliability, row_log_loss, score
 from percoin.evaluation.skills import BinaryView, activity, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
@@ -68,6 +68,8 @@ class Assessment:
         skill: Log-loss skill over the train prior.
         activity: A move against NO_TRADE.
         direction: LONG against SHORT where a move came.
+        recent_skill: Log-loss skill over the rolling prior; None in documents from before
+            there was one.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Assessment:
     skill: Estimate
     activity: Skill
     direction: Skill
+    recent_skill: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Evaluation:
     Attributes:
         model: The model's line.
         baselines: Theirs, in the order they were given.
-        best_baseline: Name of the one with the smallest log-loss.
+        best_baseline: Name of the one with the smallest log-loss on the test rows.
         against_best: Its log-loss minus the model's, in nats a row, paired.
         collapse: How the model has collapsed, or None.
         verdict: The gate's answer.
@@ -93,6 +96,9 @@ class Evaluation:
         bootstrap: Settings behind the intervals of the model; the baselines' take at
             most 500 draws.
         money: Backtests after costs; the first is the model's. Empty if none was made.
+        rival: Name of the baseline that was strongest on validation rows, which the gate
+            holds the model to; empty in documents from before it was named.
+        against_rival: Its log-loss minus the model's, in nats a row, paired; None as above.
     """
 
     model: Assessment
@@ -105,11 +111,46 @@ class Evaluation:
     reliability: dict[str, tuple[ReliabilityBin, ...]]
     bootstrap: Bootstrap
     money: tuple[BacktestResult, ...] = ()
+    rival: str = ""
+    against_rival: Estimate | None = None
 
     @property
     def n_rows(self) -> int:
         """Test rows."""
         return sum(self.class_counts)
+
+    @property
+    def rival_name(self) -> str:
+        """The rival, or in older documents the best baseline, which the gate held it to."""
+        return self.rival or self.best_baseline
+
+    @property
+    def lead(self) -> Estimate:
+        """Log-loss of ``rival_name`` minus the model's, in nats a row."""
+        return self.against_best if self.against_rival is None else self.against_rival
+
+    def shown(self, outcome: Outcome | None = None) -> str:
+        """What the test rows have shown, in words for people.
+
+        Args:
+            outcome: After a control over all models that were tried; its own without.
+        """
+        outcome, lead = outcome or self.verdict.outcome, self.lead
+        if outcome is Outcome.UNTESTABLE:
+            return "too few rows to tell"
+        if self.collapse is not None:
+            return "no skill shown: hardly more than a constant answer"
+        rulers = [self.model.skill, self.model.recent_skill]
+        is_above = all(e is None or (e.lower is not None and e.lower > 0) for e in rulers)
+        if outcome is not Outcome.ACCEPTED and not is_above:
+            return "no skill shown"
+        if lead.upper is not None and lead.upper < 0:
+            return f"skill shown, behind {self.rival_name}"
+        if outcome is not Outcome.ACCEPTED:
+            # Its interval holds alone, and not for all that was tried.
+            return "no skill shown among all that was tried"
+        is_ahead = lead.lower is not None and lead.lower > 0
+        return f"skill shown, {'ahead of' if is_ahead else 'level with'} {self.rival_name}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and finite numbers; equity curves are thinned.
@@ -135,13 +176,15 @@ def evaluate(
     money: Sequence[BacktestResult] = (),
     search: Search | None = None,
     cautions: Sequence[str] = (),
+    rival: str | None = None,
 ) -> Evaluation:
     """Score a model and its baselines on the same rows and judge it.
 
     Args:
         model: The model's calibrated forecast.
         baselines: Theirs, on the same rows in the same order; one must be named
-            ``train_prior``. Walk-forward folds are pooled with ``pool`` beforehand.
+            ``train_prior``; one that is named ``rolling_prior`` is the second ruler.
+            Walk-forward folds are pooled with ``pool`` beforehand.
         labels: Of the test rows in time order, shape (n,).
         bootstrap: Settings of the intervals; the horizon is that of the labels.
         rules: What the gate asks for.
@@ -149,41 +192,51 @@ def evaluate(
         money: Backtests to keep with the rest, the model's first.
         search: How the model was found.
         cautions: What a reader should know and the test rows do not say.
+        rival: Name of the baseline that was strongest on validation rows. Without it the one
+            that is strongest on these very rows, a little too hard for the model.
 
     Raises:
-        ValueError: Malformed probabilities or labels, or no train prior.
+        ValueError: Malformed probabilities or labels, no train prior, or no such rival.
     """
-    prior = next((b.probabilities for b in baselines if b.name == TRAIN_PRIOR), None)
+    rulers = {forecast.name: forecast.probabilities for forecast in baselines}
+    prior, recent = rulers.get(TRAIN_PRIOR), rulers.get(ROLLING_PRIOR)
     if prior is None:
         raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
+    if rival is not None and rival not in rulers:
+        raise ValueError(f"the rival {rival!r} is none of the baselines")
 
     # The intervals that decide get all draws; those of the baselines are for the eye.
     coarse = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
-    line = assess(model, labels, prior, bootstrap)
+    line = assess(model, labels, prior, bootstrap, recent)
+    own = row_log_loss(model.probabilities, labels)
     losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
     best = min(losses, key=lambda name: float(losses[name].mean()))
-    against_best = bootstrap.estimate(losses[best] - row_log_loss(model.probabilities, labels))
+    rival = best if rival is None else rival
+    against_best, against_rival = (bootstrap.estimate(losses[name] - own) for name in (best, rival))
     collapse = detect_collapse(model.probabilities, limits)
     lopsided = describe_lopsided(model.probabilities, limits)
     return Evaluation(
         model=line,
-        baselines=tuple(assess(baseline, labels, prior, coarse) for baseline in baselines),
+        baselines=tuple(assess(entry, labels, prior, coarse, recent) for entry in baselines),
         best_baseline=best,
         against_best=against_best,
         collapse=collapse,
         verdict=judge(
             line.skill,
-            against_best,
-            best,
+            against_rival,
+            rival,
             collapse,
             rules,
             cautions=[*cautions, *filter(None, [lopsided, describe_absent(labels)])],
             search=search,
+            recent_skill=line.recent_skill,
         ),
         class_counts=tuple(np.bincount(labels, minlength=len(Signal)).tolist()),
         reliability={s.name: tuple(reliability(model.probabilities, labels, s)) for s in Signal},
         bootstrap=bootstrap,
         money=tuple(money),
+        rival=rival,
+        against_rival=against_rival,
     )
 
 
@@ -200,7 +253,11 @@ def describe_absent(labels: IntArray) -> str | None:
 
 
 def assess(
-    forecast: Forecast, labels: IntArray, prior: FloatArray, bootstrap: Bootstrap
+    forecast: Forecast,
+    labels: IntArray,
+    prior: FloatArray,
+    bootstrap: Bootstrap,
+    recent: FloatArray | None = None,
 ) -> Assessment:
     """Compute one line of the table.
 
@@ -210,13 +267,19 @@ def assess(
         prior: Probabilities of the train prior on the same rows, shape (n, C); with
             pooled folds they differ from row to row.
         bootstrap: Settings of the intervals.
+        recent: Probabilities of the rolling prior on the same rows, shape (n, C), if known.
     """
     probabilities = forecast.probabilities
-    gains = skill_rows(row_log_loss(probabilities, labels), row_log_loss(prior, labels))
+    losses = row_log_loss(probabilities, labels)
+
+    def skill_over(ruler: FloatArray) -> Estimate:
+        return bootstrap.estimate(skill_rows(losses, row_log_loss(ruler, labels)))
+
     return Assessment(
         name=forecast.name,
         scores=score(probabilities, labels, forecast.decisions),
-        skill=bootstrap.estimate(gains),
+        skill=skill_over(prior),
+        recent_skill=None if recent is None else skill_over(recent),
         activity=_skill(activity(probabilities, labels), activity(prior, labels), bootstrap),
         direction=_skill(direction(probabilities, labels), direction(prior, labels), bootstrap),
     )

@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from percoin.evaluation.collapse import Collapse
-from percoin.evaluation.uncertainty import Estimate
+from percoin.evaluation.uncertainty import MIN_BLOCKS, Estimate
 
 # Largest expected share of false ones among the models that are accepted together.
 FALSE_DISCOVERY_RATE = 0.05
@@ -35,7 +35,7 @@ class GateRules:
             plausible here. Rows that could not detect even that prove nothing.
         suspicious_skill: Skill above this is a leak until proved otherwise. A market
             that calms down or wakes up after the train rows gives everyone up to .1.
-        suspicious_lead: The same for a lead over the best baseline, in nats a row.
+        suspicious_lead: The same for a lead over the rival, in nats a row.
     """
 
     min_effective_rows: float = 50.0
@@ -80,8 +80,8 @@ class Verdict:
         outcome: Accepted, rejected or untestable.
         reasons: Why, one sentence each; the first decides.
         cautions: What a reader should know although it did not decide.
-        p_value: One-sided, for "no skill over the train prior", times the looks at the
-            test rows; None if untestable for want of rows.
+        p_value: One-sided, for "no skill over one of the two priors": the larger of both,
+            times the looks at the test rows; None if untestable for want of rows.
             ``control_false_discoveries`` takes it over a sweep.
     """
 
@@ -98,52 +98,64 @@ class Verdict:
 
 def judge(
     skill: Estimate,
-    against_best: Estimate,
-    best_name: str,
+    lead: Estimate,
+    rival: str,
     collapse: Collapse | None,
     rules: GateRules | None = None,
     cautions: Sequence[str] = (),
     search: Search | None = None,
+    recent_skill: Estimate | None = None,
 ) -> Verdict:
     """Judge one model on its test rows.
 
+    It is accepted if its skill is above zero by both rulers and it is not behind its rival
+    beyond noise.
+
     Args:
         skill: Log-loss skill over the train prior.
-        against_best: Log-loss of the best baseline minus the model's, in nats a row.
-        best_name: Which baseline that is. It is chosen on the same rows, which makes
-            the comparison slightly too hard for the model, never too easy.
+        lead: Log-loss of the rival minus the model's, in nats a row.
+        rival: Which baseline that is: the strongest one on validation rows, as a user would
+            have chosen it.
         collapse: A collapse that was detected, if any.
         rules: What is asked for.
         cautions: What else was noticed about the model; kept, and decides nothing.
         search: How the model was found.
+        recent_skill: Log-loss skill over the rolling prior, where that is known.
     """
     rules = rules or GateRules()
     search = search or Search()
-    noticed = (*cautions, *_choices(search), *_suspicions(skill, against_best, rules))
-    skill = _after_looks(skill, search)
+    noticed = (*cautions, *_choices(search), *_suspicions(skill, lead, rules))
+    rulers = {"train prior": skill} | (
+        {} if recent_skill is None else {"rolling prior": recent_skill}
+    )
+    rulers = {name: _after_looks(estimate, search) for name, estimate in rulers.items()}
+    p_values = [estimate.p_value for estimate in rulers.values() if estimate.p_value is not None]
+    # Both have to be above zero, so the weaker evidence is the evidence for that.
+    p_value = max(p_values) if len(p_values) == len(rulers) else None
+
+    def verdict(outcome: Outcome, *reasons: str) -> Verdict:
+        return Verdict(outcome, reasons, noticed, p_value)
+
     if collapse is not None:
-        reason = f"collapsed ({collapse.kind}): {collapse.detail}"
-        return Verdict(Outcome.REJECTED, (reason,), noticed, skill.p_value)
-    if (
-        skill.lower is None
-        or skill.upper is None
-        or skill.n_effective_rows < (rules.min_effective_rows)
-    ):
-        return Verdict(Outcome.UNTESTABLE, (_too_few_rows(skill, rules),), noticed, skill.p_value)
-    shown = f"skill over the train prior {_interval(skill)}"
-    if skill.upper < 0:
-        reasons: tuple[str, ...] = (f"worse than the train prior: {shown}",)
-        return Verdict(Outcome.REJECTED, reasons, noticed, skill.p_value)
-    if skill.lower <= 0:
-        return _undecided(skill, shown, noticed, rules)
-    versus = f"{best_name} minus model {_interval(against_best)} nats a row"
-    if against_best.upper is not None and against_best.upper < 0:
-        reasons = (f"worse than the best baseline: {versus}", shown)
-        return Verdict(Outcome.REJECTED, reasons, noticed, skill.p_value)
-    if skill.p_value is not None and search.n_looks > 1 and skill.p_value > _ONE_SIDED:
-        return Verdict(Outcome.REJECTED, (_worn(skill, search), shown), noticed, skill.p_value)
-    reasons = (shown, f"not worse than the best baseline: {versus}")
-    return Verdict(Outcome.ACCEPTED, reasons, noticed, skill.p_value)
+        return verdict(Outcome.REJECTED, f"collapsed ({collapse.kind}): {collapse.detail}")
+    for estimate in rulers.values():
+        if estimate.lower is None or estimate.n_effective_rows < rules.min_effective_rows:
+            return verdict(Outcome.UNTESTABLE, _too_few_rows(estimate, rules))
+    shown = {name: f"skill over the {name} {_interval(e)}" for name, e in rulers.items()}
+    for name, estimate in rulers.items():
+        if estimate.upper is not None and estimate.upper < 0:
+            return verdict(Outcome.REJECTED, f"worse than the {name}: {shown[name]}")
+    for name, estimate in rulers.items():
+        if estimate.lower is not None and estimate.lower <= 0:
+            return verdict(*_undecided(estimate, shown[name], rules))
+    versus = f"{rival} minus model {_interval(lead)} nats a row"
+    if lead.upper is not None and lead.upper < 0:
+        return verdict(Outcome.REJECTED, f"behind {rival}: {versus}", *shown.values())
+    if p_value is not None and search.n_looks > 1 and p_value > _ONE_SIDED:
+        return verdict(Outcome.REJECTED, _worn(p_value, search), *shown.values())
+    is_ahead = lead.lower is not None and lead.lower > 0
+    standing = f"{'ahead of' if is_ahead else 'level with'} {rival}: {versus}"
+    return verdict(Outcome.ACCEPTED, *shown.values(), standing)
 
 
 def _choices(search: Search) -> list[str]:
@@ -167,9 +179,9 @@ def _after_looks(skill: Estimate, search: Search) -> Estimate:
     return replace(skill, p_value=min(1.0, skill.p_value * search.n_looks))
 
 
-def _worn(skill: Estimate, search: Search) -> str:
+def _worn(p_value: float, search: Search) -> str:
     return (
-        f"no skill shown after {search.n_looks} looks at the same test rows: p={skill.p_value:.2g} "
+        f"no skill shown after {search.n_looks} looks at the same test rows: p={p_value:.2g} "
         f"with all of them paid for, {_ONE_SIDED:g} at most; newer bars make fresh test rows"
     )
 
@@ -234,35 +246,40 @@ def apply_false_discovery_control(
     }
 
 
-def _undecided(skill: Estimate, shown: str, cautions: tuple[str, ...], rules: GateRules) -> Verdict:
+def _undecided(skill: Estimate, shown: str, rules: GateRules) -> tuple[Outcome, str]:
     detectable = skill.smallest_detectable or 0.0
     if detectable > rules.plausible_skill:
         reason = (
             f"{skill.n_rows} test rows would show no skill below {detectable:.3f}, and at most "
             f"{rules.plausible_skill:g} is plausible: {shown}"
         )
-        return Verdict(Outcome.UNTESTABLE, (reason,), cautions, skill.p_value)
-    reason = f"no skill shown: {shown}; {detectable:.4f} would have been seen"
-    return Verdict(Outcome.REJECTED, (reason,), cautions, skill.p_value)
+        return Outcome.UNTESTABLE, reason
+    return Outcome.REJECTED, f"no skill shown: {shown}; {detectable:.4f} would have been seen"
 
 
 def _too_few_rows(skill: Estimate, rules: GateRules) -> str:
+    if skill.lower is None:
+        n_blocks = skill.n_rows / skill.block_length
+        return (
+            f"{skill.n_rows} test rows are {n_blocks:.1f} blocks of {skill.block_length} (a day, "
+            f"or the reach of a label); an interval takes {MIN_BLOCKS}"
+        )
     return (
         f"{skill.n_rows} test rows count as {skill.n_effective_rows:.0f} independent ones; "
         f"{rules.min_effective_rows:.0f} are needed to prove anything"
     )
 
 
-def _suspicions(skill: Estimate, against_best: Estimate, rules: GateRules) -> list[str]:
+def _suspicions(skill: Estimate, lead: Estimate, rules: GateRules) -> list[str]:
     suspicions = []
     if skill.value > rules.suspicious_skill:
         suspicions.append(
             f"skill {skill.value:.3f} is above {rules.suspicious_skill:g}: a leak until proved "
             "otherwise"
         )
-    if against_best.value > rules.suspicious_lead:
+    if lead.value > rules.suspicious_lead:
         suspicions.append(
-            f"{against_best.value:.3f} nats a row ahead of the best baseline, more than "
+            f"{lead.value:.3f} nats a row ahead of its rival, more than "
             f"{rules.suspicious_lead:g}: a leak until proved otherwise"
         )
     return suspicions

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,8 +58,20 @@ def joint_skill(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMe
     return _over_days(markets, skills, influences, bootstrap)
 
 
+def joint_recent_skill(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean | None:
+    """Mean log-loss skill over the rolling prior; None where that of a market is not known."""
+    over_recent = [
+        replace(market, train_prior=market.rolling_prior)
+        for market in markets
+        if market.rolling_prior is not None
+    ]
+    return joint_skill(over_recent, bootstrap) if len(over_recent) == len(markets) else None
+
+
 def joint_lead(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean:
-    """Mean of the best baselines' log-losses minus the models', in nats a row.
+    """Mean of the rivals' log-losses minus the models', in nats a row.
+
+    In records from before the rival was chosen on validation rows it is the best baseline.
 
     Args:
         markets: At least one.
@@ -97,7 +109,8 @@ def days_of(n_bars: int, bars_per_day: float) -> int:
 
 
 def _gains(market: DailyLosses) -> FloatArray:
-    gains: FloatArray = np.array(market.best_baseline) - np.array(market.model)
+    rival = market.best_baseline if market.rival is None else market.rival
+    gains: FloatArray = np.array(rival) - np.array(market.model)
     return gains
 
 

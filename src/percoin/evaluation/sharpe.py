@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import e, sqrt
 from statistics import NormalDist
 
@@ -58,16 +59,47 @@ def deflated_sharpe(
     Returns:
         0 to 1, or None if the returns never vary.
     """
+    moments = return_moments(returns)
+    return None if moments is None else moments.deflated(n_trials, trial_variance)
+
+
+@dataclass(frozen=True)
+class ReturnMoments:
+    """What the deflated Sharpe ratio needs of returns, all per period.
+
+    Attributes:
+        sharpe: Sharpe ratio.
+        skewness: Of the returns.
+        kurtosis: Of the returns; 3 for a normal distribution.
+        n_periods: Number of returns.
+    """
+
+    sharpe: float
+    skewness: float
+    kurtosis: float
+    n_periods: int
+
+    def deflated(self, n_trials: int = 1, trial_variance: float | None = None) -> float:
+        """As ``deflated_sharpe``, whose arguments these are."""
+        steps = self.n_periods - 1
+        variance = 1.0 / steps if trial_variance is None else trial_variance
+        return deflated_sharpe_from_moments(
+            self.sharpe,
+            self.n_periods,
+            self.skewness,
+            self.kurtosis,
+            expected_best_sharpe(n_trials, variance),
+        )
+
+
+def return_moments(returns: FloatArray) -> ReturnMoments | None:
+    """The moments of returns as fractions, shape (n,); None if they never vary."""
     sharpe = sharpe_ratio(returns)
     if sharpe is None:
         return None
-    steps = len(returns) - 1
-    variance = 1.0 / steps if trial_variance is None else trial_variance
     centred = (returns - returns.mean()) / returns.std()
     skewness, kurtosis = float((centred**3).mean()), float((centred**4).mean())
-    return deflated_sharpe_from_moments(
-        sharpe, len(returns), skewness, kurtosis, expected_best_sharpe(n_trials, variance)
-    )
+    return ReturnMoments(sharpe, skewness, kurtosis, len(returns))
 
 
 def deflated_sharpe_from_moments(

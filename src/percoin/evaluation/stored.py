@@ -45,6 +45,10 @@ def evaluation_from_json(document: object) -> Evaluation:
         evaluation.best_baseline in {line.name for line in evaluation.baselines},
         f"best_baseline {evaluation.best_baseline!r} is none of the baselines",
     )
+    _require(
+        evaluation.rival_name in {line.name for line in evaluation.baselines},
+        f"rival {evaluation.rival!r} is none of the baselines",
+    )
     for line in lines:
         _require(
             tuple(entry.name for entry in line.scores.classes) == CLASS_NAMES

@@ -17,6 +17,7 @@ SKILL_COLUMNS = (
     "forecast",
     "log-loss",
     "skill [95 %]",
+    "recent skill [95 %]",
     "activity AUC",
     "activity skill [95 %]",
     "direction AUC [95 %]",
@@ -51,9 +52,8 @@ MONEY_COLUMNS = (
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The verdict and its first reason in one line."""
-    verdict = evaluation.verdict
-    return f"{verdict.outcome.upper()} {evaluation.model.name}: {verdict.reasons[0]}"
+    """The verdict in one line, and what was shown."""
+    return f"{evaluation.verdict.outcome.upper()} {evaluation.model.name}: {evaluation.shown()}"
 
 
 def skill_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
@@ -63,6 +63,7 @@ def skill_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
             line.name,
             f"{line.scores.log_loss:.4f}",
             interval(line.skill),
+            interval(line.recent_skill),
             "-" if line.activity.auc is None else f"{line.activity.auc.value:.3f}",
             interval(line.activity.log_loss_skill),
             interval(line.direction.auc, sign="", decimals=3),
@@ -134,12 +135,14 @@ def format_evaluation(evaluation: Evaluation) -> str:
     )
     parts = [
         headline(evaluation),
-        *(f"  {reason}" for reason in verdict.reasons[1:]),
+        *(f"  {reason}" for reason in verdict.reasons),
         *(f"  caution: {caution}" for caution in verdict.cautions),
         f"{evaluation.n_rows} test rows ({counts}), as good as {n_effective:.0f} independent ones",
         "",
         align(SKILL_COLUMNS, skill_rows(evaluation)),
-        "skill: share of the train prior's log-loss that is removed",
+        "skill: share of the train prior's log-loss that is removed; recent skill: of the "
+        "rolling prior's, the class shares of the last days",
+        f"rival: {evaluation.rival_name}, the strongest baseline on validation rows",
         "",
         align(SCORE_COLUMNS, score_rows(evaluation)),
         f"accuracy and the weighted (w.) scores mean nothing but beside those of {MAJORITY}",
@@ -181,11 +184,20 @@ def interval(estimate: Estimate | None, sign: str = "+", decimals: int = 4) -> s
     """A value and its interval as text; a dash where there is none."""
     if estimate is None:
         return "-"
-    # A hopeless forecast is told by its size, not by its fourth decimal.
-    spec = f"{sign}.{decimals}f" if abs(estimate.value) < 1 else f"{sign}.1f"
+    spec = _spec(estimate.value, sign, decimals)
     if estimate.lower is None or estimate.upper is None:
         return f"{estimate.value:{spec}} [too few rows]"
     return f"{estimate.value:{spec}} [{estimate.lower:{spec}}, {estimate.upper:{spec}}]"
+
+
+def signed(value: float) -> str:
+    """A skill as text, with its sign."""
+    return format(value, _spec(value, "+", 4))
+
+
+def _spec(value: float, sign: str, decimals: int) -> str:
+    # A hopeless forecast is told by its size, not by its fourth decimal.
+    return f"{sign}.{decimals}f" if abs(value) < 1 else f"{sign}.1f"
 
 
 def _number(value: float | None, spec: str) -> str:

@@ -10,15 +10,18 @@ from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest
 from percoin.evaluation.metrics import check_probabilities
 from percoin.types import FloatArray, IntArray, Signal
 
+# A threshold that no confidence reaches: what earned nothing on validation rows trades never.
+NO_TRADES = 1.0
+
 
 @dataclass(frozen=True)
 class ThresholdChoice:
     """The confidence that earned most on validation rows.
 
     Attributes:
-        threshold: Least probability that a LONG or SHORT must have.
-        net_return: What it earned there after costs, as a fraction. If that is not more
-            than nothing, no threshold paid, and staying out was better.
+        threshold: Least probability that a LONG or SHORT must have; ``NO_TRADES`` where no
+            confidence earned anything, since staying out was better.
+        net_return: What it earned there after costs, as a fraction.
         n_trades: Round trips there.
     """
 
@@ -32,14 +35,15 @@ def decide(probabilities: FloatArray, threshold: float = 0.0) -> IntArray:
 
     Args:
         probabilities: Shape (n, C).
-        threshold: Least probability for LONG and SHORT.
+        threshold: Least probability for LONG and SHORT; from ``NO_TRADES`` on there are none.
 
     Returns:
         Signals, shape (n,).
     """
     checked = check_probabilities(probabilities)
     signals = checked.argmax(axis=1)
-    return np.where(checked.max(axis=1) >= threshold, signals, Signal.NO_TRADE).astype(np.int64)
+    is_sure = (checked.max(axis=1) >= threshold) & (threshold < NO_TRADES)
+    return np.where(is_sure, signals, Signal.NO_TRADE).astype(np.int64)
 
 
 def choose_threshold(
@@ -63,12 +67,12 @@ def choose_threshold(
         prices: Bars of the validation period.
         exit_rule: When positions close.
         costs: Of each side.
-        min_trades: Fewer trades than this are luck, whatever they earned; if no
-            candidate has as many, the answer is 0, every decision.
+        min_trades: Fewer trades than this are luck, whatever they earned.
         n_candidates: Thresholds tried: 0 and quantiles of the confidences.
 
     Returns:
-        The best candidate; of equal ones the lowest.
+        The best candidate, of equal ones the lowest; ``NO_TRADES`` if none with enough
+        trades earned anything.
     """
     signals = decide(probabilities)
     confidences = check_probabilities(probabilities).max(axis=1)[signals != Signal.NO_TRADE]
@@ -80,8 +84,10 @@ def choose_threshold(
         _try_threshold(probabilities, rows, prices, exit_rule, costs, threshold)
         for threshold in candidates
     ]
-    eligible = [choice for choice in tried if choice.n_trades >= min_trades]
-    return max(eligible, key=lambda choice: choice.net_return) if eligible else tried[0]
+    paid = [choice for choice in tried if choice.n_trades >= min_trades and choice.net_return > 0]
+    if not paid:
+        return ThresholdChoice(NO_TRADES, 0.0, 0)
+    return max(paid, key=lambda choice: choice.net_return)
 
 
 def spread_signals(signals: IntArray, rows: IntArray, n_bars: int) -> IntArray:

@@ -36,9 +36,11 @@ class JudgedSkill(Reach):
     Attributes:
         confidence: Of all intervals.
         n_rows: Test rows.
-        best_baseline: The best of the baselines that it was judged beside.
+        best_baseline: The rival: of the baselines that it was judged beside the one that was
+            strongest on validation rows; in older artifacts on the test rows.
         baseline: The skill of that one; None if it is not told.
-        against_best: By how much the model beats it; None as above.
+        against_best: By how much the model beats it, in nats a row; None as above.
+        recent: Skill over the rolling prior; None in older artifacts.
     """
 
     confidence: float
@@ -46,6 +48,7 @@ class JudgedSkill(Reach):
     best_baseline: str
     baseline: Reach | None
     against_best: Reach | None
+    recent: Reach | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,9 @@ def train_rows(root: Path, manifest: Manifest) -> TrainRows | None:
 def _read_skill(evaluation: Any) -> JudgedSkill | None:
     if evaluation is None:
         return None
-    model = evaluation["model"]["skill"]
-    best = str(evaluation["best_baseline"])
+    model, recent = evaluation["model"]["skill"], evaluation["model"].get("recent_skill")
+    best = str(evaluation.get("rival") or evaluation["best_baseline"])
+    lead = evaluation.get("against_rival") or evaluation["against_best"]
     of_best = [each.get("skill") for each in evaluation["baselines"] if each["name"] == best]
     return JudgedSkill(
         **asdict(_reach(model)),
@@ -142,7 +146,8 @@ def _read_skill(evaluation: Any) -> JudgedSkill | None:
         n_rows=int(model["n_rows"]),
         best_baseline=best,
         baseline=_reach(of_best[0]) if of_best and of_best[0] else None,
-        against_best=_reach(evaluation["against_best"]) if evaluation["against_best"] else None,
+        against_best=_reach(lead) if lead else None,
+        recent=_reach(recent) if recent else None,
     )
 
 

@@ -13,6 +13,7 @@ from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.gate import (
     FALSE_DISCOVERY_RATE,
+    Outcome,
     Verdict,
     apply_false_discovery_control,
     control_false_discoveries,
@@ -40,6 +41,9 @@ class Status(StrEnum):
     NO_MODEL = "no model"
 
 
+_JUDGED = (Status.ACCEPTED, Status.REJECTED, Status.UNTESTABLE)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One model with its place and its verdict among all that are shown.
@@ -50,7 +54,7 @@ class Entry:
         status: After false discovery control over all models shown.
         reasons: Why, the first decides.
         cautions: What a reader should know although it did not decide.
-        leads: Whether it is surely ahead of its best baseline, after the same control.
+        leads: Whether it is surely ahead of its rival, after the same control.
     """
 
     rank: int | None
@@ -73,9 +77,10 @@ class Entry:
 
     @property
     def short_reason(self) -> str:
-        """The deciding reason without its figures."""
-        if self.status is Status.ACCEPTED:
-            return "better than knowing nothing"
+        """What was shown, or the deciding reason without its figures."""
+        evaluation = self.model.evaluation
+        if evaluation is not None and self.status in _JUDGED:
+            return evaluation.shown(Outcome(self.status.value))
         return self.reasons[0].partition(":")[0].replace("_", " ")
 
 
@@ -109,7 +114,7 @@ class Board:
     @property
     def tested(self) -> str:
         """When the tests took place, in a phrase; empty if no model could be read."""
-        models = [entry.model for entry in self.entries if entry.model.manifest]
+        models = [entry.model for entry in self.entries if entry.model.is_dated]
         firsts = [test_days(model)[0] for model in models if model.judging.n_folds == 1]
         lasts = [test_days(model)[1] for model in models]
         if len(firsts) < len(lasts):
@@ -132,13 +137,15 @@ def make_board(
         now: Moment of the report; the present one if not given.
         notes: What else shall stand at the top.
     """
+    n_shown = sum(model.evaluation is not None for model in models)
+    models = [_shown_among(model, n_shown) for model in models]
     judged = {model.name: model.evaluation for model in models if model.evaluation is not None}
     alone = {name: evaluation.verdict for name, evaluation in judged.items()}
     together = alone
     if len(alone) > 1:
         together = apply_false_discovery_control(alone, FALSE_DISCOVERY_RATE)
     leads = control_false_discoveries(
-        {name: evaluation.against_best.p_value for name, evaluation in judged.items()},
+        {name: evaluation.lead.p_value for name, evaluation in judged.items()},
         FALSE_DISCOVERY_RATE,
     )
     entries = [
@@ -158,11 +165,22 @@ def make_board(
     )
 
 
+def _shown_among(model: SavedModel, n_models: int) -> SavedModel:
+    """The model with deflated Sharpe ratios that count all models of the report."""
+    if model.evaluation is None:
+        return model
+    money = tuple(result.shown_among(n_models) for result in model.evaluation.money)
+    return replace(model, evaluation=replace(model.evaluation, money=money))
+
+
 def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> Entry:
     if not model.exists:
         return Entry(None, model, Status.NO_MODEL, (model.problem,), ())
     if model.manifest is None:
-        return Entry(None, model, Status.BROKEN, (model.problem,), ())
+        if verdict is None:
+            return Entry(None, model, Status.BROKEN, (model.problem,), ())
+        status = Status(verdict.outcome.value)
+        return Entry(None, model, status, verdict.reasons, verdict.cautions, leads)
     cautions = [model.standing] if model.standing else []
     if is_simulated(model.manifest.bars.origin):
         cautions.append("its bars were simulated: it says nothing about a real market")
@@ -186,9 +204,9 @@ def _place(entry: Entry) -> tuple[bool, float, int, str]:
     return (evaluation is None, skill, last, entry.model.name)
 
 
-def best_baseline(evaluation: Evaluation) -> Assessment:
-    """The line of the baseline with the smallest log-loss."""
-    return next(line for line in evaluation.baselines if line.name == evaluation.best_baseline)
+def rival_of(evaluation: Evaluation) -> Assessment:
+    """The line of the baseline that the gate holds the model to."""
+    return next(line for line in evaluation.baselines if line.name == evaluation.rival_name)
 
 
 def money_of(evaluation: Evaluation) -> tuple[BacktestResult | None, BacktestResult | None]:
@@ -203,6 +221,8 @@ def test_days(model: SavedModel) -> tuple[str, str]:
     Of a walk-forward the manifest knows the newest fold's dates alone: the beginning is
     then ``fold 1 of 5``.
     """
+    if model.tested is not None:
+        return model.tested
     assert model.manifest is not None
     span, n_folds = model.manifest.bars.splits["test"], model.judging.n_folds
     return span.first[:10] if n_folds == 1 else f"fold 1 of {n_folds}", span.last[:10]
@@ -249,7 +269,7 @@ def _leaders(board: Board) -> list[str]:
     leaders = [entry.model.name for entry in board.entries if entry.leads]
     found = f"{', '.join(leaders[:_NAMED])}{', ...' if len(leaders) > _NAMED else ''}"
     return [
-        f"Surely ahead of its best baseline, by the same control: {len(leaders)} of "
+        f"Surely ahead of its rival, by the same control: {len(leaders)} of "
         f"{_models(board.n_tried)}{f' ({found})' if leaders else ''}."
     ]
 
@@ -292,15 +312,17 @@ def in_words(entry: Entry) -> list[str]:
 
 
 def _skill_in_words(evaluation: Evaluation) -> str:
-    skill = evaluation.model.skill
+    skill, recent = evaluation.model.skill, evaluation.model.recent_skill
     said = (
         f"Over {evaluation.n_rows:,} test bars, worth {skill.n_effective_rows:,.0f} independent "
         f"ones, its probabilities were {_better(skill.value)} (log-loss) than quoting the "
         "long-run shares of the three answers every time"
     )
-    if skill.lower is None or skill.upper is None:
+    if skill.lower is not None and skill.upper is not None:
+        said += f"; likely between {_better(skill.lower)} and {_better(skill.upper)}"
+    if recent is None:
         return f"{said}."
-    return f"{said}; likely between {_better(skill.lower)} and {_better(skill.upper)}."
+    return f"{said}. Than quoting those of the last days they were {_better(recent.value)}."
 
 
 def _better(skill: float) -> str:

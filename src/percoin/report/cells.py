@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.threshold import NO_TRADES
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.manifest import Calibration, Manifest
-from percoin.report.board import Entry, age, best_baseline, majority_share, money_of, test_days
+from percoin.report.board import Entry, age, majority_share, money_of, rival_of, test_days
 from percoin.report.reading import SavedModel
 
 NONE = "-"
@@ -45,7 +46,8 @@ class LeaderboardRow:
     status: str
     reason: str
     skill: Figure
-    baseline: str
+    recent_skill: Figure
+    rival: str
     lead: Figure
     activity_auc: Figure
     direction_auc: Figure
@@ -74,14 +76,15 @@ def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
         status=entry.status.value,
         reason=entry.short_reason,
         skill=figure(line.skill if line else None, "+.4f"),
-        baseline=best_baseline(evaluation).name if evaluation else NONE,
-        lead=figure(evaluation.against_best if evaluation else None, "+.4f"),
+        recent_skill=figure(line.recent_skill if line else None, "+.4f"),
+        rival=rival_of(evaluation).name if evaluation else NONE,
+        lead=figure(evaluation.lead if evaluation else None, "+.4f"),
         activity_auc=figure(line.activity.auc if line else None, ".3f"),
         direction_auc=figure(line.direction.auc if line else None, ".3f"),
         effective_rows=number(line.skill.n_effective_rows if line else None, ",.0f"),
         net_return=_net_return(own),
         hold_return=number(hold.net_return if hold else None, "+.1%"),
-        tested=" to ".join(test_days(model)) if model.manifest else NONE,
+        tested=" to ".join(test_days(model)) if model.is_dated else NONE,
         age=_age(model.manifest, now),
     )
 
@@ -117,7 +120,7 @@ def _age(manifest: Manifest | None, now: datetime) -> Figure:
 
 def accuracy_line(model: SavedModel) -> str:
     """Accuracy beside that of the constant answer; empty without a manifest."""
-    if model.manifest is None:
+    if model.manifest is None and model.evaluation is None:
         return ""
     matrix = confusion_matrix(model)
     name, share = majority_share(matrix)
@@ -199,7 +202,9 @@ def _judging_facts(model: SavedModel) -> list[tuple[str, str]]:
     if n_folds > 1:
         rows += f" of the {n_folds} folds of a walk-forward; the dates here are the newest's"
     known = [("judged on", rows)]
-    if model.judging.threshold is not None:
+    if model.judging.threshold is not None and model.judging.threshold >= NO_TRADES:
+        known.append(("trades from", "never: no threshold earned anything on validation rows"))
+    elif model.judging.threshold is not None:
         known.append(("trades from", f"a probability of {model.judging.threshold:.3f} on"))
     if model.evaluation.money:
         first = model.evaluation.money[0]

@@ -89,12 +89,12 @@ def _section(entry: Entry) -> dict[str, Any]:
         "facts": facts(model),
         "settings": settings(manifest) if manifest else [],
         "hashes": hashes(manifest) if manifest else [],
-        "matrix": _matrix(entry) if manifest else [],
+        "matrix": _matrix(entry) if manifest or model.evaluation else [],
         "tables": _tables(entry),
         "reliability": None,
         "equity": None,
     }
-    if model.evaluation is not None and manifest is not None:
+    if model.evaluation is not None and model.is_dated:
         section["reliability"] = charts.reliability_chart(model.evaluation)
         section["equity"] = charts.equity_chart(model.evaluation, *test_days(model))
     return section
@@ -110,7 +110,7 @@ def _tables(entry: Entry) -> list[tuple[str, str, tuple[str, ...], list[tuple[st
             "Against the baselines",
             "Every line forecast the same test bars. Skill is the share of the train prior's "
             "log-loss that is removed: above 0 is better than knowing only how often each answer "
-            "comes.",
+            "comes; recent skill is beyond how often it came in the last days.",
             SKILL_COLUMNS,
             skill_rows(evaluation),
         ),

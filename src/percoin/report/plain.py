@@ -27,7 +27,8 @@ COLUMNS = (
     "market",
     "verdict",
     "skill [95 %]",
-    "best baseline",
+    "recent skill",
+    "rival",
     "ahead of it [95 %]",
     "activity AUC",
     "direction AUC [95 %]",
@@ -39,7 +40,7 @@ COLUMNS = (
     "why",
 )
 # A terminal is narrow: the reasons stand in the files.
-_TERMINAL_COLUMNS = 10
+_TERMINAL_COLUMNS = 11
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
@@ -51,7 +52,8 @@ def leaderboard_rows(board: Board) -> list[tuple[str, ...]]:
             entry.model.name,
             row.status,
             str(row.skill),
-            row.baseline,
+            row.recent_skill.value,
+            row.rival,
             str(row.lead),
             row.activity_auc.value,
             str(row.direction_auc),
@@ -90,9 +92,10 @@ def to_markdown(board: Board) -> str:
         f"**{escape(answer(board))}** {escape(' '.join(headlines(board)))}",
         markdown_leaderboard(board),
         "skill: share of the log-loss of the train prior (the long-run shares of the three "
-        "answers) that the model removes. ahead of it: log-loss of the best baseline minus the "
-        "model's, in nats a bar, on the same bars. AUC: .5 is a coin flip. net return: of the "
-        "test period, after costs.",
+        "answers) that the model removes; recent skill: of that of the rolling prior (their "
+        "shares in the last days). rival: the baseline that was strongest on validation bars. "
+        "ahead of it: its log-loss minus the model's, in nats a bar, on the same bars. AUC: .5 is "
+        "a coin flip. net return: of the test period, after costs.",
         *(part for entry in board.entries for part in _markdown_section(entry)),
     ]
     return "\n\n".join(parts) + "\n"

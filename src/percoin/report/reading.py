@@ -61,6 +61,7 @@ class SavedModel:
         variant: What tells it from other models of the same market; empty if nothing.
         standing: What else is served or could be, in its place; empty if nothing is.
         exists: False if a training ended without a model; ``problem`` then says how.
+        tested: First and last day of the test rows, of forecasts that have no manifest.
     """
 
     symbol: str
@@ -73,6 +74,12 @@ class SavedModel:
     variant: str = ""
     standing: str = ""
     exists: bool = True
+    tested: tuple[str, str] | None = None
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether it is known on which days it was tested."""
+        return self.manifest is not None or self.tested is not None
 
     @property
     def name(self) -> str:

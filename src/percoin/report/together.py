@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from percoin.evaluation.joint import JointMean, days_of, joint_lead, joint_skill, widest_mean
+from percoin.evaluation.joint import (
+    JointMean,
+    days_of,
+    joint_lead,
+    joint_recent_skill,
+    joint_skill,
+    widest_mean,
+)
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.report.reading import SavedModel
 from percoin.types import Timeframe
@@ -19,13 +26,16 @@ class Together:
         timeframe: Bar length.
         variant: As in ``SavedModel``.
         skill: Mean log-loss skill over the train prior.
-        lead: Mean log-loss of each one's best baseline minus its own, in nats a bar.
+        lead: Mean log-loss of each one's rival minus its own, in nats a bar.
+        recent_skill: Mean log-loss skill over the rolling prior; None where that of a model is
+            not known.
     """
 
     timeframe: Timeframe
     variant: str
     skill: JointMean
     lead: JointMean
+    recent_skill: JointMean | None = None
 
     @property
     def name(self) -> str:
@@ -62,11 +72,17 @@ def _hold_together(timeframe: Timeframe, variant: str, models: Sequence[SavedMod
             timeframe,
             variant,
             widest_mean([evaluation.model.skill for evaluation in evaluations]),
-            widest_mean([evaluation.against_best for evaluation in evaluations]),
+            widest_mean([evaluation.lead for evaluation in evaluations]),
         )
     horizon = max(evaluation.bootstrap.horizon for evaluation in evaluations)
     bootstrap = Bootstrap(days_of(horizon, timeframe.bars_per_day))
-    return Together(timeframe, variant, joint_skill(daily, bootstrap), joint_lead(daily, bootstrap))
+    return Together(
+        timeframe,
+        variant,
+        joint_skill(daily, bootstrap),
+        joint_lead(daily, bootstrap),
+        joint_recent_skill(daily, bootstrap),
+    )
 
 
 def in_a_sentence(group: Together) -> str:
@@ -83,9 +99,10 @@ def in_a_sentence(group: Together) -> str:
         basis = (
             f"95 % intervals over the same {skill.n_days} days for all, as markets move together"
         )
+    recent = "" if group.recent_skill is None else f", recent skill {shown(group.recent_skill)}"
     return (
-        f"{group.name}: the {skill.n_models} models' mean skill is {shown(skill)}, their lead "
-        f"over their best baselines {shown(group.lead)} nats a bar ({basis})."
+        f"{group.name}: the {skill.n_models} models' mean skill is {shown(skill)}{recent}, their "
+        f"lead over their rivals {shown(group.lead)} nats a bar ({basis})."
     )
 
 

@@ -96,9 +96,16 @@ class Skill(TestedSkill):
 
     confidence: Annotated[Share, Field(description="Of all intervals")]
     n_rows: int
-    best_baseline: Annotated[str, Field(description="The best of those it was judged beside")]
+    best_baseline: Annotated[
+        str, Field(description="The rival: the strongest baseline on validation rows")
+    ]
     baseline: Annotated[TestedSkill | None, Field(description="The same of that baseline")]
-    against_best: Annotated[TestedSkill | None, Field(description="By how much it beats it")]
+    against_best: Annotated[
+        TestedSkill | None, Field(description="By how much it beats it, in nats a row")
+    ]
+    recent: Annotated[
+        TestedSkill | None, Field(description="Skill over the class shares of the last days")
+    ] = None
 
 
 class TrainedOn(_Exact):

@@ -12,6 +12,7 @@ from percoin.errors import (
     ModelNotFoundError,
     NotEnoughBarsError,
 )
+from percoin.evaluation.threshold import NO_TRADES
 from percoin.inference import Predictor
 from percoin.registry.manifest import Manifest, Verdict
 from percoin.signals.protocol import MarketBars
@@ -72,6 +73,9 @@ class ModelSource:
             if callable(minimum):
                 of_direction = minimum(manifest)
                 minimum = 0.0 if prediction.signal is Signal.NO_TRADE else of_direction
+                if minimum >= NO_TRADES:
+                    detail = "no confidence has earned anything on validation rows: no trades"
+                    return self._pass("low_confidence", detail)
         except ModelNotFoundError as error:
             # It ends with the command that trains one.
             return self._pass("model_missing", command(str(error), *self._bars_from))

@@ -10,7 +10,7 @@
     settings            by dotted name, what all models were made with
     false_discovery     rate, method, n_tried, n_accepted_alone, n_accepted
     together            by bar length and variant: n_models, n_days, mean skill and mean lead
-                        over the best baselines (nats a bar), each value, lower, upper; n_days
+                        over the rivals (nats a bar), each value, lower, upper; n_days
                         null: the interval is that of models that all err together
     problems            what could not be written or withdrawn
     jobs                one a job, in the sweep's order:
@@ -19,9 +19,12 @@
         version         in the registry; null without a model, and so is all that follows
         rank            on the leaderboard
         verdict         over the sweep; verdict_alone: by its own test; reasons, cautions
-        p_value         of "no skill over the train prior"
-        skill, activity_auc, direction_auc, lead
-                        value, lower, upper (95 %); lead is over best_baseline, nats a bar
+        p_value         of "no skill over one of the two priors"
+        skill, recent_skill, activity_auc, direction_auc, lead
+                        value, lower, upper (95 %); over the train prior and the rolling prior;
+                        lead is over rival, nats a bar
+        shown           what was shown, in words
+        best_baseline   the best on the test rows
         leads           surely ahead of it, after the control over the sweep
         net_return, hold_return
                         of the test period, as fractions, after costs
@@ -125,18 +128,21 @@ def _job(result: JobResult, folder: Path, withdrawn: Collection[str]) -> dict[st
 
 def _figures(evaluation: Evaluation | None) -> dict[str, Any]:
     if evaluation is None:
-        names = ("verdict_alone", "p_value", "skill", "activity_auc", "direction_auc", "lead")
-        further = ("best_baseline", "net_return", "hold_return", "n_rows", "n_effective_rows")
-        return dict.fromkeys((*names, *further))
+        names = ("verdict_alone", "shown", "p_value", "skill", "recent_skill", "activity_auc")
+        further = ("direction_auc", "lead", "rival", "best_baseline", "net_return", "hold_return")
+        return dict.fromkeys((*names, *further, "n_rows", "n_effective_rows"))
     own, hold = money_of(evaluation)
     line = evaluation.model
     return {
         "verdict_alone": evaluation.verdict.outcome.value,
+        "shown": evaluation.shown(),
         "p_value": evaluation.verdict.p_value,
         "skill": _estimate(line.skill),
+        "recent_skill": _estimate(line.recent_skill),
         "activity_auc": _estimate(line.activity.auc),
         "direction_auc": _estimate(line.direction.auc),
-        "lead": _estimate(evaluation.against_best),
+        "lead": _estimate(evaluation.lead),
+        "rival": evaluation.rival_name,
         "best_baseline": evaluation.best_baseline,
         "net_return": own.net_return if own else None,
         "hold_return": hold.net_return if hold else None,

@@ -109,8 +109,8 @@ def _undone_table(undone: Iterable[JobResult]) -> Table:
 
 
 def _leaderboard(results: SweepResults, width: int) -> Iterable[RenderableType]:
-    headings = ["#", "job", "skill [95 %]", "ahead of best [95 %]"]
-    headings += ["best baseline"] if width >= _WIDE else []
+    headings = ["#", "job", "skill [95 %]", "ahead of rival [95 %]"]
+    headings += ["rival"] if width >= _WIDE else []
     headings += ["net return", "buy and hold"] if width >= _WIDER else []
     table = _table((*headings, "verdict"), name=1)
     ranked = [entry for entry in results.board.entries if entry.rank is not None]
@@ -130,8 +130,9 @@ def _leaderboard(results: SweepResults, width: int) -> Iterable[RenderableType]:
     if len(ranked) > _N_LEADERS:
         yield _plain(f"and {len(ranked) - _N_LEADERS} more: the report has all of them")
     yield _plain(
-        "skill: share of the log-loss of the long-run class shares that is removed. ahead of best: "
-        "log-loss of the best baseline minus the model's, in nats a bar; * surely. act., dir.: AUC "
+        "skill: share of the log-loss of the long-run class shares that is removed. rival: the "
+        "baseline that was strongest on validation rows. ahead of rival: its log-loss minus the "
+        "model's, in nats a bar; * surely. act., dir.: AUC "
         "of telling that a move comes, and of telling up from down; .5 is a coin flip. only alone: "
         "accepted by its own test, not among so many.",
         "dim",
@@ -139,7 +140,7 @@ def _leaderboard(results: SweepResults, width: int) -> Iterable[RenderableType]:
 
 
 def _further_cells(row: LeaderboardRow, width: int) -> list[str]:
-    cells = [row.baseline] if width >= _WIDE else []
+    cells = [row.rival] if width >= _WIDE else []
     return cells + ([row.net_return.value, row.hold_return.value] if width >= _WIDER else [])
 
 
@@ -159,7 +160,7 @@ def _table(headings: Iterable[str], name: int = 0) -> Table:
     """Only the column of the names gives way where there is too little room."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for column, heading in enumerate(headings):
-        is_text = column == name or heading in ("state", "verdict", "best baseline")
+        is_text = column == name or heading in ("state", "verdict", "rival")
         table.add_column(
             heading,
             justify="left" if is_text else "right",

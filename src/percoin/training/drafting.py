@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.threshold import NO_TRADES
 from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.judging import Judgement, JudgingRules
@@ -131,9 +132,10 @@ def record_training(
         test_metrics=_further_metrics(judgement),
         sections={
             "evaluation": judgement.evaluation.to_json(),
-            "daily_losses": asdict(judgement.daily),
+            "daily_losses": judgement.daily.to_json(),
             "judging": {
                 "threshold": judgement.threshold,
+                "trades": judgement.threshold < NO_TRADES,
                 "folds": n_folds,
                 "fee_bps": rules.costs.fee_bps,
                 "slippage_bps": rules.costs.slippage_bps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from percoin.dataset import MarketDataset
-from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.baselines import LOGISTIC, Baseline
 from percoin.judging import (
     FoldForecasts,
     JudgingRules,
@@ -52,6 +52,7 @@ class ModelExporter:
         earlier_folds: Of a walk-forward, in time order; their test rows are judged too.
         onnx: Export the network for ONNX Runtime as well.
         pool: The pool of markets that the network was trained on, if it was.
+        pooled_baselines: Fitted on the train rows of that pool; they are judged beside it.
     """
 
     dataset: MarketDataset
@@ -63,6 +64,7 @@ class ModelExporter:
     earlier_folds: tuple[FoldForecasts, ...] = ()
     onnx: bool = False
     pool: PoolRecord | None = None
+    pooled_baselines: tuple[Baseline, ...] = ()
 
     def export(self, module: SignalClassifier) -> ExportedModel:
         """Judge the module and write it as a new version.
@@ -72,7 +74,8 @@ class ModelExporter:
             InvalidArtifactError: As ONNX it does not answer as it does here.
         """
         log.info("judging %d test rows beside the baselines", len(module.test_labels))
-        folds = (*self.earlier_folds, forecast_test(module, self.dataset, self.rules))
+        newest = forecast_test(module, self.dataset, self.rules, self.pooled_baselines)
+        folds = (*self.earlier_folds, newest)
         judgement = judge_folds(folds, self.rules)
         # Wherever it was trained.
         network = copy.deepcopy(module.network).cpu()
@@ -98,12 +101,16 @@ class ModelExporter:
 
 
 def forecast_test(
-    module: SignalClassifier, dataset: MarketDataset, rules: JudgingRules
+    module: SignalClassifier,
+    dataset: MarketDataset,
+    rules: JudgingRules,
+    pooled: Sequence[Baseline] = (),
 ) -> FoldForecasts:
     """What a trained module and the baselines say on the test rows of its fold."""
     data = module.trainer.datamodule  # type: ignore[attr-defined]
     validation, test = data.val_dataloader(), data.test_dataloader()
-    return forecast_fold(dataset, _logits(module, validation), _logits(module, test), rules)
+    logits = _logits(module, validation), _logits(module, test)
+    return forecast_fold(dataset, *logits, rules, pooled)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,7 @@ class _FleetTraining:
             plain_settings(settings, self._run.choices),
             settings.seed,
             Path(settings.models_dir),
-            judging_rules(settings),
+            replace(judging_rules(settings), n_shown=len(self._settings.symbols)),
             onnx=settings.export.onnx,
         )
         export = ExportToRegistry(exporter.export)

@@ -17,9 +17,11 @@ from percoin.bars.schema import Bars
 from percoin.config import FINISHED_MARK, Recipe, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
+from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.judging import fit_pooled_baselines
 from percoin.pool import Pool, build_pool
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
@@ -242,6 +244,7 @@ class _PooledTraining:
         self._config = plain_settings(settings, run.choices)
         self._record = record_pool(pool)
         self._results: dict[str, PooledResult] = {}
+        self._baselines: tuple[Baseline, ...] = ()
 
     def go(self, only: Sequence[str] | None, callbacks: Sequence[pl.Callback]) -> PooledSummary:
         settings, pool, folder = self._settings, self._pool, self._run.folder
@@ -302,6 +305,9 @@ class _PooledTraining:
                 self._results[symbol] = before
                 continue
             log.info("%s, market %d of %d", symbol, number, len(markets))
+            if not self._baselines:
+                log.info("fitting the baselines that learn from all markets")
+                self._baselines = tuple(fit_pooled_baselines(self._pool.seen, seed))
             export = ExportToRegistry(self._exporter(dataset, seed).export)
             yield dataset, [Pictures(dataset, folder / "figures"), export]
             assert export.exported is not None
@@ -316,9 +322,10 @@ class _PooledTraining:
             self._config | {"looks": looks},
             seed,
             Path(settings.models_dir),
-            judging_rules(settings),
+            replace(judging_rules(settings), n_shown=len(self._pool.markets)),
             onnx=settings.export.onnx,
             pool=self._record,
+            pooled_baselines=self._baselines,
         )
 
     def _note(self, folder: Path, dataset: MarketDataset, exported: ExportedModel) -> PooledResult:

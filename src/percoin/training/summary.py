@@ -14,14 +14,18 @@ from rich.text import Text
 
 from percoin.bars.schema import format_time
 from percoin.dataset import PARTS, MarketDataset
-from percoin.evaluation.baselines import LOGISTIC, MAJORITY, TRAIN_PRIOR
+from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
+from percoin.evaluation.table import signed
 from percoin.judging import JudgedBlend
 from percoin.types import CLASS_NAMES
 
 _WIDTH = 100
+# Skill is told by both rulers, over the train prior and over the rolling prior.
+_HEADINGS = ("log-loss", "skill", "recent", "act. AUC", "dir. AUC", "macro-F1", "accuracy")
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
+    ROLLING_PRIOR: "rolling_prior (of late)",
     MAJORITY: "majority (constant)",
 }
 
@@ -80,7 +84,7 @@ class Summary:
 
     def _verdict(self) -> Text:
         verdict = self.evaluation.verdict
-        lines = [f"{verdict.outcome.upper()}: {verdict.reasons[0]}", *verdict.reasons[1:]]
+        lines = [f"{verdict.outcome.upper()}: {self.evaluation.shown()}", *verdict.reasons]
         return Text("\n".join([*lines, *(f"caution: {text}" for text in verdict.cautions)]))
 
     def _spans(self) -> Table:
@@ -101,9 +105,10 @@ class Summary:
         """The model, what any model must beat, and what a person would compare accuracy with."""
         table = Table(box=None, pad_edge=False)
         table.add_column(f"{self.evaluation.n_rows:,} test rows")
-        for heading in ("log-loss", "activity AUC", "direction AUC", "MCC", "macro-F1", "accuracy"):
+        for heading in _HEADINGS:
             table.add_column(heading, justify="right")
-        first = (self.evaluation.best_baseline, LOGISTIC, TRAIN_PRIOR, MAJORITY)
+        rival = self.evaluation.rival_name
+        first = (rival, LOGISTIC, ROLLING_PRIOR, TRAIN_PRIOR, MAJORITY)
         # A regression that is the model itself is no baseline.
         shown = [name for name in dict.fromkeys(first) if name != self.evaluation.model.name]
         for line in (self.evaluation.model, *(self._baseline(name) for name in shown)):
@@ -117,13 +122,17 @@ class Summary:
         ]
         scores = line.scores
         return (
-            _NAMES.get(line.name, line.name),
+            _NAMES.get(line.name, line.name) + self._mark(line),
             f"{scores.log_loss:.4f}",
+            signed(line.skill.value),
+            "-" if line.recent_skill is None else signed(line.recent_skill.value),
             *aucs,
-            f"{scores.mcc:+.3f}",
             f"{scores.macro_f1:.3f}",
             f"{scores.accuracy:.3f}",
         )
+
+    def _mark(self, line: Assessment) -> str:
+        return ", the rival" if line.name == self.evaluation.rival_name else ""
 
     def _facts(self) -> Table:
         bars = self.dataset.bars

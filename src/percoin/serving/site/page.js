@@ -544,11 +544,13 @@
     const row = (name, estimate, kind) => ({ name, ...estimate, kind });
     const compared = [row("this model", skill, verdictOf(model))];
     if (skill.baseline) compared.push(row(words(skill.best_baseline), skill.baseline, "NO_TRADE"));
-    if (skill.against_best) compared.push(row("model − baseline", skill.against_best, verdictOf(model)));
+    if (skill.recent) compared.push(row("over the last days", skill.recent, verdictOf(model)));
     card.append(chip(verdictOf(model)), charts.intervals(compared, width),
       h("p", { class: "below" }, `Log-loss skill over the frequencies of training, ${percent(skill.confidence)} intervals, `
-        + `${skill.n_rows} test rows: ${signed(skill.value)} ${interval(skill)}; best baseline ${words(skill.best_baseline ?? "none")}`
-        + `${skill.baseline ? ` ${signed(skill.baseline.value)} ${interval(skill.baseline)}` : ""}.`));
+        + `${skill.n_rows} test rows: ${signed(skill.value)} ${interval(skill)}; rival ${words(skill.best_baseline ?? "none")}`
+        + `${skill.baseline ? ` ${signed(skill.baseline.value)} ${interval(skill.baseline)}` : ""}`
+        + `${skill.against_best ? `; ahead of it by ${signed(skill.against_best.value)} ${interval(skill.against_best)} nats a row` : ""}`
+        + `${skill.recent ? `; skill over the class shares of the last days ${signed(skill.recent.value)} ${interval(skill.recent)}` : ""}.`));
     if (model.reasons.length) card.append(h("ul", { class: "list" }, model.reasons.map((reason) => h("li", {}, reason))));
     if (model.trained_on) {
       card.append(h("p", { class: "below" }, `Version ${model.version_id}, made on ${model.trained_on.n_bars} bars `

@@ -1,0 +1,137 @@
+"""Six numbers that say how much a market moves, and the clock: what simple rivals are made of.
+
+The volatility of a market comes in runs on several scales at once, from minutes to weeks. A
+regression on the mean volatility over a few nested spans, a cascade (Corsi, 2009), is hard to
+beat as a forecast of how much the next bars will move. Here the volatility of a span is that of
+its bars' ranges (Parkinson, 1980), which knows more than that of its closes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from percoin.bars.gaps import follows_gap
+from percoin.bars.schema import COLUMNS, Bars
+from percoin.features.indicators import before
+from percoin.types import FloatArray, Timeframe
+
+_MINUTE_MILLISECONDS = 60_000
+_MINUTES_PER_DAY = 1440
+_DAYS_PER_WEEK = 7
+# 1970-01-01 was a Thursday; weeks are counted from Monday.
+_EPOCH_WEEKDAY = 3
+
+# 1, 4, 16, 96 and 672 bars of 15 minutes.
+_SPAN_MINUTES = (15, 60, 240, 1440, 10_080)
+# Corsi's third scale, where the shorter spans fit into one bar.
+_MONTH_MINUTES = 4 * 10_080
+_FEWEST_SPANS = 4
+_DEVIATION_BARS = 50
+# A tenth of a basis point, less than a tick: a bar without a range has no logarithm.
+_FLOOR = 1e-5
+
+CLOCK_NAMES = (
+    "hour_sin",
+    "hour_cos",
+    "weekday_sin",
+    "weekday_cos",
+    "minute_sin",
+    "minute_cos",
+)
+
+_HIGH, _LOW, _CLOSE = map(COLUMNS.index, ("high", "low", "close"))
+
+
+@cache
+def volatility_spans(timeframe: Timeframe) -> tuple[int, ...]:
+    """The spans of the cascade in bars, shortest first: 1, 4, 16, 96 and 672 on 15m.
+
+    The same spans in time on other bar lengths, as far as they hold at least one bar, and four
+    weeks besides where fewer than four are left. One bar is always the first.
+    """
+    minutes = timeframe.milliseconds // _MINUTE_MILLISECONDS
+    spans = {1, *(span // minutes for span in _SPAN_MINUTES if span >= minutes)}
+    if len(spans) < _FEWEST_SPANS:
+        spans.add(_MONTH_MINUTES // minutes)
+    return tuple(sorted(spans))
+
+
+def volatility_names(timeframe: Timeframe) -> tuple[str, ...]:
+    """Names of the columns of ``volatility_columns``."""
+    spans = volatility_spans(timeframe)
+    return (*(f"log_range_volatility_{span}" for span in spans), "log_deviation_50")
+
+
+def volatility_columns(bars: Bars) -> FloatArray:
+    """Logarithms of how much the market moved over each span, known when each bar closes.
+
+    For each span the root of the mean of Parkinson's (1980) variance of a bar,
+    ``ln(high / low)^2 / (4 ln 2)``; last the sample standard deviation of the last 50 log
+    returns, those across a gap left out. Both as a fraction a bar, no less than 0.00001.
+
+    Args:
+        bars: Closed bars of one market, checked against the schema.
+
+    Returns:
+        Shape (n_bars, n_spans + 1), NaN until a span is full.
+    """
+    values = bars.values
+    variance = np.log(values[:, _HIGH] / values[:, _LOW]) ** 2 / (4 * math.log(2))
+    columns = [_mean_of_last(variance, span) for span in volatility_spans(bars.timeframe)]
+    columns.append(_variance_of_returns(bars))
+    return np.log(np.sqrt(np.maximum(np.stack(columns, axis=1), _FLOOR**2)))
+
+
+def clock_columns(bars: Bars) -> FloatArray:
+    """Hour of the day, day of the week and minute of the hour at each bar's close, UTC.
+
+    Each as sine and cosine of its share of the day, week or hour, in the order of
+    ``CLOCK_NAMES``; shape (n_bars, 6).
+    """
+    minutes = (bars.open_time + bars.timeframe.milliseconds) // _MINUTE_MILLISECONDS
+    days = minutes // _MINUTES_PER_DAY
+    shares = (
+        minutes % _MINUTES_PER_DAY // 60 / 24,
+        (days + _EPOCH_WEEKDAY) % _DAYS_PER_WEEK / _DAYS_PER_WEEK,
+        minutes % 60 / 60,
+    )
+    angles = 2 * np.pi * np.stack(shares, axis=1)
+    columns: FloatArray = np.stack([np.sin(angles), np.cos(angles)], axis=2)
+    return columns.reshape(len(bars), len(CLOCK_NAMES))
+
+
+def _variance_of_returns(bars: Bars) -> FloatArray:
+    close = bars.values[:, _CLOSE]
+    returns = np.log(close / before(close))
+    known = ~(follows_gap(bars.open_time, bars.timeframe.milliseconds) | np.isnan(returns))
+    counted: FloatArray = np.where(known, returns, 0.0)
+    n_known = _sum_of_last(known.astype(np.float64), _DEVIATION_BARS)
+    sums, squares = (_sum_of_last(column, _DEVIATION_BARS) for column in (counted, counted**2))
+    # The newest 50 bars hold 50 returns once there is one bar more.
+    n_known[:_DEVIATION_BARS] = np.nan
+    return np.where(n_known > 1, squares - sums**2 / n_known, np.nan) / (n_known - 1)
+
+
+def _mean_of_last(values: FloatArray, n_bars: int) -> FloatArray:
+    return _sum_of_last(values, n_bars) / n_bars
+
+
+def _sum_of_last(values: FloatArray, n_bars: int) -> FloatArray:
+    """Sum of each value and those before it; the same bits wherever the history begins."""
+    sums: FloatArray = np.full(len(values), np.nan)
+    if len(values) >= n_bars:
+        # One addition for each power of two in n_bars, in an order that no other bar changes.
+        doubled, width, done = values, 1, 0
+        total = np.zeros(len(values) - n_bars + 1)
+        while width <= n_bars:
+            if n_bars & width:
+                start = n_bars - done - width
+                total += doubled[start : start + len(total)]
+                done += width
+            doubled = doubled[:-width] + doubled[width:]
+            width *= 2
+        sums[n_bars - 1 :] = total
+    return sums

@@ -1,0 +1,1 @@
+"""Anybody's forecasts before percoin's judge: the same rivals, rulers, intervals and gate."""

@@ -1,0 +1,45 @@
+"""The command: ``python -m percoin.judge forecasts=FILE symbol=BTCUSDT tf=15m``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from percoin.cli import compose_config, run_command
+from percoin.config import JudgeConfig, OutputFormat, typed
+from percoin.errors import ConfigError
+from percoin.registry.typed_json import one_line
+from percoin.report.board import Board
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Judge a file of forecasts, print what was shown and return the exit code."""
+
+    def command() -> None:
+        settings = typed(compose_config("judge", arguments), JudgeConfig)
+        # scipy and scikit-learn: only once the settings are known to be good.
+        from percoin.judge.run import judge_file
+
+        judged = judge_file(settings)
+        if settings.report_dir is not None:
+            _write_report(judged.board(), Path(settings.report_dir))
+        is_json = settings.output == OutputFormat.JSON
+        print(one_line(judged.to_json()) if is_json else judged.render())
+
+    return run_command(command, "judge")
+
+
+def _write_report(board: Board, folder: Path) -> None:
+    from percoin.report.files import write_report
+
+    try:
+        write_report(board, folder)
+    except OSError as error:
+        raise ConfigError(
+            f"report_dir={folder} cannot be written ({error.strerror}); name another folder"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

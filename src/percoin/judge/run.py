@@ -1,0 +1,379 @@
+"""Somebody's forecasts of a market, judged as percoin judges its own models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from percoin.bars.schema import Bars, format_time
+from percoin.bars.store import BarStore
+from percoin.config import JudgeConfig
+from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec, bars_to_load
+from percoin.errors import InvalidForecastsError, NotEnoughBarsError
+from percoin.evaluation.backtest import Costs
+from percoin.evaluation.baselines import class_shares, frequencies_after
+from percoin.evaluation.evaluate import Evaluation, Forecast
+from percoin.evaluation.gate import Outcome, Verdict
+from percoin.evaluation.metrics import N_CLASSES, row_log_loss
+from percoin.evaluation.table import format_evaluation, interval
+from percoin.evaluation.uncertainty import Bootstrap, Estimate
+from percoin.features.feature_set import FeatureDefinition
+from percoin.judge.forecasts import Forecasts, read_forecasts
+from percoin.judging import JudgingRules, forecast_given, judge_folds
+from percoin.report.board import Board, make_board
+from percoin.report.reading import SavedModel
+from percoin.splits import Split, chronological_split, split_at
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray
+
+# Of the rows with a signal and no probability: they teach what each signal is worth.
+_LEARNING_SHARE = 0.3
+# How many bars too early or too late forecasts are looked for.
+_MOST_BARS_OFF = 5
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedForecasts:
+    """What came of a file of forecasts.
+
+    Attributes:
+        dataset: The rows; those of the test part were forecast.
+        evaluation: As of a model.
+        notes: What was done with the file, one sentence each.
+    """
+
+    dataset: MarketDataset
+    evaluation: Evaluation
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for programs; equity curves are thinned."""
+        bars = self.dataset.bars
+        return {
+            "symbol": bars.symbol,
+            "tf": bars.timeframe.value,
+            "bars": bars.origin,
+            "label_rule": self.dataset.label_rule.to_json(),
+            "shown": self.evaluation.shown(),
+            "notes": list(self.notes),
+            "evaluation": self.evaluation.to_json(),
+        }
+
+    def board(self) -> Board:
+        """The same as a report."""
+        bars, test = self.dataset.bars, self.dataset.rows("test")
+        days = [str(bars.frame.index[int(test[end])].date()) for end in (0, -1)]
+        model = SavedModel(
+            bars.symbol,
+            bars.timeframe,
+            evaluation=self.evaluation,
+            variant=self.evaluation.model.name,
+            tested=(days[0], days[1]),
+        )
+        return make_board([model], notes=self.notes)
+
+    def render(self) -> str:
+        """The screen as plain text."""
+        bars, test = self.dataset.bars, self.dataset.rows("test")
+        first, last = (format_time(bars.close_time(int(test[end]))) for end in (0, -1))
+        market = f"{bars.symbol} {bars.timeframe.value}"
+        return "\n".join(
+            [
+                f"{market}, forecasts of bars that closed {first} to {last} UTC",
+                *self.notes,
+                "",
+                format_evaluation(self.evaluation),
+            ]
+        )
+
+
+def judge_file(settings: JudgeConfig) -> JudgedForecasts:
+    """Judge the file that the settings name.
+
+    Raises:
+        InvalidForecastsError: It cannot be judged as it is.
+        PercoinError: The bars cannot be had, or are too few.
+    """
+    timeframe, rule = settings.tf.timeframe, settings.labels.build()
+    forecasts = read_forecasts(Path(settings.forecasts), settings.symbol, timeframe)
+    n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
+    source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
+    market = PreparedMarket.prepare(
+        source.load(settings.symbol, timeframe),
+        FeatureDefinition.RELATIVE,
+        rule,
+        settings.lookback,
+        settings.split.build(),
+        settings.history_days,
+    )
+    rules = JudgingRules(
+        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        n_trials=settings.trials,
+        n_looks=settings.looks,
+        repetitions=settings.repetitions,
+        seed=settings.seed,
+        model_name=settings.name,
+    )
+    trained_until = settings.trained_until_ms
+    return judge_forecasts(forecasts, market, rules, settings.threshold, trained_until)
+
+
+def judge_forecasts(
+    forecasts: Forecasts,
+    market: PreparedMarket,
+    rules: JudgingRules,
+    threshold: float = 0.0,
+    trained_until: int | None = None,
+) -> JudgedForecasts:
+    """Judge forecasts on the bars of their market.
+
+    The baselines learn from the rows before the forecasts, and before ``trained_until``, and
+    are judged on the same rows as the forecasts.
+
+    Args:
+        forecasts: Each known when its bar closes.
+        market: Its bars, features and labels.
+        rules: What is taken for granted.
+        threshold: Least confidence for a trade; signals are taken as they are.
+        trained_until: Up to when the forecaster has seen bars, in milliseconds since
+            1970-01-01 UTC; None if nobody says.
+
+    Raises:
+        InvalidForecastsError: Rows on bars that are not there, before ``trained_until``, or
+            none that can be judged.
+        NotEnoughBarsError: Too few bars before the forecasts to fit baselines.
+        MissingClassError: The rows before them lack a class.
+    """
+    notes = _check_seen(forecasts, market.bars, trained_until)
+    rows = _rows_of(forecasts, market.bars)
+    dataset, kept = _dataset(market, rows)
+    if len(kept) < len(rows):
+        notes.append(
+            f"{len(rows) - len(kept)} of {len(rows)} forecasts are not judged: what came is not "
+            "known yet, or bars around them are missing"
+        )
+    dataset, forecast, said = _as_forecast(forecasts, dataset, kept, rules.model_name)
+    notes += said
+    fold = forecast_given(dataset, forecast, rules, threshold)
+    evaluation = judge_folds([fold], rules).evaluation
+    checked = _found_out(dataset, forecast, evaluation, rules)
+    return JudgedForecasts(dataset, checked, tuple(notes))
+
+
+def _check_seen(forecasts: Forecasts, bars: Bars, trained_until: int | None) -> list[str]:
+    if trained_until is None:
+        return [
+            "trained_until is not given: nothing says that the forecaster had not seen these bars"
+        ]
+    # A bar that opens then closes later; what is trained up to a moment has seen none of it.
+    n_seen = int((forecasts.open_time < trained_until).sum())
+    if n_seen:
+        raise InvalidForecastsError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"{n_seen} of {len(forecasts)} forecasts are of bars before "
+            f"trained_until={_day(trained_until)}: the forecaster has learnt from them",
+            "leave them out, or give the day up to which it really was trained",
+        )
+    return [f"trained until {_day(trained_until)}, as its owner says"]
+
+
+def _rows_of(forecasts: Forecasts, bars: Bars) -> IntArray:
+    """Positions of the forecast bars."""
+    opened = bars.open_time
+    rows = np.searchsorted(opened, forecasts.open_time)
+    is_there = opened[np.minimum(rows, len(opened) - 1)] == forecasts.open_time
+    n_missing = int((~is_there).sum())
+    if n_missing:
+        first = _minute(int(forecasts.open_time[~is_there][0]))
+        held = f"{_minute(int(opened[0]))} to {_minute(int(opened[-1]))}"
+        raise InvalidForecastsError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"{n_missing} of {len(forecasts)} forecasts are on bars that are not there, first "
+            f"{first} UTC; the bars go from {held}",
+            "give the open times of the bars, in UTC, and bars that hold all of them",
+        )
+    return rows.astype(np.int64)
+
+
+def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDataset, IntArray]:
+    """The market split before the forecasts, and the forecast rows that can be judged."""
+    kept = np.intersect1d(forecast_rows, market.rows)
+    if len(kept) == 0:
+        raise InvalidForecastsError(
+            market.bars.symbol,
+            market.bars.timeframe.value,
+            f"what came is known of none of the {len(forecast_rows)} forecasts",
+            "give older forecasts, or newer bars",
+        )
+    dataset = market.dataset(lambda rows: _split_before(rows, kept, market.split_spec))
+    return dataset, kept
+
+
+def _split_before(rows: IntArray, kept: IntArray, spec: SplitSpec) -> Split:
+    """Train and validation before the first forecast row, which begins the test part.
+
+    Where the forecasts are those of a test part that percoin has cut, it is cut alike.
+    """
+    purge, embargo = spec.purge_bars, spec.embargo_bars
+    usual = _usual_split(rows, spec)
+    if usual is not None and usual.test[0] == kept[0]:
+        return Split(usual.train, usual.validation, kept)
+    before = rows[rows < kept[0] - embargo]
+    train, validation, _ = spec.fractions
+    n_train = round(len(before) * train / (train + validation))
+    if not 0 < n_train < len(before):
+        raise ValueError(f"{len(before)} rows before the first forecast cannot be cut in two")
+    split = split_at(rows, int(before[n_train]), int(kept[0]) - embargo, purge, embargo)
+    return Split(split.train, split.validation, kept)
+
+
+def _usual_split(rows: IntArray, spec: SplitSpec) -> Split | None:
+    try:
+        return chronological_split(rows, spec.fractions, spec.purge_bars, spec.embargo_bars)
+    except ValueError:
+        return None
+
+
+def _as_forecast(
+    forecasts: Forecasts, dataset: MarketDataset, kept: IntArray, name: str
+) -> tuple[MarketDataset, Forecast, list[str]]:
+    """Probabilities for the test rows; signals alone take some of these to learn from."""
+    opened = dataset.bars.open_time[kept]
+    chosen = np.searchsorted(forecasts.open_time, opened)
+    if forecasts.probabilities is not None:
+        return dataset, Forecast(name, forecasts.probabilities[chosen]), []
+    assert forecasts.signal is not None
+    signal = forecasts.signal[chosen]
+    if forecasts.confidence is not None:
+        shares = class_shares(dataset.label[dataset.rows("train")])
+        said = _spread(signal, forecasts.confidence[chosen], shares)
+        note = "what its confidence leaves is shared out as the classes of the train rows are"
+        return dataset, Forecast(name, said, signal), [note]
+    n_learn = math.ceil(len(kept) * _LEARNING_SHARE)
+    if n_learn == len(kept):
+        raise NotEnoughBarsError(
+            dataset.bars.symbol,
+            dataset.bars.timeframe.value,
+            f"{len(kept)} signals without probabilities",
+            "give more of them, or confidence beside them",
+        )
+    # Their labels must be settled before the first row that is judged.
+    first_judged = int(kept[n_learn]) - dataset.label_rule.horizon
+    learnt = kept[:n_learn][kept[:n_learn] < first_judged]
+    table = frequencies_after(signal[: len(learnt)], dataset.label[learnt])
+    split = replace(dataset.split, test=kept[n_learn:])
+    note = (
+        f"signals without probabilities: the first {n_learn} teach how often each class followed "
+        "each signal, and are not judged"
+    )
+    judged = signal[n_learn:]
+    return replace(dataset, split=split), Forecast(name, table[judged], judged), [note]
+
+
+def _spread(signal: IntArray, confidence: FloatArray, shares: FloatArray) -> FloatArray:
+    """The confidence for the signal's class, and the rest in proportion to the shares."""
+    is_said = np.eye(N_CLASSES, dtype=bool)[signal]
+    others = np.where(is_said, 0.0, shares)
+    rest = (1 - confidence)[:, None] * others / others.sum(axis=1, keepdims=True)
+    spread: FloatArray = np.where(is_said, confidence[:, None], rest)
+    return spread
+
+
+def _found_out(
+    dataset: MarketDataset, forecast: Forecast, evaluation: Evaluation, rules: JudgingRules
+) -> Evaluation:
+    """The evaluation with what forecasts give away that are moved along the bars."""
+    moved = _Moved(dataset, forecast, evaluation.bootstrap)
+    verdict = evaluation.verdict
+    early = moved.fits_better(range(1, _MOST_BARS_OFF + 1))
+    late = moved.fits_better(range(-_MOST_BARS_OFF, 0))
+    if early is not None:
+        bars, gain = early
+        reason = (
+            f"stamped {_bars(bars)} too early: they fit what comes {_bars(bars)} later better than "
+            f"their own bar, by {interval(gain)} nats a row; at the close of their own bar they "
+            "were not known"
+        )
+        verdict = Verdict(
+            Outcome.REJECTED, (reason, *verdict.reasons), verdict.cautions, verdict.p_value
+        )
+    elif late is not None:
+        bars, gain = late
+        caution = (
+            f"stamped {_bars(-bars)} too late? they fit what came {_bars(-bars)} earlier better "
+            f"than their own bar, by {interval(gain)} nats a row; open_time is when a bar opens"
+        )
+        verdict = replace(verdict, cautions=(*verdict.cautions, caution))
+    day = moved.over_another_day()
+    if evaluation.collapse is None and day is not None and (day.lower is None or day.lower <= 0):
+        caution = (
+            "no better than the same forecasts a day earlier or later "
+            f"({interval(day)} nats a row): what they know is the time of day or the market's mood"
+        )
+        verdict = replace(verdict, cautions=(*verdict.cautions, caution))
+    return replace(evaluation, verdict=verdict)
+
+
+class _Moved:
+    """The same forecasts held against the labels of other bars."""
+
+    def __init__(self, dataset: MarketDataset, forecast: Forecast, bootstrap: Bootstrap) -> None:
+        self._label = dataset.label
+        self._rows = dataset.rows("test")
+        self._said = forecast.probabilities
+        self._bootstrap = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
+        self._own = row_log_loss(self._said, self._label[self._rows])
+        self._day = bootstrap.day
+
+    def fits_better(self, shifts: range) -> tuple[int, Estimate] | None:
+        """The shift whose labels are fitted best, if surely better than the own bar's."""
+        gains = {shift: self._gain(shift) for shift in shifts}
+        known = {shift: gain for shift, gain in gains.items() if gain is not None}
+        if not known:
+            return None
+        best = max(known, key=lambda shift: known[shift].value)
+        is_sure = known[best].lower is not None and (known[best].lower or 0.0) > 0
+        return (best, known[best]) if is_sure else None
+
+    def over_another_day(self) -> Estimate | None:
+        """How much worse the forecasts are a day before and a day after; None without days."""
+        gains = [self._losses_at(shift) for shift in (self._day, -self._day)]
+        is_known = np.all([known for known, _ in gains], axis=0)
+        if is_known.sum() < self._bootstrap.shortest_block:
+            return None
+        other = np.mean([losses[is_known] for _, losses in gains], axis=0)
+        return self._bootstrap.estimate(other - self._own[is_known])
+
+    def _gain(self, shift: int) -> Estimate | None:
+        is_known, losses = self._losses_at(shift)
+        if not is_known.any():
+            return None
+        return self._bootstrap.estimate((self._own - losses)[is_known])
+
+    def _losses_at(self, shift: int) -> tuple[FloatArray, FloatArray]:
+        """Where a label ``shift`` bars later is known, and the log-loss against it."""
+        rows = self._rows + shift
+        nearest = np.clip(rows, 0, len(self._label) - 1)
+        labels = np.where(rows == nearest, self._label[nearest], UNKNOWN_LABEL)
+        is_known = labels != UNKNOWN_LABEL
+        losses = np.zeros(len(rows))
+        losses[is_known] = row_log_loss(self._said[is_known], labels[is_known])
+        return is_known, losses
+
+
+def _bars(number: int) -> str:
+    return "1 bar" if number == 1 else f"{number} bars"
+
+
+def _day(moment: int) -> str:
+    return str(pd.Timestamp(moment, unit="ms").date())
+
+
+def _minute(moment: int) -> str:
+    return f"{pd.Timestamp(moment, unit='ms'):%Y-%m-%d %H:%M}"

@@ -1,0 +1,237 @@
+"""Somebody's forecasts before the judge that percoin's own models stand before."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import make_bars
+from market_judgements import RULE
+
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.dataset import PreparedMarket, SplitSpec
+from percoin.errors import InvalidForecastsError, NotEnoughBarsError
+from percoin.evaluation.baselines import class_shares
+from percoin.evaluation.calibration import apply_calibration
+from percoin.evaluation.gate import Outcome
+from percoin.features.feature_set import FeatureDefinition
+from percoin.judge.__main__ import main
+from percoin.judge.forecasts import Forecasts, read_forecasts
+from percoin.judge.run import judge_forecasts
+from percoin.judging import JudgingRules, forecast_fold, judge_folds
+from percoin.splits import chronological_split
+from percoin.types import Signal, Timeframe
+
+BARS = SimulatedSource(3, 4000, 0.5).load("BTCUSDT", Timeframe.H1)
+SPEC = SplitSpec(purge_bars=RULE.horizon, embargo_bars=RULE.horizon)
+MARKET = PreparedMarket.prepare(BARS, FeatureDefinition.RELATIVE, RULE, 8, SPEC, 10_000)
+RULES = JudgingRules(repetitions=100, model_name="mine")
+USUAL = MARKET.dataset(
+    lambda rows: chronological_split(rows, SPEC.fractions, SPEC.purge_bars, SPEC.embargo_bars)
+)
+TEST = USUAL.rows("test")
+
+
+def knowing(rows: np.ndarray, certainty: float = 0.6, seed: int = 0) -> np.ndarray:
+    """Logits that lean towards what comes, more often than not."""
+    noise = np.random.default_rng(seed).normal(size=(len(rows), 3))
+    return certainty * np.eye(3)[USUAL.label[rows]] + noise * 0.3
+
+
+def probabilities(rows: np.ndarray, **options) -> np.ndarray:
+    return apply_calibration(knowing(rows, **options), {"method": "none"})
+
+
+def forecasts_of(rows: np.ndarray, said: np.ndarray) -> Forecasts:
+    return Forecasts(BARS.open_time[rows], said)
+
+
+def test_a_models_own_probabilities_get_its_own_verdict():
+    validation = knowing(USUAL.rows("validation"), seed=1)
+    fold = forecast_fold(USUAL, validation, knowing(TEST), RULES)
+    own = judge_folds([fold], RULES).evaluation
+    judged = judge_forecasts(forecasts_of(TEST, fold.model.probabilities), MARKET, RULES).evaluation
+    assert judged.model == own.model
+    assert judged.baselines == own.baselines
+    assert (judged.rival, judged.against_rival) == (own.rival, own.against_rival)
+    assert judged.verdict.reasons == own.verdict.reasons
+    assert judged.verdict.p_value == own.verdict.p_value
+
+
+def test_baselines_learn_from_nothing_that_was_forecast():
+    later = TEST[100:]
+    judged = judge_forecasts(forecasts_of(later, probabilities(later)), MARKET, RULES)
+    split = judged.dataset.split
+    assert split.train[-1] < split.validation[0] < split.validation[-1] < later[0]
+    assert split.validation[-1] + RULE.horizon < later[0]
+    np.testing.assert_array_equal(split.test, later)
+
+
+@pytest.mark.parametrize("n_early", [1, 2])
+def test_forecasts_that_are_stamped_too_early_are_a_leak(n_early):
+    stamped = TEST[:-5] - n_early
+    judged = judge_forecasts(forecasts_of(stamped, probabilities(TEST[:-5])), MARKET, RULES)
+    verdict = judged.evaluation.verdict
+    assert verdict.outcome is Outcome.REJECTED
+    bars = "1 bar" if n_early == 1 else "2 bars"
+    assert verdict.reasons[0].startswith(f"stamped {bars} too early")
+
+
+def test_forecasts_that_are_stamped_too_late_are_named():
+    judged = judge_forecasts(forecasts_of(TEST[1:], probabilities(TEST[:-1])), MARKET, RULES)
+    assert any("stamped 1 bar too late?" in text for text in judged.evaluation.verdict.cautions)
+
+
+def test_forecasts_in_their_place_are_not_suspected():
+    judged = judge_forecasts(forecasts_of(TEST, probabilities(TEST)), MARKET, RULES)
+    verdict = judged.evaluation.verdict
+    assert not any("stamped" in text for text in (*verdict.reasons, *verdict.cautions))
+    assert not any("a day earlier" in text for text in verdict.cautions)
+
+
+def test_what_is_as_good_on_another_day_is_told():
+    said = np.tile(probabilities(TEST[:24], certainty=0.0), (len(TEST) // 24 + 1, 1))[: len(TEST)]
+    judged = judge_forecasts(forecasts_of(TEST, said), MARKET, RULES)
+    assert any("a day earlier or later" in text for text in judged.evaluation.verdict.cautions)
+
+
+def test_a_constant_is_rejected_by_name():
+    said = np.tile([0.3, 0.4, 0.3], (len(TEST), 1))
+    verdict = judge_forecasts(forecasts_of(TEST, said), MARKET, RULES).evaluation.verdict
+    assert verdict.outcome is Outcome.REJECTED
+    assert verdict.reasons[0].startswith("collapsed (constant)")
+
+
+def test_signals_alone_take_the_first_rows_to_learn_what_they_are_worth():
+    said = probabilities(TEST).argmax(axis=1)
+    judged = judge_forecasts(Forecasts(BARS.open_time[TEST], signal=said), MARKET, RULES)
+    n_learn = -(-3 * len(TEST) // 10)
+    np.testing.assert_array_equal(judged.dataset.rows("test"), TEST[n_learn:])
+    assert any(f"the first {n_learn} teach" in note for note in judged.notes)
+    # Whatever comes after them changes nothing about what they have taught.
+    label = USUAL.label.copy()
+    learnt = TEST[:n_learn][TEST[:n_learn] < TEST[n_learn] - RULE.horizon]
+    longs = label[learnt][said[: len(learnt)] == Signal.LONG]
+    prior = class_shares(label[learnt])
+    expected = (np.bincount(longs, minlength=3) + 30 * prior) / (len(longs) + 30)
+    assert judged.evaluation.model.scores.accuracy > 0.4
+    assert expected[Signal.LONG] > expected[Signal.SHORT]
+
+
+def test_confidence_is_the_probability_of_the_signal_and_the_rest_is_shared_out():
+    said = probabilities(TEST)
+    signal, confidence = said.argmax(axis=1), said.max(axis=1)
+    given = Forecasts(BARS.open_time[TEST], signal=signal, confidence=confidence)
+    judged = judge_forecasts(given, MARKET, RULES)
+    shares = class_shares(USUAL.label[USUAL.rows("train")])
+    others = np.where(np.eye(3, dtype=bool)[signal], 0, shares)
+    spread = others / others.sum(axis=1, keepdims=True) * (1 - confidence)[:, None]
+    spread[np.arange(len(TEST)), signal] = confidence
+    expected = -np.log(spread[np.arange(len(TEST)), USUAL.label[TEST]]).mean()
+    assert judged.evaluation.model.scores.log_loss == pytest.approx(expected)
+
+
+def test_forecasts_of_bars_that_the_forecaster_has_seen_are_refused():
+    until = int(BARS.open_time[TEST[10]])
+    with pytest.raises(InvalidForecastsError, match=r"10 of \d+ forecasts are of bars before"):
+        judge_forecasts(forecasts_of(TEST, probabilities(TEST)), MARKET, RULES, 0.0, until)
+    later = TEST[10:]
+    judged = judge_forecasts(forecasts_of(later, probabilities(later)), MARKET, RULES, 0.0, until)
+    assert judged.notes[0].startswith("trained until")
+
+
+def test_rows_on_bars_that_are_not_there_are_refused():
+    moved = Forecasts(BARS.open_time[TEST] + 60_000, probabilities(TEST))
+    with pytest.raises(InvalidForecastsError, match="are on bars that are not there, first"):
+        judge_forecasts(moved, MARKET, RULES)
+
+
+def test_rows_whose_outcome_is_not_known_are_counted_and_left_out():
+    rows = np.append(TEST, [len(BARS) - 2, len(BARS) - 1])
+    judged = judge_forecasts(forecasts_of(rows, np.full((len(rows), 3), 1 / 3)), MARKET, RULES)
+    assert f"2 of {len(rows)} forecasts are not judged" in judged.notes[1]
+
+
+def test_forecasts_from_the_first_bars_on_leave_nothing_to_learn_from():
+    rows = MARKET.rows[10:]
+    with pytest.raises(NotEnoughBarsError, match="no validation rows are left"):
+        judge_forecasts(forecasts_of(rows, np.full((len(rows), 3), 1 / 3)), MARKET, RULES)
+
+
+TIMES = pd.date_range("2025-01-01", periods=4, freq="15min", tz="UTC")
+GOOD = pd.DataFrame({"open_time": TIMES, "p_short": 0.2, "p_no_trade": 0.5, "p_long": 0.3})
+
+
+def written(tmp_path, table: pd.DataFrame):
+    path = tmp_path / "forecasts.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_rows_may_come_in_any_order_and_as_parquet(tmp_path):
+    path = tmp_path / "forecasts.parquet"
+    GOOD.assign(p_short=[0.1, 0.2, 0.3, 0.4], p_no_trade=[0.6, 0.5, 0.4, 0.3]).iloc[
+        ::-1
+    ].to_parquet(path)
+    read = read_forecasts(path, "BTCUSDT", Timeframe.M15)
+    assert read.probabilities[:, 0].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert (np.diff(read.open_time) == 900_000).all()
+
+
+@pytest.mark.parametrize("said", [["SHORT", "no_trade", "Long", "LONG"], [0, 1, 2, 2]])
+def test_signals_by_name_or_number(tmp_path, said):
+    table = GOOD[["open_time"]].assign(signal=said)
+    read = read_forecasts(written(tmp_path, table), "BTCUSDT", Timeframe.M15)
+    assert read.signal.tolist() == [0, 1, 2, 2]
+    assert read.confidence is None
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        (GOOD.assign(p_long=0.4), "the probabilities of 4 rows do not sum to 1"),
+        (GOOD.assign(p_long=[0.3, -0.3, 0.3, 0.3]), "p_long of 1 rows is no probability"),
+        (GOOD.assign(p_long=["x", 0.3, 0.3, 0.3]), "p_long of 1 rows is no probability"),
+        (GOOD.iloc[[0, 1, 1, 2]], "1 bars have more than one row"),
+        (GOOD.drop(columns="p_long"), "has the columns"),
+        (GOOD[["open_time"]].assign(signal=["BUY", 1, 2, 2]), "signal of 1 rows is none"),
+        (GOOD.iloc[:0], "holds no row"),
+        (GOOD.drop(columns="open_time"), "cannot be read"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path, table, found):
+    with pytest.raises(InvalidForecastsError, match=found) as caught:
+        read_forecasts(written(tmp_path, table), "BTCUSDT", Timeframe.M15)
+    assert str(caught.value).startswith("BTCUSDT 15m: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys):
+    bars = make_bars(1200, timeframe=Timeframe.H1)
+    bars.frame.rename_axis("open_time").to_parquet(tmp_path / "BTCUSDT-1h.parquet")
+    rows = bars.frame.index[-300:-10]
+    table = pd.DataFrame({"open_time": rows, "p_short": 0.3, "p_no_trade": 0.3, "p_long": 0.4})
+    table.loc[::2, ["p_short", "p_long"]] = [0.4, 0.3]
+    arguments = [
+        f"forecasts={written(tmp_path, table)}",
+        *("symbol=BTCUSDT", "tf=1h", "source=files", f"source.path={tmp_path}", "name=mine"),
+        *(
+            "repetitions=100",
+            f"report_dir={tmp_path / 'report'}",
+            f"trained_until={rows[0].date()}",
+        ),
+    ]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "REJECTED mine: no skill shown" in text
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "mine" in page
+    assert "volatility_clock" in page
+
+    assert main([*arguments, "output=json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["evaluation"]["verdict"]["outcome"] == "rejected"
+    assert main([*arguments, "trained_until=2099-01-01"]) == 1
+    assert "the forecaster has learnt from them" in capsys.readouterr().err
+    assert main([*arguments, "trained_until=May"]) == 2
+    assert "trained_until=May is no day" in capsys.readouterr().err
