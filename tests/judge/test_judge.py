@@ -196,7 +196,7 @@ def test_signals_by_name_or_number(tmp_path, said):
         (GOOD.drop(columns="p_long"), "has the columns"),
         (GOOD[["open_time"]].assign(signal=["BUY", 1, 2, 2]), "signal of 1 rows is none"),
         (GOOD.iloc[:0], "holds no row"),
-        (GOOD.drop(columns="open_time"), "cannot be read"),
+        (GOOD.drop(columns="open_time"), "has no column open_time; the columns are p_short"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path, table, found):
