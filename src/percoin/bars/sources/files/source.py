@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from percoin.bars.renames import old_name_note, stored_names
-from percoin.bars.resample import divides, resample_frame
+from percoin.bars.resample import NOT_FILLED, divides, resample_frame
 from percoin.bars.schema import Bars
 from percoin.bars.sources.files.absent import absent, label
 from percoin.bars.sources.files.errors import FileError
@@ -212,7 +212,7 @@ class FilesSource:
         longer = resample_frame(frame, found.length, timeframe)
         if longer.empty:
             what = f"{len(frame):,} {found.length} bars do not fill one of {timeframe}"
-            raise NotEnoughBarsError(symbol, timeframe, what, "give it a longer history")
+            raise NotEnoughBarsError(symbol, timeframe, what, NOT_FILLED)
         logger.info(
             "%s %s: no bars of that length in the folder, resampled %s bars into %s complete ones",
             symbol,

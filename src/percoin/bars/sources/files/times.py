@@ -151,7 +151,8 @@ def _from_numbers(numbers: IntArray, name: str) -> pd.DatetimeIndex:
 
 def _from_texts(texts: pd.Series, name: str, place: Callable[[int], str]) -> Times:
     """ISO 8601, or digits."""
-    if len(texts) and texts.str.fullmatch(r"\d{8,19}").all():
+    is_digits = len(texts) > 0 and texts.iloc[0].isdecimal()
+    if is_digits and texts.str.fullmatch(r"\d{8,19}").all():
         numbers = texts.to_numpy().astype(np.int64)
         return Times(_from_numbers(numbers, name), Zone.SINCE_1970, name)
     is_zoned = len(texts) > 0 and _HAS_ZONE.fullmatch(texts.iloc[0]) is not None
