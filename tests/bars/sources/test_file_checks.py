@@ -206,6 +206,7 @@ def test_days_of_another_zone_and_close_times_are_told(
     path = _write(frame.set_axis(frame.index + pd.Timedelta(shift)), tmp_path / "x.csv")
     error = _refusal(path, timeframe=Timeframe.D1)
     assert found in error.found
+    assert ("open_time = that time + 1 " in error.action) == ("closes" in found)
 
 
 def test_some_bars_off_the_grid_are_still_counted(tmp_path: Path) -> None:

@@ -231,6 +231,17 @@ def test_a_single_file_of_the_same_coin_in_other_dollars_is_read_and_said(
     assert not same_coin("USDCUSDT", "USDTUSDC")
 
 
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [("BTCUSDT-15m-old.csv", "BTCUSDT"), ("ETHBTC-15m (1).csv", "ETHBTC"), ("x.csv", "ETHBTC")],
+)
+def test_a_single_file_may_have_more_in_its_name(
+    tmp_path: Path, name: str, symbol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(_load(_write(make_bars(40), tmp_path / name), symbol)) == 40
+    assert caplog.messages == []
+
+
 def test_what_a_folder_holds_is_said_where_the_market_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BarsNotFoundError, match="holds BTCUSDT, it holds no regular file"):
         _load(tmp_path)
