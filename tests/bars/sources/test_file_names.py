@@ -268,6 +268,35 @@ def test_a_folder_that_holds_itself_is_walked_once(tmp_path: Path) -> None:
     assert len(_load(tmp_path)) == 40
 
 
+def test_links_that_lead_nowhere_do_not_stop_the_market(tmp_path: Path) -> None:
+    (tmp_path / "BTCUSDT-5m.csv").symlink_to(tmp_path / "BTCUSDT-5m.csv")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "link.csv").symlink_to(_write(make_bars(40), tmp_path / "deep" / "x.csv"))
+    (tmp_path / "BTCUSDT-15m.csv").symlink_to(tmp_path / "link.csv")
+    assert len(_load(tmp_path)) == 40
+    with pytest.raises(BarsNotFoundError):
+        _load(tmp_path, "ETHUSDT")
+
+
+def test_a_folder_below_that_cannot_be_listed_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write(make_bars(40), tmp_path / "deep" / "BTCUSDT-15m.csv")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def locked(folder: Path) -> object:
+        if Path(folder).name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    assert len(_load(tmp_path)) == 40
+    assert caplog.messages == [f"{tmp_path / 'locked'} is left out: Permission denied"]
+    with pytest.raises(InvalidBarsError, match=r"locked cannot be read \(Permission denied"):
+        _load(tmp_path / "locked")
+
+
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "x" * 5000, "a\0b", "/dev/null"])
 def test_paths_that_lead_nowhere_are_one_line(path: str) -> None:
     with pytest.raises((ConfigError, BarsNotFoundError, InvalidBarsError)) as caught:

@@ -21,7 +21,6 @@ from percoin.errors import BarsNotFoundError, ConfigError, InvalidBarsError, Not
 from percoin.printable import printable
 from percoin.types import BarLength, Timeframe
 
-# One name for all of the package: a server says what it says here once, not at every refresh.
 logger = logging.getLogger("percoin.bars.sources.files")
 
 _FILES_SHOWN = 3
