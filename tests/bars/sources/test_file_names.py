@@ -93,8 +93,10 @@ def test_lengths_go_by_the_exchange_or_their_minutes(text: str, length: str) -> 
 def test_two_names_of_one_market_are_refused_by_name(tmp_path: Path) -> None:
     _write(make_bars(40), tmp_path / "BTCUSDT-15m.csv")
     _write(make_bars(40), tmp_path / "BTCUSDT_15m.csv")
-    with pytest.raises(InvalidBarsError, match=r"any of 2 files could be meant \(.*-15m.*_15m"):
+    with pytest.raises(InvalidBarsError) as caught:
         _load(tmp_path)
+    shown = f"{tmp_path.name}/BTCUSDT-15m.csv, {tmp_path.name}/BTCUSDT_15m.csv"
+    assert caught.value.found == f"any of 2 files could be meant ({shown})"
 
 
 def test_bars_of_another_length_and_an_older_time_never_take_the_place(tmp_path: Path) -> None:
@@ -187,7 +189,8 @@ def test_mark_prices_of_the_archive_are_no_bars(tmp_path: Path) -> None:
 
 def test_months_of_spot_and_of_futures_are_never_joined(tmp_path: Path) -> None:
     bars, klines = make_bars(200), "monthly/klines/BTCUSDT/15m/BTCUSDT-15m"
-    _write_zip(bars.slice(0, 100), tmp_path / f"spot/{klines}-2024-01.zip")
+    for month in range(4, 9):
+        _write_zip(bars.slice(0, 10), tmp_path / f"spot/{klines}-2024-0{month}.zip")
     _write_zip(bars.slice(100), tmp_path / f"futures/um/{klines}-2024-02.zip")
     with pytest.raises(InvalidBarsError) as caught:
         _load(tmp_path)

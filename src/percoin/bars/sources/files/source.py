@@ -184,8 +184,9 @@ class FilesSource:
         """One whole file, or all months and days joined in the order of time."""
         is_mixed = len({file.is_futures for file in files}) > 1
         if len(files) > 1 and (is_mixed or not all(file.is_part for file in files)):
-            files = sorted(files, key=lambda file: file.is_futures != files[-1].is_futures)
-            shown = [files[0], *files[-(_FILES_SHOWN - 1) :]]
+            first, *others = files
+            others.sort(key=lambda file: file.is_futures == first.is_futures)
+            shown = [first, *others][:_FILES_SHOWN]
             names = ", ".join(label(self.path, file.path) for file in shown)
             found = f"any of {len(files)} files could be meant ({names})"
             raise FileError(found, _USE_ONE)
