@@ -104,8 +104,8 @@ def flip_a_bit(path: Path) -> None:
 
 SPOILT = {
     "cut short": (cut_short, "cannot be read"),
-    "no Parquet": (lambda path: path.write_bytes(b"open,high\n1,2\n"), "cannot be read"),
-    "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "no Parquet": (lambda path: path.write_bytes(b"open,high\n1,2\n"), "no .parquet file"),
+    "empty": (lambda path: path.write_bytes(b""), "the file is empty"),
     "no rows": (with_rows(lambda frame: frame.iloc[:0]), "no bars"),
     "no volume": (with_rows(lambda frame: frame.drop(columns="volume")), "no column volume"),
     "duplicate": (

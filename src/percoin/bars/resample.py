@@ -9,6 +9,9 @@ from percoin.bars.schema import COLUMNS, Bars
 from percoin.errors import NotEnoughBarsError
 from percoin.types import BarLength, FloatArray, IntArray, Timeframe
 
+# A longer history does not help where every longer bar lacks one.
+NOT_FILLED = "give it bars without gaps, or a longer history"
+
 
 def divides(finer: BarLength, timeframe: BarLength) -> bool:
     """Whether bars of ``timeframe`` can be made from bars of ``finer``."""
@@ -41,7 +44,7 @@ def resample(bars: Bars, timeframe: Timeframe) -> Bars:
     frame = resample_frame(bars.frame, bars.timeframe, timeframe)
     if frame.empty:
         found = f"{len(bars):,} {bars.timeframe} bars do not fill one of {timeframe}"
-        raise NotEnoughBarsError(bars.symbol, timeframe, found, "give it a longer history")
+        raise NotEnoughBarsError(bars.symbol, timeframe, found, NOT_FILLED)
     origin = f"{bars.origin}, resampled from {bars.timeframe}"
     return Bars(bars.symbol, timeframe, frame, origin)
 

@@ -206,6 +206,7 @@ def test_days_of_another_zone_and_close_times_are_told(
     path = _write(frame.set_axis(frame.index + pd.Timedelta(shift)), tmp_path / "x.csv")
     error = _refusal(path, timeframe=Timeframe.D1)
     assert found in error.found
+    assert ("open_time = that time + 1 " in error.action) == ("closes" in found)
 
 
 def test_some_bars_off_the_grid_are_still_counted(tmp_path: Path) -> None:
@@ -221,3 +222,10 @@ def test_newest_first_is_turned_round_and_any_other_order_refused(tmp_path: Path
     halves = pd.concat([frame.iloc[20:], frame.iloc[:20]])
     error = _refusal(_write(halves, tmp_path / "x.csv"))
     assert "open_time before that of the row above in 1 bar" in error.found
+
+
+def test_holes_that_are_not_the_last_row_alone_are_counted(tmp_path: Path) -> None:
+    frame = make_bars(40).frame
+    volume = frame["volume"].where(~np.isin(np.arange(40), [5, 39]))
+    path = _write(frame, tmp_path / "x.csv", volume=volume)
+    assert "volume NaN or infinite in 2 bars (2024-01-01 01:15, " in _refusal(path).found

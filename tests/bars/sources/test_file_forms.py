@@ -177,6 +177,9 @@ TEXTS: dict[str, Callable[[], str | bytes]] = {
     "Binance's twelve with row numbers": lambda: "".join(
         f"{number},{row}\n" for number, row in enumerate(_twelve().splitlines())
     ),
+    "ccxt's six with row numbers from one": lambda: _csv(
+        _table().set_index(np.arange(1, 61)).reset_index(), header=False
+    ),
     "numbers as a header": lambda: _table().set_axis(range(6), axis=1).to_csv(),
     "MetaTrader": _metatrader,
     "CryptoDataDownload": _cryptodatadownload,

@@ -92,7 +92,7 @@ def check_spacing(open_times: IntArray, length: BarLength) -> None:
     if length.milliseconds - offsets[0] in (1, 1_000):
         found = f"every bar has the time at which it closes ({_moment(open_times[0])})"
         late = "1 ms" if length.milliseconds - offsets[0] == 1 else "1 s"
-        raise FileError(found, f"write the time at which it opens: {late} more, less {length}")
+        raise FileError(found, f"write open_time = that time + {late} - {length}")
     found = (
         f"every bar opens {_span(offset)} off the {length} grid of UTC ({_moment(open_times[0])})"
     )

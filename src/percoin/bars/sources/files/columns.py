@@ -232,6 +232,8 @@ def _day_and_clock(positions: list[int], simples: list[str], raw: RawTable) -> T
 
 def _best_times(parsed: list[Times]) -> Times:
     """Of several columns the surest that tells the bars apart; two that differ are an error."""
+    if len(parsed) == 1:
+        return parsed[0]
     able = [times for times in parsed if times.tells_apart()] or parsed[:1]
     surest = min(times.zone for times in able)
     first, *others = [times for times in able if times.zone == surest]

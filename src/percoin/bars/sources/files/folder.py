@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from percoin.bars.sources.files.names import (
     market_file,
     suffix,
 )
+from percoin.printable import printable
+
+# One name for all of the package: a server says what it says here once, not at every refresh.
+logger = logging.getLogger("percoin.bars.sources.files")
 
 _DEEPEST = 8
 MOST_FILES = 100_000
@@ -44,11 +49,17 @@ def _below(root: Path, may_enter: Callable[[str], bool]) -> Iterator[Path]:
     n_files = 0
     while waiting:
         folder, depth = waiting.pop()
-        place = folder.stat()
-        if (place.st_dev, place.st_ino) in seen:
+        try:
+            place = folder.stat()
+            if (place.st_dev, place.st_ino) in seen:
+                continue
+            seen.add((place.st_dev, place.st_ino))
+            paths, folders = _entries(folder)
+        except OSError as error:
+            if folder == root:
+                raise
+            logger.warning("%s is left out: %s", printable(str(folder)), error.strerror)
             continue
-        seen.add((place.st_dev, place.st_ino))
-        paths, folders = _entries(folder)
         yield from paths
         n_files += len(paths)
         if n_files >= MOST_FILES:
@@ -73,8 +84,11 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
-            if entry.is_file():
-                files.append(folder / entry.name)
-            elif entry.is_dir():
-                folders.append(folder / entry.name)
+            path = folder / entry.name
+            # To a path a link that leads to itself is nothing; to an entry it is an error.
+            kind = path if entry.is_symlink() else entry
+            if kind.is_file():
+                files.append(path)
+            elif kind.is_dir():
+                folders.append(path)
     return files, folders

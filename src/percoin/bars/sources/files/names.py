@@ -119,9 +119,9 @@ def single_file(path: Path, symbol: str) -> MarketFile | None:
     if file := market_file(path, symbol):
         return file
     stated = market_named(path)
-    if stated is None or same_coin(stated, symbol):
-        return MarketFile(path, None, stated=stated)
-    return None
+    if stated in (None, symbol):
+        return MarketFile(path, None)
+    return MarketFile(path, None, stated=stated) if same_coin(str(stated), symbol) else None
 
 
 def mentions(path: Path, symbol: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from percoin.bars.renames import old_name_note, stored_names
-from percoin.bars.resample import divides, resample_frame
+from percoin.bars.resample import NOT_FILLED, divides, resample_frame
 from percoin.bars.schema import Bars
 from percoin.bars.sources.files.absent import absent, label
 from percoin.bars.sources.files.errors import FileError
@@ -21,7 +21,6 @@ from percoin.errors import BarsNotFoundError, ConfigError, InvalidBarsError, Not
 from percoin.printable import printable
 from percoin.types import BarLength, Timeframe
 
-# One name for all of the package: a server says what it says here once, not at every refresh.
 logger = logging.getLogger("percoin.bars.sources.files")
 
 _FILES_SHOWN = 3
@@ -185,8 +184,9 @@ class FilesSource:
         """One whole file, or all months and days joined in the order of time."""
         is_mixed = len({file.is_futures for file in files}) > 1
         if len(files) > 1 and (is_mixed or not all(file.is_part for file in files)):
-            files = sorted(files, key=lambda file: file.is_futures != files[-1].is_futures)
-            shown = [files[0], *files[-(_FILES_SHOWN - 1) :]]
+            first, *others = files
+            others.sort(key=lambda file: file.is_futures == first.is_futures)
+            shown = [first, *others][:_FILES_SHOWN]
             names = ", ".join(label(self.path, file.path) for file in shown)
             found = f"any of {len(files)} files could be meant ({names})"
             raise FileError(found, _USE_ONE)
@@ -212,7 +212,7 @@ class FilesSource:
         longer = resample_frame(frame, found.length, timeframe)
         if longer.empty:
             what = f"{len(frame):,} {found.length} bars do not fill one of {timeframe}"
-            raise NotEnoughBarsError(symbol, timeframe, what, "give it a longer history")
+            raise NotEnoughBarsError(symbol, timeframe, what, NOT_FILLED)
         logger.info(
             "%s %s: no bars of that length in the folder, resampled %s bars into %s complete ones",
             symbol,

@@ -27,8 +27,6 @@ _HAS_ZONE = re.compile(r".*\d(\s*(Z|UTC|GMT)|[+-]\d\d(:?\d\d)?)", re.IGNORECASE)
 _OTHER_DATE = re.compile(r"^(\d{4})[./](\d\d)[./](\d\d)")
 _ZONE_NAME = re.compile(r"\s*(UTC|GMT)$", re.IGNORECASE)
 _SHOWN_CHARS = 60
-# Nanoseconds as a float are whole to 256: what is finer is not in the file.
-_FLOAT_NS_FROM = 10.0**18
 
 
 _END_OF_9999 = 253_402_300_800
@@ -125,10 +123,8 @@ def _whole(column: pd.Series, name: str, place: Callable[[int], str]) -> IntArra
         at = int(broken[0])
         found = f"column {name} is {values[at]} in {place(at)}, no whole number since 1970"
         raise FileError(found, FORMS)
-    as_ns = values >= _FLOAT_NS_FROM
-    whole = values.astype(np.int64)
-    whole[as_ns] = np.rint(values[as_ns] / 1000).astype(np.int64) * 1000
-    return whole
+    # Whole seconds are exact as floats even in nanoseconds, as 512 divides a billion.
+    return values.astype(np.int64)
 
 
 def _from_numbers(numbers: IntArray, name: str) -> pd.DatetimeIndex:
@@ -151,7 +147,8 @@ def _from_numbers(numbers: IntArray, name: str) -> pd.DatetimeIndex:
 
 def _from_texts(texts: pd.Series, name: str, place: Callable[[int], str]) -> Times:
     """ISO 8601, or digits."""
-    if len(texts) and texts.str.fullmatch(r"\d{8,19}").all():
+    is_digits = len(texts) > 0 and texts.iloc[0].isdecimal()
+    if is_digits and texts.str.fullmatch(r"\d{8,19}").all():
         numbers = texts.to_numpy().astype(np.int64)
         return Times(_from_numbers(numbers, name), Zone.SINCE_1970, name)
     is_zoned = len(texts) > 0 and _HAS_ZONE.fullmatch(texts.iloc[0]) is not None
