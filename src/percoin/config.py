@@ -21,7 +21,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from percoin.bars.renames import current_symbol
 from percoin.bars.sources.base import BarSource
 from percoin.bars.sources.binance.source import MARKETS, ExchangeSource
-from percoin.bars.sources.binance.transfer import Patience
+from percoin.bars.sources.binance.transfer import Patience, is_address
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.playing import PlayingSource
 from percoin.bars.sources.sample import SampleSource
@@ -186,8 +186,8 @@ class BinanceConfig(SourceConfig):
         for name in ("archive_url", "api_url"):
             url = getattr(self, name)
             _require(
-                url is None or re.match(r"https?://\S+$", url) is not None,
-                f"source.{name}={url} must begin with http:// or https://",
+                url is None or (re.match(r"https?://\S+$", url) is not None and is_address(url)),
+                f"source.{name}={url} must begin with http:// or https:// and name a host",
             )
         _require(
             1 <= self.parallel <= 64, f"source.parallel={self.parallel} must lie between 1 and 64"

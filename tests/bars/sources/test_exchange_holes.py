@@ -28,7 +28,7 @@ from percoin.bars.sources.binance import source as source_module
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.sources.binance.transfer import Patience
 from percoin.bars.store import BarStore
-from percoin.errors import DataError, FetchError, InvalidBarsError
+from percoin.errors import BarsNotFoundError, DataError, FetchError, InvalidBarsError
 from percoin.types import Timeframe
 
 H1 = Timeframe.H1
@@ -466,3 +466,19 @@ def test_another_exchange_that_leaves_out_rows_is_found_out(make_source, other_e
 
     with pytest.raises(FetchError, match="leaves out bars that it has when asked again"):
         make_source(exchange="kraken", api_url=None).load("BTCUSDT", H1)
+
+
+def test_bars_without_any_value_are_left_out_and_said(make_source, other_exchange, caplog):
+    rows = [[row[0], *[None] * 5] if place == 2000 else row for place, row in enumerate(SO_FAR)]
+    other_exchange(windowed(rows, 300))
+    bars = make_source(exchange="kraken", api_url=None).load("BTCUSDT", H1)
+
+    assert_same_bars(bars, drop_bars(CLOSED, [2000]).slice(len(CLOSED) - N_BARS))
+    assert "kraken gives 1 bars without any value; they are left out" in caplog.text
+
+
+def test_a_perpetual_in_thousands_is_named(server, make_source):
+    server.add(make_bars(50, "1000SHIBUSDT", H1), NOW, "perp")
+
+    with pytest.raises(BarsNotFoundError, match=r"did you mean symbol=1000SHIBUSDT\?"):
+        make_source(24, market="perp").load("SHIBUSDT", H1)
