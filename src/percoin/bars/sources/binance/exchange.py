@@ -356,7 +356,9 @@ class Exchange:
             return refusal
         return self._persistence.error(refusal.found, f"{_OTHER_HOST}, or {refusal.action}")
 
-    def _note_answer(self, response: requests.Response, **_: object) -> None:
+    def _note_answer(self, response: requests.Response, **_options: object) -> None:
+        # A redirect to nowhere would be left open otherwise.
+        _ = response.content
         self._status = response.status_code
         self._retry_after = response.headers.get("Retry-After")
 

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -255,7 +255,7 @@ class Transfer:
         came: list[requests.Response] = []
         hooks = {"response": lambda response, **_: came.append(response)}
         with ExitStack() as stack:
-            stack.callback(lambda: [response.close() for response in came])
+            stack.callback(_close_all, came)
             try:
                 response = self._session.get(
                     url, headers=headers, timeout=timeout, stream=True, hooks=hooks
@@ -291,6 +291,11 @@ class Transfer:
             if time.monotonic() > deadline:
                 raise PassingError(f"only {n_bytes:,} bytes came in time")
             yield chunk
+
+
+def _close_all(responses: Iterable[requests.Response]) -> None:
+    for response in responses:
+        response.close()
 
 
 def is_address(url: str) -> bool:
