@@ -28,6 +28,7 @@ from percoin.bars.sources.binance import source as source_module
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.sources.binance.transfer import Patience
 from percoin.bars.store import BarStore
+from percoin.bars.update import Segment
 from percoin.errors import BarsNotFoundError, DataError, FetchError, InvalidBarsError
 from percoin.types import Timeframe
 
@@ -178,6 +179,22 @@ def test_what_the_archive_lacks_is_asked_of_the_exchange_once_that_can_be_reache
     server._planned = [plan for plan in server._planned if plan.pattern != "/api/v3/"]
     assert_same_bars(make_source().load("BTCUSDT", H1), CLOSED)
     assert server.downloads() == []
+
+
+def test_holes_that_were_taken_as_answered_before_are_asked_for_once(server, make_source):
+    first = 24 * (31 + 29 + 6)
+    stored = drop_bars(CLOSED, [*range(first, first + 24), 5, 6])
+    whole = Segment(int(CLOSED.open_time[0]), ms(NOW.floor("h")), "archive BTCUSDT")
+    store = make_source().store
+    with store.locked("BTCUSDT", H1):
+        store.write_locked(replace(stored, origin="binance spot: BTCUSDT"), [whole])
+    server.add(drop_bars(TRUTH, [5, 6]), NOW)
+
+    source = make_source(len(CLOSED))
+    assert_same_bars(source.load("BTCUSDT", H1), drop_bars(CLOSED, [5, 6]))
+    server.requests.clear()
+    source.load("BTCUSDT", H1)
+    assert server.requests == ["/api/v3/time"]
 
 
 def test_a_month_that_is_absent_between_others_comes_by_days(server, make_source):
