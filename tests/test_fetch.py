@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from bars.archive_server import ArchiveServer, refusing, serving
+from bars.archive_server import Answer, ArchiveServer, refusing, serving
 from builders import make_bars
 
 from percoin.bars.store import BarStore
@@ -190,6 +192,8 @@ def test_a_damaged_file_is_reported_beside_the_others(server, run, tmp_path, cap
         (["symbol=BTCUSDT", "histroy_days=5"], "did you mean history_days"),
         (["symbol=BTCUSDT", "source.market=swap"], "must be one of spot, perp"),
         (["symbol=BTCUSDT", "source.archive_url=ftp://x"], "must begin with http"),
+        (["symbol=BTCUSDT", "source.archive_url='http://['"], "and name a host"),
+        (["symbol=BTCUSDT", "source.api_url=http://x:99999"], "and name a host"),
         (["symbol=BTCUSDT", "source.exchange=Binance"], "is not a name as ccxt spells it"),
         (["report=true"], "fetch some: python -m percoin.fetch symbol=BTCUSDT"),
     ],
@@ -266,3 +270,50 @@ def test_a_prediction_from_sample_bars_needs_no_network(tmp_path, capsys):
     answer(settings)
 
     assert json.loads(capsys.readouterr().out)["bars"].startswith("sample: ")
+
+
+def test_a_market_that_has_ended_is_fetched_and_said(server, run, capsys):
+    server.add(make_bars(24 * 60, "OMGUSDT", H1, start=START), NOW)
+    server.ended.add("OMGUSDT")
+
+    assert run("symbol=OMGUSDT", "tf=1h", "history_days=20") == 0
+    note = "OMGUSDT 1h: no bars since 2024-01-30 00:00 UTC (ended?)"
+    assert f"fetched: {note}" in capsys.readouterr().out
+    assert run("symbol=OMGUSDT", "tf=1h", "history_days=20", "output=json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["note"] == note
+
+
+def test_bars_that_begin_later_than_asked_for_are_said(server, run, capsys):
+    assert run("symbol=BTCUSDT", "tf=1h", "history_days=365") == 0
+
+    assert "fetched: BTCUSDT 1h: no bars before 2023-12-01 00:00 UTC" in capsys.readouterr().out
+
+
+def test_an_exchange_that_answers_nothing_leaves_no_complete_market(server, run, capsys):
+    server.plan("/klines?", lambda usual: Answer(b"[]"), times=99)
+
+    assert run("symbol=BTCUSDT", "tf=1h", "history_days=20") == 1
+    assert "incomplete: BTCUSDT 1h: binance failed 1 times" in capsys.readouterr().out
+
+
+def test_an_origin_that_a_terminal_would_obey_is_escaped(tmp_path, capsys, run):
+    store = BarStore(tmp_path / "bars")
+    store.write(replace(make_bars(60, "LTCUSDT", H1), origin="files: a\x1b]0;b\nc.csv"))
+
+    assert run("report=true", "symbol=LTCUSDT") == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "a\\x1b]0;b\\nc.csv" in shown
+
+
+def test_a_store_file_that_is_none_stops_no_other_market(tmp_path, capsys, run):
+    store = BarStore(tmp_path / "bars")
+    store.write(make_bars(60, "LTCUSDT", H1))
+    (store.root / "AAVEUSDT").mkdir()
+    os.mkfifo(store.root / "AAVEUSDT" / "1h.parquet")
+
+    assert run("report=true") == 1
+    shown = capsys.readouterr()
+    assert "LTCUSDT" in shown.out
+    assert "AAVEUSDT 1h: " in shown.err
+    assert "is no regular file" in shown.err

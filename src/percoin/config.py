@@ -24,7 +24,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from percoin.bars.renames import current_symbol
 from percoin.bars.sources.base import BarSource
 from percoin.bars.sources.binance.source import MARKETS, ExchangeSource
-from percoin.bars.sources.binance.transfer import Patience
+from percoin.bars.sources.binance.transfer import Patience, is_address
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.playing import PlayingSource
 from percoin.bars.sources.sample import SampleSource
@@ -212,8 +212,8 @@ class BinanceConfig(SourceConfig):
         for name in ("archive_url", "api_url"):
             url = getattr(self, name)
             _require(
-                url is None or re.match(r"https?://\S+$", url) is not None,
-                f"source.{name}={url} must begin with http:// or https://",
+                url is None or (re.match(r"https?://\S+$", url) is not None and is_address(url)),
+                f"source.{name}={url} must begin with http:// or https:// and name a host",
             )
 
     def build(self, store: BarStore, n_bars: int = NEWEST_BARS, replace: bool = False) -> BarSource:

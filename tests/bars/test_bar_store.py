@@ -191,7 +191,7 @@ def test_a_truncated_file_says_what_to_do(store: BarStore, keep: float) -> None:
     with pytest.raises(InvalidBarsError) as caught:
         store.read("BTCUSDT", Timeframe.M15)
     assert "cannot be read as Parquet" in caught.value.found
-    assert "remove the file" in caught.value.action
+    assert "move the file away" in caught.value.action
     assert "\n" not in str(caught.value)
 
 

@@ -9,7 +9,18 @@ from builders import make_bars
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percoin.bars.update import Segment, Stretch, add_segments, join, missing_spans
+from percoin.bars.update import (
+    Segment,
+    Stretch,
+    add_segments,
+    holes,
+    in_pages,
+    join,
+    missing_spans,
+    overlaps,
+    with_bars,
+    without,
+)
 
 spans = st.tuples(st.integers(0, 40), st.integers(1, 15)).map(lambda span: (span[0], sum(span)))
 segments = st.lists(
@@ -98,3 +109,56 @@ def test_a_stretch_without_bars_is_an_answer_too():
     pd.testing.assert_frame_equal(joined, BARS.frame.iloc[:10])
     assert join(None, [], [empty]).empty
     assert add_segments([], [empty.segment, replace(empty.segment, via="b")]) == (empty.segment,)
+
+
+def moments(parts: list[tuple[int, int]]) -> set[int]:
+    return {moment for start, end in parts for moment in range(start, end)}
+
+
+@given(segments, st.lists(spans, max_size=4))
+def test_segments_without_spans_cover_the_rest_and_keep_who_answered(parts, taken):
+    left = without(parts, taken)
+
+    assert covered(left) == covered(parts) - moments(taken)
+    vias = [dict.fromkeys(range(part.start, part.end), part.via) for part in parts]
+    assert all(
+        any(via.get(moment) == part.via for via in vias)
+        for part in left
+        for moment in range(part.start, part.end)
+    )
+
+
+@given(st.lists(spans, max_size=4), st.lists(spans, max_size=4))
+def test_overlaps_are_what_both_have(some, others):
+    assert moments(overlaps(some, others)) == moments(some) & moments(others)
+
+
+@given(st.sets(st.integers(0, 30)), spans)
+def test_holes_are_the_moments_without_a_bar(bars, span):
+    open_time = 5 * np.array(sorted(bars), dtype=np.int64)
+    start, end = 5 * span[0], 5 * span[1]
+    found = holes(open_time, start, end, 5)
+
+    inside = {moment for bar in bars for moment in range(5 * bar, 5 * bar + 5)}
+    assert moments(found) == set(range(start, end)) - inside
+    assert found == sorted(found)
+
+
+@given(st.lists(spans, max_size=6), st.integers(1, 30))
+def test_pages_hold_all_spans_and_are_no_longer_than_they_may_be(parts, length):
+    pages = in_pages(parts, length)
+
+    assert moments(parts) <= moments(pages)
+    assert all(end - start <= length or (start, end) in parts for start, end in pages)
+
+
+def test_a_stretch_answers_for_its_bars_alone():
+    frame = BARS.frame.drop(BARS.frame.index[[3, 4, 9]])
+    parts = with_bars(stretch(0, 10, frame), STEP)
+
+    start = int(BARS.open_time[0])
+    spans = [
+        ((part.segment.start - start) // STEP, (part.segment.end - start) // STEP) for part in parts
+    ]
+    assert spans == [(0, 3), (5, 9)]
+    pd.testing.assert_frame_equal(join(None, [], parts), frame.loc[: BARS.frame.index[8]])

@@ -35,7 +35,7 @@ _METADATA_KEY = b"percoin"
 _LOCK_TIMEOUT_SECS = 1800.0
 _LOCK_POLL_SECS = 0.05
 _MOST_CHARS = 200
-_REMOVE = "remove the file and load the bars again from their source"
+_LOAD_AGAIN = "move the file away and load the bars again from their source"
 # What pyarrow and pandas raise on a file whose bytes have been changed.
 _UNREADABLE = (
     pa.ArrowException,
@@ -249,7 +249,7 @@ def _wait_for_lock(descriptor: int, symbol: str, timeframe: Timeframe) -> None:
         except BlockingIOError:
             if time.monotonic() - started > _LOCK_TIMEOUT_SECS:
                 found = f"another process has been writing the bars for {_LOCK_TIMEOUT_SECS:.0f} s"
-                raise DataError(symbol, timeframe, found, "end it and try again") from None
+                raise DataError(symbol, timeframe, found, "wait, or end it if it hangs") from None
             if not announced:
                 logger.info("%s %s: waiting for another process to write", symbol, timeframe)
                 announced = True
@@ -271,7 +271,7 @@ def _read_file(
     except _UNREADABLE as error:
         reason = printable(str(error).partition("\n")[0].rstrip(". "), _MOST_CHARS)
         found = f"{path} cannot be read as Parquet ({reason or type(error).__name__})"
-        raise InvalidBarsError(symbol, timeframe, found, _REMOVE) from error
+        raise InvalidBarsError(symbol, timeframe, found, _LOAD_AGAIN) from error
     belongs_to = (metadata.get("symbol", found_as), metadata.get("timeframe", timeframe))
     if belongs_to[0] not in stored_names(symbol) or belongs_to[1] != timeframe:
         found = f"{path} holds bars of {printable(' '.join(belongs_to), _MOST_CHARS)}"
@@ -279,7 +279,7 @@ def _read_file(
     origin = metadata.get("origin") or f"files: {found_as}/{path.name} in the store"
     if not _is_text(origin):
         found = f"the origin of {path} is no text ({printable(origin, _MOST_CHARS)})"
-        raise InvalidBarsError(symbol, timeframe, found, _REMOVE)
+        raise InvalidBarsError(symbol, timeframe, found, _LOAD_AGAIN)
     origin += old_name_note(symbol, found_as)
     if metadata.get("format_version") == FORMAT_VERSION and table.schema.equals(_SCHEMA):
         bars = Bars(symbol, timeframe, _to_frame(table), origin)
@@ -296,13 +296,13 @@ def _of_any_writer(table: pa.Table, path: Path, symbol: str, timeframe: Timefram
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         found = f"{path} has the column {printable(twice, _MOST_CHARS)} more than once"
-        raise InvalidBarsError(symbol, timeframe, found, _REMOVE)
+        raise InvalidBarsError(symbol, timeframe, found, _LOAD_AGAIN)
     try:
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
     except _UNREADABLE as error:
         reason = printable(str(error).partition("\n")[0].rstrip(". "), _MOST_CHARS)
         found = f"{path} holds what is no table of bars ({reason or type(error).__name__})"
-        raise InvalidBarsError(symbol, timeframe, found, _REMOVE) from error
+        raise InvalidBarsError(symbol, timeframe, found, _LOAD_AGAIN) from error
     if "open_time" not in names and _UNNAMED_INDEX in names:
         frame = frame.rename(columns={_UNNAMED_INDEX: "open_time"})
     return frame

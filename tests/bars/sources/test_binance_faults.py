@@ -136,7 +136,13 @@ def test_a_date_to_come_back_at_is_understood(server, load, waits):
     assert waits == [0.0]
 
 
-@pytest.mark.parametrize("words", ["soon", "-5", ""])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("soon", "-5", "", "\xb2", "1\xb2", "9" * 400, "1e3", "\xff\xfe"),
+        *("Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2015 07:28:00 GMT", "1 Jan 1 0:0 +9999"),
+    ],
+)
 def test_a_senseless_retry_after_is_passed_over(words, server, load, waits):
     server.plan(MONTH, refusing(503, Retry_After=words), times=1)
 
@@ -489,3 +495,120 @@ def test_an_open_bar_of_the_api_is_never_stored(server, load):
     server.plan("/klines?", only_the_open_bar, times=99)
 
     assert load().close_time() == NOW.floor("h")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("http://[", "http://[::1", "http://", "http://a..b/x", "gopher://x/"),
+        *("http://127.0.0.1:99999/", "http://\xff\xfe/", "\xff\xfe\xfd", "//["),
+    ],
+)
+@pytest.mark.parametrize("place", [f"{MONTH}.CHECKSUM", "/klines?"])
+def test_a_redirect_to_what_is_no_address_is_one_line(where, place, server, load):
+    server.plan(place, refusing(302, Location=where), times=99)
+
+    with pytest.raises(FetchError) as caught:
+        load(**({"archive_url": None} if place == "/klines?" else {}))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_a_redirect_to_itself_ends(server, load):
+    url = f"{server.url}/data/spot/monthly/klines/BTCUSDT/1h/{MONTH}.CHECKSUM"
+    server.plan(f"{MONTH}.CHECKSUM", refusing(302, Location=url), times=999)
+
+    with pytest.raises(FetchError, match=r"cannot be asked \(Exceeded 30 redirects"):
+        load()
+
+
+@pytest.mark.parametrize("place", [f"{MONTH}.CHECKSUM", MONTH, "/klines?", "/time"])
+def test_headers_that_are_no_text_change_nothing(place, server, load, monkeypatch):
+    def with_bytes(usual: Answer) -> Answer:
+        headers = {"X-Note": "\xff\xfe\xfd", "Content-Range": "\xff", "Retry-After": "\xff"}
+        return replace(usual, headers=usual.headers | headers)
+
+    server.plan(place, with_bytes, times=99)
+    assert_all_there(load())
+
+
+@pytest.mark.parametrize("status", [206, 416])
+@pytest.mark.parametrize("place", [f"{MONTH}.CHECKSUM", MONTH, "/klines?"])
+def test_a_part_that_nobody_asked_for_is_refused(status, place, server, load):
+    server.plan(f"{MONTH}.CHECKSUM", lambda usual: usual, times=1 if place == MONTH else 0)
+    server.plan(place, refusing(status), times=99)
+
+    with pytest.raises(FetchError) as caught:
+        load(**({"archive_url": None} if place == "/klines?" else {}))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_authorities_are_named(monkeypatch, load):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/certificates.pem")
+    for urls in (
+        {"api_url": "https://127.0.0.1:9", "archive_url": None},
+        {"archive_url": "https://127.0.0.1:9"},
+    ):
+        with pytest.raises(FetchError) as caught:
+            load(**urls)
+        assert "invalid path: /nowhere/certificates.pem" in caught.value.found
+        assert "REQUESTS_CA_BUNDLE" in caught.value.action
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://[", "http://", "https://:80/", "http://x:99999", "http://x:port", "http://x:0"),
+        *("http://a..b", "ftp://x/", "x", ""),
+    ],
+)
+def test_what_is_no_address_is_told_from_one(url):
+    assert not transfer_module.is_address(url)
+    for right in ("http://127.0.0.1:80/x", "https://data.binance.vision", "http://[::1]:8000"):
+        assert transfer_module.is_address(right)
+
+
+def transfer_of(server: ArchiveServer) -> transfer_module.Transfer:
+    patience = Patience(timeout_secs=5, sleep=lambda secs: None)
+    return transfer_module.Transfer(transfer_module.Persistence("BTCUSDT", H1, patience))
+
+
+FILE = f"/data/spot/monthly/klines/BTCUSDT/1h/{MONTH}"
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_a_server_that_begins_anew_makes_no_longer_file(status, server, tmp_path):
+    whole = server.answer(FILE).body
+    part = tmp_path / "file.part"
+    part.write_bytes(whole[:5000])
+    server.can_resume = False
+    headers = {"Content-Range": f"bytes 0-{len(whole) - 1}/{len(whole)}"} if status == 206 else {}
+    server.plan(MONTH, lambda usual: replace(usual, status=status, headers=headers), times=1)
+
+    assert transfer_of(server).file(server.url + FILE, part)
+    assert part.read_bytes() == whole
+
+
+def test_a_part_is_gone_on_with_by_its_last_byte(server, tmp_path):
+    whole = server.answer(FILE).body
+    part = tmp_path / "file.part"
+    part.write_bytes(whole[:5000])
+
+    assert transfer_of(server).file(server.url + FILE, part)
+    assert part.read_bytes() == whole
+
+
+def test_the_day_that_has_not_ended_is_not_asked_of_the_archive(server, load):
+    load()
+
+    asked = " ".join(server.requests)
+    assert "BTCUSDT-1h-2024-04-01.zip" in asked
+    assert "2024-04-02" not in asked
+    assert "BTCUSDT-1h-2024-04.zip" not in asked
+
+
+def test_a_folder_that_cannot_be_written_is_one_error_of_the_market(load, tmp_path):
+    (tmp_path / "archive").write_text("no folder")
+
+    with pytest.raises(DataError, match=r"BTCUSDT 1h: .*archive.* cannot be written"):
+        load()

@@ -28,7 +28,8 @@ from percoin.bars.sources.binance import source as source_module
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.sources.binance.transfer import Patience
 from percoin.bars.store import BarStore
-from percoin.errors import DataError, FetchError, InvalidBarsError
+from percoin.bars.update import Segment
+from percoin.errors import BarsNotFoundError, DataError, FetchError, InvalidBarsError
 from percoin.types import Timeframe
 
 H1 = Timeframe.H1
@@ -178,6 +179,22 @@ def test_what_the_archive_lacks_is_asked_of_the_exchange_once_that_can_be_reache
     server._planned = [plan for plan in server._planned if plan.pattern != "/api/v3/"]
     assert_same_bars(make_source().load("BTCUSDT", H1), CLOSED)
     assert server.downloads() == []
+
+
+def test_holes_that_were_taken_as_answered_before_are_asked_for_once(server, make_source):
+    first = 24 * (31 + 29 + 6)
+    stored = drop_bars(CLOSED, [*range(first, first + 24), 5, 6])
+    whole = Segment(int(CLOSED.open_time[0]), ms(NOW.floor("h")), "archive BTCUSDT")
+    store = make_source().store
+    with store.locked("BTCUSDT", H1):
+        store.write_locked(replace(stored, origin="binance spot: BTCUSDT"), [whole])
+    server.add(drop_bars(TRUTH, [5, 6]), NOW)
+
+    source = make_source(len(CLOSED))
+    assert_same_bars(source.load("BTCUSDT", H1), drop_bars(CLOSED, [5, 6]))
+    server.requests.clear()
+    source.load("BTCUSDT", H1)
+    assert server.requests == ["/api/v3/time"]
 
 
 def test_a_month_that_is_absent_between_others_comes_by_days(server, make_source):
@@ -466,3 +483,19 @@ def test_another_exchange_that_leaves_out_rows_is_found_out(make_source, other_e
 
     with pytest.raises(FetchError, match="leaves out bars that it has when asked again"):
         make_source(exchange="kraken", api_url=None).load("BTCUSDT", H1)
+
+
+def test_bars_without_any_value_are_left_out_and_said(make_source, other_exchange, caplog):
+    rows = [[row[0], *[None] * 5] if place == 2000 else row for place, row in enumerate(SO_FAR)]
+    other_exchange(windowed(rows, 300))
+    bars = make_source(exchange="kraken", api_url=None).load("BTCUSDT", H1)
+
+    assert_same_bars(bars, drop_bars(CLOSED, [2000]).slice(len(CLOSED) - N_BARS))
+    assert "kraken gives 1 bars without any value; they are left out" in caplog.text
+
+
+def test_a_perpetual_in_thousands_is_named(server, make_source):
+    server.add(make_bars(50, "1000SHIBUSDT", H1), NOW, "perp")
+
+    with pytest.raises(BarsNotFoundError, match=r"did you mean symbol=1000SHIBUSDT\?"):
+        make_source(24, market="perp").load("SHIBUSDT", H1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from percoin.types import Timeframe
 
 if TYPE_CHECKING:
     import requests
+
+logger = logging.getLogger(__name__)
 
 BINANCE = "binance"
 PAGE_BARS = 1000
@@ -142,12 +146,26 @@ class Exchange:
             first = start
         else:
             rows, first, reached = self._backwards(name, start, end, now_ms)
+        rows = self._with_values(rows)
         columns = list(zip(*rows, strict=True)) or [()] * (1 + len(COLUMNS))
         table = pd.DataFrame(dict(zip(("open_time", *COLUMNS), columns, strict=True)))
         answer = f"the answer of {self._id}"
         frame = self._reader.check(self._reader.to_frame(table, start, end, answer), answer)
         has_ended = reached < end and is_traded is False
         return Answered(frame, first, end if has_ended else min(reached, end), has_ended)
+
+    def _with_values(self, rows: list[_Row]) -> list[_Row]:
+        """The rows less those that have a time alone, as some exchanges say "no trade"."""
+        kept = [row for row in rows if any(value is not None for value in row[1:])]
+        if len(kept) < len(rows):
+            logger.warning(
+                "%s %s: %s gives %d bars without any value; they are left out",
+                self.symbol,
+                self.timeframe,
+                self._id,
+                len(rows) - len(kept),
+            )
+        return kept
 
     def _forwards(
         self, name: str, start: int, end: int, now_ms: int, has_before: bool
@@ -283,15 +301,23 @@ class Exchange:
             is_dated = market.get("expiry") is not None
             if is_kind and not is_dated and market["base"] + market["quote"] == self.symbol:
                 return str(name), market.get("active")
-        raise self._no_such_market()
+        names = [str(market["base"]) + str(market["quote"]) for market in markets.values()]
+        raise self._no_such_market([name for name in names if self._is_multiple(name)])
+
+    def _is_multiple(self, name: str) -> bool:
+        """Whether that is the market in thousands or millions, as futures of cheap coins are."""
+        return re.fullmatch(rf"(1000|10000|1000000|1M){self.symbol}", name) is not None
 
     def _too_few_at_a_time(self) -> FetchError:
         found = f"{self._id} gives only a few bars at a time"
         return self._persistence.error(found, "ask another host: source.api_url, or wait")
 
-    def _no_such_market(self) -> BarsNotFoundError:
+    def _no_such_market(self, near: Sequence[str] = ()) -> BarsNotFoundError:
         found = f"{self._id} has no {self._market} market of that name"
-        action = "check symbol, or try source.market=perp or source.market=spot"
+        other = "perp" if self._market == "spot" else "spot"
+        action = f"check symbol, or try source.market={other}"
+        if near:
+            action = f"did you mean symbol={near[0]}? Or try source.market={other}"
         return BarsNotFoundError(self.symbol, self.timeframe, found, action)
 
     def _ask(self, call: Callable[[], Result]) -> Result:
@@ -330,7 +356,9 @@ class Exchange:
             return refusal
         return self._persistence.error(refusal.found, f"{_OTHER_HOST}, or {refusal.action}")
 
-    def _note_answer(self, response: requests.Response, **_: object) -> None:
+    def _note_answer(self, response: requests.Response, **_options: object) -> None:
+        # A redirect to nowhere would be left open otherwise.
+        _ = response.content
         self._status = response.status_code
         self._retry_after = response.headers.get("Retry-After")
 

@@ -190,8 +190,7 @@ class _Run:
         """Fetch what is missing, store it, and say what the store then has."""
         now_ms, failure = self._read_clock()
         wanted = self._wanted(now_ms)
-        # Holes near the end are asked for again, the others once.
-        known = without(self._segments, self._recent_holes(now_ms))
+        known = without(self._segments, self._doubtful_holes(now_ms))
         of_archive, of_exchange = self._split(missing_spans(known, *wanted), wanted, failure)
         if failure is None:
             alone = [part for part in known if part.via == _ARCHIVE_ALONE]
@@ -233,19 +232,24 @@ class _Run:
         of_exchange = [span for span in missing if self._is_page(span, wanted)]
         return [span for span in missing if span not in of_exchange], of_exchange
 
-    def _recent_holes(self, now_ms: int) -> list[Span]:
-        """Where bars of the last days are not there, as answered so far."""
+    def _doubtful_holes(self, now_ms: int) -> list[Span]:
+        """Where bars are not there, and whoever answered for that is asked again.
+
+        Those of the last days may still come. Files of the archive answer for bars that
+        they have, and no longer for others, as they did in stores of earlier versions.
+        """
         if self._stored is None:
             return []
         step = self._timeframe.milliseconds
         length = _RECENT_MS if self._has_archive else min(_RECENT_MS, _RECENT_BARS * step)
         start = -(-(now_ms - length) // step) * step
-        return [
-            hole
-            for part in self._segments
-            if part.end > start
-            for hole in holes(self._stored.open_time, max(part.start, start), part.end, step)
-        ]
+        doubtful: list[Span] = []
+        for part in self._segments:
+            of_files = part.via.startswith("archive ") and part.via != _ARCHIVE_ALONE
+            first = part.start if of_files else max(part.start, start)
+            if first < part.end:
+                doubtful += holes(self._stored.open_time, first, part.end, step)
+        return doubtful
 
     def _ask_archive(
         self, spans: Sequence[Span], now_ms: int, only_days: bool = False

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -251,10 +251,14 @@ class Transfer:
 
         headers = {"Range": f"bytes={n_before}-"} if n_before else {}
         timeout = self._persistence.patience.timeout_secs
+        # Redirects are answers too; one to nowhere would be left open.
+        came: list[requests.Response] = []
+        hooks = {"response": lambda response, **_: came.append(response)}
         with ExitStack() as stack:
+            stack.callback(_close_all, came)
             try:
-                response = stack.enter_context(
-                    self._session.get(url, headers=headers, timeout=timeout, stream=True)
+                response = self._session.get(
+                    url, headers=headers, timeout=timeout, stream=True, hooks=hooks
                 )
             except (requests.RequestException, OSError, ValueError) as error:
                 raise self._persistence.meaning_of(_server(url), error) from error
@@ -287,6 +291,22 @@ class Transfer:
             if time.monotonic() > deadline:
                 raise PassingError(f"only {n_bytes:,} bytes came in time")
             yield chunk
+
+
+def _close_all(responses: Iterable[requests.Response]) -> None:
+    for response in responses:
+        response.close()
+
+
+def is_address(url: str) -> bool:
+    """Whether ``url`` is an address of the web: http or https, a host, and a port if any."""
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it, encoding the host that it is a name.
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in {"http", "https"} and bool(host) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_no_connection(error: BaseException) -> bool:
