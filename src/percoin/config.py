@@ -1142,8 +1142,9 @@ SCHEMAS: Mapping[str, type] = {
 }
 
 
+@cache
 def register_configs() -> None:
-    """Tell Hydra the schemas and the resolver that names a run's folder."""
+    """Tell Hydra, once, the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -1270,7 +1271,7 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
 
     Before the dataclasses are made, whose own checks then meet nothing strange.
     """
-    schema = OmegaConf.get_type(config)
+    schema = _schema_of(config)
     declared = {entry.name: entry for entry in fields(schema)}
     for key in map(str, config):
         name = f"{prefix}{key}"
@@ -1285,7 +1286,7 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
         elif value is not None:
             # An interpolation can put anything in the place of a group.
             _require(
-                isinstance(value, DictConfig) and issubclass(OmegaConf.get_type(value), group),
+                isinstance(value, DictConfig) and issubclass(_schema_of(value), group),
                 f"{name} holds further settings, and none of them is called {name}; "
                 f"set one of {', '.join(f'{name}.{entry.name}' for entry in fields(group))}",
             )
@@ -1295,8 +1296,13 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
 def _group_in(schema: type, key: str) -> type | None:
     """The dataclass that a field of a schema holds; None if it holds a plain value."""
     hint = _hints(schema)[key]
-    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    kinds: tuple[type, ...] = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     return next((kind for kind in kinds if is_dataclass(kind)), None)
+
+
+def _schema_of(config: DictConfig) -> Any:
+    """The dataclass that a part of a config was made from, or just ``dict``."""
+    return OmegaConf.get_type(config)
 
 
 @cache
