@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from builders import drop_bars, make_index
+from builders import bars_from_closes, drop_bars, make_index
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from percoin.bars.schema import Bars
-from percoin.errors import ConfigError
+from percoin.errors import ConfigError, MissingClassError
 from percoin.labels import (
     FixedHorizon,
     LabelRule,
@@ -185,6 +185,18 @@ def test_a_fitted_width_gives_the_train_rows_the_wanted_share():
     fitted = rule.fitted(bars, rows)
     assert (fitted.label(bars).label[rows] == NO_TRADE).mean() == pytest.approx(0.4, abs=0.001)
     assert fitted.fitted(bars, rows[:10]) == fitted
+
+
+def test_a_market_that_hardly_moves_is_named_and_no_setting_blamed():
+    # 50, 51, 51, 51, 51, 50 ...: the price 3 bars later is mostly the same.
+    closes = np.where(np.arange(600) % 12 == 0, 50.0, 51.0)
+    rule = VolatilityScaled(3, no_trade_share=0.4, volatility_bars=30)
+    with pytest.raises(MissingClassError) as caught:
+        rule.fitted(bars_from_closes(closes), np.arange(40, 500))
+    line = str(caught.value)
+    assert "of the train rows have the same price 3 bars later" in line
+    assert "larger labels.no_trade_share" in line
+    assert "width" not in line
 
 
 def test_a_fitted_width_knows_nothing_of_later_bars():

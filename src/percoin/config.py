@@ -779,6 +779,11 @@ class TrainConfig:
             f"pooled.without={self.pooled.without} leaves fewer than two markets of symbol",
         )
         _require(
+            self.seed + self.pooled.seeds - 1 <= MOST_SEED,
+            f"the last of the pool's seeds would be {self.seed + self.pooled.seeds - 1}; use a "
+            "smaller seed",
+        )
+        _require(
             len(self.pooled.looks) in (0, len(self.symbols)),
             f"pooled.looks={self.pooled.looks} must have a number for each market of symbol, "
             "in their order, or none",
