@@ -19,6 +19,8 @@ from percoin.judging import JudgedBlend
 from percoin.types import CLASS_NAMES
 
 _WIDTH = 100
+# What the frame, its padding and the names beside it leave of that.
+_COMMAND_WIDTH = 85
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
     MAJORITY: "majority (constant)",
@@ -75,7 +77,12 @@ class Summary:
         gap = Text()
         blocks = (self._verdict(), gap, self._spans(), gap, self._scores(), gap, self._facts())
         console.print(Panel(Group(*blocks), title=title, padding=(1, 2)))
-        return buffer.getvalue()
+        # A command that is folded inside the frame cannot be copied.
+        return buffer.getvalue() + ("" if self._is_short else f"{self.predict_command}\n")
+
+    @property
+    def _is_short(self) -> bool:
+        return len(self.predict_command) <= _COMMAND_WIDTH
 
     def _verdict(self) -> Text:
         verdict = self.evaluation.verdict
@@ -136,7 +143,7 @@ class Summary:
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),
             *([] if self.epochs is None else [("logs", f"tensorboard --logdir {logs}")]),
-            ("predict", self.predict_command),
+            ("predict", self.predict_command if self._is_short else "the command below"),
         ):
             table.add_row(name, Text(text, overflow="fold"))
         return table
