@@ -182,6 +182,7 @@ def test_a_value_that_no_setting_has_ends_in_one_line(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_value_at_every_key_ends_in_one_line(name):
     found = [
