@@ -514,7 +514,10 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
 def _explained(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B"
+        return (
+            f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B, and "
+            "a value with brackets, quotes or signs in it is written KEY='VALUE'"
+        )
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _explain_unknown_key(unknown[1], config_name, overrides)
     if option := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", text):

@@ -907,7 +907,7 @@ class ServeConfig:
 
 def _check_device(value: str) -> None:
     _require(
-        re.fullmatch(r"cpu|cuda(:\d{1,3})?", value) is not None,
+        re.fullmatch(r"cpu|cuda(:\d{1,2})?", value) is not None,
         f"device={value} (or ML_DEVICE) must be cpu, cuda or cuda:N",
     )
 

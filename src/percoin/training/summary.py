@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from percoin.bars.schema import format_time
+from percoin.commands import command
 from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
@@ -134,7 +135,7 @@ class Summary:
     def _facts(self) -> Table:
         bars = self.dataset.bars
         served = "" if self.is_served else "  (still the accepted version before this one)"
-        logs = self.run_folder.parents[2]
+        logs = command("tensorboard --logdir", str(self.run_folder.parents[2]))
         table = Table.grid(padding=(0, 2))
         for name, text in (
             ("trained", self._trained()),
@@ -142,7 +143,7 @@ class Summary:
             ("bars", f"{len(bars):,} of {bars.origin}"),
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),
-            *([] if self.epochs is None else [("logs", f"tensorboard --logdir {logs}")]),
+            *([] if self.epochs is None else [("logs", logs)]),
             ("predict", self.predict_command if self._is_short else "the command below"),
         ):
             table.add_row(name, Text(text, overflow="fold"))
