@@ -20,7 +20,8 @@ from percoin.config import (
     run_dir,
     typed,
 )
-from percoin.types import Rung, Timeframe
+from percoin.errors import BarsNotFoundError
+from percoin.types import OFFERED_TIMEFRAMES, Rung, Timeframe
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("tf", "source", "features", "labels", "model", "trainer", "logger")
@@ -172,6 +173,84 @@ def test_a_key_that_resembles_none_lists_what_there_is(override):
     assert line.startswith("key is not a setting; known are ")
     assert "epochs" in line
     assert "split.train" not in line
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("ckpt_path", "resume"),
+        ("learning_rate", "lr"),
+        ("max_epochs", "epochs"),
+        ("timeframe", "tf"),
+        ("pair", "symbol"),
+    ],
+)
+def test_what_other_programs_call_a_setting_is_known(key, meant):
+    assert refusal("symbol=BTCUSDT", "source=files", "source.path=x", f"{key}=1") == (
+        f"{key} is not a setting; did you mean {meant}?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "words"),
+    [
+        ("train", "epochs=10000000000", "epochs=10000000000 must be at most 100000"),
+        ("train", "history_days=1000000000", "history_days=1000000000 must be at most 20000"),
+        ("train", "source.timeout_secs=1e300", "source.timeout_secs=1e+300 must be at most 3600"),
+        ("train", "model.channels=[8,99999,8]", "model.channels=[8, 99999, 8] must be at most"),
+        ("train", f"lr={'1' * 40}", "lr=1.11111111111e+39 must be below 1"),
+        ("audit", "cuts=10000000000", "cuts=10000000000 must be at most 1000"),
+        ("audit", "replay_bars=0", "replay_bars=0 must be at least 1, or null"),
+        ("rungs", "repetitions=10000000000", "repetitions=10000000000 must be at most 100000"),
+        ("train", "models_dir=", "models_dir= names no file or folder"),
+        ("train", "outputs_dir= ", "outputs_dir=  names no file or folder"),
+        ("fetch", "data_dir=", "data_dir= names no file or folder"),
+        ("report", "output_dir=", "output_dir= names no file or folder"),
+        ("train", "data_dir=" + "a/" * 600, "has 600 levels of folders; give at most 200"),
+        ("train", "data_dir=" + "a" * 3001, "is too long for a path; give at most 3000 bytes"),
+        ("predict", f"device=cuda:{'9' * 40}", " (or ML_DEVICE) must be cpu, cuda or cuda:N"),
+        ("train", "split='${symbol}'", "split holds further settings, and none of them is called"),
+        ("train", "split=${costs}", "split holds further settings, and none of them is called"),
+    ],
+)
+def test_what_would_hang_overflow_or_go_astray_is_refused(name, override, words):
+    market = () if name in {"fetch", "report"} else ("symbol=BTCUSDT",)
+    assert words in refusal(*market, override, name=name)
+
+
+def test_seeds_of_a_pool_stay_seeds():
+    pool = ("recipe=pooled", "symbol=BTCUSDT,ETHUSDT", "seed=4294967295")
+    assert "the last of the pool's seeds would be 4294967297" in refusal(*pool)
+    settings(*pool[:1], "seed=4294967295", "symbol=BTCUSDT,ETHUSDT", "pooled.seeds=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("predict", ("symbol=BTCUSDT,ETHUSDT",), "2 names where one belongs; give one, for exa"),
+        ("predict", ("-m", "symbol=BTCUSDT,ETHUSDT"), "-m is for sweeps of train.py; name one"),
+        ("predict", ("symbol=BTCUSDT", "tf=15m,1h"), "give one value, and write a list with bra"),
+        ("train", ("symbol=BTCUSDT", "epochs=1,2"), "several values make a sweep: add -m"),
+        ("predict", ("symbol=BTCUSDT", "hydra.verbose=true"), "is a setting of train.py; leave"),
+        ("train", ("symbol=BTCUSDT", "hydra.sweep.dir=x"), "is not a setting of percoin; of Hyd"),
+        ("train", ("symbol=BTCUSDT", "hydra.verbose=7"), "must be true, false, or the name of a"),
+        ("train", ("symbol=BTCUSDT", "hydra.run.dir="), "hydra.run.dir= names no file or folder"),
+        ("train", ("symbol=BTCUSDT", "hydra/launcher=basic"), "is one of processes, ray, slurm"),
+    ],
+)
+def test_advice_is_about_the_command_that_was_given(name, words, said):
+    assert said in refusal(*words, name=name)
+
+
+def test_options_of_bar_lengths_are_those_that_advice_may_name():
+    assert sorted(OFFERED_TIMEFRAMES) == options("tf")
+
+
+def test_a_coin_alone_is_a_market_that_may_be_missing():
+    missing = BarsNotFoundError("BTC", "15m", "no bars are stored", "fetch some")
+    assert str(missing) == ("BTC 15m: no bars are stored; fetch some; did you mean symbol=BTCUSDT?")
+    for symbol in ("BTCUSDT", "ETHBTC", "BTCEUR"):
+        assert "did you mean" not in str(BarsNotFoundError(symbol, "15m", "none", "fetch some"))
 
 
 def test_keys_of_a_group_are_listed_without_the_others():

@@ -105,6 +105,7 @@ def test_an_outlet_is_the_stream_in_all_else():
         RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         RuntimeError("can't start new thread"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("could not execute a primitive"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
@@ -119,6 +120,14 @@ def test_a_lack_of_memory_is_one_line_that_says_so(capsys, error):
     line = capsys.readouterr().err
     assert line.startswith("error: not enough memory: ")
     assert line.count("\n") == 1
+
+
+def test_a_limit_below_the_size_of_the_libraries_is_named_before_they_are_loaded(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (300_000 * 1024, 300_000 * 1024))
+    assert run_command(lambda: pytest.fail("ran"), "predict") == 1
+    assert capsys.readouterr().err.startswith("error: not enough memory: ")
 
 
 def test_memory_that_arrow_does_not_get_is_known_as_such():

@@ -39,7 +39,7 @@ class Range:
         """What ``value`` must be instead; empty if it may be what it is, or is no number."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return ""
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             return "must be finite"
         if self.least is not None and value < self.least:
             return f"must be at least {_shown(self.least)}{or_null}{self.note}"

@@ -6,6 +6,7 @@ import copy
 import errno
 import os
 import re
+import resource
 import signal
 import sys
 import textwrap
@@ -66,11 +67,13 @@ _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # torch and the loader of libraries have no error class for it.
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|"
-    r"failed to map segment|can't start new thread",
+    r"failed to map segment|can't start new thread|could not (create|execute) a primitive",
     re.IGNORECASE,
 )
 # The year 2200; dates in nanoseconds end in 2262, and all dates before the year 10000.
 _END_OF_TIME = 7_258_118_400
+# Bytes that a prediction takes without PyTorch.
+_LEAST_ADDRESS_SPACE = 600_000 * 1024
 # Whose output tells of what they did, and is not what they are for.
 _WORK_IS_IN_FILES = {"train", "retrain", "fetch", "report", "serve"}
 _HELP_WIDTH = 36
@@ -209,6 +212,7 @@ def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
     arguments = sys.argv[1:]
     try:
         _check_clock()
+        _check_memory_limit()
         if {"-h", "--help"} & set(arguments):
             print(help_text(config_name))
         else:
@@ -249,6 +253,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
+def _check_memory_limit() -> None:
+    """Refuse a limit within which the libraries cannot even be loaded; some hang or crash then.
+
+    Raises:
+        MemoryError: The limit is that low.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+        raise MemoryError
 
 
 def _check_clock() -> None:
@@ -506,7 +521,10 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
 def _explained(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B"
+        return (
+            f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B, and "
+            "a value with brackets, quotes or signs in it is written KEY='VALUE'"
+        )
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _explain_unknown_key(unknown[1], config_name, overrides)
     if option := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", text):

@@ -786,6 +786,11 @@ class TrainConfig:
             f"pooled.without={self.pooled.without} leaves fewer than two markets of symbol",
         )
         _require(
+            self.seed + self.pooled.seeds - 1 <= MOST_SEED,
+            f"the last of the pool's seeds would be {self.seed + self.pooled.seeds - 1}; use a "
+            "smaller seed",
+        )
+        _require(
             len(self.pooled.looks) in (0, len(self.symbols)),
             f"pooled.looks={self.pooled.looks} must have a number for each market of symbol, "
             "in their order, or none",
@@ -910,7 +915,7 @@ class ServeConfig:
 
 def _check_device(value: str) -> None:
     _require(
-        re.fullmatch(r"cpu|cuda(:\d{1,3})?", value) is not None,
+        re.fullmatch(r"cpu|cuda(:\d{1,2})?", value) is not None,
         f"device={value} (or ML_DEVICE) must be cpu, cuda or cuda:N",
     )
 
@@ -1197,8 +1202,9 @@ SCHEMAS: Mapping[str, type] = {
 }
 
 
+@cache
 def register_configs() -> None:
-    """Tell Hydra the schemas and the resolver that names a run's folder."""
+    """Tell Hydra, once, the schemas and the resolver that names a run's folder."""
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -1325,7 +1331,7 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
 
     Before the dataclasses are made, whose own checks then meet nothing strange.
     """
-    schema = OmegaConf.get_type(config)
+    schema = _schema_of(config)
     declared = {entry.name: entry for entry in fields(schema)}
     for key in map(str, config):
         name = f"{prefix}{key}"
@@ -1340,7 +1346,7 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
         elif value is not None:
             # An interpolation can put anything in the place of a group.
             _require(
-                isinstance(value, DictConfig) and issubclass(OmegaConf.get_type(value), group),
+                isinstance(value, DictConfig) and issubclass(_schema_of(value), group),
                 f"{name} holds further settings, and none of them is called {name}; "
                 f"set one of {', '.join(f'{name}.{entry.name}' for entry in fields(group))}",
             )
@@ -1350,8 +1356,13 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
 def _group_in(schema: type, key: str) -> type | None:
     """The dataclass that a field of a schema holds; None if it holds a plain value."""
     hint = _hints(schema)[key]
-    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    kinds: tuple[type, ...] = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     return next((kind for kind in kinds if is_dataclass(kind)), None)
+
+
+def _schema_of(config: DictConfig) -> Any:
+    """The dataclass that a part of a config was made from, or just ``dict``."""
+    return OmegaConf.get_type(config)
 
 
 @cache

@@ -13,7 +13,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from percoin.config import CONF_DIR, BinanceConfig, LauncherConfig, SourceConfig
 
@@ -82,6 +82,7 @@ def source_words(source: SourceConfig) -> list[str]:
     What trainings and predictions have by themselves is left out.
     """
     usual = OmegaConf.load(CONF_DIR / "source" / f"{source.option}.yaml")
+    assert isinstance(usual, DictConfig)
     words = [] if source.option == BinanceConfig.option else [f"source={source.option}"]
     for entry in fields(source):
         value = getattr(source, entry.name)
@@ -104,7 +105,8 @@ def _texts_of(schema: type, prefix: str) -> Iterator[str]:
     for entry in fields(schema):
         name = f"{prefix}{entry.name}"
         hint = hints[entry.name]
-        kinds = set(get_args(hint) if get_origin(hint) is UnionType else (hint,)) - {NoneType}
+        kinds: set[type] = set(get_args(hint) if get_origin(hint) is UnionType else (hint,))
+        kinds.discard(NoneType)
         if kinds == {str}:
             yield name
         for kind in kinds:

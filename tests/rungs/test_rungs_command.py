@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_one_object_for_programs(capsys):
     assert rung["test"]["n_rows"] > rung["test"]["n_answers"] > 0
     assert rung["test"]["money"]["fee_bps"] == 0
     assert content["missing"] == {}
+
+
+def test_a_number_that_json_has_no_word_for_is_null(monkeypatch, capsys):
+    monkeypatch.setattr("percoin.rungs.run.judge_rungs", lambda settings: None)
+    monkeypatch.setattr("percoin.rungs.table.to_json", lambda table: {"skill": -math.inf})
+    assert main([*SIMULATED, "output=json"]) == 0
+    assert capsys.readouterr().out == '{"skill": null}\n'
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from train_runs import SIMULATED, Finished, run_train, train_arguments
 
 from percoin.audit.served import rebuild
 from percoin.bars.store import BarStore
+from percoin.cli import compose_config
+from percoin.config import PredictConfig, SimulatedConfig, typed
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.inference import Predictor
@@ -98,6 +101,16 @@ def test_its_screen_has_no_epochs_and_shows_it_once(fitted):
     for text in ("epoch", "tensorboard", "blend"):
         assert text not in screen
     assert "tf=1h model=logistic" not in screen
+
+
+def test_the_command_below_its_screen_asks_the_model_on_the_same_bars(fitted):
+    done, folder = fitted
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("python predict.py ")]
+    _, _, *words = shlex.split(line)
+    asked = typed(compose_config("predict", words), PredictConfig)
+    assert (asked.symbol, asked.tf.name) == ("BTCUSDT", "1h")
+    assert isinstance(asked.source, SimulatedConfig)
+    assert served(folder).folder.is_relative_to(asked.models_dir)
 
 
 def test_a_walk_forward_fits_one_regression_a_fold(tmp_path):

@@ -10,11 +10,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from percoin.commands import command
 from percoin.errors import PercoinError
 from percoin.registry.revision import withdraw_acceptance
 from percoin.report.files import PAGE, write_report, write_whole
@@ -55,7 +55,7 @@ class SweepSummary:
             *self.withdrawn,
             *(f"PROBLEM: {problem}" for problem in self.problems),
             f"report: {folder / _REPORT / PAGE}",
-            f"curves: tensorboard --logdir {shlex.quote(str(folder.parent))}",
+            "curves: " + command("tensorboard --logdir", str(folder.parent)),
         ]
         return to_screen(self.results, closing, width, wants_colour() if colour is None else colour)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from percoin.commands import command
 from percoin.config import FINISHED_MARK, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
@@ -85,7 +85,7 @@ class FleetSummary:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"{len(self.results)} networks trained together in {minutes} min {secs} s",
                 f"tables and pictures: {self.run_folder / MARKETS}",
-                f"logs: tensorboard --logdir {shlex.quote(str(self.run_folder.parents[1]))}",
+                "logs: " + command("tensorboard --logdir", str(self.run_folder.parents[1])),
             ]
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
 from percoin.bars.schema import Bars
+from percoin.commands import command
 from percoin.config import FINISHED_MARK, Recipe, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
@@ -98,7 +98,7 @@ class PooledSummary:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained and judged in {minutes} min {secs} s: {self._kept()}",
                 f"tables and pictures: {self.run_folder / MARKETS}",
-                f"logs: tensorboard --logdir {shlex.quote(str(self.run_folder.parents[1]))}",
+                "logs: " + command("tensorboard --logdir", str(self.run_folder.parents[1])),
             ]
         )
 

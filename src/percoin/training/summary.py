@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from percoin.bars.schema import format_time
+from percoin.commands import command
 from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
@@ -23,6 +23,8 @@ from percoin.types import CLASS_NAMES
 _WIDTH = 100
 # Skill is told by both rulers, over the train prior and over the rolling prior.
 _HEADINGS = ("log-loss", "skill", "recent", "act. AUC", "dir. AUC", "macro-F1", "accuracy")
+# What the frame, its padding and the names beside it leave of that.
+_COMMAND_WIDTH = 85
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
     ROLLING_PRIOR: "rolling_prior (of late)",
@@ -80,7 +82,12 @@ class Summary:
         gap = Text()
         blocks = (self._verdict(), gap, self._spans(), gap, self._scores(), gap, self._facts())
         console.print(Panel(Group(*blocks), title=title, padding=(1, 2)))
-        return buffer.getvalue()
+        # A command that is folded inside the frame cannot be copied.
+        return buffer.getvalue() + ("" if self._is_short else f"{self.predict_command}\n")
+
+    @property
+    def _is_short(self) -> bool:
+        return len(self.predict_command) <= _COMMAND_WIDTH
 
     def _verdict(self) -> Text:
         verdict = self.evaluation.verdict
@@ -137,7 +144,7 @@ class Summary:
     def _facts(self) -> Table:
         bars = self.dataset.bars
         served = "" if self.is_served else "  (still the accepted version before this one)"
-        logs = shlex.quote(str(self.run_folder.parents[2]))
+        logs = command("tensorboard --logdir", str(self.run_folder.parents[2]))
         table = Table.grid(padding=(0, 2))
         for name, text in (
             ("trained", self._trained()),
@@ -145,8 +152,8 @@ class Summary:
             ("bars", f"{len(bars):,} of {bars.origin}"),
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),
-            *([] if self.epochs is None else [("logs", f"tensorboard --logdir {logs}")]),
-            ("predict", self.predict_command),
+            *([] if self.epochs is None else [("logs", logs)]),
+            ("predict", self.predict_command if self._is_short else "the command below"),
         ):
             table.add_row(name, Text(text, overflow="fold"))
         return table

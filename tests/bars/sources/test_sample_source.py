@@ -65,7 +65,7 @@ def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
 def test_other_markets_and_shorter_bars_are_refused_with_what_there_is() -> None:
     with pytest.raises(BarsNotFoundError, match="only BTCUSDT, ETHUSDT, LTCUSDT, XRPUSDT"):
         SampleSource().load("SOLUSDT", Timeframe.H1)
-    with pytest.raises(BarsNotFoundError, match="use tf=30m, 1h, 4h, 1d, or another source"):
+    with pytest.raises(BarsNotFoundError, match="use tf=1h, 4h, 1d, or another source"):
         SampleSource().load("BTCUSDT", Timeframe.M15)
     with pytest.raises(ConfigError, match="is not a market"):
         SampleSource().load("btc", Timeframe.H1)
