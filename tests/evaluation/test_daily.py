@@ -37,3 +37,10 @@ def test_rows_are_summed_by_the_utc_day_of_their_bar():
 def test_what_is_no_series_of_days_is_refused(days, n_rows, prior):
     with pytest.raises(ValueError, match=r"day|columns|month"):
         DailyLosses(days, n_rows, prior, prior, prior)
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "2262-01-01", "9999-12-31"])
+def test_a_day_of_no_market_is_refused_before_all_days_up_to_it_are_drawn_from(day):
+    days = tuple(sorted(["2025-01-01", day]))
+    with pytest.raises(ValueError, match="a day lies in no year of a market"):
+        DailyLosses(days, (1, 1), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0))
