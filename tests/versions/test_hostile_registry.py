@@ -17,7 +17,7 @@ from percoin.registry.catalogue import check_market, read_versions
 from percoin.registry.changes import Pruning, prunable, rollback_target
 from percoin.registry.contents import read_manifest, read_metrics
 from percoin.registry.judged import judged_skill, judged_threshold, train_rows
-from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE
+from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
 from percoin.registry.manifest import _sealed_id
 from percoin.report.board import make_board
 from percoin.report.files import write_report
@@ -122,7 +122,20 @@ def original(once, tmp_path_factory):
         once / "models", tmp_path_factory.mktemp("hostile") / "models", symlinks=True
     ).parent
     served(folder)
+    add_neighbour(folder)
     return folder
+
+
+def add_neighbour(folder: Path) -> None:
+    """The same model as another market's: what is averaged over markets meets the hostile one."""
+    where = MarketFolder(folder / "models", "ETHUSDT", TIMEFRAME)
+    version = shutil.copytree(market(folder).link.resolve(), where.version(served_name(folder)))
+    path = version / MANIFEST_FILE
+    text = path.read_text().replace(f'"symbol": "{SYMBOL}"', '"symbol": "ETHUSDT"')
+    name = _sealed_id(text, version.name)
+    path.write_text(text.replace(version.name, name))
+    version.rename(where.version(name))
+    where.link.symlink_to(where.link_target(name))
 
 
 def look_from_everywhere(folder: Path) -> list[str]:
@@ -136,7 +149,9 @@ def look_from_everywhere(folder: Path) -> list[str]:
     assert prunable(where, Pruning(keep=0)) == ()
     assert rollback_target(where) is None
     assert len(read_versions(where)) == 1
-    board = make_board(read_models(root))
+    models = read_models(root)
+    assert (models[-1].symbol, models[-1].problem) == ("ETHUSDT", "")
+    board = make_board(models)
     write_report(board, folder / "report")
     said.append(to_text(board))
     said += [path.read_text() for path in (folder / "report").glob("*.md")]

@@ -16,6 +16,7 @@ import numpy as np
 from percoin.types import FloatArray, IntArray
 
 _MILLISECONDS_PER_DAY = 86_400_000
+_FIRST_DAY, _LAST_DAY = date(1970, 1, 1).toordinal(), date(2261, 12, 31).toordinal()
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class DailyLosses:
         ordinals = self.ordinals()
         if (np.diff(ordinals) <= 0).any():
             raise ValueError("the days are not in time order")
+        # Every day between the first and the last is drawn from.
+        if ordinals[0] < _FIRST_DAY or ordinals[-1] > _LAST_DAY:
+            raise ValueError("a day lies in no year of a market")
         if min(self.n_rows) < 1 or sum(self.train_prior) <= 0:
             raise ValueError("a day without rows, or no loss at all")
 
