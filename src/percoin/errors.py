@@ -83,7 +83,7 @@ class ServeError(PercoinError):
 _OF_A_DATABASE = {
     "database is locked": "another program holds it",
     "not a database": "move the file aside, or give another record_url",
-    "malformed": "copy the file away before anything else, then move it aside",
+    "malformed": "keep a copy of the file, then move it aside",
     "disk is full": "free some space",
     "readonly": "check its permissions",
     "unable to open": "check the folder and its permissions",
@@ -105,7 +105,9 @@ class RecordError(PercoinError):
 
     def __str__(self) -> str:
         database, found = self.args
-        advice = next((f"; {say}" for word, say in _OF_A_DATABASE.items() if word in found), "")
+        advice = next(
+            (f"; {say}" for word, say in _OF_A_DATABASE.items() if word in found.lower()), ""
+        )
         return f"{database}: the track record cannot be used now ({found}){advice}"
 
 

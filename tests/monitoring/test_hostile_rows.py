@@ -19,6 +19,9 @@ from percoin.monitoring.scoreboard import make_scoreboard
 BROKEN = [
     ("symbol", "'BTC\x1b[2J'"),
     ("symbol", "x'ff41'"),
+    ("symbol", "CAST(x'ff41' AS TEXT)"),
+    ("bars", "CAST(x'eda080' AS TEXT)"),
+    ("baselines", "CAST(x'ff' AS TEXT)"),
     ("tf", "'7m'"),
     ("ts", "9223372036854775807"),
     ("ts", "-1"),
@@ -91,6 +94,15 @@ def test_one_row_that_cannot_be_meant_hides_no_other_one(url, caplog, column, va
     assert "row 4" in line
     assert line.isprintable()
     assert len(line) < 600
+    record.close()
+
+
+def test_only_predictions_up_to_a_moment_are_open_by_then(url):
+    record = TrackRecord(url)
+    seven(record)
+    until = ENTRY.ts + 2 * 900_000
+    found = record.open_predictions(ENTRY.symbol, ENTRY.tf, ENTRY.bars, until)
+    assert [kept.ts for kept in found] == [ENTRY.ts, ENTRY.ts + 900_000, until]
     record.close()
 
 

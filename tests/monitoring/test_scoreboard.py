@@ -118,3 +118,13 @@ def test_a_standing_is_computed_again_only_when_its_rows_change(record):
     record.resolve([Outcome(record.predictions()[-1].id, 2, 0.1)], 1)
     assert board.standings()[0].n_resolved == 101
     assert second.to_json()["tf"] == "15m"
+
+
+def test_only_live_predictions_count_as_void(record):
+    seen = BARS.slice(0, 50)
+    live = make_entry(prediction_on(seen), seen, RULE, soon_after(seen))
+    late = replace(live, ts=live.ts + 900_000, is_live=False)
+    record.write_all([live, late])
+    record.resolve([Outcome(kept.id, None, None, "a gap") for kept in record.predictions()], 5)
+    [standing] = make_scoreboard(record)
+    assert (standing.n_void, standing.n_late, standing.n_written) == (1, 1, 1)

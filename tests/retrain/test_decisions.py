@@ -242,7 +242,7 @@ KEPT, DUE = decided(), decided(data_end=NOW - timedelta(days=40))
         (1, 2, 0.5, False, Verb.TRAIN, "1 of its 2 models is due, not below pool_due_share=0.5"),
         (1, 3, 0.5, False, Verb.KEEP, "and waits: 1 of its 3 models is due, below pool_due_share"),
         (2, 3, 0.5, False, Verb.TRAIN, "2 of its 3 models are due, not below pool_due_share=0.5"),
-        (0, 3, 0.0, False, Verb.KEEP, "and waits: none of its 3 models is due, and a pool waits"),
+        (0, 3, 0.0, False, Verb.KEEP, "and waits: none of its 3 models is due, and one must be"),
         (0, 3, 0.5, True, Verb.TRAIN, "the training of its pool was interrupted and goes on"),
     ],
 )

@@ -21,7 +21,7 @@ from percoin.registry.artifact import load_artifact
 from percoin.registry.catalogue import version_ids
 from percoin.retrain import trainings
 from percoin.retrain.__main__ import read_task
-from percoin.retrain.decisions import Cause, Verb
+from percoin.retrain.decisions import Cause, Verb, decide
 from percoin.retrain.pools import find_pools
 from percoin.retrain.round import run_round
 from percoin.retrain.states import job_folder, look_at
@@ -174,6 +174,56 @@ def test_a_model_that_began_with_its_own_pooled_one_belongs_to_that_pool(pool):
     verb, cause, text = decisions(explained(pool))["BTCUSDT"]
     assert (verb, cause) == (Verb.KEEP, Cause.OBSTACLE)
     assert text.startswith("it began with the pooled model of another market or of a folder")
+
+
+def test_a_pool_whose_bars_nobody_names_is_left_as_it_is_though_it_was_interrupted(pool):
+    write_bars(pool, N_BARS, *MARKETS)
+    settings = task(pool).settings
+    folder = job_folder(market(pool), settings, MARKETS)
+    folder.mkdir(parents=True)
+    write_record(folder, JobRecord(state=JobState.INTERRUPTED))
+    # The manifests say files, and a manifest chooses no folder.
+    unnamed = read_task([*places(pool), AT_ONCE])
+    found = decisions(run_round(unnamed, NOW))
+    assert {(verb, cause) for verb, cause, _ in found.values()} == {(Verb.KEEP, Cause.OBSTACLE)}
+    assert all("source=files source.path=FOLDER" in text for _, _, text in found.values())
+    network, _ = shared(pool)
+    assert network.began
+    due = decide(shared_state(pool), task(pool).rules, NOW)
+    held = replace(network, obstacle="no bars").decide(dict.fromkeys(MARKETS, due), unnamed.rules)
+    assert {decision.verb for decision in held.values()} == {Verb.KEEP}
+    going = network.decide(dict.fromkeys(MARKETS, due), unnamed.rules)
+    assert {decision.verb for decision in going.values()} == {Verb.TRAIN}
+
+
+def shared_state(folder: Path):
+    return look_at(market(folder), task(folder), NOW).state
+
+
+def test_a_market_of_a_pool_that_cannot_be_looked_at_takes_no_part(pool, monkeypatch):
+    write_bars(pool, N_BARS, *MARKETS)
+
+    def look(where, *rest):
+        if where.symbol == "SOLUSDT":
+            raise OverflowError("int too large to convert to float")
+        return look_at(where, *rest)
+
+    monkeypatch.setattr("percoin.retrain.round.look_at", look)
+    found = explained(pool)
+    assert decisions(found)["BTCUSDT"][0] is Verb.TRAIN
+    assert decisions(found)["SOLUSDT"][0] is Verb.KEEP
+    assert found.notes == ("pool of 3 markets 1h goes without 1: SOLUSDT could not be looked at",)
+
+
+def test_a_pool_of_which_a_manifest_names_other_markets_brings_none_along(pool):
+    write_bars(pool, N_BARS, *MARKETS)
+    before = load_artifact(pool / "models", "BTCUSDT", Timeframe.H1).manifest
+    add_version(pool, gate=ACCEPTED, config={**before.config, "symbol": "BTCUSDT,XRPUSDT"})
+    found = explained(pool, "symbol=BTCUSDT")
+    assert list(decisions(found)) == ["BTCUSDT"]
+    verb, cause, text = decisions(found)["BTCUSDT"]
+    assert (verb, cause) == (Verb.KEEP, Cause.OBSTACLE)
+    assert "name other markets than those that it was trained on (ETHUSDT, SOLUSDT)" in text
 
 
 def test_a_pool_is_trained_by_its_newest_settings_and_each_market_by_its_own_looks(pool):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places, serve, tree
-from versions.trained_registry import market, served
+from versions.trained_registry import add_version, market, served
 
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
@@ -191,6 +191,16 @@ def test_another_exchange_is_asked_if_the_stored_bars_came_from_there(trained):
         *("source=binance", "source.market='spot'"),
         "source.exchange='kraken'",
     )
+
+
+def test_a_planted_label_rule_ends_in_one_line_and_not_in_a_training(trained):
+    manifest = served_version(market(trained)).manifest
+    rule = {**manifest.label_rule, "kind": "'../../trap'"}
+    add_version(trained, gate=ACCEPTED, label_rule=rule)
+    outcome = only(run_round(task(trained, AT_ONCE), NOW))
+    assert outcome.failed
+    assert "label rule \"'../../trap'\" is not known; known are" in outcome.result
+    assert not (trained / "outputs" / "retrain").exists()
 
 
 def test_a_planted_manifest_trains_its_own_market_and_no_other_one(trained):

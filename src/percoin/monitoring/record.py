@@ -490,7 +490,7 @@ def _make_engine(url: URL) -> Engine:
 
 
 def _decoded(content: bytes) -> str:
-    return content.decode(errors="replace")
+    return content.decode(errors="surrogateescape")
 
 
 @contextmanager

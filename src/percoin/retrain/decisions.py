@@ -232,7 +232,7 @@ def decide_together(
     counted = f"{n_due} of its {n_models} models {'is' if n_due == 1 else 'are'} due"
     limit = f"{'below' if not is_due else 'not below'} pool_due_share={rules.pool_due_share:g}"
     if n_due == 0:
-        counted, limit = f"none of its {n_models} models is due", "and a pool waits for one"
+        counted, limit = f"none of its {n_models} models is due", "and one must be"
     if began:
         text = "the training of its pool was interrupted and goes on"
     elif is_due:

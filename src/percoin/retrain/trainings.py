@@ -25,7 +25,7 @@ from percoin.bars.store import BarStore
 from percoin.claims import claimed
 from percoin.cli import compose_config
 from percoin.config import ProcessesConfig, Recipe, RetrainConfig, TrainConfig, typed
-from percoin.errors import BarsNotFoundError
+from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
 from percoin.report.board import Status
@@ -229,8 +229,11 @@ def _ended(result: JobResult, models_dir: Path) -> Training:
     if not result.is_done:
         return Training(job.name, error=f"training {state.value}: {result.error}".rstrip(": "))
     version = version_of(result.record)
-    served = served_version(MarketFolder(models_dir, job.symbol, Timeframe(job.tf)))
     why = f"trained, {result.verdict}: {result.entry.reasons[0]}"
+    try:
+        served = served_version(MarketFolder(models_dir, job.symbol, Timeframe(job.tf)))
+    except (PercoinError, OSError) as error:
+        return Training(job.name, f"{why}; what is served cannot be read: {error}", version)
     if result.verdict == Status.ACCEPTED:
         if served is not None and served.version_id == version:
             return Training(job.name, f"trained and promoted: {version} is accepted", version)
