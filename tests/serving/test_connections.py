@@ -5,11 +5,17 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 import uvicorn
-from small_servers import Market, bring_up_to_date, exchange_bars, make_server
+from small_servers import (
+    Market,
+    RunningServer,
+    bring_up_to_date,
+    exchange_bars,
+    make_server,
+)
 
 from percoin.serving import connections
 from percoin.serving.connections import Connections
@@ -157,3 +163,22 @@ def test_full_is_said_once_a_minute_with_the_setting_that_says_how_many(caplog):
 )
 def test_a_client_is_a_machine_whatever_its_address(one, other, is_same):
     assert (client_of(one) == client_of(other)) is is_same
+
+
+@pytest.mark.slow
+def test_330_connections_of_one_address_that_read_nothing_leave_health_alone(tmp_path):
+    """As somebody did it: a real server with its own settings, and pipelined requests."""
+    arguments = ("source=simulated", "source.n_bars=1300", "symbol=BTCUSDT", "tf=15m")
+    with RunningServer(tmp_path, *arguments, "record=false") as server:
+        server.wait_until_started()
+        with ExitStack() as stack:
+            for _ in range(330):
+                stack.enter_context(closing(deaf_client(server.port, 60)))
+            until = time.monotonic() + connections.UNREAD_SECS + 10
+            while time.monotonic() < until:
+                assert ask(server.port, "/health", timeout=20)[0] == 200
+                time.sleep(0.2)
+            # Nobody has read anything, and all of them have been let go.
+            assert ask(server.port, "/api/predictions", timeout=20)[0] == 200
+        assert "Traceback" not in server.log()
+        assert server.stop() == 0
