@@ -6,6 +6,7 @@ import threading
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from exported_models import export, make_dataset, random_network
 from small_servers import M15, Market, ask, bring_up_to_date, exchange_bars, make_server
@@ -17,8 +18,9 @@ from percoin.registry import contents
 from percoin.registry.manifest import Manifest, ManifestDraft
 from percoin.serving import schemas
 from percoin.serving.answer_board import Answer
+from percoin.serving.bar_keeper import Held
 from percoin.serving.each_market import EachMarket, Pauses
-from percoin.types import Signal
+from percoin.types import Signal, Timeframe
 
 BARS = exchange_bars()
 BTC, ETH = ("BTCUSDT", M15), ("ETHUSDT", M15)
@@ -496,3 +498,69 @@ def test_drift_is_that_of_the_version_it_is_shown_beside(models_dir, market):
         assert (first["n_bars"], second["n_bars"]) == (0, 90)
     finally:
         drift_watch.measure_drift = measure
+
+
+def test_a_model_that_is_whole_again_is_asked_in_the_same_turn(models_dir, market):
+    """However long the answer itself would still have waited."""
+    file = file_of(models_dir, "metrics.json")
+    aside = models_dir.parent / "aside.json"
+    file.rename(aside)
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    aside.rename(file)
+    market.pass_time(seconds=2)
+    server.board._pauses.begin(BTC)
+    assert server.board.update() == 1
+    assert server.board.answer(*BTC)["source"] == "ML_PER_COIN_V1"
+
+
+def test_bars_of_another_origin_make_another_answer(models_dir):
+    market = OddMarket(BARS, n_closed=1290)
+    market.origin = "binance spot: BTCUSDT"
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    market.origin, market.held_back = "binance perpetual: BTCUSDT", 1
+    market.pass_time(minutes=15)
+    assert bring_up_to_date(server) == 1
+    assert server.board.answer(*BTC)["bars"] == "binance perpetual: BTCUSDT"
+
+
+def test_bars_that_closed_after_the_asked_one_make_no_other_answer(models_dir, market):
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    asked = server.keeper.held("BTCUSDT")[M15]
+    closed = int(asked.close_times[-1])
+
+    def basis(*later_closes):
+        times = np.array([closed - 10, *later_closes], dtype=np.int64)
+        held = {M15: asked, Timeframe.H1: Held(asked.bars, times)}
+        return server.board._basis(BTC, asked.bars, held, market.now)
+
+    assert basis() == basis(closed + 10) == basis(closed + 10, closed + 20)
+    assert basis() != basis(closed)
+
+
+def test_the_thread_of_answers_rests_between_turns_and_outlives_a_bug(models_dir, market, caplog):
+    server = make_server(models_dir, market)
+    turns = []
+
+    def turn():
+        turns.append(1)
+        raise ZeroDivisionError("a bug")
+
+    server.board.update = turn
+    server.board.start(every_secs=60.0)
+    try:
+        for wanted in (1, 2):
+            for _ in range(500):
+                if len(turns) >= wanted:
+                    break
+                threading.Event().wait(0.01)
+            threading.Event().wait(0.05)
+            assert len(turns) == wanted
+            server.board.wake()
+        assert server.board.is_working
+    finally:
+        assert server.board.stop(10)
+    assert "ANSWERS cannot be updated" in caplog.text
+    assert not server.board.is_working
