@@ -351,8 +351,10 @@ def test_a_failure_is_told_once_until_it_changes_or_is_over(caplog):
     steps.run(BTC, fail(KeyError("x")), None)
     assert steps.failure(BTC) == "BTCUSDT 15m: the bars cannot be had (KeyError)"
     assert "BARS BTCUSDT tf=15m failed" in caplog.text
+    assert not steps.may_try(BTC)
     assert steps.run(BTC, lambda: 7, None) == 7
     assert steps.failure(BTC) == ""
+    assert steps.may_try(BTC)
     steps.run(BTC, fail(away), None)
     assert caplog.text.count("out\\nof reach") == 2
 
