@@ -330,6 +330,16 @@ def test_a_broken_step_is_tried_again_after_a_while(models_dir, market):
     assert server.board.failure(BTC) == ""
 
 
+def test_health_names_ten_markets_at_most(models_dir, market):
+    symbols = tuple(f"COIN{number}USDT" for number in range(12))
+    server = make_server(models_dir, market, symbols)
+    market.failure = FetchError("BTCUSDT", M15, "out of reach", "wait")
+    bring_up_to_date(server)
+    content = ask(server, "/health").json()
+    assert (content["markets"]["failing"], len(content["failing"])) == (12, 10)
+    assert content["oldest_renewal"] is content["failing"][0]["renewed"] is None
+
+
 # -- the one place ------------------------------------------------------------------------------
 
 
@@ -412,6 +422,7 @@ def test_an_answer_cannot_be_read_before_it_is_recorded(models_dir, market, reco
     record.write_all = write_and_look
     bring_up_to_date(server)
     assert seen == [None, None, None, None]
+    assert not server.recorder._waiting
     assert server.board.answer(*BTC)["ts"] is not None
 
 
@@ -566,3 +577,19 @@ def test_the_thread_of_answers_rests_between_turns_and_outlives_a_bug(models_dir
         assert server.board.stop(10)
     assert "ANSWERS cannot be updated" in caplog.text
     assert not server.board.is_working
+
+
+def test_outcomes_are_looked_for_once_a_bar(models_dir, market, record, monkeypatch):
+    from percoin.serving import recorder
+
+    resolve, asked = recorder.resolve, []
+    monkeypatch.setattr(
+        recorder, "resolve", lambda *given: asked.append(given[1].symbol) or resolve(*given)
+    )
+    server = make_server(models_dir, market, record=record, default_rules=RULES)
+    for _ in range(3):
+        bring_up_to_date(server)
+    assert sorted(asked) == ["BTCUSDT", "ETHUSDT"]
+    market.pass_time(minutes=15)
+    bring_up_to_date(server)
+    assert len(asked) == 4
