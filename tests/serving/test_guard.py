@@ -51,6 +51,9 @@ def code_of(response) -> str:
         {"X-API-Key": KEY + "x"},
         {"Authorization": f"Basic {KEY}"},
         {"Authorization": "Bearer"},
+        {"Authorization": f"Bearer {KEY[:-1]}"},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"Authorization": f"Bearer {KEY} {KEY}"},
         {"Authorization": f"Bearer {KEY.upper()}"},
         {"Cookie": f"X-API-Key={KEY}"},
     ],
@@ -139,6 +142,10 @@ def test_there_is_nothing_to_change(server, method):
     response = ask(server, "/api/models", method=method)
     assert response.status_code == 405
     assert response.headers["allow"] == "GET"
+    if method == "BREW":
+        metrics = ask(server, "/metrics").text
+        assert 'method="other"' in metrics
+        assert "BREW" not in metrics
 
 
 def test_a_failure_says_a_number_and_the_log_the_rest(server, monkeypatch, caplog):

@@ -6,6 +6,7 @@ import threading
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from exported_models import export, make_dataset, random_network
 from small_servers import M15, Market, ask, bring_up_to_date, exchange_bars, make_server
@@ -17,8 +18,9 @@ from percoin.registry import contents
 from percoin.registry.manifest import Manifest, ManifestDraft
 from percoin.serving import schemas
 from percoin.serving.answer_board import Answer
+from percoin.serving.bar_keeper import Held
 from percoin.serving.each_market import EachMarket, Pauses
-from percoin.types import Signal
+from percoin.types import Signal, Timeframe
 
 BARS = exchange_bars()
 BTC, ETH = ("BTCUSDT", M15), ("ETHUSDT", M15)
@@ -328,6 +330,16 @@ def test_a_broken_step_is_tried_again_after_a_while(models_dir, market):
     assert server.board.failure(BTC) == ""
 
 
+def test_health_names_ten_markets_at_most(models_dir, market):
+    symbols = tuple(f"COIN{number}USDT" for number in range(12))
+    server = make_server(models_dir, market, symbols)
+    market.failure = FetchError("BTCUSDT", M15, "out of reach", "wait")
+    bring_up_to_date(server)
+    content = ask(server, "/health").json()
+    assert (content["markets"]["failing"], len(content["failing"])) == (12, 10)
+    assert content["oldest_renewal"] is content["failing"][0]["renewed"] is None
+
+
 # -- the one place ------------------------------------------------------------------------------
 
 
@@ -349,8 +361,10 @@ def test_a_failure_is_told_once_until_it_changes_or_is_over(caplog):
     steps.run(BTC, fail(KeyError("x")), None)
     assert steps.failure(BTC) == "BTCUSDT 15m: the bars cannot be had (KeyError)"
     assert "BARS BTCUSDT tf=15m failed" in caplog.text
+    assert not steps.may_try(BTC)
     assert steps.run(BTC, lambda: 7, None) == 7
     assert steps.failure(BTC) == ""
+    assert steps.may_try(BTC)
     steps.run(BTC, fail(away), None)
     assert caplog.text.count("out\\nof reach") == 2
 
@@ -408,6 +422,7 @@ def test_an_answer_cannot_be_read_before_it_is_recorded(models_dir, market, reco
     record.write_all = write_and_look
     bring_up_to_date(server)
     assert seen == [None, None, None, None]
+    assert not server.recorder._waiting
     assert server.board.answer(*BTC)["ts"] is not None
 
 
@@ -496,3 +511,85 @@ def test_drift_is_that_of_the_version_it_is_shown_beside(models_dir, market):
         assert (first["n_bars"], second["n_bars"]) == (0, 90)
     finally:
         drift_watch.measure_drift = measure
+
+
+def test_a_model_that_is_whole_again_is_asked_in_the_same_turn(models_dir, market):
+    """However long the answer itself would still have waited."""
+    file = file_of(models_dir, "metrics.json")
+    aside = models_dir.parent / "aside.json"
+    file.rename(aside)
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    aside.rename(file)
+    market.pass_time(seconds=2)
+    server.board._pauses.begin(BTC)
+    assert server.board.update() == 1
+    assert server.board.answer(*BTC)["source"] == "ML_PER_COIN_V1"
+
+
+def test_bars_of_another_origin_make_another_answer(models_dir):
+    market = OddMarket(BARS, n_closed=1290)
+    market.origin = "binance spot: BTCUSDT"
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    market.origin, market.held_back = "binance perpetual: BTCUSDT", 1
+    market.pass_time(minutes=15)
+    assert bring_up_to_date(server) == 1
+    assert server.board.answer(*BTC)["bars"] == "binance perpetual: BTCUSDT"
+
+
+def test_bars_that_closed_after_the_asked_one_make_no_other_answer(models_dir, market):
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    asked = server.keeper.held("BTCUSDT")[M15]
+    closed = int(asked.close_times[-1])
+
+    def basis(*later_closes):
+        times = np.array([closed - 10, *later_closes], dtype=np.int64)
+        held = {M15: asked, Timeframe.H1: Held(asked.bars, times)}
+        return server.board._basis(BTC, asked.bars, held, market.now)
+
+    assert basis() == basis(closed + 10) == basis(closed + 10, closed + 20)
+    assert basis() != basis(closed)
+
+
+def test_the_thread_of_answers_rests_between_turns_and_outlives_a_bug(models_dir, market, caplog):
+    server = make_server(models_dir, market)
+    turns = []
+
+    def turn():
+        turns.append(1)
+        raise ZeroDivisionError("a bug")
+
+    server.board.update = turn
+    server.board.start(every_secs=60.0)
+    try:
+        for wanted in (1, 2):
+            for _ in range(500):
+                if len(turns) >= wanted:
+                    break
+                threading.Event().wait(0.01)
+            threading.Event().wait(0.05)
+            assert len(turns) == wanted
+            server.board.wake()
+        assert server.board.is_working
+    finally:
+        assert server.board.stop(10)
+    assert "ANSWERS cannot be updated" in caplog.text
+    assert not server.board.is_working
+
+
+def test_outcomes_are_looked_for_once_a_bar(models_dir, market, record, monkeypatch):
+    from percoin.serving import recorder
+
+    resolve, asked = recorder.resolve, []
+    monkeypatch.setattr(
+        recorder, "resolve", lambda *given: asked.append(given[1].symbol) or resolve(*given)
+    )
+    server = make_server(models_dir, market, record=record, default_rules=RULES)
+    for _ in range(3):
+        bring_up_to_date(server)
+    assert sorted(asked) == ["BTCUSDT", "ETHUSDT"]
+    market.pass_time(minutes=15)
+    bring_up_to_date(server)
+    assert len(asked) == 4
