@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import subprocess
@@ -63,6 +64,17 @@ def test_a_folder_that_another_process_has_made_is_not_shared(tmp_path):
 def test_to_look_whether_a_folder_is_claimed_leaves_no_file_in_it(tmp_path):
     assert not is_claimed(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(descriptor, operation) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="not supported") as caught, claimed(tmp_path):
+        pytest.fail("it was claimed")
+    assert caught.value.filename == str(tmp_path / LOCK_FILE)
+    assert not is_claimed(tmp_path)
 
 
 def test_whoever_only_looks_does_not_keep_the_folder_from_its_process(tmp_path):

@@ -57,12 +57,19 @@ def claimed(
         InUseError: Another process has it; names that process.
         OSError: The folder cannot be written to.
     """
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    path = folder / name
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        if not _lock(descriptor, wait):
+        try:
+            is_ours = _lock(descriptor, wait)
+            if is_ours:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            # A full disk, or one that knows no locks, is reported without the name of the file.
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        if not is_ours:
             raise InUseError(f"{folder} is in use by {_holder(descriptor)}; {advice}")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         os.close(descriptor)
@@ -78,6 +85,8 @@ def is_claimed(folder: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False  # on a disk that knows no locks nobody can have it
     finally:
         os.close(descriptor)
     return False

@@ -140,6 +140,13 @@ def test_summed_up_again_it_says_and_leaves_the_same(folder, models):
     assert document(folder)["counts"] == {"skipped": 8}
 
 
+def test_the_folder_of_the_curves_can_be_pasted_into_a_shell(tmp_path, models):
+    folder = tmp_path / "my outputs $HOME" / "sweep-1"
+    jobs = [finished(folder, models, "BTCUSDT", 0.03, 1e-7)]
+    screen = " ".join(summarize(folder, jobs, models, 5.0).render(500).split("\n"))
+    assert f"tensorboard --logdir '{folder.parent}'" in screen
+
+
 @pytest.mark.parametrize("state", [JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED])
 def test_before_every_job_had_its_turn_nothing_is_withdrawn(folder, models, state):
     jobs = [*sweep_with_luck(folder, models), ended(folder, "SOLUSDT", state, None)]

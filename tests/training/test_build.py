@@ -12,16 +12,18 @@ from train_runs import run_train, train_arguments
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
-from percoin.config import TrainConfig, typed
+from percoin.config import LogisticConfig, TrainConfig, typed
 from percoin.dataset import SplitSpec, build_dataset
 from percoin.errors import ConfigError, DataError, InterruptedRunError
+from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.blend import BLEND
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.training import build
-from percoin.training.groundwork import load_bars
+from percoin.training.groundwork import judging_rules, load_bars
 from percoin.types import CLASS_NAMES, Timeframe
 
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
@@ -265,6 +267,18 @@ def test_too_few_bars_to_predict_from_alone_are_told(tmp_path, caplog, n_bars, i
         "are so many, it needs bars that begin where these begin, at 2024-01-01 00:00"
     )
     assert (words in caplog.messages) == is_told
+
+
+def test_the_judgement_takes_for_granted_what_the_settings_say(tmp_path):
+    words = ("looks=3", "trials=7", "costs.fee_bps=4", "costs.slippage_bps=3", "seed=5")
+    settings = typed(compose_config("train", train_arguments(tmp_path, *words)), TrainConfig)
+    rules = judging_rules(settings)
+    assert (rules.n_looks, rules.n_trials, rules.seed) == (3, 7, 5)
+    assert (rules.costs.fee_bps, rules.costs.slippage_bps) == (4, 3)
+    assert not rules.blend
+    blend = judging_rules(replace(settings, blend="logistic"))
+    assert (blend.blend, blend.model_name) == (True, BLEND)
+    assert judging_rules(replace(settings, model=LogisticConfig())).model_name == LOGISTIC
 
 
 def test_a_resumed_run_asks_an_exchange_for_no_newer_bars(tmp_path):

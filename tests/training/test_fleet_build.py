@@ -182,16 +182,19 @@ def test_a_market_whose_export_fails_does_not_stop_the_rest(tmp_path, monkeypatc
     def refused(self, module):
         if self.dataset.bars.symbol == MARKETS[0]:
             raise RegistryWriteError(MARKETS[0], "1h", "no room", "make some")
+        if self.dataset.bars.symbol == MARKETS[1]:
+            raise MemoryError
         return export(self, module)
 
     monkeypatch.setattr(ModelExporter, "export", refused)
-    finished = train_fleet(tmp_path, "epochs=1", "logger=csv", "symbol=BTCUSDT,ETHUSDT")
+    finished = train_fleet(tmp_path, "epochs=1", "logger=csv")
     assert finished.code == 1
     assert only_error(finished) == (
-        "error: 1 of 2 markets have no new model: BTCUSDT (no room; make some); "
-        "the others have theirs"
+        "error: 2 of 3 markets have no new model: BTCUSDT (no room; make some), ETHUSDT (memory "
+        "ran out (MemoryError); give it more memory, or use a smaller batch_size, lookback or "
+        "history_days); the others have theirs"
     )
-    assert artifact(tmp_path, MARKETS[1]).manifest.version_id
+    assert artifact(tmp_path, MARKETS[2]).manifest.version_id
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -25,6 +25,7 @@ from percoin.training.run import (
     LAST_CHECKPOINT,
     TrainedModel,
     TrainingPlan,
+    check_checkpoint,
     fit,
     train,
 )
@@ -451,6 +452,30 @@ def test_a_damaged_checkpoint_is_refused(dataset, tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ResumeError, match=r"last\.ckpt cannot be read; start afresh"):
         train(dataset, tiny_network(), make_plan(epochs=2), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"epoch": "x"},
+        {"epoch": -1},
+        {"history": []},
+        {"history": {}},
+        {"history": {"val_loss": ["x"]}},
+        {"history": {"val_loss": [0.1, 0.2]}},
+    ],
+)
+def test_a_checkpoint_that_no_training_wrote_is_refused(tmp_path, planted):
+    path = checkpoint(tmp_path, LAST_CHECKPOINT)
+    path.parent.mkdir()
+    names = ("train_loss", "train_acc", "val_loss", "val_acc")
+    sound = {"epoch": 0, "history": {name: [0.5] for name in names}}
+    torch.save(sound, path.with_stem(BEST_CHECKPOINT))
+    torch.save(sound, path)
+    check_checkpoint(path, 1, ("BTCUSDT", "15m"))
+    torch.save(sound | planted, path)
+    with pytest.raises(ResumeError, match="start afresh without resume=true"):
+        check_checkpoint(path, 1, ("BTCUSDT", "15m"))
 
 
 def test_fewer_epochs_than_were_trained_are_refused(dataset, tmp_path):

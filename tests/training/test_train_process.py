@@ -1,15 +1,19 @@
-"""The real command in real processes: interrupted twice, then resumed to its end."""
+"""The real command in real processes: interrupted and resumed, and several at one moment."""
 
+import json
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from signalled_processes import Process, run_command
+from signalled_processes import ENVIRONMENT, MOST_SECS, ROOT, Process, run_command
 from train_runs import train_arguments
 
-from percoin.registry.artifact import load_artifact
+from percoin.registry.artifact import load_artifact, read_artifact
+from percoin.registry.layout import MarketFolder
 from percoin.types import Timeframe
 
 # So many epochs that it cannot end before the signal arrives.
@@ -63,3 +67,32 @@ def test_a_run_is_interrupted_by_ctrl_c_then_by_sigterm_and_then_finished(tmp_pa
     assert artifact.manifest.symbol == "BTCUSDT"
     assert (run_folder / "result.json").is_file()
     assert list((tmp_path / "outputs" / "BTCUSDT" / "1h").iterdir()) == [run_folder]
+
+
+@pytest.mark.slow
+def test_runs_of_one_second_export_their_own_weights(tmp_path):
+    seeds = (0, 1, 0, 1)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "train.py", *train_arguments(tmp_path, f"seed={seed}", "logger=csv")],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+        )
+        for seed in seeds
+    ]
+    assert [process.wait(MOST_SECS) for process in processes] == [0, 0, 0, 0]
+    weights: dict[int, list[dict[str, torch.Tensor]]] = {0: [], 1: []}
+    for run in (tmp_path / "outputs" / "BTCUSDT" / "1h").iterdir():
+        seed = json.loads((run / "settings.json").read_text())["config"]["seed"]
+        version = json.loads((run / "result.json").read_text())["version"]
+        market = MarketFolder(tmp_path / "models", "BTCUSDT", Timeframe.H1)
+        artifact = read_artifact(market, market.version(version))
+        best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        assert artifact.manifest.seed == seed
+        assert all(torch.equal(best[f"network.{k}"], v) for k, v in artifact.state_dict.items())
+        weights[seed].append(artifact.state_dict)
+    # As each would be trained alone.
+    for first, second in weights.values():
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(weights[0][0][name], weights[1][0][name]) for name in weights[0][0])

@@ -44,6 +44,7 @@ from percoin.training.groundwork import (
     write_result,
 )
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.memory import memory_errors
 from percoin.training.pooled_build import MARKETS, market_settings
 from percoin.training.pooled_table import PooledMeans, PooledResult, format_fleet
 from percoin.training.run import Interruption, make_trainer, quiet_lightning, run_test
@@ -188,7 +189,8 @@ class _FleetTraining:
             for number, model in enumerate(models, start=1):
                 log.info("%s, market %d of %d", model.symbol, number, len(models))
                 try:
-                    results[model.symbol] = self._judge(model)
+                    with memory_errors(model.symbol, settings.tf.name):
+                        results[model.symbol] = self._judge(model)
                 except InterruptedRunError:
                     raise
                 except MarketError as error:

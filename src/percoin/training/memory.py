@@ -24,6 +24,7 @@ _NO_MEMORY_LEFT = (
     "out of memory",
     "not enough memory",
     "bad_alloc",
+    "can't start new thread",
     "failed to map segment",
 )
 _LONGEST_REASON = 200

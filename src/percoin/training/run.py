@@ -7,7 +7,7 @@ import io
 import logging
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from percoin.errors import InterruptedRunError, ResumeError, TrainingError
 from percoin.network import CnnLstm
 from percoin.training.callbacks import ExportToRegistry, Progress
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.lit_module import MONITORED, History, SignalClassifier
+from percoin.training.lit_module import MONITORED, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
 
 log = logging.getLogger(__name__)
@@ -401,19 +401,32 @@ class _EpochState:
     """What a checkpoint says of the training that wrote it."""
 
     n_epochs: int
-    history: History
+    history: Mapping[str, Sequence[float]]
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> _EpochState:
-        return cls(int(checkpoint["epoch"]) + 1, checkpoint["history"])
+        """Read it from a checkpoint.
 
-    def is_best_of(self, history: History) -> bool:
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: No training wrote this one.
+        """
+        n_epochs = int(checkpoint["epoch"]) + 1
+        history = {
+            name: [float(value) for value in values]
+            for name, values in checkpoint["history"].items()
+        }
+        lengths = {len(values) for values in history.values()}
+        if n_epochs < 1 or lengths != {n_epochs} or "val_loss" not in history:
+            raise ValueError("not one value an epoch")
+        return cls(n_epochs, history)
+
+    def is_best_of(self, history: Mapping[str, Any]) -> bool:
         """Whether it is the best epoch of the training that has this history.
 
         No two trainings agree to the last digit in every loss, unless they are the same.
         """
-        begun = {name: values[: self.n_epochs] for name, values in history.items()}  # type: ignore[index]
-        return self.history == begun and self.history["val_loss"][-1] == min(history["val_loss"])
+        begun = {name: values[: self.n_epochs] for name, values in history.items()}
+        return self.history == begun and begun["val_loss"][-1] == min(history["val_loss"])
 
 
 def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:
