@@ -195,7 +195,7 @@ def test_a_price_that_mostly_stands_still_has_no_width_and_nobody_is_blamed_for_
 
     with pytest.raises(MissingClassError) as raised:
         rule.fitted(bars, rows)
-    assert str(raised.value).startswith("BTCUSDT 15m: the price does not move over the 1 bars")
+    assert str(raised.value).startswith("BTCUSDT 15m: 90% of the train rows have the same price")
     assert "labels.width" not in str(raised.value)
     assert rule.fitted(bars, rows[bars.column("close")[rows + 1] != bars.column("close")[rows]])
 

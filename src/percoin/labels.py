@@ -178,25 +178,20 @@ class VolatilityScaled(LabelRule):
         return known
 
     def fitted(self, bars: Bars, train_rows: IntArray) -> VolatilityScaled:
-        """The width that makes ``no_trade_share`` of the train rows NO_TRADE, if none was given.
-
-        Raises:
-            MissingClassError: The price stands still on more rows than that.
-        """
+        """The width that makes ``no_trade_share`` of the train rows NO_TRADE, if none was given."""
         if self.width is not None:
             return self
         sizes = np.abs(self._ratio(bars)[train_rows])
         width = float(np.quantile(sizes, self.no_trade_share))
-        if not width > 0:
-            still = f"{float((sizes == 0).mean()):.1%} of the train rows"
-            raise MissingClassError(
-                bars.symbol,
-                bars.timeframe,
-                f"the price does not move over the {self.horizon} bars after {still}, so that "
-                f"no width makes only {self.no_trade_share:.0%} of them NO_TRADE",
-                "use a longer labels.horizon or timeframe, or a time in which the market moved",
-            )
-        return replace(self, width=width)
+        if width > 0:
+            return replace(self, width=width)
+        raise MissingClassError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"{np.mean(sizes == 0):.0%} of the train rows have the same price {self.horizon} bars "
+            f"later, so that no threshold makes {self.no_trade_share:.0%} of them NO_TRADE",
+            "use a larger labels.no_trade_share, a longer labels.horizon or another tf",
+        )
 
     def _ratio(self, bars: Bars) -> FloatArray:
         """Forward return over its expected size, shape (n_bars,), NaN where unknown."""

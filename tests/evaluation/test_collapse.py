@@ -44,6 +44,9 @@ def test_nearly_always_the_same_decision_earns_a_caution():
     probabilities = np.stack([doubt * 0.9, 1 - doubt, doubt * 0.1], axis=1)
     assert describe_lopsided(probabilities) == "decides NO_TRADE on 99.0% of the rows"
     assert describe_lopsided(random_probabilities(500)) is None
+    exactly = np.tile([0.1, 0.8, 0.1], (100, 1))
+    exactly[:2] = [0.8, 0.1, 0.1]
+    assert describe_lopsided(exactly) == "decides NO_TRADE on 98.0% of the rows"
 
 
 def test_information_of_a_hand_worked_table():

@@ -85,6 +85,11 @@ def test_skill_whose_interval_ends_at_nothing_is_not_shown():
     assert judge(replace(SKILL, lower=1e-9), EVEN, "logistic", None).is_accepted
 
 
+def test_an_interval_that_ends_at_nothing_is_not_worse_than_the_prior():
+    verdict = judge(replace(SKILL, value=-0.01, lower=-0.02, upper=0.0), EVEN, "logistic", None)
+    assert "no skill shown" in verdict.reasons[0]
+
+
 def test_a_lead_whose_interval_ends_at_nothing_is_not_surely_worse():
     even = replace(EVEN, value=-0.001, lower=-0.002, upper=0.0)
     assert judge(SKILL, even, "logistic", None).is_accepted

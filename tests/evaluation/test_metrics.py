@@ -119,6 +119,12 @@ def test_logits_are_refused():
         check_probabilities(np.array([[2.0, 1.0, -0.5]]))
 
 
+@pytest.mark.parametrize("row", [[-0.1, 0.6, 0.5], [0.3, 0.3, 0.401], [0.3, 0.3, 0.399]])
+def test_rows_that_are_no_distribution_are_refused(row):
+    with pytest.raises(ValueError, match="negative or do not sum to one"):
+        check_probabilities(np.array([row]))
+
+
 def test_unknown_labels_are_refused():
     with pytest.raises(ValueError, match="no class"):
         row_log_loss(PROBABILITIES, np.where(LABELS == 2, -1, LABELS))

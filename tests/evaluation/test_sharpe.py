@@ -26,6 +26,12 @@ def test_hurdle_is_near_the_mean_best_of_simulated_trials():
     assert expected_best_sharpe(50, 1.0) == pytest.approx(best, rel=0.02)
 
 
+def test_one_trial_has_no_hurdle_and_two_have_one():
+    assert expected_best_sharpe(1, 1.0) == 0.0
+    # The larger of two standard normals: 1 / sqrt(pi) in the mean; the formula says a little less.
+    assert expected_best_sharpe(2, 1.0) == pytest.approx(0.564, abs=0.06)
+
+
 def test_sharpe_by_hand():
     # Mean .01, sample standard deviation .02
     assert sharpe_ratio(np.array([0.03, -0.01, 0.01])) == pytest.approx(0.5)

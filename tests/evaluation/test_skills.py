@@ -22,6 +22,12 @@ def test_activity_auc_agrees_with_scikit_learn():
     assert activity(PROBABILITIES, LABELS).auc() == pytest.approx(expected)
 
 
+def test_ties_count_half_as_in_scikit_learn():
+    tied = np.array([[1, 2, 1], [1, 1, 2], [2, 1, 1]])[np.arange(500) % 3] / 4
+    expected = roc_auc_score(LABELS != Signal.NO_TRADE, 1 - tied[:, Signal.NO_TRADE])
+    assert activity(tied, LABELS).auc() == pytest.approx(expected, rel=1e-12)
+
+
 def test_direction_auc_agrees_with_scikit_learn_on_the_moves():
     moves = LABELS != Signal.NO_TRADE
     long, short = PROBABILITIES[moves, Signal.LONG], PROBABILITIES[moves, Signal.SHORT]

@@ -27,6 +27,8 @@ def test_decide_takes_the_likeliest_class_if_it_is_likely_enough():
     assert decide(probabilities).tolist() == [0, 2, 1]
     assert decide(probabilities, threshold=0.55).tolist() == [0, 1, 1]
     assert decide(probabilities, threshold=0.9).tolist() == [1, 1, 1]
+    # As likely as asked for is likely enough.
+    assert decide(probabilities, threshold=0.6).tolist() == [0, 1, 1]
 
 
 def test_the_threshold_that_separates_right_from_wrong_is_found():
@@ -55,6 +57,15 @@ def test_a_few_lucky_trades_do_not_set_the_threshold():
     ]
     assert choices[0].threshold > 0.77
     assert choices[1].threshold == NO_TRADES
+
+
+def test_as_many_trades_as_asked_for_are_enough():
+    probabilities, prices = market(n_bars=60)
+    arguments = (probabilities, np.arange(60), prices, ExitRule(1), Costs())
+    best = choose_threshold(*arguments, min_trades=1)
+
+    assert 1 < best.n_trades < 59
+    assert choose_threshold(*arguments, min_trades=best.n_trades) == best
 
 
 def test_without_enough_trades_nothing_has_been_earned():

@@ -337,3 +337,16 @@ def test_the_professional_answers_exactly_where_there_is_confluence():
         assert history.signal[row] == expected
         seen.add(expected)
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize("size", [1e200, 5e-324])
+@pytest.mark.parametrize("columns", [[4], [0, 1, 2, 3]], ids=["volume", "prices"])
+@pytest.mark.parametrize("first", [0, 3990])
+def test_sizes_that_no_market_has_are_answered_with_numbers_or_passed(size, columns, first):
+    bars = make_bars(4000)
+    bars.frame.iloc[first:, columns] = size
+    for rule in RULES.values():
+        answer = RuleSource(rule).answer(SourcedBars(bars))
+        if isinstance(answer, Prediction):
+            prices = [] if answer.levels is None else vars(answer.levels).values()
+            assert np.isfinite([answer.confidence, *prices]).all()

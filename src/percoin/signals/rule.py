@@ -84,7 +84,7 @@ class RuleSource:
             if newest_closed(bars, moments)[0] < 0:
                 return self._pass("stale_data", _tell_stale(bars, market.asked))
             frames[timeframe] = bars.slice(max(0, len(bars) - rule.memory_bars))
-        readings = rule.read(frames, moments)
+        readings = _read(rule, frames, moments)
         if not readings.is_known[0]:
             detail = f"not all that it looks at is defined: {rule.describe(readings, 0)}"
             return self._pass("insufficient_data", detail)
@@ -122,7 +122,13 @@ def rule_history(rule: Rule, market: MarketBars) -> Readings:
     moments = close_times(market.asked)
     frames = {timeframe: market.of(timeframe, rule.memory_bars) for timeframe in rule.timeframes}
     enough = [newest_closed(bars, moments) >= rule.min_bars - 1 for bars in frames.values()]
-    return rule.read(frames, moments).known_where(np.all(enough, axis=0))
+    return _read(rule, frames, moments).known_where(np.all(enough, axis=0))
+
+
+def _read(rule: Rule, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
+    # What overflows, as of prices that no market has, is unknown and needs no warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return rule.read(frames, moments)
 
 
 def _tell_stale(bars: Bars, asked: Bars) -> str:
