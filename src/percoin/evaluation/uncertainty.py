@@ -23,6 +23,8 @@ POWER = 0.8
 _ENOUGH_BEYOND = 10
 # More of them find weaker edges, fewer err less often where rows are skewed.
 _MAX_GROUPS = 24
+# Of the rows' own: as good as none.
+_NO_SPREAD = 1e-9
 # 3 MB, which stay in the cache.
 _BLOCKS_AT_ONCE = 400_000
 
@@ -159,7 +161,10 @@ def _standard_error(rows: FloatArray, block_length: int) -> float:
     n_blocks = len(rows) // block_length
     blocks = rows[: n_blocks * block_length].reshape(n_blocks, block_length).mean(axis=1)
     # The rows left over after the last full block count in the mean, and so in its error.
-    return float(blocks.std(ddof=1) * np.sqrt(block_length / len(rows)))
+    # Rows that repeat themselves in every block have no spread; what is divided by it must.
+    return float(
+        max(blocks.std(ddof=1), _NO_SPREAD * rows.std()) * np.sqrt(block_length / len(rows))
+    )
 
 
 def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap) -> FloatArray:
@@ -173,7 +178,7 @@ def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap)
     n_blocks, n_starts = len(rows) // block_length, -(-len(rows) // block_length)
     means = _circular_block_means(rows, block_length) - rows.mean()
     # A draw of equal blocks has no spread; it is then as far out as its mean says.
-    floor = 1e-9 * rows.std()
+    floor = _NO_SPREAD * rows.std()
     at_once = max(1, _BLOCKS_AT_ONCE // n_starts)
     t_statistics = []
     for done in range(0, settings.repetitions, at_once):
