@@ -239,3 +239,10 @@ def test_error_of_the_skill_rows_is_that_of_the_ratio():
     ratios = 1 - losses[drawn].mean(axis=1) / reference[drawn].mean(axis=1)
     expected = skill_rows(losses, reference).std() / np.sqrt(800)
     assert ratios.std() == pytest.approx(expected, rel=0.05)
+
+
+def test_rows_that_repeat_themselves_in_every_block_have_an_interval_all_the_same():
+    estimate = Bootstrap(horizon=3, repetitions=100).estimate(np.tile([0.1, -0.2, 0.3], 40))
+    assert estimate.value == pytest.approx(0.2 / 3)
+    assert estimate.lower <= estimate.value <= estimate.upper
+    assert np.isfinite([estimate.lower, estimate.upper, estimate.p_value]).all()

@@ -108,9 +108,20 @@ def test_baselines_are_those_of_the_moment(record):
     counts = np.bincount(labels[:247], minlength=3) + 1
     assert entry.baselines["prior"].probabilities == pytest.approx(counts / counts.sum())
     assert entry.baselines["persistence"].signal == labels[246]
-    assert set(entry.baselines) == {"prior", "persistence", "rsi_ma", "momentum"}
+    names = {"prior", "rolling_prior", "persistence", "rsi_ma", "momentum"}
+    assert set(entry.baselines) == names
+    # Fewer bars than it looks back over: all that have settled.
+    assert entry.baselines["rolling_prior"].probabilities == pytest.approx(counts / counts.sum())
     for line in entry.baselines.values():
         assert sum(line.probabilities) == pytest.approx(1)
+
+
+def test_the_rolling_prior_is_that_of_the_last_days():
+    bars = bars_of(walk(1000))
+    entry = make_entry(prediction_on(bars), bars, RULE, soon_after(bars), (0.6, 0.1, 0.3))
+    labels = RULE.label(bars).label
+    counts = np.bincount(labels[997 - 672 : 997], minlength=3) + 1
+    assert entry.baselines["rolling_prior"].probabilities == pytest.approx(counts / counts.sum())
 
 
 def test_the_prior_of_a_model_is_that_of_its_train_rows():

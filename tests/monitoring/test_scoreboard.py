@@ -5,9 +5,10 @@ import pytest
 from made_up_predictions import RULE, bars_of, prediction_on, soon_after, walk
 
 from percoin.evaluation.metrics import row_log_loss
-from percoin.monitoring.record import Outcome, TrackRecord, sqlite_url
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.monitoring.record import Kept, Outcome, TrackRecord, sqlite_url
 from percoin.monitoring.resolution import make_entry, resolve
-from percoin.monitoring.scoreboard import Scoreboard, make_scoreboard
+from percoin.monitoring.scoreboard import Scoreboard, _stand, make_scoreboard
 from percoin.types import Signal, Source, Timeframe
 
 BARS = bars_of(walk(400))
@@ -41,7 +42,7 @@ def test_one_that_knows_has_skill_and_hits_beside_the_baselines(record):
     entries = play(record, range(100, 300), knowing)
     [standing] = make_scoreboard(record)
     assert (standing.n_written, standing.n_resolved, standing.n_void) == (200, 200, 0)
-    prior = np.array([entry.baselines["prior"].probabilities for entry in entries])
+    prior = np.array([entry.baselines["rolling_prior"].probabilities for entry in entries])
     labels = LABELS[99:299]
     expected = 1 - np.log(1 / 0.6) / row_log_loss(prior, labels).mean()
     assert standing.skill.value == pytest.approx(expected)
@@ -49,15 +50,57 @@ def test_one_that_knows_has_skill_and_hits_beside_the_baselines(record):
     # Always right: rows that do not vary have no interval, and so no number.
     assert standing.hit_rate is None
     assert standing.n_moves == int((labels != Signal.NO_TRADE).sum())
-    assert set(standing.baselines) == {"prior", "persistence", "rsi_ma", "momentum"}
-    # The reference against itself has no error to speak of.
-    assert standing.baselines["prior"].skill is None
+    names = {"prior", "rolling_prior", "persistence", "rsi_ma", "momentum"}
+    assert set(standing.baselines) == names
+    assert standing.ruler == "rolling_prior"
+    # The ruler against itself has no error to speak of.
+    assert standing.baselines["rolling_prior"].skill is None
     assert standing.baselines["persistence"].skill.upper < standing.skill.lower
     assert standing.baselines["persistence"].hit_rate.lower < 0.75
     assert (standing.since, standing.until) == (
         BARS.close_time(99).to_pydatetime(),
         BARS.close_time(298).to_pydatetime(),
     )
+
+
+def test_rows_from_before_the_rolling_prior_are_held_against_the_prior(record):
+    entries = []
+    for n_bars in range(100, 300):
+        seen = BARS.slice(0, n_bars)
+        signal, probabilities = knowing(n_bars - 1)
+        made = make_entry(prediction_on(seen, signal, probabilities), seen, RULE, soon_after(seen))
+        old = n_bars < 150
+        known = {k: v for k, v in made.baselines.items() if not (old and k == "rolling_prior")}
+        entries.append(replace(made, baselines=known))
+    record.write_all(entries)
+    resolve(record, BARS, soon_after(BARS))
+    [standing] = make_scoreboard(record)
+    assert standing.ruler == "prior"
+    prior = np.array([entry.baselines["prior"].probabilities for entry in entries])
+    expected = 1 - np.log(1 / 0.6) / row_log_loss(prior, LABELS[99:299]).mean()
+    assert standing.skill.value == pytest.approx(expected)
+
+
+def test_from_eight_days_on_blocks_are_a_day_long(monkeypatch):
+    asked = []
+    estimate = Bootstrap.estimate
+
+    def spy(self, values, null=0.0):
+        asked.append(self.shortest_block)
+        return estimate(self, values, null)
+
+    monkeypatch.setattr(Bootstrap, "estimate", spy)
+    entry = make_entry(prediction_on(BARS), BARS, RULE, soon_after(BARS))
+    labels = np.random.default_rng(0).integers(0, 3, 8 * 96)
+    for n_rows, block in ((8 * 96 - 1, 3), (8 * 96, 96)):
+        asked.clear()
+        rows = [
+            Kept(**vars(entry) | {"id": k, "label": int(labels[k]), "ts": k, "forward_return": 0.0})
+            for k in range(n_rows)
+        ]
+        _stand(rows, 100)
+        # The first are of skills, the hit rates in between have no days.
+        assert asked[0] == block
 
 
 def test_with_few_rows_there_is_no_number_and_it_is_said(record):

@@ -93,6 +93,7 @@ def test_the_live_skill_is_that_of_the_served_version(trained):
     [
         (40, "20250101T000000000000Z-000000000000", "no live prediction of this version"),
         (5, None, "5 resolved predictions are too few for an interval"),
+        (185, None, "7.7 days of predictions; 8 are needed"),
     ],
 )
 def test_a_record_that_says_nothing_of_the_version_is_told_so(trained, n_rows, version_id, why):

@@ -96,7 +96,8 @@ class Bootstrap:
         block_length = choose_block_length(rows, self.shortest_block)
         if len(rows) // block_length < MIN_BLOCKS:
             return _without_interval(rows, block_length)
-        if not _varies(rows):
+        # Rows that repeat themselves in every block are as certain as equal ones.
+        if not (_varies(rows) and _varies(_block_means(rows, block_length))):
             return _certain(rows, self, null)
 
         mean, error = float(rows.mean()), _standard_error(rows, block_length)
@@ -156,10 +157,14 @@ def skill_rows(losses: FloatArray, reference_losses: FloatArray) -> FloatArray:
 
 def _standard_error(rows: FloatArray, block_length: int) -> float:
     """Standard error of the mean from the spread of the means of adjoining blocks."""
-    n_blocks = len(rows) // block_length
-    blocks = rows[: n_blocks * block_length].reshape(n_blocks, block_length).mean(axis=1)
     # The rows left over after the last full block count in the mean, and so in its error.
-    return float(blocks.std(ddof=1) * np.sqrt(block_length / len(rows)))
+    return float(_block_means(rows, block_length).std(ddof=1) * np.sqrt(block_length / len(rows)))
+
+
+def _block_means(rows: FloatArray, block_length: int) -> FloatArray:
+    n_blocks = len(rows) // block_length
+    means: FloatArray = rows[: n_blocks * block_length].reshape(n_blocks, -1).mean(axis=1)
+    return means
 
 
 def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap) -> FloatArray:
@@ -224,7 +229,7 @@ def _varies(rows: FloatArray) -> bool:
 
 
 def _certain(rows: FloatArray, settings: Bootstrap, null: float) -> Estimate:
-    value, n_rows = float(rows[0]), len(rows)
+    value, n_rows = float(rows.mean() if _varies(rows) else rows[0]), len(rows)
     p_value = 1 / (1 + settings.repetitions) if value - null > 1e-12 else 1.0
     block_length = settings.shortest_block
     return Estimate(value, value, value, 0.0, p_value, 0.0, n_rows, float(n_rows), block_length)

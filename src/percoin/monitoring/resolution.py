@@ -10,7 +10,15 @@ from datetime import datetime
 import numpy as np
 
 from percoin.bars.schema import Bars
-from percoin.evaluation.baselines import class_shares, frequencies_after, last_known_labels
+from percoin.evaluation.baselines import (
+    ROLLING_PRIOR,
+    class_shares,
+    frequencies_after,
+    last_known_labels,
+    rolling_prior_bars,
+    settled_class_counts,
+    shares_of,
+)
 from percoin.labels import LabelRule, Labels, TripleBarrier, label_rule_from_json
 from percoin.monitoring.record import Baseline, Entry, Kept, Outcome, TrackRecord, kind_of_bars
 from percoin.rules import Readings, read_momentum, read_rsi_ma
@@ -19,7 +27,7 @@ from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signa
 PRIOR = "prior"
 PERSISTENCE = "persistence"
 RULE_NAMES = ("rsi_ma", "momentum")
-BASELINES = (PRIOR, PERSISTENCE, *RULE_NAMES)
+BASELINES = (PRIOR, ROLLING_PRIOR, PERSISTENCE, *RULE_NAMES)
 
 
 def make_entry(
@@ -33,7 +41,8 @@ def make_entry(
 
     The prior is that of the model's train rows, as in its judgement. Without one, and of
     the other baselines, probabilities are shares of the labels that were known when the bar
-    closed, of the bars that are held: the prior of all, and what followed each answer.
+    closed, of the bars that are held: the prior of all, the rolling prior of the last days,
+    and what followed each answer.
 
     Args:
         prediction: On the newest bar.
@@ -168,7 +177,13 @@ def _baselines(
     }
     known = labels != UNKNOWN_LABEL
     shares = class_shares(labels[known]) if train_shares is None else np.array(train_shares)
-    found = {PRIOR: Baseline(int(shares.argmax()), _floats(shares))}
+    n_bars = rolling_prior_bars(bars.timeframe)
+    recent = settled_class_counts(labels, rule.horizon, n_bars)[-1]
+    rolling = shares_of(recent) if recent.sum() else shares
+    found = {
+        name: Baseline(int(said.argmax()), _floats(said))
+        for name, said in ((PRIOR, shares), (ROLLING_PRIOR, rolling))
+    }
     for name, said in answers.items():
         table = frequencies_after(said[known], labels[known])
         found[name] = Baseline(int(said[-1]), _floats(table[said[-1]]))

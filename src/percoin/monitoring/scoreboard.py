@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from percoin.evaluation.baselines import ROLLING_PRIOR
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
 from percoin.monitoring.record import Kept, TrackRecord
@@ -36,7 +38,7 @@ class Score:
     """How one forecaster did on some rows.
 
     Attributes:
-        skill: Share of the prior's log-loss that it removed; None without probabilities,
+        skill: Share of the ruler's log-loss that it removed; None without probabilities,
             and with too few rows for an interval.
         hit_rate: Of the directions that it gave and that a move followed, the share that
             pointed the right way; None with too few of them for an interval.
@@ -66,6 +68,8 @@ class Standing:
         too_few: What is missing for an interval, in one phrase; empty if nothing is.
         skill: As for ``Score``, like ``hit_rate`` and ``n_moves``.
         baselines: Simple forecasters on the same rows, by name.
+        ruler: The one of them that skill is measured from: ``rolling_prior``, or ``prior`` where
+            rows from before that was written are among them.
         since: Close of the first bar scored, None without any; ``until`` of the last.
     """
 
@@ -85,6 +89,7 @@ class Standing:
     hit_rate: Interval | None
     n_moves: int
     baselines: Mapping[str, Score] = field(default_factory=dict)
+    ruler: str = ROLLING_PRIOR
     since: datetime | None = None
     until: datetime | None = None
 
@@ -170,7 +175,10 @@ def _stand(rows: Sequence[Kept], repetitions: int) -> Standing:
     live = [kept for kept in rows if kept.is_live]
     scored = [kept for kept in live if kept.label is not None]
     rule = json.loads(first.label_rule) if first.label_rule else None
-    bootstrap = Bootstrap(1 if rule is None else int(rule["horizon"]), 0, repetitions)
+    horizon, day = 1 if rule is None else int(rule["horizon"]), day_rows(first.tf)
+    # As long as there are no eight days, blocks of a label's reach say something at least.
+    is_long = len(scored) >= MIN_BLOCKS * day
+    bootstrap = Bootstrap(horizon, 0, repetitions, day=day if is_long else 1)
     own, baselines = _scores(scored, first.source, bootstrap)
     return Standing(
         symbol=first.symbol,
@@ -189,6 +197,7 @@ def _stand(rows: Sequence[Kept], repetitions: int) -> Standing:
         hit_rate=own.hit_rate,
         n_moves=own.n_moves,
         baselines=baselines,
+        ruler=_ruler(baselines),
         since=_moment(scored[0].ts) if scored else None,
         until=_moment(scored[-1].ts) if scored else None,
     )
@@ -203,8 +212,11 @@ def _scores(
         # Nothing to hold anything against.
         return Score(None, None, 0), {}
     labels = np.array([kept.label for kept in rows], dtype=np.int64)
-    prior, _ = _said(rows, PRIOR)
-    reference = row_log_loss(prior, labels)
+    ruler, _ = _said(rows, _ruler(names))
+    reference = row_log_loss(ruler, labels)
+
+    # A day holds few moves.
+    of_moves = replace(bootstrap, day=1)
 
     def score(probabilities: FloatArray | None, signals: IntArray) -> Score:
         skill = None
@@ -212,7 +224,7 @@ def _scores(
             losses = row_log_loss(probabilities, labels)
             skill = _interval(bootstrap.estimate(skill_rows(losses, reference)))
         hits = _hits(signals, labels)
-        rate = _interval(bootstrap.estimate(hits, null=0.5)) if len(hits) else None
+        rate = _interval(of_moves.estimate(hits, null=0.5)) if len(hits) else None
         return Score(skill, rate, len(hits))
 
     baselines = {name: score(*_said(rows, name)) for name in names}
@@ -224,6 +236,15 @@ def _scores(
         own, _ = _said(rows, _SAME_RULE[source])
     signals = np.array([kept.signal for kept in rows], dtype=np.int64)
     return score(own, signals), baselines
+
+
+def day_rows(timeframe: Timeframe) -> int:
+    """Predictions in a day, one a bar."""
+    return math.ceil(timeframe.bars_per_day)
+
+
+def _ruler(names: Collection[str]) -> str:
+    return ROLLING_PRIOR if ROLLING_PRIOR in names or not names else PRIOR
 
 
 def _is_said_in_all(rows: Sequence[Kept], name: str) -> bool:

@@ -89,7 +89,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class LiveSkill:
-    """Log-loss skill of the served version's live predictions over the train prior.
+    """Log-loss skill of the served version's live predictions over the rolling prior.
 
     Attributes:
         n_resolved: Predictions whose outcome is known.

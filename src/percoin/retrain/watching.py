@@ -8,9 +8,10 @@ from pathlib import Path
 
 from percoin.bars.store import BarStore
 from percoin.errors import MarketError, PercoinError
+from percoin.evaluation.uncertainty import MIN_BLOCKS
 from percoin.monitoring.drift import measure_drift
 from percoin.monitoring.record import RECORD_FILE, TrackRecord, kind_of_bars, sqlite_url
-from percoin.monitoring.scoreboard import Standing, make_scoreboard
+from percoin.monitoring.scoreboard import Standing, day_rows, make_scoreboard
 from percoin.registry.judged import train_rows
 from percoin.registry.manifest import Manifest
 from percoin.retrain.decisions import Absent, Drift, LiveSkill
@@ -108,6 +109,10 @@ def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Abs
         return Absent(
             standing.too_few or f"{standing.n_resolved} resolved predictions without probabilities"
         )
+    n_days = standing.n_resolved / day_rows(standing.tf)
+    if n_days < MIN_BLOCKS:
+        # Blocks of less than a day are too sure of themselves to demote a model by.
+        return Absent(f"{n_days:.1f} days of predictions; {MIN_BLOCKS} are needed")
     rule = standing.label_rule or {}
     horizon = rule.get("horizon")
     n_independent = standing.n_resolved / (horizon if isinstance(horizon, int) else 1)

@@ -154,7 +154,7 @@ class Ends(_Exact):
 class Scored(_Exact):
     """A simple forecaster on the same rows."""
 
-    skill: Annotated[Ends | None, Field(description="Share of the prior's log-loss removed")]
+    skill: Annotated[Ends | None, Field(description="Share of the ruler's log-loss removed")]
     hit_rate: Annotated[
         Ends | None, Field(description="Of directions that a move followed, those the right way")
     ]
@@ -180,6 +180,9 @@ class Standing(_Exact):
     hit_rate: Ends | None
     n_moves: int
     baselines: dict[str, Scored]
+    ruler: Annotated[
+        str, Field(description="Of the baselines, the one that skill is measured from")
+    ]
     since: datetime | None
     until: datetime | None
 
