@@ -1,6 +1,7 @@
 import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,11 +25,12 @@ from percoin.monitoring.record import (
     sqlite_url,
 )
 from percoin.monitoring.resolution import PRIOR, rule_text
+from percoin.monitoring.scoreboard import Interval, Standing
 from percoin.registry.artifact import load_artifact
 from percoin.registry.catalogue import served_version
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
 from percoin.retrain.decisions import Absent, Drift, LiveSkill
-from percoin.retrain.watching import Watch
+from percoin.retrain.watching import Watch, live_skill
 from percoin.types import Signal, Source, Timeframe
 
 HORIZON = 3
@@ -103,6 +105,36 @@ def test_a_record_that_says_nothing_of_the_version_is_told_so(trained, n_rows, v
     live = watch(trained)(manifest).live
     assert isinstance(live, Absent)
     assert why in live.why
+
+
+def test_predictions_on_bars_of_another_source_are_no_live_skill_of_the_model():
+    standing = Standing(
+        symbol="BTCUSDT",
+        tf=Timeframe.M15,
+        source=Source.MODEL.value,
+        bars="files",
+        model_version="cnn_lstm_v1",
+        version_id="an id",
+        label_rule={"kind": "fixed_horizon", "horizon": 4},
+        n_written=900,
+        n_late=0,
+        n_resolved=900,
+        n_void=0,
+        too_few="",
+        skill=Interval(-0.03, -0.04, -0.02),
+        hit_rate=None,
+        n_moves=0,
+    )
+    bars = SimpleNamespace(origin="binance spot: BTCUSDT")
+    manifest = SimpleNamespace(version_id="an id", bars=bars)
+    assert live_skill(manifest, [standing]) == Absent(
+        "no live prediction of this version is recorded"
+    )
+    own = replace(standing, bars="binance spot", n_resolved=400)
+    # As many predictions as a label reaches count as one.
+    assert live_skill(manifest, [standing, own]) == LiveSkill(400, 100.0, -0.03, -0.04, -0.02)
+    other = replace(own, version_id="another", n_resolved=5_000)
+    assert live_skill(manifest, [other, own]).n_resolved == 400
 
 
 def test_without_a_record_none_is_made(trained):
