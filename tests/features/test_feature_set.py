@@ -322,3 +322,11 @@ def test_a_hundred_bars_are_not_enough():
     long = compute_features(bars, FeatureDefinition.RELATIVE)[-1]
     short = compute_features(bars.slice(len(bars) - 100), FeatureDefinition.RELATIVE)[-1]
     assert np.abs(short / long - 1).max() > 1e-5
+
+
+def test_a_change_that_no_market_has_is_undefined_and_its_neighbours_are_not():
+    bars = make_bars(200)
+    bars.frame.iloc[100, bars.frame.columns.get_loc("volume")] = 1e-300
+    changes = compute_features(bars, FeatureDefinition.RAW)[:, FEATURE_NAMES.index("volume_change")]
+
+    assert np.flatnonzero(np.isnan(changes)).tolist() == [0, 101]
