@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / "percoin"
 ORDER = (
     "errors",
     "printable",
+    "memory",
     "claims",
     "types",
     "commands",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from percoin.cli import is_out_of_memory, run_command
+from percoin.cli import run_command
 from percoin.console import Outlet
 from percoin.errors import ConfigError
+from percoin.memory import is_out_of_memory
 
 
 @pytest.fixture(autouse=True)

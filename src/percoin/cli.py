@@ -41,6 +41,7 @@ from percoin.config import (
 )
 from percoin.console import outlets
 from percoin.errors import ConfigError, PercoinError
+from percoin.memory import is_out_of_memory
 from percoin.overrides import quote_texts, text_keys
 from percoin.printable import printable
 from percoin.run_folder import claimed_run, run_folder
@@ -64,12 +65,6 @@ _BUGS_OF_HYDRA = (
 )
 # Writing reports these without saying which file it was.
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# torch and the loader of libraries have no error class for it.
-_NO_MEMORY = re.compile(
-    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|"
-    r"failed to map segment|can't start new thread|could not (create|execute) a primitive",
-    re.IGNORECASE,
-)
 # The year 2200; dates in nanoseconds end in 2262, and all dates before the year 10000.
 _END_OF_TIME = 7_258_118_400
 # Bytes that a prediction takes without PyTorch.
@@ -246,13 +241,6 @@ def _explain_machine(error: Exception) -> str:
         raise error
     place = error.filename or "free some space"
     return f"{printable(str(place))}: {error.strerror}"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is lacking, in the words of Python, NumPy, Arrow, torch or the system."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def _check_memory_limit() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from percoin.errors import TrainingError
+from percoin.memory import is_out_of_memory
 from percoin.printable import printable
 
 # Of glibc's malloc.h.
@@ -17,16 +17,6 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 1024**2
 _TOP_PAD_BYTES = 64 * 1024**2
 _NEVER_TRIM = 2**31 - 1
-# How libraries put it that have no error of their own for it; the last is the dynamic linker's.
-_NO_MEMORY_LEFT = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "out of memory",
-    "not enough memory",
-    "bad_alloc",
-    "can't start new thread",
-    "failed to map segment",
-)
 _LONGEST_REASON = 200
 
 
@@ -76,13 +66,3 @@ def memory_errors(title: str, timeframe: str) -> Iterator[None]:
             f"memory ran out ({printable(reason, _LONGEST_REASON)})",
             "give it more memory, or use a smaller batch_size, lookback or history_days",
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any library says that there is no memory left."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported for this
-        return True
-    text = str(error).lower()
-    return any(words in text for words in _NO_MEMORY_LEFT)
