@@ -153,7 +153,7 @@ def test_a_damaged_store_is_named_with_what_to_do(folder, capsys, monkeypatch):
     line = refused(capsys, monkeypatch, "symbol=BTCUSDT", "tf=15m", "source=store")
 
     assert line.startswith("BTCUSDT 15m: data/bars/BTCUSDT/15m.parquet cannot be read as Parquet")
-    assert line.endswith("remove the file and load the bars again from their source")
+    assert line.endswith("move the file away and load the bars again from their source")
 
 
 @pytest.mark.parametrize(

@@ -268,19 +268,6 @@ def test_a_price_that_stands_still_while_it_is_traded_is_named(rule):
     assert "take a time in which the market was traded" in str(raised.value)
 
 
-@pytest.mark.parametrize("n_bars", [500, history_bars(LOOKBACK) - 1, history_bars(LOOKBACK), 1500])
-def test_fewer_bars_than_a_prediction_looks_at_are_told(n_bars, caplog):
-    build(make_bars(n_bars))
-    told = [
-        line for line in caplog.messages if "a prediction with lookback=20 looks at 921" in line
-    ]
-
-    assert len(told) == (n_bars < 921)
-    if told:
-        assert told[0].startswith(f"BTCUSDT 15m: {n_bars} bars, ")
-        assert told[0].endswith("it needs all bars from 2024-01-01 00:00 UTC on")
-
-
 def test_a_threshold_no_market_reaches_is_refused():
     with pytest.raises(MissingClassError, match=r"SHORT 0, NO_TRADE \d+, LONG 0"):
         build(make_bars(800), label_rule=FixedHorizon(horizon=3, threshold=0.9))

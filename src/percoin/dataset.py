@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from percoin.bars.gaps import find_gaps
-from percoin.bars.schema import Bars, format_time
+from percoin.bars.schema import Bars
 from percoin.bars.silence import advise_on_silence, describe_silence, is_silent
 from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
 from percoin.features.feature_set import (
@@ -281,7 +281,6 @@ class PreparedMarket:
         rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
         rows = rows[(rows >= first_row) & label_rule.knows(bars)[rows]]
         n_history_bars = len(bars) - first_row
-        _warn_of_few(bars, lookback)
         logger.info(
             "%s %s: %d of %d bars are usable rows",
             bars.symbol,
@@ -405,25 +404,6 @@ def bars_to_load(
 def _bars_before(label_rule: LabelRule, lookback: int) -> int:
     """Bars before the first row, for its window, its indicators and its label."""
     return max(history_bars(lookback) - 1, label_rule.past_bars)
-
-
-def _warn_of_few(bars: Bars, lookback: int) -> None:
-    """Say so where no later bars could be answered for unless these are kept.
-
-    A prediction looks at ``history_bars``, or at all from where those of training begin.
-    """
-    needed = history_bars(lookback)
-    if len(bars) < needed:
-        logger.warning(
-            "%s %s: %d bars, and a prediction with lookback=%d looks at %d: until there are as "
-            "many, it needs all bars from %s UTC on",
-            bars.symbol,
-            bars.timeframe,
-            len(bars),
-            lookback,
-            needed,
-            format_time(bars.frame.index[0]),
-        )
 
 
 def _cut_history(

@@ -68,6 +68,14 @@ def test_the_rival_is_the_one_named_whatever_is_best_on_these_rows():
         evaluated(rival="nobody")
 
 
+def test_a_rival_that_only_rounding_tells_from_the_model_is_level():
+    rounded = Forecast("twin", TRUTH * (1 + 1e-9) / (TRUTH * (1 + 1e-9)).sum(axis=1, keepdims=True))
+    noisy = Forecast("twin", np.clip(rounded.probabilities + 1e-10, 0, 1))
+    evaluation = evaluated(baselines=(PRIOR, noisy), rival="twin")
+    assert (evaluation.lead.lower, evaluation.lead.upper) == (0, 0)
+    assert evaluation.shown() == "skill shown, level with twin"
+
+
 def test_skill_is_told_over_the_rolling_prior_too():
     recent = Forecast("rolling_prior", BLURRED.probabilities)
     evaluation = evaluated(baselines=(PRIOR, recent))

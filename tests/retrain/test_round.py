@@ -408,7 +408,9 @@ def test_a_market_without_a_model_is_trained_if_it_is_named(trained):
 
 def test_an_empty_registry_is_no_error(tmp_path, capsys):
     assert main(places(tmp_path)) == 0
-    assert capsys.readouterr().out.startswith("no market in the registry; train one")
+    assert capsys.readouterr().out.startswith(
+        "no market in the registry; name symbol and tf to train"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

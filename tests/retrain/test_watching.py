@@ -130,11 +130,11 @@ def test_predictions_on_bars_of_another_source_are_no_live_skill_of_the_model():
     assert live_skill(manifest, [standing]) == Absent(
         "no live prediction of this version is recorded"
     )
-    own = replace(standing, bars="binance spot", n_resolved=400)
+    own = replace(standing, bars="binance spot", n_resolved=800)
     # As many predictions as a label reaches count as one.
-    assert live_skill(manifest, [standing, own]) == LiveSkill(400, 100.0, -0.03, -0.04, -0.02)
+    assert live_skill(manifest, [standing, own]) == LiveSkill(800, 200.0, -0.03, -0.04, -0.02)
     other = replace(own, version_id="another", n_resolved=5_000)
-    assert live_skill(manifest, [other, own]).n_resolved == 400
+    assert live_skill(manifest, [other, own]).n_resolved == 800
 
 
 def test_without_a_record_none_is_made(trained):

@@ -88,9 +88,11 @@ def test_a_file_that_is_no_record_is_none(tmp_path, text):
 
 
 def test_words_of_a_record_can_be_printed(tmp_path):
-    record = planted(tmp_path, error="a\nb \ud800 \x1b[2J", host="\x1b]0;t\x07")
+    # Half a surrogate pair is no text: such a record is none.
+    assert planted(tmp_path, error="\ud800") is None
+    record = planted(tmp_path, error="a\nb \x1b[2J", host="\x1b]0;t\x07")
     assert record is not None
-    assert record.error == "a\\nb \\ud800 \\x1b[2J"
+    assert record.error == "a\\nb \\x1b[2J"
     assert record.host.isprintable()
 
 

@@ -288,7 +288,7 @@ def test_what_a_fleet_does_not_know_is_refused_by_name(option):
 def test_a_fleet_names_each_market_once_as_the_exchange_does():
     assert refusal("fleet=true", "symbol='BTCUSDT,BTCUSDT'") == "symbol names BTCUSDT twice"
     assert refusal("fleet=true", "symbol='BTCUSDT,eth'").startswith("symbol='eth' is not a market")
-    assert "fleet=true the same at once on a GPU" in refusal("symbol='BTCUSDT,ETHUSDT'")
+    assert "fleet=true to do the same at once on a GPU" in refusal("symbol='BTCUSDT,ETHUSDT'")
 
 
 def test_a_fleet_is_no_sweep():

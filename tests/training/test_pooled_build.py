@@ -367,7 +367,8 @@ def test_each_market_of_a_pool_pays_for_the_looks_at_its_own_test_rows(tmp_path,
     arguments = ["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "pooled.looks=[3,5]"]
     settings = typed(compose_config("train", arguments), TrainConfig)
     monkeypatch.setattr(pooled_build, "record_pool", lambda pool: None)
-    training = pooled_build._PooledTraining(settings, None, RunContext(tmp_path, {}))
+    pool = SimpleNamespace(markets=("BTCUSDT", "ETHUSDT"))
+    training = pooled_build._PooledTraining(settings, pool, RunContext(tmp_path, {}))
     for symbol, looks in (("BTCUSDT", 3), ("ETHUSDT", 5)):
         exporter = training._exporter(SimpleNamespace(bars=SimpleNamespace(symbol=symbol)), 0)
         assert exporter.rules.n_looks == exporter.config["looks"] == looks

@@ -50,7 +50,7 @@ def test_each_market_has_its_line(call, trained, capsys):
     ]
     skill = r"[+-]0\.\d{4} \[[+-]0\.\d{4}, [+-]0\.\d{4}\]"
     assert re.fullmatch(
-        rf"BTCUSDT 1h +{second} +cnn_lstm_v1 +0 h +2025-07-13 to 2025-08-29 +{skill} +accepted +1",
+        rf"BTCUSDT 1h +{second} +cnn_lstm_v1 +0 h +2025-07-03 to 2025-08-29 +{skill} +accepted +1",
         row,
     )
     assert count == "1 market: 1 accepted"
@@ -64,7 +64,7 @@ def test_programs_get_the_same_as_json(call, trained, capsys):
     assert (line["symbol"], line["tf"], line["version"]) == ("BTCUSDT", "1h", name)
     assert (line["verdict"], line["reasons"], line["n_others"]) == ("rejected", ["no skill"], 1)
     assert (line["model_version"], line["network_weight"]) == ("cnn_lstm_v1", None)
-    assert line["data"]["first"] == "2025-07-13T00:00:00Z"
+    assert line["data"]["first"] == "2025-07-03T00:00:00Z"
     assert line["data"]["origin"].startswith("simulated")
     assert line["skill"]["lower"] < line["skill"]["value"] < line["skill"]["upper"]
     assert line["problem"] is None
@@ -194,7 +194,7 @@ def test_one_version_is_shown_in_full(call, trained, capsys):
         "accepted: made for a test",
         meta["bars"]["sha256"],
         meta["code_version"],
-        "1,150 of simulated",
+        "1,390 of simulated",
         "fixed_horizon, horizon 3",
         "threads 1",
         *meta["files"].values(),

@@ -107,7 +107,7 @@ def test_other_bars_are_told_and_nothing_is_trained(call, trained, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "not trained again, because the bars are not those of the manifest" in lines[0]
-    assert lines[1].startswith("  changed since then: bars: 1150 from simulated")
+    assert lines[1].startswith("  changed since then: bars: 1390 from simulated")
     assert call(trained, *REPRODUCE, "data_dir=nowhere") == 1
     assert "BTCUSDT 1h: " in capsys.readouterr().err
 
@@ -173,7 +173,7 @@ def test_a_machine_that_was_not_noted_is_told(trained):
     bars = BarStore(trained / "data" / "bars").load(SYMBOL, TIMEFRAME)
     found = {entry.name: entry for entry in reproduction._changes(artifact.manifest, bars)}
     assert found["machine"].then == "not noted"
-    assert found["bars"].now.startswith("1200 from")
+    assert found["bars"].now.startswith("1440 from")
 
 
 def test_figures_that_cannot_be_read_are_told_before_anything_is_trained(

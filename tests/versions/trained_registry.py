@@ -20,7 +20,7 @@ from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
 TIMEFRAME = Timeframe.H1
-N_BARS, N_TRAINED_ON = 1200, 1150
+N_BARS, N_TRAINED_ON = 1440, 1390
 SIMULATED = ("source=simulated", f"source.n_bars={N_BARS}")
 
 

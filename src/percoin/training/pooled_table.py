@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from percoin.evaluation.baselines import LOGISTIC
@@ -99,7 +99,11 @@ class PooledResult:
             KeyError, TypeError: There are others than these values.
         """
         daily = values.pop("beside_logistic")
-        columns = {entry.name: tuple(daily[entry.name]) for entry in fields(DailyLosses)}
+        columns = {
+            entry.name: tuple(daily[entry.name])
+            for entry in fields(DailyLosses)
+            if daily[entry.name] is not None or entry.default is MISSING
+        }
         days, *sums = columns.values()
         if not all(isinstance(day, str) for day in days):
             raise ValueError("days that are no dates")

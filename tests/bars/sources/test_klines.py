@@ -28,7 +28,7 @@ def _read(folder: Path, content: str) -> pd.DataFrame:
     path = folder / "BTCUSDT-15m-2025-01.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("BTCUSDT-15m-2025-01.csv", content)
-    return KlineReader("BTCUSDT", Timeframe.M15).read_zip(path, START, END)
+    return KlineReader("BTCUSDT", Timeframe.M15, "try again").read_zip(path, START, END)
 
 
 @pytest.mark.parametrize(
