@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from percoin.config import CONF_DIR, BinanceConfig, LauncherConfig, SourceConfig
 
-# What the grammar reads as a text without quotes, and not as a number.
-_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:@%+-]*")
+# What the grammar reads as a text without quotes, and not as a number. A colon would be escaped
+# where Hydra writes the word again.
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.@%+-]*")
 _WORDS_OF_THE_GRAMMAR = frozenset({"true", "false", "null", "inf", "nan"})
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _FUNCTION = re.compile(r"\w+\s*\(.*\)", re.DOTALL)

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from percoin.bars.renames import current_symbol
+from percoin.bounds import check_all
 from percoin.cli import Composed, compose_config, config_loader
 from percoin.config import LauncherConfig, TrainConfig, typed
 from percoin.errors import ConfigError
@@ -69,6 +70,7 @@ def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
     composed = Composed.of(CONFIG_NAME, first)
     launcher = OmegaConf.to_object(composed.hydra.launcher)
     assert isinstance(launcher, LauncherConfig)
+    check_all(launcher, "hydra.launcher.")
     values.setdefault("tf", [composed.choices["tf"]])
     settings = typed(composed.config, TrainConfig)
     _check_others(values)
