@@ -71,7 +71,10 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
         table = _read_table(path)
     except FileError as error:
         raise refuse(error.found, error.action) from error
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise refuse(f"cannot be read ({reason})", "name a file that can") from error
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise refuse(f"cannot be read ({printable(reason, 200)})", _NEEDS) from error
     if not len(table):
@@ -127,7 +130,11 @@ def _probabilities(table: pd.DataFrame, opened: IntArray, refuse: Refusal) -> Fl
 
 
 def _numbers(column: pd.Series, opened: IntArray, refuse: Refusal) -> FloatArray:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    try:
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    except OverflowError as error:
+        found = f"{column.name} holds a number of hundreds of digits, which is no probability"
+        raise refuse(found, "give numbers from 0 to 1") from error
     wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= 1)))
     if len(wrong):
         raise refuse(
@@ -153,4 +160,5 @@ def _signals(table: pd.DataFrame, opened: IntArray, refuse: Refusal) -> IntArray
 
 
 def _minute(opened: int) -> str:
-    return f"{np.datetime64(int(opened), 'ms').astype('datetime64[m]')} UTC".replace("T", " ")
+    minute = str(np.datetime64(int(opened), "ms").astype("datetime64[m]"))
+    return f"{minute.replace('T', ' ')} UTC"

@@ -205,11 +205,15 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
     """The market split before the forecasts, and the forecast rows that can be judged."""
     kept = np.intersect1d(forecast_rows, market.rows)
     if len(kept) == 0:
+        is_early = len(market.rows) > 0 and forecast_rows[-1] < market.rows[0]
         raise InvalidForecastsError(
             market.bars.symbol,
             market.bars.timeframe.value,
-            f"what came is known of none of the {len(forecast_rows)} forecasts",
-            "give older forecasts, or newer bars",
+            f"none of the {len(forecast_rows)} forecasts can be judged: what came is not known "
+            "yet, or bars around them are missing",
+            "give newer forecasts, or older bars and a longer history_days"
+            if is_early
+            else "give older forecasts, or newer bars",
         )
     dataset = market.dataset(lambda rows: _split_before(rows, kept, market.split_spec))
     return dataset, kept
