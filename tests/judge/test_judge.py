@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,23 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path, table, found):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("columns", "unused"),
+    [
+        (("p_short", "p_no_trade", "p_long", "signal"), ("signal",)),
+        (("p_short", "p_hold", "p_long", "signal"), ("p_short", "p_long")),
+        (("signal", "confidence"), ()),
+    ],
+)
+def test_columns_that_say_a_forecast_and_are_not_used_are_told(tmp_path, columns, unused):
+    table = GOOD.assign(p_hold=0.5, signal="LONG", confidence=0.5)[["open_time", *columns]]
+    assert read_forecasts(written(tmp_path, table), "BTCUSDT", Timeframe.M15).unused == unused
+    given = replace(forecasts_of(TEST, probabilities(TEST)), unused=unused)
+    notes = judge_forecasts(given, MARKET, RULES).notes
+    told = [f"columns of the file that are not used: {', '.join(unused)}"] if unused else []
+    assert [note for note in notes if "not used" in note] == told
+
+
 def test_a_number_of_hundreds_of_digits_is_no_probability(tmp_path):
     row = {"open_time": "2025-01-01", "p_short": 10**400, "p_no_trade": 0.5, "p_long": 0.5}
     (tmp_path / "forecasts.json").write_text(json.dumps([row]))
@@ -270,6 +288,7 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     page = (tmp_path / "report" / "index.html").read_text()
     assert "mine" in page
     assert "volatility_clock" in page
+    assert f"trained until {rows[0].date()}, as its owner says." in page
 
     assert main([*arguments, "output=json"]) == 0
     document = json.loads(capsys.readouterr().out)

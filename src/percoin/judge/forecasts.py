@@ -41,12 +41,14 @@ class Forecasts:
             are given.
         signal: A class each, shape (n,); None if only probabilities are given.
         confidence: Probability of that class, shape (n,); None if it is not given.
+        unused: Columns that say a forecast too, and are not looked at.
     """
 
     open_time: IntArray
     probabilities: FloatArray | None = None
     signal: IntArray | None = None
     confidence: FloatArray | None = None
+    unused: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.open_time)
@@ -89,17 +91,23 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
         )
     columns = set(table.columns)
     if columns >= set(PROBABILITY_COLUMNS):
-        return Forecasts(opened, _probabilities(table, opened, refuse))
+        unused = _known(columns, (SIGNAL_COLUMN, CONFIDENCE_COLUMN))
+        return Forecasts(opened, _probabilities(table, opened, refuse), unused=unused)
     if SIGNAL_COLUMN in columns:
         signal = _signals(table, opened, refuse)
         confidence = None
         if CONFIDENCE_COLUMN in columns:
             confidence = _numbers(table[CONFIDENCE_COLUMN], opened, refuse)
-        return Forecasts(opened, signal=signal, confidence=confidence)
+        unused = _known(columns, PROBABILITY_COLUMNS)
+        return Forecasts(opened, signal=signal, confidence=confidence, unused=unused)
     raise refuse(
         f"has the columns {printable(', '.join(table.columns), 300)}",
         _NEEDS,
     )
+
+
+def _known(columns: set[str], names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in columns)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
