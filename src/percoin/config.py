@@ -1289,7 +1289,11 @@ def typed(config: DictConfig, schema: type[Config]) -> Config:
     return cast(Config, result)
 
 
-_EXAMPLES = {"symbol": "symbol=BTCUSDT", "source.path": "source.path=FOLDER"}
+_EXAMPLES = {
+    "symbol": "symbol=BTCUSDT",
+    "forecasts": "forecasts=FILE",
+    "source.path": "source.path=FOLDER",
+}
 
 
 # What other programs call it.
