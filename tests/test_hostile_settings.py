@@ -71,7 +71,10 @@ VALUES = (
     "-m",
     "[" * 90 + "]" * 90,
 )
-NEEDED = dict.fromkeys(("train", "predict", "rungs"), ("symbol=BTCUSDT",))
+NEEDED = {
+    **dict.fromkeys(("train", "predict", "rungs"), ("symbol=BTCUSDT",)),
+    "judge": ("symbol=BTCUSDT", "forecasts=x.csv"),
+}
 # Options with keys of their own, by group.
 CHOICES = {
     "source": ("files", "simulated", "binance"),
@@ -136,7 +139,7 @@ def compose_the_last(name: str, overrides: list[str], return_hydra_config: bool)
 
 
 def _told(words: list[str]) -> list[str]:
-    known = {"symbol=BTCUSDT", *(f"{key}={one}" for key in CHOICES for one in CHOICES[key])}
+    known = {*NEEDED["judge"], *(f"{key}={one}" for key in CHOICES for one in CHOICES[key])}
     return [word for word in words if word in known]
 
 
@@ -167,6 +170,11 @@ def _fast(monkeypatch):
     monkeypatch.setattr(cli, "compose", compose_the_last)
     for variable in ("ML_DEFAULT_TF", "ML_DEVICE", "MIN_CONFIDENCE", "NOTHING"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_is_needed_is_named(name):
+    assert refusal(name, *NEEDED.get(name, ())) == ""
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -61,6 +61,8 @@ _A_FRACTION = ", and is a fraction of the price: 0.0025 for 0.25 %"
 _FOR_SIGMA = " bars: a standard deviation takes two"
 _AGE_OF_NEWEST = ": the newest bar is one bar old before the next one has closed"
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+# A name in tables.
+_LONGEST_NAME = 60
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 CHECKPOINT_FOLDER = "checkpoints"
 # In place of a market's name, where runs of recipe=pooled lie.
@@ -1042,6 +1044,12 @@ class JudgeConfig:
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
         _require(bool(self.name.strip()), "name= is empty; it stands in tables")
+        shown = printable(self.name, _LONGEST_NAME)
+        _require(
+            shown == self.name,
+            f"name={shown} does not fit into tables: at most {_LONGEST_NAME} characters, none of "
+            "them a control character",
+        )
         _ = self.trained_until_ms
 
     @property
@@ -1281,7 +1289,11 @@ def typed(config: DictConfig, schema: type[Config]) -> Config:
     return cast(Config, result)
 
 
-_EXAMPLES = {"symbol": "symbol=BTCUSDT", "source.path": "source.path=FOLDER"}
+_EXAMPLES = {
+    "symbol": "symbol=BTCUSDT",
+    "forecasts": "forecasts=FILE",
+    "source.path": "source.path=FOLDER",
+}
 
 
 # What other programs call it.

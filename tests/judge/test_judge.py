@@ -1,6 +1,9 @@
 """Somebody's forecasts before the judge that percoin's own models stand before."""
 
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -158,6 +161,18 @@ def test_forecasts_from_the_first_bars_on_leave_nothing_to_learn_from():
         judge_forecasts(forecasts_of(rows, np.full((len(rows), 3), 1 / 3)), MARKET, RULES)
 
 
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        (np.arange(3), "give newer forecasts, or older bars"),
+        (len(BARS) - 1 - np.arange(3)[::-1], "give older forecasts, or newer bars"),
+    ],
+)
+def test_forecasts_of_which_none_can_be_judged_say_which_way_helps(rows, advice):
+    with pytest.raises(InvalidForecastsError, match=f"none of the 3 forecasts .*; {advice}"):
+        judge_forecasts(forecasts_of(rows, np.full((3, 3), 1 / 3)), MARKET, RULES)
+
+
 TIMES = pd.date_range("2025-01-01", periods=4, freq="15min", tz="UTC")
 GOOD = pd.DataFrame({"open_time": TIMES, "p_short": 0.2, "p_no_trade": 0.5, "p_long": 0.3})
 
@@ -192,7 +207,7 @@ def test_signals_by_name_or_number(tmp_path, said):
         (GOOD.assign(p_long=0.4), "the probabilities of 4 rows do not sum to 1"),
         (GOOD.assign(p_long=[0.3, -0.3, 0.3, 0.3]), "p_long of 1 rows is no probability"),
         (GOOD.assign(p_long=["x", 0.3, 0.3, 0.3]), "p_long of 1 rows is no probability"),
-        (GOOD.iloc[[0, 1, 1, 2]], "1 bars have more than one row"),
+        (GOOD.iloc[[0, 1, 1, 2]], "1 bars have more than one row, first 2025-01-01 00:15 UTC;"),
         (GOOD.drop(columns="p_long"), "has the columns"),
         (GOOD[["open_time"]].assign(signal=["BUY", 1, 2, 2]), "signal of 1 rows is none"),
         (GOOD.iloc[:0], "holds no row"),
@@ -204,6 +219,52 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path, table, found):
         read_forecasts(written(tmp_path, table), "BTCUSDT", Timeframe.M15)
     assert str(caught.value).startswith("BTCUSDT 15m: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "unused"),
+    [
+        (("p_short", "p_no_trade", "p_long", "signal"), ("signal",)),
+        (("p_short", "p_hold", "p_long", "signal"), ("p_short", "p_long")),
+        (("signal", "confidence"), ()),
+    ],
+)
+def test_columns_that_say_a_forecast_and_are_not_used_are_told(tmp_path, columns, unused):
+    table = GOOD.assign(p_hold=0.5, signal="LONG", confidence=0.5)[["open_time", *columns]]
+    assert read_forecasts(written(tmp_path, table), "BTCUSDT", Timeframe.M15).unused == unused
+    given = replace(forecasts_of(TEST, probabilities(TEST)), unused=unused)
+    notes = judge_forecasts(given, MARKET, RULES).notes
+    told = [f"columns of the file that are not used: {', '.join(unused)}"] if unused else []
+    assert [note for note in notes if "not used" in note] == told
+
+
+def test_a_number_of_hundreds_of_digits_is_no_probability(tmp_path):
+    row = {"open_time": "2025-01-01", "p_short": 10**400, "p_no_trade": 0.5, "p_long": 0.5}
+    (tmp_path / "forecasts.json").write_text(json.dumps([row]))
+    with pytest.raises(InvalidForecastsError, match="p_short holds a number of hundreds of digits"):
+        read_forecasts(tmp_path / "forecasts.json", "BTCUSDT", Timeframe.M15)
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (Path.mkdir, "it is a folder; name a file"),
+        (os.mkfifo, "it is a pipe or a device; name a file"),
+        (lambda path: None, r"cannot be read \(No such file or directory\); name a file"),
+    ],
+)
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path, make, found):
+    make(tmp_path / "forecasts.csv")
+    with pytest.raises(InvalidForecastsError, match=found):
+        read_forecasts(tmp_path / "forecasts.csv", "BTCUSDT", Timeframe.M15)
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;owned\x07", "\u202eevil", "a\nb", "x" * 61])
+def test_a_name_that_does_not_fit_into_tables_is_refused(tmp_path, capsys, name):
+    assert main([f"forecasts={tmp_path}", "symbol=BTCUSDT", f'name="{name}"']) == 2
+    told = capsys.readouterr().err
+    assert "does not fit into tables" in told
+    assert told.rstrip("\n").isprintable()
 
 
 def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys):
@@ -227,10 +288,16 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     page = (tmp_path / "report" / "index.html").read_text()
     assert "mine" in page
     assert "volatility_clock" in page
+    assert f"trained until {rows[0].date()}, as its owner says." in page
 
     assert main([*arguments, "output=json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["evaluation"]["verdict"]["outcome"] == "rejected"
+    (tmp_path / "taken").write_text("")
+    assert main([*arguments, f"report_dir={tmp_path / 'taken'}"]) == 2
+    told = capsys.readouterr()
+    assert "cannot be written (File exists)" in told.err
+    assert "REJECTED mine" in told.out
     assert main([*arguments, "trained_until=2099-01-01"]) == 1
     assert "the forecaster has learnt from them" in capsys.readouterr().err
     assert main([*arguments, "trained_until=May"]) == 2

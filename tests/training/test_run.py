@@ -12,6 +12,7 @@ import torch
 from training_builders import (
     OPTIMIZER,
     learnable_dataset,
+    make_dataset,
     make_plan,
     tiny_network,
 )
@@ -307,6 +308,21 @@ def test_weights_of_another_process_are_never_exported(dataset, tmp_path, seed):
             callbacks=[exported, Overwrite(*paths)],
         )
     assert exported.count == 0
+
+
+def test_a_kill_between_the_best_checkpoint_and_the_last_one_loses_no_run(tmp_path):
+    dataset = make_dataset()  # its second epoch is the better one
+    first, both = (make_plan(epochs=epochs, lr=1e-3) for epochs in (1, 2))
+    train(dataset, tiny_network(), first, tmp_path)
+    last = checkpoint(tmp_path, LAST_CHECKPOINT)
+    before = last.read_bytes()
+    whole = train(dataset, tiny_network(), both, tmp_path, resume=True)
+    assert whole.best_epoch == 2
+    # The best checkpoint of an epoch is written before the last one.
+    last.write_bytes(before)
+    with pytest.raises(ResumeError, match="has trained 2 epochs already"):
+        train(dataset, tiny_network(), first, tmp_path, resume=True)
+    check_same(train(dataset, tiny_network(), both, tmp_path, resume=True), whole)
 
 
 def test_a_best_checkpoint_of_another_run_is_not_resumed_with(dataset, tmp_path):

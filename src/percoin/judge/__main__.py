@@ -22,10 +22,11 @@ def main(arguments: Sequence[str]) -> int:
         from percoin.judge.run import judge_file
 
         judged = judge_file(settings)
-        if settings.report_dir is not None:
-            _write_report(judged.board(), Path(settings.report_dir))
         is_json = settings.output == OutputFormat.JSON
         print(one_line(judged.to_json()) if is_json else judged.render())
+        # Last: a folder that cannot be written takes nothing away that was judged.
+        if settings.report_dir is not None:
+            _write_report(judged.board(), Path(settings.report_dir))
 
     return run_command(command, "judge")
 

@@ -41,12 +41,14 @@ class Forecasts:
             are given.
         signal: A class each, shape (n,); None if only probabilities are given.
         confidence: Probability of that class, shape (n,); None if it is not given.
+        unused: Columns that say a forecast too, and are not looked at.
     """
 
     open_time: IntArray
     probabilities: FloatArray | None = None
     signal: IntArray | None = None
     confidence: FloatArray | None = None
+    unused: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.open_time)
@@ -71,7 +73,10 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
         table = _read_table(path)
     except FileError as error:
         raise refuse(error.found, error.action) from error
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise refuse(f"cannot be read ({reason})", "name a file that can") from error
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise refuse(f"cannot be read ({printable(reason, 200)})", _NEEDS) from error
     if not len(table):
@@ -86,17 +91,23 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
         )
     columns = set(table.columns)
     if columns >= set(PROBABILITY_COLUMNS):
-        return Forecasts(opened, _probabilities(table, opened, refuse))
+        unused = _known(columns, (SIGNAL_COLUMN, CONFIDENCE_COLUMN))
+        return Forecasts(opened, _probabilities(table, opened, refuse), unused=unused)
     if SIGNAL_COLUMN in columns:
         signal = _signals(table, opened, refuse)
         confidence = None
         if CONFIDENCE_COLUMN in columns:
             confidence = _numbers(table[CONFIDENCE_COLUMN], opened, refuse)
-        return Forecasts(opened, signal=signal, confidence=confidence)
+        unused = _known(columns, PROBABILITY_COLUMNS)
+        return Forecasts(opened, signal=signal, confidence=confidence, unused=unused)
     raise refuse(
         f"has the columns {printable(', '.join(table.columns), 300)}",
         _NEEDS,
     )
+
+
+def _known(columns: set[str], names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in columns)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -127,7 +138,11 @@ def _probabilities(table: pd.DataFrame, opened: IntArray, refuse: Refusal) -> Fl
 
 
 def _numbers(column: pd.Series, opened: IntArray, refuse: Refusal) -> FloatArray:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    try:
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    except OverflowError as error:
+        found = f"{column.name} holds a number of hundreds of digits, which is no probability"
+        raise refuse(found, "give numbers from 0 to 1") from error
     wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= 1)))
     if len(wrong):
         raise refuse(
@@ -153,4 +168,5 @@ def _signals(table: pd.DataFrame, opened: IntArray, refuse: Refusal) -> IntArray
 
 
 def _minute(opened: int) -> str:
-    return f"{np.datetime64(int(opened), 'ms').astype('datetime64[m]')} UTC".replace("T", " ")
+    minute = str(np.datetime64(int(opened), "ms").astype("datetime64[m]"))
+    return f"{minute.replace('T', ' ')} UTC"

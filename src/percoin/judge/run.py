@@ -43,7 +43,7 @@ class JudgedForecasts:
     Attributes:
         dataset: The rows; those of the test part were forecast.
         evaluation: As of a model.
-        notes: What was done with the file, one sentence each.
+        notes: What was done with the file, one sentence each, without a full stop.
     """
 
     dataset: MarketDataset
@@ -74,7 +74,7 @@ class JudgedForecasts:
             variant=self.evaluation.model.name,
             tested=(days[0], days[1]),
         )
-        return make_board([model], notes=self.notes)
+        return make_board([model], notes=[f"{note}." for note in self.notes])
 
     def render(self) -> str:
         """The screen as plain text."""
@@ -149,6 +149,8 @@ def judge_forecasts(
         MissingClassError: The rows before them lack a class.
     """
     notes = _check_seen(forecasts, market.bars, trained_until)
+    if forecasts.unused:
+        notes.append(f"columns of the file that are not used: {', '.join(forecasts.unused)}")
     rows = _rows_of(forecasts, market.bars)
     dataset, kept = _dataset(market, rows)
     if len(kept) < len(rows):
@@ -205,11 +207,15 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
     """The market split before the forecasts, and the forecast rows that can be judged."""
     kept = np.intersect1d(forecast_rows, market.rows)
     if len(kept) == 0:
+        is_early = len(market.rows) > 0 and forecast_rows[-1] < market.rows[0]
         raise InvalidForecastsError(
             market.bars.symbol,
             market.bars.timeframe.value,
-            f"what came is known of none of the {len(forecast_rows)} forecasts",
-            "give older forecasts, or newer bars",
+            f"none of the {len(forecast_rows)} forecasts can be judged: what came is not known "
+            "yet, or bars around them are missing",
+            "give newer forecasts, or older bars and a longer history_days"
+            if is_early
+            else "give older forecasts, or newer bars",
         )
     dataset = market.dataset(lambda rows: _split_before(rows, kept, market.split_spec))
     return dataset, kept

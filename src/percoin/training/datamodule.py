@@ -176,11 +176,6 @@ class PooledDataModule(pl.LightningDataModule):
         self._windows_per_epoch = windows_per_epoch
 
     @property
-    def n_train_windows(self) -> int:
-        """From which each epoch draws."""
-        return len(self._train)
-
-    @property
     def n_validation_windows(self) -> list[int]:
         """Of each market."""
         return [len(rows) for rows in self._validation]

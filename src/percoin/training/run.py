@@ -351,13 +351,13 @@ def check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
                 *market, f"{each} cannot be read", "start afresh without resume=true"
             ) from error
     last, best = read.values()
-    if not best.is_best_of(last.history):
+    if not (best.is_best_of(last.history) or best.is_one_ahead_of(last)):
         raise ResumeError(
             *market,
             f"{path.with_stem(BEST_CHECKPOINT)} is not of the run that wrote {path}",
             "start afresh without resume=true",
         )
-    n_epochs = last.n_epochs
+    n_epochs = max(last.n_epochs, best.n_epochs)
     if n_epochs > epochs:
         raise ResumeError(
             *market,
@@ -427,6 +427,14 @@ class _EpochState:
         """
         begun = {name: values[: self.n_epochs] for name, values in history.items()}
         return self.history == begun and begun["val_loss"][-1] == min(history["val_loss"])
+
+    def is_one_ahead_of(self, last: _EpochState) -> bool:
+        """Whether it is the epoch after ``last``: of each the best checkpoint is written first.
+
+        A process that was killed between the two leaves it so; the epoch is then trained again.
+        """
+        begun = {name: values[: last.n_epochs] for name, values in self.history.items()}
+        return self.n_epochs == last.n_epochs + 1 and begun == last.history
 
 
 def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:

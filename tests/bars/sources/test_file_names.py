@@ -84,6 +84,7 @@ def test_a_name_with_more_in_it_leaves_the_plain_one_alone(tmp_path: Path) -> No
     [
         *(("15m", "15m"), ("1H", "1h"), ("1D", "1d"), ("60", "1h"), ("240", "4h"), ("1s", "1s")),
         *(("1M", "None"), ("1w", "None"), ("m", "None"), ("2024", "None"), ("45m", "None")),
+        ("0", "None"),
     ],
 )
 def test_lengths_go_by_the_exchange_or_their_minutes(text: str, length: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -55,7 +56,12 @@ def check_beginning(path: Path) -> None:
     kind = suffix(path)
     if not kind:
         raise FileError("not a kind of file that is read", f"save it as one of {KINDS}")
-    if path.stat().st_size > LARGEST_TEXT_BYTES and kind not in (".parquet", ".feather"):
+    status = path.stat()
+    # A pipe would be waited for, and a device never ends.
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise FileError(f"it is {what}", "name a file")
+    if status.st_size > LARGEST_TEXT_BYTES and kind not in (".parquet", ".feather"):
         limit = LARGEST_TEXT_BYTES // 1024**3
         raise FileError(f"it is larger than {limit} GB", "write its bars to Parquet")
     with path.open("rb") as file:

@@ -49,7 +49,11 @@ LENGTHS: tuple[BarLength, ...] = tuple(
 )
 _BY_NAME = {str(length): length for length in LENGTHS}
 # TradingView and Kraken write a length as its minutes: BINANCE_BTCUSDT_60.csv
-_BY_MINUTES = {str(length.milliseconds // 60_000): length for length in LENGTHS}
+_BY_MINUTES = {
+    str(length.milliseconds // 60_000): length
+    for length in LENGTHS
+    if length.milliseconds >= 60_000
+}
 
 
 @dataclass(frozen=True)
