@@ -14,9 +14,9 @@ from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.config import JudgeConfig
 from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec, bars_to_load
-from percoin.errors import InvalidForecastsError, NotEnoughBarsError
+from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsError
 from percoin.evaluation.backtest import Costs
-from percoin.evaluation.baselines import class_shares, frequencies_after
+from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
 from percoin.evaluation.gate import Outcome, Verdict
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
@@ -99,6 +99,8 @@ def judge_file(settings: JudgeConfig) -> JudgedForecasts:
         PercoinError: The bars cannot be had, or are too few.
     """
     timeframe, rule = settings.tf.timeframe, settings.labels.build()
+    if settings.name in {baseline.name for baseline in default_baselines()}:
+        raise ConfigError(f"name={settings.name} is the name of a baseline; give another one")
     forecasts = read_forecasts(Path(settings.forecasts), settings.symbol, timeframe)
     n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
     source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
@@ -334,6 +336,9 @@ class _Moved:
         self._rows = dataset.rows("test")
         self._said = forecast.probabilities
         self._bootstrap = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
+        # The best of several shifts must be as sure as one alone (Bonferroni).
+        error = (1 - bootstrap.confidence) / _MOST_BARS_OFF
+        self._of_best = replace(self._bootstrap, confidence=1 - error)
         self._own = row_log_loss(self._said, self._label[self._rows])
         self._day = bootstrap.day
 
@@ -360,7 +365,7 @@ class _Moved:
         is_known, losses = self._losses_at(shift)
         if not is_known.any():
             return None
-        return self._bootstrap.estimate((self._own - losses)[is_known])
+        return self._of_best.estimate((self._own - losses)[is_known])
 
     def _losses_at(self, shift: int) -> tuple[FloatArray, FloatArray]:
         """Where a label ``shift`` bars later is known, and the log-loss against it."""

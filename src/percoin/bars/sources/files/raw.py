@@ -21,6 +21,8 @@ from percoin.printable import printable
 # Three years of 1s bars; a Parquet file of a few bytes can claim any number.
 _MOST_ROWS = 100_000_000
 _MOST_COLUMNS = 1_000
+# Of both together: 5 GB as floats.
+_MOST_CELLS = 600_000_000
 _KEYS_SHOWN = 20
 
 
@@ -101,7 +103,8 @@ def _check_widths(rows: list[list[Any]]) -> None:
 
 
 def _check_size(n_rows: int, n_columns: int) -> None:
-    if n_rows > _MOST_ROWS or n_columns > _MOST_COLUMNS:
+    is_large = n_rows > _MOST_ROWS or n_columns > _MOST_COLUMNS
+    if is_large or n_rows * n_columns > _MOST_CELLS:
         found = f"it has {n_rows:,} rows and {n_columns:,} columns, more than bars have"
         raise FileError(found, "write the bars alone to a file")
 
