@@ -1,6 +1,7 @@
 """Somebody's forecasts before the judge that percoin's own models stand before."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -116,6 +117,19 @@ def test_signals_alone_take_the_first_rows_to_learn_what_they_are_worth():
     expected = (np.bincount(longs, minlength=3) + 30 * prior) / (len(longs) + 30)
     assert judged.evaluation.model.scores.accuracy > 0.4
     assert expected[Signal.LONG] > expected[Signal.SHORT]
+
+
+def test_signals_of_a_quiet_market_are_no_constant_answer():
+    rule = replace(RULE, threshold=4 * RULE.threshold)
+    market = PreparedMarket.prepare(BARS, FeatureDefinition.RELATIVE, rule, 8, SPEC, 10_000)
+    label = market.dataset(lambda _: USUAL.split).label[TEST]
+    random = np.random.default_rng(0)
+    said = np.where(random.random(len(TEST)) < 0.3, label, random.integers(0, 3, len(TEST)))
+    judged = judge_forecasts(Forecasts(BARS.open_time[TEST], signal=said), market, RULES)
+    evaluation = judged.evaluation
+    # NO_TRADE is likeliest after each of the three signals, but not what is said.
+    assert evaluation.collapse is None
+    assert not any("decides" in text for text in evaluation.verdict.cautions)
 
 
 def test_confidence_is_the_probability_of_the_signal_and_the_rest_is_shared_out():
