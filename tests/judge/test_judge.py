@@ -168,8 +168,14 @@ def test_rows_whose_outcome_is_not_known_are_counted_and_left_out():
 
 def test_forecasts_from_the_first_bars_on_leave_nothing_to_learn_from():
     rows = MARKET.rows[10:]
-    with pytest.raises(NotEnoughBarsError, match="no validation rows are left"):
+    with pytest.raises(NotEnoughBarsError, match="no validation rows are left") as caught:
         judge_forecasts(forecasts_of(rows, np.full((len(rows), 3), 1 / 3)), MARKET, RULES)
+    assert "10 usable rows lie before the first forecast" in caught.value.found
+    assert caught.value.action.startswith("leave out early forecasts")
+    with pytest.raises(NotEnoughBarsError, match="0 of them cannot be cut in two"):
+        judge_forecasts(
+            forecasts_of(MARKET.rows, np.full((len(MARKET.rows), 3), 1 / 3)), MARKET, RULES
+        )
 
 
 TIMES = pd.date_range("2025-01-01", periods=4, freq="15min", tz="UTC")
@@ -218,6 +224,18 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path, table, found):
         read_forecasts(written(tmp_path, table), "BTCUSDT", Timeframe.M15)
     assert str(caught.value).startswith("BTCUSDT 15m: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_refused_row_is_named_by_its_minute(tmp_path):
+    with pytest.raises(InvalidForecastsError, match=r"first 2025-01-01 00:15 UTC: -0\.3"):
+        read_forecasts(
+            written(tmp_path, GOOD.assign(p_long=[0.3, -0.3, 0.3, 0.3])), "BTCUSDT", Timeframe.M15
+        )
+
+
+def test_a_file_that_is_not_there_is_told_as_such(tmp_path):
+    with pytest.raises(InvalidForecastsError, match="there is no such file; name the file"):
+        read_forecasts(tmp_path / "none.csv", "BTCUSDT", Timeframe.M15)
 
 
 def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys):

@@ -71,6 +71,8 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
         table = _read_table(path)
     except FileError as error:
         raise refuse(error.found, error.action) from error
+    except FileNotFoundError as error:
+        raise refuse("there is no such file", "name the file of forecasts") from error
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise refuse(f"cannot be read ({printable(reason, 200)})", _NEEDS) from error
@@ -153,4 +155,4 @@ def _signals(table: pd.DataFrame, opened: IntArray, refuse: Refusal) -> IntArray
 
 
 def _minute(opened: int) -> str:
-    return f"{np.datetime64(int(opened), 'ms').astype('datetime64[m]')} UTC".replace("T", " ")
+    return f"{pd.Timestamp(opened, unit='ms'):%Y-%m-%d %H:%M} UTC"
