@@ -259,6 +259,7 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     page = (tmp_path / "report" / "index.html").read_text()
     assert "mine" in page
     assert "volatility_clock" in page
+    assert "as its owner says." in page
 
     assert main([*arguments, "output=json"]) == 0
     document = json.loads(capsys.readouterr().out)

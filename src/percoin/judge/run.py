@@ -74,7 +74,7 @@ class JudgedForecasts:
             variant=self.evaluation.model.name,
             tested=(days[0], days[1]),
         )
-        return make_board([model], notes=self.notes)
+        return make_board([model], notes=[f"{note}." for note in self.notes])
 
     def render(self) -> str:
         """The screen as plain text."""
