@@ -294,6 +294,14 @@ def test_what_is_no_key_and_value_is_named(word):
     assert refusal(word).startswith(f"{word!r} is not KEY=VALUE; ")
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("BTCUSDT", "symbol=BTCUSDT"), ("BTCUSDT,ETHUSDT", "symbol=BTCUSDT,ETHUSDT"), ("1h", "tf=1h")],
+)
+def test_a_market_or_a_bar_length_without_its_key_is_given_one(word, meant):
+    assert refusal(word) == f"{word!r} is not KEY=VALUE; did you mean {meant}?"
+
+
 @pytest.mark.parametrize("name", ["train", "predict"])
 def test_a_missing_symbol_is_asked_for_with_an_example(name):
     assert refusal(name=name) == "symbol has no value; give one, for example symbol=BTCUSDT"

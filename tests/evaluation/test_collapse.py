@@ -33,6 +33,17 @@ def test_predictor_with_one_answer_is_named():
     assert finding.detail == "decides NO_TRADE on 500 of 500 rows"
 
 
+def test_what_is_decided_counts_where_it_is_not_the_likeliest_class():
+    longs = np.arange(500) % 3 == 0
+    probabilities = np.where(longs[:, None], [0.1, 0.6, 0.3], [0.2, 0.7, 0.1])
+    decisions = np.where(longs, 2, 1)
+    assert detect_collapse(probabilities).kind is CollapseKind.ONE_ANSWER
+    assert detect_collapse(probabilities, decisions=decisions) is None
+    assert describe_lopsided(probabilities, decisions=decisions) is None
+    always = detect_collapse(probabilities, decisions=np.zeros(500, dtype=np.int64))
+    assert always.detail == "decides SHORT on 500 of 500 rows"
+
+
 def test_an_informative_forecast_has_not_collapsed():
     assert detect_collapse(random_probabilities(500)) is None
     assert detect_collapse(true_probabilities(2000, edge=0.3)) is None

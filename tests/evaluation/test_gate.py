@@ -131,6 +131,12 @@ def test_too_good_to_be_true_earns_a_caution():
     assert judge(SKILL, EVEN, "logistic", None).cautions == ()
 
 
+def test_a_lead_without_skill_is_no_leak_but_a_bad_rival():
+    behind_the_prior = replace(SKILL, value=-0.1, lower=-0.2, upper=0.05)
+    lead = replace(SKILL, value=0.05, lower=0.01, upper=0.09)
+    assert judge(behind_the_prior, lead, "persistence", None).cautions == ()
+
+
 def test_trials_on_validation_rows_cost_nothing_on_test_rows_but_are_named():
     verdict = judge(SKILL, EVEN, "logistic", None, search=Search(n_trials=200))
     assert verdict.outcome is Outcome.ACCEPTED

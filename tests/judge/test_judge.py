@@ -121,6 +121,19 @@ def test_signals_alone_take_the_first_rows_to_learn_what_they_are_worth():
     assert expected[Signal.LONG] > expected[Signal.SHORT]
 
 
+def test_signals_of_a_quiet_market_are_no_constant_answer():
+    rule = replace(RULE, threshold=4 * RULE.threshold)
+    market = PreparedMarket.prepare(BARS, FeatureDefinition.RELATIVE, rule, 8, SPEC, 10_000)
+    label = market.dataset(lambda _: USUAL.split).label[TEST]
+    random = np.random.default_rng(0)
+    said = np.where(random.random(len(TEST)) < 0.3, label, random.integers(0, 3, len(TEST)))
+    judged = judge_forecasts(Forecasts(BARS.open_time[TEST], signal=said), market, RULES)
+    evaluation = judged.evaluation
+    # NO_TRADE is likeliest after each of the three signals, but not what is said.
+    assert evaluation.collapse is None
+    assert not any("decides" in text for text in evaluation.verdict.cautions)
+
+
 def test_confidence_is_the_probability_of_the_signal_and_the_rest_is_shared_out():
     said = probabilities(TEST)
     signal, confidence = said.argmax(axis=1), said.max(axis=1)
@@ -157,8 +170,14 @@ def test_rows_whose_outcome_is_not_known_are_counted_and_left_out():
 
 def test_forecasts_from_the_first_bars_on_leave_nothing_to_learn_from():
     rows = MARKET.rows[10:]
-    with pytest.raises(NotEnoughBarsError, match="no validation rows are left"):
+    with pytest.raises(NotEnoughBarsError, match="no validation rows are left") as caught:
         judge_forecasts(forecasts_of(rows, np.full((len(rows), 3), 1 / 3)), MARKET, RULES)
+    assert "10 usable rows lie before the first forecast" in caught.value.found
+    assert caught.value.action.startswith("leave out early forecasts")
+    with pytest.raises(NotEnoughBarsError, match="0 of them cannot be cut in two"):
+        judge_forecasts(
+            forecasts_of(MARKET.rows, np.full((len(MARKET.rows), 3), 1 / 3)), MARKET, RULES
+        )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +269,7 @@ def test_a_number_of_hundreds_of_digits_is_no_probability(tmp_path):
     [
         (Path.mkdir, "it is a folder; name a file"),
         (os.mkfifo, "it is a pipe or a device; name a file"),
-        (lambda path: None, r"cannot be read \(No such file or directory\); name a file"),
+        (lambda path: None, "there is no such file; name the file of forecasts"),
     ],
 )
 def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path, make, found):
@@ -265,6 +284,18 @@ def test_a_name_that_does_not_fit_into_tables_is_refused(tmp_path, capsys, name)
     told = capsys.readouterr().err
     assert "does not fit into tables" in told
     assert told.rstrip("\n").isprintable()
+
+
+def test_a_refused_row_is_named_by_its_minute(tmp_path):
+    with pytest.raises(InvalidForecastsError, match=r"first 2025-01-01 00:15 UTC: -0\.3"):
+        read_forecasts(
+            written(tmp_path, GOOD.assign(p_long=[0.3, -0.3, 0.3, 0.3])), "BTCUSDT", Timeframe.M15
+        )
+
+
+def test_a_file_that_is_not_there_is_told_as_such(tmp_path):
+    with pytest.raises(InvalidForecastsError, match="there is no such file; name the file"):
+        read_forecasts(tmp_path / "none.csv", "BTCUSDT", Timeframe.M15)
 
 
 def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys):

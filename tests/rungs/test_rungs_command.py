@@ -27,6 +27,7 @@ def test_a_table_for_people(capsys):
     assert "no score for ml: BTCUSDT 15m: no model exported in models" in text
     assert "\nall rows, " in text
     assert "after 5 bps fee and 2 bps slippage a side" in text
+    assert "every LONG and SHORT is traded, whatever its confidence" in text
 
 
 def test_one_object_for_programs(capsys):

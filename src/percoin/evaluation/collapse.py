@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 
 from percoin.evaluation.metrics import check_probabilities
-from percoin.types import CLASS_NAMES, FloatArray
+from percoin.types import CLASS_NAMES, FloatArray, IntArray
 
 
 class CollapseKind(StrEnum):
@@ -81,18 +81,22 @@ def forecast_information(probabilities: FloatArray) -> float:
 
 
 def detect_collapse(
-    probabilities: FloatArray, limits: CollapseLimits | None = None
+    probabilities: FloatArray,
+    limits: CollapseLimits | None = None,
+    decisions: IntArray | None = None,
 ) -> Collapse | None:
     """Name the way in which a predictor has collapsed, or None.
 
     Args:
         probabilities: Its forecasts on test rows, shape (n, C).
         limits: Where collapse begins.
+        decisions: What it would do, shape (n,); None for the likeliest class. In a quiet
+            market NO_TRADE is likeliest after every signal, so it does not show the signals.
     """
     limits = limits or CollapseLimits()
     checked = check_probabilities(probabilities)
-    decisions = np.bincount(checked.argmax(axis=1), minlength=len(CLASS_NAMES))
-    answer = CLASS_NAMES[int(decisions.argmax())]
+    counts = _count_decisions(checked, decisions)
+    answer = CLASS_NAMES[int(counts.argmax())]
     if np.ptp(checked, axis=0).max() <= 1e-6:
         shown = "/".join(f"{share:.3f}" for share in checked[0])
         return Collapse(CollapseKind.CONSTANT, f"gives {shown} on every row, that is {answer}")
@@ -100,29 +104,38 @@ def detect_collapse(
     if information < limits.min_information:
         detail = f"its probabilities carry {information:.6f} nats a row; decides {answer}"
         return Collapse(CollapseKind.NEAR_CONSTANT, detail)
-    share = decisions.max() / len(checked)
+    share = counts.max() / len(checked)
     if share > limits.max_answer_share:
-        detail = f"decides {answer} on {decisions.max()} of {len(checked)} rows"
+        detail = f"decides {answer} on {counts.max()} of {len(checked)} rows"
         return Collapse(CollapseKind.ONE_ANSWER, detail)
     return None
 
 
 def describe_lopsided(
-    probabilities: FloatArray, limits: CollapseLimits | None = None
+    probabilities: FloatArray,
+    limits: CollapseLimits | None = None,
+    decisions: IntArray | None = None,
 ) -> str | None:
     """A caution for a model that nearly always decides the same, or None.
 
     Args:
         probabilities: Its forecasts on test rows, shape (n, C).
         limits: Where that begins.
+        decisions: What it would do, shape (n,); None for the likeliest class.
     """
     limits = limits or CollapseLimits()
-    decisions = check_probabilities(probabilities).argmax(axis=1)
-    counts = np.bincount(decisions, minlength=len(CLASS_NAMES))
-    share = counts.max() / len(decisions)
+    counts = _count_decisions(check_probabilities(probabilities), decisions)
+    share = counts.max() / counts.sum()
     if share < limits.lopsided_share:
         return None
     return f"decides {CLASS_NAMES[int(counts.argmax())]} on {share:.1%} of the rows"
+
+
+def _count_decisions(probabilities: FloatArray, decisions: IntArray | None) -> IntArray:
+    """Rows on which each class is decided, shape (C,)."""
+    chosen = probabilities.argmax(axis=1) if decisions is None else decisions
+    counts: IntArray = np.bincount(chosen, minlength=len(CLASS_NAMES))
+    return counts
 
 
 def recognise_constant(

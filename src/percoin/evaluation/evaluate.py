@@ -217,8 +217,8 @@ def evaluate(
     against_best, against_rival = (
         bootstrap.estimate(_lead(losses[name], own)) for name in (best, rival)
     )
-    collapse = detect_collapse(model.probabilities, limits)
-    lopsided = describe_lopsided(model.probabilities, limits)
+    collapse = detect_collapse(model.probabilities, limits, model.decisions)
+    lopsided = describe_lopsided(model.probabilities, limits, model.decisions)
     return Evaluation(
         model=line,
         baselines=tuple(assess(entry, labels, prior, coarse, recent) for entry in baselines),

@@ -277,7 +277,8 @@ def _suspicions(skill: Estimate, lead: Estimate, rules: GateRules) -> list[str]:
             f"skill {skill.value:.3f} is above {rules.suspicious_skill:g}: a leak until proved "
             "otherwise"
         )
-    if lead.value > rules.suspicious_lead:
+    # Without skill the lead only says how bad the rival is.
+    if skill.value > 0 and lead.value > rules.suspicious_lead:
         suspicions.append(
             f"{lead.value:.3f} nats a row ahead of its rival, more than "
             f"{rules.suspicious_lead:g}: a leak until proved otherwise"

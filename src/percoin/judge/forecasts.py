@@ -73,6 +73,8 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
         table = _read_table(path)
     except FileError as error:
         raise refuse(error.found, error.action) from error
+    except FileNotFoundError as error:
+        raise refuse("there is no such file", "name the file of forecasts") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise refuse(f"cannot be read ({reason})", "name a file that can") from error
@@ -168,5 +170,4 @@ def _signals(table: pd.DataFrame, opened: IntArray, refuse: Refusal) -> IntArray
 
 
 def _minute(opened: int) -> str:
-    minute = str(np.datetime64(int(opened), "ms").astype("datetime64[m]"))
-    return f"{minute.replace('T', ' ')} UTC"
+    return f"{pd.Timestamp(opened, unit='ms'):%Y-%m-%d %H:%M} UTC"

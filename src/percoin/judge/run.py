@@ -133,8 +133,8 @@ def judge_forecasts(
 ) -> JudgedForecasts:
     """Judge forecasts on the bars of their market.
 
-    The baselines learn from the rows before the forecasts, and before ``trained_until``, and
-    are judged on the same rows as the forecasts.
+    The baselines learn from the rows before the forecasts and are judged on the same rows as
+    the forecasts.
 
     Args:
         forecasts: Each known when its bar closes.
@@ -219,8 +219,18 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
             if is_early
             else "give older forecasts, or newer bars",
         )
-    dataset = market.dataset(lambda rows: _split_before(rows, kept, market.split_spec))
-    return dataset, kept
+    try:
+        split = _split_before(market.rows, kept, market.split_spec)
+    except ValueError as error:
+        raise NotEnoughBarsError(
+            market.bars.symbol,
+            market.bars.timeframe.value,
+            f"{int((market.rows < kept[0]).sum())} usable rows lie before the first forecast "
+            f"({format_time(market.bars.frame.index[kept[0]])} UTC), and baselines learn from "
+            f"these ({error})",
+            "leave out early forecasts, or load bars that begin earlier (history_days)",
+        ) from None
+    return market.dataset(lambda _: split), kept
 
 
 def _split_before(rows: IntArray, kept: IntArray, spec: SplitSpec) -> Split:
@@ -236,7 +246,7 @@ def _split_before(rows: IntArray, kept: IntArray, spec: SplitSpec) -> Split:
     train, validation, _ = spec.fractions
     n_train = round(len(before) * train / (train + validation))
     if not 0 < n_train < len(before):
-        raise ValueError(f"{len(before)} rows before the first forecast cannot be cut in two")
+        raise ValueError(f"{len(before)} of them cannot be cut in two")
     split = split_at(rows, int(before[n_train]), int(kept[0]) - embargo, purge, embargo)
     return Split(split.train, split.validation, kept)
 

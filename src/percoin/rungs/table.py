@@ -123,7 +123,8 @@ def _money(
 def _note(result: BacktestResult) -> str:
     return (
         f"after {result.fee_bps:g} bps fee and {result.slippage_bps:g} bps slippage a side, "
-        "in at the next open, out when the label is settled"
+        "in at the next open, out when the label is settled; every LONG and SHORT is traded, "
+        "whatever its confidence"
     )
 
 

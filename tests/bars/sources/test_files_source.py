@@ -413,8 +413,7 @@ def test_a_bar_that_is_still_open_is_left_out_and_said(
     bars = make_bars(5, timeframe=Timeframe.D1, start=now - pd.Timedelta(days=4))
     write_parquet(bars, tmp_path / "BTCUSDT" / "1d.parquet")
     _assert_same(_load(tmp_path, timeframe=Timeframe.D1), bars.slice(0, 4))
-    assert "1 of files:" in caplog.text
-    assert "have not closed yet and are left out" in caplog.text
+    assert "bars that have not closed yet are left out: 1 of 5 (files:" in caplog.text
     write_parquet(bars.slice(4), tmp_path / "BTCUSDT" / "1d.parquet")
     with pytest.raises(InvalidBarsError, match="has closed yet"):
         _load(tmp_path, timeframe=Timeframe.D1)

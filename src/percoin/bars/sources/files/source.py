@@ -232,10 +232,11 @@ def _without_open_bar(found: _Found, symbol: str, timeframe: Timeframe) -> pd.Da
     if n_closed == len(frame):
         return frame
     logger.warning(
-        "%s %s: %s of %s bars have not closed yet and are left out",
+        "%s %s: bars that have not closed yet are left out: %s of %s (%s)",
         symbol,
         timeframe,
         len(frame) - n_closed,
+        len(frame),
         found.origin,
     )
     if n_closed == 0:
