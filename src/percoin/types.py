@@ -179,8 +179,10 @@ def check_symbol(symbol: str) -> str:
     """
     if is_symbol(symbol):
         return symbol
-    shown = printable(symbol, _MOST_SHOWN)
-    raise ConfigError(f"symbol={shown!r} is not a market; {_meant(symbol.strip())}")
+    # A list within a list of settings is no text, whatever its type says.
+    text = str(symbol)
+    shown = printable(text, _MOST_SHOWN)
+    raise ConfigError(f"symbol={shown!r} is not a market; {_meant(text.strip())}")
 
 
 def _meant(text: str) -> str:
