@@ -48,7 +48,7 @@ def test_a_dry_run_explains_and_changes_nothing_on_disk(trained):
     assert (first["cause"], first["due"]) == ("age", True)
     assert "more than max_age_days=30" in first["text"]
     assert [reason["cause"] for reason in others] == ["new_bars", "drift", "live_skill"]
-    assert others[0]["text"].startswith("50 new bars since, 0.043, below max_new_bars_share=0.1")
+    assert others[0]["text"].startswith("50 new bars since, 0.036, below max_new_bars_share=0.1")
 
 
 def test_a_due_market_is_trained_and_the_gate_keeps_the_accepted_one_in_place(trained):

@@ -121,7 +121,7 @@ def test_a_market_is_read_as_it_is(trained):
     assert subject.manifest.version_id == served_id
     assert subject.source[0] == "source=simulated"
     assert state.data_end == datetime(2025, 8, 29, 22, tzinfo=UTC)
-    assert (state.n_bars, state.n_new_bars) == (1150, 50)
+    assert (state.n_bars, state.n_new_bars) == (1390, 50)
     assert abs(state.last_tried - datetime.now(UTC)) < timedelta(minutes=10)
     assert (state.obstacle, state.is_forced) == ("", False)
 

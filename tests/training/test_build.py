@@ -78,6 +78,7 @@ def check_files(folder: Path) -> None:
     events = {name for name in names if name.startswith("events.out.tfevents.")}
     assert names - events == {
         ".hydra",
+        ".lock",
         "checkpoints",
         "evaluation.txt",
         "figures",
