@@ -43,6 +43,11 @@ def page(filled, browser):
     browser.open("about:blank")
     browser.open(f"{filled.url}/#tf=15m")
     browser.wait_for(f"{RECORD}.length > 0")
+    # The board comes by a question of its own.
+    for symbol in (MODELLED, RULED):
+        browser.wait_for(
+            f"document.querySelector('#board tr[data-symbol={symbol}] button') !== null"
+        )
     yield browser
     browser.let_go()
     assert browser.complaints == []

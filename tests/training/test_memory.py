@@ -32,7 +32,8 @@ def page_faults(call: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_what_a_batch_frees_serves_the_next_one():
-    assert page_faults("assert keep_freed_memory()") * 4 < page_faults("")
+    # Handed back and asked for anew, it is 160,000 pages of 4 KB, or 320 of 2 MB.
+    assert page_faults("assert keep_freed_memory()") < 50
 
 
 def test_other_systems_are_left_alone(monkeypatch):
