@@ -26,7 +26,7 @@ from versions.trained_registry import served
 from percoin.registry.catalogue import check_market, version_ids
 
 # Enough to be caught in the middle of, on any machine.
-MANY_EPOCHS = {"epochs": 15, "optimizer": {"early_stopping_patience": 1000}}
+MANY_EPOCHS = {"epochs": 60, "optimizer": {"early_stopping_patience": 1000}}
 
 
 def test_a_dry_run_explains_and_changes_nothing_on_disk(trained):
