@@ -9,7 +9,6 @@ from percoin.features.volatility import (
     CLOCK_NAMES,
     clock_columns,
     volatility_columns,
-    volatility_names,
     volatility_spans,
 )
 from percoin.types import Timeframe
@@ -49,8 +48,6 @@ def test_the_columns_are_those_of_a_slow_loop(row):
 )
 def test_spans_are_the_same_in_time_on_every_bar_length(timeframe, spans):
     assert volatility_spans(Timeframe(timeframe)) == spans
-    assert volatility_names(Timeframe(timeframe))[0] == "log_range_volatility_1"
-    assert len(volatility_names(Timeframe(timeframe))) == len(spans) + 1
 
 
 def test_a_column_is_unknown_until_its_span_is_full():

@@ -59,12 +59,6 @@ def volatility_spans(timeframe: Timeframe) -> tuple[int, ...]:
     return tuple(sorted(spans))
 
 
-def volatility_names(timeframe: Timeframe) -> tuple[str, ...]:
-    """Names of the columns of ``volatility_columns``."""
-    spans = volatility_spans(timeframe)
-    return (*(f"log_range_volatility_{span}" for span in spans), "log_deviation_50")
-
-
 def volatility_columns(bars: Bars) -> FloatArray:
     """Logarithms of how much the market moved over each span, known when each bar closes.
 
