@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from percoin.bars.sources.files.errors import FileError
+from percoin.bars.sources.files.errors import FileError, reason_of
 from percoin.bars.sources.files.raw import read_raw
 from percoin.bars.sources.files.times import to_times
 from percoin.errors import InvalidForecastsError
@@ -79,8 +79,7 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
         reason = error.strerror or type(error).__name__
         raise refuse(f"cannot be read ({reason})", "name a file that can") from error
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
-        raise refuse(f"cannot be read ({printable(reason, 200)})", _NEEDS) from error
+        raise refuse(f"cannot be read ({reason_of(error)})", _NEEDS) from error
     if not len(table):
         raise refuse("holds no row", "give one row for each bar that was forecast")
     table = table.sort_values("open_time")

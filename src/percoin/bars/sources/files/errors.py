@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from percoin.printable import printable
+
+_REASON_CHARS = 200
 REWRITE = "correct the file; bars are never repaired silently"
 
 
@@ -17,6 +20,12 @@ class FileError(Exception):
         super().__init__(found, action)
         self.found = found
         self.action = action
+
+
+def reason_of(error: Exception) -> str:
+    """What a library says of a file, in one short line; the error's name if it says nothing."""
+    lines = str(error).splitlines()
+    return printable(lines[0].rstrip(". "), _REASON_CHARS) if lines else type(error).__name__
 
 
 def header_again(place: str) -> FileError:

@@ -20,14 +20,13 @@ from percoin.bars.sources.files.checks import (
     step_of,
 )
 from percoin.bars.sources.files.columns import Columns, understand
-from percoin.bars.sources.files.errors import REWRITE, FileError
+from percoin.bars.sources.files.errors import REWRITE, FileError, reason_of
 from percoin.bars.sources.files.names import LENGTHS, length_of_step
 from percoin.bars.sources.files.raw import read_raw
 from percoin.errors import InvalidBarsError
 from percoin.printable import printable
 from percoin.types import BarLength, IntArray
 
-_REASON_CHARS = 200
 _OUT_OF_RANGE = re.compile("high below open or close|low above open or close")
 _NO_HEADER = (
     "it has no header line, so its columns were taken as time, open, high, low, close, volume"
@@ -117,9 +116,7 @@ class MarketReader:
             except FileError as error:
                 raise self._error(path, error.found, error.action) from error
             except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
-                reason = str(error).splitlines()[0].rstrip(". ") if str(error) else ""
-                reason = printable(reason, _REASON_CHARS) or type(error).__name__
-                found = f"{printable(str(path))} cannot be read ({reason})"
+                found = f"{printable(str(path))} cannot be read ({reason_of(error)})"
                 raise InvalidBarsError(
                     self.symbol, str(self.timeframe), found, "download or write it again"
                 ) from error
