@@ -200,13 +200,7 @@ def evaluate(
     Raises:
         ValueError: Malformed probabilities or labels, no train prior, or no such rival.
     """
-    rulers = {forecast.name: forecast.probabilities for forecast in baselines}
-    prior, recent = rulers.get(TRAIN_PRIOR), rulers.get(ROLLING_PRIOR)
-    if prior is None:
-        raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
-    if rival is not None and rival not in rulers:
-        raise ValueError(f"the rival {rival!r} is none of the baselines")
-
+    prior, recent = _rulers(baselines, rival)
     # The intervals that decide get all draws; those of the baselines are for the eye.
     coarse = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
     line = assess(model, labels, prior, bootstrap, recent)
@@ -242,6 +236,18 @@ def evaluate(
         rival=rival,
         against_rival=against_rival,
     )
+
+
+def _rulers(
+    baselines: Sequence[Forecast], rival: str | None
+) -> tuple[FloatArray, FloatArray | None]:
+    """Probabilities of the train prior, and of the rolling prior if it is there."""
+    said = {forecast.name: forecast.probabilities for forecast in baselines}
+    if TRAIN_PRIOR not in said:
+        raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
+    if rival is not None and rival not in said:
+        raise ValueError(f"the rival {rival!r} is none of the baselines")
+    return said[TRAIN_PRIOR], said.get(ROLLING_PRIOR)
 
 
 def describe_absent(labels: IntArray) -> str | None:
