@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bars.archive_server import Answer, ArchiveServer, refusing, serving
+from bars.archive_server import Answer, ArchiveServer, refusing, serving, without_proxies
 from builders import make_bars
 
 from percoin.bars.store import BarStore
@@ -26,9 +26,7 @@ Fetch = Callable[..., int]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveServer]:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
     with serving() as server:
         for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT", "LTCUSDT")):
             server.add(make_bars(24 * 101, symbol, H1, seed, START), NOW)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bars.archive_server import serving
+from bars.archive_server import serving, without_proxies
 from builders import make_bars, write_parquet
 from cheats import LEAKS, leak
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
@@ -141,9 +141,7 @@ def test_the_settings_are_those_of_a_training():
 
 
 def test_an_exchange_is_asked_for_as_much_as_a_training_would_load(tmp_path, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
     now = pd.Timestamp("2024-03-10 10:07", tz="UTC")
     start = pd.Timestamp("2023-12-01", tz="UTC")
     with serving() as server:

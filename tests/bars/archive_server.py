@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
+import pytest
 
 from percoin.bars.schema import Bars
 
@@ -28,6 +29,13 @@ _FILE = re.compile(
     r"(?P<symbol>\w+)/(?P<tf>\w+)/(?P=symbol)-(?P=tf)-(?P<label>[\d-]+)\.zip(?P<sum>\.CHECKSUM)?"
 )
 _US_FROM_MS = 1_735_689_600_000  # 2025-01-01: spot files count microseconds from then on
+
+
+def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have requests reach a server of this machine wherever the environment sends them."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @dataclass

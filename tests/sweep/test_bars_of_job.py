@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bars.archive_server import ArchiveServer, ms, serving
+from bars.archive_server import ArchiveServer, ms, serving, without_proxies
 from builders import make_bars
 from sweep_runs import sweep_arguments
 
@@ -25,9 +25,7 @@ LATER = NOW + pd.Timedelta(hours=5)
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveServer]:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
     with serving() as server:
         server.add(TRUTH, NOW)
         yield server

@@ -20,6 +20,7 @@ from bars.archive_server import (
     checksum,
     refusing,
     serving,
+    without_proxies,
     zipped,
 )
 from builders import make_bars
@@ -45,9 +46,7 @@ Loading = Callable[..., Bars]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveServer]:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
     with serving() as server:
         server.add(TRUTH, NOW)
         yield server

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from bars.archive_server import ArchiveServer, refusing, serving
+from bars.archive_server import ArchiveServer, refusing, serving, without_proxies
 from builders import drop_bars, make_bars
 
 from percoin.bars.schema import Bars, check_bars
@@ -38,9 +38,7 @@ MakeSource = Callable[..., ExchangeSource]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveServer]:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
     with serving() as server:
         server.add(TRUTH, NOW)
         yield server

@@ -19,6 +19,7 @@ from bars.archive_server import (
     ms,
     refusing,
     serving,
+    without_proxies,
     zipped,
 )
 from builders import drop_bars, make_bars
@@ -47,9 +48,7 @@ Lines = list[str]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveServer]:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
     monkeypatch.setattr(source_module.time, "time", NOW.timestamp)
     with serving() as server:
         server.add(TRUTH, NOW)
