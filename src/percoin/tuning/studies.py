@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from percoin.claims import claimed
 from percoin.errors import InUseError, StudyError
+from percoin.file_lock import claimed
 
 STUDY_FILE = "study.db"
 _LOCK_FILE = "study.lock"
