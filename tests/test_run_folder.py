@@ -7,9 +7,9 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from percoin import run_folder
-from percoin.claims import claimed, is_claimed
 from percoin.cli import run_jobs
 from percoin.config import TrainConfig
+from percoin.file_lock import claimed, is_claimed
 from percoin.run_folder import run_dir
 
 

@@ -7,31 +7,19 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from percoin.claims import claimed, is_claimed, new_folder
 from percoin.config import TrainConfig
 from percoin.errors import ResumeError
+from percoin.file_lock import claimed, is_claimed, new_folder
 
 _RUN_NAME = "%Y%m%d-%H%M%S"
-
-
 FINISHED_MARK = "result.json"
-
-
 # A run whose loss left the numbers has nothing to go on with.
 DIVERGED_MARK = "diverged.txt"
-
-
 CHECKPOINT_FOLDER = "checkpoints"
-
-
 # In place of a market's name, where runs of recipe=pooled lie.
 POOL_FOLDER = "pooled"
-
-
 # The same of fleet=true.
 FLEET_FOLDER = "fleet"
-
-
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
 
