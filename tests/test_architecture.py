@@ -21,7 +21,7 @@ ORDER = (
     "errors",
     "printable",
     "memory",
-    "claims",
+    "file_lock",
     "types",
     "commands",
     "provenance",
