@@ -22,7 +22,7 @@ from percoin.config.predict import PredictConfig
 from percoin.config.recipes import BlendKind, EvaluationMode, Recipe, usual_blend, usual_epochs
 from percoin.config.registry import RegistryAction, RegistryConfig
 from percoin.config.report import ReportConfig
-from percoin.config.retrain import RetrainConfig, Rhythm
+from percoin.config.retrain import RetrainConfig
 from percoin.config.rungs import RungsConfig
 from percoin.config.schemas import CONF_DIR, SCHEMAS
 from percoin.config.serve import ServeConfig
@@ -70,7 +70,6 @@ __all__ = [
     "RegistryConfig",
     "ReportConfig",
     "RetrainConfig",
-    "Rhythm",
     "RungsConfig",
     "ServeConfig",
     "SimulatedConfig",

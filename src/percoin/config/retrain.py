@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from enum import StrEnum
 
 from omegaconf import MISSING
 
@@ -13,16 +11,6 @@ from percoin.config.fields import MOST_CORES, MOST_DAYS, file_path, number, requ
 from percoin.config.output import OutputFormat
 from percoin.config.source import SourceConfig
 from percoin.config.timeframe import TimeframeConfig
-
-_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
-
-
-class Rhythm(StrEnum):
-    """How often ``python -m percoin.retrain`` looks, if it keeps running."""
-
-    HOURLY = "hourly"
-    DAILY = "daily"
-    WEEKLY = "weekly"
 
 
 @dataclass
@@ -33,8 +21,6 @@ class RetrainConfig:
     tf: TimeframeConfig | None = None
     source: SourceConfig | None = None
     dry_run: bool = MISSING
-    schedule: str | None = None
-    at: str = MISSING
     max_age_days: float = number(above=0, most=MOST_DAYS)
     max_new_bars_share: float = number(above=0, most=1_000_000)
     max_drift: float = number(above=0, most=1_000_000)
@@ -53,18 +39,5 @@ class RetrainConfig:
     def __post_init__(self) -> None:
         if self.symbol is not None:
             current_symbol(self.symbol)
-        rhythms = [rhythm.value for rhythm in Rhythm]
-        require(
-            self.schedule is None or self.schedule in rhythms,
-            f"schedule={self.schedule} must be one of {', '.join(rhythms)}, or null",
-        )
-        require(
-            _TIME_OF_DAY.fullmatch(self.at) is not None,
-            f"at={self.at} must be a time of day in UTC, such as 03:10",
-        )
         known = [member.value for member in OutputFormat]
         require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        require(
-            self.schedule is None or not self.dry_run,
-            "dry_run=true explains once: leave out schedule",
-        )

@@ -39,8 +39,8 @@ from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.report.files import write_whole
 from percoin.run_folder import FINISHED_MARK
-from percoin.training.drafting import ExportedModel
-from percoin.training.pooled_start import PooledStart
+from percoin.training.manifest_draft import ExportedModel
+from percoin.training.recipes.from_pool import PooledStart
 from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)
