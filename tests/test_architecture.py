@@ -32,7 +32,6 @@ ORDER = (
     "splits",
     "windows",
     "dataset",
-    "pool",
     "network",
     "rules",
     "evaluation",
@@ -51,10 +50,10 @@ ORDER = (
     "fetch",
     "predict",
     "report",
-    "audit",
     "rungs",
     "judge",
     "training",
+    "audit",
     "tuning",
     "sweep",
     "versions",
@@ -82,9 +81,9 @@ EXPENSIVE = HEAVY | {
 # Lightning imports all but itself.
 LIGHTNING = {"torch", "lightning", "torchmetrics", "matplotlib", "scipy", "hydra", "omegaconf"}
 STARTS_WITH = {
-    # Which imports training.build and training.pooled_build.
-    "training.fleet_build": LIGHTNING,
-    "training.logistic": {"matplotlib", "hydra", "omegaconf"},
+    # Which imports training.recipes.per_market and training.recipes.pooled.
+    "training.recipes.fleet": LIGHTNING,
+    "training.recipes.logistic": {"matplotlib", "hydra", "omegaconf"},
     "tuning.command": LIGHTNING | {"optuna", "sqlalchemy", "tensorboard"},
     "sweep.launcher": {"matplotlib", "hydra", "omegaconf"},
     "versions.command": {"hydra", "omegaconf"},

@@ -12,7 +12,7 @@ from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.table import align
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.intervals import Interval, interval_text
-from percoin.training.drafting import ExportedModel
+from percoin.training.manifest_draft import ExportedModel
 
 _IN_TRAINING = "in training"
 _COLUMNS = (
