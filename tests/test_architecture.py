@@ -23,6 +23,7 @@ ORDER = (
     "memory",
     "file_lock",
     "types",
+    "intervals",
     "commands",
     "provenance",
     "bars",
