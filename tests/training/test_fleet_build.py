@@ -19,6 +19,7 @@ from percoin.evaluation.gate import control_false_discoveries
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
+from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.plan import plan_sweep
 from percoin.training import fleet_build
@@ -26,9 +27,8 @@ from percoin.training.build import train_from_config
 from percoin.training.export import ModelExporter
 from percoin.training.fleet_build import train_fleet_from_config
 from percoin.training.fleet_steps import FleetSteps
+from percoin.training.version_settings import overrides_of, settings_of
 from percoin.types import Timeframe
-from percoin.versions.recipe import overrides_of, settings_of
-from percoin.versions.reproduction import reproduce
 
 MARKETS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 FLEET = ("fleet=true", f"symbol={','.join(MARKETS)}")

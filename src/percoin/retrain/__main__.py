@@ -13,13 +13,13 @@ from pathlib import Path
 from percoin.cli import Composed, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RetrainConfig, Rhythm, typed
 from percoin.errors import SweepError
+from percoin.overrides import as_overrides
 from percoin.registry.typed_json import one_line
 from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
 from percoin.retrain.timetable import Timetable, keep_running
 from percoin.retrain.watching import Watch
-from percoin.versions.recipe import as_overrides
 
 
 def main(arguments: Sequence[str]) -> int:

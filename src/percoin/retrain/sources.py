@@ -27,10 +27,10 @@ from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain
 from percoin.config import BinanceConfig, RetrainConfig, SourceConfig, typed
 from percoin.errors import ConfigError, DataError, InvalidBarsError, PercoinError
+from percoin.overrides import as_overrides
 from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
-from percoin.versions.recipe import as_overrides
 
 log = logging.getLogger(__name__)
 
