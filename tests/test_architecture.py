@@ -23,7 +23,7 @@ ORDER = (
     "errors",
     "printable",
     "memory",
-    "claims",
+    "file_lock",
     "types",
     "commands",
     "provenance",
