@@ -29,7 +29,7 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
 from percoin.judging import fit_pooled_baselines, forecast_baselines
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
-from percoin.pool import PoolSpec, build_pool
+from percoin.training.recipes.pool import PoolSpec, build_pool
 from percoin.types import Timeframe
 
 RIVAL = "the rival of each market"

@@ -33,7 +33,6 @@ ORDER = (
     "splits",
     "windows",
     "dataset",
-    "pool",
     "network",
     "rules",
     "evaluation",
@@ -52,10 +51,10 @@ ORDER = (
     "fetch",
     "predict",
     "report",
-    "audit",
     "rungs",
     "judge",
     "training",
+    "audit",
     "tuning",
     "sweep",
     "registry.command",
@@ -81,9 +80,9 @@ EXPENSIVE = HEAVY | {
 # Lightning imports all but itself.
 LIGHTNING = {"torch", "lightning", "torchmetrics", "matplotlib", "scipy", "hydra", "omegaconf"}
 STARTS_WITH = {
-    # Which imports training.build and training.pooled_build.
-    "training.fleet_build": LIGHTNING,
-    "training.logistic": {"matplotlib", "hydra", "omegaconf"},
+    # Which imports training.recipes.per_market and training.recipes.pooled.
+    "training.recipes.fleet": LIGHTNING,
+    "training.recipes.logistic": {"matplotlib", "hydra", "omegaconf"},
     "tuning.command": LIGHTNING | {"optuna", "sqlalchemy", "tensorboard"},
     "sweep.launcher": {"matplotlib", "hydra", "omegaconf"},
     "registry.command.actions": {"hydra", "omegaconf"},

@@ -60,7 +60,6 @@ _MOST_CORES = 4096
 _A_FRACTION = ", and is a fraction of the price: 0.0025 for 0.25 %"
 _FOR_SIGMA = " bars: a standard deviation takes two"
 _AGE_OF_NEWEST = ": the newest bar is one bar old before the next one has closed"
-_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 # A name in tables.
 _LONGEST_NAME = 60
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
@@ -1101,14 +1100,6 @@ class ReportConfig:
             check_symbol(self.symbol)
 
 
-class Rhythm(StrEnum):
-    """How often ``python -m percoin.retrain`` looks, if it keeps running."""
-
-    HOURLY = "hourly"
-    DAILY = "daily"
-    WEEKLY = "weekly"
-
-
 class RegistryAction(StrEnum):
     """What ``python -m percoin.registry`` does."""
 
@@ -1158,8 +1149,6 @@ class RetrainConfig:
     tf: TimeframeConfig | None = None
     source: SourceConfig | None = None
     dry_run: bool = MISSING
-    schedule: str | None = None
-    at: str = MISSING
     max_age_days: float = number(above=0, most=MOST_DAYS)
     max_new_bars_share: float = number(above=0, most=1_000_000)
     max_drift: float = number(above=0, most=1_000_000)
@@ -1178,21 +1167,8 @@ class RetrainConfig:
     def __post_init__(self) -> None:
         if self.symbol is not None:
             current_symbol(self.symbol)
-        rhythms = [rhythm.value for rhythm in Rhythm]
-        _require(
-            self.schedule is None or self.schedule in rhythms,
-            f"schedule={self.schedule} must be one of {', '.join(rhythms)}, or null",
-        )
-        _require(
-            _TIME_OF_DAY.fullmatch(self.at) is not None,
-            f"at={self.at} must be a time of day in UTC, such as 03:10",
-        )
         known = [member.value for member in OutputFormat]
         _require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        _require(
-            self.schedule is None or not self.dry_run,
-            "dry_run=true explains once: leave out schedule",
-        )
 
 
 # By the name of its file in conf/.

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 from registry.command.trained_registry import served
@@ -150,15 +149,3 @@ def test_a_killed_round_goes_on_where_it_was_and_another_one_at_a_time_is_refuse
     assert record(trained)["state"] == "finished"
     assert record(trained)["resumed_from"] > epoch
     assert served(trained) > kept
-
-
-def test_sigterm_ends_a_timetable_at_once(trained):
-    before = tree(trained)
-    process = start(trained, "schedule=daily", "at=03:10")
-    assert "next round at " in process.stderr.readline()
-    told = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - told < 5
-    assert (process.returncode, stderr) == (128 + signal.SIGTERM, "")
-    assert tree(trained) == before

@@ -417,9 +417,6 @@ def test_an_empty_registry_is_no_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["schedule=yearly"], "schedule=yearly must be one of hourly, daily, weekly, or null"),
-        (["at=25:00"], "at=25:00 must be a time of day in UTC, such as 03:10"),
-        (["schedule=daily", "dry_run=true"], "dry_run=true explains once: leave out schedule"),
         (["max_drift=0"], "max_drift=0 must be above 0"),
         (["demote_error=0.5"], "demote_error=0.5 must be at most 0.25"),
         (["min_resolved=10"], "min_resolved=10 must be at least 50"),

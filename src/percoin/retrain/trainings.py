@@ -38,7 +38,7 @@ from percoin.sweep.jobs import DONE, Job, JobRecord, JobState, read_record
 from percoin.sweep.results import JobResult, version_of
 from percoin.sweep.run import run_sweep
 from percoin.sweep.summary import summarize
-from percoin.training.groundwork import n_bars_to_load
+from percoin.training.run_files import n_bars_to_load
 from percoin.training.version_settings import overrides_of
 from percoin.types import Timeframe
 

@@ -61,23 +61,23 @@ from percoin.sweep.jobs import (
     write_record,
 )
 from percoin.sweep.plan import CONFIG_NAME
-from percoin.training.build import (
+from percoin.training.lit_module import SignalClassifier
+from percoin.training.memory import memory_errors
+from percoin.training.recipes.from_pool import PooledStart, find_start
+from percoin.training.recipes.per_market import (
     RUN_CHECKPOINTS,
     check_machine,
     clear_run_folder,
     train_folds,
 )
-from percoin.training.groundwork import RunContext, make_folds
-from percoin.training.lit_module import SignalClassifier
-from percoin.training.memory import memory_errors
-from percoin.training.pooled_build import (
+from percoin.training.recipes.pooled import (
     check_pool_machine,
     clear_pool_folder,
     load_pool_bars,
     make_pool,
     train_pooled,
 )
-from percoin.training.pooled_start import PooledStart, find_start
+from percoin.training.run_files import RunContext, make_folds
 
 log = logging.getLogger(__name__)
 

@@ -44,8 +44,8 @@ from percoin.config import (
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
 from percoin.run_folder import claimed_run
-from percoin.training.build import check_machine, train_folds
-from percoin.training.groundwork import RunContext, load_bars, make_folds
+from percoin.training.recipes.per_market import check_machine, train_folds
+from percoin.training.run_files import RunContext, load_bars, make_folds
 from percoin.training.summary import Summary
 from percoin.tuning.picture import draw_search, write_picture
 from percoin.tuning.rows import SearchRows

@@ -14,8 +14,8 @@ from percoin.registry.contents import read_files
 from percoin.registry.history import Action
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import ManifestDraft
-from percoin.training.build import train_folds
-from percoin.training.groundwork import RunContext, make_folds
+from percoin.training.recipes.per_market import train_folds
+from percoin.training.run_files import RunContext, make_folds
 from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"

@@ -27,8 +27,8 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_folder
-from percoin.training.build import check_machine, train_folds
-from percoin.training.groundwork import RunContext, make_folds
+from percoin.training.recipes.per_market import check_machine, train_folds
+from percoin.training.run_files import RunContext, make_folds
 from percoin.training.version_settings import settings_of
 
 _MOST_THREADS = 256

@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percoin.audit.pooled import UNUSABLE, spec_of
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureDefinition
-from percoin.pool import CalendarCuts, PoolSpec, build_pooled_market
 from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
@@ -21,6 +19,13 @@ from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_id
+from percoin.training.recipes.pool import (
+    UNUSABLE,
+    CalendarCuts,
+    PoolSpec,
+    build_pooled_market,
+    spec_of,
+)
 from percoin.types import Timeframe
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict
 from percoin.registry.publish import served_id
 from percoin.registry.revision import withdraw_acceptance
-from percoin.training.pooled_table import PooledResult
+from percoin.training.results import PooledResult
 from percoin.types import Timeframe
 
 

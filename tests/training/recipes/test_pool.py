@@ -11,7 +11,13 @@ from percoin.errors import ConfigError, NotEnoughBarsError, PoolError
 from percoin.features.feature_set import FeatureDefinition, compute_features
 from percoin.features.scaling import Scaling
 from percoin.labels import FixedHorizon, VolatilityScaled
-from percoin.pool import CalendarCuts, Pool, PoolSpec, build_pool, build_pooled_market
+from percoin.training.recipes.pool import (
+    CalendarCuts,
+    Pool,
+    PoolSpec,
+    build_pool,
+    build_pooled_market,
+)
 
 STEP = 15 * 60_000
 HORIZON = 3

@@ -29,11 +29,11 @@ from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import ScalingNumbers
 from percoin.sweep.worker import job_key
-from percoin.training import pooled_build
-from percoin.training.build import train_from_config
-from percoin.training.groundwork import RunContext, make_folds
-from percoin.training.pooled_build import train_pool_from_config
-from percoin.training.pooled_start import find_start
+from percoin.training.recipes import pooled as pooled_recipe
+from percoin.training.recipes.from_pool import find_start
+from percoin.training.recipes.per_market import train_from_config
+from percoin.training.recipes.pooled import train_pool_from_config
+from percoin.training.run_files import RunContext, make_folds
 from percoin.types import Timeframe
 
 SEEN, UNSEEN = ("BTCUSDT", "ETHUSDT"), "SOLUSDT"
@@ -246,14 +246,14 @@ def test_a_market_whose_bars_end_too_early_is_refused_by_name_and_the_others_go_
 
 
 def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, monkeypatch):
-    note, seen = pooled_build._PooledTraining._note, []
+    note, seen = pooled_recipe._PooledTraining._note, []
 
     def interrupted(self, folder, dataset, exported):
         result = note(self, folder, dataset, exported)
         seen.append(result.symbol)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pooled_build._PooledTraining, "_note", interrupted)
+    monkeypatch.setattr(pooled_recipe._PooledTraining, "_note", interrupted)
     assert train_pooled(tmp_path).code == 130
     monkeypatch.undo()
     assert seen == ["BTCUSDT"]
@@ -366,9 +366,9 @@ def test_a_pooled_version_is_not_reproduced_and_says_why(pooled):
 def test_each_market_of_a_pool_pays_for_the_looks_at_its_own_test_rows(tmp_path, monkeypatch):
     arguments = ["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "pooled.looks=[3,5]"]
     settings = typed(compose_config("train", arguments), TrainConfig)
-    monkeypatch.setattr(pooled_build, "record_pool", lambda pool: None)
+    monkeypatch.setattr(pooled_recipe, "record_pool", lambda pool: None)
     pool = SimpleNamespace(markets=("BTCUSDT", "ETHUSDT"))
-    training = pooled_build._PooledTraining(settings, pool, RunContext(tmp_path, {}))
+    training = pooled_recipe._PooledTraining(settings, pool, RunContext(tmp_path, {}))
     for symbol, looks in (("BTCUSDT", 3), ("ETHUSDT", 5)):
         exporter = training._exporter(SimpleNamespace(bars=SimpleNamespace(symbol=symbol)), 0)
         assert exporter.rules.n_looks == exporter.config["looks"] == looks

@@ -19,7 +19,15 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry import typed_json
 from percoin.registry.manifest import Verdict
 from percoin.report.files import write_whole
-from percoin.training.build import (
+from percoin.training.callbacks import ExportToRegistry, Pictures
+from percoin.training.datamodule import MarketDataModule
+from percoin.training.export import ModelExporter
+from percoin.training.false_discoveries import withdraw_false_discoveries
+from percoin.training.fleet_run import FleetModel, train_fleet
+from percoin.training.lit_module import SignalClassifier
+from percoin.training.manifest_draft import ExportedModel
+from percoin.training.memory import memory_errors
+from percoin.training.recipes.per_market import (
     check_machine,
     log_hyperparameters,
     make_loggers,
@@ -27,13 +35,10 @@ from percoin.training.build import (
     plan_of,
     seeded_network,
 )
-from percoin.training.callbacks import ExportToRegistry, Pictures
-from percoin.training.datamodule import MarketDataModule
-from percoin.training.discoveries import withdraw_false_discoveries
-from percoin.training.drafting import ExportedModel
-from percoin.training.export import ModelExporter
-from percoin.training.fleet_run import FleetModel, train_fleet
-from percoin.training.groundwork import (
+from percoin.training.recipes.pooled import MARKETS, market_settings
+from percoin.training.results import PooledMeans, PooledResult, format_fleet
+from percoin.training.run import Interruption, make_trainer, quiet_lightning, run_test
+from percoin.training.run_files import (
     SUMMARY_FILE,
     RunContext,
     judging_rules,
@@ -43,11 +48,6 @@ from percoin.training.groundwork import (
     write_errors,
     write_result,
 )
-from percoin.training.lit_module import SignalClassifier
-from percoin.training.memory import memory_errors
-from percoin.training.pooled_build import MARKETS, market_settings
-from percoin.training.pooled_table import PooledMeans, PooledResult, format_fleet
-from percoin.training.run import Interruption, make_trainer, quiet_lightning, run_test
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ from percoin.registry.catalogue import version_ids
 from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.plan import plan_sweep
-from percoin.training import fleet_build
-from percoin.training.build import train_from_config
 from percoin.training.export import ModelExporter
-from percoin.training.fleet_build import train_fleet_from_config
 from percoin.training.fleet_steps import FleetSteps
+from percoin.training.recipes import fleet as fleet_recipe
+from percoin.training.recipes.fleet import train_fleet_from_config
+from percoin.training.recipes.per_market import train_from_config
 from percoin.training.version_settings import overrides_of, settings_of
 from percoin.types import Timeframe
 
@@ -134,7 +134,7 @@ def test_acceptances_must_stand_among_all_of_the_fleet(tmp_path, monkeypatch):
         asked.append(set(p_values))
         return dict.fromkeys(control_false_discoveries(p_values), False)
 
-    monkeypatch.setattr("percoin.training.discoveries.control_false_discoveries", none_stands)
+    monkeypatch.setattr("percoin.training.false_discoveries.control_false_discoveries", none_stands)
     two = MARKETS[:2]
     finished = train_fleet(
         tmp_path, "epochs=1", "logger=csv", "blend=logistic", f"symbol={','.join(two)}"
@@ -218,14 +218,14 @@ def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch,
 
 
 def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypatch):
-    judge = fleet_build._FleetTraining._judge
+    judge = fleet_recipe._FleetTraining._judge
 
     def signalled(*args):
         result = judge(*args)
         os.kill(os.getpid(), signal.SIGTERM)
         return result
 
-    monkeypatch.setattr(fleet_build._FleetTraining, "_judge", signalled)
+    monkeypatch.setattr(fleet_recipe._FleetTraining, "_judge", signalled)
     assert train_fleet(tmp_path, "epochs=1", "logger=csv").code == 143
     assert artifact(tmp_path, MARKETS[0]).manifest.gate.reasons
     assert not (tmp_path / "models" / "per_coin" / MARKETS[1] / "1h").exists()
@@ -253,7 +253,7 @@ def test_train_py_trains_a_fleet_when_it_is_told_to(monkeypatch):
     import train
 
     seen: list[TrainConfig] = []
-    monkeypatch.setattr(fleet_build, "train_fleet_from_config", seen.append)
+    monkeypatch.setattr(fleet_recipe, "train_fleet_from_config", seen.append)
     settings = typed(
         compose_config("train", ["fleet=true", "symbol='AAAUSDT,BBBUSDT'"]), TrainConfig
     )

@@ -45,8 +45,8 @@ from percoin.overrides import source_words
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.report.files import write_whole
-from percoin.training.drafting import ExportedModel
-from percoin.training.pooled_start import PooledStart
+from percoin.training.manifest_draft import ExportedModel
+from percoin.training.recipes.from_pool import PooledStart
 from percoin.training.summary import Summary
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import pytest
 
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.training.pooled_table import PooledMeans, PooledResult, format_pool
+from percoin.training.results import PooledMeans, PooledResult, format_pool
 
 N_DAYS = 20
 

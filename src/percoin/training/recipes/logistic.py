@@ -18,9 +18,9 @@ from percoin.judging import FoldForecasts, Judgement, forecast_regression, judge
 from percoin.registry.artifact import check_writable, export_artifact
 from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
 from percoin.registry.training_record import TrainingHistory
-from percoin.training.drafting import ExportedModel, draft_manifest, record_training
 from percoin.training.figures import draw_pictures
-from percoin.training.groundwork import (
+from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
+from percoin.training.run_files import (
     RunContext,
     judging_rules,
     load_folds,

@@ -11,7 +11,7 @@ from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.table import align
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.training.drafting import ExportedModel
+from percoin.training.manifest_draft import ExportedModel
 
 _IN_TRAINING = "in training"
 _COLUMNS = (

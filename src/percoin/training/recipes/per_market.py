@@ -37,9 +37,24 @@ from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
 from percoin.training.callbacks import ExportToRegistry, Pictures
-from percoin.training.drafting import ExportedModel
 from percoin.training.export import ModelExporter, forecast_test
-from percoin.training.groundwork import (
+from percoin.training.lit_module import SignalClassifier
+from percoin.training.manifest_draft import ExportedModel
+from percoin.training.memory import keep_freed_memory
+from percoin.training.onnx_export import check_packages
+from percoin.training.pooled_module import GentleClassifier
+from percoin.training.recipes.from_pool import PooledStart, find_start
+from percoin.training.recipes.logistic import train_logistic
+from percoin.training.run import (
+    LAST_CHECKPOINT,
+    TrainedModel,
+    TrainingPlan,
+    checkpoint_of,
+    fit,
+    train,
+    train_further,
+)
+from percoin.training.run_files import (
     EVALUATION_FILE,
     SUMMARY_FILE,
     RunContext,
@@ -49,21 +64,6 @@ from percoin.training.groundwork import (
     summarize,
     write_errors,
     write_result,
-)
-from percoin.training.lit_module import SignalClassifier
-from percoin.training.logistic import train_logistic
-from percoin.training.memory import keep_freed_memory
-from percoin.training.onnx_export import check_packages
-from percoin.training.pooled_module import GentleClassifier
-from percoin.training.pooled_start import PooledStart, find_start
-from percoin.training.run import (
-    LAST_CHECKPOINT,
-    TrainedModel,
-    TrainingPlan,
-    checkpoint_of,
-    fit,
-    train,
-    train_further,
 )
 from percoin.training.summary import Summary
 

@@ -24,7 +24,7 @@ from percoin.judging import JudgingRules, forecast_regression
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.types import Timeframe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 # Something for a regression to find.
 EDGE = (*SIMULATED, "source.edge=0.6")

@@ -10,21 +10,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
-from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError, PoolError
+from percoin.errors import (
+    ConfigError,
+    MissingClassError,
+    NotEnoughBarsError,
+    PercoinError,
+    PoolError,
+)
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
-from percoin.labels import LabelRule
+from percoin.labels import LabelRule, label_rule_from_json
+from percoin.registry.manifest import Manifest
 from percoin.splits import Split, split_at
 from percoin.types import Float32Array
 
 log = logging.getLogger(__name__)
 
 _DAY_MILLISECONDS = 86_400_000
+# What becomes of settings in a manifest that are none.
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, PercoinError)
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,28 @@ class PoolSpec:
             self.history_days,
             first_time,
         )
+
+
+def spec_of(manifest: Manifest) -> PoolSpec:
+    """How the markets of the model's pool were made.
+
+    Raises:
+        Exception: One of ``UNUSABLE``: the manifest's config lacks a setting, or has one out of
+            its range or of another type.
+    """
+    config: Mapping[str, Any] = manifest.config
+    split = config["split"]
+    return PoolSpec(
+        manifest.features.definition,
+        label_rule_from_json(manifest.label_rule),
+        manifest.lookback,
+        SplitSpec(
+            fractions=(split["train"], split["validation"], split["test"]),
+            purge_bars=split["purge_bars"],
+            embargo_bars=split["embargo_bars"],
+        ),
+        float(config["history_days"]),
+    )
 
 
 def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: PoolSpec) -> Pool:

@@ -22,13 +22,18 @@ from percoin.evaluation.joint import days_of
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.judging import fit_pooled_baselines
-from percoin.pool import Pool, build_pool
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.report.files import write_whole
-from percoin.training.build import (
+from percoin.training.callbacks import ExportToRegistry, Pictures
+from percoin.training.export import ModelExporter
+from percoin.training.false_discoveries import withdraw_false_discoveries
+from percoin.training.manifest_draft import ExportedModel
+from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
+from percoin.training.recipes.from_pool import pool_spec
+from percoin.training.recipes.per_market import (
     check_machine,
     check_resumable,
     clear_run_folder,
@@ -38,11 +43,9 @@ from percoin.training.build import (
     plan_of,
     seeded_network,
 )
-from percoin.training.callbacks import ExportToRegistry, Pictures
-from percoin.training.discoveries import withdraw_false_discoveries
-from percoin.training.drafting import ExportedModel
-from percoin.training.export import ModelExporter
-from percoin.training.groundwork import (
+from percoin.training.recipes.pool import Pool, build_pool
+from percoin.training.results import PooledMeans, PooledResult, format_pool
+from percoin.training.run_files import (
     EVALUATION_FILE,
     SUMMARY_FILE,
     RunContext,
@@ -51,9 +54,6 @@ from percoin.training.groundwork import (
     plain_settings,
     write_errors,
 )
-from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
-from percoin.training.pooled_start import pool_spec
-from percoin.training.pooled_table import PooledMeans, PooledResult, format_pool
 
 log = logging.getLogger(__name__)
 
