@@ -25,6 +25,7 @@ ORDER = (
     "memory",
     "file_lock",
     "types",
+    "intervals",
     "commands",
     "provenance",
     "bars",
