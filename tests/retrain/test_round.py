@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from registry.command.trained_registry import add_version, market, served
 from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places, serve, tree
-from versions.trained_registry import add_version, market, served
 
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore

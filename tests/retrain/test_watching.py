@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
+from registry.command.trained_registry import TIMEFRAME, market
 from retrain.retrain_runs import serve, tree
-from versions.trained_registry import TIMEFRAME, market
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from percoin.commands import flat
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.threshold import NO_TRADES
 from percoin.evaluation.uncertainty import Estimate
@@ -224,15 +224,6 @@ def settings(manifest: Manifest) -> list[tuple[str, str]]:
 def hashes(manifest: Manifest) -> list[tuple[str, str]]:
     """sha256 of the training bars and of each file."""
     return [("bars", manifest.bars.sha256), *manifest.files.items()]
-
-
-def flat(container: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Settings by their dotted names."""
-    for key, value in container.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _minute(time: str) -> str:
