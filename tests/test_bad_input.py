@@ -4,14 +4,13 @@ Most cases run in this process, by the steps of ``train.py`` up to where the net
 made; the last ones run ``train.py`` itself.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm_processes
 from builders import bars_from_closes, drop_bars, make_bars, write_parquet
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 
@@ -260,14 +259,7 @@ def test_a_models_folder_with_a_file_in_its_place(folder, capsys, monkeypatch, b
 def test_train_itself_ends_with_one_line(folder, overrides, code, words):
     (folder / "file").touch()
     before = tree(folder / "models")
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *overrides],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    result = warm_processes.run([str(ROOT / "train.py"), *overrides])
 
     assert result.returncode == code
     assert result.stderr.startswith("error: ")
@@ -282,15 +274,9 @@ def test_a_gpu_that_is_not_there_is_one_line(folder):
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    result = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "train.py"), "symbol=BTCUSDT", "source=simulated"),
-            *("source.n_bars=1500", "trainer=gpu", "logger=csv"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    simulated = ("source=simulated", "source.n_bars=1500")
+    result = warm_processes.run(
+        [str(ROOT / "train.py"), "symbol=BTCUSDT", *simulated, "trainer=gpu", "logger=csv"]
     )
 
     assert result.returncode != 0

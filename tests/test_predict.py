@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import warm_processes
 from builders import bars_from_closes
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 from hostile_files import vouch_for
@@ -70,14 +71,10 @@ def predict(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     inherited = {
         name: value for name, value in os.environ.items() if name not in ORIGINAL_VARIABLES
     }
-    return subprocess.run(
-        [sys.executable, str(ROOT / "predict.py"), "source=store", *arguments],
-        cwd=folder,
-        env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    return warm_processes.run(
+        [str(ROOT / "predict.py"), "source=store", *arguments],
+        folder,
+        inherited | {"OMP_NUM_THREADS": "1"} | environment,
     )
 
 

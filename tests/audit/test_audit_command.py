@@ -1,11 +1,10 @@
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm_processes
 from bars.archive_server import serving, without_proxies
 from builders import make_bars, write_parquet
 from cheats import LEAKS, leak
@@ -117,17 +116,8 @@ def test_stored_bars_are_the_default(call, tmp_path, capsys):
 
 def test_it_runs_as_a_module(tmp_path):
     write_parquet(make_bars(1500), tmp_path / "BTCUSDT" / "15m.parquet")
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "percoin.audit", "symbol=BTCUSDT", "tf=15m", "lookback=8"),
-            *("source=files", f"source.path={tmp_path}", "cuts=3", "output=json"),
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    market = ("symbol=BTCUSDT", "tf=15m", "lookback=8", "source=files", f"source.path={tmp_path}")
+    result = warm_processes.run(["-m", "percoin.audit", *market, "cuts=3", "output=json"], tmp_path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["is_bad"] is False
 

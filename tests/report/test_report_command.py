@@ -1,9 +1,8 @@
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm_processes
 from report_builders import NOW, export, judged
 
 from percoin.errors import ConfigError, ModelNotFoundError
@@ -13,14 +12,7 @@ FILES = ["index.html", "report.json", "report.md", "skills.svg"]
 
 
 def run(*arguments, folder):
-    return subprocess.run(
-        [sys.executable, "-m", "percoin.report", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env=os.environ,
-    )
+    return warm_processes.run(["-m", "percoin.report", *arguments], folder)
 
 
 def test_the_command_writes_its_files_and_says_where(tmp_path):

@@ -4,14 +4,13 @@ import hashlib
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from registry.command.trained_registry import add_version
+from warm_processes import Process
 
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Gate, Verdict
@@ -38,21 +37,13 @@ def places(folder: Path) -> list[str]:
     return [f"{name}_dir={folder / name}" for name in ("data", "models", "outputs")]
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> Process:
     """The command on one core: two threads for so small a network would wait for each other."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {random.choice(sorted(cores))})
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "percoin.retrain", *places(folder), *arguments],
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-    finally:
-        os.sched_setaffinity(0, cores)
+    words = ["-m", "percoin.retrain", *places(folder), *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = Process(words, env=environment, start_new_session=True)
+    os.sched_setaffinity(process.pid, {random.choice(sorted(os.sched_getaffinity(0)))})
+    return process
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
@@ -80,7 +71,7 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads(found[0].read_text()) if found else {"state": "waiting", "epoch": 0}
 
 
-def wait_for(folder: Path, process: subprocess.Popen, condition: Callable[[dict], bool]) -> dict:
+def wait_for(folder: Path, process: Process, condition: Callable[[dict], bool]) -> dict:
     deadline = time.monotonic() + DEADLINE_SECS
     while not condition(found := record(folder)):
         assert process.poll() is None, process.communicate()

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import httpx
 from exported_models import bars_to_learn_from
+from warm_processes import Process
 
 from percoin.bars.schema import Bars
 from percoin.errors import FetchError
@@ -130,13 +129,11 @@ class RunningServer:
         inherited = {k: v for k, v in os.environ.items() if k not in ORIGINAL_VARIABLES}
         self.folder = folder
         self._errors = (folder / "stderr.txt").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "percoin.serve", "port=0", *arguments],
-            cwd=folder,
-            env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
+        self.process = Process(
+            ["-m", "percoin.serve", "port=0", *arguments],
+            folder,
+            inherited | {"OMP_NUM_THREADS": "1"} | environment,
+            stderr=self._errors.fileno(),
         )
         line = self.process.stdout.readline()
         found = re.search(r"at (http://\S+):(\d+)$", line)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm_processes
 from builders import write_parquet
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 from small_servers import RunningServer
@@ -40,14 +41,10 @@ def running(folder: Path, *arguments: str, **environment: str) -> RunningServer:
 
 def refused(folder: Path, *arguments: str, **environment: str) -> str:
     """The one line that a server says that does not start."""
-    result = subprocess.run(
-        [sys.executable, "-m", "percoin.serve", *FILES, "tf=15m", *arguments],
-        cwd=folder,
-        env={**os.environ, "PERCOIN_API_KEY": "", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    result = warm_processes.run(
+        ["-m", "percoin.serve", *FILES, "tf=15m", *arguments],
+        folder,
+        {**os.environ, "PERCOIN_API_KEY": "", **environment},
     )
     assert result.returncode in {1, 2}
     assert result.stdout == ""

@@ -2,11 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+
+import warm_processes
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -25,20 +25,12 @@ class Process:
 def run_command(
     *arguments: str, until: str = "", number: signal.Signals = signal.SIGTERM
 ) -> Process:
-    """Run Python with these arguments; send it the signal after a line that holds ``until``."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """Run a command with these arguments; send it the signal after a line that holds ``until``."""
+    process = warm_processes.Process(arguments, ROOT, ENVIRONMENT)
     deadline = threading.Timer(MOST_SECS, process.kill)
     deadline.start()
     seen = []
     try:
-        assert process.stdout is not None
         while until and (line := process.stdout.readline()):
             seen.append(line)
             if until in line:
@@ -48,5 +40,4 @@ def run_command(
     finally:
         deadline.cancel()
         process.kill()
-        process.wait()
-    return Process(process.returncode, "".join(seen) + stdout, stderr)
+    return Process(process.wait(), "".join(seen) + stdout, stderr)

@@ -3,14 +3,13 @@
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tune_runs import tune_arguments
+from warm_processes import Process
 
 from percoin.registry.artifact import load_artifact
 from percoin.types import Timeframe
@@ -41,7 +40,7 @@ def is_amid_a_trial(database: Path) -> bool:
         return connection.execute(query).fetchone()[0] > 0
 
 
-def until_running(process: subprocess.Popen, database: Path, n_complete: int) -> None:
+def until_running(process: Process, database: Path, n_complete: int) -> None:
     """Wait for a trial that runs after so many whole ones."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
@@ -51,19 +50,12 @@ def until_running(process: subprocess.Popen, database: Path, n_complete: int) ->
     raise AssertionError(f"no trial runs: {states(database)}, exit code {process.poll()}")
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path) -> Process:
     arguments = tune_arguments(folder, *LONG, "experiment.trials=4")
-    return subprocess.Popen(
-        [sys.executable, "train.py", *arguments],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Process(["train.py", *arguments], ROOT, ENVIRONMENT)
 
 
-# Three processes with all their imports, on a machine that may be busy.
+# Three processes on a machine that may be busy.
 @pytest.mark.timeout(900)
 def test_a_search_is_killed_then_interrupted_and_then_finished(tmp_path):
     database = tmp_path / "outputs" / "BTCUSDT" / "1h" / "tune" / "study.db"

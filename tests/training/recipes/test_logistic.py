@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_processes
 from train_runs import SIMULATED, Finished, run_train, train_arguments
 
 from percoin.audit.served import rebuild
@@ -169,7 +170,8 @@ def test_a_run_that_was_interrupted_can_be_blended_when_it_is_resumed(trained, t
         assert torch.equal(weights, after.state_dict[name])
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run_fresh(*command: str) -> subprocess.CompletedProcess[str]:
+    """In a Python that has loaded nothing yet."""
     return subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
@@ -184,7 +186,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def predict(folder: Path, *overrides: str) -> dict:
     folders = [f"{name}_dir={folder / name}" for name in ("data", "models")]
     market = ("symbol=BTCUSDT", "tf=1h", "source=store", "output=json", "require_accepted=false")
-    done = run("predict.py", *market, *folders, *overrides)
+    done = warm_processes.run(["predict.py", *market, *folders, *overrides], ROOT, ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["source"] == "ML_PER_COIN_V1"
@@ -200,7 +202,7 @@ def test_the_real_command_fits_a_regression_without_lightning_and_predict_answer
         "except SystemExit as end: assert end.code == 0\n"
         "print('LOADED', *{'lightning', 'torchmetrics', 'tensorboard'} & set(sys.modules))"
     )
-    done = run("-c", code, *arguments(tmp_path))
+    done = run_fresh("-c", code, *arguments(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "LOADED"
     answer = predict(tmp_path, "predictor=onnx")
@@ -212,7 +214,7 @@ def test_the_real_command_fits_a_regression_without_lightning_and_predict_answer
 @pytest.mark.timeout(720)
 def test_the_real_command_blends_and_predict_answers_with_the_blend(tmp_path):
     told = train_arguments(tmp_path, "blend=logistic", source=EDGE)
-    done = run("train.py", *told)
+    done = warm_processes.run(["train.py", *told], ROOT, ENVIRONMENT)
     assert (done.returncode, done.stderr) == (0, "")
     manifest = served(tmp_path).manifest
     assert (manifest.model_version, manifest.format_version) == ("cnn_lstm_v1", 2)
