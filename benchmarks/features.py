@@ -22,7 +22,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import build_dataset
+from percoin.dataset import DatasetSpec, build_dataset
 from percoin.features.feature_set import FeatureDefinition, compute_features
 from percoin.types import Timeframe
 
@@ -43,11 +43,13 @@ def main() -> None:
         def ready() -> None:
             build_dataset(
                 store.load("BTCUSDT", Timeframe.M15),
-                definition,
-                settings.labels.build(),
-                settings.lookback,
-                settings.split.build(),
-                settings.history_days,
+                DatasetSpec(
+                    settings.labels.build(),
+                    definition,
+                    settings.lookback,
+                    settings.split.build(),
+                    settings.history_days,
+                ),
             )
 
         tell(

@@ -22,7 +22,7 @@ import torch
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import MarketDataset, build_dataset
+from percoin.dataset import DatasetSpec, MarketDataset, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
@@ -131,11 +131,13 @@ def simulated(seed: int, n_windows: int, settings: TrainConfig) -> MarketDataset
     source = SimulatedSource(seed, int(n_windows / 0.7) + 200, 0.0)
     return build_dataset(
         source.load("BTCUSDT", Timeframe.M15),
-        FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
-        settings.lookback,
-        settings.split.build(),
-        100_000,
+        DatasetSpec(
+            settings.labels.build(),
+            FeatureDefinition(settings.features.definition),
+            settings.lookback,
+            settings.split.build(),
+            100_000,
+        ),
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.config import JudgeConfig
-from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec, bars_to_load
+from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket, SplitSpec
 from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsError
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
@@ -22,7 +22,6 @@ from percoin.evaluation.gate import Outcome, Verdict
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
 from percoin.evaluation.table import format_evaluation, interval
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
-from percoin.features.feature_set import FeatureDefinition
 from percoin.judge.forecasts import Forecasts, read_forecasts
 from percoin.judging import JudgingRules, forecast_given, judge_folds
 from percoin.report.board import Board, make_board
@@ -102,16 +101,15 @@ def judge_file(settings: JudgeConfig) -> JudgedForecasts:
     if settings.name in {baseline.name for baseline in default_baselines()}:
         raise ConfigError(f"name={settings.name} is the name of a baseline; give another one")
     forecasts = read_forecasts(Path(settings.forecasts), settings.symbol, timeframe)
-    n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
-    source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
-    market = PreparedMarket.prepare(
-        source.load(settings.symbol, timeframe),
-        FeatureDefinition.RELATIVE,
+    spec = DatasetSpec(
         rule,
-        settings.lookback,
-        settings.split.build(),
-        settings.history_days,
+        lookback=settings.lookback,
+        split=settings.split.build(),
+        history_days=settings.history_days,
     )
+    n_bars = spec.bars_to_load(timeframe)
+    source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
+    market = PreparedMarket.prepare(source.load(settings.symbol, timeframe), spec)
     rules = JudgingRules(
         costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
         n_trials=settings.trials,
@@ -220,7 +218,7 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
             else "give older forecasts, or newer bars",
         )
     try:
-        split = _split_before(market.rows, kept, market.split_spec)
+        split = _split_before(market.rows, kept, market.spec.split_spec)
     except ValueError as error:
         raise NotEnoughBarsError(
             market.bars.symbol,

@@ -12,11 +12,10 @@ import pandas as pd
 from percoin.bars.schema import Bars, format_time, is_simulated
 from percoin.bars.store import BarStore
 from percoin.config import RungsConfig
-from percoin.dataset import MarketDataset, SplitSpec, bars_to_load, build_dataset
+from percoin.dataset import DatasetSpec, MarketDataset, build_dataset
 from percoin.errors import PercoinError
 from percoin.evaluation.backtest import BacktestResult, Costs
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features.feature_set import FeatureDefinition
 from percoin.inference import Predictor, ServedModel
 from percoin.rules import Readings
 from percoin.rungs.scores import Judge, RungScore
@@ -51,20 +50,17 @@ def judge_rungs(settings: RungsConfig) -> RungTable:
     Raises:
         PercoinError: The bars cannot be had or make no dataset.
     """
-    rule = settings.labels.build()
     timeframe = settings.tf.timeframe
-    n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
+    spec = DatasetSpec(
+        settings.labels.build(),
+        lookback=settings.lookback,
+        split=settings.split.build(),
+        history_days=settings.history_days,
+    )
+    n_bars = spec.bars_to_load(timeframe)
     source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
     bars = source.load(settings.symbol, timeframe)
-    split = settings.split
-    spec = SplitSpec(
-        fractions=(split.train, split.validation, split.test),
-        purge_bars=split.purge_bars,
-        embargo_bars=split.embargo_bars,
-    )
-    dataset = build_dataset(
-        bars, FeatureDefinition.RELATIVE, rule, settings.lookback, spec, settings.history_days
-    )
+    dataset = build_dataset(bars, spec)
     rungs = [Rung(name) for name in settings.chain]
     judge = Judge(
         dataset,

@@ -28,12 +28,7 @@ from percoin.config import (
     LogisticConfig,
     TrainConfig,
 )
-from percoin.dataset import (
-    MarketDataset,
-    bars_to_load,
-    build_dataset,
-    build_folds,
-)
+from percoin.dataset import DatasetSpec, MarketDataset, build_dataset, build_folds
 from percoin.errors import TrainingError
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import LOGISTIC
@@ -93,26 +88,28 @@ def make_folds(
     begins with a pooled model, ``find_start``'s, has the cuts and the scaling of its pool.
     """
     assert (start is None) == (settings.init is None)
+    spec = dataset_spec(settings)
     if start is not None:
-        return [start.dataset(settings, bars)]
-    arguments = (
-        bars,
-        FeatureDefinition(settings.features.definition),
+        return [start.dataset(spec, bars)]
+    if settings.evaluation == EvaluationMode.WALK_FORWARD:
+        return build_folds(bars, spec, settings.folds)
+    return [build_dataset(bars, spec)]
+
+
+def dataset_spec(settings: TrainConfig) -> DatasetSpec:
+    """The rules by which the settings have bars made into a dataset."""
+    return DatasetSpec(
         settings.labels.build(),
+        FeatureDefinition(settings.features.definition),
         settings.lookback,
         settings.split.build(),
         settings.history_days,
     )
-    if settings.evaluation == EvaluationMode.WALK_FORWARD:
-        return build_folds(*arguments, settings.folds)
-    return [build_dataset(*arguments)]
 
 
 def n_bars_to_load(settings: TrainConfig) -> int:
     """How many of the newest bars a training makes use of, if there are no gaps."""
-    return bars_to_load(
-        settings.tf.timeframe, settings.labels.build(), settings.lookback, settings.history_days
-    )
+    return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
 
 
 def load_bars(settings: TrainConfig) -> Bars:

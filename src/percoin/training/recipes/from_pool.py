@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset
+from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureDefinition
 from percoin.registry import typed_json
@@ -22,7 +22,6 @@ from percoin.registry.publish import served_id
 from percoin.training.recipes.pool import (
     UNUSABLE,
     CalendarCuts,
-    PoolSpec,
     build_pooled_market,
     spec_of,
 )
@@ -46,7 +45,7 @@ class PooledStart:
     pool: PoolRecord
     state_dict: dict[str, Tensor]
 
-    def dataset(self, settings: TrainConfig, bars: Bars) -> MarketDataset:
+    def dataset(self, spec: DatasetSpec, bars: Bars) -> MarketDataset:
         """A market with the pool's cuts and scaling: nothing the pool saw is in its test part.
 
         Raises:
@@ -54,18 +53,7 @@ class PooledStart:
             MissingClassError: Its train rows lack one of the three classes.
         """
         cuts = CalendarCuts(*self.pool.moments())
-        return build_pooled_market(bars, pool_spec(settings), cuts, self.manifest.scaling.fitted())
-
-
-def pool_spec(settings: TrainConfig) -> PoolSpec:
-    """How the settings want the markets of a pool to be made."""
-    return PoolSpec(
-        FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
-        settings.lookback,
-        settings.split.build(),
-        settings.history_days,
-    )
+        return build_pooled_market(bars, spec, cuts, self.manifest.scaling.fitted())
 
 
 def find_start(settings: TrainConfig) -> PooledStart | None:
