@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from percoin.config import CHECKPOINTS, TrainConfig
 from percoin.errors import ResumeError
-from percoin.file_lock import claimed, is_claimed, new_folder
+from percoin.file_lock import claimed, is_claimed
 
 
 def run_folder(settings: TrainConfig, named: Path) -> Path:
@@ -24,7 +25,7 @@ def run_folder(settings: TrainConfig, named: Path) -> Path:
         OSError: The folder cannot be made.
     """
     if not settings.resume:
-        return new_folder(named)
+        return _new_folder(named)
     if any(named.glob(CHECKPOINTS)):
         return named
     market = (settings.title, settings.tf.name)
@@ -52,3 +53,20 @@ def claimed_run(folder: Path) -> Iterator[None]:
     """
     with claimed(folder, advice="wait until it has ended, or stop it first"):
         yield
+
+
+def _new_folder(wanted: Path) -> Path:
+    """Make a folder that no other process has made, and its parents.
+
+    Args:
+        wanted: The name that it gets if that is free; else ``-2``, ``-3`` and so on follow it.
+    """
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        break
+    return folder
