@@ -15,7 +15,7 @@ from tqdm import tqdm
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.figures import draw_pictures
+from percoin.training.figures import draw_pictures, write_picture
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.metrics import confusion_matrix
@@ -110,7 +110,7 @@ class Pictures(pl.Callback):
             "before calibration",
         )
         for name, figure in pictures.items():
-            figure.savefig(self._folder / f"{name}.png")
+            write_picture(figure, self._folder / f"{name}.png")
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(name, figure, trainer.global_step)
