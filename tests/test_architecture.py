@@ -16,7 +16,8 @@ import percoin
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "percoin"
 
-# A module imports only what stands before it. A new module takes its place here first.
+# A module imports only what stands before it. A new module takes its place here first; one that
+# stands later than its room, such as a command, is named with its room.
 ORDER = (
     "errors",
     "printable",
@@ -33,9 +34,7 @@ ORDER = (
     "dataset",
     "pool",
     "network",
-    "rules",
     "evaluation",
-    "judging",
     "registry",
     "inference",
     "signals",
@@ -51,7 +50,7 @@ ORDER = (
     "predict",
     "report",
     "audit",
-    "rungs",
+    "signals.command",
     "judge",
     "training",
     "tuning",
@@ -61,7 +60,10 @@ ORDER = (
     "serve",
 )
 # Modules in the room of what they are called by, whose work is done in a later one.
-ENTRY_POINTS = {"percoin.registry.__main__": "versions"}
+ENTRY_POINTS = {
+    "percoin.registry.__main__": "versions",
+    "percoin.signals.__main__": "signals.command",
+}
 TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}
 # What a prediction would pay for at start-up without using it.
 HEAVY = TRAINING_FRAMEWORKS | {
@@ -89,7 +91,7 @@ STARTS_WITH = {
     "versions.command": {"hydra", "omegaconf"},
     "fetch": {"hydra", "omegaconf"},
     "audit.run": {"hydra", "omegaconf"},
-    "rungs.run": {"hydra", "omegaconf"},
+    "signals.command": {"hydra", "omegaconf"},
     "judge.run": {"hydra", "omegaconf"},
     "retrain.round": {"hydra", "omegaconf", "sqlalchemy"},
     "serve": {"hydra", "omegaconf"},
@@ -133,7 +135,10 @@ def sources() -> list[Path]:
 def owner(module: str) -> str | None:
     """The part of percoin that ``module`` belongs to: ``percoin.bars.store`` is in bars."""
     parts = module.split(".")
-    return parts[1] if parts[0] == "percoin" and len(parts) > 1 else None
+    if parts[0] != "percoin" or len(parts) < 2:
+        return None
+    with_room = ".".join(parts[1:3])
+    return with_room if with_room in ORDER else parts[1]
 
 
 def room(path: Path) -> str | None:

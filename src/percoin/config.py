@@ -39,7 +39,7 @@ from percoin.inference import Backend
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.printable import printable
 from percoin.registry.bounds import check_network
-from percoin.types import Rung, Timeframe, check_symbol, check_timeframe
+from percoin.types import Source, Timeframe, check_symbol, check_timeframe
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
 
@@ -927,18 +927,18 @@ def _check_predictor(value: str) -> None:
 
 
 def check_chain(names: Sequence[str]) -> None:
-    """Refuse rungs that are none, twice the same one, and a chain that may end without answer.
+    """Refuse sources that are none, twice the same one, and a chain that may end without answer.
 
     Raises:
         ConfigError: The chain cannot be meant.
     """
     shown = f"chain=[{','.join(names)}]"
-    known = [rung.value for rung in Rung]
+    known = [source.option for source in Source]
     for name in names:
         _require(name in known, f"{shown}: {name!r} is none of {', '.join(known)}")
         _require(names.count(name) == 1, f"{shown}: {name} is there twice")
     _require(
-        len(names) > 0 and names[-1] == Rung.HOLD,
+        len(names) > 0 and names[-1] == Source.HOLD.option,
         f"{shown} must end with hold, which alone always has an answer",
     )
 
@@ -990,8 +990,8 @@ class AuditConfig:
 
 
 @dataclass
-class RungsConfig:
-    """Everything ``python -m percoin.rungs`` can be told."""
+class SignalsConfig:
+    """Everything ``python -m percoin.signals`` can be told."""
 
     symbol: str = MISSING
     tf: TimeframeConfig = MISSING
@@ -1201,7 +1201,7 @@ SCHEMAS: Mapping[str, type] = {
     "predict": PredictConfig,
     "serve": ServeConfig,
     "audit": AuditConfig,
-    "rungs": RungsConfig,
+    "signals": SignalsConfig,
     "judge": JudgeConfig,
     "fetch": FetchConfig,
     "report": ReportConfig,

@@ -27,7 +27,7 @@ from percoin.overrides import quoted
 from percoin.predict import find_min_confidence, newest_bars
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
-from percoin.types import Rung, Timeframe
+from percoin.types import Source, Timeframe
 
 if TYPE_CHECKING:
     from percoin.monitoring.record import TrackRecord
@@ -164,7 +164,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
             find_min_confidence(settings.min_confidence, models_dir),
             settings.require_accepted,
         ),
-        rungs=[Rung(name) for name in settings.chain],
+        sources=[Source.of_option(name) for name in settings.chain],
         use_pro=settings.use_pro,
         max_age_bars=settings.max_age_bars,
         folders=[str(form) for folder in folders for form in (folder, folder.absolute())],

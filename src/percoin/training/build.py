@@ -32,8 +32,8 @@ from percoin.dataset import (
     MarketDataset,
 )
 from percoin.errors import ConfigError, DivergedError, ResumeError
+from percoin.evaluation.judgement import FoldForecasts
 from percoin.features.feature_set import FEATURE_NAMES
-from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
 from percoin.training.callbacks import ExportToRegistry, Pictures

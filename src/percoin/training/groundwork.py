@@ -38,9 +38,9 @@ from percoin.errors import TrainingError
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
+from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.judging import JudgingRules
 from percoin.overrides import source_words
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
