@@ -22,7 +22,7 @@ ORDER = (
     "errors",
     "printable",
     "memory",
-    "claims",
+    "file_lock",
     "types",
     "commands",
     "provenance",

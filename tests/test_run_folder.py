@@ -7,9 +7,9 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from percoin import config
-from percoin.claims import claimed, is_claimed
 from percoin.cli import run_jobs
 from percoin.config import TrainConfig, run_dir
+from percoin.file_lock import claimed, is_claimed
 
 
 def run(task, outputs: Path, *overrides: str) -> int:

@@ -31,10 +31,10 @@ from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.bounds import check_all, check_bounds, file_path, number
-from percoin.claims import is_claimed
 from percoin.dataset import SplitSpec, check_purge
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.file_lock import is_claimed
 from percoin.inference import Backend
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.printable import printable

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from percoin.claims import claimed, is_claimed, new_folder
 from percoin.config import CHECKPOINTS, TrainConfig
 from percoin.errors import ResumeError
+from percoin.file_lock import claimed, is_claimed, new_folder
 
 
 def run_folder(settings: TrainConfig, named: Path) -> Path:

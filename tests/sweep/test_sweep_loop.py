@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from percoin.claims import claimed
+from percoin.file_lock import claimed
 from percoin.sweep import run as run_module
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record

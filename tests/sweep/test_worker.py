@@ -16,10 +16,10 @@ from builders import make_bars
 from sweep_runs import SIMULATED, sweep_arguments
 
 from percoin.bars.schema import Bars
-from percoin.claims import claimed
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.errors import ConfigError, DataError, DivergedError, InUseError, ResumeError
+from percoin.file_lock import claimed
 from percoin.network import CnnLstm
 from percoin.registry.layout import MarketFolder
 from percoin.sweep import worker

@@ -25,7 +25,7 @@ from percoin.registry.artifact import load_artifact
 from percoin.sweep.plan import plan_sweep
 from percoin.training import build
 from percoin.tuning import command
-from percoin.tuning.book import opened, winners_of
+from percoin.tuning.studies import open_studies, winners_of
 from percoin.types import Timeframe
 
 TRIAL = re.compile(
@@ -59,8 +59,8 @@ def served(folder: Path):
 
 
 def winners(folder: Path) -> list[dict]:
-    with opened(tune_folder(folder), MARKET) as book:
-        return book.winners()
+    with open_studies(tune_folder(folder), MARKET) as studies:
+        return studies.winners()
 
 
 def last_command(finished: Finished) -> list[str]:
@@ -192,8 +192,8 @@ def test_bars_that_cannot_be_trained_on_begin_no_study(tmp_path):
     finished = run_tune(tmp_path, "source.n_bars=60")
     assert finished.code == 1
     assert only_error(finished).startswith("error: BTCUSDT 1h: ")
-    with opened(tune_folder(tmp_path), MARKET) as book:
-        assert book.studies == []
+    with open_studies(tune_folder(tmp_path), MARKET) as studies:
+        assert studies.in_order == []
 
 
 def write_bars(folder: Path, n_bars: int, seed: int = 0) -> tuple[str, ...]:
@@ -297,8 +297,8 @@ def test_what_decides_a_skill_decides_the_study():
 
 def test_winners_are_kept_with_their_study(tuned):
     _, folder = tuned
-    with opened(tune_folder(folder), MARKET) as book:
-        (study,) = book.studies
+    with open_studies(tune_folder(folder), MARKET) as studies:
+        (study,) = studies.in_order
         (winner,) = winners_of(study)
     assert winner["run"] == runs(folder)[0].name
     assert winner["trials"] == 3

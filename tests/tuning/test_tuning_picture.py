@@ -5,7 +5,7 @@ from tuning_builders import make_space
 
 from percoin.tuning.picture import draw_search, write_picture
 from percoin.tuning.screen import Screen, describe_trial, secs_left
-from percoin.tuning.study import Fate, Tried
+from percoin.tuning.search import Fate, Tried
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def screen(tried: list[Tried], best: Tried, **changes) -> str:
         "n_looks": 1,
         "command": "python train.py lr=0.002",
         "folder": Path("study"),
-        "book": Path("study.db"),
+        "study_file": Path("study.db"),
         **changes,
     }
     return Screen(**values).render()

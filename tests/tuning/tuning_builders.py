@@ -13,9 +13,9 @@ from builders import make_bars
 from percoin.bars.schema import Bars
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.tuning.book import opened
+from percoin.tuning.search import Searcher
 from percoin.tuning.space import SearchSpace
-from percoin.tuning.study import Searcher
+from percoin.tuning.studies import open_studies
 from percoin.tuning.trial import Measured, Report
 from percoin.types import Timeframe
 
@@ -68,10 +68,10 @@ def spoil(bars: Bars, from_time: int) -> Bars:
 def searcher(folder: Path, *overrides: str, key: str = "key") -> Iterator[Searcher]:
     """A search in a file of ``folder``: the newest study of the key, or its first."""
     settings = tuning(*overrides)
-    with opened(folder, MARKET) as book:
-        study = book.newest(key) or book.begin(key, {"bars": {}})
+    with open_studies(folder, MARKET) as studies:
+        study = studies.newest(key) or studies.begin(key, {"bars": {}})
         space = SearchSpace(settings, settings.experiment.space)
-        yield Searcher(book, study, space, settings.experiment)
+        yield Searcher(studies, study, space, settings.experiment)
 
 
 def worth(settings: TrainConfig) -> float:

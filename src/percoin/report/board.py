@@ -21,8 +21,8 @@ from percoin.evaluation.gate import (
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.manifest import Manifest
 from percoin.registry.manifest import Verdict as GateVerdict
+from percoin.report.joint_results import JointResult, in_a_sentence, joint_results
 from percoin.report.reading import SavedModel
-from percoin.report.together import Together, hold_together, in_a_sentence
 from percoin.types import CLASS_NAMES
 
 _BUY_AND_HOLD = "buy_and_hold"
@@ -102,7 +102,7 @@ class Board:
     created_at: datetime
     n_tried: int
     n_lost: int
-    together: tuple[Together, ...] = ()
+    together: tuple[JointResult, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -160,7 +160,7 @@ def make_board(
         created_at=now or datetime.now(UTC),
         n_tried=sum(verdict.p_value is not None for verdict in alone.values()),
         n_lost=sum(v.is_accepted and not together[name].is_accepted for name, v in alone.items()),
-        together=hold_together(models),
+        together=joint_results(models),
         notes=tuple(notes),
     )
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from percoin.claims import claimed
 from percoin.errors import PercoinError, SweepError
+from percoin.file_lock import claimed
 from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
 from percoin.registry.publish import served_id

@@ -10,9 +10,9 @@ from pathlib import Path
 from percoin.bars.schema import Bars
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
-from percoin.claims import claimed
 from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
+from percoin.file_lock import claimed
 from percoin.registry import typed_json
 from percoin.training.groundwork import load_bars, n_bars_to_load
 

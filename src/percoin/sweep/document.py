@@ -46,7 +46,7 @@ from percoin.evaluation.gate import FALSE_DISCOVERY_RATE
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.manifest import time_text
 from percoin.report.board import money_of
-from percoin.report.together import Together
+from percoin.report.joint_results import JointResult
 from percoin.sweep.results import JobResult, SweepResults
 
 FORMAT = 1
@@ -84,7 +84,7 @@ def to_document(results: SweepResults, withdrawn: Collection[str], problems: Seq
     return json.dumps(document, allow_nan=False, indent=1) + "\n"
 
 
-def _together(group: Together) -> dict[str, Any]:
+def _together(group: JointResult) -> dict[str, Any]:
     return {
         "timeframe": group.timeframe.value,
         "variant": group.variant,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from percoin.claims import claimed
 from percoin.errors import SweepError
+from percoin.file_lock import claimed
 from percoin.sweep.engine import Engine
 from percoin.sweep.jobs import BROKEN, DONE, Job, JobState
 from percoin.sweep.plan import SweepPlan, plan_sweep

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
 
-from percoin.claims import is_claimed
+from percoin.file_lock import is_claimed
 from percoin.sweep.engine import Attempt, Ending, Engine
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.progress import JobStanding, Standing, SweepProgress

@@ -30,7 +30,6 @@ from typing import Any
 import lightning.pytorch as pl
 
 from percoin.bars.schema import Bars
-from percoin.claims import claimed
 from percoin.cli import Composed
 from percoin.config import (
     DIVERGED_MARK,
@@ -48,6 +47,7 @@ from percoin.errors import (
     PercoinError,
     ResumeError,
 )
+from percoin.file_lock import claimed
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
 from percoin.sweep.bars import bars_of_job

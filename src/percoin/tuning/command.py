@@ -47,20 +47,20 @@ from percoin.run_folder import claimed_run
 from percoin.training.build import check_machine, train_folds
 from percoin.training.groundwork import RunContext, load_bars, make_folds
 from percoin.training.summary import Summary
-from percoin.tuning.book import (
-    BOOK_FILE,
-    Book,
-    add_winner,
-    count_looks,
-    facts_of,
-    opened,
-    winners_of,
-)
 from percoin.tuning.picture import draw_search, write_picture
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
+from percoin.tuning.search import Fate, Searcher, Tried, best_of, importances
 from percoin.tuning.space import SearchSpace, command_for
-from percoin.tuning.study import Fate, Searcher, Tried, best_of, importances
+from percoin.tuning.studies import (
+    STUDY_FILE,
+    Studies,
+    add_winner,
+    count_looks,
+    facts_of,
+    open_studies,
+    winners_of,
+)
 from percoin.tuning.trial import Measured, Report, measure
 
 log = logging.getLogger(__name__)
@@ -109,8 +109,8 @@ def tune(settings: TrainConfig, run: RunContext, overrides: Sequence[str]) -> Su
     """
     assert settings.experiment is not None
     folder = Path(settings.outputs_dir) / settings.symbol / settings.tf.name / _FOLDER
-    with opened(folder, _market(settings)) as book:
-        session = _Session.begin(settings, settings.experiment, book, folder)
+    with open_studies(folder, _market(settings)) as studies:
+        session = _Session.begin(settings, settings.experiment, studies, folder)
         with session.interruptible():
             tried = session.search()
             return _train_best(session, tried, run, overrides)
@@ -131,19 +131,23 @@ class _Session:
     folder: Path
 
     @classmethod
-    def begin(cls, settings: TrainConfig, config: TuneConfig, book: Book, folder: Path) -> _Session:
+    def begin(
+        cls, settings: TrainConfig, config: TuneConfig, studies: Studies, folder: Path
+    ) -> _Session:
         """Go on with the study of these settings, or begin one."""
         space = SearchSpace(settings, config.space)
         key = study_key(settings, config)
-        study = None if config.restart else book.newest(key)
+        study = None if config.restart else studies.newest(key)
         bars = _load_bars(space, study)
         rows = SearchRows.of(space.base, bars)
         if study is None:
-            study = book.begin(key, {"bars": _describe_bars(bars)})
-            log.info("study %s; trials of this market before: %d", study.study_name, book.n_trials)
+            study = studies.begin(key, {"bars": _describe_bars(bars)})
+            log.info(
+                "study %s; trials of this market before: %d", study.study_name, studies.n_trials
+            )
         session = cls(
             space.base,
-            Searcher(book, study, space, config),
+            Searcher(studies, study, space, config),
             bars,
             rows,
             folder / study.study_name,
@@ -299,10 +303,10 @@ def _train_best(
     best = best_of(tried)
     if best is None:
         raise _nothing_found(session, tried)
-    book, study = session.searcher.book, session.searcher.study
+    studies, study = session.searcher.studies, session.searcher.study
     chosen, folds = _chosen(session, best)
     winner = _describe_winner(session, best, chosen, folds, run)
-    looks = session.settings.looks - 1 + count_looks(book.winners(), winner)
+    looks = session.settings.looks - 1 + count_looks(studies.winners(), winner)
     chosen = replace(chosen, looks=looks)
     screen = Screen(
         title=f"{' '.join(_market(session.settings))}: search {study.study_name}",
@@ -313,7 +317,7 @@ def _train_best(
         n_looks=looks,
         command=command_for(overrides, session.settings, chosen),
         folder=session.folder,
-        book=session.folder.parent / BOOK_FILE,
+        study_file=session.folder.parent / STUDY_FILE,
     ).render()
     (session.folder / _SCREEN_FILE).write_text(screen, encoding="utf-8")
     print(screen, flush=True)
@@ -332,9 +336,9 @@ def _nothing_found(session: _Session, tried: list[Tried]) -> StudyError:
 
 def _chosen(session: _Session, best: Tried) -> tuple[TrainConfig, list[MarketDataset]]:
     """The best settings with all that was tried behind them, and the rows to train them on."""
-    space, book = session.searcher.space, session.searcher.book
+    space, studies = session.searcher.space, session.searcher.studies
     assert best.candidate is not None
-    n_trials = session.settings.trials - 1 + book.n_trials
+    n_trials = session.settings.trials - 1 + studies.n_trials
     chosen = replace(space.settings(best.candidate), trials=n_trials)
     first, *others = make_folds(chosen, session.bars)
     return chosen, [session.rows.fresh(first), *others]
@@ -347,7 +351,7 @@ def _describe_winner(
     folds: Sequence[MarketDataset],
     run: RunContext,
 ) -> dict[str, Any]:
-    """What the book keeps of a model before its test rows are looked at."""
+    """What the studies keep of a model before its test rows are looked at."""
     spans = [fold.bars.open_time[fold.rows("test")] for fold in folds]
     return {
         "study": session.searcher.study.study_name,
@@ -359,13 +363,13 @@ def _describe_winner(
 
 
 def _run_name(folder: Path, session: _Session) -> str:
-    """How the book names a run: without the path, so that it is found where outputs are moved."""
+    """How the studies name a run: without the path, so that it is found where outputs are moved."""
     beside = session.runs / folder.name
     return folder.name if beside.exists() and beside.samefile(folder) else str(folder)
 
 
 def _run_of(winner: dict[str, Any], session: _Session) -> Path:
-    """The folder of a run that the book names; older books have the whole path."""
+    """The folder of a run that the studies name; older ones have the whole path."""
     named = Path(winner["run"])
     beside = session.runs / named.name
     return beside if beside.is_dir() else session.runs / named

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from percoin.tuning.study import Fate, Tried, best_of
+from percoin.tuning.search import Fate, Tried, best_of
 
 _N_COLUMNS = 3
 _LOGARITHMIC = {"lr"}

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from percoin.tuning.study import Fate, Tried, best_of
+from percoin.tuning.search import Fate, Tried, best_of
 
 PICTURE_FILE = "study.png"
 _WIDTH = 100
@@ -67,7 +67,7 @@ class Screen:
         n_looks: Chosen models that the test rows will have judged.
         command: Trains the chosen settings again.
         folder: Holds the picture of the study.
-        book: The file with all studies.
+        study_file: The file with all studies.
     """
 
     title: str
@@ -78,7 +78,7 @@ class Screen:
     n_looks: int
     command: str
     folder: Path
-    book: Path
+    study_file: Path
 
     def render(self) -> str:
         """The screen as plain text."""
@@ -139,7 +139,7 @@ class Screen:
             "counted": f"{self.n_counted} of this market, against the model",
             "looks": f"{self.n_looks} chosen models at these test rows, with this one",
             "picture": str(self.folder / PICTURE_FILE),
-            "study": str(self.book),
+            "study": str(self.study_file),
         }
         if self.n_looks == 1:
             del facts["looks"]

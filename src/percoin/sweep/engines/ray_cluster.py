@@ -22,8 +22,8 @@ from typing import Any
 from percoin.config import LauncherConfig, RayConfig, TrainConfig
 from percoin.errors import ConfigError, SweepError
 from percoin.sweep.engine import Attempt, Ending
-from percoin.sweep.engines.errand import Errand, gpus_of_a_job
 from percoin.sweep.engines.processes import usable_cores
+from percoin.sweep.engines.remote_attempt import RemoteAttempt, gpus_of_a_job
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +113,11 @@ class RayEngine:
     def start(self, attempt: Attempt) -> None:
         """Hand the attempt to Ray."""
         try:
-            errand = Errand.prepare(attempt, self._settings, self._n_threads)
+            remote = RemoteAttempt.prepare(attempt, self._settings, self._n_threads)
         except OSError as error:
             self._not_started.append(Ending(attempt, str(error)))
             return
-        self._running[self._task.options(name=attempt.job.name).remote(errand)] = errand.attempt
+        self._running[self._task.options(name=attempt.job.name).remote(remote)] = remote.attempt
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
         """The attempts whose tasks have ended.
@@ -162,9 +162,9 @@ class RayEngine:
             raise SweepError(_GONE)
 
 
-def _run(errand: Errand) -> str | None:
+def _run(remote: RemoteAttempt) -> str | None:
     """What a task does."""
-    return errand()
+    return remote()
 
 
 def _death(ray: Any, task: Any) -> str | None:

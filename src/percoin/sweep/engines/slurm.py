@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from percoin.config import LauncherConfig, SlurmConfig, TrainConfig
 from percoin.errors import ConfigError, SweepError
 from percoin.sweep.engine import Attempt, Ending
-from percoin.sweep.engines.errand import Errand, gpus_of_a_job
 from percoin.sweep.engines.processes import usable_cores
+from percoin.sweep.engines.remote_attempt import RemoteAttempt, gpus_of_a_job
 from percoin.sweep.jobs import JobState, read_record
 
 # Below a job's folder: what submitit sends and gets back, and what the machine said.
@@ -130,15 +130,15 @@ class SlurmEngine:
             SweepError: The cluster refuses the very first job, and would all others.
         """
         try:
-            errand = Errand.prepare(attempt, self._settings, self._launcher.cpus_per_job)
-            job = self._still_alive(errand.attempt) or self._submit(errand)
+            remote = RemoteAttempt.prepare(attempt, self._settings, self._launcher.cpus_per_job)
+            job = self._still_alive(remote.attempt) or self._submit(remote)
         except (OSError, SweepError) as error:
             if isinstance(error, SweepError) and not self._has_submitted:
                 raise
             self._not_started.append(Ending(attempt, str(error)))
         else:
             self._has_submitted = True
-            self._running.append(_Running(errand.attempt, job))
+            self._running.append(_Running(remote.attempt, job))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
         """The attempts whose jobs left a result, or are gone without."""
@@ -161,19 +161,19 @@ class SlurmEngine:
         self._cluster.kill([each.job for each in self._running])
         self._running = []
 
-    def _submit(self, errand: Errand) -> Any:
+    def _submit(self, remote: RemoteAttempt) -> Any:
         from submitit import AutoExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         launcher = self._launcher
         executor = AutoExecutor(
-            errand.attempt.job.folder / FOLDER,
+            remote.attempt.job.folder / FOLDER,
             cluster=launcher.cluster,
             slurm_max_num_timeout=launcher.timeouts,
             local_max_num_timeout=launcher.timeouts,
         )
         executor.update_parameters(
-            name=_UNFIT_FOR_A_NAME.sub("_", f"percoin-{errand.attempt.job.name}"),
+            name=_UNFIT_FOR_A_NAME.sub("_", f"percoin-{remote.attempt.job.name}"),
             timeout_min=launcher.time_limit_min,
             cpus_per_task=launcher.cpus_per_job,
             gpus_per_node=self._n_gpus or None,
@@ -185,10 +185,10 @@ class SlurmEngine:
         )
         try:
             with _interrupt_key_held_back():
-                return executor.submit(_Submission(errand))
+                return executor.submit(_Submission(remote))
         except (FailedJobError, FailedSubmissionError) as error:
             raise SweepError(
-                f"{errand.attempt.job.name}: Slurm refuses the job: {_last_line(str(error))}"
+                f"{remote.attempt.job.name}: Slurm refuses the job: {_last_line(str(error))}"
             ) from error
 
     def _still_alive(self, attempt: Attempt) -> Any:
@@ -200,7 +200,7 @@ class SlurmEngine:
         folder = attempt.job.folder / FOLDER
         for path in folder.glob("*_submitted.pkl"):
             job: Any = SlurmJob(folder, path.name.removesuffix("_submitted.pkl"))
-            earlier = job.submission().function.errand.attempt
+            earlier = job.submission().function.remote.attempt
             same = (earlier.job, earlier.force) == (attempt.job, attempt.force)
             if same and not job.paths.result_pickle.exists() and not self._cluster.gone([job]):
                 return job
@@ -242,10 +242,10 @@ class SlurmEngine:
 class _Submission:
     """What submitit pickles, and calls in a process of the cluster."""
 
-    errand: Errand
+    remote: RemoteAttempt
 
     def __call__(self) -> str | None:
-        """Run the errand; at a preemption or time-out, stop gently and queue it again.
+        """Run the attempt; at a preemption or time-out, stop gently and queue it again.
 
         submitit would leave the training in the middle of whatever it does.
         """
@@ -269,8 +269,8 @@ class _Submission:
         if told:
             words, is_stopped = "told to stop before it began", True
         else:
-            words = self.errand()
-            record = read_record(self.errand.attempt.job.folder)
+            words = self.remote()
+            record = read_record(self.remote.attempt.job.folder)
             is_stopped = record is not None and record.state == JobState.INTERRUPTED
         signal.signal(signal.SIGUSR2, queue_again)
         if is_stopped and signal.SIGUSR2 in told:

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from tuning_builders import measure_worth, searcher, silent, worth
 
 from percoin.errors import DivergedError, InterruptedRunError
-from percoin.tuning.study import Fate, Tried, best_of, importances
+from percoin.tuning.search import Fate, Tried, best_of, importances
 from percoin.tuning.trial import Measured
 
 KILLED_SEARCH = Path(__file__).with_name("killed_search.py")

@@ -19,7 +19,7 @@ from percoin.types import Timeframe
 
 
 @dataclass(frozen=True)
-class Together:
+class JointResult:
     """The judged models of one bar length and one variant.
 
     Attributes:
@@ -43,7 +43,7 @@ class Together:
         return " ".join(filter(None, (self.timeframe.value, self.variant)))
 
 
-def hold_together(models: Sequence[SavedModel]) -> tuple[Together, ...]:
+def joint_results(models: Sequence[SavedModel]) -> tuple[JointResult, ...]:
     """Average what is comparable: models of several markets with one bar length and variant.
 
     Args:
@@ -58,17 +58,17 @@ def hold_together(models: Sequence[SavedModel]) -> tuple[Together, ...]:
             groups.setdefault((model.timeframe, model.variant), []).append(model)
     order = list(Timeframe)
     return tuple(
-        _hold_together(timeframe, variant, groups[timeframe, variant])
+        _joint_result(timeframe, variant, groups[timeframe, variant])
         for timeframe, variant in sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
         if len(groups[timeframe, variant]) > 1
     )
 
 
-def _hold_together(timeframe: Timeframe, variant: str, models: Sequence[SavedModel]) -> Together:
+def _joint_result(timeframe: Timeframe, variant: str, models: Sequence[SavedModel]) -> JointResult:
     evaluations = [model.evaluation for model in models if model.evaluation is not None]
     daily = [model.course.daily for model in models if model.course.daily is not None]
     if len(daily) < len(models):
-        return Together(
+        return JointResult(
             timeframe,
             variant,
             widest_mean([evaluation.model.skill for evaluation in evaluations]),
@@ -76,7 +76,7 @@ def _hold_together(timeframe: Timeframe, variant: str, models: Sequence[SavedMod
         )
     horizon = max(evaluation.bootstrap.horizon for evaluation in evaluations)
     bootstrap = Bootstrap(days_of(horizon, timeframe.bars_per_day))
-    return Together(
+    return JointResult(
         timeframe,
         variant,
         joint_skill(daily, bootstrap),
@@ -85,7 +85,7 @@ def _hold_together(timeframe: Timeframe, variant: str, models: Sequence[SavedMod
     )
 
 
-def in_a_sentence(group: Together) -> str:
+def in_a_sentence(group: JointResult) -> str:
     """Both means with their intervals and what these rest on."""
     skill = group.skill
     if skill.n_days is None:

@@ -13,7 +13,7 @@ from percoin.sweep.engine import Attempt
 
 
 @dataclass(frozen=True)
-class Errand:
+class RemoteAttempt:
     """An attempt that a process runs by calling it, wherever that process is.
 
     Attributes:
@@ -27,7 +27,7 @@ class Errand:
     shared: tuple[Path, ...]
 
     @classmethod
-    def prepare(cls, attempt: Attempt, settings: TrainConfig, n_threads: int) -> Errand:
+    def prepare(cls, attempt: Attempt, settings: TrainConfig, n_threads: int) -> RemoteAttempt:
         """Make the job's folder, so that whoever does not see it is on other storage.
 
         Args:

@@ -11,7 +11,7 @@ from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.sweep.engine import Attempt
-from percoin.sweep.engines.errand import Errand, gpus_of_a_job
+from percoin.sweep.engines.remote_attempt import RemoteAttempt, gpus_of_a_job
 from percoin.sweep.jobs import Job
 
 
@@ -24,24 +24,24 @@ def attempt_in(folder: Path) -> Attempt:
     return Attempt(Job("BTCUSDT", "1h", folder / "outputs" / "s" / "BTCUSDT" / "1h", ()))
 
 
-def test_an_errand_survives_its_way_and_carries_threads_and_home(tmp_path, monkeypatch):
+def test_a_remote_attempt_survives_its_way_and_carries_threads_and_home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    errand = Errand.prepare(attempt_in(tmp_path), settings_in(tmp_path), n_threads=3)
+    remote = RemoteAttempt.prepare(attempt_in(tmp_path), settings_in(tmp_path), n_threads=3)
 
-    assert pickle.loads(pickle.dumps(errand)) == errand
-    assert errand.attempt.n_threads == 3
-    assert errand.home == tmp_path
-    assert errand.attempt.job.folder.is_dir()
+    assert pickle.loads(pickle.dumps(remote)) == remote
+    assert remote.attempt.n_threads == 3
+    assert remote.home == tmp_path
+    assert remote.attempt.job.folder.is_dir()
 
 
 @pytest.mark.parametrize("missing", ["outputs", "models", "data"])
 def test_a_machine_that_lacks_a_folder_is_named_with_it_and_trains_nothing(tmp_path, missing):
     for name in ("data", "models"):
         (tmp_path / name).mkdir()
-    errand = Errand.prepare(attempt_in(tmp_path), settings_in(tmp_path), n_threads=1)
+    remote = RemoteAttempt.prepare(attempt_in(tmp_path), settings_in(tmp_path), n_threads=1)
     shutil.rmtree(tmp_path / missing)  # as on a machine that mounts nothing there
 
-    words = errand()
+    words = remote()
 
     assert words is not None
     assert f"does not see {tmp_path / missing}" in words

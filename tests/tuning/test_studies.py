@@ -12,29 +12,29 @@ from hypothesis import strategies as st
 from tuning_builders import MARKET, measure_worth, searcher, silent
 
 from percoin.errors import StudyError
-from percoin.tuning import book
-from percoin.tuning.book import (
-    BOOK_FILE,
+from percoin.tuning import studies as studies_module
+from percoin.tuning.studies import (
+    STUDY_FILE,
     add_winner,
     count_looks,
     facts_of,
-    opened,
+    open_studies,
     winners_of,
 )
 
 
 def test_a_study_is_found_again_by_its_key_and_the_newest_of_them_wins(tmp_path):
-    with opened(tmp_path, MARKET) as book:
-        assert book.newest("a") is None
+    with open_studies(tmp_path, MARKET) as studies:
+        assert studies.newest("a") is None
         names = [
-            book.begin(key, {"n": n, "bars": {}}).study_name
+            studies.begin(key, {"n": n, "bars": {}}).study_name
             for n, key in enumerate(["a", "b", "a"])
         ]
         assert names == ["a-1", "b-1", "a-2"]
-    with opened(tmp_path, MARKET) as book:
-        assert book.newest("a").study_name == "a-2"
-        assert facts_of(book.newest("a"))["n"] == 2
-        assert book.newest("c") is None
+    with open_studies(tmp_path, MARKET) as studies:
+        assert studies.newest("a").study_name == "a-2"
+        assert facts_of(studies.newest("a"))["n"] == 2
+        assert studies.newest("c") is None
 
 
 def test_trials_of_all_studies_count_but_only_those_that_told_anything(tmp_path):
@@ -44,17 +44,17 @@ def test_trials_of_all_studies_count_but_only_those_that_told_anything(tmp_path)
     with searcher(tmp_path, key="c") as search:
         search.study.ask()
         search.study.tell(search.study.ask(), state=search.study.get_trials()[0].state.FAIL)
-        assert search.book.n_trials == 4
+        assert search.studies.n_trials == 4
 
 
 def test_winners_of_all_studies_are_remembered(tmp_path):
-    with opened(tmp_path, MARKET) as book:
+    with open_studies(tmp_path, MARKET) as studies:
         for key in ("a", "b"):
-            add_winner(book.begin(key, {}), winner(key, 1, 0, 9) | winner_facts())
-        add_winner(book.newest("a"), winner("a", 2, 0, 9) | winner_facts())
-    with opened(tmp_path, MARKET) as book:
-        assert [each["trial"] for each in winners_of(book.newest("a"))] == [1, 2]
-        assert [each["trial"] for each in book.winners()] == [1, 2, 1]
+            add_winner(studies.begin(key, {}), winner(key, 1, 0, 9) | winner_facts())
+        add_winner(studies.newest("a"), winner("a", 2, 0, 9) | winner_facts())
+    with open_studies(tmp_path, MARKET) as studies:
+        assert [each["trial"] for each in winners_of(studies.newest("a"))] == [1, 2]
+        assert [each["trial"] for each in studies.winners()] == [1, 2, 1]
 
 
 def winner(study: str, trial: int, first: int, last: int) -> dict:
@@ -88,39 +88,39 @@ def test_two_processes_cannot_search_one_market_at_once(tmp_path):
         import sys
         from pathlib import Path
         from percoin.errors import StudyError
-        from percoin.tuning.book import opened
+        from percoin.tuning.studies import open_studies
         try:
-            with opened(Path(sys.argv[1]), ("BTCUSDT", "1h")):
+            with open_studies(Path(sys.argv[1]), ("BTCUSDT", "1h")):
                 print("opened")
         except StudyError as error:
             print(error)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    with opened(tmp_path, MARKET):
+    with open_studies(tmp_path, MARKET):
         other = subprocess.run(command, capture_output=True, text=True, check=True)
     assert other.stdout.splitlines() == [
         f"BTCUSDT 1h: another process is searching in {tmp_path}; wait for it or end it; "
         "searches of other markets can run beside it"
     ]
-    with opened(tmp_path, MARKET) as book:
-        assert book.studies == []
+    with open_studies(tmp_path, MARKET) as studies:
+        assert studies.in_order == []
 
 
 def test_a_file_that_is_no_study_is_one_clear_line(tmp_path):
-    (tmp_path / BOOK_FILE).write_text("not a database " * 100)
-    with pytest.raises(StudyError) as caught, opened(tmp_path, MARKET):
+    (tmp_path / STUDY_FILE).write_text("not a database " * 100)
+    with pytest.raises(StudyError) as caught, open_studies(tmp_path, MARKET):
         pass
     assert re.fullmatch(
         r"BTCUSDT 1h: \S+study\.db cannot be used \(file is not a database\); .* begins afresh",
         str(caught.value),
     )
-    assert (tmp_path / BOOK_FILE).read_text().startswith("not a database")
+    assert (tmp_path / STUDY_FILE).read_text().startswith("not a database")
 
 
 def begin(folder: Path, **facts: object) -> Path:
-    with opened(folder, MARKET) as book:
-        book.begin("a", {"bars": {}, **facts})
-    return folder / BOOK_FILE
+    with open_studies(folder, MARKET) as studies:
+        studies.begin("a", {"bars": {}, **facts})
+    return folder / STUDY_FILE
 
 
 def sqlite(path: Path, *statements: str) -> sqlite3.Connection:
@@ -131,7 +131,7 @@ def sqlite(path: Path, *statements: str) -> sqlite3.Connection:
 
 
 def refusal(folder: Path) -> str:
-    with pytest.raises(StudyError) as caught, opened(folder, MARKET):
+    with pytest.raises(StudyError) as caught, open_studies(folder, MARKET):
         pytest.fail("it was opened")
     message = str(caught.value)
     assert "\n" not in message
@@ -154,16 +154,16 @@ def test_a_file_of_another_optuna_is_one_clear_line(tmp_path, version):
 
 def test_a_file_that_another_program_has_locked_is_not_called_broken(tmp_path, monkeypatch):
     path = begin(tmp_path)
-    url = book._url
-    monkeypatch.setattr(book, "_url", lambda path: f"{url(path)}?timeout=0.01")
+    url = studies_module._url
+    monkeypatch.setattr(studies_module, "_url", lambda path: f"{url(path)}?timeout=0.01")
     other = sqlite(path, "begin exclusive")
     assert refusal(tmp_path) == (
         f"BTCUSDT 1h: {path} cannot be used (database is locked); "
         "another program has it open: end that and try again"
     )
     other.close()
-    with opened(tmp_path, MARKET) as again:
-        assert len(again.studies) == 1
+    with open_studies(tmp_path, MARKET) as again:
+        assert len(again.in_order) == 1
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_a_file_that_another_program_has_locked_is_not_called_broken(tmp_path, m
 )
 def test_winners_that_no_search_wrote_are_one_clear_line(tmp_path, planted):
     path = begin(tmp_path)
-    with opened(tmp_path, MARKET) as book:
-        add_winner(book.studies[0], {"trial": 1, "test": [1, 2]} | winner_facts())
+    with open_studies(tmp_path, MARKET) as studies:
+        add_winner(studies.in_order[0], {"trial": 1, "test": [1, 2]} | winner_facts())
     connection = sqlite(path)
     connection.execute(
         "update study_user_attributes set value_json=? where key='winners'", [planted]
@@ -202,9 +202,9 @@ def test_facts_that_no_search_wrote_are_one_clear_line(tmp_path, bars):
 
 
 def lose_an_open_book(folder: Path) -> None:
-    with opened(folder, MARKET) as book:
-        (folder / BOOK_FILE).write_text("not a database " * 1000)
-        book.begin("a", {})
+    with open_studies(folder, MARKET) as studies:
+        (folder / STUDY_FILE).write_text("not a database " * 1000)
+        studies.begin("a", {})
 
 
 def test_a_file_that_is_lost_on_the_way_is_one_clear_line(tmp_path):
@@ -215,7 +215,7 @@ def test_a_file_that_is_lost_on_the_way_is_one_clear_line(tmp_path):
 @pytest.mark.parametrize("name", ["with space", "what?", "50%25", "{braces}", "a#b", "ünïcode"])
 def test_a_folder_may_have_any_name(tmp_path, name):
     folder = tmp_path / name
-    with opened(folder, MARKET) as book:
-        book.begin("a", {})
-    assert (folder / BOOK_FILE).stat().st_size > 0
-    assert {path.name for path in folder.iterdir()} == {BOOK_FILE, "study.lock"}
+    with open_studies(folder, MARKET) as studies:
+        studies.begin("a", {})
+    assert (folder / STUDY_FILE).stat().st_size > 0
+    assert {path.name for path in folder.iterdir()} == {STUDY_FILE, "study.lock"}

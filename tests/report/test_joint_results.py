@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 from report_builders import NOW, draft, judged, losses
 
+from percoin.report.joint_results import in_a_sentence, joint_results
 from percoin.report.reading import Course, SavedModel
-from percoin.report.together import hold_together, in_a_sentence
 from percoin.types import Timeframe
 
 EVALUATION = judged(n_rows=400)
@@ -24,7 +24,7 @@ def model(symbol, timeframe="15m", daily=None, variant="", evaluation=EVALUATION
 
 
 def test_models_are_averaged_by_bar_length_and_variant():
-    groups = hold_together(
+    groups = joint_results(
         [
             model("BTCUSDT", "1h"),
             model("ETHUSDT", "1h"),
@@ -41,7 +41,7 @@ def test_models_are_averaged_by_bar_length_and_variant():
 
 def test_the_mean_is_over_the_days_of_all_markets():
     models = [model(f"M{k}USDT", daily=losses(0.03, seed=k)) for k in range(4)]
-    (group,) = hold_together(models)
+    (group,) = joint_results(models)
 
     assert group.skill.n_days == 40
     assert group.skill.lower < 0.03 < group.skill.upper
@@ -50,16 +50,16 @@ def test_the_mean_is_over_the_days_of_all_markets():
 
 
 def test_markets_that_move_as_one_prove_no_more_than_one_of_them():
-    one = hold_together([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(2)])[0].skill
-    many = hold_together([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(32)])[0].skill
-    apart = hold_together([model(f"M{k}USDT", daily=losses(seed=k)) for k in range(32)])[0].skill
+    one = joint_results([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(2)])[0].skill
+    many = joint_results([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(32)])[0].skill
+    apart = joint_results([model(f"M{k}USDT", daily=losses(seed=k)) for k in range(32)])[0].skill
 
     assert (many.lower, many.upper) == pytest.approx((one.lower, one.upper))
     assert apart.upper - apart.lower < (many.upper - many.lower) / 3
 
 
 def test_without_all_losses_by_day_the_interval_is_the_widest():
-    (group,) = hold_together([model("BTCUSDT", daily=losses()), model("ETHUSDT")])
+    (group,) = joint_results([model("BTCUSDT", daily=losses()), model("ETHUSDT")])
     own = EVALUATION.model.skill
 
     assert group.skill.n_days is None
@@ -68,10 +68,10 @@ def test_without_all_losses_by_day_the_interval_is_the_widest():
 
 
 def test_too_few_days_or_rows_give_no_interval():
-    few = hold_together([model(f"M{k}USDT", daily=losses(n_days=6)) for k in range(2)])[0]
+    few = joint_results([model(f"M{k}USDT", daily=losses(n_days=6)) for k in range(2)])[0]
     skill = replace(EVALUATION.model.skill, lower=None, upper=None)
     small = replace(EVALUATION, model=replace(EVALUATION.model, skill=skill))
-    unknown = hold_together([model("BTCUSDT", evaluation=small), model("ETHUSDT")])[0]
+    unknown = joint_results([model("BTCUSDT", evaluation=small), model("ETHUSDT")])[0]
 
     assert (few.skill.lower, unknown.skill.lower) == (None, None)
     assert "6 days are too few for an interval" in in_a_sentence(few)

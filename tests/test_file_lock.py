@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from percoin.claims import LOCK_FILE, claimed, is_claimed, new_folder
 from percoin.errors import InUseError
+from percoin.file_lock import LOCK_FILE, claimed, is_claimed, new_folder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from percoin.claims import claimed
+from percoin.file_lock import claimed
 with claimed(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(600)

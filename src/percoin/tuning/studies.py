@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from percoin.claims import claimed
 from percoin.errors import InUseError, StudyError
+from percoin.file_lock import claimed
 
-BOOK_FILE = "study.db"
+STUDY_FILE = "study.db"
 _LOCK_FILE = "study.lock"
 _FACTS = "facts"
 _WINNERS = "winners"
@@ -37,7 +37,7 @@ _ADVICE = {
 Market = tuple[str, str]
 
 
-class Book:
+class Studies:
     """Every study of one market.
 
     Args:
@@ -48,7 +48,7 @@ class Book:
         self._storage = storage
 
     @property
-    def studies(self) -> list[optuna.Study]:
+    def in_order(self) -> list[optuna.Study]:
         """All of them, the oldest first."""
         names = optuna.get_all_study_names(self._storage)
         return [optuna.load_study(study_name=name, storage=self._storage) for name in names]
@@ -57,13 +57,13 @@ class Book:
     def n_trials(self) -> int:
         """Trials of all studies that told anything: whole ones and those ended early."""
         told = (TrialState.COMPLETE, TrialState.PRUNED)
-        return sum(len(s.get_trials(deepcopy=False, states=told)) for s in self.studies)
+        return sum(len(s.get_trials(deepcopy=False, states=told)) for s in self.in_order)
 
     def newest(self, key: str) -> optuna.Study | None:
         """The last study that was begun with these settings."""
         found = [
             study
-            for study in self.studies
+            for study in self.in_order
             # Without facts the process died before it could say what the study is about.
             if study.study_name.startswith(f"{key}-") and _FACTS in study.user_attrs
         ]
@@ -76,7 +76,7 @@ class Book:
             key: Of the settings that decide what its trials are worth.
             facts: What else they depend on.
         """
-        number = 1 + sum(study.study_name.startswith(f"{key}-") for study in self.studies)
+        number = 1 + sum(study.study_name.startswith(f"{key}-") for study in self.in_order)
         study = optuna.create_study(
             study_name=f"{key}-{number}", storage=self._storage, direction="maximize"
         )
@@ -85,7 +85,7 @@ class Book:
 
     def winners(self) -> list[dict[str, Any]]:
         """Every model that was chosen from a study and sent to its test rows."""
-        return [winner for study in self.studies for winner in winners_of(study)]
+        return [winner for study in self.in_order for winner in winners_of(study)]
 
     def set_attribute(self, trial: optuna.trial.FrozenTrial, name: str, value: Any) -> None:
         """Note something about a trial that is still open."""
@@ -127,8 +127,8 @@ def count_looks(winners: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) ->
 
 
 @contextmanager
-def opened(folder: Path, market: Market) -> Iterator[Book]:
-    """Open the book of a market for this process alone.
+def open_studies(folder: Path, market: Market) -> Iterator[Studies]:
+    """Open the studies of a market for this process alone.
 
     Args:
         folder: Holds the file; made if need be.
@@ -139,14 +139,14 @@ def opened(folder: Path, market: Market) -> Iterator[Book]:
             read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / BOOK_FILE
+    path = folder / STUDY_FILE
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _locked(folder, market), _file_errors(path, market):
         storage = _storage(path, market)
         try:
-            book = Book(storage)
-            _check_contents(book, path, market)
-            yield book
+            studies = Studies(storage)
+            _check_contents(studies, path, market)
+            yield studies
         finally:
             storage.engine.dispose()
 
@@ -165,10 +165,10 @@ def _storage(path: Path, market: Market) -> RDBStorage:
         ) from error
 
 
-def _check_contents(book: Book, path: Path, market: Market) -> None:
+def _check_contents(studies: Studies, path: Path, market: Market) -> None:
     """Refuse studies that percoin has not written as they are."""
     try:
-        for study in book.studies:
+        for study in studies.in_order:
             _check_study(study)
     # Values are JSON of any depth and kind, and numbers of any size.
     except (

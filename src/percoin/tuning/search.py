@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from percoin.config import PrunerConfig, PrunerKind, TrainConfig, TuneConfig
 from percoin.errors import InterruptedRunError, MarketError, PercoinError
 from percoin.training.memory import memory_errors
-from percoin.tuning.book import Book
 from percoin.tuning.space import Candidate, SearchSpace
+from percoin.tuning.studies import Studies
 from percoin.tuning.trial import Measured, Report
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,13 @@ class Searcher:
     """What a search works with.
 
     Attributes:
-        book: That the study is in.
+        studies: That the study is in.
         study: Of Optuna.
         space: What may be tried.
         config: How many trials, how long, how proposed and how ended early.
     """
 
-    book: Book
+    studies: Studies
     study: optuna.Study
     space: SearchSpace
     config: TuneConfig
@@ -179,17 +179,17 @@ class Searcher:
                 self._give_back(trial, deaths)
             else:
                 reason = f"its process died {deaths} times"
-                self.book.set_attribute(trial, _REASON, reason)
+                self.studies.set_attribute(trial, _REASON, reason)
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _open_trials(self) -> list[FrozenTrial]:
-        """Trials that nobody runs any more: no other process can have the book open."""
+        """Trials that nobody runs any more: no other process can have the studies open."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _give_back(self, trial: FrozenTrial, deaths: int) -> None:
         chosen = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         notes = {_DEATHS: deaths, _OWN: bool(trial.user_attrs.get(_OWN))}
-        self.book.set_attribute(trial, _AGAIN, True)
+        self.studies.set_attribute(trial, _AGAIN, True)
         self.study.tell(trial.number, state=TrialState.FAIL)
         if chosen:
             self.study.enqueue_trial(chosen, user_attrs=notes)
