@@ -22,18 +22,18 @@ def recipe(settings: TrainConfig) -> Callable[[TrainConfig], None]:
 
         return tune_from_config
     if isinstance(settings.model, LogisticConfig):
-        from percoin.training.logistic import train_logistic_from_config
+        from percoin.training.recipes.logistic import train_logistic_from_config
 
         return train_logistic_from_config
     if settings.fleet:
-        from percoin.training.fleet_build import train_fleet_from_config
+        from percoin.training.recipes.fleet import train_fleet_from_config
 
         return train_fleet_from_config
     if settings.recipe == Recipe.POOLED:
-        from percoin.training.pooled_build import train_pool_from_config
+        from percoin.training.recipes.pooled import train_pool_from_config
 
         return train_pool_from_config
-    from percoin.training.build import train_from_config
+    from percoin.training.recipes.per_market import train_from_config
 
     return train_from_config
 

@@ -24,11 +24,11 @@ from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.training.build import plan_of, seeded_network
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_run import FleetModel, train_fleet
 from percoin.training.fleet_steps import FleetSteps, step_runs
+from percoin.training.recipes.per_market import plan_of, seeded_network
 from percoin.types import Timeframe
 
 # Forward and backward, the products alone: LSTM 120, convolutions 14, the rest 2.

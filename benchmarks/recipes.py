@@ -42,12 +42,12 @@ from percoin.dataset import MarketDataset
 from percoin.errors import DataError
 from percoin.features.scaling import Scaling
 from percoin.network import CnnLstm
-from percoin.pool import Pool
-from percoin.training.build import plan_of, seeded_network
 from percoin.training.fleet_run import train_fleet
 from percoin.training.memory import keep_freed_memory
-from percoin.training.pooled_build import make_pool
 from percoin.training.pooled_run import PooledPlan, train_pool
+from percoin.training.recipes.per_market import plan_of, seeded_network
+from percoin.training.recipes.pool import Pool
+from percoin.training.recipes.pooled import make_pool
 from percoin.training.run import train, train_further
 from percoin.types import Timeframe
 

@@ -29,7 +29,7 @@ from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
-from percoin.pool import PoolSpec, build_pool
+from percoin.training.recipes.pool import PoolSpec, build_pool
 from percoin.types import Timeframe
 
 RIVAL = "the rival of each market"

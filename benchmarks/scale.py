@@ -30,9 +30,9 @@ from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
 from percoin.features.feature_set import FeatureDefinition
 from percoin.splits import Split
-from percoin.training.build import fit_trial
 from percoin.training.datamodule import thinned
 from percoin.training.memory import keep_freed_memory
+from percoin.training.recipes.per_market import fit_trial
 from percoin.types import Timeframe
 
 

@@ -40,9 +40,9 @@ from percoin.evaluation.skills import BinaryView, activity, direction
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition, compute_features
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
-from percoin.pool import CalendarCuts
 from percoin.signals.market import close_times, newest_closed
 from percoin.splits import Split
+from percoin.training.recipes.pool import CalendarCuts
 from percoin.types import FloatArray, IntArray, Signal, Timeframe
 
 ROOT = Path(__file__).parents[1]

@@ -42,9 +42,9 @@ from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.network import CnnLstm
-from percoin.training.build import plan_of
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.memory import keep_freed_memory
+from percoin.training.recipes.per_market import plan_of
 from percoin.training.run import fit
 from percoin.types import Timeframe
 

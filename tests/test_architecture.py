@@ -16,14 +16,16 @@ import percoin
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "percoin"
 
-# A module imports only what stands before it. A new module takes its place here first; one that
-# stands later than its room, such as a command, is named with its room.
+# A module imports only what stands before it. A new module takes its place here first. A dotted
+# name is a part with a place of its own, later than that of its package: a package's command
+# composes configs and trains, and the package itself knows neither.
 ORDER = (
     "errors",
     "printable",
     "memory",
     "file_lock",
     "types",
+    "intervals",
     "commands",
     "provenance",
     "bars",
@@ -32,7 +34,6 @@ ORDER = (
     "splits",
     "windows",
     "dataset",
-    "pool",
     "network",
     "evaluation",
     "registry",
@@ -40,30 +41,22 @@ ORDER = (
     "signals",
     "monitoring",
     "serving",
-    "bounds",
     "config",
-    "overrides",
-    "console",
     "run_folder",
     "cli",
     "fetch",
     "predict",
     "report",
-    "audit",
     "signals.command",
     "judge",
     "training",
+    "audit",
     "tuning",
     "sweep",
-    "versions",
+    "registry.command",
     "retrain",
     "serve",
 )
-# Modules in the room of what they are called by, whose work is done in a later one.
-ENTRY_POINTS = {
-    "percoin.registry.__main__": "versions",
-    "percoin.signals.__main__": "signals.command",
-}
 TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}
 # What a prediction would pay for at start-up without using it.
 HEAVY = TRAINING_FRAMEWORKS | {
@@ -83,12 +76,12 @@ EXPENSIVE = HEAVY | {
 # Lightning imports all but itself.
 LIGHTNING = {"torch", "lightning", "torchmetrics", "matplotlib", "scipy", "hydra", "omegaconf"}
 STARTS_WITH = {
-    # Which imports training.build and training.pooled_build.
-    "training.fleet_build": LIGHTNING,
-    "training.logistic": {"matplotlib", "hydra", "omegaconf"},
+    # Which imports training.recipes.per_market and training.recipes.pooled.
+    "training.recipes.fleet": LIGHTNING,
+    "training.recipes.logistic": {"matplotlib", "hydra", "omegaconf"},
     "tuning.command": LIGHTNING | {"optuna", "sqlalchemy", "tensorboard"},
     "sweep.launcher": {"matplotlib", "hydra", "omegaconf"},
-    "versions.command": {"hydra", "omegaconf"},
+    "registry.command.actions": {"hydra", "omegaconf"},
     "fetch": {"hydra", "omegaconf"},
     "audit.run": {"hydra", "omegaconf"},
     "signals.command": {"hydra", "omegaconf"},
@@ -133,18 +126,20 @@ def sources() -> list[Path]:
 
 
 def owner(module: str) -> str | None:
-    """The part of percoin that ``module`` belongs to: ``percoin.bars.store`` is in bars."""
+    """The part of percoin that ``module`` belongs to: ``percoin.bars.store`` is in bars.
+
+    A package's ``__main__`` belongs to its command, if that has a place of its own.
+    """
     parts = module.split(".")
-    if parts[0] != "percoin" or len(parts) < 2:
+    if parts[0] != "percoin" or len(parts) == 1:
         return None
-    with_room = ".".join(parts[1:3])
-    return with_room if with_room in ORDER else parts[1]
+    subpackage = ".".join(parts[1:3]).replace(".__main__", ".command")
+    return subpackage if subpackage in ORDER else parts[1]
 
 
 def room(path: Path) -> str | None:
     """Where the module at ``path`` stands in the order."""
-    module = module_name(path)
-    return ENTRY_POINTS.get(module) or owner(module)
+    return owner(module_name(path))
 
 
 def known_parts() -> set[str]:
@@ -192,14 +187,6 @@ def test_a_part_imports_only_what_stands_before_it(part):
     ]
 
     assert wrong == []
-
-
-@pytest.mark.parametrize("module", ENTRY_POINTS)
-def test_an_entry_point_does_no_work_of_its_own(module):
-    path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
-    statements = ast.parse(path.read_text()).body
-    assert len(statements) <= 4
-    assert not any(isinstance(entry, ast.FunctionDef | ast.ClassDef) for entry in statements)
 
 
 def modules_loaded_by(statement: str) -> set[str]:

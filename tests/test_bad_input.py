@@ -49,7 +49,7 @@ def train(*overrides: str) -> Callable[[], None]:
 
     def command() -> None:
         from percoin.registry.artifact import check_writable
-        from percoin.training.groundwork import load_folds
+        from percoin.training.run_files import load_folds
 
         settings = typed(compose_config("train", overrides), TrainConfig)
         check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)

@@ -34,7 +34,7 @@ from percoin.inference import Backend, Predictor
 from percoin.registry.artifact import export_artifact
 from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
-from percoin.training.drafting import draft_manifest
+from percoin.training.manifest_draft import draft_manifest
 from percoin.types import Timeframe
 
 BARS = bars_to_learn_from(1300)

@@ -7,9 +7,9 @@ from builders import write_parquet
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.training.build import train_folds
-from percoin.training.groundwork import RunContext, load_folds
-from percoin.training.pooled_build import load_pool_bars, make_pool, train_pooled
+from percoin.training.recipes.per_market import train_folds
+from percoin.training.recipes.pooled import load_pool_bars, make_pool, train_pooled
+from percoin.training.run_files import RunContext, load_folds
 from percoin.types import Timeframe
 
 MARKETS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")

@@ -3,9 +3,9 @@
 import json
 import os
 import signal
-import time
 
 import pytest
+from registry.command.trained_registry import served
 from retrain.pooled_registry import MARKETS, N_BARS, train_alone, train_three, write_bars
 from retrain.retrain_runs import (
     ACCEPTED,
@@ -21,7 +21,6 @@ from retrain.retrain_runs import (
     wait_for,
 )
 from serving.small_servers import RunningServer
-from versions.trained_registry import served
 
 from percoin.registry.catalogue import check_market, version_ids
 
@@ -150,15 +149,3 @@ def test_a_killed_round_goes_on_where_it_was_and_another_one_at_a_time_is_refuse
     assert record(trained)["state"] == "finished"
     assert record(trained)["resumed_from"] > epoch
     assert served(trained) > kept
-
-
-def test_sigterm_ends_a_timetable_at_once(trained):
-    before = tree(trained)
-    process = start(trained, "schedule=daily", "at=03:10")
-    assert "next round at " in process.stderr.readline()
-    told = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - told < 5
-    assert (process.returncode, stderr) == (128 + signal.SIGTERM, "")
-    assert tree(trained) == before

@@ -27,9 +27,9 @@ from percoin.sweep.bars import AskedBars
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.worker import job_key, run_attempt
-from percoin.training.build import network_kwargs
-from percoin.training.groundwork import RunContext, make_folds
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.recipes.per_market import network_kwargs
+from percoin.training.run_files import RunContext, make_folds
 from percoin.types import Timeframe
 
 

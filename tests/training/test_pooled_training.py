@@ -21,12 +21,12 @@ from percoin.evaluation.judgement import JudgingRules
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
-from percoin.pool import Pool, PoolSpec, build_pool
 from percoin.training.datamodule import MarketDataModule, PooledDataModule, thinned
 from percoin.training.export import forecast_test
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import GentleClassifier, lr_share
 from percoin.training.pooled_run import PooledPlan, TrainedPool, _PoolTraining, train_pool
+from percoin.training.recipes.pool import Pool, PoolSpec, build_pool
 from percoin.training.run import train_further
 from percoin.types import Timeframe
 

@@ -11,10 +11,10 @@ from training_builders import TINY
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.pool import Pool
-from percoin.training.build import plan_of, seeded_network
-from percoin.training.pooled_build import make_pool
 from percoin.training.pooled_run import PooledPlan, train_pool
+from percoin.training.recipes.per_market import plan_of, seeded_network
+from percoin.training.recipes.pool import Pool
+from percoin.training.recipes.pooled import make_pool
 from percoin.types import Timeframe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

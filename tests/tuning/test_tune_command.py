@@ -23,7 +23,7 @@ from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.sweep.plan import plan_sweep
-from percoin.training import build
+from percoin.training.recipes import per_market
 from percoin.tuning import command
 from percoin.tuning.studies import open_studies, winners_of
 from percoin.types import Timeframe
@@ -166,7 +166,7 @@ def test_a_search_in_which_all_fails_is_one_clear_line(tmp_path, monkeypatch):
             super().__init__(*args, **kwargs)
             torch.nn.init.constant_(self.head[0].weight, torch.nan)
 
-    monkeypatch.setattr(build, "CnnLstm", Spoilt)
+    monkeypatch.setattr(per_market, "CnnLstm", Spoilt)
     finished = run_tune(tmp_path, "experiment.space.labels=[]")
     assert finished.code == 1
     assert re.fullmatch(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,18 @@ import pandas as pd
 from percoin.audit.findings import Finding, Status
 from percoin.audit.rows import same_scaling
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec
+from percoin.dataset import MarketDataset
 from percoin.errors import PercoinError
 from percoin.features.scaling import Scaling
-from percoin.labels import label_rule_from_json
-from percoin.pool import CalendarCuts, PoolSpec, build_pooled_market
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PooledMarket, PoolRecord
+from percoin.training.recipes.pool import (
+    UNUSABLE,
+    CalendarCuts,
+    PoolSpec,
+    build_pooled_market,
+    spec_of,
+)
 from percoin.types import FloatArray
 
 LoadBars = Callable[[str], Bars]
@@ -30,32 +34,6 @@ _CHOICES = {
     "train and test rows": ("train", "test"),
     "the rows of all three parts": ("train", "validation", "test"),
 }
-
-
-# What becomes of settings in a manifest that are none.
-UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, PercoinError)
-
-
-def spec_of(manifest: Manifest) -> PoolSpec:
-    """How the markets of the model's pool were made.
-
-    Raises:
-        Exception: One of ``UNUSABLE``: the manifest's config lacks a setting, or has one out of
-            its range or of another type.
-    """
-    config: Mapping[str, Any] = manifest.config
-    split = config["split"]
-    return PoolSpec(
-        manifest.features.definition,
-        label_rule_from_json(manifest.label_rule),
-        manifest.lookback,
-        SplitSpec(
-            fractions=(split["train"], split["validation"], split["test"]),
-            purge_bars=split["purge_bars"],
-            embargo_bars=split["embargo_bars"],
-        ),
-        float(config["history_days"]),
-    )
 
 
 def rebuild_pooled(manifest: Manifest, pool: PoolRecord, bars: Bars) -> MarketDataset:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from percoin.audit.findings import Finding, Status
-from percoin.audit.pooled import UNUSABLE, LoadBars, check_pooled_scaling, rebuild_pooled
+from percoin.audit.pooled import LoadBars, check_pooled_scaling, rebuild_pooled
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling
 from percoin.bars.schema import Bars
@@ -20,6 +20,7 @@ from percoin.features.feature_set import compute_features
 from percoin.labels import label_rule_from_json
 from percoin.registry.artifact import load_artifact
 from percoin.registry.manifest import SPLIT_NAMES, Manifest, open_time_text
+from percoin.training.recipes.pool import UNUSABLE
 from percoin.types import FloatArray
 
 _PREFIX = "model: "

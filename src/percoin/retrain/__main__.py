@@ -11,34 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from percoin.cli import Composed, refuse_bar_length_settings, run_command
-from percoin.config import OutputFormat, RetrainConfig, Rhythm, typed
+from percoin.cli.overrides import as_overrides
+from percoin.config import OutputFormat, RetrainConfig, typed
 from percoin.errors import SweepError
 from percoin.registry.typed_json import one_line
 from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
-from percoin.retrain.timetable import Timetable, keep_running
 from percoin.retrain.watching import Watch
-from percoin.versions.recipe import as_overrides
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one round, or one at every moment of a timetable; returns the exit code."""
+    """Run one round; returns the exit code."""
 
     def command() -> None:
-        # Ends whatever runs, also between two rounds; trainings see to it themselves.
+        # Ends whatever runs before and after the trainings, which see to it themselves.
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         refuse_bar_length_settings(arguments)
         task = read_task(arguments)
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
         )
-        settings = task.settings
-        if settings.schedule is None:
-            run_and_print(task)
-        else:
-            timetable = Timetable(Rhythm(settings.schedule), settings.at)
-            keep_running(timetable, lambda: run_and_print(task))
+        run_and_print(task)
 
     return run_command(command, "retrain")
 

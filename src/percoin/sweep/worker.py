@@ -31,14 +31,7 @@ import lightning.pytorch as pl
 
 from percoin.bars.schema import Bars
 from percoin.cli import Composed
-from percoin.config import (
-    DIVERGED_MARK,
-    FINISHED_MARK,
-    LogisticConfig,
-    Recipe,
-    TrainConfig,
-    typed,
-)
+from percoin.config import LogisticConfig, Recipe, TrainConfig, typed
 from percoin.dataset import MarketDataset
 from percoin.errors import (
     ConfigError,
@@ -50,6 +43,7 @@ from percoin.errors import (
 from percoin.file_lock import claimed
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
+from percoin.run_folder import DIVERGED_MARK, FINISHED_MARK
 from percoin.sweep.bars import bars_of_job
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import (
@@ -61,23 +55,23 @@ from percoin.sweep.jobs import (
     write_record,
 )
 from percoin.sweep.plan import CONFIG_NAME
-from percoin.training.build import (
+from percoin.training.lit_module import SignalClassifier
+from percoin.training.memory import memory_errors
+from percoin.training.recipes.from_pool import PooledStart, find_start
+from percoin.training.recipes.per_market import (
     RUN_CHECKPOINTS,
     check_machine,
     clear_run_folder,
     train_folds,
 )
-from percoin.training.groundwork import RunContext, make_folds
-from percoin.training.lit_module import SignalClassifier
-from percoin.training.memory import memory_errors
-from percoin.training.pooled_build import (
+from percoin.training.recipes.pooled import (
     check_pool_machine,
     clear_pool_folder,
     load_pool_bars,
     make_pool,
     train_pooled,
 )
-from percoin.training.pooled_start import PooledStart, find_start
+from percoin.training.run_files import RunContext, make_folds
 
 log = logging.getLogger(__name__)
 

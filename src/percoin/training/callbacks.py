@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from percoin.dataset import MarketDataset
-from percoin.training.drafting import ExportedModel
 from percoin.training.figures import draw_pictures
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.manifest_draft import ExportedModel
 from percoin.training.metrics import confusion_matrix
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from percoin.dataset import MarketDataset, Part
-from percoin.pool import Pool
+from percoin.training.recipes.pool import Pool
 from percoin.types import IntArray
 
 # Gradients are not kept in evaluation, so a batch only has to fit the cache.

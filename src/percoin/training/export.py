@@ -27,8 +27,8 @@ from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.datamodule import Batch
-from percoin.training.drafting import ExportedModel, draft_manifest, record_training
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
 from percoin.training.onnx_export import export_onnx
 from percoin.types import FloatArray
 

@@ -13,10 +13,10 @@ from lightning.pytorch.loggers import Logger
 
 from percoin.dataset import MarketDataset
 from percoin.network import CnnLstm
-from percoin.pool import Pool
 from percoin.training.datamodule import MarketDataModule, PooledDataModule
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import PooledClassifier
+from percoin.training.recipes.pool import Pool
 from percoin.training.run import (
     Interruption,
     TrainedModel,

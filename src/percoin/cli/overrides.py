@@ -1,0 +1,145 @@
+"""Words of a command line, written so that Hydra's grammar reads them as they are meant.
+
+To that grammar ``=``, ``(``, a comma, a blank or a letter of another alphabet mean something of
+their own, or nothing at all. Where a setting can only be a text, they are part of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from percoin.config import CONF_DIR, BinanceConfig, LauncherConfig, SourceConfig
+
+# What the grammar reads as a text without quotes, and not as a number. A colon would be escaped
+# where Hydra writes the word again.
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.@%+-]*")
+_WORDS_OF_THE_GRAMMAR = frozenset({"true", "false", "null", "inf", "nan"})
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+# Within text that the grammar of the command line reads again.
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+_MISSING = "???"
+_FUNCTION = re.compile(r"\w+\s*\(.*\)", re.DOTALL)
+_OVERRIDE = re.compile(r"(?P<start>\+{0,2}(?P<key>[\w.]+)=)(?P<value>.*)", re.DOTALL)
+
+# Of Hydra's own, a text too.
+_OF_HYDRA = frozenset({"hydra.run.dir"})
+# Sentences for people, in which not even ${...} means anything.
+_SENTENCES = frozenset({"why"})
+
+
+def quoted(text: str) -> str:
+    """``text`` in quotes of the grammar, which give exactly ``text`` again."""
+    # A backslash is itself, unless it stands before a quote.
+    inner = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + match[2].replace("'", r"\'"), text)
+    return f"'{inner}'"
+
+
+def as_overrides(settings: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """Settings as ``KEY=VALUE``."""
+    for name, value in settings.items():
+        yield f"{prefix}{name}={literal(value)}"
+
+
+def literal(value: object) -> str:
+    """A value in the grammar of the command line, where it means itself and nothing else.
+
+    Raises:
+        TypeError: It is nothing that a setting can be.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str) and value != _MISSING:
+        # Backslashes before an interpolation count.
+        return quoted(_INTERPOLATION.sub(lambda match: rf"{match[1] * 2}\${{", value))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(literal, value))}]"
+    raise TypeError(f"{value!r} is no value of a setting")
+
+
+def quote_texts(
+    words: Sequence[str], schema: type, lists: Collection[str] = frozenset()
+) -> list[str]:
+    """The same words, with quotes around the texts that need them.
+
+    Left as they are: what is in quotes of the grammar already, ``null``, and whatever is no
+    text by the schema.
+
+    Args:
+        words: ``KEY=VALUE`` each.
+        schema: The dataclass of the whole config.
+        lists: Keys whose commas separate several values, as a sweep has them.
+    """
+    texts = text_keys(schema)
+    return [_with_quotes(word, texts, lists) for word in words]
+
+
+def _with_quotes(word: str, texts: Collection[str], lists: Collection[str]) -> str:
+    match = _OVERRIDE.fullmatch(word)
+    if match is None or match["key"] not in texts:
+        return word
+    key, value = match["key"], match["value"]
+    if key in lists and ("," in value or _FUNCTION.fullmatch(value)):
+        if re.search(r"""["'(\[{]""", value):
+            return word  # as Hydra reads it
+        return match["start"] + ",".join(_as_text(one.strip(), key) for one in value.split(","))
+    return match["start"] + _as_text(value, key)
+
+
+def _as_text(value: str, key: str) -> str:
+    if value.lower() == "null" or _QUOTED.fullmatch(value):
+        return value
+    if key in _SENTENCES:
+        return quoted(value.replace("${", r"\${"))
+    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS_OF_THE_GRAMMAR:
+        return value
+    return quoted(value)
+
+
+def source_words(source: SourceConfig) -> list[str]:
+    """``KEY=VALUE`` words that choose this source, for a person to repeat them.
+
+    What trainings and predictions have by themselves is left out.
+    """
+    usual = OmegaConf.load(CONF_DIR / "source" / f"{source.option}.yaml")
+    assert isinstance(usual, DictConfig)
+    words = [] if source.option == BinanceConfig.option else [f"source={source.option}"]
+    for entry in fields(source):
+        value = getattr(source, entry.name)
+        if OmegaConf.is_missing(usual, entry.name) or value != usual[entry.name]:
+            words.append(f"source.{entry.name}={'null' if value is None else value}")
+    return words
+
+
+@cache
+def text_keys(schema: type) -> frozenset[str]:
+    """The names of all settings that are texts, of every option that a group may have."""
+    found = set(_texts_of(schema, "")) | _OF_HYDRA
+    for launcher in LauncherConfig.__subclasses__():
+        found.update(_texts_of(launcher, "hydra.launcher."))
+    return frozenset(found)
+
+
+def _texts_of(schema: type, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(schema)
+    for entry in fields(schema):
+        name = f"{prefix}{entry.name}"
+        hint = hints[entry.name]
+        kinds: set[type] = set(get_args(hint) if get_origin(hint) is UnionType else (hint,))
+        kinds.discard(NoneType)
+        if kinds == {str}:
+            yield name
+        for kind in kinds:
+            if is_dataclass(kind):
+                for option in (kind, *kind.__subclasses__()):
+                    yield from _texts_of(option, f"{name}.")

@@ -1,0 +1,178 @@
+"""What a setting may be, declared beside its field and checked in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from percoin.errors import ConfigError
+from percoin.printable import printable
+
+# NumPy takes no more.
+MOST_SEED = 2**32 - 1
+# Bitcoin is younger, and so is the time that computers count from.
+MOST_DAYS = 20_000
+MOST_BARS = 10_000
+MOST_EPOCHS = 100_000
+MOST_TRIALS = 100_000
+MOST_LOOKS = 1_000_000
+MOST_CORES = 4096
+
+_KEY = "bounds"
+# What OmegaConf calls MISSING.
+_NEEDED = "???"
+_DIGITS = 12
+_SHOWN_CHARS = 60
+# Folders are made from the inside out, one call for each level, and more is made below them.
+_MOST_LEVELS = 200
+_MOST_PATH_BYTES = 3000
+
+
+@dataclass(frozen=True)
+class Range:
+    """The bounds of a number; ``above`` and ``below`` are not reached themselves.
+
+    Attributes:
+        note: Why the smallest is what it is, or its unit; follows the bound in the message.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    note: str = ""
+
+    def broken_by(self, value: object, or_null: str = "") -> str:
+        """What ``value`` must be instead; empty if it may be what it is, or is no number."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return ""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "must be finite"
+        if self.least is not None and value < self.least:
+            return f"must be at least {_shown(self.least)}{or_null}{self.note}"
+        if self.above is not None and value <= self.above:
+            return f"must be above {_shown(self.above)}{or_null}{self.note}"
+        if self.most is not None and value > self.most:
+            return f"must be at most {_shown(self.most)}{or_null}"
+        if self.below is not None and value >= self.below:
+            return f"must be below {_shown(self.below)}{or_null}"
+        return ""
+
+
+@dataclass(frozen=True)
+class PathBounds:
+    """What a file or folder may be called."""
+
+    def broken_by(self, value: object, or_null: str = "") -> str:
+        """What ``value`` must be instead; empty if it may be what it is, or is no text."""
+        if not isinstance(value, str):
+            return ""
+        if not value.strip():
+            # Path("") is the current folder.
+            return f"names no file or folder; . is the current folder{or_null}"
+        n_levels = len(Path(value).parts)
+        if n_levels > _MOST_LEVELS:
+            return f"has {n_levels} levels of folders; give at most {_MOST_LEVELS}"
+        if len(value.encode(errors="surrogatepass")) > _MOST_PATH_BYTES:
+            return f"is too long for a path; give at most {_MOST_PATH_BYTES} bytes"
+        return ""
+
+
+def number(
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    note: str = "",
+    default: Any = _NEEDED,
+    default_factory: Callable[[], Any] | None = None,
+) -> Any:
+    """A field of a settings dataclass that holds a number, or a list of numbers.
+
+    Args:
+        least: Smallest value.
+        most: Largest value; every number has one, so that none can hang or overflow.
+        above: In place of ``least``: a bound that is not reached itself.
+        below: In place of ``most``: the same.
+        note: As in ``Range``.
+        default: As of ``dataclasses.field``; without one the config files have to say it.
+        default_factory: In place of ``default``, for a list.
+    """
+    if (most is None) == (below is None) or (least is None) == (above is None):
+        raise TypeError("a number has one lower and one upper bound")
+    metadata = {_KEY: Range(least, most, above, below, note)}
+    if default_factory is not None:
+        return field(default_factory=default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def file_path(default: Any = _NEEDED) -> Any:
+    """A field of a settings dataclass that names a file or a folder."""
+    return field(default=default, metadata={_KEY: PathBounds()})
+
+
+def check_bounds(name: str, entry: Field[Any], value: object) -> None:
+    """Refuse a value, or a list with one, that its field does not allow.
+
+    Args:
+        name: Of the setting, with the groups that it lies in.
+        entry: Its field.
+        value: Of any type; only what has bounds is looked at.
+
+    Raises:
+        ConfigError: Names the setting, the value and the bound.
+    """
+    bounds: Range | PathBounds | None = entry.metadata.get(_KEY)
+    if bounds is None:
+        return
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    several: Sequence[object] = cast(Sequence[object], value) if is_list else [value]
+    for one in several:
+        if problem := bounds.broken_by(one, ", or null" if entry.default is None else ""):
+            raise ConfigError(f"{name}={_shown(value)} {problem}")
+
+
+def check_all(settings: Any, prefix: str = "") -> None:
+    """Refuse what a dataclass of settings, or one in it, does not allow.
+
+    Raises:
+        ConfigError: As ``check_bounds``.
+    """
+    for entry in fields(settings):
+        value, name = getattr(settings, entry.name), f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            check_all(value, f"{name}.")
+        else:
+            check_bounds(name, entry, value)
+
+
+def check_path(name: str, text: str) -> None:
+    """Refuse what can be no path of a file or a folder.
+
+    Raises:
+        ConfigError: Names the setting, the value and what is wrong with it.
+    """
+    if problem := PathBounds().broken_by(text):
+        raise ConfigError(f"{name}={_shown(text)} {problem}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse settings that break a rule.
+
+    Raises:
+        ConfigError: They do.
+    """
+    if not condition:
+        raise ConfigError(message)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.{_DIGITS}g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(_shown, value))}]"
+    return printable(str(value), _SHOWN_CHARS)

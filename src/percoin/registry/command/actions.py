@@ -1,0 +1,241 @@
+"""The command ``python -m percoin.registry``: what was asked for, and what is printed of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from percoin.cli import compose_config, refuse_bar_length_settings, run_command
+from percoin.config import OutputFormat, RegistryAction, RegistryConfig, typed
+from percoin.errors import ConfigError
+from percoin.printable import printable
+from percoin.registry.catalogue import check_market, find_version, markets_in, version_ids
+from percoin.registry.changes import Pruning, promote, prunable, prune, rollback
+from percoin.registry.command.details import (
+    events_as_json,
+    read_details,
+    show_as_json,
+    show_as_text,
+)
+from percoin.registry.command.overview import list_as_json, list_as_text, read_line
+from percoin.registry.history import Event
+from percoin.registry.layout import MarketFolder
+from percoin.registry.typed_json import one_line
+
+EXIT_FOUND = 3
+"""Something is broken, or different where it should be the same."""
+
+_COMMON_KEYS = frozenset({"action", "symbol", "tf", "output", "models_dir"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an action has to say.
+
+    Attributes:
+        text: For people.
+        content: For programs, as JSON can say it.
+        exit_code: Of the command.
+    """
+
+    text: str
+    content: object
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class _Action:
+    """How an action is called.
+
+    Attributes:
+        run: Does it.
+        keys: That it reads, beside the common ones.
+        needs: Keys that must have a value.
+    """
+
+    run: Callable[[RegistryConfig], Answer]
+    keys: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what is asked for, print what there is to say, and return the exit code.
+
+    Returns:
+        0; ``EXIT_FOUND`` if verify finds something broken or reproduce something
+        different; the code of the error if it could not be done.
+    """
+    code = 0
+
+    def command() -> None:
+        nonlocal code
+        overrides = _with_action(arguments)
+        refuse_bar_length_settings(overrides)
+        settings = typed(compose_config("registry", overrides), RegistryConfig)
+        action = _ACTIONS[RegistryAction(settings.action)]
+        _check_keys(settings, action, overrides)
+        answer = action.run(settings)
+        is_json = settings.output == OutputFormat.JSON
+        print(one_line(answer.content) if is_json else answer.text)
+        code = answer.exit_code
+
+    return run_command(command, "registry") or code
+
+
+def _with_action(arguments: Sequence[str]) -> list[str]:
+    """``list`` is short for ``action=list``."""
+    if not arguments or "=" in arguments[0] or arguments[0].startswith("-"):
+        return list(arguments)
+    return [f"action={arguments[0]}", *arguments[1:]]
+
+
+def _check_keys(settings: RegistryConfig, action: _Action, overrides: Sequence[str]) -> None:
+    """Refuse keys that would change nothing, and the lack of those that are needed."""
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        if key.partition(".")[0] not in action.keys | _COMMON_KEYS:
+            raise ConfigError(f"{key} is no setting of {settings.action}; leave it out")
+    missing = [key for key in action.needs if getattr(settings, key) is None]
+    if missing:
+        examples = {"symbol": "BTCUSDT", "tf": "15m", "version": "ID, as show lists them"}
+        listed = " ".join(f"{key}={examples[key]}" for key in missing)
+        raise ConfigError(f"{settings.action} needs {listed}")
+
+
+def _markets(settings: RegistryConfig) -> list[MarketFolder]:
+    """The markets that were asked for; at least one if any was named.
+
+    Raises:
+        ConfigError: A market was named and there is none of that name.
+    """
+    timeframe = None if settings.tf is None else settings.tf.timeframe
+    found = [
+        market
+        for market in markets_in(Path(settings.models_dir))
+        if settings.symbol in (None, market.symbol) and timeframe in (None, market.timeframe)
+    ]
+    wanted = " ".join(filter(None, (settings.symbol, timeframe and timeframe.value)))
+    if wanted and not found:
+        raise ConfigError(
+            f"models_dir={settings.models_dir} holds no model of {wanted}; list shows what it holds"
+        )
+    return found
+
+
+def _market(settings: RegistryConfig) -> MarketFolder:
+    """The one market that was named."""
+    assert settings.symbol is not None
+    assert settings.tf is not None
+    return MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
+
+
+def _list(settings: RegistryConfig) -> Answer:
+    lines = [read_line(market) for market in _markets(settings)]
+    return Answer(list_as_text(lines), list_as_json(lines))
+
+
+def _show(settings: RegistryConfig) -> Answer:
+    details = read_details(_market(settings), settings.version)
+    return Answer(show_as_text(details), show_as_json(details))
+
+
+def _verify(settings: RegistryConfig) -> Answer:
+    checks = [check for market in _markets(settings) for check in check_market(market)]
+    if not checks:
+        raise ConfigError(
+            f"models_dir={settings.models_dir} holds no model, so nothing was verified; name the "
+            "folder that does"
+        )
+    broken = [check for check in checks if check.problem]
+    lines = [
+        printable(f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}") for c in broken
+    ]
+    # Of a copy with its links followed there is but what is served.
+    n_versions = sum(check.subject[0].isdigit() for check in checks) or len(checks) // 2
+    versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
+    problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
+    summary = f"{versions} looked at, {problems}"
+    return Answer(
+        "\n".join([*lines, summary]),
+        {"n_versions": n_versions, "problems": [asdict(check) for check in broken]},
+        EXIT_FOUND if broken else 0,
+    )
+
+
+def _promote(settings: RegistryConfig) -> Answer:
+    assert settings.version is not None
+    market = _market(settings)
+    version_id = find_version(market, settings.version)
+    return _changed(market, promote(market, version_id, settings.why, settings.force))
+
+
+def _rollback(settings: RegistryConfig) -> Answer:
+    market = _market(settings)
+    return _changed(market, rollback(market, settings.why, settings.force))
+
+
+def _changed(market: MarketFolder, event: Event) -> Answer:
+    text = f"{market.symbol} {market.timeframe.value}: serves {event.after}, before {event.before}"
+    return Answer(text, events_as_json([event])[0])
+
+
+def _prune(settings: RegistryConfig) -> Answer:
+    rule = Pruning(settings.keep, settings.older_than_days)
+    lines, content = [], []
+    for market in _markets(settings):
+        if not version_ids(market):
+            continue  # a copy with its links followed: there is but what is served
+        sizes = {name: _n_bytes(market.version(name)) for name in version_ids(market)}
+        gone = prunable(market, rule) if settings.dry_run else prune(market, rule, settings.why)
+        # What came after the look at the sizes is not known by its size.
+        n_bytes = sum(sizes.get(name, 0) for name in gone)
+        verb = "would remove" if settings.dry_run else "removed"
+        lines.append(
+            f"{market.symbol} {market.timeframe.value}: {verb} {len(gone)} of {len(sizes)} "
+            f"versions, {n_bytes / 1e6:.1f} MB"
+        )
+        lines += [f"  {name}" for name in gone]
+        content.append(
+            {
+                "symbol": market.symbol,
+                "tf": market.timeframe.value,
+                "versions": gone,
+                "n_bytes": n_bytes,
+                "dry_run": settings.dry_run,
+            }
+        )
+    return Answer("\n".join(lines) or "no versions", content)
+
+
+def _n_bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.glob("*"))
+
+
+def _reproduce(settings: RegistryConfig) -> Answer:
+    # Lightning takes seconds to import: only for whoever trains.
+    from percoin.registry.command.reproduction import reproduce
+
+    # Minutes may pass; what is printed stays the answer alone.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    found = reproduce(settings, _market(settings))
+    return Answer(found.as_text(), found.as_json(), 0 if found.is_same else EXIT_FOUND)
+
+
+_MARKET = ("symbol", "tf")
+
+_ACTIONS: Mapping[RegistryAction, _Action] = {
+    RegistryAction.LIST: _Action(_list),
+    RegistryAction.SHOW: _Action(_show, frozenset({"version"}), _MARKET),
+    RegistryAction.VERIFY: _Action(_verify),
+    RegistryAction.PROMOTE: _Action(
+        _promote, frozenset({"version", "why", "force"}), (*_MARKET, "version")
+    ),
+    RegistryAction.ROLLBACK: _Action(_rollback, frozenset({"why", "force"}), _MARKET),
+    RegistryAction.PRUNE: _Action(_prune, frozenset({"keep", "older_than_days", "dry_run", "why"})),
+    RegistryAction.REPRODUCE: _Action(
+        _reproduce, frozenset({"version", "source", "data_dir"}), _MARKET
+    ),
+}

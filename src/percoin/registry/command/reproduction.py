@@ -1,0 +1,288 @@
+"""Train a version again from its manifest and compare, bit for bit."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from percoin.audit.served import bars_of
+from percoin.bars.schema import Bars
+from percoin.bars.store import BarStore
+from percoin.commands import train_command
+from percoin.config import RegistryConfig, TrainConfig
+from percoin.errors import VersionRefusedError
+from percoin.printable import printable
+from percoin.provenance import code_version, library_versions, machine_facts
+from percoin.registry.artifact import Artifact, load_version
+from percoin.registry.catalogue import find_version, version_ids
+from percoin.registry.contents import read_metrics
+from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import Manifest
+from percoin.registry.pool_record import PoolRecord
+from percoin.registry.publish import served_folder
+from percoin.training.recipes.per_market import check_machine, train_folds
+from percoin.training.run_files import RunContext, make_folds
+from percoin.training.version_settings import settings_of
+
+_MOST_THREADS = 256
+_MOST_CHARS = 2000  # of a line
+_NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One part of the model, from the registry and from the new training.
+
+    Attributes:
+        part: What was compared.
+        is_same: To the last bit.
+        detail: How much of it, or how far apart.
+    """
+
+    part: str
+    is_same: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Circumstance:
+    """Something that the bits of a training depend on, and that has changed.
+
+    Attributes:
+        name: For example ``code`` or ``library torch``.
+        then: When the model was exported, by its manifest.
+        now: Here.
+    """
+
+    name: str
+    then: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of it.
+
+    Attributes:
+        symbol: Market.
+        timeframe: Bar length.
+        version_id: The version that was trained again.
+        compared: Part by part; empty if the bars were others and nothing was trained.
+        changed: What was not as it was then.
+    """
+
+    symbol: str
+    timeframe: str
+    version_id: str
+    compared: tuple[Compared, ...]
+    changed: tuple[Circumstance, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every part came out the same."""
+        return bool(self.compared) and all(entry.is_same for entry in self.compared)
+
+    def as_text(self) -> str:
+        """A line a part and a line a change."""
+        verdict = "the same, bit for bit" if self.is_same else "NOT the same"
+        if not self.compared:
+            verdict = "not trained again, because the bars are not those of the manifest"
+        lines = [f"{self.symbol} {self.timeframe} {self.version_id}: {verdict}"]
+        lines += [
+            f"  {entry.part:<18}{'same' if entry.is_same else 'DIFFERS'}: {entry.detail}"
+            for entry in self.compared
+        ]
+        lines += [f"  changed since then: {c.name}: {c.then} -> {c.now}" for c in self.changed]
+        # What was then is said by a manifest and by metrics, which hold whatever somebody wrote.
+        lines = [printable(line, _MOST_CHARS) for line in lines]
+        if not self.changed:
+            lines.append("  code, libraries, bars and machine are those of the manifest")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, object]:
+        """The same for programs."""
+        return {**asdict(self), "is_same": self.is_same}
+
+
+def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
+    """Train one version again, in a folder that is gone afterwards.
+
+    Args:
+        wanted: Which version, where the bars are, and where the store is.
+        market: Its market.
+
+    Raises:
+        ModelNotFoundError: There is no such version.
+        InvalidArtifactError: It is broken.
+        VersionRefusedError: It comes from a pool or a fleet of markets.
+        ConfigError: Its settings are not those of this percoin.
+        DataError: There are no bars.
+    """
+    original = _load(market, wanted.version)
+    manifest = original.manifest
+    if manifest.pool is not None:
+        raise _of_a_pool(manifest, manifest.pool)
+    if manifest.config.get("fleet") is True:
+        raise _of_a_fleet(manifest, market.root)
+    here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
+    settings = settings_of(manifest, **here)
+    bars = _bars(wanted, settings, manifest)
+    record = _record(market, original)
+    same_bars = bars.sha256() == manifest.bars.sha256
+    compared: tuple[Compared, ...] = ()
+    if same_bars:
+        compared = tuple(_train_and_compare(market, original, record, settings, bars))
+    return Reproduction(
+        market.symbol,
+        market.timeframe.value,
+        manifest.version_id,
+        compared,
+        # After the training, which sets the number of threads.
+        tuple(_changes(manifest, bars)),
+    )
+
+
+def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
+    if pool.started_from is None:
+        found = f"was trained on {len(pool.seen)} markets at once, and reproduce trains one market"
+        action = f"train all again with recipe=pooled symbol={','.join(pool.markets)}"
+    else:
+        found = f"began with the weights of {pool.started_from}, and reproduce begins with none"
+        action = "train it again with init=pooled"
+    return VersionRefusedError(
+        manifest.symbol, manifest.timeframe, f"{manifest.version_id} {found}", action
+    )
+
+
+def _of_a_fleet(manifest: Manifest, models_dir: Path) -> VersionRefusedError:
+    timeframe = manifest.timeframe.value
+    return VersionRefusedError(
+        manifest.symbol,
+        manifest.timeframe,
+        f"{manifest.version_id} was trained in a fleet, whose models draw their dropout together: "
+        "trained alone it comes out otherwise",
+        f"{train_command(manifest.symbol, timeframe, models_dir)} trains it alone, and that can "
+        "be reproduced",
+    )
+
+
+def _load(market: MarketFolder, start: str | None) -> Artifact:
+    name = served_folder(market).name if start is None else find_version(market, start)
+    return load_version(market, name)
+
+
+def _threads(manifest: Manifest) -> int | None:
+    noted = (manifest.machine or {}).get("threads", "")
+    if re.fullmatch("[0-9]{1,3}", noted) and 1 <= int(noted) <= _MOST_THREADS:
+        return int(noted)
+    workers = manifest.config.get("workers")
+    return workers if type(workers) is int and 1 <= workers <= _MOST_THREADS else None
+
+
+def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> Bars:
+    """What the source has of the days that the model knew."""
+    store = BarStore(Path(wanted.data_dir) / "bars")
+    first = datetime.fromisoformat(manifest.bars.first_open_time)
+    n_bars = int((datetime.now(UTC) - first) / settings.tf.timeframe.timedelta) + 1
+    source = wanted.source.build(store, n_bars)
+    return bars_of(manifest, source.load(manifest.symbol, manifest.timeframe))
+
+
+def _train_and_compare(
+    market: MarketFolder,
+    original: Artifact,
+    record: Mapping[str, object],
+    settings: TrainConfig,
+    bars: Bars,
+) -> Iterator[Compared]:
+    with tempfile.TemporaryDirectory(prefix="percoin-reproduce-") as name:
+        folder = Path(name)
+        settings.models_dir = str(folder / "models")
+        run = folder / "run"
+        run.mkdir()
+        check_machine(settings)
+        kinds = original.manifest.label_rule["kind"], original.manifest.model.kind
+        choices = dict(zip(("labels", "model"), map(str, kinds), strict=True))
+        train_folds(settings, make_folds(settings, bars), RunContext(run, choices))
+        made = MarketFolder(folder / "models", market.symbol, market.timeframe)
+        again = load_version(made, version_ids(made)[-1])
+        if original.manifest.has_network:
+            yield _compare_weights(original.state_dict, again.state_dict)
+        for part in ("scaling", "calibration", "regression", "blend"):
+            then, now = (getattr(entry.manifest, part) for entry in (original, again))
+            if then is None and now is None:
+                continue
+            yield Compared(part, then == now, "all numbers" if then == now else f"{then} -> {now}")
+        yield from _compare_records(record, _record(made, again))
+
+
+def _compare_weights(then: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Compared:
+    if {name: tensor.shape for name, tensor in then.items()} != {
+        name: tensor.shape for name, tensor in now.items()
+    }:
+        return Compared("weights", False, "of another network")
+    differing = [name for name in then if not _same_bits(then[name], now[name])]
+    if not differing:
+        n_numbers = sum(tensor.numel() for tensor in then.values())
+        return Compared("weights", True, f"{len(then)} tensors, {n_numbers:,} numbers")
+    apart = max(float((then[n].double() - now[n].double()).abs().max()) for n in differing)
+    detail = f"{len(differing)} of {len(then)} tensors, by up to {apart:.2g}"
+    return Compared("weights", False, detail)
+
+
+def _same_bits(then: Tensor, now: Tensor) -> bool:
+    return then.dtype == now.dtype and bool(
+        torch.equal(then.flatten().view(torch.uint8), now.flatten().view(torch.uint8))
+    )
+
+
+def _record(market: MarketFolder, artifact: Artifact) -> Mapping[str, object]:
+    return read_metrics(market, artifact.folder, artifact.manifest)
+
+
+def _compare_records(then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Compared]:
+    for section in ("training_history", "test_metrics"):
+        old, new = then.get(section), now.get(section)
+        old, new = (entry if isinstance(entry, dict) else {} for entry in (old, new))
+        names = [*old, *(name for name in new if name not in old)]
+        differing = [name for name in names if old.get(name) != new.get(name)]
+        detail = f"{len(names)} entries"
+        if differing:
+            pairs = [f"{n} {old.get(n, _NOTHING)} -> {new.get(n, _NOTHING)}" for n in differing]
+            detail = "; ".join(pairs)
+        yield Compared(section.replace("_", " "), not differing, detail)
+
+
+def _changes(manifest: Manifest, bars: Bars) -> Iterator[Circumstance]:
+    if bars.sha256() != manifest.bars.sha256:
+        then, now = (
+            f"{n_bars} from {origin} (sha256 {sha256[:12]})"
+            for n_bars, origin, sha256 in (
+                (manifest.bars.n_bars, manifest.bars.origin, manifest.bars.sha256),
+                (len(bars), bars.origin, bars.sha256()),
+            )
+        )
+        yield Circumstance("bars", then, now)
+    if manifest.code_version != code_version():
+        yield Circumstance("code", manifest.code_version, code_version())
+    yield from _differences("library", manifest.libraries, library_versions())
+    if manifest.machine is None:
+        yield Circumstance("machine", "not noted", ", ".join(machine_facts().values()))
+    else:
+        yield from _differences("machine", manifest.machine, machine_facts())
+
+
+def _differences(
+    kind: str, then: Mapping[str, str], now: Mapping[str, str]
+) -> Iterator[Circumstance]:
+    for name in dict.fromkeys([*then, *now]):
+        old, new = then.get(name, _NOTHING), now.get(name, _NOTHING)
+        if old != new:
+            yield Circumstance(f"{kind} {name}", old, new)

@@ -1,0 +1,158 @@
+"""Where a market's training begins that begins with a pooled model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from percoin.bars.schema import Bars
+from percoin.config import TrainConfig
+from percoin.dataset import MarketDataset
+from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.features.feature_set import FeatureDefinition
+from percoin.registry import typed_json
+from percoin.registry.artifact import Artifact, load_version, read_artifact
+from percoin.registry.catalogue import read_versions
+from percoin.registry.layout import MANIFEST_FILE, MarketFolder
+from percoin.registry.manifest import Manifest
+from percoin.registry.pool_record import PoolRecord
+from percoin.registry.publish import served_id
+from percoin.training.recipes.pool import (
+    UNUSABLE,
+    CalendarCuts,
+    PoolSpec,
+    build_pooled_market,
+    spec_of,
+)
+from percoin.types import Timeframe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PooledStart:
+    """A pooled model to begin with.
+
+    Attributes:
+        manifest: Its description.
+        pool: Its pool.
+        state_dict: Its weights.
+    """
+
+    manifest: Manifest
+    pool: PoolRecord
+    state_dict: dict[str, Tensor]
+
+    def dataset(self, settings: TrainConfig, bars: Bars) -> MarketDataset:
+        """A market with the pool's cuts and scaling: nothing the pool saw is in its test part.
+
+        Raises:
+            NotEnoughBarsError: It has no rows in one of the three parts.
+            MissingClassError: Its train rows lack one of the three classes.
+        """
+        cuts = CalendarCuts(*self.pool.moments())
+        return build_pooled_market(bars, pool_spec(settings), cuts, self.manifest.scaling.fitted())
+
+
+def pool_spec(settings: TrainConfig) -> PoolSpec:
+    """How the settings want the markets of a pool to be made."""
+    return PoolSpec(
+        FeatureDefinition(settings.features.definition),
+        settings.labels.build(),
+        settings.lookback,
+        settings.split.build(),
+        settings.history_days,
+    )
+
+
+def find_start(settings: TrainConfig) -> PooledStart | None:
+    """The pooled model that init=pooled names: the market's own, another's, or a folder's.
+
+    None without init. Of a market it is the served version if that was trained as a pool, else
+    the newest one that was. A model that has begun with a pooled one is none itself.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+        InvalidArtifactError: It is broken.
+        ConfigError: The settings ask for another network, or other features or labels.
+    """
+    if settings.init is None:
+        return None
+    wanted, timeframe = settings.pooled.init_model, settings.tf.timeframe
+    if wanted is not None and ("/" in wanted or Path(wanted).is_dir()):
+        artifact = _of_folder(Path(wanted), settings)
+    else:
+        market = MarketFolder(Path(settings.models_dir), wanted or settings.symbol, timeframe)
+        artifact = load_version(market, _pooled_version(market))
+    assert artifact.manifest.pool is not None
+    _check_same_kind(artifact.manifest, settings)
+    return PooledStart(artifact.manifest, artifact.manifest.pool, artifact.state_dict)
+
+
+def _pooled_version(market: MarketFolder) -> str:
+    served = served_id(market)
+    found = [
+        version.version_id
+        for version in read_versions(market)
+        if version.manifest is not None and _is_pooled(version.manifest)
+    ]
+    if not found:
+        raise ModelNotFoundError(
+            market.symbol,
+            market.timeframe,
+            f"no model of recipe=pooled in {market.root} for init=pooled to begin with",
+            "train one with recipe=pooled, or name another market's with pooled.init_model=SYMBOL",
+        )
+    return served if served in found else max(found)
+
+
+def _of_folder(folder: Path, settings: TrainConfig) -> Artifact:
+    def refusal(found: str) -> ModelNotFoundError:
+        action = "give the folder of one version, with its meta.json"
+        return ModelNotFoundError(settings.symbol, settings.tf.name, found, action)
+
+    try:
+        named = typed_json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        symbol, timeframe = str(named["symbol"]), Timeframe(named["timeframe"])  # type: ignore[index]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise refusal(f"pooled.init_model={folder} is no version of a model ({error})") from error
+    artifact = read_artifact(MarketFolder(folder, symbol, timeframe), folder.resolve())
+    if not _is_pooled(artifact.manifest):
+        raise refusal(f"pooled.init_model={folder} was not trained with recipe=pooled")
+    return artifact
+
+
+def _is_pooled(manifest: Manifest) -> bool:
+    return manifest.pool is not None and manifest.pool.started_from is None
+
+
+def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
+    """Refuse settings under which the pooled weights would mean something else."""
+    try:
+        spec = spec_of(manifest)
+    except UNUSABLE as error:
+        raise ConfigError(
+            f"init=pooled: the settings of the pooled model {manifest.version_id} cannot be read "
+            f"({error!r:.200}); train the pool again, or begin with another model"
+        ) from error
+    rule = settings.labels.build().to_json() | {"width": None}
+    pairs = {
+        "tf": (manifest.timeframe, settings.tf.timeframe),
+        "lookback": (spec.lookback, settings.lookback),
+        "features.definition": (spec.definition, FeatureDefinition(settings.features.definition)),
+        "labels": (spec.label_rule.to_json() | {"width": None}, rule),
+        "model": (_plain(dict(manifest.model.kwargs)), _plain(asdict(settings.model))),
+    }
+    for name, (pooled, asked) in pairs.items():
+        if pooled != asked:
+            raise ConfigError(
+                f"init=pooled: the pooled model {manifest.version_id} has {name}={pooled}, not "
+                f"{asked}; repeat the settings that it was trained with"
+            )
+
+
+def _plain(values: dict[str, object]) -> object:
+    return json.loads(json.dumps(values))

@@ -1,0 +1,229 @@
+"""The end of a pooled training: every market beside its logistic regression, then their means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
+from percoin.evaluation.table import align
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.intervals import Interval, interval_text
+from percoin.training.manifest_draft import ExportedModel
+
+_IN_TRAINING = "in training"
+_COLUMNS = (
+    "market",
+    _IN_TRAINING,
+    "skill [95 %]",
+    "logistic",
+    "difference",
+    "activity AUC",
+    "direction AUC",
+    "verdict",
+)
+_TOO_FEW_DAYS = "[too few days]"
+_LEGEND = (
+    "skill: share of the train prior's log-loss that is removed; intervals of means draw days, "
+    "the same for all markets"
+)
+
+
+@dataclass(frozen=True)
+class PooledResult:
+    """What came of one market of a pool; plain enough for JSON.
+
+    Attributes:
+        symbol: Market.
+        is_seen: Whether the network learnt from its train rows.
+        skill: Log-loss skill over the train prior.
+        lower: Lower end of its interval; None with too few rows.
+        upper: Upper end.
+        logistic: The same skill of the logistic regression fitted on this market alone.
+        activity_auc: None if one of the two answers never came.
+        direction_auc: The same.
+        verdict: Of the gate.
+        p_value: Of the gate.
+        reason: Of the gate, the first.
+        version: The exported version.
+        is_served: Whether that is what is served now.
+        beside_logistic: Losses by day, the regression's as those of the best baseline.
+    """
+
+    symbol: str
+    is_seen: bool
+    skill: float
+    lower: float | None
+    upper: float | None
+    logistic: float
+    activity_auc: float | None
+    direction_auc: float | None
+    verdict: str
+    p_value: float | None
+    reason: str
+    version: str
+    is_served: bool
+    beside_logistic: DailyLosses
+
+    @classmethod
+    def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> PooledResult:
+        """What a table says of a network that was judged and exported."""
+        evaluation = exported.judgement.evaluation
+        model, verdict = evaluation.model, evaluation.verdict
+        logistic = next(line for line in evaluation.baselines if line.name == LOGISTIC)
+        assert exported.beside_logistic is not None
+        return cls(
+            symbol=symbol,
+            is_seen=is_seen,
+            skill=model.skill.value,
+            lower=model.skill.lower,
+            upper=model.skill.upper,
+            logistic=logistic.skill.value,
+            activity_auc=None if model.activity.auc is None else model.activity.auc.value,
+            direction_auc=None if model.direction.auc is None else model.direction.auc.value,
+            verdict=verdict.outcome.value,
+            p_value=verdict.p_value,
+            reason=verdict.reasons[0],
+            version=exported.version.folder.name,
+            is_served=exported.version.is_served,
+            beside_logistic=exported.beside_logistic,
+        )
+
+    @classmethod
+    def of_json(cls, values: Any) -> PooledResult:
+        """What ``asdict`` and JSON have made of one.
+
+        Raises:
+            ValueError: A value is of another kind.
+            KeyError, TypeError: There are others than these values.
+        """
+        daily = values.pop("beside_logistic")
+        columns = {
+            entry.name: tuple(daily[entry.name])
+            for entry in fields(DailyLosses)
+            if daily[entry.name] is not None or entry.default is MISSING
+        }
+        days, *sums = columns.values()
+        if not all(isinstance(day, str) for day in days):
+            raise ValueError("days that are no dates")
+        if not all(_is_number(value) for column in sums for value in column):
+            raise ValueError("losses that are no numbers")
+        result = cls(**values, beside_logistic=DailyLosses(**columns))
+        texts = (result.symbol, result.verdict, result.reason, result.version)
+        numbers = (result.skill, result.logistic)
+        optional = (result.lower, result.upper, result.activity_auc, result.direction_auc)
+        is_sound = (
+            all(isinstance(text, str) and text.isprintable() for text in texts)
+            and all(map(_is_number, numbers))
+            and all(value is None or _is_number(value) for value in (*optional, result.p_value))
+            and isinstance(result.is_seen, bool)
+            and isinstance(result.is_served, bool)
+        )
+        if not is_sound:
+            raise ValueError("a result whose values are of other kinds")
+        return result
+
+    @property
+    def lead(self) -> float:
+        """The network's skill minus the regression's."""
+        return self.skill - self.logistic
+
+
+@dataclass(frozen=True)
+class PooledMeans:
+    """Means over markets, with intervals that know that markets move together.
+
+    Attributes:
+        seen: Skill of the markets that were trained on.
+        unseen: Of those that were left out; None if none was.
+        lead_seen: The regressions' log-losses minus the network's, in nats a row.
+        lead_unseen: The same of those that were left out.
+    """
+
+    seen: JointMean
+    unseen: JointMean | None
+    lead_seen: JointMean
+    lead_unseen: JointMean | None
+
+    @classmethod
+    def of(cls, results: Sequence[PooledResult], bootstrap: Bootstrap) -> PooledMeans:
+        """Average the markets of a pool.
+
+        Args:
+            results: At least one of a market that was trained on.
+            bootstrap: With a horizon in days.
+        """
+        seen = [entry.beside_logistic for entry in results if entry.is_seen]
+        unseen = [entry.beside_logistic for entry in results if not entry.is_seen]
+        return cls(
+            joint_skill(seen, bootstrap),
+            joint_skill(unseen, bootstrap) if unseen else None,
+            joint_lead(seen, bootstrap),
+            joint_lead(unseen, bootstrap) if unseen else None,
+        )
+
+
+def format_pool(
+    results: Sequence[PooledResult], means: PooledMeans, refused: Mapping[str, str]
+) -> str:
+    """The table, the means below it, and which markets are not in it."""
+    lines = [align(_COLUMNS, [_row(entry) for entry in results]), ""]
+    for seen, skill, lead in (
+        (True, means.seen, means.lead_seen),
+        (False, means.unseen, means.lead_unseen),
+    ):
+        if skill is None or lead is None:
+            continue
+        group = [entry for entry in results if entry.is_seen is seen]
+        lines += _means("seen" if seen else "unseen", group, skill, lead)
+    lines.append(_LEGEND)
+    lines += [f"refused {symbol}: {reason}" for symbol, reason in refused.items()]
+    return "\n".join(lines)
+
+
+def format_fleet(
+    results: Sequence[PooledResult], means: PooledMeans, failed: Mapping[str, str]
+) -> str:
+    """The same of networks of which each was trained on its own market alone."""
+    place = _COLUMNS.index(_IN_TRAINING)
+    columns, *rows = ([*row[:place], *row[place + 1 :]] for row in (_COLUMNS, *map(_row, results)))
+    lines = [align(columns, rows), "", *_means("fleet", results, means.seen, means.lead_seen)]
+    lines.append(_LEGEND)
+    lines += [f"FAILED {symbol}: {reason}" for symbol, reason in failed.items()]
+    return "\n".join(lines)
+
+
+def _means(
+    name: str, group: Sequence[PooledResult], skill: JointMean, lead: JointMean
+) -> list[str]:
+    n_ahead = sum(entry.lead > 0 for entry in group)
+    return [
+        f"{name}: mean skill {interval_text(skill, without=_TOO_FEW_DAYS)}, over "
+        f"{_markets(skill.n_models)} and {skill.n_days} days",
+        f"{name}: ahead of the logistic regression on {n_ahead} of {len(group)}; its log-loss "
+        f"minus the network's {interval_text(lead, without=_TOO_FEW_DAYS)} nats a row",
+    ]
+
+
+def _row(entry: PooledResult) -> tuple[str, ...]:
+    aucs = (entry.activity_auc, entry.direction_auc)
+    return (
+        entry.symbol,
+        "seen" if entry.is_seen else "unseen",
+        interval_text(Interval(entry.skill, entry.lower, entry.upper)),
+        f"{entry.logistic:+.4f}",
+        f"{entry.lead:+.4f}",
+        *("-" if auc is None else f"{auc:.3f}" for auc in aucs),
+        entry.verdict,
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+
+
+def _markets(number: int) -> str:
+    return "1 market" if number == 1 else f"{number} markets"

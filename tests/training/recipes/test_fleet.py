@@ -1,0 +1,303 @@
+"""``train.py fleet=true``: from the command to the registry."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from builders import write_parquet
+from train_runs import Finished, run_train, train_arguments
+
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
+from percoin.cli import compose_config, explain
+from percoin.config import RegistryConfig, TrainConfig, typed
+from percoin.errors import ConfigError, RegistryWriteError, VersionRefusedError
+from percoin.evaluation.gate import control_false_discoveries
+from percoin.inference import Predictor
+from percoin.registry.artifact import Artifact, load_artifact
+from percoin.registry.catalogue import version_ids
+from percoin.registry.command.reproduction import reproduce
+from percoin.registry.layout import MarketFolder
+from percoin.run_folder import run_dir
+from percoin.sweep.plan import plan_sweep
+from percoin.training.export import ModelExporter
+from percoin.training.fleet_steps import FleetSteps
+from percoin.training.recipes import fleet as fleet_recipe
+from percoin.training.recipes.fleet import train_fleet_from_config
+from percoin.training.recipes.per_market import train_from_config
+from percoin.training.version_settings import overrides_of, settings_of
+from percoin.types import Timeframe
+
+MARKETS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+FLEET = ("fleet=true", f"symbol={','.join(MARKETS)}")
+
+
+def train_fleet(folder: Path, *overrides: str, **source) -> Finished:
+    return run_train(train_arguments(folder, *FLEET, *overrides, **source), train_fleet_from_config)
+
+
+def artifact(folder: Path, symbol: str) -> Artifact:
+    return load_artifact(folder / "models", symbol, Timeframe.H1)
+
+
+def record(folder: Path, symbol: str) -> dict:
+    return json.loads((artifact(folder, symbol).folder / "metrics.json").read_text())
+
+
+def run_folder(folder: Path) -> Path:
+    (found,) = (folder / "outputs" / "fleet" / "1h").iterdir()
+    return found
+
+
+def only_error(finished: Finished) -> str:
+    (line,) = finished.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory) -> tuple[Finished, Path]:
+    """Without dropout, so that separate trainings have the same to come to."""
+    folder = tmp_path_factory.mktemp("fleet")
+    return train_fleet(folder, "model.dropout=0", "logger=csv"), folder
+
+
+def test_one_command_leaves_a_judged_model_of_every_market(fleet):
+    finished, folder = fleet
+    assert (finished.code, finished.stderr) == (0, "")
+    lines = finished.stdout.splitlines()
+    assert sum(" models  mean val_loss " in line and " left" in line for line in lines) == 2
+    assert any(line.startswith("fleet: mean skill ") for line in lines)
+    assert "in training" not in finished.stdout
+    result = json.loads((run_folder(folder) / "result.json").read_text())
+    assert (tuple(result["markets"]), result["failed"]) == (MARKETS, {})
+    for symbol, entry in result["markets"].items():
+        assert sum(line.startswith(f"{symbol} ") and "[" in line for line in lines) == 1
+        found = artifact(folder, symbol)
+        assert entry["version"] == found.manifest.version_id
+        assert entry["verdict"] == found.manifest.gate.verdict.value
+        assert found.manifest.gate.reasons
+        own = run_folder(folder) / "markets" / symbol
+        files = {path.name for path in own.iterdir()}
+        assert {"figures", "evaluation.txt", "summary.txt", "result.json", "csv"} <= files
+        assert json.loads((own / "result.json").read_text())["version"] == entry["version"]
+        assert "loss/val" in next(own.rglob("metrics.csv")).read_text()
+        history = json.loads((found.folder / "metrics.json").read_text())["training_history"]
+        assert [len(values) for values in history.values()] == [2, 2, 2, 2]
+
+
+def test_every_market_answers(fleet):
+    _, folder = fleet
+    predictor = Predictor(folder / "models")
+    for symbol in MARKETS:
+        bars = BarStore(folder / "data" / "bars").load(symbol, Timeframe.H1)
+        said = predictor.predict(bars)
+        assert sum(said.probabilities) == pytest.approx(1)
+        assert said.model_version == "cnn_lstm_v1"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    arguments = train_arguments(folder, f"symbol={MARKETS[1]}", "model.dropout=0", "logger=csv")
+    assert run_train(arguments, train_from_config).code == 0
+    return folder
+
+
+def test_a_market_of_a_fleet_is_described_and_judged_as_one_trained_alone(fleet, alone):
+    folder, symbol = fleet[1], MARKETS[1]
+    ours, single = artifact(folder, symbol).manifest, artifact(alone, symbol).manifest
+    assert ours.config["fleet"] is True
+    differing = {"fleet", "logger", "data_dir", "models_dir", "outputs_dir"}
+    assert {n: v for n, v in ours.config.items() if n not in differing} == {
+        n: v for n, v in single.config.items() if n not in differing
+    }
+    for part in ("scaling", "bars", "label_rule", "dataset_info", "features", "model", "pool"):
+        assert getattr(ours, part) == getattr(single, part), part
+    one, other = record(folder, symbol), record(alone, symbol)
+    assert one.keys() == other.keys()
+    assert one["evaluation"].keys() == other["evaluation"].keys()
+    for name, values in other["training_history"].items():
+        # A row or two may fall on the other side of a tie.
+        close = 5e-3 if name.endswith("acc") else 1e-3
+        assert one["training_history"][name] == pytest.approx(values, abs=close), name
+    assert one["test_metrics"]["log_loss"] == pytest.approx(
+        other["test_metrics"]["log_loss"], abs=1e-3
+    )
+
+
+def test_acceptances_must_stand_among_all_of_the_fleet(tmp_path, monkeypatch):
+    asked = []
+
+    def none_stands(p_values):
+        asked.append(set(p_values))
+        return dict.fromkeys(control_false_discoveries(p_values), False)
+
+    monkeypatch.setattr("percoin.training.false_discoveries.control_false_discoveries", none_stands)
+    two = MARKETS[:2]
+    finished = train_fleet(
+        tmp_path, "epochs=1", "logger=csv", "blend=logistic", f"symbol={','.join(two)}"
+    )
+    assert (finished.code, asked) == (0, [set(two)])
+    for symbol in two:
+        assert artifact(tmp_path, symbol).manifest.gate.verdict.value != "accepted"
+        # What is computed of the network alone comes with it.
+        assert artifact(tmp_path, symbol).manifest.blend is not None
+
+
+def two_sources(folder: Path) -> tuple[str, ...]:
+    for symbol, n_bars in (("BTCUSDT", 900), ("ETHUSDT", 60)):
+        bars = SimulatedSource(n_bars=n_bars).load(symbol, Timeframe.H1)
+        write_parquet(bars, folder / "bars" / symbol / "1h.parquet")
+    return ("source=files", f"source.path={folder / 'bars'}")
+
+
+def test_markets_without_bars_or_with_too_few_are_named_and_the_others_are_trained(tmp_path):
+    finished = train_fleet(tmp_path, "epochs=1", "logger=csv", source=two_sources(tmp_path))
+    assert finished.code == 1
+    line = only_error(finished)
+    assert line.startswith("error: 2 of 3 markets have no new model: ETHUSDT (")
+    assert "SOLUSDT (" in line
+    assert line.endswith("; the others have theirs")
+    assert [word in finished.stdout for word in ("FAILED ETHUSDT: ", "FAILED SOLUSDT: ")] == [
+        True,
+        True,
+    ]
+    assert artifact(tmp_path, "BTCUSDT").manifest.gate.reasons
+    assert [path.name for path in (tmp_path / "models" / "per_coin").glob("*/1h")] == ["1h"]
+
+
+def test_a_fleet_without_any_market_to_train_says_so(tmp_path):
+    source = two_sources(tmp_path)
+    finished = train_fleet(tmp_path, "symbol=ETHUSDT,SOLUSDT", "logger=csv", source=source)
+    assert finished.code == 1
+    assert only_error(finished).startswith("error: 2 of 2 markets have no new model: ETHUSDT (")
+    assert not (tmp_path / "models" / "per_coin" / "ETHUSDT" / "1h").exists()
+
+
+def test_a_market_whose_export_fails_does_not_stop_the_rest(tmp_path, monkeypatch):
+    export = ModelExporter.export
+
+    def refused(self, module):
+        if self.dataset.bars.symbol == MARKETS[0]:
+            raise RegistryWriteError(MARKETS[0], "1h", "no room", "make some")
+        if self.dataset.bars.symbol == MARKETS[1]:
+            raise MemoryError
+        return export(self, module)
+
+    monkeypatch.setattr(ModelExporter, "export", refused)
+    finished = train_fleet(tmp_path, "epochs=1", "logger=csv")
+    assert finished.code == 1
+    assert only_error(finished) == (
+        "error: 2 of 3 markets have no new model: BTCUSDT (no room; make some), ETHUSDT (memory "
+        "ran out (MemoryError); give it more memory, or use a smaller batch_size, lookback or "
+        "history_days); the others have theirs"
+    )
+    assert artifact(tmp_path, MARKETS[2]).manifest.version_id
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch, number):
+    step, taken = FleetSteps._step, []
+
+    def signalled(*args):
+        taken.append(1)
+        if len(taken) == 1:
+            os.kill(os.getpid(), number)
+        return step(*args)
+
+    monkeypatch.setattr(FleetSteps, "_step", signalled)
+    finished = train_fleet(tmp_path, "logger=csv")
+    assert (finished.code, len(taken)) == (128 + number, 1)
+    assert only_error(finished) == (
+        f"error: fleet of 3 markets 1h: interrupted by {number.name}; only markets that were "
+        "judged by then have a new model; start again"
+    )
+    assert not (tmp_path / "models" / "per_coin" / MARKETS[0] / "1h").exists()
+
+
+def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypatch):
+    judge = fleet_recipe._FleetTraining._judge
+
+    def signalled(*args):
+        result = judge(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(fleet_recipe._FleetTraining, "_judge", signalled)
+    assert train_fleet(tmp_path, "epochs=1", "logger=csv").code == 143
+    assert artifact(tmp_path, MARKETS[0]).manifest.gate.reasons
+    assert not (tmp_path / "models" / "per_coin" / MARKETS[1] / "1h").exists()
+
+
+def test_a_version_of_a_fleet_is_not_reproduced_and_says_why(fleet):
+    _, folder = fleet
+    market = MarketFolder(folder / "models", MARKETS[1], Timeframe.H1)
+    wanted = typed(
+        compose_config("registry", ["action=reproduce", f"version={version_ids(market)[0]}"]),
+        RegistryConfig,
+    )
+    with pytest.raises(VersionRefusedError, match=r"was trained in a fleet, .* trains it alone"):
+        reproduce(wanted, market)
+
+
+def test_a_market_of_a_fleet_is_trained_again_alone(fleet):
+    manifest = artifact(fleet[1], MARKETS[1]).manifest
+    again = settings_of(manifest)
+    assert (again.fleet, again.symbols, again.model.dropout) == (False, (MARKETS[1],), 0)
+    assert not any(word.startswith("fleet") for word in overrides_of(manifest))
+
+
+def test_train_py_trains_a_fleet_when_it_is_told_to(monkeypatch):
+    import train
+
+    seen: list[TrainConfig] = []
+    monkeypatch.setattr(fleet_recipe, "train_fleet_from_config", seen.append)
+    settings = typed(
+        compose_config("train", ["fleet=true", "symbol='AAAUSDT,BBBUSDT'"]), TrainConfig
+    )
+    train.train(settings)
+    assert seen == [settings]
+    assert "train" in sys.modules
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        typed(compose_config("train", overrides), TrainConfig)
+    return explain(caught.value, "train", overrides)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "recipe=pooled",
+        "init=pooled",
+        "model=logistic",
+        "experiment=tune",
+        "evaluation=walk_forward",
+        "resume=true",
+    ],
+)
+def test_what_a_fleet_does_not_know_is_refused_by_name(option):
+    line = refusal("fleet=true", "symbol='BTCUSDT,ETHUSDT'", option)
+    assert line.startswith("fleet=true trains a network from scratch for each market")
+    assert f"does not go with {option}: leave out one of the two" in line
+
+
+def test_a_fleet_names_each_market_once_as_the_exchange_does():
+    assert refusal("fleet=true", "symbol='BTCUSDT,BTCUSDT'") == "symbol names BTCUSDT twice"
+    assert refusal("fleet=true", "symbol='BTCUSDT,eth'").startswith("symbol='eth' is not a market")
+    assert "fleet=true to do the same at once on a GPU" in refusal("symbol='BTCUSDT,ETHUSDT'")
+
+
+def test_a_fleet_is_no_sweep():
+    with pytest.raises(ConfigError, match=r"fleet=true .* is no sweep: leave out -m"):
+        plan_sweep(["fleet=true", "symbol=BTCUSDT,ETHUSDT"])
+
+
+def test_the_runs_of_fleets_lie_in_one_folder(tmp_path):
+    for symbol in ("BTCUSDT,ETHUSDT", "BTCUSDT"):
+        folder = Path(run_dir(str(tmp_path), symbol, "15m", resume=False, fleet=True))
+        assert folder.parent == tmp_path / "fleet" / "15m"

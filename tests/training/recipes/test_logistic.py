@@ -1,0 +1,231 @@
+"""A regression alone, and one averaged with a network: the commands, and what they leave."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from train_runs import SIMULATED, Finished, run_train, train_arguments
+
+from percoin.audit.served import rebuild
+from percoin.bars.store import BarStore
+from percoin.cli import compose_config
+from percoin.config import PredictConfig, SimulatedConfig, typed
+from percoin.errors import InvalidArtifactError
+from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.judgement import JudgingRules, forecast_regression
+from percoin.inference import Predictor
+from percoin.registry.artifact import Artifact, load_artifact
+from percoin.types import Timeframe
+
+ROOT = Path(__file__).parents[3]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+# Something for a regression to find.
+EDGE = (*SIMULATED, "source.edge=0.6")
+
+
+def arguments(folder: Path, *overrides: str) -> list[str]:
+    """Of a training without a network, which takes none of the widths."""
+    told = train_arguments(folder, "model=logistic", *overrides, source=EDGE)
+    return [argument for argument in told if not argument.startswith("model.")]
+
+
+def served(folder: Path) -> Artifact:
+    return load_artifact(folder / "models", "BTCUSDT", Timeframe.H1)
+
+
+def bars_of(folder: Path):
+    return BarStore(folder / "data" / "bars").load("BTCUSDT", Timeframe.H1)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> tuple[Finished, Path]:
+    folder = tmp_path_factory.mktemp("fitted")
+    return run_train(arguments(folder)), folder
+
+
+def test_the_regression_is_judged_and_served_like_any_model(fitted):
+    done, folder = fitted
+    assert (done.code, done.stderr) == (0, "")
+    artifact = served(folder)
+    manifest = artifact.manifest
+    assert (manifest.model_version, manifest.model.kind) == ("logistic_v1", "logistic")
+    assert {path.name for path in artifact.folder.iterdir()} == {
+        *("meta.json", "metrics.json", "scaler.pkl")
+    }
+    dataset = rebuild(manifest, bars_of(folder))
+    fold = forecast_regression(dataset, JudgingRules(model_name=LOGISTIC))
+    assert manifest.regression == fold.regression
+    assert manifest.calibration.to_json() == fold.calibration
+    answers = Predictor(folder / "models").predict_range(bars_of(folder))
+    np.testing.assert_allclose(
+        answers.probabilities[dataset.rows("test")], fold.model.probabilities, rtol=0, atol=1e-9
+    )
+    truth = dataset.label[dataset.rows("test")]
+    right = float((fold.model.probabilities.argmax(axis=1) == truth).mean())
+    assert manifest.test_metrics.accuracy == pytest.approx(right, abs=1e-12)
+
+
+def test_its_run_leaves_what_a_run_leaves_but_for_the_network(fitted):
+    _, folder = fitted
+    [run] = (folder / "outputs" / "BTCUSDT" / "1h").iterdir()
+    assert {path.name for path in run.iterdir()} == {
+        *(".hydra", ".lock", "evaluation.txt", "figures", "result.json", "summary.txt", "train.log")
+    }
+    assert len(list((run / "figures").glob("*.png"))) == 3
+    result = json.loads((run / "result.json").read_text())
+    assert (result["epochs"], result["is_served"]) == (0, True)
+    assert result["version"] == served(folder).manifest.version_id
+    assert result["verdict"] == served(folder).manifest.gate.verdict.value
+    record = json.loads((served(folder).folder / "metrics.json").read_text())
+    history = record["training_history"]
+    assert {name: len(values) for name, values in history.items()} == dict.fromkeys(
+        ("train_loss", "train_acc", "val_loss", "val_acc"), 1
+    )
+    assert 0.5 < history["train_loss"][0] < 1.05
+    assert 0.5 < history["val_loss"][0] < 1.05
+    assert record["hyperparameters"]["model"] == {}
+    assert record["hyperparameters"]["choices"]["model"] == "logistic"
+
+
+def test_its_screen_has_no_epochs_and_shows_it_once(fitted):
+    screen = fitted[0].stdout
+    assert "a logistic regression, in " in screen
+    assert screen.count("\n│  logistic ") == 1
+    for text in ("epoch", "tensorboard", "blend"):
+        assert text not in screen
+    assert "tf=1h model=logistic" not in screen
+
+
+def test_the_command_below_its_screen_asks_the_model_on_the_same_bars(fitted):
+    done, folder = fitted
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("python predict.py ")]
+    _, _, *words = shlex.split(line)
+    asked = typed(compose_config("predict", words), PredictConfig)
+    assert (asked.symbol, asked.tf.name) == ("BTCUSDT", "1h")
+    assert isinstance(asked.source, SimulatedConfig)
+    assert served(folder).folder.is_relative_to(asked.models_dir)
+
+
+def test_a_walk_forward_fits_one_regression_a_fold(tmp_path):
+    done = run_train(arguments(tmp_path, "evaluation=walk_forward", "folds=2"))
+    assert done.code == 0
+    manifest = served(tmp_path).manifest
+    last = rebuild(manifest, bars_of(tmp_path))
+    fold = forecast_regression(last, JudgingRules(model_name=LOGISTIC))
+    assert manifest.regression == fold.regression
+    assert manifest.dataset_info.test_samples > len(last.rows("test"))
+
+
+def test_a_regression_needs_no_package_of_the_network_export_and_onnx_serves_it(tmp_path):
+    assert run_train(arguments(tmp_path, "export.onnx=true")).code == 0
+    bars = bars_of(tmp_path)
+    by_either = [
+        Predictor(tmp_path / "models", backend=backend).predict(bars)
+        for backend in ("torch", "onnx")
+    ]
+    assert by_either[0] == by_either[1]
+    assert not (served(tmp_path).folder / "cnn_lstm_v1.onnx").exists()
+
+
+def test_a_regression_that_cannot_be_saved_is_not_fitted(tmp_path):
+    (tmp_path / "models").write_text("a file in the folder's place")
+    done = run_train(arguments(tmp_path))
+    assert done.code == 1
+    assert "cannot write to" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_weight_file_in_a_regression_is_refused(fitted):
+    _, folder = fitted
+    planted = served(folder).folder / "meta.json"
+    text = planted.read_text()
+    try:
+        planted.write_text(text.replace('"kind": "logistic"', '"kind": "cnn_lstm"'))
+        with pytest.raises(InvalidArtifactError, match="model_version is logistic_v1 of a cnn"):
+            served(folder)
+    finally:
+        planted.write_text(text)
+
+
+def test_a_run_that_was_interrupted_can_be_blended_when_it_is_resumed(trained, tmp_path):
+    folder = shutil.copytree(trained[1], tmp_path / "again", symlinks=True)
+    before = served(folder)
+    [mark] = folder.rglob("result.json")
+    mark.unlink()  # as if it had been killed before the end
+    kept = mark.with_name("settings.json")
+    kept.write_text(kept.read_text().replace(str(trained[1]), str(folder)))
+    done = run_train(train_arguments(folder, "resume=true", "blend=logistic"))
+    assert (done.code, done.stderr) == (0, "")
+    after = served(folder)
+    assert (before.manifest.blend, after.manifest.blend is None) == (None, False)
+    for name, weights in before.state_dict.items():
+        assert torch.equal(weights, after.state_dict[name])
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def predict(folder: Path, *overrides: str) -> dict:
+    folders = [f"{name}_dir={folder / name}" for name in ("data", "models")]
+    market = ("symbol=BTCUSDT", "tf=1h", "source=store", "output=json", "require_accepted=false")
+    done = run("predict.py", *market, *folders, *overrides)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["source"] == "ML_PER_COIN_V1"
+    return answer
+
+
+@pytest.mark.timeout(720)
+def test_the_real_command_fits_a_regression_without_lightning_and_predict_answers(tmp_path):
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['train.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print('LOADED', *{'lightning', 'torchmetrics', 'tensorboard'} & set(sys.modules))"
+    )
+    done = run("-c", code, *arguments(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "LOADED"
+    answer = predict(tmp_path, "predictor=onnx")
+    assert answer["model_version"] == "logistic_v1"
+    expected = Predictor(tmp_path / "models").predict(bars_of(tmp_path)).probabilities
+    assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.timeout(720)
+def test_the_real_command_blends_and_predict_answers_with_the_blend(tmp_path):
+    told = train_arguments(tmp_path, "blend=logistic", source=EDGE)
+    done = run("train.py", *told)
+    assert (done.returncode, done.stderr) == (0, "")
+    manifest = served(tmp_path).manifest
+    assert (manifest.model_version, manifest.format_version) == ("cnn_lstm_v1", 2)
+    weight = manifest.blend.network_weight
+    assert 0 <= weight < 1
+    shares = f"{weight:.2f} network + {1 - weight:.2f} logistic regression"
+    assert shares in done.stdout
+    # So many rows of a planted edge that a network of two epochs is behind.
+    [note] = [text for text in manifest.gate.reasons if "alone is better" in text]
+    assert note.endswith(": the same command for BTCUSDT alone with model=logistic trains it")
+    skills = manifest.blend.skills
+    assert skills["blend"].validation.value >= skills["regression"].validation.value - 1e-12
+    assert skills["regression"].validation.value > skills["network"].validation.value
+    answer = predict(tmp_path)
+    expected = Predictor(tmp_path / "models").predict(bars_of(tmp_path)).probabilities
+    assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,116 @@
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.training.results import PooledMeans, PooledResult, format_pool
+
+N_DAYS = 20
+
+
+def daily(model: float, logistic: float) -> DailyLosses:
+    """So much log-loss a row, ten rows a day; the prior loses 1 a row."""
+    days = tuple(f"2025-07-{day:02}" for day in range(1, N_DAYS + 1))
+    # Alike on average, with a day's ups and downs.
+    swings = np.random.default_rng(0).normal(0, 0.1, (3, N_DAYS))
+    swings += 1 - swings.mean(axis=1, keepdims=True)
+    columns = (10 * swings * np.array([[model], [1.0], [logistic]])).tolist()
+    return DailyLosses(days, (10,) * N_DAYS, *map(tuple, columns))
+
+
+def result(symbol: str, is_seen: bool, model: float, logistic: float) -> PooledResult:
+    return PooledResult(
+        symbol=symbol,
+        is_seen=is_seen,
+        skill=1 - model,
+        lower=1 - model - 0.01,
+        upper=1 - model + 0.01,
+        logistic=1 - logistic,
+        activity_auc=0.6,
+        direction_auc=None,
+        verdict="accepted",
+        p_value=0.001,
+        reason="for a test",
+        version="v",
+        is_served=True,
+        beside_logistic=daily(model, logistic),
+    )
+
+
+RESULTS = [
+    result("AAA", True, 0.96, 0.98),
+    result("BBB", True, 0.98, 0.97),
+    result("CCC", False, 0.99, 0.97),
+]
+BOOTSTRAP = Bootstrap(1, 0, 200)
+
+
+def test_means_are_of_markets_seen_and_unseen_apart():
+    means = PooledMeans.of(RESULTS, BOOTSTRAP)
+    assert means.seen.value == pytest.approx(0.03)
+    assert means.unseen.value == pytest.approx(0.01)
+    assert means.lead_seen.value == pytest.approx((0.02 - 0.01) / 2)
+    assert means.lead_unseen.value == pytest.approx(-0.02)
+    assert (means.seen.n_models, means.unseen.n_models, means.seen.n_days) == (2, 1, N_DAYS)
+    assert means.lead_seen.lower <= means.lead_seen.value <= means.lead_seen.upper
+
+
+def test_the_table_says_who_was_seen_how_good_and_beside_what():
+    lines = format_pool(RESULTS, PooledMeans.of(RESULTS, BOOTSTRAP), {"DDD": "too short"}).split(
+        "\n"
+    )
+    assert lines[1].split() == [
+        *("AAA", "seen", "+0.0400", "[+0.0300,", "+0.0500]"),
+        *("+0.0200", "+0.0200", "0.600", "-", "accepted"),
+    ]
+    assert lines[3].split()[:2] == ["CCC", "unseen"]
+    assert any(line.startswith("seen: mean skill +0.0300 [") for line in lines)
+    assert any("seen: ahead of the logistic regression on 1 of 2; " in line for line in lines)
+    assert any("unseen: ahead of the logistic regression on 0 of 1; " in line for line in lines)
+    assert lines[-1] == "refused DDD: too short"
+
+
+def test_without_a_market_left_out_there_is_no_word_of_any():
+    seen = RESULTS[:2]
+    means = PooledMeans.of(seen, BOOTSTRAP)
+    assert means.unseen is None
+    assert "unseen" not in format_pool(seen, means, {})
+
+
+def test_too_few_rows_are_said():
+    few = [replace(RESULTS[0], lower=None, upper=None), RESULTS[1]]
+    assert "+0.0400 [too few rows]" in format_pool(few, PooledMeans.of(few, BOOTSTRAP), {})
+
+
+def as_json(**changes) -> Any:
+    return json.loads(json.dumps({**asdict(RESULTS[0]), **changes}))
+
+
+def test_a_result_is_read_as_it_was_written():
+    assert PooledResult.of_json(as_json()) == RESULTS[0]
+    assert PooledResult.of_json(as_json(lower=None, upper=None)).lower is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"skill": "0.1"},
+        {"skill": 10**400},
+        {"lower": []},
+        {"verdict": 5},
+        {"reason": "\x1b[2J"},
+        {"version": "\ud800"},
+        {"is_seen": 1},
+        {"unknown": 1},
+        {"beside_logistic": 5},
+        {"beside_logistic": asdict(RESULTS[0].beside_logistic) | {"model": ["x"] * N_DAYS}},
+        {"beside_logistic": asdict(RESULTS[0].beside_logistic) | {"days": [1] * N_DAYS}},
+    ],
+)
+def test_a_result_that_no_training_wrote_is_refused(changes):
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        PooledResult.of_json(as_json(**changes))
