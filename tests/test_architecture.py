@@ -44,6 +44,7 @@ ORDER = (
     "monitoring",
     "serving",
     "config",
+    "assembly",
     "run_folder",
     "cli",
     "fetch",

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
 from percoin.bars.schema import Bars, format_time, is_simulated
 from percoin.bars.store import BarStore
 from percoin.config import RungsConfig
-from percoin.dataset import MarketDataset, SplitSpec, bars_to_load, build_dataset
+from percoin.dataset import MarketDataset, bars_to_load, build_dataset
 from percoin.errors import PercoinError
-from percoin.evaluation.backtest import BacktestResult, Costs
+from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
 from percoin.inference import Predictor, ServedModel
@@ -51,24 +52,19 @@ def judge_rungs(settings: RungsConfig) -> RungTable:
     Raises:
         PercoinError: The bars cannot be had or make no dataset.
     """
-    rule = settings.labels.build()
+    rule = label_rule(settings.labels)
     timeframe = settings.tf.timeframe
     n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
-    source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
+    source = bar_source(settings.source, BarStore(Path(settings.data_dir) / "bars"), n_bars)
     bars = source.load(settings.symbol, timeframe)
-    split = settings.split
-    spec = SplitSpec(
-        fractions=(split.train, split.validation, split.test),
-        purge_bars=split.purge_bars,
-        embargo_bars=split.embargo_bars,
-    )
+    spec = split_spec(settings.split)
     dataset = build_dataset(
         bars, FeatureDefinition.RELATIVE, rule, settings.lookback, spec, settings.history_days
     )
     rungs = [Rung(name) for name in settings.chain]
     judge = Judge(
         dataset,
-        Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        trading_costs(settings.costs),
         Bootstrap(dataset.label_rule.horizon, settings.seed, settings.repetitions),
         n_trials=len(rungs),
     )
