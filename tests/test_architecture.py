@@ -24,6 +24,7 @@ ORDER = (
     "printable",
     "memory",
     "file_lock",
+    "whole_file",
     "types",
     "intervals",
     "commands",
