@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from percoin import config as config_module
+from percoin.assembly import bar_source, label_rule
 from percoin.cli import compose_config, explain
 from percoin.config import (
     CONF_DIR,
@@ -84,7 +85,7 @@ def test_every_choice_composes_and_becomes_typed(chosen):
     assert made.tf.timeframe is Timeframe(tf)
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
-    assert made.labels.build().horizon == made.labels.horizon == made.split.purge_bars
+    assert label_rule(made.labels).horizon == made.labels.horizon == made.split.purge_bars
     assert made.model == LogisticConfig() if model == "logistic" else len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
     assert made.logger["_target_"].lower().endswith(f"{logger}logger")
@@ -102,7 +103,7 @@ def test_every_source_is_built_from_its_settings(source, tmp_path):
     from percoin.bars.store import BarStore
 
     store = BarStore(tmp_path)
-    assert callable(settings(*with_path(source)).source.build(store).load)
+    assert callable(bar_source(settings(*with_path(source)).source, store).load)
 
 
 def test_the_defaults_are_those_of_the_original_where_they_are_kept():

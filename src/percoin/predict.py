@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from percoin.assembly import NEWEST_BARS, bar_source
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import folder_words
-from percoin.config import JUDGED, NEWEST_BARS, OutputFormat, PredictConfig
+from percoin.config import JUDGED, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
@@ -43,7 +44,7 @@ def answer(settings: PredictConfig) -> None:
     backend = Backend(settings.predictor)
     predictor = Predictor(Path(settings.models_dir), settings.device, backend)
     store = BarStore(Path(settings.data_dir) / "bars")
-    source = settings.source.build(store, _needed_bars(settings, predictor))
+    source = bar_source(settings.source, store, _needed_bars(settings, predictor))
     bars = source.load(settings.symbol, settings.tf.timeframe)
     now = datetime.now(UTC)
     min_confidence = find_min_confidence(settings.min_confidence, Path(settings.models_dir))

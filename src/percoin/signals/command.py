@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
 from percoin.config import OutputFormat, SignalsConfig, typed
-from percoin.dataset import SplitSpec, bars_to_load, build_dataset
-from percoin.evaluation.backtest import Costs
+from percoin.dataset import bars_to_load, build_dataset
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
 from percoin.registry.typed_json import one_line
@@ -38,24 +38,19 @@ def score_sources(settings: SignalsConfig) -> str:
     from percoin.signals.score_table import format_table, to_json
     from percoin.signals.scores import Judge
 
-    rule = settings.labels.build()
+    rule = label_rule(settings.labels)
     timeframe = settings.tf.timeframe
     n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
-    source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
+    source = bar_source(settings.source, BarStore(Path(settings.data_dir) / "bars"), n_bars)
     bars = source.load(settings.symbol, timeframe)
-    split = settings.split
-    spec = SplitSpec(
-        fractions=(split.train, split.validation, split.test),
-        purge_bars=split.purge_bars,
-        embargo_bars=split.embargo_bars,
-    )
+    spec = split_spec(settings.split)
     dataset = build_dataset(
         bars, FeatureDefinition.RELATIVE, rule, settings.lookback, spec, settings.history_days
     )
     chain = [Source.of_option(name) for name in settings.chain]
     judge = Judge(
         dataset,
-        Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        trading_costs(settings.costs),
         Bootstrap(dataset.label_rule.horizon, settings.seed, settings.repetitions),
         n_trials=len(chain),
     )
