@@ -18,11 +18,12 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import DatasetSpec, build_dataset
+from percoin.dataset import build_dataset
 from percoin.features.feature_set import FeatureDefinition, compute_features
 from percoin.types import Timeframe
 
@@ -43,13 +44,7 @@ def main() -> None:
         def ready() -> None:
             build_dataset(
                 store.load("BTCUSDT", Timeframe.M15),
-                DatasetSpec(
-                    settings.labels.build(),
-                    definition,
-                    settings.lookback,
-                    settings.split.build(),
-                    settings.history_days,
-                ),
+                dataset_spec(settings),
             )
 
         tell(

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import DatasetSpec, MarketDataset, build_dataset
-from percoin.features.feature_set import FeatureDefinition
+from percoin.dataset import MarketDataset, build_dataset
 from percoin.splits import Split
 from percoin.training.memory import keep_freed_memory
 from percoin.training.pooled_module import thinned
@@ -76,13 +76,7 @@ def measured(store: Path, n_windows: int) -> tuple[float, float, float]:
     began = time.perf_counter()
     dataset = build_dataset(
         BarStore(store).load("BTCUSDT", Timeframe.M15),
-        DatasetSpec(
-            settings.labels.build(),
-            FeatureDefinition(settings.features.definition),
-            settings.lookback,
-            settings.split.build(),
-            100_000,
-        ),
+        replace(dataset_spec(settings), history_days=100_000),
     )
     ready = time.perf_counter() - began
     fit_trial(settings, with_rows(dataset, n_windows))

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import PATIENCE_OF_THREADS, compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import DatasetSpec, MarketDataset, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.dataset import MarketDataset, build_dataset
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.memory import keep_freed_memory
@@ -187,13 +189,9 @@ def load(arguments: argparse.Namespace, settings: TrainConfig) -> MarketDataset:
     )
     return build_dataset(
         source.load(arguments.symbol, Timeframe.M15),
-        DatasetSpec(
-            settings.labels.build(),
-            FeatureDefinition(settings.features.definition),
-            settings.lookback,
-            settings.split.build(),
-            arguments.days if arguments.to_loss else settings.history_days,
-        ),
+        replace(dataset_spec(settings), history_days=arguments.days)
+        if arguments.to_loss
+        else dataset_spec(settings),
     )
 
 

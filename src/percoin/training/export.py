@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, TrainingError
 from percoin.evaluation.baselines import LOGISTIC, Baseline
-from percoin.features.feature_set import FEATURE_NAMES
-from percoin.judging import (
+from percoin.evaluation.judgement import (
     FoldForecasts,
     JudgingRules,
     daily_beside,
     forecast_fold,
     judge_folds,
 )
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable, export_artifact
 from percoin.registry.manifest import ModelSpec

@@ -16,20 +16,20 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from percoin.assembly import bar_source, dataset_spec, trading_costs
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import command
 from percoin.config import BinanceConfig, BlendKind, EvaluationMode, LogisticConfig, TrainConfig
-from percoin.dataset import DatasetSpec, MarketDataset, build_dataset, build_folds
+from percoin.dataset import MarketDataset, build_dataset, build_folds
 from percoin.errors import TrainingError
-from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
+from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.table import format_evaluation
-from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.judging import JudgingRules
+from percoin.features.feature_set import history_bars
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.run_folder import FINISHED_MARK
@@ -90,17 +90,6 @@ def make_folds(
     return [build_dataset(bars, spec)]
 
 
-def dataset_spec(settings: TrainConfig) -> DatasetSpec:
-    """The rules by which the settings have bars made into a dataset."""
-    return DatasetSpec(
-        settings.labels.build(),
-        FeatureDefinition(settings.features.definition),
-        settings.lookback,
-        settings.split.build(),
-        settings.history_days,
-    )
-
-
 def n_bars_to_load(settings: TrainConfig) -> int:
     """How many of the newest bars a training makes use of, if there are no gaps."""
     return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
@@ -114,7 +103,7 @@ def load_bars(settings: TrainConfig) -> Bars:
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe
-    source = settings.source.build(store, n_bars_to_load(settings), replace=True)
+    source = bar_source(settings.source, store, n_bars_to_load(settings), replace=True)
     if settings.resume and isinstance(settings.source, BinanceConfig):
         source = store
     bars = source.load(settings.symbol, timeframe)
@@ -149,7 +138,7 @@ def judging_rules(settings: TrainConfig) -> JudgingRules:
     if isinstance(settings.model, LogisticConfig):
         name = LOGISTIC
     return JudgingRules(
-        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        costs=trading_costs(settings.costs),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,

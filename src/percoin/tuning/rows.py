@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, build_search_dataset
-from percoin.training.run_files import dataset_spec, make_folds
+from percoin.training.run_files import make_folds
 
 _DAY_MILLISECONDS = 86_400_000
 

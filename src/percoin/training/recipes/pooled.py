@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.commands import command
 from percoin.config import Recipe, TrainConfig
@@ -19,9 +20,9 @@ from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.joint import days_of
+from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.judging import fit_pooled_baselines
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
@@ -47,7 +48,6 @@ from percoin.training.run_files import (
     EVALUATION_FILE,
     SUMMARY_FILE,
     RunContext,
-    dataset_spec,
     judging_rules,
     load_bars,
     plain_settings,
