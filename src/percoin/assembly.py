@@ -120,11 +120,12 @@ def dataset_spec(
     settings: TrainConfig | AuditConfig | JudgeConfig | SignalsConfig,
 ) -> DatasetSpec:
     """The rules by which bars become a dataset; features are relative where nothing is said."""
-    has_features = isinstance(settings, TrainConfig | AuditConfig)
-    definition = settings.features.definition if has_features else FeatureDefinition.RELATIVE
+    definition = FeatureDefinition.RELATIVE
+    if isinstance(settings, TrainConfig | AuditConfig):
+        definition = FeatureDefinition(settings.features.definition)
     return DatasetSpec(
         label_rule(settings.labels),
-        FeatureDefinition(definition),
+        definition,
         settings.lookback,
         split_spec(settings.split),
         settings.history_days,
