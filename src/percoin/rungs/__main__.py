@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from percoin.cli import compose_config, run_command
 from percoin.config import OutputFormat, RungsConfig, typed
-from percoin.registry.typed_json import one_line
+from percoin.json_codec import one_line
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from percoin import json_codec
 from percoin.printable import printable
-from percoin.registry import typed_json
 
 RECORD_FILE = "job.json"
 # Above every count and every moment in seconds that a job can mean.
@@ -130,7 +130,7 @@ def write_record(folder: Path, record: JobRecord) -> None:
     """
     aside = folder / f".{RECORD_FILE}.{os.getpid()}"
     try:
-        aside.write_text(typed_json.dumps(asdict(record), nan_as_null=True), encoding="utf-8")
+        aside.write_text(json_codec.dumps(asdict(record), nan_as_null=True), encoding="utf-8")
         aside.replace(folder / RECORD_FILE)
     except OSError as error:
         with suppress(OSError):
@@ -142,8 +142,8 @@ def write_record(folder: Path, record: JobRecord) -> None:
 def read_record(folder: Path) -> JobRecord | None:
     """The folder's record; None where there is none, or none that a job could have written."""
     try:
-        content = typed_json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        record = typed_json.decode(JobRecord, _without_nulls(content))
+        content = json_codec.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = json_codec.decode(JobRecord, _without_nulls(content))
         _check_numbers(record)
         check_result(record.result)
     except (OSError, ValueError):
@@ -169,7 +169,7 @@ def read_result(path: Path) -> dict[str, Any]:
         OSError: It cannot be read.
         ValueError: No run wrote it.
     """
-    result = typed_json.loads(path.read_text(encoding="utf-8"))
+    result = json_codec.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict):
         raise ValueError(f"{path} holds no object")
     check_result(result)

@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from percoin import json_codec
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
@@ -42,7 +43,6 @@ from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.judging import JudgingRules
 from percoin.overrides import source_words
-from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.report.files import write_whole
 from percoin.training.manifest_draft import ExportedModel
@@ -245,4 +245,4 @@ def write_result(folder: Path, summary: Summary) -> None:
         "verdict": verdict.outcome.value,
         "reasons": [*verdict.reasons, *verdict.cautions],
     }
-    write_whole(folder / FINISHED_MARK, typed_json.dumps(result, nan_as_null=True))
+    write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))
