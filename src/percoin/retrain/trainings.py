@@ -23,10 +23,10 @@ from pathlib import Path
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
+from percoin.cli.overrides import literal
 from percoin.config import ProcessesConfig, Recipe, RetrainConfig, TrainConfig, typed
 from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.file_lock import claimed
-from percoin.overrides import literal
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
 from percoin.report.board import Status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
 from percoin.file_lock import claimed
 from percoin.training.run_files import load_bars, n_bars_to_load
+from percoin.whole_file import write_whole
 
 _NOTE_FILE = "bars.json"
 _LOCK_FILE = ".bars.lock"
@@ -57,7 +59,7 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
     source = settings.source.build(store)
     if not isinstance(source, ExchangeSource):
         return AskedBars(load_bars(settings), time.time())
-    with claimed(market_folder, _LOCK_FILE, wait=True):
+    with claimed(market_folder, _LOCK_FILE, wait_secs=math.inf):
         note = _read_note(market_folder)
         wanted = n_bars_to_load(settings)
         if note and note.asked_at >= reuse_since and note.n_bars_wanted >= wanted:
@@ -67,7 +69,7 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
         asked_at = time.time()
         bars = load_bars(settings)
         note = _Note(asked_at, wanted, int(bars.open_time[0]), int(bars.open_time[-1]))
-        (market_folder / _NOTE_FILE).write_text(json.dumps(asdict(note)), encoding="utf-8")
+        write_whole(market_folder / _NOTE_FILE, json.dumps(asdict(note)))
         return AskedBars(bars, note.asked_at)
 
 

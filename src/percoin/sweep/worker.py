@@ -31,14 +31,7 @@ import lightning.pytorch as pl
 
 from percoin.bars.schema import Bars
 from percoin.cli import Composed
-from percoin.config import (
-    DIVERGED_MARK,
-    FINISHED_MARK,
-    LogisticConfig,
-    Recipe,
-    TrainConfig,
-    typed,
-)
+from percoin.config import LogisticConfig, Recipe, TrainConfig, typed
 from percoin.dataset import MarketDataset
 from percoin.errors import (
     ConfigError,
@@ -50,14 +43,15 @@ from percoin.errors import (
 from percoin.file_lock import claimed
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
+from percoin.run_folder import DIVERGED_MARK, FINISHED_MARK
 from percoin.sweep.bars import bars_of_job
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import (
+    RECORD_FILE,
     JobRecord,
     JobState,
     read_record,
     read_result,
-    remove_leftovers,
     write_record,
 )
 from percoin.sweep.plan import CONFIG_NAME
@@ -78,6 +72,7 @@ from percoin.training.recipes.pooled import (
     train_pooled,
 )
 from percoin.training.run_files import RunContext, make_folds
+from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +109,7 @@ def run_attempt(attempt: Attempt) -> None:
     folder = attempt.job.folder
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder), _output_to(folder / LOG_FILE):
-        remove_leftovers(folder)
+        remove_leftovers(folder / RECORD_FILE)
         before = read_record(folder) or JobRecord()
         # Until the job's key is known, what was there before is what there is.
         diary = _Diary(folder, replace(before, **_facts(attempt)))

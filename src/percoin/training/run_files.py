@@ -20,15 +20,9 @@ from percoin import json_codec
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
+from percoin.cli.overrides import source_words
 from percoin.commands import command
-from percoin.config import (
-    FINISHED_MARK,
-    BinanceConfig,
-    BlendKind,
-    EvaluationMode,
-    LogisticConfig,
-    TrainConfig,
-)
+from percoin.config import BinanceConfig, BlendKind, EvaluationMode, LogisticConfig, TrainConfig
 from percoin.dataset import (
     MarketDataset,
     bars_to_load,
@@ -42,12 +36,13 @@ from percoin.evaluation.blend import BLEND
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.judging import JudgingRules
-from percoin.overrides import source_words
+from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
-from percoin.report.files import write_whole
+from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.recipes.from_pool import PooledStart
 from percoin.training.summary import Summary
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -232,9 +227,9 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
 
 def write_result(folder: Path, summary: Summary) -> None:
     """Mark the run as finished, with its figures for programs and its screen for people."""
-    (folder / SUMMARY_FILE).write_text(summary.render(), encoding="utf-8")
+    write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)
-    (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
+    write_whole(folder / EVALUATION_FILE, tables + "\n")
     verdict = summary.evaluation.verdict
     result = {
         **summary.key_results(),

@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli import compose_config
+from percoin.cli.overrides import literal
 from percoin.commands import flat
 from percoin.config import Recipe, TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.labels import FixedHorizon, TripleBarrier, VolatilityScaled
-from percoin.overrides import literal
 from percoin.registry.manifest import LOGISTIC_KIND, MODEL_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
 

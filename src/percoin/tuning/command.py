@@ -33,21 +33,15 @@ from hydra.core.hydra_config import HydraConfig
 from torch.utils.tensorboard import SummaryWriter
 
 from percoin.bars.schema import Bars
-from percoin.config import (
-    CHECKPOINTS,
-    DIVERGED_MARK,
-    FINISHED_MARK,
-    EvaluationMode,
-    TrainConfig,
-    TuneConfig,
-)
+from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
-from percoin.run_folder import claimed_run
+from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
+from percoin.training.figures import write_picture
 from percoin.training.recipes.per_market import check_machine, train_folds
 from percoin.training.run_files import RunContext, load_bars, make_folds
 from percoin.training.summary import Summary
-from percoin.tuning.picture import draw_search, write_picture
+from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
 from percoin.tuning.search import Fate, Searcher, Tried, best_of, importances
@@ -62,6 +56,7 @@ from percoin.tuning.studies import (
     winners_of,
 )
 from percoin.tuning.trial import Measured, Report, measure
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -319,7 +314,7 @@ def _train_best(
         folder=session.folder,
         study_file=session.folder.parent / STUDY_FILE,
     ).render()
-    (session.folder / _SCREEN_FILE).write_text(screen, encoding="utf-8")
+    write_whole(session.folder / _SCREEN_FILE, screen)
     print(screen, flush=True)
     return _train_winner(session, chosen, folds, winner, run)
 

@@ -13,7 +13,7 @@ from train_runs import Finished, run_train, train_arguments
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain
-from percoin.config import RegistryConfig, TrainConfig, run_dir, typed
+from percoin.config import RegistryConfig, TrainConfig, typed
 from percoin.errors import ConfigError, RegistryWriteError, VersionRefusedError
 from percoin.evaluation.gate import control_false_discoveries
 from percoin.inference import Predictor
@@ -21,6 +21,7 @@ from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
 from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
+from percoin.run_folder import run_dir
 from percoin.sweep.plan import plan_sweep
 from percoin.training.export import ModelExporter
 from percoin.training.fleet_steps import FleetSteps

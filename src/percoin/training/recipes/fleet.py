@@ -12,13 +12,13 @@ from lightning.pytorch.loggers import Logger
 
 from percoin import json_codec
 from percoin.commands import command
-from percoin.config import FINISHED_MARK, TrainConfig
+from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry.manifest import Verdict
-from percoin.report.files import write_whole
+from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.export import ModelExporter
@@ -48,6 +48,7 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -202,8 +203,8 @@ class _FleetTraining:
         means = self._means(list(results.values())) if results else None
         failed = {name: self._failed[name] for name in settings.symbols if name in self._failed}
         summary = FleetSummary(tuple(results.values()), failed, means, secs, withdrawn, folder)
-        (folder / SUMMARY_FILE).write_text(summary.render() + "\n", encoding="utf-8")
-        write_whole(folder / FINISHED_MARK, json_codec.dumps(summary.to_json(), nan_as_null=True))
+        write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
+        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _train(self, datasets: Sequence[MarketDataset]) -> list[FleetModel]:

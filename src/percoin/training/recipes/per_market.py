@@ -17,17 +17,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 
-from percoin.config import (
-    CHECKPOINT_FOLDER,
-    CHECKPOINTS,
-    DIVERGED_MARK,
-    FINISHED_MARK,
-    CnnLstmConfig,
-    LogisticConfig,
-    ModelConfig,
-    TrainConfig,
-    TrainerConfig,
-)
+from percoin.config import CnnLstmConfig, LogisticConfig, ModelConfig, TrainConfig, TrainerConfig
 from percoin.dataset import (
     MarketDataset,
 )
@@ -36,6 +26,7 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
+from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.export import ModelExporter, forecast_test
 from percoin.training.lit_module import SignalClassifier
@@ -66,6 +57,7 @@ from percoin.training.run_files import (
     write_result,
 )
 from percoin.training.summary import Summary
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +202,7 @@ def divergence_marked(folder: Path) -> Iterator[None]:
     try:
         yield
     except DivergedError as error:
-        (folder / DIVERGED_MARK).write_text(f"{error}\n", encoding="utf-8")
+        write_whole(folder / DIVERGED_MARK, f"{error}\n")
         raise
 
 
@@ -332,7 +324,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     path = folder / _SETTINGS_FILE
     market = (settings.title, settings.tf.name)
     if not settings.resume:
-        path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        write_whole(path, json.dumps(facts, indent=2))
         return
     if not any(folder.glob(CHECKPOINTS)):
         raise ResumeError(
