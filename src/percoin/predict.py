@@ -19,6 +19,7 @@ from percoin.config import JUDGED, NEWEST_BARS, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
+from percoin.json_codec import one_line
 from percoin.printable import printable
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest

@@ -14,7 +14,6 @@ from typing import Any
 
 from percoin import json_codec
 from percoin.printable import printable
-from percoin.registry import typed_json
 from percoin.whole_file import write_whole
 
 RECORD_FILE = "job.json"
@@ -128,7 +127,7 @@ def write_record(folder: Path, record: JobRecord) -> None:
     Raises:
         OSError: The folder takes no more; the old record stays.
     """
-    content = typed_json.dumps(asdict(record), nan_as_null=True)
+    content = json_codec.dumps(asdict(record), nan_as_null=True)
     # Of a running job it says how far it is: every epoch, and only for the eye.
     write_whole(folder / RECORD_FILE, content, is_synced=record.state is not JobState.RUNNING)
 

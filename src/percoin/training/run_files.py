@@ -36,7 +36,6 @@ from percoin.evaluation.blend import BLEND
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.judging import JudgingRules
-from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel

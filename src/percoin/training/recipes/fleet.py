@@ -204,7 +204,7 @@ class _FleetTraining:
         failed = {name: self._failed[name] for name in settings.symbols if name in self._failed}
         summary = FleetSummary(tuple(results.values()), failed, means, secs, withdrawn, folder)
         write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _train(self, datasets: Sequence[MarketDataset]) -> list[FleetModel]:

@@ -290,7 +290,7 @@ class _PooledTraining:
         summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
         _log_hyperparameters(loggers[trained.folder], settings, summary)
         write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _tests(
@@ -334,7 +334,7 @@ class _PooledTraining:
         result = PooledResult.of(symbol, self._record.markets[symbol].is_seen, exported)
         tables = format_evaluation(exported.judgement.evaluation)
         write_whole(folder / EVALUATION_FILE, tables + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(asdict(result), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(asdict(result), nan_as_null=True))
         return result
 
     def _result_before(self, folder: Path, symbol: str) -> PooledResult | None:
