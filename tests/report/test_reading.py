@@ -89,7 +89,7 @@ def test_folders_that_are_no_market_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("evaluation", "problem"),
     [
-        (None, "its evaluation cannot be read: evaluation is None where dict belongs"),
+        (None, "its evaluation cannot be read: Expected `object`, got `null`"),
         ({"model": 1}, "its evaluation cannot be read: evaluation.model is 1"),
         ([], "its evaluation cannot be read"),
     ],
