@@ -90,7 +90,7 @@ def test_folders_that_are_no_market_are_passed_over(tmp_path):
     ("evaluation", "problem"),
     [
         (None, "its evaluation cannot be read: Expected `object`, got `null`"),
-        ({"model": 1}, "its evaluation cannot be read: evaluation.model is 1"),
+        ({"model": 1}, "its evaluation cannot be read: model: Expected `object`, got `int`"),
         ([], "its evaluation cannot be read"),
     ],
 )
