@@ -11,7 +11,7 @@ from percoin.cli import compose_config, run_command
 from percoin.config import OutputFormat, SignalsConfig, typed
 from percoin.dataset import build_dataset
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry.typed_json import one_line
+from percoin.json_codec import one_line
 from percoin.signals.market import SourcedBars
 from percoin.types import Source
 
