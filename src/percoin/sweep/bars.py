@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from percoin.assembly import bar_source
 from percoin.bars.schema import Bars
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
@@ -56,7 +57,7 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
         DataError: As the source has it.
     """
     store = BarStore(Path(settings.data_dir) / "bars")
-    source = settings.source.build(store)
+    source = bar_source(settings.source, store)
     if not isinstance(source, ExchangeSource):
         return AskedBars(load_bars(settings), time.time())
     with claimed(market_folder, _LOCK_FILE, wait_secs=math.inf):

@@ -369,7 +369,7 @@ def _train_winner(
     study = session.searcher.study
     before = winners_of(study)[-1:]
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
-    choices = {**run.choices, "labels": chosen.labels.build().kind}
+    choices = {**run.choices, "labels": chosen.labels.option}
     folder = _run_of(before[0], session) if same else run.folder
     if same and (folder / FINISHED_MARK).exists():
         log.info("these settings were trained and judged before, in %s", folder)

@@ -19,9 +19,9 @@ from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.joint import days_of
+from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.judging import fit_pooled_baselines
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
