@@ -26,6 +26,7 @@ ORDER = (
     "memory",
     "file_lock",
     "whole_file",
+    "interruption",
     "types",
     "intervals",
     "commands",
