@@ -18,6 +18,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -43,11 +44,7 @@ def main() -> None:
         def ready() -> None:
             build_dataset(
                 store.load("BTCUSDT", Timeframe.M15),
-                definition,
-                settings.labels.build(),
-                settings.lookback,
-                settings.split.build(),
-                settings.history_days,
+                dataset_spec(settings),
             )
 
         tell(

@@ -133,10 +133,13 @@ def test_what_was_killed_between_its_result_and_its_record_is_skipped_with_both(
     attempt = make_attempt(tmp_path)
     record = run(attempt)
     write_record(attempt.job.folder, replace(record, state=JobState.RUNNING, result={}))
+    half_written = attempt.job.folder / f".job.json.{'0' * 32}.tmp"
+    half_written.write_text("{")
 
     again = run(attempt)
     assert (again.state, again.result) == (JobState.SKIPPED, record.result)
     assert len(trainings.begun) == 1
+    assert not half_written.exists()
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"version": 1}', '{"version": "gone"}'])
@@ -402,7 +405,7 @@ def test_a_fold_that_was_over_before_counts_as_before_whatever_it_left_out(tmp_p
     # The next fold begins afresh.
     settings = typed(compose_config("train", ["symbol=BTCUSDT"]), TrainConfig)
     network = CnnLstm(15, **network_kwargs(settings.model))
-    module = SignalClassifier(network, settings.optimizer, 0.1, 0, ("BTCUSDT", "1h"))
+    module = SignalClassifier(network, lr=0.1)
     module.history["val_loss"].append(1.0)
     callback.on_train_epoch_end(trainer, module)
     assert (diary.record.epoch, diary.record.resumed_from) == (6, 5)

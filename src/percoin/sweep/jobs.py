@@ -6,16 +6,15 @@ comes after it read it. So a sweep needs no connection to its jobs, only their f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from percoin import json_codec
 from percoin.printable import printable
-from percoin.registry import typed_json
+from percoin.whole_file import write_whole
 
 RECORD_FILE = "job.json"
 # Above every count and every moment in seconds that a job can mean.
@@ -128,22 +127,16 @@ def write_record(folder: Path, record: JobRecord) -> None:
     Raises:
         OSError: The folder takes no more; the old record stays.
     """
-    aside = folder / f".{RECORD_FILE}.{os.getpid()}"
-    try:
-        aside.write_text(typed_json.dumps(asdict(record), nan_as_null=True), encoding="utf-8")
-        aside.replace(folder / RECORD_FILE)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        # A full disk is reported without the name of the file.
-        raise OSError(error.errno, error.strerror, str(folder / RECORD_FILE)) from error
+    content = json_codec.dumps(asdict(record), nan_as_null=True)
+    # Of a running job it says how far it is: every epoch, and only for the eye.
+    write_whole(folder / RECORD_FILE, content, is_synced=record.state is not JobState.RUNNING)
 
 
 def read_record(folder: Path) -> JobRecord | None:
     """The folder's record; None where there is none, or none that a job could have written."""
     try:
-        content = typed_json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        record = typed_json.decode(JobRecord, _without_nulls(content))
+        content = json_codec.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = json_codec.decode(JobRecord, _without_nulls(content))
         _check_numbers(record)
         check_result(record.result)
     except (OSError, ValueError):
@@ -153,15 +146,6 @@ def read_record(folder: Path) -> JobRecord | None:
     return replace(record, host=printable(record.host), error=error)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Take away what a process that was killed while it wrote a record has left.
-
-    To be called by whoever has claimed the folder.
-    """
-    for path in folder.glob(f".{RECORD_FILE}.*"):
-        path.unlink(missing_ok=True)
-
-
 def read_result(path: Path) -> dict[str, Any]:
     """What a run wrote of its end.
 
@@ -169,7 +153,7 @@ def read_result(path: Path) -> dict[str, Any]:
         OSError: It cannot be read.
         ValueError: No run wrote it.
     """
-    result = typed_json.loads(path.read_text(encoding="utf-8"))
+    result = json_codec.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict):
         raise ValueError(f"{path} holds no object")
     check_result(result)

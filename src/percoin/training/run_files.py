@@ -16,32 +16,27 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from percoin import json_codec
+from percoin.assembly import bar_source, dataset_spec, trading_costs
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import command
 from percoin.config import BinanceConfig, BlendKind, EvaluationMode, LogisticConfig, TrainConfig
-from percoin.dataset import (
-    MarketDataset,
-    bars_to_load,
-    build_dataset,
-    build_folds,
-)
+from percoin.dataset import MarketDataset, build_dataset, build_folds
 from percoin.errors import TrainingError
-from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
+from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.table import format_evaluation
-from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.judging import JudgingRules
-from percoin.registry import typed_json
+from percoin.features.feature_set import history_bars
 from percoin.registry.layout import MarketFolder
-from percoin.report.files import write_whole
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.recipes.from_pool import PooledStart
 from percoin.training.summary import Summary
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -87,26 +82,17 @@ def make_folds(
     begins with a pooled model, ``find_start``'s, has the cuts and the scaling of its pool.
     """
     assert (start is None) == (settings.init is None)
+    spec = dataset_spec(settings)
     if start is not None:
-        return [start.dataset(settings, bars)]
-    arguments = (
-        bars,
-        FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
-        settings.lookback,
-        settings.split.build(),
-        settings.history_days,
-    )
+        return [start.dataset(spec, bars)]
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
-        return build_folds(*arguments, settings.folds)
-    return [build_dataset(*arguments)]
+        return build_folds(bars, spec, settings.folds)
+    return [build_dataset(bars, spec)]
 
 
 def n_bars_to_load(settings: TrainConfig) -> int:
     """How many of the newest bars a training makes use of, if there are no gaps."""
-    return bars_to_load(
-        settings.tf.timeframe, settings.labels.build(), settings.lookback, settings.history_days
-    )
+    return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
 
 
 def load_bars(settings: TrainConfig) -> Bars:
@@ -117,7 +103,7 @@ def load_bars(settings: TrainConfig) -> Bars:
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe
-    source = settings.source.build(store, n_bars_to_load(settings), replace=True)
+    source = bar_source(settings.source, store, n_bars_to_load(settings), replace=True)
     if settings.resume and isinstance(settings.source, BinanceConfig):
         source = store
     bars = source.load(settings.symbol, timeframe)
@@ -152,7 +138,7 @@ def judging_rules(settings: TrainConfig) -> JudgingRules:
     if isinstance(settings.model, LogisticConfig):
         name = LOGISTIC
     return JudgingRules(
-        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        costs=trading_costs(settings.costs),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,
@@ -226,9 +212,9 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
 
 def write_result(folder: Path, summary: Summary) -> None:
     """Mark the run as finished, with its figures for programs and its screen for people."""
-    (folder / SUMMARY_FILE).write_text(summary.render(), encoding="utf-8")
+    write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)
-    (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
+    write_whole(folder / EVALUATION_FILE, tables + "\n")
     verdict = summary.evaluation.verdict
     result = {
         **summary.key_results(),
@@ -239,4 +225,4 @@ def write_result(folder: Path, summary: Summary) -> None:
         "verdict": verdict.outcome.value,
         "reasons": [*verdict.reasons, *verdict.cautions],
     }
-    write_whole(folder / FINISHED_MARK, typed_json.dumps(result, nan_as_null=True))
+    write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))

@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -36,11 +35,13 @@ from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
+from percoin.interruption import Interrupted, interruptible
 from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
+from percoin.training.figures import write_picture
 from percoin.training.recipes.per_market import check_machine, train_folds
 from percoin.training.run_files import RunContext, load_bars, make_folds
 from percoin.training.summary import Summary
-from percoin.tuning.picture import draw_search, write_picture
+from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
 from percoin.tuning.search import Fate, Searcher, Tried, best_of, importances
@@ -55,6 +56,7 @@ from percoin.tuning.studies import (
     winners_of,
 )
 from percoin.tuning.trial import Measured, Report, measure
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -177,17 +179,13 @@ class _Session:
 
         While a network learns, training sees to both of them itself.
         """
-        usual = signal.signal(signal.SIGTERM, _raise_terminated)
         try:
-            yield
+            with interruptible():
+                yield
         except InterruptedRunError as error:
             raise self._interrupted(error.exit_code - 128) from None
-        except _Terminated:
-            raise self._interrupted(signal.SIGTERM) from None
-        except KeyboardInterrupt:
-            raise self._interrupted(signal.SIGINT) from None
-        finally:
-            signal.signal(signal.SIGTERM, usual)
+        except Interrupted as error:
+            raise self._interrupted(error.number) from None
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
         name, n_over = signal.Signals(signal_number).name, len(self.searcher.tried())
@@ -197,14 +195,6 @@ class _Session:
             "the same command goes on from there",
             signal_number=signal_number,
         )
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where Ctrl-C would be."""
-
-
-def _raise_terminated(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:
@@ -312,7 +302,7 @@ def _train_best(
         folder=session.folder,
         study_file=session.folder.parent / STUDY_FILE,
     ).render()
-    (session.folder / _SCREEN_FILE).write_text(screen, encoding="utf-8")
+    write_whole(session.folder / _SCREEN_FILE, screen)
     print(screen, flush=True)
     return _train_winner(session, chosen, folds, winner, run)
 
@@ -379,7 +369,7 @@ def _train_winner(
     study = session.searcher.study
     before = winners_of(study)[-1:]
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
-    choices = {**run.choices, "labels": chosen.labels.build().kind}
+    choices = {**run.choices, "labels": chosen.labels.option}
     folder = _run_of(before[0], session) if same else run.folder
     if same and (folder / FINISHED_MARK).exists():
         log.info("these settings were trained and judged before, in %s", folder)
