@@ -27,7 +27,7 @@ MONITORED = "loss/val"
 _LOG_EVERY_N_STEPS = 50
 
 
-class History(TypedDict):
+class EpochHistory(TypedDict):
     """One value per finished epoch."""
 
     train_loss: list[float]
@@ -63,7 +63,7 @@ class SignalClassifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.history = History(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+        self.history = EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()

@@ -56,7 +56,7 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def train_folds(
     run: RunContext,
     callbacks: Sequence[pl.Callback] = (),
     start: PooledStart | None = None,
-) -> Summary:
+) -> TrainingSummary:
     """Train on ready datasets, judge, export.
 
     Args:
@@ -159,7 +159,7 @@ def _train_folds(
     run: RunContext,
     callbacks: Sequence[pl.Callback],
     start: PooledStart | None,
-) -> Summary:
+) -> TrainingSummary:
     *earlier, dataset = folds
     config = plain_settings(settings, run.choices)
     facts = {"config": config, "bars": dataset.bars.sha256()}
@@ -402,7 +402,10 @@ def check_targets(logger: Mapping[str, Any]) -> None:
 
 
 def log_hyperparameters(
-    loggers: Sequence[Logger], settings: TrainConfig, choices: Mapping[str, str], summary: Summary
+    loggers: Sequence[Logger],
+    settings: TrainConfig,
+    choices: Mapping[str, str],
+    summary: TrainingSummary,
 ) -> None:
     """The few settings by which runs differ, beside the few figures by which they compare."""
     parameters = {
