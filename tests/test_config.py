@@ -22,7 +22,7 @@ from percoin.config import (
 )
 from percoin.errors import BarsNotFoundError
 from percoin.run_folder import run_dir
-from percoin.types import OFFERED_TIMEFRAMES, Rung, Timeframe
+from percoin.types import OFFERED_TIMEFRAMES, Source, Timeframe
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("tf", "source", "features", "labels", "model", "trainer", "logger")
@@ -202,7 +202,7 @@ def test_what_other_programs_call_a_setting_is_known(key, meant):
         ("train", f"lr={'1' * 40}", "lr=1.11111111111e+39 must be below 1"),
         ("audit", "cuts=10000000000", "cuts=10000000000 must be at most 1000"),
         ("audit", "replay_bars=0", "replay_bars=0 must be at least 1, or null"),
-        ("rungs", "repetitions=10000000000", "repetitions=10000000000 must be at most 100000"),
+        ("signals", "repetitions=10000000000", "repetitions=10000000000 must be at most 100000"),
         ("train", "models_dir=", "models_dir= names no file or folder"),
         ("train", "outputs_dir= ", "outputs_dir=  names no file or folder"),
         ("fetch", "data_dir=", "data_dir= names no file or folder"),
@@ -473,8 +473,8 @@ def test_a_prediction_checks_its_settings(override, words):
     assert refusal("symbol=BTCUSDT", override, name="predict") == words
 
 
-def test_every_rung_is_in_the_chain_in_its_usual_order():
-    assert settings(name="predict").chain == [rung.value for rung in Rung]
+def test_every_source_is_in_the_chain_in_its_usual_order():
+    assert settings(name="predict").chain == [source.option for source in Source]
 
 
 def test_the_original_environment_variables_are_defaults(monkeypatch):

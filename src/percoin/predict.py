@@ -20,15 +20,15 @@ from percoin.config import JUDGED, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
+from percoin.json_codec import one_line
 from percoin.printable import printable
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
-from percoin.registry.typed_json import one_line
 from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
 from percoin.signals.response import to_json
-from percoin.types import CLASS_NAMES, Prediction, Rung, Source
+from percoin.types import CLASS_NAMES, Prediction, Source
 
 
 def answer(settings: PredictConfig) -> None:
@@ -53,7 +53,9 @@ def answer(settings: PredictConfig) -> None:
         predictor, settings.use_ml, min_confidence, settings.require_accepted, bars_from
     )
     market = SourcedBars(bars, source)
-    chain = build_chain([Rung(name) for name in settings.chain], model, settings.use_pro)
+    chain = build_chain(
+        [Source.of_option(name) for name in settings.chain], model, settings.use_pro
+    )
     prediction = ask(chain, market, settings.max_age_bars, now)
     if settings.output == OutputFormat.JSON:
         print(one_line(to_json(prediction, bars, now)))
@@ -106,7 +108,8 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
     if prediction.detail:
         lines.append(f"because: {prediction.detail}")
     lines += [
-        f"passed: {rung.source.value} ({rung.reason}): {rung.detail}" for rung in prediction.passed
+        f"passed: {passed.source.value} ({passed.reason}): {passed.detail}"
+        for passed in prediction.passed
     ]
     # Reasons come from manifests, bars from anywhere.
     return "\n".join(map(printable, lines))

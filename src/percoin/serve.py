@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -28,7 +27,7 @@ from percoin.labels import FixedHorizon, LabelRule
 from percoin.predict import find_min_confidence, newest_bars
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
-from percoin.types import Rung, Timeframe
+from percoin.types import Source, Timeframe
 
 if TYPE_CHECKING:
     from percoin.monitoring.record import TrackRecord
@@ -78,8 +77,6 @@ def main(arguments: Sequence[str]) -> int:
     codes: list[int] = []
 
     def command() -> None:
-        # Ends it as Ctrl-C does, until the server itself listens to signals.
-        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         settings = read_settings(arguments)
         codes.append(run(settings, read_key(os.environ.get(API_KEY))))
 
@@ -165,7 +162,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
             find_min_confidence(settings.min_confidence, models_dir),
             settings.require_accepted,
         ),
-        rungs=[Rung(name) for name in settings.chain],
+        sources=[Source.of_option(name) for name in settings.chain],
         use_pro=settings.use_pro,
         max_age_bars=settings.max_age_bars,
         folders=[str(form) for folder in folders for form in (folder, folder.absolute())],

@@ -24,9 +24,9 @@ from percoin.config.recipes import BlendKind, EvaluationMode, Recipe, usual_blen
 from percoin.config.registry import RegistryAction, RegistryConfig
 from percoin.config.report import ReportConfig
 from percoin.config.retrain import RetrainConfig
-from percoin.config.rungs import RungsConfig
 from percoin.config.schemas import CONF_DIR, OPTIONS, SCHEMAS
 from percoin.config.serve import ServeConfig
+from percoin.config.signals import SignalsConfig
 from percoin.config.source import (
     BinanceConfig,
     FilesConfig,
@@ -72,9 +72,9 @@ __all__ = [
     "RegistryConfig",
     "ReportConfig",
     "RetrainConfig",
-    "RungsConfig",
     "SampleConfig",
     "ServeConfig",
+    "SignalsConfig",
     "SimulatedConfig",
     "SlurmConfig",
     "SourceConfig",

@@ -15,8 +15,8 @@ from percoin.config.predict import PredictConfig
 from percoin.config.registry import RegistryConfig
 from percoin.config.report import ReportConfig
 from percoin.config.retrain import RetrainConfig
-from percoin.config.rungs import RungsConfig
 from percoin.config.serve import ServeConfig
+from percoin.config.signals import SignalsConfig
 from percoin.config.source import SourceConfig
 from percoin.config.train import TrainConfig
 from percoin.config.tune import TuneConfig
@@ -30,7 +30,7 @@ SCHEMAS: Mapping[str, type] = {
     "predict": PredictConfig,
     "serve": ServeConfig,
     "audit": AuditConfig,
-    "rungs": RungsConfig,
+    "signals": SignalsConfig,
     "judge": JudgeConfig,
     "fetch": FetchConfig,
     "report": ReportConfig,

@@ -19,13 +19,13 @@ from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsErro
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
 from percoin.evaluation.gate import Outcome, Verdict
+from percoin.evaluation.judgement import JudgingRules, forecast_given, judge_folds
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
 from percoin.features.feature_set import FeatureDefinition
 from percoin.intervals import interval_text
 from percoin.judge.forecasts import Forecasts, read_forecasts
-from percoin.judging import JudgingRules, forecast_given, judge_folds
 from percoin.report.board import Board, make_board
 from percoin.report.reading import SavedModel
 from percoin.splits import Split, chronological_split, split_at

@@ -12,9 +12,9 @@ import numpy as np
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.calibration import apply_calibration
+from percoin.evaluation.judgement import FoldForecasts, Judgement, forecast_regression, judge_folds
 from percoin.evaluation.metrics import row_log_loss, score
 from percoin.evaluation.regression import Regression
-from percoin.judging import FoldForecasts, Judgement, forecast_regression, judge_folds
 from percoin.registry.artifact import check_writable, export_artifact
 from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
 from percoin.registry.training_record import TrainingHistory

@@ -22,8 +22,8 @@ from percoin.dataset import (
     MarketDataset,
 )
 from percoin.errors import ConfigError, DivergedError, ResumeError
+from percoin.evaluation.judgement import FoldForecasts
 from percoin.features.feature_set import FEATURE_NAMES
-from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
 from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
