@@ -31,7 +31,6 @@ from percoin.training.recipes.per_market import (
     check_machine,
     log_hyperparameters,
     make_loggers,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
@@ -251,23 +250,18 @@ class _FleetTraining:
         dataset, plan, loggers = model.dataset, self._plan, self._loggers[model.symbol]
         network = seeded_network(settings)
         network.load_state_dict(model.state_dict)
-        market = (model.symbol, settings.tf.name)
-        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
         module.history = model.history
         exporter = ModelExporter(
-            dataset,
-            network_kwargs(settings.model),
-            plain_settings(settings, self._run.choices),
-            settings.seed,
-            Path(settings.models_dir),
+            settings.models_dir,
             replace(judging_rules(settings), n_shown=len(self._settings.symbols)),
-            onnx=settings.export.onnx,
+            settings.export.onnx,
+            plain_settings(settings, self._run.choices),
         )
-        export = ExportToRegistry(exporter.export)
+        export = ExportToRegistry(exporter)
         around = [self._interruption, Pictures(dataset, folder / "figures"), export]
-        data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+        data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
         run_test(make_trainer(plan, None, loggers, around), module, data)
-        assert export.exported is not None
         return export.exported
 
     def _means(self, results: Sequence[PooledResult]) -> PooledMeans:
