@@ -22,7 +22,7 @@ from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.lit_module import History, OptimizerSpec, epoch_seed
+from percoin.training.lit_module import EpochHistory, OptimizerSpec, epoch_seed
 from percoin.training.run import TrainingPlan
 
 log = logging.getLogger(__name__)

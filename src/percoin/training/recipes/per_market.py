@@ -56,7 +56,7 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.types import Timeframe
 from percoin.whole_file import write_whole
 
