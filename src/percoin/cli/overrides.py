@@ -146,8 +146,7 @@ def source_words(source: SourceConfig) -> list[str]:
 def text_keys(schema: type) -> frozenset[str]:
     """The names of all settings that are texts, of every option that a group may have."""
     found = {leaf.name for leaf in leaves_of(schema) if leaf.kinds == {str}} | _OF_HYDRA
-    for option in OPTIONS["hydra/launcher"]:
-        launcher: type = option
+    for launcher in OPTIONS["hydra/launcher"]:
         texts = (leaf.name for leaf in leaves_of(launcher) if leaf.kinds == {str})
         found.update(f"hydra.launcher.{name}" for name in texts)
     return frozenset(found)
