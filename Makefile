@@ -50,13 +50,17 @@ demo: setup ## train BTCUSDT 1h on the sample bars for 3 epochs, then predict (a
 	@echo "demo 2/2: predicting from the saved model"
 	$(PY) predict.py symbol=BTCUSDT tf=1h require_accepted=false
 
-# One torch thread per worker: more of them fight over the same cores.
+# One torch thread per worker: more of them fight over the same cores. And Python may keep what it
+# has compiled, whatever this shell says of that: the tests start hundreds of processes.
+TESTED := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(TEST_WORKERS) \
+    --dist loadfile --no-loadscope-reorder
+
 test: setup ## run the tests (some minutes)
 	@echo "test: running the tests in $(TEST_WORKERS) processes (make test TEST_WORKERS=8 where there are cores)"
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(TESTED) -m "not slow"
 
 test-slow: setup ## run the slow proofs: clusters, full disks, 32 trainings in one process (some minutes)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(TESTED) -m slow
 
 lint: setup ## check format, lint rules and types
 	$(PY) -m ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ BEGUN_FIRST = (
     "sweep/test_ray_engine.py",
     "sweep/test_refusing_disk.py",
     "sweep/test_sweep_process.py",
-    "training/test_logistic.py",
+    "training/recipes/test_logistic.py",
     "test_readme.py",
     "tuning/test_tune_process.py",
     "sweep/test_many_fits.py",
@@ -53,6 +54,12 @@ BEGUN_FIRST = (
     "training/test_pooled_process.py",
     "sweep/test_processes.py",
 )
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of every search for garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
