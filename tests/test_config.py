@@ -17,10 +17,10 @@ from percoin.config import (
     PredictConfig,
     TrainConfig,
     name_nearest,
-    run_dir,
     typed,
 )
 from percoin.errors import BarsNotFoundError
+from percoin.run_folder import run_dir
 from percoin.types import OFFERED_TIMEFRAMES, Rung, Timeframe
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from percoin.cli import run_command
-from percoin.console import Outlet
+from percoin.cli.console import Outlet
 from percoin.errors import ConfigError
 from percoin.memory import is_out_of_memory
 

@@ -19,7 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from percoin import cli
+from percoin.cli import compose as composing
+from percoin.cli import compose_config, explain
 from percoin.config import CONF_DIR, SCHEMAS, typed
 from percoin.errors import ConfigError
 
@@ -116,8 +117,8 @@ def _names(config: DictConfig, prefix: str) -> Iterator[str]:
 def composed(name: str, words: tuple[str, ...]) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
         return compose(name, overrides=list(words), return_hydra_config=True)
-    cli.register_configs()
-    with cli.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    composing.register_configs()
+    with composing.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose(name, overrides=list(words), return_hydra_config=True)
 
 
@@ -145,9 +146,9 @@ def _told(words: list[str]) -> list[str]:
 
 def refusal(name: str, *words: str) -> str:
     try:
-        typed(cli.compose_config(name, words), SCHEMAS[name])
+        typed(compose_config(name, words), SCHEMAS[name])
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        return cli.explain(error, name, words)
+        return explain(error, name, words)
     return ""
 
 
@@ -167,7 +168,7 @@ def complaint(name: str, *words: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
-    monkeypatch.setattr(cli, "compose", compose_the_last)
+    monkeypatch.setattr(composing, "compose", compose_the_last)
     for variable in ("ML_DEFAULT_TF", "ML_DEVICE", "MIN_CONFIDENCE", "NOTHING"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -204,14 +205,14 @@ def test_many_values_at_every_key_end_in_one_line(name):
 @pytest.mark.parametrize("variable", ["ML_DEFAULT_TF", "ML_DEVICE", "MIN_CONFIDENCE"])
 @pytest.mark.parametrize("name", ["predict", "serve"])
 def test_the_environment_is_read_as_carefully(monkeypatch, name, variable):
-    monkeypatch.setattr(cli, "compose", compose)
+    monkeypatch.setattr(composing, "compose", compose)
     for value in ("cuda:" + "9" * 40, "${nothing}", "1" * 400, "\x1b[2J"):
         monkeypatch.setenv(variable, value)
         assert complaint(name, *NEEDED.get(name, ())) == ""
 
 
 def numbers_in(schema: type, prefix: str = "") -> Iterator[str]:
-    from percoin.config import _group_in, _hints
+    from percoin.config.checking import _group_in, _hints
 
     for key, hint in _hints(schema).items():
         group = _group_in(schema, key)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.cli import compose_config
+from percoin.cli.overrides import quote_texts, quoted, source_words, text_keys
 from percoin.commands import command, train_command
 from percoin.config import (
     SCHEMAS,
@@ -17,7 +18,6 @@ from percoin.config import (
     TrainConfig,
     typed,
 )
-from percoin.overrides import quote_texts, quoted, source_words, text_keys
 
 PARSER = OverridesParser.create()
 PATHS = (

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from percoin.cli import EXIT_USAGE, compose_config, explain, run_jobs
-from percoin.config import TrainConfig, run_dir, typed
+from percoin.config import TrainConfig, typed
 from percoin.errors import ConfigError
+from percoin.run_folder import run_dir
 
 POOL = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'")
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from percoin import config
+from percoin import run_folder
 from percoin.cli import run_jobs
-from percoin.config import TrainConfig, run_dir
+from percoin.config import TrainConfig
 from percoin.file_lock import claimed, is_claimed
+from percoin.run_folder import run_dir
 
 
 def run(task, outputs: Path, *overrides: str) -> int:
@@ -33,7 +34,7 @@ def make_interrupted_run(outputs: Path, name: str = "20250101-000000") -> Path:
 
 
 def test_runs_of_one_moment_get_folders_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "_new_run_name", lambda parent: "20250101-000000")
+    monkeypatch.setattr(run_folder, "_new_run_name", lambda parent: "20250101-000000")
     folders = []
     for _ in range(3):
         assert run(lambda settings: folders.append(its_folder(settings)), tmp_path) == 0
@@ -75,7 +76,7 @@ def test_the_newest_interrupted_run_is_resumed_beside_one_that_lives(tmp_path):
 def test_two_processes_cannot_go_on_with_one_run(tmp_path, capsys, monkeypatch):
     folder = make_interrupted_run(tmp_path)
     # Both have looked before either of them has begun.
-    monkeypatch.setattr(config, "is_claimed", lambda folder: False)
+    monkeypatch.setattr(run_folder, "is_claimed", lambda folder: False)
     begun = []
     with claimed(folder):
         assert run(begun.append, tmp_path, "resume=true") == 1

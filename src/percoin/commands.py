@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # What commands take by themselves, below the folder they run in.
@@ -32,3 +33,12 @@ def folder_words(**folders: str | Path | None) -> list[str]:
 def train_command(symbol: str, timeframe: str, models_dir: str | Path | None = None) -> str:
     """What trains a model for a market, into the same models folder."""
     return command("python train.py", f"symbol={symbol}", f"tf={timeframe}", models_dir=models_dir)
+
+
+def flat(container: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Settings by their dotted names."""
+    for key, value in container.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

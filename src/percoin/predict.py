@@ -13,12 +13,12 @@ import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
+from percoin.cli.overrides import source_words
 from percoin.commands import folder_words
 from percoin.config import JUDGED, NEWEST_BARS, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
-from percoin.overrides import source_words
 from percoin.printable import printable
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest

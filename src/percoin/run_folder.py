@@ -4,11 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
-from percoin.config import CHECKPOINTS, TrainConfig
+from percoin.config import TrainConfig
 from percoin.errors import ResumeError
 from percoin.file_lock import claimed, is_claimed, new_folder
+
+_RUN_NAME = "%Y%m%d-%H%M%S"
+FINISHED_MARK = "result.json"
+# A run whose loss left the numbers has nothing to go on with.
+DIVERGED_MARK = "diverged.txt"
+CHECKPOINT_FOLDER = "checkpoints"
+# In place of a market's name, where runs of recipe=pooled lie.
+POOL_FOLDER = "pooled"
+# The same of fleet=true.
+FLEET_FOLDER = "fleet"
+# Below a run's folder; the earlier folds of a walk-forward have their own.
+CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
+
+
+def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
+    """Folder of a run: a new one named by the time, or the one to go on with.
+
+    A run that never wrote its result was interrupted, unless it says that it diverged or
+    its process still lives; the newest such run that got as far as a checkpoint is the one
+    that ``resume=true`` means.
+    """
+    # A path of thirty names would be too long for a folder.
+    several = FLEET_FOLDER if fleet else POOL_FOLDER
+    parent = Path(outputs_dir) / (several if fleet or "," in symbol else symbol) / tf
+    if resume:
+        for folder in sorted(parent.glob("*"), reverse=True):
+            has_checkpoint = any(folder.glob(CHECKPOINTS))
+            ended = any((folder / mark).exists() for mark in (FINISHED_MARK, DIVERGED_MARK))
+            if has_checkpoint and not ended and not is_claimed(folder):
+                return str(folder)
+    return str(parent / _new_run_name(parent))
+
+
+def _new_run_name(parent: Path) -> str:
+    name = datetime.now().strftime(_RUN_NAME)
+    taken = {folder.name for folder in parent.glob(f"{name}*")}
+    suffixes = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
+    return next(candidate for candidate in suffixes if candidate not in taken)
 
 
 def run_folder(settings: TrainConfig, named: Path) -> Path:
@@ -16,7 +55,7 @@ def run_folder(settings: TrainConfig, named: Path) -> Path:
 
     Args:
         settings: Of the run.
-        named: What ``percoin.config.run_dir`` says. Another run that began at the same
+        named: What ``run_dir`` says. Another run that began at the same
             moment may have been told the same.
 
     Raises:

@@ -18,12 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
+from percoin.cli.overrides import quoted
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
 from percoin.fetch import split_lists
 from percoin.inference import Backend, Predictor
 from percoin.labels import FixedHorizon, LabelRule
-from percoin.overrides import quoted
 from percoin.predict import find_min_confidence, newest_bars
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from versions.trained_registry import train_one
+from registry.command.trained_registry import train_one
 
 
 @pytest.fixture(autouse=True, scope="package")

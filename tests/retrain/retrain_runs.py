@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from versions.trained_registry import add_version
+from registry.command.trained_registry import add_version
 
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Gate, Verdict
@@ -26,7 +26,7 @@ AT_ONCE = "retry_days=0"
 
 def serve(folder: Path, gate: Gate = ACCEPTED, **config: object) -> str:
     """Serve the trained model under another verdict, and with other settings to train by."""
-    from versions.trained_registry import market
+    from registry.command.trained_registry import market
 
     from percoin.registry.catalogue import served_version
 

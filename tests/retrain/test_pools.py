@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from registry.command.trained_registry import add_version, market, served
 from retrain.pooled_registry import MARKETS, N_BARS, train_three, write_bars
 from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places, tree
-from versions.trained_registry import add_version, market, served
 
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed

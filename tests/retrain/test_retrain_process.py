@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from registry.command.trained_registry import served
 from retrain.pooled_registry import MARKETS, N_BARS, train_alone, train_three, write_bars
 from retrain.retrain_runs import (
     ACCEPTED,
@@ -20,7 +21,6 @@ from retrain.retrain_runs import (
     wait_for,
 )
 from serving.small_servers import RunningServer
-from versions.trained_registry import served
 
 from percoin.registry.catalogue import check_market, version_ids
 

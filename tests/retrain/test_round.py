@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from registry.command.trained_registry import add_version, market, served
 from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places, serve, tree
-from versions.trained_registry import add_version, market, served
 
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
@@ -26,7 +26,7 @@ from percoin.retrain.trainings import job_of
 from percoin.types import Timeframe
 
 NOW = datetime.now(UTC)
-GONE = LiveSkill(5_000, 1_000.0, -0.04, -0.05, -0.03)
+GONE = LiveSkill(-0.04, -0.05, -0.03, 5_000, 1_000.0)
 
 
 def gone(_manifest: Manifest) -> Watched:

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
+from registry.command.trained_registry import TIMEFRAME, market
 from retrain.retrain_runs import serve, tree
-from versions.trained_registry import TIMEFRAME, market
 
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.errors import RecordError
 from percoin.features.drift import bin_features
+from percoin.intervals import KnownInterval
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import (
     RECORD_FILE,
@@ -25,7 +26,7 @@ from percoin.monitoring.record import (
     sqlite_url,
 )
 from percoin.monitoring.resolution import PRIOR, rule_text
-from percoin.monitoring.scoreboard import Interval, Standing
+from percoin.monitoring.scoreboard import Standing
 from percoin.registry.artifact import load_artifact
 from percoin.registry.catalogue import served_version
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
@@ -121,7 +122,7 @@ def test_predictions_on_bars_of_another_source_are_no_live_skill_of_the_model():
         n_resolved=900,
         n_void=0,
         too_few="",
-        skill=Interval(-0.03, -0.04, -0.02),
+        skill=KnownInterval(-0.03, -0.04, -0.02),
         hit_rate=None,
         n_moves=0,
     )
@@ -132,7 +133,7 @@ def test_predictions_on_bars_of_another_source_are_no_live_skill_of_the_model():
     )
     own = replace(standing, bars="binance spot", n_resolved=800)
     # As many predictions as a label reaches count as one.
-    assert live_skill(manifest, [standing, own]) == LiveSkill(800, 200.0, -0.03, -0.04, -0.02)
+    assert live_skill(manifest, [standing, own]) == LiveSkill(-0.03, -0.04, -0.02, 800, 200.0)
     other = replace(own, version_id="another", n_resolved=5_000)
     assert live_skill(manifest, [other, own]).n_resolved == 800
 

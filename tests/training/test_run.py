@@ -17,9 +17,9 @@ from training_builders import (
     tiny_network,
 )
 
-from percoin.config import CHECKPOINT_FOLDER
 from percoin.dataset import MarketDataset
 from percoin.errors import DivergedError, InterruptedRunError, ResumeError, TrainingError
+from percoin.run_folder import CHECKPOINT_FOLDER
 from percoin.training import datamodule
 from percoin.training.run import (
     BEST_CHECKPOINT,

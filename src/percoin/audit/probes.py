@@ -21,6 +21,7 @@ from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.skills import BinaryView, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.features.feature_set import FEATURE_NAMES
+from percoin.intervals import interval_text
 from percoin.judging import baseline_inputs
 from percoin.types import FloatArray, IntArray, Signal
 
@@ -45,7 +46,7 @@ def check_shuffled_labels(dataset: MarketDataset, seed: int = 0) -> Finding:
     skill = _skill(dataset, _fit(dataset, "logistic", label), label, seed)
     if skill.p_value is None:
         return Finding(name, Status.CANNOT_TELL, f"{skill.n_rows} test rows are too few")
-    evidence = f"logistic {_interval(skill)} over the train prior"
+    evidence = f"logistic {interval_text(skill)} over the train prior"
     is_skilled = skill.p_value < _SHUFFLED_P_VALUE
     return Finding(name, Status.LEAK if is_skilled else Status.OK, evidence)
 
@@ -77,7 +78,7 @@ def check_single_features(dataset: MarketDataset, seed: int = 0) -> Finding:
         for k, view in enumerate(views)
     }
     worst = max(found, key=lambda feature: _surely(found[feature]))
-    evidence = f"furthest from .5 is {worst}: AUC {_interval(found[worst], '.3f')}"
+    evidence = f"furthest from .5 is {worst}: AUC {interval_text(found[worst], 3, signed=False)}"
     return Finding(name, _judge_auc(found[worst]), evidence)
 
 
@@ -116,7 +117,7 @@ def check_last_row(dataset: MarketDataset, baseline: str, seed: int = 0) -> Find
     auc = bootstrap.estimate(view.auc_rows(), null=0.5)
     if auc.value >= 0.5 and _judge_auc(auc) is not Status.OK:
         status = _judge_auc(auc)
-    return Finding(name, status, f"{evidence}; direction AUC {_interval(auc, '.3f')}")
+    return Finding(name, status, f"{evidence}; direction AUC {interval_text(auc, 3, signed=False)}")
 
 
 def _fit(
@@ -166,12 +167,6 @@ def _judge_auc(auc: Estimate) -> Status:
 
 def _surely(auc: Estimate) -> float:
     """How far the near end of the interval lies from one half; 0 if it holds it."""
-    if auc.lower is None or auc.upper is None:
+    if auc.ends is None:
         return 0.0
-    return max(auc.lower - 0.5, 0.5 - auc.upper, 0.0)
-
-
-def _interval(estimate: Estimate, spec: str = "+.4f") -> str:
-    if estimate.lower is None or estimate.upper is None:
-        return f"{estimate.value:{spec}} (too few rows for an interval)"
-    return f"{estimate.value:{spec}} [{estimate.lower:{spec}}, {estimate.upper:{spec}}]"
+    return max(auc.ends[0] - 0.5, 0.5 - auc.ends[1], 0.0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from percoin.evaluation.metrics import PROBABILITY_FLOOR, check_labels, check_probabilities
+from percoin.intervals import Interval, interval_text
 from percoin.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -25,16 +26,9 @@ PARTS = (NETWORK, REGRESSION, BLEND)
 
 
 @dataclass(frozen=True)
-class PartSkill:
-    """Log-loss skill over the train prior.
+class PartSkill(Interval):
+    """Log-loss skill over the train prior; in JSON, ends that are not known are left out."""
 
-    Attributes:
-        value: On all rows.
-        lower: Lower end of its interval; None with too few rows for any.
-        upper: Upper end.
-    """
-
-    value: float
     lower: float | None = None
     upper: float | None = None
 
@@ -44,9 +38,7 @@ class PartSkill:
         return cls(estimate.value, estimate.lower, estimate.upper)
 
     def __str__(self) -> str:
-        if self.lower is None or self.upper is None:
-            return f"{self.value:+.4f}"
-        return f"{self.value:+.4f} [{self.lower:+.4f}, {self.upper:+.4f}]"
+        return interval_text(self, without="")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from percoin.evaluation.collapse import Collapse
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Estimate
+from percoin.intervals import interval_text
 
 # Largest expected share of false ones among the models that are accepted together.
 FALSE_DISCOVERY_RATE = 0.05
@@ -141,14 +142,14 @@ def judge(
     for estimate in rulers.values():
         if estimate.lower is None or estimate.n_effective_rows < rules.min_effective_rows:
             return verdict(Outcome.UNTESTABLE, _too_few_rows(estimate, rules))
-    shown = {name: f"skill over the {name} {_interval(e)}" for name, e in rulers.items()}
+    shown = {name: f"skill over the {name} {interval_text(e)}" for name, e in rulers.items()}
     for name, estimate in rulers.items():
         if estimate.upper is not None and estimate.upper < 0:
             return verdict(Outcome.REJECTED, f"worse than the {name}: {shown[name]}")
     for name, estimate in rulers.items():
         if estimate.lower is not None and estimate.lower <= 0:
             return verdict(*_undecided(estimate, shown[name], rules))
-    versus = f"{rival} minus model {_interval(lead)} nats a row"
+    versus = f"{rival} minus model {interval_text(lead)} nats a row"
     if lead.upper is not None and lead.upper < 0:
         return verdict(Outcome.REJECTED, f"behind {rival}: {versus}", *shown.values())
     if p_value is not None and search.n_looks > 1 and p_value > _ONE_SIDED:
@@ -284,9 +285,3 @@ def _suspicions(skill: Estimate, lead: Estimate, rules: GateRules) -> list[str]:
             f"{rules.suspicious_lead:g}: a leak until proved otherwise"
         )
     return suspicions
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.lower is None or estimate.upper is None:
-        return f"{estimate.value:+.4f} (too few rows for an interval)"
-    return f"{estimate.value:+.4f} [{estimate.lower:+.4f}, {estimate.upper:+.4f}]"

@@ -15,11 +15,12 @@ import numpy as np
 
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
+from percoin.intervals import Interval
 from percoin.types import FloatArray
 
 
 @dataclass(frozen=True)
-class JointMean:
+class JointMean(Interval):
     """A mean over models with its interval.
 
     Attributes:
@@ -32,9 +33,6 @@ class JointMean:
             together, the widest that their own intervals allow.
     """
 
-    value: float
-    lower: float | None
-    upper: float | None
     n_models: int
     n_days: int | None
 
@@ -95,7 +93,7 @@ def widest_mean(estimates: Sequence[Estimate]) -> JointMean:
     Args:
         estimates: At least one.
     """
-    ends = [(e.lower, e.upper) for e in estimates if e.lower is not None and e.upper is not None]
+    ends = [estimate.ends for estimate in estimates if estimate.ends is not None]
     value = float(np.mean([estimate.value for estimate in estimates]))
     if len(ends) < len(estimates):
         return JointMean(value, None, None, len(estimates), None)

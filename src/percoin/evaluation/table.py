@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.baselines import MAJORITY
 from percoin.evaluation.evaluate import Assessment, Evaluation
-from percoin.evaluation.uncertainty import Estimate
+from percoin.intervals import interval_text
 from percoin.types import CLASS_NAMES
 
 SKILL_COLUMNS = (
@@ -62,12 +62,12 @@ def skill_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         (
             line.name,
             f"{line.scores.log_loss:.4f}",
-            interval(line.skill),
-            interval(line.recent_skill),
+            interval_text(line.skill),
+            interval_text(line.recent_skill),
             "-" if line.activity.auc is None else f"{line.activity.auc.value:.3f}",
-            interval(line.activity.log_loss_skill),
-            interval(line.direction.auc, sign="", decimals=3),
-            interval(line.direction.log_loss_skill),
+            interval_text(line.activity.log_loss_skill),
+            interval_text(line.direction.auc, 3, signed=False),
+            interval_text(line.direction.log_loss_skill),
         )
         for line in _lines(evaluation)
     ]
@@ -178,26 +178,6 @@ def _format_money(results: Sequence[BacktestResult]) -> str:
         f"deflated Sharpe ratio for {first.n_trials} tried"
     )
     return align(MONEY_COLUMNS, money_rows(results)) + "\n" + note
-
-
-def interval(estimate: Estimate | None, sign: str = "+", decimals: int = 4) -> str:
-    """A value and its interval as text; a dash where there is none."""
-    if estimate is None:
-        return "-"
-    spec = _spec(estimate.value, sign, decimals)
-    if estimate.lower is None or estimate.upper is None:
-        return f"{estimate.value:{spec}} [too few rows]"
-    return f"{estimate.value:{spec}} [{estimate.lower:{spec}}, {estimate.upper:{spec}}]"
-
-
-def signed(value: float) -> str:
-    """A skill as text, with its sign."""
-    return format(value, _spec(value, "+", 4))
-
-
-def _spec(value: float, sign: str, decimals: int) -> str:
-    # A hopeless forecast is told by its size, not by its fourth decimal.
-    return f"{sign}.{decimals}f" if abs(value) < 1 else f"{sign}.1f"
 
 
 def _number(value: float | None, spec: str) -> str:

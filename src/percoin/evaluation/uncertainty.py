@@ -14,6 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from percoin.intervals import Interval
 from percoin.types import FloatArray
 
 MIN_BLOCKS = 8
@@ -28,7 +29,7 @@ _BLOCKS_AT_ONCE = 400_000
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Interval):
     """A mean over rows with what is known about its error.
 
     Attributes:
@@ -44,9 +45,6 @@ class Estimate:
         block_length: Rows in a block.
     """
 
-    value: float
-    lower: float | None
-    upper: float | None
     standard_error: float | None
     p_value: float | None
     smallest_detectable: float | None

@@ -20,9 +20,10 @@ from percoin.evaluation.baselines import class_shares, default_baselines, freque
 from percoin.evaluation.evaluate import Evaluation, Forecast
 from percoin.evaluation.gate import Outcome, Verdict
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
-from percoin.evaluation.table import format_evaluation, interval
+from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
 from percoin.features.feature_set import FeatureDefinition
+from percoin.intervals import interval_text
 from percoin.judge.forecasts import Forecasts, read_forecasts
 from percoin.judging import JudgingRules, forecast_given, judge_folds
 from percoin.report.board import Board, make_board
@@ -315,8 +316,8 @@ def _found_out(
         bars, gain = early
         reason = (
             f"stamped {_bars(bars)} too early: they fit what comes {_bars(bars)} later better than "
-            f"their own bar, by {interval(gain)} nats a row; at the close of their own bar they "
-            "were not known"
+            f"their own bar, by {interval_text(gain)} nats a row; at the close of their own bar "
+            "they were not known"
         )
         verdict = Verdict(
             Outcome.REJECTED, (reason, *verdict.reasons), verdict.cautions, verdict.p_value
@@ -325,14 +326,16 @@ def _found_out(
         bars, gain = late
         caution = (
             f"stamped {_bars(-bars)} too late? they fit what came {_bars(-bars)} earlier better "
-            f"than their own bar, by {interval(gain)} nats a row; open_time is when a bar opens"
+            f"than their own bar, by {interval_text(gain)} nats a row; open_time is when a bar "
+            "opens"
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
     day = moved.over_another_day()
     if evaluation.collapse is None and day is not None and (day.lower is None or day.lower <= 0):
         caution = (
             "no better than the same forecasts a day earlier or later "
-            f"({interval(day)} nats a row): what they know is the time of day or the market's mood"
+            f"({interval_text(day)} nats a row): what they know is the time of day or the market's "
+            "mood"
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
     return replace(evaluation, verdict=verdict)

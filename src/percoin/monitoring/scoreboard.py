@@ -15,6 +15,7 @@ import numpy as np
 from percoin.evaluation.baselines import ROLLING_PRIOR
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
+from percoin.intervals import KnownInterval
 from percoin.monitoring.record import Kept, TrackRecord
 from percoin.monitoring.resolution import PRIOR
 from percoin.types import FloatArray, IntArray, Signal, Source, Timeframe
@@ -22,15 +23,6 @@ from percoin.types import FloatArray, IntArray, Signal, Source, Timeframe
 _REPETITIONS = 1000
 # A rung that is a baseline too: what it says is scored by the shares that followed it before.
 _SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over rows and the ends of its 95 % interval."""
-
-    value: float
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True)
@@ -45,8 +37,8 @@ class Score:
         n_moves: How many those are.
     """
 
-    skill: Interval | None
-    hit_rate: Interval | None
+    skill: KnownInterval | None
+    hit_rate: KnownInterval | None
     n_moves: int
 
 
@@ -85,8 +77,8 @@ class Standing:
     n_resolved: int
     n_void: int
     too_few: str
-    skill: Interval | None
-    hit_rate: Interval | None
+    skill: KnownInterval | None
+    hit_rate: KnownInterval | None
     n_moves: int
     baselines: Mapping[str, Score] = field(default_factory=dict)
     ruler: str = ROLLING_PRIOR
@@ -266,11 +258,11 @@ def _hits(signals: IntArray, labels: IntArray) -> FloatArray:
     return hits
 
 
-def _interval(estimate: Estimate) -> Interval | None:
+def _interval(estimate: Estimate) -> KnownInterval | None:
     """No number without its interval; rows that are all the same give none either."""
-    if estimate.lower is None or estimate.upper is None or not estimate.standard_error:
+    if estimate.ends is None or not estimate.standard_error:
         return None
-    return Interval(estimate.value, estimate.lower, estimate.upper)
+    return KnownInterval(estimate.value, *estimate.ends)
 
 
 def _tell_too_few(own: Score, baselines: Mapping[str, Score], n_resolved: int, horizon: int) -> str:

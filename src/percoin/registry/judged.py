@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from percoin.errors import InvalidArtifactError
 from percoin.features.drift import Bins
 from percoin.features.feature_set import FEATURE_NAMES
+from percoin.intervals import Interval
 from percoin.registry import publish, typed_json
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import METRICS_FILE, MarketFolder
@@ -21,16 +22,7 @@ TRAIN_ROWS = "train_rows"
 
 
 @dataclass(frozen=True)
-class Reach:
-    """A log-loss skill with the ends of its interval, None where rows were too few for one."""
-
-    value: float
-    lower: float | None
-    upper: float | None
-
-
-@dataclass(frozen=True)
-class JudgedSkill(Reach):
+class JudgedSkill(Interval):
     """The log-loss skill of a model on its test rows, over the frequencies of training.
 
     Attributes:
@@ -46,9 +38,9 @@ class JudgedSkill(Reach):
     confidence: float
     n_rows: int
     best_baseline: str
-    baseline: Reach | None
-    against_best: Reach | None
-    recent: Reach | None = None
+    baseline: Interval | None
+    against_best: Interval | None
+    recent: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -140,20 +132,23 @@ def _read_skill(evaluation: Any) -> JudgedSkill | None:
     best = str(evaluation.get("rival") or evaluation["best_baseline"])
     lead = evaluation.get("against_rival") or evaluation["against_best"]
     of_best = [each.get("skill") for each in evaluation["baselines"] if each["name"] == best]
+    skill = _interval(model)
     return JudgedSkill(
-        **asdict(_reach(model)),
+        value=skill.value,
+        lower=skill.lower,
+        upper=skill.upper,
         confidence=float(evaluation["bootstrap"]["confidence"]),
         n_rows=int(model["n_rows"]),
         best_baseline=best,
-        baseline=_reach(of_best[0]) if of_best and of_best[0] else None,
-        against_best=_reach(lead) if lead else None,
-        recent=_reach(recent) if recent else None,
+        baseline=_interval(of_best[0]) if of_best and of_best[0] else None,
+        against_best=_interval(lead) if lead else None,
+        recent=_interval(recent) if recent else None,
     )
 
 
-def _reach(estimate: Any) -> Reach:
+def _interval(estimate: Any) -> Interval:
     lower, upper = estimate["lower"], estimate["upper"]
-    return Reach(
+    return Interval(
         float(estimate["value"]),
         None if lower is None else float(lower),
         None if upper is None else float(upper),

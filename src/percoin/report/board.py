@@ -318,8 +318,8 @@ def _skill_in_words(evaluation: Evaluation) -> str:
         f"ones, its probabilities were {_better(skill.value)} (log-loss) than quoting the "
         "long-run shares of the three answers every time"
     )
-    if skill.lower is not None and skill.upper is not None:
-        said += f"; likely between {_better(skill.lower)} and {_better(skill.upper)}"
+    if skill.ends is not None:
+        said += "; likely between {} and {}".format(*map(_better, skill.ends))
     if recent is None:
         return f"{said}."
     return f"{said}. Than quoting those of the last days they were {_better(recent.value)}."
@@ -375,6 +375,7 @@ def _money_in_words(evaluation: Evaluation) -> list[str]:
 
 
 def _likely(estimate: Estimate, spec: str) -> str:
-    if estimate.lower is None or estimate.upper is None:
+    if estimate.ends is None:
         return ""
-    return f" (likely {estimate.lower:{spec}} to {estimate.upper:{spec}})"
+    lower, upper = estimate.ends
+    return f" (likely {lower:{spec}} to {upper:{spec}})"

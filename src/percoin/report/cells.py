@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from percoin.commands import flat
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.threshold import NO_TRADES
 from percoin.evaluation.uncertainty import Estimate
+from percoin.intervals import ends_text, number_text
 from percoin.registry.manifest import Calibration, Manifest
 from percoin.report.board import Entry, age, majority_share, money_of, rival_of, test_days
 from percoin.report.reading import SavedModel
@@ -75,12 +76,12 @@ def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
         variant=model.variant,
         status=entry.status.value,
         reason=entry.short_reason,
-        skill=figure(line.skill if line else None, "+.4f"),
-        recent_skill=figure(line.recent_skill if line else None, "+.4f"),
+        skill=figure(line.skill if line else None),
+        recent_skill=figure(line.recent_skill if line else None),
         rival=rival_of(evaluation).name if evaluation else NONE,
-        lead=figure(evaluation.lead if evaluation else None, "+.4f"),
-        activity_auc=figure(line.activity.auc if line else None, ".3f"),
-        direction_auc=figure(line.direction.auc if line else None, ".3f"),
+        lead=figure(evaluation.lead if evaluation else None),
+        activity_auc=figure(line.activity.auc if line else None, 3, signed=False),
+        direction_auc=figure(line.direction.auc if line else None, 3, signed=False),
         effective_rows=number(line.skill.n_effective_rows if line else None, ",.0f"),
         net_return=_net_return(own),
         hold_return=number(hold.net_return if hold else None, "+.1%"),
@@ -89,14 +90,12 @@ def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
     )
 
 
-def figure(estimate: Estimate | None, spec: str) -> Figure:
+def figure(estimate: Estimate | None, decimals: int = 4, signed: bool = True) -> Figure:
     """An estimate as text, with its interval if there are rows enough for one."""
     if estimate is None:
         return Figure()
-    if estimate.lower is None or estimate.upper is None:
-        return Figure(f"{estimate.value:{spec}}", "[too few rows]", estimate.value)
-    interval = f"[{estimate.lower:{spec}}, {estimate.upper:{spec}}]"
-    return Figure(f"{estimate.value:{spec}}", interval, estimate.value)
+    value = number_text(estimate.value, decimals, signed)
+    return Figure(value, ends_text(estimate, decimals, signed), estimate.value)
 
 
 def number(value: float | None, spec: str) -> Figure:
@@ -225,15 +224,6 @@ def settings(manifest: Manifest) -> list[tuple[str, str]]:
 def hashes(manifest: Manifest) -> list[tuple[str, str]]:
     """sha256 of the training bars and of each file."""
     return [("bars", manifest.bars.sha256), *manifest.files.items()]
-
-
-def flat(container: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Settings by their dotted names."""
-    for key, value in container.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _minute(time: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.evaluate import Evaluation, Skill
 from percoin.evaluation.uncertainty import Estimate
+from percoin.intervals import interval_text
 from percoin.printable import printable
 from percoin.report.board import Entry, Status, money_of
 from percoin.types import CLASS_NAMES, FloatArray
@@ -110,7 +111,7 @@ def _whisker(skill: Skill, status: Status, scale: Scale, y: float) -> str:
     if auc is None:
         return ""
     kind = status.value.replace(" ", "-")
-    parts = [f"<title>{_described(auc)}</title>"]
+    parts = [f"<title>{interval_text(auc, 3, signed=False)}</title>"]
     if auc.lower is not None and auc.upper is not None:
         parts.append(_line(scale(auc.lower), y, scale(auc.upper), y, "whisker"))
     parts.append(_mark(scale(auc.value), y, status))
@@ -124,12 +125,6 @@ def _mark(x: float, y: float, status: Status) -> str:
     if status is Status.REJECTED:
         return f'<path class="stroke" d="M{x - 4} {y - 4}l8 8m0 -8l-8 8"/>'
     return f'<circle class="hollow" cx="{x}" cy="{y}" r="4"/>'
-
-
-def _described(estimate: Estimate) -> str:
-    if estimate.lower is None or estimate.upper is None:
-        return f"{estimate.value:.3f}, too few rows for an interval"
-    return f"{estimate.value:.3f} [{estimate.lower:.3f}, {estimate.upper:.3f}]"
 
 
 def skill_glyph(entry: Entry, low: float, high: float) -> str:

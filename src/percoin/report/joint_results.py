@@ -14,6 +14,7 @@ from percoin.evaluation.joint import (
     widest_mean,
 )
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.intervals import interval_text
 from percoin.report.reading import SavedModel
 from percoin.types import Timeframe
 
@@ -99,15 +100,10 @@ def in_a_sentence(group: JointResult) -> str:
         basis = (
             f"95 % intervals over the same {skill.n_days} days for all, as markets move together"
         )
-    recent = "" if group.recent_skill is None else f", recent skill {shown(group.recent_skill)}"
+    shown = interval_text(skill, without="")
+    if group.recent_skill is not None:
+        shown += f", recent skill {interval_text(group.recent_skill, without='')}"
     return (
-        f"{group.name}: the {skill.n_models} models' mean skill is {shown(skill)}{recent}, their "
-        f"lead over their rivals {shown(group.lead)} nats a bar ({basis})."
+        f"{group.name}: the {skill.n_models} models' mean skill is {shown}, their lead over their "
+        f"rivals {interval_text(group.lead, without='')} nats a bar ({basis})."
     )
-
-
-def shown(mean: JointMean) -> str:
-    """A mean as text, with its interval if there is one."""
-    if mean.lower is None or mean.upper is None:
-        return f"{mean.value:+.4f}"
-    return f"{mean.value:+.4f} [{mean.lower:+.4f}, {mean.upper:+.4f}]"

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from percoin.cli import Composed, refuse_bar_length_settings, run_command
+from percoin.cli.overrides import as_overrides
 from percoin.config import OutputFormat, RetrainConfig, typed
 from percoin.errors import SweepError
 from percoin.registry.typed_json import one_line
@@ -18,7 +19,6 @@ from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
 from percoin.retrain.watching import Watch
-from percoin.versions.recipe import as_overrides
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from statistics import NormalDist
 
+from percoin.intervals import KnownInterval, interval_text
 from percoin.types import Timeframe
 
 # Of the two-sided interval that a live record comes with, in standard errors.
@@ -88,22 +89,16 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class LiveSkill:
+class LiveSkill(KnownInterval):
     """Log-loss skill of the served version's live predictions over the rolling prior.
 
     Attributes:
         n_resolved: Predictions whose outcome is known.
         n_independent: How many independent ones they count as; their labels overlap.
-        value: The skill.
-        lower: Lower end of its 95 % block interval.
-        upper: Upper end.
     """
 
     n_resolved: int
     n_independent: float
-    value: float
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,6 +391,6 @@ def _beside(value: float, limit: float, n_digits: int) -> str:
 
 def _shown(live: LiveSkill) -> str:
     return (
-        f"live skill {live.value:+.4f} [{live.lower:+.4f}, {live.upper:+.4f}] of "
-        f"{live.n_resolved:,} predictions, {live.n_independent:.0f} independent ones"
+        f"live skill {interval_text(live)} of {live.n_resolved:,} predictions, "
+        f"{live.n_independent:.0f} independent ones"
     )

@@ -25,12 +25,12 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain
+from percoin.cli.overrides import as_overrides
 from percoin.config import BinanceConfig, RetrainConfig, SourceConfig, typed
 from percoin.errors import ConfigError, DataError, InvalidBarsError, PercoinError
 from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
-from percoin.versions.recipe import as_overrides
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from percoin.retrain.decisions import Absent, Condition, DueRules, MarketState
 from percoin.retrain.sources import DEFAULT_SOURCE, bars_at_hand, source_config, source_of
 from percoin.retrain.watching import Watched
 from percoin.sweep.jobs import BROKEN, read_record
-from percoin.versions.recipe import pool_of
+from percoin.training.version_settings import pool_of
 
 # Below outputs_dir; a name that no market can have.
 RUNS_FOLDER = "retrain"

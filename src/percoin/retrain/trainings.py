@@ -23,6 +23,7 @@ from pathlib import Path
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
+from percoin.cli.overrides import literal
 from percoin.config import ProcessesConfig, Recipe, RetrainConfig, TrainConfig, typed
 from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.file_lock import claimed
@@ -38,8 +39,8 @@ from percoin.sweep.results import JobResult, version_of
 from percoin.sweep.run import run_sweep
 from percoin.sweep.summary import summarize
 from percoin.training.run_files import n_bars_to_load
+from percoin.training.version_settings import overrides_of
 from percoin.types import Timeframe
-from percoin.versions.recipe import literal, overrides_of
 
 _FOLDERS = ("data_dir", "models_dir", "outputs_dir")
 # What was interrupted goes on with the bars that it began with, unless they are older.

@@ -9,8 +9,9 @@ from typing import Any
 from percoin.bars.schema import format_time
 from percoin.dataset import Part
 from percoin.evaluation.backtest import BacktestResult
-from percoin.evaluation.table import MONEY_COLUMNS, align, interval, money_rows
+from percoin.evaluation.table import MONEY_COLUMNS, align, money_rows
 from percoin.evaluation.uncertainty import Estimate
+from percoin.intervals import interval_text
 from percoin.printable import printable
 from percoin.rungs.run import RungTable
 from percoin.rungs.scores import RungScore, Tally
@@ -86,9 +87,9 @@ def _skills(scores: Sequence[RungScore]) -> str:
         (
             score.name,
             f"{line.scores.log_loss:.4f}",
-            interval(line.skill),
+            interval_text(line.skill),
             "-" if line.activity.auc is None else f"{line.activity.auc.value:.3f}",
-            interval(line.direction.auc, sign="", decimals=3),
+            interval_text(line.direction.auc, 3, signed=False),
         )
         for score in scores
         for line in [score.assessment]
@@ -102,7 +103,7 @@ def _hits(scores: Sequence[RungScore], part: Callable[[RungScore], Tally | None]
             score.name,
             f"{tally.n_answers} ({tally.n_answers / tally.n_rows:.1%})",
             str(tally.n_moves),
-            interval(tally.hit_rate, sign="", decimals=3),
+            interval_text(tally.hit_rate, 3, signed=False),
             tell_direction(tally.hit_rate),
         )
         for score in scores

@@ -90,10 +90,8 @@ def _together(group: JointResult) -> dict[str, Any]:
         "variant": group.variant,
         "n_models": group.skill.n_models,
         "n_days": group.skill.n_days,
-        **{
-            name: {"value": mean.value, "lower": mean.lower, "upper": mean.upper}
-            for name, mean in (("skill", group.skill), ("lead", group.lead))
-        },
+        "skill": group.skill.as_json(),
+        "lead": group.lead.as_json(),
     }
 
 
@@ -152,6 +150,4 @@ def _figures(evaluation: Evaluation | None) -> dict[str, Any]:
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, float | None] | None:
-    if estimate is None:
-        return None
-    return {"value": estimate.value, "lower": estimate.lower, "upper": estimate.upper}
+    return None if estimate is None else estimate.as_json()

@@ -15,11 +15,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from percoin.bars.renames import current_symbol
-from percoin.bounds import check_all
 from percoin.cli import Composed, compose_config, config_loader
+from percoin.cli.overrides import quote_texts, text_keys
 from percoin.config import LauncherConfig, TrainConfig, typed
+from percoin.config.fields import check_all
 from percoin.errors import ConfigError
-from percoin.overrides import quote_texts, text_keys
 from percoin.sweep.jobs import Job
 
 CONFIG_NAME = "train"

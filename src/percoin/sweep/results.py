@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from percoin.commands import flat
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict
 from percoin.report.board import Board, Entry, Status, make_board
-from percoin.report.cells import flat
 from percoin.report.reading import SavedModel, read_version
 from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
 from percoin.types import Timeframe

@@ -31,14 +31,7 @@ import lightning.pytorch as pl
 
 from percoin.bars.schema import Bars
 from percoin.cli import Composed
-from percoin.config import (
-    DIVERGED_MARK,
-    FINISHED_MARK,
-    LogisticConfig,
-    Recipe,
-    TrainConfig,
-    typed,
-)
+from percoin.config import LogisticConfig, Recipe, TrainConfig, typed
 from percoin.dataset import MarketDataset
 from percoin.errors import (
     ConfigError,
@@ -50,6 +43,7 @@ from percoin.errors import (
 from percoin.file_lock import claimed
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
+from percoin.run_folder import DIVERGED_MARK, FINISHED_MARK
 from percoin.sweep.bars import bars_of_job
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import (

@@ -11,6 +11,7 @@ from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.table import align
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.intervals import Interval, interval_text
 from percoin.training.manifest_draft import ExportedModel
 
 _IN_TRAINING = "in training"
@@ -24,6 +25,7 @@ _COLUMNS = (
     "direction AUC",
     "verdict",
 )
+_TOO_FEW_DAYS = "[too few days]"
 _LEGEND = (
     "skill: share of the train prior's log-loss that is removed; intervals of means draw days, "
     "the same for all markets"
@@ -199,24 +201,19 @@ def _means(
 ) -> list[str]:
     n_ahead = sum(entry.lead > 0 for entry in group)
     return [
-        f"{name}: mean skill {_joint(skill)}, over {_markets(skill.n_models)} and "
-        f"{skill.n_days} days",
+        f"{name}: mean skill {interval_text(skill, without=_TOO_FEW_DAYS)}, over "
+        f"{_markets(skill.n_models)} and {skill.n_days} days",
         f"{name}: ahead of the logistic regression on {n_ahead} of {len(group)}; its log-loss "
-        f"minus the network's {_joint(lead)} nats a row",
+        f"minus the network's {interval_text(lead, without=_TOO_FEW_DAYS)} nats a row",
     ]
 
 
 def _row(entry: PooledResult) -> tuple[str, ...]:
-    interval = (
-        "[too few rows]"
-        if entry.lower is None or entry.upper is None
-        else f"[{entry.lower:+.4f}, {entry.upper:+.4f}]"
-    )
     aucs = (entry.activity_auc, entry.direction_auc)
     return (
         entry.symbol,
         "seen" if entry.is_seen else "unseen",
-        f"{entry.skill:+.4f} {interval}",
+        interval_text(Interval(entry.skill, entry.lower, entry.upper)),
         f"{entry.logistic:+.4f}",
         f"{entry.lead:+.4f}",
         *("-" if auc is None else f"{auc:.3f}" for auc in aucs),
@@ -226,12 +223,6 @@ def _row(entry: PooledResult) -> tuple[str, ...]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
-
-
-def _joint(mean: JointMean) -> str:
-    if mean.lower is None or mean.upper is None:
-        return f"{mean.value:+.4f} [too few days]"
-    return f"{mean.value:+.4f} [{mean.lower:+.4f}, {mean.upper:+.4f}]"
 
 
 def _markets(number: int) -> str:

@@ -24,10 +24,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.nn import functional
 
-from percoin.config import CHECKPOINT_FOLDER, OptimizerConfig
+from percoin.config import OptimizerConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, TrainingError
 from percoin.network import CnnLstm
+from percoin.run_folder import CHECKPOINT_FOLDER
 from percoin.training.callbacks import ExportToRegistry, Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.lit_module import MONITORED, SignalClassifier

@@ -19,15 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
+from percoin.cli.overrides import source_words
 from percoin.commands import command
-from percoin.config import (
-    FINISHED_MARK,
-    BinanceConfig,
-    BlendKind,
-    EvaluationMode,
-    LogisticConfig,
-    TrainConfig,
-)
+from percoin.config import BinanceConfig, BlendKind, EvaluationMode, LogisticConfig, TrainConfig
 from percoin.dataset import (
     MarketDataset,
     bars_to_load,
@@ -41,10 +35,10 @@ from percoin.evaluation.blend import BLEND
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.judging import JudgingRules
-from percoin.overrides import source_words
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.report.files import write_whole
+from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.recipes.from_pool import PooledStart
 from percoin.training.summary import Summary

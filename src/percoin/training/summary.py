@@ -16,7 +16,7 @@ from percoin.commands import command
 from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
-from percoin.evaluation.table import signed
+from percoin.intervals import number_text
 from percoin.judging import JudgedBlend
 from percoin.types import CLASS_NAMES
 
@@ -131,8 +131,8 @@ class Summary:
         return (
             _NAMES.get(line.name, line.name) + self._mark(line),
             f"{scores.log_loss:.4f}",
-            signed(line.skill.value),
-            "-" if line.recent_skill is None else signed(line.recent_skill.value),
+            number_text(line.skill.value),
+            "-" if line.recent_skill is None else number_text(line.recent_skill.value),
             *aucs,
             f"{scores.macro_f1:.3f}",
             f"{scores.accuracy:.3f}",

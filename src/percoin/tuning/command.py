@@ -33,17 +33,10 @@ from hydra.core.hydra_config import HydraConfig
 from torch.utils.tensorboard import SummaryWriter
 
 from percoin.bars.schema import Bars
-from percoin.config import (
-    CHECKPOINTS,
-    DIVERGED_MARK,
-    FINISHED_MARK,
-    EvaluationMode,
-    TrainConfig,
-    TuneConfig,
-)
+from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
-from percoin.run_folder import claimed_run
+from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
 from percoin.training.recipes.per_market import check_machine, train_folds
 from percoin.training.run_files import RunContext, load_bars, make_folds
 from percoin.training.summary import Summary

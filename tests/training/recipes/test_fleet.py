@@ -13,22 +13,23 @@ from train_runs import Finished, run_train, train_arguments
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain
-from percoin.config import RegistryConfig, TrainConfig, run_dir, typed
+from percoin.config import RegistryConfig, TrainConfig, typed
 from percoin.errors import ConfigError, RegistryWriteError, VersionRefusedError
 from percoin.evaluation.gate import control_false_discoveries
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
+from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
+from percoin.run_folder import run_dir
 from percoin.sweep.plan import plan_sweep
 from percoin.training.export import ModelExporter
 from percoin.training.fleet_steps import FleetSteps
 from percoin.training.recipes import fleet as fleet_recipe
 from percoin.training.recipes.fleet import train_fleet_from_config
 from percoin.training.recipes.per_market import train_from_config
+from percoin.training.version_settings import overrides_of, settings_of
 from percoin.types import Timeframe
-from percoin.versions.recipe import overrides_of, settings_of
-from percoin.versions.reproduction import reproduce
 
 MARKETS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 FLEET = ("fleet=true", f"symbol={','.join(MARKETS)}")

@@ -24,6 +24,8 @@ from percoin.features.scaling import Scaling
 from percoin.inference import ServedModel
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
+from percoin.registry.command.details import read_details, show_as_text
+from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import ScalingNumbers
 from percoin.sweep.worker import job_key
@@ -33,8 +35,6 @@ from percoin.training.recipes.per_market import train_from_config
 from percoin.training.recipes.pooled import train_pool_from_config
 from percoin.training.run_files import RunContext, make_folds
 from percoin.types import Timeframe
-from percoin.versions.details import read_details, show_as_text
-from percoin.versions.reproduction import reproduce
 
 SEEN, UNSEEN = ("BTCUSDT", "ETHUSDT"), "SOLUSDT"
 MARKETS = (*SEEN, UNSEEN)

@@ -42,9 +42,10 @@
     return `${Math.floor(s / 86400)}\u00a0d ${Math.floor((s % 86400) / 3600)}\u00a0h`;
   };
   const clock = (moment) => moment.toLocaleTimeString("en-GB");
-  const interval = (estimate) =>
+  // The ends of an interval.
+  const interval = (estimate, format = signed) =>
     estimate.lower === null || estimate.upper === null
-      ? "no interval" : `[${signed(estimate.lower)}, ${signed(estimate.upper)}]`;
+      ? "no interval" : `[${format(estimate.lower)}, ${format(estimate.upper)}]`;
   const verdictOf = (model) => {
     if (!model) return "missing";
     return model.status === "served" ? model.verdict ?? "not_judged" : model.status;
@@ -387,9 +388,7 @@
   // A number with its interval below it; without one, a word and what is missing for it.
   const estimated = (estimate, format, word = "–", missing = "") => {
     if (!estimate) return h("span", { class: "soft", title: missing }, word);
-    const ends = estimate.lower === null || estimate.upper === null
-      ? "no interval" : `[${format(estimate.lower)}, ${format(estimate.upper)}]`;
-    return [format(estimate.value), h("small", { class: "ends" }, ends)];
+    return [format(estimate.value), h("small", { class: "ends" }, interval(estimate, format))];
   };
   // The strongest of the simple forecasters on the same rows.
   const bestBaseline = (standing) => {

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from percoin.commands import command
-from percoin.config import FINISHED_MARK, TrainConfig
+from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
 from percoin.evaluation.joint import days_of
@@ -19,6 +19,7 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry import typed_json
 from percoin.registry.manifest import Verdict
 from percoin.report.files import write_whole
+from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.export import ModelExporter

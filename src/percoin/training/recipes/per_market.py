@@ -17,17 +17,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 
-from percoin.config import (
-    CHECKPOINT_FOLDER,
-    CHECKPOINTS,
-    DIVERGED_MARK,
-    FINISHED_MARK,
-    CnnLstmConfig,
-    LogisticConfig,
-    ModelConfig,
-    TrainConfig,
-    TrainerConfig,
-)
+from percoin.config import CnnLstmConfig, LogisticConfig, ModelConfig, TrainConfig, TrainerConfig
 from percoin.dataset import (
     MarketDataset,
 )
@@ -36,6 +26,7 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
+from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.export import ModelExporter, forecast_test
 from percoin.training.lit_module import SignalClassifier

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from percoin.bars.schema import Bars
 from percoin.commands import command
-from percoin.config import FINISHED_MARK, Recipe, TrainConfig
+from percoin.config import Recipe, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
@@ -27,6 +27,7 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.report.files import write_whole
+from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.export import ModelExporter
 from percoin.training.false_discoveries import withdraw_false_discoveries

@@ -11,6 +11,16 @@ from typing import Any, cast
 from percoin.errors import ConfigError
 from percoin.printable import printable
 
+# NumPy takes no more.
+MOST_SEED = 2**32 - 1
+# Bitcoin is younger, and so is the time that computers count from.
+MOST_DAYS = 20_000
+MOST_BARS = 10_000
+MOST_EPOCHS = 100_000
+MOST_TRIALS = 100_000
+MOST_LOOKS = 1_000_000
+MOST_CORES = 4096
+
 _KEY = "bounds"
 # What OmegaConf calls MISSING.
 _NEEDED = "???"
@@ -148,6 +158,16 @@ def check_path(name: str, text: str) -> None:
     """
     if problem := PathBounds().broken_by(text):
         raise ConfigError(f"{name}={_shown(text)} {problem}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse settings that break a rule.
+
+    Raises:
+        ConfigError: They do.
+    """
+    if not condition:
+        raise ConfigError(message)
 
 
 def _shown(value: object) -> str:

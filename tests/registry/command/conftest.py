@@ -11,7 +11,7 @@ import pytest
 import torch
 from trained_registry import train_one
 
-from percoin.versions.command import main
+from percoin.registry.command.actions import main
 
 
 @pytest.fixture(autouse=True, scope="package")

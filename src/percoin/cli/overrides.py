@@ -7,7 +7,7 @@ their own, or nothing at all. Where a setting can only be a text, they are part 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -22,6 +22,9 @@ from percoin.config import CONF_DIR, BinanceConfig, LauncherConfig, SourceConfig
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.@%+-]*")
 _WORDS_OF_THE_GRAMMAR = frozenset({"true", "false", "null", "inf", "nan"})
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+# Within text that the grammar of the command line reads again.
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+_MISSING = "???"
 _FUNCTION = re.compile(r"\w+\s*\(.*\)", re.DOTALL)
 _OVERRIDE = re.compile(r"(?P<start>\+{0,2}(?P<key>[\w.]+)=)(?P<value>.*)", re.DOTALL)
 
@@ -36,6 +39,32 @@ def quoted(text: str) -> str:
     # A backslash is itself, unless it stands before a quote.
     inner = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + match[2].replace("'", r"\'"), text)
     return f"'{inner}'"
+
+
+def as_overrides(settings: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """Settings as ``KEY=VALUE``."""
+    for name, value in settings.items():
+        yield f"{prefix}{name}={literal(value)}"
+
+
+def literal(value: object) -> str:
+    """A value in the grammar of the command line, where it means itself and nothing else.
+
+    Raises:
+        TypeError: It is nothing that a setting can be.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str) and value != _MISSING:
+        # Backslashes before an interpolation count.
+        return quoted(_INTERPOLATION.sub(lambda match: rf"{match[1] * 2}\${{", value))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(literal, value))}]"
+    raise TypeError(f"{value!r} is no value of a setting")
 
 
 def quote_texts(

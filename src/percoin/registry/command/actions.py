@@ -14,11 +14,16 @@ from percoin.errors import ConfigError
 from percoin.printable import printable
 from percoin.registry.catalogue import check_market, find_version, markets_in, version_ids
 from percoin.registry.changes import Pruning, promote, prunable, prune, rollback
+from percoin.registry.command.details import (
+    events_as_json,
+    read_details,
+    show_as_json,
+    show_as_text,
+)
+from percoin.registry.command.overview import list_as_json, list_as_text, read_line
 from percoin.registry.history import Event
 from percoin.registry.layout import MarketFolder
 from percoin.registry.typed_json import one_line
-from percoin.versions.details import events_as_json, read_details, show_as_json, show_as_text
-from percoin.versions.overview import list_as_json, list_as_text, read_line
 
 EXIT_FOUND = 3
 """Something is broken, or different where it should be the same."""
@@ -211,7 +216,7 @@ def _n_bytes(folder: Path) -> int:
 
 def _reproduce(settings: RegistryConfig) -> Answer:
     # Lightning takes seconds to import: only for whoever trains.
-    from percoin.versions.reproduction import reproduce
+    from percoin.registry.command.reproduction import reproduce
 
     # Minutes may pass; what is printed stays the answer alone.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -7,8 +7,7 @@ go through the types and ranges of the settings, and text is quoted.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from hydra.errors import HydraException
@@ -16,12 +15,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli import compose_config
+from percoin.cli.overrides import literal
+from percoin.commands import flat
 from percoin.config import Recipe, TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.labels import FixedHorizon, TripleBarrier, VolatilityScaled
-from percoin.overrides import quoted
 from percoin.registry.manifest import LOGISTIC_KIND, MODEL_KIND, Manifest
-from percoin.report.cells import flat
 from percoin.types import check_symbol, is_symbol
 
 # The options of conf/labels and conf/model that kinds in a manifest stand for.
@@ -56,8 +55,6 @@ _MOST_ROUNDS = 3
 _MOST_LEVELS = 8
 _MOST_ENTRIES = 10_000
 _MISSING = "???"
-# Within text that the grammar of the command line reads again.
-_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
@@ -137,32 +134,6 @@ def pool_of(manifest: Manifest) -> tuple[str, ...]:
             f"({', '.join(sorted(strange)) or 'some twice'}); train the pool by hand"
         )
     return tuple(check_symbol(symbol) for symbol in markets)
-
-
-def as_overrides(settings: Mapping[str, object], prefix: str = "") -> Iterator[str]:
-    """Settings as ``KEY=VALUE``."""
-    for name, value in settings.items():
-        yield f"{prefix}{name}={literal(value)}"
-
-
-def literal(value: object) -> str:
-    """A value in the grammar of the command line, where it means itself and nothing else.
-
-    Raises:
-        TypeError: It is nothing that a setting can be.
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str) and value != _MISSING:
-        # Backslashes before an interpolation count.
-        return quoted(_INTERPOLATION.sub(lambda match: rf"{match[1] * 2}\${{", value))
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{','.join(map(literal, value))}]"
-    raise TypeError(f"{value!r} is no value of a setting")
 
 
 def _choices(manifest: Manifest) -> list[str]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from percoin.errors import ModelNotFoundError, UnreadableArtifactError
 from percoin.evaluation.uncertainty import Estimate
+from percoin.intervals import interval_text
 from percoin.printable import printable
 from percoin.registry.catalogue import version_ids
 from percoin.registry.layout import MarketFolder
@@ -128,20 +129,13 @@ def age_text(manifest: Manifest, now: datetime) -> str:
 
 def skill_text(model: SavedModel) -> str:
     """Skill with its interval, or ``-`` if the model was never judged."""
-    skill = _skill(model)
-    if skill is None:
-        return "-"
-    if skill.lower is None or skill.upper is None:
-        return f"{skill.value:+.4f}"
-    return f"{skill.value:+.4f} [{skill.lower:+.4f}, {skill.upper:+.4f}]"
+    return interval_text(_skill(model), without="")
 
 
 def skill_as_json(model: SavedModel) -> dict[str, float | None] | None:
     """Skill with the ends of its interval."""
     skill = _skill(model)
-    if skill is None:
-        return None
-    return {"value": skill.value, "lower": skill.lower, "upper": skill.upper}
+    return None if skill is None else skill.as_json()
 
 
 def _skill(model: SavedModel) -> Estimate | None:

@@ -15,6 +15,8 @@ from percoin.errors import InvalidArtifactError, PercoinError
 from percoin.inference import Predictor
 from percoin.registry.catalogue import check_market, read_versions
 from percoin.registry.changes import Pruning, prunable, rollback_target
+from percoin.registry.command.details import read_details, show_as_text
+from percoin.registry.command.overview import list_as_text, read_line
 from percoin.registry.contents import read_manifest, read_metrics
 from percoin.registry.judged import judged_skill, judged_threshold, train_rows
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
@@ -23,8 +25,6 @@ from percoin.report.board import make_board
 from percoin.report.files import write_report
 from percoin.report.plain import to_text
 from percoin.report.reading import read_models
-from percoin.versions.details import read_details, show_as_text
-from percoin.versions.overview import list_as_text, read_line
 
 # Stands in the JSON for a text that json.dumps would not write.
 _RAW = "\u2603raw"

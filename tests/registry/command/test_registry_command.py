@@ -17,9 +17,9 @@ from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.regression import Regression
 from percoin.registry.artifact import load_version
 from percoin.registry.catalogue import version_ids
+from percoin.registry.command.actions import EXIT_FOUND
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Blend, Calibration, Gate, Verdict
-from percoin.versions.command import EXIT_FOUND
 
 MARKET = ("symbol=BTCUSDT", "tf=1h")
 ACCEPTED = Gate(Verdict.ACCEPTED, ("made for a test",))
@@ -373,5 +373,5 @@ def test_a_real_process_lists_and_verifies_without_torch(trained):
     )
     assert (found.returncode, found.stdout) == (0, "1 version looked at, no problems\n")
     imported = {line.rpartition("|")[2].strip() for line in found.stderr.splitlines()}
-    assert "percoin.versions.command" in imported
+    assert "percoin.registry.command.actions" in imported
     assert not {"torch", "lightning", "sklearn", "matplotlib"} & imported

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from percoin.errors import InvalidArtifactError
 from percoin.printable import printable
 from percoin.registry.catalogue import Version, find_version, read_versions
+from percoin.registry.command.overview import age_text, skill_as_json, skill_text
 from percoin.registry.history import Event, History, read_history
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import SPLIT_NAMES, Manifest, time_text
 from percoin.registry.publish import served_folder, served_id, version_folder
 from percoin.report.reading import SavedModel, read_saved
-from percoin.versions.overview import age_text, skill_as_json, skill_text
 
 _MARGIN = 15
 # Of a line: the names of 400 markets, and no more of what somebody else has written.

@@ -29,7 +29,7 @@ from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_folder
 from percoin.training.recipes.per_market import check_machine, train_folds
 from percoin.training.run_files import RunContext, make_folds
-from percoin.versions.recipe import settings_of
+from percoin.training.version_settings import settings_of
 
 _MOST_THREADS = 256
 _MOST_CHARS = 2000  # of a line

@@ -14,8 +14,8 @@ from percoin.config import CONF_DIR, TrainConfig, typed
 from percoin.errors import InvalidArtifactError
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import load_artifact
-from percoin.versions import reproduction
-from percoin.versions.command import EXIT_FOUND
+from percoin.registry.command import reproduction
+from percoin.registry.command.actions import EXIT_FOUND
 
 REPRODUCE = ("reproduce", f"symbol={SYMBOL}", f"tf={TIMEFRAME.value}")
 PARTS = ["weights", "scaling", "calibration", "training history", "test metrics"]

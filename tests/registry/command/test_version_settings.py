@@ -11,11 +11,12 @@ from omegaconf import OmegaConf
 from trained_registry import SYMBOL, TIMEFRAME, add_version
 
 from percoin.cli import compose_config
+from percoin.cli.overrides import literal
 from percoin.config import CONF_DIR, TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.registry.artifact import load_artifact
 from percoin.registry.manifest import Manifest
-from percoin.versions.recipe import literal, overrides_of, settings_of
+from percoin.training.version_settings import overrides_of, settings_of
 
 
 def manifest_of(folder: Path) -> Manifest:

@@ -1,0 +1,163 @@
+"""From the words of a command line to a composed config."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from percoin.cli.mistakes import check_overrides
+from percoin.cli.overrides import quote_texts
+from percoin.config import (
+    CONF_DIR,
+    SCHEMAS,
+    CnnLstmConfig,
+    FixedHorizonConfig,
+    LogisticConfig,
+    ProcessesConfig,
+    RayConfig,
+    SlurmConfig,
+    SourceConfig,
+    TripleBarrierConfig,
+    TuneConfig,
+    VolatilityScaledConfig,
+    usual_blend,
+    usual_epochs,
+)
+from percoin.errors import ConfigError
+from percoin.run_folder import run_dir
+
+# What it raises where it meets what it does not expect.
+BUGS_OF_HYDRA = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError),
+    *(TypeError, ValueError),
+)
+
+
+@cache
+def register_configs() -> None:
+    """Tell Hydra, once, the schemas and the resolver that names a run's folder."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
+    for source in SourceConfig.__subclasses__():
+        store.store(group="source", name=f"{source.option}_schema", node=source)
+    store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
+    store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
+    store.store(group="labels", name="volatility_scaled_schema", node=VolatilityScaledConfig)
+    store.store(group="model", name="cnn_lstm_schema", node=CnnLstmConfig)
+    store.store(group="model", name="logistic_schema", node=LogisticConfig)
+    store.store(group="experiment", name="tune_schema", node=TuneConfig)
+    store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
+    store.store(group="hydra/launcher", name="ray_schema", node=RayConfig)
+    store.store(group="hydra/launcher", name="slurm_schema", node=SlurmConfig)
+    # Cached: Hydra asks several times and must hear one answer.
+    OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("percoin.usual_blend", usual_blend, replace=True)
+    OmegaConf.register_new_resolver("percoin.usual_epochs", usual_epochs, replace=True)
+
+
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose ``conf/<name>.yaml`` with ``key=value`` overrides, without a run folder.
+
+    Raises:
+        ConfigError: A choice that is no option of its group, or a key taken away.
+        HydraException: A key that the config does not have, or a value of the
+            wrong type; ``explain`` says it in one line.
+    """
+    return Composed.of(name, overrides).config
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A config, and how it came about.
+
+    Attributes:
+        config: As the command line and the files under ``conf/`` say.
+        choices: The option chosen of each group.
+        hydra: Hydra's own settings.
+    """
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    hydra: DictConfig
+
+    @classmethod
+    def of(cls, name: str, overrides: Sequence[str]) -> Composed:
+        """As ``compose_config``, which says what it raises."""
+        words = as_meant(name, overrides)
+        register_configs()
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            config = composed(name, words)
+        own = config.hydra
+        return cls(without_hydra(config), dict(own.runtime.choices), own)
+
+
+def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """The words of a command line as Hydra has to read them, after what it would not explain.
+
+    Raises:
+        ConfigError: They cannot be meant.
+    """
+    schema = SCHEMAS[config_name]
+    check_overrides(overrides, schema)
+    return quote_texts(overrides, schema)
+
+
+def composed(config_name: str, words: Sequence[str]) -> DictConfig:
+    """Compose with Hydra's own settings, and name the word at which Hydra itself breaks.
+
+    Raises:
+        ConfigError: No config of percoin and no user of Hydra is expected to say this.
+        HydraException: As ``compose_config``.
+    """
+    try:
+        return compose(config_name, overrides=list(words), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except BUGS_OF_HYDRA as error:
+        word = _culprit(config_name, words)
+        raise ConfigError(f"{word} cannot be read: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _culprit(config_name: str, words: Sequence[str]) -> str:
+    """The first word that breaks Hydra alone."""
+    for word in words:
+        try:
+            compose(config_name, overrides=[word], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException):
+            continue  # wrong without the others, which is no bug
+        except BUGS_OF_HYDRA:
+            return word
+    return "this command line"
+
+
+@contextmanager
+def config_loader() -> Iterator[ConfigLoader]:
+    """What knows the options in ``conf/``, for reading overrides without composing them."""
+    register_configs()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The config without Hydra's own settings."""
+    own = copy.copy(config)
+    with open_dict(own):
+        del own["hydra"]
+    return own

@@ -1,0 +1,142 @@
+"""Running ``train.py``: one run under Hydra, or a sweep of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from percoin.cli.compose import (
+    BUGS_OF_HYDRA,
+    as_meant,
+    composed,
+    first_line,
+    register_configs,
+    without_hydra,
+)
+from percoin.cli.mistakes import MULTIRUN, check_overrides
+from percoin.cli.run import run_command
+from percoin.config import CONF_DIR, Config, TrainConfig, typed
+from percoin.errors import ConfigError, PercoinError
+from percoin.run_folder import claimed_run, run_folder
+
+_OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
+
+
+def run_jobs(
+    task: Callable[[Config], Any],
+    schema: type[Config],
+    config_name: str,
+    sweep: Callable[[Sequence[str]], Any],
+) -> int:
+    """Run ``task`` once under Hydra, or with ``-m`` a sweep of such runs.
+
+    A run's settings are checked before Hydra makes its folder.
+
+    Args:
+        task: Receives the typed settings of the one run.
+        schema: Their dataclass.
+        config_name: The config under ``conf/``.
+        sweep: Receives the overrides of a sweep, each with one value or several.
+
+    Returns:
+        The exit code, as ``run_command``.
+    """
+    register_configs()
+    failures: list[Exception] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            with claimed_run(Path(HydraConfig.get().runtime.output_dir)):
+                task(typed(config, schema))
+        except (PercoinError, MemoryError, RuntimeError, ImportError, OSError) as error:
+            # Hydra would log it, with its traceback, before it is raised again.
+            failures.append(error)
+
+    def command() -> None:
+        arguments = sys.argv[1:]
+        overrides = _overrides_of_sweep(arguments)
+        if overrides is not None:
+            check_overrides(overrides, schema)
+            sweep(overrides)
+            return
+        _check_not_of_sweeps(arguments)
+        arguments = as_meant(config_name, arguments)
+        # Hydra reads them once more.
+        sys.argv[1:] = arguments
+        if _asks_hydra_itself(arguments):
+            hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")(
+                job
+            )()
+        else:
+            _run_job(job, schema, config_name, arguments)
+        for error in failures:
+            raise error
+
+    # Hydra would print a traceback and end the process; with this it raises.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    return run_command(command, config_name)
+
+
+def _run_job(
+    job: Callable[[DictConfig], Any],
+    schema: type[Config],
+    config_name: str,
+    overrides: Sequence[str],
+) -> None:
+    """What ``hydra.main`` does for one run, which would compose the config two more times."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=config_name):
+        config = composed(config_name, overrides)
+        settings = typed(without_hydra(config), schema)
+        names_its_folder = OmegaConf.is_interpolation(config.hydra.run, "dir")
+        with open_dict(config):
+            config.hydra.mode = RunMode.RUN
+            if names_its_folder and isinstance(settings, TrainConfig):
+                config.hydra.run.dir = str(run_folder(settings, Path(config.hydra.run.dir)))
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            # What the job itself raises comes out of its return value.
+            done = run_job(
+                task_function=job,
+                config=config,
+                job_dir_key="hydra.run.dir",
+                job_subdir_key=None,
+                hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
+            )
+        except BUGS_OF_HYDRA as error:
+            raise ConfigError(f"Hydra cannot begin the run: {first_line(error)}") from error
+    # Asked for, it raises what the job has raised.
+    _ = done.return_value
+
+
+def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:
+    """The overrides of a command line with ``-m``; None without it."""
+    overrides = [argument for argument in arguments if argument not in MULTIRUN]
+    if len(overrides) == len(arguments):
+        return None
+    for argument in overrides:
+        if argument.startswith("-"):
+            raise ConfigError(f"{argument} does not go with -m, which takes KEY=VALUE only")
+    return overrides
+
+
+def _check_not_of_sweeps(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.partition("=")[0] in _OF_SWEEPS:
+            raise ConfigError(f"{argument} is for sweeps: add -m, or leave it out")
+
+
+def _asks_hydra_itself(arguments: Sequence[str]) -> bool:
+    """Whether there is an option (--multirun, --cfg ...) beside key=value."""
+    return any(argument.startswith("-") for argument in arguments)

@@ -1,0 +1,147 @@
+"""Mistakes on a command line that Hydra would name by its own inner workings, or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from percoin.cli.overrides import text_keys
+from percoin.config import CONF_DIR, TrainConfig
+from percoin.config.fields import check_path
+from percoin.errors import ConfigError
+from percoin.printable import printable
+
+MULTIRUN = {"-m", "--multirun"}
+
+
+MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
+
+
+_GROUP_CHOICE = re.compile(r"(?P<group>hydra/launcher|\w+)=(?P<values>.*)", re.DOTALL)
+
+
+_OF_HYDRA = re.compile(r"hydra\.(run\.dir|verbose|(job_logging|launcher)(\..+)?)|hydra/\w+")
+
+
+_LOGGERS = re.compile(r"\[?[A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*\]?")
+
+
+MOST_SHOWN = 60
+
+
+# The only group without a default; Hydra would fail on a key of it by an assertion.
+_OPTIONAL_GROUP = "experiment"
+
+
+def _check_markets(overrides: Sequence[str], schema: type) -> None:
+    """Refuse what becomes of a file of markets that is not one line of them.
+
+    Hydra would speak of its grammar.
+    """
+    alone = [word.strip() for word in overrides if MARKET.fullmatch(word.strip(", \r\n"))]
+    for value in [word.removeprefix("symbol=") for word in overrides if word.startswith("symbol=")]:
+        if not value.strip(" ,\r\n"):
+            raise ConfigError("symbol= names no market; is the file of markets empty or missing?")
+        if re.search(r"""[\[\]"]""", value) and "symbol" in text_keys(schema):
+            raise ConfigError(
+                f"symbol={shown_value(value)} has brackets or quotes: name the markets with commas "
+                "alone, as in symbol=BTCUSDT,ETHUSDT"
+            )
+        if "\r" in value:
+            raise ConfigError(
+                "symbol= holds a carriage return: the file of markets has the line ends of "
+                "Windows; tr -d '\\r' takes them away"
+            )
+        if alone:
+            raise ConfigError(
+                f"{alone[0]!r} stands alone: name all markets in one word, separated by commas "
+                "without spaces or line breaks; of a file with one market a line that is "
+                "symbol=$(paste -sd, FILE)"
+            )
+        if "\n" in value.strip():
+            raise ConfigError(
+                "symbol= holds several lines; name all markets in one, separated by commas: "
+                "symbol=$(paste -sd, FILE)"
+            )
+        if value.rstrip().endswith(","):
+            raise ConfigError(f"symbol= ends with a comma after {value.split(',')[-2].strip()}")
+
+
+def options(group: str) -> list[str]:
+    """The options of a group: the files in its folder of ``conf/``."""
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def choices(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The overrides that choose options, with the options that they name."""
+    found = (_GROUP_CHOICE.fullmatch(override) for override in overrides)
+    return {
+        match["group"]: [value.strip() for value in match["values"].split(",")]
+        for match in found
+        # Quotes, functions and interpolations are left for Hydra to read.
+        if match and options(match["group"]) and not re.search(r"""["'($]""", match["values"])
+    }
+
+
+def check_overrides(overrides: Sequence[str], schema: type) -> None:
+    """Refuse what Hydra would name by its own inner workings, or not at all."""
+    _check_markets(overrides, schema)
+    for override in overrides:
+        if override.startswith("~"):
+            raise ConfigError(f"{override}: a setting cannot be left out; give it another value")
+        if override in MULTIRUN and schema is not TrainConfig:
+            raise ConfigError(f"{override} is for sweeps of train.py; name one market at a time")
+        if re.match(r"\+*hydra\b", override):
+            _check_of_hydra(override, schema)
+    chosen = choices(overrides)
+    for group, values in chosen.items():
+        for value in values:
+            if value not in options(group):
+                raise ConfigError(no_option(group, value))
+    stray = [text for text in overrides if text.startswith(f"{_OPTIONAL_GROUP}.")]
+    if stray and _OPTIONAL_GROUP not in chosen:
+        key, option = stray[0].partition("=")[0], options(_OPTIONAL_GROUP)[0]
+        choice = f"{_OPTIONAL_GROUP}={option}"
+        raise ConfigError(f"{key} is a setting of {choice}; add {choice}")
+
+
+def _check_of_hydra(override: str, schema: type) -> None:
+    """Refuse settings of Hydra that would do nothing, or would break it."""
+    key, _, value = override.lstrip("+").partition("=")
+    if schema is not TrainConfig:
+        raise ConfigError(f"{key} is a setting of train.py; leave it out")
+    if _OF_HYDRA.fullmatch(key) is None:
+        raise ConfigError(
+            f"{key} is not a setting of percoin; of Hydra's own there are hydra.run.dir, "
+            "hydra.verbose, hydra.job_logging, hydra/launcher and hydra.launcher"
+        )
+    if key == "hydra.run.dir":
+        check_path(key, value)
+    if key == "hydra.verbose" and _LOGGERS.fullmatch(value) is None:
+        raise ConfigError(
+            f"hydra.verbose={shown_value(value)} must be true, false, or the name of a logger"
+        )
+
+
+def refuse_bar_length_settings(overrides: Sequence[str]) -> None:
+    """For commands that ask for the name of a bar length alone, and by default for none.
+
+    To be called before their config is composed, where that would end in a traceback.
+
+    Raises:
+        ConfigError: A setting that hangs on a bar length, such as ``tf.threshold``.
+    """
+    for key in (override.partition("=")[0].lstrip("+") for override in overrides):
+        if key.startswith("tf."):
+            raise ConfigError(f"{key} is a setting of trainings; leave it out")
+
+
+def no_option(group: str, value: str, origin: str = "") -> str:
+    """What to say of an option that a group does not have."""
+    known = ", ".join(options(group))
+    return f"{group}={value}{origin} is not an option; {group} is one of {known}"
+
+
+def shown_value(value: str) -> str:
+    """A value as a message shows it, where a long one would fill the screen."""
+    return printable(value, MOST_SHOWN)

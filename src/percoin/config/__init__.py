@@ -1,0 +1,90 @@
+"""Every setting: its type, its range, what it affects, and its line of help.
+
+``conf/`` holds the values, these dataclasses hold the rules. A config is checked
+once, at the door (``typed``); behind it there are only these objects.
+"""
+
+from percoin.config.answer import JUDGED
+from percoin.config.audit import AuditConfig
+from percoin.config.checking import Config, name_nearest, typed
+from percoin.config.fetch import FetchConfig
+from percoin.config.judge import JudgeConfig
+from percoin.config.labels import (
+    FixedHorizonConfig,
+    LabelsConfig,
+    TripleBarrierConfig,
+    VolatilityScaledConfig,
+)
+from percoin.config.launcher import LauncherConfig, ProcessesConfig, RayConfig, SlurmConfig
+from percoin.config.model import CnnLstmConfig, LogisticConfig, ModelConfig
+from percoin.config.output import OutputFormat
+from percoin.config.predict import PredictConfig
+from percoin.config.recipes import BlendKind, EvaluationMode, Recipe, usual_blend, usual_epochs
+from percoin.config.registry import RegistryAction, RegistryConfig
+from percoin.config.report import ReportConfig
+from percoin.config.retrain import RetrainConfig
+from percoin.config.rungs import RungsConfig
+from percoin.config.schemas import CONF_DIR, SCHEMAS
+from percoin.config.serve import ServeConfig
+from percoin.config.source import (
+    NEWEST_BARS,
+    BinanceConfig,
+    FilesConfig,
+    SimulatedConfig,
+    SourceConfig,
+    StoreConfig,
+)
+from percoin.config.split import SplitConfig
+from percoin.config.train import TrainConfig
+from percoin.config.trainer import OptimizerConfig, TrainerConfig
+from percoin.config.tune import PrunerConfig, PrunerKind, SpaceConfig, TuneConfig
+
+__all__ = [
+    "CONF_DIR",
+    "JUDGED",
+    "NEWEST_BARS",
+    "SCHEMAS",
+    "AuditConfig",
+    "BinanceConfig",
+    "BlendKind",
+    "CnnLstmConfig",
+    "Config",
+    "EvaluationMode",
+    "FetchConfig",
+    "FilesConfig",
+    "FixedHorizonConfig",
+    "JudgeConfig",
+    "LabelsConfig",
+    "LauncherConfig",
+    "LogisticConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "OutputFormat",
+    "PredictConfig",
+    "ProcessesConfig",
+    "PrunerConfig",
+    "PrunerKind",
+    "RayConfig",
+    "Recipe",
+    "RegistryAction",
+    "RegistryConfig",
+    "ReportConfig",
+    "RetrainConfig",
+    "RungsConfig",
+    "ServeConfig",
+    "SimulatedConfig",
+    "SlurmConfig",
+    "SourceConfig",
+    "SpaceConfig",
+    "SplitConfig",
+    "StoreConfig",
+    "TrainConfig",
+    "TrainerConfig",
+    "TripleBarrierConfig",
+    "TuneConfig",
+    "VolatilityScaledConfig",
+    "name_nearest",
+    "typed",
+    "usual_blend",
+    "usual_epochs",
+]

@@ -1,0 +1,130 @@
+"""From a composed config to its dataclass: every key and value is checked once, here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from percoin.config.fields import check_bounds, require
+from percoin.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def typed(config: DictConfig, schema: type[Config]) -> Config:
+    """Turn a composed config into its dataclass, checking every value.
+
+    Raises:
+        ConfigError: A key that no schema knows (``+key=1`` gets past Hydra), or
+            a value out of its range.
+        OmegaConfBaseException: A value that is missing or of the wrong type.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        example = _EXAMPLES.get(missing[0], f"{missing[0]}=VALUE")
+        raise ConfigError(f"{missing[0]} has no value; give one, for example {example}")
+    _check_settings(config)
+    result = OmegaConf.to_object(config)
+    require(isinstance(result, schema), f"the config is not a {schema.__name__}")
+    return cast(Config, result)
+
+
+_EXAMPLES = {
+    "symbol": "symbol=BTCUSDT",
+    "forecasts": "forecasts=FILE",
+    "source.path": "source.path=FOLDER",
+}
+
+
+# What other programs call it.
+_ELSEWHERE = {
+    "checkpoint": "resume",
+    "ckpt_path": "resume",
+    "coin": "symbol",
+    "interval": "tf",
+    "learning_rate": "lr",
+    "market": "symbol",
+    "max_epochs": "epochs",
+    "pair": "symbol",
+    "patience": "optimizer.early_stopping_patience",
+    "resume_from_checkpoint": "resume",
+    "seq_len": "lookback",
+    "ticker": "symbol",
+    "timeframe": "tf",
+    "window_size": "lookback",
+}
+
+
+_LEAST_LIKENESS = 0.6
+
+
+def name_nearest(key: str, known: Iterable[str]) -> str:
+    """Say that ``key`` is no setting, and which one was probably meant."""
+    names = sorted(known)
+    # Among settings of one group the group's name would make all of them look alike.
+    group, dot, leaf = key.rpartition(".")
+    beside = [name for name in names if name.rpartition(".")[0] == group]
+    if _ELSEWHERE.get(key) in names:
+        nearest = [_ELSEWHERE[key]]
+    elif dot and beside:
+        leaves = [name.rpartition(".")[2] for name in beside]
+        nearest = [f"{group}.{name}" for name in _like(leaf, leaves)]
+    else:
+        nearest = _like(key, names) or [name for name in names if name.endswith(f".{key}")]
+    if nearest:
+        return f"{key} is not a setting; did you mean {nearest[0]}?"
+    return f"{key} is not a setting; known are {', '.join(beside or names)}"
+
+
+def _like(word: str, words: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(word, words, 1, _LEAST_LIKENESS)
+
+
+def _check_settings(config: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that no schema knows, and values out of the bounds of their fields.
+
+    Before the dataclasses are made, whose own checks then meet nothing strange.
+    """
+    schema = _schema_of(config)
+    declared = {entry.name: entry for entry in fields(schema)}
+    for key in map(str, config):
+        name = f"{prefix}{key}"
+        require(key in declared, name_nearest(name, [f"{prefix}{known}" for known in declared]))
+        try:
+            value = config[key]
+        except OverflowError:
+            raise ConfigError(f"{name} is a number of too many digits") from None
+        group = _group_in(schema, key)
+        if group is None:
+            check_bounds(name, declared[key], value)
+        elif value is not None:
+            # An interpolation can put anything in the place of a group.
+            require(
+                isinstance(value, DictConfig) and issubclass(_schema_of(value), group),
+                f"{name} holds further settings, and none of them is called {name}; "
+                f"set one of {', '.join(f'{name}.{entry.name}' for entry in fields(group))}",
+            )
+            _check_settings(value, prefix=f"{name}.")
+
+
+def _group_in(schema: type, key: str) -> type | None:
+    """The dataclass that a field of a schema holds; None if it holds a plain value."""
+    hint = _hints(schema)[key]
+    kinds: tuple[type, ...] = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    return next((kind for kind in kinds if is_dataclass(kind)), None)
+
+
+def _schema_of(config: DictConfig) -> Any:
+    """The dataclass that a part of a config was made from, or just ``dict``."""
+    return OmegaConf.get_type(config)
+
+
+@cache
+def _hints(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema)

@@ -1,0 +1,15 @@
+"""What a trade costs in the backtest: ``costs``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from percoin.config.fields import number
+
+
+@dataclass
+class CostsConfig:
+    """What each side of a trade costs in the backtest, in basis points of its value."""
+
+    fee_bps: float = number(0, 10_000)
+    slippage_bps: float = number(0, 10_000)

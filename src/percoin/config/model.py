@@ -1,0 +1,49 @@
+"""What is trained: the group ``model``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from percoin.config.fields import number, require
+from percoin.errors import ConfigError
+from percoin.features.feature_set import FEATURE_NAMES
+from percoin.registry.bounds import check_network
+
+_WIDEST = 8192
+
+
+@dataclass
+class ModelConfig:
+    """What is trained; one subclass per kind of model."""
+
+
+@dataclass
+class LogisticConfig(ModelConfig):
+    """A logistic regression on the newest bar's features; it has nothing to set."""
+
+
+@dataclass
+class CnnLstmConfig(ModelConfig):
+    """Widths of the network; see ``percoin.network.CnnLstm``."""
+
+    channels: list[int] = number(1, _WIDEST)
+    hidden_size: int = number(1, _WIDEST)
+    n_layers: int = number(1, 64)
+    n_heads: int = number(1, 2 * _WIDEST)
+    head_sizes: list[int] = number(1, _WIDEST)
+    dropout: float = number(0, below=1)
+
+    def __post_init__(self) -> None:
+        require(len(self.channels) == 3, f"model.channels={self.channels} must have three widths")
+        require(
+            len(self.head_sizes) == 2, f"model.head_sizes={self.head_sizes} must have two widths"
+        )
+        require(
+            (2 * self.hidden_size) % self.n_heads == 0,
+            f"model.n_heads={self.n_heads} must divide 2 * model.hidden_size"
+            f"={2 * self.hidden_size}",
+        )
+        try:
+            check_network(asdict(self), len(FEATURE_NAMES))
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from None

@@ -1,0 +1,241 @@
+"""The settings of ``train.py``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from percoin.bars.renames import current_symbol
+from percoin.config.costs import CostsConfig
+from percoin.config.features import FeaturesConfig
+from percoin.config.fields import (
+    MOST_BARS,
+    MOST_CORES,
+    MOST_DAYS,
+    MOST_EPOCHS,
+    MOST_LOOKS,
+    MOST_SEED,
+    check_all,
+    file_path,
+    number,
+    require,
+)
+from percoin.config.labels import LabelsConfig
+from percoin.config.model import LogisticConfig, ModelConfig
+from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, Recipe
+from percoin.config.source import SourceConfig
+from percoin.config.split import SplitConfig
+from percoin.config.timeframe import TimeframeConfig
+from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
+from percoin.config.tune import TuneConfig
+from percoin.dataset import check_purge
+from percoin.errors import ConfigError
+
+_SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
+
+
+@dataclass
+class TrainConfig:
+    """Everything ``train.py`` can be told."""
+
+    symbol: str = MISSING
+    recipe: str = MISSING
+    init: str | None = None
+    fleet: bool = False
+    pooled: PooledConfig = MISSING
+    tf: TimeframeConfig = MISSING
+    source: SourceConfig = MISSING
+    features: FeaturesConfig = MISSING
+    labels: LabelsConfig = MISSING
+    model: ModelConfig = MISSING
+    blend: str = MISSING
+    trainer: TrainerConfig = MISSING
+    logger: Any = None
+    experiment: TuneConfig | None = None
+    epochs: int = number(1, MOST_EPOCHS)
+    # Batch normalisation needs two windows to know a variance.
+    batch_size: int = number(2, 1_000_000)
+    lr: float = number(above=0, below=1)
+    seed: int = number(0, MOST_SEED)
+    workers: int | None = number(1, MOST_CORES, default=None)
+    resume: bool = False
+    sweep: str | None = None
+    force: bool = False
+    reuse_bars_secs: float = number(0, 1_000_000_000)
+    # Two poolings by 2 leave nothing of a window shorter than 4 bars.
+    lookback: int = number(4, MOST_BARS, note=" bars")
+    history_days: int = number(1, MOST_DAYS)
+    split: SplitConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    evaluation: str = MISSING
+    folds: int = number(2, 1000)
+    costs: CostsConfig = MISSING
+    export: ExportConfig = MISSING
+    trials: int = number(1, 1_000_000_000)
+    looks: int = number(1, MOST_LOOKS)
+    data_dir: str = file_path()
+    models_dir: str = file_path()
+    outputs_dir: str = file_path()
+
+    def __post_init__(self) -> None:
+        # A search makes settings without a config to look at.
+        check_all(self)
+        self._check_recipe()
+        require(
+            self.sweep is None or _SWEEP_NAME.fullmatch(self.sweep) is not None,
+            f"sweep={self.sweep!r} cannot name a folder: use letters, digits and _ . -",
+        )
+        require(
+            # The runs of a market lie in a folder of its name.
+            self.sweep is None or self.sweep != self.sweep.upper(),
+            f"sweep={self.sweep} could be a market; use lower-case letters too",
+        )
+        require(
+            self.experiment is None or not self.resume,
+            "experiment=tune goes on with its study by itself: leave out resume=true",
+        )
+        modes = [mode.value for mode in EvaluationMode]
+        require(
+            self.evaluation in modes,
+            f"evaluation={self.evaluation} must be one of {', '.join(modes)}",
+        )
+        check_purge(self.split.build(), self.labels.build())
+        blends = [kind.value for kind in BlendKind]
+        require(self.blend in blends, f"blend={self.blend} must be one of {', '.join(blends)}")
+        if isinstance(self.model, LogisticConfig):
+            self._check_logistic()
+
+    def _check_logistic(self) -> None:
+        """Refuse what only a network can be told."""
+        require(
+            self.blend == BlendKind.NONE,
+            f"blend={self.blend} averages a network with a regression, and model=logistic trains "
+            "none: leave out one of the two",
+        )
+        require(
+            self.experiment is None,
+            "experiment=tune searches settings of a network, and model=logistic has none of them",
+        )
+        require(
+            not self.resume,
+            "model=logistic trains in seconds and leaves nothing to go on with: "
+            "leave out resume=true",
+        )
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The markets, of which only ``recipe=pooled`` and ``fleet=true`` have several."""
+        return tuple(word.strip() for word in self.symbol.split(","))
+
+    @property
+    def pooled_symbols(self) -> tuple[str, ...]:
+        """Those of them that take part in a pool."""
+        return tuple(name for name in self.symbols if name not in self.pooled.without)
+
+    def looks_of(self, symbol: str) -> int:
+        """Chosen models that the test rows of one market have judged, the next one included."""
+        each = self.pooled.looks
+        return each[self.symbols.index(symbol)] if each else self.looks
+
+    @property
+    def title(self) -> str:
+        """What messages call the market, or all of them."""
+        if len(self.symbols) == 1:
+            return self.symbol
+        return f"{'fleet' if self.fleet else 'pool'} of {len(self.symbols)} markets"
+
+    def _check_recipe(self) -> None:
+        recipes = [recipe.value for recipe in Recipe]
+        require(self.recipe in recipes, f"recipe={self.recipe} must be one of {', '.join(recipes)}")
+        require(
+            self.init in (None, INIT_POOLED), f"init={self.init} must be {INIT_POOLED}, or null"
+        )
+        if self.fleet:
+            self._check_fleet()
+        elif self.recipe == Recipe.POOLED:
+            self._check_pool()
+            self._check_single_split("recipe=pooled")
+        elif len(self.symbols) > 1:
+            raise ConfigError(
+                f"symbol names {len(self.symbols)} markets; several values make a sweep: add -m "
+                "to train one model for each, fleet=true to do the same at once on a GPU, or "
+                "recipe=pooled to train one network on all of them"
+            )
+        else:
+            current_symbol(self.symbol)
+        if self.init == INIT_POOLED:
+            self._check_single_split("init=pooled")
+
+    def _check_fleet(self) -> None:
+        """Refuse what a fleet does not know how to do."""
+        self._check_symbols()
+        others = {
+            "recipe=pooled": self.recipe == Recipe.POOLED,
+            "init=pooled": self.init == INIT_POOLED,
+            "model=logistic": isinstance(self.model, LogisticConfig),
+            "experiment=tune": self.experiment is not None,
+            f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
+            "resume=true": self.resume,
+        }
+        for option, is_asked in others.items():
+            require(
+                not is_asked,
+                f"fleet=true trains a network from scratch for each market, in one go on one "
+                f"split, and does not go with {option}: leave out one of the two",
+            )
+
+    def _check_symbols(self) -> None:
+        for symbol in self.symbols:
+            current_symbol(symbol)
+            require(self.symbols.count(symbol) == 1, f"symbol names {symbol} twice")
+
+    def _check_pool(self) -> None:
+        self._check_symbols()
+        require(
+            len(self.symbols) > 1,
+            "recipe=pooled trains one network on several markets; give symbol=A,B,C or "
+            "symbol=$(cat symbols)",
+        )
+        for key in ("leave_out", "without"):
+            named = getattr(self.pooled, key)
+            strange = [name for name in named if name not in self.symbols]
+            require(
+                not strange,
+                f"pooled.{key} names {', '.join(strange)}, which symbol does not: it chooses "
+                "among the markets of symbol",
+            )
+        require(
+            len(self.pooled_symbols) > 1,
+            f"pooled.without={self.pooled.without} leaves fewer than two markets of symbol",
+        )
+        require(
+            self.seed + self.pooled.seeds - 1 <= MOST_SEED,
+            f"the last of the pool's seeds would be {self.seed + self.pooled.seeds - 1}; use a "
+            "smaller seed",
+        )
+        require(
+            len(self.pooled.looks) in (0, len(self.symbols)),
+            f"pooled.looks={self.pooled.looks} must have a number for each market of symbol, "
+            "in their order, or none",
+        )
+        require(
+            self.init is None,
+            "init=pooled is for one market after its pool was trained; leave out recipe=pooled",
+        )
+
+    def _check_single_split(self, option: str) -> None:
+        require(
+            self.evaluation == EvaluationMode.SINGLE_SPLIT,
+            f"{option} has the cuts of the pool; leave out evaluation={self.evaluation}",
+        )
+        require(
+            not isinstance(self.model, LogisticConfig),
+            f"{option} trains a network, and model=logistic is none: leave out one of the two",
+        )
+        require(
+            self.experiment is None,
+            f"{option} and experiment=tune do not go together: a search is for one market alone",
+        )
