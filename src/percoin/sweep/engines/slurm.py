@@ -119,7 +119,6 @@ class SlurmEngine:
         self._n_gpus = n_gpus
         self._cluster = cluster
         self._running: list[_Running] = []
-        self._not_started: list[Ending] = []
         self._has_submitted = False
         self._stopping = False
 
@@ -127,18 +126,13 @@ class SlurmEngine:
         """Hand the attempt in, unless a sweep that was killed has done so and it still lives.
 
         Raises:
+            OSError: Its folder cannot be written, or the cluster refuses it.
             SweepError: The cluster refuses the very first job, and would all others.
         """
-        try:
-            remote = RemoteAttempt.prepare(attempt, self._settings, self._launcher.cpus_per_job)
-            job = self._still_alive(remote.attempt) or self._submit(remote)
-        except (OSError, SweepError) as error:
-            if isinstance(error, SweepError) and not self._has_submitted:
-                raise
-            self._not_started.append(Ending(attempt, str(error)))
-        else:
-            self._has_submitted = True
-            self._running.append(_Running(remote.attempt, job))
+        remote = RemoteAttempt.prepare(attempt, self._settings, self._launcher.cpus_per_job)
+        job = self._still_alive(remote.attempt) or self._submit(remote)
+        self._has_submitted = True
+        self._running.append(_Running(remote.attempt, job))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
         """The attempts whose jobs left a result, or are gone without."""
@@ -187,9 +181,10 @@ class SlurmEngine:
             with _interrupt_key_held_back():
                 return executor.submit(_Submission(remote))
         except (FailedJobError, FailedSubmissionError) as error:
-            raise SweepError(
-                f"{remote.attempt.job.name}: Slurm refuses the job: {_last_line(str(error))}"
-            ) from error
+            said = f"Slurm refuses the job: {_last_line(str(error))}"
+            if self._has_submitted:
+                raise OSError(said) from error
+            raise SweepError(f"{remote.attempt.job.name}: {said}") from error
 
     def _still_alive(self, attempt: Attempt) -> Any:
         """The Slurm job of an earlier sweep that is about the same; None if there is none."""
@@ -200,7 +195,10 @@ class SlurmEngine:
         folder = attempt.job.folder / FOLDER
         for path in folder.glob("*_submitted.pkl"):
             job: Any = SlurmJob(folder, path.name.removesuffix("_submitted.pkl"))
-            earlier = job.submission().function.remote.attempt
+            try:
+                earlier = job.submission().function.remote.attempt
+            except (ImportError, AttributeError):
+                continue  # of another version of percoin
             same = (earlier.job, earlier.force) == (attempt.job, attempt.force)
             if same and not job.paths.result_pickle.exists() and not self._cluster.gone([job]):
                 return job
@@ -216,11 +214,7 @@ class SlurmEngine:
                 each.gone_at = None
             elif self._has_settled(each):
                 ended[number] = gone[each.job.job_id]
-        endings = [
-            *self._not_started,
-            *(Ending(self._running[number].attempt, words) for number, words in ended.items()),
-        ]
-        self._not_started = []
+        endings = [Ending(self._running[number].attempt, words) for number, words in ended.items()]
         self._running = [each for number, each in enumerate(self._running) if number not in ended]
         return endings
 
