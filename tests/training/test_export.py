@@ -8,7 +8,7 @@ import torch
 from training_builders import learnable_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
-from percoin.judging import JudgingRules
+from percoin.evaluation.judgement import JudgingRules
 from percoin.training import export
 from percoin.training.export import forecast_test
 from percoin.training.lit_module import SignalClassifier

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from percoin.dataset import MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, Baseline
-from percoin.judging import (
+from percoin.evaluation.judgement import (
     FoldForecasts,
     JudgingRules,
     daily_beside,

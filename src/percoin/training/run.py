@@ -33,6 +33,7 @@ from percoin.training.callbacks import ExportToRegistry, Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.lit_module import MONITORED, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
+from percoin.whole_file import remove_leftovers, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -211,8 +212,8 @@ def fit_best(
         TrainingError: The best checkpoint is not what this training wrote.
     """
     # Of a process that was killed while it wrote one.
-    for left in (folder / CHECKPOINT_FOLDER).glob("*.tmp"):
-        left.unlink(missing_ok=True)
+    for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
+        remove_leftovers(folder / CHECKPOINT_FOLDER / f"{name}.ckpt")
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     trainer = make_trainer(plan, folder, loggers, [Progress(), *callbacks, best, last])
     resumed_from = str(checkpoint_of(folder)) if resume else None
@@ -322,12 +323,7 @@ class _WholeFiles(TorchCheckpointIO):
         # In memory first: writing a file itself, torch names neither it nor a full disk.
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        aside = target.with_suffix(".tmp")
-        try:
-            aside.write_bytes(content.getbuffer())
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_whole(target, content.getbuffer())
         self._written[target] = hashlib.sha256(content.getbuffer()).digest()
 
 

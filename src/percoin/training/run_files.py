@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
@@ -29,19 +30,18 @@ from percoin.dataset import (
     build_folds,
 )
 from percoin.errors import TrainingError
-from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
+from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.judging import JudgingRules
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
-from percoin.report.files import write_whole
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.recipes.from_pool import PooledStart
 from percoin.training.summary import Summary
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,9 @@ def make_folds(
     arguments = (
         bars,
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         settings.history_days,
     )
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
@@ -105,7 +105,7 @@ def make_folds(
 def n_bars_to_load(settings: TrainConfig) -> int:
     """How many of the newest bars a training makes use of, if there are no gaps."""
     return bars_to_load(
-        settings.tf.timeframe, settings.labels.build(), settings.lookback, settings.history_days
+        settings.tf.timeframe, label_rule(settings.labels), settings.lookback, settings.history_days
     )
 
 
@@ -117,7 +117,7 @@ def load_bars(settings: TrainConfig) -> Bars:
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe
-    source = settings.source.build(store, n_bars_to_load(settings), replace=True)
+    source = bar_source(settings.source, store, n_bars_to_load(settings), replace=True)
     if settings.resume and isinstance(settings.source, BinanceConfig):
         source = store
     bars = source.load(settings.symbol, timeframe)
@@ -152,7 +152,7 @@ def judging_rules(settings: TrainConfig) -> JudgingRules:
     if isinstance(settings.model, LogisticConfig):
         name = LOGISTIC
     return JudgingRules(
-        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        costs=trading_costs(settings.costs),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,
@@ -226,9 +226,9 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
 
 def write_result(folder: Path, summary: Summary) -> None:
     """Mark the run as finished, with its figures for programs and its screen for people."""
-    (folder / SUMMARY_FILE).write_text(summary.render(), encoding="utf-8")
+    write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)
-    (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
+    write_whole(folder / EVALUATION_FILE, tables + "\n")
     verdict = summary.evaluation.verdict
     result = {
         **summary.key_results(),

@@ -16,8 +16,8 @@ from percoin.commands import command
 from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
+from percoin.evaluation.judgement import JudgedBlend
 from percoin.intervals import number_text
-from percoin.judging import JudgedBlend
 from percoin.types import CLASS_NAMES
 
 _WIDTH = 100

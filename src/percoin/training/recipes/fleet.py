@@ -18,7 +18,6 @@ from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry import typed_json
 from percoin.registry.manifest import Verdict
-from percoin.report.files import write_whole
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.datamodule import MarketDataModule
@@ -49,6 +48,7 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class _FleetTraining:
         means = self._means(list(results.values())) if results else None
         failed = {name: self._failed[name] for name in settings.symbols if name in self._failed}
         summary = FleetSummary(tuple(results.values()), failed, means, secs, withdrawn, folder)
-        (folder / SUMMARY_FILE).write_text(summary.render() + "\n", encoding="utf-8")
+        write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
         write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
         return summary
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from percoin.assembly import label_rule, split_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
@@ -61,9 +62,9 @@ def pool_spec(settings: TrainConfig) -> PoolSpec:
     """How the settings want the markets of a pool to be made."""
     return PoolSpec(
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         settings.history_days,
     )
 
@@ -138,7 +139,7 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
             f"init=pooled: the settings of the pooled model {manifest.version_id} cannot be read "
             f"({error!r:.200}); train the pool again, or begin with another model"
         ) from error
-    rule = settings.labels.build().to_json() | {"width": None}
+    rule = label_rule(settings.labels).to_json() | {"width": None}
     pairs = {
         "tf": (manifest.timeframe, settings.tf.timeframe),
         "lookback": (spec.lookback, settings.lookback),

@@ -12,13 +12,13 @@ import numpy as np
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.calibration import apply_calibration
+from percoin.evaluation.judgement import FoldForecasts, Judgement, forecast_regression, judge_folds
 from percoin.evaluation.metrics import row_log_loss, score
 from percoin.evaluation.regression import Regression
-from percoin.judging import FoldForecasts, Judgement, forecast_regression, judge_folds
 from percoin.registry.artifact import check_writable, export_artifact
 from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
 from percoin.registry.training_record import TrainingHistory
-from percoin.training.figures import draw_pictures
+from percoin.training.figures import draw_pictures, write_picture
 from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
 from percoin.training.run_files import (
     RunContext,
@@ -112,4 +112,4 @@ def _draw(fold: FoldForecasts, folder: Path) -> None:
     matrix = score(said, labels).confusion_matrix
     pictures = draw_pictures(fold.dataset, matrix, said, labels, "calibrated")
     for name, figure in pictures.items():
-        figure.savefig(folder / f"{name}.png")
+        write_picture(figure, folder / f"{name}.png")

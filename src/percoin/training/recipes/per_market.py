@@ -22,8 +22,8 @@ from percoin.dataset import (
     MarketDataset,
 )
 from percoin.errors import ConfigError, DivergedError, ResumeError
+from percoin.evaluation.judgement import FoldForecasts
 from percoin.features.feature_set import FEATURE_NAMES
-from percoin.judging import FoldForecasts
 from percoin.network import CnnLstm
 from percoin.registry.artifact import check_writable
 from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
@@ -57,6 +57,7 @@ from percoin.training.run_files import (
     write_result,
 )
 from percoin.training.summary import Summary
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ def divergence_marked(folder: Path) -> Iterator[None]:
     try:
         yield
     except DivergedError as error:
-        (folder / DIVERGED_MARK).write_text(f"{error}\n", encoding="utf-8")
+        write_whole(folder / DIVERGED_MARK, f"{error}\n")
         raise
 
 
@@ -323,7 +324,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     path = folder / _SETTINGS_FILE
     market = (settings.title, settings.tf.name)
     if not settings.resume:
-        path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        write_whole(path, json.dumps(facts, indent=2))
         return
     if not any(folder.glob(CHECKPOINTS)):
         raise ResumeError(

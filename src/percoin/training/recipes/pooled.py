@@ -19,14 +19,13 @@ from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.joint import days_of
+from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.judging import fit_pooled_baselines
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
-from percoin.report.files import write_whole
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.export import ModelExporter
@@ -55,6 +54,7 @@ from percoin.training.run_files import (
     plain_settings,
     write_errors,
 )
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +289,7 @@ class _PooledTraining:
         results = tuple(self._results[dataset.bars.symbol] for dataset in markets)
         summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
         _log_hyperparameters(loggers[trained.folder], settings, summary)
-        (folder / SUMMARY_FILE).write_text(summary.render() + "\n", encoding="utf-8")
+        write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
         write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
@@ -333,7 +333,7 @@ class _PooledTraining:
         symbol = dataset.bars.symbol
         result = PooledResult.of(symbol, self._record.markets[symbol].is_seen, exported)
         tables = format_evaluation(exported.judgement.evaluation)
-        (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
+        write_whole(folder / EVALUATION_FILE, tables + "\n")
         write_whole(folder / FINISHED_MARK, typed_json.dumps(asdict(result), nan_as_null=True))
         return result
 
