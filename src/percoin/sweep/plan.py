@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -68,8 +69,7 @@ def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
     _check_keys(values, launcher_values)
     first = next(_combinations({**values, **launcher_values}))
     composed = Composed.of(CONFIG_NAME, first)
-    launcher = OmegaConf.to_object(composed.hydra.launcher)
-    assert isinstance(launcher, LauncherConfig)
+    launcher = cast(LauncherConfig, OmegaConf.to_object(composed.hydra.launcher))
     check_all(launcher, "hydra.launcher.")
     values.setdefault("tf", [composed.choices["tf"]])
     settings = typed(composed.config, TrainConfig)
@@ -88,8 +88,7 @@ def sweep_name(config: DictConfig, swept: Sequence[str]) -> str:
         config: Of any of the jobs; interpolations count as they are written.
         swept: The keys with several values.
     """
-    settings = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(settings, dict)
+    settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
     for key in {*_NOT_IN_THE_NAME, *swept}:
         *parents, leaf = key.lstrip("+").split(".")
         node = settings

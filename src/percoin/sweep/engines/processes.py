@@ -135,11 +135,11 @@ def _ending(running: _Running) -> Ending:
     """How a process ended that has ended."""
     code = running.process.exitcode
     words = _last_words(running.last_words)
-    if code == _LOST:
+    pid = running.process.pid
+    if code == _LOST and pid is not None:
         # The server is gone and nobody can say how its job fares: it makes way.
-        assert running.process.pid is not None
         with suppress(ProcessLookupError):
-            os.kill(running.process.pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     running.process.close()
     return Ending(running.attempt, _death(code, words))
 
@@ -216,9 +216,8 @@ def _work(attempt: Attempt, last_words: Connection) -> None:
 
 def _end_with_the_sweep() -> None:
     """Stop this process once the sweep's is gone, however it went."""
-    sweep = multiprocessing.parent_process()
-    assert sweep is not None
-    connection.wait([sweep.sentinel])
+    if sweep := multiprocessing.parent_process():
+        connection.wait([sweep.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_SECS)
     os._exit(1)

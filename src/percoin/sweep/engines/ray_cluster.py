@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from percoin.config import LauncherConfig, RayConfig, TrainConfig
+from percoin.config import RayConfig, TrainConfig
 from percoin.errors import ConfigError, SweepError
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.engines.processes import usable_cores
@@ -38,14 +38,13 @@ _CLUSTER_CHECK_SECS = 10.0
 _GONE = "the Ray cluster has ended under the sweep; once there is one, the same command goes on"
 
 
-def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> RayEngine:
+def build_engine(launcher: RayConfig, settings: TrainConfig, n_jobs: int) -> RayEngine:
     """Connect to the cluster of ``launcher.address``, or start an own one on this machine.
 
     Raises:
         ConfigError: Ray is not installed, or no machine of the cluster has what a job needs.
         SweepError: No cluster answers at the address, or none can be started.
     """
-    assert isinstance(launcher, RayConfig)
     n_cpus, n_gpus = launcher.cpus_per_job, gpus_of_a_job(launcher.gpus_per_job, settings)
     if launcher.address is None:
         ray, folder = _start_cluster(_cpus_to_offer(n_cpus, settings.workers, n_jobs))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from percoin.config import LauncherConfig, SlurmConfig, TrainConfig
+from percoin.config import SlurmConfig, TrainConfig
 from percoin.errors import ConfigError, SweepError
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.engines.processes import usable_cores
@@ -35,13 +35,12 @@ _COMMAND_TIMEOUT_SECS = 60.0
 _UNFIT_FOR_A_NAME = re.compile(r"[^\w.=-]")
 
 
-def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> SlurmEngine:
+def build_engine(launcher: SlurmConfig, settings: TrainConfig, n_jobs: int) -> SlurmEngine:
     """Hand in ``settings.workers`` jobs at a time, else all of them.
 
     Raises:
         ConfigError: submitit or Slurm's commands are missing here.
     """
-    assert isinstance(launcher, SlurmConfig)
     n_gpus = int(gpus_of_a_job(launcher.gpus_per_job, settings))
     _check_installed(launcher.cluster)
     if launcher.cluster == "local":
