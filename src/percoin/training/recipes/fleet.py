@@ -10,13 +10,13 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from percoin import json_codec
 from percoin.commands import command
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry import typed_json
 from percoin.registry.manifest import Verdict
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
@@ -31,7 +31,6 @@ from percoin.training.recipes.per_market import (
     check_machine,
     log_hyperparameters,
     make_loggers,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
@@ -204,7 +203,7 @@ class _FleetTraining:
         failed = {name: self._failed[name] for name in settings.symbols if name in self._failed}
         summary = FleetSummary(tuple(results.values()), failed, means, secs, withdrawn, folder)
         write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _train(self, datasets: Sequence[MarketDataset]) -> list[FleetModel]:
@@ -249,23 +248,18 @@ class _FleetTraining:
         dataset, plan, loggers = model.dataset, self._plan, self._loggers[model.symbol]
         network = seeded_network(settings)
         network.load_state_dict(model.state_dict)
-        market = (model.symbol, settings.tf.name)
-        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
         module.history = model.history
         exporter = ModelExporter(
-            dataset,
-            network_kwargs(settings.model),
-            plain_settings(settings, self._run.choices),
-            settings.seed,
-            Path(settings.models_dir),
+            settings.models_dir,
             replace(judging_rules(settings), n_shown=len(self._settings.symbols)),
-            onnx=settings.export.onnx,
+            settings.export.onnx,
+            plain_settings(settings, self._run.choices),
         )
-        export = ExportToRegistry(exporter.export)
+        export = ExportToRegistry(exporter)
         around = [self._interruption, Pictures(dataset, folder / "figures"), export]
-        data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+        data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
         run_test(make_trainer(plan, None, loggers, around), module, data)
-        assert export.exported is not None
         return export.exported
 
     def _means(self, results: Sequence[PooledResult]) -> PooledMeans:

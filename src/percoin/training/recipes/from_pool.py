@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percoin.assembly import label_rule, split_spec
+from percoin import json_codec
+from percoin.assembly import label_rule
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset
+from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureDefinition
-from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
@@ -23,7 +23,6 @@ from percoin.registry.publish import served_id
 from percoin.training.recipes.pool import (
     UNUSABLE,
     CalendarCuts,
-    PoolSpec,
     build_pooled_market,
     spec_of,
 )
@@ -47,7 +46,7 @@ class PooledStart:
     pool: PoolRecord
     state_dict: dict[str, Tensor]
 
-    def dataset(self, settings: TrainConfig, bars: Bars) -> MarketDataset:
+    def dataset(self, spec: DatasetSpec, bars: Bars) -> MarketDataset:
         """A market with the pool's cuts and scaling: nothing the pool saw is in its test part.
 
         Raises:
@@ -55,18 +54,7 @@ class PooledStart:
             MissingClassError: Its train rows lack one of the three classes.
         """
         cuts = CalendarCuts(*self.pool.moments())
-        return build_pooled_market(bars, pool_spec(settings), cuts, self.manifest.scaling.fitted())
-
-
-def pool_spec(settings: TrainConfig) -> PoolSpec:
-    """How the settings want the markets of a pool to be made."""
-    return PoolSpec(
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        settings.history_days,
-    )
+        return build_pooled_market(bars, spec, cuts, self.manifest.scaling.fitted())
 
 
 def find_start(settings: TrainConfig) -> PooledStart | None:
@@ -116,7 +104,7 @@ def _of_folder(folder: Path, settings: TrainConfig) -> Artifact:
         return ModelNotFoundError(settings.symbol, settings.tf.name, found, action)
 
     try:
-        named = typed_json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        named = json_codec.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         symbol, timeframe = str(named["symbol"]), Timeframe(named["timeframe"])  # type: ignore[index]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise refusal(f"pooled.init_model={folder} is no version of a model ({error})") from error

@@ -12,6 +12,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
+from percoin import json_codec
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.commands import command
 from percoin.config import Recipe, TrainConfig
@@ -22,7 +24,6 @@ from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
@@ -32,14 +33,12 @@ from percoin.training.export import ModelExporter
 from percoin.training.false_discoveries import withdraw_false_discoveries
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
-from percoin.training.recipes.from_pool import pool_spec
 from percoin.training.recipes.per_market import (
     check_machine,
     check_resumable,
     clear_run_folder,
     divergence_marked,
     make_loggers,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
@@ -184,7 +183,7 @@ def load_pool_bars(
 
 def make_pool(settings: TrainConfig, markets: Sequence[Bars]) -> Pool:
     """The markets made ready to train on."""
-    return build_pool(markets, settings.pooled.leave_out, pool_spec(settings))
+    return build_pool(markets, settings.pooled.leave_out, dataset_spec(settings))
 
 
 def clear_pool_folder(folder: Path) -> None:
@@ -290,7 +289,7 @@ class _PooledTraining:
         summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
         _log_hyperparameters(loggers[trained.folder], settings, summary)
         write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _tests(
@@ -309,22 +308,18 @@ class _PooledTraining:
             if not self._baselines:
                 log.info("fitting the baselines that learn from all markets")
                 self._baselines = tuple(fit_pooled_baselines(self._pool.seen, seed))
-            export = ExportToRegistry(self._exporter(dataset, seed).export)
+            export = ExportToRegistry(self._exporter(dataset.bars.symbol))
             yield dataset, [Pictures(dataset, folder / "figures"), export]
-            assert export.exported is not None
             self._results[symbol] = self._note(folder, dataset, export.exported)
 
-    def _exporter(self, dataset: MarketDataset, seed: int) -> ModelExporter:
-        looks = self._settings.looks_of(dataset.bars.symbol)
+    def _exporter(self, symbol: str) -> ModelExporter:
+        looks = self._settings.looks_of(symbol)
         settings = replace(self._settings, looks=looks)
         return ModelExporter(
-            dataset,
-            network_kwargs(settings.model),
-            self._config | {"looks": looks},
-            seed,
-            Path(settings.models_dir),
+            settings.models_dir,
             replace(judging_rules(settings), n_shown=len(self._pool.markets)),
-            onnx=settings.export.onnx,
+            settings.export.onnx,
+            self._config | {"looks": looks},
             pool=self._record,
             pooled_baselines=self._baselines,
         )
@@ -334,7 +329,7 @@ class _PooledTraining:
         result = PooledResult.of(symbol, self._record.markets[symbol].is_seen, exported)
         tables = format_evaluation(exported.judgement.evaluation)
         write_whole(folder / EVALUATION_FILE, tables + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(asdict(result), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(asdict(result), nan_as_null=True))
         return result
 
     def _result_before(self, folder: Path, symbol: str) -> PooledResult | None:
@@ -343,7 +338,7 @@ class _PooledTraining:
             return None
         try:
             text = (folder / FINISHED_MARK).read_text(encoding="utf-8")
-            result = PooledResult.of_json(typed_json.loads(text))
+            result = PooledResult.of_json(json_codec.loads(text))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         is_there = self._market(symbol).version(result.version).is_dir()
