@@ -35,7 +35,7 @@ from percoin.registry.layout import MarketFolder
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.recipes.from_pool import PooledStart
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def summarize(
     run_folder: Path,
     secs: float,
     epochs: tuple[int, int] | None = None,
-) -> Summary:
+) -> TrainingSummary:
     """The screen of a finished run.
 
     Args:
@@ -173,7 +173,7 @@ def summarize(
         epochs: How many there were, and which was kept; None where there are none.
     """
     market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-    return Summary(
+    return TrainingSummary(
         dataset=dataset,
         evaluation=exported.judgement.evaluation,
         blend=exported.judgement.blend,
@@ -210,7 +210,7 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_result(folder: Path, summary: Summary) -> None:
+def write_result(folder: Path, summary: TrainingSummary) -> None:
     """Mark the run as finished, with its figures for programs and its screen for people."""
     write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)

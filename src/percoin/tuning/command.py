@@ -40,7 +40,7 @@ from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claime
 from percoin.training.figures import write_picture
 from percoin.training.recipes.per_market import check_machine, train_folds
 from percoin.training.run_files import RunContext, load_bars, make_folds
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
@@ -86,7 +86,9 @@ def tune_from_config(settings: TrainConfig) -> None:
         print(summary.render())
 
 
-def tune(settings: TrainConfig, run: RunContext, overrides: Sequence[str]) -> Summary | None:
+def tune(
+    settings: TrainConfig, run: RunContext, overrides: Sequence[str]
+) -> TrainingSummary | None:
     """Search around the settings, print what was found, then train and judge the best.
 
     Args:
@@ -284,7 +286,7 @@ class _Display:
 
 def _train_best(
     session: _Session, tried: list[Tried], run: RunContext, overrides: Sequence[str]
-) -> Summary | None:
+) -> TrainingSummary | None:
     best = best_of(tried)
     if best is None or best.candidate is None:
         raise _nothing_found(session, tried)
@@ -365,7 +367,7 @@ def _train_winner(
     folds: Sequence[MarketDataset],
     winner: dict[str, Any],
     run: RunContext,
-) -> Summary | None:
+) -> TrainingSummary | None:
     """Train the chosen settings, unless that was done; go on where it was interrupted."""
     study = session.searcher.study
     before = winners_of(study)[-1:]

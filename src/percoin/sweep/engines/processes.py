@@ -63,7 +63,7 @@ def usable_cores() -> int:
 
 
 @dataclass(frozen=True)
-class _Running:
+class _RunningProcess:
     attempt: Attempt
     process: ForkServerProcess
     last_words: Connection
@@ -82,7 +82,7 @@ class ProcessEngine:
         self._n_threads = n_threads
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([_PRELOAD])
-        self._running: list[_Running] = []
+        self._running: list[_RunningProcess] = []
 
     def start(self, attempt: Attempt) -> None:
         """Fork a process for the attempt; the first one waits for the server's imports.
@@ -103,7 +103,7 @@ class ProcessEngine:
             raise OSError(f"could not be started ({error})") from error
         finally:
             theirs.close()
-        self._running.append(_Running(attempt, process, ours))
+        self._running.append(_RunningProcess(attempt, process, ours))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
         """The attempts whose processes have ended."""
@@ -131,7 +131,7 @@ class ProcessEngine:
         self._running = []
 
 
-def _ending(running: _Running) -> Ending:
+def _ending(running: _RunningProcess) -> Ending:
     """How a process ended that has ended."""
     code = running.process.exitcode
     words = _last_words(running.last_words)

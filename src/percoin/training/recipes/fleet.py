@@ -17,7 +17,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.datamodule import MarketDataModule
@@ -77,7 +77,9 @@ class FleetSummary:
         if self.means is None:
             return ""
         minutes, secs = divmod(round(self.secs), 60)
-        accepted = [entry.symbol for entry in self.results if entry.verdict == Verdict.ACCEPTED]
+        accepted = [
+            entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
+        ]
         return "\n".join(
             [
                 "",

@@ -56,7 +56,7 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.types import Timeframe
 from percoin.whole_file import write_whole
 
@@ -134,7 +134,7 @@ def train_folds(
     run: RunContext,
     callbacks: Sequence[pl.Callback] = (),
     start: PooledStart | None = None,
-) -> Summary:
+) -> TrainingSummary:
     """Train on ready datasets, judge, export.
 
     Args:
@@ -160,7 +160,7 @@ def _train_folds(
     run: RunContext,
     callbacks: Sequence[pl.Callback],
     start: PooledStart | None,
-) -> Summary:
+) -> TrainingSummary:
     *earlier, dataset = folds
     config = plain_settings(settings, run.choices)
     facts = {"config": config, "bars": dataset.bars.sha256()}
@@ -403,7 +403,10 @@ def check_targets(logger: Mapping[str, Any]) -> None:
 
 
 def log_hyperparameters(
-    loggers: Sequence[Logger], settings: TrainConfig, choices: Mapping[str, str], summary: Summary
+    loggers: Sequence[Logger],
+    settings: TrainConfig,
+    choices: Mapping[str, str],
+    summary: TrainingSummary,
 ) -> None:
     """The few settings by which runs differ, beside the few figures by which they compare."""
     parameters = {

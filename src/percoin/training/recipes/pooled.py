@@ -25,7 +25,7 @@ from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Verdict, open_time_text
+from percoin.registry.manifest import StoredVerdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
@@ -87,7 +87,9 @@ class PooledSummary:
         moments = (cuts.first_time, cuts.validation_time, cuts.test_time)
         first, validation, test = (open_time_text(moment)[:16] for moment in moments)
         minutes, secs = divmod(round(self.trained.model.secs), 60)
-        accepted = [entry.symbol for entry in self.results if entry.verdict == Verdict.ACCEPTED]
+        accepted = [
+            entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
+        ]
         return "\n".join(
             [
                 "",
