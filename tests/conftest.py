@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from composed_once import compose_once
 from hypothesis import settings
 
 # A machine that is busy with something else must not fail a test.
 settings.register_profile("percoin", deadline=None)
 settings.load_profile("percoin")
+compose_once()
 
 
 @pytest.fixture(scope="session")

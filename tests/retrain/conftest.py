@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from blank_pictures import _blank_pictures, painted  # noqa: F401
 from registry.command.trained_registry import train_one
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from blank_pictures import _blank_pictures, painted  # noqa: F401
 from train_runs import Finished, run_train, train_arguments
 
 

@@ -12,6 +12,8 @@ from percoin.training.figures import (
 )
 from percoin.types import CLASS_NAMES
 
+pytestmark = pytest.mark.usefixtures("painted")
+
 
 def make_forecast(n_rows: int, classes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(n_rows)

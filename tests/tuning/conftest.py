@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from blank_pictures import _blank_pictures, painted  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="package")

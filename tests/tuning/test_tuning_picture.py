@@ -8,6 +8,8 @@ from percoin.tuning.picture import draw_search
 from percoin.tuning.screen import Screen, describe_trial, secs_left
 from percoin.tuning.search import Fate, Tried
 
+pytestmark = pytest.mark.usefixtures("painted")
+
 
 @pytest.fixture(scope="module")
 def trial() -> Tried:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from blank_pictures import _blank_pictures, painted  # noqa: F401
 from trained_registry import train_one
 
 from percoin.registry.command.actions import main
