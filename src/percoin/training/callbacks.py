@@ -1,4 +1,4 @@
-"""What happens around training: progress, pictures, and the export to the registry."""
+"""Callbacks of a training: progress, pictures, and the export to the registry."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class Progress(pl.Callback):
-    """A bar within each epoch where a person watches, and one line after each.
+    """A progress bar on a terminal, and a log line after each epoch.
 
     Args:
-        each_epoch: Whether there is such a line.
+        each_epoch: Whether to write that line.
     """
 
     def __init__(self, each_epoch: bool = True) -> None:
