@@ -1,4 +1,4 @@
-"""All models of a registry behind one object that threads may share."""
+"""The models of a registry behind one object that threads may share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Held:
-    """A model in memory, and the mark of the version it was loaded from."""
+    """A model in memory, and the mark of the version that it was loaded from."""
 
     mark: str | None
     model: ServedModel
@@ -95,7 +95,7 @@ class Predictor:
         with self._lock:
             loading = self._loading[key]
         with loading:
-            # Another thread may have loaded it meanwhile.
+            # Another thread may have loaded it in the meantime.
             held = self._held_if_served(key) or self._load(key)
             self._held[key] = held
         return held.model
@@ -192,7 +192,7 @@ class Predictor:
         return held if is_served else None
 
     def _load(self, key: tuple[str, Timeframe]) -> _Held:
-        # Asked before the files are read: what changes meanwhile is noticed next time.
+        # Read before the files: a change in between is noticed the next time.
         mark = served_mark(self._models_dir, *key)
         load = load_onnx if self._backend is Backend.ONNX else load_artifact
         artifact = load(self._models_dir, *key)

@@ -1,4 +1,4 @@
-"""The manifest (``meta.json``): all that is needed to load a model and to trust it."""
+"""The manifest (``meta.json``): everything needed to load a model and to check it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ from percoin.registry.layout import (
 from percoin.registry.pool_record import PoolRecord
 from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
-# The newest. A manifest says the oldest that can describe its model, so that an older percoin
-# goes on reading what it understands, and names what it does not. The second came with
-# regressions, blends and pools.
+# The newest format. A manifest names the oldest format that can describe its model, so that an
+# older percoin still reads what it understands. Format 2 added regressions, blends and pools.
 FORMAT_VERSION = 2
 _FIRST_FORMAT = 1
 MODEL_VERSION = "cnn_lstm_v1"
@@ -46,9 +45,9 @@ _SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME_PATTERN = re.compile(r"\w+\.\w+", re.ASCII)
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TRAIN_AGAIN = "train the model again"
-# Pandas counts no further in nanoseconds; who says otherwise has another calendar.
+# The nanoseconds of pandas end there.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2261
-# Of what a manifest is refused for: a key may be as long as the file.
+# Of the reason in an error: a key may be as long as the file.
 _MOST_CHARS_SHOWN = 300
 
 
@@ -63,7 +62,7 @@ class StoredVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Sizes of what the model was trained and judged on; samples are windows."""
+    """How many rows the model was trained and judged on; a sample is a window."""
 
     num_features: int
     train_samples: int
@@ -132,10 +131,10 @@ class ScalingNumbers:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How logits become probabilities, as ``evaluation.calibration`` fits and applies it.
+    """How logits become probabilities; ``evaluation.calibration`` fits and applies it.
 
     Attributes:
-        method: ``none``, ``temperature`` or ``vector``; each has its own of the others.
+        method: ``none``, ``temperature`` or ``vector``; it decides which of the others are set.
     """
 
     method: str = "none"
@@ -147,7 +146,7 @@ class Calibration:
         check_calibration(self.to_json())
 
     def to_json(self) -> dict[str, object]:
-        """The same as ``fit_calibration`` returned it."""
+        """As ``fit_calibration`` returned it."""
         entries = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {name: value for name, value in entries.items() if value is not None}
 
@@ -158,8 +157,8 @@ class Blend:
 
     Attributes:
         network_weight: The network's share; the regression has the rest.
-        calibration: Of the regression; the manifest's own one is the network's.
-        skills: Of ``network``, ``regression`` and ``blend``, each as it could be served.
+        calibration: The regression's; the manifest's own is the network's.
+        skills: Of ``network``, ``regression`` and ``blend``, each calibrated.
     """
 
     network_weight: float
@@ -217,7 +216,7 @@ class BarsInfo:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which kind of model, and the keyword arguments that build its network, if it has one."""
+    """The kind of model, and the keyword arguments of its network, if it has one."""
 
     kwargs: Mapping[str, object]
     kind: str = MODEL_KIND
@@ -230,7 +229,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestDraft:
-    """What a training knows of its model before the files are written.
+    """What a training knows about its model before the files are written.
 
     The first keys are those of the original system, under its names.
 
@@ -240,10 +239,10 @@ class ManifestDraft:
         config: The whole training config, as plain containers.
         libraries: Version by library name.
         machine: What else the bits of a training depend on, such as the number of
-            threads; None in manifests from before it was kept.
-        pool: Of a network that was trained on many markets; None of one trained on its own.
-        regression: Of a model that is one, or of a blend with one.
-        blend: Of a network that is averaged with ``regression``.
+            threads; None in older manifests.
+        pool: Set for a network that was trained on many markets.
+        regression: Set for a regression, and for a blend with one.
+        blend: Set for a network that is averaged with ``regression``.
     """
 
     symbol: str
@@ -295,7 +294,7 @@ class ManifestDraft:
 
     @property
     def has_network(self) -> bool:
-        """Whether there are weights, beside the numbers of the manifest."""
+        """Whether the model has weights in files of its own."""
         return self.model.kind == MODEL_KIND
 
     def _check_regression(self) -> None:
@@ -310,7 +309,7 @@ class ManifestDraft:
     def seal(
         self, created_at: datetime, files: Mapping[str, str], revised_from: str | None = None
     ) -> Manifest:
-        """Name the version by its time and by a hash over all the manifest says.
+        """Name the version by its time and by a hash over the whole manifest.
 
         Args:
             created_at: Moment of the export, with its zone.
@@ -318,7 +317,7 @@ class ManifestDraft:
             revised_from: The version whose files these are, if its verdict was revised.
 
         Raises:
-            ValueError: The draft holds something a manifest cannot say.
+            ValueError: A manifest cannot hold what the draft says.
         """
         moment = created_at.astimezone(UTC)
         stamp = f"{moment:%Y%m%dT%H%M%S%f}Z"
@@ -346,8 +345,8 @@ class Manifest(ManifestDraft):
         version_id: Sorts by time. Its last part is a hash over the whole text of
             the manifest, so that a changed manifest is as visible as a changed file.
         format_version: Raised with every change that an older percoin would misread.
-        revised_from: The version that has the same files and another verdict, from
-            before it was revised; None (and not in the text) for a trained one.
+        revised_from: The version with the same files and the verdict before the revision;
+            None, and not in the text, for a trained one.
     """
 
     created_at: str
@@ -417,12 +416,12 @@ class Manifest(ManifestDraft):
 
 
 def time_text(moment: datetime) -> str:
-    """Write a moment as manifests do, in UTC and whole seconds: ``2025-08-31T23:45:00Z``."""
+    """Write a time as manifests do, in UTC and whole seconds: ``2025-08-31T23:45:00Z``."""
     return moment.astimezone(UTC).strftime(_TIME_FORMAT)
 
 
 def open_time_text(open_time: int) -> str:
-    """The same for milliseconds since 1970-01-01 UTC, which is how bars count."""
+    """The same for milliseconds since 1970-01-01 UTC, as bars count them."""
     return time_text(datetime.fromtimestamp(open_time // 1000, UTC))
 
 
@@ -442,7 +441,7 @@ def _newer_format(content: object) -> int | None:
 
 
 def _sealed_id(text: str, version_id: str) -> str:
-    """The id ``text`` ought to carry: the hash is taken with zeros in its own place."""
+    """The id that ``text`` must have: its hash is taken with zeros in the place of the id's."""
     stamp = version_id.rpartition("-")[0]
     unsealed = text.replace(version_id, f"{stamp}-{'0' * _HASH_LENGTH}")
     return f"{stamp}-{hashlib.sha256(unsealed.encode()).hexdigest()[:_HASH_LENGTH]}"
@@ -450,7 +449,7 @@ def _sealed_id(text: str, version_id: str) -> str:
 
 def _utc(text: str) -> datetime:
     moment = datetime.strptime(text, _TIME_FORMAT)
-    # Spelt as every reader takes it: strptime also takes fewer digits.
+    # strptime also takes fewer digits; other readers do not.
     _require(
         moment.strftime(_TIME_FORMAT) == text, f"{text!r} is not a moment as manifests write it"
     )

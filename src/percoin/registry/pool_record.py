@@ -1,4 +1,4 @@
-"""What a manifest says of the pool of markets whose network a model is."""
+"""What a manifest says about the pool of markets that its network was trained on."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class PooledMarket:
     """The bars of one market of a pool.
 
     Attributes:
-        sha256: ``Bars.sha256()`` of those in use.
-        first_open_time: Of the first of them (UTC).
+        sha256: ``Bars.sha256()`` of the bars in use.
+        first_open_time: Of the first of these bars (UTC).
         last_open_time: Of the last.
-        is_seen: Whether the network learnt from its train rows.
+        is_seen: Whether the network was trained on its train rows.
     """
 
     sha256: str
@@ -36,17 +36,17 @@ class PooledMarket:
 
 @dataclass(frozen=True)
 class PoolRecord:
-    """The pool of a model that was trained on many markets, or that began as such a one.
+    """The pool of a model that was trained on many markets, or that started from such a model.
 
     Attributes:
-        first_time: Rows of any market open no earlier (UTC).
-        validation_time: Validation begins then, for all markets.
-        test_time: The test part begins then.
-        markets: All of them by symbol, those left out of the training too.
-        started_from: The version of the pooled model that a model of one market began with;
-            None of the pooled model itself.
-        improved: Whether its validation log-loss fell by that; if not, it has the pooled
-            weights as they were. None of the pooled model itself.
+        first_time: No row of any market opens earlier (UTC).
+        validation_time: When validation begins, for all markets.
+        test_time: When the test part begins.
+        markets: All of them by symbol, also those left out of the training.
+        started_from: The version of the pooled model that a model of one market started
+            from; None for the pooled model itself.
+        improved: Whether training on that market lowered the validation log-loss; if not, the
+            weights are the pooled ones. None for the pooled model itself.
     """
 
     first_time: str
@@ -73,7 +73,7 @@ class PoolRecord:
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """The markets that the network learnt from, in the order of the training."""
+        """The markets that the network was trained on, in the order of the training."""
         return tuple(name for name, market in self.markets.items() if market.is_seen)
 
 

@@ -22,7 +22,7 @@ class TrainingHistory:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What ``metrics.json`` says beyond the manifest.
+    """What ``metrics.json`` holds besides the manifest's figures.
 
     Attributes:
         hyperparameters: Settings of the training, as plain containers.
@@ -39,8 +39,8 @@ class TrainingRecord:
     def to_json(self, draft: ManifestDraft, created_at: datetime) -> str:
         """The text of ``metrics.json``, with the original's keys first.
 
-        A figure that is not a number (an AUROC of a class without rows) is
-        written as null: it was not measured.
+        A figure that is not a number (an AUROC of a class without rows) was not measured
+        and is written as null.
         """
         own_metrics = asdict(draft.test_metrics)
         content: dict[str, object] = {
