@@ -34,9 +34,9 @@ def score_sources(settings: SignalsConfig) -> str:
         PercoinError: The bars cannot be had or make no dataset.
     """
     # The scores take scipy and scikit-learn: only once the settings are known to be good.
-    from percoin.signals.measure import score_market
+    from percoin.signals.market_scores import score_market
     from percoin.signals.score_table import format_table, to_json
-    from percoin.signals.scores import Judge
+    from percoin.signals.scores import Scorer
 
     rule = label_rule(settings.labels)
     timeframe = settings.tf.timeframe
@@ -48,12 +48,12 @@ def score_sources(settings: SignalsConfig) -> str:
         bars, FeatureDefinition.RELATIVE, rule, settings.lookback, spec, settings.history_days
     )
     chain = [Source.of_option(name) for name in settings.chain]
-    judge = Judge(
+    scorer = Scorer(
         dataset,
         trading_costs(settings.costs),
         Bootstrap(dataset.label_rule.horizon, settings.seed, settings.repetitions),
         n_trials=len(chain),
     )
-    table = score_market(judge, SourcedBars(bars, source), chain, Path(settings.models_dir))
+    table = score_market(scorer, SourcedBars(bars, source), chain, Path(settings.models_dir))
     is_json = settings.output == OutputFormat.JSON
     return one_line(to_json(table)) if is_json else format_table(table)

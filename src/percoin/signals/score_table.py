@@ -13,7 +13,7 @@ from percoin.evaluation.table import MONEY_COLUMNS, align, money_rows
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 from percoin.printable import printable
-from percoin.signals.measure import SourceTable
+from percoin.signals.market_scores import SourceTable
 from percoin.signals.scores import SourceScore, Tally
 from percoin.types import CLASS_NAMES
 

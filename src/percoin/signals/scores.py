@@ -55,7 +55,7 @@ class SourceScore:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """What sources are scored with.
 
     Attributes:
