@@ -22,6 +22,7 @@ PACKAGE = ROOT / "src" / "percoin"
 ORDER = (
     "errors",
     "printable",
+    "json_codec",
     "memory",
     "file_lock",
     "whole_file",

@@ -12,7 +12,7 @@ from percoin.config import OutputFormat, SignalsConfig, typed
 from percoin.dataset import bars_to_load, build_dataset
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
-from percoin.registry.typed_json import one_line
+from percoin.json_codec import one_line
 from percoin.signals.market import SourcedBars
 from percoin.types import Source
 

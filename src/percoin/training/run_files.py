@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from percoin import json_codec
 from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
@@ -35,7 +36,6 @@ from percoin.evaluation.blend import BLEND
 from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.table import format_evaluation
 from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel
@@ -239,4 +239,4 @@ def write_result(folder: Path, summary: Summary) -> None:
         "verdict": verdict.outcome.value,
         "reasons": [*verdict.reasons, *verdict.cautions],
     }
-    write_whole(folder / FINISHED_MARK, typed_json.dumps(result, nan_as_null=True))
+    write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))

@@ -10,13 +10,13 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from percoin import json_codec
 from percoin.commands import command
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry import typed_json
 from percoin.registry.manifest import Verdict
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
@@ -204,7 +204,7 @@ class _FleetTraining:
         failed = {name: self._failed[name] for name in settings.symbols if name in self._failed}
         summary = FleetSummary(tuple(results.values()), failed, means, secs, withdrawn, folder)
         write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _train(self, datasets: Sequence[MarketDataset]) -> list[FleetModel]:

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from percoin import json_codec
 from percoin.assembly import label_rule, split_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureDefinition
-from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
@@ -116,7 +116,7 @@ def _of_folder(folder: Path, settings: TrainConfig) -> Artifact:
         return ModelNotFoundError(settings.symbol, settings.tf.name, found, action)
 
     try:
-        named = typed_json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        named = json_codec.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         symbol, timeframe = str(named["symbol"]), Timeframe(named["timeframe"])  # type: ignore[index]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise refusal(f"pooled.init_model={folder} is no version of a model ({error})") from error

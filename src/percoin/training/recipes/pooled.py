@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
+from percoin import json_codec
 from percoin.bars.schema import Bars
 from percoin.commands import command
 from percoin.config import Recipe, TrainConfig
@@ -22,7 +23,6 @@ from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Verdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
@@ -290,7 +290,7 @@ class _PooledTraining:
         summary = PooledSummary(pool, results, self._means(results), trained, withdrawn, folder)
         _log_hyperparameters(loggers[trained.folder], settings, summary)
         write_whole(folder / SUMMARY_FILE, summary.render() + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(summary.to_json(), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(summary.to_json(), nan_as_null=True))
         return summary
 
     def _tests(
@@ -334,7 +334,7 @@ class _PooledTraining:
         result = PooledResult.of(symbol, self._record.markets[symbol].is_seen, exported)
         tables = format_evaluation(exported.judgement.evaluation)
         write_whole(folder / EVALUATION_FILE, tables + "\n")
-        write_whole(folder / FINISHED_MARK, typed_json.dumps(asdict(result), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(asdict(result), nan_as_null=True))
         return result
 
     def _result_before(self, folder: Path, symbol: str) -> PooledResult | None:
@@ -343,7 +343,7 @@ class _PooledTraining:
             return None
         try:
             text = (folder / FINISHED_MARK).read_text(encoding="utf-8")
-            result = PooledResult.of_json(typed_json.loads(text))
+            result = PooledResult.of_json(json_codec.loads(text))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         is_there = self._market(symbol).version(result.version).is_dir()
