@@ -2,9 +2,9 @@
 
 A rule that is fixed has learnt from no bar, so all bars test it. Its directions are held against
 the labels: how many of those that a move followed were right. It is worse than a coin where the
-whole interval of that share lies below one half, at a level that is divided by the number of
-sources (Bonferroni), so that of all sources of a market that are as good as a coin hardly one in
-twenty markets loses any.
+upper end of the interval of that share lies below one half. The error of that end is divided by
+the number of sources (Bonferroni): where all of them are as good as a coin, at most one market
+in twenty loses one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from percoin.signals.worth import (
 )
 from percoin.types import IntArray, Signal
 
-# Largest share of markets on which any source that is as good as a coin is called another thing.
+# Largest share of markets on which a source that is as good as a coin is called worse; the same
+# share on which one is called better.
 ERROR = 0.05
 # With fewer, a run of luck or of bad luck looks like a skill.
 MIN_MOVES = 30
@@ -61,7 +62,7 @@ def measure_worth(
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, found, "load a longer history")
     rule = label_rule.fitted(bars, known)
     labels = rule.label(bars).label
-    confidence = 1 - ERROR / len(RULES)
+    confidence = 1 - 2 * ERROR / len(RULES)
     bootstrap = Bootstrap(rule.horizon, seed, repetitions, confidence)
     return MarketWorth(
         FORMAT_VERSION,

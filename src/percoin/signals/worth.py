@@ -13,12 +13,12 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from percoin import json_codec
 from percoin.bars.schema import is_simulated
 from percoin.commands import command
 from percoin.errors import ConfigError
 from percoin.intervals import KnownInterval, interval_text
 from percoin.printable import printable
-from percoin.registry import typed_json
 from percoin.types import Source, Timeframe, Worth, check_symbol
 from percoin.whole_file import write_whole
 
@@ -153,20 +153,16 @@ class WorthFiles:
         """What was measured; None if nothing was, or nothing that can be read."""
         try:
             content = self.path(symbol, timeframe, origin).read_bytes()
-            worth = typed_json.decode(MarketWorth, typed_json.loads(content))
+            worth = json_codec.decode(MarketWorth, json_codec.loads(content))
             if (worth.symbol, worth.tf) != (symbol, timeframe):
                 raise ValueError(f"it is that of {worth.symbol} {worth.tf}")
         except (FileNotFoundError, NotADirectoryError, ConfigError):
             return None
         except (OSError, ValueError) as error:
             log.warning(
-                "%s %s: what its sources are worth cannot be read (%s); %s measures it again",
-                *(
-                    symbol,
-                    timeframe.value,
-                    printable(str(error)),
-                    measure_command(symbol, timeframe),
-                ),
+                "%s %s: what its sources are worth cannot be read (%s); measure it again: %s",
+                *(symbol, timeframe.value, printable(str(error))),
+                measure_command(symbol, timeframe),
             )
             return None
         return worth
@@ -179,7 +175,7 @@ class WorthFiles:
         """
         path = self.path(worth.symbol, worth.tf, worth.bars.origin)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, typed_json.dumps(worth))
+        write_whole(path, json_codec.dumps(worth))
         return path
 
 
