@@ -7,7 +7,7 @@ import torch
 from builders import make_bars
 
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
@@ -23,8 +23,8 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     SplitSpan,
+    StoredVerdict,
     TestMetrics,
-    Verdict,
     open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
@@ -45,11 +45,13 @@ def make_dataset(
 ) -> MarketDataset:
     return build_dataset(
         bars,
-        definition,
-        FixedHorizon(horizon=3, threshold=0.0025),
-        LOOKBACK,
-        SplitSpec(purge_bars=3, embargo_bars=3),
-        history_days=3650,
+        DatasetSpec(
+            FixedHorizon(horizon=3, threshold=0.0025),
+            definition,
+            LOOKBACK,
+            SplitSpec(purge_bars=3, embargo_bars=3),
+            3650,
+        ),
     )
 
 
@@ -80,7 +82,7 @@ def export(
     root: Path,
     network: CnnLstm,
     dataset: MarketDataset,
-    verdict: Verdict = Verdict.ACCEPTED,
+    verdict: StoredVerdict = StoredVerdict.ACCEPTED,
     kwargs: dict | None = None,
     sections: dict | None = None,
     onnx: bytes | None = None,
@@ -97,7 +99,7 @@ def export(
     return load_artifact(root, dataset.bars.symbol, dataset.bars.timeframe).folder
 
 
-def make_draft(dataset: MarketDataset, verdict: Verdict, kwargs: dict) -> ManifestDraft:
+def make_draft(dataset: MarketDataset, verdict: StoredVerdict, kwargs: dict) -> ManifestDraft:
     bars = dataset.bars
     times = [open_time_text(int(time)) for time in bars.open_time]
     parts = {"train": "train", "val": "validation", "test": "test"}

@@ -26,6 +26,7 @@ ORDER = (
     "memory",
     "file_lock",
     "whole_file",
+    "interruption",
     "intervals",
     "types",
     "commands",

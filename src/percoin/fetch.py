@@ -47,7 +47,7 @@ class Fetched:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the store has all that was asked for."""
+        """Whether the store now has everything that was asked for."""
         return self.result in {"fetched", "up to date"}
 
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         lists, others = split_lists(arguments)
         choices = [f"tf={tf}" for tf in lists["tf"]]
-        # Without one, a single call with the default.
+        # Without tf=, one call with the default.
         settings = [
             _settings(lists["symbol"], [*others, *choices[place : place + 1]])
             for place in range(max(len(choices), 1))
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def split_lists(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Tell the values of ``symbol`` and ``tf``, of which there may be several, from the rest.
+    """Split the arguments into the values of ``symbol`` and ``tf`` and all others.
 
     ``symbol=$(cat symbols)`` may hold commas, spaces, newlines and a comma at the
     end; without quotes the shell makes several arguments of it.

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from percoin.audit.findings import Finding, Status
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.audit.rows import same_scaling
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset
+from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket
 from percoin.errors import PercoinError
 from percoin.features.scaling import Scaling
 from percoin.registry.manifest import Manifest
@@ -18,7 +18,6 @@ from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.training.recipes.pool import (
     UNUSABLE,
     CalendarCuts,
-    PoolSpec,
     build_pooled_market,
     spec_of,
 )
@@ -54,24 +53,26 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
         load: Bars of a market by its symbol; None where there is nobody to ask.
     """
     if load is None:
-        return Finding(_NAME, Status.CANNOT_TELL, "the bars of the pool's markets are not at hand")
+        return Finding(
+            _NAME, FindingStatus.CANNOT_TELL, "the bars of the pool's markets are not at hand"
+        )
     try:
         spec, cuts = spec_of(manifest), CalendarCuts(*pool.moments())
         parts, strange = _rows_of_parts(pool, spec, cuts, load)
     except UNUSABLE as error:
         evidence = f"the pool cannot be built again from the manifest: {error!r}"
-        return Finding(_NAME, Status.CANNOT_TELL, evidence)
+        return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
     if strange:
         evidence = (
             f"the bars of {', '.join(strange)} have changed or are not here any more: "
             f"the scaler of {len(pool.seen)} markets cannot be computed again"
         )
-        return Finding(_NAME, Status.CANNOT_TELL, evidence)
+        return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
     return _compare(manifest.scaling.fitted(), parts)
 
 
 def _rows_of_parts(
-    pool: PoolRecord, spec: PoolSpec, cuts: CalendarCuts, load: LoadBars
+    pool: PoolRecord, spec: DatasetSpec, cuts: CalendarCuts, load: LoadBars
 ) -> tuple[dict[str, list[FloatArray]], list[str]]:
     """Features of each part of each market seen, and markets whose bars are not as they were."""
     parts: dict[str, list[FloatArray]] = {part: [] for part in ("train", "validation", "test")}
@@ -81,7 +82,7 @@ def _rows_of_parts(
         if bars is None:
             strange.append(symbol)
             continue
-        market = spec.prepare(bars, cuts.first_time)
+        market = PreparedMarket.prepare(bars, spec, cuts.first_time)
         split = cuts.split(market)
         for part, found in parts.items():
             found.append(market.features[getattr(split, part)])
@@ -108,12 +109,14 @@ def _compare(scaling: Scaling, parts: Mapping[str, list[FloatArray]]) -> Finding
             n_rows = sum(map(len, rows))
             if names == ("train",):
                 evidence = f"refitted on {n_rows} train rows of {n_markets} markets: the same"
-                return Finding(_NAME, Status.OK, evidence)
-            return Finding(_NAME, Status.LEAK, f"fitted on {described} of {n_markets} markets")
+                return Finding(_NAME, FindingStatus.OK, evidence)
+            return Finding(
+                _NAME, FindingStatus.LEAK, f"fitted on {described} of {n_markets} markets"
+            )
     fitted = Scaling.fit_together(parts["train"])
     distance = float((np.abs(scaling.mean_ - fitted.mean_) / scaling.scale_).max())
     evidence = (
         f"means are up to {distance:.2g} deviations off those of the train rows of "
         f"{n_markets} markets"
     )
-    return Finding(_NAME, Status.LEAK, evidence)
+    return Finding(_NAME, FindingStatus.LEAK, evidence)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache
-from types import NoneType, UnionType
-from typing import get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from percoin.config import CONF_DIR, BinanceConfig, LauncherConfig, SourceConfig
+from percoin.config import CONF_DIR, OPTIONS, BinanceConfig, SourceConfig
+from percoin.config.structure import leaves_of
 
 # What the grammar reads as a text without quotes, and not as a number. A colon would be escaped
 # where Hydra writes the word again.
@@ -111,12 +110,12 @@ def source_words(source: SourceConfig) -> list[str]:
 
     What trainings and predictions have by themselves is left out.
     """
-    usual = OmegaConf.load(CONF_DIR / "source" / f"{source.option}.yaml")
-    assert isinstance(usual, DictConfig)
+    file = CONF_DIR / "source" / f"{source.option}.yaml"
+    usual = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     words = [] if source.option == BinanceConfig.option else [f"source={source.option}"]
     for entry in fields(source):
         value = getattr(source, entry.name)
-        if OmegaConf.is_missing(usual, entry.name) or value != usual[entry.name]:
+        if not isinstance(usual, dict) or value != usual.get(entry.name):
             words.append(f"source.{entry.name}={'null' if value is None else value}")
     return words
 
@@ -124,22 +123,9 @@ def source_words(source: SourceConfig) -> list[str]:
 @cache
 def text_keys(schema: type) -> frozenset[str]:
     """The names of all settings that are texts, of every option that a group may have."""
-    found = set(_texts_of(schema, "")) | _OF_HYDRA
-    for launcher in LauncherConfig.__subclasses__():
-        found.update(_texts_of(launcher, "hydra.launcher."))
+    found = {leaf.name for leaf in leaves_of(schema) if leaf.kinds == {str}} | _OF_HYDRA
+    for option in OPTIONS["hydra/launcher"]:
+        launcher: type = option
+        texts = (leaf.name for leaf in leaves_of(launcher) if leaf.kinds == {str})
+        found.update(f"hydra.launcher.{name}" for name in texts)
     return frozenset(found)
-
-
-def _texts_of(schema: type, prefix: str) -> Iterator[str]:
-    hints = get_type_hints(schema)
-    for entry in fields(schema):
-        name = f"{prefix}{entry.name}"
-        hint = hints[entry.name]
-        kinds: set[type] = set(get_args(hint) if get_origin(hint) is UnionType else (hint,))
-        kinds.discard(NoneType)
-        if kinds == {str}:
-            yield name
-        for kind in kinds:
-            if is_dataclass(kind):
-                for option in (kind, *kind.__subclasses__()):
-                    yield from _texts_of(option, f"{name}.")

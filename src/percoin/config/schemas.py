@@ -19,6 +19,7 @@ from percoin.config.serve import ServeConfig
 from percoin.config.signals import SignalsConfig
 from percoin.config.source import SourceConfig
 from percoin.config.train import TrainConfig
+from percoin.config.tune import TuneConfig
 
 CONF_DIR = Path(__file__).parents[3] / "conf"
 
@@ -39,10 +40,11 @@ SCHEMAS: Mapping[str, type] = {
 
 # The options of each group that have settings of their own.
 OPTIONS: Mapping[
-    str, Sequence[type[SourceConfig | LabelsConfig | ModelConfig | LauncherConfig]]
+    str, Sequence[type[SourceConfig | LabelsConfig | ModelConfig | TuneConfig | LauncherConfig]]
 ] = {
     "source": SourceConfig.__subclasses__(),
     "labels": LabelsConfig.__subclasses__(),
     "model": ModelConfig.__subclasses__(),
+    "experiment": [TuneConfig],
     "hydra/launcher": LauncherConfig.__subclasses__(),
 }

@@ -25,8 +25,6 @@ def main(arguments: Sequence[str]) -> int:
     """Run one round; returns the exit code."""
 
     def command() -> None:
-        # Ends whatever runs before and after the trainings, which see to it themselves.
-        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         refuse_bar_length_settings(arguments)
         task = read_task(arguments)
         logging.basicConfig(

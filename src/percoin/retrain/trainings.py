@@ -30,7 +30,7 @@ from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.file_lock import claimed
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
-from percoin.report.board import Status
+from percoin.report.board import BoardStatus
 from percoin.report.files import PAGE
 from percoin.retrain.pools import SharedNetwork, no_bars
 from percoin.retrain.states import RUNS_FOLDER, Subject, count_after, job_folder
@@ -236,7 +236,7 @@ def _ended(result: JobResult, models_dir: Path) -> Training:
         served = served_version(MarketFolder(models_dir, job.symbol, Timeframe(job.tf)))
     except (PercoinError, OSError) as error:
         return Training(job.name, f"{why}; what is served cannot be read: {error}", version)
-    if result.verdict == Status.ACCEPTED:
+    if result.verdict == BoardStatus.ACCEPTED:
         if served is not None and served.version_id == version:
             return Training(job.name, f"trained and promoted: {version} is accepted", version)
         why = f"trained, accepted, not served: {version}"

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
-from percoin.config import OptimizerConfig
 from percoin.dataset import MarketDataset, Part
 from percoin.errors import DivergedError
 from percoin.network import CnnLstm
@@ -23,7 +22,7 @@ from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.lit_module import History, epoch_seed
+from percoin.training.lit_module import EpochHistory, OptimizerSpec, epoch_seed
 from percoin.training.run import TrainingPlan
 
 log = logging.getLogger(__name__)
@@ -51,8 +50,8 @@ class FleetModel:
 
     dataset: MarketDataset
     lr: float
-    history: History = field(
-        default_factory=lambda: History(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+    history: EpochHistory = field(
+        default_factory=lambda: EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
     )
     best_epoch: int = 0
     secs: float = 0.0
@@ -119,7 +118,7 @@ class _Fleet:
         self._check = check
         self._device = torch.device("cuda" if plan.accelerator == "gpu" else "cpu")
         self._all = [FleetModel(dataset, plan.lr) for dataset in datasets]
-        self._watches = [_Watch(plan.lr, plan.optimizer) for _ in datasets]
+        self._watches = [_FleetPatience(plan.lr, plan.optimizer) for _ in datasets]
         # Which of all models the rows of the network are.
         self._members = list(range(len(datasets)))
         self._train = _Windows(datasets, "train", self._device)
@@ -297,10 +296,10 @@ class _Windows:
         return (firsts + places * counts).to(device), counts.to(device)
 
 
-class _Watch:
+class _FleetPatience:
     """Says when a model has improved, when its learning rate falls and when it ends."""
 
-    def __init__(self, lr: float, settings: OptimizerConfig) -> None:
+    def __init__(self, lr: float, settings: OptimizerSpec) -> None:
         self._patience = settings.early_stopping_patience
         self._best, self._n_worse = math.inf, 0
         # Holds the learning rate for torch's own rule; it updates nothing.

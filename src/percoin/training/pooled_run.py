@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import Logger
 
 from percoin.dataset import MarketDataset
 from percoin.network import CnnLstm
-from percoin.training.datamodule import MarketDataModule, PooledDataModule
+from percoin.training.datamodule import MarketDataModule
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.pooled_module import PooledClassifier
+from percoin.training.pooled_module import PooledClassifier, PooledDataModule, pool_name
 from percoin.training.recipes.pool import Pool
 from percoin.training.run import (
     Interruption,
@@ -71,11 +71,6 @@ class TrainedPool:
     seed: int
     losses: Mapping[int, float]
     folder: Path
-
-
-def pool_name(n_markets: int) -> str:
-    """What messages call a pool in place of a symbol."""
-    return f"pool of {n_markets} markets"
 
 
 def train_pool(
@@ -188,7 +183,6 @@ class _PoolTraining:
             training.optimizer,
             training.lr,
             seed,
-            self._name,
             plan.warmup_epochs,
             data.n_validation_windows,
         )
@@ -207,7 +201,9 @@ class _PoolTraining:
         training = self._plan.training
         for dataset, callbacks in tests:
             trainer = make_trainer(training, None, (), [self._interruption, *callbacks])
-            run_test(trainer, module, MarketDataModule(dataset, training.batch_size, training.seed))
+            run_test(
+                trainer, module, MarketDataModule.of(dataset, training.batch_size, training.seed)
+            )
 
     def _folder_of(self, seed: int) -> Path:
         return self._folder / _SEED_FOLDER.format(seed) if self._plan.n_seeds > 1 else self._folder

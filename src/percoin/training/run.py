@@ -18,20 +18,18 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.nn import functional
 
-from percoin.config import OptimizerConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, TrainingError
 from percoin.network import CnnLstm
 from percoin.run_folder import CHECKPOINT_FOLDER
 from percoin.training.callbacks import ExportToRegistry, Progress
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.lit_module import MONITORED, SignalClassifier
+from percoin.training.lit_module import MONITORED, OptimizerSpec, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
 from percoin.whole_file import remove_leftovers, write_whole
 
@@ -60,7 +58,7 @@ class TrainingPlan:
     batch_size: int
     lr: float
     seed: int
-    optimizer: OptimizerConfig
+    optimizer: OptimizerSpec
     accelerator: str = "cpu"
     precision: str = "32-true"
     record_steps: bool = False
@@ -113,8 +111,8 @@ def train(
     last_checkpoint = checkpoint_of(folder)
     if resume:
         check_checkpoint(last_checkpoint, plan.epochs, market)
-    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
-    data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
+    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
     exports = any(isinstance(callback, ExportToRegistry) for callback in callbacks)
     interruption = Interruption(market, last_checkpoint, exports)
     with interruption.expected(), quiet_lightning():
@@ -155,8 +153,8 @@ def train_further(
     if resume:
         check_checkpoint(checkpoint_of(folder), plan.epochs, market)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    module = GentleClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
-    data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+    module = GentleClassifier(network, plan.optimizer, plan.lr, plan.seed)
+    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
     loss_before = _validation_loss(network, data)
     interruption = Interruption(market, checkpoint_of(folder), ends_with_export=True)
     with interruption.expected(), quiet_lightning():
@@ -224,11 +222,8 @@ def fit_best(
 
 
 def run_test(trainer: pl.Trainer, module: SignalClassifier, data: pl.LightningDataModule) -> None:
-    """Test in 32 bits, in which models are served, whatever the training computed in."""
-    trainer.strategy.precision_plugin = Precision()
-    # A GPU would round the factors of convolutions and LSTMs to 10 bits.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        trainer.test(module, datamodule=data, verbose=False)
+    """Test the weights that the module has."""
+    trainer.test(module, datamodule=data, verbose=False)
 
 
 def checkpoint_of(folder: Path) -> Path:
@@ -258,13 +253,13 @@ def fit(
         InterruptedRunError: Ctrl-C or SIGTERM.
     """
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
-    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
     interruption = Interruption(market, checkpoint=None, ends_with_export=False)
     with interruption.expected(), quiet_lightning():
         trainer = make_trainer(
             plan, None, (), [Progress(each_epoch=False), interruption, *callbacks]
         )
-        trainer.fit(module, datamodule=MarketDataModule(dataset, plan.batch_size, plan.seed))
+        trainer.fit(module, datamodule=MarketDataModule.of(dataset, plan.batch_size, plan.seed))
     return module
 
 
@@ -379,7 +374,6 @@ def make_trainer(
         devices=1,
         precision=plan.precision,  # type: ignore[arg-type]
         max_epochs=plan.epochs,
-        gradient_clip_val=plan.optimizer.gradient_clip_norm,
         logger=list(loggers),
         callbacks=[*own, *callbacks],
         plugins=[_WholeFiles()],

@@ -17,30 +17,25 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from percoin import json_codec
-from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
+from percoin.assembly import bar_source, dataset_spec, trading_costs
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import command
 from percoin.config import BinanceConfig, BlendKind, EvaluationMode, LogisticConfig, TrainConfig
-from percoin.dataset import (
-    MarketDataset,
-    bars_to_load,
-    build_dataset,
-    build_folds,
-)
+from percoin.dataset import MarketDataset, build_dataset, build_folds
 from percoin.errors import TrainingError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.table import format_evaluation
-from percoin.features.feature_set import FeatureDefinition, history_bars
+from percoin.features.feature_set import history_bars
 from percoin.registry.layout import MarketFolder
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.recipes.from_pool import PooledStart
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -87,26 +82,17 @@ def make_folds(
     begins with a pooled model, ``find_start``'s, has the cuts and the scaling of its pool.
     """
     assert (start is None) == (settings.init is None)
+    spec = dataset_spec(settings)
     if start is not None:
-        return [start.dataset(settings, bars)]
-    arguments = (
-        bars,
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        settings.history_days,
-    )
+        return [start.dataset(spec, bars)]
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
-        return build_folds(*arguments, settings.folds)
-    return [build_dataset(*arguments)]
+        return build_folds(bars, spec, settings.folds)
+    return [build_dataset(bars, spec)]
 
 
 def n_bars_to_load(settings: TrainConfig) -> int:
     """How many of the newest bars a training makes use of, if there are no gaps."""
-    return bars_to_load(
-        settings.tf.timeframe, label_rule(settings.labels), settings.lookback, settings.history_days
-    )
+    return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
 
 
 def load_bars(settings: TrainConfig) -> Bars:
@@ -175,7 +161,7 @@ def summarize(
     run_folder: Path,
     secs: float,
     epochs: tuple[int, int] | None = None,
-) -> Summary:
+) -> TrainingSummary:
     """The screen of a finished run.
 
     Args:
@@ -187,7 +173,7 @@ def summarize(
         epochs: How many there were, and which was kept; None where there are none.
     """
     market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-    return Summary(
+    return TrainingSummary(
         dataset=dataset,
         evaluation=exported.judgement.evaluation,
         blend=exported.judgement.blend,
@@ -224,7 +210,7 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_result(folder: Path, summary: Summary) -> None:
+def write_result(folder: Path, summary: TrainingSummary) -> None:
     """Mark the run as finished, with its figures for programs and its screen for people."""
     write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)

@@ -33,7 +33,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
-class Summary:
+class TrainingSummary:
     """What the screen shows.
 
     Attributes:

@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -36,11 +35,12 @@ from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
+from percoin.interruption import Interrupted, interruptible
 from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
 from percoin.training.figures import write_picture
 from percoin.training.recipes.per_market import check_machine, train_folds
 from percoin.training.run_files import RunContext, load_bars, make_folds
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
@@ -86,7 +86,9 @@ def tune_from_config(settings: TrainConfig) -> None:
         print(summary.render())
 
 
-def tune(settings: TrainConfig, run: RunContext, overrides: Sequence[str]) -> Summary | None:
+def tune(
+    settings: TrainConfig, run: RunContext, overrides: Sequence[str]
+) -> TrainingSummary | None:
     """Search around the settings, print what was found, then train and judge the best.
 
     Args:
@@ -179,17 +181,13 @@ class _Session:
 
         While a network learns, training sees to both of them itself.
         """
-        usual = signal.signal(signal.SIGTERM, _raise_terminated)
         try:
-            yield
+            with interruptible():
+                yield
         except InterruptedRunError as error:
             raise self._interrupted(error.exit_code - 128) from None
-        except _Terminated:
-            raise self._interrupted(signal.SIGTERM) from None
-        except KeyboardInterrupt:
-            raise self._interrupted(signal.SIGINT) from None
-        finally:
-            signal.signal(signal.SIGTERM, usual)
+        except Interrupted as error:
+            raise self._interrupted(error.number) from None
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
         name, n_over = signal.Signals(signal_number).name, len(self.searcher.tried())
@@ -199,14 +197,6 @@ class _Session:
             "the same command goes on from there",
             signal_number=signal_number,
         )
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where Ctrl-C would be."""
-
-
-def _raise_terminated(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:
@@ -294,7 +284,7 @@ class _Display:
 
 def _train_best(
     session: _Session, tried: list[Tried], run: RunContext, overrides: Sequence[str]
-) -> Summary | None:
+) -> TrainingSummary | None:
     best = best_of(tried)
     if best is None:
         raise _nothing_found(session, tried)
@@ -376,7 +366,7 @@ def _train_winner(
     folds: Sequence[MarketDataset],
     winner: dict[str, Any],
     run: RunContext,
-) -> Summary | None:
+) -> TrainingSummary | None:
     """Train the chosen settings, unless that was done; go on where it was interrupted."""
     study = session.searcher.study
     before = winners_of(study)[-1:]

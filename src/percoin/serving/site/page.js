@@ -238,7 +238,7 @@
   };
   const hitCell = ({ hit_rate: rate }) => {
     if (!rate) return h("span", { class: "soft" }, "–");
-    return [`${rate.value.toFixed(3)} `, h("span", { class: "interval" }, interval(rate, (end) => end.toFixed(3)))];
+    return [rate.value.toFixed(3), h("small", { class: "ends" }, interval(rate, (end) => end.toFixed(3)))];
   };
   const ageCell = (answer) => {
     const age = ageOf(answer);

@@ -17,7 +17,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import FleetError, InterruptedRunError, MarketError
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.datamodule import MarketDataModule
@@ -31,7 +31,6 @@ from percoin.training.recipes.per_market import (
     check_machine,
     log_hyperparameters,
     make_loggers,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
@@ -78,7 +77,9 @@ class FleetSummary:
         if self.means is None:
             return ""
         minutes, secs = divmod(round(self.secs), 60)
-        accepted = [entry.symbol for entry in self.results if entry.verdict == Verdict.ACCEPTED]
+        accepted = [
+            entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
+        ]
         return "\n".join(
             [
                 "",
@@ -249,23 +250,18 @@ class _FleetTraining:
         dataset, plan, loggers = model.dataset, self._plan, self._loggers[model.symbol]
         network = seeded_network(settings)
         network.load_state_dict(model.state_dict)
-        market = (model.symbol, settings.tf.name)
-        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
         module.history = model.history
         exporter = ModelExporter(
-            dataset,
-            network_kwargs(settings.model),
-            plain_settings(settings, self._run.choices),
-            settings.seed,
-            Path(settings.models_dir),
+            settings.models_dir,
             replace(judging_rules(settings), n_shown=len(self._settings.symbols)),
-            onnx=settings.export.onnx,
+            settings.export.onnx,
+            plain_settings(settings, self._run.choices),
         )
-        export = ExportToRegistry(exporter.export)
+        export = ExportToRegistry(exporter)
         around = [self._interruption, Pictures(dataset, folder / "figures"), export]
-        data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+        data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
         run_test(make_trainer(plan, None, loggers, around), module, data)
-        assert export.exported is not None
         return export.exported
 
     def _means(self, results: Sequence[PooledResult]) -> PooledMeans:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from percoin import json_codec
-from percoin.assembly import label_rule, split_spec
+from percoin.assembly import label_rule
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset
+from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureDefinition
 from percoin.registry.artifact import Artifact, load_version, read_artifact
@@ -23,7 +23,6 @@ from percoin.registry.publish import served_id
 from percoin.training.recipes.pool import (
     UNUSABLE,
     CalendarCuts,
-    PoolSpec,
     build_pooled_market,
     spec_of,
 )
@@ -47,7 +46,7 @@ class PooledStart:
     pool: PoolRecord
     state_dict: dict[str, Tensor]
 
-    def dataset(self, settings: TrainConfig, bars: Bars) -> MarketDataset:
+    def dataset(self, spec: DatasetSpec, bars: Bars) -> MarketDataset:
         """A market with the pool's cuts and scaling: nothing the pool saw is in its test part.
 
         Raises:
@@ -55,18 +54,7 @@ class PooledStart:
             MissingClassError: Its train rows lack one of the three classes.
         """
         cuts = CalendarCuts(*self.pool.moments())
-        return build_pooled_market(bars, pool_spec(settings), cuts, self.manifest.scaling.fitted())
-
-
-def pool_spec(settings: TrainConfig) -> PoolSpec:
-    """How the settings want the markets of a pool to be made."""
-    return PoolSpec(
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        settings.history_days,
-    )
+        return build_pooled_market(bars, spec, cuts, self.manifest.scaling.fitted())
 
 
 def find_start(settings: TrainConfig) -> PooledStart | None:

@@ -29,7 +29,7 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def train_logistic_from_config(settings: TrainConfig) -> None:
 
 def train_logistic(
     settings: TrainConfig, folds: Sequence[MarketDataset], run: RunContext
-) -> Summary:
+) -> TrainingSummary:
     """Fit on ready datasets, judge, export.
 
     Args:

@@ -6,9 +6,9 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from percoin.registry.artifact import check_writable
 from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
 from percoin.training.export import ModelExporter, forecast_test
-from percoin.training.lit_module import SignalClassifier
+from percoin.training.lit_module import OptimizerSpec, SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.memory import keep_freed_memory
 from percoin.training.onnx_export import check_packages
@@ -56,7 +56,8 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
+from percoin.types import Timeframe
 from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def train_folds(
     run: RunContext,
     callbacks: Sequence[pl.Callback] = (),
     start: PooledStart | None = None,
-) -> Summary:
+) -> TrainingSummary:
     """Train on ready datasets, judge, export.
 
     Args:
@@ -159,7 +160,7 @@ def _train_folds(
     run: RunContext,
     callbacks: Sequence[pl.Callback],
     start: PooledStart | None,
-) -> Summary:
+) -> TrainingSummary:
     *earlier, dataset = folds
     config = plain_settings(settings, run.choices)
     facts = {"config": config, "bars": dataset.bars.sha256()}
@@ -168,21 +169,17 @@ def _train_folds(
     check_resumable(settings, run.folder, facts)
     log.info("training %s %s in %s", settings.symbol, settings.tf.name, run.folder)
     exporter = ModelExporter(
-        dataset,
-        network_kwargs(settings.model),
-        config,
-        settings.seed,
-        Path(settings.models_dir),
+        settings.models_dir,
         judging_rules(settings),
-        _train_earlier_folds(settings, earlier, run.folder, callbacks),
         settings.export.onnx,
+        config,
+        _train_earlier_folds(settings, earlier, run.folder, callbacks),
     )
-    export = ExportToRegistry(exporter.export if start is None else _after(start, exporter))
+    export = ExportToRegistry(exporter if start is None else _AfterPool(start, exporter))
     loggers = make_loggers(settings, run.folder)
     pictures = Pictures(dataset, run.folder / "figures")
     around = [*callbacks, pictures, export]
     trained = _train_fold(settings, dataset, run.folder, loggers, around, start)
-    assert export.exported is not None
     summary = summarize(
         settings,
         dataset,
@@ -261,17 +258,21 @@ def _train_fold(
     return train(dataset, network, plan_of(settings), folder, loggers, callbacks, resume)
 
 
-def _after(
-    start: PooledStart, exporter: ModelExporter
-) -> Callable[[SignalClassifier], ExportedModel]:
-    """An export whose manifest names the pooled model that it began with."""
+@dataclass(frozen=True)
+class _AfterPool:
+    """An export whose manifest names the pooled model that the training began with."""
 
-    def export(module: SignalClassifier) -> ExportedModel:
-        assert isinstance(module, GentleClassifier)
-        pool = replace(start.pool, started_from=start.manifest.version_id, improved=module.improved)
-        return replace(exporter, pool=pool).export(module)
+    start: PooledStart
+    exporter: ModelExporter
 
-    return export
+    def check(self, module: SignalClassifier, symbol: str, timeframe: Timeframe) -> None:
+        self.exporter.check(module, symbol, timeframe)
+
+    def export(self, module: SignalClassifier, dataset: MarketDataset) -> ExportedModel:
+        improved = isinstance(module, GentleClassifier) and module.improved
+        origin = self.start.manifest.version_id
+        pool = replace(self.start.pool, started_from=origin, improved=improved)
+        return replace(self.exporter, pool=pool).export(module, dataset)
 
 
 def fit_trial(
@@ -303,7 +304,7 @@ def plan_of(settings: TrainConfig) -> TrainingPlan:
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
-        optimizer=settings.optimizer,
+        optimizer=OptimizerSpec(**asdict(settings.optimizer)),
         accelerator=settings.trainer.accelerator,
         precision=settings.trainer.precision,
         record_steps=settings.trainer.record_steps,
@@ -402,7 +403,10 @@ def check_targets(logger: Mapping[str, Any]) -> None:
 
 
 def log_hyperparameters(
-    loggers: Sequence[Logger], settings: TrainConfig, choices: Mapping[str, str], summary: Summary
+    loggers: Sequence[Logger],
+    settings: TrainConfig,
+    choices: Mapping[str, str],
+    summary: TrainingSummary,
 ) -> None:
     """The few settings by which runs differ, beside the few figures by which they compare."""
     parameters = {

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
 from percoin import json_codec
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.commands import command
 from percoin.config import Recipe, TrainConfig
@@ -24,7 +25,7 @@ from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Verdict, open_time_text
+from percoin.registry.manifest import StoredVerdict, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
@@ -32,14 +33,12 @@ from percoin.training.export import ModelExporter
 from percoin.training.false_discoveries import withdraw_false_discoveries
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
-from percoin.training.recipes.from_pool import pool_spec
 from percoin.training.recipes.per_market import (
     check_machine,
     check_resumable,
     clear_run_folder,
     divergence_marked,
     make_loggers,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
@@ -88,7 +87,9 @@ class PooledSummary:
         moments = (cuts.first_time, cuts.validation_time, cuts.test_time)
         first, validation, test = (open_time_text(moment)[:16] for moment in moments)
         minutes, secs = divmod(round(self.trained.model.secs), 60)
-        accepted = [entry.symbol for entry in self.results if entry.verdict == Verdict.ACCEPTED]
+        accepted = [
+            entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
+        ]
         return "\n".join(
             [
                 "",
@@ -184,7 +185,7 @@ def load_pool_bars(
 
 def make_pool(settings: TrainConfig, markets: Sequence[Bars]) -> Pool:
     """The markets made ready to train on."""
-    return build_pool(markets, settings.pooled.leave_out, pool_spec(settings))
+    return build_pool(markets, settings.pooled.leave_out, dataset_spec(settings))
 
 
 def clear_pool_folder(folder: Path) -> None:
@@ -309,22 +310,18 @@ class _PooledTraining:
             if not self._baselines:
                 log.info("fitting the baselines that learn from all markets")
                 self._baselines = tuple(fit_pooled_baselines(self._pool.seen, seed))
-            export = ExportToRegistry(self._exporter(dataset, seed).export)
+            export = ExportToRegistry(self._exporter(dataset.bars.symbol))
             yield dataset, [Pictures(dataset, folder / "figures"), export]
-            assert export.exported is not None
             self._results[symbol] = self._note(folder, dataset, export.exported)
 
-    def _exporter(self, dataset: MarketDataset, seed: int) -> ModelExporter:
-        looks = self._settings.looks_of(dataset.bars.symbol)
+    def _exporter(self, symbol: str) -> ModelExporter:
+        looks = self._settings.looks_of(symbol)
         settings = replace(self._settings, looks=looks)
         return ModelExporter(
-            dataset,
-            network_kwargs(settings.model),
-            self._config | {"looks": looks},
-            seed,
-            Path(settings.models_dir),
+            settings.models_dir,
             replace(judging_rules(settings), n_shown=len(self._pool.markets)),
-            onnx=settings.export.onnx,
+            settings.export.onnx,
+            self._config | {"looks": looks},
             pool=self._record,
             pooled_baselines=self._baselines,
         )
