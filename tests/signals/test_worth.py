@@ -38,10 +38,13 @@ def real(bars: Bars) -> Bars:
 JUMPED = real(bars_from_closes([*(100 * (1 + 0.0002 * (np.arange(3840) % 2))), 103.0]))
 
 
-def swinging(n_bars: int, per_bar: float = 0.003) -> Bars:
-    """Prices that rise for 14 bars and fall for 14: whoever follows them is late each time."""
+def swinging(n_bars: int, n_up: int = 14) -> Bars:
+    """Prices that rise for some bars and fall for as many, each time by 0.3 % a bar.
+
+    Whoever follows a change over 14 bars is late each time, unless the swings are long.
+    """
     noise = np.random.default_rng(0).normal(0, 0.0005, n_bars)
-    moves = np.where(np.arange(n_bars) // 14 % 2 == 0, per_bar, -per_bar) + noise
+    moves = np.where(np.arange(n_bars) // n_up % 2 == 0, 0.003, -0.003) + noise
     return real(bars_from_closes(100 * np.exp(np.cumsum(moves))))
 
 
@@ -70,12 +73,7 @@ def test_a_rule_that_is_always_late_is_worse_than_a_coin():
 
 
 def test_a_rule_that_is_early_is_better_and_one_on_a_random_walk_is_neither():
-    swings = swinging(4000, 0.004)
-    closes = swings.column("close")
-    long_swings = real(
-        bars_from_closes(np.repeat(closes, 4) * (1 + 1e-5 * (np.arange(16_000) % 4)))
-    )
-    early = measure_worth(SourcedBars(long_swings), RULE, repetitions=500)
+    early = measure_worth(SourcedBars(swinging(4000, 60)), RULE, repetitions=500)
     assert early.sources["momentum"].verdict is SourceVerdict.BETTER
     walk = measure_worth(SourcedBars(real(make_bars(20_000, seed=7))), RULE, repetitions=500)
     assert walk.sources["momentum"].verdict is SourceVerdict.LEVEL
