@@ -206,4 +206,5 @@ def test_it_is_measured_again_when_the_bars_or_the_labels_are_others(tmp_path):
 
 def test_words_for_people():
     assert worth_text(Worth("not_told_from_coin")) == "not told from a coin"
+    assert worth_text(Worth("rejected")) == "no skill shown"
     assert SourceVerdict.TOO_FEW.words == "too few answers"

@@ -28,6 +28,14 @@ FOLDER = "source_worth"
 FORMAT_VERSION = 1
 
 
+# What a model's test has shown, by the gate's word.
+_MODEL_WORDS = {
+    "accepted": "skill shown",
+    "rejected": "no skill shown",
+    "untestable": "too few rows to tell",
+}
+
+
 class SourceVerdict(StrEnum):
     """What the directions of a source have shown against a fair coin."""
 
@@ -39,7 +47,7 @@ class SourceVerdict(StrEnum):
     @property
     def words(self) -> str:
         """The same for people."""
-        return self.value.replace("_coin", " a coin").replace("_", " ")
+        return _spaced(self.value)
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ class WorthFiles:
 
 def worth_text(worth: Worth) -> str:
     """A worth in a phrase for people: ``not told from a coin: 0.503 [0.489, 0.517] of ...``."""
-    words = worth.verdict.replace("_coin", " a coin").replace("_", " ")
+    words = _MODEL_WORDS.get(worth.verdict) or _spaced(worth.verdict)
     if worth.hit_rate is None or worth.until is None:
         return words
     rate = interval_text(worth.hit_rate, decimals=3, signed=False)
@@ -189,6 +197,10 @@ def worth_text(worth: Worth) -> str:
         f"{words}: {rate} of its {worth.n_moves:,} directions that a move followed were right, "
         f"bars until {worth.until:%Y-%m-%d}"
     )
+
+
+def _spaced(verdict: str) -> str:
+    return verdict.replace("_coin", " a coin").replace("_", " ")
 
 
 def measure_command(symbol: str, timeframe: Timeframe) -> str:
