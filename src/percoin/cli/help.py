@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -62,7 +64,7 @@ def keys_in(lines: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         yield name, match["value"]
 
 
-def schema_of_option(config_name: str, group: str, option: str) -> type | None:
+def schema_of_option(config_name: str, group: str, option: str) -> Any:
     """The schema of an option of a group; None of a library's object.
 
     Args:
@@ -75,8 +77,8 @@ def schema_of_option(config_name: str, group: str, option: str) -> type | None:
     for schema in OPTIONS.get(group, ()):
         if f"{schema.option}_schema" in defaults:
             return schema
-    schema = SCHEMAS[config_name]
-    return group_in(schema, group) if group in schema.__dataclass_fields__ else None
+    known = {entry.name for entry in fields(SCHEMAS[config_name])}
+    return group_in(SCHEMAS[config_name], group) if group in known else None
 
 
 def _help_on_group(config_name: str, entry: str, default: str) -> list[str]:

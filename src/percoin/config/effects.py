@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from percoin.commands import flat
-from percoin.config.fields import Effect
+from percoin.config.fields import OF_THE_RUN, Effect
 from percoin.config.structure import leaves_of
 
 
@@ -44,6 +44,12 @@ def effects_of(schema: type, key: str) -> frozenset[Effect]:
     while key and key not in declared:
         key = key.rpartition(".")[0]
     return below | {declared[key]} if key else below
+
+
+def is_of_the_run(schema: type, key: str) -> bool:
+    """Whether a setting, or all in a group, changes nothing about the model or its bars."""
+    effects = effects_of(schema, key)
+    return bool(effects) and effects <= OF_THE_RUN
 
 
 @cache

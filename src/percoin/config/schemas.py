@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from percoin.config.audit import AuditConfig
 from percoin.config.fetch import FetchConfig
@@ -38,10 +39,8 @@ SCHEMAS: Mapping[str, type] = {
     "retrain": RetrainConfig,
 }
 
-# The options of each group that have settings of their own.
-OPTIONS: Mapping[
-    str, Sequence[type[SourceConfig | LabelsConfig | ModelConfig | TuneConfig | LauncherConfig]]
-] = {
+# The schemas of each group's options, each with the name of its option.
+OPTIONS: Mapping[str, Sequence[Any]] = {
     "source": SourceConfig.__subclasses__(),
     "labels": LabelsConfig.__subclasses__(),
     "model": ModelConfig.__subclasses__(),

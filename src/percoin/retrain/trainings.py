@@ -26,6 +26,8 @@ from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
 from percoin.config import ProcessesConfig, Recipe, RetrainConfig, TrainConfig, typed
+from percoin.config.effects import names_with
+from percoin.config.fields import Effect
 from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.file_lock import claimed
 from percoin.registry.catalogue import served_version
@@ -43,7 +45,7 @@ from percoin.training.run_files import n_bars_to_load
 from percoin.training.version_settings import overrides_of
 from percoin.types import Timeframe
 
-_FOLDERS = ("data_dir", "models_dir", "outputs_dir")
+_FOLDERS = names_with(TrainConfig, {Effect.FOLDER})
 # What was interrupted goes on with the bars that it began with, unless they are older.
 _REUSE_SECS = 86_400.0
 _UNFINISHED = {JobState.RUNNING, JobState.INTERRUPTED}

@@ -23,7 +23,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
+from percoin.config.effects import settings_with
+from percoin.config.fields import Effect
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
@@ -64,13 +66,6 @@ _FOLDER = "tune"
 _SCREEN_FILE = "study.txt"
 # It takes a second or two, and trials may be short.
 _PICTURE_EVERY_SECS = 30.0
-# What a trial's skill depends on, beside the bars and the search itself.
-_DECISIVE = (
-    *("symbol", "tf", "features", "labels", "model", "trainer", "batch_size", "lr", "seed"),
-    *("lookback", "history_days", "split", "optimizer", "evaluation"),
-)
-_HOW_LONG = ("trials", "max_minutes", "restart")
-_HOW_BARS_TRAVEL = ("parallel", "attempts", "timeout_secs", "archive_url", "api_url")
 
 
 def tune_from_config(settings: TrainConfig) -> None:
@@ -201,12 +196,10 @@ class _Session:
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     """Hash of the settings that decide what a trial is worth: the same ones go on."""
-    plain = asdict(replace(settings, experiment=None))
-    facts = {name: plain[name] for name in _DECISIVE}
-    source = {k: v for k, v in plain["source"].items() if k not in _HOW_BARS_TRAVEL}
-    search = {k: v for k, v in asdict(config).items() if k not in _HOW_LONG}
-    folds = settings.folds if settings.evaluation == EvaluationMode.WALK_FORWARD else None
-    everything = [facts, type(settings.source).__name__, source, search, folds]
+    facts = settings_with(settings, {Effect.MODEL, Effect.BARS})
+    if settings.evaluation != EvaluationMode.WALK_FORWARD:
+        del facts["folds"]
+    everything = [facts, settings.source.option, settings_with(config, {Effect.MODEL})]
     text = json.dumps(everything, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
