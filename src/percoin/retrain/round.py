@@ -119,7 +119,7 @@ class _RoundUnderWay:
     def explain(self) -> Round:
         """Say what would be done."""
         for pool in self._pools:
-            self._decide_together(pool)
+            self._decide_for_pool(pool)
         return self._round(notes=[pool.note for pool in self._pools if pool.note])
 
     def carry_out(self) -> Round:
@@ -130,7 +130,7 @@ class _RoundUnderWay:
         jobs = [job for name in self._outcomes if name not in shared for job in self._prepare(name)]
         notes = []
         for found in self._pools:
-            self._decide_together(found)
+            self._decide_for_pool(found)
             pool, job = self._prepare_pool(found)
             notes += [pool.note] if pool.note else []
             jobs += [job] if job is not None else []
@@ -160,7 +160,7 @@ class _RoundUnderWay:
             return held_up(Decision(Verb.KEEP, ()), "it could not be looked at")
         return decide(subject.state, self._task.rules, self._now)
 
-    def _decide_together(self, pool: SharedNetwork) -> None:
+    def _decide_for_pool(self, pool: SharedNetwork) -> None:
         """Put what the markets of a pool do together in the place of what each would do alone."""
         names = {member.market.symbol: member.state.name for member in pool.members}
         alone = {

@@ -31,7 +31,7 @@ from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.datamodule import Batch, MarketDataModule
-from percoin.training.lit_module import SignalClassifier, full_precision
+from percoin.training.lit_module import UNKNOWN_MARKET, SignalClassifier, full_precision
 from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
 from percoin.training.onnx_export import check_packages, export_onnx
 from percoin.types import FloatArray, Timeframe
@@ -87,11 +87,11 @@ class ModelExporter:
             dataset: What it was trained on.
 
         Raises:
-            TrainingError: It was not trained.
+            TrainingError: It was not trained, or on another market.
             RegistryWriteError: The models folder refuses it; the old version stays.
             InvalidArtifactError: As ONNX it does not answer as it does here.
         """
-        _check_trained(module, dataset)
+        _check_trained(module, dataset, self.pool)
         # Wherever it was trained.
         network = copy.deepcopy(_network_of(module)).cpu()
         log.info("judging %d test rows beside the baselines", len(dataset.rows("test")))
@@ -163,13 +163,21 @@ def _network_of(module: SignalClassifier) -> CnnLstm:
     return network
 
 
-def _check_trained(module: SignalClassifier, dataset: MarketDataset) -> None:
+def _check_trained(
+    module: SignalClassifier, dataset: MarketDataset, pool: PoolRecord | None
+) -> None:
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
     if not module.history["val_loss"]:
         raise TrainingError(
             *market,
             "the network has not been trained for an epoch with validation",
             "call trainer.fit(module, datamodule=data) before the test that exports",
+        )
+    if pool is None and module.market not in (UNKNOWN_MARKET, market):
+        raise TrainingError(
+            *market,
+            f"the network was trained on {' '.join(module.market)}",
+            "test it with the data module that it was fitted with",
         )
 
 
