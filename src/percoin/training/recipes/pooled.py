@@ -24,8 +24,9 @@ from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.registry.field_checks import open_time_text
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import StoredVerdict, open_time_text
+from percoin.registry.manifest import StoredVerdict
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.callbacks import ExportToRegistry, Pictures
