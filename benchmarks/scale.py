@@ -32,7 +32,7 @@ from percoin.features.feature_set import FeatureDefinition
 from percoin.splits import Split
 from percoin.training.datamodule import thinned
 from percoin.training.memory import keep_freed_memory
-from percoin.training.recipes.per_market import fit_trial
+from percoin.training.recipes.network import fit_trial
 from percoin.types import Timeframe
 
 

@@ -25,7 +25,7 @@ from percoin.config.fields import (
 )
 from percoin.config.labels import LabelsConfig
 from percoin.config.model import LogisticConfig, ModelConfig
-from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, Recipe
+from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, RecipeName
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -148,14 +148,14 @@ class TrainConfig:
         return f"{'fleet' if self.fleet else 'pool'} of {len(self.symbols)} markets"
 
     def _check_recipe(self) -> None:
-        recipes = [recipe.value for recipe in Recipe]
+        recipes = [recipe.value for recipe in RecipeName]
         require(self.recipe in recipes, f"recipe={self.recipe} must be one of {', '.join(recipes)}")
         require(
             self.init in (None, INIT_POOLED), f"init={self.init} must be {INIT_POOLED}, or null"
         )
         if self.fleet:
             self._check_fleet()
-        elif self.recipe == Recipe.POOLED:
+        elif self.recipe == RecipeName.POOLED:
             self._check_pool()
             self._check_single_split("recipe=pooled")
         elif len(self.symbols) > 1:
@@ -173,12 +173,11 @@ class TrainConfig:
         """Refuse what a fleet does not know how to do."""
         self._check_symbols()
         others = {
-            "recipe=pooled": self.recipe == Recipe.POOLED,
+            "recipe=pooled": self.recipe == RecipeName.POOLED,
             "init=pooled": self.init == INIT_POOLED,
             "model=logistic": isinstance(self.model, LogisticConfig),
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
-            "resume=true": self.resume,
         }
         for option, is_asked in others.items():
             require(

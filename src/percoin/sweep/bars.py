@@ -14,7 +14,7 @@ from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
 from percoin.file_lock import claimed
 from percoin.registry import typed_json
-from percoin.training.run_files import load_bars, n_bars_to_load
+from percoin.training.folds import load_bars, n_bars_to_load
 
 _NOTE_FILE = "bars.json"
 _LOCK_FILE = ".bars.lock"

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
 from percoin.commands import flat
-from percoin.config import Recipe, TrainConfig, typed
+from percoin.config import RecipeName, TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.labels import FixedHorizon, TripleBarrier, VolatilityScaled
 from percoin.registry.manifest import LOGISTIC_KIND, MODEL_KIND, Manifest
@@ -120,7 +120,7 @@ def pool_of(manifest: Manifest) -> tuple[str, ...]:
         ConfigError: The settings name a pool that the model is not of.
     """
     config, pool = manifest.config, manifest.pool
-    if config.get("recipe") != Recipe.POOLED:
+    if config.get("recipe") != RecipeName.POOLED:
         return ()
     name = f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id}"
     if pool is None or pool.started_from is not None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,8 @@ from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.run_folder import run_dir
 from percoin.sweep.plan import plan_sweep
-from percoin.training.export import ModelExporter
+from percoin.training import markets as trained_markets
 from percoin.training.fleet_steps import FleetSteps
-from percoin.training.recipes import fleet as fleet_recipe
-from percoin.training.recipes.fleet import train_fleet_from_config
-from percoin.training.recipes.per_market import train_from_config
 from percoin.training.version_settings import overrides_of, settings_of
 from percoin.types import Timeframe
 
@@ -36,7 +32,7 @@ FLEET = ("fleet=true", f"symbol={','.join(MARKETS)}")
 
 
 def train_fleet(folder: Path, *overrides: str, **source) -> Finished:
-    return run_train(train_arguments(folder, *FLEET, *overrides, **source), train_fleet_from_config)
+    return run_train(train_arguments(folder, *FLEET, *overrides, **source))
 
 
 def artifact(folder: Path, symbol: str) -> Artifact:
@@ -55,6 +51,32 @@ def run_folder(folder: Path) -> Path:
 def only_error(finished: Finished) -> str:
     (line,) = finished.stderr.splitlines()
     return line
+
+
+def refuse_to_publish(monkeypatch) -> None:
+    """The first two of the markets cannot be saved."""
+    publish = trained_markets.publish
+
+    def refused(fitted, *args):
+        if fitted.symbol == MARKETS[0]:
+            raise RegistryWriteError(MARKETS[0], "1h", "no room", "make some")
+        if fitted.symbol == MARKETS[1]:
+            raise MemoryError
+        return publish(fitted, *args)
+
+    monkeypatch.setattr(trained_markets, "publish", refused)
+
+
+def signal_after_publishing(monkeypatch) -> None:
+    """SIGTERM comes while the first market is saved."""
+    publish = trained_markets.publish
+
+    def signalled(*args):
+        exported = publish(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return exported
+
+    monkeypatch.setattr(trained_markets, "publish", signalled)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +124,7 @@ def test_every_market_answers(fleet):
 def alone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     arguments = train_arguments(folder, f"symbol={MARKETS[1]}", "model.dropout=0", "logger=csv")
-    assert run_train(arguments, train_from_config).code == 0
+    assert run_train(arguments).code == 0
     return folder
 
 
@@ -178,16 +200,7 @@ def test_a_fleet_without_any_market_to_train_says_so(tmp_path):
 
 
 def test_a_market_whose_export_fails_does_not_stop_the_rest(tmp_path, monkeypatch):
-    export = ModelExporter.export
-
-    def refused(self, module):
-        if self.dataset.bars.symbol == MARKETS[0]:
-            raise RegistryWriteError(MARKETS[0], "1h", "no room", "make some")
-        if self.dataset.bars.symbol == MARKETS[1]:
-            raise MemoryError
-        return export(self, module)
-
-    monkeypatch.setattr(ModelExporter, "export", refused)
+    refuse_to_publish(monkeypatch)
     finished = train_fleet(tmp_path, "epochs=1", "logger=csv")
     assert finished.code == 1
     assert only_error(finished) == (
@@ -212,21 +225,14 @@ def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch,
     finished = train_fleet(tmp_path, "logger=csv")
     assert (finished.code, len(taken)) == (128 + number, 1)
     assert only_error(finished) == (
-        f"error: fleet of 3 markets 1h: interrupted by {number.name}; only markets that were "
-        "judged by then have a new model; start again"
+        f"error: fleet of 3 markets 1h: interrupted by {number.name}; no epoch was finished; "
+        "start again"
     )
     assert not (tmp_path / "models" / "per_coin" / MARKETS[0] / "1h").exists()
 
 
 def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypatch):
-    judge = fleet_recipe._FleetTraining._judge
-
-    def signalled(*args):
-        result = judge(*args)
-        os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
-    monkeypatch.setattr(fleet_recipe._FleetTraining, "_judge", signalled)
+    signal_after_publishing(monkeypatch)
     assert train_fleet(tmp_path, "epochs=1", "logger=csv").code == 143
     assert artifact(tmp_path, MARKETS[0]).manifest.gate.reasons
     assert not (tmp_path / "models" / "per_coin" / MARKETS[1] / "1h").exists()
@@ -250,19 +256,6 @@ def test_a_market_of_a_fleet_is_trained_again_alone(fleet):
     assert not any(word.startswith("fleet") for word in overrides_of(manifest))
 
 
-def test_train_py_trains_a_fleet_when_it_is_told_to(monkeypatch):
-    import train
-
-    seen: list[TrainConfig] = []
-    monkeypatch.setattr(fleet_recipe, "train_fleet_from_config", seen.append)
-    settings = typed(
-        compose_config("train", ["fleet=true", "symbol='AAAUSDT,BBBUSDT'"]), TrainConfig
-    )
-    train.train(settings)
-    assert seen == [settings]
-    assert "train" in sys.modules
-
-
 def refusal(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         typed(compose_config("train", overrides), TrainConfig)
@@ -277,7 +270,6 @@ def refusal(*overrides: str) -> str:
         "model=logistic",
         "experiment=tune",
         "evaluation=walk_forward",
-        "resume=true",
     ],
 )
 def test_what_a_fleet_does_not_know_is_refused_by_name(option):

@@ -27,8 +27,9 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_folder
-from percoin.training.recipes.per_market import check_machine, train_folds
-from percoin.training.run_files import RunContext, make_folds
+from percoin.training.machine import check_machine
+from percoin.training.pipeline import prepare, train
+from percoin.training.run_files import RunContext
 from percoin.training.version_settings import settings_of
 
 _MOST_THREADS = 256
@@ -210,7 +211,7 @@ def _train_and_compare(
         check_machine(settings)
         kinds = original.manifest.label_rule["kind"], original.manifest.model.kind
         choices = dict(zip(("labels", "model"), map(str, kinds), strict=True))
-        train_folds(settings, make_folds(settings, bars), RunContext(run, choices))
+        train(settings, prepare(settings, lambda _: bars), RunContext(run, choices))
         made = MarketFolder(folder / "models", market.symbol, market.timeframe)
         again = load_version(made, version_ids(made)[-1])
         if original.manifest.has_network:

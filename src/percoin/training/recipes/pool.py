@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from percoin.bars.schema import Bars
+from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
 from percoin.errors import (
     ConfigError,
@@ -122,6 +123,17 @@ class PoolSpec:
             self.history_days,
             first_time,
         )
+
+
+def pool_spec(settings: TrainConfig) -> PoolSpec:
+    """How the settings want the markets of a pool to be made."""
+    return PoolSpec(
+        FeatureDefinition(settings.features.definition),
+        settings.labels.build(),
+        settings.lookback,
+        settings.split.build(),
+        settings.history_days,
+    )
 
 
 def spec_of(manifest: Manifest) -> PoolSpec:
