@@ -18,6 +18,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from percoin.assembly import label_rule, split_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -44,9 +45,9 @@ def main() -> None:
             build_dataset(
                 store.load("BTCUSDT", Timeframe.M15),
                 definition,
-                settings.labels.build(),
+                label_rule(settings.labels),
                 settings.lookback,
-                settings.split.build(),
+                split_spec(settings.split),
                 settings.history_days,
             )
 

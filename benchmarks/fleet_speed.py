@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import torch
 
+from percoin.assembly import label_rule, split_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
@@ -132,9 +133,9 @@ def simulated(seed: int, n_windows: int, settings: TrainConfig) -> MarketDataset
     return build_dataset(
         source.load("BTCUSDT", Timeframe.M15),
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         100_000,
     )
 

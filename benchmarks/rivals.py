@@ -24,10 +24,10 @@ from percoin.errors import PercoinError
 from percoin.evaluation.baselines import MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.joint import JointMean, joint_recent_skill, joint_skill
+from percoin.evaluation.judgement import fit_pooled_baselines, forecast_baselines
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
-from percoin.judging import fit_pooled_baselines, forecast_baselines
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.training.recipes.pool import PoolSpec, build_pool
 from percoin.types import Timeframe

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from percoin.assembly import label_rule, split_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -77,9 +78,9 @@ def measured(store: Path, n_windows: int) -> tuple[float, float, float]:
     dataset = build_dataset(
         BarStore(store).load("BTCUSDT", Timeframe.M15),
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         100_000,
     )
     ready = time.perf_counter() - began

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from percoin.assembly import label_rule, split_spec
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import PATIENCE_OF_THREADS, compose_config
@@ -188,9 +189,9 @@ def load(arguments: argparse.Namespace, settings: TrainConfig) -> MarketDataset:
     return build_dataset(
         source.load(arguments.symbol, Timeframe.M15),
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         arguments.days if arguments.to_loss else settings.history_days,
     )
 

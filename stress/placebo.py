@@ -33,10 +33,10 @@ from percoin.evaluation.baselines import (
     default_baselines,
 )
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
+from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.features.feature_set import FeatureDefinition
-from percoin.judging import baseline_inputs
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.retrain.__main__ import read_task
 from percoin.retrain.decisions import LiveSkill, lasting_upper

@@ -17,8 +17,8 @@ import numpy as np
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset, SplitSpec, build_dataset
 from percoin.evaluation.evaluate import Evaluation
+from percoin.evaluation.judgement import JudgingRules, baseline_inputs, forecast_fold, judge_folds
 from percoin.features.feature_set import FeatureDefinition
-from percoin.judging import JudgingRules, baseline_inputs, forecast_fold, judge_folds
 from percoin.labels import FixedHorizon, LabelRule
 from percoin.types import FloatArray
 

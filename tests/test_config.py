@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from percoin import config as config_module
+from percoin.assembly import bar_source, label_rule
 from percoin.cli import compose_config, explain
 from percoin.config import (
     CONF_DIR,
@@ -21,7 +22,7 @@ from percoin.config import (
 )
 from percoin.errors import BarsNotFoundError
 from percoin.run_folder import run_dir
-from percoin.types import OFFERED_TIMEFRAMES, Rung, Timeframe
+from percoin.types import OFFERED_TIMEFRAMES, Source, Timeframe
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("tf", "source", "features", "labels", "model", "trainer", "logger")
@@ -84,7 +85,7 @@ def test_every_choice_composes_and_becomes_typed(chosen):
     assert made.tf.timeframe is Timeframe(tf)
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
-    assert made.labels.build().horizon == made.labels.horizon == made.split.purge_bars
+    assert label_rule(made.labels).horizon == made.labels.horizon == made.split.purge_bars
     assert made.model == LogisticConfig() if model == "logistic" else len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
     assert made.logger["_target_"].lower().endswith(f"{logger}logger")
@@ -102,7 +103,7 @@ def test_every_source_is_built_from_its_settings(source, tmp_path):
     from percoin.bars.store import BarStore
 
     store = BarStore(tmp_path)
-    assert callable(settings(*with_path(source)).source.build(store).load)
+    assert callable(bar_source(settings(*with_path(source)).source, store).load)
 
 
 def test_the_defaults_are_those_of_the_original_where_they_are_kept():
@@ -201,7 +202,7 @@ def test_what_other_programs_call_a_setting_is_known(key, meant):
         ("train", f"lr={'1' * 40}", "lr=1.11111111111e+39 must be below 1"),
         ("audit", "cuts=10000000000", "cuts=10000000000 must be at most 1000"),
         ("audit", "replay_bars=0", "replay_bars=0 must be at least 1, or null"),
-        ("rungs", "repetitions=10000000000", "repetitions=10000000000 must be at most 100000"),
+        ("signals", "repetitions=10000000000", "repetitions=10000000000 must be at most 100000"),
         ("train", "models_dir=", "models_dir= names no file or folder"),
         ("train", "outputs_dir= ", "outputs_dir=  names no file or folder"),
         ("fetch", "data_dir=", "data_dir= names no file or folder"),
@@ -472,8 +473,8 @@ def test_a_prediction_checks_its_settings(override, words):
     assert refusal("symbol=BTCUSDT", override, name="predict") == words
 
 
-def test_every_rung_is_in_the_chain_in_its_usual_order():
-    assert settings(name="predict").chain == [rung.value for rung in Rung]
+def test_every_source_is_in_the_chain_in_its_usual_order():
+    assert settings(name="predict").chain == [source.option for source in Source]
 
 
 def test_the_original_environment_variables_are_defaults(monkeypatch):

@@ -1,14 +1,16 @@
 import errno
 import fcntl
+import math
 import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from percoin.errors import InUseError
-from percoin.file_lock import LOCK_FILE, claimed, is_claimed, new_folder
+from percoin.file_lock import LOCK_FILE, claimed, file_lock, folder_lock, is_claimed
 
 HOLDER = """
 import sys, time
@@ -50,17 +52,6 @@ def test_a_folder_that_is_not_there_is_nobodys(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_folder_that_another_process_has_made_is_not_shared(tmp_path):
-    wanted = tmp_path / "runs" / "20250101-000000"
-    made = [new_folder(wanted) for _ in range(3)]
-    assert [folder.name for folder in made] == [
-        "20250101-000000",
-        "20250101-000000-2",
-        "20250101-000000-3",
-    ]
-    assert all(folder.is_dir() for folder in made)
-
-
 def test_to_look_whether_a_folder_is_claimed_leaves_no_file_in_it(tmp_path):
     assert not is_claimed(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -87,3 +78,48 @@ def test_whoever_only_looks_does_not_keep_the_folder_from_its_process(tmp_path):
     with claimed(tmp_path):
         assert is_claimed(tmp_path)
     look.join()
+
+
+def test_whoever_waits_is_told_so_once_and_gets_the_lock(tmp_path):
+    path, told = tmp_path / "it.lock", []
+    with file_lock(path):
+        waiting = threading.Thread(target=_hold, args=(path, told))
+        waiting.start()
+        while not told:
+            time.sleep(0.01)
+    waiting.join(10)
+    assert told == ["waiting", "mine"]
+
+
+def _hold(path, told):
+    with file_lock(path, math.inf, lambda: told.append("waiting")):
+        told.append("mine")
+
+
+def test_whoever_gives_up_learns_who_holds_the_lock(tmp_path):
+    path = tmp_path / "it.lock"
+    with (
+        file_lock(path),
+        pytest.raises(InUseError, match=f"it.lock is in use by process {os.getpid()} on "),
+        file_lock(path, 0.05),
+    ):
+        pytest.fail("it was held twice")
+
+
+def test_a_link_in_the_place_of_a_lock_is_refused(tmp_path):
+    (tmp_path / "it.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"it\.lock"), file_lock(tmp_path / "it.lock"):
+        pytest.fail("it was locked")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_is_shared_by_all_who_want_to_share_it_or_is_one_process_s(tmp_path):
+    with (
+        folder_lock(tmp_path, is_shared=True) as ours,
+        folder_lock(tmp_path, is_shared=True) as too,
+        folder_lock(tmp_path) as alone,
+    ):
+        assert (ours, too, alone) == (True, True, False)
+    with folder_lock(tmp_path) as alone:
+        assert alone
+    assert list(tmp_path.iterdir()) == []

@@ -73,7 +73,7 @@ VALUES = (
     "[" * 90 + "]" * 90,
 )
 NEEDED = {
-    **dict.fromkeys(("train", "predict", "rungs"), ("symbol=BTCUSDT",)),
+    **dict.fromkeys(("train", "predict", "signals"), ("symbol=BTCUSDT",)),
     "judge": ("symbol=BTCUSDT", "forecasts=x.csv"),
 }
 # Options with keys of their own, by group.

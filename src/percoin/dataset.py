@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,11 +63,7 @@ class SplitSpec:
     embargo_bars: int
 
     def __post_init__(self) -> None:
-        if not are_shares(self.fractions):
-            raise ConfigError(
-                f"split.train, split.validation and split.test are {tuple(self.fractions)}: "
-                "give three positive shares that sum to 1"
-            )
+        check_shares(self.fractions)
         for name in ("purge_bars", "embargo_bars"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"split.{name}={getattr(self, name)}: give 0 or more bars")
@@ -376,20 +372,32 @@ def _check_arguments(
         raise ConfigError(f"lookback={lookback}: a window has at least 1 bar")
     if not history_days > 0:
         raise ConfigError(f"history_days={history_days}: give a positive number of days")
-    check_purge(split_spec, label_rule)
+    check_purge(split_spec.purge_bars, label_rule.horizon)
 
 
-def check_purge(split_spec: SplitSpec, label_rule: LabelRule) -> None:
+def check_purge(purge_bars: int, horizon: int) -> None:
     """Refuse a purge that is shorter than the labels look ahead.
 
     Raises:
         ConfigError: It is.
     """
-    if split_spec.purge_bars < label_rule.horizon:
+    if purge_bars < horizon:
         raise ConfigError(
-            f"split.purge_bars={split_spec.purge_bars} is less than "
-            f"labels.horizon={label_rule.horizon}: train labels would look into the next part; "
-            f"use split.purge_bars={label_rule.horizon} or more"
+            f"split.purge_bars={purge_bars} is less than labels.horizon={horizon}: train labels "
+            f"would look into the next part; use split.purge_bars={horizon} or more"
+        )
+
+
+def check_shares(fractions: Sequence[float]) -> None:
+    """Refuse shares of train, validation and test that do not share out all rows.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if not are_shares(fractions):
+        raise ConfigError(
+            f"split.train, split.validation and split.test are {tuple(fractions)}: "
+            "give three positive shares that sum to 1"
         )
 
 

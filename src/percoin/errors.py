@@ -35,6 +35,8 @@ A message is one line for a person; a command prints it and exits non-zero.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 # What markets of exchanges are quoted in.
 _QUOTE_CURRENCIES = (
     *("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USDP", "DAI", "USD", "USD1", "USDE"),
@@ -72,7 +74,21 @@ class SweepError(PercoinError):
 
 
 class InUseError(PercoinError):
-    """Another living process has the folder; the message names both."""
+    """Another living process has the file or folder; the message names both.
+
+    Args:
+        place: What it has.
+        holder: Which process, on which machine.
+        action: What the user can do, without a full stop.
+    """
+
+    def __init__(self, place: Path, holder: str, action: str) -> None:
+        super().__init__(place, holder, action)
+        self.holder = holder
+
+    def __str__(self) -> str:
+        place, holder, action = self.args
+        return f"{place} is in use by {holder}; {action}"
 
 
 class ServeError(PercoinError):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from percoin.assembly import bar_source
 from percoin.bars.renames import current_symbol
 from percoin.bars.report import MarketReport, align, make_report, to_details, to_json, to_table
 from percoin.bars.sources.binance.source import ExchangeSource
@@ -131,7 +132,9 @@ def fetch(settings: FetchConfig, symbol: str) -> Fetched:
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe
     n_rows = math.ceil(settings.history_days * timeframe.bars_per_day)
-    source = settings.source.build(store, n_rows + history_bars(settings.lookback), replace=True)
+    source = bar_source(
+        settings.source, store, n_rows + history_bars(settings.lookback), replace=True
+    )
     try:
         if isinstance(source, ExchangeSource):
             update = source.update(symbol, timeframe)

@@ -1,7 +1,4 @@
-"""A folder for one process: made by it alone, or locked while it lives.
-
-The kernel frees a lock when its holder dies, however it dies.
-"""
+"""The one file lock: the kernel frees it when its holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -9,70 +6,81 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from percoin.errors import InUseError
 
 LOCK_FILE = ".lock"
+_POLL_SECS = 0.02
 # Whoever only looks whether a folder is claimed holds the lock for a moment.
-_ATTEMPTS, _PAUSE_SECS = 10, 0.02
-
-
-def new_folder(wanted: Path) -> Path:
-    """Make a folder that no other process has made, and its parents.
-
-    Args:
-        wanted: The name that it gets if that is free; else ``-2``, ``-3`` and so on follow it.
-
-    Raises:
-        OSError: It cannot be made.
-    """
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        break
-    return folder
+_MOMENT_SECS = 0.2
+_ADVICE = "wait until it has ended"
 
 
 @contextmanager
-def claimed(
-    folder: Path, name: str = LOCK_FILE, wait: bool = False, advice: str = "wait until it has ended"
+def file_lock(
+    path: Path,
+    wait_secs: float = _MOMENT_SECS,
+    on_wait: Callable[[], object] | None = None,
+    advice: str = _ADVICE,
 ) -> Iterator[None]:
-    """Have the folder to oneself.
+    """Hold the lock of a file, which is made if it is missing; its text says who holds it.
 
     Args:
-        folder: It exists.
-        name: Of the file that is locked; another one is another claim.
-        wait: Until the folder is free, instead of the error.
+        path: Of the file; its folder exists.
+        wait_secs: For another holder; ``math.inf`` waits until the lock is free.
+        on_wait: Called once, if another process holds the lock.
         advice: What the error says that the user can do.
 
     Raises:
-        InUseError: Another process has it; names that process.
-        OSError: The folder cannot be written to.
+        InUseError: Another process kept the lock; names that process.
+        OSError: The file cannot be written, or its disk knows no locks.
     """
-    path = folder / name
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:
-            is_ours = _lock(descriptor, wait)
+            is_ours = _lock(descriptor, fcntl.LOCK_EX, wait_secs, on_wait)
             if is_ours:
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         except OSError as error:
-            # A full disk, or one that knows no locks, is reported without the name of the file.
+            # The system does not name the file.
             raise OSError(error.errno, error.strerror, str(path)) from error
         if not is_ours:
-            raise InUseError(f"{folder} is in use by {_holder(descriptor)}; {advice}")
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            raise InUseError(path, holder, advice)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def claimed(
+    folder: Path,
+    name: str = LOCK_FILE,
+    wait_secs: float = _MOMENT_SECS,
+    advice: str = _ADVICE,
+) -> Iterator[None]:
+    """Have a folder to oneself.
+
+    Args:
+        folder: It exists.
+        name: Of the file that is locked; another one is another claim.
+        wait_secs: As for ``file_lock``, like ``advice``.
+        advice: What the error says that the user can do.
+
+    Raises:
+        InUseError: Another process has the folder; names both.
+        OSError: The folder cannot be written to.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(folder / name, wait_secs))
+        except InUseError as error:
+            raise InUseError(folder, error.holder, advice) from None
+        yield
 
 
 def is_claimed(folder: Path) -> bool:
@@ -82,31 +90,54 @@ def is_claimed(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _lock(descriptor, fcntl.LOCK_EX, 0.0)
     except OSError:
         return False  # on a disk that knows no locks nobody can have it
     finally:
         os.close(descriptor)
-    return False
 
 
-def _lock(descriptor: int, wait: bool) -> bool:
-    """Lock the open file; whether that could be done."""
-    if wait:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return True
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_PAUSE_SECS)
+@contextmanager
+def folder_lock(folder: Path, wait_secs: float = 0.0, is_shared: bool = False) -> Iterator[bool]:
+    """Lock a folder itself, without a file in it.
+
+    Args:
+        folder: It exists.
+        wait_secs: For another holder.
+        is_shared: With all others who share it.
+
+    Yields:
+        Whether it could be locked; some file systems lock no folders.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+            is_locked = _lock(descriptor, kind, wait_secs)
+        except OSError:
+            is_locked = False
+        yield is_locked
+    finally:
+        os.close(descriptor)
+
+
+def _lock(
+    descriptor: int,
+    kind: int,
+    wait_secs: float,
+    on_wait: Callable[[], object] | None = None,
+) -> bool:
+    """Lock an open file or folder; whether that could be done in time."""
+    deadline = time.monotonic() + wait_secs
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            continue
-        return True
-    return False
-
-
-def _holder(descriptor: int) -> str:
-    return os.read(descriptor, 200).decode(errors="replace") or "another process"
+            if time.monotonic() >= deadline:
+                return False
+            if on_wait is not None:
+                on_wait()
+                on_wait = None
+            time.sleep(_POLL_SECS)
+        else:
+            return True

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from percoin.assembly import NEWEST_BARS, bar_source
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import folder_words
-from percoin.config import JUDGED, NEWEST_BARS, OutputFormat, PredictConfig
+from percoin.config import JUDGED, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
@@ -27,7 +28,7 @@ from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
 from percoin.signals.response import to_json
-from percoin.types import CLASS_NAMES, Prediction, Rung, Source
+from percoin.types import CLASS_NAMES, Prediction, Source
 
 
 def answer(settings: PredictConfig) -> None:
@@ -43,7 +44,7 @@ def answer(settings: PredictConfig) -> None:
     backend = Backend(settings.predictor)
     predictor = Predictor(Path(settings.models_dir), settings.device, backend)
     store = BarStore(Path(settings.data_dir) / "bars")
-    source = settings.source.build(store, _needed_bars(settings, predictor))
+    source = bar_source(settings.source, store, _needed_bars(settings, predictor))
     bars = source.load(settings.symbol, settings.tf.timeframe)
     now = datetime.now(UTC)
     min_confidence = find_min_confidence(settings.min_confidence, Path(settings.models_dir))
@@ -52,7 +53,9 @@ def answer(settings: PredictConfig) -> None:
         predictor, settings.use_ml, min_confidence, settings.require_accepted, bars_from
     )
     market = SourcedBars(bars, source)
-    chain = build_chain([Rung(name) for name in settings.chain], model, settings.use_pro)
+    chain = build_chain(
+        [Source.of_option(name) for name in settings.chain], model, settings.use_pro
+    )
     prediction = ask(chain, market, settings.max_age_bars, now)
     if settings.output == OutputFormat.JSON:
         print(one_line(to_json(prediction, bars, now)))
@@ -105,7 +108,8 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
     if prediction.detail:
         lines.append(f"because: {prediction.detail}")
     lines += [
-        f"passed: {rung.source.value} ({rung.reason}): {rung.detail}" for rung in prediction.passed
+        f"passed: {passed.source.value} ({passed.reason}): {passed.detail}"
+        for passed in prediction.passed
     ]
     # Reasons come from manifests, bars from anywhere.
     return "\n".join(map(printable, lines))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from percoin.config import TrainConfig
 from percoin.errors import ResumeError
-from percoin.file_lock import claimed, is_claimed, new_folder
+from percoin.file_lock import claimed, is_claimed
 
 _RUN_NAME = "%Y%m%d-%H%M%S"
 FINISHED_MARK = "result.json"
@@ -63,7 +64,7 @@ def run_folder(settings: TrainConfig, named: Path) -> Path:
         OSError: The folder cannot be made.
     """
     if not settings.resume:
-        return new_folder(named)
+        return _new_folder(named)
     if any(named.glob(CHECKPOINTS)):
         return named
     market = (settings.title, settings.tf.name)
@@ -91,3 +92,20 @@ def claimed_run(folder: Path) -> Iterator[None]:
     """
     with claimed(folder, advice="wait until it has ended, or stop it first"):
         yield
+
+
+def _new_folder(wanted: Path) -> Path:
+    """Make a folder that no other process has made, and its parents.
+
+    Args:
+        wanted: The name that it gets if that is free; else ``-2``, ``-3`` and so on follow it.
+    """
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        break
+    return folder

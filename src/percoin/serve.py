@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from percoin.assembly import live_bar_source
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
@@ -27,7 +28,7 @@ from percoin.labels import FixedHorizon, LabelRule
 from percoin.predict import find_min_confidence, newest_bars
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
-from percoin.types import Rung, Timeframe
+from percoin.types import Source, Timeframe
 
 if TYPE_CHECKING:
     from percoin.monitoring.record import TrackRecord
@@ -147,7 +148,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
     refresh, limits = settings.refresh, settings.limits
     # One thread: several would only keep requests waiting for Python.
     predictor = Predictor(models_dir, settings.device, Backend(settings.predictor), workers=1)
-    make_source = settings.source.build_live(BarStore(data_dir / "bars"))
+    make_source = live_bar_source(settings.source, BarStore(data_dir / "bars"))
     folders = [models_dir, data_dir, Path.cwd()]
     if isinstance(settings.source, FilesConfig):
         path = Path(settings.source.path).expanduser()
@@ -164,7 +165,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
             find_min_confidence(settings.min_confidence, models_dir),
             settings.require_accepted,
         ),
-        rungs=[Rung(name) for name in settings.chain],
+        sources=[Source.of_option(name) for name in settings.chain],
         use_pro=settings.use_pro,
         max_age_bars=settings.max_age_bars,
         folders=[str(form) for folder in folders for form in (folder, folder.absolute())],

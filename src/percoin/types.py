@@ -93,7 +93,7 @@ UNKNOWN_LABEL = -1
 
 
 class Source(StrEnum):
-    """Who gave an answer."""
+    """Who gives an answer, in the usual order of the chain; the value is its name in answers."""
 
     MODEL = "ML_PER_COIN_V1"
     PRO = "PRO"
@@ -101,15 +101,31 @@ class Source(StrEnum):
     MOMENTUM = "FALLBACK_MOMENTUM"
     HOLD = "FALLBACK_NEUTRAL"
 
+    @property
+    def option(self) -> str:
+        """Its name in settings, as in ``chain=[ml,hold]``."""
+        return _OPTIONS[self]
 
-class Rung(StrEnum):
-    """The rungs of the chain as settings name them, in their usual order."""
+    @classmethod
+    def of_option(cls, name: str) -> Source:
+        """The source with that name in settings.
 
-    ML = "ml"
-    PRO = "pro"
-    RSI_MA = "rsi_ma"
-    MOMENTUM = "momentum"
-    HOLD = "hold"
+        Raises:
+            ValueError: There is none.
+        """
+        for source, option in _OPTIONS.items():
+            if option == name:
+                return source
+        raise ValueError(f"{name!r} is not a source")
+
+
+_OPTIONS = {
+    Source.MODEL: "ml",
+    Source.PRO: "pro",
+    Source.RSI_MA: "rsi_ma",
+    Source.MOMENTUM: "momentum",
+    Source.HOLD: "hold",
+}
 
 
 @dataclass(frozen=True)

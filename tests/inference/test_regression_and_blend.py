@@ -22,15 +22,15 @@ from percoin.bars.store import BarStore
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
-from percoin.evaluation.regression import Regression
-from percoin.inference import Backend, Predictor
-from percoin.judging import (
+from percoin.evaluation.judgement import (
     FoldForecasts,
     JudgingRules,
     forecast_fold,
     forecast_regression,
     judge_folds,
 )
+from percoin.evaluation.regression import Regression
+from percoin.inference import Backend, Predictor
 from percoin.registry.artifact import export_artifact
 from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
 from percoin.registry.training_record import TrainingHistory, TrainingRecord

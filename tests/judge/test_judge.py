@@ -17,11 +17,11 @@ from percoin.errors import InvalidForecastsError, NotEnoughBarsError
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.calibration import apply_calibration
 from percoin.evaluation.gate import Outcome
+from percoin.evaluation.judgement import JudgingRules, forecast_fold, judge_folds
 from percoin.features.feature_set import FeatureDefinition
 from percoin.judge.__main__ import main
 from percoin.judge.forecasts import Forecasts, read_forecasts
 from percoin.judge.run import judge_forecasts
-from percoin.judging import JudgingRules, forecast_fold, judge_folds
 from percoin.splits import chronological_split
 from percoin.types import Signal, Timeframe
 

@@ -134,7 +134,7 @@ def test_the_prior_of_a_model_is_that_of_its_train_rows():
     assert own["momentum"] == others["momentum"]
 
 
-def test_a_rung_has_no_model(record):
+def test_a_source_has_no_model(record):
     bars = bars_of(walk(40))
     prediction = prediction_on(bars, source=Source.RSI_MA)
     entry = make_entry(prediction, bars, RULE, soon_after(bars))

@@ -111,7 +111,7 @@ def test_with_few_rows_there_is_no_number_and_it_is_said(record):
     assert all(score.skill is None for score in standing.baselines.values())
 
 
-def test_a_rung_is_scored_by_what_followed_its_answer_before(record):
+def test_a_source_is_scored_by_what_followed_its_answer_before(record):
     play(record, range(100, 300), lambda row: (Signal.LONG, None), source=Source.RSI_MA)
     [standing] = make_scoreboard(record)
     assert standing.model_version is None
@@ -132,7 +132,7 @@ def test_late_predictions_are_counted_and_not_scored(record):
     assert record.predictions()[0].label is not None
 
 
-def test_models_rungs_and_markets_are_told_apart(record):
+def test_models_sources_and_markets_are_told_apart(record):
     seen = BARS.slice(0, 200)
     entry = make_entry(prediction_on(seen), seen, RULE, soon_after(seen))
     others = [

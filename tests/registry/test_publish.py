@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import json
 import os
 import resource
@@ -17,6 +16,7 @@ import pytest
 from artifact_builders import SYMBOL, TIMEFRAME, check_whole, export, load
 
 from percoin.errors import InvalidArtifactError, RegistryWriteError, UnreadableArtifactError
+from percoin.file_lock import folder_lock
 from percoin.registry import artifact, publish
 from percoin.registry.artifact import check_writable
 from percoin.registry.layout import (
@@ -193,8 +193,9 @@ def test_an_export_gives_up_on_a_lock_that_is_never_released(tmp_path, monkeypat
     with publish._locked(market(tmp_path)), pytest.raises(RegistryWriteError) as raised:
         export(tmp_path, 2.0)
     # Not only exports wait for it.
-    assert "other processes have held" in str(raised.value)
-    assert "try again when they are done" in str(raised.value)
+    assert f"process {os.getpid()} on " in str(raised.value)
+    assert "has held" in str(raised.value)
+    assert "try again when it is done" in str(raised.value)
     assert check_whole(load(tmp_path)) == 1.0
 
 
@@ -392,7 +393,7 @@ def test_probes_of_killed_processes_are_cleared_away_by_the_next_writer(tmp_path
 def test_a_probe_under_way_is_left_alone_and_its_writer_finds_it(tmp_path):
     export(tmp_path)
     probe = probe_left_in(market(tmp_path).folder)
-    with publish._folder_locked(market(tmp_path).folder, fcntl.LOCK_SH, 0.0) as is_locked:
+    with folder_lock(market(tmp_path).folder, is_shared=True) as is_locked:
         assert is_locked
         export(tmp_path)
         assert (probe / "link").is_symlink()

@@ -12,7 +12,7 @@ from percoin.features.drift import bin_features
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import RECORD_FILE, TrackRecord, sqlite_url
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
-from percoin.types import Rung
+from percoin.types import Source
 
 MODELLED, RULED = "BTCUSDT", "ETHUSDT"
 N_BEFORE, N_AFTER = 1200, 300
@@ -43,7 +43,7 @@ def fill_record(folder: Path, **sections: object) -> int:
         (MODELLED, RULED),
         record=record,
         default_rules={M15: RULE},
-        rungs=[Rung.ML, Rung.MOMENTUM, Rung.HOLD],
+        sources=[Source.MODEL, Source.MOMENTUM, Source.HOLD],
     )
     n_answered = 0
     while market.now < market.close(len(bars)):

@@ -23,7 +23,7 @@ from percoin.inference import Predictor
 from percoin.serving.offer import Offer
 from percoin.serving.server import PredictionServer, Setup
 from percoin.signals.model import ModelSource
-from percoin.types import Rung, Timeframe
+from percoin.types import Source, Timeframe
 
 M15 = Timeframe.M15
 FROM_EXCHANGE = "binance spot: BTCUSDT"
@@ -83,7 +83,7 @@ def make_server(
         "make_source": lambda lookback: market,
         "models_dir": models_dir,
         "model": ModelSource(Predictor(models_dir, workers=1)),
-        "rungs": [Rung.ML, Rung.HOLD],
+        "sources": [Source.MODEL, Source.HOLD],
         "clock": market.clock,
     }
     return PredictionServer(Setup(**values | setup))

@@ -10,7 +10,7 @@ from percoin.registry.manifest import Verdict
 from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.response import to_json
-from percoin.types import Rung, Signal
+from percoin.types import Signal, Source
 
 BARS = exchange_bars()
 BROKEN = FetchError("BTCUSDT", M15, "the exchange is out of reach", "wait")
@@ -28,10 +28,10 @@ def models_dir(tmp_path):
 
 
 def test_the_answer_is_that_of_the_command(models_dir, market):
-    server = make_server(models_dir, market, rungs=list(Rung))
+    server = make_server(models_dir, market, sources=list(Source))
     assert bring_up_to_date(server) == 2
     bars = market.load("BTCUSDT", M15)
-    chain = build_chain(list(Rung), server._setup.model)
+    chain = build_chain(list(Source), server._setup.model)
     expected = to_json(ask(chain, SourcedBars(bars), None, market.now), bars, market.now)
 
     answer = server.board.answer("BTCUSDT", M15)
@@ -92,7 +92,7 @@ def test_a_source_that_fails_keeps_the_answer_until_it_is_too_old_to_act_on(mode
     assert bring_up_to_date(server) == 2
     answer = server.board.answer("BTCUSDT", M15)
     assert (answer["pred"], answer["source"]) == ("NO_TRADE", "FALLBACK_NEUTRAL")
-    assert [rung["reason"] for rung in answer["passed"]] == ["stale_data"]
+    assert [source["reason"] for source in answer["passed"]] == ["stale_data"]
     assert answer["stale"] is True
 
     market.failure = None
@@ -103,14 +103,14 @@ def test_a_source_that_fails_keeps_the_answer_until_it_is_too_old_to_act_on(mode
 
 
 def test_without_a_bar_the_answer_is_to_hold_and_says_why(models_dir, market):
-    server = make_server(models_dir, market, rungs=list(Rung))
+    server = make_server(models_dir, market, sources=list(Source))
     answer = server.board.answer("BTCUSDT", M15)
     assert (answer["pred"], answer["ts"], answer["stale"]) == ("NO_TRADE", None, True)
     assert "no bars have come yet" in answer["passed"][0]["detail"]
     market.failure = BROKEN
     assert bring_up_to_date(server) == 0
     answer = server.board.answer("BTCUSDT", M15)
-    assert [rung["source"] for rung in answer["passed"]] == [
+    assert [source["source"] for source in answer["passed"]] == [
         "ML_PER_COIN_V1",
         "PRO",
         "FALLBACK_RSI_MA",
@@ -149,7 +149,7 @@ def test_a_market_that_cannot_be_answered_for_is_said_and_left_alone(models_dir,
         "BTCUSDT 15m: no answer can be made (ZeroDivisionError)"
     )
     assert server.board.answer("BTCUSDT", M15)["ts"] == before["ts"]
-    server.board._chain = build_chain([Rung.ML, Rung.HOLD], server._setup.model)
+    server.board._chain = build_chain([Source.MODEL, Source.HOLD], server._setup.model)
     market.pass_time(minutes=15)
     assert bring_up_to_date(server) == 2
     assert server.board.failure(("BTCUSDT", M15)) == ""

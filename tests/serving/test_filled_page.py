@@ -98,8 +98,8 @@ def test_the_scoreboard_says_what_the_record_says(page, filled):
     assert row[7].startswith(f"{best.replace('_', ' ')} {number(known[best]['value'])}\n[")
     shares = [f"{100 * rate[name]:.0f}\u00a0%" for name in ("value", "lower", "upper")]
     assert row[8].replace(" ", "\u00a0") == f"{shares[0]}\n[{shares[1]},\u00a0{shares[2]}]"
-    (rung,) = [row for row in told if row[:2] == [RULED, "FALLBACK_NEUTRAL"]]
-    assert (rung[6], rung[8]) == ("\u2013", "too few")
+    (source,) = [row for row in told if row[:2] == [RULED, "FALLBACK_NEUTRAL"]]
+    assert (source[6], source[8]) == ("\u2013", "too few")
     # All of it can be seen without scrolling to the side.
     assert page.run("document.querySelector('#scoreboard .scroll').scrollWidth") <= page.run(
         "document.querySelector('#scoreboard .scroll').clientWidth"

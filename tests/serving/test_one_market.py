@@ -122,7 +122,7 @@ def test_a_model_whose_file_was_away_for_a_moment_is_asked_again(models_dir, mar
 
 
 def test_weights_that_were_away_for_a_moment_are_asked_for_again(models_dir, market):
-    """The shelf reads no weights: the answer itself has to be made again."""
+    """The status of a model is told without its weights: the answer itself has to be made again."""
     file = file_of(models_dir, "cnn_lstm_v1.pth")
     aside = models_dir.parent / "aside"
     file.rename(aside)
@@ -494,7 +494,7 @@ def test_drift_is_that_of_the_version_it_is_shown_beside(models_dir, market):
 
     server = make_server(models_dir, market)
     bring_up_to_date(server)
-    watch = drift_watch.DriftWatch(server.shelf, server.keeper)
+    watch = drift_watch.DriftWatch(server.models, server.keeper)
     first = watch.contents(["BTCUSDT"], M15)[0]
     asked = []
     measure = drift_watch.measure_drift
@@ -504,7 +504,7 @@ def test_drift_is_that_of_the_version_it_is_shown_beside(models_dir, market):
         assert asked == []
         dataset = make_dataset(BARS.slice(0, 1200))
         export(models_dir, random_network(Signal.SHORT), dataset)
-        server.shelf.look()
+        server.models.look()
         second = watch.contents(["BTCUSDT"], M15)[0]
         assert second["version_id"] != first["version_id"]
         assert asked == [second["version_id"]]

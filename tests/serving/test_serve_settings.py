@@ -131,7 +131,7 @@ def test_every_key_of_the_file_reaches_the_server():
     assert (limits.requests_per_sec, limits.max_query_chars, limits.max_symbols) == (8, 9, 10)
     assert limits.connections == 7
     assert (setup.n_loaders, setup.check_secs, setup.max_age_bars) == (6, 0.5, 7)
-    assert (setup.use_pro, [rung.value for rung in setup.rungs]) == (False, ["ml", "hold"])
+    assert (setup.use_pro, [source.option for source in setup.sources]) == (False, ["ml", "hold"])
     assert "elsewhere" in setup.folders
 
 

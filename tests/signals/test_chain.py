@@ -13,7 +13,7 @@ from percoin.registry.manifest import Verdict
 from percoin.signals.chain import HoldSource, ModelSource, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Rung, Signal, Source
+from percoin.types import Passed, Prediction, Signal, Source
 
 BARS = bars_to_learn_from(1600)
 MARKET = SourcedBars(BARS)
@@ -200,11 +200,11 @@ SILENT = history([])
         ),
     ],
 )
-def test_every_rung_is_reached_and_says_why_those_before_it_passed(
+def test_every_source_is_reached_and_says_why_those_before_it_passed(
     tmp_path, caplog, bars, source, signal, reasons
 ):
     caplog.set_level(logging.INFO, logger="percoin.signals.chain")
-    chain = build_chain(list(Rung), ModelSource(Predictor(tmp_path)))
+    chain = build_chain(list(Source), ModelSource(Predictor(tmp_path)))
     prediction = ask(chain, SourcedBars(bars))
 
     assert (prediction.source, prediction.signal) == (source, signal)
@@ -220,13 +220,13 @@ def test_every_rung_is_reached_and_says_why_those_before_it_passed(
 
 
 def test_a_chain_asks_whom_it_is_told_in_that_order(tmp_path):
-    rungs = [Rung.MOMENTUM, Rung.ML, Rung.HOLD]
-    prediction = ask(build_chain(rungs, ModelSource(Predictor(tmp_path))), SourcedBars(SILENT))
+    sources = [Source.MOMENTUM, Source.MODEL, Source.HOLD]
+    prediction = ask(build_chain(sources, ModelSource(Predictor(tmp_path))), SourcedBars(SILENT))
     assert [passed.source for passed in prediction.passed] == [Source.MOMENTUM, Source.MODEL]
 
 
 def test_the_switch_of_the_professional_leaves_the_others_alone(tmp_path):
-    chain = build_chain(list(Rung), ModelSource(Predictor(tmp_path)), use_pro=False)
+    chain = build_chain(list(Source), ModelSource(Predictor(tmp_path)), use_pro=False)
     prediction = ask(chain, SourcedBars(CLIMBING))
     assert prediction.source is not Source.PRO
     assert [passed.reason for passed in prediction.passed[:3]] == [

@@ -75,7 +75,7 @@ def test_a_clock_that_is_behind_makes_nothing_stale():
 
 
 class Certain:
-    """Always LONG, as some rung of the chain."""
+    """Always LONG, as some source of the chain."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -94,7 +94,7 @@ CLAIMING = [source for source in Source if source is not Source.HOLD]
 
 
 @pytest.mark.parametrize("source", CLAIMING)
-def test_no_rung_is_believed_on_stale_bars_and_the_last_one_holds(source):
+def test_no_source_is_believed_on_stale_bars_and_the_last_one_holds(source):
     market = SourcedBars(BARS)
     fresh = ask([Certain(source), HoldSource()], market, now=after(1))
     stale = ask([Certain(source), HoldSource()], market, now=after(9))

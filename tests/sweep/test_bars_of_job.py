@@ -9,6 +9,7 @@ from bars.archive_server import ArchiveServer, ms, serving, without_proxies
 from builders import make_bars
 from sweep_runs import sweep_arguments
 
+from percoin.assembly import bar_source
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -68,7 +69,7 @@ def test_jobs_on_one_market_ask_the_exchange_once(server, settings, market):
 def test_what_came_into_the_store_meanwhile_is_left_out(server, settings, market, tmp_path):
     first = bars_of_job(settings, market, a_day_ago())
     server.now_ms = ms(LATER)
-    settings.source.build(BarStore(tmp_path / "data" / "bars"), 2000, replace=True).load(
+    bar_source(settings.source, BarStore(tmp_path / "data" / "bars"), 2000, replace=True).load(
         "BTCUSDT", H1
     )
     again = bars_of_job(settings, market, a_day_ago())

@@ -13,7 +13,6 @@ from percoin.sweep.jobs import (
     check_result,
     read_record,
     read_result,
-    remove_leftovers,
     write_record,
 )
 
@@ -101,10 +100,3 @@ def test_a_result_of_several_markets_is_believed(tmp_path):
     check_result(result)
     (tmp_path / "result.json").write_text(json.dumps(result))
     assert read_result(tmp_path / "result.json") == result
-
-
-def test_what_a_killed_process_left_of_a_record_is_taken_away(tmp_path):
-    write_record(tmp_path, RECORD)
-    (tmp_path / f".{RECORD_FILE}.4711").write_text("{")
-    remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [RECORD_FILE]

@@ -133,10 +133,13 @@ def test_what_was_killed_between_its_result_and_its_record_is_skipped_with_both(
     attempt = make_attempt(tmp_path)
     record = run(attempt)
     write_record(attempt.job.folder, replace(record, state=JobState.RUNNING, result={}))
+    half_written = attempt.job.folder / f".job.json.{'0' * 32}.tmp"
+    half_written.write_text("{")
 
     again = run(attempt)
     assert (again.state, again.result) == (JobState.SKIPPED, record.result)
     assert len(trainings.begun) == 1
+    assert not half_written.exists()
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"version": 1}', '{"version": "gone"}'])

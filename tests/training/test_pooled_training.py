@@ -15,8 +15,8 @@ from percoin.bars.schema import Bars
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.dataset import MarketDataset, SplitSpec
 from percoin.errors import InterruptedRunError, ResumeError
+from percoin.evaluation.judgement import JudgingRules
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.judging import JudgingRules
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule, PooledDataModule, thinned

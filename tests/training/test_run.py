@@ -437,13 +437,12 @@ def test_checkpoints_are_replaced_whole(dataset, tmp_path, monkeypatch):
     train(dataset, tiny_network(), make_plan(epochs=1), tmp_path)
     path = checkpoint(tmp_path, LAST_CHECKPOINT)
     before = path.read_bytes()
-    write = Path.write_bytes
 
-    def killed_half_way(target, content) -> None:
-        write(target, content[:1000])
+    def killed_half_way(descriptor) -> None:
+        os.truncate(descriptor, 1000)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", killed_half_way)
+    monkeypatch.setattr(os, "fsync", killed_half_way)
     with pytest.raises(SystemExit):  # Lightning's answer to a KeyboardInterrupt
         train(dataset, tiny_network(), make_plan(epochs=2), tmp_path, resume=True)
     assert path.read_bytes() == before
@@ -455,7 +454,8 @@ def test_checkpoints_are_replaced_whole(dataset, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left_of_a_checkpoint_is_taken_away(dataset, tmp_path):
-    left = checkpoint(tmp_path, BEST_CHECKPOINT).with_suffix(".tmp")
+    path = checkpoint(tmp_path, BEST_CHECKPOINT)
+    left = path.with_name(f".{path.name}.{'0' * 32}.tmp")
     train(dataset, tiny_network(), make_plan(epochs=1), tmp_path)
     left.write_bytes(b"half of it")
     train(dataset, tiny_network(), make_plan(epochs=1), tmp_path, resume=True)

@@ -100,7 +100,7 @@ def test_the_command_that_is_shown_makes_the_model_that_was_exported(tuned):
     for name in ("lr", "lookback", "labels", "split", "model", "trials", "looks", "epochs"):
         plain = getattr(config, name)
         assert made[name] == (vars(plain) if hasattr(plain, "__dataclass_fields__") else plain)
-    assert made["choices"]["labels"] == config.labels.build().kind
+    assert made["choices"]["labels"] == config.labels.option
 
 
 def test_the_files_of_a_search(tuned):

@@ -17,12 +17,12 @@ from percoin.evaluation.baselines import (
     class_shares,
     default_baselines,
 )
+from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.skills import BinaryView, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.intervals import interval_text
-from percoin.judging import baseline_inputs
 from percoin.types import FloatArray, IntArray, Signal
 
 # An AUC of direction that lies surely beyond the first has to be explained, beyond the

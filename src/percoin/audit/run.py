@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from percoin.assembly import bar_source, label_rule, split_spec
 from percoin.audit.findings import Finding
 from percoin.audit.lookahead import (
     ComputeFeatures,
@@ -68,10 +69,10 @@ def load_bars(settings: AuditConfig, symbol: str) -> Bars:
     """As many bars as a training with these settings would load."""
     timeframe = settings.tf.timeframe
     n_bars = bars_to_load(
-        timeframe, settings.labels.build(), settings.lookback, settings.history_days
+        timeframe, label_rule(settings.labels), settings.lookback, settings.history_days
     )
     store = BarStore(Path(settings.data_dir) / "bars")
-    return settings.source.build(store, n_bars).load(symbol, timeframe)
+    return bar_source(settings.source, store, n_bars).load(symbol, timeframe)
 
 
 def audit_dataset(
@@ -107,8 +108,8 @@ def load_dataset(settings: AuditConfig, bars: Bars) -> MarketDataset:
     return build_dataset(
         bars,
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         settings.history_days,
     )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import json
 import logging
-import os
-import re
-import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -24,16 +20,17 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from percoin.bars.renames import RENAMES, current_symbol, old_name_note, stored_names
 from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated
 from percoin.bars.update import Segment
-from percoin.errors import BarsNotFoundError, DataError, InvalidBarsError
+from percoin.errors import BarsNotFoundError, DataError, InUseError, InvalidBarsError
+from percoin.file_lock import file_lock
 from percoin.printable import printable
 from percoin.types import Timeframe
+from percoin.whole_file import remove_leftovers, write_whole
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _METADATA_KEY = b"percoin"
 _LOCK_TIMEOUT_SECS = 1800.0
-_LOCK_POLL_SECS = 0.05
 _MOST_CHARS = 200
 _LOAD_AGAIN = "move the file away and load the bars again from their source"
 # What pyarrow and pandas raise on a file whose bytes have been changed.
@@ -146,18 +143,22 @@ class BarStore:
             ConfigError: The symbol is no market or an old name of one.
         """
         path = self.path(symbol, timeframe)
-        with _write_errors(path, symbol, timeframe):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = self.root / ".locks" / f"{symbol}-{timeframe}"
-            lock.parent.mkdir(exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            _wait_for_lock(descriptor, symbol, timeframe)
-            with _write_errors(path, symbol, timeframe):
-                _remove_leftovers(path)
+
+        def tell() -> None:
+            logger.info("%s %s: waiting for another process to write", symbol, timeframe)
+
+        with ExitStack() as held:
+            try:
+                with _write_errors(path, symbol, timeframe):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    lock = self.root / ".locks" / f"{symbol}-{timeframe}"
+                    lock.parent.mkdir(exist_ok=True)
+                    held.enter_context(file_lock(lock, _LOCK_TIMEOUT_SECS, tell))
+                    remove_leftovers(path)
+            except InUseError as error:
+                found = f"{error.holder} has been writing the bars for {_LOCK_TIMEOUT_SECS:.0f} s"
+                raise DataError(symbol, timeframe, found, "wait, or end it if it hangs") from None
             yield
-        finally:
-            os.close(descriptor)
 
     def write(self, bars: Bars) -> bool:
         """Store checked bars in place of those stored before, all or nothing.
@@ -202,7 +203,7 @@ class BarStore:
         _refuse_simulated(bars, stored, path)
         _log_replaced(bars, stored)
         with _write_errors(path, bars.symbol, bars.timeframe):
-            _write_whole(_to_table(bars, metadata), path)
+            write_whole(path, partial(_write_table, _to_table(bars, metadata)))
         return True
 
     def _holds(self, bars: Bars) -> bool:
@@ -237,25 +238,6 @@ def _write_errors(path: Path, symbol: str, timeframe: Timeframe) -> Iterator[Non
         found = f"{path} cannot be written ({error.strerror or error})"
         action = "make the folder writable, or free some space"
         raise DataError(symbol, timeframe, found, action) from error
-
-
-def _wait_for_lock(descriptor: int, symbol: str, timeframe: Timeframe) -> None:
-    """Lock the open file; the wait is announced, and ends."""
-    started = time.monotonic()
-    announced = False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() - started > _LOCK_TIMEOUT_SECS:
-                found = f"another process has been writing the bars for {_LOCK_TIMEOUT_SECS:.0f} s"
-                raise DataError(symbol, timeframe, found, "wait, or end it if it hangs") from None
-            if not announced:
-                logger.info("%s %s: waiting for another process to write", symbol, timeframe)
-                announced = True
-            time.sleep(_LOCK_POLL_SECS)
-        else:
-            return
 
 
 def _read_file(
@@ -358,37 +340,9 @@ def _to_table(bars: Bars, metadata: dict[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _write_whole(table: pa.Table, path: Path) -> None:
-    """Write aside, sync, move into place, sync the folder."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with aside.open("xb") as file:
-            # Prices hardly repeat: a dictionary of them takes more room and time than it saves.
-            pq.write_table(
-                table, file, compression="lz4", use_dictionary=False, write_page_checksum=True
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Take away what killed writers of a file have left beside it.
-
-    All writers of the file hold its lock, as the caller does: none of these belongs to
-    one that lives.
-    """
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.tmp")
-    for leftover in path.parent.iterdir():
-        if pattern.fullmatch(leftover.name):
-            leftover.unlink(missing_ok=True)
+def _write_table(table: pa.Table, file: BinaryIO) -> None:
+    # Prices hardly repeat: a dictionary of them takes more room and time than it saves.
+    pq.write_table(table, file, compression="lz4", use_dictionary=False, write_page_checksum=True)
 
 
 def _stored_metadata(path: Path) -> dict[str, Any]:

@@ -18,22 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli.mistakes import check_overrides
 from percoin.cli.overrides import quote_texts
-from percoin.config import (
-    CONF_DIR,
-    SCHEMAS,
-    CnnLstmConfig,
-    FixedHorizonConfig,
-    LogisticConfig,
-    ProcessesConfig,
-    RayConfig,
-    SlurmConfig,
-    SourceConfig,
-    TripleBarrierConfig,
-    TuneConfig,
-    VolatilityScaledConfig,
-    usual_blend,
-    usual_epochs,
-)
+from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, TuneConfig, usual_blend, usual_epochs
 from percoin.errors import ConfigError
 from percoin.run_folder import run_dir
 
@@ -50,17 +35,10 @@ def register_configs() -> None:
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
-    for source in SourceConfig.__subclasses__():
-        store.store(group="source", name=f"{source.option}_schema", node=source)
-    store.store(group="labels", name="fixed_horizon_schema", node=FixedHorizonConfig)
-    store.store(group="labels", name="triple_barrier_schema", node=TripleBarrierConfig)
-    store.store(group="labels", name="volatility_scaled_schema", node=VolatilityScaledConfig)
-    store.store(group="model", name="cnn_lstm_schema", node=CnnLstmConfig)
-    store.store(group="model", name="logistic_schema", node=LogisticConfig)
+    for group, options in OPTIONS.items():
+        for option in options:
+            store.store(group=group, name=f"{option.option}_schema", node=option)
     store.store(group="experiment", name="tune_schema", node=TuneConfig)
-    store.store(group="hydra/launcher", name="processes_schema", node=ProcessesConfig)
-    store.store(group="hydra/launcher", name="ray_schema", node=RayConfig)
-    store.store(group="hydra/launcher", name="slurm_schema", node=SlurmConfig)
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("percoin.usual_blend", usual_blend, replace=True)

@@ -7,6 +7,7 @@ once, at the door (``typed``); behind it there are only these objects.
 from percoin.config.answer import JUDGED
 from percoin.config.audit import AuditConfig
 from percoin.config.checking import Config, name_nearest, typed
+from percoin.config.costs import CostsConfig
 from percoin.config.fetch import FetchConfig
 from percoin.config.judge import JudgeConfig
 from percoin.config.labels import (
@@ -23,13 +24,13 @@ from percoin.config.recipes import BlendKind, EvaluationMode, RecipeName, usual_
 from percoin.config.registry import RegistryAction, RegistryConfig
 from percoin.config.report import ReportConfig
 from percoin.config.retrain import RetrainConfig
-from percoin.config.rungs import RungsConfig
-from percoin.config.schemas import CONF_DIR, SCHEMAS
+from percoin.config.schemas import CONF_DIR, OPTIONS, SCHEMAS
 from percoin.config.serve import ServeConfig
+from percoin.config.signals import SignalsConfig
 from percoin.config.source import (
-    NEWEST_BARS,
     BinanceConfig,
     FilesConfig,
+    SampleConfig,
     SimulatedConfig,
     SourceConfig,
     StoreConfig,
@@ -42,13 +43,14 @@ from percoin.config.tune import PrunerConfig, PrunerKind, SpaceConfig, TuneConfi
 __all__ = [
     "CONF_DIR",
     "JUDGED",
-    "NEWEST_BARS",
+    "OPTIONS",
     "SCHEMAS",
     "AuditConfig",
     "BinanceConfig",
     "BlendKind",
     "CnnLstmConfig",
     "Config",
+    "CostsConfig",
     "EvaluationMode",
     "FetchConfig",
     "FilesConfig",
@@ -70,8 +72,9 @@ __all__ = [
     "RegistryConfig",
     "ReportConfig",
     "RetrainConfig",
-    "RungsConfig",
+    "SampleConfig",
     "ServeConfig",
+    "SignalsConfig",
     "SimulatedConfig",
     "SlurmConfig",
     "SourceConfig",

@@ -10,7 +10,7 @@ from typing import Any
 from percoin.config.fields import require
 from percoin.inference import Backend
 from percoin.printable import printable
-from percoin.types import Rung
+from percoin.types import Source
 
 AGE_OF_NEWEST = ": the newest bar is one bar old before the next one has closed"
 
@@ -33,18 +33,18 @@ def check_predictor(value: str) -> None:
 
 
 def check_chain(names: Sequence[str]) -> None:
-    """Refuse rungs that are none, twice the same one, and a chain that may end without answer.
+    """Refuse sources that are none, twice the same one, and a chain that may end without answer.
 
     Raises:
         ConfigError: The chain cannot be meant.
     """
     shown = f"chain=[{','.join(names)}]"
-    known = [rung.value for rung in Rung]
+    known = [source.option for source in Source]
     for name in names:
         require(name in known, f"{shown}: {name!r} is none of {', '.join(known)}")
         require(names.count(name) == 1, f"{shown}: {name} is there twice")
     require(
-        len(names) > 0 and names[-1] == Rung.HOLD,
+        len(names) > 0 and names[-1] == Source.HOLD.option,
         f"{shown} must end with hold, which alone always has an answer",
     )
 

@@ -15,6 +15,8 @@ from percoin.config.fields import MOST_CORES, number, require
 class LauncherConfig:
     """Where the jobs of a sweep run; one subclass per engine."""
 
+    # Of the group hydra/launcher.
+    option: ClassVar[str]
     # Module of percoin.sweep.engines.
     engine: ClassVar[str]
 
@@ -23,6 +25,7 @@ class LauncherConfig:
 class ProcessesConfig(LauncherConfig):
     """Processes of this machine."""
 
+    option: ClassVar[str] = "processes"
     engine: ClassVar[str] = "processes"
 
 
@@ -30,6 +33,7 @@ class ProcessesConfig(LauncherConfig):
 class RayConfig(LauncherConfig):
     """Tasks of a Ray cluster."""
 
+    option: ClassVar[str] = "ray"
     engine: ClassVar[str] = "ray_cluster"
 
     address: str | None = None
@@ -54,6 +58,7 @@ class RayConfig(LauncherConfig):
 class SlurmConfig(LauncherConfig):
     """Jobs of a Slurm cluster."""
 
+    option: ClassVar[str] = "slurm"
     engine: ClassVar[str] = "slurm"
 
     cluster: str = MISSING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from percoin.config.fields import number, require
 from percoin.errors import ConfigError
@@ -16,15 +17,22 @@ _WIDEST = 8192
 class ModelConfig:
     """What is trained; one subclass per kind of model."""
 
+    # Of the group model.
+    option: ClassVar[str]
+
 
 @dataclass
 class LogisticConfig(ModelConfig):
     """A logistic regression on the newest bar's features; it has nothing to set."""
 
+    option: ClassVar[str] = "logistic"
+
 
 @dataclass
 class CnnLstmConfig(ModelConfig):
     """Widths of the network; see ``percoin.network.CnnLstm``."""
+
+    option: ClassVar[str] = "cnn_lstm"
 
     channels: list[int] = number(1, _WIDEST)
     hidden_size: int = number(1, _WIDEST)

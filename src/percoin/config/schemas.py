@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from percoin.config.audit import AuditConfig
 from percoin.config.fetch import FetchConfig
 from percoin.config.judge import JudgeConfig
+from percoin.config.labels import LabelsConfig
+from percoin.config.launcher import LauncherConfig
+from percoin.config.model import ModelConfig
 from percoin.config.predict import PredictConfig
 from percoin.config.registry import RegistryConfig
 from percoin.config.report import ReportConfig
 from percoin.config.retrain import RetrainConfig
-from percoin.config.rungs import RungsConfig
 from percoin.config.serve import ServeConfig
+from percoin.config.signals import SignalsConfig
+from percoin.config.source import SourceConfig
 from percoin.config.train import TrainConfig
 
 CONF_DIR = Path(__file__).parents[3] / "conf"
@@ -25,10 +29,20 @@ SCHEMAS: Mapping[str, type] = {
     "predict": PredictConfig,
     "serve": ServeConfig,
     "audit": AuditConfig,
-    "rungs": RungsConfig,
+    "signals": SignalsConfig,
     "judge": JudgeConfig,
     "fetch": FetchConfig,
     "report": ReportConfig,
     "registry": RegistryConfig,
     "retrain": RetrainConfig,
+}
+
+# The options of each group that have settings of their own.
+OPTIONS: Mapping[
+    str, Sequence[type[SourceConfig | LabelsConfig | ModelConfig | LauncherConfig]]
+] = {
+    "source": SourceConfig.__subclasses__(),
+    "labels": LabelsConfig.__subclasses__(),
+    "model": ModelConfig.__subclasses__(),
+    "hydra/launcher": LauncherConfig.__subclasses__(),
 }

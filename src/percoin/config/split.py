@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from percoin.config.fields import MOST_BARS, number
-from percoin.dataset import SplitSpec
+from percoin.dataset import check_shares
 
 
 @dataclass
@@ -19,13 +19,4 @@ class SplitConfig:
     embargo_bars: int = number(0, MOST_BARS)
 
     def __post_init__(self) -> None:
-        # It knows what its numbers may be.
-        self.build()
-
-    def build(self) -> SplitSpec:
-        """The same for ``build_dataset``."""
-        return SplitSpec(
-            fractions=(self.train, self.validation, self.test),
-            purge_bars=self.purge_bars,
-            embargo_bars=self.embargo_bars,
-        )
+        check_shares((self.train, self.validation, self.test))

@@ -102,7 +102,7 @@ class TrainConfig:
             self.evaluation in modes,
             f"evaluation={self.evaluation} must be one of {', '.join(modes)}",
         )
-        check_purge(self.split.build(), self.labels.build())
+        check_purge(self.split.purge_bars, self.labels.horizon)
         blends = [kind.value for kind in BlendKind]
         require(self.blend in blends, f"blend={self.blend} must be one of {', '.join(blends)}")
         if isinstance(self.model, LogisticConfig):

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.config import JudgeConfig
 from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec, bars_to_load
 from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsError
-from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
 from percoin.evaluation.gate import Outcome, Verdict
+from percoin.evaluation.judgement import JudgingRules, forecast_given, judge_folds
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
 from percoin.features.feature_set import FeatureDefinition
 from percoin.intervals import interval_text
 from percoin.judge.forecasts import Forecasts, read_forecasts
-from percoin.judging import JudgingRules, forecast_given, judge_folds
 from percoin.report.board import Board, make_board
 from percoin.report.reading import SavedModel
 from percoin.splits import Split, chronological_split, split_at
@@ -99,22 +99,22 @@ def judge_file(settings: JudgeConfig) -> JudgedForecasts:
         InvalidForecastsError: It cannot be judged as it is.
         PercoinError: The bars cannot be had, or are too few.
     """
-    timeframe, rule = settings.tf.timeframe, settings.labels.build()
+    timeframe, rule = settings.tf.timeframe, label_rule(settings.labels)
     if settings.name in {baseline.name for baseline in default_baselines()}:
         raise ConfigError(f"name={settings.name} is the name of a baseline; give another one")
     forecasts = read_forecasts(Path(settings.forecasts), settings.symbol, timeframe)
     n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
-    source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
+    source = bar_source(settings.source, BarStore(Path(settings.data_dir) / "bars"), n_bars)
     market = PreparedMarket.prepare(
         source.load(settings.symbol, timeframe),
         FeatureDefinition.RELATIVE,
         rule,
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         settings.history_days,
     )
     rules = JudgingRules(
-        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        costs=trading_costs(settings.costs),
         n_trials=settings.trials,
         n_looks=settings.looks,
         repetitions=settings.repetitions,

@@ -19,9 +19,9 @@ from percoin.evaluation.baselines import (
     settled_class_counts,
     shares_of,
 )
+from percoin.features.rules import Readings, read_momentum, read_rsi_ma
 from percoin.labels import LabelRule, Labels, TripleBarrier, label_rule_from_json
 from percoin.monitoring.record import Baseline, Entry, Kept, Outcome, TrackRecord, kind_of_bars
-from percoin.rules import Readings, read_momentum, read_rsi_ma
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signal, Timeframe
 
 PRIOR = "prior"

@@ -1,4 +1,4 @@
-"""How good the served predictions turned out to be: per market, model and rung."""
+"""How good the served predictions turned out to be: per market, model and source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from percoin.monitoring.resolution import PRIOR
 from percoin.types import FloatArray, IntArray, Signal, Source, Timeframe
 
 _REPETITIONS = 1000
-# A rung that is a baseline too: what it says is scored by the shares that followed it before.
+# A source that is a baseline too: what it says is scored by the shares that followed it before.
 _SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
 
 
@@ -44,7 +44,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """The track record of one model, or of one rung, on one market.
+    """The track record of one model, or of one source, on one market.
 
     Only live predictions are scored: those that were written before their outcome could be
     known. Late ones are counted.
@@ -135,7 +135,7 @@ def make_scoreboard(
     timeframe: Timeframe | None = None,
     repetitions: int = _REPETITIONS,
 ) -> list[Standing]:
-    """How every model and rung has done, by market and then by the first prediction.
+    """How every model and source has done, by market and then by the first prediction.
 
     Args:
         record: The predictions.

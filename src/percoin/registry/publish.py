@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from percoin.commands import train_command
 from percoin.errors import (
+    InUseError,
     InvalidArtifactError,
     ModelNotFoundError,
     RegistryWriteError,
     UnreadableArtifactError,
 )
+from percoin.file_lock import file_lock, folder_lock
 from percoin.registry.bounds import most_bytes
 from percoin.registry.history import Action, Event, append, now_text, read_history
 from percoin.registry.layout import (
@@ -31,11 +31,11 @@ from percoin.registry.layout import (
     MarketFolder,
 )
 from percoin.registry.ownership import warn_of_other_writers
+from percoin.whole_file import sync_folder, write_new
 
 # About one and a half times an export of the default network.
 _PROBE_BYTES = 8 * 1024 * 1024
 _LOCK_TIMEOUT_SECS = 60.0
-_LOCK_POLL_SECS = 0.02
 # Clearing away what a killed probe left takes a moment.
 _PROBE_LOCK_SECS = 2.0
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
@@ -150,7 +150,7 @@ def remove_versions(market: MarketFolder, decide: Callable[[], Change]) -> tuple
             _note(market, change)
         for version_id in change.versions:
             market.version(version_id).rename(market.temporary(version_id))
-        _sync_folder(market.versions)
+        sync_folder(market.versions)
         _remove_leftovers(market)
     return change.versions
 
@@ -166,7 +166,7 @@ def _note(market: MarketFolder, change: Change) -> Event:
         after=change.serve or served,
     )
     append(market, event)
-    _sync_folder(market.versions)
+    sync_folder(market.versions)
     return event
 
 
@@ -174,11 +174,8 @@ def _write_aside(market: MarketFolder, version_id: str, files: Mapping[str, byte
     aside = market.temporary(version_id)
     aside.mkdir()
     for name, content in files.items():
-        with (aside / name).open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync_folder(aside)
+        write_new(aside / name, content)
+    sync_folder(aside)
     return aside
 
 
@@ -187,7 +184,7 @@ def _put_in_place(market: MarketFolder, version_id: str, aside: Path) -> Path:
     aside.rename(folder)
     # Each parent may be new as well; the link must never outlive what it points to.
     for parent in (market.versions, market.versions.parent, market.folder):
-        _sync_folder(parent)
+        sync_folder(parent)
     return folder
 
 
@@ -197,15 +194,7 @@ def _serve(market: MarketFolder, version_id: str) -> None:
     link_aside.symlink_to(market.link_target(version_id))
     link_aside.replace(market.link)
     for folder in (market.folder, market.folder.parent, market.root):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(folder)
 
 
 def _remove_leftovers(market: MarketFolder) -> None:
@@ -224,32 +213,13 @@ def _locked(market: MarketFolder) -> Iterator[None]:
     """Hold the market's lock; the kernel releases it when its holder dies."""
     _refuse_foreign_ground(market)
     market.versions.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(market.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
-        _wait_for_lock(market, descriptor)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for_lock(market: MarketFolder, descriptor: int) -> None:
-    if not _lock_within(descriptor, fcntl.LOCK_EX, _LOCK_TIMEOUT_SECS):
-        found = f"other processes have held {market.lock} for {_LOCK_TIMEOUT_SECS:.0f} s"
-        raise _write_error(market, found, "try again when they are done")
-
-
-def _lock_within(descriptor: int, operation: int, secs: float) -> bool:
-    """Lock a file or folder, or give up after ``secs``."""
-    deadline = time.monotonic() + secs
-    while True:
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_LOCK_POLL_SECS)
-        else:
-            return True
+            held.enter_context(file_lock(market.lock, _LOCK_TIMEOUT_SECS))
+        except InUseError as error:
+            found = f"{error.holder} has held {market.lock} for {_LOCK_TIMEOUT_SECS:.0f} s"
+            raise _write_error(market, found, "try again when it is done") from None
+        yield
 
 
 def _refuse_foreign_ground(market: MarketFolder) -> None:
@@ -308,7 +278,7 @@ def _probe(folder: Path) -> None:
         os.fsync(file.fileno())
     # Shared by all that probe here: nobody clears away what is still in use.
     with (
-        _folder_locked(folder, fcntl.LOCK_SH, _PROBE_LOCK_SECS),
+        folder_lock(folder, _PROBE_LOCK_SECS, is_shared=True),
         tempfile.TemporaryDirectory(dir=folder, prefix=PROBE_PREFIX) as aside,
     ):
         link = Path(aside) / _PROBE_NAMES[0]
@@ -320,27 +290,13 @@ def _remove_stale_probes(folder: Path) -> None:
     """Clear away what probes left that were killed; while one lives here, nothing."""
     if not any(folder.glob(f"{PROBE_PREFIX}*")):
         return
-    with _folder_locked(folder, fcntl.LOCK_EX, 0.0) as is_ours:
+    with folder_lock(folder) as is_ours:
         for probe in folder.glob(f"{PROBE_PREFIX}*") if is_ours else ():
             # Somebody else's folder of such a name is not empty then, and stays.
             with suppress(OSError):
                 for name in _PROBE_NAMES:
                     (probe / name).unlink(missing_ok=True)
                 probe.rmdir()
-
-
-@contextmanager
-def _folder_locked(folder: Path, operation: int, secs: float) -> Iterator[bool]:
-    """Whether the folder could be locked; some file systems lock no folders."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            is_locked = _lock_within(descriptor, operation, secs)
-        except OSError:
-            is_locked = False
-        yield is_locked
-    finally:
-        os.close(descriptor)
 
 
 def served_id(market: MarketFolder) -> str | None:

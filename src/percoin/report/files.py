@@ -8,6 +8,7 @@ from percoin.report.board import Board
 from percoin.report.charts import skill_picture, standalone
 from percoin.report.page import to_html
 from percoin.report.plain import to_json, to_markdown
+from percoin.whole_file import write_whole
 
 PAGE = "index.html"
 
@@ -27,17 +28,3 @@ def write_report(board: Board, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_whole(folder / name, text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file aside and put it in place in one step.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

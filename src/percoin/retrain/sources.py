@@ -22,6 +22,7 @@ from functools import lru_cache
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from percoin.assembly import bar_source
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain
@@ -100,7 +101,7 @@ def bars_at_hand(config: SourceConfig, market: MarketFolder, store: BarStore) ->
         DataError: There are none that can be used, for whatever reason.
     """
     try:
-        return config.build(store).load(market.symbol, market.timeframe)
+        return bar_source(config, store).load(market.symbol, market.timeframe)
     except DataError:
         raise
     except PercoinError as error:

@@ -20,6 +20,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
+from percoin.assembly import bar_source
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -141,7 +142,7 @@ def fetch(job: Job, symbol: str, data_end: datetime | None) -> int | None:
     """
     settings = _settings(job.overrides)
     store = BarStore(Path(settings.data_dir) / "bars")
-    source = settings.source.build(store, n_bars_to_load(settings), replace=True)
+    source = bar_source(settings.source, store, n_bars_to_load(settings), replace=True)
     if not isinstance(source, ExchangeSource):
         return None
     update = source.update(symbol, settings.tf.timeframe)

@@ -15,9 +15,9 @@ from percoin.bars.schema import Bars
 from percoin.serving.bar_keeper import BarKeeper, Held, tell_missing
 from percoin.serving.discretion import Discretion
 from percoin.serving.each_market import EachMarket, Pauses
-from percoin.serving.model_shelf import ModelShelf
 from percoin.serving.offer import Clock, Market, Offer, utc_now
 from percoin.serving.recorder import Recorder
+from percoin.serving.served_models import ServedModels
 from percoin.serving.strict_json import dumps
 from percoin.signals.chain import ask
 from percoin.signals.freshness import find_staleness
@@ -73,7 +73,7 @@ class AnswerBoard:
     Args:
         offer: The markets.
         keeper: Their bars.
-        shelf: Their models.
+        models: Their models.
         chain: Who is asked, in order; the last always has an answer.
         sources: The names of all but the last, for a market without bars.
         max_age_bars: As for ``find_staleness``.
@@ -87,7 +87,7 @@ class AnswerBoard:
         self,
         offer: Offer,
         keeper: BarKeeper,
-        shelf: ModelShelf,
+        models: ServedModels,
         chain: Sequence[SignalSource],
         sources: Sequence[Source],
         max_age_bars: float | None,
@@ -98,7 +98,7 @@ class AnswerBoard:
     ) -> None:
         self._offer = offer
         self._keeper = keeper
-        self._shelf = shelf
+        self._models = models
         self._chain = chain
         self._sources = sources
         self._max_age_bars = max_age_bars
@@ -150,7 +150,7 @@ class AnswerBoard:
 
     def update(self) -> int:
         """Make the answers whose basis has changed; returns how many."""
-        self._shelf.look()
+        self._models.look()
         n_made = 0
         for market in self._offer.markets():
             if not self._is_stopped:
@@ -237,7 +237,7 @@ class AnswerBoard:
         Of other timeframes only bars count that had closed by the close of the newest
         asked one.
         """
-        card = self._shelf.card(market)
+        status = self._models.status(market)
         closed_ms = all_held[market[1]].close_times[-1]
         seen = [
             (len(times), int(times[0]), int(times[-1]))
@@ -245,7 +245,7 @@ class AnswerBoard:
             if len(times := held.close_times[: _n_closed(held, closed_ms)])
         ]
         is_old = bool(find_staleness(bars, self._max_age_bars, now))
-        model = None if card is None else (card.mark, card.problem)
+        model = None if status is None else (status.mark, status.problem)
         return (model, is_old, int(closed_ms), bars.origin, *seen)
 
 

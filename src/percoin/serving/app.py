@@ -18,7 +18,6 @@ from percoin.serving.candles import MAX_CANDLES, CandleTexts
 from percoin.serving.drift_watch import DriftWatch
 from percoin.serving.guard import HEALTH, TRUSTED, Guard, Limits
 from percoin.serving.health import Health
-from percoin.serving.model_shelf import ModelShelf
 from percoin.serving.offer import Clock, Offer, utc_now
 from percoin.serving.page import add_page
 from percoin.serving.questions import (
@@ -30,6 +29,7 @@ from percoin.serving.questions import (
     read_timeframe,
 )
 from percoin.serving.recorder import Recorder
+from percoin.serving.served_models import ServedModels
 from percoin.serving.strict_json import json_response
 from percoin.serving.telemetry import Telemetry
 from percoin.serving.tracking import add_tracking
@@ -47,7 +47,7 @@ def create_app(
     offer: Offer,
     board: AnswerBoard,
     keeper: BarKeeper,
-    shelf: ModelShelf,
+    served: ServedModels,
     health: Health,
     telemetry: Telemetry,
     limits: Limits,
@@ -62,7 +62,7 @@ def create_app(
         offer: What may be asked about.
         board: Where the answers are.
         keeper: Where the bars are.
-        shelf: Where the models are.
+        served: Which models are served.
         health: How the server is.
         telemetry: Counts requests.
         limits: Of one client and one request.
@@ -85,9 +85,9 @@ def create_app(
     app.add_exception_handler(HTTPException, _refuse)
     _add_predictions(app, offer, board, limits, clock)
     _add_bars(app, offer, keeper)
-    _add_state(app, shelf, health, telemetry, clock)
+    _add_state(app, served, health, telemetry, clock)
     tf, symbols = _tf_parameter(offer), _symbols_parameter(offer, limits)
-    drift_watch = DriftWatch(shelf, keeper)
+    drift_watch = DriftWatch(served, keeper)
     add_tracking(app, offer, recorder, drift_watch, limits.max_symbols, tf, symbols, clock)
     add_page(app)
     if api_key is not None:
@@ -163,13 +163,13 @@ def _add_bars(app: FastAPI, offer: Offer, keeper: BarKeeper) -> None:
 
 
 def _add_state(
-    app: FastAPI, shelf: ModelShelf, health: Health, telemetry: Telemetry, clock: Clock
+    app: FastAPI, served: ServedModels, health: Health, telemetry: Telemetry, clock: Clock
 ) -> None:
     @app.get("/api/models", response_model=schemas.Models)
     async def models(request: Request) -> Response:
         """Which model of each market is served, and what the gate said of it."""
         check_parameters(request.query_params.multi_items(), ())
-        return json_response({"now": clock().isoformat(), "models": shelf.contents()})
+        return json_response({"now": clock().isoformat(), "models": served.contents()})
 
     @app.get(HEALTH, response_model=schemas.Health, responses={503: {"model": schemas.Health}})
     async def healthy(request: Request) -> Response:

@@ -10,8 +10,8 @@ from threading import Lock
 from percoin.monitoring.drift import FeatureDrift, measure_drift
 from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.each_market import EachMarket
-from percoin.serving.model_shelf import Card, ModelShelf
 from percoin.serving.offer import Market
+from percoin.serving.served_models import ModelStatus, ServedModels
 from percoin.types import Timeframe
 
 
@@ -19,12 +19,12 @@ class DriftWatch:
     """Measures when it is asked; several threads may ask.
 
     Args:
-        shelf: Knows where the train rows of each model were.
+        models: They tell where the train rows of each model were.
         keeper: Has the bars.
     """
 
-    def __init__(self, shelf: ModelShelf, keeper: BarKeeper) -> None:
-        self._shelf = shelf
+    def __init__(self, models: ServedModels, keeper: BarKeeper) -> None:
+        self._models = models
         self._keeper = keeper
         self._steps = EachMarket("DRIFT", "the drift cannot be measured")
         self._known: dict[Market, tuple[str | None, int, FeatureDrift]] = {}
@@ -34,31 +34,31 @@ class DriftWatch:
         """What is said of each market that has a model, as JSON objects."""
         found = []
         for symbol in symbols:
-            card = self._shelf.card((symbol, timeframe))
-            if card is None or card.manifest is None:
+            status = self._models.status((symbol, timeframe))
+            if status is None or status.manifest is None:
                 continue
             market = symbol, timeframe
             nothing = FeatureDrift(0, unknown="it cannot be measured; the log says why")
-            drift = self._steps.run(market, partial(self._measured, market, card), nothing)
+            drift = self._steps.run(market, partial(self._measured, market, status), nothing)
             content: dict[str, object] = {
                 "symbol": symbol,
                 "tf": timeframe.value,
-                "version_id": card.manifest.version_id,
+                "version_id": status.manifest.version_id,
                 "worst": drift.worst,
             }
             found.append(content | asdict(drift))
         return found
 
-    def _measured(self, market: Market, card: Card) -> FeatureDrift:
-        assert card.manifest is not None
+    def _measured(self, market: Market, status: ModelStatus) -> FeatureDrift:
+        assert status.manifest is not None
         held = self._keeper.held(market[0])[market[1]]
         if held.bars is None:
             return FeatureDrift(0, unknown="there are no bars")
         newest = int(held.close_times[-1])
         with self._lock:
             known = self._known.get(market)
-            if known is None or known[:2] != (card.mark, newest):
-                bins = None if card.train_rows is None else card.train_rows.feature_bins
-                known = (card.mark, newest, measure_drift(card.manifest, bins, held.bars))
+            if known is None or known[:2] != (status.mark, newest):
+                bins = None if status.train_rows is None else status.train_rows.feature_bins
+                known = (status.mark, newest, measure_drift(status.manifest, bins, held.bars))
                 self._known[market] = known
         return known[2]

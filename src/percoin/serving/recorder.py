@@ -18,8 +18,8 @@ from percoin.monitoring.resolution import is_before_outcome, make_entry, resolve
 from percoin.monitoring.scoreboard import Scoreboard
 from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.each_market import EachMarket
-from percoin.serving.model_shelf import Card, ModelShelf
 from percoin.serving.offer import Clock, Market, Offer, utc_now
+from percoin.serving.served_models import ModelStatus, ServedModels
 from percoin.types import Prediction, Timeframe
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ class Recorder:
 
     Args:
         record: The database.
-        shelf: Knows the label rules of the served models.
-        default_rules: Of each timeframe, for rungs without a model.
+        models: They tell the label rule of each.
+        default_rules: Of each timeframe, for sources without a model.
         clock: The time.
         on_event: Called with ``written``, ``resolved``, ``failed`` or ``dropped``, and how many.
     """
@@ -51,14 +51,14 @@ class Recorder:
     def __init__(
         self,
         record: TrackRecord,
-        shelf: ModelShelf,
+        models: ServedModels,
         default_rules: Mapping[Timeframe, LabelRule],
         clock: Clock = utc_now,
         on_event: Callable[[str, int], None] = lambda event, count: None,
     ) -> None:
         self.record = record
         self.scoreboard = Scoreboard(record)
-        self._shelf = shelf
+        self._models = models
         self._default_rules = default_rules
         self._clock = clock
         self._on_event = on_event
@@ -176,21 +176,21 @@ class Recorder:
         """
         if prediction.version_id is None:
             return self._default_rules.get(prediction.timeframe), None
-        card = self._card(prediction)
-        if card is None or card.manifest is None:
+        status = self._status(prediction)
+        if status is None or status.manifest is None:
             return None, None
-        shares = None if card.train_rows is None else card.train_rows.class_shares
-        return card.label_rule, shares
+        shares = None if status.train_rows is None else status.train_rows.class_shares
+        return status.label_rule, shares
 
-    def _card(self, prediction: Prediction) -> Card | None:
+    def _status(self, prediction: Prediction) -> ModelStatus | None:
         """Of the version that answered; None if it is served no more."""
         for _ in range(2):
-            card = self._shelf.card((prediction.symbol, prediction.timeframe))
-            manifest = None if card is None else card.manifest
+            status = self._models.status((prediction.symbol, prediction.timeframe))
+            manifest = None if status is None else status.manifest
             if manifest is not None and manifest.version_id == prediction.version_id:
-                return card
-            # Another version has been served since the shelf was looked at.
-            self._shelf.look()
+                return status
+            # Another version has been served since the models were looked at.
+            self._models.look()
         return None
 
     def _is_paused(self) -> bool:

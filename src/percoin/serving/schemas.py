@@ -20,7 +20,7 @@ class _Exact(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class PassedRung(_Exact):
+class PassedSource(_Exact):
     """A source that was asked before the one that answered, and why it did not."""
 
     source: Source
@@ -46,7 +46,7 @@ class Prediction(_Exact):
     bars: Annotated[str | None, Field(description="Where the bars are from")]
     probabilities: dict[SignalName, Share] | None
     detail: str | None
-    passed: list[PassedRung]
+    passed: list[PassedSource]
     entry_price: Price | None = None
     stop_loss: float | None = None
     tp1: Price | None = None
@@ -162,7 +162,7 @@ class Scored(_Exact):
 
 
 class Standing(_Exact):
-    """What became of the predictions of one model, or of one rung, on one market."""
+    """What became of the predictions of one model, or of one source, on one market."""
 
     symbol: str
     tf: str
@@ -209,7 +209,7 @@ class Drift(_Exact):
 
 
 class Scoreboard(_Exact):
-    """Every model and rung that has been served in one timeframe."""
+    """Every model and source that has been served in one timeframe."""
 
     tf: str
     now: datetime

@@ -28,13 +28,13 @@ from percoin.serving.connections import make_protocol
 from percoin.serving.discretion import Discretion
 from percoin.serving.guard import Limits
 from percoin.serving.health import Health
-from percoin.serving.model_shelf import ModelShelf, ShelvedModel
 from percoin.serving.offer import Clock, Offer, utc_now
 from percoin.serving.recorder import Recorder
+from percoin.serving.served_models import ServedModels, TrustedModel
 from percoin.serving.telemetry import Telemetry
 from percoin.signals.chain import RULES, build_chain
 from percoin.signals.protocol import SignalSource
-from percoin.types import Rung, Source, Timeframe
+from percoin.types import Source, Timeframe
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class Setup:
         offer: The markets.
         make_source: Gives the bars for models that see so many of them.
         models_dir: The registry.
-        model: The rung ``Rung.ML``.
-        rungs: Who is asked; the last is ``Rung.HOLD``.
+        model: Answers as ``Source.MODEL``.
+        sources: Who is asked; the last is ``Source.HOLD``.
         use_pro: False passes the professional analyzer over.
         max_age_bars: As for ``find_staleness``.
         folders: That responses do not speak of.
@@ -64,14 +64,14 @@ class Setup:
         hosts: Names by which the server may be called without a key.
         clock: The time.
         record: Where every prediction is written; None writes none.
-        default_rules: What the right answer to a rung without a model will be by.
+        default_rules: What the right answer to a source without a model will be by.
     """
 
     offer: Offer
     make_source: Callable[[int], BarSource]
     models_dir: Path
     model: SignalSource
-    rungs: Sequence[Rung]
+    sources: Sequence[Source]
     use_pro: bool = True
     max_age_bars: float | None = None
     folders: Sequence[str] = ()
@@ -100,7 +100,7 @@ class PredictionServer:
         offer, clock = setup.offer, setup.clock
         discretion = Discretion(setup.folders)
         telemetry = Telemetry()
-        self.shelf = ModelShelf(setup.models_dir, offer.markets(), discretion, clock)
+        self.models = ServedModels(setup.models_dir, offer.markets(), discretion, clock)
         self.keeper = BarKeeper(
             self._load,
             offer.symbols,
@@ -115,13 +115,13 @@ class PredictionServer:
         self.recorder: Recorder | None = None
         if record is not None:
             rules, count = setup.default_rules, telemetry.count_record
-            self.recorder = Recorder(record, self.shelf, rules, clock, count)
+            self.recorder = Recorder(record, self.models, rules, clock, count)
         self.board = AnswerBoard(
             offer,
             self.keeper,
-            self.shelf,
-            build_chain(setup.rungs, ShelvedModel(self.shelf, setup.model), setup.use_pro),
-            _asked_before_holding(setup.rungs),
+            self.models,
+            build_chain(setup.sources, TrustedModel(self.models, setup.model), setup.use_pro),
+            _asked_before_holding(setup.sources),
             setup.max_age_bars,
             discretion,
             clock,
@@ -136,7 +136,7 @@ class PredictionServer:
             offer,
             self.board,
             self.keeper,
-            self.shelf,
+            self.models,
             health,
             telemetry,
             setup.limits,
@@ -160,21 +160,20 @@ class PredictionServer:
         return has_ended
 
     def _load(self, symbol: str, timeframe: Timeframe) -> Bars:
-        lookback = self.shelf.lookback((symbol, timeframe))
+        lookback = self.models.lookback((symbol, timeframe))
         return self._setup.make_source(lookback).load(symbol, timeframe)
 
 
 def _kept_timeframes(setup: Setup) -> list[Timeframe]:
     """Those that are answered for, and those that rules look at."""
     wanted = set(setup.offer.timeframes)
-    for rung in setup.rungs:
-        wanted |= set(RULES[rung].timeframes) if rung in RULES else set()
+    for source in setup.sources:
+        wanted |= set(RULES[source].timeframes) if source in RULES else set()
     return sorted(wanted, key=lambda timeframe: timeframe.milliseconds)
 
 
-def _asked_before_holding(rungs: Sequence[Rung]) -> list[Source]:
-    names = {Rung.ML: Source.MODEL, **{rung: rule.source for rung, rule in RULES.items()}}
-    return [names[rung] for rung in rungs if rung is not Rung.HOLD]
+def _asked_before_holding(sources: Sequence[Source]) -> list[Source]:
+    return [source for source in sources if source is not Source.HOLD]
 
 
 def bind(host: str, port: int, has_key: bool) -> socket.socket:

@@ -71,7 +71,7 @@ def add_tracking(
         openapi_extra={"parameters": [tf, symbols]},
     )
     async def scoreboard(request: Request) -> Response:
-        """How the served predictions of each model and rung turned out, in one timeframe."""
+        """How the served predictions of each model and source turned out, in one timeframe."""
         asked = check_parameters(request.query_params.multi_items(), ("tf", "symbols"))
         timeframe = read_timeframe(asked, offer)
         chosen = read_symbols(asked, offer, max_symbols)

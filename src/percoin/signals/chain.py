@@ -15,33 +15,36 @@ from percoin.signals.professional import ProfessionalRule
 from percoin.signals.protocol import MarketBars, SignalSource
 from percoin.signals.rsi_ma import RsiMaRule
 from percoin.signals.rule import Rule, RuleSource
-from percoin.types import Passed, Prediction, Rung, Source
+from percoin.types import Passed, Prediction, Source
 
 __all__ = ["HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
 
 log = logging.getLogger(__name__)
 
-RULES: Mapping[Rung, Rule] = {
-    rule.rung: rule for rule in (ProfessionalRule(), RsiMaRule(), MomentumRule())
+RULES: Mapping[Source, Rule] = {
+    rule.source: rule for rule in (ProfessionalRule(), RsiMaRule(), MomentumRule())
 }
 
 
 def build_chain(
-    rungs: Sequence[Rung], model: SignalSource, use_pro: bool = True
+    order: Sequence[Source], model: SignalSource, use_pro: bool = True
 ) -> list[SignalSource]:
     """The sources of a chain, in order.
 
     Args:
-        rungs: Who is asked; the last must be ``Rung.HOLD``.
-        model: The rung ``Rung.ML``.
+        order: Who is asked; the last must be ``Source.HOLD``.
+        model: Answers as ``Source.MODEL``.
         use_pro: False keeps the professional analyzer's place and passes it over.
     """
-    sources: dict[Rung, SignalSource] = {
-        Rung.ML: model,
-        Rung.HOLD: HoldSource(),
-        **{rung: RuleSource(rule, use_pro or rung != Rung.PRO) for rung, rule in RULES.items()},
+    sources: dict[Source, SignalSource] = {
+        Source.MODEL: model,
+        Source.HOLD: HoldSource(),
+        **{
+            source: RuleSource(rule, use_pro or source != Source.PRO)
+            for source, rule in RULES.items()
+        },
     }
-    return [sources[rung] for rung in rungs]
+    return [sources[source] for source in order]
 
 
 def ask(

@@ -1,4 +1,4 @@
-"""The last rung: it always answers."""
+"""The last source: it always answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first rung: the market's own model."""
+"""The first source: the market's own model."""
 
 from __future__ import annotations
 

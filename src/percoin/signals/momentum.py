@@ -1,19 +1,18 @@
-"""The fourth rung: go with a large move of the last 14 quarter hours."""
+"""The fourth source: go with a large move of the last 14 quarter hours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from percoin.bars.schema import Bars
-from percoin.rules import MOMENTUM_BARS, MOMENTUM_CHANGE, Readings, read_momentum
+from percoin.features.rules import MOMENTUM_BARS, MOMENTUM_CHANGE, Readings, read_momentum
 from percoin.signals.market import newest_closed
-from percoin.types import IntArray, Rung, Source, Timeframe
+from percoin.types import IntArray, Source, Timeframe
 
 
 class MomentumRule:
     """``read_momentum`` on 15m. Its score is the share of the change beyond the mark."""
 
-    rung = Rung.MOMENTUM
     source = Source.MOMENTUM
     timeframes: tuple[Timeframe, ...] = (Timeframe.M15,)
     level_timeframe = Timeframe.M15

@@ -1,4 +1,4 @@
-"""The second rung: technical analysis of three timeframes, which answers where they agree.
+"""The second source: technical analysis of three timeframes, which answers where they agree.
 
 On each of 15m, 1h and 4h five parts give a score from -1 to 1 (``percoin.signals.analysis``)::
 
@@ -17,7 +17,7 @@ It answers in the direction of the market's score if that is at least 0.40 away 
 three timeframes point that way, and so do at least four of the five parts, each taken over
 the timeframes; else it passes (``no_confluence``). The confidence of an answer is the
 size of the score: how firmly the parts agree, not how probable it is that they are right.
-``python -m percoin.rungs`` says what came of such answers. Entry is the newest asked close,
+``python -m percoin.signals`` says what came of such answers. Entry is the newest asked close,
 stop and targets are multiples of the 1h ATR.
 """
 
@@ -29,7 +29,7 @@ import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.features.feature_set import history_bars
-from percoin.rules import Readings
+from percoin.features.rules import Readings
 from percoin.signals.analysis.candles import Candles
 from percoin.signals.analysis.levels import levels_score
 from percoin.signals.analysis.momentum import momentum_score
@@ -37,7 +37,7 @@ from percoin.signals.analysis.trend import trend_score
 from percoin.signals.analysis.volatility import volatility_score
 from percoin.signals.analysis.volume import volume_score
 from percoin.signals.market import newest_closed
-from percoin.types import BoolArray, FloatArray, IntArray, Rung, Signal, Source, Timeframe
+from percoin.types import BoolArray, FloatArray, IntArray, Signal, Source, Timeframe
 
 PARTS: Mapping[str, tuple[float, Callable[[Candles], FloatArray]]] = {
     "trend": (0.30, trend_score),
@@ -57,7 +57,6 @@ _TIMEFRAME_WEIGHTS = np.array(list(TIMEFRAMES.values()))
 class ProfessionalRule:
     """Confluence of five parts over three timeframes; see the module."""
 
-    rung = Rung.PRO
     source = Source.PRO
     timeframes: tuple[Timeframe, ...] = tuple(TIMEFRAMES)
     level_timeframe = Timeframe.H1

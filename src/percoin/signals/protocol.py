@@ -1,4 +1,4 @@
-"""What every rung of the chain is given, and what it can do."""
+"""What every source of the chain is given, and what it can do."""
 
 from __future__ import annotations
 

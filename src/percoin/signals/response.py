@@ -32,8 +32,8 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "probabilities": None,
         "detail": prediction.detail or None,
         "passed": [
-            {"source": rung.source.value, "reason": rung.reason, "detail": rung.detail}
-            for rung in prediction.passed
+            {"source": passed.source.value, "reason": passed.reason, "detail": passed.detail}
+            for passed in prediction.passed
         ],
     }
     if prediction.probabilities is not None:

@@ -1,4 +1,4 @@
-"""The third rung: oversold in a rising hour, overbought in a falling one."""
+"""The third source: oversold in a rising hour, overbought in a falling one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Mapping
 
 from percoin.bars.schema import Bars
 from percoin.features.feature_set import history_bars
-from percoin.rules import Readings, read_rsi_ma
+from percoin.features.rules import Readings, read_rsi_ma
 from percoin.signals.market import newest_closed
-from percoin.types import IntArray, Rung, Source, Timeframe
+from percoin.types import IntArray, Source, Timeframe
 
 
 class RsiMaRule:
     """``read_rsi_ma`` on 1h. Its score is how far the RSI is beyond its mark."""
 
-    rung = Rung.RSI_MA
     source = Source.RSI_MA
     timeframes: tuple[Timeframe, ...] = (Timeframe.H1,)
     level_timeframe = Timeframe.H1

@@ -1,4 +1,4 @@
-"""How a rule becomes a rung: asked about now and over a history by one and the same function."""
+"""How a rule becomes a source: asked about now and over a history by one and the same function."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import numpy as np
 
 from percoin.bars.schema import Bars, format_time
 from percoin.errors import DataError
+from percoin.features.rules import Readings
 from percoin.inference.levels import find_levels
-from percoin.rules import Readings
 from percoin.signals.market import close_times, newest_closed
 from percoin.signals.protocol import MarketBars
-from percoin.types import IntArray, Passed, Prediction, Rung, Signal, Source, Timeframe
+from percoin.types import IntArray, Passed, Prediction, Signal, Source, Timeframe
 
 
 class Rule(Protocol):
     """A fixed rule on the bars of one or several timeframes.
 
     Attributes:
-        rung: Its name in the chain.
-        source: Its name in an answer.
+        source: Who answers by it.
         timeframes: What it looks at, whatever timeframe is asked about.
         level_timeframe: The one of these whose ATR is the unit of stop and targets.
         min_bars: Fewer of a timeframe are not enough.
@@ -29,7 +28,6 @@ class Rule(Protocol):
         silence: The reason for passing where it has nothing to say.
     """
 
-    rung: Rung
     source: Source
     timeframes: tuple[Timeframe, ...]
     level_timeframe: Timeframe
@@ -55,7 +53,7 @@ class Rule(Protocol):
 
 
 class RuleSource:
-    """A rule as a rung of the chain.
+    """A rule as a source of the chain.
 
     Args:
         rule: The rule.
@@ -70,7 +68,8 @@ class RuleSource:
         """What the rule says at the close of the newest asked bar, or why it says nothing."""
         rule = self._rule
         if not self._enabled:
-            return self._pass(f"{rule.rung}_disabled", f"switched off: use_{rule.rung}=false")
+            name = rule.source.option
+            return self._pass(f"{name}_disabled", f"switched off: use_{name}=false")
         moments = close_times(market.asked)[-1:]
         frames: dict[Timeframe, Bars] = {}
         for timeframe in rule.timeframes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from percoin.assembly import bar_source
 from percoin.bars.schema import Bars
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
@@ -15,6 +17,7 @@ from percoin.errors import BarsNotFoundError, InvalidBarsError
 from percoin.file_lock import claimed
 from percoin.registry import typed_json
 from percoin.training.folds import load_bars, n_bars_to_load
+from percoin.whole_file import write_whole
 
 _NOTE_FILE = "bars.json"
 _LOCK_FILE = ".bars.lock"
@@ -54,10 +57,10 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
         DataError: As the source has it.
     """
     store = BarStore(Path(settings.data_dir) / "bars")
-    source = settings.source.build(store)
+    source = bar_source(settings.source, store)
     if not isinstance(source, ExchangeSource):
         return AskedBars(load_bars(settings), time.time())
-    with claimed(market_folder, _LOCK_FILE, wait=True):
+    with claimed(market_folder, _LOCK_FILE, wait_secs=math.inf):
         note = _read_note(market_folder)
         wanted = n_bars_to_load(settings)
         if note and note.asked_at >= reuse_since and note.n_bars_wanted >= wanted:
@@ -67,7 +70,7 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
         asked_at = time.time()
         bars = load_bars(settings)
         note = _Note(asked_at, wanted, int(bars.open_time[0]), int(bars.open_time[-1]))
-        (market_folder / _NOTE_FILE).write_text(json.dumps(asdict(note)), encoding="utf-8")
+        write_whole(market_folder / _NOTE_FILE, json.dumps(asdict(note)))
         return AskedBars(bars, note.asked_at)
 
 

@@ -20,6 +20,7 @@ from percoin.printable import printable
 from percoin.report.board import Entry, Status, answer, headlines
 from percoin.report.plain import escape, markdown_leaderboard, markdown_table
 from percoin.sweep.results import SweepResults
+from percoin.whole_file import write_new
 
 # Told apart by colour-blind eyes too (Okabe and Ito, 2008).
 _COLOURS = {
@@ -57,7 +58,7 @@ def write_dashboard(results: SweepResults, folder: Path) -> None:
     try:
         aside.mkdir(parents=True)
         # TensorBoard knows its files by this name.
-        (aside / f"events.out.tfevents.{time.time():.0f}.sweep").write_bytes(_events(results))
+        write_new(aside / f"events.out.tfevents.{time.time():.0f}.sweep", _events(results))
         if folder.exists():
             shutil.rmtree(folder)
         aside.rename(folder)

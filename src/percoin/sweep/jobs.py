@@ -6,9 +6,7 @@ comes after it read it. So a sweep needs no connection to its jobs, only their f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from percoin.printable import printable
 from percoin.registry import typed_json
+from percoin.whole_file import write_whole
 
 RECORD_FILE = "job.json"
 # Above every count and every moment in seconds that a job can mean.
@@ -128,15 +127,9 @@ def write_record(folder: Path, record: JobRecord) -> None:
     Raises:
         OSError: The folder takes no more; the old record stays.
     """
-    aside = folder / f".{RECORD_FILE}.{os.getpid()}"
-    try:
-        aside.write_text(typed_json.dumps(asdict(record), nan_as_null=True), encoding="utf-8")
-        aside.replace(folder / RECORD_FILE)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        # A full disk is reported without the name of the file.
-        raise OSError(error.errno, error.strerror, str(folder / RECORD_FILE)) from error
+    content = typed_json.dumps(asdict(record), nan_as_null=True)
+    # Of a running job it says how far it is: every epoch, and only for the eye.
+    write_whole(folder / RECORD_FILE, content, is_synced=record.state is not JobState.RUNNING)
 
 
 def read_record(folder: Path) -> JobRecord | None:
@@ -151,15 +144,6 @@ def read_record(folder: Path) -> JobRecord | None:
         return None
     error = None if record.error is None else printable(record.error)
     return replace(record, host=printable(record.host), error=error)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Take away what a process that was killed while it wrote a record has left.
-
-    To be called by whoever has claimed the folder.
-    """
-    for path in folder.glob(f".{RECORD_FILE}.*"):
-        path.unlink(missing_ok=True)
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from pathlib import Path
 from percoin.commands import command
 from percoin.errors import PercoinError
 from percoin.registry.revision import withdraw_acceptance
-from percoin.report.files import PAGE, write_report, write_whole
+from percoin.report.files import PAGE, write_report
 from percoin.sweep.dashboard import write_dashboard
 from percoin.sweep.document import to_document
 from percoin.sweep.jobs import Job, JobRecord
 from percoin.sweep.results import SweepResults, gather
 from percoin.sweep.screen import to_screen, wants_colour
+from percoin.whole_file import write_whole
 
 SUMMARY_FILE = "summary.json"
 _REPORT = "report"

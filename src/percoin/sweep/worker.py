@@ -46,11 +46,11 @@ from percoin.run_folder import DIVERGED_MARK, FINISHED_MARK
 from percoin.sweep.bars import bars_of_job
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import (
+    RECORD_FILE,
     JobRecord,
     JobState,
     read_record,
     read_result,
-    remove_leftovers,
     write_record,
 )
 from percoin.sweep.plan import CONFIG_NAME
@@ -60,6 +60,7 @@ from percoin.training.memory import memory_errors
 from percoin.training.pipeline import prepare, train
 from percoin.training.recipes.recipe import Recipe
 from percoin.training.run_files import RUN_CHECKPOINTS, RunContext, clear_run_folder
+from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def run_attempt(attempt: Attempt) -> None:
     folder = attempt.job.folder
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder), _output_to(folder / LOG_FILE):
-        remove_leftovers(folder)
+        remove_leftovers(folder / RECORD_FILE)
         before = read_record(folder) or JobRecord()
         # Until the job's key is known, what was there before is what there is.
         diary = _Diary(folder, replace(before, **_facts(attempt)))

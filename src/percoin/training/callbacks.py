@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from percoin.dataset import MarketDataset
-from percoin.training.figures import draw_pictures
+from percoin.training.figures import draw_pictures, write_picture
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.metrics import confusion_matrix
@@ -103,7 +103,7 @@ class Pictures(pl.Callback):
         assert isinstance(pl_module, SignalClassifier)
         self._folder.mkdir(parents=True, exist_ok=True)
         for name, figure in self._draw(pl_module).items():
-            figure.savefig(self._folder / f"{name}.png")
+            write_picture(figure, self._folder / f"{name}.png")
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(name, figure, trainer.global_step)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from percoin.evaluation.baselines import LOGISTIC
-from percoin.judging import FoldForecasts, Judgement, JudgingRules, daily_beside, judge_folds
+from percoin.evaluation.judgement import (
+    FoldForecasts,
+    Judgement,
+    JudgingRules,
+    daily_beside,
+    judge_folds,
+)
 from percoin.registry.artifact import export_artifact
 from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
 from percoin.training.recipes.recipe import Fitted

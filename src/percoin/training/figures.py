@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +12,7 @@ from matplotlib.figure import Figure
 
 from percoin.dataset import PARTS, MarketDataset, Part
 from percoin.types import CLASS_NAMES, FloatArray, IntArray
+from percoin.whole_file import write_whole
 
 # SHORT, NO_TRADE, LONG; told apart by colour-blind eyes too (Okabe and Ito, 2008).
 _COLOURS = ("#D55E00", "#999999", "#0072B2")
@@ -40,6 +43,11 @@ def draw_pictures(
         "reliability": draw_reliability(probabilities, labels, f"{rows}, {what}"),
         "label_distribution": draw_label_distribution(shares, f"{market}, labels per split"),
     }
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Replace the PNG file in one step."""
+    write_whole(path, partial(figure.savefig, format="png"), is_synced=False)
 
 
 def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:

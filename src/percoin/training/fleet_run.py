@@ -27,6 +27,7 @@ from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
 from percoin.training.lit_module import History, epoch_seed
 from percoin.training.run import TrainingPlan, checkpoint_of, save_whole
+from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,9 @@ def train_fleet(
     """
     fleet = _Fleet(datasets, networks, plan, check)
     n_done, secs = 0, 0.0
+    if folder is not None:
+        # Of a process that was killed while it wrote one.
+        remove_leftovers(checkpoint_of(folder))
     if resume and folder is not None:
         n_done, secs = _restore(fleet, checkpoint_of(folder), plan.epochs)
     started = time.monotonic() - secs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from percoin.assembly import bar_source, label_rule, split_spec
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
@@ -23,9 +24,9 @@ def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
     arguments = (
         bars,
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         settings.history_days,
     )
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
@@ -36,7 +37,7 @@ def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
 def n_bars_to_load(settings: TrainConfig) -> int:
     """How many of the newest bars a training makes use of, if there are no gaps."""
     return bars_to_load(
-        settings.tf.timeframe, settings.labels.build(), settings.lookback, settings.history_days
+        settings.tf.timeframe, label_rule(settings.labels), settings.lookback, settings.history_days
     )
 
 
@@ -48,7 +49,7 @@ def load_bars(settings: TrainConfig) -> Bars:
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe
-    source = settings.source.build(store, n_bars_to_load(settings), replace=True)
+    source = bar_source(settings.source, store, n_bars_to_load(settings), replace=True)
     if settings.resume and isinstance(settings.source, BinanceConfig):
         source = store
     bars = source.load(settings.symbol, timeframe)

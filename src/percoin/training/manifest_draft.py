@@ -9,10 +9,10 @@ from typing import Any
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.daily import DailyLosses
+from percoin.evaluation.judgement import Judgement, JudgingRules
 from percoin.evaluation.threshold import NO_TRADES
 from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
-from percoin.judging import Judgement, JudgingRules
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
 from percoin.registry.judged import TRAIN_ROWS, TrainRows

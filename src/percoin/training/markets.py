@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from percoin.assembly import trading_costs
 from percoin.config import BlendKind, LogisticConfig, TrainConfig
 from percoin.errors import InterruptedRunError, MarketError
-from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.joint import days_of
+from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.judging import JudgingRules
 from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
-from percoin.report.files import write_whole
 from percoin.run_folder import FINISHED_MARK
 from percoin.training.export import judge, publish
 from percoin.training.false_discoveries import withdraw_false_discoveries
+from percoin.training.figures import write_picture
 from percoin.training.memory import memory_errors
 from percoin.training.outcome import Outcome
 from percoin.training.recipes.recipe import Fitted, Recipe, Trained, failure
@@ -35,6 +35,7 @@ from percoin.training.run_files import (
     write_result,
 )
 from percoin.training.summary import Summary
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,7 @@ class TrainedMarkets:
         )
         if self.recipe.is_set:
             self._log_means(outcome)
-            summary = outcome.render() + "\n"
-            (self.run.folder / SUMMARY_FILE).write_text(summary, encoding="utf-8")
+            write_whole(self.run.folder / SUMMARY_FILE, outcome.render() + "\n")
             result = typed_json.dumps(outcome.to_json(), nan_as_null=True)
             write_whole(self.run.folder / FINISHED_MARK, result)
         return outcome
@@ -168,7 +168,7 @@ class TrainedMarkets:
         place, pictures = folder / "figures", fitted.pictures()
         place.mkdir(parents=True, exist_ok=True)
         for name, figure in pictures.items():
-            figure.savefig(place / f"{name}.png")
+            write_picture(figure, place / f"{name}.png")
         if fitted.loggers:
             from percoin.training.loggers import log_pictures
 
@@ -231,7 +231,7 @@ def judging_rules(settings: TrainConfig) -> JudgingRules:
     if isinstance(settings.model, LogisticConfig):
         name = LOGISTIC
     return JudgingRules(
-        costs=Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
+        costs=trading_costs(settings.costs),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,

@@ -32,6 +32,7 @@ from percoin.training.interruption import Interruption
 from percoin.training.lit_module import MONITORED, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
 from percoin.training.run_files import LAST_CHECKPOINT
+from percoin.whole_file import remove_leftovers, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +193,8 @@ def fit_best(
         TrainingError: The best checkpoint is not what this training wrote.
     """
     # Of a process that was killed while it wrote one.
-    for left in (folder / CHECKPOINT_FOLDER).glob("*.tmp"):
-        left.unlink(missing_ok=True)
+    for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
+        remove_leftovers(folder / CHECKPOINT_FOLDER / f"{name}.ckpt")
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
     files = _WholeFiles()
     trainer = make_trainer(plan, folder, loggers, [Progress(), *callbacks, best, last], files)
@@ -311,12 +312,7 @@ def save_whole(checkpoint: Mapping[str, Any], path: Path) -> memoryview:
     # In memory first: writing a file itself, torch names neither it nor a full disk.
     content = io.BytesIO()
     torch.save(checkpoint, content)
-    aside = path.with_suffix(".tmp")
-    try:
-        aside.write_bytes(content.getbuffer())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, content.getbuffer())
     return content.getbuffer()
 
 

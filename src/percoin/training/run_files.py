@@ -18,9 +18,9 @@ from percoin.config import TrainConfig
 from percoin.errors import DivergedError, ResumeError, TrainingError
 from percoin.evaluation.table import format_evaluation
 from percoin.registry import typed_json
-from percoin.report.files import write_whole
 from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
 from percoin.training.summary import Summary
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def divergence_marked(folder: Path) -> Iterator[None]:
     try:
         yield
     except DivergedError as error:
-        (folder / DIVERGED_MARK).write_text(f"{error}\n", encoding="utf-8")
+        write_whole(folder / DIVERGED_MARK, f"{error}\n")
         raise
 
 
@@ -122,7 +122,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     path = folder / _SETTINGS_FILE
     market = (settings.title, settings.tf.name)
     if not settings.resume:
-        path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        write_whole(path, json.dumps(facts, indent=2))
         return
     if not any(folder.glob(CHECKPOINTS)):
         raise ResumeError(
@@ -188,9 +188,9 @@ def write_result(folder: Path, summary: Summary, further: Mapping[str, Any]) -> 
         summary: What came of the market.
         further: Further figures by name.
     """
-    (folder / SUMMARY_FILE).write_text(summary.render(), encoding="utf-8")
+    write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)
-    (folder / EVALUATION_FILE).write_text(tables + "\n", encoding="utf-8")
+    write_whole(folder / EVALUATION_FILE, tables + "\n")
     verdict = summary.evaluation.verdict
     result = {
         **summary.key_results(),

@@ -18,8 +18,8 @@ from percoin.config import TrainConfig
 from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
+from percoin.evaluation.judgement import JudgedBlend
 from percoin.intervals import number_text
-from percoin.judging import JudgedBlend
 from percoin.registry.layout import MarketFolder
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.recipes.recipe import Fitted

@@ -37,13 +37,14 @@ from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
 from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
+from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, make_folds
 from percoin.training.machine import check_machine
 from percoin.training.outcome import Outcome
 from percoin.training.pipeline import train
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.run_files import RunContext
-from percoin.tuning.picture import draw_search, write_picture
+from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
 from percoin.tuning.search import Fate, Searcher, Tried, best_of, importances
@@ -58,6 +59,7 @@ from percoin.tuning.studies import (
     winners_of,
 )
 from percoin.tuning.trial import Measured, Report, measure
+from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -315,7 +317,7 @@ def _train_best(
         folder=session.folder,
         study_file=session.folder.parent / STUDY_FILE,
     ).render()
-    (session.folder / _SCREEN_FILE).write_text(screen, encoding="utf-8")
+    write_whole(session.folder / _SCREEN_FILE, screen)
     print(screen, flush=True)
     return _train_winner(session, chosen, folds, winner, run)
 
@@ -382,7 +384,7 @@ def _train_winner(
     study = session.searcher.study
     before = winners_of(study)[-1:]
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
-    choices = {**run.choices, "labels": chosen.labels.build().kind}
+    choices = {**run.choices, "labels": chosen.labels.option}
     folder = _run_of(before[0], session) if same else run.folder
     if same and (folder / FINISHED_MARK).exists():
         log.info("these settings were trained and judged before, in %s", folder)

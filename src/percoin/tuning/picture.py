@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,13 +70,6 @@ def draw_search(tried: Sequence[Tried], title: str) -> Figure:
         _draw_parameter(axes, told, name, edge)
         axes.set(xlabel=name, ylim=(bottom, top), ylabel="" if column else "validation skill")
     return figure
-
-
-def write_picture(figure: Figure, path: Path) -> None:
-    """Replace the PNG file in one step."""
-    aside = path.with_suffix(".tmp")
-    figure.savefig(aside, format="png")
-    aside.replace(path)
 
 
 def _skill_limits(tried: Sequence[Tried]) -> tuple[float, float]:

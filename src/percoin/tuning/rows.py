@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from percoin.assembly import label_rule, split_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, build_search_dataset
@@ -64,9 +65,9 @@ class SearchRows:
         return build_search_dataset(
             self.bars,
             FeatureDefinition(settings.features.definition),
-            settings.labels.build(),
+            label_rule(settings.labels),
             settings.lookback,
-            settings.split.build(),
+            split_spec(settings.split),
             (newest_close - self.first_time) / _DAY_MILLISECONDS,
             self.validation_time,
         )

@@ -249,7 +249,7 @@ def _short(value: Any) -> str:
 
 
 def _kind(labels: LabelsConfig) -> str:
-    return labels.build().kind
+    return labels.option
 
 
 def _searched_fields(kind: str) -> tuple[str, ...]:

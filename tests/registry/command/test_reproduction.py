@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from trained_registry import SIMULATED, SYMBOL, TIMEFRAME, add_version, market, served, train_one
 
+from percoin.assembly import label_rule
 from percoin.bars.store import BarStore
 from percoin.cli import EXIT_USAGE, compose_config
 from percoin.config import CONF_DIR, TrainConfig, typed
@@ -147,7 +148,7 @@ def test_settings_of_another_percoin_are_told_with_the_code_that_knows_them(call
 @pytest.mark.parametrize("option", [path.stem for path in (CONF_DIR / "labels").glob("*.yaml")])
 def test_a_label_rule_is_composed_by_its_kind(option):
     settings = typed(compose_config("train", ["symbol=BTCUSDT", f"labels={option}"]), TrainConfig)
-    assert settings.labels.build().kind == option
+    assert label_rule(settings.labels).kind == settings.labels.option == option
 
 
 @pytest.mark.parametrize(

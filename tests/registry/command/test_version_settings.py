@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from trained_registry import SYMBOL, TIMEFRAME, add_version
 
+from percoin.assembly import label_rule
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
 from percoin.config import CONF_DIR, TrainConfig, typed
@@ -129,7 +130,7 @@ def test_a_setting_that_hangs_on_another_one_is_asked_for_as_it_was(trained_once
         trained_once, labels={"horizon": 2, "threshold": 0.02}, lr=0.02, lookback=16
     )
     asked = typed(compose_config("train", overrides_of(horizon)), TrainConfig)
-    assert asked.labels.build().to_json() == {
+    assert label_rule(asked.labels).to_json() == {
         "kind": "fixed_horizon",
         "horizon": 2,
         "threshold": 0.02,

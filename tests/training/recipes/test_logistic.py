@@ -19,8 +19,8 @@ from percoin.cli import compose_config
 from percoin.config import PredictConfig, SimulatedConfig, typed
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.judgement import JudgingRules, forecast_regression
 from percoin.inference import Predictor
-from percoin.judging import JudgingRules, forecast_regression
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.types import Timeframe
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from percoin.assembly import bar_source
 from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
@@ -192,7 +193,7 @@ def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> 
     store = BarStore(Path(wanted.data_dir) / "bars")
     first = datetime.fromisoformat(manifest.bars.first_open_time)
     n_bars = int((datetime.now(UTC) - first) / settings.tf.timeframe.timedelta) + 1
-    source = wanted.source.build(store, n_bars)
+    source = bar_source(wanted.source, store, n_bars)
     return bars_of(manifest, source.load(manifest.symbol, manifest.timeframe))
 
 

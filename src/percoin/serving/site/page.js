@@ -560,7 +560,7 @@
 
   const askedCard = (answer) => h("section", { class: "card" }, h("h3", {}, "Who was asked"),
     h("ol", { class: "asked" },
-      answer.passed.map((rung) => h("li", {}, h("b", {}, rung.source), " passed: ", rung.detail || words(rung.reason))),
+      answer.passed.map((passed) => h("li", {}, h("b", {}, passed.source), " passed: ", passed.detail || words(passed.reason))),
       h("li", {}, h("b", {}, answer.source), " answered", answer.detail ? `: ${answer.detail}` : "")));
 
   const summaryCard = (summary) => h("section", { class: "card" }, h("h3", {}, "All bar lengths"),

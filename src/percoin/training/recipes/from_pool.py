@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
+from percoin.assembly import label_rule
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
@@ -175,7 +176,7 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
             f"init=pooled: the settings of the pooled model {manifest.version_id} cannot be read "
             f"({error!r:.200}); train the pool again, or begin with another model"
         ) from error
-    rule = settings.labels.build().to_json() | {"width": None}
+    rule = label_rule(settings.labels).to_json() | {"width": None}
     pairs = {
         "tf": (manifest.timeframe, settings.tf.timeframe),
         "lookback": (spec.lookback, settings.lookback),

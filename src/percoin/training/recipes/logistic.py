@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from percoin.config import TrainConfig
 from percoin.dataset import Part
 from percoin.evaluation.calibration import apply_calibration
+from percoin.evaluation.judgement import FoldForecasts, JudgingRules, forecast_regression
 from percoin.evaluation.metrics import row_log_loss, score
-from percoin.judging import FoldForecasts, JudgingRules, forecast_regression
 from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.figures import draw_pictures

@@ -19,8 +19,8 @@ from percoin.config import CnnLstmConfig, ModelConfig, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import Baseline
+from percoin.evaluation.judgement import FoldForecasts, JudgingRules, forecast_fold
 from percoin.features.feature_set import FEATURE_NAMES
-from percoin.judging import FoldForecasts, JudgingRules, forecast_fold
 from percoin.network import CnnLstm
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory

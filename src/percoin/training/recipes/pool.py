@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from percoin.assembly import label_rule, split_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
@@ -129,9 +130,9 @@ def pool_spec(settings: TrainConfig) -> PoolSpec:
     """How the settings want the markets of a pool to be made."""
     return PoolSpec(
         FeatureDefinition(settings.features.definition),
-        settings.labels.build(),
+        label_rule(settings.labels),
         settings.lookback,
-        settings.split.build(),
+        split_spec(settings.split),
         settings.history_days,
     )
 

@@ -16,7 +16,7 @@ from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
-from percoin.judging import fit_pooled_baselines
+from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.registry.manifest import open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.training.loggers import make_loggers

@@ -17,7 +17,7 @@ from percoin.bars.schema import Bars
 from percoin.config import RecipeName, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
-from percoin.judging import FoldForecasts, JudgingRules
+from percoin.evaluation.judgement import FoldForecasts, JudgingRules
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.training_record import TrainingHistory

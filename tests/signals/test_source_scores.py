@@ -11,15 +11,15 @@ from percoin.bars.schema import Bars
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import default_baselines
 from percoin.evaluation.evaluate import Forecast, assess
+from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.features.rules import read_momentum
 from percoin.inference import Predictor
-from percoin.judging import baseline_inputs
-from percoin.rules import read_momentum
-from percoin.rungs.run import RULES_TOGETHER, RungTable, first_direction, score_market
-from percoin.rungs.scores import Judge
-from percoin.rungs.table import format_table, tell_direction, to_json
 from percoin.signals.market import SourcedBars
-from percoin.types import UNKNOWN_LABEL, Rung, Signal, Timeframe
+from percoin.signals.measure import RULES_IN_ORDER, SourceTable, first_direction, score_market
+from percoin.signals.score_table import format_table, tell_direction, to_json
+from percoin.signals.scores import Judge
+from percoin.types import UNKNOWN_LABEL, Signal, Source, Timeframe
 
 BARS = make_bars(1500, seed=4)
 DATASET = dataset_of(BARS)
@@ -84,7 +84,7 @@ def test_too_few_answers_tell_nothing():
     )
 
 
-def test_a_rung_is_scored_as_the_baseline_of_the_same_rule():
+def test_a_source_is_scored_as_the_baseline_of_the_same_rule():
     baseline = next(b for b in default_baselines() if b.name == "momentum")
     inputs, train, test = baseline_inputs(DATASET), DATASET.rows("train"), DATASET.rows("test")
     baseline.fit(inputs.take(train), DATASET.label[train])
@@ -126,21 +126,21 @@ def test_money_is_made_between_the_first_row_and_the_last_label():
     assert money.net_return == pytest.approx(np.prod([1 + gain for gain in gained]) - 1, abs=1e-9)
 
 
-def table_of(bars: Bars, models: Path, rungs: tuple[Rung, ...] = tuple(Rung)) -> RungTable:
-    judge = Judge(make_dataset(bars), Costs(), BOOTSTRAP, n_trials=len(rungs))
-    return score_market(judge, SourcedBars(bars), rungs, models)
+def table_of(bars: Bars, models: Path, sources: tuple[Source, ...] = tuple(Source)) -> SourceTable:
+    judge = Judge(make_dataset(bars), Costs(), BOOTSTRAP, n_trials=len(sources))
+    return score_market(judge, SourcedBars(bars), sources, models)
 
 
-def test_every_rung_has_a_score_or_a_reason(tmp_path):
+def test_every_source_has_a_score_or_a_reason(tmp_path):
     table = table_of(bars_to_learn_from(1600), tmp_path)
-    assert [score.name for score in table.scores] == ["pro", "rsi_ma", "momentum", RULES_TOGETHER]
+    assert [score.name for score in table.scores] == ["pro", "rsi_ma", "momentum", RULES_IN_ORDER]
     assert table.missing.keys() == {"ml"}
     assert "no model exported" in table.missing["ml"]
 
 
 def test_a_missing_timeframe_is_a_reason(tmp_path):
     hours = replace(make_bars(900, timeframe=Timeframe.H1), origin="simulated: x")
-    table = table_of(hours, tmp_path, (Rung.PRO, Rung.RSI_MA, Rung.MOMENTUM, Rung.HOLD))
+    table = table_of(hours, tmp_path, (Source.PRO, Source.RSI_MA, Source.MOMENTUM, Source.HOLD))
     assert [score.name for score in table.scores] == ["rsi_ma"]
     assert table.missing.keys() == {"pro", "momentum"}
     assert "a market of their own" in table.missing["pro"]
@@ -150,7 +150,7 @@ def test_the_model_is_scored_on_the_test_rows_that_it_was_judged_on(tmp_path):
     bars = bars_to_learn_from(1600)
     dataset = make_dataset(bars)
     export(tmp_path, random_network(), dataset)
-    table = table_of(bars, tmp_path, (Rung.ML, Rung.HOLD))
+    table = table_of(bars, tmp_path, (Source.MODEL, Source.HOLD))
     rows, probabilities = Predictor(tmp_path).model("BTCUSDT", bars.timeframe).probabilities(bars)
     asked = probabilities[np.isin(rows, dataset.rows("test"))]
     [score] = table.scores
@@ -162,7 +162,7 @@ def test_the_model_is_scored_on_the_test_rows_that_it_was_judged_on(tmp_path):
 def test_a_model_is_not_scored_on_bars_that_it_learnt_from(tmp_path):
     bars = bars_to_learn_from(2000)
     export(tmp_path, random_network(), make_dataset(bars))
-    table = table_of(bars.slice(0, 1600), tmp_path, (Rung.ML, Rung.HOLD))
+    table = table_of(bars.slice(0, 1600), tmp_path, (Source.MODEL, Source.HOLD))
     assert table.scores == ()
     assert "made the model: give the settings and bars it was trained with" in table.missing["ml"]
 
@@ -171,19 +171,19 @@ def test_a_model_of_real_bars_is_not_scored_on_simulated_ones(tmp_path):
     bars = bars_to_learn_from(1600)
     export(tmp_path, random_network(), make_dataset(bars))
     simulated = replace(bars, origin="simulated: seed=0")
-    assert "learnt from" in table_of(simulated, tmp_path, (Rung.ML, Rung.HOLD)).missing["ml"]
+    assert "learnt from" in table_of(simulated, tmp_path, (Source.MODEL, Source.HOLD)).missing["ml"]
 
 
 def test_the_rules_in_order_give_the_first_direction(tmp_path):
     bars = bars_to_learn_from(1600)
-    rungs = (Rung.MOMENTUM, Rung.RSI_MA, Rung.HOLD)
-    table = table_of(bars, tmp_path, rungs)
+    sources = (Source.MOMENTUM, Source.RSI_MA, Source.HOLD)
+    table = table_of(bars, tmp_path, sources)
     momentum, rsi_ma, together = table.scores
     # RSI+MA is silent on a random walk.
     assert rsi_ma.everywhere.n_answers == 0
     assert together.test == replace(
         momentum.test,
-        money=replace(momentum.test.money, name=RULES_TOGETHER, equity=together.test.money.equity),
+        money=replace(momentum.test.money, name=RULES_IN_ORDER, equity=together.test.money.equity),
     )
 
 
@@ -201,7 +201,7 @@ def test_answers_belong_to_their_bars_where_the_dataset_uses_the_last_of_them(tm
     later = dataset_of(bars.slice(1500))
     judge_later = Judge(later, Costs(), BOOTSTRAP, n_trials=2)
     [score] = score_market(
-        judge_later, SourcedBars(bars), (Rung.MOMENTUM, Rung.HOLD), tmp_path
+        judge_later, SourcedBars(bars), (Source.MOMENTUM, Source.HOLD), tmp_path
     ).scores
     expected = judge_later.score_rule("momentum", read_momentum(bars).signal[1500:])
     assert score.test.n_answers == expected.test.n_answers > 0
@@ -215,13 +215,13 @@ def test_unknown_answers_count_as_the_prior_and_trade_nothing():
     assert unknown.test.n_answers == unknown.test.money.n_trades == 0
 
 
-def test_text_and_json_name_every_rung(tmp_path):
+def test_text_and_json_name_every_source(tmp_path):
     table = table_of(bars_to_learn_from(1600), tmp_path)
     text, content = format_table(table), to_json(table)
     assert "no score for ml: BTCUSDT 15m: no model exported" in text
-    names = ["pro", "rsi_ma", "momentum", RULES_TOGETHER]
+    names = ["pro", "rsi_ma", "momentum", RULES_IN_ORDER]
     for name in names:
         # Skill, hits and money on the test rows, hits and money on all rows.
         assert sum(line.startswith(f"{name}  ") for line in text.splitlines()) == 5
-    assert [entry["name"] for entry in content["rungs"]] == names
+    assert [entry["name"] for entry in content["sources"]] == names
     assert "equity" not in str(content)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ta.momentum import RSIIndicator
 
 from percoin.bars.schema import Bars
-from percoin.rules import read_momentum, read_rsi_ma
+from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.types import Signal, Timeframe
 
 BARS = make_bars(1500, seed=3)

@@ -23,7 +23,7 @@ from percoin.types import Passed, Prediction, Source
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelStatus:
     """What is said of the served model of one market.
 
     Attributes:
@@ -44,7 +44,7 @@ class Card:
     problem: str = ""
 
 
-class ModelShelf:
+class ServedModels:
     """The served models of some markets, by their manifests alone.
 
     Args:
@@ -64,45 +64,45 @@ class ModelShelf:
         self._models_dir = models_dir
         self._discretion = discretion
         self._steps = EachMarket("MODEL", "its model cannot be read", clock)
-        self._cards: dict[Market, Card] = {}
+        self._statuses: dict[Market, ModelStatus] = {}
         for market in markets:
-            self._cards[market] = self._told(market)
+            self._statuses[market] = self._told(market)
 
     def look(self) -> None:
         """Read again what has changed: one ``readlink`` for each that has not.
 
         What could not be read is tried again after a while: it may only have been on its way.
         """
-        for market, card in self._cards.items():
-            is_due = bool(card.problem) and self._steps.may_try(market)
-            if is_due or served_mark(self._models_dir, *market) != card.mark:
-                self._cards[market] = self._told(market)
+        for market, status in self._statuses.items():
+            is_due = bool(status.problem) and self._steps.may_try(market)
+            if is_due or served_mark(self._models_dir, *market) != status.mark:
+                self._statuses[market] = self._told(market)
 
-    def card(self, market: Market) -> Card | None:
-        """Of one market; None for a market that is none of the shelf's."""
-        return self._cards.get(market)
+    def status(self, market: Market) -> ModelStatus | None:
+        """Of one market; None for a market that is not served."""
+        return self._statuses.get(market)
 
     def contents(self) -> list[Mapping[str, object]]:
         """What is said of each market's model."""
-        return [card.content for card in list(self._cards.values())]
+        return [status.content for status in list(self._statuses.values())]
 
     def lookback(self, market: Market) -> int:
         """How many bars the market's model sees; 1 without a model."""
-        card = self._cards.get(market)
-        return card.manifest.lookback if card is not None and card.manifest is not None else 1
+        status = self._statuses.get(market)
+        return status.manifest.lookback if status is not None and status.manifest is not None else 1
 
-    def _told(self, market: Market) -> Card:
+    def _told(self, market: Market) -> ModelStatus:
         # Asked before the files are read: what changes meanwhile is noticed next time.
         mark = served_mark(self._models_dir, *market)
-        card = self._steps.run(market, partial(self._read, market, mark), None)
-        if card is not None:
-            return card
+        status = self._steps.run(market, partial(self._read, market, mark), None)
+        if status is not None:
+            return status
         problem = self._steps.failure(market)
-        return Card(
+        return ModelStatus(
             mark, None, self._discretion.content(describe(market, problem)), problem=problem
         )
 
-    def _read(self, market: Market, mark: str | None) -> Card:
+    def _read(self, market: Market, mark: str | None) -> ModelStatus:
         """What is served, or that there is nothing.
 
         Raises:
@@ -114,30 +114,30 @@ class ModelShelf:
             skill = judged_skill(self._models_dir, manifest)
             learnt = train_rows(self._models_dir, manifest)
         except ModelNotFoundError as error:
-            return Card(mark, None, self._discretion.content(describe(market, error)))
+            return ModelStatus(mark, None, self._discretion.content(describe(market, error)))
         content = self._discretion.content(describe(market, manifest, skill))
-        return Card(mark, manifest, content, learnt, _label_rule(manifest))
+        return ModelStatus(mark, manifest, content, learnt, _label_rule(manifest))
 
 
-class ShelvedModel:
-    """The rung of the model, passed over where the shelf knows that it cannot be trusted.
+class TrustedModel:
+    """The model as a source of the chain, if its files can be trusted.
 
     So an answer never comes from a model that ``/api/models`` calls invalid.
 
     Args:
-        shelf: Has looked at every file that it tells of.
-        model: The rung itself.
+        models: Has read every file that it describes.
+        model: The source itself.
     """
 
-    def __init__(self, shelf: ModelShelf, model: SignalSource) -> None:
-        self._shelf = shelf
+    def __init__(self, models: ServedModels, model: SignalSource) -> None:
+        self._models = models
         self._model = model
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
         """As ``SignalSource.answer``."""
-        card = self._shelf.card((market.asked.symbol, market.asked.timeframe))
-        if card is not None and card.problem:
-            return Passed(Source.MODEL, "model_invalid", card.problem)
+        status = self._models.status((market.asked.symbol, market.asked.timeframe))
+        if status is not None and status.problem:
+            return Passed(Source.MODEL, "model_invalid", status.problem)
         return self._model.answer(market)
 
 

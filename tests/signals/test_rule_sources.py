@@ -12,7 +12,7 @@ from percoin.bars.resample import resample
 from percoin.bars.schema import Bars
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.simulated import SimulatedSource
-from percoin.rules import read_momentum, read_rsi_ma
+from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.signals.market import SourcedBars, close_times
 from percoin.signals.momentum import MomentumRule
 from percoin.signals.professional import MIN_SCORE, PARTS, TIMEFRAMES, ProfessionalRule
@@ -21,7 +21,7 @@ from percoin.signals.rule import Rule, RuleSource, rule_history
 from percoin.types import Passed, Prediction, Signal, Source, Timeframe
 
 M15, H1, H4, D1 = Timeframe.M15, Timeframe.H1, Timeframe.H4, Timeframe.D1
-RULES = {rule.rung.value: rule for rule in (ProfessionalRule(), RsiMaRule(), MomentumRule())}
+RULES = {rule.source.option: rule for rule in (ProfessionalRule(), RsiMaRule(), MomentumRule())}
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 # 42 days: 252 bars of 4h, of which the professional analyzer needs 200.
 WALK = make_bars(4032, seed=2)
@@ -142,7 +142,7 @@ def test_a_rule_without_a_signal_passes(name):
     assert passed(RULES[name], bars_from_closes([100.0, 100.1] * 300)).reason == "no_signal"
 
 
-def test_a_switched_off_rung_passes_without_looking():
+def test_a_switched_off_source_passes_without_looking():
     class Nothing:
         @property
         def asked(self) -> Bars:
@@ -221,7 +221,7 @@ def test_the_asked_timeframe_does_not_change_what_a_rule_says(rule, asked):
 
 
 def check_parity(rule: Rule, bars: Bars, rows: list[int], source: FixedBars | None = None) -> int:
-    """Ask the rung at the close of each row, as if nothing later existed yet."""
+    """Ask the source at the close of each row, as if nothing later existed yet."""
     history = rule_history(rule, SourcedBars(bars, source))
     n_answers = 0
     for row in rows:
@@ -249,7 +249,7 @@ def test_live_equals_history_bar_by_bar_on_simulated_bars(rule):
     answered = np.flatnonzero(rule_history(rule, SourcedBars(bars)).signal != Signal.NO_TRADE)
     n_answers = check_parity(rule, bars, [*range(start, start + 80), *answered[-20:].tolist()])
     # RSI+MA has nothing to say on a market like this.
-    assert n_answers >= 20 or rule.rung == "rsi_ma"
+    assert n_answers >= 20 or rule.source is Source.RSI_MA
 
 
 @every_rule
@@ -300,7 +300,7 @@ def test_what_comes_later_changes_no_answer(rule, data):
 @pytest.mark.parametrize(
     ("rule", "read"), [(RsiMaRule(), read_rsi_ma), (MomentumRule(), read_momentum)]
 )
-def test_on_its_own_timeframe_a_rung_says_what_the_baseline_says(
+def test_on_its_own_timeframe_a_source_says_what_the_baseline_says(
     rule, read: Callable[[Bars], object]
 ):
     bars = resample(WALK, rule.timeframes[0])

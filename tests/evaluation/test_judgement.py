@@ -9,9 +9,9 @@ from builders import bars_from_closes, drop_bars, make_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percoin import judging
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
+from percoin.evaluation import judgement
 from percoin.evaluation.backtest import Costs, backtest
 from percoin.evaluation.baselines import (
     LOGISTIC,
@@ -23,11 +23,7 @@ from percoin.evaluation.baselines import (
     default_baselines,
 )
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
-from percoin.evaluation.metrics import log_loss_skill, row_log_loss
-from percoin.evaluation.threshold import NO_TRADES, decide
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.features.scaling import Scaling
-from percoin.judging import (
+from percoin.evaluation.judgement import (
     JudgingRules,
     bars_per_year,
     baseline_inputs,
@@ -36,8 +32,12 @@ from percoin.judging import (
     forecast_fold,
     judge_folds,
 )
+from percoin.evaluation.metrics import log_loss_skill, row_log_loss
+from percoin.evaluation.threshold import NO_TRADES, decide
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.rules import read_momentum, read_rsi_ma
+from percoin.features.scaling import Scaling
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
-from percoin.rules import read_momentum, read_rsi_ma
 from percoin.splits import Split
 from percoin.types import Signal, Timeframe
 
@@ -84,7 +84,7 @@ def quick_baselines(monkeypatch):
     """Those that fit at once; what they say is not these tests' business."""
     quick = (MAJORITY, TRAIN_PRIOR, ROLLING_PRIOR, LOGISTIC)
     few = [baseline for baseline in default_baselines() if baseline.name in quick]
-    monkeypatch.setattr(judging, "default_baselines", lambda seed: few)
+    monkeypatch.setattr(judgement, "default_baselines", lambda seed: few)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def backtests(monkeypatch):
         seen[name] = (prices, signals, exit_rule)
         return backtest(name, prices, signals, exit_rule, costs, **kwargs)
 
-    monkeypatch.setattr(judging, "backtest", spy)
+    monkeypatch.setattr(judgement, "backtest", spy)
     return seen
 
 
@@ -196,10 +196,10 @@ def test_the_threshold_is_chosen_on_validation_bars_alone(rule, monkeypatch):
 
     def spy(probabilities, rows, prices, exit_rule, costs):
         seen.update(rows=rows, prices=prices, exit_rule=exit_rule)
-        return judging_choice(probabilities, rows, prices, exit_rule, costs)
+        return chosen(probabilities, rows, prices, exit_rule, costs)
 
-    judging_choice = judging.choose_threshold
-    monkeypatch.setattr(judging, "choose_threshold", spy)
+    chosen = judgement.choose_threshold
+    monkeypatch.setattr(judgement, "choose_threshold", spy)
     forecast(dataset)
 
     rows = dataset.rows("validation")

@@ -54,8 +54,8 @@ from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.threshold import NO_TRADES, choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap, skill_rows
+from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.features.volatility import clock_columns, volatility_columns
-from percoin.rules import read_momentum, read_rsi_ma
 from percoin.types import FloatArray, IntArray, Timeframe
 
 _DAYS_PER_YEAR = 365.0
@@ -278,10 +278,10 @@ def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> lis
         baseline_inputs(dataset).take(train) for dataset, train in zip(markets, rows, strict=True)
     ]
     labels = [dataset.label[train] for dataset, train in zip(markets, rows, strict=True)]
-    together, came = BaselineInputs.joined(known), np.concatenate(labels)
+    inputs, came = BaselineInputs.joined(known), np.concatenate(labels)
     baselines = pooled_baselines(seed)
     for baseline in baselines:
-        baseline.fit(together, came)
+        baseline.fit(inputs, came)
     return baselines
 
 

@@ -1,4 +1,4 @@
-"""The answers of every rung on a market, and their scores."""
+"""The answers of every source on a market, and their scores."""
 
 from __future__ import annotations
 
@@ -10,99 +10,65 @@ import numpy as np
 import pandas as pd
 
 from percoin.bars.schema import Bars, format_time, is_simulated
-from percoin.bars.store import BarStore
-from percoin.config import RungsConfig
-from percoin.dataset import MarketDataset, SplitSpec, bars_to_load, build_dataset
+from percoin.dataset import MarketDataset
 from percoin.errors import PercoinError
-from percoin.evaluation.backtest import BacktestResult, Costs
-from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features.feature_set import FeatureDefinition
+from percoin.evaluation.backtest import BacktestResult
+from percoin.features.rules import Readings
 from percoin.inference import Predictor, ServedModel
-from percoin.rules import Readings
-from percoin.rungs.scores import Judge, RungScore
 from percoin.signals.chain import RULES
 from percoin.signals.market import SourcedBars
 from percoin.signals.rule import rule_history
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Rung, Signal
+from percoin.signals.scores import Judge, SourceScore
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal, Source
 
-RULES_TOGETHER = "rules in order"
+RULES_IN_ORDER = "rules in order"
 
 
 @dataclass(frozen=True)
-class RungTable:
-    """Every rung of a market.
+class SourceTable:
+    """Every source of a market.
 
     Attributes:
         dataset: The rows that they were scored on.
-        scores: One a rung, in the order of the chain, then the rules in that order.
-        missing: Rungs without a score, and why.
+        scores: One a source, in the order of the chain, then the rules in that order.
+        missing: Sources without a score, and why.
         hold: Buying and holding over the test rows, and over all rows.
     """
 
     dataset: MarketDataset
-    scores: tuple[RungScore, ...]
+    scores: tuple[SourceScore, ...]
     missing: dict[str, str]
     hold: tuple[BacktestResult, BacktestResult]
 
 
-def judge_rungs(settings: RungsConfig) -> RungTable:
-    """Score every rung that the settings name.
-
-    Raises:
-        PercoinError: The bars cannot be had or make no dataset.
-    """
-    rule = settings.labels.build()
-    timeframe = settings.tf.timeframe
-    n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
-    source = settings.source.build(BarStore(Path(settings.data_dir) / "bars"), n_bars)
-    bars = source.load(settings.symbol, timeframe)
-    split = settings.split
-    spec = SplitSpec(
-        fractions=(split.train, split.validation, split.test),
-        purge_bars=split.purge_bars,
-        embargo_bars=split.embargo_bars,
-    )
-    dataset = build_dataset(
-        bars, FeatureDefinition.RELATIVE, rule, settings.lookback, spec, settings.history_days
-    )
-    rungs = [Rung(name) for name in settings.chain]
-    judge = Judge(
-        dataset,
-        Costs(settings.costs.fee_bps, settings.costs.slippage_bps),
-        Bootstrap(dataset.label_rule.horizon, settings.seed, settings.repetitions),
-        n_trials=len(rungs),
-    )
-    return score_market(judge, SourcedBars(bars, source), rungs, Path(settings.models_dir))
-
-
 def score_market(
-    judge: Judge, market: SourcedBars, rungs: Sequence[Rung], models_dir: Path
-) -> RungTable:
-    """Score the rungs of a chain on a market.
+    judge: Judge, market: SourcedBars, sources: Sequence[Source], models_dir: Path
+) -> SourceTable:
+    """Score the sources of a chain on a market.
 
     Args:
         judge: With a dataset of the asked bars.
         market: All bars, so that rules have their history.
-        rungs: In the order in which they are asked; ``Rung.HOLD`` says nothing.
+        sources: In the order in which they are asked; ``Source.HOLD`` says nothing.
         models_dir: The registry.
     """
-    scores: list[RungScore] = []
+    scores: list[SourceScore] = []
     missing: dict[str, str] = {}
     answered: list[IntArray] = []
-    for rung in rungs:
+    for source in sources:
         try:
-            if rung is Rung.ML:
+            if source is Source.MODEL:
                 model = Predictor(models_dir).model(market.asked.symbol, market.asked.timeframe)
-                scores.append(judge.score_model(rung, _ask_model(model, judge.dataset)))
-            elif rung is not Rung.HOLD:
-                readings = rule_history(RULES[rung], market)
+                scores.append(judge.score_model(source.option, _ask_model(model, judge.dataset)))
+            elif source is not Source.HOLD:
+                readings = rule_history(RULES[source], market)
                 answered.append(_answers(readings, market.asked, judge.dataset))
-                scores.append(judge.score_rule(rung, answered[-1]))
+                scores.append(judge.score_rule(source.option, answered[-1]))
         except (PercoinError, _NotComparableError) as error:
-            missing[rung.value] = str(error)
+            missing[source.option] = str(error)
     if len(answered) > 1:
-        scores.append(judge.score_rule(RULES_TOGETHER, first_direction(answered)))
-    return RungTable(judge.dataset, tuple(scores), missing, judge.hold())
+        scores.append(judge.score_rule(RULES_IN_ORDER, first_direction(answered)))
+    return SourceTable(judge.dataset, tuple(scores), missing, judge.hold())
 
 
 class _NotComparableError(Exception):

@@ -1,7 +1,7 @@
 """The two hand-made trading rules: what each says at every bar.
 
 Each serves three times by this one definition: as a fallback behind the model, as a baseline
-that the model must beat, and in the table of rungs. What it says at a bar is known when that
+that the model must beat, and in the table of sources. What it says at a bar is known when that
 bar closes.
 """
 

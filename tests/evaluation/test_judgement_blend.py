@@ -11,10 +11,7 @@ from percoin.dataset import MarketDataset, SplitSpec, build_folds
 from percoin.evaluation.baselines import LOGISTIC, default_baselines
 from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION, PartSkill, blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
-from percoin.evaluation.metrics import row_log_loss
-from percoin.evaluation.threshold import choose_threshold
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
-from percoin.judging import (
+from percoin.evaluation.judgement import (
     FoldForecasts,
     JudgingRules,
     baseline_inputs,
@@ -22,6 +19,9 @@ from percoin.judging import (
     forecast_regression,
     judge_folds,
 )
+from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.threshold import choose_threshold
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.types import Signal
 
 BARS = make_bars(700)
@@ -123,7 +123,7 @@ def test_the_confidence_to_trade_is_chosen_for_the_blend_not_for_its_network(mon
         asked.append(probabilities)
         return choose_threshold(probabilities, *arguments)
 
-    monkeypatch.setattr("percoin.judging.choose_threshold", spy)
+    monkeypatch.setattr("percoin.evaluation.judgement.choose_threshold", spy)
     fold = forecast()
     np.testing.assert_array_equal(asked[0], fold.parts[BLEND].validation)
     assert len(asked) == 1

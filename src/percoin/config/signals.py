@@ -1,4 +1,4 @@
-"""The settings of ``python -m percoin.rungs``."""
+"""The settings of ``python -m percoin.signals``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from percoin.config.timeframe import TimeframeConfig
 
 
 @dataclass
-class RungsConfig:
-    """Everything ``python -m percoin.rungs`` can be told."""
+class SignalsConfig:
+    """Everything ``python -m percoin.signals`` can be told."""
 
     symbol: str = MISSING
     tf: TimeframeConfig = MISSING

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from percoin.rungs.__main__ import main
+from percoin.signals.command import main
 
 SIMULATED = (
     "symbol=BTCUSDT",
@@ -16,7 +16,7 @@ SIMULATED = (
 
 @pytest.fixture(autouse=True)
 def _no_arguments_of_pytest(monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["rungs"])
+    monkeypatch.setattr("sys.argv", ["signals"])
     monkeypatch.chdir(tmp_path)
 
 
@@ -34,16 +34,15 @@ def test_one_object_for_programs(capsys):
     assert main([*SIMULATED, "output=json", "chain=[momentum,hold]", "costs.fee_bps=0"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert (content["symbol"], content["tf"]) == ("BTCUSDT", "15m")
-    [rung] = content["rungs"]
-    assert rung["name"] == "momentum"
-    assert rung["test"]["n_rows"] > rung["test"]["n_answers"] > 0
-    assert rung["test"]["money"]["fee_bps"] == 0
+    [source] = content["sources"]
+    assert source["name"] == "momentum"
+    assert source["test"]["n_rows"] > source["test"]["n_answers"] > 0
+    assert source["test"]["money"]["fee_bps"] == 0
     assert content["missing"] == {}
 
 
 def test_a_number_that_json_has_no_word_for_is_null(monkeypatch, capsys):
-    monkeypatch.setattr("percoin.rungs.run.judge_rungs", lambda settings: None)
-    monkeypatch.setattr("percoin.rungs.table.to_json", lambda table: {"skill": -math.inf})
+    monkeypatch.setattr("percoin.signals.score_table.to_json", lambda table: {"skill": -math.inf})
     assert main([*SIMULATED, "output=json"]) == 0
     assert capsys.readouterr().out == '{"skill": null}\n'
 

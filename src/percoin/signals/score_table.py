@@ -1,4 +1,4 @@
-"""The scores of rungs as text for people, and as plain containers for programs."""
+"""The scores of sources as text for people, and as plain containers for programs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from percoin.evaluation.table import MONEY_COLUMNS, align, money_rows
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 from percoin.printable import printable
-from percoin.rungs.run import RungTable
-from percoin.rungs.scores import RungScore, Tally
+from percoin.signals.measure import SourceTable
+from percoin.signals.scores import SourceScore, Tally
 from percoin.types import CLASS_NAMES
 
-SKILL_COLUMNS = ("rung", "log-loss", "skill [95 %]", "activity AUC", "direction AUC [95 %]")
-HIT_COLUMNS = ("rung", "answers", "moves after them", "right way [95 %]", "the way it points")
+SKILL_COLUMNS = ("source", "log-loss", "skill [95 %]", "activity AUC", "direction AUC [95 %]")
+HIT_COLUMNS = ("source", "answers", "moves after them", "right way [95 %]", "the way it points")
 
 
-def format_table(table: RungTable) -> str:
+def format_table(table: SourceTable) -> str:
     """The whole table, for a terminal."""
     dataset = table.dataset
     counts = dataset.class_counts("test")
@@ -31,7 +31,10 @@ def format_table(table: RungTable) -> str:
     everywhere = [score for score in table.scores if score.everywhere is not None]
     parts = [
         f"{market}, {_dates(table, 'test', 'test')}: {counts.sum()} test rows ({shares})",
-        *(f"no score for {rung}: {printable(reason)}" for rung, reason in table.missing.items()),
+        *(
+            f"no score for {source}: {printable(reason)}"
+            for source, reason in table.missing.items()
+        ),
         "",
         _skills(table.scores),
         "skill: share of the train prior's log-loss that is removed; a rule's probabilities are",
@@ -51,7 +54,7 @@ def format_table(table: RungTable) -> str:
     return "\n".join(parts)
 
 
-def to_json(table: RungTable) -> dict[str, Any]:
+def to_json(table: SourceTable) -> dict[str, Any]:
     """The same as plain containers; equity curves are left out."""
     dataset = table.dataset
     test, everywhere = table.hold
@@ -63,7 +66,7 @@ def to_json(table: RungTable) -> dict[str, Any]:
         "test_from": dataset.dates("test")[0].isoformat(),
         "test_until": dataset.dates("test")[1].isoformat(),
         "missing": table.missing,
-        "rungs": [_without_curves(asdict(score)) for score in table.scores],
+        "sources": [_without_curves(asdict(score)) for score in table.scores],
         "buy_and_hold": {
             "test": _without_curves(asdict(test)),
             "everywhere": _without_curves(asdict(everywhere)),
@@ -72,7 +75,7 @@ def to_json(table: RungTable) -> dict[str, Any]:
 
 
 def tell_direction(hit_rate: Estimate | None) -> str:
-    """What a hit rate says of the way that a rung points, in a few words."""
+    """What a hit rate says of the way that a source points, in a few words."""
     if hit_rate is None or hit_rate.lower is None or hit_rate.upper is None:
         return "too few answers to tell"
     if hit_rate.lower > 0.5:
@@ -82,7 +85,7 @@ def tell_direction(hit_rate: Estimate | None) -> str:
     return "not told from a coin"
 
 
-def _skills(scores: Sequence[RungScore]) -> str:
+def _skills(scores: Sequence[SourceScore]) -> str:
     rows = [
         (
             score.name,
@@ -97,7 +100,7 @@ def _skills(scores: Sequence[RungScore]) -> str:
     return align(SKILL_COLUMNS, rows)
 
 
-def _hits(scores: Sequence[RungScore], part: Callable[[RungScore], Tally | None]) -> str:
+def _hits(scores: Sequence[SourceScore], part: Callable[[SourceScore], Tally | None]) -> str:
     rows = [
         (
             score.name,
@@ -113,8 +116,8 @@ def _hits(scores: Sequence[RungScore], part: Callable[[RungScore], Tally | None]
 
 
 def _money(
-    scores: Sequence[RungScore],
-    part: Callable[[RungScore], Tally | None],
+    scores: Sequence[SourceScore],
+    part: Callable[[SourceScore], Tally | None],
     hold: BacktestResult,
 ) -> str:
     results = [tally.money for score in scores if (tally := part(score)) is not None]
@@ -129,7 +132,7 @@ def _note(result: BacktestResult) -> str:
     )
 
 
-def _dates(table: RungTable, first: Part, last: Part) -> str:
+def _dates(table: SourceTable, first: Part, last: Part) -> str:
     start, end = table.dataset.dates(first)[0], table.dataset.dates(last)[1]
     return f"{format_time(start)} to {format_time(end)} UTC"
 

@@ -1,4 +1,4 @@
-"""A rung's answers held against what came, on the rows of a dataset."""
+"""A source's answers held against what came, on the rows of a dataset."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from percoin.dataset import MarketDataset
 from percoin.evaluation.backtest import BacktestResult, Costs, backtest, buy_and_hold
 from percoin.evaluation.baselines import class_shares, frequencies_after
 from percoin.evaluation.evaluate import Assessment, Forecast, assess
+from percoin.evaluation.judgement import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.threshold import spread_signals
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
-from percoin.judging import bars_per_year, exit_rule_of, prices_of
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
 
 
@@ -37,15 +37,15 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class RungScore:
-    """One rung on one market.
+class SourceScore:
+    """One source on one market.
 
     Attributes:
         name: In tables.
         assessment: Scores of its test rows, as of any baseline: an answer's
             probabilities are how often each class followed it on the train rows.
         test: On the test rows.
-        everywhere: On all rows, for a rung that has learnt from none of them.
+        everywhere: On all rows, for a source that has learnt from none of them.
     """
 
     name: str
@@ -56,13 +56,13 @@ class RungScore:
 
 @dataclass(frozen=True)
 class Judge:
-    """What rungs are scored with.
+    """What sources are scored with.
 
     Attributes:
         dataset: The rows, their labels and their split.
         costs: Of each side of a trade.
         bootstrap: Settings of the intervals.
-        n_trials: Rungs that are looked at, for the deflated Sharpe ratio.
+        n_trials: Sources that are looked at, for the deflated Sharpe ratio.
     """
 
     dataset: MarketDataset
@@ -70,7 +70,7 @@ class Judge:
     bootstrap: Bootstrap
     n_trials: int
 
-    def score_rule(self, name: str, answers: IntArray) -> RungScore:
+    def score_rule(self, name: str, answers: IntArray) -> SourceScore:
         """Score a rule.
 
         Args:
@@ -82,14 +82,14 @@ class Judge:
         table = frequencies_after(answers[train], self.dataset.label[train])
         signals = np.where(answers == UNKNOWN_LABEL, Signal.NO_TRADE, answers).astype(np.int64)
         forecast = Forecast(name, table[answers[test]], signals[test])
-        return RungScore(
+        return SourceScore(
             name,
             self._assess(forecast),
             self.tally(name, signals, test),
             self.tally(name, signals, self._all_rows()),
         )
 
-    def score_model(self, name: str, probabilities: FloatArray) -> RungScore:
+    def score_model(self, name: str, probabilities: FloatArray) -> SourceScore:
         """Score a model, whose train rows say nothing about it.
 
         Args:
@@ -100,7 +100,7 @@ class Judge:
         decided = probabilities.argmax(axis=1).astype(np.int64)
         signals = spread_signals(decided, test, len(self.dataset.bars))
         forecast = Forecast(name, probabilities)
-        return RungScore(name, self._assess(forecast), self.tally(name, signals, test), None)
+        return SourceScore(name, self._assess(forecast), self.tally(name, signals, test), None)
 
     def tally(self, name: str, signals: IntArray, rows: IntArray) -> Tally:
         """What became of the directions given on some rows.

@@ -1,0 +1,59 @@
+"""The work of ``python -m percoin.signals symbol=BTCUSDT``: what each source is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
+from percoin.bars.store import BarStore
+from percoin.cli import compose_config, run_command
+from percoin.config import OutputFormat, SignalsConfig, typed
+from percoin.dataset import bars_to_load, build_dataset
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.features.feature_set import FeatureDefinition
+from percoin.registry.typed_json import one_line
+from percoin.signals.market import SourcedBars
+from percoin.types import Source
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Score the sources, print the table and return the exit code."""
+
+    def command() -> None:
+        settings = typed(compose_config("signals", arguments), SignalsConfig)
+        print(score_sources(settings))
+
+    return run_command(command, "signals")
+
+
+def score_sources(settings: SignalsConfig) -> str:
+    """The scores of every source that the settings name, in the form that they ask for.
+
+    Raises:
+        PercoinError: The bars cannot be had or make no dataset.
+    """
+    # The scores take scipy and scikit-learn: only once the settings are known to be good.
+    from percoin.signals.measure import score_market
+    from percoin.signals.score_table import format_table, to_json
+    from percoin.signals.scores import Judge
+
+    rule = label_rule(settings.labels)
+    timeframe = settings.tf.timeframe
+    n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
+    source = bar_source(settings.source, BarStore(Path(settings.data_dir) / "bars"), n_bars)
+    bars = source.load(settings.symbol, timeframe)
+    spec = split_spec(settings.split)
+    dataset = build_dataset(
+        bars, FeatureDefinition.RELATIVE, rule, settings.lookback, spec, settings.history_days
+    )
+    chain = [Source.of_option(name) for name in settings.chain]
+    judge = Judge(
+        dataset,
+        trading_costs(settings.costs),
+        Bootstrap(dataset.label_rule.horizon, settings.seed, settings.repetitions),
+        n_trials=len(chain),
+    )
+    table = score_market(judge, SourcedBars(bars, source), chain, Path(settings.models_dir))
+    is_json = settings.output == OutputFormat.JSON
+    return one_line(to_json(table)) if is_json else format_table(table)
