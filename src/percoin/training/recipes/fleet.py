@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Self
 
 from lightning.pytorch.loggers import Logger
@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import Logger
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
-from percoin.registry.manifest import open_time_text
 from percoin.training.fleet_run import FleetModel, train_fleet
 from percoin.training.folds import make_folds
 from percoin.training.lit_module import SignalClassifier
@@ -25,19 +24,18 @@ from percoin.training.recipes.network import (
     seeded_network,
 )
 from percoin.training.recipes.recipe import (
+    FLEET_SECTION,
     Fitting,
     LoadBars,
     Recipe,
     Trained,
     failure,
+    known_bars,
     market_settings,
 )
 from percoin.training.run_files import MARKETS
 
 log = logging.getLogger(__name__)
-
-# The part of a market's metrics.json that says which bars its fleet was trained on.
-FLEET_SECTION = "fleet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +110,9 @@ class Fleet(Recipe):
             sections={FLEET_SECTION: self._record()},
         )
 
-    def _record(self) -> dict[str, dict[str, str]]:
+    def _record(self) -> dict[str, dict[str, object]]:
         """Which bars of which markets shared the training: dropout was drawn for all of them."""
-        return {
-            dataset.bars.symbol: {
-                "sha256": dataset.bars.sha256(),
-                "first_open_time": open_time_text(int(dataset.bars.open_time[0])),
-                "last_open_time": open_time_text(int(dataset.bars.open_time[-1])),
-            }
-            for dataset in self.fleet
-        }
+        return {data.bars.symbol: asdict(known_bars(data)) for data in self.fleet}
 
 
 def _fitted(fitting: Fitting, model: FleetModel, loggers: Sequence[Logger]) -> FittedNetwork:

@@ -18,7 +18,7 @@ from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.registry.manifest import open_time_text
-from percoin.registry.pool_record import PooledMarket, PoolRecord
+from percoin.registry.pool_record import PoolRecord
 from percoin.training.loggers import make_loggers
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
 from percoin.training.recipes.network import (
@@ -34,6 +34,7 @@ from percoin.training.recipes.recipe import (
     LoadBars,
     Recipe,
     Trained,
+    known_bars,
     market_settings,
 )
 
@@ -200,12 +201,7 @@ def record_pool(pool: Pool) -> PoolRecord:
         validation_time=open_time_text(cuts.validation_time),
         test_time=open_time_text(cuts.test_time),
         markets={
-            dataset.bars.symbol: PooledMarket(
-                sha256=dataset.bars.sha256(),
-                first_open_time=open_time_text(int(dataset.bars.open_time[0])),
-                last_open_time=open_time_text(int(dataset.bars.open_time[-1])),
-                is_seen=dataset.bars.symbol in seen,
-            )
+            dataset.bars.symbol: known_bars(dataset, dataset.bars.symbol in seen)
             for dataset in pool.markets
         },
     )

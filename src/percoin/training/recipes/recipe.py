@@ -18,8 +18,8 @@ from percoin.config import RecipeName, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
 from percoin.evaluation.judgement import FoldForecasts, JudgingRules
-from percoin.registry.manifest import ModelSpec
-from percoin.registry.pool_record import PoolRecord
+from percoin.registry.manifest import ModelSpec, open_time_text
+from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.folds import make_folds
 from percoin.training.interruption import Interruption
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+# The part of a market's metrics.json that says which bars shared its training in a fleet.
+FLEET_SECTION = "fleet"
 
 LoadBars = Callable[[TrainConfig], Bars]
 
@@ -223,6 +226,13 @@ class OneMarket(Recipe):
 def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
     """The settings of many markets as if they were of one of them."""
     return replace(settings, symbol=symbol, recipe=RecipeName.PER_MARKET.value)
+
+
+def known_bars(dataset: MarketDataset, is_seen: bool = True) -> PooledMarket:
+    """What is noted of the bars of one of several markets."""
+    bars = dataset.bars
+    first, last = (open_time_text(int(bars.open_time[end])) for end in (0, -1))
+    return PooledMarket(bars.sha256(), first, last, is_seen)
 
 
 def failure(error: MarketError) -> str:
