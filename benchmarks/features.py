@@ -18,7 +18,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from percoin.assembly import label_rule, split_spec
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -44,11 +44,7 @@ def main() -> None:
         def ready() -> None:
             build_dataset(
                 store.load("BTCUSDT", Timeframe.M15),
-                definition,
-                label_rule(settings.labels),
-                settings.lookback,
-                split_spec(settings.split),
-                settings.history_days,
+                dataset_spec(settings),
             )
 
         tell(

@@ -16,15 +16,16 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
-from percoin.assembly import label_rule, split_spec
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_run import FleetModel, train_fleet
@@ -132,11 +133,7 @@ def simulated(seed: int, n_windows: int, settings: TrainConfig) -> MarketDataset
     source = SimulatedSource(seed, int(n_windows / 0.7) + 200, 0.0)
     return build_dataset(
         source.load("BTCUSDT", Timeframe.M15),
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        100_000,
+        replace(dataset_spec(settings), history_days=100_000),
     )
 
 

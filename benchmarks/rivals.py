@@ -19,7 +19,7 @@ import pandas as pd
 
 from percoin.bars.schema import Bars
 from percoin.bars.sources.files import FilesSource
-from percoin.dataset import MarketDataset, SplitSpec
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.errors import PercoinError
 from percoin.evaluation.baselines import MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.daily import DailyLosses, sum_by_day
@@ -29,7 +29,7 @@ from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
-from percoin.training.recipes.pool import PoolSpec, build_pool
+from percoin.training.recipes.pool import build_pool
 from percoin.types import Timeframe
 
 RIVAL = "the rival of each market"
@@ -54,7 +54,7 @@ def main() -> None:
     }
     for name, rule in rules.items():
         pool = build_pool(
-            markets, [], PoolSpec(FeatureDefinition.RELATIVE, rule, 60, spec, options.days)
+            markets, [], DatasetSpec(rule, FeatureDefinition.RELATIVE, 60, spec, options.days)
         )
         started = time.monotonic()
         pooled = fit_pooled_baselines(pool.seen)

@@ -23,16 +23,15 @@ from pathlib import Path
 
 import torch
 
-from percoin.assembly import label_rule, split_spec
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
-from percoin.features.feature_set import FeatureDefinition
 from percoin.splits import Split
-from percoin.training.datamodule import thinned
 from percoin.training.memory import keep_freed_memory
+from percoin.training.pooled_module import thinned
 from percoin.training.recipes.network import fit_trial
 from percoin.types import Timeframe
 
@@ -77,11 +76,7 @@ def measured(store: Path, n_windows: int) -> tuple[float, float, float]:
     began = time.perf_counter()
     dataset = build_dataset(
         BarStore(store).load("BTCUSDT", Timeframe.M15),
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        100_000,
+        replace(dataset_spec(settings), history_days=100_000),
     )
     ready = time.perf_counter() - began
     fit_trial(settings, with_rows(dataset, n_windows))

@@ -18,7 +18,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from percoin.bars.schema import Bars
 from percoin.bars.sources.files import FilesSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import PreparedMarket, SplitSpec
+from percoin.dataset import DatasetSpec, PreparedMarket, SplitSpec
 from percoin.errors import PercoinError
 from percoin.evaluation.baselines import class_shares, make_boosting
 from percoin.evaluation.daily import DailyLosses, sum_by_day
@@ -98,7 +98,8 @@ def summary(market: PreparedMarket, _: dict[str, Bars]) -> FloatArray:
 def with_leaders(market: PreparedMarket, bars: dict[str, Bars]) -> FloatArray:
     """The 15 of BTCUSDT and of ETHUSDT at the same close beside the market's own."""
     leaders = [
-        at_close(market.bars, bars[symbol], market.definition) for symbol in ("BTCUSDT", "ETHUSDT")
+        at_close(market.bars, bars[symbol], market.spec.definition)
+        for symbol in ("BTCUSDT", "ETHUSDT")
     ]
     return np.hstack([market.features, *leaders])
 
@@ -107,7 +108,7 @@ def with_longer(market: PreparedMarket, _: dict[str, Bars]) -> FloatArray:
     """The 15 of the newest closed bar of longer timeframes beside the market's own."""
     longer = [resample(market.bars, timeframe) for timeframe in LONGER[market.bars.timeframe]]
     return np.hstack(
-        [market.features, *(at_close(market.bars, bars, market.definition) for bars in longer)]
+        [market.features, *(at_close(market.bars, bars, market.spec.definition) for bars in longer)]
     )
 
 
@@ -199,16 +200,16 @@ def judge(
     """Fit on train rows; None without all classes among them."""
     reach = variant.rule.horizon
     spec = SplitSpec(purge_bars=reach, embargo_bars=reach)
-    market = PreparedMarket.prepare(own, variant.definition, variant.rule, LOOKBACK, spec, days)
+    market = PreparedMarket.prepare(
+        own, DatasetSpec(variant.rule, variant.definition, LOOKBACK, spec, days)
+    )
     inputs = variant.inputs(market, bars)
     end = int(own.open_time[-1]) + own.timeframe.milliseconds
     first = int(end - days * DAY_MILLISECONDS)
     moments = [first + round((end - first) * share) for share in shares]
     known = np.isfinite(inputs[market.rows]).all(axis=1)
     rows = market.rows[known & (market.bars.open_time[market.rows] < moments[2])]
-    split = CalendarCuts(first, moments[0], moments[1]).split(
-        PreparedMarket(**vars(market) | {"rows": rows})
-    )
+    split = CalendarCuts(first, moments[0], moments[1]).split(replace(market, rows=rows))
     rule = variant.rule.fitted(market.bars, split.train)
     label = rule.label(market.bars).label
     if len(np.unique(label[split.train])) < len(Signal):

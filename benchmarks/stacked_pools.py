@@ -18,11 +18,11 @@ from torch import Tensor
 
 from percoin.config import TrainConfig
 from percoin.network import CnnLstm
-from percoin.training.datamodule import BatchSampler, WindowDataset, pooled_rows
+from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.pooled_module import lr_share, n_warmup_steps
+from percoin.training.pooled_module import lr_share, n_warmup_steps, pooled_rows
 from percoin.training.recipes.network import seeded_network
 from percoin.training.recipes.pool import Pool
 

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from percoin.assembly import label_rule, split_spec
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import PATIENCE_OF_THREADS, compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.memory import keep_freed_memory
@@ -188,11 +189,9 @@ def load(arguments: argparse.Namespace, settings: TrainConfig) -> MarketDataset:
     )
     return build_dataset(
         source.load(arguments.symbol, Timeframe.M15),
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        arguments.days if arguments.to_loss else settings.history_days,
+        replace(dataset_spec(settings), history_days=arguments.days)
+        if arguments.to_loss
+        else dataset_spec(settings),
     )
 
 
@@ -209,7 +208,7 @@ def flop_per_sec() -> float:
 
 
 def train_usual(dataset: MarketDataset, settings: TrainConfig) -> Course:
-    data = MarketDataModule(dataset, USUAL_BATCH, settings.seed)
+    data = MarketDataModule.of(dataset, USUAL_BATCH, settings.seed)
     parts = []
     for loader in (data.train_dataloader(), data.val_dataloader()):
         batches = list(loader)
@@ -228,7 +227,7 @@ def train_usual(dataset: MarketDataset, settings: TrainConfig) -> Course:
 def train_bare(dataset: MarketDataset, settings: TrainConfig) -> Course:
     """All that makes percoin fast, in a plain loop."""
     keep_freed_memory()
-    data = MarketDataModule(dataset, settings.batch_size, settings.seed)
+    data = MarketDataModule.of(dataset, settings.batch_size, settings.seed)
     batches = data.train_dataloader()
 
     def of_epoch(epoch: int) -> DataLoader[Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from percoin.bars.sources.files import FilesSource
-from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
+from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket, SplitSpec
 from percoin.errors import PercoinError
 from percoin.evaluation.baselines import (
     ROLLING_PRIOR,
@@ -98,7 +98,7 @@ def markets(folder: Path) -> Iterator[Rows]:
                 continue
             for name, rule in rules(timeframe).items():
                 market = PreparedMarket.prepare(
-                    bars, FeatureDefinition.RELATIVE, rule, 60, spec, 10_000
+                    bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 60, spec, 10_000)
                 )
                 dataset = market.dataset(
                     lambda rows: chronological_split(rows, spec.fractions, HORIZON, HORIZON)

@@ -7,7 +7,7 @@ import torch
 from builders import make_bars
 
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
@@ -45,11 +45,13 @@ def make_dataset(
 ) -> MarketDataset:
     return build_dataset(
         bars,
-        definition,
-        FixedHorizon(horizon=3, threshold=0.0025),
-        LOOKBACK,
-        SplitSpec(purge_bars=3, embargo_bars=3),
-        history_days=3650,
+        DatasetSpec(
+            FixedHorizon(horizon=3, threshold=0.0025),
+            definition,
+            LOOKBACK,
+            SplitSpec(purge_bars=3, embargo_bars=3),
+            3650,
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.judgement import JudgingRules, baseline_inputs, forecast_fold, judge_folds
 from percoin.features.feature_set import FeatureDefinition
@@ -29,7 +29,7 @@ _FLOOR = 1e-6
 
 def dataset_of(bars: Bars, rule: LabelRule = RULE) -> MarketDataset:
     spec = SplitSpec(purge_bars=rule.horizon, embargo_bars=rule.horizon)
-    return build_dataset(bars, FeatureDefinition.RELATIVE, rule, 8, spec, history_days=10_000)
+    return build_dataset(bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec, 10_000))
 
 
 def shuffled_labels(dataset: MarketDataset, seed: int) -> MarketDataset:

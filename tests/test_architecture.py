@@ -22,9 +22,11 @@ PACKAGE = ROOT / "src" / "percoin"
 ORDER = (
     "errors",
     "printable",
+    "json_codec",
     "memory",
     "file_lock",
     "whole_file",
+    "interruption",
     "types",
     "intervals",
     "commands",

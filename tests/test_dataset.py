@@ -11,6 +11,8 @@ from builders import bars_from_closes, drop_bars, make_bars
 
 from percoin.bars.schema import Bars
 from percoin.dataset import (
+    PARTS,
+    DatasetSpec,
     MarketDataset,
     SplitSpec,
     build_dataset,
@@ -46,7 +48,8 @@ def build(
     history_days: float = 365,
     definition: FeatureDefinition = FeatureDefinition.RELATIVE,
 ) -> MarketDataset:
-    return build_dataset(bars, definition, label_rule, lookback, split_spec, history_days)
+    spec = DatasetSpec(label_rule, definition, lookback, split_spec, history_days)
+    return build_dataset(bars, spec)
 
 
 def change_from(bars: Bars, position: int) -> Bars:
@@ -304,6 +307,19 @@ def test_a_long_sigma_is_given_the_bars_it_needs():
     assert dataset.dates("train")[0] == build(make_bars(4000), history_days=10).dates("train")[0]
 
 
+def test_a_spec_without_more_words_is_split_around_the_horizon_and_takes_all_bars():
+    bars = make_bars(900)
+    plain = build_dataset(bars, DatasetSpec(RULE, lookback=LOOKBACK))
+    said = build(bars, split_spec=SplitSpec(purge_bars=3, embargo_bars=3), history_days=10_000)
+    assert plain.spec.split_spec == said.spec.split_spec
+    assert all(np.array_equal(plain.rows(part), said.rows(part)) for part in PARTS)
+
+
+def test_bars_too_few_for_all_history_are_one_clear_error():
+    with pytest.raises(NotEnoughBarsError, match=r"60 bars give .*: load more bars$"):
+        build_dataset(make_bars(60), DatasetSpec(RULE, lookback=LOOKBACK))
+
+
 def test_a_short_history_of_many_bars_is_refused():
     with pytest.raises(NotEnoughBarsError, match=r"history_days=0\.5"):
         build(make_bars(4000), history_days=0.5)
@@ -352,16 +368,8 @@ def test_real_bars_lose_only_the_windows_over_flat_fills():
 
 
 def search_dataset(bars: Bars, lookback: int, horizon: int, cut: int) -> MarketDataset:
-    spec = SplitSpec(purge_bars=horizon, embargo_bars=horizon)
-    return build_search_dataset(
-        bars,
-        FeatureDefinition.RELATIVE,
-        FixedHorizon(horizon, 0.0025),
-        lookback,
-        spec,
-        history_days=365,
-        validation_time=int(bars.open_time[cut]),
-    )
+    spec = DatasetSpec(FixedHorizon(horizon, 0.0025), lookback=lookback, history_days=365)
+    return build_search_dataset(bars, spec, int(bars.open_time[cut]))
 
 
 @pytest.mark.parametrize(("lookback", "horizon"), [(8, 3), (48, 3), (8, 12)])
@@ -388,7 +396,7 @@ def test_a_search_that_has_too_few_bars_is_one_clear_error():
 
 
 def test_folds_test_one_stretch_each_and_scale_on_their_own_train_rows():
-    folds = build_folds(make_bars(2000), FeatureDefinition.RELATIVE, RULE, LOOKBACK, SPLIT, 365, 3)
+    folds = build_folds(make_bars(2000), DatasetSpec(RULE, lookback=LOOKBACK), 3)
     tests = [fold.rows("test") for fold in folds]
     assert all(before[-1] < after[0] for before, after in pairwise(tests))
     for fold in folds:
@@ -408,4 +416,4 @@ def test_a_label_that_looks_beyond_all_bars_is_one_clear_error():
 
 def test_too_many_folds_are_one_clear_error():
     with pytest.raises(NotEnoughBarsError, match="usable rows"):
-        build_folds(make_bars(200), FeatureDefinition.RELATIVE, RULE, LOOKBACK, SPLIT, 365, 60)
+        build_folds(make_bars(200), DatasetSpec(RULE, lookback=LOOKBACK), 60)

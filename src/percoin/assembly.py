@@ -14,21 +14,26 @@ from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.config import (
+    AuditConfig,
     BinanceConfig,
     CostsConfig,
     FilesConfig,
     FixedHorizonConfig,
+    JudgeConfig,
     LabelsConfig,
     SampleConfig,
+    SignalsConfig,
     SimulatedConfig,
     SourceConfig,
     SplitConfig,
     StoreConfig,
+    TrainConfig,
     TripleBarrierConfig,
     VolatilityScaledConfig,
 )
-from percoin.dataset import SplitSpec
+from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.evaluation.backtest import Costs
+from percoin.features.feature_set import FeatureDefinition
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 
 # One page of an exchange's API; a prediction with a lookback of 60 takes 961.
@@ -108,6 +113,22 @@ def split_spec(settings: SplitConfig) -> SplitSpec:
         fractions=(settings.train, settings.validation, settings.test),
         purge_bars=settings.purge_bars,
         embargo_bars=settings.embargo_bars,
+    )
+
+
+def dataset_spec(
+    settings: TrainConfig | AuditConfig | JudgeConfig | SignalsConfig,
+) -> DatasetSpec:
+    """The rules by which bars become a dataset; features are relative where nothing is said."""
+    definition = FeatureDefinition.RELATIVE
+    if isinstance(settings, TrainConfig | AuditConfig):
+        definition = FeatureDefinition(settings.features.definition)
+    return DatasetSpec(
+        label_rule(settings.labels),
+        definition,
+        settings.lookback,
+        split_spec(settings.split),
+        settings.history_days,
     )
 
 

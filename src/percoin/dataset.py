@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -69,6 +69,53 @@ class SplitSpec:
                 raise ConfigError(f"split.{name}={getattr(self, name)}: give 0 or more bars")
 
 
+@dataclass(frozen=True)
+class DatasetSpec:
+    """The rules by which bars become a dataset.
+
+    Attributes:
+        label_rule: What makes the labels.
+        definition: How the features are expressed.
+        lookback: Window length in bars.
+        split: How rows are shared out; None is 70, 15 and 15 % with a purge and an embargo
+            of the label's horizon.
+        history_days: How far back rows go from the close of the newest bar. Earlier bars
+            only warm up the indicators.
+
+    Raises:
+        ConfigError: The purge is shorter than the label's horizon, or a number that must be
+            positive is not.
+    """
+
+    label_rule: LabelRule
+    definition: FeatureDefinition = FeatureDefinition.RELATIVE
+    lookback: int = 60
+    split: SplitSpec | None = None
+    history_days: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.lookback < 1:
+            raise ConfigError(f"lookback={self.lookback}: a window has at least 1 bar")
+        if not self.history_days > 0:
+            raise ConfigError(f"history_days={self.history_days}: give a positive number of days")
+        check_purge(self.split_spec.purge_bars, self.label_rule.horizon)
+
+    @property
+    def split_spec(self) -> SplitSpec:
+        """How rows are shared out."""
+        horizon = self.label_rule.horizon
+        return self.split or SplitSpec(purge_bars=horizon, embargo_bars=horizon)
+
+    @property
+    def bars_before(self) -> int:
+        """Bars that the first row needs before it, for its window, indicators and label."""
+        return max(history_bars(self.lookback) - 1, self.label_rule.past_bars)
+
+    def bars_to_load(self, timeframe: Timeframe) -> int:
+        """How many of the newest bars a dataset makes use of, if there are no gaps."""
+        return math.ceil(self.history_days * timeframe.bars_per_day) + self.bars_before
+
+
 @dataclass(frozen=True, eq=False)
 class MarketDataset:
     """Everything training and evaluation need of one market.
@@ -76,10 +123,7 @@ class MarketDataset:
     Attributes:
         bars: The bars in use, with those before the history that only warm up
             the indicators.
-        definition: How the features are expressed.
-        label_rule: What made the labels; fitted on the train rows where it needs them.
-        lookback: Window length in bars.
-        split_spec: What made the split.
+        spec: The rules it was made by, with the label rule as it was fitted on the train rows.
         features: Scaled features, shape (n_bars, F), NaN where undefined; no
             window of the split contains such a row.
         scaling: Fitted on the train rows alone; of a pool on those of all its markets.
@@ -90,15 +134,27 @@ class MarketDataset:
     """
 
     bars: Bars
-    definition: FeatureDefinition
-    label_rule: LabelRule
-    lookback: int
-    split_spec: SplitSpec
+    spec: DatasetSpec
     features: Float32Array
     scaling: Scaling
     label: IntArray
     forward_return: FloatArray
     split: Split
+
+    @property
+    def label_rule(self) -> LabelRule:
+        """What made the labels; fitted on the train rows where it needs them."""
+        return self.spec.label_rule
+
+    @property
+    def definition(self) -> FeatureDefinition:
+        """How the features are expressed."""
+        return self.spec.definition
+
+    @property
+    def lookback(self) -> int:
+        """Window length in bars."""
+        return self.spec.lookback
 
     @property
     def windows(self) -> Float32Array:
@@ -123,84 +179,46 @@ class MarketDataset:
         return np.bincount(self.label[self.rows(part)], minlength=len(CLASS_NAMES))
 
 
-def build_dataset(
-    bars: Bars,
-    definition: FeatureDefinition,
-    label_rule: LabelRule,
-    lookback: int,
-    split_spec: SplitSpec,
-    history_days: float,
-) -> MarketDataset:
+def build_dataset(bars: Bars, spec: DatasetSpec) -> MarketDataset:
     """Compute features and labels, split the rows and fit the scaling on train.
 
-    A row is a bar in the last ``history_days`` with a known label on which a whole
-    window ends. Earlier bars only warm up the indicators and fill the first windows.
+    A row is a bar of the history with a known label on which a whole window ends.
 
     Args:
         bars: Closed bars of one market, checked against the schema.
-        definition: How the features are expressed.
-        label_rule: What makes the labels.
-        lookback: Window length in bars.
-        split_spec: What makes the split.
-        history_days: How far back rows go from the close of the newest bar.
+        spec: The rules.
 
     Raises:
-        ConfigError: The purge is shorter than the label's reach, or a number that
-            must be positive is not.
         NotEnoughBarsError: A part of the split would have no rows.
         MissingClassError: The train rows lack one of the three classes.
     """
-    market = PreparedMarket.prepare(
-        bars, definition, label_rule, lookback, split_spec, history_days
-    )
-    return market.dataset(
+    split = spec.split_spec
+    return PreparedMarket.prepare(bars, spec).dataset(
         lambda rows: chronological_split(
-            rows, split_spec.fractions, split_spec.purge_bars, split_spec.embargo_bars
+            rows, split.fractions, split.purge_bars, split.embargo_bars
         )
     )
 
 
-def build_folds(
-    bars: Bars,
-    definition: FeatureDefinition,
-    label_rule: LabelRule,
-    lookback: int,
-    split_spec: SplitSpec,
-    history_days: float,
-    n_folds: int,
-) -> list[MarketDataset]:
+def build_folds(bars: Bars, spec: DatasetSpec, n_folds: int) -> list[MarketDataset]:
     """The folds of a walk-forward, oldest first; each scaled on its own train rows.
 
     The other arguments and the errors are those of ``build_dataset``; ``n_folds``
     test parts are cut as in ``walk_forward_splits``.
     """
-    market = PreparedMarket.prepare(
-        bars, definition, label_rule, lookback, split_spec, history_days
-    )
+    market, split = PreparedMarket.prepare(bars, spec), spec.split_spec
 
     def fold(number: int) -> MarketDataset:
         return market.dataset(
             lambda rows: walk_forward_splits(
-                rows,
-                n_folds,
-                split_spec.fractions,
-                split_spec.purge_bars,
-                split_spec.embargo_bars,
+                rows, n_folds, split.fractions, split.purge_bars, split.embargo_bars
             )[number]
         )
 
     return [fold(number) for number in range(n_folds)]
 
 
-def build_search_dataset(
-    bars: Bars,
-    definition: FeatureDefinition,
-    label_rule: LabelRule,
-    lookback: int,
-    split_spec: SplitSpec,
-    history_days: float,
-    validation_time: int,
-) -> MarketDataset:
+def build_search_dataset(bars: Bars, spec: DatasetSpec, validation_time: int) -> MarketDataset:
     """Train and validation rows for a search among settings; it has no test rows.
 
     The other arguments and the errors are those of ``build_dataset``; ``bars`` are those
@@ -208,12 +226,10 @@ def build_search_dataset(
     in milliseconds since 1970-01-01 UTC: so the parts lie alike in time for every label
     rule and lookback, which shares of the rows would not.
     """
-    market = PreparedMarket.prepare(
-        bars, definition, label_rule, lookback, split_spec, history_days
-    )
+    market, split = PreparedMarket.prepare(bars, spec), spec.split_spec
     cut = int(market.bars.open_time.searchsorted(validation_time))
     return market.dataset(
-        lambda rows: split_before_test(rows, cut, split_spec.purge_bars, split_spec.embargo_bars)
+        lambda rows: split_before_test(rows, cut, split.purge_bars, split.embargo_bars)
     )
 
 
@@ -224,58 +240,37 @@ class PreparedMarket:
     Attributes:
         bars: The bars in use, with those before the history that only warm up
             the indicators.
-        definition: How the features are expressed.
-        label_rule: What makes the labels; not fitted yet.
-        lookback: Window length in bars.
-        split_spec: How much room to leave between the parts.
-        history_days: How far back rows go.
+        spec: The rules; the label rule is not fitted yet.
         features: Before scaling, shape (n_bars, F), NaN where undefined.
         rows: Positions of the bars that may be used, ascending.
         n_history_bars: Bars in the history.
     """
 
     bars: Bars
-    definition: FeatureDefinition
-    label_rule: LabelRule
-    lookback: int
-    split_spec: SplitSpec
-    history_days: float
+    spec: DatasetSpec
     features: FloatArray
     rows: IntArray
     n_history_bars: int
 
     @classmethod
     def prepare(
-        cls,
-        bars: Bars,
-        definition: FeatureDefinition,
-        label_rule: LabelRule,
-        lookback: int,
-        split_spec: SplitSpec,
-        history_days: float,
-        first_time: int | None = None,
+        cls, bars: Bars, spec: DatasetSpec, first_time: int | None = None
     ) -> PreparedMarket:
-        """Compute what ``build_dataset``, whose arguments these are, makes its split of.
+        """Compute what ``build_dataset`` makes its split of.
 
         Args:
             bars: Closed bars of one market, checked against the schema.
-            definition: How the features are expressed.
-            label_rule: What makes the labels.
-            lookback: Window length in bars.
-            split_spec: How much room to leave between the parts.
-            history_days: How far back rows go from the close of the newest bar.
+            spec: The rules.
             first_time: Rows open no earlier, in milliseconds since 1970-01-01 UTC, in
                 place of what ``history_days`` says.
 
         Raises:
-            ConfigError: A number that must be positive is not.
             NotEnoughBarsError: There are no bars.
         """
-        _check_arguments(label_rule, lookback, split_spec, history_days)
-        bars, first_row = _cut_history(bars, label_rule, lookback, history_days, first_time)
-        features = compute_features(bars, definition)
-        rows = eligible_rows(features, bars.open_time, bars.timeframe, lookback)
-        rows = rows[(rows >= first_row) & label_rule.knows(bars)[rows]]
+        bars, first_row = _cut_history(bars, spec, first_time)
+        features = compute_features(bars, spec.definition)
+        rows = eligible_rows(features, bars.open_time, bars.timeframe, spec.lookback)
+        rows = rows[(rows >= first_row) & spec.label_rule.knows(bars)[rows]]
         n_history_bars = len(bars) - first_row
         logger.info(
             "%s %s: %d of %d bars are usable rows",
@@ -284,17 +279,7 @@ class PreparedMarket:
             len(rows),
             n_history_bars,
         )
-        return cls(
-            bars=bars,
-            definition=definition,
-            label_rule=label_rule,
-            lookback=lookback,
-            split_spec=split_spec,
-            history_days=history_days,
-            features=features,
-            rows=rows,
-            n_history_bars=n_history_bars,
-        )
+        return cls(bars, spec, features, rows, n_history_bars)
 
     def dataset(self, split_rows: Callable[[IntArray], Split]) -> MarketDataset:
         """Split the rows, scale the features by the train rows and make the labels.
@@ -316,14 +301,11 @@ class PreparedMarket:
         Raises:
             MissingClassError: The train rows lack one of the three classes.
         """
-        label_rule = self.label_rule.fitted(self.bars, split.train)
+        label_rule = self.spec.label_rule.fitted(self.bars, split.train)
         labels = label_rule.label(self.bars)
         dataset = MarketDataset(
             bars=self.bars,
-            definition=self.definition,
-            label_rule=label_rule,
-            lookback=self.lookback,
-            split_spec=self.split_spec,
+            spec=replace(self.spec, label_rule=label_rule),
             features=scaling.transform(self.features),
             scaling=scaling,
             label=labels.label,
@@ -340,15 +322,16 @@ class PreparedMarket:
             raise self._too_few_rows(error) from None
 
     def _too_few_rows(self, error: ValueError) -> NotEnoughBarsError:
-        """What the rows are too few for, and whether that is for want of bars at all."""
-        needed = _needed_bars(self.label_rule, self.lookback, self.split_spec)
+        """What the rows are too few for, and whether there are too few bars at all."""
+        lookback, days = self.spec.lookback, self.spec.history_days
+        needed = _needed_bars(self.spec)
+        of_history = f" in history_days={days:g}" if math.isfinite(days) else ""
+        longer = " or use a longer history_days" if of_history else ""
         found = (
-            f"{self.n_history_bars} bars in history_days={self.history_days:g} give "
-            f"{len(self.rows)} usable rows ({error})"
+            f"{self.n_history_bars} bars{of_history} give {len(self.rows)} usable rows ({error})"
         )
         action = (
-            f"lookback={self.lookback} takes at least {needed} bars without gaps: load more "
-            "bars or use a longer history_days"
+            f"lookback={lookback} takes at least {needed} bars without gaps: load more bars{longer}"
         )
         silence, n_gaps = describe_silence(self.bars), len(find_gaps(self.bars))
         is_enough = len(self.bars) >= needed
@@ -359,27 +342,17 @@ class PreparedMarket:
         elif is_enough and n_gaps:
             found = f"{found}; {n_gaps:,} gaps lie between the bars"
             action = (
-                f"fill the gaps from the source, take a shorter lookback than {self.lookback} "
+                f"fill the gaps from the source, take a shorter lookback than {lookback} "
                 "bars, or load more bars without gaps"
             )
         return NotEnoughBarsError(self.bars.symbol, self.bars.timeframe, found, action)
-
-
-def _check_arguments(
-    label_rule: LabelRule, lookback: int, split_spec: SplitSpec, history_days: float
-) -> None:
-    if lookback < 1:
-        raise ConfigError(f"lookback={lookback}: a window has at least 1 bar")
-    if not history_days > 0:
-        raise ConfigError(f"history_days={history_days}: give a positive number of days")
-    check_purge(split_spec.purge_bars, label_rule.horizon)
 
 
 def check_purge(purge_bars: int, horizon: int) -> None:
     """Refuse a purge that is shorter than the labels look ahead.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: The purge is too short.
     """
     if purge_bars < horizon:
         raise ConfigError(
@@ -401,49 +374,33 @@ def check_shares(fractions: Sequence[float]) -> None:
         )
 
 
-def bars_to_load(
-    timeframe: Timeframe, label_rule: LabelRule, lookback: int, history_days: float
-) -> int:
-    """How many of the newest bars ``build_dataset`` makes use of, if there are no gaps."""
-    n_rows = math.ceil(history_days * timeframe.bars_per_day)
-    return n_rows + _bars_before(label_rule, lookback)
-
-
-def _bars_before(label_rule: LabelRule, lookback: int) -> int:
-    """Bars before the first row, for its window, its indicators and its label."""
-    return max(history_bars(lookback) - 1, label_rule.past_bars)
-
-
-def _cut_history(
-    bars: Bars,
-    label_rule: LabelRule,
-    lookback: int,
-    history_days: float,
-    first_time: int | None,
-) -> tuple[Bars, int]:
+def _cut_history(bars: Bars, spec: DatasetSpec, first_time: int | None) -> tuple[Bars, int]:
     """The bars in use, and the position among them of the first that may be a row."""
     if len(bars) == 0:
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
-    # Fewer bars than a sane horizon are counted below; this one would take for ever.
-    if label_rule.horizon >= max(len(bars), _ABSURD_HORIZON):
+    # A shorter horizon is counted below; with this one the count would take for ever.
+    horizon = spec.label_rule.horizon
+    if horizon >= max(len(bars), _ABSURD_HORIZON):
         raise NotEnoughBarsError(
             bars.symbol,
             bars.timeframe,
-            f"{len(bars)} bars and a label that looks {label_rule.horizon} bars ahead",
+            f"{len(bars)} bars and a label that looks {horizon} bars ahead",
             "use a smaller labels.horizon or load more bars",
         )
-    newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
-    since = newest_close - history_days * _DAY_MILLISECONDS if first_time is None else first_time
+    since: float | None = first_time
+    if since is None:
+        newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
+        since = newest_close - spec.history_days * _DAY_MILLISECONDS
     first_row = int(bars.open_time.searchsorted(since))
-    start = max(0, first_row - _bars_before(label_rule, lookback))
+    start = max(0, first_row - spec.bars_before)
     return bars.slice(start), first_row - start
 
 
-def _needed_bars(label_rule: LabelRule, lookback: int, spec: SplitSpec) -> int:
-    """Fewest bars without a gap, none of them silent, of which every part keeps a row."""
-    # What the first row has behind it, the rows, and the last bars, whose label is not known yet.
-    n_before = max(WARM_UP_BARS + lookback - 1, label_rule.past_bars)
-    return n_before + _fewest_rows(spec) + label_rule.horizon
+def _needed_bars(spec: DatasetSpec) -> int:
+    """Fewest bars without a gap, all of them traded, of which every part keeps a row."""
+    # Bars before the first row, the rows, and the last bars, whose label is not known yet.
+    n_before = max(WARM_UP_BARS + spec.lookback - 1, spec.label_rule.past_bars)
+    return n_before + _fewest_rows(spec.split_spec) + spec.label_rule.horizon
 
 
 def _fewest_rows(spec: SplitSpec) -> int:

@@ -20,8 +20,8 @@ from percoin.commands import command as command_line
 from percoin.config import FetchConfig, OutputFormat, typed
 from percoin.errors import ConfigError, DataError
 from percoin.features.feature_set import history_bars
+from percoin.json_codec import one_line
 from percoin.printable import printable
-from percoin.registry.typed_json import one_line
 from percoin.types import Timeframe
 
 _LISTS = ("symbol", "tf")

@@ -28,6 +28,9 @@ class CnnLstm(nn.Module):
         n_heads: Attention heads over the ``2 * hidden_size`` LSTM outputs.
         head_sizes: Widths of the two hidden layers of the head.
         dropout: Probability of dropping a value, wherever dropout is applied.
+
+    Attributes:
+        kwargs: The arguments after ``n_features``: what builds the same network again.
     """
 
     def __init__(
@@ -41,6 +44,15 @@ class CnnLstm(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
+        self.n_features = n_features
+        self.kwargs: dict[str, object] = {
+            "channels": channels,
+            "hidden_size": hidden_size,
+            "n_layers": n_layers,
+            "n_heads": n_heads,
+            "head_sizes": head_sizes,
+            "dropout": dropout,
+        }
         self.convolution = _convolution_branch(n_features, channels, dropout)
         self.lstm = nn.LSTM(
             n_features,

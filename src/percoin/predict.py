@@ -20,10 +20,10 @@ from percoin.config import JUDGED, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
+from percoin.json_codec import one_line
 from percoin.printable import printable
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
-from percoin.registry.typed_json import one_line
 from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource

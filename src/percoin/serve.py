@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -78,8 +77,6 @@ def main(arguments: Sequence[str]) -> int:
     codes: list[int] = []
 
     def command() -> None:
-        # Ends it as Ctrl-C does, until the server itself listens to signals.
-        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         settings = read_settings(arguments)
         codes.append(run(settings, read_key(os.environ.get(API_KEY))))
 

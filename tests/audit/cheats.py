@@ -9,7 +9,7 @@ import numpy as np
 from builders import make_bars
 
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, compute_features
 from percoin.features.scaling import Scaling
 from percoin.labels import FixedHorizon
@@ -25,7 +25,7 @@ Compute = Callable[[Bars, FeatureDefinition], FloatArray]
 
 def honest_dataset(bars: Bars | None = None, n_bars: int = 1500, seed: int = 0) -> MarketDataset:
     bars = make_bars(n_bars, seed=seed) if bars is None else bars
-    return build_dataset(bars, RELATIVE, RULE, 8, SPLIT, history_days=365)
+    return build_dataset(bars, DatasetSpec(RULE, RELATIVE, 8, SPLIT, 365))
 
 
 def all_rows(dataset: MarketDataset) -> IntArray:

@@ -9,7 +9,7 @@ from cheats import HORIZON, RELATIVE, RULE, SPLIT, all_rows, honest_dataset, wit
 from percoin.audit.findings import Status, format_findings
 from percoin.audit.served import audit_served, check_manifest, check_spans, rebuild
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, build_folds
+from percoin.dataset import DatasetSpec, MarketDataset, build_folds
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry.artifact import export_artifact, load_artifact
 from percoin.registry.layout import SERVED_WEIGHTS_FILE
@@ -226,7 +226,7 @@ def test_a_number_too_large_for_a_float_ends_no_audit(tmp_path):
 
 
 def test_the_newest_fold_of_a_walk_forward_is_built_again(tmp_path):
-    folds = build_folds(BARS, RELATIVE, RULE, 8, SPLIT, history_days=365, n_folds=3)
+    folds = build_folds(BARS, DatasetSpec(RULE, RELATIVE, 8, SPLIT, 365), 3)
     config = {**CONFIG, "evaluation": "walk_forward", "folds": 3}
     export(tmp_path, draft(folds[-1], config=config))
     manifest = load_artifact(tmp_path, BARS.symbol, BARS.timeframe).manifest

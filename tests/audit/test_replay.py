@@ -313,7 +313,7 @@ def test_the_tolerance_is_that_of_a_probability(distance: float, differs: bool) 
 def export_with(root: Path, scaling: Scaling) -> None:
     """A model whose manifest says how to make its dataset again."""
     dataset = make_dataset(ODD)
-    spec = dataset.split_spec
+    spec = dataset.spec.split_spec
     shares = dict(zip(("train", "validation", "test"), spec.fractions, strict=True))
     split = {**shares, "purge_bars": spec.purge_bars, "embargo_bars": spec.embargo_bars}
     draft = replace(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset, build_folds
 from percoin.evaluation import judgement
 from percoin.evaluation.backtest import Costs, backtest
 from percoin.evaluation.baselines import (
@@ -52,12 +52,12 @@ def spec(rule: LabelRule) -> SplitSpec:
 
 
 def dataset_of(bars: Bars, rule: LabelRule = FIXED) -> MarketDataset:
-    return build_dataset(bars, FeatureDefinition.RELATIVE, rule, 8, spec(rule), history_days=365)
+    return build_dataset(bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec(rule), 365))
 
 
 def folds_of(bars: Bars, n_folds: int, rule: LabelRule = FIXED) -> list[MarketDataset]:
     return build_folds(
-        bars, FeatureDefinition.RELATIVE, rule, 8, spec(rule), history_days=365, n_folds=n_folds
+        bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec(rule), 365), n_folds
     )
 
 
@@ -248,10 +248,7 @@ def test_hand_worked_positions_and_money(backtests):
     labels = rule.label(bars)
     dataset = MarketDataset(
         bars=bars,
-        definition=FeatureDefinition.RELATIVE,
-        label_rule=rule,
-        lookback=1,
-        split_spec=spec(rule),
+        spec=DatasetSpec(rule, lookback=1),
         features=features.astype(np.float32),
         scaling=Scaling.fit(features),
         label=labels.label,

@@ -7,7 +7,7 @@ import pytest
 from builders import make_bars
 from exported_models import make_dataset
 
-from percoin.dataset import MarketDataset, SplitSpec, build_folds
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_folds
 from percoin.evaluation.baselines import LOGISTIC, default_baselines
 from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION, PartSkill, blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
@@ -209,7 +209,7 @@ def test_the_regression_as_the_model_is_calibrated_and_no_baseline_of_its_own():
 def test_every_fold_of_a_walk_forward_has_its_own_weight_and_test_rows_are_pooled():
     spec = SplitSpec(purge_bars=3, embargo_bars=3)
     rule = DATASET.label_rule
-    folds = build_folds(BARS, FeatureDefinition.RELATIVE, rule, 8, spec, 365, n_folds=2)
+    folds = build_folds(BARS, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec, 365), 2)
     datasets = [learnable(fold) for fold in folds]
     told = [
         forecast(dataset=dataset, certainty=c)

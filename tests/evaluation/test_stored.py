@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from forecast_builders import draw_labels, prior_forecast, random_probabilities, true_probabilities
 
+from percoin import json_codec
 from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest, buy_and_hold
 from percoin.evaluation.evaluate import Forecast, evaluate
 from percoin.evaluation.stored import evaluation_from_json
@@ -58,7 +59,7 @@ def test_equity_has_one_value_per_bar_again_and_is_exact_where_it_was_kept():
     np.testing.assert_array_equal(read[kept], written[kept])
 
 
-def test_a_key_of_a_newer_version_is_passed_over():
+def test_a_key_of_a_newer_version_is_ignored():
     document = copy.deepcopy(DOCUMENT) | {"from_the_future": {"a": [1]}}
     document["model"]["scores"]["new_score"] = 0.5
 
@@ -85,15 +86,15 @@ def put(*path_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("model"), "evaluation has no key 'model'"),
-        (put("model", "scores", "mcc", None), "evaluation.model.scores.mcc is None"),
-        (put("model", "scores", "mcc", True), "model.scores.mcc is True"),
-        (put("model", "scores", "mcc", float("nan")), "model.scores.mcc is nan"),
-        (put("model", "name", 3), "model.name is 3 where str belongs"),
-        (put("model", "skill", "n_rows", 1.5), "n_rows is 1.5 where int belongs"),
-        (put("verdict", "outcome", "splendid"), "verdict.outcome is 'splendid'"),
+        (lambda d: d.pop("model"), "Object missing required field `model`"),
+        (put("model", "scores", "mcc", None), "^model.scores.mcc: Expected `float`, got `null`"),
+        (put("model", "scores", "mcc", True), "model.scores.mcc: Expected `float`, got `bool`"),
+        (put("model", "scores", "mcc", float("nan")), "NaN is not a number"),
+        (put("model", "name", 3), "model.name: Expected `str`, got `int`"),
+        (put("model", "skill", "n_rows", 1.5), "n_rows: Expected `int`, got `float`"),
+        (put("verdict", "outcome", "splendid"), "verdict.outcome: Invalid enum value 'splendid'"),
         (put("verdict", "reasons", []), "verdict has no reason"),
-        (put("verdict", "reasons", "good"), "reasons is 'good' where list belongs"),
+        (put("verdict", "reasons", "good"), "reasons: Expected `array`, got `str`"),
         (put("best_baseline", "oracle"), "best_baseline 'oracle'"),
         (put("class_counts", [1, 2]), "class_counts"),
         (put("class_counts", [0, 0, 0]), "class_counts count no rows"),
@@ -101,14 +102,14 @@ def put(*path_and_value):
         (put("reliability", {}), "reliability lacks a class"),
         (put("baselines", 0, "scores", "classes", []), "the scores of 'train_prior'"),
         (put("model", "scores", "confusion_matrix", [[1, 2, 3]]), "the scores of 'cnn_lstm'"),
-        (put("money", 0, "equity", []), "equity is no curve"),
-        (put("money", 0, "equity", [[0, 1.0], [5]]), "equity is no curve"),
-        (put("money", 0, "equity", [[0, 1.0], [1, None]]), "equity is no curve"),
-        (put("money", 0, "equity", [[0, 1.0], [1, float("inf")]]), "equity is not finite"),
-        (put("money", 0, "equity", [[0, 1.0], [float("nan"), 1.0]]), "equity is out of order"),
-        (put("money", 0, "equity", [[0, 1.0], [0, 1.0]]), "equity is out of order"),
-        (put("money", 0, "equity", [[0, 1.0], [10**12, 1.0]]), "equity is too long"),
-        (put("money", 0, "equity", [[0, 1.0], [5_000_000, 1.0]]), "equity is too long"),
+        (put("money", 0, "equity", []), "equity: no curve"),
+        (put("money", 0, "equity", [[0, 1.0], [5]]), "equity: no curve"),
+        (put("money", 0, "equity", [[0, 1.0], [1, None]]), "equity: no curve"),
+        (put("money", 0, "equity", [[0, 1.0], [1, float("inf")]]), "Infinity is not a number"),
+        (put("money", 0, "equity", [[0, 1.0], [float("nan"), 1.0]]), "NaN is not a number"),
+        (put("money", 0, "equity", [[0, 1.0], [0, 1.0]]), "equity: out of order"),
+        (put("money", 0, "equity", [[0, 1.0], [10**12, 1.0]]), "equity: too long"),
+        (put("money", 0, "equity", [[0, 1.0], [5_000_000, 1.0]]), "equity: too long"),
         (put("money", [{}] * 21), "money is too long"),
     ],
 )
@@ -117,10 +118,10 @@ def test_a_document_that_is_no_evaluation_is_refused_with_the_place(change, mess
     change(document)
 
     with pytest.raises(ValueError, match=message):
-        evaluation_from_json(document)
+        evaluation_from_json(json_codec.loads(json.dumps(document)))
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_another_kind_of_json_is_refused(document):
-    with pytest.raises(ValueError, match="where dict belongs"):
+    with pytest.raises(ValueError, match="Expected `object`, got"):
         evaluation_from_json(document)

@@ -68,7 +68,7 @@ def test_versions_come_oldest_first_with_what_speaks_against_them(tmp_path):
     assert [version.objection for version in found] == [
         "",
         "the gate says rejected: no skill",
-        "meta.json: the object has no key 'symbol'",
+        "meta.json: Object missing required field `symbol`",
     ]
     assert abs((found[0].created_at - datetime.now(UTC)).total_seconds()) < 600
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from artifact_builders import GOLDEN, OTHER_SYMBOL, SYMBOL, blend, check_whole, load, regression
 
-from percoin.registry import typed_json
+from percoin import json_codec
 from percoin.registry.artifact import load_onnx
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
@@ -17,7 +17,7 @@ def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version
     where = MarketFolder(GOLDEN / f"format_{version}", symbol, Timeframe.M15)
     content = (loaded.folder / METRICS_FILE).read_bytes()
     metrics = read_metrics(where, loaded.folder, loaded.manifest)
-    assert typed_json.dumps(metrics).encode() == content
+    assert json_codec.dumps(metrics).encode() == content
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))

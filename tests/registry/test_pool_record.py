@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from percoin.registry import typed_json
+from percoin import json_codec
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 
 SHA = "0" * 64
@@ -27,7 +27,7 @@ def test_moments_are_those_that_bars_count_in():
     "record", [RECORD, replace(RECORD, started_from="v", improved=False)], ids=["pool", "market"]
 )
 def test_a_record_survives_json(record):
-    again = typed_json.decode(PoolRecord, typed_json.loads(typed_json.dumps(record)))
+    again = json_codec.decode(PoolRecord, json_codec.loads(json_codec.dumps(record)))
     assert again == record
 
 

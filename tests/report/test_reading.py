@@ -89,8 +89,8 @@ def test_folders_that_are_no_market_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("evaluation", "problem"),
     [
-        (None, "its evaluation cannot be read: evaluation is None where dict belongs"),
-        ({"model": 1}, "its evaluation cannot be read: evaluation.model is 1"),
+        (None, "its evaluation cannot be read: Expected `object`, got `null`"),
+        ({"model": 1}, "its evaluation cannot be read: model: Expected `object`, got `int`"),
         ([], "its evaluation cannot be read"),
     ],
 )

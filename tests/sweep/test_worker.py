@@ -401,7 +401,7 @@ def test_a_fold_that_was_over_before_counts_as_before_whatever_it_left_out(tmp_p
     # The next fold begins afresh.
     settings = typed(compose_config("train", ["symbol=BTCUSDT"]), TrainConfig)
     network = CnnLstm(15, **network_kwargs(settings.model))
-    module = SignalClassifier(network, settings.optimizer, 0.1, 0, ("BTCUSDT", "1h"))
+    module = SignalClassifier(network, lr=0.1)
     module.history["val_loss"].append(1.0)
     callback.on_train_epoch_end(trainer, module)
     assert (diary.record.epoch, diary.record.resumed_from) == (6, 5)

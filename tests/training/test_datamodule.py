@@ -21,7 +21,7 @@ def dataset() -> MarketDataset:
 
 @pytest.fixture(scope="module")
 def data(dataset) -> MarketDataModule:
-    return MarketDataModule(dataset, BATCH_SIZE, seed=3)
+    return MarketDataModule.of(dataset, BATCH_SIZE, seed=3)
 
 
 def loaders(data: MarketDataModule) -> dict:
@@ -142,7 +142,7 @@ def test_a_lone_last_row_is_left_out_of_training_but_not_of_evaluation(dataset):
         dataset,
         split=Split(split.train[: BATCH_SIZE + 1], split.validation[:513], split.test[:1]),
     )
-    data = MarketDataModule(shortened, BATCH_SIZE, seed=0)
+    data = MarketDataModule.of(shortened, BATCH_SIZE, seed=0)
     n_validation = len(shortened.rows("validation"))
     found = {name: [len(labels) for _, labels in loader] for name, loader in loaders(data).items()}
     assert found == {"train": [BATCH_SIZE], "validation": [n_validation], "test": [1]}

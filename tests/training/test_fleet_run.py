@@ -101,7 +101,7 @@ def test_each_learning_rate_falls_and_each_training_ends_by_its_own_validation(t
 def unstacked_loss(model: FleetModel) -> float:
     fresh = network(5).eval()
     fresh.load_state_dict(model.state_dict)
-    data = MarketDataModule(model.dataset, 64, 0).val_dataloader()
+    data = MarketDataModule.of(model.dataset, 64, 0).val_dataloader()
     batches = [(fresh(windows), labels) for windows, labels in data]
     logits, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return float(torch.nn.functional.cross_entropy(logits, labels))

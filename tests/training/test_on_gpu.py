@@ -89,7 +89,7 @@ def test_a_market_is_trained_in_bf16_and_tested_in_32_bits(tmp_path):
     network = trained_model.module.network.cpu().eval()
     with torch.inference_mode():
         batches = [
-            network(windows) for windows, _ in MarketDataModule(dataset, 64, 0).test_dataloader()
+            network(windows) for windows, _ in MarketDataModule.of(dataset, 64, 0).test_dataloader()
         ]
     served = torch.cat(batches).softmax(dim=1)
     torch.testing.assert_close(trained_model.module.test_probabilities, served, rtol=0, atol=1e-5)

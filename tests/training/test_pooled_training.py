@@ -13,28 +13,28 @@ from training_builders import LOOKBACK, TINY, make_plan, tiny_network
 
 from percoin.bars.schema import Bars
 from percoin.bars.sources.simulated import SimulatedSource
-from percoin.dataset import MarketDataset, SplitSpec
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.errors import InterruptedRunError, ResumeError
 from percoin.evaluation.judgement import JudgingRules
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
-from percoin.training.datamodule import MarketDataModule, PooledDataModule, thinned
+from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import Interruption
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.pooled_module import GentleClassifier, lr_share
+from percoin.training.pooled_module import GentleClassifier, PooledDataModule, lr_share, thinned
 from percoin.training.pooled_run import PooledPlan, TrainedPool, _PoolTraining, train_pool
 from percoin.training.recipes.network import ask_network, forecast_test
-from percoin.training.recipes.pool import Pool, PoolSpec, build_pool
+from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.run import train as train_alone
 from percoin.types import Timeframe
 
-SPEC = PoolSpec(
-    FeatureDefinition.RELATIVE,
+SPEC = DatasetSpec(
     FixedHorizon(horizon=3, threshold=0.005),
+    FeatureDefinition.RELATIVE,
     LOOKBACK,
     SplitSpec(purge_bars=3, embargo_bars=3),
-    history_days=1095,
+    1095,
 )
 PLAN = PooledPlan(
     make_plan(epochs=3, lr=0.02),
@@ -349,7 +349,7 @@ def test_a_forecast_of_a_market_is_made_with_its_own_rows(pool, tmp_path):
     for dataset in pool.markets:
         asked = ask_network(module, dataset, PLAN.training, Interruption(("pool", "1h"), None))
         forecast = forecast_test(asked, dataset, rules)
-        data = MarketDataModule(dataset, 64, 0)
+        data = MarketDataModule.of(dataset, 64, 0)
         n_rows = sum(len(labels) for _, labels in data.test_dataloader())
         assert len(forecast.model.probabilities) == n_rows
     assert math.isfinite(module.history["val_loss"][-1])
@@ -360,7 +360,7 @@ def test_seeds_are_compared_by_their_best_epochs(pool, tmp_path, monkeypatch):
     courses = {3: ([0.9, 0.5, 0.8], 2), 4: ([0.9, 0.6, 0.7], 2)}
 
     def fit(training, seed, network, loggers):
-        module = SignalClassifier(network, PLAN.training.optimizer, 0.1, seed, ("pool", "1h"))
+        module = SignalClassifier(network, PLAN.training.optimizer, 0.1, seed)
         losses, epoch = courses[seed]
         module.history["val_loss"] += losses
         return module, epoch

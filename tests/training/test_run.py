@@ -182,7 +182,7 @@ def test_a_gradient_is_clipped_to_its_norm(dataset):
 
 def test_every_row_counts_the_same_in_the_loss_of_an_epoch(dataset, monkeypatch):
     def losses(batch_size: int) -> list[float]:
-        monkeypatch.setattr(datamodule, "_EVALUATION_BATCH_SIZE", batch_size)
+        monkeypatch.setattr(datamodule, "EVALUATION_BATCH_SIZE", batch_size)
         return fit(dataset, tiny_network(), make_plan()).history["val_loss"]
 
     n_rows = len(dataset.rows("validation"))

@@ -6,23 +6,17 @@ import numpy as np
 import torch
 from builders import make_bars
 
-from percoin.config import OptimizerConfig
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
+from percoin.training.lit_module import OptimizerSpec
 from percoin.training.run import TrainingPlan
 from percoin.types import UNKNOWN_LABEL, IntArray
 
 LOOKBACK = 8
 TINY = {"channels": (4, 4, 4), "hidden_size": 4, "n_heads": 2, "head_sizes": (4, 4)}
-OPTIMIZER = OptimizerConfig(
-    weight_decay=1e-5,
-    plateau_factor=0.5,
-    plateau_patience=3,
-    gradient_clip_norm=1.0,
-    early_stopping_patience=5,
-)
+OPTIMIZER = OptimizerSpec()
 
 
 def tiny_network(seed: int = 0, **kwargs) -> CnnLstm:
@@ -38,11 +32,13 @@ def make_plan(**changes) -> TrainingPlan:
 def make_dataset(n_bars: int = 700, seed: int = 0) -> MarketDataset:
     return build_dataset(
         make_bars(n_bars, seed=seed),
-        FeatureDefinition.RELATIVE,
-        FixedHorizon(horizon=3, threshold=0.0025),
-        LOOKBACK,
-        SplitSpec(purge_bars=3, embargo_bars=3),
-        history_days=365,
+        DatasetSpec(
+            FixedHorizon(horizon=3, threshold=0.0025),
+            FeatureDefinition.RELATIVE,
+            LOOKBACK,
+            SplitSpec(purge_bars=3, embargo_bars=3),
+            365,
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from tuning_builders import MARKET, hourly_bars
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import SplitSpec, build_dataset
+from percoin.dataset import DatasetSpec, SplitSpec, build_dataset
 from percoin.errors import ConfigError, InterruptedRunError
 from percoin.features.feature_set import FeatureDefinition
 from percoin.labels import FixedHorizon
@@ -125,11 +125,13 @@ def test_the_test_rows_are_later_than_anything_a_trial_saw(tuned):
     bars = SimulatedSource(seed=0, n_bars=1000).load("BTCUSDT", Timeframe.H1)
     own = build_dataset(
         bars,
-        FeatureDefinition.RELATIVE,
-        FixedHorizon(3, 0.005),
-        8,
-        SplitSpec(purge_bars=3, embargo_bars=3),
-        1095,
+        DatasetSpec(
+            FixedHorizon(3, 0.005),
+            FeatureDefinition.RELATIVE,
+            8,
+            SplitSpec(purge_bars=3, embargo_bars=3),
+            1095,
+        ),
     )
     end_time = own.bars.open_time[own.rows("test")[0]]
     (winner,) = winners(folder)

@@ -10,7 +10,7 @@ from percoin.audit.findings import Finding, format_findings, summarise
 from percoin.audit.run import Audit, audit
 from percoin.cli import compose_config, run_command
 from percoin.config import AuditConfig, OutputFormat, typed
-from percoin.registry.typed_json import one_line
+from percoin.json_codec import one_line
 
 EXIT_FOUND = 3
 

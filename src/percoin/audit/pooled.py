@@ -10,7 +10,7 @@ import pandas as pd
 from percoin.audit.findings import Finding, Status
 from percoin.audit.rows import same_scaling
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset
+from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket
 from percoin.errors import PercoinError
 from percoin.features.scaling import Scaling
 from percoin.registry.manifest import Manifest
@@ -18,7 +18,6 @@ from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.training.recipes.pool import (
     UNUSABLE,
     CalendarCuts,
-    PoolSpec,
     build_pooled_market,
     spec_of,
 )
@@ -71,7 +70,7 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
 
 
 def _rows_of_parts(
-    pool: PoolRecord, spec: PoolSpec, cuts: CalendarCuts, load: LoadBars
+    pool: PoolRecord, spec: DatasetSpec, cuts: CalendarCuts, load: LoadBars
 ) -> tuple[dict[str, list[FloatArray]], list[str]]:
     """Features of each part of each market seen, and markets whose bars are not as they were."""
     parts: dict[str, list[FloatArray]] = {part: [] for part in ("train", "validation", "test")}
@@ -81,7 +80,7 @@ def _rows_of_parts(
         if bars is None:
             strange.append(symbol)
             continue
-        market = spec.prepare(bars, cuts.first_time)
+        market = PreparedMarket.prepare(bars, spec, cuts.first_time)
         split = cuts.split(market)
         for part, found in parts.items():
             found.append(market.features[getattr(split, part)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from percoin.assembly import bar_source, label_rule, split_spec
+from percoin.assembly import bar_source, dataset_spec
 from percoin.audit.findings import Finding
 from percoin.audit.lookahead import (
     ComputeFeatures,
@@ -27,9 +27,9 @@ from percoin.audit.served import audit_served, check_served_scaling
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import AuditConfig
-from percoin.dataset import MarketDataset, bars_to_load, build_dataset
+from percoin.dataset import MarketDataset, build_dataset
 from percoin.errors import ConfigError
-from percoin.features.feature_set import FeatureDefinition, compute_features
+from percoin.features.feature_set import compute_features
 from percoin.inference import Backend
 
 
@@ -68,9 +68,7 @@ def audit(settings: AuditConfig) -> Audit:
 def load_bars(settings: AuditConfig, symbol: str) -> Bars:
     """As many bars as a training with these settings would load."""
     timeframe = settings.tf.timeframe
-    n_bars = bars_to_load(
-        timeframe, label_rule(settings.labels), settings.lookback, settings.history_days
-    )
+    n_bars = dataset_spec(settings).bars_to_load(timeframe)
     store = BarStore(Path(settings.data_dir) / "bars")
     return bar_source(settings.source, store, n_bars).load(symbol, timeframe)
 
@@ -105,11 +103,4 @@ def audit_dataset(
 
 def load_dataset(settings: AuditConfig, bars: Bars) -> MarketDataset:
     """The dataset that a training with these settings would see."""
-    return build_dataset(
-        bars,
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        settings.history_days,
-    )
+    return build_dataset(bars, dataset_spec(settings))

@@ -14,13 +14,12 @@ from percoin.audit.pooled import LoadBars, check_pooled_scaling, rebuild_pooled
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, SplitSpec, build_dataset, build_folds
+from percoin.dataset import MarketDataset, build_dataset, build_folds
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.features.feature_set import compute_features
-from percoin.labels import label_rule_from_json
 from percoin.registry.artifact import load_artifact
 from percoin.registry.manifest import SPLIT_NAMES, Manifest, open_time_text
-from percoin.training.recipes.pool import UNUSABLE
+from percoin.training.recipes.pool import UNUSABLE, spec_of
 from percoin.types import FloatArray
 
 _PREFIX = "model: "
@@ -152,21 +151,13 @@ def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
     """
     if manifest.pool is not None:
         return rebuild_pooled(manifest, manifest.pool, bars)
-    config = manifest.config
-    split = dict(config["split"])  # type: ignore[call-overload]
-    fractions = (split["train"], split["validation"], split["test"])
-    spec = SplitSpec(
-        fractions=fractions, purge_bars=split["purge_bars"], embargo_bars=split["embargo_bars"]
-    )
-    history_days = float(config["history_days"])  # type: ignore[arg-type]
-    rule = label_rule_from_json(manifest.label_rule)
-    arguments = (bars, manifest.features.definition, rule, manifest.lookback, spec, history_days)
+    spec, config = spec_of(manifest), manifest.config
     if config.get("evaluation") == "walk_forward":
         n_folds = int(config["folds"])  # type: ignore[call-overload]
         if n_folds > len(bars):
             raise ValueError(f"{n_folds} folds of {len(bars)} bars")
-        return build_folds(*arguments, n_folds)[-1]
-    return build_dataset(*arguments)
+        return build_folds(bars, spec, n_folds)[-1]
+    return build_dataset(bars, spec)
 
 
 def bars_of(manifest: Manifest, bars: Bars) -> Bars:

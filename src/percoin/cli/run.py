@@ -18,6 +18,7 @@ from percoin.cli.console import outlets
 from percoin.cli.explain import explain
 from percoin.cli.help import help_text
 from percoin.errors import ConfigError, PercoinError
+from percoin.interruption import Interrupted, interruptible
 from percoin.memory import is_out_of_memory
 from percoin.printable import printable
 
@@ -90,7 +91,8 @@ def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
         if {"-h", "--help"} & set(arguments):
             print(help_text(config_name))
         else:
-            command()
+            with interruptible():
+                command()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
         return EXIT_USAGE
@@ -100,9 +102,9 @@ def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
     except (MemoryError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {_explain_machine(error)}", file=sys.stderr)
         return PercoinError.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("error: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from percoin.cli import compose_config, run_command
 from percoin.config import JudgeConfig, OutputFormat, typed
 from percoin.errors import ConfigError
-from percoin.registry.typed_json import one_line
+from percoin.json_codec import one_line
 from percoin.report.board import Board
 
 

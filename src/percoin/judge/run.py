@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
+from percoin.assembly import bar_source, dataset_spec, trading_costs
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.config import JudgeConfig
-from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec, bars_to_load
+from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
 from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsError
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
@@ -23,7 +23,6 @@ from percoin.evaluation.judgement import JudgingRules, forecast_given, judge_fol
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
-from percoin.features.feature_set import FeatureDefinition
 from percoin.intervals import interval_text
 from percoin.judge.forecasts import Forecasts, read_forecasts
 from percoin.report.board import Board, make_board
@@ -99,20 +98,14 @@ def judge_file(settings: JudgeConfig) -> JudgedForecasts:
         InvalidForecastsError: It cannot be judged as it is.
         PercoinError: The bars cannot be had, or are too few.
     """
-    timeframe, rule = settings.tf.timeframe, label_rule(settings.labels)
+    timeframe = settings.tf.timeframe
     if settings.name in {baseline.name for baseline in default_baselines()}:
         raise ConfigError(f"name={settings.name} is the name of a baseline; give another one")
     forecasts = read_forecasts(Path(settings.forecasts), settings.symbol, timeframe)
-    n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
+    spec = dataset_spec(settings)
+    n_bars = spec.bars_to_load(timeframe)
     source = bar_source(settings.source, BarStore(Path(settings.data_dir) / "bars"), n_bars)
-    market = PreparedMarket.prepare(
-        source.load(settings.symbol, timeframe),
-        FeatureDefinition.RELATIVE,
-        rule,
-        settings.lookback,
-        split_spec(settings.split),
-        settings.history_days,
-    )
+    market = PreparedMarket.prepare(source.load(settings.symbol, timeframe), spec)
     rules = JudgingRules(
         costs=trading_costs(settings.costs),
         n_trials=settings.trials,
@@ -221,7 +214,7 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
             else "give older forecasts, or newer bars",
         )
     try:
-        split = _split_before(market.rows, kept, market.split_spec)
+        split = _split_before(market.rows, kept, market.spec.split_spec)
     except ValueError as error:
         raise NotEnoughBarsError(
             market.bars.symbol,

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from percoin import json_codec
 from percoin.errors import InvalidArtifactError
 from percoin.printable import printable
-from percoin.registry import publish, typed_json
+from percoin.registry import publish
 from percoin.registry.bounds import most_bytes, most_bytes_beside
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
@@ -69,7 +70,7 @@ def parse_metrics(market: MarketFolder, content: bytes) -> Mapping[str, object]:
         InvalidArtifactError: They are no JSON object that percoin could have written.
     """
     try:
-        document = typed_json.loads(content)
+        document = json_codec.loads(content)
     except ValueError as error:
         found = printable(f"{METRICS_FILE} cannot be read: {error}", _MOST_CHARS_SHOWN)
         raise _invalid(market, found) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from percoin.registry import typed_json
+from percoin import json_codec
 from percoin.registry.bounds import MOST_HISTORY_BYTES
 from percoin.registry.layout import MarketFolder
 
@@ -117,7 +117,7 @@ def append(market: MarketFolder, event: Event) -> None:
         file.seek(content.rfind(b"\n") + 1)
         file.truncate()
         events = [*_noticed(_parse(content).events[-1:], event), event]
-        file.write("".join(typed_json.dumps(entry, indent=None) for entry in events).encode())
+        file.write("".join(json_codec.dumps(entry, indent=None) for entry in events).encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -147,7 +147,7 @@ def _parse(content: bytes) -> History:
     events, damaged = [], []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            events.append(typed_json.decode(Event, typed_json.loads(line)))
+            events.append(json_codec.decode(Event, json_codec.loads(line)))
         except ValueError:
             damaged.append(number)
     return History(tuple(events), tuple(damaged))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from percoin import json_codec
 from percoin.errors import InvalidArtifactError
 from percoin.features.drift import Bins
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.intervals import Interval
-from percoin.registry import publish, typed_json
+from percoin.registry import publish
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
@@ -120,7 +121,7 @@ def train_rows(root: Path, manifest: Manifest) -> TrainRows | None:
     """
     market = MarketFolder(root, manifest.symbol, manifest.timeframe)
     try:
-        return typed_json.decode(TrainRows, _read_metrics(market, manifest).get(TRAIN_ROWS))
+        return json_codec.decode(TrainRows, _read_metrics(market, manifest).get(TRAIN_ROWS))
     except ValueError:
         return None
 

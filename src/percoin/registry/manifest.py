@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from percoin import json_codec
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.blend import PARTS, PartSkills
 from percoin.evaluation.calibration import check_calibration
@@ -16,7 +17,6 @@ from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.printable import printable
-from percoin.registry import typed_json
 from percoin.registry.bounds import MOST_FILES, MOST_LABEL_BARS, MOST_LOOKBACK, check_network
 from percoin.registry.layout import (
     COMMON_FILES,
@@ -331,7 +331,7 @@ class ManifestDraft:
             revised_from=revised_from,
         )
         sealed = draft.to_json().replace(unsealed, _sealed_id(draft.to_json(), unsealed))
-        return _decode(typed_json.loads(sealed))
+        return _decode(json_codec.loads(sealed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,7 +383,7 @@ class Manifest(ManifestDraft):
 
     def to_json(self) -> str:
         """The text of ``meta.json``."""
-        return typed_json.dumps(self)
+        return json_codec.dumps(self)
 
     @classmethod
     def from_json(cls, text: str, symbol: str, timeframe: Timeframe) -> Manifest:
@@ -399,7 +399,7 @@ class Manifest(ManifestDraft):
             return InvalidArtifactError(symbol, timeframe, shown, action)
 
         try:
-            content = typed_json.loads(text)
+            content = json_codec.loads(text)
             newer = _newer_format(content)
             if newer is not None:
                 found = f"format version {newer} is newer than {FORMAT_VERSION}"
@@ -431,7 +431,7 @@ def _format_for(draft: ManifestDraft) -> int:
 
 
 def _decode(content: object) -> Manifest:
-    return typed_json.decode(Manifest, content)
+    return json_codec.decode(Manifest, content)
 
 
 def _newer_format(content: object) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
-from percoin.registry import typed_json
+from percoin import json_codec
 from percoin.registry.manifest import ManifestDraft, time_text
 
 
@@ -53,4 +53,4 @@ class TrainingRecord:
             "dataset_info": asdict(draft.dataset_info) | {"feature_names": draft.features.names},
         }
         # Twice: the first gives the order, the second keeps these keys' own values.
-        return typed_json.dumps(content | dict(self.sections) | content, nan_as_null=True)
+        return json_codec.dumps(content | dict(self.sections) | content, nan_as_null=True)

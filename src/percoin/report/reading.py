@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from percoin import json_codec
 from percoin.commands import train_command
 from percoin.errors import ConfigError, InvalidArtifactError, UnreadableArtifactError
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
-from percoin.registry import typed_json
 from percoin.registry.catalogue import Version, has_shown, markets_in, read_versions
 from percoin.registry.contents import parse_metrics, read_files, read_manifest
 from percoin.registry.layout import METRICS_FILE, MarketFolder
@@ -224,7 +224,7 @@ def _read_evaluation(sections: Mapping[str, object]) -> tuple[Evaluation | None,
 def _read_daily(sections: Mapping[str, object]) -> DailyLosses | None:
     """What is known of it: the report then says that it is not."""
     try:
-        return typed_json.decode(DailyLosses, sections.get("daily_losses"))
+        return json_codec.decode(DailyLosses, sections.get("daily_losses"))
     except ValueError:
         return None
 

@@ -14,7 +14,7 @@ from percoin.cli import Composed, refuse_bar_length_settings, run_command
 from percoin.cli.overrides import as_overrides
 from percoin.config import OutputFormat, RetrainConfig, typed
 from percoin.errors import SweepError
-from percoin.registry.typed_json import one_line
+from percoin.json_codec import one_line
 from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
@@ -25,8 +25,6 @@ def main(arguments: Sequence[str]) -> int:
     """Run one round; returns the exit code."""
 
     def command() -> None:
-        # Ends whatever runs before and after the trainings, which see to it themselves.
-        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         refuse_bar_length_settings(arguments)
         task = read_task(arguments)
         logging.basicConfig(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from percoin.assembly import bar_source, label_rule, split_spec, trading_costs
+from percoin.assembly import bar_source, dataset_spec, trading_costs
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
 from percoin.config import OutputFormat, SignalsConfig, typed
-from percoin.dataset import bars_to_load, build_dataset
+from percoin.dataset import build_dataset
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features.feature_set import FeatureDefinition
-from percoin.registry.typed_json import one_line
+from percoin.json_codec import one_line
 from percoin.signals.market import SourcedBars
 from percoin.types import Source
 
@@ -38,15 +37,11 @@ def score_sources(settings: SignalsConfig) -> str:
     from percoin.signals.score_table import format_table, to_json
     from percoin.signals.scores import Judge
 
-    rule = label_rule(settings.labels)
-    timeframe = settings.tf.timeframe
-    n_bars = bars_to_load(timeframe, rule, settings.lookback, settings.history_days)
+    timeframe, spec = settings.tf.timeframe, dataset_spec(settings)
+    n_bars = spec.bars_to_load(timeframe)
     source = bar_source(settings.source, BarStore(Path(settings.data_dir) / "bars"), n_bars)
     bars = source.load(settings.symbol, timeframe)
-    spec = split_spec(settings.split)
-    dataset = build_dataset(
-        bars, FeatureDefinition.RELATIVE, rule, settings.lookback, spec, settings.history_days
-    )
+    dataset = build_dataset(bars, spec)
     chain = [Source.of_option(name) for name in settings.chain]
     judge = Judge(
         dataset,

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from percoin import json_codec
 from percoin.assembly import bar_source
 from percoin.bars.schema import Bars
 from percoin.bars.sources.binance.source import ExchangeSource
@@ -15,7 +16,6 @@ from percoin.bars.store import BarStore
 from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
 from percoin.file_lock import claimed
-from percoin.registry import typed_json
 from percoin.training.folds import load_bars, n_bars_to_load
 from percoin.whole_file import write_whole
 
@@ -90,8 +90,8 @@ def _stored(settings: TrainConfig, source: ExchangeSource, note: _Note) -> Bars 
 
 def _read_note(folder: Path) -> _Note | None:
     try:
-        content = typed_json.loads((folder / _NOTE_FILE).read_text(encoding="utf-8"))
-        note = typed_json.decode(_Note, content)
+        content = json_codec.loads((folder / _NOTE_FILE).read_text(encoding="utf-8"))
+        note = json_codec.decode(_Note, content)
         return note if max(note.first_open_time, note.last_open_time) < 2**63 else None
     except (OSError, ValueError):
         # Then the exchange is asked.

@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from percoin import json_codec
 from percoin.printable import printable
-from percoin.registry import typed_json
 from percoin.whole_file import write_whole
 
 RECORD_FILE = "job.json"
@@ -127,7 +127,7 @@ def write_record(folder: Path, record: JobRecord) -> None:
     Raises:
         OSError: The folder takes no more; the old record stays.
     """
-    content = typed_json.dumps(asdict(record), nan_as_null=True)
+    content = json_codec.dumps(asdict(record), nan_as_null=True)
     # Of a running job it says how far it is: every epoch, and only for the eye.
     write_whole(folder / RECORD_FILE, content, is_synced=record.state is not JobState.RUNNING)
 
@@ -135,8 +135,8 @@ def write_record(folder: Path, record: JobRecord) -> None:
 def read_record(folder: Path) -> JobRecord | None:
     """The folder's record; None where there is none, or none that a job could have written."""
     try:
-        content = typed_json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        record = typed_json.decode(JobRecord, _without_nulls(content))
+        content = json_codec.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = json_codec.decode(JobRecord, _without_nulls(content))
         _check_numbers(record)
         check_result(record.result)
     except (OSError, ValueError):
@@ -153,7 +153,7 @@ def read_result(path: Path) -> dict[str, Any]:
         OSError: It cannot be read.
         ValueError: No run wrote it.
     """
-    result = typed_json.loads(path.read_text(encoding="utf-8"))
+    result = json_codec.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict):
         raise ValueError(f"{path} holds no object")
     check_result(result)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import FrameType
 
 from percoin.file_lock import is_claimed
+from percoin.interruption import StopSignals
 from percoin.sweep.engine import Attempt, Ending, Engine
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.progress import JobStanding, Standing, SweepProgress
@@ -70,35 +70,35 @@ class _Sweep:
         self._found: dict[Job, JobRecord | None] = {}
         self._ended: dict[Job, JobRecord] = {}
         self._taken_since: dict[Job, float] = {}
-        self._signals: list[signal.Signals] = []
+        # A second one is for the engine's processes, which outlive a sweep that just ends.
+        self._signals = StopSignals(second_ends_process=False)
         self._progress = SweepProgress(len(jobs))
 
     def run(self) -> SweepEnd:
-        with self._signals_noted():
+        with self._signals.noted():
             try:
                 self._run()
             finally:
                 self._progress.close()
-        stopped_by = self._signals[0] if self._signals else None
         jobs = tuple((job, self._last_record(job)) for job in self._jobs)
-        return SweepEnd(jobs, stopped_by, at_once=len(self._signals) > 1)
+        return SweepEnd(jobs, self._signals.first, at_once=self._signals.is_urgent)
 
     def _run(self) -> None:
         is_told_to_stop = False
-        while self._running or (self._waiting and not self._signals):
-            while not self._signals and len(self._running) < self._engine.n_slots:
+        while self._running or (self._waiting and self._signals.first is None):
+            while self._signals.first is None and len(self._running) < self._engine.n_slots:
                 if not self._start_next():
                     break
             for ending in self._engine.wait(_POLL_SECS):
                 self._note(ending)
             self._progress.update(self._standing())
-            if len(self._signals) > 1:
+            if self._signals.is_urgent:
                 return
-            if self._signals and not is_told_to_stop:
+            if self._signals.first is not None and not is_told_to_stop:
                 is_told_to_stop = True
-                name, n_running = self._signals[0].name, len(self._running)
+                n_running = len(self._running)
                 jobs = "1 job" if n_running == 1 else f"{n_running} jobs"
-                self._progress.tell(f"{name}: stopping {jobs}; again ends now")
+                self._progress.tell(f"{self._signals.first.name}: stopping {jobs}; again ends now")
                 self._engine.interrupt()
 
     def _start_next(self) -> bool:
@@ -140,7 +140,7 @@ class _Sweep:
         death = ending.death or "it ended without a word"
         if not ending.death and record and record.state == JobState.INTERRUPTED:
             death = "told to stop, though not by this sweep"
-        if self._signals:
+        if self._signals.first is not None:
             self._settle(job, record, JobState.INTERRUPTED, "stopped; the same command goes on")
         elif attempt.number < _MOST_ATTEMPTS:
             self._progress.tell(f"{job.name}: {death}; it is tried once more")
@@ -182,15 +182,3 @@ class _Sweep:
         return replace(
             record, state=JobState.INTERRUPTED, error="stopped; the same command goes on"
         )
-
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        def note(number: int, _frame: FrameType | None) -> None:
-            self._signals.append(signal.Signals(number))
-
-        usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in usual.items():
-                signal.signal(number, handler)

@@ -19,7 +19,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -40,6 +39,7 @@ from percoin.errors import (
     ResumeError,
 )
 from percoin.file_lock import claimed
+from percoin.interruption import interruptible
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
 from percoin.run_folder import DIVERGED_MARK, FINISHED_MARK
@@ -102,7 +102,7 @@ def run_attempt(attempt: Attempt) -> None:
         # Until the job's key is known, what was there before is what there is.
         diary = _Diary(folder, replace(before, **_facts(attempt)))
         try:
-            with _sigterm_interrupts(), memory_errors(attempt.job.symbol, attempt.job.tf):
+            with _hears_signals(), memory_errors(attempt.job.symbol, attempt.job.tf):
                 _skip_or_train(attempt, before, diary)
         except (InterruptedRunError, KeyboardInterrupt):
             log.info("told to stop")
@@ -295,19 +295,15 @@ class _Diarist(pl.Callback):
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end the job as Ctrl-C would, where training does not see to it itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can say what a signal does
-        return
-    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # An engine may have held signals back until there is somebody to hear them.
-    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGTERM, usual)
+def _hears_signals() -> Iterator[None]:
+    """Let a signal end the job, where training does not see to it itself."""
+    with interruptible():
+        # An engine may have held SIGTERM back until there is somebody to hear it.
+        mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager

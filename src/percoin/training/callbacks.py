@@ -1,24 +1,21 @@
-"""What happens around training: progress, pictures, and the export to the registry."""
+"""What happens around training: progress, and the export to the registry."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from percoin.dataset import MarketDataset
-from percoin.training.figures import draw_pictures, write_picture
+from percoin.errors import ConfigError
+from percoin.training.datamodule import MarketDataModule
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
-from percoin.training.metrics import confusion_matrix
+from percoin.types import Timeframe
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +58,7 @@ class Progress(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how the epoch went and how long the rest may take."""
-        assert isinstance(pl_module, SignalClassifier)
-        if not self._each_epoch:
+        if not self._each_epoch or not isinstance(pl_module, SignalClassifier):
             return
         history = pl_module.history
         secs = time.monotonic() - self._epoch_start
@@ -86,50 +82,83 @@ class Progress(pl.Callback):
             self._bar = None
 
 
-class Pictures(pl.Callback):
-    """Draws the test evaluation into TensorBoard and into PNG files.
+class Exporter(Protocol):
+    """What writes a trained module to a registry, as ``ModelExporter`` does."""
 
-    Args:
-        dataset: The market, for the labels of each split.
-        folder: Where the PNG files go.
-    """
+    def check(self, module: SignalClassifier, symbol: str, timeframe: Timeframe) -> None:
+        """Refuse before a training what could not be exported after it."""
+        ...
 
-    def __init__(self, dataset: MarketDataset, folder: Path) -> None:
-        self._dataset = dataset
-        self._folder = folder
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw and keep the three pictures."""
-        assert isinstance(pl_module, SignalClassifier)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in self._draw(pl_module).items():
-            write_picture(figure, self._folder / f"{name}.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(name, figure, trainer.global_step)
-
-    def _draw(self, module: SignalClassifier) -> Mapping[str, Figure]:
-        return draw_pictures(
-            self._dataset,
-            confusion_matrix(module.test_metrics),
-            module.test_probabilities.double().numpy(),
-            module.test_labels.numpy(),
-            "before calibration",
-        )
+    def export(self, module: SignalClassifier, dataset: MarketDataset) -> ExportedModel:
+        """Judge the module and write it as a new version."""
+        ...
 
 
 class ExportToRegistry(pl.Callback):
-    """Hands the tested model to the registry; a failed export fails the run.
+    """Exports the weights that were just tested; a failed export fails the run.
+
+    A trainer with ``fast_dev_run`` trains nothing worth keeping and exports nothing.
 
     Args:
-        export: Judges the model and writes it.
+        exporter: Does it; ``ModelExporter("models")`` is the usual one.
     """
 
-    def __init__(self, export: Callable[[SignalClassifier], ExportedModel]) -> None:
-        self._export = export
-        self.exported: ExportedModel | None = None
+    def __init__(self, exporter: Exporter) -> None:
+        self._exporter = exporter
+        self._exported: ExportedModel | None = None
+
+    @property
+    def exported(self) -> ExportedModel:
+        """The newest version and its judgement.
+
+        Raises:
+            ConfigError: No test has ended yet.
+        """
+        if self._exported is None:
+            raise ConfigError(
+                "nothing has been exported yet: trainer.test(module, datamodule=data) does it"
+            )
+        return self._exported
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse before the first batch what could not be exported after the test.
+
+        Raises:
+            ConfigError: Another module or data than percoin's, or another network.
+            RegistryWriteError: The models folder refuses a new version.
+        """
+        if stage in ("fit", "test"):
+            data = _market_data(trainer)
+            self._exporter.check(classifier(pl_module), data.symbol, data.timeframe)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Export the weights that were just tested."""
-        assert isinstance(pl_module, SignalClassifier)
-        self.exported = self._export(pl_module)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            log.info("nothing is exported after fast_dev_run")
+            return
+        self._exported = self._exporter.export(classifier(pl_module), _market_data(trainer).dataset)
+
+
+def classifier(module: pl.LightningModule) -> SignalClassifier:
+    """The module, if it is one that the callbacks of percoin know.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if isinstance(module, SignalClassifier):
+        return module
+    raise ConfigError(
+        f"this callback works with SignalClassifier, and the trainer has a {type(module).__name__}"
+    )
+
+
+def _market_data(trainer: pl.Trainer) -> MarketDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(data, MarketDataModule):
+        return data
+    found = "no data module" if data is None else f"a {type(data).__name__}"
+    raise ConfigError(
+        f"an export needs a MarketDataModule, which knows the scaling and the labels, and the "
+        f"trainer has {found}: use trainer.fit(module, datamodule=data) and "
+        "trainer.test(module, datamodule=data)"
+    )

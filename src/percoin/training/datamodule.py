@@ -1,8 +1,11 @@
-"""Batches of windows, gathered from one resident tensor."""
+"""A market as Lightning takes it: batches of windows, gathered from one tensor in memory."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import lightning.pytorch as pl
 import numpy as np
@@ -10,19 +13,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from percoin.dataset import MarketDataset, Part
-from percoin.training.recipes.pool import Pool
-from percoin.types import IntArray
+from percoin.bars.renames import current_symbol
+from percoin.bars.schema import Bars
+from percoin.bars.sources.base import BarSource
+from percoin.dataset import DatasetSpec, MarketDataset, Part, build_dataset
+from percoin.errors import ConfigError
+from percoin.types import IntArray, Timeframe, check_timeframe
 
-# Gradients are not kept in evaluation, so a batch only has to fit the cache.
-_EVALUATION_BATCH_SIZE = 512
+log = logging.getLogger(__name__)
+
+# Evaluation keeps no gradients, so a batch only has to fit the cache.
+EVALUATION_BATCH_SIZE = 512
 
 Batch = tuple[Tensor, Tensor]
-
-
-def _device_of(data: pl.LightningDataModule) -> torch.device:
-    """Where its trainer trains: all rows fit there, and a batch is gathered where it is used."""
-    return torch.device("cpu") if data.trainer is None else data.trainer.strategy.root_device
 
 
 class WindowDataset(Dataset[Batch]):
@@ -52,16 +55,16 @@ class WindowDataset(Dataset[Batch]):
 class BatchSampler(Sampler[Tensor]):
     """Index tensors, one per batch, in time order or freshly shuffled each epoch.
 
-    The shuffle depends on the seed and the epoch alone, so a resumed run sees
-    the batches that the uninterrupted one would have seen. In time order the last batch is
-    what is left; of a shuffle that is left out, since so few rows would count for more than
-    all others and batch normalisation would be by them alone. It is other rows every time.
+    The shuffle depends on the seed and the epoch alone, so a resumed run sees the batches
+    that the uninterrupted one would have seen. In time order the last batch may be a small
+    one. A shuffle leaves it out: its few rows would weigh more than all others, and batch
+    normalisation would depend on them alone. Every epoch leaves out other rows.
 
     Args:
         n_rows: Rows there are.
         batch_size: Rows in a batch.
-        shuffle_seed: Of the shuffle; None keeps the order of time.
-        n_drawn: Rows of the shuffle that an epoch gets; None is all of them.
+        shuffle_seed: Seed of the shuffle; None keeps the order of time.
+        n_drawn: How many rows an epoch draws; None is all of them.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class BatchSampler(Sampler[Tensor]):
     def __len__(self) -> int:
         if self._shuffle_seed is None:
             return -(-self._n_used // self._batch_size)
-        # Of fewer rows than a batch has, all are one; batch normalisation needs two.
+        # Fewer rows than a batch takes make one batch; batch normalisation needs two.
         return max(self._n_used // self._batch_size, int(self._n_used > 1))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -98,27 +101,120 @@ class BatchSampler(Sampler[Tensor]):
         yield from batches[: len(self)]
 
 
-class MarketDataModule(pl.LightningDataModule):
-    """The three parts of a market as data loaders.
+def window_loader(
+    data: pl.LightningDataModule,
+    features: Tensor,
+    label: Tensor,
+    rows: IntArray,
+    lookback: int,
+    sampler: BatchSampler,
+) -> DataLoader[Batch]:
+    """Batches of windows, gathered on the device that trains: all rows fit there.
 
     Args:
-        dataset: The market.
+        data: Knows the trainer; without one the device is the CPU.
+        features: As for ``WindowDataset``.
+        label: As for ``WindowDataset``.
+        rows: As for ``WindowDataset``.
+        lookback: As for ``WindowDataset``.
+        sampler: Of positions in ``rows``.
+    """
+    trainer = data.trainer
+    device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+    windows = WindowDataset(
+        features.to(device), label.to(device), torch.from_numpy(rows).to(device), lookback
+    )
+    # batch_size=None: the sampler's indices are whole batches already.
+    return DataLoader(windows, sampler=sampler, batch_size=None)
+
+
+class MarketDataModule(pl.LightningDataModule):
+    """Windows and labels of one market: from its source to three loaders.
+
+    ``MarketDataModule("BTCUSDT", "1h", SampleSource(), DatasetSpec(rule))`` fetches the bars in
+    ``prepare_data`` and builds the 15 features, the labels and the split in ``setup``, as
+    ``train.py`` does. Whoever has a dataset already takes ``MarketDataModule.of``.
+
+    Args:
+        symbol: Market, as the exchange spells it.
+        timeframe: Bar length, for example ``"15m"``.
+        source: Where the bars come from.
+        spec: The rules for features, labels and split.
         batch_size: Windows per training step; evaluation uses larger batches.
-        seed: Of the shuffle.
+        seed: For the order in which windows are drawn.
+
+    Raises:
+        ConfigError: There is no such symbol or timeframe, or a batch of fewer than 2 windows.
     """
 
-    def __init__(self, dataset: MarketDataset, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        timeframe: Timeframe | str,
+        source: BarSource,
+        spec: DatasetSpec,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self._dataset = dataset
-        self._features = torch.tensor(dataset.features)
-        self._label = torch.tensor(dataset.label)
-        self._batch_size = batch_size
-        self._seed = seed
+        if batch_size < 2:
+            raise ConfigError(f"batch_size={batch_size}: batch normalisation takes at least 2")
+        self.symbol = current_symbol(symbol)
+        self.timeframe = check_timeframe(timeframe)
+        self.source = source
+        self.spec = spec
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @classmethod
+    def of(cls, dataset: MarketDataset, batch_size: int = 64, seed: int = 0) -> MarketDataModule:
+        """The loaders of a dataset that is ready."""
+        bars = dataset.bars
+        data = cls(bars.symbol, bars.timeframe, _AtHand(bars), dataset.spec, batch_size, seed)
+        data.dataset = dataset
+        return data
+
+    @property
+    def market(self) -> tuple[str, str]:
+        """Symbol and timeframe, for messages."""
+        return self.symbol, self.timeframe.value
+
+    @cached_property
+    def bars(self) -> Bars:
+        """What the source has of the market, asked once.
+
+        Raises:
+            DataError: It has none, or they cannot be used.
+        """
+        return self.source.load(self.symbol, self.timeframe)
+
+    @cached_property
+    def dataset(self) -> MarketDataset:
+        """The market made ready to train on, built once.
+
+        Raises:
+            DataError: The bars cannot be had, or are too few.
+            MissingClassError: The train rows lack one of the three classes.
+        """
+        return build_dataset(self.bars, self.spec)
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        """Features and label of every bar."""
+        return torch.tensor(self.dataset.features), torch.tensor(self.dataset.label)
+
+    def prepare_data(self) -> None:
+        """Fetch the bars."""
+        log.debug("%s %s: %d bars of %s", *self.market, len(self.bars), self.bars.origin)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build features, labels and split."""
+        log.debug("%s %s: %d train rows", *self.market, len(self.dataset.rows("train")))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train rows."""
-        rows = self._dataset.rows("train")
-        return self._loader(rows, BatchSampler(len(rows), self._batch_size, self._seed))
+        rows = self.dataset.rows("train")
+        return self._loader(rows, BatchSampler(len(rows), self.batch_size, self.seed))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation rows in time order, the last partial batch included."""
@@ -129,99 +225,19 @@ class MarketDataModule(pl.LightningDataModule):
         return self._in_time_order("test")
 
     def _in_time_order(self, part: Part) -> DataLoader[Batch]:
-        rows = self._dataset.rows(part)
-        return self._loader(rows, BatchSampler(len(rows), _EVALUATION_BATCH_SIZE))
+        rows = self.dataset.rows(part)
+        return self._loader(rows, BatchSampler(len(rows), EVALUATION_BATCH_SIZE))
 
     def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
-        device = _device_of(self)
-        windows = WindowDataset(
-            self._features.to(device),
-            self._label.to(device),
-            torch.from_numpy(rows).to(device),
-            self._dataset.lookback,
-        )
-        # batch_size=None: the sampler's indices are whole batches already.
-        return DataLoader(windows, sampler=sampler, batch_size=None)
+        return window_loader(self, *self._tensors, rows, self.dataset.lookback, sampler)
 
 
-class PooledDataModule(pl.LightningDataModule):
-    """Train windows of many markets drawn afresh each epoch; validation windows of each.
+@dataclass(frozen=True)
+class _AtHand:
+    """The source of bars that are here already."""
 
-    Windows are views of the pool's features, which are held once: a batch is the only
-    place where they are written out.
+    bars: Bars
 
-    Args:
-        pool: The markets; only those seen are touched.
-        batch_size: Windows per training step; evaluation uses larger batches.
-        seed: Of what is drawn.
-        windows_per_epoch: Train windows of an epoch; no more than there are.
-        validation_windows: Validation windows in all, at most.
-    """
-
-    def __init__(
-        self,
-        pool: Pool,
-        batch_size: int,
-        seed: int,
-        windows_per_epoch: int,
-        validation_windows: int,
-    ) -> None:
-        super().__init__()
-        self._lookback = pool.seen[0].lookback
-        self._features = torch.from_numpy(pool.features)
-        self._label = torch.from_numpy(np.concatenate([market.label for market in pool.seen]))
-        self._train, self._validation = pooled_rows(pool, validation_windows)
-        self._batch_size = batch_size
-        self._seed = seed
-        self._windows_per_epoch = windows_per_epoch
-
-    @property
-    def n_validation_windows(self) -> list[int]:
-        """Of each market."""
-        return [len(rows) for rows in self._validation]
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of a fresh draw."""
-        sampler = BatchSampler(
-            len(self._train), self._batch_size, self._seed, self._windows_per_epoch
-        )
-        return self._loader(self._train, sampler)
-
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """The same windows of each market every time, in time order; one loader a market."""
-        return [
-            self._loader(rows, BatchSampler(len(rows), _EVALUATION_BATCH_SIZE))
-            for rows in self._validation
-        ]
-
-    def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
-        device = _device_of(self)
-        windows = WindowDataset(
-            self._features.to(device),
-            self._label.to(device),
-            torch.from_numpy(rows).to(device),
-            self._lookback,
-        )
-        return DataLoader(windows, sampler=sampler, batch_size=None)
-
-
-def pooled_rows(pool: Pool, validation_windows: int) -> tuple[IntArray, list[IntArray]]:
-    """Positions in ``pool.features`` of the train rows, and of each market's validation rows.
-
-    Args:
-        pool: The markets; only those seen.
-        validation_windows: In all, at most; every market has the same share of them.
-    """
-    ends = np.cumsum([len(market.bars) for market in pool.seen])
-    starts = [0, *ends[:-1].tolist()]
-    share = max(1, validation_windows // len(pool.seen))
-    markets = list(zip(pool.seen, starts, strict=True))
-    train = np.concatenate([market.rows("train") + start for market, start in markets])
-    return train, [thinned(market.rows("validation"), share) + start for market, start in markets]
-
-
-def thinned(rows: IntArray, n_most: int) -> IntArray:
-    """At most so many of the rows, spread evenly, the first and the last among them."""
-    if len(rows) <= n_most:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, n_most).round().astype(np.int64)]
+    def load(self, symbol: str, timeframe: Timeframe) -> Bars:
+        """These bars."""
+        return self.bars

@@ -1,86 +1,115 @@
-"""From a fitted market to what the registry keeps of it."""
+"""From a trained module, wherever it was trained, to a version in a registry."""
 
 from __future__ import annotations
 
-import logging
+import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from percoin.evaluation.baselines import LOGISTIC
-from percoin.evaluation.judgement import (
-    FoldForecasts,
-    Judgement,
-    JudgingRules,
-    daily_beside,
-    judge_folds,
-)
-from percoin.registry.artifact import export_artifact
-from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
-from percoin.training.recipes.recipe import Fitted
+from percoin.dataset import MarketDataset
+from percoin.errors import TrainingError
+from percoin.evaluation.judgement import JudgingRules
+from percoin.registry.artifact import check_writable
+from percoin.training.lit_module import SignalClassifier
+from percoin.training.manifest_draft import ExportedModel
+from percoin.training.onnx_export import check_packages
+from percoin.training.publishing import judge, publish
+from percoin.training.recipes.network import FittedNetwork, network_of
+from percoin.types import Timeframe
 
-log = logging.getLogger(__name__)
+_DAY_MILLISECONDS = 86_400_000
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a market's test rows said, by which rules.
+class ModelExporter:
+    """Judges a trained network beside the baselines and writes it to a registry.
 
     Attributes:
-        folds: Forecasts of each fold.
-        judgement: Of all of them.
-        rules: What was taken for granted.
-    """
-
-    folds: tuple[FoldForecasts, ...]
-    judgement: Judgement
-    rules: JudgingRules
-
-
-def judge(fitted: Fitted, rules: JudgingRules) -> Judged:
-    """Hold a fitted market against the baselines on its test rows.
-
-    Raises:
-        MarketError: It cannot be tested.
-    """
-    n_rows = len(fitted.dataset.rows("test"))
-    log.info("judging %d test rows beside the baselines", n_rows)
-    folds = fitted.forecast(rules)
-    return Judged(folds, judge_folds(folds, rules), rules)
-
-
-def publish(
-    fitted: Fitted,
-    judged: Judged,
-    config: Mapping[str, object],
-    models_dir: Path,
-    onnx: bool = False,
-    sections: Mapping[str, object] | None = None,
-) -> ExportedModel:
-    """Write a judged market as a new version.
-
-    Args:
-        fitted: What was judged.
-        judged: What was found.
-        config: The whole training config, as plain containers.
         models_dir: The registry.
+        rules: What the judgement takes for granted.
         onnx: Export the network for ONNX Runtime as well.
-        sections: Further parts of ``metrics.json``.
-
-    Raises:
-        RegistryWriteError: The models folder refuses it; the old version stays.
-        InvalidArtifactError: As ONNX it does not answer as it does here.
+        config: The settings of the training, as plain containers; None takes what the module
+            and its dataset know of themselves.
     """
-    dataset, judgement = fitted.dataset, judged.judgement
-    parts = fitted.parts(onnx)
-    record = record_training(
-        dataset, config, parts.history, judgement, len(judged.folds), judged.rules
-    )
-    record = replace(record, sections={**record.sections, **(sections or {})})
-    draft = draft_manifest(dataset, judgement, parts.spec, config, fitted.seed)
-    draft = replace(draft, pool=fitted.pool)
-    # The served weights are those of the best epoch; both files are of the contract.
-    version = export_artifact(
-        models_dir, draft, parts.state_dict, parts.state_dict, record, parts.onnx
-    )
-    return ExportedModel(version, judgement, daily_beside(judged.folds, LOGISTIC))
+
+    models_dir: Path | str
+    rules: JudgingRules = field(default_factory=JudgingRules)
+    onnx: bool = False
+    config: Mapping[str, object] | None = None
+
+    def check(self, module: SignalClassifier, symbol: str, timeframe: Timeframe) -> None:
+        """Find out before a training whether its model could be exported after it.
+
+        Raises:
+            ConfigError: The network is none that the registry can describe, or a package is
+                missing.
+            RegistryWriteError: The models folder refuses a new version.
+        """
+        network_of(module)
+        check_writable(Path(self.models_dir), symbol, timeframe)
+        if self.onnx:
+            check_packages()
+
+    def export(self, module: SignalClassifier, dataset: MarketDataset) -> ExportedModel:
+        """Judge the module on the test rows and write it as a new version.
+
+        Args:
+            module: Trained; its weights of this moment are exported.
+            dataset: What it was trained on.
+
+        Raises:
+            TrainingError: It was not trained.
+            RegistryWriteError: The models folder refuses it; the old version stays.
+            InvalidArtifactError: As ONNX it does not answer as it does here.
+        """
+        _check_trained(module, dataset)
+        fitted = FittedNetwork(
+            dataset=dataset, seed=module.seed, secs=module.secs, test=lambda: module
+        )
+        config = settings_of(module, dataset) if self.config is None else self.config
+        judged = judge(fitted, self.rules)
+        return publish(fitted, judged, config, Path(self.models_dir), self.onnx)
+
+
+def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, object]:
+    """What a module and its dataset know of their settings, by the names of ``conf/train.yaml``."""
+    bars, spec = dataset.bars, dataset.spec
+    split = spec.split_spec
+    network = network_of(module)
+    history_days = spec.history_days
+    if math.isinf(history_days):
+        n_msecs = int(bars.open_time[-1] - bars.open_time[0]) + bars.timeframe.milliseconds
+        history_days = math.ceil(n_msecs / _DAY_MILLISECONDS)
+    labels = {name: value for name, value in spec.label_rule.to_json().items() if name != "kind"}
+    settings: dict[str, object] = {
+        "symbol": bars.symbol,
+        "tf": {"name": bars.timeframe.value},
+        "features": {"definition": spec.definition.value},
+        "labels": labels,
+        "model": dict(network.kwargs),
+        "epochs": len(module.history["val_loss"]),
+        "batch_size": module.batch_size,
+        "lr": module.lr,
+        "seed": module.seed,
+        "lookback": spec.lookback,
+        "history_days": history_days,
+        "split": {
+            **dict(zip(("train", "validation", "test"), split.fractions, strict=True)),
+            "purge_bars": split.purge_bars,
+            "embargo_bars": split.embargo_bars,
+        },
+        "optimizer": asdict(module.optimizer),
+    }
+    return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
+
+
+def _check_trained(module: SignalClassifier, dataset: MarketDataset) -> None:
+    market = (dataset.bars.symbol, dataset.bars.timeframe.value)
+    if not module.history["val_loss"]:
+        raise TrainingError(
+            *market,
+            "the network has not been trained for an epoch with validation",
+            "call trainer.fit(module, datamodule=data) before the test that exports",
+        )

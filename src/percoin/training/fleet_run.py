@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
-from percoin.config import OptimizerConfig
 from percoin.dataset import MarketDataset, Part
 from percoin.errors import DivergedError, ResumeError
 from percoin.network import CnnLstm
@@ -25,7 +24,7 @@ from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.lit_module import History, epoch_seed
+from percoin.training.lit_module import History, OptimizerSpec, epoch_seed
 from percoin.training.run import TrainingPlan, checkpoint_of, save_whole
 from percoin.whole_file import remove_leftovers
 
@@ -396,7 +395,7 @@ class _Windows:
 class _Watch:
     """Says when a model has improved, when its learning rate falls and when it ends."""
 
-    def __init__(self, lr: float, settings: OptimizerConfig) -> None:
+    def __init__(self, lr: float, settings: OptimizerSpec) -> None:
         self._patience = settings.early_stopping_patience
         self._best, self._n_worse = math.inf, 0
         # Holds the learning rate for torch's own rule; it updates nothing.

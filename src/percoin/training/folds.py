@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from percoin.assembly import bar_source, label_rule, split_spec
+from percoin.assembly import bar_source, dataset_spec
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.config import BinanceConfig, EvaluationMode, TrainConfig
-from percoin.dataset import MarketDataset, bars_to_load, build_dataset, build_folds
-from percoin.features.feature_set import FeatureDefinition, history_bars
+from percoin.dataset import MarketDataset, build_dataset, build_folds
+from percoin.features.feature_set import history_bars
 
 log = logging.getLogger(__name__)
 
@@ -21,24 +21,15 @@ def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
 
     One dataset for the single split; one per fold, oldest first, for a walk-forward.
     """
-    arguments = (
-        bars,
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        settings.history_days,
-    )
+    spec = dataset_spec(settings)
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
-        return build_folds(*arguments, settings.folds)
-    return [build_dataset(*arguments)]
+        return build_folds(bars, spec, settings.folds)
+    return [build_dataset(bars, spec)]
 
 
 def n_bars_to_load(settings: TrainConfig) -> int:
     """How many of the newest bars a training makes use of, if there are no gaps."""
-    return bars_to_load(
-        settings.tf.timeframe, label_rule(settings.labels), settings.lookback, settings.history_days
-    )
+    return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
 
 
 def load_bars(settings: TrainConfig) -> Bars:

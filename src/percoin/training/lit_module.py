@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import (
+    LRSchedulerConfigType,
+    OptimizerLRScheduler,
+    OptimizerLRSchedulerConfig,
+)
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
-from percoin.config import OptimizerConfig
-from percoin.errors import DivergedError
+from percoin.errors import ConfigError, DivergedError
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import Batch
 from percoin.training.metrics import build_metrics, metric_values
@@ -23,12 +32,36 @@ from percoin.training.metrics import build_metrics, metric_values
 # What the checkpoint, early stopping and the learning rate watch.
 # A slash groups the curves in TensorBoard.
 MONITORED = "loss/val"
+# Symbol and timeframe in messages, where the data module does not name its market.
+UNKNOWN_MARKET = ("unknown", "market")
 
 _LOG_EVERY_N_STEPS = 50
+# In all of them the weights themselves have 32 bits, as the registry keeps them.
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """AdamW, the decay of its learning rate, clipping, and when a training stops early.
+
+    Attributes:
+        weight_decay: Of AdamW.
+        plateau_factor: The learning rate is multiplied by it when the validation loss stalls.
+        plateau_patience: Epochs without a better validation loss before that.
+        gradient_clip_norm: Largest norm of a gradient.
+        early_stopping_patience: Epochs without a better validation loss before ``train.py``
+            stops; a trainer of your own has its own callbacks.
+    """
+
+    weight_decay: float = 1e-5
+    plateau_factor: float = 0.5
+    plateau_patience: int = 3
+    gradient_clip_norm: float = 1.0
+    early_stopping_patience: int = 5
 
 
 class History(TypedDict):
-    """One value per finished epoch."""
+    """One value per validation, which comes at the end of each epoch."""
 
     train_loss: list[float]
     train_acc: list[float]
@@ -41,41 +74,73 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 
 
+def new_network(seed: int, **kwargs: Any) -> CnnLstm:
+    """A network for the 15 features; the seed alone decides its first weights.
+
+    Args:
+        seed: The generator of torch is left as it was.
+        kwargs: Widths and dropout, as ``CnnLstm`` takes them.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return CnnLstm(len(FEATURE_NAMES), **kwargs)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Compute in 32 bits, in which models are served, whatever the training computes in."""
+    # With TF32 a GPU rounds the factors of convolutions and LSTMs to 10 bits.
+    tf32_off = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.autocast(device.type, enabled=False), tf32_off:
+        yield
+
+
 class SignalClassifier(pl.LightningModule):
     """Trains a network on the mean log-loss of its three classes.
 
+    ``SignalClassifier()`` trains the usual network with the settings of ``train.py``, in any
+    ``Trainer`` of one device. The trainer's own ``gradient_clip_val`` comes before that of
+    ``optimizer``.
+
     Args:
-        network: Windows to logits.
+        network: Windows to logits; without one, ``new_network(seed)``.
         optimizer: Settings of AdamW, of the learning rate's decay and of clipping.
         lr: Learning rate to begin with.
-        seed: Of dropout; with the epoch's number it fixes every random draw, so a
+        seed: For dropout. With the epoch's number it decides every random draw, so a
             resumed run repeats the uninterrupted one.
-        market: Symbol and timeframe, for messages.
+
+    Attributes:
+        history: Losses and accuracies by epoch.
+        test_probabilities: Of the rows that were tested last, shape (n_rows, C).
+        test_labels: Of the same rows, shape (n_rows,).
+        market: Symbol and timeframe of what it was fitted on.
+        batch_size: Windows in each of its training steps; None if the data does not say.
+        secs_before: Seconds of the processes that trained before this one was resumed.
     """
 
     def __init__(
         self,
-        network: CnnLstm,
-        optimizer: OptimizerConfig,
-        lr: float,
-        seed: int,
-        market: tuple[str, str],
+        network: CnnLstm | None = None,
+        optimizer: OptimizerSpec = OptimizerSpec(),
+        lr: float = 0.001,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = new_network(seed) if network is None else network
+        self.optimizer = optimizer
+        self.lr = lr
+        self.seed = seed
         self.history = History(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()
         self.test_metrics = build_metrics()
-        self._optimizer = optimizer
-        self._lr = lr
-        self._seed = seed
-        self.market = market
-        # Of the processes before this one that got the training as far as its checkpoint.
+        self.market = UNKNOWN_MARKET
+        self.batch_size: int | None = None
         self.secs_before = 0.0
         self._began_at = time.monotonic()
-        # Of each row that counts at the moment; a pool evens its markets out by it.
+        self._plateau: ReduceLROnPlateau | None = None
+        # How much each row of the batch counts; a pool gives all its markets the same share.
         self._weight = 1.0
         self._reset_sums()
 
@@ -84,20 +149,53 @@ class SignalClassifier(pl.LightningModule):
         logits: Tensor = self.network(windows)
         return logits
 
+    def setup(self, stage: str) -> None:
+        """Refuse a trainer that this cannot work with, and learn the name of the market.
+
+        Raises:
+            ConfigError: The trainer has several devices, or weights of fewer or more bits.
+        """
+        if self.trainer.world_size > 1:
+            raise ConfigError(
+                f"the trainer has {self.trainer.world_size} devices and percoin trains a network "
+                "on one: use Trainer(devices=1)"
+            )
+        if self.trainer.precision not in _PRECISIONS:
+            raise ConfigError(
+                f"Trainer(precision={self.trainer.precision!r}) is none of "
+                f"{', '.join(_PRECISIONS)}, which keep weights in 32 bits"
+            )
+        if stage == "fit" or self.market == UNKNOWN_MARKET:
+            data = getattr(self.trainer, "datamodule", None)
+            self.market = getattr(data, "market", UNKNOWN_MARKET)
+            self.batch_size = getattr(data, "batch_size", None)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, its learning rate cut when the validation loss stops falling."""
-        settings = self._optimizer
-        adamw = self._adamw()
-        plateau = ReduceLROnPlateau(
+        adamw, settings = self._adamw(), self.optimizer
+        self._plateau = ReduceLROnPlateau(
             adamw, factor=settings.plateau_factor, patience=settings.plateau_patience
         )
-        return {"optimizer": adamw, "lr_scheduler": {"scheduler": plateau, "monitor": MONITORED}}
+        # A trainer without validation has no loss to watch.
+        watched = LRSchedulerConfigType(scheduler=self._plateau, monitor=MONITORED, strict=False)
+        return OptimizerLRSchedulerConfig(optimizer=adamw, lr_scheduler=watched)
 
     def _adamw(self) -> torch.optim.AdamW:
         # One pass over each tensor. In mixed precision Lightning refuses to clip with it.
         fused = self.device.type == "cpu" and self.trainer.precision == "32-true"
-        decay = self._optimizer.weight_decay
-        return torch.optim.AdamW(self.parameters(), lr=self._lr, weight_decay=decay, fused=fused)
+        decay = self.optimizer.weight_decay
+        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=decay, fused=fused)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says; if it says nothing, to the norm of the settings."""
+        if gradient_clip_val is None:
+            gradient_clip_val = self.optimizer.gradient_clip_norm
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Leave the step to ``on_train_epoch_end``.
@@ -113,7 +211,7 @@ class SignalClassifier(pl.LightningModule):
         draws a number too, but in a resumed epoch it has opened it before.
         """
         if batch_index == 0:
-            torch.manual_seed(epoch_seed(self._seed, self.current_epoch))
+            torch.manual_seed(epoch_seed(self.seed, self.current_epoch))
             self._reset_sums()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -128,41 +226,50 @@ class SignalClassifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        """Gather what the epoch's validation figures are made of."""
+        """Add a batch to the epoch's validation figures."""
         self._evaluate(batch, self.val_metrics)
 
     def on_validation_epoch_start(self) -> None:
         """Turn the train sums into figures before validation reuses them."""
-        self._train_loss, self._train_acc = self._means()
-        self._check_finite("train", self._train_loss)
+        if self._ends_epoch:
+            self._train_loss, self._train_acc = self._means()
+            self._check_finite("train", self._train_loss)
         self._reset_sums()
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch and remember it."""
         self._log_evaluation("val", self.val_metrics)
-        self.log_dict({"loss/train": self._train_loss, "accuracy/train": self._train_acc})
-        measured = self.trainer.callback_metrics
-        self.history["train_loss"].append(self._train_loss)
-        self.history["train_acc"].append(self._train_acc)
-        self.history["val_loss"].append(float(measured["loss/val"]))
-        self.history["val_acc"].append(float(measured["val/accuracy"]))
+        if self._ends_epoch:
+            self.log_dict({"loss/train": self._train_loss, "accuracy/train": self._train_acc})
+            measured = self.trainer.callback_metrics
+            self.history["train_loss"].append(self._train_loss)
+            self.history["train_acc"].append(self._train_acc)
+            self.history["val_loss"].append(float(measured["loss/val"]))
+            self.history["val_acc"].append(float(measured["val/accuracy"]))
         self.val_metrics.reset()
+
+    @property
+    def _ends_epoch(self) -> bool:
+        """Whether this validation follows train rows: not Lightning's check before a fit."""
+        is_fit = self.trainer.state.fn == TrainerFn.FITTING
+        return is_fit and not self.trainer.sanity_checking
 
     def on_train_epoch_end(self) -> None:
         """Let the learning rate react to the epoch's validation loss."""
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, ReduceLROnPlateau)
-        scheduler.step(self.history["val_loss"][-1])
+        losses = self.history["val_loss"]
+        if self._plateau is not None and losses:
+            self._plateau.step(losses[-1])
 
     def on_test_epoch_start(self) -> None:
-        """Begin with nothing gathered."""
+        """Forget the figures of an earlier test."""
         self._reset_sums()
         self.test_metrics.reset()
         self._test_outputs: list[tuple[Tensor, Tensor]] = []
 
     def test_step(self, batch: Batch) -> None:
-        """Gather what the test figures are made of."""
-        self._test_outputs.append((self._evaluate(batch, self.test_metrics), batch[1]))
+        """Add a batch to the test figures, in the 32 bits that models are served in."""
+        with full_precision(self.device):
+            self._test_outputs.append((self._evaluate(batch, self.test_metrics), batch[1]))
 
     def on_test_epoch_end(self) -> None:
         """Log the test figures; keep the outputs for the pictures and the registry."""
@@ -172,17 +279,25 @@ class SignalClassifier(pl.LightningModule):
 
     @property
     def secs(self) -> float:
-        """Wall time of the training so far, that before an interruption included."""
+        """Wall time of the training so far, with the part before an interruption."""
         return self.secs_before + time.monotonic() - self._began_at
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the history with the weights, and how long it took."""
+        """Keep the history and the seconds with the weights."""
         checkpoint["history"] = dict(self.history)
         checkpoint["secs"] = self.secs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the history of the interrupted run."""
-        self.history = checkpoint["history"]
+        """Take the history that the weights come with.
+
+        A test may load the best weights of this very training: the history is then longer
+        than theirs, and it is kept.
+        """
+        history, losses = checkpoint["history"], self.history["val_loss"]
+        is_ours = bool(losses) and history["val_loss"] == losses[: len(history["val_loss"])]
+        if is_ours and self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.history = history
         # Earlier versions did not note it.
         self.secs_before = float(checkpoint.get("secs", 0.0))
 
@@ -205,7 +320,7 @@ class SignalClassifier(pl.LightningModule):
             raise DivergedError(
                 *self.market,
                 f"the {part} loss became {loss} in epoch {self.current_epoch + 1}",
-                f"nothing was saved; try a smaller learning rate than lr={self._lr:g}",
+                f"nothing was saved; try a smaller learning rate than lr={self.lr:g}",
             )
 
     def _reset_sums(self) -> None:

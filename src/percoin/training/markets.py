@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from percoin import json_codec
 from percoin.assembly import trading_costs
 from percoin.config import BlendKind, LogisticConfig, TrainConfig
 from percoin.errors import InterruptedRunError, MarketError
@@ -16,14 +17,13 @@ from percoin.evaluation.blend import BLEND
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.registry import typed_json
 from percoin.registry.layout import MarketFolder
 from percoin.run_folder import FINISHED_MARK
-from percoin.training.export import judge, publish
 from percoin.training.false_discoveries import withdraw_false_discoveries
 from percoin.training.figures import write_picture
 from percoin.training.memory import memory_errors
 from percoin.training.outcome import Outcome
+from percoin.training.publishing import judge, publish
 from percoin.training.recipes.recipe import Fitted, Recipe, Trained, failure
 from percoin.training.results import MarketMeans, MarketResult
 from percoin.training.run_files import (
@@ -130,7 +130,7 @@ class TrainedMarkets:
         if self.recipe.is_set:
             self._log_means(outcome)
             write_whole(self.run.folder / SUMMARY_FILE, outcome.render() + "\n")
-            result = typed_json.dumps(outcome.to_json(), nan_as_null=True)
+            result = json_codec.dumps(outcome.to_json(), nan_as_null=True)
             write_whole(self.run.folder / FINISHED_MARK, result)
         return outcome
 
@@ -181,7 +181,7 @@ class TrainedMarkets:
             return False
         try:
             text = (self._folder_of(symbol) / FINISHED_MARK).read_text(encoding="utf-8")
-            result = MarketResult.of_json(typed_json.loads(text)["market"])  # type: ignore[index]
+            result = MarketResult.of_json(json_codec.loads(text)["market"])  # type: ignore[index]
         except (OSError, ValueError, KeyError, TypeError):
             return False
         market = MarketFolder(Path(self.settings.models_dir), symbol, self.settings.tf.timeframe)

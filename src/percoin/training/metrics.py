@@ -46,18 +46,19 @@ def build_metrics() -> MetricCollection:
 
 
 def metric_values(metrics: MetricCollection) -> dict[str, float]:
-    """Every scalar, per-class values as ``f1_LONG`` and their plain mean as ``f1_macro``.
+    """Every scalar, per-class values as ``f1_LONG`` and their mean as ``f1_macro``.
 
-    torchmetrics leaves a class without rows out of its macro averages, which
-    flatters; here it counts as 0, as in scikit-learn. An AUROC needs both sides:
-    without rows of some class there is none, and the value is absent.
+    The mean is over the classes that occur among the labels, as in ``evaluation.metrics``:
+    scikit-learn's ``f1_score(labels, decisions, labels=np.unique(labels), average="macro")``.
+    Torchmetrics' own macro average would also count a class that was only predicted. An
+    AUROC needs rows of every class; without them the value is absent.
     """
     computed = _compute(metrics)
     present = computed["confusion_matrix"].sum(dim=1) > 0
     values: dict[str, float] = {}
     for name, value in computed.items():
         if name in _PER_CLASS:
-            values[f"{name}_macro"] = float(value.mean())
+            values[f"{name}_macro"] = float(value[present].mean())
             values |= {
                 f"{name}_{label}": float(v) for label, v in zip(CLASS_NAMES, value, strict=True)
             }
@@ -76,7 +77,7 @@ def confusion_matrix(metrics: MetricCollection) -> list[list[int]]:
 
 def _compute(metrics: MetricCollection) -> dict[str, Tensor]:
     with warnings.catch_warnings():
-        # An absent class is dealt with by the caller.
+        # The caller handles an absent class.
         warnings.filterwarnings("ignore", "No (positive|negative) samples in targets")
         computed: dict[str, Tensor] = metrics.compute()
     return {name: torch.as_tensor(value) for name, value in computed.items()}

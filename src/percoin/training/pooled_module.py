@@ -6,14 +6,110 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import lightning.pytorch as pl
+import numpy as np
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
-from percoin.config import OptimizerConfig
 from percoin.network import CnnLstm
-from percoin.training.datamodule import Batch
-from percoin.training.lit_module import SignalClassifier
+from percoin.training.datamodule import (
+    EVALUATION_BATCH_SIZE,
+    Batch,
+    BatchSampler,
+    window_loader,
+)
+from percoin.training.lit_module import OptimizerSpec, SignalClassifier
+from percoin.training.recipes.pool import Pool
+from percoin.types import IntArray
+
+
+class PooledDataModule(pl.LightningDataModule):
+    """Train windows of many markets drawn afresh each epoch; validation windows of each.
+
+    Windows are views of the pool's features, which lie in memory once.
+
+    Args:
+        pool: The markets; only those seen are touched.
+        batch_size: Windows per training step; evaluation uses larger batches.
+        seed: For the windows that are drawn.
+        windows_per_epoch: Train windows of an epoch, or all if there are fewer.
+        validation_windows: Validation windows in all, at most.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        batch_size: int,
+        seed: int,
+        windows_per_epoch: int,
+        validation_windows: int,
+    ) -> None:
+        super().__init__()
+        self._lookback = pool.seen[0].lookback
+        self._market = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
+        self._features = torch.from_numpy(pool.features)
+        self._label = torch.from_numpy(np.concatenate([market.label for market in pool.seen]))
+        self._train, self._validation = pooled_rows(pool, validation_windows)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._windows_per_epoch = windows_per_epoch
+
+    @property
+    def market(self) -> tuple[str, str]:
+        """What messages call the pool, and its timeframe."""
+        return self._market
+
+    @property
+    def n_validation_windows(self) -> list[int]:
+        """Of each market."""
+        return [len(rows) for rows in self._validation]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches of a fresh draw."""
+        sampler = BatchSampler(
+            len(self._train), self._batch_size, self._seed, self._windows_per_epoch
+        )
+        return self._loader(self._train, sampler)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """The same windows of each market every time, in time order; one loader a market."""
+        return [
+            self._loader(rows, BatchSampler(len(rows), EVALUATION_BATCH_SIZE))
+            for rows in self._validation
+        ]
+
+    def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
+        return window_loader(self, self._features, self._label, rows, self._lookback, sampler)
+
+
+def pool_name(n_markets: int) -> str:
+    """What messages call a pool in place of a symbol."""
+    return f"pool of {n_markets} markets"
+
+
+def pooled_rows(pool: Pool, validation_windows: int) -> tuple[IntArray, list[IntArray]]:
+    """Positions in ``pool.features`` of the train rows, and of each market's validation rows.
+
+    Args:
+        pool: The markets; only those seen count.
+        validation_windows: At most, shared evenly by the markets.
+    """
+    ends = np.cumsum([len(market.bars) for market in pool.seen])
+    starts = [0, *ends[:-1].tolist()]
+    share = max(1, validation_windows // len(pool.seen))
+    markets = list(zip(pool.seen, starts, strict=True))
+    train = np.concatenate([market.rows("train") + start for market, start in markets])
+    return train, [thinned(market.rows("validation"), share) + start for market, start in markets]
+
+
+def thinned(rows: IntArray, n_most: int) -> IntArray:
+    """At most so many of the rows, spread evenly, the first and the last among them."""
+    if len(rows) <= n_most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, n_most).round().astype(np.int64)]
 
 
 class PooledClassifier(SignalClassifier):
@@ -28,7 +124,6 @@ class PooledClassifier(SignalClassifier):
         optimizer: Settings of AdamW and of clipping.
         lr: Largest learning rate.
         seed: As ``SignalClassifier``.
-        market: Name of the pool and timeframe, for messages.
         warmup_epochs: Over which the learning rate grows.
         n_validation_windows: Of each market, in the order of the loaders.
     """
@@ -36,14 +131,13 @@ class PooledClassifier(SignalClassifier):
     def __init__(
         self,
         network: CnnLstm,
-        optimizer: OptimizerConfig,
+        optimizer: OptimizerSpec,
         lr: float,
         seed: int,
-        market: tuple[str, str],
         warmup_epochs: float,
         n_validation_windows: Sequence[int],
     ) -> None:
-        super().__init__(network, optimizer, lr, seed, market)
+        super().__init__(network, optimizer, lr, seed)
         self._warmup_epochs = warmup_epochs
         n_all, n_markets = sum(n_validation_windows), len(n_validation_windows)
         self._market_weights = [n_all / (n_markets * n_own) for n_own in n_validation_windows]

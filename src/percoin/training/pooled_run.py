@@ -12,10 +12,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
 from percoin.network import CnnLstm
-from percoin.training.datamodule import PooledDataModule
 from percoin.training.interruption import Interruption
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.pooled_module import PooledClassifier
+from percoin.training.pooled_module import PooledClassifier, PooledDataModule, pool_name
 from percoin.training.recipes.pool import Pool
 from percoin.training.run import (
     EndsWhenTold,
@@ -69,11 +68,6 @@ class TrainedPool:
     seed: int
     losses: Mapping[int, float]
     folder: Path
-
-
-def pool_name(n_markets: int) -> str:
-    """What messages call a pool in place of a symbol."""
-    return f"pool of {n_markets} markets"
 
 
 def train_pool(
@@ -180,7 +174,6 @@ class _PoolTraining:
             training.optimizer,
             training.lr,
             seed,
-            self._name,
             plan.warmup_epochs,
             data.n_validation_windows,
         )

@@ -16,12 +16,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.io import CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 from torch.nn import functional
 
-from percoin.config import OptimizerConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
 from percoin.network import CnnLstm
@@ -29,7 +27,7 @@ from percoin.run_folder import CHECKPOINT_FOLDER
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import Interruption
-from percoin.training.lit_module import MONITORED, SignalClassifier
+from percoin.training.lit_module import MONITORED, OptimizerSpec, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
 from percoin.training.run_files import LAST_CHECKPOINT
 from percoin.whole_file import remove_leftovers, write_whole
@@ -58,7 +56,7 @@ class TrainingPlan:
     batch_size: int
     lr: float
     seed: int
-    optimizer: OptimizerConfig
+    optimizer: OptimizerSpec
     accelerator: str = "cpu"
     precision: str = "32-true"
     record_steps: bool = False
@@ -116,8 +114,8 @@ def train(
     if resume:
         check_checkpoint(checkpoint_of(folder), plan.epochs, market)
     kind = GentleClassifier if is_gentle else SignalClassifier
-    module = kind(network, plan.optimizer, plan.lr, plan.seed, market)
-    data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+    module = kind(network, plan.optimizer, plan.lr, plan.seed)
+    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
     begun = _Begun.of(network, data) if is_gentle else None
     interruption = interruption or Interruption(market, folder)
     with interruption.expected(), quiet_lightning():
@@ -204,11 +202,8 @@ def fit_best(
 
 
 def run_test(trainer: pl.Trainer, module: SignalClassifier, data: pl.LightningDataModule) -> None:
-    """Test in 32 bits, in which models are served, whatever the training computed in."""
-    trainer.strategy.precision_plugin = Precision()
-    # A GPU would round the factors of convolutions and LSTMs to 10 bits.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        trainer.test(module, datamodule=data, verbose=False)
+    """Test the weights that the module has."""
+    trainer.test(module, datamodule=data, verbose=False)
 
 
 def checkpoint_of(folder: Path) -> Path:
@@ -238,12 +233,12 @@ def fit(
         InterruptedRunError: Ctrl-C or SIGTERM.
     """
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
-    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
     interruption = Interruption(market, folder=None)
     with interruption.expected(), quiet_lightning():
         around = [Progress(each_epoch=False), EndsWhenTold(interruption), *callbacks]
         trainer = make_trainer(plan, None, (), around)
-        trainer.fit(module, datamodule=MarketDataModule(dataset, plan.batch_size, plan.seed))
+        trainer.fit(module, datamodule=MarketDataModule.of(dataset, plan.batch_size, plan.seed))
         interruption.end_if_received()
     return module
 
@@ -369,7 +364,6 @@ def make_trainer(
         devices=1,
         precision=plan.precision,  # type: ignore[arg-type]
         max_epochs=plan.epochs,
-        gradient_clip_val=plan.optimizer.gradient_clip_norm,
         logger=list(loggers),
         callbacks=[*own, *callbacks],
         plugins=[files or _WholeFiles()],

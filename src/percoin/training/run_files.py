@@ -14,10 +14,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from percoin import json_codec
 from percoin.config import TrainConfig
 from percoin.errors import DivergedError, ResumeError, TrainingError
 from percoin.evaluation.table import format_evaluation
-from percoin.registry import typed_json
 from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
 from percoin.training.summary import Summary
 from percoin.whole_file import write_whole
@@ -202,4 +202,4 @@ def write_result(folder: Path, summary: Summary, further: Mapping[str, Any]) -> 
         "reasons": [*verdict.reasons, *verdict.cautions],
         **further,
     }
-    write_whole(folder / FINISHED_MARK, typed_json.dumps(result, nan_as_null=True))
+    write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))

@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -36,6 +35,7 @@ from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
+from percoin.interruption import Interrupted, interruptible
 from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
 from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, make_folds
@@ -182,17 +182,13 @@ class _Session:
 
         While a network learns, training sees to both of them itself.
         """
-        usual = signal.signal(signal.SIGTERM, _raise_terminated)
         try:
-            yield
+            with interruptible():
+                yield
         except InterruptedRunError as error:
             raise self._interrupted(error.exit_code - 128) from None
-        except _Terminated:
-            raise self._interrupted(signal.SIGTERM) from None
-        except KeyboardInterrupt:
-            raise self._interrupted(signal.SIGINT) from None
-        finally:
-            signal.signal(signal.SIGTERM, usual)
+        except Interrupted as error:
+            raise self._interrupted(error.number) from None
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
         name, n_over = signal.Signals(signal_number).name, len(self.searcher.tried())
@@ -202,14 +198,6 @@ class _Session:
             "the same command goes on from there",
             signal_number=signal_number,
         )
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where Ctrl-C would be."""
-
-
-def _raise_terminated(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from percoin.assembly import label_rule, split_spec
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, build_search_dataset
-from percoin.features.feature_set import FeatureDefinition
 from percoin.training.folds import make_folds
 
 _DAY_MILLISECONDS = 86_400_000
@@ -62,15 +61,9 @@ class SearchRows:
             PercoinError: These settings cannot be trained on these bars.
         """
         newest_close = int(self.bars.open_time[-1]) + self.bars.timeframe.milliseconds
-        return build_search_dataset(
-            self.bars,
-            FeatureDefinition(settings.features.definition),
-            label_rule(settings.labels),
-            settings.lookback,
-            split_spec(settings.split),
-            (newest_close - self.first_time) / _DAY_MILLISECONDS,
-            self.validation_time,
-        )
+        history_days = (newest_close - self.first_time) / _DAY_MILLISECONDS
+        spec = replace(dataset_spec(settings), history_days=history_days)
+        return build_search_dataset(self.bars, spec, self.validation_time)
 
     def fresh(self, fold: MarketDataset) -> MarketDataset:
         """The same fold with those test rows alone that no trial saw.

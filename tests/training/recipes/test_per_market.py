@@ -13,7 +13,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import LogisticConfig, TrainConfig, typed
-from percoin.dataset import SplitSpec, build_dataset
+from percoin.dataset import DatasetSpec, SplitSpec, build_dataset
 from percoin.errors import ConfigError, DataError, InterruptedRunError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
@@ -98,7 +98,7 @@ def expected_dataset():
     bars = SimulatedSource(seed=0, n_bars=1200).load("BTCUSDT", Timeframe.H1)
     rule = FixedHorizon(horizon=3, threshold=0.005)
     split = SplitSpec(purge_bars=3, embargo_bars=3)
-    return build_dataset(bars, FeatureDefinition.RELATIVE, rule, 8, split, 1095)
+    return build_dataset(bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, split, 1095))
 
 
 def check_manifest(folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from builders import START, drop_bars, make_bars
 
 from percoin.bars.schema import Bars
-from percoin.dataset import SplitSpec
+from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.errors import ConfigError, NotEnoughBarsError, PoolError
 from percoin.features.feature_set import FeatureDefinition, compute_features
 from percoin.features.scaling import Scaling
@@ -14,19 +14,18 @@ from percoin.labels import FixedHorizon, VolatilityScaled
 from percoin.training.recipes.pool import (
     CalendarCuts,
     Pool,
-    PoolSpec,
     build_pool,
     build_pooled_market,
 )
 
 STEP = 15 * 60_000
 HORIZON = 3
-SPEC = PoolSpec(
-    definition=FeatureDefinition.RELATIVE,
-    label_rule=FixedHorizon(horizon=HORIZON, threshold=0.0025),
-    lookback=8,
-    split=SplitSpec(purge_bars=HORIZON, embargo_bars=2),
-    history_days=365,
+SPEC = DatasetSpec(
+    FixedHorizon(horizon=HORIZON, threshold=0.0025),
+    FeatureDefinition.RELATIVE,
+    8,
+    SplitSpec(purge_bars=HORIZON, embargo_bars=2),
+    365,
 )
 PARTS = ("train", "validation", "test")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from percoin.cli import compose_config, refuse_bar_length_settings, run_command
 from percoin.config import OutputFormat, RegistryAction, RegistryConfig, typed
 from percoin.errors import ConfigError
+from percoin.json_codec import one_line
 from percoin.printable import printable
 from percoin.registry.catalogue import check_market, find_version, markets_in, version_ids
 from percoin.registry.changes import Pruning, promote, prunable, prune, rollback
@@ -23,7 +24,6 @@ from percoin.registry.command.details import (
 from percoin.registry.command.overview import list_as_json, list_as_text, read_line
 from percoin.registry.history import Event
 from percoin.registry.layout import MarketFolder
-from percoin.registry.typed_json import one_line
 
 EXIT_FOUND = 3
 """Something is broken, or different where it should be the same."""

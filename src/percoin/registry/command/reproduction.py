@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from percoin import json_codec
 from percoin.assembly import bar_source
 from percoin.audit.pooled import bars_as_known
 from percoin.audit.served import bars_of
@@ -21,7 +22,6 @@ from percoin.config import RegistryConfig, TrainConfig
 from percoin.errors import ConfigError, VersionRefusedError
 from percoin.printable import printable
 from percoin.provenance import code_version, library_versions, machine_facts
-from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version
 from percoin.registry.catalogue import find_version, version_ids
 from percoin.registry.contents import read_metrics
@@ -135,7 +135,11 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     manifest = original.manifest
     if manifest.pool is not None:
         raise _of_a_pool(manifest, manifest.pool)
-    here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
+    here: dict[str, object] = {
+        "workers": _threads(manifest),
+        "logger": None,
+        "export": {"onnx": False},
+    }
     record = _record(market, original)
     fleet = _fleet_of(manifest, record) if manifest.config.get("fleet") is True else {}
     if fleet:
@@ -182,7 +186,7 @@ def _fleet_of(manifest: Manifest, record: Mapping[str, object]) -> dict[str, Poo
         if not isinstance(section, dict) or manifest.symbol not in section:
             raise ValueError("no such section")
         return {
-            check_symbol(symbol): typed_json.decode(PooledMarket, entry)
+            check_symbol(symbol): json_codec.decode(PooledMarket, entry)
             for symbol, entry in section.items()
         }
     except (ValueError, ConfigError) as error:

@@ -19,7 +19,6 @@ from percoin.training.loggers import make_loggers
 from percoin.training.recipes.network import (
     FittedNetwork,
     ask_network,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
@@ -123,8 +122,7 @@ def _fitted(fitting: Fitting, model: FleetModel, loggers: Sequence[Logger]) -> F
             raise model.error
         network = seeded_network(settings)
         network.load_state_dict(model.state_dict)
-        market = (model.symbol, settings.tf.name)
-        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, market)
+        module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
         module.history = model.history
         return ask_network(module, model.dataset, plan, fitting.interruption, loggers)
 
@@ -134,6 +132,5 @@ def _fitted(fitting: Fitting, model: FleetModel, loggers: Sequence[Logger]) -> F
         secs=model.secs,
         epochs=(len(model.history["val_loss"]), model.best_epoch),
         loggers=loggers,
-        kwargs=network_kwargs(settings.model),
         test=test,
     )

@@ -9,14 +9,14 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from percoin.assembly import label_rule
+from percoin import json_codec
+from percoin.assembly import dataset_spec, label_rule
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset
+from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureDefinition
 from percoin.network import CnnLstm
-from percoin.registry import typed_json
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
@@ -30,7 +30,6 @@ from percoin.training.recipes.pool import (
     UNUSABLE,
     CalendarCuts,
     build_pooled_market,
-    pool_spec,
     spec_of,
 )
 from percoin.training.recipes.recipe import LoadBars
@@ -52,7 +51,7 @@ class PooledStart:
     pool: PoolRecord
     state_dict: dict[str, Tensor]
 
-    def dataset(self, settings: TrainConfig, bars: Bars) -> MarketDataset:
+    def dataset(self, spec: DatasetSpec, bars: Bars) -> MarketDataset:
         """A market with the pool's cuts and scaling: nothing the pool saw is in its test part.
 
         Raises:
@@ -60,7 +59,7 @@ class PooledStart:
             MissingClassError: Its train rows lack one of the three classes.
         """
         cuts = CalendarCuts(*self.pool.moments())
-        return build_pooled_market(bars, pool_spec(settings), cuts, self.manifest.scaling.fitted())
+        return build_pooled_market(bars, spec, cuts, self.manifest.scaling.fitted())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ class FromPool(PerMarket):
             DataError: There are no bars, or too few.
         """
         start = find_start(settings)
-        return cls(folds=[start.dataset(settings, load(settings))], start=start)
+        return cls(folds=[start.dataset(dataset_spec(settings), load(settings))], start=start)
 
     @property
     def begins_with(self) -> str | None:
@@ -153,7 +152,7 @@ def _of_folder(folder: Path, settings: TrainConfig) -> Artifact:
         return ModelNotFoundError(settings.symbol, settings.tf.name, found, action)
 
     try:
-        named = typed_json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        named = json_codec.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         symbol, timeframe = str(named["symbol"]), Timeframe(named["timeframe"])  # type: ignore[index]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise refusal(f"pooled.init_model={folder} is no version of a model ({error})") from error

@@ -27,7 +27,7 @@ from percoin.registry.training_record import TrainingHistory
 from percoin.training.datamodule import Batch, MarketDataModule
 from percoin.training.figures import draw_pictures
 from percoin.training.interruption import Interruption
-from percoin.training.lit_module import SignalClassifier
+from percoin.training.lit_module import OptimizerSpec, SignalClassifier, full_precision
 from percoin.training.metrics import confusion_matrix
 from percoin.training.onnx_export import export_onnx
 from percoin.training.recipes.recipe import Fitted, ModelParts
@@ -58,13 +58,11 @@ class FittedNetwork(Fitted):
     """A market whose network is fitted.
 
     Attributes:
-        kwargs: Keyword arguments that build the network.
         test: Gives the module with its kept weights once it has been tested on the market.
         earlier: Folds of a walk-forward before the newest, in time order.
         pooled_baselines: Fitted on the train rows of a whole pool; they are judged beside it.
     """
 
-    kwargs: Mapping[str, object]
     test: Callable[[], SignalClassifier]
     earlier: Sequence[Fold] = ()
     pooled_baselines: Callable[[], Sequence[Baseline]] = field(default=tuple)
@@ -93,10 +91,10 @@ class FittedNetwork(Fitted):
 
     def parts(self, onnx: bool) -> ModelParts:
         """Weights and history, wherever the network was trained."""
-        network = copy.deepcopy(self.module.network).cpu()
+        network = copy.deepcopy(network_of(self.module)).cpu()
         weights: dict[str, Tensor] = network.state_dict()
         return ModelParts(
-            ModelSpec(self.kwargs),
+            ModelSpec(network.kwargs),
             weights,
             TrainingHistory(**self.module.history),
             self._to_onnx(network) if onnx else None,
@@ -122,11 +120,31 @@ def ask_network(
     Returns:
         The same module, with what it said.
     """
-    data = MarketDataModule(dataset, plan.batch_size, plan.seed)
+    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
     trainer = make_trainer(plan, None, loggers, [EndsWhenTold(interruption)])
     with quiet_lightning():
         run_test(trainer, module, data)
     return module
+
+
+def network_of(module: SignalClassifier) -> CnnLstm:
+    """The network, if the registry can describe it.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    network = module.network
+    if not isinstance(network, CnnLstm):
+        raise ConfigError(
+            f"the registry keeps networks of the kind CnnLstm alone, and this is a "
+            f"{type(network).__name__}: train without the export, or use percoin.network.CnnLstm"
+        )
+    if network.n_features != len(FEATURE_NAMES):
+        raise ConfigError(
+            f"the network takes {network.n_features} features and there are {len(FEATURE_NAMES)}: "
+            f"use CnnLstm({len(FEATURE_NAMES)})"
+        )
+    return network
 
 
 def forecast_test(
@@ -136,7 +154,7 @@ def forecast_test(
     pooled: Sequence[Baseline] = (),
 ) -> FoldForecasts:
     """What a trained module and the baselines say on the test rows of its fold."""
-    data = module.trainer.datamodule  # type: ignore[attr-defined]
+    data = MarketDataModule.of(dataset)
     validation, test = data.val_dataloader(), data.test_dataloader()
     logits = _logits(module, validation), _logits(module, test)
     return forecast_fold(dataset, *logits, rules, pooled)
@@ -145,7 +163,8 @@ def forecast_test(
 @torch.inference_mode()
 def _logits(module: SignalClassifier, loader: DataLoader[Batch]) -> FloatArray:
     module.eval()
-    batches = [module(windows.to(module.device)).double().cpu() for windows, _ in loader]
+    with full_precision(module.device):
+        batches = [module(windows.to(module.device)).double().cpu() for windows, _ in loader]
     logits: FloatArray = torch.cat(batches).numpy()
     return logits
 
@@ -184,7 +203,7 @@ def plan_of(settings: TrainConfig) -> TrainingPlan:
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
-        optimizer=settings.optimizer,
+        optimizer=OptimizerSpec(**asdict(settings.optimizer)),
         accelerator=settings.trainer.accelerator,
         precision=settings.trainer.precision,
         record_steps=settings.trainer.record_steps,

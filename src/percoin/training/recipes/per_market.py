@@ -19,7 +19,6 @@ from percoin.training.loggers import make_loggers
 from percoin.training.recipes.network import (
     FittedNetwork,
     Fold,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
@@ -59,7 +58,6 @@ class PerMarket(OneMarket):
             epochs=(trained.n_epochs, trained.best_epoch),
             pool=self._pool(trained.module),
             loggers=loggers,
-            kwargs=network_kwargs(settings.model),
             test=lambda: trained.module,
             earlier=before,
         )

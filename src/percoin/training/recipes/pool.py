@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from percoin.assembly import label_rule, split_spec
 from percoin.bars.schema import Bars
-from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
+from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket, SplitSpec
 from percoin.errors import (
     ConfigError,
     MissingClassError,
@@ -25,9 +23,9 @@ from percoin.errors import (
     PercoinError,
     PoolError,
 )
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.features.scaling import Scaling
-from percoin.labels import LabelRule, label_rule_from_json
+from percoin.labels import label_rule_from_json
 from percoin.registry.manifest import Manifest
 from percoin.splits import Split, split_at
 from percoin.types import Float32Array
@@ -63,7 +61,7 @@ class CalendarCuts:
         Raises:
             ValueError: A part would be empty.
         """
-        opened, spec = market.bars.open_time, market.split_spec
+        opened, spec = market.bars.open_time, market.spec.split_spec
         validation, test = opened.searchsorted([self.validation_time, self.test_time]).tolist()
         return split_at(market.rows, validation, test, spec.purge_bars, spec.embargo_bars)
 
@@ -95,50 +93,8 @@ class Pool:
         return (*self.seen, *self.unseen)
 
 
-@dataclass(frozen=True)
-class PoolSpec:
-    """How the markets of a pool are made; see ``build_dataset``.
-
-    Attributes:
-        definition: How the features are expressed.
-        label_rule: What makes the labels; each market's is fitted on its own train rows.
-        lookback: Window length in bars.
-        split: Shares of the time from the first row of any market to the last one.
-        history_days: How far back rows go from the newest bar of any market.
-    """
-
-    definition: FeatureDefinition
-    label_rule: LabelRule
-    lookback: int
-    split: SplitSpec
-    history_days: float
-
-    def prepare(self, bars: Bars, first_time: int) -> PreparedMarket:
-        """Features, labels and rows of one market."""
-        return PreparedMarket.prepare(
-            bars,
-            self.definition,
-            self.label_rule,
-            self.lookback,
-            self.split,
-            self.history_days,
-            first_time,
-        )
-
-
-def pool_spec(settings: TrainConfig) -> PoolSpec:
-    """How the settings want the markets of a pool to be made."""
-    return PoolSpec(
-        FeatureDefinition(settings.features.definition),
-        label_rule(settings.labels),
-        settings.lookback,
-        split_spec(settings.split),
-        settings.history_days,
-    )
-
-
-def spec_of(manifest: Manifest) -> PoolSpec:
-    """How the markets of the model's pool were made.
+def spec_of(manifest: Manifest) -> DatasetSpec:
+    """How the dataset of a model was made, by what its manifest says.
 
     Raises:
         Exception: One of ``UNUSABLE``: the manifest's config lacks a setting, or has one out of
@@ -146,9 +102,9 @@ def spec_of(manifest: Manifest) -> PoolSpec:
     """
     config: Mapping[str, Any] = manifest.config
     split = config["split"]
-    return PoolSpec(
-        manifest.features.definition,
+    return DatasetSpec(
         label_rule_from_json(manifest.label_rule),
+        manifest.features.definition,
         manifest.lookback,
         SplitSpec(
             fractions=(split["train"], split["validation"], split["test"]),
@@ -159,7 +115,7 @@ def spec_of(manifest: Manifest) -> PoolSpec:
     )
 
 
-def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: PoolSpec) -> Pool:
+def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: DatasetSpec) -> Pool:
     """Cut all markets at the same moments and fit one scaling on the train rows of those seen.
 
     A market with a shorter history joins with what it has. One without rows in one of the
@@ -169,19 +125,19 @@ def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: PoolSpec)
     Args:
         markets: Closed bars of each market, all of one timeframe, each market once.
         left_out: Symbols of those that are not to be learnt from.
-        spec: How they are made.
+        spec: How each is made; the shares of its split are of the time from the first row of
+            any market to the last one, and the history ends with the newest bar of any.
 
     Raises:
-        ConfigError: A number that must be positive is not, or the purge is too short.
         PoolError: Fewer than two markets are left to train on; names what was refused.
     """
     newest_close = max(int(bars.open_time[-1]) + bars.timeframe.milliseconds for bars in markets)
     since = int(newest_close - spec.history_days * _DAY_MILLISECONDS)
-    prepared = {bars.symbol: spec.prepare(bars, since) for bars in markets}
+    prepared = {bars.symbol: PreparedMarket.prepare(bars, spec, since) for bars in markets}
     refused: dict[str, str] = {}
     while True:
         _check_left(prepared, left_out, refused)
-        cuts = _common_cuts(list(prepared.values()), since, spec.split.fractions)
+        cuts = _common_cuts(list(prepared.values()), since, spec.split_spec.fractions)
         reasons = _refusals(prepared, cuts)
         if not reasons:
             break
@@ -212,16 +168,15 @@ def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: PoolSpec)
 
 
 def build_pooled_market(
-    bars: Bars, spec: PoolSpec, cuts: CalendarCuts, scaling: Scaling
+    bars: Bars, spec: DatasetSpec, cuts: CalendarCuts, scaling: Scaling
 ) -> MarketDataset:
     """One market with the cuts and the scaling of a pool, whether it was in it or not.
 
     Raises:
-        ConfigError: As ``build_pool``.
         NotEnoughBarsError: It has no rows in one of the three parts.
         MissingClassError: Its train rows lack one of the three classes.
     """
-    market = spec.prepare(bars, cuts.first_time)
+    market = PreparedMarket.prepare(bars, spec, cuts.first_time)
     try:
         split = cuts.split(market)
     except ValueError as error:

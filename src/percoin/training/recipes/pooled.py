@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 
 from lightning.pytorch.loggers import Logger
 
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
@@ -24,11 +25,10 @@ from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
 from percoin.training.recipes.network import (
     FittedNetwork,
     ask_network,
-    network_kwargs,
     plan_of,
     seeded_network,
 )
-from percoin.training.recipes.pool import Pool, build_pool, pool_spec
+from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import (
     Fitting,
     LoadBars,
@@ -61,7 +61,7 @@ class Pooled(Recipe):
             PoolError: Markets have no bars, or too few can be trained on; names all of them.
         """
         markets = load_pool_bars(settings, load)
-        return cls(pool=build_pool(markets, settings.pooled.leave_out, pool_spec(settings)))
+        return cls(pool=build_pool(markets, settings.pooled.leave_out, dataset_spec(settings)))
 
     @property
     def datasets(self) -> Sequence[MarketDataset]:
@@ -141,7 +141,6 @@ class Pooled(Recipe):
                 secs=model.secs,
                 epochs=(model.n_epochs, model.best_epoch),
                 pool=record,
-                kwargs=network_kwargs(fitting.settings.model),
                 test=lambda: ask_network(model.module, dataset, plan, fitting.interruption),
                 pooled_baselines=baselines,
             )

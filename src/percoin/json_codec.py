@@ -1,16 +1,20 @@
-"""JSON without its looseness: no NaN, no unknown key, every value of its type."""
+"""JSON to dataclasses and back: no NaN, no unknown key, every value of its type.
+
+``msgspec`` checks the types. Its encoder is not used: the hash in a version's name covers the
+text of its manifest, and msgspec writes some floats in other letters than Python does.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
+import msgspec
 import numpy as np
 
 Value = TypeVar("Value")
@@ -19,6 +23,8 @@ Value = TypeVar("Value")
 _MOST_DIGITS = 40
 _MOST_LEVELS = 64
 _MOST_CHARS = 65_536
+# Of a reason: it may repeat a value.
+_MOST_CHARS_SHOWN = 300
 
 
 def dumps(value: object, nan_as_null: bool = False, indent: int | None = 2) -> str:
@@ -69,6 +75,11 @@ def _plain(value: object, nan_as_null: bool) -> object:
     if nan_as_null and isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+@cache
+def _optional(kind: type) -> set[str]:
+    return {entry.name for entry in fields(kind) if entry.default is None}
 
 
 def _whole(text: str) -> str:
@@ -139,96 +150,51 @@ def _finite(text: str) -> float:
     return number
 
 
-def decode(kind: type[Value], value: object) -> Value:
+def decode(
+    kind: type[Value],
+    value: object,
+    *,
+    is_exact: bool = True,
+    hook: Callable[[type, Any], object] | None = None,
+) -> Value:
     """Build the dataclass ``kind`` from what ``loads`` returned.
 
-    Fields may be ``str``, ``int``, ``float``, ``bool``, enums, dataclasses,
-    ``tuple[X, ...]``, ``Mapping[str, X]`` and ``object`` (any JSON). A field
-    ``X | None = None`` may be absent, so that a format can grow.
+    A field ``X | None = None`` may be absent, so that a format can grow. A whole number may stand
+    for a float; every other value has exactly the type of its field.
+
+    Args:
+        kind: A dataclass, checked field by field and by its own ``__post_init__``.
+        value: Plain containers.
+        is_exact: The keys must be those that ``dumps`` would write: none that ``kind`` does not
+            know, none left out although its default is not None, no null for what may be absent.
+        hook: Makes a value of a type that JSON does not know, such as an array.
 
     Raises:
-        ValueError: A key missing or unknown, a value of another type, or one the
-            dataclass refuses; the message names the place, as in ``scaling.mean[3]``.
+        ValueError: The message starts with the place, as in ``scaling.mean[3]``.
     """
-    return cast(Value, _decode(kind, value, ""))
-
-
-def _decode(hint: Any, value: object, place: str) -> object:
-    if hint in (object, Any):
-        return value
-    if is_dataclass(hint):
-        return _decode_dataclass(cast(type, hint), value, place)
-    if get_origin(hint) is UnionType:
-        (hint,) = (choice for choice in get_args(hint) if choice is not NoneType)
-        return _decode(hint, value, place)
-    if get_origin(hint) is tuple:
-        entries = _expect(list, value, place)
-        return tuple(
-            _decode(get_args(hint)[0], entry, f"{place}[{position}]")
-            for position, entry in enumerate(entries)
-        )
-    if get_origin(hint) is Mapping:
-        entry_hint = get_args(hint)[1]
-        items = _expect(dict, value, place).items()
-        return {key: _decode(entry_hint, entry, _join(place, key)) for key, entry in items}
-    return _decode_scalar(hint, value, place)
-
-
-def _decode_dataclass(kind: type, value: object, place: str) -> object:
-    mapping = _expect(dict, value, place)
-    hints = _hints(kind)
-    names = [entry.name for entry in fields(kind)]
-    absent = [name for name in names if name not in mapping]
-    missing = [name for name in absent if name not in _optional(kind)]
-    unknown = [str(key) for key in mapping if key not in names]
-    if missing or unknown:
-        problem = "has no" if missing else "has an unknown"
-        raise ValueError(f"{place or 'the object'} {problem} key {(missing or unknown)[0]!r}")
-    entries = {
-        name: _decode(hints[name], mapping[name], _join(place, name))
-        for name in names
-        if name not in absent
-    }
     try:
-        return kind(**entries)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}" if place else str(error)) from None
+        decoded = msgspec.convert(value, kind, dec_hook=hook)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).rpartition(" - at `$")
+        # At the top level the library names no place.
+        text = f"{place[:-1].lstrip('.')}: {reason}" if reason else str(error)
+        raise ValueError(text[:_MOST_CHARS_SHOWN]) from None
+    difference = is_exact and _first_difference(value, _plain(decoded, nan_as_null=False))
+    if difference:
+        raise ValueError(difference)
+    return decoded
 
 
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    # Half the time of reading a manifest, if every object of it asked anew.
-    return get_type_hints(kind)
-
-
-@cache
-def _optional(kind: type) -> set[str]:
-    return {entry.name for entry in fields(kind) if entry.default is None}
-
-
-def _decode_scalar(hint: type, value: object, place: str) -> object:
-    if issubclass(hint, Enum):
-        known = {member.value: member for member in hint}
-        if not isinstance(value, str | int) or value not in known:
-            raise ValueError(f"{place} is {_shown(value)}, not one of {', '.join(map(str, known))}")
-        return known[value]
-    if hint is float and type(value) is int:
-        return _finite(str(value))
-    return _expect(hint, value, place)
-
-
-def _expect(kind: type[Value], value: object, place: str) -> Value:
-    # An exact match: True is an int to isinstance, and no count.
-    if type(value) is not kind:
-        where = place or "the top level"
-        raise ValueError(f"{where} is {_shown(value)} where {kind.__name__} belongs")
-    return value
-
-
-def _join(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def _first_difference(read: object, written: object, place: str = "") -> str:
+    """Names the first key that only one of the two has; empty if there is none."""
+    pairs: Iterable[tuple[str, object, object]] = ()
+    if isinstance(read, dict) and isinstance(written, dict):
+        for key in read | written:
+            if key not in read or key not in written:
+                kind = "unexpected" if key in read else "missing"
+                return f"{kind} key {f'{place}.{key}'.lstrip('.')!r}"
+        pairs = ((f"{place}.{key}", read[key], written[key]) for key in read)
+    elif isinstance(read, list) and isinstance(written, list):
+        both = enumerate(zip(read, written, strict=True))
+        pairs = ((f"{place}[{position}]", *pair) for position, pair in both)
+    return next(filter(None, (_first_difference(r, w, where) for where, r, w in pairs)), "")
