@@ -102,7 +102,7 @@ def test_one_command_leaves_a_judged_model_of_every_market(pooled):
         assert entry["version"] == manifest.version_id
         assert entry["verdict"] == manifest.gate.verdict.value
         files = {path.name for path in (run_folder(folder) / "markets" / symbol).iterdir()}
-        assert files == {"figures", "evaluation.txt", "result.json"}
+        assert files == {"figures", "evaluation.txt", "summary.txt", "result.json"}
     mean = np.mean([result["markets"][symbol]["skill"] for symbol in SEEN])
     assert result["means"]["seen"]["value"] == pytest.approx(mean)
 

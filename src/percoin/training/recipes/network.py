@@ -121,8 +121,8 @@ def ask_network(
         The same module, with what it said.
     """
     data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
-    trainer = make_trainer(plan, None, loggers, [EndsWhenTold(interruption)])
     with quiet_lightning():
+        trainer = make_trainer(plan, None, loggers, [EndsWhenTold(interruption)])
         run_test(trainer, module, data)
     return module
 
