@@ -203,7 +203,12 @@ def train_jobs(jobs: Sequence[Job], settings: RetrainConfig) -> Trainings:
         *(_ended(result, models_dir) for result in summary.results.jobs),
         *(refusal for job, record in end.jobs for refusal in _refused(job, record)),
     )
-    notes = (*summary.withdrawn, *summary.problems, f"report: {folder / 'report' / PAGE}")
+    notes = (
+        *summary.withdrawn,
+        *summary.served,
+        *summary.problems,
+        f"report: {folder / 'report' / PAGE}",
+    )
     return Trainings(ended, notes, None if end.stopped_by is None else int(end.stopped_by))
 
 

@@ -160,7 +160,10 @@ class TrainedMarkets:
                 **compared_settings(settings),
             }
             log_run(fitted.loggers, parameters, summary.key_results())
-        write_result(folder, summary, {"market": asdict(result)} if self.recipe.is_set else {})
+        further: dict[str, object] = {"validation_skill": judged.validation_skill()}
+        if self.recipe.is_set:
+            further["market"] = asdict(result)
+        write_result(folder, summary, further)
         self.results[symbol] = result
         self.alone = None if self.recipe.is_set else summary
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.baselines import LOGISTIC, TRAIN_PRIOR
+from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION
 from percoin.evaluation.judgement import (
     FoldForecasts,
     Judgement,
@@ -15,6 +16,7 @@ from percoin.evaluation.judgement import (
     daily_beside,
     judge_folds,
 )
+from percoin.evaluation.metrics import row_log_loss
 from percoin.registry.artifact import export_artifact
 from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
 from percoin.training.recipes.recipe import Fitted
@@ -35,6 +37,19 @@ class Judged:
     folds: tuple[FoldForecasts, ...]
     judgement: Judgement
     rules: JudgingRules
+
+    def validation_skill(self) -> float:
+        """Log-loss skill over the train prior on the validation rows of the newest fold.
+
+        By it settings can be chosen among without a look at their test rows, whatever the label
+        rule of each.
+        """
+        fold = self.folds[-1]
+        name = NETWORK if NETWORK in fold.parts else REGRESSION
+        said = fold.parts[name if fold.weight is None else BLEND].validation
+        labels = fold.dataset.label[fold.dataset.rows("validation")]
+        loss = float(row_log_loss(said, labels).mean())
+        return 1 - loss / fold.validation_losses[TRAIN_PRIOR]
 
 
 def judge(fitted: Fitted, rules: JudgingRules) -> Judged:

@@ -20,7 +20,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import RegistryConfig, TrainConfig, typed
-from percoin.errors import BarsNotFoundError, VersionRefusedError
+from percoin.errors import BarsNotFoundError, RegistryWriteError, VersionRefusedError
 from percoin.features.feature_set import compute_features
 from percoin.features.scaling import Scaling
 from percoin.inference import ServedModel
@@ -266,6 +266,30 @@ def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, mo
     }
     assert {symbol: len(found) for symbol, found in versions.items()} == dict.fromkeys(MARKETS, 1)
     assert len(json.loads((run_folder(tmp_path) / "result.json").read_text())["markets"]) == 3
+
+
+def test_a_market_that_fails_while_it_is_judged_is_named_and_the_others_go_on(
+    tmp_path, monkeypatch
+):
+    judge = trained_markets.judge
+
+    def failing(fitted, rules):
+        if fitted.symbol == SEEN[0]:
+            raise RegistryWriteError(SEEN[0], "1h", "no room", "make some")
+        return judge(fitted, rules)
+
+    monkeypatch.setattr(trained_markets, "judge", failing)
+    finished = train_pooled(tmp_path, "epochs=1")
+    assert finished.code == 1
+    assert only_error(finished) == (
+        "error: 1 of 3 markets have no new model: BTCUSDT (no room; make some); the others have "
+        "theirs"
+    )
+    assert "FAILED BTCUSDT: no room; make some" in finished.stdout
+    result = json.loads((run_folder(tmp_path) / "result.json").read_text())
+    assert result["failed"] == {"BTCUSDT": "no room; make some"}
+    assert set(result["markets"]) == {"ETHUSDT", "SOLUSDT"}
+    assert artifact(tmp_path, SEEN[1]).manifest.pool.seen == SEEN
 
 
 def test_a_resumed_pool_with_other_bars_is_refused(tmp_path):
