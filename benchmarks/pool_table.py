@@ -18,7 +18,7 @@ from pathlib import Path
 
 from percoin.evaluation.blend import PartSkills
 from percoin.registry.artifact import load_artifact
-from percoin.registry.manifest import Manifest, Verdict
+from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.types import Timeframe
 
 
@@ -45,7 +45,7 @@ def row(folder: Path, timeframe: Timeframe) -> str:
         for manifest in blended
     )
     weight = statistics.mean(manifest.blend.network_weight for manifest in blended)
-    n_accepted = sum(manifest.gate.verdict is Verdict.ACCEPTED for manifest in manifests)
+    n_accepted = sum(manifest.gate.verdict is StoredVerdict.ACCEPTED for manifest in manifests)
     cells = [
         folder.name,
         str(len(blended)),

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from exported_models import export, make_dataset, random_network  # noqa: E402
 
 from percoin.bars.sources.simulated import SimulatedSource  # noqa: E402
-from percoin.registry.manifest import Verdict  # noqa: E402
+from percoin.registry.manifest import StoredVerdict  # noqa: E402
 from percoin.types import Timeframe  # noqa: E402
 
 SYMBOLS = (ROOT / "symbols").read_text().strip().split(",")
@@ -51,7 +51,7 @@ def export_models(models_dir: Path, symbols: list[str], seed: int) -> None:
     source = SimulatedSource(n_bars=1500)
     for symbol in symbols:
         dataset = make_dataset(source.load(symbol, Timeframe.M15))
-        export(models_dir, random_network(seed=seed), dataset, Verdict.ACCEPTED)
+        export(models_dir, random_network(seed=seed), dataset, StoredVerdict.ACCEPTED)
 
 
 def start(folder: Path) -> tuple[subprocess.Popen[str], str]:

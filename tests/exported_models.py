@@ -23,8 +23,8 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     SplitSpan,
+    StoredVerdict,
     TestMetrics,
-    Verdict,
     open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
@@ -82,7 +82,7 @@ def export(
     root: Path,
     network: CnnLstm,
     dataset: MarketDataset,
-    verdict: Verdict = Verdict.ACCEPTED,
+    verdict: StoredVerdict = StoredVerdict.ACCEPTED,
     kwargs: dict | None = None,
     sections: dict | None = None,
     onnx: bytes | None = None,
@@ -99,7 +99,7 @@ def export(
     return load_artifact(root, dataset.bars.symbol, dataset.bars.timeframe).folder
 
 
-def make_draft(dataset: MarketDataset, verdict: Verdict, kwargs: dict) -> ManifestDraft:
+def make_draft(dataset: MarketDataset, verdict: StoredVerdict, kwargs: dict) -> ManifestDraft:
     bars = dataset.bars
     times = [open_time_text(int(time)) for time in bars.open_time]
     parts = {"train": "train", "val": "validation", "test": "test"}

@@ -549,7 +549,7 @@ def attributes_read() -> set[str]:
     read = set()
     for path in (ROOT / "src").rglob("*.py"):
         tree = ast.parse(path.read_text())
-        if path.resolve() == Path(config_module.__file__).resolve():
+        if path.resolve().parent == Path(config_module.__file__).resolve().parent:
             checks = [
                 node
                 for node in ast.walk(tree)

@@ -8,7 +8,6 @@ import itertools
 import time
 from collections.abc import Iterator
 from functools import cache
-from typing import get_args
 
 import pytest
 from hydra import compose
@@ -22,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.cli import compose as composing
 from percoin.cli import compose_config, explain
 from percoin.config import CONF_DIR, SCHEMAS, typed
+from percoin.config.structure import leaves_of
 from percoin.errors import ConfigError
 
 VALUES = (
@@ -211,22 +211,12 @@ def test_the_environment_is_read_as_carefully(monkeypatch, name, variable):
         assert complaint(name, *NEEDED.get(name, ())) == ""
 
 
-def numbers_in(schema: type, prefix: str = "") -> Iterator[str]:
-    from percoin.config.checking import _group_in, _hints
-
-    for key, hint in _hints(schema).items():
-        group = _group_in(schema, key)
-        if group is not None:
-            for option in (group, *group.__subclasses__()):
-                yield from numbers_in(option, f"{prefix}{key}.")
-            continue
-        is_number = bool({int, float} & {hint, *get_args(hint)})
-        if is_number and "bounds" not in schema.__dataclass_fields__[key].metadata:
-            yield f"{prefix}{key}"
-
-
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_number_has_bounds(name):
     # The ranges of a search are checked one by one.
-    unbound = [key for key in numbers_in(SCHEMAS[name]) if ".space." not in key]
-    assert unbound == []
+    unbound = [
+        leaf.name
+        for leaf in leaves_of(SCHEMAS[name])
+        if leaf.kinds & {int, float, list[int], list[float]} and leaf.setting.bounds is None
+    ]
+    assert [key for key in unbound if ".space." not in key] == []

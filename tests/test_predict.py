@@ -17,7 +17,7 @@ from percoin.cli import compose_config
 from percoin.config import PredictConfig, typed
 from percoin.predict import answer, to_text
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE, MarketFolder
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.signals.response import to_json
 from percoin.types import Levels, Passed, Prediction, Signal, Source, Timeframe
 
@@ -260,7 +260,12 @@ def test_a_prediction_loads_nothing_that_only_training_needs(long_model):
 
 def test_a_rejected_model_is_passed_over_unless_asked_for(tmp_path):
     BarStore(tmp_path / "data" / "bars").write(BARS)
-    export(tmp_path / "models", random_network(Signal.SHORT), make_dataset(BARS), Verdict.REJECTED)
+    export(
+        tmp_path / "models",
+        random_network(Signal.SHORT),
+        make_dataset(BARS),
+        StoredVerdict.REJECTED,
+    )
     rejected = predict(tmp_path, "symbol=BTCUSDT", "output=json")
     asked = predict(tmp_path, "symbol=BTCUSDT", "output=json", "require_accepted=false")
 

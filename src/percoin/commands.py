@@ -6,23 +6,23 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# What commands take by themselves, below the folder they run in.
+# The defaults, below the folder that a command runs in.
 _USUAL = {"data_dir": "data", "models_dir": "models"}
 
 
 def command(program: str, *words: str, **folders: str | Path | None) -> str:
-    """A line that does what it says when it is pasted into a shell.
+    """A command line that can be pasted into a shell.
 
     Args:
         program: For example ``python train.py``.
-        words: ``KEY=VALUE`` each, as a person would mean them, without quotes.
-        folders: By their settings; one that commands use by themselves is left out.
+        words: ``KEY=VALUE`` each, not yet quoted.
+        folders: By the name of their setting; a default folder is left out.
     """
     return " ".join([program, *map(shlex.quote, [*words, *folder_words(**folders)])])
 
 
 def folder_words(**folders: str | Path | None) -> list[str]:
-    """``KEY=VALUE`` words for those folders that commands do not use by themselves."""
+    """``KEY=VALUE`` words for the folders that are not the defaults."""
     return [
         f"{key}={folder}"
         for key, folder in folders.items()
@@ -31,7 +31,7 @@ def folder_words(**folders: str | Path | None) -> list[str]:
 
 
 def train_command(symbol: str, timeframe: str, models_dir: str | Path | None = None) -> str:
-    """What trains a model for a market, into the same models folder."""
+    """The command that trains a model for a market, into the same models folder."""
     return command("python train.py", f"symbol={symbol}", f"tf={timeframe}", models_dir=models_dir)
 
 

@@ -14,7 +14,7 @@ from percoin.errors import InUseError
 
 LOCK_FILE = ".lock"
 _POLL_SECS = 0.02
-# Whoever only looks whether a folder is claimed holds the lock for a moment.
+# ``is_claimed`` holds the lock for a moment while it looks.
 _MOMENT_SECS = 0.2
 _ADVICE = "wait until it has ended"
 
@@ -63,11 +63,11 @@ def claimed(
     wait_secs: float = _MOMENT_SECS,
     advice: str = _ADVICE,
 ) -> Iterator[None]:
-    """Have a folder to oneself.
+    """Keep other processes out of a folder.
 
     Args:
         folder: It exists.
-        name: Of the file that is locked; another one is another claim.
+        name: Of the file that is locked; two names are two locks.
         wait_secs: As for ``file_lock``, like ``advice``.
         advice: What the error says that the user can do.
 
@@ -84,7 +84,7 @@ def claimed(
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether some process has the folder just now; not, if there is no such folder."""
+    """Whether a process has claimed the folder; no if there is no such folder."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
@@ -92,7 +92,7 @@ def is_claimed(folder: Path) -> bool:
     try:
         return not _lock(descriptor, fcntl.LOCK_EX, 0.0)
     except OSError:
-        return False  # on a disk that knows no locks nobody can have it
+        return False  # no locks on this disk, so nobody holds one
     finally:
         os.close(descriptor)
 

@@ -34,12 +34,12 @@ def library_versions() -> dict[str, str]:
 
 
 def machine_facts() -> dict[str, str]:
-    """What the bits of a training depend on beside code, libraries and data.
+    """What decides the last bits of a training, beside code, libraries and data.
 
-    The same operations give other last bits with other vector instructions, and with
-    another number of threads, which sum in another order.
+    Other vector instructions round differently, and another number of threads sums in
+    another order.
     """
-    # Only whoever trains asks; a prediction starts without this module needing torch.
+    # Imported here because a prediction needs this module, but not torch.
     import torch
 
     return {

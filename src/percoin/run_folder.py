@@ -14,12 +14,12 @@ from percoin.file_lock import claimed, is_claimed
 
 _RUN_NAME = "%Y%m%d-%H%M%S"
 FINISHED_MARK = "result.json"
-# A run whose loss left the numbers has nothing to go on with.
+# Of a run whose loss was no longer a number: it cannot be resumed.
 DIVERGED_MARK = "diverged.txt"
 CHECKPOINT_FOLDER = "checkpoints"
-# In place of a market's name, where runs of recipe=pooled lie.
+# Takes the place of the market's name for runs with recipe=pooled.
 POOL_FOLDER = "pooled"
-# The same of fleet=true.
+# The same with fleet=true.
 FLEET_FOLDER = "fleet"
 # Below a run's folder; the earlier folds of a walk-forward have their own.
 CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
@@ -28,9 +28,8 @@ CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
 def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
     """Folder of a run: a new one named by the time, or the one to go on with.
 
-    A run that never wrote its result was interrupted, unless it says that it diverged or
-    its process still lives; the newest such run that got as far as a checkpoint is the one
-    that ``resume=true`` means.
+    ``resume=true`` means the newest run that was interrupted: it has a checkpoint and no
+    result, did not diverge, and no process still trains in its folder.
     """
     # A path of thirty names would be too long for a folder.
     several = FLEET_FOLDER if fleet else POOL_FOLDER
@@ -84,7 +83,7 @@ def run_folder(settings: TrainConfig, named: Path) -> Path:
 
 @contextmanager
 def claimed_run(folder: Path) -> Iterator[None]:
-    """Have the folder of a run to oneself while it trains.
+    """Keep other processes out of the folder of a run while it trains.
 
     Raises:
         InUseError: Another process trains in it.

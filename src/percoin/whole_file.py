@@ -1,4 +1,4 @@
-"""The one way to write a file: whole or not at all, whoever reads it or is killed meanwhile."""
+"""The one way to write a file: readers find the old one or the new one, even after a kill."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write_whole(path: Path, content: Content, is_synced: bool = True) -> None:
 def write_new(
     path: Path, content: Content, is_synced: bool = True, permissions: int | None = None
 ) -> None:
-    """Write a file that is not there yet, where a part of it is read by nobody.
+    """Write a new file that nobody reads yet, such as one in a folder that is swapped in later.
 
     Args:
         path: Nothing lies there.

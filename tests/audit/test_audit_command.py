@@ -13,7 +13,7 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 
 from percoin.audit import run
 from percoin.audit.__main__ import EXIT_FOUND, main
-from percoin.audit.findings import Status
+from percoin.audit.findings import FindingStatus
 from percoin.audit.run import audit_dataset
 from percoin.bars.store import BarStore
 from percoin.cli import EXIT_USAGE, compose_config
@@ -78,7 +78,7 @@ def test_json_says_the_same_in_one_object(call, old_metrics, capsys):
     assert content["symbol"] == "BTCUSDT"
     assert content["tf"] == "15m"
     assert content["is_bad"] is True
-    assert content["findings"][0]["status"] == Status.CONSTANT
+    assert content["findings"][0]["status"] == FindingStatus.CONSTANT
     assert [finding["status"] for finding in content["findings"][1:]] == ["ok"] * 11
 
 
@@ -189,7 +189,7 @@ def test_a_replay_that_differs_turns_the_command_red(call, monkeypatch, capsys):
     assert call(*REPLAY, "output=json") == EXIT_FOUND
     content = json.loads(capsys.readouterr().out)
     assert content["is_bad"] is True
-    assert content["findings"][0]["status"] == Status.DIFFERS
+    assert content["findings"][0]["status"] == FindingStatus.DIFFERS
     replayed = content["replay"]
     assert (replayed["n_bars"], replayed["n_compared"], replayed["n_differing"]) == (20, 20, 20)
     assert replayed["largest_difference"] > replayed["tolerance"] == 1e-5

@@ -5,7 +5,7 @@ import pytest
 from builders import make_bars
 from cheats import LEAKS, RELATIVE, RULE, honest_dataset, last_return, leak, with_features
 
-from percoin.audit.findings import Status
+from percoin.audit.findings import FindingStatus
 from percoin.audit.lookahead import (
     check_contents,
     check_features,
@@ -23,7 +23,7 @@ BARS = make_bars(1500)
 def test_a_leaky_feature_is_detected_and_named(name):
     column, change = LEAKS[name]
     finding = check_features(BARS, RELATIVE, leak(column, change), n_cuts=40)
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     # The others leak at every bar; there only every tenth is filled from the bar after it.
     newest = choose_cuts(len(BARS), 40, seed=0) - 1
     n_guilty = (newest % 10 == 0).sum() if name == "filled backwards" else 40
@@ -40,12 +40,12 @@ def test_the_example_is_the_newest_bar_that_knew_too_much():
 
 @pytest.mark.parametrize("definition", list(FeatureDefinition))
 def test_honest_features_pass(definition):
-    assert check_features(BARS, definition, compute_features).status is Status.OK
+    assert check_features(BARS, definition, compute_features).status is FindingStatus.OK
 
 
 def test_a_feature_that_is_late_passes():
     finding = check_features(BARS, RELATIVE, leak("returns", last_return), n_cuts=10)
-    assert finding.status is Status.OK
+    assert finding.status is FindingStatus.OK
 
 
 def test_cuts_are_distinct_seeded_and_leave_the_newest_bar_out():
@@ -71,22 +71,22 @@ class FurtherThanItSays(FixedHorizon):
 
 def test_a_label_beyond_its_horizon_is_detected():
     finding = check_labels(BARS, FurtherThanItSays(RULE.horizon, RULE.threshold), n_cuts=20)
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert "older than 3 bars still changed" in finding.evidence
 
 
 @pytest.mark.parametrize("rule", [RULE, TripleBarrier(5, 1.0, 20)], ids=["fixed", "barrier"])
 def test_labels_that_keep_to_their_horizon_pass(rule):
-    assert check_labels(BARS, rule, n_cuts=20).status is Status.OK
+    assert check_labels(BARS, rule, n_cuts=20).status is FindingStatus.OK
 
 
 def test_a_dataset_holds_what_its_functions_give():
     dataset = honest_dataset()
-    assert check_contents(dataset, compute_features).status is Status.OK
+    assert check_contents(dataset, compute_features).status is FindingStatus.OK
 
     leaky = with_features(dataset, leak("returns", LEAKS["next return"][1]))
     finding = check_contents(replace(dataset, features=leaky.features), compute_features)
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert finding.evidence.startswith("returns: ")
 
     shifted = replace(dataset, label=np.roll(dataset.label, 1))

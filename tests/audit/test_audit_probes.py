@@ -6,7 +6,7 @@ import pytest
 from cheats import LEAKS, all_rows, honest_dataset, leak, with_features
 
 from percoin.audit import probes
-from percoin.audit.findings import Status
+from percoin.audit.findings import FindingStatus
 from percoin.audit.probes import (
     check_last_row,
     check_oracle,
@@ -31,37 +31,40 @@ def knowing(dataset, noise: float):
 
 
 def test_an_honest_market_passes():
-    assert check_single_features(DATASET).status is Status.OK
-    assert check_oracle(DATASET).status is Status.OK
-    assert check_shuffled_labels(DATASET).status is Status.OK
-    assert check_last_row(DATASET, "logistic").status is Status.OK
+    assert check_single_features(DATASET).status is FindingStatus.OK
+    assert check_oracle(DATASET).status is FindingStatus.OK
+    assert check_shuffled_labels(DATASET).status is FindingStatus.OK
+    assert check_last_row(DATASET, "logistic").status is FindingStatus.OK
 
 
 def test_a_feature_that_knows_the_direction_is_detected_and_named():
     finding = check_single_features(knowing(DATASET, noise=0.1))
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert "furthest from .5 is returns" in finding.evidence
 
 
 def test_a_feature_that_knows_the_opposite_is_detected():
     dataset = knowing(DATASET, noise=0.1)
-    assert check_single_features(replace(dataset, features=-dataset.features)).status is Status.LEAK
+    assert (
+        check_single_features(replace(dataset, features=-dataset.features)).status
+        is FindingStatus.LEAK
+    )
 
 
 def test_a_feature_that_knows_a_little_is_held_for_suspicious():
     finding = check_single_features(knowing(DATASET, noise=2.5))
-    assert finding.status is Status.CANNOT_TELL
+    assert finding.status is FindingStatus.CANNOT_TELL
 
 
 def test_the_next_return_as_a_feature_shows_in_the_probes():
     dataset = with_features(DATASET, leak("returns", LEAKS["next return"][1]))
-    assert check_single_features(dataset).status is not Status.OK
-    assert check_last_row(dataset, "logistic").status is not Status.OK
+    assert check_single_features(dataset).status is not FindingStatus.OK
+    assert check_last_row(dataset, "logistic").status is not FindingStatus.OK
 
 
 def test_a_model_that_knows_the_future_is_not_plausible():
     finding = check_last_row(knowing(DATASET, noise=0.1), "logistic")
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert "direction AUC 1.000" in finding.evidence
 
 
@@ -77,7 +80,7 @@ def test_a_change_of_regime_is_told_apart_from_skill():
     told = re.search(r"explain (\S+); (\S+) over those", finding.evidence)
     assert float(told[1]) > 0.25
     assert float(told[2]) < 0
-    assert finding.status is Status.OK
+    assert finding.status is FindingStatus.OK
 
 
 def test_shuffled_labels_that_can_be_known_are_detected(monkeypatch):
@@ -90,17 +93,17 @@ def test_shuffled_labels_that_can_be_known_are_detected(monkeypatch):
             return 0.9 * np.eye(3)[self.label[DATASET.rows("test")]] + 0.1 / 3
 
     monkeypatch.setattr(probes, "_fit", lambda dataset, name, label: Peeking(label))
-    assert check_shuffled_labels(DATASET).status is Status.LEAK
+    assert check_shuffled_labels(DATASET).status is FindingStatus.LEAK
 
 
 def test_shuffled_labels_cry_wolf_on_no_seed_of_twenty():
     small = honest_dataset(n_bars=900)
-    assert {check_shuffled_labels(small, seed).status for seed in range(20)} == {Status.OK}
+    assert {check_shuffled_labels(small, seed).status for seed in range(20)} == {FindingStatus.OK}
 
 
 def test_an_oracle_that_is_not_noticed_makes_the_probes_worthless(monkeypatch):
     monkeypatch.setattr(probes, "_fit", lambda dataset, name, label, extra: Blind())
-    assert check_oracle(DATASET).status is Status.CANNOT_TELL
+    assert check_oracle(DATASET).status is FindingStatus.CANNOT_TELL
 
 
 class Blind:
@@ -112,8 +115,8 @@ class Blind:
 def test_a_planted_edge_that_is_no_leak_passes(edge):
     bars = SimulatedSource(seed=2, n_bars=3000, edge=edge).load("BTCUSDT", Timeframe.M15)
     dataset = honest_dataset(bars)
-    assert check_single_features(dataset).status is not Status.LEAK
-    assert check_last_row(dataset, "logistic").status is not Status.LEAK
+    assert check_single_features(dataset).status is not FindingStatus.LEAK
+    assert check_last_row(dataset, "logistic").status is not FindingStatus.LEAK
 
 
 def test_where_no_move_came_direction_is_not_asked():

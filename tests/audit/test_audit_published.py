@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from percoin.audit.findings import Finding, Status, format_findings, summarise
+from percoin.audit.findings import Finding, FindingStatus, format_findings, summarise
 from percoin.audit.published import audit_metrics_file, audit_scores
 from percoin.errors import ConfigError
 
@@ -25,7 +25,7 @@ def test_the_four_scores_of_an_old_metrics_json_are_recognised(tmp_path):
         training_history={"train_loss": [1.0], "val_loss": [1.0]},
     )
     (finding,) = audit_metrics_file(old)
-    assert finding.status is Status.CONSTANT
+    assert finding.status is FindingStatus.CONSTANT
     assert finding.is_bad
     assert "97.78% of the rows have one label; 88 of 90 rows" in finding.evidence
 
@@ -34,24 +34,24 @@ def test_the_four_scores_of_an_old_metrics_json_are_recognised(tmp_path):
 def test_every_constant_on_90_rows_is_recognised_with_all_its_digits(n_right):
     p = n_right / 90
     scores = {"accuracy": p, "precision": p * p, "recall": p, "f1": 2 * p * p / (1 + p)}
-    assert audit_scores(scores, 90).status is Status.CONSTANT
+    assert audit_scores(scores, 90).status is FindingStatus.CONSTANT
 
 
 @pytest.mark.parametrize("changed", list(CONSTANT))
 def test_one_score_that_does_not_fit_is_no_constant(changed):
-    assert audit_scores({**CONSTANT, changed: 0.95}, 90).status is Status.OK
+    assert audit_scores({**CONSTANT, changed: 0.95}, 90).status is FindingStatus.OK
 
 
 def test_honest_scores_pass(tmp_path):
     (finding,) = audit_metrics_file(write(tmp_path / "metrics.json", HONEST))
-    assert finding.status is Status.OK
+    assert finding.status is FindingStatus.OK
     assert "accuracy 0.5123" in finding.evidence
 
 
 def test_a_confusion_matrix_with_one_column_is_a_constant_whatever_the_scores_say():
     matrix = [[0, 12, 0], [0, 60, 0], [0, 18, 0]]
     finding = audit_scores({**HONEST, "confusion_matrix": matrix}, 90)
-    assert finding.status is Status.CONSTANT
+    assert finding.status is FindingStatus.CONSTANT
     assert finding.evidence.endswith("NO_TRADE")
     two_classes = audit_scores({**HONEST, "confusion_matrix": [[80, 0], [10, 0]]}, 90)
     assert two_classes.evidence.endswith("class 0")
@@ -59,7 +59,7 @@ def test_a_confusion_matrix_with_one_column_is_a_constant_whatever_the_scores_sa
 
 @pytest.mark.parametrize("matrix", [None, "none", [], [[1, 2], [3]], [[0, 0], [0, 0]], [[5, 1]]])
 def test_a_matrix_that_says_nothing_is_passed_over(matrix):
-    assert audit_scores({**HONEST, "confusion_matrix": matrix}, None).status is Status.OK
+    assert audit_scores({**HONEST, "confusion_matrix": matrix}, None).status is FindingStatus.OK
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_matrix_of_what_is_no_number_is_passed_over(value):
     matrix = [[0, value, 0], [0, 5, 0], [0, 5, 0]]
     status = audit_scores({**HONEST, "confusion_matrix": matrix}, 90).status
     # One that NumPy reads as a count is one.
-    assert status is (Status.CONSTANT if value in (True, "0.5") else Status.OK)
+    assert status is (FindingStatus.CONSTANT if value in (True, "0.5") else FindingStatus.OK)
 
 
 def test_what_is_no_file_of_figures_is_refused_and_not_waited_for(tmp_path):
@@ -115,7 +115,7 @@ def test_what_is_no_file_of_figures_is_refused_and_not_waited_for(tmp_path):
 
 
 def test_what_a_finding_quotes_moves_no_cursor_and_forges_no_line():
-    finding = Finding("check", Status.OK, "fine\nLEAK  all  bad\x1b[2J\ud800" + "x" * 10_000)
+    finding = Finding("check", FindingStatus.OK, "fine\nLEAK  all  bad\x1b[2J\ud800" + "x" * 10_000)
     (line,) = format_findings([finding]).splitlines()
     assert line.isprintable()
     assert len(line) < 2100
@@ -128,9 +128,9 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 def test_findings_are_one_line_each_and_counted():
     findings = [
-        Finding("short", Status.OK, "fine"),
-        Finding("a longer check", Status.LEAK, "not fine"),
-        Finding("another", Status.OK, "fine"),
+        Finding("short", FindingStatus.OK, "fine"),
+        Finding("a longer check", FindingStatus.LEAK, "not fine"),
+        Finding("another", FindingStatus.OK, "fine"),
     ]
     assert format_findings(findings).splitlines() == [
         "ok           short           fine",

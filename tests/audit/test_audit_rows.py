@@ -14,7 +14,7 @@ from cheats import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percoin.audit.findings import Status
+from percoin.audit.findings import FindingStatus
 from percoin.audit.rows import check_dataset_rows, check_order, check_purge, check_scaling
 from percoin.dataset import MarketDataset
 from percoin.features.feature_set import compute_features
@@ -29,18 +29,18 @@ def scaling_finding(dataset: MarketDataset):
     return check_scaling(dataset.scaling, features, dataset.split)
 
 
-def statuses(dataset: MarketDataset) -> list[Status]:
+def statuses(dataset: MarketDataset) -> list[FindingStatus]:
     features = compute_features(dataset.bars, dataset.definition)
     return [finding.status for finding in check_dataset_rows(dataset, features)]
 
 
 def test_an_honest_dataset_passes():
-    assert statuses(DATASET) == [Status.OK] * 3
+    assert statuses(DATASET) == [FindingStatus.OK] * 3
 
 
 def test_a_scaler_fitted_on_all_rows_is_detected_and_named():
     finding = scaling_finding(with_scaler_of(DATASET, all_rows(DATASET)))
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert finding.evidence == "fitted on the rows of all three parts"
 
 
@@ -65,7 +65,7 @@ def test_a_scaler_fitted_on_every_bar_is_named():
 def test_a_single_test_row_in_the_scaler_is_detected():
     rows = np.append(DATASET.rows("train"), DATASET.rows("test")[0])
     finding = scaling_finding(with_scaler_of(DATASET, rows))
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert "deviations off those of the train rows" in finding.evidence
 
 
@@ -73,18 +73,22 @@ def test_a_scaler_that_is_a_little_off_is_detected():
     scale = DATASET.scaling.scale_.copy()
     scale[4] *= 1 + 1e-6
     dataset = replace(DATASET, scaling=Scaling(DATASET.scaling.mean_, scale))
-    assert scaling_finding(dataset).status is Status.LEAK
+    assert scaling_finding(dataset).status is FindingStatus.LEAK
 
 
 def test_last_bits_of_a_scaler_may_be_rounded_otherwise():
     scaling = Scaling(DATASET.scaling.mean_ * (1 + 1e-14), DATASET.scaling.scale_ * (1 - 1e-14))
-    assert scaling_finding(replace(DATASET, scaling=scaling)).status is Status.OK
+    assert scaling_finding(replace(DATASET, scaling=scaling)).status is FindingStatus.OK
 
 
 @pytest.mark.parametrize("in_order", [True, False], ids=["parts sorted", "parts shuffled"])
 def test_a_shuffled_split_is_detected(in_order):
     split = shuffled_split(DATASET, in_order=in_order)
-    assert statuses(with_split(DATASET, split)) == [Status.OK, Status.LEAK, Status.LEAK]
+    assert statuses(with_split(DATASET, split)) == [
+        FindingStatus.OK,
+        FindingStatus.LEAK,
+        FindingStatus.LEAK,
+    ]
 
 
 def test_two_rows_that_changed_places_are_detected():
@@ -98,7 +102,7 @@ def test_a_split_in_another_order_is_detected():
     honest = DATASET.split
     test_first = Split(honest.validation, honest.test, honest.train)
     finding = check_order(test_first)
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert "not earlier than the first test row" in finding.evidence
 
 
@@ -112,13 +116,13 @@ def test_a_shared_row_is_detected():
 
 def test_an_unpurged_split_is_detected_and_counted():
     finding = check_purge(split_with(DATASET, 0, 0), HORIZON)
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert "3 train rows reach into validation" in finding.evidence
     assert "3 validation rows reach into test" in finding.evidence
     assert statuses(with_split(DATASET, split_with(DATASET, 0, 0))) == [
-        Status.OK,
-        Status.OK,
-        Status.LEAK,
+        FindingStatus.OK,
+        FindingStatus.OK,
+        FindingStatus.LEAK,
     ]
 
 
@@ -132,4 +136,6 @@ def test_a_split_passes_exactly_if_no_label_reaches_the_next_part(purge, embargo
         for other in others[:12].tolist()
         for ahead in range(1, horizon + 1)
     )
-    assert check_purge(split, horizon).status is (Status.LEAK if reaches else Status.OK)
+    assert check_purge(split, horizon).status is (
+        FindingStatus.LEAK if reaches else FindingStatus.OK
+    )

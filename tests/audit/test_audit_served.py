@@ -6,7 +6,7 @@ import torch
 from builders import make_bars
 from cheats import HORIZON, RELATIVE, RULE, SPLIT, all_rows, honest_dataset, with_scaler_of
 
-from percoin.audit.findings import Status, format_findings
+from percoin.audit.findings import FindingStatus, format_findings
 from percoin.audit.served import audit_served, check_manifest, check_spans, rebuild
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, build_folds
@@ -23,8 +23,8 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     SplitSpan,
+    StoredVerdict,
     TestMetrics,
-    Verdict,
     open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
@@ -66,7 +66,7 @@ def draft(dataset: MarketDataset, **changes) -> ManifestDraft:
         scaling=ScalingNumbers.of(dataset.scaling),
         label_rule=dataset.label_rule.to_json(),
         calibration=Calibration(),
-        gate=Gate(Verdict.ACCEPTED, ("for a test",)),
+        gate=Gate(StoredVerdict.ACCEPTED, ("for a test",)),
         bars=BarsInfo(
             origin=bars.origin,
             sha256=bars.sha256(),
@@ -93,7 +93,7 @@ def export(root, made: ManifestDraft) -> None:
     export_artifact(root, made, weights, weights, record)
 
 
-def statuses(root, bars: Bars = BARS) -> dict[str, Status]:
+def statuses(root, bars: Bars = BARS) -> dict[str, FindingStatus]:
     return {finding.check: finding.status for finding in audit_served(root, bars)}
 
 
@@ -104,7 +104,7 @@ def test_without_a_model_there_is_nothing_to_say(tmp_path):
 def test_an_honest_model_passes_every_check(tmp_path):
     export(tmp_path, draft(DATASET))
     found = statuses(tmp_path)
-    assert set(found.values()) == {Status.OK}
+    assert set(found.values()) == {FindingStatus.OK}
     assert "model: scaler knows train only" in found
     assert "model: splits are as described" in found
 
@@ -112,7 +112,7 @@ def test_an_honest_model_passes_every_check(tmp_path):
 def test_bars_that_came_later_do_not_matter(tmp_path):
     older = honest_dataset(BARS.slice(0, 1300))
     export(tmp_path, draft(older))
-    assert set(statuses(tmp_path).values()) == {Status.OK}
+    assert set(statuses(tmp_path).values()) == {FindingStatus.OK}
 
 
 def test_a_scaler_fitted_on_all_rows_is_detected_in_the_manifest(tmp_path):
@@ -120,9 +120,9 @@ def test_a_scaler_fitted_on_all_rows_is_detected_in_the_manifest(tmp_path):
     export(tmp_path, draft(leaky))
     found = {finding.check: finding for finding in audit_served(tmp_path, BARS)}
     scaler = found.pop("model: scaler knows train only")
-    assert scaler.status is Status.LEAK
+    assert scaler.status is FindingStatus.LEAK
     assert scaler.evidence == "fitted on the rows of all three parts"
-    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert {finding.status for finding in found.values()} == {FindingStatus.OK}
 
 
 def test_bars_that_changed_are_reported_and_prove_nothing(tmp_path):
@@ -131,7 +131,7 @@ def test_bars_that_changed_are_reported_and_prove_nothing(tmp_path):
     frame.iloc[700, frame.columns.get_loc("volume")] += 1e-9
     found = {f.check: f for f in audit_served(tmp_path, replace(BARS, frame=frame))}
     changed = found["model: bars are those it knew"]
-    assert changed.status is Status.CANNOT_TELL
+    assert changed.status is FindingStatus.CANNOT_TELL
     assert "have changed or are not here any more" in changed.evidence
     assert "model: scaler knows train only" not in found
 
@@ -140,8 +140,8 @@ def test_splits_that_are_not_those_of_the_settings_are_detected(tmp_path):
     splits = {"train": 0.8, "validation": 0.1, "test": 0.1}
     export(tmp_path, draft(DATASET, config={**CONFIG, "split": {**CONFIG["split"], **splits}}))
     found = statuses(tmp_path)
-    assert found["model: splits are as described"] is Status.LEAK
-    assert found["model: scaler knows train only"] is Status.LEAK
+    assert found["model: splits are as described"] is FindingStatus.LEAK
+    assert found["model: scaler knows train only"] is FindingStatus.LEAK
 
 
 def test_dates_too_close_for_the_label_are_detected_without_any_bars(tmp_path):
@@ -150,7 +150,7 @@ def test_dates_too_close_for_the_label_are_detected_without_any_bars(tmp_path):
     export(tmp_path, draft(replace(DATASET, split=touching)))
     manifest = load_artifact(tmp_path, BARS.symbol, BARS.timeframe).manifest
     finding = check_spans(manifest)
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert finding.evidence.startswith("2 and 6 bars lie between the parts")
 
 
@@ -160,20 +160,20 @@ def test_constant_scores_are_recognised_in_a_manifest(tmp_path):
     p = (n_rows - 30) / n_rows
     metrics = TestMetrics(p, p * p, p, 2 * p * p / (1 + p), matrix)
     export(tmp_path, draft(DATASET, test_metrics=metrics))
-    assert statuses(tmp_path)["model: scores of a constant"] is Status.CONSTANT
+    assert statuses(tmp_path)["model: scores of a constant"] is FindingStatus.CONSTANT
 
 
 def test_a_damaged_model_cannot_be_told_about(tmp_path):
     export(tmp_path, draft(DATASET))
     folder = load_artifact(tmp_path, BARS.symbol, BARS.timeframe).folder
     (folder / SERVED_WEIGHTS_FILE).write_bytes(b"x")
-    assert statuses(tmp_path) == {"model: can be loaded": Status.CANNOT_TELL}
+    assert statuses(tmp_path) == {"model: can be loaded": FindingStatus.CANNOT_TELL}
 
 
 def test_a_model_of_other_settings_than_these_cannot_be_told_about(tmp_path):
     export(tmp_path, draft(DATASET, config={"history_days": 365}))
     found = statuses(tmp_path)
-    assert found["model: dataset can be rebuilt"] is Status.CANNOT_TELL
+    assert found["model: dataset can be rebuilt"] is FindingStatus.CANNOT_TELL
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_settings_that_cannot_be_meant_end_no_audit(tmp_path, changes):
     export(tmp_path, draft(DATASET, config={**CONFIG, **changes}))
     findings = audit_served(tmp_path, BARS)
     assert findings[-1].check == "model: dataset can be rebuilt"
-    assert findings[-1].status is Status.CANNOT_TELL
+    assert findings[-1].status is FindingStatus.CANNOT_TELL
     assert all(line.isprintable() for line in format_findings(findings).splitlines())
 
 
@@ -214,7 +214,7 @@ def test_settings_that_cannot_be_meant_end_no_audit(tmp_path, changes):
 def test_label_rules_that_cannot_be_meant_end_no_audit(tmp_path, rule):
     export(tmp_path, draft(DATASET, label_rule=rule))
     findings = audit_served(tmp_path, BARS)
-    assert Status.CANNOT_TELL in {finding.status for finding in findings}
+    assert FindingStatus.CANNOT_TELL in {finding.status for finding in findings}
     format_findings(findings).encode()
 
 
@@ -222,7 +222,7 @@ def test_a_number_too_large_for_a_float_ends_no_audit(tmp_path):
     export(tmp_path, draft(DATASET))
     manifest = load_artifact(tmp_path, BARS.symbol, BARS.timeframe).manifest
     vast = replace(manifest, config={**CONFIG, "history_days": 10**400})
-    assert check_manifest(vast, BARS)[-1].status is Status.CANNOT_TELL
+    assert check_manifest(vast, BARS)[-1].status is FindingStatus.CANNOT_TELL
 
 
 def test_the_newest_fold_of_a_walk_forward_is_built_again(tmp_path):
@@ -232,4 +232,4 @@ def test_the_newest_fold_of_a_walk_forward_is_built_again(tmp_path):
     manifest = load_artifact(tmp_path, BARS.symbol, BARS.timeframe).manifest
     again = rebuild(manifest, BARS)
     assert again.scaling.mean_.tobytes() == folds[-1].scaling.mean_.tobytes()
-    assert set(statuses(tmp_path).values()) == {Status.OK}
+    assert set(statuses(tmp_path).values()) == {FindingStatus.OK}

@@ -24,8 +24,8 @@ from exported_models import (
 )
 
 from percoin.audit import replay as replay_module
-from percoin.audit.findings import Status
-from percoin.audit.replay import TOLERANCE, Answer, Replay, Step, replay, replay_market
+from percoin.audit.findings import FindingStatus
+from percoin.audit.replay import TOLERANCE, Replay, ReplayedSignal, Step, replay, replay_market
 from percoin.audit.served import check_served_scaling
 from percoin.bars.schema import Bars
 from percoin.bars.sources.files import FilesSource
@@ -36,7 +36,7 @@ from percoin.features.feature_set import WARM_UP_BARS, history_bars
 from percoin.features.scaling import Scaling
 from percoin.inference import Backend, Predictor
 from percoin.registry.artifact import export_artifact
-from percoin.registry.manifest import ScalingNumbers, Verdict
+from percoin.registry.manifest import ScalingNumbers, StoredVerdict
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.training.onnx_export import export_onnx
 from percoin.types import Prediction, Signal, Timeframe
@@ -100,7 +100,7 @@ def test_live_says_what_the_batch_says_through_gaps_and_a_halt(models: Path) -> 
     n_silent = sum(step.answered_by == "nobody" for step in found.steps)
     assert n_silent + len(found.compared) == N_REPLAYED
     assert n_silent == 2 * (60 + 19) + 64
-    assert [finding.status for finding in found.findings()] == [Status.OK, Status.OK]
+    assert [finding.status for finding in found.findings()] == [FindingStatus.OK, FindingStatus.OK]
 
 
 def test_a_young_market_is_replayed_from_its_first_bar_on(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_nothing_to_compare_is_no_success(models: Path) -> None:
     found = replay_market(models, ODD.slice(0, 100))
 
     assert found.largest_difference is None
-    assert found.findings()[0].status is Status.CANNOT_TELL
+    assert found.findings()[0].status is FindingStatus.CANNOT_TELL
     assert found.findings()[0].evidence.startswith("none of 100 bars from 2024-01-01 00:15 to ")
 
 
@@ -207,7 +207,7 @@ def test_a_planted_divergence_is_found_with_its_first_bar(
 
     assert len(found.differing) > 0.9 * len(found.compared)
     answers, _ = found.findings()
-    assert answers.status is Status.DIFFERS
+    assert answers.status is FindingStatus.DIFFERS
     first = next(step for step in found.differing if step.answered_by == "both")
     assert f"the first at {first.closed:%Y-%m-%d %H:%M} UTC: live " in answers.evidence
     assert found.to_json()["first_differing"] == found.differing[0].to_json()
@@ -220,7 +220,7 @@ def test_a_swapped_scaler_is_found(models: Path, tmp_path: Path) -> None:
     found = replayed_by(Predictor(tmp_path), models)
 
     assert len(found.differing) > 0.9 * len(found.compared)
-    assert found.findings()[0].status is Status.DIFFERS
+    assert found.findings()[0].status is FindingStatus.DIFFERS
 
 
 def test_a_history_one_bar_too_short_is_found(
@@ -231,7 +231,7 @@ def test_a_history_one_bar_too_short_is_found(
 
     assert {step.answered_by for step in found.differing} == {"batch"}
     assert len(found.differing) == 20
-    assert found.findings()[1].status is Status.DIFFERS
+    assert found.findings()[1].status is FindingStatus.DIFFERS
     assert "960 bars are too few" in found.findings()[1].evidence
 
 
@@ -257,7 +257,7 @@ def test_answers_in_a_gap_are_found_with_the_batchs_reason(models: Path) -> None
 
     assert {step.answered_by for step in found.differing} == {"live"}
     silences = found.findings()[1]
-    assert silences.status is Status.DIFFERS
+    assert silences.status is FindingStatus.DIFFERS
     assert "live alone answers 30 bars, the first at " in silences.evidence
     assert "batch nothing (a gap lies in the window)" in silences.evidence
 
@@ -287,7 +287,9 @@ def step(live: list[float], batch: list[float], signal: Signal | None = None) ->
     signals = [Signal(int(values.argmax())) for values in answers]
     if signal is not None:
         signals[0] = signal
-    sides = [Answer(decided, values) for decided, values in zip(signals, answers, strict=True)]
+    sides = [
+        ReplayedSignal(decided, values) for decided, values in zip(signals, answers, strict=True)
+    ]
     return Step(pd.Timestamp("2025-01-01", tz="UTC"), *sides)
 
 
@@ -317,7 +319,7 @@ def export_with(root: Path, scaling: Scaling) -> None:
     shares = dict(zip(("train", "validation", "test"), spec.fractions, strict=True))
     split = {**shares, "purge_bars": spec.purge_bars, "embargo_bars": spec.embargo_bars}
     draft = replace(
-        make_draft(dataset, Verdict.ACCEPTED, SMALL),
+        make_draft(dataset, StoredVerdict.ACCEPTED, SMALL),
         config={"history_days": 3650, "split": split},
         scaling=ScalingNumbers.of(scaling),
     )
@@ -331,9 +333,9 @@ def test_a_scaler_that_was_swapped_before_the_export_is_found(tmp_path: Path) ->
     export_with(tmp_path / "honest", honest)
     export_with(tmp_path / "swapped", Scaling(honest.mean_, honest.scale_ * 1.001))
 
-    assert check_served_scaling(tmp_path / "honest", ODD).status is Status.OK
+    assert check_served_scaling(tmp_path / "honest", ODD).status is FindingStatus.OK
     swapped = check_served_scaling(tmp_path / "swapped", ODD)
-    assert (swapped.check, swapped.status) == ("model: scaler knows train only", Status.LEAK)
+    assert (swapped.check, swapped.status) == ("model: scaler knows train only", FindingStatus.LEAK)
     # Both sides of the replay scale with it, so that it alone would not tell.
     assert replay_market(tmp_path / "swapped", ODD, 5).differing == []
 
@@ -341,7 +343,7 @@ def test_a_scaler_that_was_swapped_before_the_export_is_found(tmp_path: Path) ->
 def test_without_the_bars_it_was_made_from_the_scaler_cannot_be_told_about(
     models: Path,
 ) -> None:
-    assert check_served_scaling(models, ODD.slice(1)).status is Status.CANNOT_TELL
+    assert check_served_scaling(models, ODD.slice(1)).status is FindingStatus.CANNOT_TELL
 
 
 # --- Real bars
@@ -375,7 +377,7 @@ def test_real_bars_are_replayed_through_an_exchange_halt(
     assert found.largest_difference is not None
     assert found.largest_difference <= TOLERANCE
     assert len(found.compared) > 200
-    assert [finding.status for finding in found.findings()] == [Status.OK, Status.OK]
+    assert [finding.status for finding in found.findings()] == [FindingStatus.OK, FindingStatus.OK]
 
 
 # --- ONNX Runtime
@@ -388,7 +390,7 @@ def test_onnx_says_live_what_torch_says_in_the_batch(tmp_path: Path) -> None:
     windows = dataset.windows[dataset.rows("validation")[:8] - LOOKBACK + 1]
     weights = network.state_dict()
     record = TrainingRecord({}, TrainingHistory([1.1], [0.3], [1.1], [0.3]))
-    draft = make_draft(dataset, Verdict.ACCEPTED, SMALL)
+    draft = make_draft(dataset, StoredVerdict.ACCEPTED, SMALL)
     content = export_onnx(network, windows, ("BTCUSDT", "15m"))
     export_artifact(tmp_path, draft, weights, weights, record, content)
     found = replay_market(tmp_path, ODD, 100, Backend.ONNX)

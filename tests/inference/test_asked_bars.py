@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from percoin.bars.schema import Bars
 from percoin.errors import DataError, InvalidArtifactError, InvalidBarsError
 from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.inference import BarPart, NoPrediction, Predictor, Reason
+from percoin.inference import BarPart, NoPrediction, NoPredictionReason, Predictor
 from percoin.inference.asked import checked_bars, closed_bars
 from percoin.registry.artifact import export_artifact
 from percoin.registry.layout import MANIFEST_FILE
-from percoin.registry.manifest import Calibration, ScalingNumbers, Verdict
+from percoin.registry.manifest import Calibration, ScalingNumbers, StoredVerdict
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Signal, Timeframe
 
@@ -100,7 +100,7 @@ def test_bars_of_the_future_are_refused(predictor):
         predictor.predict(BARS, now=now)
     [answer] = predictor.predict_many([BARS], now=now)
     assert isinstance(answer, NoPrediction)
-    assert answer.reason is Reason.INVALID_BARS
+    assert answer.reason is NoPredictionReason.INVALID_BARS
 
 
 def test_simulated_bars_know_no_clock():
@@ -223,7 +223,7 @@ def test_the_same_bars_in_another_form_have_the_same_answer(predictor, same):
 def test_an_empty_table_is_too_few_bars(predictor):
     for frame in (BARS.frame.iloc[:0], pd.DataFrame()):
         [answer] = predictor.predict_many([replace(BARS, frame=frame)])
-        assert answer.reason is Reason.INSUFFICIENT_DATA
+        assert answer.reason is NoPredictionReason.INSUFFICIENT_DATA
 
 
 # --- Numbers that no market has
@@ -246,7 +246,9 @@ def test_sizes_of_prices_and_volumes_that_no_market_has(tmp_path, definition, si
 
 def assert_is_clean(answer) -> None:
     if isinstance(answer, NoPrediction):
-        assert isinstance(answer.error, DataError) or answer.reason is Reason.MODEL_INVALID
+        assert (
+            isinstance(answer.error, DataError) or answer.reason is NoPredictionReason.MODEL_INVALID
+        )
         assert "\n" not in answer.detail
         return
     assert math.isclose(sum(answer.probabilities), 1.0, abs_tol=1e-9)
@@ -270,7 +272,7 @@ def test_bars_without_volume_are_named_with_what_to_wait_for(predictor, n_silent
         # The newest bar's own volume is known to be nothing; the next change is not.
         assert_is_clean(answer)
         return
-    assert answer.reason is Reason.INSUFFICIENT_DATA
+    assert answer.reason is NoPredictionReason.INSUFFICIENT_DATA
     n_shown = min(n_silent, LOOKBACK + 1)
     named = "no bar has volume" if n_silent > 61 else f"{n_shown} of 61 bars are without volume"
     assert named in answer.detail
@@ -321,7 +323,7 @@ def test_a_history_too_short_says_where_the_training_began(predictor):
     ids=["mean", "scale", "weights", "bias"],
 )
 def test_hostile_numbers_of_a_manifest_are_an_invalid_model_and_no_answer(tmp_path, changes):
-    draft = replace(make_draft(make_dataset(BARS), Verdict.ACCEPTED, SMALL), **changes)
+    draft = replace(make_draft(make_dataset(BARS), StoredVerdict.ACCEPTED, SMALL), **changes)
     weights = random_network().state_dict()
     record = TrainingRecord({}, TrainingHistory([1.1], [0.3], [1.1], [0.3]))
     export_artifact(tmp_path, draft, weights, weights, record)
@@ -329,7 +331,7 @@ def test_hostile_numbers_of_a_manifest_are_an_invalid_model_and_no_answer(tmp_pa
     [answer] = predictor.predict_many([BARS])
 
     if isinstance(answer, NoPrediction):
-        assert answer.reason is Reason.MODEL_INVALID
+        assert answer.reason is NoPredictionReason.MODEL_INVALID
         # Asked about infinities, some networks answer with numbers.
         is_scaling = "its scaling makes no finite numbers" in answer.detail
         assert is_scaling is ("scaling" in changes)
@@ -352,5 +354,5 @@ def test_a_scale_or_temperature_that_is_none_is_refused_before_any_answer(tmp_pa
     path.write_text(text.replace(json.dumps(old), number, 1))
     [answer] = Predictor(tmp_path).predict_many([BARS])
 
-    assert answer.reason is Reason.MODEL_INVALID
+    assert answer.reason is NoPredictionReason.MODEL_INVALID
     assert "changed after" not in answer.detail

@@ -15,7 +15,7 @@ from percoin.cli import compose_config
 from percoin.config import PredictConfig, typed
 from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError
 from percoin.evaluation.calibration import apply_calibration
-from percoin.inference import Backend, Predictor, Reason, networks
+from percoin.inference import Backend, NoPredictionReason, Predictor, networks
 from percoin.predict import answer
 from percoin.registry.artifact import load_artifact
 from percoin.registry.layout import ONNX_FILE
@@ -79,7 +79,7 @@ def test_a_version_without_the_network_says_how_to_get_it(tmp_path):
     with pytest.raises(ModelNotFoundError, match=words):
         predictor.predict(BARS)
     [result] = predictor.predict_many([BARS])
-    assert result.reason is Reason.MODEL_MISSING
+    assert result.reason is NoPredictionReason.MODEL_MISSING
     assert Predictor(tmp_path).predict(BARS).version_id
 
 
@@ -106,7 +106,7 @@ def test_a_network_that_is_none_is_an_invalid_model(tmp_path, content, words):
     with pytest.raises(InvalidArtifactError, match=f"^BTCUSDT 15m: .*{words}"):
         predictor.predict(BARS)
     [result] = predictor.predict_many([BARS])
-    assert result.reason is Reason.MODEL_INVALID
+    assert result.reason is NoPredictionReason.MODEL_INVALID
 
 
 @pytest.mark.parametrize("name", [ONNX_FILE, "cnn_lstm_v1.pth", "meta.json"])

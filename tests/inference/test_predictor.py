@@ -17,7 +17,7 @@ from exported_models import LOOKBACK, bars_to_learn_from, export, make_dataset, 
 from percoin import Predictor
 from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.features.feature_set import FeatureDefinition, history_bars
-from percoin.inference import Answers, NoPrediction, Reason, find_levels
+from percoin.inference import Answers, NoPrediction, NoPredictionReason, find_levels
 from percoin.registry import artifact, publish
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE, MarketFolder
 from percoin.types import Prediction, Signal, Timeframe
@@ -112,11 +112,11 @@ def test_one_bad_market_of_each_kind_leaves_the_others_their_answers(tmp_path):
     assert isinstance(answers[0], Prediction)
     assert isinstance(answers[-1], Prediction)
     assert reasons == [
-        Reason.MODEL_MISSING,
-        Reason.MODEL_INVALID,
-        Reason.MODEL_INVALID,
-        *[Reason.INSUFFICIENT_DATA] * 3,
-        *[Reason.INVALID_BARS] * 7,
+        NoPredictionReason.MODEL_MISSING,
+        NoPredictionReason.MODEL_INVALID,
+        NoPredictionReason.MODEL_INVALID,
+        *[NoPredictionReason.INSUFFICIENT_DATA] * 3,
+        *[NoPredictionReason.INVALID_BARS] * 7,
     ]
     for answer, bars in zip(answers, asked, strict=True):
         assert (answer.symbol, answer.timeframe) == (bars.symbol, bars.timeframe)
@@ -163,7 +163,7 @@ def test_weights_that_overflow_are_an_invalid_model_not_a_nan(tmp_path):
         Predictor(tmp_path).predict(BARS)
     [answer] = Predictor(tmp_path).predict_many([BARS])
     assert isinstance(answer, NoPrediction)
-    assert answer.reason is Reason.MODEL_INVALID
+    assert answer.reason is NoPredictionReason.MODEL_INVALID
 
 
 @pytest.mark.parametrize("definition", list(FeatureDefinition))
@@ -350,13 +350,13 @@ def test_what_could_not_be_read_for_a_moment_is_read_again(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
         [missing] = predictor.predict_many([BARS])
-    assert missing.reason is Reason.MODEL_INVALID
+    assert missing.reason is NoPredictionReason.MODEL_INVALID
     assert "Too many open files; it is read again" in missing.detail
     assert "train the model again" not in missing.detail
 
     weights = (folder / SERVED_WEIGHTS_FILE).rename(tmp_path / "on-its-way")
     [missing] = predictor.predict_many([BARS])
-    assert missing.reason is Reason.MODEL_INVALID
+    assert missing.reason is NoPredictionReason.MODEL_INVALID
     weights.rename(folder / SERVED_WEIGHTS_FILE)
     [answer] = predictor.predict_many([BARS])
     assert answer.version_id == folder.name

@@ -12,7 +12,7 @@ from made_up_predictions import ENTRY, RULE, bars_of, prediction_on, soon_after,
 
 from percoin.errors import RecordError
 from percoin.labels import FixedHorizon
-from percoin.monitoring.record import Baseline, TrackRecord, kind_of_bars, sqlite_url
+from percoin.monitoring.record import BaselineForecast, TrackRecord, kind_of_bars, sqlite_url
 from percoin.monitoring.resolution import make_entry, resolve, rule_text
 from percoin.monitoring.scoreboard import make_scoreboard
 
@@ -121,8 +121,8 @@ def test_a_version_that_is_no_number_is_one_line(url):
         {"confidence": math.nan},
         {"close": math.inf},
         {"probabilities": (math.nan, 0.5, 0.5)},
-        {"baselines": {"prior": Baseline(0, (math.nan, 0.5, 0.5))}},
-        {"baselines": {"prior": Baseline(9, (0.2, 0.3, 0.5))}},
+        {"baselines": {"prior": BaselineForecast(0, (math.nan, 0.5, 0.5))}},
+        {"baselines": {"prior": BaselineForecast(9, (0.2, 0.3, 0.5))}},
         {"bars": "half \ud800"},
         {"bars": "nothing \x00"},
         {"model_version": "v" * 65},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_up_predictions import ENTRY
 
 from percoin.errors import ConfigError, RecordError
-from percoin.monitoring.record import Outcome, TrackRecord, sqlite_url
+from percoin.monitoring.record import PredictionOutcome, TrackRecord, sqlite_url
 
 WRITER = """
 import sys
@@ -79,8 +79,8 @@ def test_an_outcome_is_written_once(url):
     record = TrackRecord(url)
     record.write(ENTRY)
     [kept] = record.predictions()
-    assert record.resolve([Outcome(kept.id, 2, 0.01)], 5) == 1
-    assert record.resolve([Outcome(kept.id, 0, -0.01)], 6) == 0
+    assert record.resolve([PredictionOutcome(kept.id, 2, 0.01)], 5) == 1
+    assert record.resolve([PredictionOutcome(kept.id, 0, -0.01)], 6) == 0
     [kept] = record.predictions()
     assert (kept.label, kept.forward_return, kept.resolved_at) == (2, 0.01, 5)
 

@@ -15,7 +15,7 @@ import pytest
 from made_up_predictions import ENTRY
 
 from percoin.errors import ConfigError, RecordError
-from percoin.monitoring.record import Outcome, TrackRecord
+from percoin.monitoring.record import PredictionOutcome, TrackRecord
 
 WRITER = """
 import sys
@@ -124,8 +124,8 @@ def test_written_once_read_as_written_and_resolved_once(url):
     [kept] = other.predictions([ENTRY.symbol], ENTRY.tf, newest=5)
     assert {name: getattr(kept, name) for name in vars(ENTRY)} == vars(ENTRY)
     assert record.open_predictions(ENTRY.symbol, ENTRY.tf, ENTRY.bars, ENTRY.ts) == [kept]
-    assert record.resolve([Outcome(kept.id, 2, 0.01)], 5) == 1
-    assert other.resolve([Outcome(kept.id, 0, -0.01)], 6) == 0
+    assert record.resolve([PredictionOutcome(kept.id, 2, 0.01)], 5) == 1
+    assert other.resolve([PredictionOutcome(kept.id, 0, -0.01)], 6) == 0
     assert record.predictions()[0].label == 2
     assert record.revision() == (1, 1)
     for one in (record, other):

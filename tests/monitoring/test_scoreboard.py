@@ -6,7 +6,7 @@ from made_up_predictions import RULE, bars_of, prediction_on, soon_after, walk
 
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.monitoring.record import Kept, Outcome, TrackRecord, sqlite_url
+from percoin.monitoring.record import Kept, PredictionOutcome, TrackRecord, sqlite_url
 from percoin.monitoring.resolution import make_entry, resolve
 from percoin.monitoring.scoreboard import Scoreboard, _stand, make_scoreboard
 from percoin.types import Signal, Source, Timeframe
@@ -158,7 +158,7 @@ def test_a_standing_is_computed_again_only_when_its_rows_change(record):
     record.write(make_entry(prediction_on(seen), seen, RULE, soon_after(seen)))
     [second] = board.standings()
     assert (first.n_written, second.n_written) == (100, 101)
-    record.resolve([Outcome(record.predictions()[-1].id, 2, 0.1)], 1)
+    record.resolve([PredictionOutcome(record.predictions()[-1].id, 2, 0.1)], 1)
     assert board.standings()[0].n_resolved == 101
     assert second.to_json()["tf"] == "15m"
 
@@ -168,6 +168,8 @@ def test_only_live_predictions_count_as_void(record):
     live = make_entry(prediction_on(seen), seen, RULE, soon_after(seen))
     late = replace(live, ts=live.ts + 900_000, is_live=False)
     record.write_all([live, late])
-    record.resolve([Outcome(kept.id, None, None, "a gap") for kept in record.predictions()], 5)
+    record.resolve(
+        [PredictionOutcome(kept.id, None, None, "a gap") for kept in record.predictions()], 5
+    )
     [standing] = make_scoreboard(record)
     assert (standing.n_void, standing.n_late, standing.n_written) == (1, 1, 1)

@@ -35,8 +35,8 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     SplitSpan,
+    StoredVerdict,
     TestMetrics,
-    Verdict,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Timeframe
@@ -71,7 +71,7 @@ def draft(**changes) -> ManifestDraft:
         ),
         label_rule={"kind": "fixed_horizon", "horizon": 3, "threshold": 0.0025},
         calibration=Calibration("temperature", 1.25),
-        gate=Gate(Verdict.NOT_JUDGED, ("no gate yet",)),
+        gate=Gate(StoredVerdict.NOT_JUDGED, ("no gate yet",)),
         bars=BarsInfo(
             origin="simulated: seed 7",
             sha256="ab" * 32,

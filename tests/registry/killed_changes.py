@@ -20,7 +20,7 @@ from percoin.registry.catalogue import check_market, version_ids
 from percoin.registry.changes import Pruning, promote, prune, rollback
 from percoin.registry.history import read_history
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.registry.publish import served_id
 from percoin.registry.revision import withdraw_acceptance
 
@@ -112,7 +112,7 @@ if __name__ == "__main__":
     os.fsync = lambda descriptor: None
     base = Path(sys.argv[1])
     for value in VALUES:
-        export(base / "template", value, gate=Gate(Verdict.ACCEPTED))
+        export(base / "template", value, gate=Gate(StoredVerdict.ACCEPTED))
     reports = {
         action: kill_at_every_step(base / "template", base / action, action) for action in ACTIONS
     }

@@ -36,7 +36,7 @@ from percoin.errors import (
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry import artifact
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.registry.weights import load_weights
 from percoin.types import Timeframe
 
@@ -59,38 +59,42 @@ def test_a_model_comes_back_as_it_was_exported(tmp_path):
     assert loaded.manifest.version_id == folder.name
 
 
-@pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.UNTESTABLE, Verdict.NOT_JUDGED])
+@pytest.mark.parametrize(
+    "verdict", [StoredVerdict.REJECTED, StoredVerdict.UNTESTABLE, StoredVerdict.NOT_JUDGED]
+)
 def test_an_accepted_version_stays_served_when_the_next_is_not_accepted(tmp_path, verdict):
-    accepted = export(tmp_path, 0.25, gate=Gate(Verdict.ACCEPTED))
+    accepted = export(tmp_path, 0.25, gate=Gate(StoredVerdict.ACCEPTED))
     weights = state_dict(0.75)
     made = draft(config={"value": 0.75}, gate=Gate(verdict))
     exported = artifact.export_artifact(tmp_path, made, weights, weights, record())
     assert not exported.is_served
     assert sorted(path.name for path in exported.folder.iterdir()) == sorted(ALL_FILES)
     assert load(tmp_path).folder == accepted
-    newer = export(tmp_path, 0.5, gate=Gate(Verdict.ACCEPTED))
+    newer = export(tmp_path, 0.5, gate=Gate(StoredVerdict.ACCEPTED))
     assert load(tmp_path).folder == newer
 
 
 def test_a_model_of_simulated_bars_never_takes_the_place_of_one_of_real_bars(tmp_path):
     simulated = draft().bars
     real = export(
-        tmp_path, gate=Gate(Verdict.REJECTED), bars=replace(simulated, origin="files: 15m.parquet")
+        tmp_path,
+        gate=Gate(StoredVerdict.REJECTED),
+        bars=replace(simulated, origin="files: 15m.parquet"),
     )
-    export(tmp_path, 0.75, gate=Gate(Verdict.ACCEPTED), bars=simulated)
+    export(tmp_path, 0.75, gate=Gate(StoredVerdict.ACCEPTED), bars=simulated)
     assert load(tmp_path).folder == real
 
 
 def test_a_rejected_version_is_shown_while_nothing_was_ever_accepted(tmp_path):
-    export(tmp_path, 0.25, gate=Gate(Verdict.REJECTED))
-    newer = export(tmp_path, 0.75, gate=Gate(Verdict.REJECTED))
+    export(tmp_path, 0.25, gate=Gate(StoredVerdict.REJECTED))
+    newer = export(tmp_path, 0.75, gate=Gate(StoredVerdict.REJECTED))
     assert load(tmp_path).folder == newer
 
 
 def test_a_damaged_version_is_replaced_whatever_it_was(tmp_path):
-    accepted = export(tmp_path, 0.25, gate=Gate(Verdict.ACCEPTED))
+    accepted = export(tmp_path, 0.25, gate=Gate(StoredVerdict.ACCEPTED))
     (accepted / "meta.json").write_text("{}")
-    newer = export(tmp_path, 0.75, gate=Gate(Verdict.REJECTED))
+    newer = export(tmp_path, 0.75, gate=Gate(StoredVerdict.REJECTED))
     assert load(tmp_path).folder == newer
 
 

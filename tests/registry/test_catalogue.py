@@ -19,7 +19,7 @@ from percoin.registry.catalogue import (
     version_ids,
 )
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.types import Timeframe
 
 ALL_FILES = (*HASHED_FILES, MANIFEST_FILE)
@@ -55,8 +55,8 @@ def test_a_market_of_which_nothing_is_served_is_still_there(tmp_path):
 
 
 def test_versions_come_oldest_first_with_what_speaks_against_them(tmp_path):
-    accepted = export(tmp_path, 0.0, gate=Gate(Verdict.ACCEPTED)).name
-    rejected = export(tmp_path, 1.0, gate=Gate(Verdict.REJECTED, ("no skill",))).name
+    accepted = export(tmp_path, 0.0, gate=Gate(StoredVerdict.ACCEPTED)).name
+    rejected = export(tmp_path, 1.0, gate=Gate(StoredVerdict.REJECTED, ("no skill",))).name
     broken = export(tmp_path, 2.0).name
     (market(tmp_path).version(broken) / MANIFEST_FILE).write_text("{}")
     (market(tmp_path).versions / "notes").mkdir()

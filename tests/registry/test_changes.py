@@ -37,11 +37,11 @@ from percoin.registry.changes import (
 )
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.registry.revision import withdraw_acceptance
 
-ACCEPTED = Gate(Verdict.ACCEPTED, ("made for a test",))
-REJECTED = Gate(Verdict.REJECTED, ("no better than knowing nothing",))
+ACCEPTED = Gate(StoredVerdict.ACCEPTED, ("made for a test",))
+REJECTED = Gate(StoredVerdict.REJECTED, ("no better than knowing nothing",))
 KILLER = Path(__file__).with_name("killed_changes.py")
 
 
@@ -97,7 +97,8 @@ def test_a_version_with_right_hashes_over_code_is_never_promoted(tmp_path, force
 
 
 @pytest.mark.parametrize(
-    "gate", [REJECTED, Gate(Verdict.UNTESTABLE, ("few rows",)), Gate(Verdict.NOT_JUDGED)]
+    "gate",
+    [REJECTED, Gate(StoredVerdict.UNTESTABLE, ("few rows",)), Gate(StoredVerdict.NOT_JUDGED)],
 )
 def test_a_version_that_was_not_accepted_needs_force(tmp_path, gate):
     accepted, other = export_all(tmp_path, ACCEPTED, gate)

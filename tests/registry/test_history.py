@@ -13,11 +13,11 @@ from percoin.registry import publish
 from percoin.registry.artifact import check_writable
 from percoin.registry.catalogue import check_market
 from percoin.registry.changes import promote, rollback
-from percoin.registry.history import Action, Event, History, append, read_history
+from percoin.registry.history import Action, Event, VersionHistory, append, read_history
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 
-ACCEPTED = Gate(Verdict.ACCEPTED, ("made for a test",))
+ACCEPTED = Gate(StoredVerdict.ACCEPTED, ("made for a test",))
 NAMES = [f"2025010{day}T000000000000Z-0123456789ab" for day in range(1, 6)]
 
 
@@ -38,7 +38,7 @@ def event(before: str | None, after: str | None, action: Action = Action.EXPORT)
 
 def test_each_export_leaves_a_line_that_says_what_was_served_before_and_after(tmp_path):
     first = export(tmp_path, gate=ACCEPTED).name
-    second = export(tmp_path, gate=Gate(Verdict.REJECTED, ("no",))).name
+    second = export(tmp_path, gate=Gate(StoredVerdict.REJECTED, ("no",))).name
     lines = [json.loads(line) for line in market(tmp_path).history.read_text().splitlines()]
 
     assert [line["why"] for line in lines] == [
@@ -125,7 +125,7 @@ def test_a_history_that_is_no_file_is_refused_before_and_after_training(tmp_path
 
 
 def test_no_market_has_a_history_before_its_first_version(tmp_path):
-    assert read_history(market(tmp_path)) == History()
+    assert read_history(market(tmp_path)) == VersionHistory()
 
 
 @given(st.text(), st.sampled_from(Action), st.lists(st.sampled_from(NAMES)))
@@ -145,29 +145,29 @@ def test_whatever_the_reason_an_event_is_one_line_and_comes_back(
 def test_the_trail_leaves_out_what_was_undone():
     a, b, c, d = NAMES[:4]
     exports = [event(None, a), event(a, b), event(b, c)]
-    assert History(tuple(exports)).served_before(c) == [b, a]
+    assert VersionHistory(tuple(exports)).served_before(c) == [b, a]
     back = [*exports, event(c, b, Action.ROLLBACK)]
-    assert History(tuple(back)).served_before(b) == [a]
-    assert History((*back, event(b, d))).served_before(d) == [b, a]
+    assert VersionHistory(tuple(back)).served_before(b) == [a]
+    assert VersionHistory((*back, event(b, d))).served_before(d) == [b, a]
     promoted = [*exports, event(c, a, Action.PROMOTE)]
-    assert History(tuple(promoted)).served_before(a) == [c, b, a]
+    assert VersionHistory(tuple(promoted)).served_before(a) == [c, b, a]
 
 
 def test_the_trail_begins_with_what_was_served_before_the_first_line():
     a, b, c = NAMES[:3]
-    assert History((event(a, b),)).served_before(b) == [a]
+    assert VersionHistory((event(a, b),)).served_before(b) == [a]
     # Further back than any line: nothing is known of what was served before that.
-    assert History((event(b, c), event(c, a, Action.ROLLBACK))).served_before(a) == []
+    assert VersionHistory((event(b, c), event(c, a, Action.ROLLBACK))).served_before(a) == []
 
 
 def test_an_export_that_was_not_served_is_no_step_of_the_trail():
     a, b = NAMES[:2]
-    assert History((event(None, a), event(a, a), event(a, b))).served_before(b) == [a]
+    assert VersionHistory((event(None, a), event(a, a), event(a, b))).served_before(b) == [a]
 
 
 def test_a_change_that_was_cut_short_is_no_step_of_the_trail():
     a, b = NAMES[:2]
-    assert History((event(None, a), event(a, b))).served_before(a) == []
+    assert VersionHistory((event(None, a), event(a, b))).served_before(a) == []
 
 
 def test_promotions_can_be_undone_one_by_one(tmp_path):

@@ -29,7 +29,7 @@ from percoin.registry.manifest import (
     Manifest,
     ModelSpec,
     ScalingNumbers,
-    Verdict,
+    StoredVerdict,
     open_time_text,
     time_text,
 )
@@ -67,7 +67,9 @@ drafts = st.builds(
             bias=st.tuples(*[finite] * 3),
         ),
     ),
-    gate=st.builds(Gate, st.sampled_from(Verdict), st.lists(st.text(), max_size=3).map(tuple)),
+    gate=st.builds(
+        Gate, st.sampled_from(StoredVerdict), st.lists(st.text(), max_size=3).map(tuple)
+    ),
     config=st.dictionaries(st.text(), any_json, max_size=4),
     seed=st.integers(0, 2**63),
     code_version=st.text(),

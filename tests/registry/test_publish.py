@@ -26,7 +26,7 @@ from percoin.registry.layout import (
     TEMPORARY_PREFIX,
     MarketFolder,
 )
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 
 KILLER = Path(__file__).with_name("killed_exports.py")
 
@@ -499,7 +499,7 @@ def test_a_changed_file_is_no_passing_reason(tmp_path):
 def test_an_accepted_version_that_cannot_be_read_now_gives_way_to_no_rejected_one(
     tmp_path, monkeypatch
 ):
-    accepted = export(tmp_path, gate=Gate(Verdict.ACCEPTED, ("skill",)))
+    accepted = export(tmp_path, gate=Gate(StoredVerdict.ACCEPTED, ("skill",)))
     opened = os.open
 
     def refuse(path, *args, **kwargs):
@@ -508,7 +508,7 @@ def test_an_accepted_version_that_cannot_be_read_now_gives_way_to_no_rejected_on
         return opened(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refuse)
-    export(tmp_path, 1.0, gate=Gate(Verdict.REJECTED, ("no skill",)))
+    export(tmp_path, 1.0, gate=Gate(StoredVerdict.REJECTED, ("no skill",)))
     assert publish.served_id(market(tmp_path)) == accepted.name
-    newest = export(tmp_path, 2.0, gate=Gate(Verdict.ACCEPTED, ("skill",)))
+    newest = export(tmp_path, 2.0, gate=Gate(StoredVerdict.ACCEPTED, ("skill",)))
     assert publish.served_id(market(tmp_path)) == newest.name

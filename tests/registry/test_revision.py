@@ -12,11 +12,11 @@ from percoin.registry.catalogue import check_market, read_versions, version_ids
 from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.registry.revision import demote, withdraw_acceptance
 
-ACCEPTED = Gate(Verdict.ACCEPTED, ("skill +0.02 [+0.01, +0.03]",))
-REJECTED = Gate(Verdict.REJECTED, ("no skill",))
+ACCEPTED = Gate(StoredVerdict.ACCEPTED, ("skill +0.02 [+0.01, +0.03]",))
+REJECTED = Gate(StoredVerdict.REJECTED, ("no skill",))
 REASON = "luck cannot be ruled out among 128 models"
 
 
@@ -74,7 +74,7 @@ def test_without_an_earlier_accepted_version_the_revised_one_is_shown(tmp_path):
     assert revised.is_served
     loaded = load(tmp_path)
     assert loaded.folder == revised.folder
-    assert loaded.manifest.gate.verdict is Verdict.REJECTED
+    assert loaded.manifest.gate.verdict is StoredVerdict.REJECTED
     assert loaded.manifest.revised_from == folder.name
 
 
@@ -165,7 +165,9 @@ def test_what_is_trained_next_takes_the_place_of_a_revised_version(tmp_path):
     assert served(tmp_path) == newer
 
 
-@pytest.mark.parametrize("gate", [REJECTED, Gate(Verdict.UNTESTABLE), Gate(Verdict.NOT_JUDGED)])
+@pytest.mark.parametrize(
+    "gate", [REJECTED, Gate(StoredVerdict.UNTESTABLE), Gate(StoredVerdict.NOT_JUDGED)]
+)
 def test_a_version_that_was_not_accepted_has_nothing_to_withdraw(tmp_path, gate):
     name = export(tmp_path, gate=gate).name
     with pytest.raises(VersionRefusedError, match=f"no acceptance to withdraw: {gate.verdict}"):
@@ -216,7 +218,7 @@ def test_a_demotion_falls_back_on_no_older_model(tmp_path):
     assert served(tmp_path) == demoted.folder.name
     assert served(tmp_path) != older
     gate = load(tmp_path).manifest.gate
-    assert gate.verdict is Verdict.REJECTED
+    assert gate.verdict is StoredVerdict.REJECTED
     assert gate.reasons == (
         "its skill did not last",
         "on its test rows it was accepted: skill +0.02 [+0.01, +0.03]",

@@ -24,8 +24,8 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     SplitSpan,
+    StoredVerdict,
     TestMetrics,
-    Verdict,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Timeframe
@@ -75,10 +75,10 @@ def losses(skill: float = 0.02, n_days: int = 40, seed: int = 0) -> DailyLosses:
 
 def draft(symbol: str, timeframe: str, evaluation: Evaluation | None, **changes) -> ManifestDraft:
     matrix = ((20, 10, 5), (15, 50, 15), (5, 10, 20))
-    gate = Gate(Verdict.NOT_JUDGED)
+    gate = Gate(StoredVerdict.NOT_JUDGED)
     if evaluation is not None:
         matrix = evaluation.model.scores.confusion_matrix
-        gate = Gate(Verdict(evaluation.verdict.outcome.value), evaluation.verdict.reasons)
+        gate = Gate(StoredVerdict(evaluation.verdict.outcome.value), evaluation.verdict.reasons)
     made = ManifestDraft(
         symbol=symbol,
         timeframe=Timeframe(timeframe),

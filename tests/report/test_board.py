@@ -6,9 +6,9 @@ from report_builders import NOW, draft, export, judged, registry
 from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.gate import Outcome
 from percoin.evaluation.regression import Regression
-from percoin.registry.manifest import Blend, Calibration, Gate, Verdict
+from percoin.registry.manifest import Blend, Calibration, Gate, StoredVerdict
 from percoin.report.board import (
-    Status,
+    BoardStatus,
     answer,
     headlines,
     in_words,
@@ -71,7 +71,7 @@ def test_the_order_is_by_skill_and_what_has_none_follows(board):
 
 def test_the_answer_counts_what_is_accepted(board):
     assert answer(board) == "2 of 7 models have proved to know something."
-    assert board.counts[Status.BROKEN] == 2
+    assert board.counts[BoardStatus.BROKEN] == 2
     assert board.tested == "tests of 2025-01-25 to 2025-01-31"
 
 
@@ -85,8 +85,8 @@ def test_a_model_that_passes_alone_may_fail_among_many():
 
     alone, among = make_board([lucky], NOW), make_board([lucky, *others], NOW)
 
-    assert alone.entries[0].status is Status.ACCEPTED
-    assert among.entries[0].status is Status.REJECTED
+    assert alone.entries[0].status is BoardStatus.ACCEPTED
+    assert among.entries[0].status is BoardStatus.REJECTED
     assert among.entries[0].reasons[0].startswith("does not stand among 10 models tried: p=0.02")
     assert (among.n_tried, among.n_lost) == (10, 1)
     assert answer(among) == "None of the 10 models has proved to know anything."
@@ -104,23 +104,25 @@ def test_models_of_simulated_bars_and_those_of_another_verdict_carry_a_caution()
     evaluation = judged()
     saved = model("BTCUSDT", evaluation)
     bars = replace(saved.manifest.bars, origin="simulated: seed 3")
-    gate = Gate(Verdict.REJECTED, ("leaks",))
+    gate = Gate(StoredVerdict.REJECTED, ("leaks",))
     odd = replace(saved, manifest=replace(saved.manifest, bars=bars, gate=gate))
 
     entry = make_board([odd], NOW).entries[0]
 
     assert entry.cautions[0] == "its bars were simulated: it says nothing about a real market"
-    assert (entry.status, entry.reasons) == (Status.REJECTED, ("leaks",))
+    assert (entry.status, entry.reasons) == (BoardStatus.REJECTED, ("leaks",))
     assert entry.passed_alone
 
 
 def test_a_manifest_that_accepts_what_was_rejected_is_mentioned():
     saved = model("BTCUSDT", judged(constant=True))
-    odd = replace(saved, manifest=replace(saved.manifest, gate=Gate(Verdict.ACCEPTED, ("no",))))
+    odd = replace(
+        saved, manifest=replace(saved.manifest, gate=Gate(StoredVerdict.ACCEPTED, ("no",)))
+    )
 
     entry = make_board([odd], NOW).entries[0]
 
-    assert entry.status is Status.REJECTED
+    assert entry.status is BoardStatus.REJECTED
     assert entry.cautions[0] == "its manifest says accepted: no"
 
 
@@ -143,7 +145,7 @@ def test_a_job_without_a_model_is_told_and_not_counted_among_the_models():
 
     board = make_board([model("BTCUSDT", judged()), gone], NOW, notes=["One of 2 jobs failed."])
 
-    assert board.entries[-1].status is Status.NO_MODEL
+    assert board.entries[-1].status is BoardStatus.NO_MODEL
     assert board.entries[-1].reasons == ("its training failed",)
     assert answer(board) == "BTCUSDT 15m: accepted."
     assert headlines(board)[0] == "One of 2 jobs failed."

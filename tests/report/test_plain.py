@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from report_builders import NOW, export, judged, registry
 
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.report.board import make_board
 from percoin.report.files import write_report
 from percoin.report.plain import COLUMNS, to_json, to_markdown, to_text
@@ -74,7 +74,7 @@ def test_no_control_character_of_a_file_reaches_any_form_of_the_report(tmp_path)
         code_version=HOSTILE,
         libraries={HOSTILE: HOSTILE},
         label_rule={"kind": HOSTILE, HOSTILE: HOSTILE},
-        gate=Gate(Verdict.REJECTED, (HOSTILE,)),
+        gate=Gate(StoredVerdict.REJECTED, (HOSTILE,)),
     )
     write_report(make_board(read_models(tmp_path), NOW), tmp_path / "report")
     for path in (tmp_path / "report").iterdir():

@@ -14,11 +14,11 @@ from typing import Any
 from registry.command.trained_registry import add_version
 
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.types import Timeframe
 
-ACCEPTED = Gate(Verdict.ACCEPTED, ("skill +0.02 [+0.01, +0.03]",))
-REJECTED = Gate(Verdict.REJECTED, ("no skill shown",))
+ACCEPTED = Gate(StoredVerdict.ACCEPTED, ("skill +0.02 [+0.01, +0.03]",))
+REJECTED = Gate(StoredVerdict.REJECTED, ("no skill shown",))
 DEADLINE_SECS = 300
 # What a retry is kept from is a training of a moment ago.
 AT_ONCE = "retry_days=0"

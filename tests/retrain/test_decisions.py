@@ -9,8 +9,8 @@ from percoin.retrain.decisions import (
     Absent,
     Cause,
     Condition,
-    Drift,
     DueRules,
+    FurthestDrift,
     LiveSkill,
     MarketState,
     Verb,
@@ -38,7 +38,7 @@ FRESH = MarketState(
     data_end=NOW - timedelta(days=3),
     n_bars=35_000,
     n_new_bars=288,
-    drift=Drift("volatility", 0.3, 0.9),
+    drift=FurthestDrift("volatility", 0.3, 0.9),
     live=LiveSkill(0.01, -0.005, 0.025, 500, 300.0),
     gate_lower=0.004,
     last_tried=NOW - timedelta(days=8),
@@ -83,7 +83,7 @@ def test_a_fresh_model_is_kept_and_every_reason_has_its_number_and_its_key():
             "3,500 new bars since, 0.100, not below max_new_bars_share=0.1 of the 35,000",
         ),
         (
-            {"drift": Drift("atr_14", 0.26, 2.1)},
+            {"drift": FurthestDrift("atr_14", 0.26, 2.1)},
             Cause.DRIFT,
             "atr_14 has drifted by 0.260, 2.1 times what it did within its train rows, more than "
             "max_drift=2",
@@ -153,7 +153,7 @@ def test_what_is_due_may_have_to_wait_and_both_are_said(changes, text, condition
         ({"n_new_bars": 1}, "1 new bar since, 0.000, below"),
         ({"n_new_bars": 3_499}, "3,499 new bars since, 0.09997, below max_new_bars_share=0.1"),
         (
-            {"drift": Drift("rsi_14", 0.2, 2.01)},
+            {"drift": FurthestDrift("rsi_14", 0.2, 2.01)},
             "rsi_14 has drifted by 0.200, 2.01 times what it did within its train rows, more than",
         ),
         (
@@ -195,7 +195,7 @@ def test_what_is_asked_for_at_once_is_trained_though_a_clock_was_wrong():
         ({"data_end": NOW - timedelta(days=30, seconds=1)}, Verb.TRAIN),
         ({"n_new_bars": 3_499}, Verb.KEEP),
         ({"n_new_bars": 3_500}, Verb.TRAIN),
-        ({"drift": Drift("rsi_14", 0.2, 2.0)}, Verb.KEEP),
+        ({"drift": FurthestDrift("rsi_14", 0.2, 2.0)}, Verb.KEEP),
         ({"live": LiveSkill(0.0, -0.01, 0.0039, 500, 200.0)}, Verb.TRAIN),
         ({"live": LiveSkill(0.0, -0.01, 0.004, 500, 200.0)}, Verb.KEEP),
         ({"live": LiveSkill(0.0, -0.01, 0.0039, 500, 199.0)}, Verb.KEEP),
@@ -212,11 +212,11 @@ def test_a_market_without_one_new_bar_is_not_due_whatever_share_is_enough():
 
 
 def test_the_causes_come_before_what_was_looked_at_and_objections_before_the_causes():
-    due = decided(drift=Drift("atr_14", 0.26, 2.1))
+    due = decided(drift=FurthestDrift("atr_14", 0.26, 2.1))
     assert [reason.cause for reason in due.reasons] == [
         *(Cause.DRIFT, Cause.AGE, Cause.NEW_BARS, Cause.LIVE_SKILL),
     ]
-    waits = decided(drift=Drift("atr_14", 0.26, 2.1), obstacle="no source", last_tried=NOW)
+    waits = decided(drift=FurthestDrift("atr_14", 0.26, 2.1), obstacle="no source", last_tried=NOW)
     assert [reason.cause for reason in waits.reasons] == [
         *(Cause.OBSTACLE, Cause.TRIED_LATELY, Cause.DRIFT),
     ]
@@ -328,7 +328,7 @@ def test_worse_evidence_never_takes_a_demotion_back(value, half, n_independent, 
 def test_the_longer_a_market_waits_the_more_it_is_due(days, n_new, drift, condition):
     def verb(more: float) -> Verb:
         end = NOW - timedelta(days=days * more)
-        moved = Drift("rsi_14", 0.2, drift * more)
+        moved = FurthestDrift("rsi_14", 0.2, drift * more)
         return decided(
             data_end=end, n_new_bars=int(n_new * more), drift=moved, condition=condition
         ).verb

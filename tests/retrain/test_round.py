@@ -16,7 +16,7 @@ from percoin.predict import answer
 from percoin.registry.catalogue import Version, check_market, served_version, version_ids
 from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
-from percoin.registry.manifest import BarsInfo, Gate, Manifest, Verdict
+from percoin.registry.manifest import BarsInfo, Gate, Manifest, StoredVerdict
 from percoin.retrain.__main__ import main, raise_if_undone, read_task
 from percoin.retrain.decisions import Absent, Cause, LiveSkill, Verb
 from percoin.retrain.round import run_round
@@ -354,7 +354,7 @@ def test_a_source_whose_bars_end_unexpectedly_is_no_end_of_the_round(trained, mo
 
 def test_text_of_a_manifest_forges_no_line_and_moves_no_cursor(trained):
     said = "no skill\nZZZUSDT 1h  keep    all is well\x1b[2J\ud800"
-    serve(trained, Gate(Verdict.REJECTED, (said,)), choices={"source": "\x1b]0;title\x07"})
+    serve(trained, Gate(StoredVerdict.REJECTED, (said,)), choices={"source": "\x1b]0;title\x07"})
     text = to_text(run_round(task(trained, "dry_run=true", AT_ONCE), NOW))
     assert all(line.isprintable() for line in text.splitlines())
     assert not any(line.startswith("ZZZUSDT") for line in text.splitlines())

@@ -18,9 +18,9 @@ from percoin.intervals import KnownInterval
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import (
     RECORD_FILE,
-    Baseline,
-    Entry,
-    Outcome,
+    BaselineForecast,
+    PredictionOutcome,
+    RecordedPrediction,
     TrackRecord,
     kind_of_bars,
     sqlite_url,
@@ -30,7 +30,7 @@ from percoin.monitoring.scoreboard import Standing
 from percoin.registry.artifact import load_artifact
 from percoin.registry.catalogue import served_version
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
-from percoin.retrain.decisions import Absent, Drift, LiveSkill
+from percoin.retrain.decisions import Absent, FurthestDrift, LiveSkill
 from percoin.retrain.watching import Watch, live_skill
 from percoin.types import Signal, Source, Timeframe
 
@@ -49,10 +49,10 @@ def record_live(folder, manifest, n_rows: int, sure_of: float, version_id: str) 
     """Resolved live predictions, right as often as the prior, of a model that is too sure."""
     record = TrackRecord(sqlite_url(folder / "data" / RECORD_FILE))
     rest = (1 - sure_of) / 2
-    prior = Baseline(signal=int(Signal.NO_TRADE), probabilities=(1 / 3, 1 / 3, 1 / 3))
+    prior = BaselineForecast(signal=int(Signal.NO_TRADE), probabilities=(1 / 3, 1 / 3, 1 / 3))
     step = manifest.timeframe.milliseconds
     entries = [
-        Entry(
+        RecordedPrediction(
             symbol=manifest.symbol,
             tf=manifest.timeframe,
             ts=1_756_684_800_000 + row * step,
@@ -74,7 +74,9 @@ def record_live(folder, manifest, n_rows: int, sure_of: float, version_id: str) 
     record.write_all(entries)
     labels = np.random.default_rng(3).integers(0, 3, n_rows)
     kept = record.predictions()
-    outcomes = [Outcome(k.id, int(label), 0.0) for k, label in zip(kept, labels, strict=True)]
+    outcomes = [
+        PredictionOutcome(k.id, int(label), 0.0) for k, label in zip(kept, labels, strict=True)
+    ]
     record.resolve(outcomes, int(datetime.now(UTC).timestamp() * 1000))
     record.close()
 
@@ -193,7 +195,7 @@ def test_drift_is_little_in_the_same_market_and_large_in_another_one(tmp_path):
     export(tmp_path / "models", random_network(), dataset, sections={TRAIN_ROWS: told})
     manifest = load_artifact(tmp_path / "models", "BTCUSDT", Timeframe.M15).manifest
 
-    def drift_after(factor: float, n_bars: int = 700) -> Drift | Absent:
+    def drift_after(factor: float, n_bars: int = 700) -> FurthestDrift | Absent:
         """Of bars whose moves have another size."""
         bars = continued(known, factor, n_bars)
         # Those that it learnt from need not be stored any more.

@@ -6,7 +6,7 @@ from exported_models import export, make_dataset, random_network
 from small_servers import M15, Market, bring_up_to_date, exchange_bars, make_server
 
 from percoin.errors import FetchError
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.response import to_json
@@ -156,7 +156,7 @@ def test_a_market_that_cannot_be_answered_for_is_said_and_left_alone(models_dir,
 
 
 def test_a_rejected_model_is_passed_over_with_the_gates_reason(tmp_path, market):
-    export(tmp_path, random_network(), make_dataset(BARS), Verdict.REJECTED)
+    export(tmp_path, random_network(), make_dataset(BARS), StoredVerdict.REJECTED)
     server = make_server(tmp_path, market)
     bring_up_to_date(server)
     [passed] = server.board.answer("BTCUSDT", M15)["passed"]

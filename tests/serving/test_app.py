@@ -44,13 +44,13 @@ def get(server, path: str):
 
 def refusal(server, path: str) -> tuple[int, str, str]:
     response = ask(server, path)
-    error = schemas.Problem.model_validate_json(response.content).error
+    error = schemas.ProblemSchema.model_validate_json(response.content).error
     return response.status_code, error.code, error.message
 
 
 def test_all_markets_are_answered_for_in_their_order(server):
     content = get(server, "/api/predictions")
-    schemas.Predictions.model_validate(content)
+    schemas.PredictionsSchema.model_validate(content)
     assert content["tf"] == "15m"
     assert [answer["symbol"] for answer in content["predictions"]] == ["BTCUSDT", "ETHUSDT"]
     assert [answer["source"] for answer in content["predictions"]] == [
@@ -67,7 +67,7 @@ def test_some_markets_are_answered_for_as_they_are_asked_about(server):
 
 def test_one_market_is_answered_for_by_itself(server):
     content = get(server, "/api/predictions/BTCUSDT?tf=15m")
-    schemas.Prediction.model_validate(content)
+    schemas.PredictionSchema.model_validate(content)
     assert content == server.board.answer("BTCUSDT", M15)
     assert content["pred"] == "SHORT"
     assert content["tp3"] < content["entry_price"] < content["stop_loss"]
@@ -76,7 +76,7 @@ def test_one_market_is_answered_for_by_itself(server):
 
 def test_a_summary_has_every_timeframe(server):
     content = get(server, "/api/predictions/BTCUSDT/summary")
-    schemas.Summary.model_validate(content)
+    schemas.SummarySchema.model_validate(content)
     assert content["predictions"]["15m"] == server.board.answer("BTCUSDT", M15)
     hourly = content["predictions"]["1h"]
     assert (hourly["pred"], hourly["ts"], hourly["stale"]) == ("NO_TRADE", None, True)
@@ -85,7 +85,7 @@ def test_a_summary_has_every_timeframe(server):
 
 def test_models_say_what_is_served_and_what_is_missing(server):
     content = get(server, "/api/models")
-    schemas.Models.model_validate(content)
+    schemas.ModelsSchema.model_validate(content)
     served, *others = content["models"]
     assert (served["status"], served["verdict"], served["lookback"]) == ("served", "accepted", 60)
     assert served["version_id"]
@@ -102,7 +102,7 @@ def test_health_is_well_while_bars_come_and_tells_when_they_do_not(models_dir, m
     assert response.json()["status"] == "starting"
     bring_up_to_date(server)
     content = get(server, "/health")
-    schemas.Health.model_validate(content)
+    schemas.HealthSchema.model_validate(content)
     assert content["status"] == "ok"
     well = {"configured": 2, "with_bars": 2, "stale": 0, "failing": 0, "frozen": 0}
     assert content["markets"] == well

@@ -12,7 +12,7 @@ BARS = make_bars(50)
 
 def test_the_newest_bars_come_column_by_column():
     content = json.loads(candles_json("BTCUSDT", M15, BARS, 7))
-    schemas.Candles.model_validate(content)
+    schemas.CandlesSchema.model_validate(content)
     assert content["open_time"] == BARS.open_time[-7:].tolist()
     for name in ("open", "high", "low", "close", "volume"):
         assert content[name] == BARS.column(name)[-7:].tolist()
@@ -24,7 +24,7 @@ def test_fewer_bars_than_are_asked_for_are_all_there_are():
 
 def test_a_market_without_bars_has_empty_columns():
     content = json.loads(candles_json("BTCUSDT", M15, None, 5))
-    schemas.Candles.model_validate(content)
+    schemas.CandlesSchema.model_validate(content)
     assert content["open_time"] == content["close"] == []
 
 

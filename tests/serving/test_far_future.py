@@ -43,7 +43,7 @@ def test_a_clock_that_is_far_off_ends_in_no_traceback(tmp_path, now, caplog):
     for _ in range(2):
         bring_up_to_date(server)
     content = ask(server, "/api/predictions/BTCUSDT").json()
-    answer = schemas.Prediction.model_validate(content)
+    answer = schemas.PredictionSchema.model_validate(content)
     assert answer.ts == BARS.close_time().to_pydatetime()
     is_later = now.year > 2000
     assert answer.stale is is_later

@@ -14,7 +14,7 @@ from small_servers import Market, RunningServer, ask, exchange_bars, make_server
 
 from percoin.features.drift import bin_features
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.serving.page import page_files
 from percoin.types import Signal
 
@@ -47,7 +47,7 @@ def serve_model(folder: Path, signal: Signal) -> None:
         folder / "models",
         random_network(signal),
         make_dataset(BARS),
-        Verdict.ACCEPTED,
+        StoredVerdict.ACCEPTED,
         sections={"evaluation": EVALUATION},
     )
 

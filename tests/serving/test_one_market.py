@@ -271,7 +271,7 @@ def test_health_tells_when_answers_are_not_renewed_any_more(models_dir, market):
     assert ask(server, "/health").json()["status"] == "ok"
     market.pass_time(seconds=10)
     response = ask(server, "/health")
-    content = schemas.Health.model_validate_json(response.content)
+    content = schemas.HealthSchema.model_validate_json(response.content)
     assert (response.status_code, content.status) == (503, "degraded")
     assert content.markets.frozen == 2
     assert response.json()["oldest_renewal"] == response.json()["failing"][0]["renewed"] == renewed

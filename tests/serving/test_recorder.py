@@ -66,7 +66,7 @@ def test_the_whole_loop_from_served_to_scored(models_dir, market, record):
         assert kept.label is None or kept.label == labels[kept.ts]
 
     content = ask(server, "/api/scoreboard?tf=15m").json()
-    schemas.Scoreboard.model_validate(content)
+    schemas.ScoreboardSchema.model_validate(content)
     model, hold = content["standings"]
     assert (model["source"], model["n_written"], model["n_resolved"]) == ("ML_PER_COIN_V1", 40, 37)
     assert (hold["source"], hold["skill"], hold["n_resolved"]) == ("FALLBACK_NEUTRAL", None, 37)
@@ -75,7 +75,7 @@ def test_the_whole_loop_from_served_to_scored(models_dir, market, record):
     assert hold_alone == hold
 
     content = ask(server, "/api/history/BTCUSDT?tf=15m&limit=10").json()
-    schemas.History.model_validate(content)
+    schemas.HistorySchema.model_validate(content)
     times = [entry["ts"] for entry in content["predictions"]]
     assert times == sorted(times)
     assert len(times) == 10
@@ -101,7 +101,7 @@ def test_a_model_is_held_against_its_train_rows(tmp_path, record):
     assert other.baselines["prior"].probabilities != told.class_shares
 
     content = ask(server, "/api/scoreboard").json()
-    [drift] = schemas.Scoreboard.model_validate(content).drift
+    [drift] = schemas.ScoreboardSchema.model_validate(content).drift
     assert (drift.symbol, drift.n_bars, drift.shifts) == ("BTCUSDT", 40, {})
     assert drift.unknown == "40 bars at hand since, 500 are needed"
     market.pass_time(minutes=15 * 500)

@@ -9,7 +9,7 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 from percoin.bars.schema import Bars
 from percoin.inference import Predictor
 from percoin.registry.layout import SERVED_WEIGHTS_FILE
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.signals.chain import HoldSource, ModelSource, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.protocol import MarketBars
@@ -115,7 +115,7 @@ def test_a_changed_model(tmp_path):
 
 @pytest.mark.parametrize(
     ("verdict", "expected"),
-    [(Verdict.REJECTED, "model_rejected"), (Verdict.NOT_JUDGED, "model_not_judged")],
+    [(StoredVerdict.REJECTED, "model_rejected"), (StoredVerdict.NOT_JUDGED, "model_not_judged")],
 )
 def test_a_model_that_the_gate_did_not_accept(tmp_path, verdict, expected):
     export(tmp_path, random_network(Signal.SHORT), make_dataset(BARS), verdict)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from percoin.sweep.jobs import Job, JobRecord, JobState
-from percoin.sweep.progress import Standing, SweepProgress, describe_ending, remaining_secs
+from percoin.sweep.progress import SweepProgress, SweepStanding, describe_ending, remaining_secs
 
 NOW = 10_000.0
 
@@ -27,8 +27,8 @@ def running(secs: float, epoch: int = 0, max_epochs: int = 10, resumed_from: int
     )
 
 
-def standing(ended=(), running=(), waiting=(), n_slots=2) -> Standing:
-    return Standing(ended, running, waiting, n_slots, NOW)
+def standing(ended=(), running=(), waiting=(), n_slots=2) -> SweepStanding:
+    return SweepStanding(ended, running, waiting, n_slots, NOW)
 
 
 def test_nothing_is_said_before_anything_tells():

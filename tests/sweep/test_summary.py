@@ -9,7 +9,7 @@ from summary_builders import SYMBOLS, ended, finished, job
 
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Gate, Verdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.sweep.jobs import JobRecord, JobState
 from percoin.sweep.summary import summarize
 from percoin.types import Timeframe
@@ -174,7 +174,7 @@ def test_a_model_that_was_changed_after_the_export_is_told(folder, models):
 
 
 def test_an_acceptance_that_the_registry_never_gave_is_not_withdrawn(folder, models):
-    gate = Gate(Verdict.REJECTED, ("leaks",))
+    gate = Gate(StoredVerdict.REJECTED, ("leaks",))
     jobs = [
         finished(folder, models, "BTCUSDT", 0.03, 1e-7, gate=gate),
         finished(folder, models, "ETHUSDT", 0.03, 1e-7),

@@ -20,7 +20,7 @@ from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.interruption import Interruption
+from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import GentleClassifier, PooledDataModule, lr_share, thinned
 from percoin.training.pooled_run import PooledPlan, TrainedPool, _PoolTraining, train_pool
@@ -347,7 +347,7 @@ def test_an_interrupted_market_goes_on_from_the_same_pooled_weights(pool, traine
 def test_a_forecast_of_a_market_is_made_with_its_own_rows(pool, tmp_path):
     module, rules = train(pool, tmp_path).module, JudgingRules(repetitions=100)
     for dataset in pool.markets:
-        asked = ask_network(module, dataset, PLAN.training, Interruption(("pool", "1h"), None))
+        asked = ask_network(module, dataset, PLAN.training, RunInterruption(("pool", "1h"), None))
         forecast = forecast_test(asked, dataset, rules)
         data = MarketDataModule.of(dataset, 64, 0)
         n_rows = sum(len(labels) for _, labels in data.test_dataloader())

@@ -12,7 +12,7 @@ from percoin.printable import printable
 _MOST_CHARS = 2000
 
 
-class Status(StrEnum):
+class FindingStatus(StrEnum):
     """The answer of one check."""
 
     OK = "ok"
@@ -35,19 +35,19 @@ class Finding:
     """
 
     check: str
-    status: Status
+    status: FindingStatus
     evidence: str
 
     @property
     def is_bad(self) -> bool:
         """Whether what was looked at must not be believed."""
-        return self.status in (Status.LEAK, Status.CONSTANT, Status.DIFFERS)
+        return self.status in (FindingStatus.LEAK, FindingStatus.CONSTANT, FindingStatus.DIFFERS)
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
     """One line a check, in columns."""
     width = max(len(finding.check) for finding in findings)
-    status_width = max(len(status) for status in Status)
+    status_width = max(len(status) for status in FindingStatus)
     return "\n".join(
         f"{finding.status:<{status_width}}  {finding.check:<{width}}  "
         # It may quote a manifest.
@@ -58,6 +58,6 @@ def format_findings(findings: Sequence[Finding]) -> str:
 
 def summarise(findings: Sequence[Finding]) -> str:
     """How many checks came out which way: ``9 ok, 1 LEAK``."""
-    order = list(Status)
+    order = list(FindingStatus)
     statuses = sorted((finding.status for finding in findings), key=order.index)
     return ", ".join(f"{len(list(same))} {status}" for status, same in groupby(statuses))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from percoin.audit.findings import Finding, Status
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.bars.schema import Bars, format_time
 from percoin.dataset import MarketDataset
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
@@ -73,9 +73,9 @@ def check_features(
     if guilty:
         listed = ", ".join(sorted(guilty))
         evidence = f"{listed}: changed by later bars at {n_guilty_cuts} of {len(cuts)} cuts; "
-        return Finding(name, Status.LEAK, evidence + example)
+        return Finding(name, FindingStatus.LEAK, evidence + example)
     evidence = f"{len(FEATURE_NAMES)} features the same, bit for bit, at {len(cuts)} random cuts"
-    return Finding(name, Status.OK, evidence)
+    return Finding(name, FindingStatus.OK, evidence)
 
 
 def check_labels(bars: Bars, rule: LabelRule, n_cuts: int = 40, seed: int = 0) -> Finding:
@@ -93,9 +93,9 @@ def check_labels(bars: Bars, rule: LabelRule, n_cuts: int = 40, seed: int = 0) -
             f"labels older than {rule.horizon} bars still changed with later bars at "
             f"{n_guilty_cuts} of {len(cuts)} cuts"
         )
-        return Finding(name, Status.LEAK, evidence)
+        return Finding(name, FindingStatus.LEAK, evidence)
     evidence = f"settled after {rule.horizon} bars at {len(cuts)} random cuts"
-    return Finding(name, Status.OK, evidence)
+    return Finding(name, FindingStatus.OK, evidence)
 
 
 def check_contents(dataset: MarketDataset, compute: ComputeFeatures) -> Finding:
@@ -105,13 +105,13 @@ def check_contents(dataset: MarketDataset, compute: ComputeFeatures) -> Finding:
     wrong = _differs(dataset.features, expected).any(axis=0)
     if wrong.any():
         listed = ", ".join(FEATURE_NAMES[column] for column in np.flatnonzero(wrong))
-        return Finding(name, Status.LEAK, f"{listed}: not what the feature function gives")
+        return Finding(name, FindingStatus.LEAK, f"{listed}: not what the feature function gives")
     n_wrong = int((dataset.label != dataset.label_rule.label(dataset.bars).label).sum())
     if n_wrong:
         evidence = f"{n_wrong} of {len(dataset.bars)} labels are not those of the label rule"
-        return Finding(name, Status.LEAK, evidence)
+        return Finding(name, FindingStatus.LEAK, evidence)
     evidence = f"features and labels of {len(dataset.bars)} bars are those of the functions"
-    return Finding(name, Status.OK, evidence)
+    return Finding(name, FindingStatus.OK, evidence)
 
 
 def _differs(values: np.ndarray, expected: np.ndarray) -> BoolArray:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from percoin.audit.findings import Finding, Status
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.audit.rows import same_scaling
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket
@@ -53,19 +53,21 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
         load: Bars of a market by its symbol; None where there is nobody to ask.
     """
     if load is None:
-        return Finding(_NAME, Status.CANNOT_TELL, "the bars of the pool's markets are not at hand")
+        return Finding(
+            _NAME, FindingStatus.CANNOT_TELL, "the bars of the pool's markets are not at hand"
+        )
     try:
         spec, cuts = spec_of(manifest), CalendarCuts(*pool.moments())
         parts, strange = _rows_of_parts(pool, spec, cuts, load)
     except UNUSABLE as error:
         evidence = f"the pool cannot be built again from the manifest: {error!r}"
-        return Finding(_NAME, Status.CANNOT_TELL, evidence)
+        return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
     if strange:
         evidence = (
             f"the bars of {', '.join(strange)} have changed or are not here any more: "
             f"the scaler of {len(pool.seen)} markets cannot be computed again"
         )
-        return Finding(_NAME, Status.CANNOT_TELL, evidence)
+        return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
     return _compare(manifest.scaling.fitted(), parts)
 
 
@@ -108,12 +110,14 @@ def _compare(scaling: Scaling, parts: Mapping[str, list[FloatArray]]) -> Finding
             n_rows = sum(map(len, rows))
             if names == ("train",):
                 evidence = f"refitted on {n_rows} train rows of {n_markets} markets: the same"
-                return Finding(_NAME, Status.OK, evidence)
-            return Finding(_NAME, Status.LEAK, f"fitted on {described} of {n_markets} markets")
+                return Finding(_NAME, FindingStatus.OK, evidence)
+            return Finding(
+                _NAME, FindingStatus.LEAK, f"fitted on {described} of {n_markets} markets"
+            )
     fitted = Scaling.fit_together(parts["train"])
     distance = float((np.abs(scaling.mean_ - fitted.mean_) / scaling.scale_).max())
     evidence = (
         f"means are up to {distance:.2g} deviations off those of the train rows of "
         f"{n_markets} markets"
     )
-    return Finding(_NAME, Status.LEAK, evidence)
+    return Finding(_NAME, FindingStatus.LEAK, evidence)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from percoin.audit.findings import Finding, Status
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.dataset import MarketDataset
 from percoin.evaluation.baselines import (
     Baseline,
@@ -45,10 +45,10 @@ def check_shuffled_labels(dataset: MarketDataset, seed: int = 0) -> Finding:
     label[rows] = np.random.default_rng(seed).permutation(label[rows])
     skill = _skill(dataset, _fit(dataset, "logistic", label), label, seed)
     if skill.p_value is None:
-        return Finding(name, Status.CANNOT_TELL, f"{skill.n_rows} test rows are too few")
+        return Finding(name, FindingStatus.CANNOT_TELL, f"{skill.n_rows} test rows are too few")
     evidence = f"logistic {interval_text(skill)} over the train prior"
     is_skilled = skill.p_value < _SHUFFLED_P_VALUE
-    return Finding(name, Status.LEAK if is_skilled else Status.OK, evidence)
+    return Finding(name, FindingStatus.LEAK if is_skilled else FindingStatus.OK, evidence)
 
 
 def check_oracle(dataset: MarketDataset, seed: int = 0) -> Finding:
@@ -59,7 +59,7 @@ def check_oracle(dataset: MarketDataset, seed: int = 0) -> Finding:
     skill = _skill(dataset, probe, dataset.label, seed, answer)
     evidence = f"logistic {skill.value:+.3f} over the train prior with the label as a feature"
     is_seen = skill.value >= ORACLE_SKILL
-    return Finding(name, Status.OK if is_seen else Status.CANNOT_TELL, evidence)
+    return Finding(name, FindingStatus.OK if is_seen else FindingStatus.CANNOT_TELL, evidence)
 
 
 def check_single_features(dataset: MarketDataset, seed: int = 0) -> Finding:
@@ -109,13 +109,13 @@ def check_last_row(dataset: MarketDataset, baseline: str, seed: int = 0) -> Find
         f"{left:+.4f} over those"
     )
     name = f"{baseline} is plausible"
-    status = Status.CANNOT_TELL if left > SUSPICIOUS_SKILL else Status.OK
+    status = FindingStatus.CANNOT_TELL if left > SUSPICIOUS_SKILL else FindingStatus.OK
     view = direction(probabilities, label)
     if view.auc() is None:
         return Finding(name, status, f"{evidence}; direction was never asked")
     bootstrap = Bootstrap(dataset.label_rule.horizon, seed, _REPETITIONS)
     auc = bootstrap.estimate(view.auc_rows(), null=0.5)
-    if auc.value >= 0.5 and _judge_auc(auc) is not Status.OK:
+    if auc.value >= 0.5 and _judge_auc(auc) is not FindingStatus.OK:
         status = _judge_auc(auc)
     return Finding(name, status, f"{evidence}; direction AUC {interval_text(auc, 3, signed=False)}")
 
@@ -158,11 +158,11 @@ def _inputs(dataset: MarketDataset, extra: FloatArray | None) -> BaselineInputs:
     return BaselineInputs(**{**vars(inputs), "features": features})
 
 
-def _judge_auc(auc: Estimate) -> Status:
+def _judge_auc(auc: Estimate) -> FindingStatus:
     surely = 0.5 + _surely(auc)
     if surely > IMPOSSIBLE_AUC:
-        return Status.LEAK
-    return Status.CANNOT_TELL if surely > SUSPICIOUS_AUC else Status.OK
+        return FindingStatus.LEAK
+    return FindingStatus.CANNOT_TELL if surely > SUSPICIOUS_AUC else FindingStatus.OK
 
 
 def _surely(auc: Estimate) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from percoin.audit.findings import Finding, Status
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.errors import ConfigError
 from percoin.evaluation.collapse import recognise_constant
 from percoin.types import CLASS_NAMES
@@ -70,14 +70,14 @@ def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
     answer = _only_answer(metrics.get("confusion_matrix"))
     if answer is not None:
         evidence = f"the confusion matrix has no other decision than {answer}"
-        return Finding(_NAME, Status.CONSTANT, evidence)
+        return Finding(_NAME, FindingStatus.CONSTANT, evidence)
     scores = [float(metrics[name]) for name in _SCORES]
     # Whether rounded to four digits or given with all of them.
     reading = recognise_constant(*scores, n_rows=n_rows, digits=_DIGITS)
     if reading is not None:
-        return Finding(_NAME, Status.CONSTANT, reading.detail)
+        return Finding(_NAME, FindingStatus.CONSTANT, reading.detail)
     shown = ", ".join(f"{k} {value:.4f}" for k, value in zip(_SCORES, scores, strict=True))
-    return Finding(_NAME, Status.OK, f"no constant prediction gives {shown}")
+    return Finding(_NAME, FindingStatus.OK, f"no constant prediction gives {shown}")
 
 
 def _only_answer(matrix: object) -> str | None:

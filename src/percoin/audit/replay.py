@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from percoin.audit.findings import Finding, Status
+from percoin.assembly import newest_bars
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars, format_time
 from percoin.errors import NotEnoughBarsError
@@ -30,7 +31,6 @@ from percoin.features.feature_set import (
     history_bars,
 )
 from percoin.inference import Backend, Predictor, ServedModel
-from percoin.predict import newest_bars
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, FloatArray, Signal
 
@@ -42,7 +42,7 @@ _NAMES_SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ReplayedSignal:
     """What one side says at the close of a bar; probabilities have shape (C,)."""
 
     signal: Signal
@@ -72,8 +72,8 @@ class Step:
     """
 
     closed: pd.Timestamp
-    live: Answer | None
-    batch: Answer | None
+    live: ReplayedSignal | None
+    batch: ReplayedSignal | None
     reason: str = ""
     is_warm_up: bool = False
 
@@ -188,14 +188,16 @@ class Replay:
         first, last = (format_time(self.steps[end].closed) for end in (0, -1))
         period = f"{len(self.steps):,} bars from {first} to {last} UTC"
         if not self.compared:
-            return Finding(name, Status.CANNOT_TELL, f"none of {period} is answered by both")
+            return Finding(name, FindingStatus.CANNOT_TELL, f"none of {period} is answered by both")
         differing = [step for step in self.compared if step.differs]
         largest = f"largest difference {self.largest_difference:.1e}"
         evidence = f"{len(self.compared):,} of {period} compared, {largest}"
         if not differing:
-            return Finding(name, Status.OK, f"{evidence} (tolerance {TOLERANCE:.0e}), same signals")
+            return Finding(
+                name, FindingStatus.OK, f"{evidence} (tolerance {TOLERANCE:.0e}), same signals"
+            )
         evidence += f"; {len(differing):,} differ beyond {TOLERANCE:.0e}, the first at "
-        return Finding(name, Status.DIFFERS, f"{evidence}{differing[0]}")
+        return Finding(name, FindingStatus.DIFFERS, f"{evidence}{differing[0]}")
 
     def _check_silences(self) -> Finding:
         name = "live is silent where the batch is"
@@ -210,7 +212,7 @@ class Replay:
         quiet = Counter(step.reason for step in self.steps if step.reason and not step.differs)
         parts += [f"rightly silent on {count:,}: {reason}" for reason, count in quiet.items()]
         odd = f"{_count(self.n_gaps, 'gap')} and {_count(self.n_silent_bars, 'bar')} without volume"
-        status = Status.DIFFERS if one_sided else Status.OK
+        status = FindingStatus.DIFFERS if one_sided else FindingStatus.OK
         return Finding(name, status, "; ".join([f"through {odd}", *parts]))
 
 
@@ -249,7 +251,7 @@ def replay(
     first = 0 if n_bars is None else max(0, len(bars) - n_bars)
     rows, probabilities = batch.probabilities(bars, first)
     from_batch = {
-        position: Answer(Signal(int(values.argmax())), values)
+        position: ReplayedSignal(Signal(int(values.argmax())), values)
         for position, values in zip(rows.tolist(), probabilities, strict=True)
     }
     why = _Silence(bars, batch.manifest)
@@ -270,7 +272,7 @@ def replay(
 
 
 def _step(
-    predictor: Predictor, bars: Bars, position: int, batch: Answer | None, why: _Silence
+    predictor: Predictor, bars: Bars, position: int, batch: ReplayedSignal | None, why: _Silence
 ) -> Step:
     """One bar has closed: what ``predict.py`` would load now, and what it would say."""
     lookback = why.manifest.lookback
@@ -287,7 +289,7 @@ def _step(
             reason = f"live waits for {history_bars(lookback)} bars"
             return Step(closed, None, batch, reason, is_warm_up=True)
         return Step(closed, None, batch, error.found)
-    live = Answer(prediction.signal, np.asarray(prediction.probabilities, dtype=np.float64))
+    live = ReplayedSignal(prediction.signal, np.asarray(prediction.probabilities, dtype=np.float64))
     return Step(closed, live, batch, "" if batch else why.at(position))
 
 

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from percoin.audit.findings import Finding, Status
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.dataset import MarketDataset, Part
 from percoin.features.scaling import Scaling
 from percoin.splits import Split
@@ -29,13 +29,13 @@ def check_scaling(scaling: Scaling, features: FloatArray, split: Split) -> Findi
     name = "scaler knows train only"
     if same_scaling(scaling, Scaling.fit(features[split.train])):
         evidence = f"refitted on {len(split.train)} train rows: the same"
-        return Finding(name, Status.OK, evidence)
+        return Finding(name, FindingStatus.OK, evidence)
     distance = np.abs(scaling.mean_ - features[split.train].mean(axis=0)) / scaling.scale_
     evidence = f"means are up to {distance.max():.2g} deviations off those of the train rows"
     for described, rows in _larger_sets(features, split).items():
         if same_scaling(scaling, Scaling.fit(features[rows])):
             evidence = f"fitted on {described}"
-    return Finding(name, Status.LEAK, evidence)
+    return Finding(name, FindingStatus.LEAK, evidence)
 
 
 def check_order(split: Split) -> Finding:
@@ -46,15 +46,15 @@ def check_order(split: Split) -> Finding:
         n_wrong = int((np.diff(rows) <= 0).sum())
         if n_wrong:
             evidence = f"{n_wrong} {part} rows are not later than the {part} row before them"
-            return Finding(name, Status.LEAK, evidence)
+            return Finding(name, FindingStatus.LEAK, evidence)
     for earlier, later in combinations(PARTS, 2):
         first = int(_rows(split, later).min())
         n_wrong = int((_rows(split, earlier) >= first).sum())
         if n_wrong:
             evidence = f"{n_wrong} {earlier} rows are not earlier than the first {later} row"
-            return Finding(name, Status.LEAK, evidence)
+            return Finding(name, FindingStatus.LEAK, evidence)
     counts = ", ".join(f"{len(_rows(split, part))} {part}" for part in PARTS)
-    return Finding(name, Status.OK, f"{counts} rows, none shared, each part after the other")
+    return Finding(name, FindingStatus.OK, f"{counts} rows, none shared, each part after the other")
 
 
 def check_purge(split: Split, horizon: int) -> Finding:
@@ -72,13 +72,13 @@ def check_purge(split: Split, horizon: int) -> Finding:
     }
     if overlaps:
         evidence = f"labels look {horizon} bars ahead: " + ", ".join(sorted(overlaps))
-        return Finding(name, Status.LEAK, evidence)
+        return Finding(name, FindingStatus.LEAK, evidence)
     rooms = [
         int(_distances(_rows(split, one), _rows(split, other)).min()) - 1
         for one, other in (PARTS[:2], PARTS[1:])
     ]
     evidence = f"{rooms[0]} and {rooms[1]} bars lie between the parts, labels look {horizon} ahead"
-    return Finding(name, Status.OK, evidence)
+    return Finding(name, FindingStatus.OK, evidence)
 
 
 def check_dataset_rows(dataset: MarketDataset, features: FloatArray) -> list[Finding]:

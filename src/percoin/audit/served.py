@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from percoin.audit.findings import Finding, Status
+from percoin.audit.findings import Finding, FindingStatus
 from percoin.audit.pooled import LoadBars, check_pooled_scaling, rebuild_pooled
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling
@@ -42,7 +42,7 @@ def audit_served(models_dir: Path, bars: Bars, load: LoadBars | None = None) -> 
     except ModelNotFoundError:
         return []
     except InvalidArtifactError as error:
-        return [Finding(_PREFIX + "can be loaded", Status.CANNOT_TELL, str(error))]
+        return [Finding(_PREFIX + "can be loaded", FindingStatus.CANNOT_TELL, str(error))]
     n_rows = manifest.dataset_info.test_samples
     findings = [
         audit_scores(asdict(manifest.test_metrics), n_rows),
@@ -59,7 +59,7 @@ def check_spans(manifest: Manifest) -> Finding:
     name = "dates leave room for labels"
     horizon = manifest.label_rule.get("horizon")
     if not isinstance(horizon, int):
-        return Finding(name, Status.CANNOT_TELL, "the manifest names no label horizon")
+        return Finding(name, FindingStatus.CANNOT_TELL, "the manifest names no label horizon")
     spans = [manifest.bars.splits[split] for split in SPLIT_NAMES]
     milliseconds = manifest.timeframe.milliseconds
     rooms = [
@@ -70,7 +70,9 @@ def check_spans(manifest: Manifest) -> Finding:
     evidence = (
         f"{' and '.join(map(str, rooms))} bars lie between the parts, labels look {horizon} ahead"
     )
-    return Finding(name, Status.OK if min(rooms) >= horizon else Status.LEAK, evidence)
+    return Finding(
+        name, FindingStatus.OK if min(rooms) >= horizon else FindingStatus.LEAK, evidence
+    )
 
 
 def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None) -> list[Finding]:
@@ -125,14 +127,14 @@ def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], Mar
             f"{manifest.bars.last_open_time} have changed or are not here any more "
             f"({len(same_bars)} found): scaler and splits cannot be computed again"
         )
-        return [Finding("bars are those it knew", Status.CANNOT_TELL, evidence)], None
+        return [Finding("bars are those it knew", FindingStatus.CANNOT_TELL, evidence)], None
     evidence = f"sha256 of {len(same_bars)} bars agrees"
-    known = Finding("bars are those it knew", Status.OK, evidence)
+    known = Finding("bars are those it knew", FindingStatus.OK, evidence)
     try:
         dataset = rebuild(manifest, same_bars)
     except UNUSABLE as error:
         evidence = f"the dataset cannot be built again from the manifest: {error!r}"
-        return [known, Finding("dataset can be rebuilt", Status.CANNOT_TELL, evidence)], None
+        return [known, Finding("dataset can be rebuilt", FindingStatus.CANNOT_TELL, evidence)], None
     return [known], dataset
 
 
@@ -179,8 +181,10 @@ def _check_same_split(manifest: Manifest, dataset: MarketDataset) -> Finding:
                 f"{split} is said to be {span.rows} rows from {span.first} to {span.last}, the "
                 f"settings give {len(rows)} from {first} to {last}"
             )
-            return Finding(name, Status.LEAK, evidence)
-    return Finding(name, Status.OK, "rows and dates of all three parts agree with the settings")
+            return Finding(name, FindingStatus.LEAK, evidence)
+    return Finding(
+        name, FindingStatus.OK, "rows and dates of all three parts agree with the settings"
+    )
 
 
 def _moment(text: str) -> datetime:

@@ -1,4 +1,4 @@
-"""Bars that are not there: found, told with their dates, never filled."""
+"""Missing bars: found and reported with their dates, never filled."""
 
 from __future__ import annotations
 

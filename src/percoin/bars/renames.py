@@ -1,4 +1,4 @@
-"""Markets that the exchange has renamed: one table from today's name to older ones."""
+"""Markets that the exchange has renamed: a table from today's name to the old one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ RENAMES = {
 def current_symbol(symbol: str) -> str:
     """Return ``symbol`` if it is the name that a market has today.
 
-    An old name is refused rather than translated: bars, models and predictions
-    of one market lie under one name, and a run under another would look like a
-    market of its own. Nothing is lost by it, as today's name finds the bars
-    that were stored under the old one.
+    An old name is refused, not translated: bars, models and predictions of one
+    market lie under one name. Today's name also finds the bars that were stored
+    under the old one.
 
     Raises:
         ConfigError: Not spelt like a market, or renamed since; names today's name.

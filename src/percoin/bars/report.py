@@ -49,7 +49,7 @@ class MarketReport:
         silent: Runs of bars without volume or without any movement.
         spikes: Open times of bars whose close leaves and comes back with the next
             bar, or whose wick does, by more than 15 times the usual move.
-        stretches: Who answered for which stretch of time.
+        stretches: Which source answered for which stretch of time.
         sha256: Of all stored bars: ``Bars.sha256()``. A manifest has the hash of
             the bars its model was made from, the same if that was all of them.
         quality: ``good``, ``fair`` or ``poor``: at most 0.1 %, at most 1 % or more
@@ -85,7 +85,7 @@ def make_report(bars: Bars, stretches: Sequence[Segment] = ()) -> MarketReport:
 
     Args:
         bars: At least one.
-        stretches: Who answered for which stretch, as far as the store knows.
+        stretches: Which source answered for which stretch, as far as the store knows.
     """
     gaps = find_gaps(bars)
     silent = _runs(bars, is_silent(bars))
@@ -129,7 +129,7 @@ def is_spike(bars: Bars) -> BoolArray:
     limit = _SPIKE_SCALES * _usual_move(change)
     undone = np.abs(np.append(close[1:], close[-1]) - np.concatenate([close[:1], close[:-1]]))
     wick = np.maximum(high - np.maximum(opened, close), np.minimum(opened, close) - low)
-    # Without any movement around there is no measure of an unusual one.
+    # Without any movement nearby, nothing says which move is unusual.
     spike: BoolArray = (limit > 0) & (((change > limit) & (undone < change / 4)) | (wick > limit))
     return spike
 

@@ -9,7 +9,7 @@ from percoin.bars.schema import COLUMNS, Bars
 from percoin.errors import NotEnoughBarsError
 from percoin.types import BarLength, FloatArray, IntArray, Timeframe
 
-# A longer history does not help where every longer bar lacks one.
+# A longer history does not help if every longer bar lacks a shorter one.
 NOT_FILLED = "give it bars without gaps, or a longer history"
 
 

@@ -104,13 +104,13 @@ def format_time(moment: pd.Timestamp) -> str:
     try:
         text = moment.strftime("%Y-%m-%d %H:%M:%S.%f")
     except NotImplementedError:
-        # Of a year that Python's own dates do not reach, as damaged files have them.
+        # A year beyond Python's dates, as found in damaged files.
         return str(moment)
     return text.removesuffix(".000000").removesuffix(":00")
 
 
 def check_bars(frame: pd.DataFrame, symbol: str, timeframe: BarLength) -> pd.DataFrame:
-    """Bring bars into the one form there is, and refuse what breaks its rules.
+    """Bring bars into the one schema, and refuse what breaks its rules.
 
     Numbers become float64 and open times milliseconds in UTC; other columns
     are left out. Nothing else is changed: rows in a wrong order, duplicates and

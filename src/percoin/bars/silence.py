@@ -1,4 +1,4 @@
-"""Bars in which nothing was traded or nothing moved: told with their numbers, never filled."""
+"""Bars without trades or without movement: counted and reported, never changed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def describe_silence(bars: Bars) -> str:
 
 
 def advise_on_silence(bars: Bars) -> str:
-    """What to do about bars of which ``describe_silence`` has something to say."""
+    """What to do about what ``describe_silence`` found."""
     silent, flat = is_silent(bars), is_flat(bars)
     if flat.mean() > _STILL_SHARE:
         return "take a time in which the market was traded: it has ended, or is hardly traded"

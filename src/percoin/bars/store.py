@@ -56,8 +56,8 @@ class BarStore:
     """Bars on disk, one Parquet file per market and timeframe.
 
     The file says where its bars came from. Bars of two sources are never
-    joined: writing those of another source replaces the file. A file that was
-    put there or edited by other means is read too, after the full check.
+    joined: writing those of another source replaces the file. A file that
+    another program wrote or edited is read too, after the full check.
 
     Args:
         root: Folder of the store; made with the first write.
@@ -102,8 +102,8 @@ class BarStore:
     def read_segments(self, symbol: str, timeframe: Timeframe) -> tuple[Bars, tuple[Segment, ...]]:
         """The stored bars, and the stretches of time that their source answered for.
 
-        There are none for bars that came in one piece, and none that could be
-        relied on for a file that was edited since.
+        There are none for bars that came in one piece, and none for a file that
+        was edited since.
 
         Raises:
             As ``read``.
@@ -115,9 +115,9 @@ class BarStore:
         raise self._not_found(symbol, timeframe)
 
     def origin(self, symbol: str, timeframe: Timeframe) -> str | None:
-        """What the stored bars say of where they came from, without reading them.
+        """Where the stored bars came from, as their file says; the bars are not read.
 
-        None where nothing is stored, or nothing that says it.
+        None if nothing is stored, or the file does not say.
 
         Raises:
             ConfigError: ``symbol`` is no market or an old name of one.
@@ -127,19 +127,18 @@ class BarStore:
         return None if stored is None else _stored_metadata(stored).get("origin")
 
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
-        """``read`` under the name that every source has."""
+        """``read``, by the name that all sources share."""
         return self.read(symbol, timeframe)
 
     @contextmanager
     def locked(self, symbol: str, timeframe: Timeframe) -> Iterator[None]:
-        """Keep other processes from writing a market; readers are not held up.
+        """Lock a market for writing; readers do not wait.
 
-        What is read, changed and written in here is not changed by others in
-        between. The kernel releases the lock when its holder dies.
+        Whoever reads, changes and writes in here loses nothing that others write.
 
         Raises:
-            DataError: The store cannot be written, or another process does not
-                give the market free.
+            DataError: The store cannot be written, or another process keeps
+                the lock.
             ConfigError: The symbol is no market or an old name of one.
         """
         path = self.path(symbol, timeframe)
@@ -273,7 +272,7 @@ def _read_file(
 
 
 def _of_any_writer(table: pa.Table, path: Path, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
-    """The columns of a table as they are, whatever its pandas metadata makes of them."""
+    """The columns of a table, without what its pandas metadata would change."""
     names = table.column_names
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -367,7 +366,7 @@ def _parse_metadata(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
 
 
 def _refuse_unwritable(bars: Bars, segments: Sequence[Segment], path: Path) -> None:
-    """Refuse an origin that could not be read again, and a place that holds no file."""
+    """Refuse an origin that could not be read back, and a path that is no file."""
     for text in (bars.origin, *(segment.via for segment in segments)):
         if not _is_text(text):
             found = f"where the bars came from is no text ({printable(text, _MOST_CHARS)})"

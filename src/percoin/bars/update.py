@@ -1,4 +1,4 @@
-"""What is missing before, between and after the stored bars, and how it is joined to them."""
+"""Which bars are missing before, between and after the stored ones, and how new ones are joined."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of time that somebody has answered for: bars not there do not exist.
+    """A stretch of time that a source has answered for: bars missing in it do not exist.
 
     Attributes:
         start: First open time, milliseconds since 1970-01-01 UTC.
         end: Where the stretch ends, itself not part of it.
-        via: Who answered for it, in one phrase, for example ``archive BTCUSDT``.
+        via: Which source answered, in one phrase, for example ``archive BTCUSDT``.
     """
 
     start: int
@@ -122,7 +122,7 @@ def open_times(frame: pd.DataFrame) -> IntArray:
 
 
 def add_segments(stored: Sequence[Segment], new: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Both together, without overlap: what is stored stays, neighbours of one kind merge."""
+    """Old and new segments without overlap: stored ones stay, neighbours of one kind merge."""
     kept = list(stored)
     for segment in new:
         kept += [

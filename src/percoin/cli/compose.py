@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli.mistakes import check_overrides
 from percoin.cli.overrides import quote_texts
-from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, TuneConfig, usual_blend, usual_epochs
+from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, usual_blend, usual_epochs
 from percoin.errors import ConfigError
 from percoin.run_folder import run_dir
 
@@ -38,7 +38,6 @@ def register_configs() -> None:
     for group, options in OPTIONS.items():
         for option in options:
             store.store(group=group, name=f"{option.option}_schema", node=option)
-    store.store(group="experiment", name="tune_schema", node=TuneConfig)
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("percoin.usual_blend", usual_blend, replace=True)

@@ -28,10 +28,10 @@ from percoin.cli.compose import (
 from percoin.cli.mistakes import MULTIRUN, check_overrides
 from percoin.cli.run import run_command
 from percoin.config import CONF_DIR, Config, TrainConfig, typed
+from percoin.config.effects import names_with
+from percoin.config.fields import Effect
 from percoin.errors import ConfigError, PercoinError
 from percoin.run_folder import claimed_run, run_folder
-
-_OF_SWEEPS = {"sweep", "force", "reuse_bars_secs"}
 
 
 def run_jobs(
@@ -133,7 +133,7 @@ def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:
 
 def _check_not_of_sweeps(arguments: Sequence[str]) -> None:
     for argument in arguments:
-        if argument.partition("=")[0] in _OF_SWEEPS:
+        if argument.partition("=")[0] in names_with(TrainConfig, {Effect.SWEEP}):
             raise ConfigError(f"{argument} is for sweeps: add -m, or leave it out")
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache
-from types import NoneType, UnionType
-from typing import get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from percoin.config import CONF_DIR, BinanceConfig, LauncherConfig, SourceConfig
+from percoin.config import CONF_DIR, OPTIONS, BinanceConfig, SourceConfig
+from percoin.config.structure import leaves_of
 
 # What the grammar reads as a text without quotes, and not as a number. A colon would be escaped
 # where Hydra writes the word again.
@@ -106,17 +105,39 @@ def _as_text(value: str, key: str) -> str:
     return quoted(value)
 
 
+def split_lists(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Split the arguments into the values of ``symbol`` and ``tf`` and all others.
+
+    ``symbol=$(cat symbols)`` may hold commas, spaces, newlines and a comma at the
+    end; without quotes the shell makes several arguments of it.
+    """
+    lists: dict[str, list[str]] = {name: [] for name in ("symbol", "tf")}
+    others: list[str] = []
+    current: list[str] | None = None
+    for argument in arguments:
+        name, has_value, value = argument.partition("=")
+        if has_value:
+            current = lists.get(name)
+        elif current is not None:
+            value = argument
+        if current is None:
+            others.append(argument)
+        else:
+            current += [word for word in re.split(r"[,\s]+", value.strip("[] ")) if word]
+    return {name: list(dict.fromkeys(words)) for name, words in lists.items()}, others
+
+
 def source_words(source: SourceConfig) -> list[str]:
     """``KEY=VALUE`` words that choose this source, for a person to repeat them.
 
     What trainings and predictions have by themselves is left out.
     """
-    usual = OmegaConf.load(CONF_DIR / "source" / f"{source.option}.yaml")
-    assert isinstance(usual, DictConfig)
+    file = CONF_DIR / "source" / f"{source.option}.yaml"
+    usual = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     words = [] if source.option == BinanceConfig.option else [f"source={source.option}"]
     for entry in fields(source):
         value = getattr(source, entry.name)
-        if OmegaConf.is_missing(usual, entry.name) or value != usual[entry.name]:
+        if not isinstance(usual, dict) or value != usual.get(entry.name):
             words.append(f"source.{entry.name}={'null' if value is None else value}")
     return words
 
@@ -124,22 +145,8 @@ def source_words(source: SourceConfig) -> list[str]:
 @cache
 def text_keys(schema: type) -> frozenset[str]:
     """The names of all settings that are texts, of every option that a group may have."""
-    found = set(_texts_of(schema, "")) | _OF_HYDRA
-    for launcher in LauncherConfig.__subclasses__():
-        found.update(_texts_of(launcher, "hydra.launcher."))
+    found = {leaf.name for leaf in leaves_of(schema) if leaf.kinds == {str}} | _OF_HYDRA
+    for launcher in OPTIONS["hydra/launcher"]:
+        texts = (leaf.name for leaf in leaves_of(launcher) if leaf.kinds == {str})
+        found.update(f"hydra.launcher.{name}" for name in texts)
     return frozenset(found)
-
-
-def _texts_of(schema: type, prefix: str) -> Iterator[str]:
-    hints = get_type_hints(schema)
-    for entry in fields(schema):
-        name = f"{prefix}{entry.name}"
-        hint = hints[entry.name]
-        kinds: set[type] = set(get_args(hint) if get_origin(hint) is UnionType else (hint,))
-        kinds.discard(NoneType)
-        if kinds == {str}:
-            yield name
-        for kind in kinds:
-            if is_dataclass(kind):
-                for option in (kind, *kind.__subclasses__()):
-                    yield from _texts_of(option, f"{name}.")

@@ -1,35 +1,56 @@
-"""Settings of commands that answer for a market: who is asked, and what with."""
+"""What the commands that answer for a market share: who is asked, and what with."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from percoin.config.fields import require
+from percoin.config.fields import choice, number, require, setting
 from percoin.inference import Backend
 from percoin.printable import printable
 from percoin.types import Source
-
-AGE_OF_NEWEST = ": the newest bar is one bar old before the next one has closed"
-
 
 # In place of a number: the confidence that the model's own backtest traded with.
 JUDGED = "judged"
 
 
-def check_device(value: str) -> None:
-    """Refuse a device that PyTorch would not know."""
-    require(
-        re.fullmatch(r"cpu|cuda(:\d{1,2})?", value) is not None,
-        f"device={value} (or ML_DEVICE) must be cpu, cuda or cuda:N",
+@dataclass
+class AnswerConfig:
+    """Who answers for a market, and with what."""
+
+    predictor: str = choice(
+        "or onnx, which starts sooner: models trained with export.onnx=true, on the CPU", Backend
+    )
+    device: str = setting("cpu, cuda or cuda:N")
+    chain: list[str] = setting(
+        "who is asked, in this order, until one answers; hold is always last"
+    )
+    use_ml: bool = setting("false passes the model over")
+    use_pro: bool = setting("false passes the professional analyzer over")
+    min_confidence: Any = setting(
+        "a less probable signal is passed over; judged is the threshold that the model's backtest "
+        "traded with"
+    )
+    require_accepted: bool = setting("false also asks models that the gate did not accept")
+    max_age_bars: float | None = number(
+        "a signal on an older bar is passed over (stale_data); null is 2 for bars of an exchange, "
+        "no limit for others",
+        1,
+        1_000_000_000,
+        why=": the newest bar is one bar old before the next one has closed",
+        default=None,
     )
 
-
-def check_predictor(value: str) -> None:
-    """Refuse an engine that is none of the two."""
-    require(value in list(Backend), f"predictor={value} must be one of {', '.join(Backend)}")
+    def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"cpu|cuda(:\d{1,2})?", self.device) is not None,
+            f"device={self.device} (or ML_DEVICE) must be cpu, cuda or cuda:N",
+        )
+        check_chain(self.chain)
+        self.min_confidence = _read_confidence(self.min_confidence)
 
 
 def check_chain(names: Sequence[str]) -> None:
@@ -49,7 +70,7 @@ def check_chain(names: Sequence[str]) -> None:
     )
 
 
-def read_confidence(value: Any) -> float | str:
+def _read_confidence(value: Any) -> float | str:
     """A number, also where the environment gives it as text, or ``JUDGED``."""
     if value == JUDGED:
         return JUDGED

@@ -4,44 +4,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
 from percoin.bars.renames import current_symbol
-from percoin.config.answer import check_predictor
 from percoin.config.features import FeaturesConfig
-from percoin.config.fields import MOST_BARS, MOST_DAYS, MOST_SEED, file_path, number, require
+from percoin.config.fields import (
+    MOST_BARS,
+    MOST_DAYS,
+    MOST_SEED,
+    choice,
+    file_path,
+    number,
+    setting,
+)
 from percoin.config.labels import LabelsConfig
-from percoin.config.output import OutputFormat
+from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.timeframe import TimeframeConfig
+from percoin.inference import Backend
 
 
 @dataclass
 class AuditConfig:
     """Everything ``python -m percoin.audit`` can be told; None is not looked at."""
 
-    symbol: str | None = None
-    metrics: str | None = file_path(default=None)
-    tf: TimeframeConfig = MISSING
-    source: SourceConfig = MISSING
-    features: FeaturesConfig = MISSING
-    labels: LabelsConfig = MISSING
-    output: str = MISSING
-    replay: bool = MISSING
-    replay_bars: int | None = number(1, 100_000_000, default=None)
-    predictor: str = MISSING
-    cuts: int = number(1, 1000)
-    seed: int = number(0, MOST_SEED)
-    lookback: int = number(1, MOST_BARS, note=" bar")
-    history_days: int = number(1, MOST_DAYS)
-    split: SplitConfig = MISSING
-    data_dir: str = file_path()
-    models_dir: str = file_path()
+    symbol: str | None = setting(
+        "market as the exchange spells it, for example BTCUSDT", default=None
+    )
+    metrics: str | None = file_path(
+        "a metrics.json or meta.json with test_metrics, of whatever system", default=None
+    )
+    tf: TimeframeConfig = setting()
+    source: SourceConfig = setting()
+    features: FeaturesConfig = setting()
+    labels: LabelsConfig = setting()
+    output: str = output_format("text is one line a check, json one object for programs")
+    replay: bool = setting(
+        "true feeds stored bars one by one to the served model, and checks nothing else"
+    )
+    replay_bars: int | None = number(
+        "newest bars that are replayed; null is all of them", 1, 100_000_000, default=None
+    )
+    predictor: str = choice(
+        "or onnx: what the live side of a replay computes with; the batch is torch's", Backend
+    )
+    cuts: int = number("random moments at which the bars are cut off", 1, 1000)
+    seed: int = number("for cut points, shuffles and bootstrap intervals", 0, MOST_SEED)
+    lookback: int = number("bars that a window holds", 1, MOST_BARS, why=" bar")
+    history_days: int = number("how far back rows go from the newest bar", 1, MOST_DAYS)
+    split: SplitConfig = setting("shares of the rows, oldest first")
+    data_dir: str = file_path("bars, below bars/")
+    models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:
         if self.symbol is not None:
             current_symbol(self.symbol)
-        known = [member.value for member in OutputFormat]
-        require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
-        check_predictor(self.predictor)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
-from functools import cache
-from types import UnionType
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from dataclasses import fields
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from percoin.config.fields import check_bounds, require
+from percoin.config.structure import group_in
 from percoin.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -100,7 +99,7 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
             value = config[key]
         except OverflowError:
             raise ConfigError(f"{name} is a number of too many digits") from None
-        group = _group_in(schema, key)
+        group = group_in(schema, key)
         if group is None:
             check_bounds(name, declared[key], value)
         elif value is not None:
@@ -113,18 +112,6 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
             _check_settings(value, prefix=f"{name}.")
 
 
-def _group_in(schema: type, key: str) -> type | None:
-    """The dataclass that a field of a schema holds; None if it holds a plain value."""
-    hint = _hints(schema)[key]
-    kinds: tuple[type, ...] = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-    return next((kind for kind in kinds if is_dataclass(kind)), None)
-
-
 def _schema_of(config: DictConfig) -> Any:
     """The dataclass that a part of a config was made from, or just ``dict``."""
     return OmegaConf.get_type(config)
-
-
-@cache
-def _hints(schema: type) -> dict[str, Any]:
-    return get_type_hints(schema)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from percoin.config.fields import number
+from percoin.config.fields import Effect, number
 
 
 @dataclass
 class CostsConfig:
-    """What each side of a trade costs in the backtest, in basis points of its value."""
+    """What each side of a trade costs, in basis points of its value."""
 
-    fee_bps: float = number(0, 10_000)
-    slippage_bps: float = number(0, 10_000)
+    fee_bps: float = number("", 0, 10_000, affects=Effect.JUDGEMENT)
+    slippage_bps: float = number("", 0, 10_000, affects=Effect.JUDGEMENT)

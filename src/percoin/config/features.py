@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
-from percoin.config.fields import require
+from percoin.config.fields import Effect, choice
 from percoin.features.feature_set import FeatureDefinition
 
 
@@ -14,11 +12,4 @@ from percoin.features.feature_set import FeatureDefinition
 class FeaturesConfig:
     """Which of the two definitions of the 15 features."""
 
-    definition: str = MISSING
-
-    def __post_init__(self) -> None:
-        known = [definition.value for definition in FeatureDefinition]
-        require(
-            self.definition in known,
-            f"features.definition={self.definition} must be one of {', '.join(known)}",
-        )
+    definition: str = choice("", FeatureDefinition, affects=Effect.MODEL)

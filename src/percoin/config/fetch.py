@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
 from percoin.bars.renames import current_symbol
-from percoin.config.fields import MOST_BARS, MOST_DAYS, file_path, number, require
-from percoin.config.output import OutputFormat
+from percoin.config.fields import MOST_BARS, MOST_DAYS, file_path, number, setting
+from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.timeframe import TimeframeConfig
 
@@ -17,17 +15,22 @@ from percoin.config.timeframe import TimeframeConfig
 class FetchConfig:
     """Everything ``python -m percoin.fetch`` can be told."""
 
-    symbol: list[str] = MISSING
-    tf: TimeframeConfig = MISSING
-    source: SourceConfig = MISSING
-    history_days: int = number(1, MOST_DAYS)
-    lookback: int = number(1, MOST_BARS, note=" bar")
-    report: bool = MISSING
-    output: str = MISSING
-    data_dir: str = file_path()
+    symbol: list[str] = setting("one or several, with commas between them")
+    tf: TimeframeConfig = setting()
+    source: SourceConfig = setting()
+    history_days: int = number(
+        "how far back; a longer history that is stored is kept", 1, MOST_DAYS
+    )
+    lookback: int = number(
+        "of the models to train: the bars before their first window are fetched too",
+        1,
+        MOST_BARS,
+        why=" bar",
+    )
+    report: bool = setting("true fetches nothing and reports what is stored")
+    output: str = output_format()
+    data_dir: str = file_path("bars go below bars/")
 
     def __post_init__(self) -> None:
         for symbol in self.symbol:
             current_symbol(symbol)
-        known = [member.value for member in OutputFormat]
-        require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")

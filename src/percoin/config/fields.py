@@ -1,10 +1,11 @@
-"""What a setting may be, declared beside its field and checked in one place."""
+"""What a field of a settings dataclass declares: its range, its line of help, what it affects."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ MOST_TRIALS = 100_000
 MOST_LOOKS = 1_000_000
 MOST_CORES = 4096
 
-_KEY = "bounds"
+_KEY = "setting"
 # What OmegaConf calls MISSING.
 _NEEDED = "???"
 _DIGITS = 12
@@ -31,19 +32,37 @@ _MOST_LEVELS = 200
 _MOST_PATH_BYTES = 3000
 
 
+class Effect(StrEnum):
+    """What another value of a setting changes."""
+
+    MODEL = "what the model learns"
+    LENGTH = "how long it learns"
+    JUDGEMENT = "what is made of it afterwards: blend, verdict, export"
+    BARS = "which bars there are"
+    RUN = "this run alone"
+    FOLDER = "where things lie"
+    SWEEP = "a sweep alone"
+
+
+# With another value it is another model.
+OF_THE_MODEL = frozenset({Effect.MODEL, Effect.LENGTH, Effect.JUDGEMENT})
+# With another value the same model comes out.
+OF_THE_RUN = frozenset({Effect.RUN, Effect.FOLDER, Effect.SWEEP})
+
+
 @dataclass(frozen=True)
 class Range:
     """The bounds of a number; ``above`` and ``below`` are not reached themselves.
 
     Attributes:
-        note: Why the smallest is what it is, or its unit; follows the bound in the message.
+        why: Why the smallest is what it is, or its unit; follows the bound in the message.
     """
 
     least: float | None = None
     most: float | None = None
     above: float | None = None
     below: float | None = None
-    note: str = ""
+    why: str = ""
 
     def broken_by(self, value: object, or_null: str = "") -> str:
         """What ``value`` must be instead; empty if it may be what it is, or is no number."""
@@ -52,9 +71,9 @@ class Range:
         if isinstance(value, float) and not math.isfinite(value):
             return "must be finite"
         if self.least is not None and value < self.least:
-            return f"must be at least {_shown(self.least)}{or_null}{self.note}"
+            return f"must be at least {_shown(self.least)}{or_null}{self.why}"
         if self.above is not None and value <= self.above:
-            return f"must be above {_shown(self.above)}{or_null}{self.note}"
+            return f"must be above {_shown(self.above)}{or_null}{self.why}"
         if self.most is not None and value > self.most:
             return f"must be at most {_shown(self.most)}{or_null}"
         if self.below is not None and value >= self.below:
@@ -81,38 +100,114 @@ class PathBounds:
         return ""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The texts that a setting may be."""
+
+    options: tuple[str, ...]
+
+    def broken_by(self, value: object, or_null: str = "") -> str:
+        """What ``value`` must be instead; empty if it may be what it is, or is no text."""
+        if not isinstance(value, str) or value in self.options:
+            return ""
+        several = "one of " if len(self.options) > 1 else ""
+        return f"must be {several}{', '.join(self.options)}{or_null}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field declares.
+
+    Attributes:
+        help: Its line in ``--help`` and in the files of ``conf/``; empty if its name says it all.
+        affects: What another value changes; None in commands that train nothing.
+        bounds: What its value may be, beside its type.
+    """
+
+    help: str = ""
+    affects: Effect | None = None
+    bounds: Range | PathBounds | Choice | None = None
+
+
+def setting_of(entry: Field[Any]) -> Setting:
+    """What a field declares; nothing if it was not made by the functions below."""
+    declared: Setting = entry.metadata.get(_KEY, Setting())
+    return declared
+
+
+def setting(
+    line: str = "",
+    *,
+    default: Any = _NEEDED,
+    default_factory: Callable[[], Any] | None = None,
+    affects: Effect | None = None,
+) -> Any:
+    """A field of a settings dataclass: a text, a flag, a list, or a group of further settings.
+
+    Args:
+        line: As ``Setting.help``.
+        default: As of ``dataclasses.field``; without one the config files have to say it.
+        default_factory: In place of ``default``, for a list.
+        affects: As in ``Setting``; of a group it counts for all in it.
+    """
+    return _field(Setting(line, affects), default, default_factory)
+
+
 def number(
+    line: str,
     least: float | None = None,
     most: float | None = None,
     *,
     above: float | None = None,
     below: float | None = None,
-    note: str = "",
+    why: str = "",
     default: Any = _NEEDED,
     default_factory: Callable[[], Any] | None = None,
+    affects: Effect | None = None,
 ) -> Any:
-    """A field of a settings dataclass that holds a number, or a list of numbers.
+    """A field that holds a number, or a list of numbers.
 
     Args:
+        line: As ``Setting.help``.
         least: Smallest value.
         most: Largest value; every number has one, so that none can hang or overflow.
         above: In place of ``least``: a bound that is not reached itself.
         below: In place of ``most``: the same.
-        note: As in ``Range``.
-        default: As of ``dataclasses.field``; without one the config files have to say it.
-        default_factory: In place of ``default``, for a list.
+        why: As in ``Range``.
+        default: As of ``setting``.
+        default_factory: As of ``setting``.
+        affects: As in ``Setting``.
     """
     if (most is None) == (below is None) or (least is None) == (above is None):
         raise TypeError("a number has one lower and one upper bound")
-    metadata = {_KEY: Range(least, most, above, below, note)}
+    bounds = Range(least, most, above, below, why)
+    return _field(Setting(line, affects, bounds), default, default_factory)
+
+
+def file_path(line: str, default: Any = _NEEDED, affects: Effect | None = None) -> Any:
+    """A field that names a file or a folder; the arguments are those of ``setting``."""
+    return _field(Setting(line, affects, PathBounds()), default)
+
+
+def choice(
+    line: str,
+    options: type[StrEnum] | Sequence[str],
+    *,
+    default: Any = _NEEDED,
+    affects: Effect | None = None,
+) -> Any:
+    """A field that holds one of some texts; the other arguments are those of ``setting``."""
+    texts = tuple(str(option) for option in options)
+    return _field(Setting(line, affects, Choice(texts)), default)
+
+
+def _field(
+    declared: Setting, default: Any, default_factory: Callable[[], Any] | None = None
+) -> Any:
+    metadata = {_KEY: declared}
     if default_factory is not None:
         return field(default_factory=default_factory, metadata=metadata)
     return field(default=default, metadata=metadata)
-
-
-def file_path(default: Any = _NEEDED) -> Any:
-    """A field of a settings dataclass that names a file or a folder."""
-    return field(default=default, metadata={_KEY: PathBounds()})
 
 
 def check_bounds(name: str, entry: Field[Any], value: object) -> None:
@@ -126,7 +221,7 @@ def check_bounds(name: str, entry: Field[Any], value: object) -> None:
     Raises:
         ConfigError: Names the setting, the value and the bound.
     """
-    bounds: Range | PathBounds | None = entry.metadata.get(_KEY)
+    bounds = setting_of(entry).bounds
     if bounds is None:
         return
     is_list = isinstance(value, Sequence) and not isinstance(value, str)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from omegaconf import MISSING
-
 from percoin.bars.renames import current_symbol
 from percoin.config.costs import CostsConfig
-from percoin.config.fields import MOST_BARS, MOST_DAYS, MOST_SEED, file_path, number, require
+from percoin.config.fields import (
+    MOST_BARS,
+    MOST_DAYS,
+    MOST_SEED,
+    file_path,
+    number,
+    require,
+    setting,
+)
 from percoin.config.labels import LabelsConfig
-from percoin.config.output import OutputFormat
+from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -26,30 +32,45 @@ _LONGEST_NAME = 60
 class JudgeConfig:
     """Everything ``python -m percoin.judge`` can be told."""
 
-    forecasts: str = file_path()
-    symbol: str = MISSING
-    name: str = MISSING
-    trained_until: str | None = None
-    threshold: float = number(0, 1)
-    trials: int = number(1, 1_000_000)
-    looks: int = number(1, 1_000_000)
-    output: str = MISSING
-    report_dir: str | None = file_path(None)
-    repetitions: int = number(100, 100_000)
-    seed: int = number(0, MOST_SEED)
-    lookback: int = number(1, MOST_BARS, note=" bar")
-    history_days: int = number(1, MOST_DAYS)
-    tf: TimeframeConfig = MISSING
-    source: SourceConfig = MISSING
-    labels: LabelsConfig = MISSING
-    split: SplitConfig = MISSING
-    costs: CostsConfig = MISSING
-    data_dir: str = file_path()
+    forecasts: str = file_path("file of forecasts; needed")
+    symbol: str = setting("market as the exchange spells it, for example BTCUSDT; needed")
+    name: str = setting("what tables call the forecaster")
+    trained_until: str | None = setting(
+        "day up to which it has seen bars, as in 2025-05-01 (UTC); forecasts of earlier bars are "
+        "refused",
+        default=None,
+    )
+    threshold: float = number(
+        "least probability of LONG and SHORT for a trade of the backtest", 0, 1
+    )
+    trials: int = number(
+        "settings or models that were tried before this one was chosen", 1, 1_000_000
+    )
+    looks: int = number(
+        "chosen models that these bars have judged, this one among them", 1, 1_000_000
+    )
+    output: str = output_format("text is tables, json one object for programs")
+    report_dir: str | None = file_path(
+        "a folder for the report as a page, Markdown and JSON", default=None
+    )
+    repetitions: int = number("bootstrap draws behind each interval", 100, 100_000)
+    seed: int = number("for these draws, and for boosting", 0, MOST_SEED)
+    lookback: int = number(
+        "bars before a row that must be there without a gap", 1, MOST_BARS, why=" bar"
+    )
+    history_days: int = number("how far back rows go from the newest bar", 1, MOST_DAYS)
+    tf: TimeframeConfig = setting()
+    source: SourceConfig = setting()
+    labels: LabelsConfig = setting()
+    split: SplitConfig = setting(
+        "of the rows before the forecasts: the baselines learn from train and are chosen on "
+        "validation"
+    )
+    costs: CostsConfig = setting("of each side of a trade, in basis points")
+    data_dir: str = file_path("bars, below bars/")
 
     def __post_init__(self) -> None:
         current_symbol(self.symbol)
-        known = [member.value for member in OutputFormat]
-        require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")
         require(bool(self.name.strip()), "name= is empty; it stands in tables")
         shown = printable(self.name, _LONGEST_NAME)
         require(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from percoin.config.fields import MOST_BARS, number
+from percoin.config.fields import MOST_BARS, Effect, number
 from percoin.labels import FixedHorizon, TripleBarrier, VolatilityScaled
 
-A_FRACTION = ", and is a fraction of the price: 0.0025 for 0.25 %"
-FOR_SIGMA = " bars: a standard deviation takes two"
+_A_FRACTION = ", and is a fraction of the price: 0.0025 for 0.25 %"
+
+
+def volatility_window() -> Any:
+    """A field: over how many bars volatility is measured."""
+    why = " bars: a standard deviation takes two"
+    return number(
+        "bars over which volatility is measured", 2, MOST_BARS, why=why, affects=Effect.MODEL
+    )
 
 
 @dataclass
@@ -19,7 +26,7 @@ class LabelsConfig:
     # Of the group labels; the kind that the rule has in manifests.
     option: ClassVar[str]
 
-    horizon: int = number(1, MOST_BARS)
+    horizon: int = number("bars that a label looks ahead", 1, MOST_BARS, affects=Effect.MODEL)
 
 
 @dataclass
@@ -28,7 +35,9 @@ class FixedHorizonConfig(LabelsConfig):
 
     option: ClassVar[str] = FixedHorizon.kind
 
-    threshold: float = number(above=0, below=1, note=A_FRACTION)
+    threshold: float = number(
+        "fraction of the price", above=0, below=1, why=_A_FRACTION, affects=Effect.MODEL
+    )
 
 
 @dataclass
@@ -37,8 +46,10 @@ class TripleBarrierConfig(LabelsConfig):
 
     option: ClassVar[str] = TripleBarrier.kind
 
-    barrier_width: float = number(above=0, most=1000)
-    volatility_bars: int = number(2, MOST_BARS, note=FOR_SIGMA)
+    barrier_width: float = number(
+        "in units of volatility", above=0, most=1000, affects=Effect.MODEL
+    )
+    volatility_bars: int = volatility_window()
 
 
 @dataclass
@@ -47,6 +58,17 @@ class VolatilityScaledConfig(LabelsConfig):
 
     option: ClassVar[str] = VolatilityScaled.kind
 
-    no_trade_share: float = number(above=0, below=1)
-    volatility_bars: int = number(2, MOST_BARS, note=FOR_SIGMA)
-    width: float | None = number(above=0, most=1000, default=None)
+    no_trade_share: float = number(
+        "of the train rows; the threshold is set to give it",
+        above=0,
+        below=1,
+        affects=Effect.MODEL,
+    )
+    volatility_bars: int = volatility_window()
+    width: float | None = number(
+        "threshold in units of volatility; null has it set on the train rows",
+        above=0,
+        most=1000,
+        default=None,
+        affects=Effect.MODEL,
+    )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
-
-from percoin.config.fields import MOST_CORES, number, require
+from percoin.config.fields import MOST_CORES, choice, number, require, setting
 
 
 @dataclass
@@ -36,9 +34,17 @@ class RayConfig(LauncherConfig):
     option: ClassVar[str] = "ray"
     engine: ClassVar[str] = "ray_cluster"
 
-    address: str | None = None
-    cpus_per_job: int = number(1, MOST_CORES)
-    gpus_per_job: float | None = number(0, MOST_CORES, default=None)
+    address: str | None = setting(
+        "auto, HOST:PORT or ray://HOST:PORT; null starts a cluster of this machine alone",
+        default=None,
+    )
+    cpus_per_job: int = number("also the threads of a job", 1, MOST_CORES)
+    gpus_per_job: float | None = number(
+        "0.25 lets four jobs share one; null is 1 with trainer=gpu, else 0",
+        0,
+        MOST_CORES,
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -61,17 +67,19 @@ class SlurmConfig(LauncherConfig):
     option: ClassVar[str] = "slurm"
     engine: ClassVar[str] = "slurm"
 
-    cluster: str = MISSING
-    partition: str | None = None
-    time_limit_min: int = number(1, 525_600)
-    timeouts: int = number(0, 1000)
-    cpus_per_job: int = number(1, MOST_CORES)
-    gpus_per_job: int | None = number(0, MOST_CORES, default=None)
-    memory_gb: float | None = number(above=0, most=100_000, default=None)
-    sbatch: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        require(
-            self.cluster in ("slurm", "local"),
-            f"hydra.launcher.cluster={self.cluster} must be slurm or local",
-        )
+    cluster: str = choice(
+        "or local: submitit's jobs as processes of this machine, to try it out", ("slurm", "local")
+    )
+    partition: str | None = setting("null is the cluster's default", default=None)
+    time_limit_min: int = number("of a job, in minutes", 1, 525_600)
+    timeouts: int = number(
+        "how often a job that reaches the limit goes on from its checkpoint", 0, 1000
+    )
+    cpus_per_job: int = number("also the threads of a job", 1, MOST_CORES)
+    gpus_per_job: int | None = number(
+        "whole ones; null is 1 with trainer=gpu, else 0", 0, MOST_CORES, default=None
+    )
+    memory_gb: float | None = number("of a job", above=0, most=100_000, default=None)
+    sbatch: dict[str, Any] = setting(
+        "further options of sbatch, such as {account: NAME, qos: NAME}", default_factory=dict
+    )

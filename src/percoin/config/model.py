@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from percoin.config.fields import number, require
+from percoin.config.fields import Effect, number, require
 from percoin.errors import ConfigError
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry.bounds import check_network
@@ -34,12 +34,12 @@ class CnnLstmConfig(ModelConfig):
 
     option: ClassVar[str] = "cnn_lstm"
 
-    channels: list[int] = number(1, _WIDEST)
-    hidden_size: int = number(1, _WIDEST)
-    n_layers: int = number(1, 64)
-    n_heads: int = number(1, 2 * _WIDEST)
-    head_sizes: list[int] = number(1, _WIDEST)
-    dropout: float = number(0, below=1)
+    channels: list[int] = number("of the three convolutions", 1, _WIDEST, affects=Effect.MODEL)
+    hidden_size: int = number("of the LSTM, each way", 1, _WIDEST, affects=Effect.MODEL)
+    n_layers: int = number("of the LSTM", 1, 64, affects=Effect.MODEL)
+    n_heads: int = number("of the attention", 1, 2 * _WIDEST, affects=Effect.MODEL)
+    head_sizes: list[int] = number("of the two last layers", 1, _WIDEST, affects=Effect.MODEL)
+    dropout: float = number("share of values set to 0", 0, below=1, affects=Effect.MODEL)
 
     def __post_init__(self) -> None:
         require(len(self.channels) == 3, f"model.channels={self.channels} must have three widths")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
-from omegaconf import MISSING
-
 from percoin.bars.renames import current_symbol
-from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, number
+from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, Effect, number, setting
+
+# In place of nothing: a training that begins with the weights of a pooled model.
+INIT_POOLED = "pooled"
 
 
 class EvaluationMode(StrEnum):
@@ -32,24 +33,59 @@ class RecipeName(StrEnum):
     POOLED = "pooled"
 
 
-# In place of nothing: a training that begins with the weights of a pooled model.
-INIT_POOLED = "pooled"
-
-
 @dataclass
 class PooledConfig:
     """One network for many markets, and what a market makes of it afterwards."""
 
     # Batch normalisation needs two windows to know a variance.
-    windows_per_epoch: int = number(2, 100_000_000)
-    validation_windows: int = number(1, 100_000_000)
-    warmup_epochs: float = number(0, MOST_EPOCHS)
-    seeds: int = number(1, 100)
-    leave_out: list[str] = MISSING
-    without: list[str] = field(default_factory=list)
-    looks: list[int] = number(1, MOST_LOOKS, default_factory=list)
-    init_model: str | None = None
-    init_lr: float = number(above=0, below=1)
+    windows_per_epoch: int = number(
+        "train windows drawn anew for each epoch, from all markets",
+        2,
+        100_000_000,
+        affects=Effect.MODEL,
+    )
+    validation_windows: int = number(
+        "at most, spread evenly over markets and time, to choose the epoch by",
+        1,
+        100_000_000,
+        affects=Effect.MODEL,
+    )
+    warmup_epochs: float = number(
+        "over which the learning rate grows to lr; then it falls to 0 by a cosine",
+        0,
+        MOST_EPOCHS,
+        affects=Effect.MODEL,
+    )
+    seeds: int = number(
+        "networks to train, from seed=N on; the best on validation windows is kept",
+        1,
+        100,
+        affects=Effect.MODEL,
+    )
+    leave_out: list[str] = setting(
+        "markets of symbol that are not trained on, but calibrated, judged and saved",
+        affects=Effect.MODEL,
+    )
+    without: list[str] = setting(
+        "markets of symbol that take no part; percoin.retrain names those without bars here",
+        default_factory=list,
+        affects=Effect.MODEL,
+    )
+    looks: list[int] = number(
+        "looks of each market of symbol, in their order; [] is looks for all of them",
+        1,
+        MOST_LOOKS,
+        default_factory=list,
+        affects=Effect.JUDGEMENT,
+    )
+    init_model: str | None = setting(
+        "with init=pooled: a market or a version's folder; null is the market's own",
+        default=None,
+        affects=Effect.MODEL,
+    )
+    init_lr: float = number(
+        "with init=pooled, in place of lr", above=0, below=1, affects=Effect.MODEL
+    )
 
     def __post_init__(self) -> None:
         for symbol in (*self.leave_out, *self.without):

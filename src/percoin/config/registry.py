@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from omegaconf import MISSING
-
-from percoin.config.fields import MOST_DAYS, file_path, number, require
-from percoin.config.output import OutputFormat
+from percoin.config.fields import MOST_DAYS, choice, file_path, number, setting
+from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.timeframe import TimeframeConfig
 from percoin.types import check_symbol
@@ -30,24 +28,29 @@ class RegistryAction(StrEnum):
 class RegistryConfig:
     """Everything ``python -m percoin.registry`` can be told."""
 
-    action: str = MISSING
-    symbol: str | None = None
-    tf: TimeframeConfig | None = None
-    source: SourceConfig = MISSING
-    version: str | None = None
-    why: str = MISSING
-    force: bool = MISSING
-    keep: int = number(0, 1_000_000)
-    older_than_days: float | None = number(0, MOST_DAYS, default=None)
-    dry_run: bool = MISSING
-    output: str = MISSING
-    data_dir: str = file_path()
-    models_dir: str = file_path()
+    action: str = choice(
+        "list, show, verify, promote, rollback, prune or reproduce; the word alone will do",
+        RegistryAction,
+    )
+    symbol: str | None = setting("one market; null is all of them", default=None)
+    tf: TimeframeConfig | None = setting(default=None)
+    source: SourceConfig = setting()
+    version: str | None = setting("how its name begins; null is the served one", default=None)
+    why: str = setting("with a change: a phrase for the history")
+    force: bool = setting("with promote and rollback: serve also what the gate did not accept")
+    keep: int = number(
+        "with prune: how many of the newest versions of each market stay in any case",
+        0,
+        1_000_000,
+    )
+    older_than_days: float | None = number(
+        "with prune: only versions exported longer ago; null is all", 0, MOST_DAYS, default=None
+    )
+    dry_run: bool = setting("with prune: only say what would go")
+    output: str = output_format()
+    data_dir: str = file_path("with reproduce: bars, below bars/")
+    models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:
-        actions = [action.value for action in RegistryAction]
-        require(self.action in actions, f"action={self.action} must be one of {', '.join(actions)}")
         if self.symbol is not None:
             check_symbol(self.symbol)
-        known = [member.value for member in OutputFormat]
-        require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")

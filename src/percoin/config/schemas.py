@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from percoin.config.audit import AuditConfig
 from percoin.config.fetch import FetchConfig
@@ -19,6 +20,7 @@ from percoin.config.serve import ServeConfig
 from percoin.config.signals import SignalsConfig
 from percoin.config.source import SourceConfig
 from percoin.config.train import TrainConfig
+from percoin.config.tune import TuneConfig
 
 CONF_DIR = Path(__file__).parents[3] / "conf"
 
@@ -37,12 +39,11 @@ SCHEMAS: Mapping[str, type] = {
     "retrain": RetrainConfig,
 }
 
-# The options of each group that have settings of their own.
-OPTIONS: Mapping[
-    str, Sequence[type[SourceConfig | LabelsConfig | ModelConfig | LauncherConfig]]
-] = {
+# The schemas of each group's options, each with the name of its option.
+OPTIONS: Mapping[str, Sequence[Any]] = {
     "source": SourceConfig.__subclasses__(),
     "labels": LabelsConfig.__subclasses__(),
     "model": ModelConfig.__subclasses__(),
+    "experiment": [TuneConfig],
     "hydra/launcher": LauncherConfig.__subclasses__(),
 }

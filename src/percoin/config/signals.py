@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
 from percoin.bars.renames import current_symbol
 from percoin.config.answer import check_chain
 from percoin.config.costs import CostsConfig
-from percoin.config.fields import MOST_BARS, MOST_DAYS, MOST_SEED, file_path, number, require
+from percoin.config.fields import MOST_BARS, MOST_DAYS, MOST_SEED, file_path, number, setting
 from percoin.config.labels import LabelsConfig
-from percoin.config.output import OutputFormat
+from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -21,23 +19,21 @@ from percoin.config.timeframe import TimeframeConfig
 class SignalsConfig:
     """Everything ``python -m percoin.signals`` can be told."""
 
-    symbol: str = MISSING
-    tf: TimeframeConfig = MISSING
-    source: SourceConfig = MISSING
-    labels: LabelsConfig = MISSING
-    chain: list[str] = MISSING
-    output: str = MISSING
-    repetitions: int = number(100, 100_000)
-    seed: int = number(0, MOST_SEED)
-    lookback: int = number(1, MOST_BARS, note=" bar")
-    history_days: int = number(1, MOST_DAYS)
-    split: SplitConfig = MISSING
-    costs: CostsConfig = MISSING
-    data_dir: str = file_path()
-    models_dir: str = file_path()
+    symbol: str = setting("market as the exchange spells it, for example BTCUSDT; needed")
+    tf: TimeframeConfig = setting()
+    source: SourceConfig = setting()
+    labels: LabelsConfig = setting()
+    chain: list[str] = setting("sources to score, in the order in which they are asked")
+    output: str = output_format("text is some tables, json one object for programs")
+    repetitions: int = number("bootstrap draws behind each interval", 100, 100_000)
+    seed: int = number("for these draws", 0, MOST_SEED)
+    lookback: int = number("bars that a window holds", 1, MOST_BARS, why=" bar")
+    history_days: int = number("how far back rows go from the newest bar", 1, MOST_DAYS)
+    split: SplitConfig = setting("shares of the rows, oldest first")
+    costs: CostsConfig = setting("of each side of a trade, in basis points")
+    data_dir: str = file_path("bars, below bars/")
+    models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:
         current_symbol(self.symbol)
         check_chain(self.chain)
-        known = [member.value for member in OutputFormat]
-        require(self.output in known, f"output={self.output} must be one of {', '.join(known)}")

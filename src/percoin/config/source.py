@@ -6,11 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from omegaconf import MISSING
-
 from percoin.bars.sources.binance.source import MARKETS
 from percoin.bars.sources.binance.transfer import is_address
-from percoin.config.fields import MOST_SEED, file_path, number, require
+from percoin.config.fields import MOST_SEED, Effect, choice, file_path, number, require, setting
 
 
 @dataclass
@@ -34,7 +32,7 @@ class FilesConfig(SourceConfig):
 
     option: ClassVar[str] = "files"
 
-    path: str = file_path()
+    path: str = file_path("the folder, or one file of one market; needed", affects=Effect.BARS)
 
 
 @dataclass
@@ -50,9 +48,11 @@ class SimulatedConfig(SourceConfig):
 
     option: ClassVar[str] = "simulated"
 
-    seed: int = number(0, MOST_SEED)
-    n_bars: int = number(1, 10_000_000)
-    edge: float = number(0, 1)
+    seed: int = number("another one makes another market", 0, MOST_SEED, affects=Effect.BARS)
+    n_bars: int = number("how many there are", 1, 10_000_000, affects=Effect.BARS)
+    edge: float = number(
+        "0 to 1: strength of a planted pattern that can be learnt", 0, 1, affects=Effect.BARS
+    )
 
 
 @dataclass
@@ -61,19 +61,27 @@ class BinanceConfig(SourceConfig):
 
     option: ClassVar[str] = "binance"
 
-    market: str = MISSING
-    exchange: str = MISSING
-    archive_url: str | None = None
-    api_url: str | None = None
-    parallel: int = number(1, 64)
-    attempts: int = number(1, 100)
-    timeout_secs: float = number(above=0, most=3600)
+    market: str = choice(
+        "or perp for perpetual futures margined in USDT", MARKETS, affects=Effect.BARS
+    )
+    exchange: str = setting(
+        "any that ccxt knows; the archive is Binance's alone", affects=Effect.BARS
+    )
+    archive_url: str | None = setting(
+        "of a mirror, or null for the API alone", default=None, affects=Effect.RUN
+    )
+    api_url: str | None = setting(
+        "another host with Binance's API, for example https://data-api.binance.vision",
+        default=None,
+        affects=Effect.RUN,
+    )
+    parallel: int = number("files of the archive under way at a time", 1, 64, affects=Effect.RUN)
+    attempts: int = number("how often one thing is asked for", 1, 100, affects=Effect.RUN)
+    timeout_secs: float = number(
+        "how long to wait for an answer", above=0, most=3600, affects=Effect.RUN
+    )
 
     def __post_init__(self) -> None:
-        require(
-            self.market in MARKETS,
-            f"source.market={self.market} must be one of {', '.join(MARKETS)}",
-        )
         require(
             re.fullmatch(r"[a-z0-9]+", self.exchange) is not None,
             f"source.exchange={self.exchange} is not a name as ccxt spells it, such as binance",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from percoin.config.fields import MOST_BARS, number
+from percoin.config.fields import MOST_BARS, Effect, number
 from percoin.dataset import check_shares
 
 
@@ -12,11 +12,13 @@ from percoin.dataset import check_shares
 class SplitConfig:
     """Shares of the history, oldest first, and the rows dropped between them."""
 
-    train: float = number(above=0, below=1)
-    validation: float = number(above=0, below=1)
-    test: float = number(above=0, below=1)
-    purge_bars: int = number(0, MOST_BARS)
-    embargo_bars: int = number(0, MOST_BARS)
+    train: float = number("", above=0, below=1, affects=Effect.MODEL)
+    validation: float = number("", above=0, below=1, affects=Effect.MODEL)
+    test: float = number("", above=0, below=1, affects=Effect.MODEL)
+    purge_bars: int = number(
+        "dropped before a cut; at least labels.horizon", 0, MOST_BARS, affects=Effect.MODEL
+    )
+    embargo_bars: int = number("dropped after a cut", 0, MOST_BARS, affects=Effect.MODEL)
 
     def __post_init__(self) -> None:
         check_shares((self.train, self.validation, self.test))

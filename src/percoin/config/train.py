@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
 from percoin.bars.renames import current_symbol
 from percoin.config.costs import CostsConfig
 from percoin.config.features import FeaturesConfig
@@ -18,10 +16,13 @@ from percoin.config.fields import (
     MOST_EPOCHS,
     MOST_LOOKS,
     MOST_SEED,
+    Effect,
     check_all,
+    choice,
     file_path,
     number,
     require,
+    setting,
 )
 from percoin.config.labels import LabelsConfig
 from percoin.config.model import LogisticConfig, ModelConfig
@@ -41,44 +42,114 @@ _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 class TrainConfig:
     """Everything ``train.py`` can be told."""
 
-    symbol: str = MISSING
-    recipe: str = MISSING
-    init: str | None = None
-    fleet: bool = False
-    pooled: PooledConfig = MISSING
-    tf: TimeframeConfig = MISSING
-    source: SourceConfig = MISSING
-    features: FeaturesConfig = MISSING
-    labels: LabelsConfig = MISSING
-    model: ModelConfig = MISSING
-    blend: str = MISSING
-    trainer: TrainerConfig = MISSING
-    logger: Any = None
-    experiment: TuneConfig | None = None
-    epochs: int = number(1, MOST_EPOCHS)
+    symbol: str = setting(
+        "market as the exchange spells it, for example BTCUSDT; needed", affects=Effect.MODEL
+    )
+    recipe: str = choice(
+        "or pooled: one network for all markets of symbol=A,B,C, saved and judged for each",
+        RecipeName,
+        affects=Effect.MODEL,
+    )
+    init: str | None = choice(
+        "or pooled: begin with the weights of a pooled model and train on gently",
+        (INIT_POOLED,),
+        default=None,
+        affects=Effect.MODEL,
+    )
+    fleet: bool = setting(
+        "true trains one network for each market of symbol=A,B,C, all at once in one process",
+        default=False,
+        affects=Effect.RUN,
+    )
+    pooled: PooledConfig = setting("with recipe=pooled, and with init=pooled where it says so")
+    tf: TimeframeConfig = setting()
+    source: SourceConfig = setting()
+    features: FeaturesConfig = setting()
+    labels: LabelsConfig = setting()
+    model: ModelConfig = setting()
+    blend: str = choice(
+        "none, or logistic, which recipe=pooled has: average network and logistic regression, "
+        "weighted on validation rows",
+        BlendKind,
+        affects=Effect.JUDGEMENT,
+    )
+    trainer: TrainerConfig = setting()
+    logger: Any = setting(default=None, affects=Effect.RUN)
+    # A search is over before the training begins, which has the settings that it found.
+    experiment: TuneConfig | None = setting(default=None, affects=Effect.RUN)
+    epochs: int = number(
+        "at most: 50, or 15 with recipe=pooled; early stopping may end sooner",
+        1,
+        MOST_EPOCHS,
+        affects=Effect.LENGTH,
+    )
     # Batch normalisation needs two windows to know a variance.
-    batch_size: int = number(2, 1_000_000)
-    lr: float = number(above=0, below=1)
-    seed: int = number(0, MOST_SEED)
-    workers: int | None = number(1, MOST_CORES, default=None)
-    resume: bool = False
-    sweep: str | None = None
-    force: bool = False
-    reuse_bars_secs: float = number(0, 1_000_000_000)
+    batch_size: int = number("windows per step", 2, 1_000_000, affects=Effect.MODEL)
+    lr: float = number("learning rate to begin with", above=0, below=1, affects=Effect.MODEL)
+    seed: int = number(
+        "for the first weights, the shuffle and dropout", 0, MOST_SEED, affects=Effect.MODEL
+    )
+    workers: int | None = number(
+        "cores to use; in a sweep: jobs at a time, which share the cores; null is all",
+        1,
+        MOST_CORES,
+        default=None,
+        affects=Effect.RUN,
+    )
+    resume: bool = setting(
+        "go on with the newest interrupted run of this market; a sweep does so by itself",
+        default=False,
+        affects=Effect.RUN,
+    )
+    sweep: str | None = setting(
+        "of a sweep: its name; null makes one from the settings that are not swept",
+        default=None,
+        affects=Effect.SWEEP,
+    )
+    force: bool = setting(
+        "of a sweep: train finished jobs again", default=False, affects=Effect.SWEEP
+    )
+    reuse_bars_secs: float = number(
+        "of a sweep: bars that an exchange gave so recently are not asked for again",
+        0,
+        1_000_000_000,
+        affects=Effect.SWEEP,
+    )
     # Two poolings by 2 leave nothing of a window shorter than 4 bars.
-    lookback: int = number(4, MOST_BARS, note=" bars")
-    history_days: int = number(1, MOST_DAYS)
-    split: SplitConfig = MISSING
-    optimizer: OptimizerConfig = MISSING
-    evaluation: str = MISSING
-    folds: int = number(2, 1000)
-    costs: CostsConfig = MISSING
-    export: ExportConfig = MISSING
-    trials: int = number(1, 1_000_000_000)
-    looks: int = number(1, MOST_LOOKS)
-    data_dir: str = file_path()
-    models_dir: str = file_path()
-    outputs_dir: str = file_path()
+    lookback: int = number(
+        "bars that the network sees", 4, MOST_BARS, why=" bars", affects=Effect.MODEL
+    )
+    history_days: int = number(
+        "how far back rows go from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
+    )
+    split: SplitConfig = setting("shares of the rows, oldest first")
+    optimizer: OptimizerConfig = setting()
+    evaluation: str = choice(
+        "or walk_forward: train anew for each fold, judge the test rows of all",
+        EvaluationMode,
+        affects=Effect.MODEL,
+    )
+    folds: int = number("of a walk-forward", 2, 1000, affects=Effect.MODEL)
+    costs: CostsConfig = setting("of each side of a trade, in basis points")
+    export: ExportConfig = setting("of the trained model, beside its usual files")
+    trials: int = number(
+        "models and settings tried, this one included; deflates the Sharpe ratio",
+        1,
+        1_000_000_000,
+        affects=Effect.JUDGEMENT,
+    )
+    looks: int = number(
+        "chosen models that these test rows have judged, this one included; with more of them the "
+        "gate asks for more",
+        1,
+        MOST_LOOKS,
+        affects=Effect.JUDGEMENT,
+    )
+    data_dir: str = file_path("bars, below bars/", affects=Effect.FOLDER)
+    models_dir: str = file_path("the registry of trained models", affects=Effect.FOLDER)
+    outputs_dir: str = file_path(
+        "logs, checkpoints and pictures of every run", affects=Effect.FOLDER
+    )
 
     def __post_init__(self) -> None:
         # A search makes settings without a config to look at.
@@ -97,14 +168,7 @@ class TrainConfig:
             self.experiment is None or not self.resume,
             "experiment=tune goes on with its study by itself: leave out resume=true",
         )
-        modes = [mode.value for mode in EvaluationMode]
-        require(
-            self.evaluation in modes,
-            f"evaluation={self.evaluation} must be one of {', '.join(modes)}",
-        )
         check_purge(self.split.purge_bars, self.labels.horizon)
-        blends = [kind.value for kind in BlendKind]
-        require(self.blend in blends, f"blend={self.blend} must be one of {', '.join(blends)}")
         if isinstance(self.model, LogisticConfig):
             self._check_logistic()
 
@@ -148,11 +212,6 @@ class TrainConfig:
         return f"{'fleet' if self.fleet else 'pool'} of {len(self.symbols)} markets"
 
     def _check_recipe(self) -> None:
-        recipes = [recipe.value for recipe in RecipeName]
-        require(self.recipe in recipes, f"recipe={self.recipe} must be one of {', '.join(recipes)}")
-        require(
-            self.init in (None, INIT_POOLED), f"init={self.init} must be {INIT_POOLED}, or null"
-        )
         if self.fleet:
             self._check_fleet()
         elif self.recipe == RecipeName.POOLED:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
-from percoin.config.fields import MOST_EPOCHS, number, require
+from percoin.config.fields import MOST_EPOCHS, Effect, choice, number, require, setting
 
 
 @dataclass
 class TrainerConfig:
     """What the training runs on, in Lightning's words."""
 
-    accelerator: str = MISSING
-    precision: str = MISSING
-    record_steps: bool = MISSING
+    accelerator: str = choice("cpu or gpu", ("cpu", "gpu"), affects=Effect.MODEL)
+    precision: str = choice(
+        "32-true or bf16-mixed", ("32-true", "bf16-mixed"), affects=Effect.MODEL
+    )
+    record_steps: bool = setting(
+        "with fleet=true: replay steps as CUDA graphs; false launches their kernels one by one",
+        affects=Effect.RUN,
+    )
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("accelerator", ("cpu", "gpu")),
-            ("precision", ("32-true", "bf16-mixed")),
-        ):
-            value = getattr(self, name)
-            require(value in known, f"trainer.{name}={value} must be one of {', '.join(known)}")
         require(
             self.accelerator == "gpu" or not self.record_steps,
             "trainer.record_steps=true is for trainer=gpu alone",
@@ -34,15 +31,38 @@ class TrainerConfig:
 class OptimizerConfig:
     """AdamW, the learning rate's decay, and when to stop."""
 
-    weight_decay: float = number(0, 100)
-    plateau_factor: float = number(above=0, below=1)
-    plateau_patience: int = number(0, MOST_EPOCHS)
-    gradient_clip_norm: float = number(above=0, most=1_000_000)
-    early_stopping_patience: int = number(0, MOST_EPOCHS)
+    weight_decay: float = number("of AdamW", 0, 100, affects=Effect.MODEL)
+    plateau_factor: float = number(
+        "the learning rate is multiplied by it when the validation loss stalls",
+        above=0,
+        below=1,
+        affects=Effect.MODEL,
+    )
+    plateau_patience: int = number(
+        "epochs without a better validation loss before that",
+        0,
+        MOST_EPOCHS,
+        affects=Effect.MODEL,
+    )
+    gradient_clip_norm: float = number(
+        "a gradient with a larger norm is scaled down to it",
+        above=0,
+        most=1_000_000,
+        affects=Effect.MODEL,
+    )
+    early_stopping_patience: int = number(
+        "epochs without a better validation loss before the training ends",
+        0,
+        MOST_EPOCHS,
+        affects=Effect.MODEL,
+    )
 
 
 @dataclass
 class ExportConfig:
     """What a trained model is written as, beside its usual files."""
 
-    onnx: bool = MISSING
+    onnx: bool = setting(
+        "true also writes the network for predict.py predictor=onnx; needs percoin[onnx]",
+        affects=Effect.JUDGEMENT,
+    )

@@ -1,15 +1,27 @@
-"""A search for better settings: ``experiment=tune``."""
+"""A search for better settings: ``experiment=tune``.
+
+What these settings affect is the search: those of the model decide what a trial is worth and which
+settings are tried, those of the run only how long it goes on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
-from omegaconf import MISSING
-
-from percoin.config.fields import MOST_BARS, MOST_EPOCHS, MOST_SEED, MOST_TRIALS, number, require
-from percoin.config.labels import FOR_SIGMA
+from percoin.config.fields import (
+    MOST_EPOCHS,
+    MOST_SEED,
+    MOST_TRIALS,
+    Effect,
+    choice,
+    number,
+    require,
+    setting,
+)
+from percoin.config.labels import volatility_window
 from percoin.labels import FixedHorizon, TripleBarrier
 
 
@@ -25,25 +37,27 @@ class PrunerKind(StrEnum):
 class PrunerConfig:
     """Which trials of a search end early, by the validation skill of their epochs."""
 
-    kind: str = MISSING
-    startup_trials: int = number(1, MOST_TRIALS)
-    warmup_epochs: int = number(1, MOST_EPOCHS)
-    reduction_factor: int = number(2, 1000)
-
-    def __post_init__(self) -> None:
-        known = [kind.value for kind in PrunerKind]
-        require(
-            self.kind in known,
-            f"experiment.pruner.kind={self.kind} must be one of {', '.join(known)}",
-        )
+    kind: str = choice("or halving, or none", PrunerKind, affects=Effect.MODEL)
+    startup_trials: int = number(
+        "whole trials before the median counts", 1, MOST_TRIALS, affects=Effect.MODEL
+    )
+    warmup_epochs: int = number(
+        "epochs that every trial gets", 1, MOST_EPOCHS, affects=Effect.MODEL
+    )
+    reduction_factor: int = number(
+        "with kind=halving: the share of trials that goes on is one in so many",
+        2,
+        1000,
+        affects=Effect.MODEL,
+    )
 
 
 @dataclass
 class FixedHorizonRangeConfig:
     """Which labels of a fixed horizon a search may try."""
 
-    horizon: list[int] = MISSING
-    threshold: list[float] = MISSING
+    horizon: list[int] = setting("bars", affects=Effect.MODEL)
+    threshold: list[float] = setting("times tf.threshold", affects=Effect.MODEL)
 
     def __post_init__(self) -> None:
         _check_range("space.fixed_horizon.horizon", self.horizon, 1, 1000)
@@ -54,9 +68,9 @@ class FixedHorizonRangeConfig:
 class TripleBarrierRangeConfig:
     """Which triple-barrier labels a search may try."""
 
-    horizon: list[int] = MISSING
-    barrier_width: list[float] = MISSING
-    volatility_bars: int = number(2, MOST_BARS, note=FOR_SIGMA)
+    horizon: list[int] = setting("bars", affects=Effect.MODEL)
+    barrier_width: list[float] = setting("in units of volatility", affects=Effect.MODEL)
+    volatility_bars: int = volatility_window()
 
     def __post_init__(self) -> None:
         _check_range("space.triple_barrier.horizon", self.horizon, 1, 1000)
@@ -67,13 +81,15 @@ class TripleBarrierRangeConfig:
 class SpaceConfig:
     """What a search may try; a range is ``[smallest, largest]``."""
 
-    lr: list[float] = MISSING
-    dropout: list[float] = MISSING
-    width: list[float] = MISSING
-    lookback: list[int] = MISSING
-    labels: list[str] = MISSING
-    fixed_horizon: FixedHorizonRangeConfig = MISSING
-    triple_barrier: TripleBarrierRangeConfig = MISSING
+    lr: list[float] = setting("smallest and largest", affects=Effect.MODEL)
+    dropout: list[float] = setting("smallest and largest", affects=Effect.MODEL)
+    width: list[float] = setting("times the widths of the model", affects=Effect.MODEL)
+    lookback: list[int] = setting("smallest and largest, in bars", affects=Effect.MODEL)
+    labels: list[str] = setting(
+        "rules to try; [] keeps the command's own labels", affects=Effect.MODEL
+    )
+    fixed_horizon: FixedHorizonRangeConfig = setting("smallest and largest")
+    triple_barrier: TripleBarrierRangeConfig = setting("smallest and largest")
 
     def __post_init__(self) -> None:
         _check_range("space.lr", self.lr, 1e-8, 0.99)
@@ -102,12 +118,44 @@ def _check_range(name: str, values: Sequence[float], least: float, most: float) 
 class TuneConfig:
     """A search among settings on validation rows."""
 
-    trials: int = number(1, MOST_TRIALS)
-    epochs: int = number(1, MOST_EPOCHS)
-    max_minutes: float | None = number(above=0, most=525_600, default=None)
-    restart: bool = MISSING
-    seed: int = number(0, MOST_SEED)
-    startup_trials: int = number(1, MOST_TRIALS)
-    min_class_share: float = number(0, below=1 / 3)
-    pruner: PrunerConfig = MISSING
-    space: SpaceConfig = MISSING
+    # Of the group experiment.
+    option: ClassVar[str] = "tune"
+
+    trials: int = number(
+        "settings to try; the command's own are the first of them",
+        1,
+        MOST_TRIALS,
+        affects=Effect.RUN,
+    )
+    epochs: int = number(
+        "of a trial, at most; the best settings are then trained for `epochs`",
+        1,
+        MOST_EPOCHS,
+        affects=Effect.MODEL,
+    )
+    max_minutes: float | None = number(
+        "begin no further trial after so long; null is no limit",
+        above=0,
+        most=525_600,
+        default=None,
+        affects=Effect.RUN,
+    )
+    restart: bool = setting(
+        "begin a new study, on the newest bars; the trials of earlier ones still count",
+        affects=Effect.RUN,
+    )
+    seed: int = number("for the proposals", 0, MOST_SEED, affects=Effect.MODEL)
+    startup_trials: int = number(
+        "proposed at random, before the search learns from what it has seen",
+        1,
+        MOST_TRIALS,
+        affects=Effect.MODEL,
+    )
+    min_class_share: float = number(
+        "of each class among the train rows; proposed labels with a rarer class fail",
+        0,
+        below=1 / 3,
+        affects=Effect.MODEL,
+    )
+    pruner: PrunerConfig = setting("ends a trial early that does worse than others did")
+    space: SpaceConfig = setting("what is tried; ranges grow to hold the command's own settings")

@@ -4,16 +4,22 @@ from percoin.inference.levels import find_levels
 from percoin.inference.model import ServedModel
 from percoin.inference.networks import Backend
 from percoin.inference.predictor import Predictor
-from percoin.inference.results import Answers, BarPart, NoPrediction, RangeAnswers, Reason
+from percoin.inference.results import (
+    Answers,
+    BarPart,
+    NoPrediction,
+    NoPredictionReason,
+    RangeAnswers,
+)
 
 __all__ = [
     "Answers",
     "Backend",
     "BarPart",
     "NoPrediction",
+    "NoPredictionReason",
     "Predictor",
     "RangeAnswers",
-    "Reason",
     "ServedModel",
     "find_levels",
 ]

@@ -32,7 +32,7 @@ from percoin.types import (
 _LEVEL_NAMES = [entry.name for entry in fields(Levels)]
 
 
-class Reason(StrEnum):
+class NoPredictionReason(StrEnum):
     """Why a market has no prediction, in a word for programs."""
 
     MODEL_MISSING = "model_missing"
@@ -60,11 +60,11 @@ class BarPart(StrEnum):
     """Newer than all the bars that training had: unseen."""
 
 
-_REASONS: dict[type[PercoinError], Reason] = {
-    ModelNotFoundError: Reason.MODEL_MISSING,
-    InvalidArtifactError: Reason.MODEL_INVALID,
-    UnreadableArtifactError: Reason.MODEL_INVALID,
-    NotEnoughBarsError: Reason.INSUFFICIENT_DATA,
+_REASONS: dict[type[PercoinError], NoPredictionReason] = {
+    ModelNotFoundError: NoPredictionReason.MODEL_MISSING,
+    InvalidArtifactError: NoPredictionReason.MODEL_INVALID,
+    UnreadableArtifactError: NoPredictionReason.MODEL_INVALID,
+    NotEnoughBarsError: NoPredictionReason.INSUFFICIENT_DATA,
 }
 
 
@@ -83,9 +83,9 @@ class NoPrediction:
     error: PercoinError
 
     @property
-    def reason(self) -> Reason:
+    def reason(self) -> NoPredictionReason:
         """One word for programs."""
-        return _REASONS.get(type(self.error), Reason.INVALID_BARS)
+        return _REASONS.get(type(self.error), NoPredictionReason.INVALID_BARS)
 
     @property
     def detail(self) -> str:

@@ -117,7 +117,7 @@ _open_ones = Index(
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineForecast:
     """What a forecaster that any model has to beat says at the same moment.
 
     Attributes:
@@ -130,7 +130,7 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RecordedPrediction:
     """One served prediction as it is written.
 
     Attributes:
@@ -159,13 +159,13 @@ class Entry:
     confidence: float
     probabilities: tuple[float, ...] | None
     close: float
-    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    baselines: Mapping[str, BaselineForecast] = field(default_factory=dict)
     is_live: bool
     written_at: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept(Entry):
+class Kept(RecordedPrediction):
     """The same as it is read, with what became of it.
 
     Attributes:
@@ -184,7 +184,7 @@ class Kept(Entry):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PredictionOutcome:
     """What became of one prediction; ``void`` says why it has neither label nor return."""
 
     id: int
@@ -262,7 +262,7 @@ class TrackRecord:
                 self._engine.dispose()
             self._engine, self._is_ready = None, False
 
-    def write(self, entry: Entry) -> bool:
+    def write(self, entry: RecordedPrediction) -> bool:
         """Write one prediction; False if the record has it already.
 
         Raises:
@@ -272,7 +272,7 @@ class TrackRecord:
         """
         return self.write_all([entry])[0]
 
-    def write_all(self, entries: Sequence[Entry]) -> list[bool]:
+    def write_all(self, entries: Sequence[RecordedPrediction]) -> list[bool]:
         """Write several in one transaction, all or none; whether each was new.
 
         Raises:
@@ -291,7 +291,7 @@ class TrackRecord:
                 for entry in entries
             ]
 
-    def resolve(self, outcomes: Iterable[Outcome], now_ms: int) -> int:
+    def resolve(self, outcomes: Iterable[PredictionOutcome], now_ms: int) -> int:
         """Write what became of predictions; one that has an outcome keeps it.
 
         Args:
@@ -438,7 +438,7 @@ def kind_of_bars(origin: str) -> str:
     return printable(kind, _LONGEST_KIND)
 
 
-def written_at(entry: Entry, now_ms: int, is_live: bool) -> Entry:
+def written_at(entry: RecordedPrediction, now_ms: int, is_live: bool) -> RecordedPrediction:
     """The same prediction, written at another moment."""
     return replace(entry, written_at=now_ms, is_live=is_live)
 
@@ -541,9 +541,11 @@ def _make_tables(connection: Connection) -> object:
     return SCHEMA_VERSION
 
 
-def _to_row(entry: Entry) -> dict[str, object]:
+def _to_row(entry: RecordedPrediction) -> dict[str, object]:
     row: dict[str, object] = {
-        name.name: getattr(entry, name.name) for name in fields(Entry) if name.name != "baselines"
+        name.name: getattr(entry, name.name)
+        for name in fields(RecordedPrediction)
+        if name.name != "baselines"
     }
     probabilities = entry.probabilities
     said = {name: [line.signal, *line.probabilities] for name, line in entry.baselines.items()}
@@ -562,7 +564,8 @@ def _from_row(entries: dict[str, Any]) -> Kept:
         "is_live": bool(entries["is_live"]),
         "probabilities": None if probabilities is None else tuple(json.loads(probabilities)),
         "baselines": {
-            name: Baseline(signal, tuple(shares)) for name, (signal, *shares) in said.items()
+            name: BaselineForecast(signal, tuple(shares))
+            for name, (signal, *shares) in said.items()
         },
     }
     kept = Kept(**entries)
@@ -574,7 +577,7 @@ def _from_row(entries: dict[str, Any]) -> Kept:
     return kept
 
 
-def _check(entry: Entry) -> None:
+def _check(entry: RecordedPrediction) -> None:
     """Refuse what nobody can have meant, and what one of the databases could not keep.
 
     Raises:

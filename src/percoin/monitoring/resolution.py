@@ -21,7 +21,14 @@ from percoin.evaluation.baselines import (
 )
 from percoin.features.rules import Readings, read_momentum, read_rsi_ma
 from percoin.labels import LabelRule, Labels, TripleBarrier, label_rule_from_json
-from percoin.monitoring.record import Baseline, Entry, Kept, Outcome, TrackRecord, kind_of_bars
+from percoin.monitoring.record import (
+    BaselineForecast,
+    Kept,
+    PredictionOutcome,
+    RecordedPrediction,
+    TrackRecord,
+    kind_of_bars,
+)
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signal, Timeframe
 
 PRIOR = "prior"
@@ -36,7 +43,7 @@ def make_entry(
     rule: LabelRule | None,
     now: datetime,
     train_shares: Sequence[float] | None = None,
-) -> Entry:
+) -> RecordedPrediction:
     """What the record keeps of a prediction, with what simple forecasters say beside it.
 
     The prior is that of the model's train rows, as in its judgement. Without one, and of
@@ -53,7 +60,7 @@ def make_entry(
             (C,); None without a model, or if it does not tell them.
     """
     now_ms, ts = _ms(now), _ms(prediction.ts)
-    return Entry(
+    return RecordedPrediction(
         symbol=prediction.symbol,
         tf=prediction.timeframe,
         ts=ts,
@@ -113,7 +120,7 @@ def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:
     return record.resolve(outcomes, _ms(now)) if outcomes else 0
 
 
-def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
+def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[PredictionOutcome]:
     """What became of predictions, by the label rules of training.
 
     Args:
@@ -124,7 +131,7 @@ def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
         One for each whose horizon has passed and whose bars are here. A gap where training
         has no label makes it void.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[PredictionOutcome] = []
     for text in dict.fromkeys(kept.label_rule for kept in predictions):
         rule = label_rule_from_json(json.loads(text))
         chosen = [kept for kept in predictions if kept.label_rule == text]
@@ -132,7 +139,9 @@ def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
     return outcomes
 
 
-def _outcomes_by(rule: LabelRule, predictions: Sequence[Kept], bars: Bars) -> list[Outcome]:
+def _outcomes_by(
+    rule: LabelRule, predictions: Sequence[Kept], bars: Bars
+) -> list[PredictionOutcome]:
     step, open_time = bars.timeframe.milliseconds, bars.open_time
     first, newest_close = int(open_time[0]), int(open_time[-1]) + step
     due = [
@@ -153,20 +162,22 @@ def _outcomes_by(rule: LabelRule, predictions: Sequence[Kept], bars: Bars) -> li
     ]
 
 
-def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> Outcome:
+def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> PredictionOutcome:
     if not is_there:
-        return Outcome(kept.id, None, None, "the bar that it was made on is missing")
+        return PredictionOutcome(kept.id, None, None, "the bar that it was made on is missing")
     label, forward_return = int(labels.label[row]), float(labels.forward_return[row])
     if label == UNKNOWN_LABEL:
-        return Outcome(kept.id, None, None, "a gap in the bars, or a price that did not move")
+        return PredictionOutcome(
+            kept.id, None, None, "a gap in the bars, or a price that did not move"
+        )
     if not math.isfinite(forward_return):
-        return Outcome(kept.id, None, None, "its return is no number")
-    return Outcome(kept.id, label, forward_return)
+        return PredictionOutcome(kept.id, None, None, "its return is no number")
+    return PredictionOutcome(kept.id, label, forward_return)
 
 
 def _baselines(
     bars: Bars, rule: LabelRule, train_shares: Sequence[float] | None
-) -> Mapping[str, Baseline]:
+) -> Mapping[str, BaselineForecast]:
     """What each says at the newest bar."""
     labels = rule.label(bars).label
     # Of rows without a gap persistence is the label of ``horizon`` bars ago; -1 stays unknown.
@@ -181,12 +192,12 @@ def _baselines(
     recent = settled_class_counts(labels, rule.horizon, n_bars)[-1]
     rolling = shares_of(recent) if recent.sum() else shares
     found = {
-        name: Baseline(int(said.argmax()), _floats(said))
+        name: BaselineForecast(int(said.argmax()), _floats(said))
         for name, said in ((PRIOR, shares), (ROLLING_PRIOR, rolling))
     }
     for name, said in answers.items():
         table = frequencies_after(said[known], labels[known])
-        found[name] = Baseline(int(said[-1]), _floats(table[said[-1]]))
+        found[name] = BaselineForecast(int(said[-1]), _floats(table[said[-1]]))
     return found
 
 

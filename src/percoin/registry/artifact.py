@@ -37,7 +37,7 @@ from percoin.registry.layout import (
     WEIGHT_FILES,
     MarketFolder,
 )
-from percoin.registry.manifest import Manifest, ManifestDraft, Verdict
+from percoin.registry.manifest import Manifest, ManifestDraft, StoredVerdict
 from percoin.registry.training_record import TrainingRecord
 from percoin.types import Timeframe
 
@@ -236,7 +236,7 @@ def _may_replace(market: MarketFolder, new: Manifest) -> bool:
     one of simulated bars. Of one that cannot be read now nothing is known: only an accepted
     version takes its place.
     """
-    accepted = Verdict.ACCEPTED
+    accepted = StoredVerdict.ACCEPTED
     try:
         served = read_manifest(market, publish.served_folder(market))
     except UnreadableArtifactError as error:

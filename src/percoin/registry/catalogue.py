@@ -18,7 +18,7 @@ from percoin.errors import (
 from percoin.registry.contents import parse_metrics, read_files, read_manifest
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import METRICS_FILE, VERSION_ID_PATTERN, MarketFolder
-from percoin.registry.manifest import Manifest, Verdict
+from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.registry.publish import served_folder, served_id, unreadable, version_folder
 from percoin.types import Timeframe, is_symbol
 
@@ -54,7 +54,7 @@ class Version:
         if self.withdrawn_by:
             return f"its acceptance was withdrawn by {self.withdrawn_by}"
         gate = self.manifest.gate
-        if gate.verdict is not Verdict.ACCEPTED:
+        if gate.verdict is not StoredVerdict.ACCEPTED:
             return f"the gate says {gate.verdict.value}: {'; '.join(gate.reasons)}"
         return ""
 

@@ -57,7 +57,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class History:
+class VersionHistory:
     """All events, oldest first, and the numbers of the lines that cannot be read."""
 
     events: tuple[Event, ...] = ()
@@ -91,7 +91,7 @@ def _follow(trail: list[str], served: str | None, goes_back: bool) -> None:
         trail.append(served)
 
 
-def read_history(market: MarketFolder) -> History:
+def read_history(market: MarketFolder) -> VersionHistory:
     """Read the history of a market; a line under way or cut short is not yet part of it.
 
     Raises:
@@ -100,7 +100,7 @@ def read_history(market: MarketFolder) -> History:
     try:
         descriptor = _open(market, os.O_RDONLY)
     except FileNotFoundError:
-        return History()
+        return VersionHistory()
     with os.fdopen(descriptor, "rb") as file:
         return _parse(file.read(MOST_HISTORY_BYTES))
 
@@ -143,14 +143,14 @@ def _noticed(last: Iterable[Event], event: Event) -> list[Event]:
     ]
 
 
-def _parse(content: bytes) -> History:
+def _parse(content: bytes) -> VersionHistory:
     events, damaged = [], []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             events.append(json_codec.decode(Event, json_codec.loads(line)))
         except ValueError:
             damaged.append(number)
-    return History(tuple(events), tuple(damaged))
+    return VersionHistory(tuple(events), tuple(damaged))
 
 
 def _open(market: MarketFolder, flags: int) -> int:

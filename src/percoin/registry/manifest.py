@@ -50,7 +50,7 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 2261
 _MOST_CHARS_SHOWN = 300
 
 
-class Verdict(StrEnum):
+class StoredVerdict(StrEnum):
     """What the gate said of the model."""
 
     ACCEPTED = "accepted"
@@ -173,7 +173,7 @@ class Blend:
 class Gate:
     """The verdict and its reasons, each a phrase for people."""
 
-    verdict: Verdict
+    verdict: StoredVerdict
     reasons: tuple[str, ...] = ()
 
 

@@ -13,7 +13,7 @@ from percoin.registry.catalogue import objection_beside, read_versions
 from percoin.registry.contents import read_files
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Gate, Manifest, Verdict
+from percoin.registry.manifest import Gate, Manifest, StoredVerdict
 from percoin.types import Timeframe
 
 
@@ -83,7 +83,7 @@ def demote(root: Path, symbol: str, timeframe: Timeframe, version_id: str, reaso
 
 def _withdraw(market: MarketFolder, version_id: str, withdrawal: _Withdrawal) -> Exported:
     accepted = load_version(market, version_id).manifest
-    if accepted.gate.verdict is not Verdict.ACCEPTED:
+    if accepted.gate.verdict is not StoredVerdict.ACCEPTED:
         found = f"{version_id} has no acceptance to withdraw: {accepted.gate.verdict.value}"
         raise VersionRefusedError(
             market.symbol, market.timeframe, found, "name an accepted version"
@@ -112,7 +112,7 @@ def was_promoted_since(market: MarketFolder, version_id: str) -> bool:
 
 def _publish_revised(market: MarketFolder, accepted: Manifest, withdrawal: _Withdrawal) -> str:
     before = "; ".join(accepted.gate.reasons)
-    gate = Gate(Verdict.REJECTED, (withdrawal.reason, f"{withdrawal.but}: {before}"))
+    gate = Gate(StoredVerdict.REJECTED, (withdrawal.reason, f"{withdrawal.but}: {before}"))
     revised = accepted.revised(gate, datetime.now(UTC))
     folder = publish.version_folder(market, accepted.version_id)
     files = read_files(market, folder, accepted) | {MANIFEST_FILE: revised.to_json().encode()}

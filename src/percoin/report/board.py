@@ -19,8 +19,7 @@ from percoin.evaluation.gate import (
     control_false_discoveries,
 )
 from percoin.evaluation.uncertainty import Estimate
-from percoin.registry.manifest import Manifest
-from percoin.registry.manifest import Verdict as GateVerdict
+from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.report.joint_results import JointResult, in_a_sentence, joint_results
 from percoin.report.reading import SavedModel
 from percoin.types import CLASS_NAMES
@@ -30,7 +29,7 @@ _BUY_AND_HOLD = "buy_and_hold"
 _NAMED = 8
 
 
-class Status(StrEnum):
+class BoardStatus(StrEnum):
     """Where a model stands."""
 
     ACCEPTED = "accepted"
@@ -41,11 +40,11 @@ class Status(StrEnum):
     NO_MODEL = "no model"
 
 
-_JUDGED = (Status.ACCEPTED, Status.REJECTED, Status.UNTESTABLE)
+_JUDGED = (BoardStatus.ACCEPTED, BoardStatus.REJECTED, BoardStatus.UNTESTABLE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class RankedModel:
     """One model with its place and its verdict among all that are shown.
 
     Attributes:
@@ -59,7 +58,7 @@ class Entry:
 
     rank: int | None
     model: SavedModel
-    status: Status
+    status: BoardStatus
     reasons: tuple[str, ...]
     cautions: tuple[str, ...]
     leads: bool = False
@@ -98,7 +97,7 @@ class Board:
         notes: What else stands at the top, one sentence each.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[RankedModel, ...]
     created_at: datetime
     n_tried: int
     n_lost: int
@@ -106,10 +105,10 @@ class Board:
     notes: tuple[str, ...] = ()
 
     @property
-    def counts(self) -> dict[Status, int]:
+    def counts(self) -> dict[BoardStatus, int]:
         """Number of models of each status, zeros included."""
         found = Counter(entry.status for entry in self.entries)
-        return {status: found[status] for status in Status}
+        return {status: found[status] for status in BoardStatus}
 
     @property
     def tested(self) -> str:
@@ -173,33 +172,33 @@ def _shown_among(model: SavedModel, n_models: int) -> SavedModel:
     return replace(model, evaluation=replace(model.evaluation, money=money))
 
 
-def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> Entry:
+def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> RankedModel:
     if not model.exists:
-        return Entry(None, model, Status.NO_MODEL, (model.problem,), ())
+        return RankedModel(None, model, BoardStatus.NO_MODEL, (model.problem,), ())
     if model.manifest is None:
         if verdict is None:
-            return Entry(None, model, Status.BROKEN, (model.problem,), ())
-        status = Status(verdict.outcome.value)
-        return Entry(None, model, status, verdict.reasons, verdict.cautions, leads)
+            return RankedModel(None, model, BoardStatus.BROKEN, (model.problem,), ())
+        status = BoardStatus(verdict.outcome.value)
+        return RankedModel(None, model, status, verdict.reasons, verdict.cautions, leads)
     cautions = [model.standing] if model.standing else []
     if is_simulated(model.manifest.bars.origin):
         cautions.append("its bars were simulated: it says nothing about a real market")
     if verdict is None:
-        return Entry(None, model, Status.NOT_JUDGED, (model.problem,), tuple(cautions))
+        return RankedModel(None, model, BoardStatus.NOT_JUDGED, (model.problem,), tuple(cautions))
     gate, reasons = model.manifest.gate, verdict.reasons
-    stored, status = gate.verdict.value.replace("_", " "), Status(verdict.outcome.value)
-    if status is Status.ACCEPTED and gate.verdict is not GateVerdict.ACCEPTED:
+    stored, status = gate.verdict.value.replace("_", " "), BoardStatus(verdict.outcome.value)
+    if status is BoardStatus.ACCEPTED and gate.verdict is not StoredVerdict.ACCEPTED:
         # What the manifest says decides whether it is served: an acceptance may be withdrawn.
-        status, reasons = Status(stored), gate.reasons or (f"its manifest says {stored}",)
+        status, reasons = BoardStatus(stored), gate.reasons or (f"its manifest says {stored}",)
     elif model.evaluation is not None and stored != model.evaluation.verdict.outcome.value:
         cautions.append(f"its manifest says {stored}: {'; '.join(gate.reasons)}")
-    return Entry(None, model, status, reasons, (*cautions, *verdict.cautions), leads)
+    return RankedModel(None, model, status, reasons, (*cautions, *verdict.cautions), leads)
 
 
-def _place(entry: Entry) -> tuple[bool, float, int, str]:
+def _place(entry: RankedModel) -> tuple[bool, float, int, str]:
     evaluation = entry.model.evaluation
     skill = -evaluation.model.skill.value if evaluation else 0.0
-    has_none = (Status.BROKEN, Status.NO_MODEL)
+    has_none = (BoardStatus.BROKEN, BoardStatus.NO_MODEL)
     last = has_none.index(entry.status) + 1 if entry.status in has_none else 0
     return (evaluation is None, skill, last, entry.model.name)
 
@@ -247,7 +246,7 @@ def majority_share(confusion_matrix: Sequence[Sequence[int]]) -> tuple[str, floa
 def answer(board: Board) -> str:
     """The whole report in one sentence."""
     models = [entry for entry in board.entries if entry.model.exists]
-    n_models, n_accepted = len(models), board.counts[Status.ACCEPTED]
+    n_models, n_accepted = len(models), board.counts[BoardStatus.ACCEPTED]
     if n_models == 0:
         return "No job left a model."
     if n_models == 1:
@@ -298,7 +297,7 @@ def _models(count: int) -> str:
     return "1 model" if count == 1 else f"{count} models"
 
 
-def in_words(entry: Entry) -> list[str]:
+def in_words(entry: RankedModel) -> list[str]:
     """What the figures of one model mean, for a trader."""
     evaluation = entry.model.evaluation
     if evaluation is None:

@@ -11,7 +11,7 @@ from percoin.evaluation.threshold import NO_TRADES
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import ends_text, number_text
 from percoin.registry.manifest import Calibration, Manifest
-from percoin.report.board import Entry, age, majority_share, money_of, rival_of, test_days
+from percoin.report.board import RankedModel, age, majority_share, money_of, rival_of, test_days
 from percoin.report.reading import SavedModel
 
 NONE = "-"
@@ -59,7 +59,7 @@ class LeaderboardRow:
     age: Figure
 
 
-def leaderboard_row(entry: Entry, now: datetime) -> LeaderboardRow:
+def leaderboard_row(entry: RankedModel, now: datetime) -> LeaderboardRow:
     """The line of one model.
 
     Args:

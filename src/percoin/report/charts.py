@@ -19,7 +19,7 @@ from percoin.evaluation.evaluate import Evaluation, Skill
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 from percoin.printable import printable
-from percoin.report.board import Entry, Status, money_of
+from percoin.report.board import BoardStatus, RankedModel, money_of
 from percoin.types import CLASS_NAMES, FloatArray
 
 CHART_STYLE = (Path(__file__).parent / "chart.css").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def nice_ticks(low: float, high: float, n_wanted: int = 5) -> list[float]:
     return [round(k * step, 10) for k in range(first, last + 1)]
 
 
-def skill_picture(entries: Sequence[Entry]) -> str:
+def skill_picture(entries: Sequence[RankedModel]) -> str:
     """The two skills of every judged model with their intervals, on one scale.
 
     Args:
@@ -106,7 +106,7 @@ def _auc_axis(scale: Scale, title: str, top: float, bottom: float) -> str:
     return "".join(parts)
 
 
-def _whisker(skill: Skill, status: Status, scale: Scale, y: float) -> str:
+def _whisker(skill: Skill, status: BoardStatus, scale: Scale, y: float) -> str:
     auc = skill.auc
     if auc is None:
         return ""
@@ -118,16 +118,16 @@ def _whisker(skill: Skill, status: Status, scale: Scale, y: float) -> str:
     return f'<g class="{kind}">{"".join(parts)}</g>'
 
 
-def _mark(x: float, y: float, status: Status) -> str:
+def _mark(x: float, y: float, status: BoardStatus) -> str:
     """A shape for each status, so that nobody has to tell colours apart."""
-    if status is Status.ACCEPTED:
+    if status is BoardStatus.ACCEPTED:
         return f'<circle class="mark" cx="{x}" cy="{y}" r="4.5"/>'
-    if status is Status.REJECTED:
+    if status is BoardStatus.REJECTED:
         return f'<path class="stroke" d="M{x - 4} {y - 4}l8 8m0 -8l-8 8"/>'
     return f'<circle class="hollow" cx="{x}" cy="{y}" r="4"/>'
 
 
-def skill_glyph(entry: Entry, low: float, high: float) -> str:
+def skill_glyph(entry: RankedModel, low: float, high: float) -> str:
     """One skill with its interval around zero, for a cell of a table.
 
     Args:
@@ -148,7 +148,7 @@ def skill_glyph(entry: Entry, low: float, high: float) -> str:
     )
 
 
-def skill_range(entries: Sequence[Entry]) -> tuple[float, float]:
+def skill_range(entries: Sequence[RankedModel]) -> tuple[float, float]:
     """A scale around zero for all cells; the hopeless are drawn at its edge."""
     ends = [-0.01, 0.02]
     for entry in entries:

@@ -21,7 +21,15 @@ from percoin.evaluation.table import (
 )
 from percoin.printable import printable
 from percoin.report import charts
-from percoin.report.board import Board, Entry, Status, answer, headlines, in_words, test_days
+from percoin.report.board import (
+    Board,
+    BoardStatus,
+    RankedModel,
+    answer,
+    headlines,
+    in_words,
+    test_days,
+)
 from percoin.report.cells import (
     accuracy_line,
     confusion_matrix,
@@ -56,7 +64,7 @@ def to_html(board: Board) -> str:
         board=board,
         answer=answer(board),
         headlines=headlines(board),
-        statuses=[(status, board.counts[status]) for status in Status if board.counts[status]],
+        statuses=[(status, board.counts[status]) for status in BoardStatus if board.counts[status]],
         rows=[
             (
                 entry,
@@ -79,7 +87,7 @@ def _shown(value: object) -> object:
     return printable(value) if type(value) is str else value
 
 
-def _section(entry: Entry) -> dict[str, Any]:
+def _section(entry: RankedModel) -> dict[str, Any]:
     """What the template needs for one model."""
     model, manifest = entry.model, entry.model.manifest
     section: dict[str, Any] = {
@@ -100,7 +108,7 @@ def _section(entry: Entry) -> dict[str, Any]:
     return section
 
 
-def _tables(entry: Entry) -> list[tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]]:
+def _tables(entry: RankedModel) -> list[tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]]:
     """Title, one sentence on how to read it, columns and cells."""
     evaluation = entry.model.evaluation
     if evaluation is None:
@@ -144,7 +152,7 @@ def _tables(entry: Entry) -> list[tuple[str, str, tuple[str, ...], list[tuple[st
     return tables
 
 
-def _matrix(entry: Entry) -> list[tuple[str, list[tuple[int, float]]]]:
+def _matrix(entry: RankedModel) -> list[tuple[str, list[tuple[int, float]]]]:
     """For each label the counts of the decisions and their shares of the row."""
     rows = confusion_matrix(entry.model)
     return [

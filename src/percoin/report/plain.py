@@ -20,7 +20,7 @@ from percoin.evaluation.table import (
     skill_rows,
 )
 from percoin.printable import printable
-from percoin.report.board import Board, Entry, answer, headlines, in_words
+from percoin.report.board import Board, RankedModel, answer, headlines, in_words
 from percoin.report.cells import accuracy_line, facts, hashes, leaderboard_row
 
 COLUMNS = (
@@ -101,7 +101,7 @@ def to_markdown(board: Board) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_section(entry: Entry) -> list[str]:
+def _markdown_section(entry: RankedModel) -> list[str]:
     model = entry.model
     lines = [*entry.reasons, *(f"Caution: {text}" for text in entry.cautions), *in_words(entry)]
     accuracy = accuracy_line(model)
@@ -166,7 +166,7 @@ def to_json(board: Board) -> str:
     return json.dumps(document, allow_nan=False, indent=1) + "\n"
 
 
-def _json_entry(entry: Entry) -> dict[str, Any]:
+def _json_entry(entry: RankedModel) -> dict[str, Any]:
     model, manifest = entry.model, entry.model.manifest
     content: dict[str, Any] = {
         "rank": entry.rank,

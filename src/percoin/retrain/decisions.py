@@ -74,7 +74,7 @@ class Absent:
 
 
 @dataclass(frozen=True)
-class Drift:
+class FurthestDrift:
     """The feature that has moved furthest from where the model learnt it.
 
     Attributes:
@@ -129,7 +129,7 @@ class MarketState:
     data_end: datetime | None = None
     n_bars: int = 0
     n_new_bars: int | Absent = Absent("nothing is known of new bars")
-    drift: Drift | Absent = Absent("not measured")
+    drift: FurthestDrift | Absent = Absent("not measured")
     live: LiveSkill | Absent = Absent("no live record")
     gate_lower: float | None = None
     last_tried: datetime | None = None
@@ -148,7 +148,7 @@ class DueRules:
     Attributes:
         max_age_days: Its data may end so long ago.
         max_new_bars_share: So many new bars, as a share of those it was made from.
-        max_drift: No feature may have a higher ``Drift.ratio``.
+        max_drift: No feature may have a higher ``FurthestDrift.ratio``.
         min_resolved: With fewer independent live predictions their skill says nothing.
         demote_error: Chance that the model of a market without live skill is demoted, though
             its skill is not below zero, over all looks together.
@@ -166,7 +166,7 @@ class DueRules:
 
 
 @dataclass(frozen=True)
-class Reason:
+class RetrainReason:
     """One thing that was looked at.
 
     Attributes:
@@ -185,7 +185,7 @@ class Decision:
     """What shall be done, and why; those reasons that decided come first."""
 
     verb: Verb
-    reasons: tuple[Reason, ...]
+    reasons: tuple[RetrainReason, ...]
 
 
 def decide(market: MarketState, rules: DueRules, now: datetime) -> Decision:
@@ -234,7 +234,7 @@ def decide_together(
         text = f"its pool is trained as one: {counted}, {limit}"
     else:
         text = f"its pool is trained as one, and waits: {counted}, {limit}"
-    reason = Reason(Cause.POOL, is_due, text)
+    reason = RetrainReason(Cause.POOL, is_due, text)
     return [
         Decision(Verb.TRAIN if is_due else Verb.KEEP, (reason, *decision.reasons))
         if is_due or decision.verb is Verb.TRAIN
@@ -245,7 +245,7 @@ def decide_together(
 
 def held_up(decision: Decision, obstacle: str) -> Decision:
     """A decision to keep a model because of something that stands in the way of a training."""
-    reason = Reason(Cause.OBSTACLE, False, obstacle)
+    reason = RetrainReason(Cause.OBSTACLE, False, obstacle)
     return Decision(Verb.KEEP, (reason, *decision.reasons))
 
 
@@ -263,7 +263,7 @@ def lasting_upper(live: LiveSkill, rules: DueRules) -> float:
     return live.value + (live.upper - live.value) * reach / _HALF_WIDTH
 
 
-def _skill_gone(market: MarketState, rules: DueRules) -> Reason | None:
+def _skill_gone(market: MarketState, rules: DueRules) -> RetrainReason | None:
     live = market.live
     if market.condition is not Condition.ACCEPTED or market.is_forced:
         return None
@@ -276,42 +276,44 @@ def _skill_gone(market: MarketState, rules: DueRules) -> Reason | None:
         f"its live skill is gone: {_shown(live)}, and {upper:+.4f} at most where all looks "
         f"together may err with demote_error={rules.demote_error:g}"
     )
-    return Reason(Cause.LIVE_SKILL, True, text)
+    return RetrainReason(Cause.LIVE_SKILL, True, text)
 
 
-def _causes(market: MarketState, rules: DueRules, now: datetime) -> Iterator[Reason]:
+def _causes(market: MarketState, rules: DueRules, now: datetime) -> Iterator[RetrainReason]:
     """Everything that is looked at, whether it speaks for a training or not."""
     if market.condition is Condition.MISSING:
-        yield Reason(Cause.MISSING, True, f"it has no model: {market.said}")
+        yield RetrainReason(Cause.MISSING, True, f"it has no model: {market.said}")
         return
     if market.condition is Condition.INVALID:
-        yield Reason(Cause.INVALID, True, f"its model cannot be loaded: {market.said}")
+        yield RetrainReason(Cause.INVALID, True, f"its model cannot be loaded: {market.said}")
         return
     if market.condition is Condition.NOT_ACCEPTED:
-        yield Reason(Cause.REJECTED, True, f"no accepted model is served: {market.said}")
+        yield RetrainReason(Cause.REJECTED, True, f"no accepted model is served: {market.said}")
     yield _age(market, rules, now)
     yield _new_bars(market, rules)
     yield _drift(market, rules)
     yield _live(market, rules)
 
 
-def _age(market: MarketState, rules: DueRules, now: datetime) -> Reason:
+def _age(market: MarketState, rules: DueRules, now: datetime) -> RetrainReason:
     assert market.data_end is not None
     days = (now - market.data_end) / timedelta(days=1)
     is_due = days > rules.max_age_days
     limit = f"{'more than' if is_due else 'at most'} max_age_days={rules.max_age_days:g}"
     if days < 0:
-        return Reason(Cause.AGE, False, f"its data ends {-days:.1f} days from now, by this clock")
+        return RetrainReason(
+            Cause.AGE, False, f"its data ends {-days:.1f} days from now, by this clock"
+        )
     shown = _beside(days, rules.max_age_days, 1)
-    return Reason(Cause.AGE, is_due, f"its data ends {shown} days ago, {limit}")
+    return RetrainReason(Cause.AGE, is_due, f"its data ends {shown} days ago, {limit}")
 
 
-def _new_bars(market: MarketState, rules: DueRules) -> Reason:
+def _new_bars(market: MarketState, rules: DueRules) -> RetrainReason:
     n_new = market.n_new_bars
     if isinstance(n_new, Absent):
-        return Reason(Cause.NEW_BARS, False, f"new bars: {n_new.why}")
+        return RetrainReason(Cause.NEW_BARS, False, f"new bars: {n_new.why}")
     if n_new == 0:
-        return Reason(Cause.NEW_BARS, False, "not one new bar since")
+        return RetrainReason(Cause.NEW_BARS, False, "not one new bar since")
     share = n_new / max(1, market.n_bars)
     is_due = share >= rules.max_new_bars_share
     limit = (
@@ -319,17 +321,17 @@ def _new_bars(market: MarketState, rules: DueRules) -> Reason:
         f"of the {market.n_bars:,} that it was made from"
     )
     shown = _beside(share, rules.max_new_bars_share, 3)
-    return Reason(
+    return RetrainReason(
         Cause.NEW_BARS,
         is_due,
         f"{n_new:,} new {'bar' if n_new == 1 else 'bars'} since, {shown}, {limit}",
     )
 
 
-def _drift(market: MarketState, rules: DueRules) -> Reason:
+def _drift(market: MarketState, rules: DueRules) -> RetrainReason:
     drift = market.drift
     if isinstance(drift, Absent):
-        return Reason(Cause.DRIFT, False, f"drift: {drift.why}")
+        return RetrainReason(Cause.DRIFT, False, f"drift: {drift.why}")
     is_due = drift.ratio > rules.max_drift
     limit = f"{'more than' if is_due else 'at most'} max_drift={rules.max_drift:g}"
     shown = _beside(drift.ratio, rules.max_drift, 1)
@@ -337,32 +339,36 @@ def _drift(market: MarketState, rules: DueRules) -> Reason:
         f"{drift.feature} has drifted by {drift.psi:.3f}, {shown} times what it did "
         f"within its train rows, {limit}"
     )
-    return Reason(Cause.DRIFT, is_due, text)
+    return RetrainReason(Cause.DRIFT, is_due, text)
 
 
-def _live(market: MarketState, rules: DueRules) -> Reason:
+def _live(market: MarketState, rules: DueRules) -> RetrainReason:
     live = market.live
     if isinstance(live, Absent):
-        return Reason(Cause.LIVE_SKILL, False, f"live skill: {live.why}")
+        return RetrainReason(Cause.LIVE_SKILL, False, f"live skill: {live.why}")
     shown = _shown(live)
     if live.n_independent < rules.min_resolved:
         few = f"{shown}, too few to say anything: min_resolved={rules.min_resolved}"
-        return Reason(Cause.LIVE_SKILL, False, few)
+        return RetrainReason(Cause.LIVE_SKILL, False, few)
     if market.gate_lower is None:
-        return Reason(Cause.LIVE_SKILL, False, f"{shown}; its gate left nothing to compare it with")
+        return RetrainReason(
+            Cause.LIVE_SKILL, False, f"{shown}; its gate left nothing to compare it with"
+        )
     is_due = live.upper < market.gate_lower
     place = "all of it below" if is_due else "not below"
     gate = f"{place} the {market.gate_lower:+.4f} that its gate accepted it for at least"
-    return Reason(Cause.LIVE_SKILL, is_due, f"{shown}, {gate} (min_resolved={rules.min_resolved})")
+    return RetrainReason(
+        Cause.LIVE_SKILL, is_due, f"{shown}, {gate} (min_resolved={rules.min_resolved})"
+    )
 
 
-def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator[Reason]:
+def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator[RetrainReason]:
     """What stands against a training that is due."""
     if market.obstacle:
-        yield Reason(Cause.OBSTACLE, False, market.obstacle)
+        yield RetrainReason(Cause.OBSTACLE, False, market.obstacle)
     has_model = market.condition in {Condition.ACCEPTED, Condition.NOT_ACCEPTED}
     if has_model and market.n_new_bars == 0:
-        yield Reason(
+        yield RetrainReason(
             Cause.NEW_BARS, False, "there is not one new bar, so a training would bring the same"
         )
     if market.last_tried is not None:
@@ -373,10 +379,12 @@ def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator
                 f"it was trained at {market.last_tried:%Y-%m-%d %H:%M}, which is still to come: "
                 "look at the clock, or give retry_days=0"
             )
-            yield Reason(Cause.TRIED_LATELY, False, text)
+            yield RetrainReason(Cause.TRIED_LATELY, False, text)
         elif max(0.0, days) < rules.retry_days:
             shown = _beside(max(0.0, days), rules.retry_days, 1)
-            yield Reason(Cause.TRIED_LATELY, False, f"it was trained {shown} days ago, {limit}")
+            yield RetrainReason(
+                Cause.TRIED_LATELY, False, f"it was trained {shown} days ago, {limit}"
+            )
 
 
 def _beside(value: float, limit: float, n_digits: int) -> str:

@@ -27,7 +27,7 @@ ADVICE = "wait until it has ended"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MarketOutcome:
     """One market after a round.
 
     Attributes:
@@ -61,7 +61,7 @@ class Round:
         stopped_by: Number of the signal that ended it early, if one did.
     """
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[MarketOutcome, ...]
     is_dry: bool
     notes: tuple[str, ...] = ()
     stopped_by: int | None = None
@@ -106,7 +106,7 @@ class _RoundUnderWay:
         members = [member for pool in self._pools for member in pool.members]
         self._subjects = {subject.state.name: subject for subject in (*subjects, *members)}
         self._outcomes = {
-            name: Outcome(
+            name: MarketOutcome(
                 subject.state,
                 (self._decide(subject),),
                 subject.problem,
@@ -265,11 +265,11 @@ def _told(name: str, error: Exception) -> str:
     return found
 
 
-def _also(outcome: Outcome, decision: Decision) -> Outcome:
+def _also(outcome: MarketOutcome, decision: Decision) -> MarketOutcome:
     return replace(outcome, decisions=(*outcome.decisions, decision))
 
 
-def _with_result(outcome: Outcome, result: str) -> Outcome:
+def _with_result(outcome: MarketOutcome, result: str) -> MarketOutcome:
     return replace(outcome, result="; ".join(filter(None, (outcome.result, result))))
 
 

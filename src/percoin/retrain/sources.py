@@ -27,7 +27,10 @@ from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain
 from percoin.cli.overrides import as_overrides
-from percoin.config import BinanceConfig, RetrainConfig, SourceConfig, typed
+from percoin.config import OPTIONS, BinanceConfig, RetrainConfig, SourceConfig, typed
+from percoin.config.effects import names_with
+from percoin.config.fields import Effect, PathBounds
+from percoin.config.structure import leaves_of
 from percoin.errors import ConfigError, DataError, InvalidBarsError, PercoinError
 from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
@@ -37,12 +40,12 @@ log = logging.getLogger(__name__)
 
 # Of a market that never had a model.
 DEFAULT_SOURCE = ("source=binance",)
-# The options of conf/source that a manifest may name, and the settings that count of each.
+# The options of conf/source that a manifest may name, and the settings that count of each: those
+# that say which bars, of options that name no place where they lie.
 _FROM_MANIFESTS = {
-    "binance": ("market", "exchange"),
-    "simulated": ("seed", "n_bars", "edge"),
-    "sample": (),
-    "store": (),
+    option.option: names_with(option, {Effect.BARS})
+    for option in OPTIONS["source"]
+    if not any(isinstance(leaf.setting.bounds, PathBounds) for leaf in leaves_of(option))
 }
 _HOSTS = ("archive_url", "api_url")
 

@@ -18,7 +18,7 @@ from percoin.config import BinanceConfig, RetrainConfig, SimulatedConfig
 from percoin.errors import ConfigError, DataError, ModelNotFoundError
 from percoin.registry.catalogue import Version, markets_in, read_versions
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Manifest, Verdict
+from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.registry.revision import was_promoted_since
 from percoin.report.reading import SavedModel, read_model
 from percoin.retrain.decisions import Absent, Condition, DueRules, MarketState
@@ -205,7 +205,7 @@ def _condition(shown: SavedModel) -> tuple[Condition, str]:
     if shown.manifest is None:
         return (Condition.INVALID if shown.exists else Condition.MISSING), shown.problem
     gate = shown.manifest.gate
-    if gate.verdict is Verdict.ACCEPTED:
+    if gate.verdict is StoredVerdict.ACCEPTED:
         return Condition.ACCEPTED, ""
     reason = gate.reasons[0] if gate.reasons else "no reason is kept"
     return Condition.NOT_ACCEPTED, f"{gate.verdict.value.replace('_', ' ')}, {reason}"
@@ -338,5 +338,5 @@ def _looks_after(known: Sequence[tuple[Manifest, int]]) -> int:
     looks = 1
     for manifest, by_hand in known:
         if manifest.bars.splits["test"].last >= since:
-            looks = max(looks, by_hand) + (manifest.gate.verdict is not Verdict.ACCEPTED)
+            looks = max(looks, by_hand) + (manifest.gate.verdict is not StoredVerdict.ACCEPTED)
     return looks

@@ -9,7 +9,7 @@ from typing import Any
 
 from percoin.printable import printable
 from percoin.retrain.decisions import Verb
-from percoin.retrain.round import Outcome, Round
+from percoin.retrain.round import MarketOutcome, Round
 
 _WIDTH = 100
 _MOST_CHARS = 2000
@@ -41,7 +41,7 @@ def to_json(found: Round) -> dict[str, Any]:
     }
 
 
-def _lines(outcome: Outcome, width: int) -> Iterator[str]:
+def _lines(outcome: MarketOutcome, width: int) -> Iterator[str]:
     for decision in outcome.decisions:
         first, *others = decision.reasons
         yield from _wrapped(
@@ -61,7 +61,7 @@ def _wrapped(text: str, start: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=start, subsequent_indent=further)
 
 
-def _outcome_as_json(outcome: Outcome) -> dict[str, Any]:
+def _outcome_as_json(outcome: MarketOutcome) -> dict[str, Any]:
     state = outcome.state
     return {
         "symbol": state.symbol,

@@ -26,11 +26,13 @@ from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
 from percoin.config import ProcessesConfig, RecipeName, RetrainConfig, TrainConfig, typed
+from percoin.config.effects import names_with
+from percoin.config.fields import Effect
 from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.file_lock import claimed
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
-from percoin.report.board import Status
+from percoin.report.board import BoardStatus
 from percoin.report.files import PAGE
 from percoin.retrain.pools import SharedNetwork, no_bars
 from percoin.retrain.states import RUNS_FOLDER, Subject, count_after, job_folder
@@ -43,7 +45,7 @@ from percoin.training.folds import n_bars_to_load
 from percoin.training.version_settings import overrides_of
 from percoin.types import Timeframe
 
-_FOLDERS = ("data_dir", "models_dir", "outputs_dir")
+_FOLDERS = names_with(TrainConfig, {Effect.FOLDER})
 # What was interrupted goes on with the bars that it began with, unless they are older.
 _REUSE_SECS = 86_400.0
 _UNFINISHED = {JobState.RUNNING, JobState.INTERRUPTED}
@@ -243,7 +245,7 @@ def _ended(result: JobResult, models_dir: Path) -> Training:
         served = served_version(MarketFolder(models_dir, job.symbol, Timeframe(job.tf)))
     except (PercoinError, OSError) as error:
         return Training(job.name, f"{why}; what is served cannot be read: {error}", version)
-    if result.verdict == Status.ACCEPTED:
+    if result.verdict == BoardStatus.ACCEPTED:
         if served is not None and served.version_id == version:
             return Training(job.name, f"trained and promoted: {version} is accepted", version)
         why = f"trained, accepted, not served: {version}"

@@ -14,7 +14,7 @@ from percoin.monitoring.record import RECORD_FILE, TrackRecord, kind_of_bars, sq
 from percoin.monitoring.scoreboard import Standing, day_rows, make_scoreboard
 from percoin.registry.judged import train_rows
 from percoin.registry.manifest import Manifest
-from percoin.retrain.decisions import Absent, Drift, LiveSkill
+from percoin.retrain.decisions import Absent, FurthestDrift, LiveSkill
 
 _ASKED_AGAIN_SECS = 60.0
 
@@ -28,7 +28,7 @@ class Watched:
         live: Of its predictions.
     """
 
-    drift: Drift | Absent
+    drift: FurthestDrift | Absent
     live: LiveSkill | Absent
 
 
@@ -64,7 +64,7 @@ class Watch:
         """The record, which is not opened by that."""
         return TrackRecord(self.record_url or sqlite_url(self.data_dir / RECORD_FILE))
 
-    def _drift(self, manifest: Manifest) -> Drift | Absent:
+    def _drift(self, manifest: Manifest) -> FurthestDrift | Absent:
         try:
             bars = BarStore(self.data_dir / "bars").read(manifest.symbol, manifest.timeframe)
             learnt = train_rows(self.models_dir, manifest)
@@ -74,7 +74,7 @@ class Watch:
         if drift.worst is None:
             return Absent(drift.unknown)
         shift = drift.shifts[drift.worst]
-        return Drift(drift.worst, shift.psi, shift.ratio)
+        return FurthestDrift(drift.worst, shift.psi, shift.ratio)
 
     def _live(self, manifest: Manifest) -> LiveSkill | Absent:
         if self._away and time.monotonic() - self._away[-1][0] < _ASKED_AGAIN_SECS:

@@ -35,8 +35,8 @@ from percoin.serving.telemetry import Telemetry
 from percoin.serving.tracking import add_tracking
 
 _REFUSALS: Mapping[int | str, dict[str, Any]] = {
-    "4XX": {"model": schemas.Problem, "description": "What is wrong with the request"},
-    "5XX": {"model": schemas.Problem, "description": "The server failed"},
+    "4XX": {"model": schemas.ProblemSchema, "description": "What is wrong with the request"},
+    "5XX": {"model": schemas.ProblemSchema, "description": "The server failed"},
 }
 _DEFAULT_CANDLES = 300
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -105,7 +105,7 @@ def _add_predictions(
 
     @app.get(
         "/api/predictions",
-        response_model=schemas.Predictions,
+        response_model=schemas.PredictionsSchema,
         openapi_extra={"parameters": [tf, _symbols_parameter(offer, limits)]},
     )
     async def predictions(request: Request) -> Response:
@@ -120,7 +120,7 @@ def _add_predictions(
 
     @app.get(
         "/api/predictions/{symbol}",
-        response_model=schemas.Prediction,
+        response_model=schemas.PredictionSchema,
         openapi_extra={"parameters": [tf]},
     )
     async def prediction(request: Request, symbol: str = known_symbol) -> Response:
@@ -129,7 +129,7 @@ def _add_predictions(
         asked = check_parameters(request.query_params.multi_items(), ("tf",))
         return _json(board.text(symbol, read_timeframe(asked, offer)))
 
-    @app.get("/api/predictions/{symbol}/summary", response_model=schemas.Summary)
+    @app.get("/api/predictions/{symbol}/summary", response_model=schemas.SummarySchema)
     async def summary(request: Request, symbol: str = known_symbol) -> Response:
         """The answers for one market in every timeframe."""
         check_served(symbol, offer)
@@ -149,7 +149,7 @@ def _add_bars(app: FastAPI, offer: Offer, keeper: BarKeeper) -> None:
 
     @app.get(
         "/api/bars/{symbol}",
-        response_model=schemas.Candles,
+        response_model=schemas.CandlesSchema,
         openapi_extra={"parameters": [_tf_parameter(offer), _limit_parameter()]},
     )
     async def bars(request: Request, symbol: str = known_symbol) -> Response:
@@ -165,13 +165,17 @@ def _add_bars(app: FastAPI, offer: Offer, keeper: BarKeeper) -> None:
 def _add_state(
     app: FastAPI, served: ServedModels, health: Health, telemetry: Telemetry, clock: Clock
 ) -> None:
-    @app.get("/api/models", response_model=schemas.Models)
+    @app.get("/api/models", response_model=schemas.ModelsSchema)
     async def models(request: Request) -> Response:
         """Which model of each market is served, and what the gate said of it."""
         check_parameters(request.query_params.multi_items(), ())
         return json_response({"now": clock().isoformat(), "models": served.contents()})
 
-    @app.get(HEALTH, response_model=schemas.Health, responses={503: {"model": schemas.Health}})
+    @app.get(
+        HEALTH,
+        response_model=schemas.HealthSchema,
+        responses={503: {"model": schemas.HealthSchema}},
+    )
     async def healthy(request: Request) -> Response:
         """How the server is: 503 until the first answers are there, and if all are frozen."""
         check_parameters(request.query_params.multi_items(), ())

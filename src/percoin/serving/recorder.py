@@ -13,7 +13,7 @@ from threading import Lock
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError, RecordError
 from percoin.labels import LabelRule
-from percoin.monitoring.record import Entry, TrackRecord, written_at
+from percoin.monitoring.record import RecordedPrediction, TrackRecord, written_at
 from percoin.monitoring.resolution import is_before_outcome, make_entry, resolve
 from percoin.monitoring.scoreboard import Scoreboard
 from percoin.serving.bar_keeper import BarKeeper
@@ -62,7 +62,7 @@ class Recorder:
         self._default_rules = default_rules
         self._clock = clock
         self._on_event = on_event
-        self._waiting: deque[tuple[Entry, LabelRule | None]] = deque()
+        self._waiting: deque[tuple[RecordedPrediction, LabelRule | None]] = deque()
         self._seen: dict[Market, tuple[int, int]] = {}
         self._notes = EachMarket("RECORD", "its prediction cannot be settled later", clock)
         self._writes = EachMarket("RECORD", "its prediction cannot be written", clock)
@@ -147,14 +147,14 @@ class Recorder:
         self._succeed()
         self._on_event("written", n_new)
 
-    def _write(self, entries: Sequence[Entry]) -> int:
+    def _write(self, entries: Sequence[RecordedPrediction]) -> int:
         """Write them all at once, or each by itself if one of them cannot be written ever."""
         try:
             return sum(self.record.write_all(entries))
         except ValueError:
             return sum(map(self._write_alone, entries))
 
-    def _write_alone(self, entry: Entry) -> bool:
+    def _write_alone(self, entry: RecordedPrediction) -> bool:
         """Write one; what no database can keep is told, and must not hold up the others."""
         found = self._writes.run((entry.symbol, entry.tf), partial(self._tried, entry), None)
         if isinstance(found, RecordError):
@@ -163,7 +163,7 @@ class Recorder:
             self._on_event("dropped", 1)
         return bool(found)
 
-    def _tried(self, entry: Entry) -> bool | RecordError:
+    def _tried(self, entry: RecordedPrediction) -> bool | RecordError:
         try:
             return self.record.write(entry)
         except RecordError as error:

@@ -20,7 +20,7 @@ class _Exact(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class PassedSource(_Exact):
+class PassedSourceSchema(_Exact):
     """A source that was asked before the one that answered, and why it did not."""
 
     source: Source
@@ -28,7 +28,7 @@ class PassedSource(_Exact):
     detail: Annotated[str, Field(description="One phrase for people")]
 
 
-class Prediction(_Exact):
+class PredictionSchema(_Exact):
     """What is said of one market in one timeframe; levels come with a direction only."""
 
     symbol: str
@@ -46,7 +46,7 @@ class Prediction(_Exact):
     bars: Annotated[str | None, Field(description="Where the bars are from")]
     probabilities: dict[SignalName, Share] | None
     detail: str | None
-    passed: list[PassedSource]
+    passed: list[PassedSourceSchema]
     entry_price: Price | None = None
     stop_loss: float | None = None
     tp1: Price | None = None
@@ -54,23 +54,23 @@ class Prediction(_Exact):
     tp3: Price | None = None
 
 
-class Predictions(_Exact):
+class PredictionsSchema(_Exact):
     """Several markets in one timeframe."""
 
     tf: str
     now: datetime
-    predictions: list[Prediction]
+    predictions: list[PredictionSchema]
 
 
-class Summary(_Exact):
+class SummarySchema(_Exact):
     """One market in every timeframe."""
 
     symbol: str
     now: datetime
-    predictions: dict[str, Prediction]
+    predictions: dict[str, PredictionSchema]
 
 
-class Candles(_Exact):
+class CandlesSchema(_Exact):
     """Bars of one market, oldest first, one list for each column; none before any have come."""
 
     symbol: str
@@ -83,7 +83,7 @@ class Candles(_Exact):
     volume: list[Annotated[float, Field(ge=0)]]
 
 
-class TestedSkill(_Exact):
+class TestedSkillSchema(_Exact):
     """A log-loss skill on the test rows, with the ends of its interval."""
 
     value: float
@@ -91,7 +91,7 @@ class TestedSkill(_Exact):
     upper: float | None
 
 
-class Skill(TestedSkill):
+class SkillSchema(TestedSkillSchema):
     """Of a model, over always saying how often each outcome came in training."""
 
     confidence: Annotated[Share, Field(description="Of all intervals")]
@@ -99,16 +99,16 @@ class Skill(TestedSkill):
     best_baseline: Annotated[
         str, Field(description="The rival: the strongest baseline on validation rows")
     ]
-    baseline: Annotated[TestedSkill | None, Field(description="The same of that baseline")]
+    baseline: Annotated[TestedSkillSchema | None, Field(description="The same of that baseline")]
     against_best: Annotated[
-        TestedSkill | None, Field(description="By how much it beats it, in nats a row")
+        TestedSkillSchema | None, Field(description="By how much it beats it, in nats a row")
     ]
     recent: Annotated[
-        TestedSkill | None, Field(description="Skill over the class shares of the last days")
+        TestedSkillSchema | None, Field(description="Skill over the class shares of the last days")
     ] = None
 
 
-class TrainedOn(_Exact):
+class TrainedOnSchema(_Exact):
     """The bars that a model was made from."""
 
     bars: str
@@ -117,7 +117,7 @@ class TrainedOn(_Exact):
     last_open_time: datetime
 
 
-class Model(_Exact):
+class ModelSchema(_Exact):
     """The served model of one market in one timeframe, or why there is none."""
 
     symbol: str
@@ -129,21 +129,21 @@ class Model(_Exact):
     created_at: datetime | None
     verdict: Annotated[str | None, Field(description="What the gate said", examples=["accepted"])]
     reasons: list[str]
-    skill: Annotated[Skill | None, Field(description="Null where its test is not known")]
+    skill: Annotated[SkillSchema | None, Field(description="Null where its test is not known")]
     lookback: int | None
     features: str | None
     label_rule: dict[str, Any] | None
-    trained_on: TrainedOn | None
+    trained_on: TrainedOnSchema | None
 
 
-class Models(_Exact):
+class ModelsSchema(_Exact):
     """Every market that may be asked about."""
 
     now: datetime
-    models: list[Model]
+    models: list[ModelSchema]
 
 
-class Ends(_Exact):
+class EndsSchema(_Exact):
     """A mean over rows and its 95 % interval."""
 
     value: float
@@ -151,17 +151,18 @@ class Ends(_Exact):
     upper: float
 
 
-class Scored(_Exact):
+class ScoredSchema(_Exact):
     """A simple forecaster on the same rows."""
 
-    skill: Annotated[Ends | None, Field(description="Share of the ruler's log-loss removed")]
+    skill: Annotated[EndsSchema | None, Field(description="Share of the ruler's log-loss removed")]
     hit_rate: Annotated[
-        Ends | None, Field(description="Of directions that a move followed, those the right way")
+        EndsSchema | None,
+        Field(description="Of directions that a move followed, those the right way"),
     ]
     n_moves: int
 
 
-class Standing(_Exact):
+class StandingSchema(_Exact):
     """What became of the predictions of one model, or of one source, on one market."""
 
     symbol: str
@@ -176,10 +177,10 @@ class Standing(_Exact):
     n_resolved: int
     n_void: Annotated[int, Field(description="A gap in the bars: there is no outcome")]
     too_few: Annotated[str, Field(description="What an interval needs; empty if there is one")]
-    skill: Ends | None
-    hit_rate: Ends | None
+    skill: EndsSchema | None
+    hit_rate: EndsSchema | None
     n_moves: int
-    baselines: dict[str, Scored]
+    baselines: dict[str, ScoredSchema]
     ruler: Annotated[
         str, Field(description="Of the baselines, the one that skill is measured from")
     ]
@@ -187,7 +188,7 @@ class Standing(_Exact):
     until: datetime | None
 
 
-class Shift(_Exact):
+class ShiftSchema(_Exact):
     """Where the newest bars have one feature."""
 
     psi: Annotated[float, Field(description="Population stability index against the train rows")]
@@ -196,7 +197,7 @@ class Shift(_Exact):
     ]
 
 
-class Drift(_Exact):
+class DriftSchema(_Exact):
     """How far the features of one market have moved since its model was made."""
 
     symbol: str
@@ -204,21 +205,21 @@ class Drift(_Exact):
     version_id: str
     worst: Annotated[str | None, Field(description="The feature whose ratio is highest")]
     n_bars: Annotated[int, Field(description="Held bars since the last that the model was made of")]
-    shifts: Annotated[dict[str, Shift], Field(description="Of each feature")]
+    shifts: Annotated[dict[str, ShiftSchema], Field(description="Of each feature")]
     unknown: Annotated[str, Field(description="Why there is none; empty if there is")]
 
 
-class Scoreboard(_Exact):
+class ScoreboardSchema(_Exact):
     """Every model and source that has been served in one timeframe."""
 
     tf: str
     now: datetime
     recording: bool
-    standings: list[Standing]
-    drift: Annotated[list[Drift], Field(description="Of each market that has a model")]
+    standings: list[StandingSchema]
+    drift: Annotated[list[DriftSchema], Field(description="Of each market that has a model")]
 
 
-class PastPrediction(_Exact):
+class PastPredictionSchema(_Exact):
     """One prediction as it was served, and what became of it."""
 
     ts: Annotated[datetime, Field(description="Close of the bar it was made on, UTC")]
@@ -238,17 +239,17 @@ class PastPrediction(_Exact):
     resolved_at: datetime | None
 
 
-class History(_Exact):
+class HistorySchema(_Exact):
     """The newest predictions of one market, the oldest of them first."""
 
     symbol: str
     tf: str
     now: datetime
     recording: bool
-    predictions: list[PastPrediction]
+    predictions: list[PastPredictionSchema]
 
 
-class Counts(_Exact):
+class CountsSchema(_Exact):
     """Markets, each in each timeframe."""
 
     configured: int
@@ -260,7 +261,7 @@ class Counts(_Exact):
     ]
 
 
-class Trouble(_Exact):
+class TroubleSchema(_Exact):
     """One market whose answer is not what it should be."""
 
     symbol: str
@@ -272,14 +273,14 @@ class Trouble(_Exact):
     ]
 
 
-class Health(_Exact):
+class HealthSchema(_Exact):
     """How the server is."""
 
     status: Literal["ok", "degraded", "starting"]
     version: str
     uptime_secs: float
     now: datetime
-    markets: Counts
+    markets: CountsSchema
     record: Annotated[
         Literal["ok", "failing", "off"], Field(description="Whether predictions are written down")
     ]
@@ -288,18 +289,19 @@ class Health(_Exact):
         Field(description="When the answer that was looked at least recently was looked at"),
     ]
     failing: Annotated[
-        list[Trouble] | None, Field(description="The first ten; only for those who have the key")
+        list[TroubleSchema] | None,
+        Field(description="The first ten; only for those who have the key"),
     ] = None
 
 
-class ProblemDetail(_Exact):
+class ProblemDetailSchema(_Exact):
     """What is wrong with a request."""
 
     code: Annotated[str, Field(description="One word for programs", examples=["unknown_symbol"])]
     message: Annotated[str, Field(description="One line for people")]
 
 
-class Problem(_Exact):
+class ProblemSchema(_Exact):
     """Every answer that is none."""
 
-    error: ProblemDetail
+    error: ProblemDetailSchema

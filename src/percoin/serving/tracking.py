@@ -67,7 +67,7 @@ def add_tracking(
 
     @app.get(
         "/api/scoreboard",
-        response_model=schemas.Scoreboard,
+        response_model=schemas.ScoreboardSchema,
         openapi_extra={"parameters": [tf, symbols]},
     )
     async def scoreboard(request: Request) -> Response:
@@ -92,7 +92,7 @@ def add_tracking(
 
     @app.get(
         "/api/history/{symbol}",
-        response_model=schemas.History,
+        response_model=schemas.HistorySchema,
         openapi_extra={"parameters": [tf, limit]},
     )
     async def history(

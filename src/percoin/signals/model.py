@@ -14,7 +14,7 @@ from percoin.errors import (
 )
 from percoin.evaluation.threshold import NO_TRADES
 from percoin.inference import Predictor
-from percoin.registry.manifest import Manifest, Verdict
+from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.signals.protocol import MarketBars
 from percoin.types import Passed, Prediction, Signal, Source, check_symbol
 
@@ -60,7 +60,7 @@ class ModelSource:
             # Asked for once: another version may be served before the prediction is made.
             model = self._predictor.model(bars.symbol, bars.timeframe)
             manifest, gate = model.manifest, model.manifest.gate
-            if self._require_accepted and gate.verdict is not Verdict.ACCEPTED:
+            if self._require_accepted and gate.verdict is not StoredVerdict.ACCEPTED:
                 reasons = "; ".join(gate.reasons)
                 hint = "require_accepted=false asks it all the same"
                 return self._pass(f"model_{gate.verdict.value}", f"{reasons} ({hint})")

@@ -16,7 +16,7 @@ from percoin.registry.catalogue import Version, read_versions
 from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.registry.publish import served_id
 from percoin.sweep.results import JobResult, SweepResults, version_of
 from percoin.types import Timeframe
@@ -37,7 +37,7 @@ class _Variant:
     @property
     def is_accepted(self) -> bool:
         manifest = self.version.manifest
-        return manifest is not None and manifest.gate.verdict is Verdict.ACCEPTED
+        return manifest is not None and manifest.gate.verdict is StoredVerdict.ACCEPTED
 
 
 def serve_best(results: SweepResults, models_dir: Path) -> tuple[list[str], list[str]]:

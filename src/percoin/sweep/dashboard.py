@@ -17,17 +17,17 @@ from matplotlib.figure import Figure
 
 from percoin.evaluation.uncertainty import Estimate
 from percoin.printable import printable
-from percoin.report.board import Entry, Status, answer, headlines
+from percoin.report.board import BoardStatus, RankedModel, answer, headlines
 from percoin.report.plain import escape, markdown_leaderboard, markdown_table
 from percoin.sweep.results import SweepResults
 from percoin.whole_file import write_new
 
 # Told apart by colour-blind eyes too (Okabe and Ito, 2008).
 _COLOURS = {
-    Status.ACCEPTED: "#0072B2",
-    Status.REJECTED: "#D55E00",
-    Status.UNTESTABLE: "#999999",
-    Status.NOT_JUDGED: "#999999",
+    BoardStatus.ACCEPTED: "#0072B2",
+    BoardStatus.REJECTED: "#D55E00",
+    BoardStatus.UNTESTABLE: "#999999",
+    BoardStatus.NOT_JUDGED: "#999999",
 }
 # Skill over the train prior, then both AUCs.
 _PANELS = (
@@ -116,22 +116,22 @@ def _texts(results: SweepResults) -> dict[str, str]:
     }
 
 
-def _group(entry: Entry) -> str:
+def _group(entry: RankedModel) -> str:
     """Bar length and variant; TensorBoard would cut it at a slash."""
     model = entry.model
     return " ".join(filter(None, (model.timeframe.value, model.variant))).replace("/", " ")
 
 
-def _groups(results: SweepResults) -> dict[str, list[Entry]]:
+def _groups(results: SweepResults) -> dict[str, list[RankedModel]]:
     """Judged models by group, best first."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[RankedModel]] = {}
     for entry in results.board.entries:
         if entry.rank is not None:
             groups.setdefault(_group(entry), []).append(entry)
     return groups
 
 
-def draw_skills(entries: Sequence[Entry], title: str) -> Figure:
+def draw_skills(entries: Sequence[RankedModel], title: str) -> Figure:
     """Skill, activity and direction of judged models with 95 % intervals.
 
     Args:
@@ -163,7 +163,7 @@ def draw_skills(entries: Sequence[Entry], title: str) -> Figure:
     return figure
 
 
-def _estimates(entry: Entry) -> tuple[Estimate | None, ...]:
+def _estimates(entry: RankedModel) -> tuple[Estimate | None, ...]:
     assert entry.model.evaluation is not None
     line = entry.model.evaluation.model
     return line.skill, line.activity.auc, line.direction.auc

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,18 +18,19 @@ from omegaconf import DictConfig, OmegaConf
 from percoin.bars.renames import current_symbol
 from percoin.cli import Composed, compose_config, config_loader
 from percoin.cli.overrides import quote_texts, text_keys
+from percoin.commands import flat
 from percoin.config import LauncherConfig, TrainConfig, typed
-from percoin.config.fields import check_all
+from percoin.config.effects import is_of_the_run, names_with
+from percoin.config.fields import Effect, check_all
 from percoin.errors import ConfigError
 from percoin.sweep.jobs import Job
 
 CONFIG_NAME = "train"
 
 # What the sweep itself reads; its jobs are not told.
-_OF_THE_SWEEP = frozenset({"sweep", "force", "workers", "resume", "reuse_bars_secs"})
-_ONE_VALUE = _OF_THE_SWEEP | {"data_dir", "models_dir", "outputs_dir"}
-# With other markets, or its folders elsewhere, it is the same sweep.
-_NOT_IN_THE_NAME = _OF_THE_SWEEP | {"symbol", "tf", "data_dir", "outputs_dir"}
+_OF_THE_SWEEP = frozenset({*names_with(TrainConfig, {Effect.SWEEP}), "workers", "resume"})
+# With other markets it is the same sweep.
+_MARKETS = frozenset({"symbol", "tf"})
 _LAUNCHER = re.compile(r"hydra/launcher|hydra\.launcher\..+")
 _LONGEST_NAME = 100
 
@@ -88,16 +90,21 @@ def sweep_name(config: DictConfig, swept: Sequence[str]) -> str:
         config: Of any of the jobs; interpolations count as they are written.
         swept: The keys with several values.
     """
-    settings = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(settings, dict)
-    for key in {*_NOT_IN_THE_NAME, *swept}:
-        *parents, leaf = key.lstrip("+").split(".")
-        node = settings
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(leaf, None)
-    text = json.dumps([settings, sorted(set(swept) - _NOT_IN_THE_NAME)], sort_keys=True)
+    settings = cast(dict[str, object], OmegaConf.to_container(config, resolve=False))
+    keys = {key.lstrip("+") for key in swept} - _MARKETS
+    left_out = (*_MARKETS, *keys)
+    named = {
+        name: value
+        for name, value in flat(settings)
+        if _is_in_the_name(name) and not any(f"{name}.".startswith(f"{k}.") for k in left_out)
+    }
+    text = json.dumps([named, sorted(keys)], sort_keys=True)
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _is_in_the_name(key: str) -> bool:
+    # A sweep into another registry is another sweep.
+    return key == "models_dir" or not is_of_the_run(TrainConfig, key)
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -133,7 +140,8 @@ def _check_keys(values: _Values, launcher_values: _Values) -> None:
     if "experiment" in values:
         raise ConfigError("experiment=tune searches one market at a time: leave out -m")
     for key, found in {**values, **launcher_values}.items():
-        if len(found) > 1 and (key in _ONE_VALUE or key in launcher_values):
+        is_common = key in launcher_values or is_of_the_run(TrainConfig, key.lstrip("+"))
+        if len(found) > 1 and is_common:
             raise ConfigError(f"{key} is the same for a whole sweep; give it one value")
         if twice := sorted({value for value in found if found.count(value) > 1}):
             raise ConfigError(f"{key} names {', '.join(twice)} twice")

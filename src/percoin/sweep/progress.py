@@ -11,14 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.sweep.jobs import BROKEN, DONE, Job, JobRecord, JobState
 
 JobStanding = tuple[Job, JobRecord]
 
 
 @dataclass(frozen=True)
-class Standing:
+class SweepStanding:
     """Where the jobs of a sweep stand at one moment.
 
     Attributes:
@@ -46,7 +46,7 @@ class Standing:
         return sum(record.state in BROKEN for _, record in self.ended)
 
 
-def remaining_secs(standing: Standing) -> float | None:
+def remaining_secs(standing: SweepStanding) -> float | None:
     """How long the rest may take; None as long as nothing tells.
 
     A job is expected to take as long as those of its timeframe have taken so far, else
@@ -107,7 +107,9 @@ def describe_ending(job: Job, record: JobRecord) -> str:
     verdict = record.result.get("verdict", "")
     if job.markets:
         verdicts = [entry["verdict"] for entry in record.result.get("markets", {}).values()]
-        verdict = f"{verdicts.count(Verdict.ACCEPTED.value)} of {len(verdicts)} models accepted"
+        verdict = (
+            f"{verdicts.count(StoredVerdict.ACCEPTED.value)} of {len(verdicts)} models accepted"
+        )
     taken = tqdm.format_interval(record.secs)
     if record.resumed_from:
         taken += " since it was resumed"
@@ -137,7 +139,7 @@ class SweepProgress:
         else:
             print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
-    def ended(self, job: Job, record: JobRecord, standing: Standing) -> None:
+    def ended(self, job: Job, record: JobRecord, standing: SweepStanding) -> None:
         """Note a job that has ended; where a person watches only bad news gets a line."""
         line = describe_ending(job, record)
         if self._bar is None:
@@ -145,7 +147,7 @@ class SweepProgress:
         elif record.state not in DONE:
             self.tell(line)
 
-    def update(self, standing: Standing) -> None:
+    def update(self, standing: SweepStanding) -> None:
         """Redraw the bar."""
         if self._bar is None:
             return
@@ -163,7 +165,7 @@ class SweepProgress:
             self._bar.close()
 
 
-def _so_far(standing: Standing) -> str:
+def _so_far(standing: SweepStanding) -> str:
     failed = f", {standing.n_failed} failed" if standing.n_failed else ""
     secs = remaining_secs(standing)
     left = "" if secs is None else f", about {tqdm.format_interval(secs)} left"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from percoin.commands import flat
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Verdict
-from percoin.report.board import Board, Entry, Status, make_board
+from percoin.registry.manifest import StoredVerdict
+from percoin.report.board import Board, BoardStatus, RankedModel, make_board
 from percoin.report.reading import SavedModel, read_version
 from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
 from percoin.types import Timeframe
@@ -35,7 +35,7 @@ class JobResult:
 
     job: Job
     record: JobRecord
-    entry: Entry
+    entry: RankedModel
     val_loss: tuple[float, ...]
 
     @property
@@ -46,7 +46,7 @@ class JobResult:
     @property
     def verdict(self) -> str:
         """The verdict over the sweep in a word or two."""
-        if self.entry.passed_alone and self.entry.status is not Status.ACCEPTED:
+        if self.entry.passed_alone and self.entry.status is not BoardStatus.ACCEPTED:
             return ONLY_ALONE
         return self.entry.status.value
 
@@ -98,7 +98,7 @@ class SweepResults:
             for result in self.jobs
             if result.verdict == ONLY_ALONE
             and result.entry.model.manifest is not None
-            and result.entry.model.manifest.gate.verdict is Verdict.ACCEPTED
+            and result.entry.model.manifest.gate.verdict is StoredVerdict.ACCEPTED
         )
 
     @property

@@ -13,7 +13,7 @@ from percoin.file_lock import is_claimed
 from percoin.interruption import StopSignals
 from percoin.sweep.engine import Attempt, Ending, Engine
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
-from percoin.sweep.progress import JobStanding, Standing, SweepProgress
+from percoin.sweep.progress import JobStanding, SweepProgress, SweepStanding
 
 _POLL_SECS = 0.5
 # A killed sweep's jobs notice within this that they are on their own.
@@ -162,7 +162,7 @@ class _Sweep:
         self._ended[job] = record
         self._progress.ended(job, record, self._standing())
 
-    def _standing(self) -> Standing:
+    def _standing(self) -> SweepStanding:
         running = []
         for job in self._running:
             record = read_record(job.folder)
@@ -170,7 +170,7 @@ class _Sweep:
             running.append((job, record if record and is_of_this_attempt else JobRecord()))
         waiting = [attempt.job for attempt in self._waiting]
         ended = list(self._ended.items())
-        return Standing(ended, running, waiting, self._engine.n_slots, time.time())
+        return SweepStanding(ended, running, waiting, self._engine.n_slots, time.time())
 
     def _last_record(self, job: Job) -> JobRecord:
         if job in self._ended:

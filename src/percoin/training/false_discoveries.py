@@ -8,7 +8,7 @@ from pathlib import Path
 
 from percoin.evaluation.gate import control_false_discoveries, why_not_standing
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.registry.publish import served_id
 from percoin.registry.revision import withdraw_acceptance
 from percoin.training.results import MarketResult
@@ -39,14 +39,14 @@ def withdraw_false_discoveries(
     n_tested = sum(p_value is not None for p_value in p_values.values())
     withdrawn = {}
     for symbol, entry in results.items():
-        if entry.verdict != Verdict.ACCEPTED or stands[symbol]:
+        if entry.verdict != StoredVerdict.ACCEPTED or stands[symbol]:
             continue
         reason = why_not_standing(n_tested, entry.p_value)
         withdraw_acceptance(models_dir, symbol, timeframe, entry.version, reason)
         served = served_id(MarketFolder(models_dir, symbol, timeframe))
         withdrawn[symbol] = replace(
             entry,
-            verdict=Verdict.REJECTED.value,
+            verdict=StoredVerdict.REJECTED.value,
             reason=reason,
             is_served=served == entry.version,
         )

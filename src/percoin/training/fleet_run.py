@@ -24,7 +24,7 @@ from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.lit_module import History, OptimizerSpec, epoch_seed
+from percoin.training.lit_module import EpochHistory, OptimizerSpec, epoch_seed
 from percoin.training.run import TrainingPlan, checkpoint_of, save_whole
 from percoin.whole_file import remove_leftovers
 
@@ -53,8 +53,8 @@ class FleetModel:
 
     dataset: MarketDataset
     lr: float
-    history: History = field(
-        default_factory=lambda: History(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+    history: EpochHistory = field(
+        default_factory=lambda: EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
     )
     best_epoch: int = 0
     secs: float = 0.0
@@ -171,7 +171,7 @@ class _Fleet:
         self._check = check
         self.device = torch.device("cuda" if plan.accelerator == "gpu" else "cpu")
         self.all = [FleetModel(dataset, plan.lr) for dataset in datasets]
-        self._watches = [_Watch(plan.lr, plan.optimizer) for _ in datasets]
+        self._watches = [_FleetPatience(plan.lr, plan.optimizer) for _ in datasets]
         # Which of all models the rows of the network are.
         self._members = list(range(len(datasets)))
         self._train = _Windows(datasets, "train", self.device)
@@ -255,7 +255,7 @@ class _Fleet:
         self._adamw.narrow(self._network.weights, rows)
         self._adamw.restore(state["adamw"])
         for model, watch, kept in zip(self.all, self._watches, state["models"], strict=True):
-            history: History = kept["history"]
+            history: EpochHistory = kept["history"]
             model.history = history
             model.best_epoch, model.lr = int(kept["best_epoch"]), float(kept["lr"])
             model.secs = float(kept["secs"])
@@ -392,7 +392,7 @@ class _Windows:
         return (firsts + places * counts).to(device), counts.to(device)
 
 
-class _Watch:
+class _FleetPatience:
     """Says when a model has improved, when its learning rate falls and when it ends."""
 
     def __init__(self, lr: float, settings: OptimizerSpec) -> None:

@@ -60,7 +60,7 @@ class OptimizerSpec:
     early_stopping_patience: int = 5
 
 
-class History(TypedDict):
+class EpochHistory(TypedDict):
     """One value per validation, which comes at the end of each epoch."""
 
     train_loss: list[float]
@@ -130,7 +130,7 @@ class SignalClassifier(pl.LightningModule):
         self.optimizer = optimizer
         self.lr = lr
         self.seed = seed
-        self.history = History(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+        self.history = EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()

@@ -30,8 +30,8 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     SplitSpan,
+    StoredVerdict,
     TestMetrics,
-    Verdict,
     open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
@@ -88,7 +88,7 @@ def draft_manifest(
         scaling=ScalingNumbers.of(dataset.scaling),
         label_rule=dataset.label_rule.to_json(),
         calibration=Calibration(**judgement.calibration),
-        gate=Gate(Verdict(verdict.outcome.value), (*verdict.reasons, *verdict.cautions)),
+        gate=Gate(StoredVerdict(verdict.outcome.value), (*verdict.reasons, *verdict.cautions)),
         bars=BarsInfo(
             origin=bars.origin,
             sha256=bars.sha256(),

@@ -22,7 +22,7 @@ from percoin.run_folder import FINISHED_MARK
 from percoin.training.false_discoveries import withdraw_false_discoveries
 from percoin.training.figures import write_picture
 from percoin.training.memory import memory_errors
-from percoin.training.outcome import Outcome
+from percoin.training.outcome import TrainingOutcome
 from percoin.training.publishing import judge, publish
 from percoin.training.recipes.recipe import Fitted, Recipe, Trained, failure
 from percoin.training.results import MarketMeans, MarketResult
@@ -34,7 +34,7 @@ from percoin.training.run_files import (
     write_errors,
     write_result,
 )
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class TrainedMarkets:
     failed: dict[str, str] = field(default_factory=dict)
     results: dict[str, MarketResult] = field(default_factory=dict)
     withdrawn: dict[str, MarketResult] = field(default_factory=dict)
-    alone: Summary | None = None
+    alone: TrainingSummary | None = None
 
     def judge_and_publish(self, fitted: Fitted) -> None:
         """Bring a market into the registry; of several, one that fails stops no other.
@@ -112,12 +112,12 @@ class TrainedMarkets:
         self.withdrawn = self._control()
         self.results |= self.withdrawn
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TrainingOutcome:
         """Write down what came of the run, and sum it up."""
         order = [dataset.bars.symbol for dataset in self.recipe.markets]
         results = tuple(self.results[symbol] for symbol in order if symbol in self.results)
         failed = {**self.recipe.failed, **self.failed}
-        outcome = Outcome(
+        outcome = TrainingOutcome(
             results,
             {name: failed[name] for name in self.settings.symbols if name in failed},
             tuple(self.withdrawn),
@@ -144,7 +144,7 @@ class TrainedMarkets:
         exported = publish(
             fitted, judged, config, models_dir, settings.export.onnx, self.trained.sections
         )
-        summary = Summary.of(settings, fitted, exported, folder)
+        summary = TrainingSummary.of(settings, fitted, exported, folder)
         pool = fitted.pool
         is_seen = pool is None or pool.started_from is not None or symbol in pool.seen
         result = MarketResult.of(symbol, is_seen, exported)
@@ -210,7 +210,7 @@ class TrainedMarkets:
         horizon = days_of(settings.labels.horizon, settings.tf.timeframe.bars_per_day)
         return MarketMeans.of(results, Bootstrap(horizon, settings.seed))
 
-    def _log_means(self, outcome: Outcome) -> None:
+    def _log_means(self, outcome: TrainingOutcome) -> None:
         if not self.trained.loggers or outcome.means is None:
             return
         from percoin.training.loggers import compared_settings, log_run

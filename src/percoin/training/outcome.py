@@ -9,15 +9,15 @@ from typing import Any
 
 from percoin.commands import command
 from percoin.errors import MarketsError
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.training.recipes.recipe import Trained
 from percoin.training.results import MarketMeans, MarketResult, format_markets
 from percoin.training.run_files import MARKETS
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """What came of every market.
 
     Attributes:
@@ -38,7 +38,7 @@ class Outcome:
     means: MarketMeans | None
     shares_network: bool
     run_folder: Path
-    alone: Summary | None = None
+    alone: TrainingSummary | None = None
 
     def render(self) -> str:
         """The screen as plain text."""
@@ -48,7 +48,9 @@ class Outcome:
             return ""
         by_symbol = {entry.symbol: entry for entry in self.results}
         minutes, secs = divmod(round(self.trained.secs), 60)
-        accepted = [entry.symbol for entry in self.results if entry.verdict == Verdict.ACCEPTED]
+        accepted = [
+            entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
+        ]
         refused: Mapping[str, str] = self.trained.facts.get("refused", {})
         return "\n".join(
             [

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from percoin.config import LogisticConfig, RecipeName, TrainConfig
 from percoin.training.folds import load_bars
-from percoin.training.interruption import Interruption
+from percoin.training.interruption import RunInterruption
 from percoin.training.machine import check_machine
 from percoin.training.markets import TrainedMarkets, judging_rules
-from percoin.training.outcome import Outcome
+from percoin.training.outcome import TrainingOutcome
 from percoin.training.recipes.recipe import Fitting, LoadBars, Recipe
 from percoin.training.run_files import (
     RunContext,
@@ -84,7 +84,7 @@ def train(
     run: RunContext,
     callbacks: Sequence[pl.Callback] = (),
     only: Collection[str] | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Fit what is ready, judge every market, publish it, and control false discoveries.
 
     Args:
@@ -99,7 +99,7 @@ def train(
             published, and accepted only if that stands whatever the others turn out to be.
         PercoinError: Anything else that a user can mend.
     """
-    interruption = Interruption((settings.title, settings.tf.name), run.folder)
+    interruption = RunInterruption((settings.title, settings.tf.name), run.folder)
     with (
         divergence_marked(run.folder),
         write_errors(settings, run.folder),

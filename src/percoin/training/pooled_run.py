@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
 from percoin.network import CnnLstm
-from percoin.training.interruption import Interruption
+from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import PooledClassifier, PooledDataModule, pool_name
 from percoin.training.recipes.pool import Pool
@@ -78,7 +78,7 @@ def train_pool(
     make_loggers: Callable[[Path], Sequence[Logger]] = lambda folder: (),
     callbacks: Sequence[pl.Callback] = (),
     resume: bool = False,
-    interruption: Interruption | None = None,
+    interruption: RunInterruption | None = None,
 ) -> TrainedPool:
     """Fit a network of each seed to the seen markets and keep the best one.
 
@@ -98,7 +98,7 @@ def train_pool(
         ResumeError: The last checkpoint is damaged or beyond the plan's epochs.
     """
     market = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
-    interruption = interruption or Interruption(market, folder)
+    interruption = interruption or RunInterruption(market, folder)
     around = [*callbacks, EndsWhenTold(interruption)]
     training = _PoolTraining(pool, plan, folder, around, resume)
     with interruption.expected(), quiet_lightning():

@@ -26,7 +26,7 @@ from percoin.network import CnnLstm
 from percoin.run_folder import CHECKPOINT_FOLDER
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.interruption import Interruption
+from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import MONITORED, OptimizerSpec, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
 from percoin.training.run_files import LAST_CHECKPOINT
@@ -87,7 +87,7 @@ def train(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[pl.Callback] = (),
     resume: bool = False,
-    interruption: Interruption | None = None,
+    interruption: RunInterruption | None = None,
     is_gentle: bool = False,
 ) -> TrainedModel:
     """Fit the network, restore its best validation epoch and test that.
@@ -117,7 +117,7 @@ def train(
     module = kind(network, plan.optimizer, plan.lr, plan.seed)
     data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
     begun = _Begun.of(network, data) if is_gentle else None
-    interruption = interruption or Interruption(market, folder)
+    interruption = interruption or RunInterruption(market, folder)
     with interruption.expected(), quiet_lightning():
         around = [EndsWhenTold(interruption), *callbacks]
         trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
@@ -234,7 +234,7 @@ def fit(
     """
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
     module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
-    interruption = Interruption(market, folder=None)
+    interruption = RunInterruption(market, folder=None)
     with interruption.expected(), quiet_lightning():
         around = [Progress(each_epoch=False), EndsWhenTold(interruption), *callbacks]
         trainer = make_trainer(plan, None, (), around)
@@ -446,7 +446,7 @@ class EndsWhenTold(pl.Callback):
         interruption: Takes note of signals.
     """
 
-    def __init__(self, interruption: Interruption) -> None:
+    def __init__(self, interruption: RunInterruption) -> None:
         self._interruption = interruption
 
     def on_train_batch_start(self, *_: Any) -> None:

@@ -19,7 +19,7 @@ from percoin.config import TrainConfig
 from percoin.errors import DivergedError, ResumeError, TrainingError
 from percoin.evaluation.table import format_evaluation
 from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
-from percoin.training.summary import Summary
+from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_result(folder: Path, summary: Summary, further: Mapping[str, Any]) -> None:
+def write_result(folder: Path, summary: TrainingSummary, further: Mapping[str, Any]) -> None:
     """Mark a market as finished, with its figures for programs and its screen for people.
 
     Args:

@@ -38,7 +38,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
-class Summary:
+class TrainingSummary:
     """What the screen shows.
 
     Attributes:
@@ -69,7 +69,7 @@ class Summary:
     @classmethod
     def of(
         cls, settings: TrainConfig, fitted: Fitted, exported: ExportedModel, run_folder: Path
-    ) -> Summary:
+    ) -> TrainingSummary:
         """What is shown of a market that was judged and exported.
 
         Args:

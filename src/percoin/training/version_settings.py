@@ -7,48 +7,22 @@ go through the types and ranges of the settings, and text is quoted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
-
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
-from percoin.commands import flat
-from percoin.config import RecipeName, TrainConfig, typed
+from percoin.config import OPTIONS, CnnLstmConfig, LogisticConfig, RecipeName, TrainConfig, typed
+from percoin.config.effects import effects_of, settings_with
+from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
-from percoin.labels import FixedHorizon, TripleBarrier, VolatilityScaled
 from percoin.registry.manifest import LOGISTIC_KIND, MODEL_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
 
 # The options of conf/labels and conf/model that kinds in a manifest stand for.
-_LABELS = {
-    FixedHorizon.kind: "fixed_horizon",
-    TripleBarrier.kind: "triple_barrier",
-    VolatilityScaled.kind: "volatility_scaled",
-}
-_MODELS = {MODEL_KIND: "cnn_lstm", LOGISTIC_KIND: "logistic"}
-# Where things lie, how a run is repeated, what is logged, and what is trained beside it: none of
-# it is wanted of a model that is trained again.
-_NOT_OF_THE_MODEL = frozenset(
-    {
-        "choices",
-        "data_dir",
-        "experiment",
-        "fleet",
-        "force",
-        "logger",
-        "models_dir",
-        "outputs_dir",
-        "resume",
-        "reuse_bars_secs",
-        "source",
-        "sweep",
-        "workers",
-    }
-)
+_LABELS = frozenset(option.option for option in OPTIONS["labels"])
+_MODELS = {MODEL_KIND: CnnLstmConfig.option, LOGISTIC_KIND: LogisticConfig.option}
 # A value may follow from another one; two rounds settle what hangs on what.
 _MOST_ROUNDS = 3
 # Settings are three levels deep at most, and none is longer than the list of a pool's markets.
@@ -98,10 +72,11 @@ def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
         ConfigError: They are not settings of this percoin, or no command line says them.
     """
     said = {word.partition("=")[0] for word in others}
-    wanted = {k: v for k, v in _leaves(settings_of(manifest)) if k not in said}
+    wanted = settings_with(settings_of(manifest), OF_THE_MODEL)
+    wanted = {name: value for name, value in wanted.items() if name not in said}
     told = [*_choices(manifest), *others]
     for _ in range(_MOST_ROUNDS):
-        found = dict(_leaves(typed(compose_config("train", told), TrainConfig)))
+        found = settings_with(typed(compose_config("train", told), TrainConfig), OF_THE_MODEL)
         differing = [name for name, value in wanted.items() if found.get(name) != value]
         if not differing:
             return tuple(told)
@@ -139,20 +114,20 @@ def pool_of(manifest: Manifest) -> tuple[str, ...]:
 def _choices(manifest: Manifest) -> list[str]:
     """The market, and the options that give the settings their types."""
     kind = manifest.label_rule["kind"]
-    labels = _LABELS.get(kind) if isinstance(kind, str) else None
-    if labels is None:
-        raise ConfigError(f"label rule {kind!r} is not known; known are {', '.join(_LABELS)}")
+    if not isinstance(kind, str) or kind not in _LABELS:
+        known = ", ".join(sorted(_LABELS))
+        raise ConfigError(f"label rule {kind!r} is not known; known are {known}")
     return [
         f"symbol={manifest.symbol}",
         f"tf={manifest.timeframe.value}",
-        f"labels={labels}",
+        f"labels={kind}",
         f"model={_MODELS[manifest.model.kind]}",
     ]
 
 
 def _plain_settings(manifest: Manifest) -> dict[str, object]:
     """What the manifest says of the model: plain values, and its own market and bar length."""
-    values = {k: v for k, v in manifest.config.items() if k not in _NOT_OF_THE_MODEL}
+    values = {k: v for k, v in manifest.config.items() if _is_wanted(k)}
     _check_plain(values, "config", _MOST_LEVELS)
     tf, pooled = values.get("tf", {}), values.get("pooled", {})
     if isinstance(tf, dict):
@@ -181,7 +156,10 @@ def _check_plain(value: object, place: str, n_levels: int) -> None:
         _check_plain(entry, f"{place}.{name}", n_levels - 1)
 
 
-def _leaves(settings: TrainConfig) -> Iterator[tuple[str, object]]:
-    """Every setting that a model follows from, by its dotted name."""
-    plain = asdict(settings)
-    yield from flat({k: v for k, v in plain.items() if k not in _NOT_OF_THE_MODEL})
+def _is_wanted(key: str) -> bool:
+    """Whether a model that is trained again needs it; a name that is no setting is refused later.
+
+    Of the bars a manifest says which they were, and where they come from now is not its affair.
+    """
+    effects = effects_of(TrainConfig, key)
+    return key != "choices" and (not effects or bool(effects & OF_THE_MODEL))

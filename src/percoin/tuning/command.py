@@ -23,7 +23,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
+from percoin.config.effects import settings_with
+from percoin.config.fields import Effect
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
@@ -40,7 +42,7 @@ from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claime
 from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, make_folds
 from percoin.training.machine import check_machine
-from percoin.training.outcome import Outcome
+from percoin.training.outcome import TrainingOutcome
 from percoin.training.pipeline import train
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.run_files import RunContext
@@ -67,13 +69,6 @@ _FOLDER = "tune"
 _SCREEN_FILE = "study.txt"
 # It takes a second or two, and trials may be short.
 _PICTURE_EVERY_SECS = 30.0
-# What a trial's skill depends on, beside the bars and the search itself.
-_DECISIVE = (
-    *("symbol", "tf", "features", "labels", "model", "trainer", "batch_size", "lr", "seed"),
-    *("lookback", "history_days", "split", "optimizer", "evaluation"),
-)
-_HOW_LONG = ("trials", "max_minutes", "restart")
-_HOW_BARS_TRAVEL = ("parallel", "attempts", "timeout_secs", "archive_url", "api_url")
 
 
 def tune_from_config(settings: TrainConfig) -> None:
@@ -89,7 +84,9 @@ def tune_from_config(settings: TrainConfig) -> None:
         print(outcome.render())
 
 
-def tune(settings: TrainConfig, run: RunContext, overrides: Sequence[str]) -> Outcome | None:
+def tune(
+    settings: TrainConfig, run: RunContext, overrides: Sequence[str]
+) -> TrainingOutcome | None:
     """Search around the settings, print what was found, then train and judge the best.
 
     Args:
@@ -202,12 +199,10 @@ class _Session:
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     """Hash of the settings that decide what a trial is worth: the same ones go on."""
-    plain = asdict(replace(settings, experiment=None))
-    facts = {name: plain[name] for name in _DECISIVE}
-    source = {k: v for k, v in plain["source"].items() if k not in _HOW_BARS_TRAVEL}
-    search = {k: v for k, v in asdict(config).items() if k not in _HOW_LONG}
-    folds = settings.folds if settings.evaluation == EvaluationMode.WALK_FORWARD else None
-    everything = [facts, type(settings.source).__name__, source, search, folds]
+    facts = settings_with(settings, {Effect.MODEL, Effect.BARS})
+    if settings.evaluation != EvaluationMode.WALK_FORWARD:
+        del facts["folds"]
+    everything = [facts, settings.source.option, settings_with(config, {Effect.MODEL})]
     text = json.dumps(everything, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -285,7 +280,7 @@ class _Display:
 
 def _train_best(
     session: _Session, tried: list[Tried], run: RunContext, overrides: Sequence[str]
-) -> Outcome | None:
+) -> TrainingOutcome | None:
     best = best_of(tried)
     if best is None:
         raise _nothing_found(session, tried)
@@ -367,7 +362,7 @@ def _train_winner(
     folds: Sequence[MarketDataset],
     winner: dict[str, Any],
     run: RunContext,
-) -> Outcome | None:
+) -> TrainingOutcome | None:
     """Train the chosen settings, unless that was done; go on where it was interrupted."""
     study = session.searcher.study
     before = winners_of(study)[-1:]

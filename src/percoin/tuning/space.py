@@ -19,15 +19,14 @@ from percoin.config import (
     TrainConfig,
     TripleBarrierConfig,
 )
+from percoin.config.effects import settings_with
+from percoin.config.fields import Effect
 from percoin.labels import FixedHorizon, TripleBarrier
 
 # Proposals are rounded to so many digits, so that a command says exactly what was tried.
 _DIGITS = 3
 # A threshold is a fraction of the price.
 _MOST = 0.999
-# What a proposal changes; the rest of a command stays as it was written.
-_SEARCHED = ("lr", "lookback", "model.dropout")
-_WIDTHS = ("model.channels", "model.hidden_size", "model.head_sizes")
 _FOLLOW_THE_LABELS = ("split.purge_bars", "split.embargo_bars")
 
 
@@ -212,10 +211,11 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
 
 def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
     """What turns ``base`` into ``chosen``, as ``KEY=VALUE`` words."""
+    were, wanted = (settings_with(settings, {Effect.MODEL}) for settings in (base, chosen))
     words = [
-        f"{key}={_exact(_lookup(chosen, key))}"
-        for key in (*_SEARCHED, *_WIDTHS)
-        if _lookup(chosen, key) != _lookup(base, key)
+        f"{key}={_exact(value)}"
+        for key, value in wanted.items()
+        if not key.startswith(("labels.", *_FOLLOW_THE_LABELS)) and value != were[key]
     ]
     kind, same_kind = _kind(chosen.labels), type(base.labels) is type(chosen.labels)
     if not same_kind:
@@ -226,16 +226,9 @@ def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
             words.append(f"labels.{entry.name}={_exact(value)}")
     # The two follow the horizon by themselves, unless the command said otherwise.
     for key in _FOLLOW_THE_LABELS:
-        if _lookup(chosen, key) != chosen.labels.horizon:
-            words.append(f"{key}={_lookup(chosen, key)}")
+        if wanted[key] != chosen.labels.horizon:
+            words.append(f"{key}={wanted[key]}")
     return words
-
-
-def _lookup(settings: TrainConfig, key: str) -> Any:
-    value: Any = settings
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _exact(value: Any) -> str:

@@ -69,12 +69,12 @@ def measure(
     with _quiet_datasets():
         dataset = rows.dataset(settings)
     _check_classes(dataset, min_class_share)
-    watch = _Watch(_prior_loss(dataset), report)
+    watch = _TrialReporter(_prior_loss(dataset), report)
     fit_trial(settings, dataset, [watch])
     return Measured(max(watch.skills), len(watch.skills), watch.ended_early)
 
 
-class _Watch(pl.Callback):
+class _TrialReporter(pl.Callback):
     """Reports the validation skill of each epoch, and ends the fit when told to."""
 
     def __init__(self, prior_loss: float, report: Report) -> None:

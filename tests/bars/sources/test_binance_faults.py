@@ -276,7 +276,7 @@ def contradiction(body: bytes) -> bytes:
         (bomb, "unpacks to more than 64 MB"),
         (lying_bomb, r"unpacks to more than 64 MB|not a zip that can be read|cannot be read"),
         (two_files, "does not hold BTCUSDT-1h-2024-02.csv alone"),
-        (of_another_month, "holds a bar of 2024-01-01 00:00, out of its time"),
+        (of_another_month, "holds a bar of 2024-01-01 00:00, outside of its month or day"),
         (in_seconds, "neither in milliseconds nor microseconds"),
         (five_columns, "cannot be read as klines"),
         (words_for_numbers, "cannot be read as klines"),

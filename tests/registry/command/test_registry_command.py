@@ -19,11 +19,11 @@ from percoin.registry.artifact import load_version
 from percoin.registry.catalogue import version_ids
 from percoin.registry.command.actions import EXIT_FOUND
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Blend, Calibration, Gate, Verdict
+from percoin.registry.manifest import Blend, Calibration, Gate, StoredVerdict
 
 MARKET = ("symbol=BTCUSDT", "tf=1h")
-ACCEPTED = Gate(Verdict.ACCEPTED, ("made for a test",))
-REJECTED = Gate(Verdict.REJECTED, ("no skill",))
+ACCEPTED = Gate(StoredVerdict.ACCEPTED, ("made for a test",))
+REJECTED = Gate(StoredVerdict.REJECTED, ("no skill",))
 
 
 def damage(folder: Path, version_id: str, name: str = "scaler.pkl") -> None:
@@ -128,7 +128,7 @@ def test_no_text_of_a_manifest_or_history_is_obeyed_by_a_terminal(call, trained,
     plain = load_version(market(trained), served(trained)).manifest
     name = add_version(
         trained,
-        gate=Gate(Verdict.REJECTED, (HOSTILE, "x" * 60_000)),
+        gate=Gate(StoredVerdict.REJECTED, (HOSTILE, "x" * 60_000)),
         bars=replace(plain.bars, origin=HOSTILE),
         label_rule={"kind": HOSTILE, HOSTILE: HOSTILE},
         libraries={HOSTILE: HOSTILE},

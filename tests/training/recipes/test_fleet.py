@@ -24,7 +24,7 @@ from percoin.registry.catalogue import version_ids
 from percoin.registry.command import reproduction
 from percoin.registry.command.reproduction import Reproduction, reproduce
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Verdict
+from percoin.registry.manifest import StoredVerdict
 from percoin.run_folder import run_dir
 from percoin.sweep.plan import plan_sweep
 from percoin.training import markets as trained_markets
@@ -274,7 +274,7 @@ def test_an_acceptance_that_was_not_held_against_the_others_does_not_survive_an_
     # By Benjamini and Yekutieli the best of three may have p up to the rate / 5.5.
     stands = p_value < 0.01
     gate = artifact(tmp_path, MARKETS[0]).manifest.gate
-    assert (gate.verdict is Verdict.ACCEPTED) == stands
+    assert (gate.verdict is StoredVerdict.ACCEPTED) == stands
     assert gate.reasons[0].startswith("does not stand among 3 models tried") != stands
     mark = run_folder(tmp_path) / "markets" / MARKETS[0] / "result.json"
     assert mark.exists() == stands

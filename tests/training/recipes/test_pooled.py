@@ -13,7 +13,7 @@ import pytest
 from builders import write_parquet
 from train_runs import Finished, run_train, train_arguments
 
-from percoin.audit.findings import Status
+from percoin.audit.findings import FindingStatus
 from percoin.audit.pooled import check_pooled_scaling
 from percoin.audit.served import audit_served, rebuild
 from percoin.bars.sources.simulated import SimulatedSource
@@ -165,11 +165,11 @@ def test_the_audit_finds_no_leak_and_knows_the_scaler_of_a_pool(pooled, symbol):
             folder / "models", stored(folder, symbol), lambda name: stored(folder, name)
         )
     }
-    assert Status.LEAK not in {finding.status for finding in found.values()}
+    assert FindingStatus.LEAK not in {finding.status for finding in found.values()}
     scaler = found["model: scaler knows train only"]
-    assert scaler.status is Status.OK
+    assert scaler.status is FindingStatus.OK
     assert "train rows of 2 markets" in scaler.evidence
-    assert found["model: splits are as described"].status is Status.OK
+    assert found["model: splits are as described"].status is FindingStatus.OK
 
 
 def with_scaler_of(folder: Path, *parts: str):
@@ -196,7 +196,7 @@ def test_a_scaler_that_knows_more_than_the_train_rows_of_the_pool_is_a_leak(pool
     _, folder = pooled
     manifest = with_scaler_of(folder, *parts)
     finding = check_pooled_scaling(manifest, manifest.pool, lambda name: stored(folder, name))
-    assert finding.status is Status.LEAK
+    assert finding.status is FindingStatus.LEAK
     assert words in finding.evidence
 
 
@@ -213,7 +213,7 @@ def test_a_scaler_is_not_judged_without_the_bars_of_every_market(pooled):
         check_pooled_scaling(manifest, manifest.pool, load),
         check_pooled_scaling(manifest, manifest.pool, None),
     ):
-        assert finding.status is Status.CANNOT_TELL
+        assert finding.status is FindingStatus.CANNOT_TELL
     assert SEEN[1] in check_pooled_scaling(manifest, manifest.pool, load).evidence
 
 
@@ -334,7 +334,7 @@ def test_a_market_from_elsewhere_begins_with_a_pool_that_is_named(pooled):
     findings = audit_served(
         folder / "models", stored(folder, "XRPUSDT"), lambda name: stored(folder, name)
     )
-    assert Status.LEAK not in {finding.status for finding in findings}
+    assert FindingStatus.LEAK not in {finding.status for finding in findings}
 
 
 def test_what_is_shown_of_a_version_names_its_pool(pooled):

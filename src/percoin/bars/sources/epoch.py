@@ -1,4 +1,4 @@
-"""Times as numbers since 1970, their unit told by their number of digits."""
+"""Times as numbers since 1970; the number of digits tells the unit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LARGEST = np.iinfo(np.int64).max
 
 
 def from_epoch(numbers: IntArray, units: Mapping[str, int] = ARCHIVE_UNITS) -> pd.DatetimeIndex:
-    """Numbers since 1970 as times in UTC, each in the one unit that makes it a date of today.
+    """Numbers since 1970 as times in UTC, each in the unit that gives a date near today.
 
     Binance's spot files count microseconds from 2025-01-01 on and milliseconds
     before, both in one file at times. A number reads as a date from 2001 to 2286

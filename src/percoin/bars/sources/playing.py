@@ -1,4 +1,4 @@
-"""Simulated bars that close as time goes by: a market to watch where there is no exchange."""
+"""Simulated bars that close in real time: a market to watch without an exchange."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LONGEST_YEAR_DAYS = 366
 class PlayingSource:
     """The newest closed bars of a simulated market that ends with the year.
 
-    The whole year is made at once, from the seed alone, so that a bar that has been shown
-    stays as it is, through restarts too. With the new year another market begins.
+    The whole year is made at once from the seed, so that a bar never changes, not even
+    after a restart. Each new year begins another market.
 
     Args:
         simulated: Seed, edge and how many of the newest bars are handed out; its own end
@@ -49,7 +49,7 @@ class PlayingSource:
         return bars.slice(n_closed - self._simulated.n_bars, n_closed)
 
     def _year(self, year: int, symbol: str, timeframe: Timeframe) -> Bars:
-        """All bars that a year may ask for: its own, and the history before its first."""
+        """All bars of a year, and the history before its first one."""
         key = (symbol, timeframe)
         with self._lock:
             made = self._years.get(key)

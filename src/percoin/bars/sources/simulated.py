@@ -64,7 +64,7 @@ class SimulatedSource:
     end: str = _END
 
     def __post_init__(self) -> None:
-        """Refuse arguments that cannot be meant."""
+        """Refuse values out of range."""
         if self.seed < 0 or self.n_bars < 1:
             raise ConfigError(
                 f"source.seed={self.seed} and source.n_bars={self.n_bars}: "

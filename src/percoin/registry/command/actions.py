@@ -32,7 +32,7 @@ _COMMON_KEYS = frozenset({"action", "symbol", "tf", "output", "models_dir"})
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What an action has to say.
 
     Attributes:
@@ -47,7 +47,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Action:
+class _ActionSpec:
     """How an action is called.
 
     Attributes:
@@ -56,7 +56,7 @@ class _Action:
         needs: Keys that must have a value.
     """
 
-    run: Callable[[RegistryConfig], Answer]
+    run: Callable[[RegistryConfig], CommandResult]
     keys: frozenset[str] = frozenset()
     needs: tuple[str, ...] = ()
 
@@ -92,7 +92,7 @@ def _with_action(arguments: Sequence[str]) -> list[str]:
     return [f"action={arguments[0]}", *arguments[1:]]
 
 
-def _check_keys(settings: RegistryConfig, action: _Action, overrides: Sequence[str]) -> None:
+def _check_keys(settings: RegistryConfig, action: _ActionSpec, overrides: Sequence[str]) -> None:
     """Refuse keys that would change nothing, and the lack of those that are needed."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
@@ -132,17 +132,17 @@ def _market(settings: RegistryConfig) -> MarketFolder:
     return MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
 
 
-def _list(settings: RegistryConfig) -> Answer:
+def _list(settings: RegistryConfig) -> CommandResult:
     lines = [read_line(market) for market in _markets(settings)]
-    return Answer(list_as_text(lines), list_as_json(lines))
+    return CommandResult(list_as_text(lines), list_as_json(lines))
 
 
-def _show(settings: RegistryConfig) -> Answer:
+def _show(settings: RegistryConfig) -> CommandResult:
     details = read_details(_market(settings), settings.version)
-    return Answer(show_as_text(details), show_as_json(details))
+    return CommandResult(show_as_text(details), show_as_json(details))
 
 
-def _verify(settings: RegistryConfig) -> Answer:
+def _verify(settings: RegistryConfig) -> CommandResult:
     checks = [check for market in _markets(settings) for check in check_market(market)]
     if not checks:
         raise ConfigError(
@@ -158,31 +158,31 @@ def _verify(settings: RegistryConfig) -> Answer:
     versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
     problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
     summary = f"{versions} looked at, {problems}"
-    return Answer(
+    return CommandResult(
         "\n".join([*lines, summary]),
         {"n_versions": n_versions, "problems": [asdict(check) for check in broken]},
         EXIT_FOUND if broken else 0,
     )
 
 
-def _promote(settings: RegistryConfig) -> Answer:
+def _promote(settings: RegistryConfig) -> CommandResult:
     assert settings.version is not None
     market = _market(settings)
     version_id = find_version(market, settings.version)
     return _changed(market, promote(market, version_id, settings.why, settings.force))
 
 
-def _rollback(settings: RegistryConfig) -> Answer:
+def _rollback(settings: RegistryConfig) -> CommandResult:
     market = _market(settings)
     return _changed(market, rollback(market, settings.why, settings.force))
 
 
-def _changed(market: MarketFolder, event: Event) -> Answer:
+def _changed(market: MarketFolder, event: Event) -> CommandResult:
     text = f"{market.symbol} {market.timeframe.value}: serves {event.after}, before {event.before}"
-    return Answer(text, events_as_json([event])[0])
+    return CommandResult(text, events_as_json([event])[0])
 
 
-def _prune(settings: RegistryConfig) -> Answer:
+def _prune(settings: RegistryConfig) -> CommandResult:
     rule = Pruning(settings.keep, settings.older_than_days)
     lines, content = [], []
     for market in _markets(settings):
@@ -207,35 +207,37 @@ def _prune(settings: RegistryConfig) -> Answer:
                 "dry_run": settings.dry_run,
             }
         )
-    return Answer("\n".join(lines) or "no versions", content)
+    return CommandResult("\n".join(lines) or "no versions", content)
 
 
 def _n_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.glob("*"))
 
 
-def _reproduce(settings: RegistryConfig) -> Answer:
+def _reproduce(settings: RegistryConfig) -> CommandResult:
     # Lightning takes seconds to import: only for whoever trains.
     from percoin.registry.command.reproduction import reproduce
 
     # Minutes may pass; what is printed stays the answer alone.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     found = reproduce(settings, _market(settings))
-    return Answer(found.as_text(), found.as_json(), 0 if found.is_same else EXIT_FOUND)
+    return CommandResult(found.as_text(), found.as_json(), 0 if found.is_same else EXIT_FOUND)
 
 
 _MARKET = ("symbol", "tf")
 
-_ACTIONS: Mapping[RegistryAction, _Action] = {
-    RegistryAction.LIST: _Action(_list),
-    RegistryAction.SHOW: _Action(_show, frozenset({"version"}), _MARKET),
-    RegistryAction.VERIFY: _Action(_verify),
-    RegistryAction.PROMOTE: _Action(
+_ACTIONS: Mapping[RegistryAction, _ActionSpec] = {
+    RegistryAction.LIST: _ActionSpec(_list),
+    RegistryAction.SHOW: _ActionSpec(_show, frozenset({"version"}), _MARKET),
+    RegistryAction.VERIFY: _ActionSpec(_verify),
+    RegistryAction.PROMOTE: _ActionSpec(
         _promote, frozenset({"version", "why", "force"}), (*_MARKET, "version")
     ),
-    RegistryAction.ROLLBACK: _Action(_rollback, frozenset({"why", "force"}), _MARKET),
-    RegistryAction.PRUNE: _Action(_prune, frozenset({"keep", "older_than_days", "dry_run", "why"})),
-    RegistryAction.REPRODUCE: _Action(
+    RegistryAction.ROLLBACK: _ActionSpec(_rollback, frozenset({"why", "force"}), _MARKET),
+    RegistryAction.PRUNE: _ActionSpec(
+        _prune, frozenset({"keep", "older_than_days", "dry_run", "why"})
+    ),
+    RegistryAction.REPRODUCE: _ActionSpec(
         _reproduce, frozenset({"version", "source", "data_dir"}), _MARKET
     ),
 }

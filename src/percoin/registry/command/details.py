@@ -10,7 +10,7 @@ from percoin.errors import InvalidArtifactError
 from percoin.printable import printable
 from percoin.registry.catalogue import Version, find_version, read_versions
 from percoin.registry.command.overview import age_text, skill_as_json, skill_text
-from percoin.registry.history import Event, History, read_history
+from percoin.registry.history import Event, VersionHistory, read_history
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import SPLIT_NAMES, Manifest, time_text
 from percoin.registry.publish import served_folder, served_id, version_folder
@@ -37,7 +37,7 @@ class Details:
     model: SavedModel
     served: str | None
     versions: tuple[Version, ...]
-    history: History
+    history: VersionHistory
 
 
 def read_details(market: MarketFolder, start: str | None = None) -> Details:

@@ -63,7 +63,7 @@ def usable_cores() -> int:
 
 
 @dataclass(frozen=True)
-class _Running:
+class _RunningProcess:
     attempt: Attempt
     process: ForkServerProcess
     last_words: Connection
@@ -82,7 +82,7 @@ class ProcessEngine:
         self._n_threads = n_threads
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([_PRELOAD])
-        self._running: list[_Running] = []
+        self._running: list[_RunningProcess] = []
         self._not_started: list[Ending] = []
 
     def start(self, attempt: Attempt) -> None:
@@ -100,7 +100,7 @@ class ProcessEngine:
             ours.close()
             self._not_started.append(Ending(attempt, f"could not be started ({error})"))
         else:
-            self._running.append(_Running(attempt, process, ours))
+            self._running.append(_RunningProcess(attempt, process, ours))
         finally:
             theirs.close()
 
@@ -132,7 +132,7 @@ class ProcessEngine:
         self._running = []
 
 
-def _ending(running: _Running) -> Ending:
+def _ending(running: _RunningProcess) -> Ending:
     """How a process ended that has ended."""
     code = running.process.exitcode
     words = _last_words(running.last_words)

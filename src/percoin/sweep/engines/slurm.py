@@ -87,7 +87,7 @@ class _Cluster(Protocol):
 
 
 @dataclass
-class _Running:
+class _RunningJob:
     attempt: Attempt
     job: Any
     gone_at: float | None = None
@@ -118,7 +118,7 @@ class SlurmEngine:
         self._settings = settings
         self._n_gpus = n_gpus
         self._cluster = cluster
-        self._running: list[_Running] = []
+        self._running: list[_RunningJob] = []
         self._not_started: list[Ending] = []
         self._has_submitted = False
         self._stopping = False
@@ -138,7 +138,7 @@ class SlurmEngine:
             self._not_started.append(Ending(attempt, str(error)))
         else:
             self._has_submitted = True
-            self._running.append(_Running(remote.attempt, job))
+            self._running.append(_RunningJob(remote.attempt, job))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
         """The attempts whose jobs left a result, or are gone without."""
@@ -224,7 +224,7 @@ class SlurmEngine:
         self._running = [each for number, each in enumerate(self._running) if number not in ended]
         return endings
 
-    def _has_settled(self, running: _Running) -> bool:
+    def _has_settled(self, running: _RunningJob) -> bool:
         """Whether a result can no longer be expected of a job that is gone."""
         if self._stopping:
             return True

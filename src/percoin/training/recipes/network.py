@@ -26,7 +26,7 @@ from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.datamodule import Batch, MarketDataModule
 from percoin.training.figures import draw_pictures
-from percoin.training.interruption import Interruption
+from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import OptimizerSpec, SignalClassifier, full_precision
 from percoin.training.metrics import confusion_matrix
 from percoin.training.onnx_export import export_onnx
@@ -112,7 +112,7 @@ def ask_network(
     module: SignalClassifier,
     dataset: MarketDataset,
     plan: TrainingPlan,
-    interruption: Interruption,
+    interruption: RunInterruption,
     loggers: Sequence[Logger] = (),
 ) -> SignalClassifier:
     """Ask a module that was trained elsewhere about the test rows of a market.

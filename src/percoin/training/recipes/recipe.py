@@ -22,7 +22,7 @@ from percoin.registry.manifest import ModelSpec, open_time_text
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.folds import make_folds
-from percoin.training.interruption import Interruption
+from percoin.training.interruption import RunInterruption
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -53,7 +53,7 @@ class Fitting:
     settings: TrainConfig
     folder: Path
     rules: JudgingRules
-    interruption: Interruption
+    interruption: RunInterruption
     callbacks: Sequence[pl.Callback] = ()
 
 

@@ -31,7 +31,7 @@ from percoin.types import Timeframe
 logger = logging.getLogger(__name__)
 
 _FOLDERS = {"spot": "spot", "perp": "futures/um"}
-# A month appears early in the next one; until then its days have to do.
+# A month is published early in the next one; until then there are days.
 _MONTH_IS_LATE_MS = 35 * 86_400_000
 _ADVICE = "source.archive_url=null asks the exchange alone"
 _CHECKSUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64}) [ *](?P<name>\S+)\s*")
@@ -63,8 +63,8 @@ class Published:
     """What the archive has of some stretches of time.
 
     Attributes:
-        stretches: Months and days, as far as there are bars in them. A bar that is not
-            there may still be elsewhere: nothing answers for it here.
+        stretches: Months and days, as far as they have bars. A bar that is missing
+            here may still exist elsewhere.
         read: The time of all files that were read, with bars and without.
     """
 
@@ -116,7 +116,7 @@ class Archive:
         names: Symbols of the market, today's first, then older ones.
         timeframe: Length of each bar.
         folder: Where files lie until their bars are stored.
-        persistence: How patiently to ask.
+        persistence: How long and how often to try.
         n_parallel: Files under way at a time.
     """
 
@@ -185,7 +185,7 @@ class Archive:
         spans: Sequence[Span],
         now_ms: int,
     ) -> list[Span]:
-        """What of the spans the months do not have, and days may."""
+        """The parts of the spans that months lack and days may have."""
         served = {period for period, _ in tables}
         read = sorted(period.start for period in served)
         times = [open_times(table) for table in tables.values() if len(table)]
@@ -198,7 +198,7 @@ class Archive:
                 lacking += holes(open_time, month.start, month.end, self._timeframe.milliseconds)
             elif is_between or is_late or month.label in self._unverified:
                 lacking.append((month.start, month.end))
-        # The month that has not ended is in days alone.
+        # A month that has not ended is published as days only.
         ended = [(month.start, month.end) for month in months]
         begun = [part for span in spans for part in outside(ended, *span)]
         return [*overlaps(lacking, spans), *begun]
@@ -271,7 +271,7 @@ class Archive:
         sha256 = self._read_checksum(url)
         if sha256 is None:
             return None
-        # Old files are replaced now and then, and not both at the same instant.
+        # Old files are replaced now and then, the checksum not at the same instant.
         path = self._download(url, sha256) or self._download(
             url, self._read_checksum(url) or sha256
         )

@@ -39,9 +39,9 @@ _OTHER_HOST = "ask another host: source.api_url=https://data-api.binance.vision"
 _OK = 200
 # 2001-09-09; a smaller or much larger number is not a time in milliseconds.
 _EARLIEST_CLOCK_MS = 10**12
-# A clock may be so far behind that of who makes the bars.
+# How far a clock may lag behind that of the exchange's bars.
 _CLOCK_TOLERANCE_MS = 3_600_000
-# How many holes of a page are asked for once more; whoever leaves out rows is found by any.
+# How many holes of a page are asked for again; one is enough to catch a server that skips rows.
 _HOLES_VERIFIED = 3
 _BARS_BEFORE = 7
 # Requests for the bars of one page, however few at a time they come.
@@ -82,7 +82,7 @@ class Exchange:
         symbol: Market under today's name.
         timeframe: Length of each bar.
         api_url: Of another host with Binance's API; None is the exchange's own.
-        persistence: How patiently to ask.
+        persistence: How long and how often to try.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Exchange:
     def now_ms(self) -> int:
         """The exchange's clock, milliseconds since 1970-01-01 UTC.
 
-        The local clock where the exchange has none to ask.
+        The local clock if the exchange offers none.
 
         Raises:
             FetchError: It cannot be reached or refuses.
@@ -123,8 +123,8 @@ class Exchange:
     def bars(self, start: int, end: int, now_ms: int, has_before: bool = False) -> Answered:
         """The bars of a stretch, page by page.
 
-        A page with holes is not taken at its word: what follows some of them is asked
-        for once more, and has to be the same. A page without bars counts only if the
+        A page with holes is checked: what follows some of them is asked for again, and
+        has to be the same. A page without bars counts only if the
         exchange's newest bar is older than what was asked for, and Binance has to give
         the bar before each page too, where there is one.
 
@@ -252,7 +252,7 @@ class Exchange:
         """Ask for what follows the longest holes of a page once more; it must be the same."""
         times = [int(row[0]) for row in page]
         if self._id == BINANCE:
-            # Of others it is known that they leave out what is older than they keep.
+            # Other exchanges leave out what is older than they keep.
             times.insert(0, min(since, times[0]) - self._step)
         holes = [
             (before + self._step, after)
@@ -260,7 +260,7 @@ class Exchange:
             if after - before > self._step
         ]
         for start, after in sorted(holes, key=lambda hole: hole[0] - hole[1])[:_HOLES_VERIFIED]:
-            # The same question would get the same answer of a server that leaves out the first.
+            # A server that leaves out the first row would answer the same question the same way.
             asked = start - _BARS_BEFORE * self._step if start == since else start
             again = [row for row in self._rows(name, asked, now_ms) if row[0] >= start]
             found = int(again[0][0]) if again else None

@@ -83,7 +83,9 @@ class KlineReader:
             raise self.error(f"{name}: {error}") from error
         outside = times[(times.asi8 < start) | (times.asi8 >= end)]
         if len(outside):
-            raise self.error(f"{name} holds a bar of {format_time(outside[0])}, out of its time")
+            raise self.error(
+                f"{name} holds a bar of {format_time(outside[0])}, outside of its month or day"
+            )
         frame = rows.assign(open_time=times)
         if not times.is_monotonic_increasing or times.has_duplicates:
             logger.warning(
@@ -137,7 +139,7 @@ class KlineReader:
                 if len(members) != 1 or members[0].filename != f"{path.stem}.csv":
                     raise self.error(f"{path.name} does not hold {path.stem}.csv alone")
                 with archive.open(members[0]) as file:
-                    # The size that the zip gives itself may be a lie.
+                    # The size that a zip states may be wrong.
                     content = file.read(_LARGEST_CSV_BYTES + 1)
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             raise self.error(f"{path.name} is not a zip that can be read ({error})") from error

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 MARKETS = ("spot", "perp")
 
-# A bar that is not there so long after its close will not come.
+# A bar that is still missing so long after its close will not come.
 _LATE_BAR_MS = 3_600_000
 _CLOCK_TOLERANCE_MS = 60_000
 _DAY_MS = 86_400_000
@@ -53,7 +53,7 @@ _RECENT_MS = 3 * _DAY_MS
 _RECENT_BARS = 500
 # 2009-01-03, the day of the first block: no market of a cryptocurrency is older.
 _FIRST_BLOCK_MS = 1_230_940_800_000
-# What the archive alone was asked for; the exchange is, once it can be reached.
+# Only the archive was asked; the exchange is asked once it can be reached.
 _ARCHIVE_ALONE = "archive alone"
 _OTHER_SOURCES = (
     "or use other bars: source=files source.path=FOLDER, source=sample, source=simulated"
@@ -98,8 +98,8 @@ class ExchangeSource:
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
         """Bring the store up to date and return all bars it then has of the market.
 
-        What is stored already is enough where the rest cannot be had just now: a
-        warning says why and how old it is.
+        If the exchange cannot be reached, the stored bars have to do: a warning says
+        why, and how old they are.
 
         Raises:
             FetchError: The bars cannot be had, and none that would do are stored.
@@ -123,7 +123,7 @@ class ExchangeSource:
         return update.bars
 
     def update(self, symbol: str, timeframe: Timeframe) -> Update:
-        """As ``load``, for a caller that says itself what could not be had."""
+        """As ``load``, for a caller that reports itself what is missing."""
         if not self.replace:
             origin = self.store.origin(symbol, timeframe)
             if origin is not None and not self.owns(origin):
@@ -233,7 +233,7 @@ class _Run:
         return [span for span in missing if span not in of_exchange], of_exchange
 
     def _doubtful_holes(self, now_ms: int) -> list[Span]:
-        """Where bars are not there, and whoever answered for that is asked again.
+        """Where bars are missing and the source that said so is asked again.
 
         Those of the last days may still come. Files of the archive answer for bars that
         they have, and no longer for others, as they did in stores of earlier versions.
@@ -262,7 +262,7 @@ class _Run:
     def _ask_exchange(
         self, known: Sequence[Segment], stretches: list[Stretch], wanted: Span, now_ms: int
     ) -> FetchError | None:
-        """Add what the exchange answers for all that is missing; what it is silent about."""
+        """Add what the exchange answers for all that is missing; return what it does not answer."""
         segments = [*known, *(stretch.segment for stretch in stretches)]
         step = self._timeframe.milliseconds
         # Those that are under today's name; the exchange no longer has others.
@@ -278,7 +278,7 @@ class _Run:
         return failure
 
     def _stretches_of(self, answer: Answered, span: Span, now_ms: int) -> list[Stretch]:
-        """What an answer is good for; its newest bars may not be there yet."""
+        """The stretch that an answer settles; its newest bars may still come."""
         end = answer.end
         if end < span[1] and self._silence(answer, span, now_ms) is None:
             end = min(max(end, self._settled(now_ms)), span[1])
@@ -286,7 +286,7 @@ class _Run:
         return [Stretch(segment, answer.frame)] if end > answer.start else []
 
     def _silence(self, answer: Answered, span: Span, now_ms: int) -> FetchError | None:
-        """That the newest bars are missing of a market that is traded."""
+        """The error for a traded market whose newest bars are missing."""
         is_binance = self._source.exchange == BINANCE
         # Others leave out bars without trades.
         settled = self._settled(now_ms) if is_binance else now_ms - _DAY_MS
@@ -299,7 +299,7 @@ class _Run:
         return FetchError(self._symbol, self._timeframe, found, "run the same command again later")
 
     def _settled(self, now_ms: int) -> int:
-        """From when on a bar that is not there may still come."""
+        """From when on a missing bar may still come."""
         step = self._timeframe.milliseconds
         return (now_ms - _LATE_BAR_MS) // step * step
 
@@ -341,7 +341,7 @@ class _Run:
         read: Sequence[Span],
         wanted: Span,
     ) -> list[Stretch]:
-        """What files of the archive lack while the exchange cannot be asked."""
+        """What the archive lacks while the exchange cannot be asked."""
         segments = [*known, *(stretch.segment for stretch in stretches)]
         nothing = pd.DataFrame(index=pd.DatetimeIndex([], tz="UTC").as_unit("ms"))
         return [
@@ -350,7 +350,7 @@ class _Run:
         ]
 
     def _told(self, update: Update, wanted: Span) -> Update:
-        """The same, with what people should know of where the bars begin and end."""
+        """The same, with notes on where the bars begin and end."""
         bars, step = update.bars, self._timeframe.milliseconds
         long = max(_DAY_MS, 3 * step)
         first, closed = int(bars.open_time[0]), int(bars.open_time[-1]) + step
@@ -367,7 +367,7 @@ class _Run:
         return replace(update, ended_note=ended, young_note=young)
 
     def _read_stored(self) -> tuple[Bars | None, tuple[Segment, ...]]:
-        """Bars of this source, if the file is as it was written; anything else is replaced."""
+        """Stored bars of this source, if the file is unchanged; anything else is replaced."""
         try:
             bars, segments = self._source.store.read_segments(self._symbol, self._timeframe)
         except BarsNotFoundError:
@@ -405,7 +405,7 @@ class _Run:
         return self._source.store.root.parent / "archive" / folder
 
     def _read_clock(self) -> tuple[int, FetchError | None]:
-        """The exchange's clock; this machine's where that cannot be asked, and why."""
+        """The exchange's clock; if it cannot be asked, this machine's, and why."""
         local_ms = int(time.time() * 1000)
         try:
             now_ms = self._exchange.now_ms()
@@ -422,7 +422,7 @@ class _Run:
         return now_ms, None
 
     def _wanted(self, now_ms: int) -> Span:
-        """From the oldest bar that is needed to the close of the newest closed one."""
+        """From the oldest needed bar to the close of the newest closed one."""
         step = self._timeframe.milliseconds
         end = now_ms // step * step
         first = -(-_FIRST_BLOCK_MS // step) * step
@@ -458,7 +458,7 @@ class _Run:
         n_before = 0 if self._stored is None else len(self._stored)
         if stretches:
             frame = join(self._stored, known, stretches)
-            # What was asked for again without an answer stays as it was answered before.
+            # Where asking again brought no answer, the earlier answer stays.
             segments = add_segments(
                 add_segments(known, [stretch.segment for stretch in stretches]), self._segments
             )

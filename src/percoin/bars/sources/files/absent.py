@@ -1,4 +1,4 @@
-"""What there is in place of bars that were asked for."""
+"""Errors for bars that a folder or file does not have: each says what is there instead."""
 
 from __future__ import annotations
 

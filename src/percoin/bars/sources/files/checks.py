@@ -1,4 +1,4 @@
-"""What a file says against how it is read: the market, the order, the clock, the price."""
+"""Checks that a file is what it is read as: the market, the order, the clock, the price."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def step_of(open_times: IntArray) -> tuple[int, float]:
 
 
 def check_spacing(open_times: IntArray, length: BarLength) -> None:
-    """Refuse bars that plainly are of another length, or open at another minute of the day.
+    """Refuse bars that are clearly of another length, or open at another minute of the day.
 
     Raises:
         FileError: Says which.
@@ -145,7 +145,7 @@ def check_clocks(open_times: IntArray, length: BarLength, times: Times) -> tuple
 
 
 def check_prices(frame: pd.DataFrame, length: BarLength) -> tuple[str, ...]:
-    """Look for prices that no market makes.
+    """Look for prices that no real market has.
 
     Args:
         frame: As in ``Bars.frame``.

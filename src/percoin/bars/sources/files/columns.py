@@ -44,7 +44,7 @@ _BY_WIDTH = {
 
 @dataclass(frozen=True)
 class Columns:
-    """A table whose columns are understood.
+    """A table whose columns have been recognised.
 
     Attributes:
         table: ``open_time`` and ``COLUMNS``; the values are those of the file.
@@ -208,7 +208,7 @@ def _parse(position: int, raw: RawTable) -> Times:
 
 
 def _parsed_quietly(position: int, raw: RawTable) -> Times | None:
-    """The times of a column without a name, which may as well be the numbers of the rows."""
+    """The times of a column without a name; it may also hold row numbers."""
     try:
         return _parse(position, raw)
     except FileError:
@@ -231,7 +231,7 @@ def _day_and_clock(positions: list[int], simples: list[str], raw: RawTable) -> T
 
 
 def _best_times(parsed: list[Times]) -> Times:
-    """Of several columns the surest that tells the bars apart; two that differ are an error."""
+    """The surest time column in which no time is there twice; two that differ are an error."""
     if len(parsed) == 1:
         return parsed[0]
     able = [times for times in parsed if times.tells_apart()] or parsed[:1]

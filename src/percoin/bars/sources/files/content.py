@@ -1,4 +1,4 @@
-"""The bytes of a file: read within bounds, unpacked, and told from what is no table at all."""
+"""The bytes of a file: read within limits, unpacked, and refused if they are no table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _OWN_BEGINNINGS = {
 
 
 def check_beginning(path: Path) -> None:
-    """Refuse what is empty, too large, or plainly something else than its name says.
+    """Refuse what is empty, too large, or clearly not what its name says.
 
     Raises:
         FileError: Says what it is instead.
@@ -57,7 +57,7 @@ def check_beginning(path: Path) -> None:
     if not kind:
         raise FileError("not a kind of file that is read", f"save it as one of {KINDS}")
     status = path.stat()
-    # A pipe would be waited for, and a device never ends.
+    # Reading a pipe would wait, and a device never ends.
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
         raise FileError(f"it is {what}", "name a file")
@@ -132,7 +132,7 @@ def _is_table(member: zipfile.ZipInfo) -> bool:
 
 
 def _unpack(path: Path, opened: Callable[[], object]) -> bytes:
-    """What is packed, unless it grows beyond what bars do; a size written in it is no proof."""
+    """The unpacked content, up to a limit; the size that the file states proves nothing."""
     packed = path.stat().st_size
     limit = max(_ALWAYS_UNPACKED_BYTES, packed * _LARGEST_RATIO)
     limit = min(limit, LARGEST_TEXT_BYTES)

@@ -23,11 +23,11 @@ class FileError(Exception):
 
 
 def reason_of(error: Exception) -> str:
-    """What a library says of a file, in one short line; the error's name if it says nothing."""
+    """A library's message about a file in one short line, or the error's name if it has none."""
     lines = str(error).splitlines()
     return printable(lines[0].rstrip(". "), _REASON_CHARS) if lines else type(error).__name__
 
 
 def header_again(place: str) -> FileError:
-    """The error for a file that two were joined to, header and all."""
+    """The error for a file made of two, with the second header inside."""
     return FileError(f"the header line is there again in {place}", "leave out that line")

@@ -119,7 +119,7 @@ def market_file(path: Path, symbol: str) -> MarketFile | None:
 
 
 def single_file(path: Path, symbol: str) -> MarketFile | None:
-    """A file that was named itself, unless its own name says that it is of another market."""
+    """A file given by its path, unless its name says that it is of another market."""
     if file := market_file(path, symbol):
         return file
     stated = market_named(path)
@@ -134,7 +134,7 @@ def mentions(path: Path, symbol: str) -> bool:
 
 
 def market_named(path: Path) -> str | None:
-    """The market that a file's name says it is of, if it plainly says one."""
+    """The market that a file's name clearly states, if any."""
     stem = _stem(path)
     if length_named(stem):
         folder = _joined(path.absolute().parent.name)
@@ -164,7 +164,7 @@ def same_market(stated: str, symbol: str) -> bool:
 
 
 def names_market(text: str) -> bool:
-    """Whether a text can be a market at all: ``spot`` and ``Binance`` are none."""
+    """Whether a text can be a market; ``spot`` and ``Binance`` cannot."""
     return bool(_joined(text)) and _joined(text) not in _NO_MARKETS
 
 

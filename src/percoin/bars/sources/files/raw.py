@@ -53,7 +53,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _from_arrow(table: pa.Table) -> RawTable:
-    """A table of Arrow; what pandas noted in it of its index is not needed and not believed."""
+    """A table of Arrow, without the notes of pandas on its index."""
     _check_size(table.num_rows, table.num_columns)
     names = tuple(table.column_names)
     numbered = table.rename_columns([str(position) for position in range(len(names))])

@@ -125,11 +125,11 @@ class MarketReader:
         return self._columns[path]
 
     def note(self, path: Path, *notes: str) -> None:
-        """Keep what should be said of a file if its bars are used."""
+        """Keep warnings about a file until its bars are used."""
         self._notes.setdefault(path, []).extend(notes)
 
     def notes(self, paths: list[Path]) -> list[str]:
-        """What should be said of these files."""
+        """The warnings about these files."""
         return [
             f"{printable(path.name)}: {note}"
             for path in paths

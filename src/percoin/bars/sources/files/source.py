@@ -167,7 +167,7 @@ class FilesSource:
         reader: MarketReader,
         timeframe: Timeframe,
     ) -> None:
-        """Sort in the files whose bars say their length; one that cannot be read may be no bars."""
+        """Add the files whose name gives no length, by the step between their bars."""
         n_named = sum(map(len, by_length.values()))
         for file in files:
             if file.length is None:

@@ -1,4 +1,4 @@
-"""A table as its file has it, before anything is understood of it."""
+"""A table exactly as it is in its file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RawTable:
         return printable((self.names or ())[position], _NAME_CHARS) or "without a name"
 
     def listing(self) -> str:
-        """The columns that there are, for a message."""
+        """The names of the columns, for a message."""
         if not self.names:
             return "it has no columns"
         shown = [printable(name, _NAME_CHARS) or "''" for name in self.names[:_NAMES_SHOWN]]

@@ -58,7 +58,7 @@ def read_csv(content: bytes) -> RawTable:
     column (a title, an address, a comment) are left out.
 
     Raises:
-        FileError: It is no text, or no row can be told from the beginning.
+        FileError: It is no text, or its beginning shows no row of bars.
         ValueError: pandas cannot read it.
     """
     content = content.removeprefix(b"\xef\xbb\xbf")

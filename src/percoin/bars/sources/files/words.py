@@ -38,7 +38,7 @@ def simple(name: str) -> str:
 
 
 def without_unit(word: str) -> str:
-    """``opentimems`` as ``opentime``, ``gmttime`` as ``time``: what is left says the column."""
+    """``opentimems`` as ``opentime``, ``gmttime`` as ``time``: what is left names the column."""
     match = _WITH_UNIT.fullmatch(word)
     return match[1] if match else word
 
