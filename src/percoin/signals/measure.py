@@ -20,7 +20,7 @@ from percoin.evaluation.hit_rate import hit_rate, moves_after
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.intervals import KnownInterval
 from percoin.labels import LabelRule
-from percoin.registry.manifest import open_time_text
+from percoin.registry.field_checks import open_time_text
 from percoin.signals.chain import RULES
 from percoin.signals.market import SourcedBars
 from percoin.signals.rule import Rule, rule_history
