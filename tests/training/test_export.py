@@ -9,9 +9,9 @@ from training_builders import learnable_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
 from percoin.evaluation.judgement import JudgingRules
+from percoin.training.fitted_network import forecast_test
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.recipes import network as network_recipe
-from percoin.training.recipes.network import forecast_test
 from percoin.training.run import train
 
 
