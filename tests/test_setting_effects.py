@@ -156,7 +156,7 @@ def test_what_judged_markets_had_stays_when_the_others_are_judged(tmp_path):
 def test_a_sweep_is_named_by_what_affects_its_models_and_by_their_registry():
     lists = "symbol=BTCUSDT,ETHUSDT", "tf=15m,1h"
     name = plan_sweep(["symbol=BTCUSDT"]).folder.name
-    for word in (*lists, "source.parallel=2", "logger=null", "workers=2", "data_dir=elsewhere"):
+    for word in (*lists, "source.parallel=2", "logger=csv", "workers=2", "data_dir=elsewhere"):
         assert plan_sweep(["symbol=BTCUSDT", word]).folder.name == name, word
     for word in ("lr=0.01", "looks=2", "epochs=3", "source.market=perp", "models_dir=elsewhere"):
         assert plan_sweep(["symbol=BTCUSDT", word]).folder.name != name, word
