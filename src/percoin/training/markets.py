@@ -184,8 +184,10 @@ class TrainedMarkets:
             return False
         try:
             text = (self._folder_of(symbol) / FINISHED_MARK).read_text(encoding="utf-8")
-            result = MarketResult.of_json(json_codec.loads(text)["market"])  # type: ignore[index]
-        except (OSError, ValueError, KeyError, TypeError):
+            content = json_codec.loads(text)
+            kept = content.get("market") if isinstance(content, dict) else None
+            result = json_codec.decode(MarketResult, kept)
+        except (OSError, ValueError):
             return False
         market = MarketFolder(Path(self.settings.models_dir), symbol, self.settings.tf.timeframe)
         if result.symbol != symbol or not market.version(result.version).is_dir():
