@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -93,6 +94,30 @@ STARTS_WITH = {
     "retrain.round": {"hydra", "omegaconf", "sqlalchemy"},
     "serve": {"hydra", "omegaconf"},
     "report.page": set(),
+}
+# A command composes settings, trains or serves; what else needs one of its functions finds it in
+# the room of what the function is about.
+COMMANDS = ("fetch", "predict", "serve", "judge", "registry.command", "signals.command")
+# A library's own affairs, which it may change in any release. Each exception says why.
+LIBRARIES_WITH_PRIVATE_PARTS = {"hydra", "optuna", "ray"}
+PRIVATE_PARTS_IN_USE = {
+    # HydraContext is public and takes a Callbacks, which has no public name.
+    ("cli/jobs.py", "hydra._internal"),
+    # Ray prints a screen about each process that died; no public setting keeps it quiet.
+    ("sweep/engines/ray_cluster.py", "ray._private"),
+}
+MOST_LINES = 60
+# Each with the reason why it is longer.
+LONG_FUNCTIONS = {
+    # Registers the routes one after the other.
+    "serving/tracking.py add_tracking",
+    # Half of it is what its eleven arguments mean.
+    "evaluation/evaluate.py evaluate",
+}
+MOST_PARAMETERS = 8
+MANY_PARAMETERS = {
+    # The parts of a server meet in it.
+    "serving/answer_board.py AnswerBoard",
 }
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "tools"}
 
@@ -239,6 +264,94 @@ def test_nothing_up_to_signals_imports_lightning_or_hydra():
 
 def test_every_module_is_named_for_what_it_owns():
     assert [path for path in sources() if set(module_name(path).split(".")) & NAMELESS] == []
+
+
+def nodes(*kinds: type) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of these kinds in the package, with the file that it is in."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kinds):
+                yield str(path.relative_to(PACKAGE)), node
+
+
+def test_no_two_classes_have_one_name():
+    places = defaultdict(list)
+    for path, node in nodes(ast.ClassDef):
+        places[node.name].append(path)
+
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_only_a_command_knows_a_command():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {imported}"
+        for path in sources()
+        for imported in sorted(imports_of(path))
+        if owner(imported) in COMMANDS or imported.endswith(".__main__")
+        if owner(imported) != room(path) and path.name != "__main__.py"
+    ]
+
+    assert wrong == []
+
+
+def test_training_imports_neither_the_report_nor_the_audit():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {imported}"
+        for path in sources()
+        if room(path) == "training"
+        for imported in sorted(imports_of(path))
+        if owner(imported) in {"report", "audit"}
+    ]
+
+    assert wrong == []
+
+
+def private_part(dotted: str) -> str | None:
+    """Up to the first name that is private: ``ray._private`` of ``ray._private.worker.Worker``."""
+    library, *names = dotted.split(".")
+    for position, name in enumerate(names, start=1):
+        if name.startswith("_") and not name.startswith("__"):
+            is_watched = library in LIBRARIES_WITH_PRIVATE_PARTS
+            return ".".join([library, *names[:position]]) if is_watched else None
+    return None
+
+
+def test_no_private_part_of_a_library_is_used_where_there_is_a_public_one():
+    assert private_part("optuna.study._tell.x") == "optuna.study._tell"
+    assert private_part("optuna.__version__") is None
+    imported = {(str(p.relative_to(PACKAGE)), name) for p in sources() for name in imports_of(p)}
+    named = {(path, ast.unparse(node)) for path, node in nodes(ast.Attribute)}
+    used = {(path, part) for path, name in imported | named if (part := private_part(name))}
+
+    assert used == PRIVATE_PARTS_IN_USE
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = {
+        f"{path} {node.name}"
+        for path, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)
+        if node.end_lineno - node.lineno + 1 > MOST_LINES
+    }
+
+    assert long == LONG_FUNCTIONS
+
+
+def test_no_constructor_takes_more_than_eight_parameters():
+    """Frozen dataclasses are records and settings name their keys; both are made by keyword."""
+    many = set()
+    for path, node in nodes(ast.ClassDef):
+        decorators = "".join(map(ast.unparse, node.decorator_list))
+        is_open = "dataclass" in decorators and "frozen=True" not in decorators
+        entries = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        if is_open and len(entries) > MOST_PARAMETERS and not path.startswith("config/"):
+            many.add(f"{path} {node.name}")
+        for part in node.body:
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                arguments = [*part.args.args, *part.args.kwonlyargs]
+                if len(arguments) - 1 > MOST_PARAMETERS:
+                    many.add(f"{path} {node.name}")
+
+    assert many == MANY_PARAMETERS
 
 
 def test_every_library_that_the_code_imports_is_a_declared_dependency():

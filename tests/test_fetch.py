@@ -13,8 +13,9 @@ from builders import make_bars
 
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
+from percoin.cli.overrides import split_lists
 from percoin.config import PredictConfig, TrainConfig, typed
-from percoin.fetch import main, split_lists
+from percoin.fetch import main
 from percoin.types import Timeframe
 
 H1 = Timeframe.H1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from percoin.bars.sources.base import BarSource
@@ -14,6 +15,7 @@ from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.config import (
+    JUDGED,
     AuditConfig,
     BinanceConfig,
     CostsConfig,
@@ -33,8 +35,10 @@ from percoin.config import (
 )
 from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.evaluation.backtest import Costs
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
+from percoin.registry.judged import judged_threshold
+from percoin.registry.manifest import Manifest
 
 # One page of an exchange's API; a prediction with a lookback of 60 takes 961.
 NEWEST_BARS = 1000
@@ -135,6 +139,23 @@ def dataset_spec(
 def trading_costs(settings: CostsConfig) -> Costs:
     """What a trade costs, as the settings say."""
     return Costs(settings.fee_bps, settings.slippage_bps)
+
+
+def find_min_confidence(
+    setting: float | str, models_dir: Path
+) -> float | Callable[[Manifest], float]:
+    """What ``min_confidence`` means: a number, or how to find that of a model.
+
+    Args:
+        setting: A number or ``JUDGED``.
+        models_dir: The registry.
+    """
+    return partial(judged_threshold, models_dir) if setting == JUDGED else float(setting)
+
+
+def newest_bars(lookback: int) -> int:
+    """How many of the newest bars are loaded for a model, if its source fetches them."""
+    return max(NEWEST_BARS, history_bars(lookback))
 
 
 def _unknown(settings: object) -> TypeError:

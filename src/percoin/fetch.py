@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from percoin.bars.report import MarketReport, align, make_report, to_details, to
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
+from percoin.cli.overrides import split_lists
 from percoin.commands import command as command_line
 from percoin.config import FetchConfig, OutputFormat, typed
 from percoin.errors import ConfigError, DataError
@@ -23,8 +23,6 @@ from percoin.features.feature_set import history_bars
 from percoin.json_codec import one_line
 from percoin.printable import printable
 from percoin.types import Timeframe
-
-_LISTS = ("symbol", "tf")
 
 
 @dataclass(frozen=True)
@@ -73,28 +71,6 @@ def main(arguments: Sequence[str]) -> int:
 
     code = run_command(command, "fetch")
     return code or int(not all(complete))
-
-
-def split_lists(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Split the arguments into the values of ``symbol`` and ``tf`` and all others.
-
-    ``symbol=$(cat symbols)`` may hold commas, spaces, newlines and a comma at the
-    end; without quotes the shell makes several arguments of it.
-    """
-    lists: dict[str, list[str]] = {name: [] for name in _LISTS}
-    others: list[str] = []
-    current: list[str] | None = None
-    for argument in arguments:
-        name, has_value, value = argument.partition("=")
-        if has_value:
-            current = lists.get(name)
-        elif current is not None:
-            value = argument
-        if current is None:
-            others.append(argument)
-        else:
-            current += [word for word in re.split(r"[,\s]+", value.strip("[] ")) if word]
-    return {name: list(dict.fromkeys(words)) for name, words in lists.items()}, others
 
 
 def _settings(symbols: Sequence[str], others: Sequence[str]) -> FetchConfig:

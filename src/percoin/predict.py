@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from percoin.assembly import NEWEST_BARS, bar_source
+from percoin.assembly import NEWEST_BARS, bar_source, find_min_confidence, newest_bars
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import folder_words
-from percoin.config import JUDGED, OutputFormat, PredictConfig
+from percoin.config import OutputFormat, PredictConfig
 from percoin.errors import RegistryError
-from percoin.features.feature_set import history_bars
 from percoin.inference import Backend, Predictor
 from percoin.json_codec import one_line
 from percoin.printable import printable
-from percoin.registry.judged import judged_threshold
-from percoin.registry.manifest import Manifest
 from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
@@ -61,23 +56,6 @@ def answer(settings: PredictConfig) -> None:
         print(one_line(to_json(prediction, bars, now)))
     else:
         print(to_text(prediction, bars, now))
-
-
-def find_min_confidence(
-    setting: float | str, models_dir: Path
-) -> float | Callable[[Manifest], float]:
-    """What ``min_confidence`` means: a number, or how to find that of a model.
-
-    Args:
-        setting: A number or ``JUDGED``.
-        models_dir: The registry.
-    """
-    return partial(judged_threshold, models_dir) if setting == JUDGED else float(setting)
-
-
-def newest_bars(lookback: int) -> int:
-    """How many of the newest bars are loaded for a model, if its source fetches them."""
-    return max(NEWEST_BARS, history_bars(lookback))
 
 
 def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:

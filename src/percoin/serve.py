@@ -14,17 +14,15 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from percoin.assembly import live_bar_source
+from percoin.assembly import find_min_confidence, live_bar_source, newest_bars
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
-from percoin.cli.overrides import quoted
+from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
-from percoin.fetch import split_lists
 from percoin.inference import Backend, Predictor
 from percoin.labels import FixedHorizon, LabelRule
-from percoin.predict import find_min_confidence, newest_bars
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
 from percoin.types import Source, Timeframe

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from percoin.assembly import newest_bars
 from percoin.audit.findings import Finding, FindingStatus
 from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars, format_time
@@ -30,7 +31,6 @@ from percoin.features.feature_set import (
     history_bars,
 )
 from percoin.inference import Backend, Predictor, ServedModel
-from percoin.predict import newest_bars
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, FloatArray, Signal
 

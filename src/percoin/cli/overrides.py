@@ -105,6 +105,28 @@ def _as_text(value: str, key: str) -> str:
     return quoted(value)
 
 
+def split_lists(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Split the arguments into the values of ``symbol`` and ``tf`` and all others.
+
+    ``symbol=$(cat symbols)`` may hold commas, spaces, newlines and a comma at the
+    end; without quotes the shell makes several arguments of it.
+    """
+    lists: dict[str, list[str]] = {name: [] for name in ("symbol", "tf")}
+    others: list[str] = []
+    current: list[str] | None = None
+    for argument in arguments:
+        name, has_value, value = argument.partition("=")
+        if has_value:
+            current = lists.get(name)
+        elif current is not None:
+            value = argument
+        if current is None:
+            others.append(argument)
+        else:
+            current += [word for word in re.split(r"[,\s]+", value.strip("[] ")) if word]
+    return {name: list(dict.fromkeys(words)) for name, words in lists.items()}, others
+
+
 def source_words(source: SourceConfig) -> list[str]:
     """``KEY=VALUE`` words that choose this source, for a person to repeat them.
 
