@@ -159,7 +159,6 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
 
 def _onnx_network(artifact: OnnxArtifact) -> Network:
     manifest = artifact.manifest
-    assert artifact.network is not None
     try:
         session = open_session(artifact.network)
     except Exception as error:

@@ -66,11 +66,11 @@ class Artifact:
 class OnnxArtifact:
     """A loaded model for ONNX Runtime: its manifest, its network, the version they lie in.
 
-    The network is None of a model that has none: the manifest is the model.
+    Without a network its bytes are empty: the manifest is the model.
     """
 
     manifest: Manifest
-    network: bytes | None
+    network: bytes
     folder: Path
 
 
@@ -168,7 +168,7 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
             "train with export.onnx=true, or predict with predictor=torch",
         )
     _log_loaded(manifest)
-    return OnnxArtifact(manifest, files.get(ONNX_FILE), folder)
+    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder)
 
 
 def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:

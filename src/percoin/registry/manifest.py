@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 
+import numpy as np
+
 from percoin import json_codec
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.blend import PARTS, PartSkills
@@ -125,7 +127,7 @@ class ScalingNumbers:
 
     def fitted(self) -> Scaling:
         """The same scaling, bit for bit."""
-        return Scaling.from_json({"mean": self.mean, "scale": self.scale})
+        return Scaling(np.array(self.mean), np.array(self.scale))
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,9 @@ class Board:
     @property
     def tested(self) -> str:
         """When the tests took place, in a phrase; empty if no model could be read."""
-        models = [entry.model for entry in self.entries if entry.model.is_dated]
-        firsts = [test_days(model)[0] for model in models if model.judging.n_folds == 1]
-        lasts = [test_days(model)[1] for model in models]
+        dated = [(each.model, days) for each in self.entries if (days := test_days(each.model))]
+        firsts = [first for model, (first, _) in dated if model.judging.n_folds == 1]
+        lasts = [last for _, (_, last) in dated]
         if len(firsts) < len(lasts):
             return f"tests until {max(lasts)}"
         return f"tests of {min(firsts)} to {max(lasts)}" if lasts else ""
@@ -214,15 +214,16 @@ def money_of(evaluation: Evaluation) -> tuple[BacktestResult | None, BacktestRes
     return by_name.get(evaluation.model.name), by_name.get(_BUY_AND_HOLD)
 
 
-def test_days(model: SavedModel) -> tuple[str, str]:
-    """Beginning and end of the test rows, as in ``2025-08-31``.
+def test_days(model: SavedModel) -> tuple[str, str] | None:
+    """Beginning and end of the test rows, as in ``2025-08-31``; None where they are not known.
 
     Of a walk-forward the manifest knows the newest fold's dates alone: the beginning is
     then ``fold 1 of 5``.
     """
     if model.tested is not None:
         return model.tested
-    assert model.manifest is not None
+    if model.manifest is None:
+        return None
     span, n_folds = model.manifest.bars.splits["test"], model.judging.n_folds
     return span.first[:10] if n_folds == 1 else f"fold 1 of {n_folds}", span.last[:10]
 

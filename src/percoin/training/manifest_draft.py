@@ -132,7 +132,7 @@ def record_training(
         test_metrics=_further_metrics(judgement),
         sections={
             "evaluation": judgement.evaluation.to_json(),
-            "daily_losses": judgement.daily.to_json(),
+            "daily_losses": judgement.daily,
             "judging": {
                 "threshold": judgement.threshold,
                 "trades": judgement.threshold < NO_TRADES,

@@ -52,13 +52,11 @@ class _ActionSpec:
 
     Attributes:
         run: Does it.
-        keys: That it reads, beside the common ones.
-        needs: Keys that must have a value.
+        keys: The settings that it reads, beside the common ones.
     """
 
     run: Callable[[RegistryConfig], CommandResult]
     keys: frozenset[str] = frozenset()
-    needs: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,16 +91,19 @@ def _with_action(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_keys(settings: RegistryConfig, action: _ActionSpec, overrides: Sequence[str]) -> None:
-    """Refuse keys that would change nothing, and the lack of those that are needed."""
+    """Refuse keys that would change nothing."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
         if key.partition(".")[0] not in action.keys | _COMMON_KEYS:
             raise ConfigError(f"{key} is no setting of {settings.action}; leave it out")
-    missing = [key for key in action.needs if getattr(settings, key) is None]
-    if missing:
-        examples = {"symbol": "BTCUSDT", "tf": "15m", "version": "ID, as show lists them"}
-        listed = " ".join(f"{key}={examples[key]}" for key in missing)
-        raise ConfigError(f"{settings.action} needs {listed}")
+
+
+def _incomplete(settings: RegistryConfig, *needed: str) -> ConfigError:
+    """Names those of the ``needed`` keys that have no value."""
+    examples = {"symbol": "BTCUSDT", "tf": "15m", "version": "ID, as show lists them"}
+    missing = [key for key in needed if getattr(settings, key) is None]
+    listed = " ".join(f"{key}={examples[key]}" for key in missing)
+    return ConfigError(f"{settings.action} needs {listed}")
 
 
 def _markets(settings: RegistryConfig) -> list[MarketFolder]:
@@ -127,8 +128,8 @@ def _markets(settings: RegistryConfig) -> list[MarketFolder]:
 
 def _market(settings: RegistryConfig) -> MarketFolder:
     """The one market that was named."""
-    assert settings.symbol is not None
-    assert settings.tf is not None
+    if settings.symbol is None or settings.tf is None:
+        raise _incomplete(settings, "symbol", "tf")
     return MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
 
 
@@ -166,7 +167,8 @@ def _verify(settings: RegistryConfig) -> CommandResult:
 
 
 def _promote(settings: RegistryConfig) -> CommandResult:
-    assert settings.version is not None
+    if settings.version is None:
+        raise _incomplete(settings, "symbol", "tf", "version")
     market = _market(settings)
     version_id = find_version(market, settings.version)
     return _changed(market, promote(market, version_id, settings.why, settings.force))
@@ -224,20 +226,14 @@ def _reproduce(settings: RegistryConfig) -> CommandResult:
     return CommandResult(found.as_text(), found.as_json(), 0 if found.is_same else EXIT_FOUND)
 
 
-_MARKET = ("symbol", "tf")
-
 _ACTIONS: Mapping[RegistryAction, _ActionSpec] = {
     RegistryAction.LIST: _ActionSpec(_list),
-    RegistryAction.SHOW: _ActionSpec(_show, frozenset({"version"}), _MARKET),
+    RegistryAction.SHOW: _ActionSpec(_show, frozenset({"version"})),
     RegistryAction.VERIFY: _ActionSpec(_verify),
-    RegistryAction.PROMOTE: _ActionSpec(
-        _promote, frozenset({"version", "why", "force"}), (*_MARKET, "version")
-    ),
-    RegistryAction.ROLLBACK: _ActionSpec(_rollback, frozenset({"why", "force"}), _MARKET),
+    RegistryAction.PROMOTE: _ActionSpec(_promote, frozenset({"version", "why", "force"})),
+    RegistryAction.ROLLBACK: _ActionSpec(_rollback, frozenset({"why", "force"})),
     RegistryAction.PRUNE: _ActionSpec(
         _prune, frozenset({"keep", "older_than_days", "dry_run", "why"})
     ),
-    RegistryAction.REPRODUCE: _ActionSpec(
-        _reproduce, frozenset({"version", "source", "data_dir"}), _MARKET
-    ),
+    RegistryAction.REPRODUCE: _ActionSpec(_reproduce, frozenset({"version", "source", "data_dir"})),
 }

@@ -331,7 +331,7 @@ class _PooledTraining:
         result = PooledResult.of(symbol, self._record.markets[symbol].is_seen, exported)
         tables = format_evaluation(exported.judgement.evaluation)
         write_whole(folder / EVALUATION_FILE, tables + "\n")
-        write_whole(folder / FINISHED_MARK, json_codec.dumps(asdict(result), nan_as_null=True))
+        write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))
         return result
 
     def _result_before(self, folder: Path, symbol: str) -> PooledResult | None:
@@ -340,8 +340,8 @@ class _PooledTraining:
             return None
         try:
             text = (folder / FINISHED_MARK).read_text(encoding="utf-8")
-            result = PooledResult.of_json(json_codec.loads(text))
-        except (OSError, ValueError, KeyError, TypeError):
+            result = json_codec.decode(PooledResult, json_codec.loads(text))
+        except (OSError, ValueError):
             return None
         is_there = self._market(symbol).version(result.version).is_dir()
         return result if is_there and result.symbol == symbol else None
