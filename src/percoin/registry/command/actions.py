@@ -1,4 +1,4 @@
-"""The command ``python -m percoin.registry``: what was asked for, and what is printed of it."""
+"""The command ``python -m percoin.registry``: its arguments, its actions and its output."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from percoin.registry.history import Event
 from percoin.registry.layout import MarketFolder
 
 EXIT_FOUND = 3
-"""Something is broken, or different where it should be the same."""
+"""Verify found something broken, or reproduce something different."""
 
 _COMMON_KEYS = frozenset({"action", "symbol", "tf", "output", "models_dir"})
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What an action has to say.
+    """What an action prints.
 
     Attributes:
         text: For people.
@@ -48,7 +48,7 @@ class CommandResult:
 
 @dataclass(frozen=True)
 class _ActionSpec:
-    """How an action is called.
+    """An action and the settings that it reads.
 
     Attributes:
         run: Does it.
@@ -60,7 +60,7 @@ class _ActionSpec:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what is asked for, print what there is to say, and return the exit code.
+    """Run one action, print its result, and return the exit code.
 
     Returns:
         0; ``EXIT_FOUND`` if verify finds something broken or reproduce something
@@ -154,7 +154,7 @@ def _verify(settings: RegistryConfig) -> CommandResult:
     lines = [
         printable(f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}") for c in broken
     ]
-    # Of a copy with its links followed there is but what is served.
+    # A copy with its links followed holds only what is served.
     n_versions = sum(check.subject[0].isdigit() for check in checks) or len(checks) // 2
     versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
     problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
@@ -189,10 +189,10 @@ def _prune(settings: RegistryConfig) -> CommandResult:
     lines, content = [], []
     for market in _markets(settings):
         if not version_ids(market):
-            continue  # a copy with its links followed: there is but what is served
+            continue  # a copy with its links followed holds only what is served
         sizes = {name: _n_bytes(market.version(name)) for name in version_ids(market)}
         gone = prunable(market, rule) if settings.dry_run else prune(market, rule, settings.why)
-        # What came after the look at the sizes is not known by its size.
+        # A version that came after the sizes were read has none here.
         n_bytes = sum(sizes.get(name, 0) for name in gone)
         verb = "would remove" if settings.dry_run else "removed"
         lines.append(
@@ -217,10 +217,10 @@ def _n_bytes(folder: Path) -> int:
 
 
 def _reproduce(settings: RegistryConfig) -> CommandResult:
-    # Lightning takes seconds to import: only for whoever trains.
+    # Lightning takes seconds to import: only this action needs it.
     from percoin.registry.command.reproduction import reproduce
 
-    # Minutes may pass; what is printed stays the answer alone.
+    # It takes minutes: progress goes to stderr, only the answer to stdout.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     found = reproduce(settings, _market(settings))
     return CommandResult(found.as_text(), found.as_json(), 0 if found.is_same else EXIT_FOUND)
