@@ -47,6 +47,7 @@ ORDER = (
     "serving",
     "config",
     "assembly",
+    "run_record",
     "run_folder",
     "cli",
     "fetch",
