@@ -28,8 +28,8 @@ ORDER = (
     "file_lock",
     "whole_file",
     "interruption",
-    "types",
     "intervals",
+    "types",
     "commands",
     "provenance",
     "bars",
@@ -380,6 +380,13 @@ def test_importing_inference_in_a_fresh_process_loads_no_training_library():
     loaded = modules_loaded_by("import percoin.inference")
 
     assert {name.split(".")[0] for name in loaded} & HEAVY == set()
+
+
+def test_training_in_a_notebook_loads_no_config_framework():
+    loaded = modules_loaded_by("from percoin.training import *")
+
+    assert "percoin.training.export" in loaded
+    assert {name.split(".")[0] for name in loaded} & {"hydra", "omegaconf"} == set()
 
 
 @pytest.mark.parametrize("module", ["inference", "signals.chain", "predict", "registry.artifact"])

@@ -1,11 +1,13 @@
 """Every shell command in README.md is run, or the README says why it is not.
 
 A block of commands is fenced as ``console`` (commands start with ``$ ``, the rest is output),
-``bash`` or ``sh``. A comment on the line before the fence may change what happens::
+``bash`` or ``sh``; a block of ``python`` is a script. A comment on the line before the fence may
+change what happens::
 
     <!-- not run: reason -->          the commands are not run; where they call train.py or
                                       predict.py their keys are checked all the same
     <!-- test: epochs=1 seed=3 -->    the words are appended to every command of the block
+    <!-- test: max_epochs=1 -->       a script gives the name this value instead of its own
 """
 
 import os
@@ -25,7 +27,8 @@ from percoin.config import PredictConfig, TrainConfig, typed
 
 ROOT = Path(__file__).parents[1]
 SHELL_LANGUAGES = {"console", "bash", "sh"}
-OTHER_LANGUAGES = {"text", "python", "json", "yaml", "toml", "csv"}
+SCRIPTS = {"python"}
+OTHER_LANGUAGES = {"text", "json", "yaml", "toml", "csv"}
 FENCE = re.compile(r"^ *```(?P<language>.*)$")
 COMMENT = re.compile(r"^ *<!-- *(?P<text>.*?) *-->$")
 SECONDS_PER_COMMAND = 600
@@ -55,16 +58,20 @@ def commands_in(markdown: str) -> list[Command]:
         fence = FENCE.match(line)
         if fence and language is None:
             language, block, start = fence["language"].strip(), [], number
-            if language not in SHELL_LANGUAGES | OTHER_LANGUAGES:
+            if language not in SHELL_LANGUAGES | SCRIPTS | OTHER_LANGUAGES:
                 raise ValueError(f"line {number}: a block in {language or 'no language'}")
         elif fence:
             if language in SHELL_LANGUAGES:
                 appended, not_run = instruction(before, start)
                 lines = command_lines(block, with_prompt=language == "console")
                 commands += [Command(text, start, appended, not_run) for text in lines]
+            elif language in SCRIPTS:
+                changes, not_run = instruction(before, start)
+                script = changed("\n".join(block), changes.split(), start)
+                commands.append(Command(f"python -c {shlex.quote(script)}", start, "", not_run))
             language, before = None, ""
         elif language is not None:
-            block.append(line.strip())
+            block.append(line if language in SCRIPTS else line.strip())
         elif line.strip():
             before = line
     return commands
@@ -79,6 +86,16 @@ def instruction(before: str, block_line: int) -> tuple[str, str]:
     if kind not in {"not run", "test"} or not text.strip():
         raise ValueError(f"line {block_line}: the comment before it is not understood: {before}")
     return (text.strip(), "") if kind == "test" else ("", text.strip())
+
+
+def changed(script: str, changes: list[str], block_line: int) -> str:
+    """The script with other values for the names that the changes give, as ``max_epochs=1``."""
+    for change in changes:
+        name, _, value = change.partition("=")
+        script, n_found = re.subn(rf"\b{name}=[\w.]+", f"{name}={value}", script)
+        if n_found != 1:
+            raise ValueError(f"line {block_line}: {name} is given {n_found} times, not once")
+    return script
 
 
 def command_lines(block: list[str], with_prompt: bool) -> list[str]:
@@ -178,6 +195,12 @@ make demo
 ```text
 $ this is no command
 ```
+
+<!-- test: n=1 -->
+```python
+for _ in range(2):
+    print(dict(n=3))
+```
 """
 
 
@@ -188,6 +211,7 @@ def test_commands_are_taken_from_shell_blocks_alone():
         "python train.py symbol=BTCUSDT epochs=50",
         "make demo",
         "python train.py symbol=ETHUSDT",
+        "python -c 'for _ in range(2):\n    print(dict(n=1))'",
     ]
 
 
@@ -200,8 +224,9 @@ def test_a_comment_counts_for_the_block_after_it_alone():
         "it takes hours",
         "it takes hours",
         "",
+        "",
     ]
-    assert [command.appended for command in commands] == ["", "", "", "", "epochs=1"]
+    assert [command.appended for command in commands] == ["", "", "", "", "epochs=1", ""]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +237,7 @@ def test_a_comment_counts_for_the_block_after_it_alone():
         "<!-- skip: because -->\n```bash\nmake demo\n```",
         "```\nmake demo\n```",
         "```shell\nmake demo\n```",
+        "<!-- test: n=1 -->\n```python\nprint(3)\n```",
     ],
 )
 def test_a_block_that_would_go_unchecked_without_a_reason_is_refused(markdown):

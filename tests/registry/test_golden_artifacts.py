@@ -51,4 +51,4 @@ def test_the_committed_regression_still_loads_for_either_backend_without_a_weigh
         *("meta.json", "metrics.json", "scaler.pkl")
     }
     by_onnx = load_onnx(GOLDEN / "format_2", OTHER_SYMBOL, Timeframe.M15)
-    assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, None)
+    assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, b"")

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import artifact_builders as builders
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from percoin import json_codec
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.calibration import (
@@ -19,6 +21,8 @@ from percoin.evaluation.calibration import (
 )
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.scaling import Scaling
+from percoin.registry.field_checks import open_time_text, time_text
 from percoin.registry.layout import COMMON_FILES, HASHED_FILES, ONNX_FILE
 from percoin.registry.manifest import (
     LOGISTIC_KIND,
@@ -30,8 +34,6 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     StoredVerdict,
-    open_time_text,
-    time_text,
 )
 from percoin.types import Timeframe
 
@@ -374,3 +376,24 @@ def test_the_first_manifests_wrote_a_temperature_beside_none():
     logits = np.random.default_rng(4).normal(size=(9, 3))
     plain = apply_calibration(logits, {"method": "none"})
     assert np.array_equal(apply_calibration(logits, read), plain)
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.float64, (3, n_features), elements=st.floats(-1e9, 1e9, allow_subnormal=False)),
+)
+def test_a_scaling_is_written_and_read_bit_for_bit(features):
+    scaling = Scaling.fit(features)
+    text = json_codec.dumps(ScalingNumbers.of(scaling))
+    again = json_codec.decode(ScalingNumbers, json_codec.loads(text)).fitted()
+    assert again.mean_.tobytes() == scaling.mean_.tobytes()
+    assert again.scale_.tobytes() == scaling.scale_.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("mean", "scale"),
+    [((0.0,) * 15, (1.0,) * 14), ((0.0,), (1.0,)), ((0.0,) * 15, (1.0,) * 14 + (0.0,))],
+)
+def test_numbers_that_cannot_scale_are_refused(mean, scale):
+    with pytest.raises(ValueError, match=r"entries|not positive"):
+        ScalingNumbers(mean, scale)

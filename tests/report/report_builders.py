@@ -128,7 +128,7 @@ def export(
             judging = {"threshold": 0.41, "folds": 1}
             sections = {"evaluation": evaluation.to_json(), "judging": judging}
         if daily is not None:
-            sections["daily_losses"] = daily.to_json()
+            sections["daily_losses"] = daily
     weights = {"weight": torch.zeros(3)}
     history = TrainingHistory([1.0], [0.4], list(val_loss), [0.4])
     record = TrainingRecord({}, history, sections=sections)

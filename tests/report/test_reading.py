@@ -8,6 +8,7 @@ import pytest
 from hostile_files import vouch_for
 from report_builders import export, judged, losses, registry
 
+from percoin import json_codec
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.registry.layout import MarketFolder
 from percoin.registry.revision import withdraw_acceptance
@@ -178,7 +179,7 @@ def test_losses_by_day_and_the_course_of_the_training_come_along(tmp_path):
         None,
         [],
         {"days": ["2025-01-02"]},
-        {**losses(n_days=2).to_json(), "days": ["2025-01-02"] * 2},
+        json.loads(json_codec.dumps(losses(n_days=2))) | {"days": ["2025-01-02"] * 2},
     ],
 )
 def test_losses_that_cannot_be_read_are_as_good_as_none(tmp_path, section):

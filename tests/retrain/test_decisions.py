@@ -15,7 +15,7 @@ from percoin.retrain.decisions import (
     MarketState,
     Verb,
     decide,
-    decide_together,
+    decide_for_pool,
     held_up,
     lasting_upper,
 )
@@ -248,7 +248,7 @@ KEPT, DUE = decided(), decided(data_end=NOW - timedelta(days=40))
 )
 def test_a_pool_is_trained_as_one_or_waits(n_due, n_models, share, began, verb, text):
     rules = replace(RULES, pool_due_share=share)
-    first, second = decide_together([DUE, KEPT], n_due, n_models, rules, began)
+    first, second = decide_for_pool([DUE, KEPT], n_due, n_models, rules, began)
     assert first.verb is verb
     assert (first.reasons[0].cause, first.reasons[0].is_due) == (Cause.POOL, verb is Verb.TRAIN)
     assert text in first.reasons[0].text

@@ -13,8 +13,10 @@ from small_slurm import small_slurm
 from sweep_runs import Sweep, run_sweep_command, start_sweep, sweep_arguments
 
 from percoin.errors import ConfigError
+from percoin.sweep.engine import Attempt
 from percoin.sweep.engines import slurm
 from percoin.sweep.engines.processes import usable_cores
+from percoin.sweep.jobs import Job
 from percoin.sweep.plan import plan_sweep
 
 pytestmark = pytest.mark.slow
@@ -125,6 +127,16 @@ def test_slurm_is_handed_all_jobs_and_this_machine_as_many_as_it_has_cores(tmp_p
     assert engine_of(tmp_path, "workers=null").n_slots == 128
     assert engine_of(tmp_path, "workers=5").n_slots == 5
     assert engine_of(tmp_path, *local).n_slots == usable_cores()
+
+
+def test_what_another_version_of_percoin_has_handed_in_is_not_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{small_slurm(tmp_path)}:{os.environ['PATH']}")
+    job = Job("BTCUSDT", "1h", tmp_path / "BTCUSDT" / "1h", ())
+    (job.folder / slurm.FOLDER).mkdir(parents=True)
+    # An object of a module that is no longer there.
+    (job.folder / slurm.FOLDER / "100_submitted.pkl").write_bytes(b"cpercoin.gone\nErrand\n.")
+
+    assert not engine_of(tmp_path).keeps(Attempt(job))
 
 
 def test_a_machine_without_slurm_is_told_what_is_missing(tmp_path, monkeypatch):

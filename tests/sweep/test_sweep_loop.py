@@ -109,6 +109,23 @@ def test_all_jobs_run_with_no_more_at_a_time_than_the_engine_has_room_for(tmp_pa
     assert "G 1h: finished, 1 epoch in 00:00, accepted  [7/7" in lines[-1]
 
 
+def test_an_attempt_that_cannot_be_begun_is_tried_once_more_and_stops_nothing(tmp_path, capfd):
+    class Refusing(Engine):
+        def start(self, attempt: Attempt) -> None:
+            super().start(attempt)
+            if attempt.job.symbol == "A":
+                self.running.remove(attempt)
+                raise OSError("no room left")
+
+    engine = Refusing({}, n_slots=1)
+    ended = run_sweep(jobs(tmp_path, "A", "B"), engine)
+
+    assert states(ended) == {"A": "killed", "B": "finished"}
+    assert tried(engine) == [("A", 1, False), ("B", 1, False), ("A", 2, False)]
+    assert dict(ended.jobs)[ended.jobs[0][0]].error == "no room left, 2 times"
+    assert "A 1h: no room left; it is tried once more" in capfd.readouterr().out
+
+
 def test_a_failure_is_told_at_once_and_stops_nothing(tmp_path, capfd):
     engine = Engine({"A": fail}, n_slots=1)
     ended = run_sweep(jobs(tmp_path, "A", "B"), engine)

@@ -8,7 +8,7 @@ them: markets move together within a day, and hardly remember more than some day
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -55,11 +55,6 @@ class DailyLosses:
             raise ValueError("a day lies in no year of a market")
         if min(self.n_rows) < 1 or sum(self.train_prior) <= 0:
             raise ValueError("a day without rows, or no loss at all")
-
-    def to_json(self) -> dict[str, object]:
-        """Its columns by name; those that are not known are left out."""
-        columns = asdict(self).items()
-        return {name: list(column) for name, column in columns if column is not None}
 
     def ordinals(self) -> IntArray:
         """The days as consecutive numbers, shape (n_days,)."""

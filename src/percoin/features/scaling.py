@@ -1,8 +1,8 @@
-"""Standardisation with numbers that live in JSON, not in a pickle."""
+"""Standardisation by mean and deviation of the train rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,27 +73,3 @@ class Scaling:
         """Scale features, shape (..., F); NaN stays NaN, what float32 cannot hold is infinite."""
         with np.errstate(over="ignore"):
             return ((features - self.mean_) / self.scale_).astype(np.float32)
-
-    def to_json(self) -> dict[str, list[float]]:
-        """Plain lists; ``from_json`` gives back the same bits."""
-        return {"mean": self.mean_.tolist(), "scale": self.scale_.tolist()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Sequence[float]]) -> Scaling:
-        """Inverse of ``to_json``.
-
-        Raises:
-            ValueError: The two differ in length, a value is not finite or a
-                scale is not positive.
-            KeyError: ``mean`` or ``scale`` is missing.
-        """
-        mean = np.asarray(values["mean"], dtype=np.float64)
-        scale = np.asarray(values["scale"], dtype=np.float64)
-        is_sound = (
-            mean.ndim == 1
-            and mean.shape == scale.shape
-            and bool(np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all())
-        )
-        if not is_sound:
-            raise ValueError("scaling needs one finite mean and one positive scale per feature")
-        return cls(mean_=mean, scale_=scale)

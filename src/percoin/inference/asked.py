@@ -1,4 +1,4 @@
-"""Bars as callers of the library hand them over: checked, and without a bar that still runs.
+"""Checks the bars that callers of the library pass in, and drops a bar that still runs.
 
 The sources of percoin leave out what has not closed. Others do not: ccxt's ``fetch_ohlcv``
 ends with the running bar, whose close is no close yet, and no model was trained on such bars.
@@ -17,14 +17,14 @@ from percoin.bars.schema import COLUMNS, Bars, check_bars, format_time, is_simul
 from percoin.errors import InvalidBarsError
 from percoin.types import FloatArray, Timeframe
 
-# On a clock that is a little slow, the bar before the running one seems to run as well.
+# If the clock is a little slow, the bar before the running one seems to run too.
 _RUNNING_AT_MOST = 2
 
 log = logging.getLogger(__name__)
 
 
 def closed_bars(bars: Bars, now: datetime | None = None) -> Bars:
-    """The bars that had closed by then, each as the schema wants it.
+    """The bars that had closed by then, in the form of the schema.
 
     A bar that still runs is left out with a warning. Simulated bars know no clock.
 
@@ -65,7 +65,7 @@ def closed_bars(bars: Bars, now: datetime | None = None) -> Bars:
 
 
 def checked_bars(bars: Bars) -> Bars:
-    """The bars in the form of the schema; nothing is copied of those that have it.
+    """The bars in the form of the schema; bars that have it already are not copied.
 
     Raises:
         InvalidBarsError: They cannot be brought into it.

@@ -1,4 +1,4 @@
-"""Where a directional signal enters, gives up, and takes profit."""
+"""Entry, stop and targets of a directional signal."""
 
 from __future__ import annotations
 

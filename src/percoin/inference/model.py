@@ -1,4 +1,4 @@
-"""One loaded model: from bars to the windows it knows, and from its logits to answers."""
+"""One loaded model: from bars to windows, and from logits to answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MapBatches = Callable[[Callable[[IntArray], FloatArray], Iterable[IntArray]], It
 
 @dataclass(frozen=True, eq=False)
 class NewestWindow:
-    """What a model is shown of a market now.
+    """The newest window of a market, as a model takes it.
 
     Attributes:
         bars: Of the market; the window ends on the newest.
@@ -216,7 +216,7 @@ class ServedModel:
 
 
 def _blend_of(manifest: Manifest) -> Callable[[FloatArray, Float32Array], FloatArray] | None:
-    """What makes a blend's answer of its network's and the windows; None of any other model."""
+    """Averages the network's probabilities with the regression's; None if the model is no blend."""
     blend, regression = manifest.blend, manifest.regression
     if blend is None or regression is None:
         return None
@@ -232,9 +232,9 @@ def _blend_of(manifest: Manifest) -> Callable[[FloatArray, Float32Array], FloatA
 def newest_windows(
     asked: Sequence[tuple[ServedModel, Bars]],
 ) -> list[NewestWindow | DataError]:
-    """What each model is shown of its market now, or why there is nothing to show.
+    """The newest window of each market, or why there is none.
 
-    Histories of one length, which is the rule, go through the feature code together.
+    Histories of the same length, the usual case, go through the feature code together.
     """
     found: dict[int, NewestWindow | DataError] = {}
     recent: dict[int, Bars] = {}
@@ -259,7 +259,7 @@ def newest_windows(
 def _newest_window(model: ServedModel, bars: Bars, rows: FloatArray) -> NewestWindow | DataError:
     lookback = model.manifest.lookback
     rows = rows[-lookback:]
-    # A gap shows as well: the first bar after it has no return.
+    # A gap shows here too: the first bar after it has no return.
     if len(rows) < lookback or not np.isfinite(rows).all():
         return _unfinished_window(bars, lookback)
     close = float(bars.values[-1, _CLOSE])
@@ -304,13 +304,13 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
 
 
 def _reaches_back(manifest: Manifest, bars: Bars) -> bool:
-    """Whether the bars begin where training's began, or earlier."""
+    """Whether the bars begin where those of the training began, or earlier."""
     first = pd.Timestamp(manifest.bars.first_open_time)
     return len(bars) > 0 and bool(bars.frame.index[0] <= first)
 
 
 def _end(moment: datetime | str) -> pd.Timestamp:
-    """The moment, or the last one of a day that is named without a time."""
+    """The time itself, or the last second of a day that is given without a time."""
     is_day = isinstance(moment, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", moment.strip())
     return _utc(moment) + pd.Timedelta(days=1, seconds=-1) if is_day else _utc(moment)
 

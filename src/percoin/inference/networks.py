@@ -1,6 +1,6 @@
 """The network of an artifact as a function of windows, by PyTorch or by ONNX Runtime.
 
-Each library is imported by the model that needs it; one that is a regression needs neither.
+Each library is imported only for a model that needs it; a regression needs neither.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Backend(StrEnum):
 
 
 def check_backend(backend: Backend, device: str) -> None:
-    """Find out before anything is loaded whether this machine can do it.
+    """Check before anything is loaded whether this machine can compute the network.
 
     Args:
         backend: Which library.
@@ -71,7 +71,7 @@ def load_network(artifact: Artifact | OnnxArtifact, device: str = "cpu") -> Netw
 
     Args:
         artifact: Checked by the registry.
-        device: In torch's words; ONNX Runtime is at home on ``cpu`` alone.
+        device: In torch's words; ONNX Runtime takes only ``cpu``.
 
     Raises:
         InvalidArtifactError: It does not fit what the manifest describes.
@@ -110,8 +110,8 @@ def _torch_network(artifact: Artifact, device: str) -> Network:
         n_threads = torch.get_num_threads()
         if place.type != "cpu" or n_threads == 1:
             return logits(windows)
-        # Windows are shared out by the caller. Within one, threads wait for each other
-        # at every bar, and for ever longer where the cores have other work as well.
+        # The caller spreads windows over threads. Within one window, torch's own threads wait
+        # for each other at every bar, and longer still on busy cores.
         torch.set_num_threads(1)
         try:
             return logits(windows)
@@ -128,10 +128,10 @@ def _build(artifact: Artifact) -> CnnLstm:
     kwargs, weights = manifest.model.kwargs, artifact.state_dict.values()
     n_described = count_weights(kwargs, manifest.num_features)
     if n_described > sum(tensor.numel() for tensor in weights):
-        # Building it first would take the memory of a network that nobody has trained.
+        # Building it first could take any amount of memory.
         raise _invalid(manifest, f"the weights do not fit the network: it has {n_described}")
     try:
-        # The manifest says what it wants; what a network takes is for CnnLstm to say.
+        # CnnLstm itself checks the arguments of the manifest.
         network = CnnLstm(manifest.num_features, **dict(kwargs))  # type: ignore[arg-type]
         network.load_state_dict(artifact.state_dict)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
@@ -141,7 +141,7 @@ def _build(artifact: Artifact) -> CnnLstm:
 
 
 def _first_line(error: Exception) -> str:
-    """Of what a library says, which may quote what it was given."""
+    """The first line of a library's error, which may quote its input."""
     return printable(str(error).strip().partition("\n")[0], _MOST_CHARS_SHOWN)
 
 
@@ -150,25 +150,24 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Windows and markets are shared out by the caller.
+    # The caller spreads windows and markets over threads.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Weights that a file claims to keep elsewhere would be sought below the working folder.
+    # Otherwise a file could name weights elsewhere, below the working folder.
     options.add_session_config_entry(_EXTERNAL_WEIGHTS_FOLDER, os.devnull)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _onnx_network(artifact: OnnxArtifact) -> Network:
     manifest = artifact.manifest
-    assert artifact.network is not None
     try:
         session = open_session(artifact.network)
     except Exception as error:
-        # Its exceptions have no base of their own.
+        # Its exceptions have no common base class.
         reason = _first_line(error)
         raise _invalid(manifest, f"{ONNX_FILE} cannot be loaded: {reason}") from error
     ends = [*session.get_inputs(), *session.get_outputs()]
     found = [(end.type, end.shape) for end in ends]
-    # Whatever the exporter called the number of windows, it must be a name.
+    # The number of windows must be a name, whichever the exporter chose.
     batch = next((size for _, shape in found for size in shape[:1] if isinstance(size, str)), None)
     shapes = [[batch, manifest.lookback, manifest.num_features], [batch, len(CLASS_NAMES)]]
     if batch is None or found != [("tensor(float)", shape) for shape in shapes]:

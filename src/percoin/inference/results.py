@@ -1,4 +1,4 @@
-"""What a predictor answers beyond a single prediction, and each as a table."""
+"""Answers for many markets or many bars, and each of them as a table."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ _LEVEL_NAMES = [entry.name for entry in fields(Levels)]
 
 
 class NoPredictionReason(StrEnum):
-    """Why a market has no prediction, in a word for programs."""
+    """Why a market has no prediction, as one word for programs."""
 
     MODEL_MISSING = "model_missing"
     MODEL_INVALID = "model_invalid"
     INSUFFICIENT_DATA = "insufficient_data"
     INVALID_BARS = "invalid_bars"
-    """They are no bars of any market: a column is missing, a rule of the schema is broken, a
-    symbol is none, or they are of the future."""
+    """The bars are wrong: a column is missing, a rule of the schema is broken, the symbol is
+    invalid, or they lie in the future."""
 
 
 class BarPart(StrEnum):
-    """What a bar was to the model when it was made."""
+    """The part of the model's data that a bar belongs to."""
 
     BEFORE = "before"
     """Before the train rows: warm-up, or bars that training left out."""
     TRAIN = "train"
-    """Among the train rows: the weights were fitted to what came next."""
+    """A train row: the weights were fitted to its label."""
     VAL = "val"
-    """Among the validation rows: epoch, calibration and threshold were chosen by them."""
+    """A validation row: epoch, calibration and threshold were chosen on these."""
     TEST = "test"
-    """Among the test rows, which judged the model."""
+    """A test row: the model was judged on these."""
     LEFT_OUT = "left_out"
-    """Too near to a cut, or to the end of the bars, to be a row of any part."""
+    """Too close to a cut or to the end of the bars: in no part."""
     AFTER = "after"
-    """Newer than all the bars that training had: unseen."""
+    """Newer than all bars of the training: unseen."""
 
 
 _REASONS: dict[type[PercoinError], NoPredictionReason] = {

@@ -1,7 +1,7 @@
 """From a trained model to its files, and back; loading runs no code from them.
 
-torch is imported where weights are read or written, and nowhere else: a prediction by ONNX
-Runtime does without it.
+torch is imported only where weights are read or written: a prediction by ONNX Runtime needs no
+torch.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Artifact:
 class OnnxArtifact:
     """A loaded model for ONNX Runtime: its manifest, its network, the version they lie in.
 
-    The network is None of a model that has none: the manifest is the model.
+    Without a network its bytes are empty: the manifest is the model.
     """
 
     manifest: Manifest
-    network: bytes | None
+    network: bytes
     folder: Path
 
 
@@ -90,14 +90,14 @@ def export_artifact(
     record: TrainingRecord,
     onnx: bytes | None = None,
 ) -> Exported:
-    """Write a model as a new version, and serve it unless the served one is to be preferred.
+    """Write a model as a new version, and serve it unless the served one must stay.
 
     An accepted version stays served when the new one is not accepted, and one of real
     bars when the new one is of simulated bars; the new one is then kept in the history.
 
     Args:
         root: The models folder.
-        draft: What the manifest shall say.
+        draft: The content of the manifest.
         best_state_dict: Weights of the best validation epoch; empty of a model without a
             network.
         served_state_dict: Weights that predictions are made with; empty likewise.
@@ -120,7 +120,7 @@ def export_artifact(
     }
     manifest = draft.seal(created_at, {name: sha256(content) for name, content in files.items()})
     files[MANIFEST_FILE] = manifest.to_json().encode()
-    # What could not be loaded again must not replace what can.
+    # A version that cannot be loaded must not replace one that can.
     _verified(market, files)
     version_id = manifest.version_id
 
@@ -151,7 +151,7 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
 def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
     """Load the served model of a market for ONNX Runtime, without torch.
 
-    Every file is checked against the manifest, those that are not used here too.
+    Every file is checked against the manifest, also those that are not used here.
 
     Raises:
         ModelNotFoundError: No model has been exported for the market, or its network not as
@@ -168,14 +168,14 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
             "train with export.onnx=true, or predict with predictor=torch",
         )
     _log_loaded(manifest)
-    return OnnxArtifact(manifest, files.get(ONNX_FILE), folder)
+    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder)
 
 
 def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
-    """A word that is another one whenever another version is served; one ``readlink``.
+    """A mark that changes whenever another version is served; it costs one ``readlink``.
 
-    The version's id; for a plain folder in the link's place, when its manifest was
-    written. None where nothing is served, or nothing that can be told apart.
+    The version's id; for a plain folder in the link's place the time when its manifest was
+    written. None if nothing is served or nothing can be read.
     """
     market = MarketFolder(root, symbol, timeframe)
     try:
@@ -232,9 +232,9 @@ def read_artifact(market: MarketFolder, folder: Path) -> Artifact:
 def _may_replace(market: MarketFolder, new: Manifest) -> bool:
     """Whether a new version may take the place of the served one, if that can be loaded.
 
-    An accepted version gives way to accepted ones alone, a model of real bars never to
-    one of simulated bars. Of one that cannot be read now nothing is known: only an accepted
-    version takes its place.
+    Only an accepted version replaces an accepted one, and a model of simulated bars never
+    replaces one of real bars. If the served version cannot be read now, only an accepted one
+    takes its place.
     """
     accepted = StoredVerdict.ACCEPTED
     try:
@@ -249,7 +249,7 @@ def _may_replace(market: MarketFolder, new: Manifest) -> bool:
 
 
 def check_writable(root: Path, symbol: str, timeframe: Timeframe) -> None:
-    """Find out before a training whether its model could be exported after it.
+    """Check before a training whether its model can be exported afterwards.
 
     Raises:
         RegistryWriteError: The models folder would refuse the export.

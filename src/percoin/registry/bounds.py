@@ -1,7 +1,7 @@
-"""How large the parts of a version may be: hashes tell what was changed, not what is too much.
+"""How large the parts of a version may be: a hash shows a change, not a size out of bounds.
 
-Whoever can write a models folder can give any file a right hash. Everything that sizes
-something, a file or a number of the manifest, is therefore held to a bound before it is used.
+Whoever can write to a models folder can give any file a correct hash. So every file size, and
+every number of the manifest that sizes something, is checked against a bound before it is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_BYTES = {
 _MOST_BYTES_OF_OTHERS = 512 * _MEBIBYTE
 MOST_HISTORY_BYTES = 64 * _MEBIBYTE
 MOST_FILES = 16
-# What a file holds beside the weights: names, shapes, padding; of ONNX the whole graph.
+# What a file holds besides the weights: names, shapes, padding; for ONNX the whole graph.
 _FRAME_BYTES = {
     **dict.fromkeys(WEIGHT_FILES, 1 * _MEBIBYTE),
     ONNX_FILE: 16 * _MEBIBYTE,
@@ -42,7 +42,7 @@ MOST_LABEL_BARS = 1_000_000
 _MOST_WIDTH = 65_536
 _MOST_LAYERS = 256
 _MOST_WEIGHTS = 100_000_000
-# What sizes a CnnLstm, and what it takes where a manifest says nothing.
+# The keys that size a CnnLstm, and their defaults.
 _USUAL: Mapping[str, int | tuple[int, ...]] = {
     "channels": (64, 128, 256),
     "hidden_size": 100,
@@ -58,7 +58,7 @@ def most_bytes(name: str) -> int:
 
 
 def most_bytes_beside(name: str, kwargs: Mapping[str, object], n_features: int) -> int:
-    """The same beside a manifest, which says how many weights the network has.
+    """The same with a manifest, which says how many weights the network has.
 
     Args:
         name: Of the file.
@@ -72,10 +72,10 @@ def most_bytes_beside(name: str, kwargs: Mapping[str, object], n_features: int) 
 
 
 def check_network(kwargs: Mapping[str, object], n_features: int) -> None:
-    """Refuse what would build a network of more layers or weights than anyone trains.
+    """Refuse a network of more layers or weights than anyone trains.
 
     Raises:
-        ValueError: A number that sizes the network is none or out of bounds; it names the key.
+        ValueError: A number that sizes the network is invalid or out of bounds; it names the key.
     """
     for name, usual in _USUAL.items():
         value = kwargs.get(name, usual)

@@ -1,4 +1,4 @@
-"""What lies in the registry: markets, their versions, and what each may be used for."""
+"""What the registry holds: markets, their versions, and which of them may be served."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Version:
         version_id: Name of its folder.
         manifest: None if it cannot be trusted.
         problem: Why not; empty otherwise.
-        withdrawn_by: The version by which its acceptance was taken back; empty if none.
+        withdrawn_by: The version that withdrew its acceptance; empty if none did.
     """
 
     version_id: str
@@ -60,7 +60,7 @@ class Version:
 
 
 def markets_in(root: Path) -> Iterator[MarketFolder]:
-    """Every market that something was exported for, by symbol and then bar length.
+    """Every market with an export, by symbol and then bar length.
 
     Raises:
         ConfigError: The models folder is there and cannot be read.
@@ -73,17 +73,17 @@ def markets_in(root: Path) -> Iterator[MarketFolder]:
     for name in filter(is_symbol, names):
         for timeframe in Timeframe:
             market = MarketFolder(root, name, timeframe)
-            # A link to a version that is gone is worth a line too.
+            # A link to a missing version is listed too.
             if has_shown(market) or _has_versions(market):
                 yield market
 
 
 def has_shown(market: MarketFolder) -> bool:
-    """Whether something, sound or not, lies where the served version is looked for."""
+    """Whether there is anything, sound or not, in the place of the served version."""
     try:
         return market.link.is_symlink() or market.link.is_dir()
     except OSError:
-        return True  # something that may not be looked at
+        return True  # it is there, but not readable
 
 
 def _has_versions(market: MarketFolder) -> bool:
@@ -119,7 +119,7 @@ def version_ids(market: MarketFolder) -> list[str]:
 
 
 def _is_version_id(name: str) -> bool:
-    """Whether an export could have given it: its digits are a moment, not only many."""
+    """Whether an export could have made this name: its digits must be a valid time."""
     if not (name.isascii() and VERSION_ID_PATTERN.fullmatch(name)):
         return False
     try:
@@ -148,13 +148,13 @@ def read_versions(market: MarketFolder) -> list[Version]:
 
 
 def _withdrawn_by_broken(market: MarketFolder, found: Sequence[Version]) -> dict[str, str]:
-    """Which versions were withdrawn by one whose manifest cannot say so any more."""
+    """Versions withdrawn by one whose manifest is broken: the history still knows them."""
     broken = {version.version_id for version in found if version.manifest is None}
     try:
         events = read_history(market).events
     except OSError:
         return {}
-    # The accepted version and the one by which its acceptance was taken back.
+    # The accepted version and the one that withdrew its acceptance.
     pairs = [event.versions for event in events if event.action is Action.WITHDRAW]
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[1] in broken}
 
@@ -202,7 +202,7 @@ def objection_beside(version: Version, served: Manifest | None) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """What became of looking at one version, at the served one, or at the history.
+    """The result of checking one version, the served one, or the history.
 
     Attributes:
         symbol: Market.
@@ -241,7 +241,7 @@ def _version_problems(market: MarketFolder) -> dict[str, str]:
         version_id: _problem(market, partial(version_folder, market, version_id))
         for version_id in version_ids(market)
     }
-    # What was pruned meanwhile is not broken.
+    # A version that was pruned meanwhile is not broken.
     there = set(version_ids(market))
     return {name: problem for name, problem in problems.items() if name in there}
 

@@ -1,4 +1,4 @@
-"""Which version is served, changed on purpose: promote, roll back, prune."""
+"""Changes that a person asks for: promote, roll back, prune."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from percoin.registry.manifest import Manifest
 
 
 def promote(market: MarketFolder, version_id: str, why: str, force: bool = False) -> Event:
-    """Serve the version ``version_id`` instead of the present one.
+    """Serve the version ``version_id`` instead of the current one.
 
     Args:
         market: Which one.
@@ -33,7 +33,7 @@ def promote(market: MarketFolder, version_id: str, why: str, force: bool = False
 
     Raises:
         ModelNotFoundError: The market has no versions.
-        InvalidArtifactError: The version is not there or broken; ``force`` helps nothing.
+        InvalidArtifactError: The version is missing or broken; ``force`` does not help.
         VersionRefusedError: It is served already, or not accepted.
         RegistryWriteError: The models folder refuses it.
     """
@@ -53,7 +53,7 @@ def promote(market: MarketFolder, version_id: str, why: str, force: bool = False
 
 
 def rollback(market: MarketFolder, why: str, force: bool = False) -> Event:
-    """Serve again what was served before the present version.
+    """Serve again what was served before the current version.
 
     That is what the history says, then older versions from the newest on; the first of
     them that is whole and accepted is taken.
@@ -61,7 +61,7 @@ def rollback(market: MarketFolder, why: str, force: bool = False) -> Event:
     Args:
         market: Which one.
         why: For the history.
-        force: Take also one that the gate did not accept.
+        force: Also take a version that the gate did not accept.
 
     Raises:
         ModelNotFoundError: The market has no versions.
@@ -136,19 +136,19 @@ class Pruning:
 def prunable(market: MarketFolder, rule: Pruning, now: datetime | None = None) -> tuple[str, ...]:
     """Which versions ``rule`` would remove, oldest first.
 
-    Never among them: the served version, the one that a rollback would serve, and one by
-    which the acceptance of a version that stays was withdrawn.
+    It never names the served version, the one that a rollback would serve, or one that
+    withdrew the acceptance of a version that stays.
 
     Args:
         market: Which one.
         rule: What to keep.
-        now: The present moment, if it is not to be asked for.
+        now: The current time; None asks the clock.
     """
     versions = read_versions(market)
     served = publish.served_id(market)
     needed = {served, rollback_target(market)} if served else set(version_ids(market))
     moment = now or datetime.now(UTC)
-    # In days: so long ago that no calendar knows it means that nothing is old enough.
+    # Compared in days: so long ago may be beyond any calendar, and then nothing is old enough.
     least_age = rule.older_than_days or 0.0
     newest = {version.version_id for version in versions[max(0, len(versions) - rule.keep) :]}
     gone = {
@@ -162,7 +162,7 @@ def prunable(market: MarketFolder, rule: Pruning, now: datetime | None = None) -
 
 
 def prune(market: MarketFolder, rule: Pruning, why: str) -> tuple[str, ...]:
-    """Remove old versions for good, each at once or not at all.
+    """Remove old versions for good, each whole or not at all.
 
     Args:
         market: Which one.
@@ -183,7 +183,7 @@ def prune(market: MarketFolder, rule: Pruning, why: str) -> tuple[str, ...]:
 
 
 def _require_versions(market: MarketFolder) -> None:
-    # Asking for the lock would make the folders of a market that does not exist.
+    # Taking the lock would make the folders of a market that does not exist.
     if not version_ids(market):
         action = f"train one: {train_command(market.symbol, market.timeframe, market.root)}"
         found = f"no versions in {market.root}"

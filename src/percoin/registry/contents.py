@@ -14,7 +14,7 @@ from percoin.registry.bounds import most_bytes, most_bytes_beside
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 
-# Of what a record is refused for: a key may be as long as the file.
+# Of the reason in an error: a key may be as long as the file.
 _MOST_CHARS_SHOWN = 300
 
 
@@ -33,7 +33,7 @@ def read_manifest(market: MarketFolder, folder: Path) -> Manifest:
 
 
 def read_files(market: MarketFolder, folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Read every other file that the manifest lists, once none of them is too large.
+    """Read every other file that the manifest lists, after a check that none is too large.
 
     Raises:
         InvalidArtifactError: A file is missing, a link, or not the one that was exported.
@@ -67,7 +67,7 @@ def parse_metrics(market: MarketFolder, content: bytes) -> Mapping[str, object]:
     """Turn the bytes of a record, whose hash was checked, into its sections.
 
     Raises:
-        InvalidArtifactError: They are no JSON object that percoin could have written.
+        InvalidArtifactError: They are not a JSON object that percoin could have written.
     """
     try:
         document = json_codec.loads(content)

@@ -37,10 +37,10 @@ _GOING_BACK = {Action.ROLLBACK, Action.WITHDRAW, Action.NOTICE}
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One change, or one found.
+    """A change that was made, or one that was noticed.
 
     Attributes:
-        time: When it was begun, in UTC and microseconds.
+        time: When it began, in UTC with microseconds.
         action: What was done.
         versions: To which versions.
         why: In words.
@@ -66,8 +66,8 @@ class VersionHistory:
     def served_before(self, served: str | None) -> list[str]:
         """Which versions were served before ``served``, the last one first.
 
-        What was undone by going back to an earlier version is left out, so that going
-        back twice leads further back and not forth again.
+        Changes that a rollback undid are left out, so that rolling back twice leads
+        further back and not forward again.
         """
         trail: list[str] = []
         for event in self.events:
@@ -92,7 +92,7 @@ def _follow(trail: list[str], served: str | None, goes_back: bool) -> None:
 
 
 def read_history(market: MarketFolder) -> VersionHistory:
-    """Read the history of a market; a line under way or cut short is not yet part of it.
+    """Read the history of a market; a line that is not finished is not part of it yet.
 
     Raises:
         OSError: The file cannot be read.
@@ -109,8 +109,8 @@ def append(market: MarketFolder, event: Event) -> None:
     """Add an event, synced; only for the holder of the market's lock.
 
     Raises:
-        OSError: The file cannot be written; a part of a line is ignored by readers and
-            cleared away by the next writer.
+        OSError: The file cannot be written; readers ignore a part of a line, and the
+            next writer removes it.
     """
     with os.fdopen(_open(market, os.O_RDWR | os.O_CREAT), "r+b") as file:
         content = file.read()
@@ -123,7 +123,7 @@ def append(market: MarketFolder, event: Event) -> None:
 
 
 def now_text() -> str:
-    """The present moment as events write it."""
+    """The current time as events write it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

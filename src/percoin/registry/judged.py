@@ -1,4 +1,4 @@
-"""What training and judgement of a model left for its use, in ``metrics.json``."""
+"""What ``metrics.json`` says that predictions need: threshold, skill, train rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class JudgedSkill(Interval):
         n_rows: Test rows.
         best_baseline: The rival: of the baselines that it was judged beside the one that was
             strongest on validation rows; in older artifacts on the test rows.
-        baseline: The skill of that one; None if it is not told.
+        baseline: The skill of that one; None if it is not known.
         against_best: By how much the model beats it, in nats a row; None as above.
         recent: Skill over the rolling prior; None in older artifacts.
     """
@@ -46,11 +46,11 @@ class JudgedSkill(Interval):
 
 @dataclass(frozen=True)
 class TrainRows:
-    """What later rows are compared with.
+    """What later rows are compared with, to find drift.
 
     Attributes:
         class_shares: The train prior, in the order of ``Signal``.
-        feature_bins: Where the scaled features lay, by name.
+        feature_bins: How the scaled features were distributed, by name.
     """
 
     class_shares: tuple[float, ...]
@@ -107,14 +107,14 @@ def judged_skill(root: Path, manifest: Manifest) -> JudgedSkill | None:
 
 
 def train_rows(root: Path, manifest: Manifest) -> TrainRows | None:
-    """What the served model tells of the rows that it was trained on.
+    """What is known about the train rows of the served model.
 
     Args:
         root: The models folder.
         manifest: Of the model that is served.
 
     Returns:
-        None for a model from before it was told, or by which it cannot be read.
+        None for an older model, or if it cannot be read.
 
     Raises:
         InvalidArtifactError: ``metrics.json`` is not the one of this manifest.

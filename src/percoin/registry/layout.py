@@ -7,7 +7,7 @@
     `-- .versions/15m/
         |-- .lock                                  held while a version is written
         |-- history.jsonl                          what was exported, promoted, rolled back
-        |-- .tmp-20250902T...                      an export under way, or killed
+        |-- .tmp-20250902T...                      an export that is running, or was killed
         |-- 20250825T...-91c06b7d55ee/             earlier versions, for rollback
         `-- 20250901T000312482911Z-3fa9c14e07b2/   five files; three of a model without a network
 """
@@ -33,7 +33,7 @@ COMMON_FILES = (SCALER_FILE, METRICS_FILE)
 HASHED_FILES = (*WEIGHT_FILES, *COMMON_FILES)
 
 TEMPORARY_PREFIX = ".tmp-"
-# Of folders in which it is tried for a moment whether links can be made.
+# Of folders that exist for a moment, to test whether links can be made.
 PROBE_PREFIX = ".probe-"
 VERSION_ID_PATTERN = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
 
@@ -50,8 +50,8 @@ class MarketFolder:
         timeframe: Bar length.
 
     Raises:
-        ConfigError: A symbol or timeframe that is none, ``..`` among them; so no
-            path built here leaves ``root``.
+        ConfigError: An invalid symbol or timeframe, such as ``..``; so no path built
+            here leaves ``root``.
     """
 
     root: Path
@@ -93,7 +93,7 @@ class MarketFolder:
         return self.versions / version_id
 
     def temporary(self, name: str) -> Path:
-        """A path that no reader looks at and that the next export clears away."""
+        """A path that no reader looks at and that the next export removes."""
         return self.versions / f"{TEMPORARY_PREFIX}{name}"
 
     def link_target(self, version_id: str) -> str:

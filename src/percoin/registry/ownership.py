@@ -1,4 +1,4 @@
-"""Who else may write where models lie: hashes are no signature, so whoever may can plant one."""
+"""Who else may write to the models folder: hashes are no signature, so they can plant a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _lock = Lock()
 
 
 def other_writers(status: os.stat_result) -> str:
-    """Who may write a file or folder beside root and the user of this process; empty if nobody."""
+    """Who may write a file or folder besides root and this process's user; empty if nobody."""
     if status.st_mode & stat.S_IWOTH:
         return "every user of this machine"
     if status.st_uid not in {0, os.geteuid()}:
@@ -27,7 +27,7 @@ def other_writers(status: os.stat_result) -> str:
 
 
 def warn_of_other_writers(root: Path, path: Path, status: os.stat_result) -> None:
-    """Say it in one line, once for a models folder and those who may write there.
+    """Warn in one line, once for each models folder and each of its other writers.
 
     Args:
         root: The models folder.
@@ -42,8 +42,8 @@ def warn_of_other_writers(root: Path, path: Path, status: os.stat_result) -> Non
         _told.add((root, who))
     if not is_told:
         log.warning(
-            "%s may be written by %s, who can put any model there: answers are worth no more than "
-            "that trust; take the right away (chmod, chown) or choose another models_dir",
+            "%s may be written by %s, who can put any model there: trust its answers only if you "
+            "trust them; remove the permission (chmod, chown) or choose another models_dir",
             printable(str(path)),
             who,
         )

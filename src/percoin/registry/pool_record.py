@@ -1,15 +1,12 @@
-"""What a manifest says of the pool of markets whose network a model is."""
+"""What a manifest says about the pool of markets that its network was trained on."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from percoin.registry.field_checks import parse_time, require, require_sha256
 from percoin.types import is_symbol
-
-_SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -17,10 +14,10 @@ class PooledMarket:
     """The bars of one market of a pool.
 
     Attributes:
-        sha256: ``Bars.sha256()`` of those in use.
-        first_open_time: Of the first of them (UTC).
+        sha256: ``Bars.sha256()`` of the bars in use.
+        first_open_time: Of the first of these bars (UTC).
         last_open_time: Of the last.
-        is_seen: Whether the network learnt from its train rows.
+        is_seen: Whether the network was trained on its train rows.
     """
 
     sha256: str
@@ -29,24 +26,24 @@ class PooledMarket:
     is_seen: bool
 
     def __post_init__(self) -> None:
-        _require(_SHA256_PATTERN.fullmatch(self.sha256) is not None, "sha256 is not one")
+        require_sha256(self.sha256)
         first, last = (_milliseconds(text) for text in (self.first_open_time, self.last_open_time))
-        _require(first <= last, "last_open_time lies before first_open_time")
+        require(first <= last, "last_open_time lies before first_open_time")
 
 
 @dataclass(frozen=True)
 class PoolRecord:
-    """The pool of a model that was trained on many markets, or that began as such a one.
+    """The pool of a model that was trained on many markets, or that started from such a model.
 
     Attributes:
-        first_time: Rows of any market open no earlier (UTC).
-        validation_time: Validation begins then, for all markets.
-        test_time: The test part begins then.
-        markets: All of them by symbol, those left out of the training too.
-        started_from: The version of the pooled model that a model of one market began with;
-            None of the pooled model itself.
-        improved: Whether its validation log-loss fell by that; if not, it has the pooled
-            weights as they were. None of the pooled model itself.
+        first_time: No row of any market opens earlier (UTC).
+        validation_time: When validation begins, for all markets.
+        test_time: When the test part begins.
+        markets: All of them by symbol, also those left out of the training.
+        started_from: The version of the pooled model that a model of one market started
+            from; None for the pooled model itself.
+        improved: Whether training on that market lowered the validation log-loss; if not, the
+            weights are the pooled ones. None for the pooled model itself.
     """
 
     first_time: str
@@ -58,12 +55,12 @@ class PoolRecord:
 
     def __post_init__(self) -> None:
         moments = self.moments()
-        _require(moments[0] < moments[1] < moments[2], "the cuts are not in time order")
-        _require(len(self.seen) > 1, "fewer than two markets were trained on")
+        require(moments[0] < moments[1] < moments[2], "the cuts are not in time order")
+        require(len(self.seen) > 1, "fewer than two markets were trained on")
         # Commands that are printed to be copied name them.
-        _require(all(map(is_symbol, self.markets)), "a name under markets is no market")
+        require(all(map(is_symbol, self.markets)), "a name under markets is no market")
         both = (self.started_from is None, self.improved is None)
-        _require(both[0] == both[1], "started_from and improved belong together")
+        require(both[0] == both[1], "started_from and improved belong together")
 
     def moments(self) -> tuple[int, int, int]:
         """The three cuts in milliseconds since 1970-01-01 UTC."""
@@ -73,16 +70,9 @@ class PoolRecord:
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """The markets that the network learnt from, in the order of the training."""
+        """The markets that the network was trained on, in the order of the training."""
         return tuple(name for name, market in self.markets.items() if market.is_seen)
 
 
 def _milliseconds(text: str) -> int:
-    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    _require(1970 <= moment.year <= 2261, f"{text} lies in no year of a market")
-    return int(moment.timestamp()) * 1000
-
-
-def _require(condition: bool, reason: str) -> None:
-    if not condition:
-        raise ValueError(reason)
+    return int(parse_time(text).timestamp()) * 1000

@@ -36,7 +36,7 @@ from percoin.whole_file import sync_folder, write_new
 # About one and a half times an export of the default network.
 _PROBE_BYTES = 8 * 1024 * 1024
 _LOCK_TIMEOUT_SECS = 60.0
-# Clearing away what a killed probe left takes a moment.
+# Removing what a killed probe left takes a moment.
 _PROBE_LOCK_SECS = 2.0
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _TRAIN_AGAIN = "train the model again"
@@ -45,7 +45,7 @@ _PROBE_NAMES = ("link", "served")
 
 @dataclass(frozen=True)
 class Change:
-    """What shall be done with a market's versions.
+    """A change to a market's versions.
 
     Attributes:
         action: Its name in the history.
@@ -68,15 +68,15 @@ def publish_version(
 ) -> Path:
     """Write a version aside, sync it, note it in the history, and serve what is decided.
 
-    Readers see the old version or the new one, each whole, and so does whoever
-    comes after a crash or a kill at any point in here.
+    Readers see the old version or the new one, each complete, also after a crash or a
+    kill at any point in here.
 
     Args:
         market: Where the version belongs.
         version_id: Name of the new version's folder.
         files: Content by file name.
-        decide: Asked while nobody else can change what is served: whether that shall
-            be the new version, the one that is served already, or a third.
+        decide: Called under the market's lock. It says what to serve: the new version,
+            the one that is served already, or a third one.
 
     Returns:
         Folder of the new version.
@@ -108,7 +108,7 @@ def change_served(market: MarketFolder, decide: Callable[[], Change]) -> Event:
 
     Args:
         market: Which one; it has versions.
-        decide: Asked while nobody else can change what is served.
+        decide: Called under the market's lock.
 
     Raises:
         RegistryWriteError: The models folder refuses it; the old version is served.
@@ -129,13 +129,11 @@ def change_served(market: MarketFolder, decide: Callable[[], Change]) -> Event:
 def remove_versions(market: MarketFolder, decide: Callable[[], Change]) -> tuple[str, ...]:
     """Note a change in the history and remove the versions it names.
 
-    Each goes at once or not at all; after a kill the ones that are left can be removed
-    by another call.
+    Each is removed whole or not at all; after a kill, another call removes the rest.
 
     Args:
         market: Which one; it has versions.
-        decide: Asked while nobody else can change what is there; never names what is
-            served.
+        decide: Called under the market's lock; never names the served version.
 
     Returns:
         The versions that are gone.
@@ -182,7 +180,7 @@ def _write_aside(market: MarketFolder, version_id: str, files: Mapping[str, byte
 def _put_in_place(market: MarketFolder, version_id: str, aside: Path) -> Path:
     folder = market.version(version_id)
     aside.rename(folder)
-    # Each parent may be new as well; the link must never outlive what it points to.
+    # The parents may be new too, and the link must never outlive its target.
     for parent in (market.versions, market.versions.parent, market.folder):
         sync_folder(parent)
     return folder
@@ -211,7 +209,7 @@ def _remove_leftovers(market: MarketFolder) -> None:
 @contextmanager
 def _locked(market: MarketFolder) -> Iterator[None]:
     """Hold the market's lock; the kernel releases it when its holder dies."""
-    _refuse_foreign_ground(market)
+    _refuse_other_places(market)
     market.versions.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
@@ -222,7 +220,7 @@ def _locked(market: MarketFolder) -> Iterator[None]:
         yield
 
 
-def _refuse_foreign_ground(market: MarketFolder) -> None:
+def _refuse_other_places(market: MarketFolder) -> None:
     """Refuse links that lead the market's folders elsewhere, and a folder in the link's place."""
     if _leads_out(market, market.versions):
         found = f"{market.versions} leads out of the models folder"
@@ -241,16 +239,16 @@ def _leads_out(market: MarketFolder, path: Path) -> bool:
 
 
 def check_writable(market: MarketFolder) -> None:
-    """Find out before a training whether its model could be exported after it.
+    """Check before a training whether its model can be exported afterwards.
 
     Tries what an export does (a file of an export's size, a link, a rename) in
-    the market's folder or in what exists of the way to it, and leaves nothing.
+    the market's folder or its nearest existing parent, and leaves nothing behind.
 
     Raises:
         RegistryWriteError: The models folder would refuse the export.
     """
     with _write_errors(market):
-        _refuse_foreign_ground(market)
+        _refuse_other_places(market)
         _stat_or_none(market.temporary("link-" + "0" * 64) / BEST_WEIGHTS_FILE)
         for folder in {_nearest_existing(market.folder), _nearest_existing(market.versions)}:
             _remove_stale_probes(folder)
@@ -276,7 +274,7 @@ def _probe(folder: Path) -> None:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())
-    # Shared by all that probe here: nobody clears away what is still in use.
+    # A shared lock: nobody removes what another probe still uses.
     with (
         folder_lock(folder, _PROBE_LOCK_SECS, is_shared=True),
         tempfile.TemporaryDirectory(dir=folder, prefix=PROBE_PREFIX) as aside,
@@ -287,12 +285,12 @@ def _probe(folder: Path) -> None:
 
 
 def _remove_stale_probes(folder: Path) -> None:
-    """Clear away what probes left that were killed; while one lives here, nothing."""
+    """Remove what killed probes left, unless a probe is running here."""
     if not any(folder.glob(f"{PROBE_PREFIX}*")):
         return
     with folder_lock(folder) as is_ours:
         for probe in folder.glob(f"{PROBE_PREFIX}*") if is_ours else ():
-            # Somebody else's folder of such a name is not empty then, and stays.
+            # A folder of somebody else with such a name is not empty, and stays.
             with suppress(OSError):
                 for name in _PROBE_NAMES:
                     (probe / name).unlink(missing_ok=True)
@@ -318,7 +316,7 @@ def _named_version(market: MarketFolder, target: str) -> str | None:
 
 
 def served_folder(market: MarketFolder) -> Path:
-    """Resolve, once, which folder is served; read all files of a version from it.
+    """The folder that is served, resolved once: read all files of the version from it.
 
     A plain folder in the link's place (a models folder copied with its links
     followed) is taken as it is.
@@ -357,7 +355,7 @@ def _checked_folder(market: MarketFolder, target: str | None) -> Path:
     if not folder.is_dir():
         found = f"the served version {folder.name} is gone"
         raise _invalid(market, found, "serve another one (rollback) or train the model again")
-    return _checked_ground(market, folder)
+    return _inside_models_folder(market, folder)
 
 
 def version_folder(market: MarketFolder, version_id: str) -> Path:
@@ -370,12 +368,12 @@ def version_folder(market: MarketFolder, version_id: str) -> Path:
     try:
         if not VERSION_ID_PATTERN.fullmatch(version_id) or not folder.is_dir():
             raise _invalid(market, f"there is no version {version_id}", "list the versions (show)")
-        return _checked_ground(market, folder)
+        return _inside_models_folder(market, folder)
     except OSError as error:
         raise unreadable(market, folder, error) from error
 
 
-def _checked_ground(market: MarketFolder, folder: Path) -> Path:
+def _inside_models_folder(market: MarketFolder, folder: Path) -> Path:
     if _leads_out(market, folder):
         found = f"{folder} leads out of the models folder"
         raise _invalid(market, found, "remove the link in its path")
@@ -414,7 +412,7 @@ def read_file(market: MarketFolder, folder: Path, name: str) -> bytes:
             status = os.fstat(descriptor)
             _check_kind_and_size(market, name, status, most_bytes(name))
             warn_of_other_writers(market.root, path, status)
-            # No more than it had: a file that grows meanwhile is not the one of the hash.
+            # Not more than its size: a file that grows meanwhile would not match its hash.
             return file.read(status.st_size)
     except OSError as error:
         raise _file_error(market, folder, name, error) from error
@@ -448,7 +446,7 @@ def _check_kind_and_size(
 def _file_error(
     market: MarketFolder, folder: Path, name: str, error: OSError
 ) -> InvalidArtifactError:
-    """Why a file cannot be read now; only a link is wrong for good."""
+    """The error of a file that cannot be read; only a link is wrong for good."""
     if error.errno == errno.ELOOP:
         return _invalid(market, f"{name} is a link", _TRAIN_AGAIN)
     if isinstance(error, FileNotFoundError):
@@ -458,7 +456,7 @@ def _file_error(
 
 
 def unreadable(market: MarketFolder, what: Path | str, error: OSError) -> UnreadableArtifactError:
-    """The error of what the system refuses to read now."""
+    """The error of a file or folder that the system refuses to read now."""
     found = f"{what} cannot be read: {error.strerror}"
     return UnreadableArtifactError(market.symbol, market.timeframe, found, _advice(error))
 

@@ -1,4 +1,4 @@
-"""A verdict revised after the export: what a model was accepted for is taken back."""
+"""A verdict revised after the export: the acceptance of a model is withdrawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _AlreadyWithdrawnError(Exception):
 
 @dataclass(frozen=True)
 class _Withdrawal:
-    """What is said, and whether an earlier version may be served instead."""
+    """The reason, and whether an earlier version may be served instead."""
 
     reason: str
     but: str
@@ -35,10 +35,10 @@ def withdraw_acceptance(
 ) -> Exported:
     """Give an accepted version the verdict "rejected", as a new version with the same files.
 
-    If the accepted version is served, the newest earlier accepted one is served again,
-    or, where there is none, the revised one is shown. The accepted version stays on disk,
-    but is not served again without force. Called again it finds what it did and finishes
-    what a killed call left undone; a promotion since then stands.
+    If the accepted version is served, the newest earlier accepted one is served again. If
+    there is none, the link leads to the revised one. The accepted version stays on disk, but
+    is not served again without force. A second call finishes what a killed call left undone;
+    a promotion since then stands.
 
     Args:
         root: The models folder.
@@ -62,9 +62,9 @@ def withdraw_acceptance(
 def demote(root: Path, symbol: str, timeframe: Timeframe, version_id: str, reason: str) -> Exported:
     """As ``withdraw_acceptance``, but no earlier version takes its place.
 
-    For a model whose skill did not last: an older one is not to be trusted more, since
-    what it learnt is older still. If the version is served, its revised one is shown, and
-    the sources behind the model answer. Promoting the version again undoes it.
+    For a model whose skill did not last: an older one learnt from still older bars and
+    deserves no more trust. If the version is served, the link leads to its revised one, and
+    the next sources of the chain answer. Promoting the version again undoes it.
 
     Args:
         root: The models folder.

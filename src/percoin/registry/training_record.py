@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from percoin import json_codec
-from percoin.registry.manifest import ManifestDraft, time_text
+from percoin.registry.field_checks import time_text
+from percoin.registry.manifest import ManifestDraft
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TrainingHistory:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What ``metrics.json`` says beyond the manifest.
+    """What ``metrics.json`` holds besides the manifest's figures.
 
     Attributes:
         hyperparameters: Settings of the training, as plain containers.
@@ -39,8 +40,8 @@ class TrainingRecord:
     def to_json(self, draft: ManifestDraft, created_at: datetime) -> str:
         """The text of ``metrics.json``, with the original's keys first.
 
-        A figure that is not a number (an AUROC of a class without rows) is
-        written as null: it was not measured.
+        A figure that is not a number (an AUROC of a class without rows) was not measured
+        and is written as null.
         """
         own_metrics = asdict(draft.test_metrics)
         content: dict[str, object] = {

@@ -15,8 +15,8 @@ from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
 
 _WEIGHT_TYPES = {torch.float32, torch.float64, torch.int64}
-# All that the index of a plain state dict names. What torch holds safe beyond that runs no code,
-# but may ask for any amount of memory.
+# All names in the index of a plain state dict. Others that torch calls safe run no code, but can
+# ask for any amount of memory.
 _NAMES_IN_INDEX = {
     "collections OrderedDict",
     "torch DoubleStorage",
@@ -51,7 +51,7 @@ def load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, T
         _check_archive(content)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        # Broken bytes make torch raise whatever they happen to break.
+        # On broken bytes torch raises almost any error.
         reason = printable(str(error).strip().partition("\n")[0], _MOST_CHARS_SHOWN)
         raise _invalid(
             market, f"{name} holds no weights that are safe to load: {reason}"
@@ -67,11 +67,11 @@ def load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, T
 
 
 def _check_archive(content: bytes) -> None:
-    """Refuse what would unpack to more than it is, before torch unpacks it.
+    """Refuse a file that would unpack to more than its size, before torch unpacks it.
 
     Raises:
-        ValueError: It is not as ``save_weights`` writes it: compressed, of parts that are
-            larger than the whole, or with an index of more than names, shapes and types.
+        ValueError: Not as ``save_weights`` writes it: compressed, with parts larger than
+            the whole, or with an index that holds more than names, shapes and types.
         zipfile.BadZipFile: It is no archive.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -91,7 +91,7 @@ def _check_archive(content: bytes) -> None:
 
 
 def _is_plain(tensor: object) -> bool:
-    # A few bytes can describe an expanded or sparse tensor too large to look at.
+    # A few bytes can describe an expanded or sparse tensor of any size.
     return (
         type(tensor) is Tensor
         and tensor.dtype in _WEIGHT_TYPES

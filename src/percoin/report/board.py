@@ -92,7 +92,7 @@ class Board:
         created_at: Moment of the report (UTC).
         n_tried: Models that had a p-value, over which false discoveries are controlled.
         n_lost: Models that were accepted alone and do not stand among the others.
-        together: What the models of each bar length are worth as a whole; empty if
+        joint: What the models of each bar length are worth as a whole; empty if
             there is but one of each.
         notes: What else stands at the top, one sentence each.
     """
@@ -101,7 +101,7 @@ class Board:
     created_at: datetime
     n_tried: int
     n_lost: int
-    together: tuple[JointResult, ...] = ()
+    joint: tuple[JointResult, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -113,9 +113,9 @@ class Board:
     @property
     def tested(self) -> str:
         """When the tests took place, in a phrase; empty if no model could be read."""
-        models = [entry.model for entry in self.entries if entry.model.is_dated]
-        firsts = [test_days(model)[0] for model in models if model.judging.n_folds == 1]
-        lasts = [test_days(model)[1] for model in models]
+        dated = [(each.model, days) for each in self.entries if (days := test_days(each.model))]
+        firsts = [first for model, (first, _) in dated if model.judging.n_folds == 1]
+        lasts = [last for _, (_, last) in dated]
         if len(firsts) < len(lasts):
             return f"tests until {max(lasts)}"
         return f"tests of {min(firsts)} to {max(lasts)}" if lasts else ""
@@ -140,15 +140,15 @@ def make_board(
     models = [_shown_among(model, n_shown) for model in models]
     judged = {model.name: model.evaluation for model in models if model.evaluation is not None}
     alone = {name: evaluation.verdict for name, evaluation in judged.items()}
-    together = alone
+    controlled = alone
     if len(alone) > 1:
-        together = apply_false_discovery_control(alone, FALSE_DISCOVERY_RATE)
+        controlled = apply_false_discovery_control(alone, FALSE_DISCOVERY_RATE)
     leads = control_false_discoveries(
         {name: evaluation.lead.p_value for name, evaluation in judged.items()},
         FALSE_DISCOVERY_RATE,
     )
     entries = [
-        _entry(model, together.get(model.name), leads.get(model.name, False)) for model in models
+        _entry(model, controlled.get(model.name), leads.get(model.name, False)) for model in models
     ]
     ranked = sorted(entries, key=_place)
     return Board(
@@ -158,8 +158,8 @@ def make_board(
         ),
         created_at=now or datetime.now(UTC),
         n_tried=sum(verdict.p_value is not None for verdict in alone.values()),
-        n_lost=sum(v.is_accepted and not together[name].is_accepted for name, v in alone.items()),
-        together=joint_results(models),
+        n_lost=sum(v.is_accepted and not controlled[name].is_accepted for name, v in alone.items()),
+        joint=joint_results(models),
         notes=tuple(notes),
     )
 
@@ -214,15 +214,16 @@ def money_of(evaluation: Evaluation) -> tuple[BacktestResult | None, BacktestRes
     return by_name.get(evaluation.model.name), by_name.get(_BUY_AND_HOLD)
 
 
-def test_days(model: SavedModel) -> tuple[str, str]:
-    """Beginning and end of the test rows, as in ``2025-08-31``.
+def test_days(model: SavedModel) -> tuple[str, str] | None:
+    """Beginning and end of the test rows, as in ``2025-08-31``; None where they are not known.
 
     Of a walk-forward the manifest knows the newest fold's dates alone: the beginning is
     then ``fold 1 of 5``.
     """
     if model.tested is not None:
         return model.tested
-    assert model.manifest is not None
+    if model.manifest is None:
+        return None
     span, n_folds = model.manifest.bars.splits["test"], model.judging.n_folds
     return span.first[:10] if n_folds == 1 else f"fold 1 of {n_folds}", span.last[:10]
 
@@ -259,7 +260,7 @@ def answer(board: Board) -> str:
 
 def headlines(board: Board) -> list[str]:
     """What stands at the top, one sentence each, after the answer."""
-    return [*board.notes, sweep_note(board), *map(in_a_sentence, board.together), *_leaders(board)]
+    return [*board.notes, sweep_note(board), *map(in_a_sentence, board.joint), *_leaders(board)]
 
 
 def _leaders(board: Board) -> list[str]:

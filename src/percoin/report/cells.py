@@ -7,12 +7,13 @@ from datetime import datetime
 
 from percoin.commands import flat
 from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.threshold import NO_TRADES
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import ends_text, number_text
 from percoin.registry.manifest import Calibration, Manifest
 from percoin.report.board import RankedModel, age, majority_share, money_of, rival_of, test_days
-from percoin.report.reading import SavedModel
+from percoin.report.reading import Judging, SavedModel
 
 NONE = "-"
 _SPLIT_TITLES = {"train": "trained on", "val": "validated on", "test": "tested on"}
@@ -67,7 +68,7 @@ def leaderboard_row(entry: RankedModel, now: datetime) -> LeaderboardRow:
         now: Moment its age is measured at.
     """
     model, evaluation = entry.model, entry.model.evaluation
-    line = evaluation.model if evaluation else None
+    line, days = evaluation.model if evaluation else None, test_days(model)
     own, hold = money_of(evaluation) if evaluation else (None, None)
     return LeaderboardRow(
         rank="" if entry.rank is None else str(entry.rank),
@@ -85,7 +86,7 @@ def leaderboard_row(entry: RankedModel, now: datetime) -> LeaderboardRow:
         effective_rows=number(line.skill.n_effective_rows if line else None, ",.0f"),
         net_return=_net_return(own),
         hold_return=number(hold.net_return if hold else None, "+.1%"),
-        tested=" to ".join(test_days(model)) if model.is_dated else NONE,
+        tested=" to ".join(days) if days else NONE,
         age=_age(model.manifest, now),
     )
 
@@ -119,20 +120,19 @@ def _age(manifest: Manifest | None, now: datetime) -> Figure:
 
 def accuracy_line(model: SavedModel) -> str:
     """Accuracy beside that of the constant answer; empty without a manifest."""
-    if model.manifest is None and model.evaluation is None:
-        return ""
     matrix = confusion_matrix(model)
+    if not matrix:
+        return ""
     name, share = majority_share(matrix)
     right = sum(matrix[k][k] for k in range(len(matrix))) / max(1, sum(map(sum, matrix)))
     return f"It was right on {right:.1%} of the test bars; saying {name} every time, on {share:.1%}"
 
 
 def confusion_matrix(model: SavedModel) -> tuple[tuple[int, ...], ...]:
-    """Counts by label and decision: of the evaluation's rows, else those of the manifest."""
+    """Counts by label and decision: of the evaluation's rows, else of the manifest, if any."""
     if model.evaluation is not None:
         return model.evaluation.model.scores.confusion_matrix
-    assert model.manifest is not None
-    return model.manifest.test_metrics.confusion_matrix
+    return () if model.manifest is None else model.manifest.test_metrics.confusion_matrix
 
 
 def facts(model: SavedModel) -> list[tuple[str, str]]:
@@ -158,7 +158,7 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
         ("calibration", _calibration(calibration)),
     ]
     if model.evaluation is not None:
-        known += _judging_facts(model)
+        known += _judging_facts(model.evaluation, model.judging)
     return [
         *known,
         ("exported", f"{_minute(manifest.created_at)}, version {manifest.version_id}"),
@@ -193,23 +193,21 @@ def _calibration(calibration: Calibration) -> str:
     return ", ".join([calibration.method, *texts])
 
 
-def _judging_facts(model: SavedModel) -> list[tuple[str, str]]:
-    assert model.evaluation is not None
-    draws = model.evaluation.bootstrap
-    n_folds = model.judging.n_folds
-    rows = f"{model.evaluation.n_rows:,} test bars"
+def _judging_facts(evaluation: Evaluation, judging: Judging) -> list[tuple[str, str]]:
+    draws, n_folds = evaluation.bootstrap, judging.n_folds
+    rows = f"{evaluation.n_rows:,} test bars"
     if n_folds > 1:
         rows += f" of the {n_folds} folds of a walk-forward; the dates here are the newest's"
     known = [("judged on", rows)]
-    if model.judging.threshold is not None and model.judging.threshold >= NO_TRADES:
+    if judging.threshold is not None and judging.threshold >= NO_TRADES:
         known.append(("trades from", "never: no threshold earned anything on validation rows"))
-    elif model.judging.threshold is not None:
-        known.append(("trades from", f"a probability of {model.judging.threshold:.3f} on"))
-    if model.evaluation.money:
-        first = model.evaluation.money[0]
+    elif judging.threshold is not None:
+        known.append(("trades from", f"a probability of {judging.threshold:.3f} on"))
+    if evaluation.money:
+        first = evaluation.money[0]
         costs = f"{first.fee_bps:g} bps fee and {first.slippage_bps:g} bps slippage a side"
         known.append(("costs", costs))
-    block = model.evaluation.model.skill.block_length
+    block = evaluation.model.skill.block_length
     intervals = (
         f"{draws.confidence:.0%}, from {draws.repetitions:,} draws of blocks of {block} bars"
     )

@@ -127,22 +127,21 @@ def _mark(x: float, y: float, status: BoardStatus) -> str:
     return f'<circle class="hollow" cx="{x}" cy="{y}" r="4"/>'
 
 
-def skill_glyph(entry: RankedModel, low: float, high: float) -> str:
+def skill_glyph(skill: Estimate, status: BoardStatus, low: float, high: float) -> str:
     """One skill with its interval around zero, for a cell of a table.
 
     Args:
-        entry: With an evaluation.
+        skill: Log-loss skill.
+        status: Of the model, which decides on colour and shape.
         low: Of the scale that all cells share, below zero.
         high: Above zero.
     """
-    assert entry.model.evaluation is not None
-    skill = entry.model.evaluation.model.skill
     scale = Scale(low, high, 5, 105)
     parts = [_line(scale(0), 0, scale(0), 34, "zero")]
     if skill.lower is not None and skill.upper is not None:
         parts.append(_line(scale(skill.lower), 17, scale(skill.upper), 17, "whisker"))
-    parts.append(_mark(scale(skill.value), 17, entry.status))
-    kind = entry.status.value.replace(" ", "-")
+    parts.append(_mark(scale(skill.value), 17, status))
+    kind = status.value.replace(" ", "-")
     return (
         f'<svg class="glyph {kind}" viewBox="0 0 110 34" aria-hidden="true">{"".join(parts)}</svg>'
     )

@@ -69,7 +69,7 @@ def to_html(board: Board) -> str:
             (
                 entry,
                 leaderboard_row(entry, board.created_at),
-                charts.skill_glyph(entry, low, high) if entry.model.evaluation else "",
+                _glyph(entry, low, high),
             )
             for entry in board.entries
         ],
@@ -97,14 +97,15 @@ def _section(entry: RankedModel) -> dict[str, Any]:
         "facts": facts(model),
         "settings": settings(manifest) if manifest else [],
         "hashes": hashes(manifest) if manifest else [],
-        "matrix": _matrix(entry) if manifest or model.evaluation else [],
+        "matrix": _matrix(entry),
         "tables": _tables(entry),
         "reliability": None,
         "equity": None,
     }
-    if model.evaluation is not None and model.is_dated:
+    days = test_days(model)
+    if model.evaluation is not None and days is not None:
         section["reliability"] = charts.reliability_chart(model.evaluation)
-        section["equity"] = charts.equity_chart(model.evaluation, *test_days(model))
+        section["equity"] = charts.equity_chart(model.evaluation, *days)
     return section
 
 
@@ -153,12 +154,21 @@ def _tables(entry: RankedModel) -> list[tuple[str, str, tuple[str, ...], list[tu
 
 
 def _matrix(entry: RankedModel) -> list[tuple[str, list[tuple[int, float]]]]:
-    """For each label the counts of the decisions and their shares of the row."""
+    """For each label the counts of the decisions and their shares of the row; empty without any."""
     rows = confusion_matrix(entry.model)
+    if not rows:
+        return []
     return [
         (name, [(count, count / max(1, sum(row))) for count in row])
         for name, row in zip(CLASS_NAMES, rows, strict=True)
     ]
+
+
+def _glyph(entry: RankedModel, low: float, high: float) -> str:
+    evaluation = entry.model.evaluation
+    if evaluation is None:
+        return ""
+    return charts.skill_glyph(evaluation.model.skill, entry.status, low, high)
 
 
 def _script_hash(script: str) -> str:

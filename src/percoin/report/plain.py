@@ -160,7 +160,7 @@ def to_json(board: Board) -> str:
             "n_lost": board.n_lost,
         },
         "notes": list(board.notes),
-        "together": [asdict(group) for group in board.together],
+        "together": [asdict(group) for group in board.joint],
         "models": [_json_entry(entry) for entry in board.entries],
     }
     return json.dumps(document, allow_nan=False, indent=1) + "\n"

@@ -77,11 +77,6 @@ class SavedModel:
     tested: tuple[str, str] | None = None
 
     @property
-    def is_dated(self) -> bool:
-        """Whether it is known on which days it was tested."""
-        return self.manifest is not None or self.tested is not None
-
-    @property
     def name(self) -> str:
         """Market, bar length and variant, as in ``BTCUSDT 15m lr=0.01``."""
         return " ".join(filter(None, (self.symbol, self.timeframe.value, self.variant)))
@@ -136,14 +131,13 @@ def with_standing(model: SavedModel, market: MarketFolder) -> SavedModel:
     if model.manifest is None:
         return model
     try:
-        return replace(model, standing=_standing(model, market))
+        return replace(model, standing=_standing(model.manifest.version_id, market))
     except UnreadableArtifactError as error:
         return replace(model, standing=error.found)
 
 
-def _standing(model: SavedModel, market: MarketFolder) -> str:
-    assert model.manifest is not None
-    own = model.manifest.version_id
+def _standing(own: str, market: MarketFolder) -> str:
+    """What is served in the place of the version ``own``, or could be."""
     versions, shown = read_versions(market), served_id(market)
     served = next((version for version in versions if version.version_id == shown), None)
     if served is None or served.version_id == own:

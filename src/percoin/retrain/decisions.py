@@ -211,7 +211,7 @@ def decide(market: MarketState, rules: DueRules, now: datetime) -> Decision:
     return Decision(Verb.TRAIN, (*due, *(reason for reason in reasons if not reason.is_due)))
 
 
-def decide_together(
+def decide_for_pool(
     decisions: Sequence[Decision], n_due: int, n_models: int, rules: DueRules, began: bool
 ) -> list[Decision]:
     """What shall be done with markets that share a network: all are trained, or none is.
@@ -284,20 +284,19 @@ def _causes(market: MarketState, rules: DueRules, now: datetime) -> Iterator[Ret
     if market.condition is Condition.MISSING:
         yield RetrainReason(Cause.MISSING, True, f"it has no model: {market.said}")
         return
-    if market.condition is Condition.INVALID:
+    if market.condition is Condition.INVALID or market.data_end is None:
         yield RetrainReason(Cause.INVALID, True, f"its model cannot be loaded: {market.said}")
         return
     if market.condition is Condition.NOT_ACCEPTED:
         yield RetrainReason(Cause.REJECTED, True, f"no accepted model is served: {market.said}")
-    yield _age(market, rules, now)
+    yield _age(market.data_end, rules, now)
     yield _new_bars(market, rules)
     yield _drift(market, rules)
     yield _live(market, rules)
 
 
-def _age(market: MarketState, rules: DueRules, now: datetime) -> RetrainReason:
-    assert market.data_end is not None
-    days = (now - market.data_end) / timedelta(days=1)
+def _age(data_end: datetime, rules: DueRules, now: datetime) -> RetrainReason:
+    days = (now - data_end) / timedelta(days=1)
     is_due = days > rules.max_age_days
     limit = f"{'more than' if is_due else 'at most'} max_age_days={rules.max_age_days:g}"
     if days < 0:

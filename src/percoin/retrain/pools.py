@@ -14,7 +14,7 @@ from percoin.config import BinanceConfig, RetrainConfig
 from percoin.errors import ConfigError, DataError
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
-from percoin.retrain.decisions import Decision, DueRules, Verb, decide_together, held_up
+from percoin.retrain.decisions import Decision, DueRules, Verb, decide_for_pool, held_up
 from percoin.retrain.sources import bars_at_hand, source_config
 from percoin.retrain.states import Subject, job_folder, store_of
 from percoin.sweep.jobs import JobState, read_record
@@ -91,7 +91,7 @@ class SharedNetwork:
         # A market that never got a model has no say: it would ask for one at every look.
         voting = [s.market.symbol for s in self.members if s.pool and s.market.symbol in others]
         n_due = sum(others[symbol].verb is Verb.TRAIN for symbol in voting)
-        decisions = decide_together(list(others.values()), n_due, len(voting), rules, self.began)
+        decisions = decide_for_pool(list(others.values()), n_due, len(voting), rules, self.began)
         return held | dict(zip(others, decisions, strict=True))
 
 
@@ -110,30 +110,29 @@ def find_pools(
         source: Overrides that name the source of all; empty where each has its own.
     """
     found = {(subject.market.symbol, subject.market.timeframe): subject for subject in subjects}
-    pools: dict[tuple[Timeframe, frozenset[str]], Subject] = {}
+    pools: dict[tuple[Timeframe, frozenset[str]], tuple[Subject, Manifest]] = {}
     for subject in found.values():
-        if subject.pool:
-            key = (subject.market.timeframe, frozenset(subject.pool))
-            pools[key] = max(subject, pools.get(key, subject), key=_made_at)
+        if subject.pool and subject.manifest is not None:
+            key, own = (subject.market.timeframe, frozenset(subject.pool)), subject.manifest
+            others = [pools[key]] if key in pools else []
+            pools[key] = max([(subject, own), *others], key=lambda pair: pair[1].version_id)
     shared = []
-    for (timeframe, _), newest in pools.items():
+    for (timeframe, _), (newest, manifest) in pools.items():
         everyone = []
         for symbol in newest.pool:
             market = MarketFolder(newest.market.root, symbol, timeframe)
             everyone.append(found.get((symbol, timeframe)) or look(market))
-        shared.append(_share(newest, everyone, settings, source or newest.source))
+        shared.append(_share(newest, manifest, everyone, settings, source or newest.source))
     return shared
 
 
-def _made_at(subject: Subject) -> str:
-    assert subject.manifest is not None
-    return subject.manifest.version_id
-
-
 def _share(
-    newest: Subject, everyone: Sequence[Subject], settings: RetrainConfig, source: tuple[str, ...]
+    newest: Subject,
+    manifest: Manifest,
+    everyone: Sequence[Subject],
+    settings: RetrainConfig,
+    source: tuple[str, ...],
 ) -> SharedNetwork:
-    assert newest.manifest is not None
     wanted, without, members = frozenset(newest.pool), dict[str, str](), []
     for subject in everyone:
         symbol = subject.market.symbol
@@ -150,7 +149,7 @@ def _share(
     return SharedNetwork(
         newest.pool,
         newest.market.timeframe,
-        newest.manifest,
+        manifest,
         source,
         tuple(members),
         without,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import cast
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -135,8 +136,7 @@ def _check_hosts(
                 f"its manifest names a host, source.{name}={url!r}; say so if you trust it: "
                 f"source=binance source.{name}=URL"
             )
-    known = source_config(DEFAULT_SOURCE)
-    assert isinstance(known, BinanceConfig)
+    known = cast(BinanceConfig, source_config(DEFAULT_SOURCE))
     stored = store.origin(manifest.symbol, manifest.timeframe) or ""
     if config.exchange != known.exchange and not stored.startswith(f"{config.exchange} "):
         raise ConfigError(

@@ -164,8 +164,10 @@ def draw_skills(entries: Sequence[RankedModel], title: str) -> Figure:
 
 
 def _estimates(entry: RankedModel) -> tuple[Estimate | None, ...]:
-    assert entry.model.evaluation is not None
-    line = entry.model.evaluation.model
+    evaluation = entry.model.evaluation
+    if evaluation is None:
+        return (None,) * len(_PANELS)
+    line = evaluation.model
     return line.skill, line.activity.auc, line.direction.auc
 
 

@@ -37,14 +37,15 @@ Fractions, not percent; a figure that was not computed is null.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.gate import FALSE_DISCOVERY_RATE
 from percoin.evaluation.uncertainty import Estimate
-from percoin.registry.manifest import time_text
+from percoin.registry.field_checks import time_text
 from percoin.report.board import money_of
 from percoin.report.joint_results import JointResult
 from percoin.sweep.results import JobResult, SweepResults
@@ -77,14 +78,14 @@ def to_document(results: SweepResults, withdrawn: Collection[str], problems: Seq
             "n_accepted_alone": n_alone,
             "n_accepted": n_alone - board.n_lost,
         },
-        "together": [_together(group) for group in board.together],
+        "together": [_joint_result(group) for group in board.joint],
         "problems": list(problems),
         "jobs": [_job(result, results.folder, withdrawn) for result in results.jobs],
     }
     return json.dumps(document, allow_nan=False, indent=1) + "\n"
 
 
-def _together(group: JointResult) -> dict[str, Any]:
+def _joint_result(group: JointResult) -> dict[str, Any]:
     return {
         "timeframe": group.timeframe.value,
         "variant": group.variant,
@@ -97,7 +98,7 @@ def _together(group: JointResult) -> dict[str, Any]:
 
 def _job(result: JobResult, folder: Path, withdrawn: Collection[str]) -> dict[str, Any]:
     job, record, entry = result.job, result.record, result.entry
-    manifest = entry.model.manifest
+    manifest, judged = entry.model.manifest, entry.model.evaluation
     return {
         "name": job.name,
         "symbol": job.symbol,
@@ -118,35 +119,33 @@ def _job(result: JobResult, folder: Path, withdrawn: Collection[str]) -> dict[st
         "verdict": entry.status.value if entry.model.exists else None,
         "reasons": list(entry.reasons) if entry.model.exists else None,
         "cautions": list(entry.cautions) if entry.model.exists else None,
-        **_figures(entry.model.evaluation),
-        "leads": entry.leads if entry.model.evaluation else None,
+        **{name: read(judged) if judged else None for name, read in _FIGURES.items()},
+        "leads": entry.leads if judged else None,
         "withdrawn": job.name in withdrawn if manifest else None,
     }
 
 
-def _figures(evaluation: Evaluation | None) -> dict[str, Any]:
-    if evaluation is None:
-        names = ("verdict_alone", "shown", "p_value", "skill", "recent_skill", "activity_auc")
-        further = ("direction_auc", "lead", "rival", "best_baseline", "net_return", "hold_return")
-        return dict.fromkeys((*names, *further, "n_rows", "n_effective_rows"))
-    own, hold = money_of(evaluation)
-    line = evaluation.model
-    return {
-        "verdict_alone": evaluation.verdict.outcome.value,
-        "shown": evaluation.shown(),
-        "p_value": evaluation.verdict.p_value,
-        "skill": _estimate(line.skill),
-        "recent_skill": _estimate(line.recent_skill),
-        "activity_auc": _estimate(line.activity.auc),
-        "direction_auc": _estimate(line.direction.auc),
-        "lead": _estimate(evaluation.lead),
-        "rival": evaluation.rival_name,
-        "best_baseline": evaluation.best_baseline,
-        "net_return": own.net_return if own else None,
-        "hold_return": hold.net_return if hold else None,
-        "n_rows": evaluation.n_rows,
-        "n_effective_rows": line.skill.n_effective_rows,
-    }
+# How each figure of a judged model is read; all are null of one that is not.
+_FIGURES: Mapping[str, Callable[[Evaluation], object]] = {
+    "verdict_alone": lambda found: found.verdict.outcome.value,
+    "shown": lambda found: found.shown(),
+    "p_value": lambda found: found.verdict.p_value,
+    "skill": lambda found: _estimate(found.model.skill),
+    "recent_skill": lambda found: _estimate(found.model.recent_skill),
+    "activity_auc": lambda found: _estimate(found.model.activity.auc),
+    "direction_auc": lambda found: _estimate(found.model.direction.auc),
+    "lead": lambda found: _estimate(found.lead),
+    "rival": lambda found: found.rival_name,
+    "best_baseline": lambda found: found.best_baseline,
+    "net_return": lambda found: _net_return(money_of(found)[0]),
+    "hold_return": lambda found: _net_return(money_of(found)[1]),
+    "n_rows": lambda found: found.n_rows,
+    "n_effective_rows": lambda found: found.model.skill.n_effective_rows,
+}
+
+
+def _net_return(result: BacktestResult | None) -> float | None:
+    return None if result is None else result.net_return
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, float | None] | None:

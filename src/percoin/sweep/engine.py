@@ -57,7 +57,12 @@ class Engine(Protocol):
     """How many attempts may run at once."""
 
     def start(self, attempt: Attempt) -> None:
-        """Begin an attempt; never called with ``n_slots`` of them running."""
+        """Begin an attempt; never called with ``n_slots`` of them running.
+
+        Raises:
+            OSError: It cannot be begun, which counts as if its process had died.
+            SweepError: No attempt can.
+        """
         ...
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:

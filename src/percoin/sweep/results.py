@@ -10,7 +10,7 @@ from pathlib import Path
 
 from percoin.commands import flat
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import StoredVerdict
+from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.report.board import Board, BoardStatus, RankedModel, make_board
 from percoin.report.reading import SavedModel, read_version
 from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
@@ -91,14 +91,14 @@ class SweepResults:
         return tuple(sorted(undone, key=lambda result: result.record.state not in _OPEN))
 
     @property
-    def lost(self) -> tuple[JobResult, ...]:
+    def lost(self) -> tuple[tuple[JobResult, Manifest], ...]:
         """Models that the registry has as accepted and the sweep has not."""
         return tuple(
-            result
+            (result, manifest)
             for result in self.jobs
             if result.verdict == ONLY_ALONE
-            and result.entry.model.manifest is not None
-            and result.entry.model.manifest.gate.verdict is StoredVerdict.ACCEPTED
+            and (manifest := result.entry.model.manifest) is not None
+            and manifest.gate.verdict is StoredVerdict.ACCEPTED
         )
 
     @property

@@ -112,7 +112,10 @@ class _Sweep:
             self._taken_since.pop(job, None)
             self._running[job] = attempt
             self._found[job] = read_record(job.folder)
-            self._engine.start(attempt)
+            try:
+                self._engine.start(attempt)
+            except OSError as error:
+                self._note(Ending(attempt, str(error)))
             return True
         if not self._running:
             time.sleep(_POLL_SECS)

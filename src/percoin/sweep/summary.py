@@ -107,9 +107,8 @@ def summarize(
 def _withdraw(results: SweepResults, models_dir: Path) -> tuple[dict[str, str], list[str]]:
     """Take back acceptances; what was done by name of the job, and what could not be done."""
     done, problems = {}, []
-    for result in results.lost:
-        name, manifest = result.job.name, result.entry.model.manifest
-        assert manifest is not None
+    for result, manifest in results.lost:
+        name = result.job.name
         reason = f"{result.entry.reasons[0]} (sweep {results.folder.name})"
         try:
             revised = withdraw_acceptance(

@@ -1,1 +1,31 @@
-"""Training with Lightning: the only package that imports it."""
+"""Training with Lightning: the only package that imports it.
+
+What a notebook takes of it can be imported from here, as ``SignalClassifier``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from percoin.training.callbacks import ExportToRegistry
+    from percoin.training.datamodule import MarketDataModule
+    from percoin.training.export import ModelExporter
+    from percoin.training.lit_module import SignalClassifier
+
+__all__ = ["ExportToRegistry", "MarketDataModule", "ModelExporter", "SignalClassifier"]
+
+_MODULES = {
+    "ExportToRegistry": "callbacks",
+    "MarketDataModule": "datamodule",
+    "ModelExporter": "export",
+    "SignalClassifier": "lit_module",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a re-exported name when it is first asked for: not every training needs Lightning."""
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Evaluation keeps no gradients, so a batch only has to fit the cache.
 EVALUATION_BATCH_SIZE = 512
+# Two poolings by 2 leave nothing of a shorter window.
+_FEWEST_LOOKBACK = 4
 
 Batch = tuple[Tensor, Tensor]
 
@@ -144,7 +146,8 @@ class MarketDataModule(pl.LightningDataModule):
         seed: For the order in which windows are drawn.
 
     Raises:
-        ConfigError: There is no such symbol or timeframe, or a batch of fewer than 2 windows.
+        ConfigError: There is no such symbol or timeframe, or the batch or the
+            windows are too small.
     """
 
     def __init__(
@@ -159,6 +162,11 @@ class MarketDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 2:
             raise ConfigError(f"batch_size={batch_size}: batch normalisation takes at least 2")
+        if spec.lookback < _FEWEST_LOOKBACK:
+            raise ConfigError(
+                f"lookback={spec.lookback}: the network takes windows of at least "
+                f"{_FEWEST_LOOKBACK} bars"
+            )
         self.symbol = current_symbol(symbol)
         self.timeframe = check_timeframe(timeframe)
         self.source = source

@@ -12,7 +12,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.artifact import check_writable
-from percoin.training.lit_module import SignalClassifier
+from percoin.training.lit_module import UNKNOWN_MARKET, SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.onnx_export import check_packages
 from percoin.training.publishing import judge, publish
@@ -60,7 +60,7 @@ class ModelExporter:
             dataset: What it was trained on.
 
         Raises:
-            TrainingError: It was not trained.
+            TrainingError: It was not trained, or on another market.
             RegistryWriteError: The models folder refuses it; the old version stays.
             InvalidArtifactError: As ONNX it does not answer as it does here.
         """
@@ -112,4 +112,10 @@ def _check_trained(module: SignalClassifier, dataset: MarketDataset) -> None:
             *market,
             "the network has not been trained for an epoch with validation",
             "call trainer.fit(module, datamodule=data) before the test that exports",
+        )
+    if module.market not in (UNKNOWN_MARKET, market):
+        raise TrainingError(
+            *market,
+            f"the network was trained on {' '.join(module.market)}",
+            "test it with the data module that it was fitted with",
         )

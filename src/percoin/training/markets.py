@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from percoin import json_codec
 from percoin.assembly import trading_costs
 from percoin.config import BlendKind, LogisticConfig, TrainConfig
 from percoin.errors import InterruptedRunError, MarketError
@@ -180,8 +181,9 @@ class TrainedMarkets:
         if not self.settings.resume:
             return False
         try:
-            result = MarketResult.of_json(read_result(self._folder_of(symbol))["market"])
-        except (OSError, ValueError, KeyError, TypeError):
+            kept = read_result(self._folder_of(symbol)).get("market")
+            result = json_codec.decode(MarketResult, kept)
+        except (OSError, ValueError):
             return False
         market = MarketFolder(Path(self.settings.models_dir), symbol, self.settings.tf.timeframe)
         if result.symbol != symbol or not market.version(result.version).is_dir():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.daily import DailyLosses
@@ -68,6 +67,11 @@ class MarketResult:
     is_served: bool
     beside_logistic: DailyLosses
 
+    def __post_init__(self) -> None:
+        texts = (self.symbol, self.verdict, self.reason, self.version)
+        if not all(text.isprintable() for text in texts):
+            raise ValueError("a text of a result cannot be printed")
+
     @classmethod
     def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> MarketResult:
         """What a table says of a model that was judged and exported."""
@@ -91,40 +95,6 @@ class MarketResult:
             is_served=exported.version.is_served,
             beside_logistic=exported.beside_logistic or exported.judgement.daily,
         )
-
-    @classmethod
-    def of_json(cls, values: Any) -> MarketResult:
-        """What ``asdict`` and JSON have made of one.
-
-        Raises:
-            ValueError: A value is of another kind.
-            KeyError, TypeError: There are others than these values.
-        """
-        daily = values.pop("beside_logistic")
-        columns = {
-            entry.name: tuple(daily[entry.name])
-            for entry in fields(DailyLosses)
-            if daily[entry.name] is not None or entry.default is MISSING
-        }
-        days, *sums = columns.values()
-        if not all(isinstance(day, str) for day in days):
-            raise ValueError("days that are no dates")
-        if not all(_is_number(value) for column in sums for value in column):
-            raise ValueError("losses that are no numbers")
-        result = cls(**values, beside_logistic=DailyLosses(**columns))
-        texts = (result.symbol, result.verdict, result.reason, result.version)
-        numbers = (result.skill, result.logistic)
-        optional = (result.lower, result.upper, result.activity_auc, result.direction_auc)
-        is_sound = (
-            all(isinstance(text, str) and text.isprintable() for text in texts)
-            and all(map(_is_number, numbers))
-            and all(value is None or _is_number(value) for value in (*optional, result.p_value))
-            and isinstance(result.is_seen, bool)
-            and isinstance(result.is_served, bool)
-        )
-        if not is_sound:
-            raise ValueError("a result whose values are of other kinds")
-        return result
 
     @property
     def lead(self) -> float:
@@ -215,10 +185,6 @@ def _row(entry: MarketResult) -> tuple[str, ...]:
         *("-" if auc is None else f"{auc:.3f}" for auc in aucs),
         entry.verdict,
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
 
 
 def _markets(number: int) -> str:

@@ -34,7 +34,7 @@ from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
 from percoin.dataset import MarketDataset
-from percoin.errors import InterruptedRunError, ResumeError, StudyError
+from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
 from percoin.run_folder import claimed_run
 from percoin.run_record import can_go_on, facts_hash, is_finished
@@ -49,7 +49,7 @@ from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
 from percoin.tuning.search import Fate, Searcher, Tried, best_of, importances
-from percoin.tuning.space import SearchSpace, command_for
+from percoin.tuning.space import Candidate, SearchSpace, command_for
 from percoin.tuning.studies import (
     STUDY_FILE,
     Studies,
@@ -101,10 +101,12 @@ def tune(
     Raises:
         PercoinError: Anything that a user can mend; the registry is untouched.
     """
-    assert settings.experiment is not None
+    config = settings.experiment
+    if config is None:
+        raise ConfigError("a search needs its settings: experiment=tune")
     folder = Path(settings.outputs_dir) / settings.symbol / settings.tf.name / _FOLDER
     with open_studies(folder, _market(settings)) as studies:
-        session = _Session.begin(settings, settings.experiment, studies, folder)
+        session = _Session.begin(settings, config, studies, folder)
         with session.interruptible():
             tried = session.search()
             return _train_best(session, tried, run, overrides)
@@ -280,10 +282,10 @@ def _train_best(
     session: _Session, tried: list[Tried], run: RunContext, overrides: Sequence[str]
 ) -> TrainingOutcome | None:
     best = best_of(tried)
-    if best is None:
+    if best is None or best.candidate is None:
         raise _nothing_found(session, tried)
     studies, study = session.searcher.studies, session.searcher.study
-    chosen, folds = _chosen(session, best)
+    chosen, folds = _chosen(session, best.candidate)
     winner = _describe_winner(session, best, chosen, folds, run)
     looks = session.settings.looks - 1 + count_looks(studies.winners(), winner)
     chosen = replace(chosen, looks=looks)
@@ -313,12 +315,11 @@ def _nothing_found(session: _Session, tried: list[Tried]) -> StudyError:
     return StudyError(*_market(session.settings), found, action)
 
 
-def _chosen(session: _Session, best: Tried) -> tuple[TrainConfig, list[MarketDataset]]:
+def _chosen(session: _Session, best: Candidate) -> tuple[TrainConfig, list[MarketDataset]]:
     """The best settings with all that was tried behind them, and the rows to train them on."""
     space, studies = session.searcher.space, session.searcher.studies
-    assert best.candidate is not None
     n_trials = session.settings.trials - 1 + studies.n_trials
-    chosen = replace(space.settings(best.candidate), trials=n_trials)
+    chosen = replace(space.settings(best), trials=n_trials)
     first, *others = make_folds(chosen, session.bars)
     return chosen, [session.rows.fresh(first), *others]
 

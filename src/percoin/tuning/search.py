@@ -179,7 +179,7 @@ class Searcher:
                 self._give_back(trial, deaths)
             else:
                 reason = f"its process died {deaths} times"
-                self.studies.set_attribute(trial, _REASON, reason)
+                self._note(trial, _REASON, reason)
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _open_trials(self) -> list[FrozenTrial]:
@@ -189,10 +189,13 @@ class Searcher:
     def _give_back(self, trial: FrozenTrial, deaths: int) -> None:
         chosen = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         notes = {_DEATHS: deaths, _OWN: bool(trial.user_attrs.get(_OWN))}
-        self.studies.set_attribute(trial, _AGAIN, True)
+        self._note(trial, _AGAIN, True)
         self.study.tell(trial.number, state=TrialState.FAIL)
         if chosen:
             self.study.enqueue_trial(chosen, user_attrs=notes)
+
+    def _note(self, trial: FrozenTrial, name: str, value: Any) -> None:
+        self.studies.set_attribute(self.study, trial.number, name, value)
 
     def _tried(self, number: int, trial: FrozenTrial) -> Tried:
         notes = trial.user_attrs

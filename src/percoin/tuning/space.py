@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from optuna.trial import BaseTrial, FixedTrial
 
@@ -76,8 +76,7 @@ class SearchSpace:
         self._space = space
         self._own_kind = _kind(base.labels)
         # Other models have no settings to search, and are refused with experiment=tune.
-        assert isinstance(base.model, CnnLstmConfig)
-        self._network = base.model
+        self._network = cast(CnnLstmConfig, base.model)
 
     @property
     def largest_lookback(self) -> int:

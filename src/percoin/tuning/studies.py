@@ -87,9 +87,12 @@ class Studies:
         """Every model that was chosen from a study and sent to its test rows."""
         return [winner for study in self.in_order for winner in winners_of(study)]
 
-    def set_attribute(self, trial: optuna.trial.FrozenTrial, name: str, value: Any) -> None:
-        """Note something about a trial that is still open."""
-        self._storage.set_trial_user_attr(trial._trial_id, name, value)
+    def set_attribute(self, study: optuna.Study, number: int, name: str, value: Any) -> None:
+        """Note something about a trial that is still open, by its number."""
+        storage = self._storage
+        study_id = storage.get_study_id_from_name(study.study_name)
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        storage.set_trial_user_attr(trial_id, name, value)
 
 
 def facts_of(study: optuna.Study) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -85,8 +86,8 @@ class _TrialReporter(pl.Callback):
         self.ended_early = False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, SignalClassifier)
-        skill = 1 - pl_module.history["val_loss"][-1] / self._prior_loss
+        losses = cast(SignalClassifier, pl_module).history["val_loss"]
+        skill = 1 - losses[-1] / self._prior_loss
         self.skills.append(skill)
         epoch, last = len(self.skills), int(trainer.max_epochs or 0)
         if time.monotonic() - self._spoke_at > _SILENCE_SECS:

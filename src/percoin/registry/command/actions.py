@@ -1,4 +1,4 @@
-"""The command ``python -m percoin.registry``: what was asked for, and what is printed of it."""
+"""The command ``python -m percoin.registry``: its arguments, its actions and its output."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from percoin.registry.history import Event
 from percoin.registry.layout import MarketFolder
 
 EXIT_FOUND = 3
-"""Something is broken, or different where it should be the same."""
+"""Verify found something broken, or reproduce something different."""
 
 _COMMON_KEYS = frozenset({"action", "symbol", "tf", "output", "models_dir"})
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What an action has to say.
+    """What an action prints.
 
     Attributes:
         text: For people.
@@ -48,21 +48,19 @@ class CommandResult:
 
 @dataclass(frozen=True)
 class _ActionSpec:
-    """How an action is called.
+    """An action and the settings that it reads.
 
     Attributes:
         run: Does it.
-        keys: That it reads, beside the common ones.
-        needs: Keys that must have a value.
+        keys: The settings that it reads, beside the common ones.
     """
 
     run: Callable[[RegistryConfig], CommandResult]
     keys: frozenset[str] = frozenset()
-    needs: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what is asked for, print what there is to say, and return the exit code.
+    """Run one action, print its result, and return the exit code.
 
     Returns:
         0; ``EXIT_FOUND`` if verify finds something broken or reproduce something
@@ -93,16 +91,19 @@ def _with_action(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_keys(settings: RegistryConfig, action: _ActionSpec, overrides: Sequence[str]) -> None:
-    """Refuse keys that would change nothing, and the lack of those that are needed."""
+    """Refuse keys that would change nothing."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
         if key.partition(".")[0] not in action.keys | _COMMON_KEYS:
             raise ConfigError(f"{key} is no setting of {settings.action}; leave it out")
-    missing = [key for key in action.needs if getattr(settings, key) is None]
-    if missing:
-        examples = {"symbol": "BTCUSDT", "tf": "15m", "version": "ID, as show lists them"}
-        listed = " ".join(f"{key}={examples[key]}" for key in missing)
-        raise ConfigError(f"{settings.action} needs {listed}")
+
+
+def _incomplete(settings: RegistryConfig, *needed: str) -> ConfigError:
+    """Names those of the ``needed`` keys that have no value."""
+    examples = {"symbol": "BTCUSDT", "tf": "15m", "version": "ID, as show lists them"}
+    missing = [key for key in needed if getattr(settings, key) is None]
+    listed = " ".join(f"{key}={examples[key]}" for key in missing)
+    return ConfigError(f"{settings.action} needs {listed}")
 
 
 def _markets(settings: RegistryConfig) -> list[MarketFolder]:
@@ -127,8 +128,8 @@ def _markets(settings: RegistryConfig) -> list[MarketFolder]:
 
 def _market(settings: RegistryConfig) -> MarketFolder:
     """The one market that was named."""
-    assert settings.symbol is not None
-    assert settings.tf is not None
+    if settings.symbol is None or settings.tf is None:
+        raise _incomplete(settings, "symbol", "tf")
     return MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
 
 
@@ -153,7 +154,7 @@ def _verify(settings: RegistryConfig) -> CommandResult:
     lines = [
         printable(f"BROKEN {c.symbol} {c.timeframe.value} {c.subject}: {c.problem}") for c in broken
     ]
-    # Of a copy with its links followed there is but what is served.
+    # A copy with its links followed holds only what is served.
     n_versions = sum(check.subject[0].isdigit() for check in checks) or len(checks) // 2
     versions = "1 version" if n_versions == 1 else f"{n_versions} versions"
     problems = "1 problem" if len(broken) == 1 else f"{len(broken) or 'no'} problems"
@@ -166,7 +167,8 @@ def _verify(settings: RegistryConfig) -> CommandResult:
 
 
 def _promote(settings: RegistryConfig) -> CommandResult:
-    assert settings.version is not None
+    if settings.version is None:
+        raise _incomplete(settings, "symbol", "tf", "version")
     market = _market(settings)
     version_id = find_version(market, settings.version)
     return _changed(market, promote(market, version_id, settings.why, settings.force))
@@ -187,10 +189,10 @@ def _prune(settings: RegistryConfig) -> CommandResult:
     lines, content = [], []
     for market in _markets(settings):
         if not version_ids(market):
-            continue  # a copy with its links followed: there is but what is served
+            continue  # a copy with its links followed holds only what is served
         sizes = {name: _n_bytes(market.version(name)) for name in version_ids(market)}
         gone = prunable(market, rule) if settings.dry_run else prune(market, rule, settings.why)
-        # What came after the look at the sizes is not known by its size.
+        # A version that came after the sizes were read has none here.
         n_bytes = sum(sizes.get(name, 0) for name in gone)
         verb = "would remove" if settings.dry_run else "removed"
         lines.append(
@@ -215,29 +217,23 @@ def _n_bytes(folder: Path) -> int:
 
 
 def _reproduce(settings: RegistryConfig) -> CommandResult:
-    # Lightning takes seconds to import: only for whoever trains.
+    # Lightning takes seconds to import: only this action needs it.
     from percoin.registry.command.reproduction import reproduce
 
-    # Minutes may pass; what is printed stays the answer alone.
+    # It takes minutes: progress goes to stderr, only the answer to stdout.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     found = reproduce(settings, _market(settings))
     return CommandResult(found.as_text(), found.as_json(), 0 if found.is_same else EXIT_FOUND)
 
 
-_MARKET = ("symbol", "tf")
-
 _ACTIONS: Mapping[RegistryAction, _ActionSpec] = {
     RegistryAction.LIST: _ActionSpec(_list),
-    RegistryAction.SHOW: _ActionSpec(_show, frozenset({"version"}), _MARKET),
+    RegistryAction.SHOW: _ActionSpec(_show, frozenset({"version"})),
     RegistryAction.VERIFY: _ActionSpec(_verify),
-    RegistryAction.PROMOTE: _ActionSpec(
-        _promote, frozenset({"version", "why", "force"}), (*_MARKET, "version")
-    ),
-    RegistryAction.ROLLBACK: _ActionSpec(_rollback, frozenset({"why", "force"}), _MARKET),
+    RegistryAction.PROMOTE: _ActionSpec(_promote, frozenset({"version", "why", "force"})),
+    RegistryAction.ROLLBACK: _ActionSpec(_rollback, frozenset({"why", "force"})),
     RegistryAction.PRUNE: _ActionSpec(
         _prune, frozenset({"keep", "older_than_days", "dry_run", "why"})
     ),
-    RegistryAction.REPRODUCE: _ActionSpec(
-        _reproduce, frozenset({"version", "source", "data_dir"}), _MARKET
-    ),
+    RegistryAction.REPRODUCE: _ActionSpec(_reproduce, frozenset({"version", "source", "data_dir"})),
 }

@@ -1,4 +1,4 @@
-"""One version in full: what it is, what became of it, and what lies beside it."""
+"""One version in full: its manifest, its history, and the other versions of its market."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from percoin.errors import InvalidArtifactError
 from percoin.printable import printable
 from percoin.registry.catalogue import Version, find_version, read_versions
 from percoin.registry.command.overview import age_text, skill_as_json, skill_text
+from percoin.registry.field_checks import time_text
 from percoin.registry.history import Event, VersionHistory, read_history
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import SPLIT_NAMES, Manifest, time_text
+from percoin.registry.manifest import SPLIT_NAMES, Manifest
 from percoin.registry.publish import served_folder, served_id, version_folder
 from percoin.report.reading import SavedModel, read_saved
 
 _MARGIN = 15
-# Of a line: the names of 400 markets, and no more of what somebody else has written.
+# Of a line: enough for the names of 400 markets; the text may come from anybody.
 _MOST_CHARS = 5_000
 
 
 @dataclass(frozen=True)
 class Details:
-    """All that is known of one version.
+    """All that is known about one version.
 
     Attributes:
         version_id: Its name; empty for a folder that stands in the link's place.
@@ -41,11 +42,11 @@ class Details:
 
 
 def read_details(market: MarketFolder, start: str | None = None) -> Details:
-    """Look at one version, every file of it checked.
+    """Read one version and check every file of it.
 
     Args:
         market: Which one.
-        start: How the name of the version begins; None is the served one.
+        start: The beginning of the version's name; None is the served one.
 
     Raises:
         ModelNotFoundError: No such version, or nothing is served.

@@ -24,8 +24,8 @@ class Line:
     """One market.
 
     Attributes:
-        model: What is served; its manifest is None if that cannot be trusted, or nothing is.
-        n_others: How many versions lie behind the served one.
+        model: What is served; without a manifest if that is broken or nothing is served.
+        n_others: How many versions there are besides the served one.
     """
 
     model: SavedModel
@@ -39,7 +39,7 @@ class Line:
 
 
 def read_line(market: MarketFolder) -> Line:
-    """Look at what one market serves, every file of it checked."""
+    """Read what one market serves and check every file of it."""
     try:
         model = read_model(market)
     except ModelNotFoundError as error:

@@ -43,7 +43,7 @@ _NOTHING = "-"
 
 @dataclass(frozen=True)
 class Compared:
-    """One part of the model, from the registry and from the new training.
+    """One part of the model, compared between the registry and the new training.
 
     Attributes:
         part: What was compared.
@@ -58,7 +58,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Circumstance:
-    """Something that the bits of a training depend on, and that has changed.
+    """Something that the bits of a training depend on and that has changed.
 
     Attributes:
         name: For example ``code`` or ``library torch``.
@@ -73,14 +73,14 @@ class Circumstance:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it.
+    """The result of a reproduction.
 
     Attributes:
         symbol: Market.
         timeframe: Bar length.
         version_id: The version that was trained again.
         compared: Part by part; empty if the bars were others and nothing was trained.
-        changed: What was not as it was then.
+        changed: What is different from then.
     """
 
     symbol: str
@@ -105,7 +105,7 @@ class Reproduction:
             for entry in self.compared
         ]
         lines += [f"  changed since then: {c.name}: {c.then} -> {c.now}" for c in self.changed]
-        # What was then is said by a manifest and by metrics, which hold whatever somebody wrote.
+        # The text comes from a manifest and its metrics, which anybody may have written.
         lines = [printable(line, _MOST_CHARS) for line in lines]
         if not self.changed:
             lines.append("  code, libraries, bars and machine are those of the manifest")
@@ -117,7 +117,7 @@ class Reproduction:
 
 
 def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
-    """Train one version again, in a folder that is gone afterwards.
+    """Train one version again, in a temporary folder.
 
     Args:
         wanted: Which version, where the bars are, and where the store is.

@@ -83,10 +83,13 @@ class ProcessEngine:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([_PRELOAD])
         self._running: list[_RunningProcess] = []
-        self._not_started: list[Ending] = []
 
     def start(self, attempt: Attempt) -> None:
-        """Fork a process for the attempt; the first one waits for the server's imports."""
+        """Fork a process for the attempt; the first one waits for the server's imports.
+
+        Raises:
+            OSError: The server was killed just now; the next attempt gets a new one.
+        """
         attempt = replace(attempt, n_threads=self._n_threads)
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(
@@ -96,22 +99,18 @@ class ProcessEngine:
             with _signals_held_back(), _threads_limited(self._n_threads):
                 process.start()
         except (OSError, EOFError) as error:
-            # The server was killed just now; the next attempt gets a new one.
             ours.close()
-            self._not_started.append(Ending(attempt, f"could not be started ({error})"))
-        else:
-            self._running.append(_RunningProcess(attempt, process, ours))
+            raise OSError(f"could not be started ({error})") from error
         finally:
             theirs.close()
+        self._running.append(_RunningProcess(attempt, process, ours))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
         """The attempts whose processes have ended."""
-        endings, self._not_started = self._not_started, []
-        if not endings:
-            connection.wait([each.process.sentinel for each in self._running], timeout_secs)
+        connection.wait([each.process.sentinel for each in self._running], timeout_secs)
         ended = [each for each in self._running if each.process.exitcode is not None]
         self._running = [each for each in self._running if each not in ended]
-        return [*endings, *(_ending(each) for each in ended)]
+        return [_ending(each) for each in ended]
 
     def keeps(self, attempt: Attempt) -> bool:
         """No: no process outlives its sweep."""
@@ -136,11 +135,11 @@ def _ending(running: _RunningProcess) -> Ending:
     """How a process ended that has ended."""
     code = running.process.exitcode
     words = _last_words(running.last_words)
-    if code == _LOST:
+    pid = running.process.pid
+    if code == _LOST and pid is not None:
         # The server is gone and nobody can say how its job fares: it makes way.
-        assert running.process.pid is not None
         with suppress(ProcessLookupError):
-            os.kill(running.process.pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     running.process.close()
     return Ending(running.attempt, _death(code, words))
 
@@ -217,9 +216,8 @@ def _work(attempt: Attempt, last_words: Connection) -> None:
 
 def _end_with_the_sweep() -> None:
     """Stop this process once the sweep's is gone, however it went."""
-    sweep = multiprocessing.parent_process()
-    assert sweep is not None
-    connection.wait([sweep.sentinel])
+    if sweep := multiprocessing.parent_process():
+        connection.wait([sweep.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_SECS)
     os._exit(1)

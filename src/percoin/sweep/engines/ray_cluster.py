@@ -15,11 +15,11 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from percoin.config import LauncherConfig, RayConfig, TrainConfig
+from percoin.config import RayConfig, TrainConfig
 from percoin.errors import ConfigError, SweepError
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.engines.processes import usable_cores
@@ -27,7 +27,6 @@ from percoin.sweep.engines.remote_attempt import RemoteAttempt, gpus_of_a_job
 
 log = logging.getLogger(__name__)
 
-_USAGE_STATS = "RAY_USAGE_STATS_ENABLED"
 _TOKEN = "RAY_AUTH_TOKEN"
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 _AUTH_MODE = "RAY_AUTH_MODE"
@@ -39,14 +38,13 @@ _CLUSTER_CHECK_SECS = 10.0
 _GONE = "the Ray cluster has ended under the sweep; once there is one, the same command goes on"
 
 
-def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> RayEngine:
+def build_engine(launcher: RayConfig, settings: TrainConfig, n_jobs: int) -> RayEngine:
     """Connect to the cluster of ``launcher.address``, or start an own one on this machine.
 
     Raises:
         ConfigError: Ray is not installed, or no machine of the cluster has what a job needs.
         SweepError: No cluster answers at the address, or none can be started.
     """
-    assert isinstance(launcher, RayConfig)
     n_cpus, n_gpus = launcher.cpus_per_job, gpus_of_a_job(launcher.gpus_per_job, settings)
     if launcher.address is None:
         ray, folder = _start_cluster(_cpus_to_offer(n_cpus, settings.workers, n_jobs))
@@ -107,16 +105,11 @@ class RayEngine:
         options = {"max_calls": 1, "max_retries": 0, "num_cpus": share[0], "num_gpus": n_gpus}
         self._task = ray.remote(**options)(_run)
         self._running: dict[Any, Attempt] = {}
-        self._not_started: list[Ending] = []
         self._checked_at = time.monotonic()
 
     def start(self, attempt: Attempt) -> None:
         """Hand the attempt to Ray."""
-        try:
-            remote = RemoteAttempt.prepare(attempt, self._settings, self._n_threads)
-        except OSError as error:
-            self._not_started.append(Ending(attempt, str(error)))
-            return
+        remote = RemoteAttempt.prepare(attempt, self._settings, self._n_threads)
         self._running[self._task.options(name=attempt.job.name).remote(remote)] = remote.attempt
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
@@ -125,9 +118,8 @@ class RayEngine:
         Raises:
             SweepError: The cluster is gone.
         """
-        if self._not_started or not self._running:
-            endings, self._not_started = self._not_started, []
-            return endings
+        if not self._running:
+            return ()
         tasks = list(self._running)
         ended, _ = self._ray.wait(tasks, timeout=timeout_secs)
         if not ended:
@@ -205,16 +197,15 @@ def _library() -> Any:
     Raises:
         ConfigError: It is not installed.
     """
-    os.environ.setdefault(_USAGE_STATS, "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # It prints a screen about each dead process; the sweep has a line for that.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         import ray
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"hydra/launcher=ray needs the extra ray ({error}): pip install 'percoin[ray]'"
         ) from None
-    # It prints a screen about each dead process; the sweep has a line for that.
-    with suppress(AttributeError):
-        ray._private.worker._worker_logs_enabled = False
     logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from percoin.config import LauncherConfig, SlurmConfig, TrainConfig
+from percoin.config import SlurmConfig, TrainConfig
 from percoin.errors import ConfigError, SweepError
 from percoin.sweep.engine import Attempt, Ending
 from percoin.sweep.engines.processes import usable_cores
@@ -35,13 +35,12 @@ _COMMAND_TIMEOUT_SECS = 60.0
 _UNFIT_FOR_A_NAME = re.compile(r"[^\w.=-]")
 
 
-def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> SlurmEngine:
+def build_engine(launcher: SlurmConfig, settings: TrainConfig, n_jobs: int) -> SlurmEngine:
     """Hand in ``settings.workers`` jobs at a time, else all of them.
 
     Raises:
         ConfigError: submitit or Slurm's commands are missing here.
     """
-    assert isinstance(launcher, SlurmConfig)
     n_gpus = int(gpus_of_a_job(launcher.gpus_per_job, settings))
     _check_installed(launcher.cluster)
     if launcher.cluster == "local":
@@ -119,7 +118,6 @@ class SlurmEngine:
         self._n_gpus = n_gpus
         self._cluster = cluster
         self._running: list[_RunningJob] = []
-        self._not_started: list[Ending] = []
         self._has_submitted = False
         self._stopping = False
 
@@ -127,18 +125,13 @@ class SlurmEngine:
         """Hand the attempt in, unless a sweep that was killed has done so and it still lives.
 
         Raises:
+            OSError: Its folder cannot be written, or the cluster refuses it.
             SweepError: The cluster refuses the very first job, and would all others.
         """
-        try:
-            remote = RemoteAttempt.prepare(attempt, self._settings, self._launcher.cpus_per_job)
-            job = self._still_alive(remote.attempt) or self._submit(remote)
-        except (OSError, SweepError) as error:
-            if isinstance(error, SweepError) and not self._has_submitted:
-                raise
-            self._not_started.append(Ending(attempt, str(error)))
-        else:
-            self._has_submitted = True
-            self._running.append(_RunningJob(remote.attempt, job))
+        remote = RemoteAttempt.prepare(attempt, self._settings, self._launcher.cpus_per_job)
+        job = self._still_alive(remote.attempt) or self._submit(remote)
+        self._has_submitted = True
+        self._running.append(_RunningJob(remote.attempt, job))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
         """The attempts whose jobs left a result, or are gone without."""
@@ -187,9 +180,10 @@ class SlurmEngine:
             with _interrupt_key_held_back():
                 return executor.submit(_Submission(remote))
         except (FailedJobError, FailedSubmissionError) as error:
-            raise SweepError(
-                f"{remote.attempt.job.name}: Slurm refuses the job: {_last_line(str(error))}"
-            ) from error
+            said = f"Slurm refuses the job: {_last_line(str(error))}"
+            if self._has_submitted:
+                raise OSError(said) from error
+            raise SweepError(f"{remote.attempt.job.name}: {said}") from error
 
     def _still_alive(self, attempt: Attempt) -> Any:
         """The Slurm job of an earlier sweep that is about the same; None if there is none."""
@@ -200,7 +194,10 @@ class SlurmEngine:
         folder = attempt.job.folder / FOLDER
         for path in folder.glob("*_submitted.pkl"):
             job: Any = SlurmJob(folder, path.name.removesuffix("_submitted.pkl"))
-            earlier = job.submission().function.remote.attempt
+            try:
+                earlier = job.submission().function.remote.attempt
+            except (ImportError, AttributeError):
+                continue  # of another version of percoin
             same = (earlier.job, earlier.force) == (attempt.job, attempt.force)
             if same and not job.paths.result_pickle.exists() and not self._cluster.gone([job]):
                 return job
@@ -216,11 +213,7 @@ class SlurmEngine:
                 each.gone_at = None
             elif self._has_settled(each):
                 ended[number] = gone[each.job.job_id]
-        endings = [
-            *self._not_started,
-            *(Ending(self._running[number].attempt, words) for number, words in ended.items()),
-        ]
-        self._not_started = []
+        endings = [Ending(self._running[number].attempt, words) for number, words in ended.items()]
         self._running = [each for number, each in enumerate(self._running) if number not in ended]
         return endings
 

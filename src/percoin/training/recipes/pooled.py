@@ -18,7 +18,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.judgement import fit_pooled_baselines
-from percoin.registry.manifest import open_time_text
+from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.loggers import make_loggers
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool

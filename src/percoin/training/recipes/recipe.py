@@ -18,7 +18,8 @@ from percoin.config import RecipeName, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
 from percoin.evaluation.judgement import FoldForecasts, JudgingRules
-from percoin.registry.manifest import ModelSpec, open_time_text
+from percoin.registry.field_checks import open_time_text
+from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.folds import make_folds

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,7 +139,6 @@ class Archive:
         self._reader = KlineReader(names[0], timeframe, _ADVICE)
         self._unverified: set[str] = set()
         self._transfer = Transfer(persistence)
-        self._pooch = _import_pooch()
 
     def fetch(self, spans: Sequence[Span], now_ms: int, renamed_at: int | None = None) -> Published:
         """The months and days that have a part in the spans, as far as they are published.
@@ -291,20 +290,17 @@ class Archive:
 
     def _download(self, url: str, sha256: str) -> Path | None:
         """The verified file; None if what came has another hash."""
-        part = self._folder / f"{Path(url).name}.part"
-
-        def download(url: str, output_file: str, _pooch: object) -> None:
-            if not self._transfer.file(url, part):
-                raise _UnverifiedError(f"{part.stem} has a checksum, but is not there itself")
-            part.replace(output_file)
-
-        try:
-            path = self._pooch.retrieve(
-                url, f"sha256:{sha256}", Path(url).name, self._folder, downloader=download
-            )
-        except ValueError:
+        path = self._folder / Path(url).name
+        if path.is_file() and _sha256(path) == sha256:
+            return path
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        if not self._transfer.file(url, part):
+            raise _UnverifiedError(f"{path.name} has a checksum, but is not there itself")
+        if _sha256(part) != sha256:
+            part.unlink()
             return None
-        return Path(path)
+        return part.replace(path)
 
     def _join_names(
         self,
@@ -349,9 +345,6 @@ def discard_files(folder: Path) -> None:
         folder.rmdir()
 
 
-def _import_pooch() -> Any:
-    """The library, without its lines about every file; threads must not import it at once."""
-    import pooch
-
-    pooch.get_logger().setLevel(logging.WARNING)
-    return pooch
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
