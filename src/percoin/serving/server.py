@@ -32,7 +32,7 @@ from percoin.serving.offer import Clock, Offer, utc_now
 from percoin.serving.recorder import Recorder
 from percoin.serving.served_models import ServedModels, TrustedModel
 from percoin.serving.telemetry import Telemetry
-from percoin.signals.chain import RULES, build_chain
+from percoin.signals.chain import RULES, Chain, build_chain
 from percoin.signals.protocol import SignalSource
 from percoin.types import Source, Timeframe
 
@@ -120,9 +120,11 @@ class PredictionServer:
             offer,
             self.keeper,
             self.models,
-            build_chain(setup.sources, TrustedModel(self.models, setup.model), setup.use_pro),
-            _asked_before_holding(setup.sources),
-            setup.max_age_bars,
+            Chain(
+                build_chain(setup.sources, TrustedModel(self.models, setup.model), setup.use_pro),
+                _asked_before_holding(setup.sources),
+                setup.max_age_bars,
+            ),
             discretion,
             clock,
             on_answer=telemetry.count_answer,
