@@ -28,8 +28,8 @@ ORDER = (
     "file_lock",
     "whole_file",
     "interruption",
-    "types",
     "intervals",
+    "types",
     "commands",
     "provenance",
     "bars",
@@ -81,8 +81,9 @@ EXPENSIVE = HEAVY | {
 # Lightning imports all but itself.
 LIGHTNING = {"torch", "lightning", "torchmetrics", "matplotlib", "scipy", "hydra", "omegaconf"}
 STARTS_WITH = {
-    # Which imports training.recipes.per_market and training.recipes.pooled.
+    # Which imports what all recipes with networks do.
     "training.recipes.fleet": LIGHTNING,
+    "training.pipeline": {"matplotlib", "hydra", "omegaconf"},
     "training.recipes.logistic": {"matplotlib", "hydra", "omegaconf"},
     "tuning.command": LIGHTNING | {"optuna", "sqlalchemy", "tensorboard"},
     "sweep.launcher": {"matplotlib", "hydra", "omegaconf"},
