@@ -289,7 +289,7 @@ def test_health_is_degraded_while_one_market_is_frozen_and_others_go_on(models_d
         def answer(self, bars):
             if bars.asked.symbol == "BTCUSDT":
                 raise ZeroDivisionError("a bug")
-            return chain[-1].answer(bars)
+            return chain.sources[-1].answer(bars)
 
     chain = server.board._chain
     server.board._chain = replace(chain, sources=[Broken(), chain.sources[-1]])

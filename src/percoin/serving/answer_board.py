@@ -23,7 +23,6 @@ from percoin.signals.chain import Chain, ask
 from percoin.signals.freshness import find_staleness
 from percoin.signals.market import SourcedBars
 from percoin.signals.response import age_to_json, no_bars_to_json, to_json
-from percoin.signals.worth import WorthFiles
 from percoin.types import Source, Timeframe
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,6 @@ class AnswerBoard:
         clock: The time.
         on_answer: Called after each answer that was made, with who gave it.
         recorder: Writes each answer down before it can be read here; None writes none.
-        worths: What the rules are worth; where that changes, answers are made again.
     """
 
     def __init__(
@@ -92,7 +90,6 @@ class AnswerBoard:
         clock: Clock = utc_now,
         on_answer: Callable[[Source], None] = lambda source: None,
         recorder: Recorder | None = None,
-        worths: WorthFiles | None = None,
     ) -> None:
         self._offer = offer
         self._keeper = keeper
@@ -102,7 +99,7 @@ class AnswerBoard:
         self._clock = clock
         self._on_answer = on_answer
         self._recorder = recorder
-        self._worths = worths
+        self._worths = chain.worths
         self._answers: dict[Market, Answer] = {}
         self._looks = EachMarket("ANSWER", "no answer can be made", clock)
         self._steps = EachMarket("ANSWER", "no answer can be made", clock)

@@ -128,20 +128,11 @@ class PredictionServer:
             offer,
             self.keeper,
             self.models,
-            build_chain(
-                setup.sources,
-                TrustedModel(self.models, setup.model),
-                setup.use_pro,
-                setup.worths,
-                setup.require_accepted,
-            ),
-            _asked_before_holding(setup.sources),
-            setup.max_age_bars,
+            self._chain(),
             discretion,
             clock,
             on_answer=telemetry.count_answer,
             recorder=self.recorder,
-            worths=setup.worths,
         )
         self.measuring = _measuring(setup, self.board)
         health = Health(
@@ -160,6 +151,16 @@ class PredictionServer:
             setup.hosts,
             clock,
             self.recorder,
+        )
+
+    def _chain(self) -> Chain:
+        setup = self._setup
+        model, worths = TrustedModel(self.models, setup.model), setup.worths
+        return Chain(
+            build_chain(setup.sources, model, setup.use_pro, worths, setup.require_accepted),
+            _asked_before_holding(setup.sources),
+            setup.max_age_bars,
+            worths,
         )
 
     def start(self) -> None:

@@ -35,11 +35,13 @@ class Chain:
         sources: The last always has an answer.
         names: Of all but the last, for a market without bars.
         max_age_bars: As for ``find_staleness``.
+        worths: What the rules are worth; where that changes, answers are made again.
     """
 
     sources: Sequence[SignalSource]
     names: Sequence[Source]
     max_age_bars: float | None = None
+    worths: WorthFiles | None = None
 
 
 def build_chain(
