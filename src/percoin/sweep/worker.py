@@ -20,7 +20,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ import lightning.pytorch as pl
 from percoin.bars.schema import Bars
 from percoin.cli import Composed
 from percoin.config import TrainConfig, typed
+from percoin.config.effects import settings_with
+from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import (
     ConfigError,
     InterruptedRunError,
@@ -67,20 +69,6 @@ _BARS = "bars"
 _TERMINAL = (1, 2)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
-# They change nothing about a model. The bars count as they are, not where they came from.
-_NOT_IN_THE_KEY = (
-    "workers",
-    "force",
-    "resume",
-    "sweep",
-    "reuse_bars_secs",
-    "data_dir",
-    "models_dir",
-    "outputs_dir",
-    "logger",
-    "source",
-)
-
 
 def run_attempt(attempt: Attempt) -> None:
     """Skip, resume or train the job, and write down in its folder how that ended.
@@ -114,7 +102,8 @@ def run_attempt(attempt: Attempt) -> None:
 
 def job_key(settings: TrainConfig, recipe: Recipe) -> str:
     """Hash of all that a job's model follows from: settings, bars, code, and where it begins."""
-    plain = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_KEY}
+    plain = settings_with(settings, OF_THE_MODEL)
+    # The bars count as they are, not where they come from.
     bars = [(dataset.bars.source, dataset.bars.sha256()) for dataset in recipe.datasets]
     # Which of a market's pooled models it begins with is not among the settings.
     start = [] if recipe.begins_with is None else [recipe.begins_with]

@@ -14,7 +14,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from percoin.config import TrainConfig
+from percoin.commands import flat
+from percoin.config import RecipeName, TrainConfig
+from percoin.config.effects import effects_of
+from percoin.config.fields import OF_THE_RUN, Effect
 from percoin.errors import DivergedError, ResumeError, TrainingError
 from percoin.evaluation.table import format_evaluation
 from percoin.run_record import (
@@ -50,15 +53,6 @@ _WRITTEN_BY_A_RUN = (
     SUMMARY_FILE,
     EVALUATION_FILE,
 )
-# A resumed run may differ in these and still be the same run.
-_FREE_TO_CHANGE = frozenset(
-    {
-        *("resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export", "blend"),
-        *("fleet", "data_dir", "models_dir", "outputs_dir", "logger"),
-    }
-)
-# The same where the bars are the same, wherever these lie by now.
-_FREE_WITH_THE_SAME_BARS = _FREE_TO_CHANGE | {"source"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
         )
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = _changed_settings(before, facts)
+        changed = _changed_settings(folder, before, facts)
     # Whatever JSON can be: of another kind, or nested too deeply.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResumeError(
@@ -139,7 +133,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
         ) from error
     if changed:
         # No setting brings back bars that an exchange or a file has no more.
-        settings_differ = any(name in facts["config"] for name in changed)
+        settings_differ = any(effects_of(TrainConfig, name) for name in changed)
         action = "repeat its settings to go on, or start" if settings_differ else "start"
         raise ResumeError(
             *market,
@@ -149,18 +143,33 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     log.info("resuming %s", folder)
 
 
-def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    free = _FREE_TO_CHANGE if before["bars"] != now["bars"] else _FREE_WITH_THE_SAME_BARS
-    was, is_now = (_compared(facts["config"], free) for facts in (before, now))
-    changed = [name for name, value in is_now.items() if was.get(name) != value]
+def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> set[Effect]:
+    """What settings may affect that are not as they were, where the run is still the same."""
+    free = set(OF_THE_RUN)
+    # The learning rate of a pool falls over all its epochs; elsewhere more of them only follow.
+    if now["config"]["recipe"] != RecipeName.POOLED:
+        free.add(Effect.LENGTH)
+    # Markets that are judged already stay as they are, and the others are held against them.
+    if not any(folder.glob(f"{MARKETS}/*/{FINISHED_MARK}")):
+        free.add(Effect.JUDGEMENT)
+    # Wherever these lie by now.
+    if before["bars"] == now["bars"]:
+        free.add(Effect.BARS)
+    return free
+
+
+def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    free = _free_to_change(folder, before, now)
+    was = dict(flat(before["config"]))
+    if "symbol" not in was:
+        raise ValueError("it holds no settings")
+    changed = [
+        name
+        for name, value in flat(now["config"])
+        if effects_of(TrainConfig, name) - free and was.get(name) != value
+    ]
     others = [name for name in now if name != "config" and before[name] != now[name]]
     return [*changed, *(f"the {name}" for name in others)]
-
-
-def _compared(config: Mapping[str, Any], free: frozenset[str]) -> dict[str, Any]:
-    """The settings without those that may change, nor the options chosen of these."""
-    kept = {name: value for name, value in config.items() if name not in free}
-    return {**kept, "choices": {k: v for k, v in config["choices"].items() if k not in free}}
 
 
 @contextmanager

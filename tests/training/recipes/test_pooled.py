@@ -296,7 +296,7 @@ def test_a_resumed_pool_with_other_bars_is_refused(tmp_path):
     train_pooled(tmp_path)
     (run_folder(tmp_path) / "result.json").unlink()  # as if it had been killed
     line = only_error(train_pooled(tmp_path, "resume=true", "source.seed=1"))
-    assert line.startswith("error: pool of 3 markets 1h: source, the bars changed since ")
+    assert line.startswith("error: pool of 3 markets 1h: source.seed, the bars changed since ")
 
 
 def test_a_market_that_begins_with_its_pool_has_its_cuts_and_scaler_and_says_what_came_of_it(
