@@ -150,7 +150,7 @@ def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, A
     if now["config"]["recipe"] != RecipeName.POOLED:
         free.add(Effect.LENGTH)
     # Markets that are judged already stay as they are, and the others are held against them.
-    if not any(folder.glob(f"{MARKETS}/*/{FINISHED_MARK}")):
+    if not any(folder.glob(f"{MARKETS_FOLDER}/*/{RESULT_FILE}")):
         free.add(Effect.JUDGEMENT)
     # Wherever these lie by now.
     if before["bars"] == now["bars"]:
