@@ -95,12 +95,21 @@ class Part:
     Attributes:
         validation: Its probabilities on the validation rows, shape (n_rows, C).
         test: The same of the test rows.
-        calibration: Fitted on the validation rows; None of a blend, which has none of its own.
     """
 
     validation: FloatArray
     test: FloatArray
-    calibration: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedPart(Part):
+    """A forecaster with a calibration of its own, which a blend does not have.
+
+    Attributes:
+        calibration: Fitted on the validation rows.
+    """
+
+    calibration: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,12 +199,12 @@ def forecast_fold(
     regression = _regression_among(baselines)
     network = _calibrated(dataset, validation_logits, test_logits)
     beside = _calibrated(dataset, *_logits_of(regression, dataset))
-    parts, weight, name = {NETWORK: network, REGRESSION: beside}, None, NETWORK
+    parts: dict[str, Part] = {NETWORK: network, REGRESSION: beside}
+    weight, name = None, NETWORK
     if rules.blend:
         labels = dataset.label[dataset.rows("validation")]
         weight, name = choose_weight(network.validation, beside.validation, labels), BLEND
         parts[BLEND] = _blend(network, beside, weight)
-    assert network.calibration is not None
     return FoldForecasts(
         dataset,
         network.calibration,
@@ -219,7 +228,6 @@ def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldFore
     regression = _regression_among(baselines)
     part = _calibrated(dataset, *_logits_of(regression, dataset))
     others = [baseline for baseline in baselines if baseline.name != LOGISTIC]
-    assert part.calibration is not None
     return FoldForecasts(
         dataset,
         part.calibration,
@@ -438,9 +446,8 @@ def _ask(
 
 
 def _regression_among(baselines: Sequence[Baseline]) -> Regression:
-    fitted = next(baseline for baseline in baselines if baseline.name == LOGISTIC)
-    assert isinstance(fitted, LastRowClassifier)
-    return fitted.regression()
+    fitted = (baseline for baseline in baselines if isinstance(baseline, LastRowClassifier))
+    return next(baseline for baseline in fitted if baseline.name == LOGISTIC).regression()
 
 
 def _logits_of(regression: Regression, dataset: MarketDataset) -> tuple[FloatArray, FloatArray]:
@@ -452,11 +459,11 @@ def _logits_of(regression: Regression, dataset: MarketDataset) -> tuple[FloatArr
 
 def _calibrated(
     dataset: MarketDataset, validation_logits: FloatArray, test_logits: FloatArray
-) -> Part:
+) -> CalibratedPart:
     labels = dataset.label[dataset.rows("validation")]
     calibration = fit_calibration(validation_logits, labels)
     validation = apply_calibration(validation_logits, calibration)
-    return Part(validation, apply_calibration(test_logits, calibration), calibration)
+    return CalibratedPart(validation, apply_calibration(test_logits, calibration), calibration)
 
 
 def _blend(network: Part, regression: Part, weight: float) -> Part:
@@ -513,7 +520,8 @@ def _judge_blend(
 ) -> JudgedBlend | None:
     """The skill of each part, by the very intervals that the gate asks of the model."""
     newest = folds[-1]
-    if newest.weight is None:
+    regression = newest.parts.get(REGRESSION)
+    if newest.weight is None or not isinstance(regression, CalibratedPart):
         return None
     dataset = newest.dataset
     known = dataset.label[dataset.rows("validation")]
@@ -530,9 +538,7 @@ def _judge_blend(
         )
         for name, part in newest.parts.items()
     }
-    calibration = newest.parts[REGRESSION].calibration
-    assert calibration is not None
-    return JudgedBlend(newest.weight, calibration, skills)
+    return JudgedBlend(newest.weight, regression.calibration, skills)
 
 
 def _check_order(folds: Sequence[FoldForecasts]) -> None:

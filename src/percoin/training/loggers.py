@@ -13,11 +13,12 @@ from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 
 from percoin.config import TrainConfig
+from percoin.config.effects import settings_with
+from percoin.config.fields import Effect
 from percoin.errors import ConfigError
 
 # All that is made of what a config names.
 _LOGGER_TARGET = re.compile(r"lightning\.pytorch\.loggers\.[A-Za-z]+Logger")
-_COMPARED_SETTINGS = ("epochs", "batch_size", "lr", "seed", "lookback", "history_days")
 
 
 def make_loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
@@ -77,5 +78,6 @@ def log_pictures(loggers: Sequence[Logger], pictures: Mapping[str, Figure], step
 
 
 def compared_settings(settings: TrainConfig) -> dict[str, Any]:
-    """The settings by which runs differ most often, by name."""
-    return {name: getattr(settings, name) for name in _COMPARED_SETTINGS}
+    """The settings of no group by which models differ, but for the market, by name."""
+    found = settings_with(settings, {Effect.MODEL, Effect.LENGTH})
+    return {name: value for name, value in found.items() if "." not in name and name != "symbol"}

@@ -14,11 +14,23 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from percoin import json_codec
-from percoin.config import TrainConfig
+from percoin.commands import flat
+from percoin.config import RecipeName, TrainConfig
+from percoin.config.effects import effects_of
+from percoin.config.fields import OF_THE_RUN, Effect
 from percoin.errors import DivergedError, ResumeError, TrainingError
 from percoin.evaluation.table import format_evaluation
-from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
+from percoin.run_record import (
+    CHECKPOINT_FOLDER,
+    DIVERGED_FILE,
+    MARKETS_FOLDER,
+    PARTS,
+    RESULT_FILE,
+    SETTINGS_FILE,
+    has_checkpoint,
+    mark_diverged,
+    write_result,
+)
 from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
@@ -26,40 +38,21 @@ log = logging.getLogger(__name__)
 
 SUMMARY_FILE = "summary.txt"
 EVALUATION_FILE = "evaluation.txt"
-# Below the run's folder: what came of each of several markets.
-MARKETS = "markets"
-LAST_CHECKPOINT = "last"
-_SETTINGS_FILE = "settings.json"
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-# Below the run's folder: the earlier folds of a walk-forward, the networks of a pool's seeds.
-_PARTS_OF_A_RUN = ("fold-*", "seed-*")
-RUN_CHECKPOINTS = tuple(
-    f"{part}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt"
-    for part in ("", *(f"{name}/" for name in _PARTS_OF_A_RUN))
-)
 _WRITTEN_BY_A_RUN = (
     CHECKPOINT_FOLDER,
-    *_PARTS_OF_A_RUN,
-    MARKETS,
+    *PARTS,
+    MARKETS_FOLDER,
     "figures",
     "csv",
     "events.out.tfevents.*",
     "hparams.yaml",
-    _SETTINGS_FILE,
-    FINISHED_MARK,
-    DIVERGED_MARK,
+    SETTINGS_FILE,
+    RESULT_FILE,
+    DIVERGED_FILE,
     SUMMARY_FILE,
     EVALUATION_FILE,
 )
-# A resumed run may differ in these and still be the same run.
-_FREE_TO_CHANGE = frozenset(
-    {
-        *("resume", "workers", "epochs", "sweep", "force", "reuse_bars_secs", "export", "blend"),
-        *("fleet", "data_dir", "models_dir", "outputs_dir", "logger"),
-    }
-)
-# The same where the bars are the same, wherever these lie by now.
-_FREE_WITH_THE_SAME_BARS = _FREE_TO_CHANGE | {"source"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ def divergence_marked(folder: Path) -> Iterator[None]:
     try:
         yield
     except DivergedError as error:
-        write_whole(folder / DIVERGED_MARK, f"{error}\n")
+        mark_diverged(folder, str(error))
         raise
 
 
@@ -119,12 +112,12 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     Raises:
         ResumeError: There is nothing to go on with, or it was another run.
     """
-    path = folder / _SETTINGS_FILE
+    path = folder / SETTINGS_FILE
     market = (settings.title, settings.tf.name)
     if not settings.resume:
         write_whole(path, json.dumps(facts, indent=2))
         return
-    if not any(folder.glob(CHECKPOINTS)):
+    if not has_checkpoint(folder):
         raise ResumeError(
             *market,
             f"no interrupted run with a finished epoch under {folder.parent}",
@@ -132,7 +125,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
         )
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = _changed_settings(before, facts)
+        changed = _changed_settings(folder, before, facts)
     # Whatever JSON can be: of another kind, or nested too deeply.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResumeError(
@@ -140,7 +133,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
         ) from error
     if changed:
         # No setting brings back bars that an exchange or a file has no more.
-        settings_differ = any(name in facts["config"] for name in changed)
+        settings_differ = any(effects_of(TrainConfig, name) for name in changed)
         action = "repeat its settings to go on, or start" if settings_differ else "start"
         raise ResumeError(
             *market,
@@ -150,18 +143,33 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     log.info("resuming %s", folder)
 
 
-def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    free = _FREE_TO_CHANGE if before["bars"] != now["bars"] else _FREE_WITH_THE_SAME_BARS
-    was, is_now = (_compared(facts["config"], free) for facts in (before, now))
-    changed = [name for name, value in is_now.items() if was.get(name) != value]
+def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> set[Effect]:
+    """What settings may affect that are not as they were, where the run is still the same."""
+    free = set(OF_THE_RUN)
+    # The learning rate of a pool falls over all its epochs; elsewhere more of them only follow.
+    if now["config"]["recipe"] != RecipeName.POOLED:
+        free.add(Effect.LENGTH)
+    # Markets that are judged already stay as they are, and the others are held against them.
+    if not any(folder.glob(f"{MARKETS_FOLDER}/*/{RESULT_FILE}")):
+        free.add(Effect.JUDGEMENT)
+    # Wherever these lie by now.
+    if before["bars"] == now["bars"]:
+        free.add(Effect.BARS)
+    return free
+
+
+def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    free = _free_to_change(folder, before, now)
+    was = dict(flat(before["config"]))
+    if "symbol" not in was:
+        raise ValueError("it holds no settings")
+    changed = [
+        name
+        for name, value in flat(now["config"])
+        if effects_of(TrainConfig, name) - free and was.get(name) != value
+    ]
     others = [name for name in now if name != "config" and before[name] != now[name]]
     return [*changed, *(f"the {name}" for name in others)]
-
-
-def _compared(config: Mapping[str, Any], free: frozenset[str]) -> dict[str, Any]:
-    """The settings without those that may change, nor the options chosen of these."""
-    kept = {name: value for name, value in config.items() if name not in free}
-    return {**kept, "choices": {k: v for k, v in config["choices"].items() if k not in free}}
 
 
 @contextmanager
@@ -180,7 +188,7 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_result(folder: Path, summary: TrainingSummary, further: Mapping[str, Any]) -> None:
+def write_market_result(folder: Path, summary: TrainingSummary, further: Mapping[str, Any]) -> None:
     """Mark a market as finished, with its figures for programs and its screen for people.
 
     Args:
@@ -202,4 +210,4 @@ def write_result(folder: Path, summary: TrainingSummary, further: Mapping[str, A
         "reasons": [*verdict.reasons, *verdict.cautions],
         **further,
     }
-    write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))
+    write_result(folder, result)

@@ -246,8 +246,8 @@ def test_resuming_with_other_settings_is_refused(trained):
     try:
         for override, named in (
             ("lr=0.002", "lr"),
-            ("model.dropout=0.1", "model"),
-            ("source.seed=1", "source, the bars"),
+            ("model.dropout=0.1", "model.dropout"),
+            ("source.seed=1", "source.seed, the bars"),
         ):
             finished = train(folder, "resume=true", "epochs=9", override)
             assert finished.code == 1

@@ -246,14 +246,14 @@ def test_a_market_whose_bars_end_too_early_is_refused_by_name_and_the_others_go_
 
 
 def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, monkeypatch):
-    write, seen = trained_markets.write_result, []
+    write, seen = trained_markets.write_market_result, []
 
     def interrupted(folder, summary, further):
         write(folder, summary, further)
         seen.append(folder.name)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(trained_markets, "write_result", interrupted)
+    monkeypatch.setattr(trained_markets, "write_market_result", interrupted)
     assert train_pooled(tmp_path).code == 130
     monkeypatch.undo()
     assert seen == ["BTCUSDT"]
@@ -296,7 +296,7 @@ def test_a_resumed_pool_with_other_bars_is_refused(tmp_path):
     train_pooled(tmp_path)
     (run_folder(tmp_path) / "result.json").unlink()  # as if it had been killed
     line = only_error(train_pooled(tmp_path, "resume=true", "source.seed=1"))
-    assert line.startswith("error: pool of 3 markets 1h: source, the bars changed since ")
+    assert line.startswith("error: pool of 3 markets 1h: source.seed, the bars changed since ")
 
 
 def test_a_market_that_begins_with_its_pool_has_its_cuts_and_scaler_and_says_what_came_of_it(
