@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
+from percoin.run_record import MARKETS_FOLDER
 from percoin.training.fitted_network import FittedNetwork
 from percoin.training.fleet_run import FleetModel, train_fleet
 from percoin.training.folds import make_folds
@@ -28,7 +29,6 @@ from percoin.training.recipes.recipe import (
     known_bars,
     market_settings,
 )
-from percoin.training.run_files import MARKETS
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,9 @@ class Fleet(Recipe):
         n_rows = sum(len(dataset.rows("train")) for dataset in self.fleet)
         log.info("training %d networks on %d train rows in %s", len(self.fleet), n_rows, folder)
         loggers = {
-            dataset.bars.symbol: make_loggers(settings, folder / MARKETS / dataset.bars.symbol)
+            dataset.bars.symbol: make_loggers(
+                settings, folder / MARKETS_FOLDER / dataset.bars.symbol
+            )
             for dataset in self.fleet
         }
 
