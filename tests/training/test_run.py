@@ -19,11 +19,10 @@ from training_builders import (
 
 from percoin.dataset import MarketDataset
 from percoin.errors import DivergedError, InterruptedRunError, ResumeError, TrainingError
-from percoin.run_folder import CHECKPOINT_FOLDER
+from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT
 from percoin.training import datamodule
 from percoin.training.run import (
     BEST_CHECKPOINT,
-    LAST_CHECKPOINT,
     TrainedModel,
     TrainingPlan,
     check_checkpoint,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -19,10 +19,9 @@ from percoin.serving.offer import Clock, Market, Offer, utc_now
 from percoin.serving.recorder import Recorder
 from percoin.serving.served_models import ServedModels
 from percoin.serving.strict_json import dumps
-from percoin.signals.chain import ask
+from percoin.signals.chain import Chain, ask
 from percoin.signals.freshness import find_staleness
 from percoin.signals.market import SourcedBars
-from percoin.signals.protocol import SignalSource
 from percoin.signals.response import age_to_json, no_bars_to_json, to_json
 from percoin.types import Source, Timeframe
 
@@ -74,9 +73,7 @@ class AnswerBoard:
         offer: The markets.
         keeper: Their bars.
         models: Their models.
-        chain: Who is asked, in order; the last always has an answer.
-        sources: The names of all but the last, for a market without bars.
-        max_age_bars: As for ``find_staleness``.
+        chain: Who is asked; the last always has an answer.
         discretion: Which folders are not spoken of.
         clock: The time.
         on_answer: Called after each answer that was made, with who gave it.
@@ -88,9 +85,7 @@ class AnswerBoard:
         offer: Offer,
         keeper: BarKeeper,
         models: ServedModels,
-        chain: Sequence[SignalSource],
-        sources: Sequence[Source],
-        max_age_bars: float | None,
+        chain: Chain,
         discretion: Discretion,
         clock: Clock = utc_now,
         on_answer: Callable[[Source], None] = lambda source: None,
@@ -100,12 +95,11 @@ class AnswerBoard:
         self._keeper = keeper
         self._models = models
         self._chain = chain
-        self._sources = sources
-        self._max_age_bars = max_age_bars
         self._discretion = discretion
         self._clock = clock
         self._on_answer = on_answer
         self._recorder = recorder
+        self._worths = chain.worths
         self._answers: dict[Market, Answer] = {}
         self._looks = EachMarket("ANSWER", "no answer can be made", clock)
         self._steps = EachMarket("ANSWER", "no answer can be made", clock)
@@ -126,7 +120,7 @@ class AnswerBoard:
         why = f"{symbol} {timeframe}: the first answer is being made; ask again in a moment"
         if held.bars is None:
             why = tell_missing(symbol, timeframe, held)
-        return no_bars_to_json(symbol, timeframe, self._sources, self._discretion.text(why))
+        return no_bars_to_json(symbol, timeframe, self._chain.names, self._discretion.text(why))
 
     def text(self, symbol: str, timeframe: Timeframe) -> str:
         """The same as JSON text, of which all but the age has been written before."""
@@ -216,7 +210,7 @@ class AnswerBoard:
     def _make(self, market: Market, bars: Bars, basis: Basis, now: datetime) -> bool:
         """Make one answer, write it down, then show it; always true."""
         sourced = SourcedBars(bars, self._keeper.source(bars.symbol))
-        prediction = ask(self._chain, sourced, self._max_age_bars, now)
+        prediction = ask(self._chain.sources, sourced, self._chain.max_age_bars, now)
         if self._recorder is not None:
             self._recorder.note(prediction, bars, now)
         self._on_answer(prediction.source)
@@ -232,7 +226,7 @@ class AnswerBoard:
     def _basis(
         self, market: Market, bars: Bars, all_held: Mapping[Timeframe, Held], now: datetime
     ) -> Basis:
-        """The model, whether the bars are too old, and what is known of each timeframe.
+        """All that an answer rests on: the model, what the rules are worth, and the bars.
 
         Of other timeframes only bars count that had closed by the close of the newest
         asked one.
@@ -244,9 +238,10 @@ class AnswerBoard:
             for held in all_held.values()
             if len(times := held.close_times[: _n_closed(held, closed_ms)])
         ]
-        is_old = bool(find_staleness(bars, self._max_age_bars, now))
+        is_old = bool(find_staleness(bars, self._chain.max_age_bars, now))
         model = None if status is None else (status.mark, status.problem)
-        return (model, is_old, int(closed_ms), bars.origin, *seen)
+        worth = None if self._worths is None else self._worths.mark(*market, bars.origin)
+        return (model, worth, is_old, int(closed_ms), bars.origin, *seen)
 
 
 def _n_closed(held: Held, moment: int) -> int:

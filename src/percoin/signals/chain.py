@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from percoin.signals.freshness import find_staleness
@@ -15,9 +15,10 @@ from percoin.signals.professional import ProfessionalRule
 from percoin.signals.protocol import MarketBars, SignalSource
 from percoin.signals.rsi_ma import RsiMaRule
 from percoin.signals.rule import Rule, RuleSource
+from percoin.signals.worth import WorthFiles
 from percoin.types import Passed, Prediction, Source
 
-__all__ = ["HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
+__all__ = ["Chain", "HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,29 @@ RULES: Mapping[Source, Rule] = {
 }
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Who is asked, in order, and about how old a bar.
+
+    Attributes:
+        sources: The last always has an answer.
+        names: Of all but the last, for a market without bars.
+        max_age_bars: As for ``find_staleness``.
+        worths: What the rules are worth; where that changes, answers are made again.
+    """
+
+    sources: Sequence[SignalSource]
+    names: Sequence[Source]
+    max_age_bars: float | None = None
+    worths: WorthFiles | None = None
+
+
 def build_chain(
-    order: Sequence[Source], model: SignalSource, use_pro: bool = True
+    order: Sequence[Source],
+    model: SignalSource,
+    use_pro: bool = True,
+    worths: WorthFiles | None = None,
+    require_accepted: bool = True,
 ) -> list[SignalSource]:
     """The sources of a chain, in order.
 
@@ -35,12 +57,14 @@ def build_chain(
         order: Who is asked; the last must be ``Source.HOLD``.
         model: Answers as ``Source.MODEL``.
         use_pro: False keeps the professional analyzer's place and passes it over.
+        worths: What the rules are worth on each market; without them they are unjudged.
+        require_accepted: Pass over a rule where it is measured as worse than a coin.
     """
     sources: dict[Source, SignalSource] = {
         Source.MODEL: model,
         Source.HOLD: HoldSource(),
         **{
-            source: RuleSource(rule, use_pro or source != Source.PRO)
+            source: RuleSource(rule, use_pro or source is not Source.PRO, worths, require_accepted)
             for source, rule in RULES.items()
         },
     }

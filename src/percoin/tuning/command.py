@@ -15,8 +15,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import signal
@@ -38,11 +36,15 @@ from percoin.config.fields import Effect
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
-from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
+from percoin.run_folder import claimed_run
+from percoin.run_record import can_go_on, facts_hash, is_finished
 from percoin.training.figures import write_picture
-from percoin.training.recipes.per_market import check_machine, train_folds
-from percoin.training.run_files import RunContext, load_bars, make_folds
-from percoin.training.summary import TrainingSummary
+from percoin.training.folds import load_bars, make_folds
+from percoin.training.machine import check_machine
+from percoin.training.outcome import TrainingOutcome
+from percoin.training.pipeline import train
+from percoin.training.recipes.per_market import PerMarket
+from percoin.training.run_files import RunContext
 from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
@@ -76,14 +78,14 @@ def tune_from_config(settings: TrainConfig) -> None:
     """
     check_machine(settings)
     overrides = list(HydraConfig.get().overrides.task)
-    summary = tune(settings, RunContext.of_hydra(), overrides)
-    if summary is not None:
-        print(summary.render())
+    outcome = tune(settings, RunContext.of_hydra(), overrides)
+    if outcome is not None:
+        print(outcome.render())
 
 
 def tune(
     settings: TrainConfig, run: RunContext, overrides: Sequence[str]
-) -> TrainingSummary | None:
+) -> TrainingOutcome | None:
     """Search around the settings, print what was found, then train and judge the best.
 
     Args:
@@ -201,9 +203,8 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     facts = settings_with(settings, {Effect.MODEL, Effect.BARS})
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
-    everything = [facts, settings.source.option, settings_with(config, {Effect.MODEL})]
-    text = json.dumps(everything, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    search = settings_with(config, {Effect.MODEL})
+    return facts_hash([facts, settings.source.option, search], n_digits=10)
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
@@ -279,7 +280,7 @@ class _Display:
 
 def _train_best(
     session: _Session, tried: list[Tried], run: RunContext, overrides: Sequence[str]
-) -> TrainingSummary | None:
+) -> TrainingOutcome | None:
     best = best_of(tried)
     if best is None or best.candidate is None:
         raise _nothing_found(session, tried)
@@ -360,27 +361,23 @@ def _train_winner(
     folds: Sequence[MarketDataset],
     winner: dict[str, Any],
     run: RunContext,
-) -> TrainingSummary | None:
+) -> TrainingOutcome | None:
     """Train the chosen settings, unless that was done; go on where it was interrupted."""
     study = session.searcher.study
     before = winners_of(study)[-1:]
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
     choices = {**run.choices, "labels": chosen.labels.option}
     folder = _run_of(before[0], session) if same else run.folder
-    if same and (folder / FINISHED_MARK).exists():
+    if same and is_finished(folder):
         log.info("these settings were trained and judged before, in %s", folder)
         log.info("experiment.trials=N searches on, experiment.restart=true begins again")
         return None
-    if same and _can_resume(folder):
+    if same and can_go_on(folder):
         try:
             with claimed_run(folder):
                 resumed = RunContext(folder, choices)
-                return train_folds(replace(chosen, resume=True), folds, resumed)
+                return train(replace(chosen, resume=True), PerMarket(folds=folds), resumed)
         except ResumeError as error:
             log.warning("%s: training the best settings afresh", error.found)
     add_winner(study, winner)
-    return train_folds(chosen, folds, RunContext(run.folder, choices))
-
-
-def _can_resume(folder: Path) -> bool:
-    return any(folder.glob(CHECKPOINTS)) and not (folder / DIVERGED_MARK).exists()
+    return train(chosen, PerMarket(folds=folds), RunContext(run.folder, choices))

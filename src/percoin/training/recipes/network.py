@@ -1,0 +1,87 @@
+"""Networks as the settings describe them, and how they are asked and fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+
+from percoin.config import CnnLstmConfig, ModelConfig, TrainConfig
+from percoin.dataset import MarketDataset
+from percoin.errors import ConfigError
+from percoin.features.feature_set import FEATURE_NAMES
+from percoin.network import CnnLstm
+from percoin.training.datamodule import MarketDataModule
+from percoin.training.interruption import RunInterruption
+from percoin.training.lit_module import OptimizerSpec, SignalClassifier
+from percoin.training.run import (
+    EndsWhenTold,
+    TrainingPlan,
+    fit,
+    make_trainer,
+    quiet_lightning,
+    run_test,
+)
+
+
+def ask_network(
+    module: SignalClassifier,
+    dataset: MarketDataset,
+    plan: TrainingPlan,
+    interruption: RunInterruption,
+    loggers: Sequence[Logger] = (),
+) -> SignalClassifier:
+    """Ask a module that was trained elsewhere about the test rows of a market.
+
+    Returns:
+        The same module, with what it said.
+    """
+    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
+    with quiet_lightning():
+        trainer = make_trainer(plan, None, loggers, [EndsWhenTold(interruption)])
+        run_test(trainer, module, data)
+    return module
+
+
+def fit_trial(
+    settings: TrainConfig, dataset: MarketDataset, callbacks: Sequence[pl.Callback] = ()
+) -> SignalClassifier:
+    """Fit what the settings describe as ``percoin.training.run.fit`` does: nothing is kept."""
+    return fit(dataset, seeded_network(settings), plan_of(settings), callbacks)
+
+
+def seeded_network(settings: TrainConfig) -> CnnLstm:
+    """The network with its first weights; everything random is seeded."""
+    pl.seed_everything(settings.seed, verbose=False)
+    return CnnLstm(len(FEATURE_NAMES), **network_kwargs(settings.model))
+
+
+def network_kwargs(settings: ModelConfig) -> dict[str, Any]:
+    """Keyword arguments that build the network.
+
+    Raises:
+        ConfigError: The settings have no network.
+    """
+    if not isinstance(settings, CnnLstmConfig):
+        raise ConfigError("model=logistic has no network: choose another model")
+    kwargs = asdict(settings)
+    kwargs["channels"] = tuple(settings.channels)
+    kwargs["head_sizes"] = tuple(settings.head_sizes)
+    return kwargs
+
+
+def plan_of(settings: TrainConfig) -> TrainingPlan:
+    """How to train, as the settings say."""
+    return TrainingPlan(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        seed=settings.seed,
+        optimizer=OptimizerSpec(**asdict(settings.optimizer)),
+        accelerator=settings.trainer.accelerator,
+        precision=settings.trainer.precision,
+        record_steps=settings.trainer.record_steps,
+    )
