@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from percoin.config import LauncherConfig, TrainConfig
 from percoin.errors import PercoinError
+from percoin.interruption import STOPPING
 from percoin.sweep.engine import Attempt, Ending
 
 _PRELOAD = "percoin.sweep.engines.preload"
@@ -35,7 +36,6 @@ _NO_THREADS = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # of pyarrow
 }
-_STOPPING = {signal.SIGINT, signal.SIGTERM}
 # Between being asked to stop, because the sweep is gone, and being gone too.
 _GRACE_SECS = 20.0
 # What multiprocessing says when the server cannot be asked any more.
@@ -173,7 +173,7 @@ def _signals_held_back() -> Iterator[None]:
     """
     # Started first: if multiprocessing does it, it lets the two signals through again.
     resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
