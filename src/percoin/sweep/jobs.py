@@ -1,4 +1,4 @@
-"""What one job of a sweep is, and how it stands: a file in its folder that anybody may read.
+"""What a job of a sweep is, and its state: a file in its folder that anybody may read.
 
 The job itself writes ``job.json`` while it runs, wherever that is; the sweep and whoever
 comes after it read it. So a sweep needs no connection to its jobs, only their folders.
@@ -17,12 +17,12 @@ from percoin.printable import printable
 from percoin.whole_file import write_whole
 
 RECORD_FILE = "job.json"
-# Above every count and every moment in seconds that a job can mean.
+# Larger than any count or time in seconds of a job.
 _MOST = 10**11
 
 
 class JobState(StrEnum):
-    """How a job stands."""
+    """The state of a job."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -147,7 +147,7 @@ def read_record(folder: Path) -> JobRecord | None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What a run wrote of its end.
+    """The result that a run wrote at its end.
 
     Raises:
         OSError: It cannot be read.
@@ -161,7 +161,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def check_result(result: Mapping[str, Any]) -> None:
-    """Refuse what is not of the kinds that readers of results count on.
+    """Refuse a result whose fields have other types than its readers expect.
 
     Raises:
         ValueError: It is not.
