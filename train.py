@@ -1,41 +1,25 @@
 """Train one signal classifier: ``python train.py symbol=BTCUSDT tf=15m``."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from percoin.cli import run_jobs
-from percoin.config import LogisticConfig, Recipe, TrainConfig
+from percoin.config import TrainConfig
 from percoin.training.memory import memory_errors
 
 
 def train(settings: TrainConfig) -> None:
     """Train what the settings describe, after a search for better ones if they ask for it."""
+    # Both take seconds to import: only once the settings are known to be good.
     with memory_errors(settings.title, settings.tf.name):
-        recipe(settings)(settings)
+        if settings.experiment is not None:
+            from percoin.tuning.command import tune_from_config
 
+            tune_from_config(settings)
+            return
+        from percoin.training.pipeline import train_from_config
 
-def recipe(settings: TrainConfig) -> Callable[[TrainConfig], None]:
-    """What trains by these settings."""
-    # Lightning takes seconds to import: only once the settings are known to be good.
-    if settings.experiment is not None:
-        from percoin.tuning.command import tune_from_config
-
-        return tune_from_config
-    if isinstance(settings.model, LogisticConfig):
-        from percoin.training.recipes.logistic import train_logistic_from_config
-
-        return train_logistic_from_config
-    if settings.fleet:
-        from percoin.training.recipes.fleet import train_fleet_from_config
-
-        return train_fleet_from_config
-    if settings.recipe == Recipe.POOLED:
-        from percoin.training.recipes.pooled import train_pool_from_config
-
-        return train_pool_from_config
-    from percoin.training.recipes.per_market import train_from_config
-
-    return train_from_config
+        train_from_config(settings)
 
 
 def sweep(overrides: Sequence[str]) -> None:

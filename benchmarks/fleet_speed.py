@@ -30,7 +30,7 @@ from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_run import FleetModel, train_fleet
 from percoin.training.fleet_steps import FleetSteps, step_runs
-from percoin.training.recipes.per_market import plan_of, seeded_network
+from percoin.training.recipes.network import plan_of, seeded_network
 from percoin.types import Timeframe
 
 # Forward and backward, the products alone: LSTM 120, convolutions 14, the rest 2.

@@ -45,10 +45,9 @@ from percoin.network import CnnLstm
 from percoin.training.fleet_run import train_fleet
 from percoin.training.memory import keep_freed_memory
 from percoin.training.pooled_run import PooledPlan, train_pool
-from percoin.training.recipes.per_market import plan_of, seeded_network
-from percoin.training.recipes.pool import Pool
-from percoin.training.recipes.pooled import make_pool
-from percoin.training.run import train, train_further
+from percoin.training.recipes.network import plan_of, seeded_network
+from percoin.training.recipes.pool import Pool, build_pool, pool_spec
+from percoin.training.run import train
 from percoin.types import Timeframe
 
 log = logging.getLogger("recipes")
@@ -317,7 +316,7 @@ def unchanged_pool(bars: dict[str, Bars], window: str, settings: TrainConfig) ->
     if until is not None:
         end = pd.Timestamp(until, tz="UTC")
         known = [own.slice(0, int((own.frame.index < end).sum())) for own in known]
-    return make_pool(settings, known)
+    return build_pool(known, settings.pooled.leave_out, pool_spec(settings))
 
 
 def answer(run: Run) -> None:
@@ -406,7 +405,7 @@ def pooled(settings: TrainConfig, pool: Pool, folder: Path) -> tuple[CnnLstm, tu
         chosen.warmup_epochs,
     )
     network = seeded_network(settings)
-    trained = train_pool(pool, lambda _: network, plan, folder, lambda _: ()).model
+    trained = train_pool(pool, lambda _: network, plan, folder).model
     return network, (trained.n_epochs, trained.best_epoch)
 
 
@@ -417,7 +416,7 @@ def alone(
     if recipe.kind == "init":
         network.load_state_dict(torch.load(start, weights_only=True))
         plan = replace(plan, lr=settings.pooled.init_lr)
-        trained = train_further(dataset, network, plan, folder)
+        trained = train(dataset, network, plan, folder, is_gentle=True)
     else:
         trained = train(dataset, network, plan, folder)
     return trained.module.network, (trained.n_epochs, trained.best_epoch)

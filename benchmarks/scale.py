@@ -32,7 +32,7 @@ from percoin.dataset import MarketDataset, build_dataset
 from percoin.splits import Split
 from percoin.training.memory import keep_freed_memory
 from percoin.training.pooled_module import thinned
-from percoin.training.recipes.per_market import fit_trial
+from percoin.training.recipes.network import fit_trial
 from percoin.types import Timeframe
 
 

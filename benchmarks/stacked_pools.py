@@ -23,7 +23,7 @@ from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
 from percoin.training.pooled_module import lr_share, n_warmup_steps, pooled_rows
-from percoin.training.recipes.per_market import seeded_network
+from percoin.training.recipes.network import seeded_network
 from percoin.training.recipes.pool import Pool
 
 log = logging.getLogger("recipes")

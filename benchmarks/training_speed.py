@@ -46,7 +46,7 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.memory import keep_freed_memory
-from percoin.training.recipes.per_market import plan_of
+from percoin.training.recipes.network import plan_of
 from percoin.training.run import fit
 from percoin.types import Timeframe
 

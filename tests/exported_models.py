@@ -13,6 +13,7 @@ from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import export_artifact, load_artifact
+from percoin.registry.field_checks import open_time_text
 from percoin.registry.manifest import (
     BarsInfo,
     Calibration,
@@ -25,7 +26,6 @@ from percoin.registry.manifest import (
     SplitSpan,
     StoredVerdict,
     TestMetrics,
-    open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Signal

@@ -49,11 +49,11 @@ def train(*overrides: str) -> Callable[[], None]:
 
     def command() -> None:
         from percoin.registry.artifact import check_writable
-        from percoin.training.run_files import load_folds
+        from percoin.training.pipeline import prepare
 
         settings = typed(compose_config("train", overrides), TrainConfig)
         check_writable(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-        load_folds(settings)
+        prepare(settings)
 
     return command
 

@@ -214,7 +214,7 @@ def test_training_and_predicting_fetch_by_default():
 
 
 def test_training_loads_what_fetching_brought_without_a_download(server, run, tmp_path):
-    from percoin.training.run_files import load_bars
+    from percoin.training.folds import load_bars
 
     run("symbol=BTCUSDT", "tf=1h", "history_days=20")
     server.requests.clear()
@@ -230,7 +230,7 @@ def test_training_loads_what_fetching_brought_without_a_download(server, run, tm
 
 
 def test_a_resumed_run_goes_on_with_the_bars_that_are_stored(server, run, tmp_path):
-    from percoin.training.run_files import load_bars
+    from percoin.training.folds import load_bars
 
     run("symbol=BTCUSDT", "tf=1h", "history_days=20")
     server.requests.clear()

@@ -89,7 +89,8 @@ def test_the_answer_is_for_people_and_the_log_lines_for_grep(long_model):
         *LOADED,
         "PREDICT BTCUSDT tf=15m pred=LONG conf=1.00 source=ML_PER_COIN_V1",
     ]
-    answer, levels = result.stdout.splitlines()
+    answer, levels, judged = result.stdout.splitlines()
+    assert judged == "judged: skill shown"
     price = f"{BARS.frame['close'].iloc[-1]:.8g}"
     assert re.fullmatch(
         r"BTCUSDT 15m  LONG 100% \(SHORT 0\.00, NO_TRADE 0\.00, LONG 1\.00; cnn_lstm_v1\)  "
@@ -305,7 +306,11 @@ def test_a_rule_answers_behind_a_missing_model_and_says_what_it_rests_on(tmp_pat
         *HELD[:2],
         "PREDICT BTCUSDT tf=15m pred=LONG conf=0.50 source=FALLBACK_MOMENTUM",
     ]
-    said, levels, because, *passed = result.stdout.splitlines()
+    said, levels, because, judged, *passed = result.stdout.splitlines()
+    assert judged == (
+        "judged: unjudged; python -m percoin.signals symbol=BTCUSDT tf=15m says what this source "
+        "is worth here"
+    )
     assert said.startswith("BTCUSDT 15m  LONG (FALLBACK_MOMENTUM, score 0.50, not a probability)")
     assert levels.startswith("entry ")
     assert because == "because: 15m: +5.00% over 14 bars, 2.5% either way is the mark"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from percoin.bars.sources.base import BarSource
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.sources.binance.transfer import Patience
@@ -15,6 +17,7 @@ from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.config import (
+    CONF_DIR,
     JUDGED,
     AuditConfig,
     BinanceConfig,
@@ -39,6 +42,7 @@ from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
+from percoin.types import Timeframe
 
 # One page of an exchange's API; a prediction with a lookback of 60 takes 961.
 NEWEST_BARS = 1000
@@ -78,6 +82,16 @@ def bar_source(
                 patience=Patience(timeout_secs=settings.timeout_secs, attempts=settings.attempts),
             )
     raise _unknown(settings)
+
+
+def stored_bars(settings: SourceConfig, store: BarStore) -> BarSource:
+    """All bars of a source that are on this machine: none is fetched.
+
+    Args:
+        settings: Of the group ``source``.
+        store: What ``data/bars`` holds.
+    """
+    return store if isinstance(settings, BinanceConfig) else bar_source(settings, store)
 
 
 def live_bar_source(settings: SourceConfig, store: BarStore) -> Callable[[int], BarSource]:
@@ -160,3 +174,12 @@ def newest_bars(lookback: int) -> int:
 
 def _unknown(settings: object) -> TypeError:
     return TypeError(f"{type(settings).__name__} is no option of its group")
+
+
+def default_label_rules() -> dict[Timeframe, LabelRule]:
+    """By timeframe, the rule of a training that asks for no other: labels=fixed_horizon."""
+    horizon = int(OmegaConf.load(CONF_DIR / "labels" / "fixed_horizon.yaml").horizon)
+    settings = [OmegaConf.load(path) for path in sorted((CONF_DIR / "tf").glob("*.yaml"))]
+    return {
+        Timeframe(entry.name): FixedHorizon(horizon, float(entry.threshold)) for entry in settings
+    }

@@ -9,7 +9,7 @@
     |-- ServeError              the prediction server cannot start
     |-- RecordError             the database of the track record cannot be used now
     |-- PoolError               markets that cannot be trained on together; names all of them
-    |-- FleetError              markets of a fleet that were not trained; names all of them
+    |-- MarketsError            some of several markets have no new model; names all of them
     `-- MarketError             one market and timeframe: what was found, what to do
         |-- DataError
         |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
@@ -131,8 +131,8 @@ class PoolError(PercoinError):
     """Markets of a pool are missing or too few; the message names each with its reason."""
 
 
-class FleetError(PercoinError):
-    """Some markets of a fleet have no new model; the message names each with its reason."""
+class MarketsError(PercoinError):
+    """Some of several markets have no new model; the message names each with its reason."""
 
 
 class MarketError(PercoinError):

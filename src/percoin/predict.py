@@ -23,7 +23,8 @@ from percoin.signals.chain import ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
 from percoin.signals.response import to_json
-from percoin.types import CLASS_NAMES, Prediction, Source
+from percoin.signals.worth import WorthFiles, measure_command, worth_text
+from percoin.types import CLASS_NAMES, UNJUDGED, Prediction, Source, Worth
 
 
 def answer(settings: PredictConfig) -> None:
@@ -49,7 +50,11 @@ def answer(settings: PredictConfig) -> None:
     )
     market = SourcedBars(bars, source)
     chain = build_chain(
-        [Source.of_option(name) for name in settings.chain], model, settings.use_pro
+        [Source.of_option(name) for name in settings.chain],
+        model,
+        settings.use_pro,
+        WorthFiles(Path(settings.data_dir)),
+        settings.require_accepted,
     )
     prediction = ask(chain, market, settings.max_age_bars, now)
     if settings.output == OutputFormat.JSON:
@@ -85,6 +90,8 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
         )
     if prediction.detail:
         lines.append(f"because: {prediction.detail}")
+    if prediction.worth is not None:
+        lines.append(f"judged: {_judged(prediction)}")
     lines += [
         f"passed: {passed.source.value} ({passed.reason}): {passed.detail}"
         for passed in prediction.passed
@@ -104,6 +111,15 @@ def _answer(prediction: Prediction) -> str:
         for name, probability in zip(CLASS_NAMES, prediction.probabilities, strict=True)
     )
     return f"{signal} {prediction.confidence:.0%} ({shares}; {prediction.model_version})"
+
+
+def _judged(prediction: Prediction) -> str:
+    """What the source that answered is worth here, or how to find out."""
+    worth = prediction.worth or Worth()
+    if worth.verdict == UNJUDGED:
+        measure = measure_command(prediction.symbol, prediction.timeframe)
+        return f"{UNJUDGED}; {measure} says what this source is worth here"
+    return worth_text(worth)
 
 
 def _price(value: float) -> str:

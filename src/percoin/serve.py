@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from percoin.assembly import find_min_confidence, live_bar_source, newest_bars
+from percoin.assembly import (
+    default_label_rules,
+    find_min_confidence,
+    live_bar_source,
+    newest_bars,
+    stored_bars,
+)
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
@@ -22,9 +27,9 @@ from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
 from percoin.inference import Backend, Predictor
-from percoin.labels import FixedHorizon, LabelRule
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
+from percoin.signals.worth import WorthFiles
 from percoin.types import Source, Timeframe
 
 if TYPE_CHECKING:
@@ -143,7 +148,8 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
     refresh, limits = settings.refresh, settings.limits
     # One thread: several would only keep requests waiting for Python.
     predictor = Predictor(models_dir, settings.device, Backend(settings.predictor), workers=1)
-    make_source = live_bar_source(settings.source, BarStore(data_dir / "bars"))
+    store = BarStore(data_dir / "bars")
+    make_source = live_bar_source(settings.source, store)
     folders = [models_dir, data_dir, Path.cwd()]
     if isinstance(settings.source, FilesConfig):
         path = Path(settings.source.path).expanduser()
@@ -176,6 +182,9 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
         record=make_record(settings),
         default_rules=default_label_rules(),
+        worths=WorthFiles(data_dir),
+        require_accepted=settings.require_accepted,
+        measured_bars=stored_bars(settings.source, store),
     )
 
 
@@ -191,15 +200,6 @@ def make_record(settings: ServeConfig) -> TrackRecord | None:
 
     default = sqlite_url(Path(settings.data_dir) / RECORD_FILE)
     return TrackRecord(settings.record_url or default)
-
-
-def default_label_rules() -> dict[Timeframe, LabelRule]:
-    """By timeframe, the rule of a training that asks for no other: labels=fixed_horizon."""
-    horizon = int(OmegaConf.load(CONF_DIR / "labels" / "fixed_horizon.yaml").horizon)
-    settings = [OmegaConf.load(path) for path in sorted((CONF_DIR / "tf").glob("*.yaml"))]
-    return {
-        Timeframe(entry.name): FixedHorizon(horizon, float(entry.threshold)) for entry in settings
-    }
 
 
 def _open_record(record: TrackRecord) -> None:

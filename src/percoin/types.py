@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percoin.errors import ConfigError
+from percoin.intervals import KnownInterval
 from percoin.printable import printable
 
 FloatArray = NDArray[np.float64]
@@ -148,6 +149,29 @@ class Passed:
     detail: str
 
 
+# The verdict on a source that nobody has measured on a market.
+UNJUDGED = "unjudged"
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a source was measured to be worth on the market that it answers for.
+
+    Attributes:
+        verdict: One word: the gate's for a model, a ``SourceVerdict`` for a rule, else
+            ``UNJUDGED``.
+        hit_rate: Of its directions that a move followed, the share that pointed the right
+            way; None where it was not measured or there were too few.
+        n_moves: How many those are; None where it was not measured.
+        until: Close of the newest bar that it was measured on; None where it was not.
+    """
+
+    verdict: str = UNJUDGED
+    hit_rate: KnownInterval | None = None
+    n_moves: int | None = None
+    until: datetime | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """One answer for one market.
@@ -160,6 +184,8 @@ class Prediction:
         source: Who answered.
         model_version: Version of the model that answered, or None.
         version_id: The exported version that answered, or None.
+        worth: What the source that answered is worth here; None for holding, which claims
+            nothing.
         ts: Close of the bar that the answer is made on (UTC): the moment from
             which it could have been acted on.
         levels: With a direction only.
@@ -179,6 +205,7 @@ class Prediction:
     detail: str = ""
     passed: tuple[Passed, ...] = ()
     version_id: str | None = None
+    worth: Worth | None = None
 
 
 def is_symbol(value: object) -> bool:

@@ -12,6 +12,7 @@ from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, build_folds
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry.artifact import export_artifact, load_artifact
+from percoin.registry.field_checks import open_time_text
 from percoin.registry.layout import SERVED_WEIGHTS_FILE
 from percoin.registry.manifest import (
     BarsInfo,
@@ -25,7 +26,6 @@ from percoin.registry.manifest import (
     SplitSpan,
     StoredVerdict,
     TestMetrics,
-    open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 

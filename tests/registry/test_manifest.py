@@ -22,6 +22,7 @@ from percoin.evaluation.calibration import (
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
+from percoin.registry.field_checks import open_time_text, time_text
 from percoin.registry.layout import COMMON_FILES, HASHED_FILES, ONNX_FILE
 from percoin.registry.manifest import (
     LOGISTIC_KIND,
@@ -33,8 +34,6 @@ from percoin.registry.manifest import (
     ModelSpec,
     ScalingNumbers,
     StoredVerdict,
-    open_time_text,
-    time_text,
 )
 from percoin.types import Timeframe
 

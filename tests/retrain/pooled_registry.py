@@ -7,9 +7,8 @@ from builders import write_parquet
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.training.recipes.per_market import train_folds
-from percoin.training.recipes.pooled import load_pool_bars, make_pool, train_pooled
-from percoin.training.run_files import RunContext, load_folds
+from percoin.training.pipeline import prepare, train
+from percoin.training.run_files import RunContext
 from percoin.types import Timeframe
 
 MARKETS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -59,8 +58,8 @@ def train_alone(folder: Path, *overrides: str) -> str:
     settings = settings_of(folder, f"symbol={MARKETS[0]}", *overrides)
     run = folder / "outputs" / "alone"
     run.mkdir(parents=True)
-    folds = load_folds(settings)
-    return train_folds(settings, folds, RunContext(run, CHOICES)).version_id
+    [result] = train(settings, prepare(settings), RunContext(run, CHOICES)).results
+    return result.version
 
 
 def train_three(folder: Path, *overrides: str) -> None:
@@ -77,4 +76,4 @@ def train_three(folder: Path, *overrides: str) -> None:
     )
     run = folder / "outputs" / "pool"
     run.mkdir(parents=True)
-    train_pooled(settings, make_pool(settings, load_pool_bars(settings)), RunContext(run, CHOICES))
+    train(settings, prepare(settings), RunContext(run, CHOICES))

@@ -456,3 +456,22 @@ def test_new_bars_are_those_that_open_after_the_last_one_closed():
     last_known = bars.slice(0, 250).close_time().to_pydatetime()
     assert count_after(bars, last_known) == 50
     assert count_after(bars.slice(0, 250), last_known) == 0
+
+
+def test_a_round_measures_the_rules_behind_the_models_once(trained):
+    folder = trained / "data" / "source_worth" / "BTCUSDT"
+    run_round(task(trained, "dry_run=true"), NOW)
+    assert not folder.exists()
+    run_round(task(trained), NOW)
+    (kept,) = folder.iterdir()
+    assert set(json.loads(kept.read_text())["sources"]) == {"pro", "rsi_ma", "momentum"}
+    before = kept.stat().st_mtime_ns
+    run_round(task(trained), NOW)
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_data_folder_that_cannot_be_written_is_said_and_ends_no_round(trained, caplog):
+    (trained / "data" / "source_worth").write_text("a file in the place of the folder")
+    run_round(task(trained), NOW)
+    assert "BTCUSDT 1h" in caplog.text
+    assert "WORTH not kept" in caplog.text

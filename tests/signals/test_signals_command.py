@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -39,10 +40,21 @@ def test_one_object_for_programs(capsys):
     assert source["test"]["n_rows"] > source["test"]["n_answers"] > 0
     assert source["test"]["money"]["fee_bps"] == 0
     assert content["missing"] == {}
+    kept = json.loads(Path("data/source_worth/BTCUSDT/15m-simulated.json").read_text())
+    assert kept["sources"].keys() == content["worth"]["sources"].keys()
+    assert kept["bars"]["n_bars"] == 6000
+
+
+def test_where_nothing_can_be_kept_the_table_is_shown_all_the_same(capsys, caplog):
+    Path("data").write_text("a file in the place of the folder")
+    assert main([*SIMULATED, "chain=[momentum,hold]"]) == 0
+    assert "as answers go by it" in capsys.readouterr().out
+    assert "what its sources are worth cannot be kept in data_dir=data" in caplog.text
 
 
 def test_a_number_that_json_has_no_word_for_is_null(monkeypatch, capsys):
-    monkeypatch.setattr("percoin.signals.score_table.to_json", lambda table: {"skill": -math.inf})
+    content = {"skill": -math.inf}
+    monkeypatch.setattr("percoin.signals.score_table.to_json", lambda table, worth: content)
     assert main([*SIMULATED, "output=json"]) == 0
     assert capsys.readouterr().out == '{"skill": null}\n'
 

@@ -9,22 +9,26 @@ from market_judgements import RULE, dataset_of
 
 from percoin.bars.schema import Bars
 from percoin.evaluation.backtest import Costs
-from percoin.evaluation.baselines import default_baselines
+from percoin.evaluation.baselines import RollingPrior, default_baselines
 from percoin.evaluation.evaluate import Forecast, assess
 from percoin.evaluation.judgement import baseline_inputs
+from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.rules import read_momentum
 from percoin.inference import Predictor
+from percoin.intervals import KnownInterval
 from percoin.signals.market import SourcedBars
-from percoin.signals.measure import RULES_IN_ORDER, SourceTable, first_direction, score_market
+from percoin.signals.market_scores import RULES_IN_ORDER, SourceTable, first_direction, score_market
+from percoin.signals.measure import measure_worth
 from percoin.signals.score_table import format_table, tell_direction, to_json
-from percoin.signals.scores import Judge
+from percoin.signals.scores import Scorer
+from percoin.signals.worth import SourceVerdict, SourceWorth
 from percoin.types import UNKNOWN_LABEL, Signal, Source, Timeframe
 
 BARS = make_bars(1500, seed=4)
 DATASET = dataset_of(BARS)
 BOOTSTRAP = Bootstrap(RULE.horizon, seed=0, repetitions=200)
-JUDGE = Judge(DATASET, Costs(), BOOTSTRAP, n_trials=4)
+SCORER = Scorer(DATASET, Costs(), BOOTSTRAP, n_trials=4)
 ROWS = np.concatenate([DATASET.rows(part) for part in ("train", "validation", "test")])
 
 
@@ -35,7 +39,7 @@ def random_answers(seed: int = 0) -> np.ndarray:
 
 def test_a_tally_against_a_slow_loop():
     answers = random_answers()
-    tally = JUDGE.score_rule("random", answers).test
+    tally = SCORER.score_rule("random", answers).test
     n_answers = n_moves = n_right = 0
     for row in DATASET.rows("test"):
         if answers[row] in (Signal.LONG, Signal.SHORT):
@@ -49,39 +53,48 @@ def test_a_tally_against_a_slow_loop():
 
 
 def test_a_rule_is_counted_on_all_rows_and_a_model_on_test_rows_alone():
-    rule = JUDGE.score_rule("random", random_answers())
-    model = JUDGE.score_model("model", np.full((len(DATASET.rows("test")), 3), 1 / 3))
+    rule = SCORER.score_rule("random", random_answers())
+    model = SCORER.score_model("model", np.full((len(DATASET.rows("test")), 3), 1 / 3))
     assert rule.everywhere.n_rows == len(ROWS) > rule.test.n_rows
     assert model.everywhere is None
 
 
 def test_who_knows_the_answer_is_better_than_a_coin_and_who_knows_the_opposite_worse():
-    known = JUDGE.score_rule("oracle", DATASET.label)
+    known = SCORER.score_rule("oracle", DATASET.label)
     upside_down = np.where(DATASET.label < 0, DATASET.label, 2 - DATASET.label)
-    opposite = JUDGE.score_rule("opposite", upside_down)
+    opposite = SCORER.score_rule("opposite", upside_down)
     assert known.test.hit_rate.value == 1
-    assert tell_direction(known.test.hit_rate) == "better than a coin"
+    # The test rows are two days, too few for an interval.
+    assert tell_direction(known.everywhere.hit_rate) == "better than a coin"
     assert known.test.money.net_return > 0
     assert known.assessment.skill.value > 0.5
     assert opposite.test.hit_rate.value == 0
-    assert tell_direction(opposite.test.hit_rate) == "worse than a coin"
+    assert tell_direction(opposite.everywhere.hit_rate) == "worse than a coin"
     assert opposite.test.money.net_return < 0
 
 
 def test_a_coin_is_not_told_from_a_coin():
     coin = np.random.default_rng(1).choice([0, 2], size=len(BARS))
-    score = JUDGE.score_rule("coin", coin)
+    score = SCORER.score_rule("coin", coin)
     assert tell_direction(score.everywhere.hit_rate) == "not told from a coin"
     assert score.assessment.skill.upper < 0.01
 
 
 def test_too_few_answers_tell_nothing():
     answers = np.full(len(BARS), Signal.NO_TRADE)
-    assert JUDGE.score_rule("silent", answers).test.hit_rate is None
+    assert SCORER.score_rule("silent", answers).test.hit_rate is None
     answers[DATASET.rows("test")[:4]] = Signal.LONG
-    assert tell_direction(JUDGE.score_rule("quiet", answers).test.hit_rate) == (
+    assert tell_direction(SCORER.score_rule("quiet", answers).test.hit_rate) == (
         "too few answers to tell"
     )
+
+
+def recent_prior() -> np.ndarray:
+    """What the baseline of that name says on the test rows."""
+    prior, inputs = RollingPrior(), baseline_inputs(DATASET)
+    train = DATASET.rows("train")
+    prior.fit(inputs.take(train), DATASET.label[train])
+    return prior.predict_proba(inputs.take(DATASET.rows("test")))
 
 
 def test_a_source_is_scored_as_the_baseline_of_the_same_rule():
@@ -93,8 +106,8 @@ def test_a_source_is_scored_as_the_baseline_of_the_same_rule():
     prior = default_baselines()[1]
     prior.fit(inputs.take(train), DATASET.label[train])
     shares = prior.predict_proba(asked)
-    expected = assess(forecast, DATASET.label[test], shares, BOOTSTRAP)
-    assert JUDGE.score_rule("momentum", read_momentum(BARS).signal).assessment == expected
+    expected = assess(forecast, DATASET.label[test], shares, BOOTSTRAP, recent_prior())
+    assert SCORER.score_rule("momentum", read_momentum(BARS).signal).assessment == expected
 
 
 def test_probabilities_come_from_the_train_rows():
@@ -102,8 +115,8 @@ def test_probabilities_come_from_the_train_rows():
     label = DATASET.label.copy()
     later = np.concatenate([DATASET.rows("validation"), DATASET.rows("test")])
     label[later] = np.random.default_rng(2).permutation(label[later])
-    shuffled = replace(JUDGE, dataset=replace(DATASET, label=label))
-    there, here = (judge.score_rule("random", answers).assessment for judge in (JUDGE, shuffled))
+    shuffled = replace(SCORER, dataset=replace(DATASET, label=label))
+    there, here = (scorer.score_rule("random", answers).assessment for scorer in (SCORER, shuffled))
     assert there.scores.log_loss != here.scores.log_loss
     # The same forecasts: the rows of each answer share one set of probabilities.
     assert there.scores.confusion_matrix != here.scores.confusion_matrix
@@ -116,7 +129,7 @@ def test_money_is_made_between_the_first_row_and_the_last_label():
     first, last = int(ROWS[0]), int(ROWS[-1])
     answers = np.full(len(BARS), Signal.NO_TRADE)
     answers[first] = answers[last] = Signal.LONG
-    money = JUDGE.score_rule("two", answers).everywhere.money
+    money = SCORER.score_rule("two", answers).everywhere.money
     assert money.n_trades == 2
     close, opened = BARS.column("close"), BARS.column("open")
     gained = [
@@ -127,8 +140,8 @@ def test_money_is_made_between_the_first_row_and_the_last_label():
 
 
 def table_of(bars: Bars, models: Path, sources: tuple[Source, ...] = tuple(Source)) -> SourceTable:
-    judge = Judge(make_dataset(bars), Costs(), BOOTSTRAP, n_trials=len(sources))
-    return score_market(judge, SourcedBars(bars), sources, models)
+    scorer = Scorer(make_dataset(bars), Costs(), BOOTSTRAP, n_trials=len(sources))
+    return score_market(scorer, SourcedBars(bars), sources, models)
 
 
 def test_every_source_has_a_score_or_a_reason(tmp_path):
@@ -197,27 +210,29 @@ def test_a_later_rule_speaks_only_where_no_earlier_one_does():
 def test_answers_belong_to_their_bars_where_the_dataset_uses_the_last_of_them(tmp_path):
     """The rules see all bars, the dataset only those of its history, and some are missing."""
     bars = drop_bars(bars_to_learn_from(4000), [2500, 2501])
-    judge = Judge(dataset_of(bars), Costs(), BOOTSTRAP, n_trials=2)
+    scorer = Scorer(dataset_of(bars), Costs(), BOOTSTRAP, n_trials=2)
     later = dataset_of(bars.slice(1500))
-    judge_later = Judge(later, Costs(), BOOTSTRAP, n_trials=2)
+    scorer_later = Scorer(later, Costs(), BOOTSTRAP, n_trials=2)
     [score] = score_market(
-        judge_later, SourcedBars(bars), (Source.MOMENTUM, Source.HOLD), tmp_path
+        scorer_later, SourcedBars(bars), (Source.MOMENTUM, Source.HOLD), tmp_path
     ).scores
-    expected = judge_later.score_rule("momentum", read_momentum(bars).signal[1500:])
+    expected = scorer_later.score_rule("momentum", read_momentum(bars).signal[1500:])
     assert score.test.n_answers == expected.test.n_answers > 0
     assert score.test.hit_rate == expected.test.hit_rate
-    assert judge.dataset.rows("test")[0] > 1500
+    assert scorer.dataset.rows("test")[0] > 1500
 
 
 def test_unknown_answers_count_as_the_prior_and_trade_nothing():
-    unknown = JUDGE.score_rule("unknown", np.full(len(BARS), UNKNOWN_LABEL))
+    unknown = SCORER.score_rule("unknown", np.full(len(BARS), UNKNOWN_LABEL))
     assert unknown.assessment.skill.value == pytest.approx(0)
     assert unknown.test.n_answers == unknown.test.money.n_trades == 0
 
 
 def test_text_and_json_name_every_source(tmp_path):
-    table = table_of(bars_to_learn_from(1600), tmp_path)
-    text, content = format_table(table), to_json(table)
+    bars = bars_to_learn_from(1600)
+    table = table_of(bars, tmp_path)
+    worth = measure_worth(SourcedBars(bars), RULE, repetitions=200)
+    text, content = format_table(table, worth), to_json(table, worth)
     assert "no score for ml: BTCUSDT 15m: no model exported" in text
     names = ["pro", "rsi_ma", "momentum", RULES_IN_ORDER]
     for name in names:
@@ -225,3 +240,26 @@ def test_text_and_json_name_every_source(tmp_path):
         assert sum(line.startswith(f"{name}  ") for line in text.splitlines()) == 5
     assert [entry["name"] for entry in content["sources"]] == names
     assert "equity" not in str(content)
+    assert "all 1,600 bars, as answers go by it: (96.7% interval, for 3 sources)\n  pro: " in text
+    assert list(content["worth"]["sources"]) == ["pro", "rsi_ma", "momentum"]
+
+
+def test_sources_and_models_are_measured_with_both_rulers():
+    model = SCORER.score_model("model", np.full((len(DATASET.rows("test")), 3), 1 / 3))
+    rule = SCORER.score_rule("momentum", baseline_inputs(DATASET).momentum)
+    recent = row_log_loss(recent_prior(), DATASET.label[DATASET.rows("test")]).mean()
+    for score in (model, rule):
+        expected = 1 - score.assessment.scores.log_loss / recent
+        assert score.assessment.recent_skill.value == pytest.approx(expected)
+
+
+def test_a_rule_that_is_worse_than_a_coin_is_said_to_give_no_answers(tmp_path):
+    bars = bars_to_learn_from(1600)
+    measured = measure_worth(SourcedBars(bars), RULE, repetitions=200)
+    bad = SourceWorth(SourceVerdict.WORSE, 900, 500, KnownInterval(0.41, 0.37, 0.45))
+    worth = replace(measured, sources=measured.sources | {"momentum": bad})
+    text = format_table(table_of(bars, tmp_path), worth)
+    assert text.splitlines()[-1] == (
+        "  momentum: worse than a coin (500 moves after them, 0.410 [0.370, 0.450] right); "
+        "it gives no answers here"
+    )

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from training.training_builders import make_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
-from percoin.training.callbacks import Pictures
+from percoin.training.figures import write_picture
+from percoin.training.loggers import log_pictures
+from percoin.training.recipes.network import FittedNetwork
 from percoin.training.run import train
 
 pytestmark = pytest.mark.slow
@@ -59,8 +61,13 @@ def live_objects() -> dict[str, int]:
 
 def fit(dataset: MarketDataset, folder: Path, draw: bool) -> None:
     loggers = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
-    pictures = [Pictures(dataset, folder / "figures")] if draw else []
-    train(dataset, tiny_network(), make_plan(epochs=1), folder, loggers, pictures)
+    trained = train(dataset, tiny_network(), make_plan(epochs=1), folder, loggers)
+    if draw:
+        fitted = FittedNetwork(dataset=dataset, seed=0, secs=0.0, test=lambda: trained.module)
+        pictures = fitted.pictures()
+        log_pictures(loggers, pictures, step=1)
+        for name, figure in pictures.items():
+            write_picture(figure, folder / f"{name}.png")
     for logger in loggers:
         logger.finalize("success")
 

@@ -15,7 +15,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def screen(results, width=80, colour=False):
-    return SweepSummary(results, (), ()).render(width, colour)
+    return SweepSummary(results, (), (), ()).render(width, colour)
 
 
 def results_of(root, jobs):

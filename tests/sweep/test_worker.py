@@ -23,13 +23,13 @@ from percoin.file_lock import claimed
 from percoin.network import CnnLstm
 from percoin.registry.layout import MarketFolder
 from percoin.sweep import worker
-from percoin.sweep.bars import AskedBars
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_record
 from percoin.sweep.worker import job_key, run_attempt
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.recipes.per_market import network_kwargs
-from percoin.training.run_files import RunContext, make_folds
+from percoin.training.pipeline import prepare
+from percoin.training.recipes.network import network_kwargs
+from percoin.training.recipes.pooled import Pooled
 from percoin.types import Timeframe
 
 
@@ -48,13 +48,13 @@ def run(attempt: Attempt) -> JobRecord:
 
 @dataclass
 class Trainings:
-    """Stands in for ``train_folds``, for what does not depend on how a network is trained."""
+    """Stands in for ``train``, for what does not depend on how a network is trained."""
 
     begun: list[bool] = field(default_factory=list)
     """Of each training, whether it went on from a checkpoint."""
     befalls: Callable[[TrainConfig, Path], None] = lambda _settings, _folder: None
 
-    def __call__(self, settings, folds, run, callbacks, start) -> None:
+    def __call__(self, settings, recipe, run, callbacks) -> None:
         self.begun.append(settings.resume)
         (run.folder / "checkpoints").mkdir(exist_ok=True)
         (run.folder / "checkpoints" / "last.ckpt").write_text("weights")
@@ -69,7 +69,7 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch) -> Trainings:
     trainings = Trainings()
-    monkeypatch.setattr(worker, "train_folds", trainings)
+    monkeypatch.setattr(worker, "train", trainings)
     return trainings
 
 
@@ -346,7 +346,7 @@ def settings_of(*overrides: str, source: tuple[str, ...] = SIMULATED) -> TrainCo
 def key_of(*overrides: str, bars: Bars | None = None, **options: tuple[str, ...]) -> str:
     bars = bars or make_bars(700, timeframe=Timeframe.H1)
     settings = settings_of(*overrides, **options)
-    return job_key(settings, make_folds(settings, bars))
+    return job_key(settings, prepare(settings, lambda _: bars))
 
 
 def test_the_key_is_made_of_settings_bars_and_code_alone(monkeypatch):
@@ -380,14 +380,10 @@ def test_jobs_on_one_market_share_its_folder():
     assert job.name == "BTCUSDT 1h lr=0.1"
 
 
-def test_the_epochs_of_all_seeds_of_a_pool_are_expected(monkeypatch, tmp_path):
-    monkeypatch.setattr(worker, "load_pool_bars", lambda settings, load: load(settings) and [])
-    monkeypatch.setattr(worker, "bars_of_job", lambda *_: AskedBars(make_bars(9), 5.0))
-    monkeypatch.setattr(worker, "make_pool", lambda *_: SimpleNamespace(markets=()))
+def test_the_epochs_of_all_seeds_of_a_pool_are_expected():
     words = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "epochs=4", "pooled.seeds=3")
     settings = typed(compose_config("train", words), TrainConfig)
-    work = worker._pool_work(settings, make_attempt(tmp_path), RunContext(tmp_path, {}))
-    assert work.max_epochs == 12
+    assert Pooled(pool=SimpleNamespace()).max_epochs(settings) == 12
 
 
 def diarist(folder: Path) -> tuple[worker._Diarist, worker._Diary]:

@@ -3,10 +3,8 @@
 import math
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -22,12 +20,13 @@ from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.export import forecast_test
+from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import GentleClassifier, PooledDataModule, lr_share, thinned
 from percoin.training.pooled_run import PooledPlan, TrainedPool, _PoolTraining, train_pool
+from percoin.training.recipes.network import ask_network, forecast_test
 from percoin.training.recipes.pool import Pool, build_pool
-from percoin.training.run import train_further
+from percoin.training.run import train as train_alone
 from percoin.types import Timeframe
 
 SPEC = DatasetSpec(
@@ -60,8 +59,8 @@ def pool() -> Pool:
 
 def train(pool: Pool, folder, plan: PooledPlan = PLAN, network: CnnLstm | None = None, **further):
     """What train_pool has made of one network."""
-    network, tests = network or tiny_network(), further.pop("tests", ())
-    return train_pool(pool, lambda _: network, plan, folder, lambda _: tests, **further).model
+    network = network or tiny_network()
+    return train_pool(pool, lambda _: network, plan, folder, **further).model
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +229,7 @@ SEEDS = replace(PLAN, training=make_plan(epochs=2, lr=0.02, seed=7), n_seeds=3)
 
 
 def train_seeds(pool: Pool, folder, make_network=tiny_network, resume: bool = False) -> TrainedPool:
-    return train_pool(pool, make_network, SEEDS, folder, lambda _: (), resume=resume)
+    return train_pool(pool, make_network, SEEDS, folder, resume=resume)
 
 
 def test_of_several_seeds_the_best_on_validation_windows_is_kept_as_it_would_be_alone(
@@ -276,23 +275,9 @@ def test_a_pool_is_not_resumed_beyond_its_epochs(pool, tmp_path):
         train(pool, tmp_path, plan, resume=True)
 
 
-def test_a_signal_between_two_markets_ends_the_run(pool, tmp_path):
-    tested = []
-
-    def tests() -> Iterator:
-        for dataset in pool.markets:
-            yield dataset, ()
-            tested.append(dataset.bars.symbol)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(InterruptedRunError) as caught:
-        train(pool, tmp_path, tests=tests())
-    assert (tested, caught.value.exit_code) == (["AAA"], 143)
-
-
 def further(pool: Pool, folder, network: CnnLstm, lr: float, epochs: int = 3, batch_size: int = 64):
     plan = make_plan(epochs=epochs, lr=lr, batch_size=batch_size)
-    return train_further(pool.unseen[0], network, plan, folder)
+    return train_alone(pool.unseen[0], network, plan, folder, is_gentle=True)
 
 
 def pooled_network(trained) -> CnnLstm:
@@ -347,31 +332,26 @@ def test_an_interrupted_market_goes_on_from_the_same_pooled_weights(pool, traine
     with pytest.raises(InterruptedRunError):
         further(pool, tmp_path / "cut", network, lr=0.003)
     plan = make_plan(epochs=3, lr=0.003)
-    resumed = train_further(
-        pool.unseen[0], pooled_network(trained), plan, tmp_path / "cut", resume=True
+    resumed = train_alone(
+        pool.unseen[0],
+        pooled_network(trained),
+        plan,
+        tmp_path / "cut",
+        resume=True,
+        is_gentle=True,
     )
     assert resumed.module.history == whole.module.history
     assert same_state(state(resumed), state(whole))
 
 
 def test_a_forecast_of_a_market_is_made_with_its_own_rows(pool, tmp_path):
-    forecasts = {}
-
-    class Note(pl.Callback):
-        def __init__(self, dataset: MarketDataset) -> None:
-            self.dataset = dataset
-
-        def on_test_end(self, trainer, pl_module) -> None:
-            found = forecast_test(pl_module, self.dataset, JudgingRules(repetitions=100))
-            forecasts[self.dataset.bars.symbol] = found
-
-    tests = ((dataset, (Note(dataset),)) for dataset in pool.markets)
-    module = train(pool, tmp_path, tests=tests).module
-    assert list(forecasts) == ["AAA", "BBB", "CCC"]
+    module, rules = train(pool, tmp_path).module, JudgingRules(repetitions=100)
     for dataset in pool.markets:
+        asked = ask_network(module, dataset, PLAN.training, RunInterruption(("pool", "1h"), None))
+        forecast = forecast_test(asked, dataset, rules)
         data = MarketDataModule.of(dataset, 64, 0)
         n_rows = sum(len(labels) for _, labels in data.test_dataloader())
-        assert len(forecasts[dataset.bars.symbol].model.probabilities) == n_rows
+        assert len(forecast.model.probabilities) == n_rows
     assert math.isfinite(module.history["val_loss"][-1])
     assert not isinstance(module, GentleClassifier)
 
@@ -387,6 +367,6 @@ def test_seeds_are_compared_by_their_best_epochs(pool, tmp_path, monkeypatch):
 
     monkeypatch.setattr(_PoolTraining, "_fit", fit)
     plan = replace(PLAN, n_seeds=2)
-    kept = train_pool(pool, lambda _: tiny_network(), plan, tmp_path, lambda seed: ())
+    kept = train_pool(pool, lambda _: tiny_network(), plan, tmp_path)
     assert (kept.seed, kept.losses) == (3, {3: 0.5, 4: 0.6})
     assert (kept.model.best_epoch, kept.model.n_epochs) == (2, 3)

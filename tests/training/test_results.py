@@ -8,7 +8,7 @@ import pytest
 from percoin import json_codec
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.training.results import PooledMeans, PooledResult, format_pool
+from percoin.training.results import MarketMeans, MarketResult, format_markets
 
 N_DAYS = 20
 
@@ -23,8 +23,8 @@ def daily(model: float, logistic: float) -> DailyLosses:
     return DailyLosses(days, (10,) * N_DAYS, *map(tuple, columns))
 
 
-def result(symbol: str, is_seen: bool, model: float, logistic: float) -> PooledResult:
-    return PooledResult(
+def result(symbol: str, is_seen: bool, model: float, logistic: float) -> MarketResult:
+    return MarketResult(
         symbol=symbol,
         is_seen=is_seen,
         skill=1 - model,
@@ -51,7 +51,7 @@ BOOTSTRAP = Bootstrap(1, 0, 200)
 
 
 def test_means_are_of_markets_seen_and_unseen_apart():
-    means = PooledMeans.of(RESULTS, BOOTSTRAP)
+    means = MarketMeans.of(RESULTS, BOOTSTRAP)
     assert means.seen.value == pytest.approx(0.03)
     assert means.unseen.value == pytest.approx(0.01)
     assert means.lead_seen.value == pytest.approx((0.02 - 0.01) / 2)
@@ -61,7 +61,7 @@ def test_means_are_of_markets_seen_and_unseen_apart():
 
 
 def test_the_table_says_who_was_seen_how_good_and_beside_what():
-    lines = format_pool(RESULTS, PooledMeans.of(RESULTS, BOOTSTRAP), {"DDD": "too short"}).split(
+    lines = format_markets(RESULTS, MarketMeans.of(RESULTS, BOOTSTRAP), shares_network=True).split(
         "\n"
     )
     assert lines[1].split() == [
@@ -72,19 +72,18 @@ def test_the_table_says_who_was_seen_how_good_and_beside_what():
     assert any(line.startswith("seen: mean skill +0.0300 [") for line in lines)
     assert any("seen: ahead of the logistic regression on 1 of 2; " in line for line in lines)
     assert any("unseen: ahead of the logistic regression on 0 of 1; " in line for line in lines)
-    assert lines[-1] == "refused DDD: too short"
 
 
 def test_without_a_market_left_out_there_is_no_word_of_any():
     seen = RESULTS[:2]
-    means = PooledMeans.of(seen, BOOTSTRAP)
+    means = MarketMeans.of(seen, BOOTSTRAP)
     assert means.unseen is None
-    assert "unseen" not in format_pool(seen, means, {})
+    assert "unseen" not in format_markets(seen, means, shares_network=True)
 
 
 def test_too_few_rows_are_said():
     few = [replace(RESULTS[0], lower=None, upper=None), RESULTS[1]]
-    assert "+0.0400 [too few rows]" in format_pool(few, PooledMeans.of(few, BOOTSTRAP), {})
+    assert "+0.0400 [too few rows]" in format_markets(few, MarketMeans.of(few, BOOTSTRAP), True)
 
 
 def as_json(**changes) -> Any:
@@ -92,8 +91,8 @@ def as_json(**changes) -> Any:
 
 
 def test_a_result_is_read_as_it_was_written():
-    assert json_codec.decode(PooledResult, as_json()) == RESULTS[0]
-    assert json_codec.decode(PooledResult, as_json(lower=None, upper=None)).lower is None
+    assert json_codec.decode(MarketResult, as_json()) == RESULTS[0]
+    assert json_codec.decode(MarketResult, as_json(lower=None, upper=None)).lower is None
 
 
 @pytest.mark.parametrize(
@@ -114,4 +113,4 @@ def test_a_result_is_read_as_it_was_written():
 )
 def test_a_result_that_no_training_wrote_is_refused(changes):
     with pytest.raises(ValueError, match=r"Expected|out of range|unexpected key|cannot be printed"):
-        json_codec.decode(PooledResult, as_json(**changes))
+        json_codec.decode(MarketResult, as_json(**changes))

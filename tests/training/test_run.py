@@ -23,13 +23,13 @@ from percoin.run_folder import CHECKPOINT_FOLDER
 from percoin.training import datamodule
 from percoin.training.run import (
     BEST_CHECKPOINT,
-    LAST_CHECKPOINT,
     TrainedModel,
     TrainingPlan,
     check_checkpoint,
     fit,
     train,
 )
+from percoin.training.run_files import LAST_CHECKPOINT
 
 # A learning rate at which the validation loss goes up and down, cut at once when it
 # goes up: the schedule, the best epoch and early stopping all have something to do.

@@ -12,9 +12,8 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.training.pooled_run import PooledPlan, train_pool
-from percoin.training.recipes.per_market import plan_of, seeded_network
-from percoin.training.recipes.pool import Pool
-from percoin.training.recipes.pooled import make_pool
+from percoin.training.recipes.network import plan_of, seeded_network
+from percoin.training.recipes.pool import Pool, build_pool, pool_spec
 from percoin.types import Timeframe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -48,7 +47,8 @@ def stacked_pools(monkeypatch):
 
 def make(own: TrainConfig) -> Pool:
     source = SimulatedSource(seed=0, n_bars=700, edge=0.9)
-    return doubled(make_pool(own, [source.load(symbol, Timeframe.H1) for symbol in own.symbols]))
+    markets = [source.load(symbol, Timeframe.H1) for symbol in own.symbols]
+    return doubled(build_pool(markets, own.pooled.leave_out, pool_spec(own)))
 
 
 def test_networks_of_a_stack_are_those_of_pools_trained_alone(stacked_pools, tmp_path):

@@ -14,7 +14,7 @@ from training_builders import LOOKBACK
 from percoin.cli import run_jobs
 from percoin.config import TrainConfig
 from percoin.sweep.launcher import launch
-from percoin.training.recipes.per_market import train_from_config
+from percoin.training.pipeline import train_from_config
 
 
 @dataclass(frozen=True)

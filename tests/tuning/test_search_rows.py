@@ -7,7 +7,7 @@ from builders import drop_bars
 from tuning_builders import hourly_bars, make_space, spoil, tuning
 
 from percoin.config import FixedHorizonConfig, TrainConfig
-from percoin.training.run_files import make_folds
+from percoin.training.folds import make_folds
 from percoin.tuning.rows import SearchRows
 
 BASE = replace(tuning(), experiment=None)

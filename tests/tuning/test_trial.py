@@ -9,8 +9,8 @@ from tuning_builders import hourly_bars, spoil, tuning
 from percoin.config import FixedHorizonConfig
 from percoin.errors import DivergedError, MissingClassError
 from percoin.network import CnnLstm
-from percoin.training.recipes import per_market
-from percoin.training.recipes.per_market import fit_trial
+from percoin.training.recipes import network
+from percoin.training.recipes.network import fit_trial
 from percoin.tuning import trial as trial_module
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.trial import measure
@@ -72,7 +72,7 @@ def test_a_trial_that_diverges_says_so(rows, monkeypatch):
             super().__init__(*args, **kwargs)
             torch.nn.init.constant_(self.head[0].weight, torch.nan)
 
-    monkeypatch.setattr(per_market, "CnnLstm", Spoilt)
+    monkeypatch.setattr(network, "CnnLstm", Spoilt)
     with pytest.raises(DivergedError, match="smaller learning rate"):
         measure(SETTINGS, rows, 0.0, never)
 

@@ -23,7 +23,7 @@ from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.sweep.plan import plan_sweep
-from percoin.training.recipes import per_market
+from percoin.training.recipes import network
 from percoin.tuning import command
 from percoin.tuning.studies import open_studies, winners_of
 from percoin.types import Timeframe
@@ -168,7 +168,7 @@ def test_a_search_in_which_all_fails_is_one_clear_line(tmp_path, monkeypatch):
             super().__init__(*args, **kwargs)
             torch.nn.init.constant_(self.head[0].weight, torch.nan)
 
-    monkeypatch.setattr(per_market, "CnnLstm", Spoilt)
+    monkeypatch.setattr(network, "CnnLstm", Spoilt)
     finished = run_tune(tmp_path, "experiment.space.labels=[]")
     assert finished.code == 1
     assert re.fullmatch(
@@ -254,7 +254,7 @@ def test_an_interrupted_training_of_the_best_goes_on_where_its_folders_were_move
 ):
     before, after = tmp_path / "before", tmp_path / "after"
     words = ("experiment.trials=1", "epochs=3")
-    original = command.train_folds
+    original = command.train
 
     def interrupted(settings, folds, run):
         shorter = replace(settings, epochs=1)
@@ -262,14 +262,14 @@ def test_an_interrupted_training_of_the_best_goes_on_where_its_folders_were_move
         (run.folder / "result.json").unlink()
         raise InterruptedRunError("BTCUSDT", "1h", "interrupted by SIGTERM", "", signal_number=15)
 
-    monkeypatch.setattr(command, "train_folds", interrupted)
+    monkeypatch.setattr(command, "train", interrupted)
     finished = run_tune(before, *words)
     assert finished.code == 143
     assert only_error(finished) == (
         "error: BTCUSDT 1h: interrupted by SIGTERM after 1 of 1 trials; "
         "the same command goes on from there"
     )
-    monkeypatch.setattr(command, "train_folds", original)
+    monkeypatch.setattr(command, "train", original)
     before.rename(after)
     finished = run_tune(after, *words)
     assert finished.code == 0, finished.stderr

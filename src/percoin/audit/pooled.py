@@ -78,7 +78,7 @@ def _rows_of_parts(
     parts: dict[str, list[FloatArray]] = {part: [] for part in ("train", "validation", "test")}
     strange = []
     for symbol in pool.seen:
-        bars = _bars_as_known(pool.markets[symbol], symbol, load)
+        bars = bars_as_known(pool.markets[symbol], symbol, load)
         if bars is None:
             strange.append(symbol)
             continue
@@ -89,7 +89,8 @@ def _rows_of_parts(
     return parts, strange
 
 
-def _bars_as_known(known: PooledMarket, symbol: str, load: LoadBars) -> Bars | None:
+def bars_as_known(known: PooledMarket, symbol: str, load: LoadBars) -> Bars | None:
+    """The bars of a market that a training knew; None if they are not here as they were."""
     try:
         bars = load(symbol)
     except PercoinError:

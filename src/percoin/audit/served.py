@@ -18,7 +18,8 @@ from percoin.dataset import MarketDataset, build_dataset, build_folds
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.features.feature_set import compute_features
 from percoin.registry.artifact import load_artifact
-from percoin.registry.manifest import SPLIT_NAMES, Manifest, open_time_text
+from percoin.registry.field_checks import open_time_text
+from percoin.registry.manifest import SPLIT_NAMES, Manifest
 from percoin.training.recipes.pool import UNUSABLE, spec_of
 from percoin.types import FloatArray
 

@@ -22,7 +22,7 @@ from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, usual_blend, usual_epochs
 from percoin.errors import ConfigError
 from percoin.run_folder import run_dir
 
-# What it raises where it meets what it does not expect.
+# What Hydra raises where it has a bug.
 BUGS_OF_HYDRA = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError),
     *(TypeError, ValueError),
@@ -81,10 +81,10 @@ class Composed:
 
 
 def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """The words of a command line as Hydra has to read them, after what it would not explain.
+    """Refuse mistakes that Hydra would not explain, and quote the words as Hydra needs them.
 
     Raises:
-        ConfigError: They cannot be meant.
+        ConfigError: A mistake among the words.
     """
     schema = SCHEMAS[config_name]
     check_overrides(overrides, schema)
@@ -92,10 +92,10 @@ def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
 
 
 def composed(config_name: str, words: Sequence[str]) -> DictConfig:
-    """Compose with Hydra's own settings, and name the word at which Hydra itself breaks.
+    """Compose with Hydra's own settings; if Hydra itself breaks, name the word that did it.
 
     Raises:
-        ConfigError: No config of percoin and no user of Hydra is expected to say this.
+        ConfigError: A word that Hydra has a bug with.
         HydraException: As ``compose_config``.
     """
     try:
@@ -126,7 +126,7 @@ def _culprit(config_name: str, words: Sequence[str]) -> str:
 
 @contextmanager
 def config_loader() -> Iterator[ConfigLoader]:
-    """What knows the options in ``conf/``, for reading overrides without composing them."""
+    """Hydra's loader of ``conf/``, to read overrides without composing a config."""
     register_configs()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()

@@ -1,7 +1,7 @@
-"""Standard output and error that take whatever is printed, wherever they lead.
+"""Standard output and error that accept whatever is printed, even if they are full or gone.
 
-A terminal may not know a letter, a disk may be full, a reader may have ended, and a service may
-have no output at all. None of it may end a training whose model is still to be saved.
+A terminal may lack a letter, a disk may be full, a reader may have ended, and a service may have no
+output at all. None of this may end a training whose model is not saved yet.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TextIO, cast
 
 
 class _Nowhere(io.TextIOBase):
-    """What a process without an output prints to."""
+    """In place of an output that a process does not have."""
 
     encoding = "utf-8"
     errors = "replace"
@@ -25,10 +25,10 @@ class _Nowhere(io.TextIOBase):
 
 
 class Outlet:
-    """A text stream that notes the first failure to write, and lets the rest go nowhere.
+    """A text stream that notes the first failure to write and drops what follows.
 
     Args:
-        stream: The one to write to; None where the process began without.
+        stream: The one to write to; None if the process has none.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -65,7 +65,7 @@ class Outlet:
 
 @contextmanager
 def outlets() -> Iterator[Outlet]:
-    """Print through outlets inside; gives that of standard output."""
+    """Print through outlets inside the block; yields that of standard output."""
     out, err = Outlet(sys.stdout), Outlet(sys.stderr)
     with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
         try:

@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -61,7 +61,7 @@ def run_jobs(
             with claimed_run(Path(HydraConfig.get().runtime.output_dir)):
                 task(typed(config, schema))
         except (PercoinError, MemoryError, RuntimeError, ImportError, OSError) as error:
-            # Hydra would log it, with its traceback, before it is raised again.
+            # Hydra would log it with its traceback.
             failures.append(error)
 
     def command() -> None:
@@ -95,7 +95,7 @@ def _run_job(
     config_name: str,
     overrides: Sequence[str],
 ) -> None:
-    """What ``hydra.main`` does for one run, which would compose the config two more times."""
+    """What ``hydra.main`` does for one run, without composing the config two more times."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=config_name):
         config = composed(config_name, overrides)
         settings = typed(without_hydra(config), schema)
@@ -105,6 +105,8 @@ def _run_job(
             if names_its_folder and isinstance(settings, TrainConfig):
                 config.hydra.run.dir = str(run_folder(settings, Path(config.hydra.run.dir)))
         loader = GlobalHydra.instance().config_loader()
+        # One that does nothing; percoin has no callbacks of Hydra's kind.
+        context = HydraContext(loader, callbacks=cast(Any, Callback()))
         try:
             # What the job itself raises comes out of its return value.
             done = run_job(
@@ -112,11 +114,11 @@ def _run_job(
                 config=config,
                 job_dir_key="hydra.run.dir",
                 job_subdir_key=None,
-                hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
+                hydra_context=context,
             )
         except BUGS_OF_HYDRA as error:
             raise ConfigError(f"Hydra cannot begin the run: {first_line(error)}") from error
-    # Asked for, it raises what the job has raised.
+    # Reading it raises what the job has raised.
     _ = done.return_value
 
 

@@ -1,4 +1,4 @@
-"""Mistakes on a command line that Hydra would name by its own inner workings, or not at all."""
+"""Mistakes on a command line that Hydra would not explain, or would not notice."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ _OPTIONAL_GROUP = "experiment"
 
 
 def _check_markets(overrides: Sequence[str], schema: type) -> None:
-    """Refuse what becomes of a file of markets that is not one line of them.
-
-    Hydra would speak of its grammar.
-    """
+    """Refuse broken lists of markets; each mistake, and a missing ``-m``, has its own message."""
     alone = [word.strip() for word in overrides if MARKET.fullmatch(word.strip(", \r\n"))]
     for value in [word.removeprefix("symbol=") for word in overrides if word.startswith("symbol=")]:
         if not value.strip(" ,\r\n"):
@@ -84,7 +81,7 @@ def choices(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def check_overrides(overrides: Sequence[str], schema: type) -> None:
-    """Refuse what Hydra would name by its own inner workings, or not at all."""
+    """Refuse what Hydra would not explain, or would not notice."""
     _check_markets(overrides, schema)
     for override in overrides:
         if override.startswith("~"):
@@ -106,7 +103,7 @@ def check_overrides(overrides: Sequence[str], schema: type) -> None:
 
 
 def _check_of_hydra(override: str, schema: type) -> None:
-    """Refuse settings of Hydra that would do nothing, or would break it."""
+    """Refuse settings of Hydra that would do nothing or break it."""
     key, _, value = override.lstrip("+").partition("=")
     if schema is not TrainConfig:
         raise ConfigError(f"{key} is a setting of train.py; leave it out")
@@ -124,12 +121,12 @@ def _check_of_hydra(override: str, schema: type) -> None:
 
 
 def refuse_bar_length_settings(overrides: Sequence[str]) -> None:
-    """For commands that ask for the name of a bar length alone, and by default for none.
+    """Refuse ``tf.KEY`` in commands that take no more of a bar length than its name.
 
-    To be called before their config is composed, where that would end in a traceback.
+    Call it before the config is composed, which would end in a traceback.
 
     Raises:
-        ConfigError: A setting that hangs on a bar length, such as ``tf.threshold``.
+        ConfigError: A setting of a bar length, such as ``tf.threshold``.
     """
     for key in (override.partition("=")[0].lstrip("+") for override in overrides):
         if key.startswith("tf."):

@@ -1,7 +1,7 @@
-"""Words of a command line, written so that Hydra's grammar reads them as they are meant.
+"""Words of a command line, quoted so that Hydra's grammar reads them as they are meant.
 
-To that grammar ``=``, ``(``, a comma, a blank or a letter of another alphabet mean something of
-their own, or nothing at all. Where a setting can only be a text, they are part of the text.
+In that grammar ``=``, ``(``, a comma or a blank have a meaning of their own, and letters of other
+alphabets are errors. If a setting can only be a text, all of them are part of the text.
 """
 
 from __future__ import annotations

@@ -29,15 +29,15 @@ EXIT_USAGE = 2
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-# The year 2200; dates in nanoseconds end in 2262, and all dates before the year 10000.
+# The year 2200; dates in nanoseconds end in 2262.
 _END_OF_TIME = 7_258_118_400
 
 
-# Bytes that a prediction takes without PyTorch.
+# Bytes that a prediction needs without PyTorch.
 _LEAST_ADDRESS_SPACE = 600_000 * 1024
 
 
-# Whose output tells of what they did, and is not what they are for.
+# Their work is in files or answers; what they print only reports it.
 _WORK_IS_IN_FILES = {"train", "retrain", "fetch", "report", "serve"}
 
 
@@ -109,7 +109,7 @@ def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
 
 
 def _explain_machine(error: Exception) -> str:
-    """Say in one line what the machine refuses; what is no such error is raised again."""
+    """Say in one line what the machine refused; other errors are raised again."""
     if is_out_of_memory(error):
         return (
             "not enough memory: give the process more of it (ulimit -v, a larger machine, fewer "
@@ -125,7 +125,7 @@ def _explain_machine(error: Exception) -> str:
 
 
 def _check_memory_limit() -> None:
-    """Refuse a limit within which the libraries cannot even be loaded; some hang or crash then.
+    """Refuse a memory limit that is too low to load the libraries: some hang or crash.
 
     Raises:
         MemoryError: The limit is that low.
@@ -136,10 +136,10 @@ def _check_memory_limit() -> None:
 
 
 def _check_clock() -> None:
-    """Refuse a clock that no date of a bar could be held against.
+    """Refuse a clock that is so wrong that no bar could be dated by it.
 
     Raises:
-        ConfigError: It is beyond what dates here can count to.
+        ConfigError: It shows a year after 2200.
     """
     now = time.time()
     if now > _END_OF_TIME:

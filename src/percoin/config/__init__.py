@@ -20,7 +20,7 @@ from percoin.config.launcher import LauncherConfig, ProcessesConfig, RayConfig, 
 from percoin.config.model import CnnLstmConfig, LogisticConfig, ModelConfig
 from percoin.config.output import OutputFormat
 from percoin.config.predict import PredictConfig
-from percoin.config.recipes import BlendKind, EvaluationMode, Recipe, usual_blend, usual_epochs
+from percoin.config.recipes import BlendKind, EvaluationMode, RecipeName, usual_blend, usual_epochs
 from percoin.config.registry import RegistryAction, RegistryConfig
 from percoin.config.report import ReportConfig
 from percoin.config.retrain import RetrainConfig
@@ -67,7 +67,7 @@ __all__ = [
     "PrunerConfig",
     "PrunerKind",
     "RayConfig",
-    "Recipe",
+    "RecipeName",
     "RegistryAction",
     "RegistryConfig",
     "ReportConfig",

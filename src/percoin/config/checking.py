@@ -41,7 +41,7 @@ _EXAMPLES = {
 }
 
 
-# What other programs call it.
+# What other programs call a setting.
 _ELSEWHERE = {
     "checkpoint": "resume",
     "ckpt_path": "resume",
@@ -66,7 +66,7 @@ _LEAST_LIKENESS = 0.6
 def name_nearest(key: str, known: Iterable[str]) -> str:
     """Say that ``key`` is no setting, and which one was probably meant."""
     names = sorted(known)
-    # Among settings of one group the group's name would make all of them look alike.
+    # The name of the group would make all its settings look alike.
     group, dot, leaf = key.rpartition(".")
     beside = [name for name in names if name.rpartition(".")[0] == group]
     if _ELSEWHERE.get(key) in names:
@@ -88,7 +88,7 @@ def _like(word: str, words: Sequence[str]) -> list[str]:
 def _check_settings(config: DictConfig, prefix: str = "") -> None:
     """Refuse keys that no schema knows, and values out of the bounds of their fields.
 
-    Before the dataclasses are made, whose own checks then meet nothing strange.
+    This comes before the dataclasses are made, so that their own checks meet known keys and types.
     """
     schema = _schema_of(config)
     declared = {entry.name: entry for entry in fields(schema)}

@@ -26,7 +26,7 @@ class BlendKind(StrEnum):
     LOGISTIC = "logistic"
 
 
-class Recipe(StrEnum):
+class RecipeName(StrEnum):
     """On what a network is trained."""
 
     PER_MARKET = "per_market"
@@ -94,9 +94,9 @@ class PooledConfig:
 
 def usual_blend(recipe: str) -> str:
     """What a recipe is blended with by itself; docs/RECIPES.md has the evidence."""
-    return (BlendKind.LOGISTIC if recipe == Recipe.POOLED else BlendKind.NONE).value
+    return (BlendKind.LOGISTIC if recipe == RecipeName.POOLED else BlendKind.NONE).value
 
 
 def usual_epochs(recipe: str) -> int:
     """How long a recipe trains by itself, at most; docs/RECIPES.md has the evidence."""
-    return 15 if recipe == Recipe.POOLED else 50
+    return 15 if recipe == RecipeName.POOLED else 50

@@ -26,7 +26,7 @@ from percoin.config.fields import (
 )
 from percoin.config.labels import LabelsConfig
 from percoin.config.model import LogisticConfig, ModelConfig
-from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, Recipe
+from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, RecipeName
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -47,7 +47,7 @@ class TrainConfig:
     )
     recipe: str = choice(
         "or pooled: one network for all markets of symbol=A,B,C, saved and judged for each",
-        Recipe,
+        RecipeName,
         affects=Effect.MODEL,
     )
     init: str | None = choice(
@@ -214,7 +214,7 @@ class TrainConfig:
     def _check_recipe(self) -> None:
         if self.fleet:
             self._check_fleet()
-        elif self.recipe == Recipe.POOLED:
+        elif self.recipe == RecipeName.POOLED:
             self._check_pool()
             self._check_single_split("recipe=pooled")
         elif len(self.symbols) > 1:
@@ -232,12 +232,11 @@ class TrainConfig:
         """Refuse what a fleet does not know how to do."""
         self._check_symbols()
         others = {
-            "recipe=pooled": self.recipe == Recipe.POOLED,
+            "recipe=pooled": self.recipe == RecipeName.POOLED,
             "init=pooled": self.init == INIT_POOLED,
             "model=logistic": isinstance(self.model, LogisticConfig),
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
-            "resume=true": self.resume,
         }
         for option, is_asked in others.items():
             require(

@@ -153,6 +153,21 @@ def shares_of(counts: IntArray) -> FloatArray:
     return shares
 
 
+def rolling_shares(counts: IntArray, without: FloatArray) -> FloatArray:
+    """What the rolling prior says.
+
+    Args:
+        counts: See ``settled_class_counts``, shape (n, C).
+        without: Shares where no label has settled yet, shape (C,).
+
+    Returns:
+        Shape (n, C).
+    """
+    known = counts.sum(axis=1, keepdims=True) > 0
+    shares: FloatArray = np.where(known, shares_of(counts), without)
+    return shares
+
+
 def most_probable(probabilities: FloatArray) -> IntArray:
     """The likeliest class of each row, shape (n,)."""
     chosen: IntArray = probabilities.argmax(axis=1)
@@ -192,10 +207,7 @@ class RollingPrior:
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
         """The shares at each row."""
-        counts = inputs.settled_counts
-        known = counts.sum(axis=1, keepdims=True) > 0
-        probabilities: FloatArray = np.where(known, shares_of(counts), self.shares_)
-        return probabilities
+        return rolling_shares(inputs.settled_counts, self.shares_)
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
         """The class that came most often."""

@@ -43,21 +43,21 @@ class _Held:
 class Predictor:
     """Predictions of all markets of a registry.
 
-    Answers are for bars that have closed. A bar that still runs by the clock, as ccxt hands
-    it out, is left out with a warning, and the answer is for the one before; where bars end
-    is told by ``now``, which each question takes and which is else this machine's clock.
-    Bars that break the schema (``percoin.bars.schema.check_bars``) are refused by name.
+    Answers are for bars that have closed. A bar that still runs, as ccxt returns it, is
+    dropped with a warning, and the answer is for the one before; ``now`` says which bars
+    have closed, by default this machine's clock. Bars that break the schema
+    (``percoin.bars.schema.check_bars``) are refused with an error that names them.
 
-    A model is loaded when its market is first asked about, and again when another
-    version is served: every question looks where the market's link leads. Each answer
-    comes from one version alone. Threads may share a predictor.
+    A model is loaded at the first question about its market, and again when another
+    version is served: every question checks the market's link. Each answer comes from one
+    version alone. Threads may share a predictor.
 
     Args:
         models_dir: The models folder.
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
         backend: The library that computes the networks.
-        workers: Threads that many markets and the windows of a range are shared out to;
-            None is one a core.
+        workers: Threads for many markets and for the windows of a range; None is one a
+            core.
 
     Raises:
         ConfigError: This machine has no such device or library.
@@ -105,13 +105,12 @@ class Predictor:
 
         Args:
             bars: Of one market, with the history that ``history_bars`` asks for.
-            now: The moment until which bars have closed, with a zone; None is this
-                machine's clock.
+            now: The current time, with a zone; None is this machine's clock.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             NotEnoughBarsError: No whole window ends on the newest bar.
-            InvalidBarsError: They are no bars, or bars of the future.
+            InvalidBarsError: The bars break the schema or lie in the future.
         """
         return self.model(bars.symbol, bars.timeframe).predict(closed_bars(bars, now))
 
@@ -119,8 +118,8 @@ class Predictor:
         """Answer for the newest closed bar of many markets, each as ``predict`` would.
 
         Their features are computed together and their networks by several threads, so
-        this is faster than one after another. What ``predict`` would raise for a market
-        is its answer here and does not concern the others.
+        this is faster than one call a market. An error that ``predict`` would raise is
+        that market's answer here; the others are not affected.
 
         Args:
             bars_of_markets: Of any symbols and timeframes.
@@ -151,11 +150,10 @@ class Predictor:
     ) -> RangeAnswers:
         """Answer for every bar of a range, as ``predict`` would have when it closed.
 
-        The model knows the bars that it was trained on, and its settings were chosen by those
-        of validation: what it says of them is no forecast. ``RangeAnswers.part`` says of each
-        bar what it was to the model, and a warning says so where the range holds such bars. A
-        backtest takes those of the part ``after`` alone, or ``test`` too where nothing was
-        chosen by test rows.
+        The model was trained on some bars and its settings were chosen on others: answers
+        for these are no forecasts. ``RangeAnswers.part`` gives the part that each bar belongs
+        to, and a warning names such bars in the range. A backtest uses only the part
+        ``after``, and ``test`` too if nothing was chosen on test rows.
 
         Args:
             bars: Of one market, with the history before the range.
@@ -167,7 +165,7 @@ class Predictor:
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
-            InvalidBarsError: They are no bars, or bars of the future.
+            InvalidBarsError: The bars break the schema or lie in the future.
             ValueError: ``last`` lies before ``first``.
         """
         model = self.model(bars.symbol, bars.timeframe)

@@ -20,6 +20,7 @@ from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.printable import printable
 from percoin.registry.bounds import MOST_FILES, MOST_LABEL_BARS, MOST_LOOKBACK, check_network
+from percoin.registry.field_checks import parse_time, require, require_sha256, time_text
 from percoin.registry.layout import (
     COMMON_FILES,
     HASHED_FILES,
@@ -41,12 +42,8 @@ _KINDS = {MODEL_VERSION: MODEL_KIND, LOGISTIC_VERSION: LOGISTIC_KIND}
 SPLIT_NAMES = ("train", "val", "test")
 
 _HASH_LENGTH = 12
-_SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME_PATTERN = re.compile(r"\w+\.\w+", re.ASCII)
-_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TRAIN_AGAIN = "train the model again"
-# The nanoseconds of pandas end there.
-_FIRST_YEAR, _LAST_YEAR = 1970, 2261
 # Of the reason in an error: a key may be as long as the file.
 _MOST_CHARS_SHOWN = 300
 
@@ -70,9 +67,7 @@ class DatasetInfo:
     test_samples: int
 
     def __post_init__(self) -> None:
-        _require(
-            min(self.train_samples, self.val_samples, self.test_samples) >= 1, "an empty split"
-        )
+        require(min(self.train_samples, self.val_samples, self.test_samples) >= 1, "an empty split")
 
 
 @dataclass(frozen=True)
@@ -89,11 +84,11 @@ class TestMetrics:
 
     def __post_init__(self) -> None:
         scores = (self.accuracy, self.precision, self.recall, self.f1)
-        _require(min(scores) >= 0 and max(scores) <= 1, "a score outside 0 to 1")
+        require(min(scores) >= 0 and max(scores) <= 1, "a score outside 0 to 1")
         widths = [len(row) for row in self.confusion_matrix]
-        _require(widths == [len(CLASS_NAMES)] * len(CLASS_NAMES), "confusion_matrix is not 3 x 3")
+        require(widths == [len(CLASS_NAMES)] * len(CLASS_NAMES), "confusion_matrix is not 3 x 3")
         counts = [count for row in self.confusion_matrix for count in row]
-        _require(min(counts) >= 0, "confusion_matrix has a negative count")
+        require(min(counts) >= 0, "confusion_matrix has a negative count")
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ class Features:
     names: tuple[str, ...] = FEATURE_NAMES
 
     def __post_init__(self) -> None:
-        _require(self.names == FEATURE_NAMES, "names are not the features of this percoin")
+        require(self.names == FEATURE_NAMES, "names are not the features of this percoin")
 
 
 @dataclass(frozen=True)
@@ -116,8 +111,8 @@ class ScalingNumbers:
 
     def __post_init__(self) -> None:
         lengths = (len(self.mean), len(self.scale))
-        _require(lengths == (len(FEATURE_NAMES),) * 2, f"mean and scale have {lengths} entries")
-        _require(min(self.scale) > 0, "a scale is not positive")
+        require(lengths == (len(FEATURE_NAMES),) * 2, f"mean and scale have {lengths} entries")
+        require(min(self.scale) > 0, "a scale is not positive")
 
     @classmethod
     def of(cls, scaling: Scaling) -> ScalingNumbers:
@@ -166,8 +161,8 @@ class Blend:
     skills: Mapping[str, PartSkills]
 
     def __post_init__(self) -> None:
-        _require(0 <= self.network_weight <= 1, "network_weight is not between 0 and 1")
-        _require(set(self.skills) == set(PARTS), f"skills are not of {', '.join(PARTS)}")
+        require(0 <= self.network_weight <= 1, "network_weight is not between 0 and 1")
+        require(set(self.skills) == set(PARTS), f"skills are not of {', '.join(PARTS)}")
 
 
 @dataclass(frozen=True)
@@ -187,8 +182,8 @@ class SplitSpan:
     rows: int
 
     def __post_init__(self) -> None:
-        _require(_utc(self.first) <= _utc(self.last), "last lies before first")
-        _require(self.rows >= 1, "rows is not positive")
+        require(parse_time(self.first) <= parse_time(self.last), "last lies before first")
+        require(self.rows >= 1, "rows is not positive")
 
 
 @dataclass(frozen=True)
@@ -203,15 +198,15 @@ class BarsInfo:
     splits: Mapping[str, SplitSpan]
 
     def __post_init__(self) -> None:
-        _require(_SHA256_PATTERN.fullmatch(self.sha256) is not None, "sha256 is not one")
-        _require(self.n_bars >= 1, "n_bars is not positive")
-        _require(set(self.splits) == set(SPLIT_NAMES), "splits are not train, val and test")
+        require_sha256(self.sha256)
+        require(self.n_bars >= 1, "n_bars is not positive")
+        require(set(self.splits) == set(SPLIT_NAMES), "splits are not train, val and test")
         times = [self.first_open_time]
         for name in SPLIT_NAMES:
             times += [self.splits[name].first, self.splits[name].last]
         times.append(self.last_open_time)
-        moments = [_utc(text) for text in times]
-        _require(moments == sorted(moments), "the splits are not in time order within the bars")
+        moments = [parse_time(text) for text in times]
+        require(moments == sorted(moments), "the splits are not in time order within the bars")
 
 
 @dataclass(frozen=True)
@@ -222,8 +217,8 @@ class ModelSpec:
     kind: str = MODEL_KIND
 
     def __post_init__(self) -> None:
-        _require(self.kind in _KINDS.values(), f"kind {self.kind!r} is unknown")
-        _require(self.kind == MODEL_KIND or not self.kwargs, f"kwargs are not of a {self.kind}")
+        require(self.kind in _KINDS.values(), f"kind {self.kind!r} is unknown")
+        require(self.kind == MODEL_KIND or not self.kwargs, f"kwargs are not of a {self.kind}")
         check_network(self.kwargs, len(FEATURE_NAMES))
 
 
@@ -271,23 +266,23 @@ class ManifestDraft:
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)
-        _require(self.model_version in _KINDS, f"model_version {self.model_version!r} is unknown")
+        require(self.model_version in _KINDS, f"model_version {self.model_version!r} is unknown")
         kind = self.model.kind
-        _require(
+        require(
             _KINDS[self.model_version] == kind, f"model_version is {self.model_version} of a {kind}"
         )
         self._check_regression()
-        _require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
-        _require(self.lookback <= MOST_LOOKBACK, f"lookback {self.lookback} is no number of bars")
+        require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
+        require(self.lookback <= MOST_LOOKBACK, f"lookback {self.lookback} is no number of bars")
         counts = (self.num_features, self.dataset_info.num_features)
-        _require(counts == (len(FEATURE_NAMES),) * 2, f"num_features is {counts}, not 15")
-        _require(self.class_order == CLASS_NAMES, f"class_order is {self.class_order}")
-        _require(isinstance(self.label_rule.get("kind"), str), "label_rule has no kind")
+        require(counts == (len(FEATURE_NAMES),) * 2, f"num_features is {counts}, not 15")
+        require(self.class_order == CLASS_NAMES, f"class_order is {self.class_order}")
+        require(isinstance(self.label_rule.get("kind"), str), "label_rule has no kind")
         for name, value in self.label_rule.items():
             is_beyond = isinstance(value, int | float) and abs(value) > MOST_LABEL_BARS
-            _require(not is_beyond, f"label_rule.{name} is {value!r:.60}, beyond {MOST_LABEL_BARS}")
+            require(not is_beyond, f"label_rule.{name} is {value!r:.60}, beyond {MOST_LABEL_BARS}")
         judged = sum(sum(row) for row in self.test_metrics.confusion_matrix)
-        _require(
+        require(
             judged == self.dataset_info.test_samples,
             f"confusion_matrix counts {judged} of {self.dataset_info.test_samples} test samples",
         )
@@ -298,13 +293,13 @@ class ManifestDraft:
         return self.model.kind == MODEL_KIND
 
     def _check_regression(self) -> None:
-        _require(
+        require(
             self.has_network or self.blend is None, f"a {self.model.kind} has nothing to blend with"
         )
         is_needed = not self.has_network or self.blend is not None
-        _require(is_needed == (self.regression is not None), "regression and model do not agree")
+        require(is_needed == (self.regression is not None), "regression and model do not agree")
         n_features = self.num_features if self.regression is None else self.regression.n_features
-        _require(n_features == self.num_features, f"regression takes {n_features} features")
+        require(n_features == self.num_features, f"regression takes {n_features} features")
 
     def seal(
         self, created_at: datetime, files: Mapping[str, str], revised_from: str | None = None
@@ -357,24 +352,24 @@ class Manifest(ManifestDraft):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _utc(self.created_at)
-        _require(VERSION_ID_PATTERN.fullmatch(self.version_id) is not None, "version_id is none")
+        parse_time(self.created_at)
+        require(VERSION_ID_PATTERN.fullmatch(self.version_id) is not None, "version_id is none")
         origin = self.revised_from
         is_version = origin is None or VERSION_ID_PATTERN.fullmatch(origin) is not None
-        _require(is_version, "revised_from names no version")
-        _require(self.format_version == _format_for(self), f"format version {self.format_version}")
+        require(is_version, "revised_from names no version")
+        require(self.format_version == _format_for(self), f"format version {self.format_version}")
         needed = HASHED_FILES if self.has_network else COMMON_FILES
         missing = [name for name in needed if name not in self.files]
-        _require(not missing, f"files does not list {missing[:1]}")
+        require(not missing, f"files does not list {missing[:1]}")
         further = [] if self.has_network else [name for name in self.files if name not in needed]
-        _require(not further, f"files lists {further[:1]}, which is not of a {self.model.kind}")
-        _require(len(self.files) <= MOST_FILES, f"files lists {len(self.files)} files")
+        require(not further, f"files lists {further[:1]}, which is not of a {self.model.kind}")
+        require(len(self.files) <= MOST_FILES, f"files lists {len(self.files)} files")
         for name, sha256 in self.files.items():
-            _require(
+            require(
                 _FILE_NAME_PATTERN.fullmatch(name) is not None and name != MANIFEST_FILE,
                 f"files lists {name!r}, which is no file of a version",
             )
-            _require(_SHA256_PATTERN.fullmatch(sha256) is not None, f"{name} has no sha256")
+            require_sha256(sha256, f"{name} has no sha256")
 
     def revised(self, gate: Gate, created_at: datetime) -> Manifest:
         """The same model and the same files under another verdict: a version of its own."""
@@ -415,16 +410,6 @@ class Manifest(ManifestDraft):
         return manifest
 
 
-def time_text(moment: datetime) -> str:
-    """Write a time as manifests do, in UTC and whole seconds: ``2025-08-31T23:45:00Z``."""
-    return moment.astimezone(UTC).strftime(_TIME_FORMAT)
-
-
-def open_time_text(open_time: int) -> str:
-    """The same for milliseconds since 1970-01-01 UTC, as bars count them."""
-    return time_text(datetime.fromtimestamp(open_time // 1000, UTC))
-
-
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
     is_plain = draft.regression is None and draft.pool is None
@@ -445,18 +430,3 @@ def _sealed_id(text: str, version_id: str) -> str:
     stamp = version_id.rpartition("-")[0]
     unsealed = text.replace(version_id, f"{stamp}-{'0' * _HASH_LENGTH}")
     return f"{stamp}-{hashlib.sha256(unsealed.encode()).hexdigest()[:_HASH_LENGTH]}"
-
-
-def _utc(text: str) -> datetime:
-    moment = datetime.strptime(text, _TIME_FORMAT)
-    # strptime also takes fewer digits; other readers do not.
-    _require(
-        moment.strftime(_TIME_FORMAT) == text, f"{text!r} is not a moment as manifests write it"
-    )
-    _require(_FIRST_YEAR <= moment.year <= _LAST_YEAR, f"{text} lies in no year of a market")
-    return moment
-
-
-def _require(condition: bool, reason: str) -> None:
-    if not condition:
-        raise ValueError(reason)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from percoin.registry.field_checks import parse_time, require, require_sha256
 from percoin.types import is_symbol
-
-_SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,9 @@ class PooledMarket:
     is_seen: bool
 
     def __post_init__(self) -> None:
-        _require(_SHA256_PATTERN.fullmatch(self.sha256) is not None, "sha256 is not one")
+        require_sha256(self.sha256)
         first, last = (_milliseconds(text) for text in (self.first_open_time, self.last_open_time))
-        _require(first <= last, "last_open_time lies before first_open_time")
+        require(first <= last, "last_open_time lies before first_open_time")
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,12 @@ class PoolRecord:
 
     def __post_init__(self) -> None:
         moments = self.moments()
-        _require(moments[0] < moments[1] < moments[2], "the cuts are not in time order")
-        _require(len(self.seen) > 1, "fewer than two markets were trained on")
+        require(moments[0] < moments[1] < moments[2], "the cuts are not in time order")
+        require(len(self.seen) > 1, "fewer than two markets were trained on")
         # Commands that are printed to be copied name them.
-        _require(all(map(is_symbol, self.markets)), "a name under markets is no market")
+        require(all(map(is_symbol, self.markets)), "a name under markets is no market")
         both = (self.started_from is None, self.improved is None)
-        _require(both[0] == both[1], "started_from and improved belong together")
+        require(both[0] == both[1], "started_from and improved belong together")
 
     def moments(self) -> tuple[int, int, int]:
         """The three cuts in milliseconds since 1970-01-01 UTC."""
@@ -78,11 +75,4 @@ class PoolRecord:
 
 
 def _milliseconds(text: str) -> int:
-    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    _require(1970 <= moment.year <= 2261, f"{text} lies in no year of a market")
-    return int(moment.timestamp()) * 1000
-
-
-def _require(condition: bool, reason: str) -> None:
-    if not condition:
-        raise ValueError(reason)
+    return int(parse_time(text).timestamp()) * 1000

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from percoin import json_codec
-from percoin.registry.manifest import ManifestDraft, time_text
+from percoin.registry.field_checks import time_text
+from percoin.registry.manifest import ManifestDraft
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from percoin.registry.publish import served_id
 from percoin.registry.revision import demote
 from percoin.retrain.decisions import Decision, MarketState, Verb, decide, held_up
 from percoin.retrain.pools import SharedNetwork, find_pools
+from percoin.retrain.source_worth import measure_sources
 from percoin.retrain.states import Subject, Task, find_markets, look_at
 from percoin.sweep.jobs import Job
 
@@ -122,7 +123,7 @@ class _RoundUnderWay:
         return self._round(notes=[pool.note for pool in self._pools if pool.note])
 
     def carry_out(self) -> Round:
-        """Demote what has lost its skill and train what is due."""
+        """Demote what has lost its skill, train what is due, measure the rules of the chain."""
         for name in self._outcomes:
             self._demote_if_due(name)
         shared = {member.state.name for pool in self._pools for member in pool.members}
@@ -133,7 +134,10 @@ class _RoundUnderWay:
             pool, job = self._prepare_pool(found)
             notes += [pool.note] if pool.note else []
             jobs += [job] if job is not None else []
-        return self._train(jobs, notes)
+        trained = self._train(jobs, notes)
+        if trained.stopped_by is None:
+            measure_sources(self._subjects.values(), self._task.settings)
+        return trained
 
     def _look(self, market: MarketFolder) -> Subject:
         try:

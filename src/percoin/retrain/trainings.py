@@ -25,7 +25,7 @@ from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
-from percoin.config import ProcessesConfig, Recipe, RetrainConfig, TrainConfig, typed
+from percoin.config import ProcessesConfig, RecipeName, RetrainConfig, TrainConfig, typed
 from percoin.config.effects import names_with
 from percoin.config.fields import Effect
 from percoin.errors import BarsNotFoundError, PercoinError
@@ -41,7 +41,7 @@ from percoin.sweep.jobs import DONE, Job, JobRecord, JobState, read_record
 from percoin.sweep.results import JobResult, version_of
 from percoin.sweep.run import run_sweep
 from percoin.sweep.summary import summarize
-from percoin.training.run_files import n_bars_to_load
+from percoin.training.folds import n_bars_to_load
 from percoin.training.version_settings import overrides_of
 from percoin.types import Timeframe
 
@@ -107,7 +107,7 @@ def pool_job_of(pool: SharedNetwork, settings: RetrainConfig) -> Job:
     looks = {subject.market.symbol: subject.n_looks for subject in pool.members}
     overrides = overrides_of(
         pool.manifest,
-        f"recipe={Recipe.POOLED.value}",
+        f"recipe={RecipeName.POOLED.value}",
         f"symbol={literal(','.join(pool.symbols))}",
         f"pooled.without={literal([name for name in pool.symbols if name in pool.without])}",
         f"pooled.looks={literal([looks.get(name, 1) for name in pool.symbols])}",
@@ -205,7 +205,12 @@ def train_jobs(jobs: Sequence[Job], settings: RetrainConfig) -> Trainings:
         *(_ended(result, models_dir) for result in summary.results.jobs),
         *(refusal for job, record in end.jobs for refusal in _refused(job, record)),
     )
-    notes = (*summary.withdrawn, *summary.problems, f"report: {folder / 'report' / PAGE}")
+    notes = (
+        *summary.withdrawn,
+        *summary.served,
+        *summary.problems,
+        f"report: {folder / 'report' / PAGE}",
+    )
     return Trainings(ended, notes, None if end.stopped_by is None else int(end.stopped_by))
 
 
@@ -222,10 +227,12 @@ def _reuse_secs(jobs: Sequence[Job]) -> float:
 
 
 def _refused(job: Job, record: JobRecord) -> Iterator[Training]:
-    """Markets of a pool that could not be judged beside the others."""
-    refused = record.result.get("refused", {}) if record.state in DONE else {}
-    for symbol, reason in refused.items():
+    """Markets of a pool that could not be judged beside the others, or failed at the end."""
+    result = record.result if record.state in DONE else {}
+    for symbol, reason in result.get("refused", {}).items():
         yield Training(f"{symbol} {job.tf}", f"left out of its pool's training: {reason}")
+    for symbol, reason in result.get("failed", {}).items():
+        yield Training(f"{symbol} {job.tf}", error=f"no new model of its pool: {reason}")
 
 
 def _ended(result: JobResult, models_dir: Path) -> Training:

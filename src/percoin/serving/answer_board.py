@@ -24,6 +24,7 @@ from percoin.signals.freshness import find_staleness
 from percoin.signals.market import SourcedBars
 from percoin.signals.protocol import SignalSource
 from percoin.signals.response import age_to_json, no_bars_to_json, to_json
+from percoin.signals.worth import WorthFiles
 from percoin.types import Source, Timeframe
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class AnswerBoard:
         clock: The time.
         on_answer: Called after each answer that was made, with who gave it.
         recorder: Writes each answer down before it can be read here; None writes none.
+        worths: What the rules are worth; where that changes, answers are made again.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class AnswerBoard:
         clock: Clock = utc_now,
         on_answer: Callable[[Source], None] = lambda source: None,
         recorder: Recorder | None = None,
+        worths: WorthFiles | None = None,
     ) -> None:
         self._offer = offer
         self._keeper = keeper
@@ -106,6 +109,7 @@ class AnswerBoard:
         self._clock = clock
         self._on_answer = on_answer
         self._recorder = recorder
+        self._worths = worths
         self._answers: dict[Market, Answer] = {}
         self._looks = EachMarket("ANSWER", "no answer can be made", clock)
         self._steps = EachMarket("ANSWER", "no answer can be made", clock)
@@ -232,7 +236,7 @@ class AnswerBoard:
     def _basis(
         self, market: Market, bars: Bars, all_held: Mapping[Timeframe, Held], now: datetime
     ) -> Basis:
-        """The model, whether the bars are too old, and what is known of each timeframe.
+        """All that an answer rests on: the model, what the rules are worth, and the bars.
 
         Of other timeframes only bars count that had closed by the close of the newest
         asked one.
@@ -246,7 +250,8 @@ class AnswerBoard:
         ]
         is_old = bool(find_staleness(bars, self._max_age_bars, now))
         model = None if status is None else (status.mark, status.problem)
-        return (model, is_old, int(closed_ms), bars.origin, *seen)
+        worth = None if self._worths is None else self._worths.mark(*market, bars.origin)
+        return (model, worth, is_old, int(closed_ms), bars.origin, *seen)
 
 
 def _n_closed(held: Held, moment: int) -> int:

@@ -28,6 +28,16 @@ class PassedSourceSchema(_Exact):
     detail: Annotated[str, Field(description="One phrase for people")]
 
 
+class HitRateSchema(_Exact):
+    """How often directions of a source that a move followed were right, with its interval."""
+
+    value: Share
+    lower: float
+    upper: float
+    n_moves: Annotated[int, Field(description="Directions that a move followed")]
+    until: Annotated[datetime, Field(description="Close of the newest bar measured on, UTC")]
+
+
 class PredictionSchema(_Exact):
     """What is said of one market in one timeframe; levels come with a direction only."""
 
@@ -46,6 +56,15 @@ class PredictionSchema(_Exact):
     bars: Annotated[str | None, Field(description="Where the bars are from")]
     probabilities: dict[SignalName, Share] | None
     detail: str | None
+    verdict: Annotated[
+        str | None,
+        Field(
+            description="On the source that answered: of a model accepted, rejected or untestable; "
+            "of a rule better_than_coin, not_told_from_coin, worse_than_coin or too_few_answers; "
+            "unjudged where nothing was measured; null for holding"
+        ),
+    ]
+    hit_rate: HitRateSchema | None
     passed: list[PassedSourceSchema]
     entry_price: Price | None = None
     stop_loss: float | None = None

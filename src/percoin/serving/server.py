@@ -31,9 +31,11 @@ from percoin.serving.health import Health
 from percoin.serving.offer import Clock, Offer, utc_now
 from percoin.serving.recorder import Recorder
 from percoin.serving.served_models import ServedModels, TrustedModel
+from percoin.serving.source_measuring import SourceMeasuring
 from percoin.serving.telemetry import Telemetry
 from percoin.signals.chain import RULES, build_chain
 from percoin.signals.protocol import SignalSource
+from percoin.signals.worth import WorthFiles
 from percoin.types import Source, Timeframe
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,9 @@ class Setup:
         clock: The time.
         record: Where every prediction is written; None writes none.
         default_rules: What the right answer to a source without a model will be by.
+        worths: What the rules are worth on each market; None leaves them unjudged.
+        require_accepted: Pass over a rule where it is measured as worse than a coin.
+        measured_bars: Where the bars are that the rules are measured on; None measures nothing.
     """
 
     offer: Offer
@@ -84,6 +89,9 @@ class Setup:
     clock: Clock = utc_now
     record: TrackRecord | None = None
     default_rules: Mapping[Timeframe, LabelRule] = field(default_factory=dict)
+    worths: WorthFiles | None = None
+    require_accepted: bool = True
+    measured_bars: BarSource | None = None
 
 
 class PredictionServer:
@@ -120,14 +128,22 @@ class PredictionServer:
             offer,
             self.keeper,
             self.models,
-            build_chain(setup.sources, TrustedModel(self.models, setup.model), setup.use_pro),
+            build_chain(
+                setup.sources,
+                TrustedModel(self.models, setup.model),
+                setup.use_pro,
+                setup.worths,
+                setup.require_accepted,
+            ),
             _asked_before_holding(setup.sources),
             setup.max_age_bars,
             discretion,
             clock,
             on_answer=telemetry.count_answer,
             recorder=self.recorder,
+            worths=setup.worths,
         )
+        self.measuring = _measuring(setup, self.board)
         health = Health(
             offer, self.keeper, self.board, discretion, clock, self.recorder, setup.check_secs
         )
@@ -150,10 +166,14 @@ class PredictionServer:
         """Bring the bars and make the answers, in the background."""
         self.keeper.start(self._setup.n_loaders)
         self.board.start(self._setup.check_secs)
+        if self.measuring is not None:
+            self.measuring.start()
 
     def stop(self, timeout_secs: float) -> bool:
         """Begin nothing more; whether the answer in the making ended in time."""
         self.keeper.stop()
+        if self.measuring is not None:
+            self.measuring.stop()
         has_ended = self.board.stop(timeout_secs)
         if self.recorder is not None and has_ended:
             self.recorder.record.close()
@@ -162,6 +182,16 @@ class PredictionServer:
     def _load(self, symbol: str, timeframe: Timeframe) -> Bars:
         lookback = self.models.lookback((symbol, timeframe))
         return self._setup.make_source(lookback).load(symbol, timeframe)
+
+
+def _measuring(setup: Setup, board: AnswerBoard) -> SourceMeasuring | None:
+    """What measures the rules, if there is one, and somewhere to keep what is found."""
+    has_rules = any(source in RULES for source in setup.sources)
+    if setup.worths is None or setup.measured_bars is None or not has_rules:
+        return None
+    return SourceMeasuring(
+        setup.offer, setup.measured_bars, setup.default_rules, setup.worths, board
+    )
 
 
 def _kept_timeframes(setup: Setup) -> list[Timeframe]:

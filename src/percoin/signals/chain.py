@@ -15,6 +15,7 @@ from percoin.signals.professional import ProfessionalRule
 from percoin.signals.protocol import MarketBars, SignalSource
 from percoin.signals.rsi_ma import RsiMaRule
 from percoin.signals.rule import Rule, RuleSource
+from percoin.signals.worth import WorthFiles
 from percoin.types import Passed, Prediction, Source
 
 __all__ = ["HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
@@ -27,7 +28,11 @@ RULES: Mapping[Source, Rule] = {
 
 
 def build_chain(
-    order: Sequence[Source], model: SignalSource, use_pro: bool = True
+    order: Sequence[Source],
+    model: SignalSource,
+    use_pro: bool = True,
+    worths: WorthFiles | None = None,
+    require_accepted: bool = True,
 ) -> list[SignalSource]:
     """The sources of a chain, in order.
 
@@ -35,12 +40,14 @@ def build_chain(
         order: Who is asked; the last must be ``Source.HOLD``.
         model: Answers as ``Source.MODEL``.
         use_pro: False keeps the professional analyzer's place and passes it over.
+        worths: What the rules are worth on each market; without them they are unjudged.
+        require_accepted: Pass over a rule where it is measured as worse than a coin.
     """
     sources: dict[Source, SignalSource] = {
         Source.MODEL: model,
         Source.HOLD: HoldSource(),
         **{
-            source: RuleSource(rule, use_pro or source != Source.PRO)
+            source: RuleSource(rule, use_pro or source is not Source.PRO, worths, require_accepted)
             for source, rule in RULES.items()
         },
     }

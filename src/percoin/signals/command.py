@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from percoin.dataset import build_dataset
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.json_codec import one_line
 from percoin.signals.market import SourcedBars
+from percoin.signals.worth import MarketWorth, WorthFiles
 from percoin.types import Source
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,13 +34,16 @@ def main(arguments: Sequence[str]) -> int:
 def score_sources(settings: SignalsConfig) -> str:
     """The scores of every source that the settings name, in the form that they ask for.
 
+    What the rules are worth on all bars is kept for those who answer.
+
     Raises:
         PercoinError: The bars cannot be had or make no dataset.
     """
     # The scores take scipy and scikit-learn: only once the settings are known to be good.
-    from percoin.signals.measure import score_market
+    from percoin.signals.market_scores import score_market
+    from percoin.signals.measure import measure_worth
     from percoin.signals.score_table import format_table, to_json
-    from percoin.signals.scores import Judge
+    from percoin.signals.scores import Scorer
 
     timeframe, spec = settings.tf.timeframe, dataset_spec(settings)
     n_bars = spec.bars_to_load(timeframe)
@@ -43,12 +51,32 @@ def score_sources(settings: SignalsConfig) -> str:
     bars = source.load(settings.symbol, timeframe)
     dataset = build_dataset(bars, spec)
     chain = [Source.of_option(name) for name in settings.chain]
-    judge = Judge(
+    scorer = Scorer(
         dataset,
         trading_costs(settings.costs),
-        Bootstrap(dataset.label_rule.horizon, settings.seed, settings.repetitions),
+        Bootstrap(
+            dataset.label_rule.horizon,
+            settings.seed,
+            settings.repetitions,
+            day=math.ceil(timeframe.bars_per_day),
+        ),
         n_trials=len(chain),
     )
-    table = score_market(judge, SourcedBars(bars, source), chain, Path(settings.models_dir))
+    market = SourcedBars(bars, source)
+    table = score_market(scorer, market, chain, Path(settings.models_dir))
+    worth = measure_worth(market, spec.label_rule, settings.repetitions, settings.seed)
+    _keep(worth, Path(settings.data_dir))
     is_json = settings.output == OutputFormat.JSON
-    return one_line(to_json(table)) if is_json else format_table(table)
+    return one_line(to_json(table, worth)) if is_json else format_table(table, worth)
+
+
+def _keep(worth: MarketWorth, data_dir: Path) -> None:
+    """For whoever answers; the scores are shown even where they cannot be kept."""
+    try:
+        WorthFiles(data_dir).write(worth)
+    except OSError as error:
+        log.warning(
+            "%s %s: what its sources are worth cannot be kept in data_dir=%s (%s), so answers go "
+            "by what was measured before; give a folder that can be written",
+            *(worth.symbol, worth.tf.value, data_dir, error.strerror),
+        )

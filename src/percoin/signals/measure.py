@@ -1,112 +1,138 @@
-"""The answers of every source on a market, and their scores."""
+"""Measuring what the sources behind the model are worth on a market, on all of its bars.
+
+A rule that is fixed has learnt from no bar, so all bars test it. Its directions are held against
+the labels: how many of those that a move followed were right. It is worse than a coin where the
+upper end of the interval of that share lies below one half. The error of that end is divided by
+the number of sources (Bonferroni): where all of them are as good as a coin, at most one market
+in twenty loses one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import numpy as np
-import pandas as pd
 
-from percoin.bars.schema import Bars, format_time, is_simulated
-from percoin.dataset import MarketDataset
-from percoin.errors import PercoinError
-from percoin.evaluation.backtest import BacktestResult
-from percoin.features.rules import Readings
-from percoin.inference import Predictor, ServedModel
+from percoin.bars.schema import Bars
+from percoin.errors import DataError, NotEnoughBarsError
+from percoin.evaluation.hit_rate import hit_rate, moves_after
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.intervals import KnownInterval
+from percoin.labels import LabelRule
+from percoin.registry.field_checks import open_time_text
 from percoin.signals.chain import RULES
 from percoin.signals.market import SourcedBars
-from percoin.signals.rule import rule_history
-from percoin.signals.scores import Judge, SourceScore
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal, Source
+from percoin.signals.rule import Rule, rule_history
+from percoin.signals.worth import (
+    FORMAT_VERSION,
+    MarketWorth,
+    MeasuredBars,
+    SourceVerdict,
+    SourceWorth,
+    WorthFiles,
+)
+from percoin.types import IntArray, Signal
 
-RULES_IN_ORDER = "rules in order"
-
-
-@dataclass(frozen=True)
-class SourceTable:
-    """Every source of a market.
-
-    Attributes:
-        dataset: The rows that they were scored on.
-        scores: One a source, in the order of the chain, then the rules in that order.
-        missing: Sources without a score, and why.
-        hold: Buying and holding over the test rows, and over all rows.
-    """
-
-    dataset: MarketDataset
-    scores: tuple[SourceScore, ...]
-    missing: dict[str, str]
-    hold: tuple[BacktestResult, BacktestResult]
+# Largest share of markets on which a source that is as good as a coin is called worse; the same
+# share on which one is called better.
+ERROR = 0.05
+# With fewer, a run of luck or of bad luck looks like a skill.
+MIN_MOVES = 30
 
 
-def score_market(
-    judge: Judge, market: SourcedBars, sources: Sequence[Source], models_dir: Path
-) -> SourceTable:
-    """Score the sources of a chain on a market.
+def measure_worth(
+    market: SourcedBars, label_rule: LabelRule, repetitions: int = 2000, seed: int = 0
+) -> MarketWorth:
+    """Measure every rule of the chain on all bars of a market.
 
     Args:
-        judge: With a dataset of the asked bars.
-        market: All bars, so that rules have their history.
-        sources: In the order in which they are asked; ``Source.HOLD`` says nothing.
-        models_dir: The registry.
+        market: Its bars.
+        label_rule: Says what the right answer was; fitted here if it has to be.
+        repetitions: Bootstrap draws behind each interval.
+        seed: Of these draws.
+
+    Raises:
+        DataError: There are too few bars for a single label.
     """
-    scores: list[SourceScore] = []
-    missing: dict[str, str] = {}
-    answered: list[IntArray] = []
-    for source in sources:
-        try:
-            if source is Source.MODEL:
-                model = Predictor(models_dir).model(market.asked.symbol, market.asked.timeframe)
-                scores.append(judge.score_model(source.option, _ask_model(model, judge.dataset)))
-            elif source is not Source.HOLD:
-                readings = rule_history(RULES[source], market)
-                answered.append(_answers(readings, market.asked, judge.dataset))
-                scores.append(judge.score_rule(source.option, answered[-1]))
-        except (PercoinError, _NotComparableError) as error:
-            missing[source.option] = str(error)
-    if len(answered) > 1:
-        scores.append(judge.score_rule(RULES_IN_ORDER, first_direction(answered)))
-    return SourceTable(judge.dataset, tuple(scores), missing, judge.hold())
+    bars = market.asked
+    known = np.flatnonzero(label_rule.knows(bars))
+    if len(known) == 0:
+        found = f"none of {len(bars)} bars has a known label, so no source can be measured"
+        raise NotEnoughBarsError(bars.symbol, bars.timeframe, found, "load a longer history")
+    rule = label_rule.fitted(bars, known)
+    labels = rule.label(bars).label
+    confidence = 1 - 2 * ERROR / len(RULES)
+    bootstrap = Bootstrap(rule.horizon, seed, repetitions, confidence)
+    return MarketWorth(
+        FORMAT_VERSION,
+        bars.symbol,
+        bars.timeframe,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        MeasuredBars(
+            bars.origin,
+            len(bars),
+            open_time_text(int(bars.open_time[0])),
+            open_time_text(int(bars.open_time[-1])),
+            bars.sha256(),
+        ),
+        rule.to_json(),
+        confidence,
+        {
+            source.option: _measure(each, market, labels, bootstrap)
+            for source, each in RULES.items()
+        },
+    )
 
 
-class _NotComparableError(Exception):
-    """A model that cannot be scored on these rows; the message says why."""
+def is_known(known: MarketWorth | None, bars: Bars, label_rule: LabelRule) -> bool:
+    """Whether a measurement of these very bars by this rule is there."""
+    return (
+        known is not None
+        and known.bars.sha256 == bars.sha256()
+        and _same_rule(known.label_rule, label_rule.to_json())
+    )
 
 
-def _ask_model(model: ServedModel, dataset: MarketDataset) -> FloatArray:
-    """Probabilities of the test rows, shape (n_rows, C), if it has learnt from none of them."""
-    manifest, bars, test = model.manifest, dataset.bars, dataset.rows("test")
-    if is_simulated(manifest.bars.origin) != is_simulated(bars.origin):
-        raise _NotComparableError(
-            f"the model learnt from {manifest.bars.origin!r}, the bars are {bars.origin!r}"
-        )
-    first, unseen = bars.frame.index[test[0]], pd.Timestamp(manifest.bars.splits["test"].first)
-    if first < unseen:
-        raise _NotComparableError(
-            f"the test rows here begin {format_time(first)} UTC, but bars before "
-            f"{format_time(unseen)} made the model: give the settings and bars it was trained with"
-        )
-    rows, probabilities = model.probabilities(bars, int(test[0]))
-    if not np.isin(test, rows).all():
-        raise _NotComparableError(
-            f"its window of {manifest.lookback} bars is not whole on every test row"
-        )
-    return probabilities[np.searchsorted(rows, test)]
+def measure_again(market: SourcedBars, label_rule: LabelRule, files: WorthFiles) -> bool:
+    """Measure a market and keep it, unless that was done on these bars; whether it was due.
+
+    Raises:
+        DataError: There are too few bars.
+        OSError: It cannot be kept.
+    """
+    bars = market.asked
+    known = files.read(bars.symbol, bars.timeframe, bars.origin)
+    if is_known(known, bars, label_rule):
+        return False
+    files.write(measure_worth(market, label_rule))
+    return True
 
 
-def _answers(readings: Readings, bars: Bars, dataset: MarketDataset) -> IntArray:
-    """What a rule says at each bar of a dataset, which are the last of ``bars``."""
-    answers = np.where(readings.is_known, readings.signal, UNKNOWN_LABEL)
-    first = int(np.searchsorted(bars.open_time, dataset.bars.open_time[0]))
-    return answers[first : first + len(dataset.bars)].astype(np.int64)
+def _measure(
+    rule: Rule, market: SourcedBars, labels: IntArray, bootstrap: Bootstrap
+) -> SourceWorth:
+    try:
+        signals = rule_history(rule, market).signal
+    except DataError:
+        # Without the bars that it looks at it gives no answers either.
+        return SourceWorth(SourceVerdict.TOO_FEW, 0, 0)
+    bars = market.asked
+    rows, hits = moves_after(signals, labels)
+    estimate = hit_rate(hits, bars.open_time[rows], bars.timeframe, bootstrap)
+    n_answers = int((signals != Signal.NO_TRADE).sum())
+    if estimate is None or estimate.ends is None or len(hits) < MIN_MOVES:
+        return SourceWorth(SourceVerdict.TOO_FEW, n_answers, len(hits))
+    rate = KnownInterval(estimate.value, *estimate.ends)
+    return SourceWorth(_verdict(rate), n_answers, len(hits), rate)
 
 
-def first_direction(answered: Sequence[IntArray]) -> IntArray:
-    """The first LONG or SHORT of several rules at each bar; what the last says if none has."""
-    chosen = answered[-1]
-    for answers in reversed(answered[:-1]):
-        is_direction = (answers == Signal.LONG) | (answers == Signal.SHORT)
-        chosen = np.where(is_direction, answers, chosen)
-    return chosen
+def _verdict(rate: KnownInterval) -> SourceVerdict:
+    if rate.upper < 0.5:
+        return SourceVerdict.WORSE
+    return SourceVerdict.BETTER if rate.lower > 0.5 else SourceVerdict.LEVEL
+
+
+def _same_rule(known: Mapping[str, object], asked: Mapping[str, object]) -> bool:
+    """What a rule has not been fitted to yet is the same whatever it was fitted to."""
+    return all(known.get(name) == value for name, value in asked.items() if value is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from percoin.bars.schema import is_simulated
 from percoin.commands import command
@@ -16,7 +17,7 @@ from percoin.evaluation.threshold import NO_TRADES
 from percoin.inference import Predictor
 from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Signal, Source, check_symbol
+from percoin.types import Passed, Prediction, Signal, Source, Worth, check_symbol
 
 
 class ModelSource:
@@ -86,7 +87,7 @@ class ModelSource:
         if prediction.confidence < minimum:
             detail = f"{prediction.confidence:.3f} is below {minimum:.3f}"
             return self._pass("low_confidence", detail)
-        return prediction
+        return replace(prediction, worth=Worth(gate.verdict.value))
 
     def _pass(self, reason: str, detail: str) -> Passed:
         return Passed(Source.MODEL, reason, detail)

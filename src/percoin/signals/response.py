@@ -7,7 +7,7 @@ from datetime import datetime
 
 from percoin.bars.schema import Bars
 from percoin.signals.freshness import is_overdue
-from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe
+from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe, Worth
 
 
 def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
@@ -31,6 +31,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "bars": bars.origin,
         "probabilities": None,
         "detail": prediction.detail or None,
+        **_worth_to_json(prediction.worth),
         "passed": [
             {"source": passed.source.value, "reason": passed.reason, "detail": passed.detail}
             for passed in prediction.passed
@@ -64,6 +65,17 @@ def age_to_json(ts: datetime, timeframe: Timeframe, now: datetime) -> dict[str, 
     }
 
 
+def _worth_to_json(worth: Worth | None) -> dict[str, object]:
+    """What the source that answered is worth; null for holding, which claims nothing."""
+    if worth is None:
+        return {"verdict": None, "hit_rate": None}
+    rate = worth.hit_rate
+    if rate is None or worth.until is None:
+        return {"verdict": worth.verdict, "hit_rate": None}
+    measured = {"n_moves": worth.n_moves, "until": worth.until.isoformat()}
+    return {"verdict": worth.verdict, "hit_rate": rate.as_json() | measured}
+
+
 def no_bars_to_json(
     symbol: str, timeframe: Timeframe, sources: Sequence[Source], why: str
 ) -> dict[str, object]:
@@ -89,6 +101,7 @@ def no_bars_to_json(
         "bars": None,
         "probabilities": None,
         "detail": None,
+        **_worth_to_json(None),
         "passed": [
             {"source": source.value, "reason": "insufficient_data", "detail": why}
             for source in sources

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,8 @@ from percoin.features.rules import Readings
 from percoin.inference.levels import find_levels
 from percoin.signals.market import close_times, newest_closed
 from percoin.signals.protocol import MarketBars
-from percoin.types import IntArray, Passed, Prediction, Signal, Source, Timeframe
+from percoin.signals.worth import SourceVerdict, WorthFiles, worth_text
+from percoin.types import IntArray, Passed, Prediction, Signal, Source, Timeframe, Worth
 
 
 class Rule(Protocol):
@@ -58,11 +60,21 @@ class RuleSource:
     Args:
         rule: The rule.
         enabled: False passes every market on.
+        worths: What it is worth on each market; without them it is unjudged everywhere.
+        require_accepted: Pass on markets where it is measured as worse than a coin.
     """
 
-    def __init__(self, rule: Rule, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        enabled: bool = True,
+        worths: WorthFiles | None = None,
+        require_accepted: bool = True,
+    ) -> None:
         self._rule = rule
         self._enabled = enabled
+        self._worths = worths
+        self._require_accepted = require_accepted
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
         """What the rule says at the close of the newest asked bar, or why it says nothing."""
@@ -70,6 +82,10 @@ class RuleSource:
         if not self._enabled:
             name = rule.source.option
             return self._pass(f"{name}_disabled", f"switched off: use_{name}=false")
+        worth = self._worth(market.asked)
+        if self._require_accepted and worth.verdict == SourceVerdict.WORSE:
+            hint = "require_accepted=false asks it all the same"
+            return self._pass("source_rejected", f"{worth_text(worth)} ({hint})")
         moments = close_times(market.asked)[-1:]
         frames: dict[Timeframe, Bars] = {}
         for timeframe in rule.timeframes:
@@ -89,7 +105,14 @@ class RuleSource:
             return self._pass("insufficient_data", detail)
         if readings.signal[0] == Signal.NO_TRADE:
             return self._pass(rule.silence, rule.describe(readings, 0))
-        return self._predict(market, readings, frames[rule.level_timeframe])
+        prediction = self._predict(market, readings, frames[rule.level_timeframe])
+        return replace(prediction, worth=worth)
+
+    def _worth(self, asked: Bars) -> Worth:
+        if self._worths is None:
+            return Worth()
+        known = self._worths.read(asked.symbol, asked.timeframe, asked.origin)
+        return Worth() if known is None else known.of(self._rule.source)
 
     def _predict(self, market: MarketBars, readings: Readings, level_bars: Bars) -> Prediction:
         asked, signal = market.asked, Signal(int(readings.signal[0]))

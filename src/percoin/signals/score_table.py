@@ -13,16 +13,20 @@ from percoin.evaluation.table import MONEY_COLUMNS, align, money_rows
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 from percoin.printable import printable
-from percoin.signals.measure import SourceTable
+from percoin.signals.market_scores import SourceTable
 from percoin.signals.scores import SourceScore, Tally
+from percoin.signals.worth import MarketWorth, SourceVerdict
 from percoin.types import CLASS_NAMES
 
-SKILL_COLUMNS = ("source", "log-loss", "skill [95 %]", "activity AUC", "direction AUC [95 %]")
+SKILL_COLUMNS = (
+    *("source", "log-loss", "skill [95 %]", "over last days [95 %]"),
+    *("activity AUC", "direction AUC [95 %]"),
+)
 HIT_COLUMNS = ("source", "answers", "moves after them", "right way [95 %]", "the way it points")
 
 
-def format_table(table: SourceTable) -> str:
-    """The whole table, for a terminal."""
+def format_table(table: SourceTable, worth: MarketWorth) -> str:
+    """The whole table, for a terminal, and what follows from it for answers."""
     dataset = table.dataset
     counts = dataset.class_counts("test")
     shares = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
@@ -37,8 +41,9 @@ def format_table(table: SourceTable) -> str:
         ),
         "",
         _skills(table.scores),
-        "skill: share of the train prior's log-loss that is removed; a rule's probabilities are",
-        "how often each class followed its answer on the train rows",
+        "skill: share of the log-loss of the train prior that is removed, and of the rolling prior",
+        "(the class shares of the last days); a rule's probabilities are how often each class",
+        "followed its answer on the train rows",
         "",
         _hits(table.scores, lambda score: score.test),
         "",
@@ -50,11 +55,13 @@ def format_table(table: SourceTable) -> str:
         "",
         _money(everywhere, lambda score: score.everywhere, hold_everywhere),
         _note(hold_test),
+        "",
+        *_worth(worth),
     ]
     return "\n".join(parts)
 
 
-def to_json(table: SourceTable) -> dict[str, Any]:
+def to_json(table: SourceTable, worth: MarketWorth) -> dict[str, Any]:
     """The same as plain containers; equity curves are left out."""
     dataset = table.dataset
     test, everywhere = table.hold
@@ -71,6 +78,7 @@ def to_json(table: SourceTable) -> dict[str, Any]:
             "test": _without_curves(asdict(test)),
             "everywhere": _without_curves(asdict(everywhere)),
         },
+        "worth": asdict(worth),
     }
 
 
@@ -91,6 +99,7 @@ def _skills(scores: Sequence[SourceScore]) -> str:
             score.name,
             f"{line.scores.log_loss:.4f}",
             interval_text(line.skill),
+            interval_text(line.recent_skill),
             "-" if line.activity.auc is None else f"{line.activity.auc.value:.3f}",
             interval_text(line.direction.auc, 3, signed=False),
         )
@@ -98,6 +107,21 @@ def _skills(scores: Sequence[SourceScore]) -> str:
         for line in [score.assessment]
     ]
     return align(SKILL_COLUMNS, rows)
+
+
+def _worth(worth: MarketWorth) -> list[str]:
+    """What answers go by: the verdict on each rule, on all bars."""
+    title = f"all {worth.bars.n_bars:,} bars, as answers go by it:"
+    level = f"{worth.confidence:.1%} interval, for {len(worth.sources)} sources"
+    lines = []
+    for name, source in worth.sources.items():
+        rate = interval_text(source.hit_rate, decimals=3, signed=False)
+        end = "; it gives no answers here" if source.verdict is SourceVerdict.WORSE else ""
+        moves = f"{source.n_moves:,} moves after them"
+        if source.hit_rate is not None:
+            moves += f", {rate} right"
+        lines.append(f"  {name}: {source.verdict.words} ({moves}){end}")
+    return [f"{title} ({level})", *lines]
 
 
 def _hits(scores: Sequence[SourceScore], part: Callable[[SourceScore], Tally | None]) -> str:

@@ -8,8 +8,15 @@ import numpy as np
 
 from percoin.dataset import MarketDataset
 from percoin.evaluation.backtest import BacktestResult, Costs, backtest, buy_and_hold
-from percoin.evaluation.baselines import class_shares, frequencies_after
+from percoin.evaluation.baselines import (
+    class_shares,
+    frequencies_after,
+    rolling_prior_bars,
+    rolling_shares,
+    settled_class_counts,
+)
 from percoin.evaluation.evaluate import Assessment, Forecast, assess
+from percoin.evaluation.hit_rate import hit_rate, moves_after
 from percoin.evaluation.judgement import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.threshold import spread_signals
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
@@ -55,7 +62,7 @@ class SourceScore:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """What sources are scored with.
 
     Attributes:
@@ -111,14 +118,13 @@ class Judge:
             rows: Positions among the bars, ascending.
         """
         label, chosen = self.dataset.label[rows], signals[rows]
-        is_answer = chosen != Signal.NO_TRADE
-        is_move = is_answer & (label != Signal.NO_TRADE)
-        hits = (chosen == label)[is_move].astype(np.float64)
+        moves, hits = moves_after(chosen, label)
+        bars = self.dataset.bars
         return Tally(
             n_rows=len(rows),
-            n_answers=int(is_answer.sum()),
+            n_answers=int((chosen != Signal.NO_TRADE).sum()),
             n_moves=len(hits),
-            hit_rate=self.bootstrap.estimate(hits, null=0.5) if len(hits) else None,
+            hit_rate=hit_rate(hits, bars.open_time[rows][moves], bars.timeframe, self.bootstrap),
             money=self._trade(name, chosen, rows),
         )
 
@@ -137,7 +143,17 @@ class Judge:
         labels = self.dataset.label[self.dataset.rows("test")]
         shares = class_shares(self.dataset.label[self.dataset.rows("train")])
         prior = np.tile(shares, (len(labels), 1))
-        return assess(forecast, labels, prior, self.bootstrap)
+        return assess(forecast, labels, prior, self.bootstrap, self._recent(shares))
+
+    def _recent(self, without: FloatArray) -> FloatArray:
+        """What the rolling prior says on the test rows, shape (n_rows, C)."""
+        dataset = self.dataset
+        counts = settled_class_counts(
+            dataset.label,
+            dataset.label_rule.horizon,
+            rolling_prior_bars(dataset.bars.timeframe),
+        )
+        return rolling_shares(counts[dataset.rows("test")], without)
 
     def _trade(self, name: str, chosen: IntArray, rows: IntArray) -> BacktestResult:
         first, last = self._span(rows)

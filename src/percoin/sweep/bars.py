@@ -16,7 +16,7 @@ from percoin.bars.store import BarStore
 from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
 from percoin.file_lock import claimed
-from percoin.training.run_files import load_bars, n_bars_to_load
+from percoin.training.folds import load_bars, n_bars_to_load
 from percoin.whole_file import write_whole
 
 _NOTE_FILE = "bars.json"

@@ -45,7 +45,7 @@ from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.gate import FALSE_DISCOVERY_RATE
 from percoin.evaluation.uncertainty import Estimate
-from percoin.registry.manifest import time_text
+from percoin.registry.field_checks import time_text
 from percoin.report.board import money_of
 from percoin.report.joint_results import JointResult
 from percoin.sweep.results import JobResult, SweepResults

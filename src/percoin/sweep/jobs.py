@@ -94,7 +94,7 @@ class JobRecord:
         error: One line, if it failed.
         result: What ``result.json`` holds: test figures, ``version``, ``verdict``,
             ``reasons``, ``epochs``, ``secs``; of many markets at once the same of each
-            under ``markets``, and under ``refused`` why a market is not there.
+            under ``markets``, and under ``refused`` and ``failed`` why a market is not there.
     """
 
     state: JobState = JobState.WAITING
@@ -166,7 +166,7 @@ def check_result(result: Mapping[str, Any]) -> None:
     Raises:
         ValueError: It is not.
     """
-    markets, refused = result.get("markets", {}), result.get("refused", {})
+    markets = result.get("markets", {})
     entries = [result, *markets.values()] if isinstance(markets, dict) else [markets]
     for entry in entries:
         if not isinstance(entry, dict):
@@ -180,9 +180,11 @@ def check_result(result: Mapping[str, Any]) -> None:
             raise ValueError("epochs of a result are no count")
     if any({"version", "verdict"} - entry.keys() for entry in entries[1:]):
         raise ValueError("a market of a result has no version or verdict")
-    texts = [*refused.keys(), *refused.values()] if isinstance(refused, dict) else [refused]
-    if not all(isinstance(text, str) and text.isprintable() for text in texts):
-        raise ValueError("what a result says of refused markets is no text")
+    for name in ("refused", "failed"):
+        said = result.get(name, {})
+        texts = [*said.keys(), *said.values()] if isinstance(said, dict) else [said]
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise ValueError(f"what a result says of {name} markets is no text")
 
 
 def _check_numbers(record: JobRecord) -> None:

@@ -18,6 +18,7 @@ from percoin.commands import command
 from percoin.errors import PercoinError
 from percoin.registry.revision import withdraw_acceptance
 from percoin.report.files import PAGE, write_report
+from percoin.sweep.best import serve_best
 from percoin.sweep.dashboard import write_dashboard
 from percoin.sweep.document import to_document
 from percoin.sweep.jobs import Job, JobRecord
@@ -37,11 +38,13 @@ class SweepSummary:
     Attributes:
         results: How the jobs ended, and their models beside each other.
         withdrawn: Models that lost their acceptance over the sweep, one line each.
-        problems: What could not be written or withdrawn, one line each.
+        served: Markets whose best settings are served now in place of others, one line each.
+        problems: What could not be written, withdrawn or served, one line each.
     """
 
     results: SweepResults
     withdrawn: tuple[str, ...]
+    served: tuple[str, ...]
     problems: tuple[str, ...]
 
     def render(self, width: int = 100, colour: bool | None = None) -> str:
@@ -54,6 +57,7 @@ class SweepSummary:
         folder = self.results.folder
         closing = [
             *self.withdrawn,
+            *self.served,
             *(f"PROBLEM: {problem}" for problem in self.problems),
             f"report: {folder / _REPORT / PAGE}",
             "curves: " + command("tensorboard --logdir", str(folder.parent)),
@@ -68,7 +72,8 @@ def summarize(
 
     Judges the models as the sweep they are: once every job has had its turn, a model that
     was accepted alone and does not stand among the others loses its acceptance in the
-    registry. Then the files are written.
+    registry; of several settings of one market the best on validation rows is served. Then the
+    files are written.
 
     Args:
         folder: Of the sweep.
@@ -82,7 +87,9 @@ def summarize(
     """
     results = gather(folder, jobs, models_dir, secs)
     withdrawn, problems = _withdraw(results, models_dir) if results.is_over else ({}, [])
-    if withdrawn:
+    served, unserved = serve_best(results, models_dir) if results.is_over else ([], [])
+    problems += unserved
+    if withdrawn or served:
         # What is served has changed, and the files tell what is served.
         results = gather(folder, jobs, models_dir, secs)
     problems += _write(
@@ -94,7 +101,7 @@ def summarize(
     # Last, so that it knows of the others.
     document = to_document(results, withdrawn, problems)
     problems += _write({SUMMARY_FILE: lambda: write_whole(folder / SUMMARY_FILE, document)})
-    return SweepSummary(results, tuple(withdrawn.values()), tuple(problems))
+    return SweepSummary(results, tuple(withdrawn.values()), tuple(served), tuple(problems))
 
 
 def _withdraw(results: SweepResults, models_dir: Path) -> tuple[dict[str, str], list[str]]:

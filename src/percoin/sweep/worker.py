@@ -20,9 +20,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ import lightning.pytorch as pl
 
 from percoin.bars.schema import Bars
 from percoin.cli import Composed
-from percoin.config import LogisticConfig, Recipe, TrainConfig, typed
-from percoin.dataset import MarketDataset
+from percoin.config import TrainConfig, typed
+from percoin.config.effects import settings_with
+from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import (
     ConfigError,
     InterruptedRunError,
@@ -56,45 +57,20 @@ from percoin.sweep.jobs import (
 )
 from percoin.sweep.plan import CONFIG_NAME
 from percoin.training.lit_module import SignalClassifier
+from percoin.training.machine import check_machine
 from percoin.training.memory import memory_errors
-from percoin.training.recipes.from_pool import PooledStart, find_start
-from percoin.training.recipes.per_market import (
-    RUN_CHECKPOINTS,
-    check_machine,
-    clear_run_folder,
-    train_folds,
-)
-from percoin.training.recipes.pooled import (
-    check_pool_machine,
-    clear_pool_folder,
-    load_pool_bars,
-    make_pool,
-    train_pooled,
-)
-from percoin.training.run_files import RunContext, make_folds
+from percoin.training.pipeline import prepare, train
+from percoin.training.recipes.recipe import Recipe
+from percoin.training.run_files import RUN_CHECKPOINTS, RunContext, clear_run_folder
 from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
 
 LOG_FILE = "train.log"
-# Below the folder of a pool's job; bars.json of each market.
-_POOL_BARS = "bars"
+# Below the folder of a job of many markets; bars.json of each.
+_BARS = "bars"
 _TERMINAL = (1, 2)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-
-# They change nothing about a model. The bars count as they are, not where they came from.
-_NOT_IN_THE_KEY = (
-    "workers",
-    "force",
-    "resume",
-    "sweep",
-    "reuse_bars_secs",
-    "data_dir",
-    "models_dir",
-    "outputs_dir",
-    "logger",
-    "source",
-)
 
 
 def run_attempt(attempt: Attempt) -> None:
@@ -127,15 +103,16 @@ def run_attempt(attempt: Attempt) -> None:
             diary.end(JobState.FAILED, error=_describe(error, folder))
 
 
-def job_key(
-    settings: TrainConfig, folds: Sequence[MarketDataset], start: PooledStart | None = None
-) -> str:
+def job_key(settings: TrainConfig, recipe: Recipe) -> str:
     """Hash of all that a job's model follows from: settings, bars, code, and where it begins."""
-    plain = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_KEY}
-    bars = [(fold.bars.source, fold.bars.sha256()) for fold in folds]
+    plain = settings_with(settings, OF_THE_MODEL)
+    # The bars count as they are, not where they come from.
+    bars = [(dataset.bars.source, dataset.bars.sha256()) for dataset in recipe.datasets]
     # Which of a market's pooled models it begins with is not among the settings.
-    begins_with = [] if start is None else [start.manifest.version_id]
-    text = json.dumps([plain, bars, code_version(), *begins_with], sort_keys=True)
+    start = recipe.begins_with
+    text = json.dumps(
+        [plain, bars, code_version(), *([] if start is None else [start])], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -169,99 +146,50 @@ def _facts(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What a job trains, its bars loaded.
-
-    Attributes:
-        key: As ``job_key``.
-        asked_at: When the source was asked for the bars; the oldest of several moments.
-        max_epochs: At most so many.
-        train: Trains by these settings, which may say to resume, with Lightning's callbacks.
-        clear: Takes away what an earlier run left in the job's folder.
-    """
-
-    key: str
-    asked_at: float
-    max_epochs: int
-    train: Callable[[TrainConfig, Sequence[pl.Callback]], object]
-    clear: Callable[[Path], None]
-
-
 def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
     folder = attempt.job.folder
     settings, choices = _settings(attempt)
-    is_pool = settings.recipe == Recipe.POOLED
-    work = (_pool_work if is_pool else _market_work)(settings, attempt, RunContext(folder, choices))
-    same = before.key == work.key and not attempt.force
+    recipe, asked_at = _prepare(settings, attempt)
+    key = job_key(settings, recipe)
+    same = before.key == key and not attempt.force
     if same and (finished := _finished_result(folder, settings)) is not None:
         log.info("finished before, with the same settings, bars and code")
         diary.record = before
         # What was killed between its result and its record has only the former.
         diary.write(state=JobState.SKIPPED, error=None, result=finished)
         return
-    if is_pool:
-        check_pool_machine(settings)
-    else:
-        check_machine(settings)
+    check_machine(settings)
     diary.record = JobRecord(
         **_facts(attempt) | {"started_at": diary.record.started_at},
-        key=work.key,
-        bars_loaded_at=work.asked_at,
-        max_epochs=work.max_epochs,
+        key=key,
+        bars_loaded_at=asked_at,
+        max_epochs=recipe.max_epochs(settings),
     )
 
-    def train(settings: TrainConfig) -> None:
-        work.train(settings, [_Diarist(diary)])
+    def begin(settings: TrainConfig) -> None:
+        train(settings, recipe, RunContext(folder, choices), [_Diarist(diary)])
 
-    if not (same and _can_resume(before, folder) and _resume(train, settings, diary)):
-        work.clear(folder)
+    if not (same and _can_resume(before, folder) and _resume(begin, settings, diary)):
+        clear_run_folder(folder)
         diary.write(epoch=0, resumed_from=0)
-        train(settings)
-    result = read_result(folder / FINISHED_MARK)
-    diary.end(JobState.FINISHED, result=result)
+        begin(settings)
+    diary.end(JobState.FINISHED, result=read_result(folder / FINISHED_MARK))
 
 
-def _market_work(settings: TrainConfig, attempt: Attempt, run: RunContext) -> _Work:
-    asked = bars_of_job(settings, attempt.job.market_folder, attempt.reuse_bars_since)
-    start = find_start(settings)
-    folds = make_folds(settings, asked.bars, start)
-
-    def train(settings: TrainConfig, callbacks: Sequence[pl.Callback]) -> None:
-        train_folds(settings, folds, run, callbacks, start)
-
-    return _Work(
-        job_key(settings, folds, start),
-        asked.asked_at,
-        _most_epochs(settings) * len(folds),
-        train,
-        clear_run_folder,
-    )
-
-
-def _pool_work(settings: TrainConfig, attempt: Attempt, run: RunContext) -> _Work:
-    """One training for all markets of a pool; its settings name them."""
+def _prepare(settings: TrainConfig, attempt: Attempt) -> tuple[Recipe, float]:
+    """The job's markets, and when their source was asked; the oldest of several moments."""
     moments = []
 
-    def load(settings: TrainConfig) -> Bars:
-        folder = run.folder / _POOL_BARS / settings.symbol
-        folder.mkdir(parents=True, exist_ok=True)
-        asked = bars_of_job(settings, folder, attempt.reuse_bars_since)
+    def load(own: TrainConfig) -> Bars:
+        place = attempt.job.market_folder
+        if own.symbol != settings.symbol:
+            place = attempt.job.folder / _BARS / own.symbol
+            place.mkdir(parents=True, exist_ok=True)
+        asked = bars_of_job(own, place, attempt.reuse_bars_since)
         moments.append(asked.asked_at)
         return asked.bars
 
-    pool = make_pool(settings, load_pool_bars(settings, load))
-
-    def train(settings: TrainConfig, callbacks: Sequence[pl.Callback]) -> None:
-        train_pooled(settings, pool, run, callbacks=callbacks)
-
-    key = job_key(settings, pool.markets)
-    max_epochs = settings.epochs * settings.pooled.seeds
-    return _Work(key, min(moments), max_epochs, train, clear_pool_folder)
-
-
-def _most_epochs(settings: TrainConfig) -> int:
-    return 0 if isinstance(settings.model, LogisticConfig) else settings.epochs
+    return prepare(settings, load), min(moments)
 
 
 def _settings(attempt: Attempt) -> tuple[TrainConfig, Mapping[str, str]]:
@@ -276,6 +204,8 @@ def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | No
     root, timeframe = Path(settings.models_dir), settings.tf.timeframe
     try:
         result = read_result(folder / FINISHED_MARK)
+        if result.get("failed"):
+            return None  # of many markets; those are tried again
         for symbol, entry in result.get("markets", {settings.symbol: result}).items():
             if not MarketFolder(root, symbol, timeframe).version(entry["version"]).is_dir():
                 return None
@@ -294,11 +224,11 @@ def _can_resume(before: JobRecord, folder: Path) -> bool:
     return has_checkpoint and not has_diverged and not failed_again
 
 
-def _resume(train: Callable[[TrainConfig], None], settings: TrainConfig, diary: _Diary) -> bool:
+def _resume(begin: Callable[[TrainConfig], None], settings: TrainConfig, diary: _Diary) -> bool:
     """Go on from the last checkpoint; whether that could be done."""
     diary.write()
     try:
-        train(replace(settings, resume=True))
+        begin(replace(settings, resume=True))
     except ResumeError as error:
         log.warning("%s: beginning afresh", error.found)
         return False
@@ -328,10 +258,10 @@ class _Diarist(pl.Callback):
         self._is_resumed = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, SignalClassifier)
         self._is_resumed = False
-        val_loss = pl_module.history["val_loss"][-1]
-        self._diary.write(epoch=self._epochs_before + trainer.current_epoch + 1, val_loss=val_loss)
+        epoch = self._epochs_before + trainer.current_epoch + 1
+        if isinstance(pl_module, SignalClassifier):
+            self._diary.write(epoch=epoch, val_loss=pl_module.history["val_loss"][-1])
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._add_secs()

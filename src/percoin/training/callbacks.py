@@ -1,24 +1,20 @@
-"""What happens around training: progress, pictures, and the export to the registry."""
+"""What happens around training: progress, and the export to the registry."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from pathlib import Path
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.training.datamodule import MarketDataModule
-from percoin.training.figures import draw_pictures, write_picture
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
-from percoin.training.metrics import confusion_matrix
 from percoin.types import Timeframe
 
 log = logging.getLogger(__name__)
@@ -84,36 +80,6 @@ class Progress(pl.Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-class Pictures(pl.Callback):
-    """Draws the test evaluation into TensorBoard and into PNG files.
-
-    Args:
-        dataset: The market, for the labels of each split.
-        folder: Where the PNG files go.
-    """
-
-    def __init__(self, dataset: MarketDataset, folder: Path) -> None:
-        self._dataset = dataset
-        self._folder = folder
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw and keep the three pictures."""
-        module = classifier(pl_module)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_pictures(
-            self._dataset,
-            confusion_matrix(module.test_metrics),
-            module.test_probabilities.double().numpy(),
-            module.test_labels.numpy(),
-            "before calibration",
-        )
-        for name, figure in pictures.items():
-            write_picture(figure, self._folder / f"{name}.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(name, figure, trainer.global_step)
 
 
 class Exporter(Protocol):

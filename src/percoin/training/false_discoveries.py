@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,38 +11,43 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import StoredVerdict
 from percoin.registry.publish import served_id
 from percoin.registry.revision import withdraw_acceptance
-from percoin.training.results import PooledResult
+from percoin.training.results import MarketResult
 from percoin.types import Timeframe
 
 
 def withdraw_false_discoveries(
-    results: Mapping[str, PooledResult], models_dir: Path, timeframe: Timeframe
-) -> tuple[dict[str, PooledResult], tuple[str, ...]]:
+    results: Mapping[str, MarketResult],
+    models_dir: Path,
+    timeframe: Timeframe,
+    unknown: Collection[str] = (),
+) -> dict[str, MarketResult]:
     """Withdraw acceptances that do not stand among so many models tried, as a sweep does.
 
     Args:
         results: Of every market of the run.
         models_dir: The registry that they were exported to.
         timeframe: Of all of them.
+        unknown: Markets that were trained and not judged yet. They count as models that show
+            nothing, so that an acceptance which stands now stands whatever they turn out to be.
 
     Returns:
-        The results as they are now, and a line for each that was withdrawn.
+        Those that lost their acceptance, as they are now.
     """
     p_values = {symbol: entry.p_value for symbol, entry in results.items()}
+    p_values |= dict.fromkeys(unknown, 1.0)
     stands = control_false_discoveries(p_values)
     n_tested = sum(p_value is not None for p_value in p_values.values())
-    now, lines = dict(results), []
+    withdrawn = {}
     for symbol, entry in results.items():
         if entry.verdict != StoredVerdict.ACCEPTED or stands[symbol]:
             continue
         reason = why_not_standing(n_tested, entry.p_value)
         withdraw_acceptance(models_dir, symbol, timeframe, entry.version, reason)
         served = served_id(MarketFolder(models_dir, symbol, timeframe))
-        now[symbol] = replace(
+        withdrawn[symbol] = replace(
             entry,
             verdict=StoredVerdict.REJECTED.value,
             reason=reason,
             is_served=served == entry.version,
         )
-        lines.append(f"acceptance withdrawn from {symbol}: {reason}")
-    return now, tuple(lines)
+    return withdrawn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,15 @@ class StackedAdamW:
         self._square = self._square[models]
         self._n_updates = self._n_updates[models]
 
+    def state(self) -> dict[str, Tensor]:
+        """All that the next update depends on beside the weights, by name."""
+        return {"mean": self._mean, "square": self._square, "n_updates": self._n_updates}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from another optimizer's ``state``."""
+        for name, values in self.state().items():
+            values.copy_(state[name])
+
     @torch.no_grad()
     def step(
         self, lr: Tensor, models: Tensor | None = None, is_active: Tensor | None = None
@@ -59,7 +70,8 @@ class StackedAdamW:
                 one recorded step serve steps in which not every model takes part.
         """
         gradient = self._weights.grad
-        assert gradient is not None
+        if gradient is None:
+            return
         self._weights.grad = None
         # A slice gives views, and writing a view to itself costs nothing.
         at = slice(None) if models is None else models

@@ -6,8 +6,10 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +18,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from percoin.dataset import MarketDataset, Part
-from percoin.errors import DivergedError
+from percoin.errors import DivergedError, ResumeError
 from percoin.network import CnnLstm
 from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
 from percoin.training.lit_module import EpochHistory, OptimizerSpec, epoch_seed
-from percoin.training.run import TrainingPlan
+from percoin.training.run import TrainingPlan, checkpoint_of, save_whole
+from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,15 @@ class FleetModel:
         """Its market."""
         return self.dataset.bars.symbol
 
+    def newest_figures(self) -> dict[str, float]:
+        """Those of its last epoch, by the names of a training alone."""
+        return {
+            "loss/train": self.history["train_loss"][-1],
+            "accuracy/train": self.history["train_acc"][-1],
+            "loss/val": self.history["val_loss"][-1],
+            "val/accuracy": self.history["val_acc"][-1],
+        }
+
 
 def train_fleet(
     datasets: Sequence[MarketDataset],
@@ -70,12 +82,16 @@ def train_fleet(
     plan: TrainingPlan,
     check: Callable[[], None] = lambda: None,
     after_epoch: Callable[[FleetModel], None] = lambda model: None,
+    folder: Path | None = None,
+    resume: bool = False,
 ) -> list[FleetModel]:
     """Fit a network to each market as ``train`` would, all of them step by step together.
 
     Each has its own batches, in the order that it would see alone, gradient, clipping,
     learning rate, early end and best epoch. Without dropout the weights are those of
-    separate trainings but for rounding; with it, other values are dropped.
+    separate trainings but for rounding; with it, other values are dropped. A fleet that goes on
+    ends on a CPU with the very weights of one that was not interrupted; on a GPU some sums are
+    added in another order each time.
 
     Args:
         datasets: The markets, of one timeframe and lookback; their lengths may differ.
@@ -83,13 +99,26 @@ def train_fleet(
         plan: How to train each.
         check: Called before every batch; what it raises ends the training.
         after_epoch: Called with every model that has finished an epoch.
+        folder: The state of each finished epoch is kept below it; None keeps none.
+        resume: Go on from that state.
 
     Returns:
         The models in the order of the markets, those that diverged among them.
+
+    Raises:
+        ResumeError: The state is damaged, of other markets or beyond ``plan.epochs``.
     """
     fleet = _Fleet(datasets, networks, plan, check)
-    started = time.monotonic()
-    for epoch in range(plan.epochs):
+    n_done, secs = 0, 0.0
+    if folder is not None:
+        # Of a process that was killed while it wrote one.
+        remove_leftovers(checkpoint_of(folder))
+    if resume and folder is not None:
+        n_done, secs = _restore(fleet, checkpoint_of(folder), plan.epochs)
+    started = time.monotonic() - secs
+    for epoch in range(n_done, plan.epochs):
+        if not fleet.models:
+            break
         began = time.monotonic()
         trained = fleet.train_epoch(epoch)
         now = time.monotonic()
@@ -99,9 +128,33 @@ def train_fleet(
             if model.error is None:
                 after_epoch(model)
         fleet.drop_finished()
-        if not fleet.models:
-            break
+        if folder is not None:
+            state = {"epoch": epoch, "secs": now - started, **fleet.state()}
+            save_whole(state, checkpoint_of(folder))
     return fleet.end()
+
+
+def _restore(fleet: _Fleet, path: Path, most_epochs: int) -> tuple[int, float]:
+    """Bring a fleet to where an interrupted one stood; its finished epochs and its seconds."""
+    market = (f"fleet of {len(fleet.all)} markets", fleet.all[0].dataset.bars.timeframe.value)
+    try:
+        state = torch.load(path, weights_only=True, map_location=fleet.device)
+        n_done, secs = int(state["epoch"]) + 1, float(state["secs"])
+        fleet.restore(state)
+    except Exception as error:
+        # Broken bytes make torch raise whatever they happen to break.
+        raise ResumeError(
+            *market,
+            f"{path} is no state of this fleet",
+            "start afresh without resume=true",
+        ) from error
+    if n_done > most_epochs:
+        raise ResumeError(
+            *market,
+            f"the interrupted run has trained {n_done} epochs already",
+            f"use epochs={n_done} or more, or start afresh without resume=true",
+        )
+    return n_done, secs
 
 
 class _Fleet:
@@ -116,15 +169,15 @@ class _Fleet:
     ) -> None:
         self._plan = plan
         self._check = check
-        self._device = torch.device("cuda" if plan.accelerator == "gpu" else "cpu")
-        self._all = [FleetModel(dataset, plan.lr) for dataset in datasets]
+        self.device = torch.device("cuda" if plan.accelerator == "gpu" else "cpu")
+        self.all = [FleetModel(dataset, plan.lr) for dataset in datasets]
         self._watches = [_FleetPatience(plan.lr, plan.optimizer) for _ in datasets]
         # Which of all models the rows of the network are.
         self._members = list(range(len(datasets)))
-        self._train = _Windows(datasets, "train", self._device)
-        self._validation = _Windows(datasets, "validation", self._device)
-        self._network = StackedCnnLstm.from_networks(networks).to(self._device)
-        self._best = StackedCnnLstm.from_networks(networks).to(self._device)
+        self._train = _Windows(datasets, "train", self.device)
+        self._validation = _Windows(datasets, "validation", self.device)
+        self._network = StackedCnnLstm.from_networks(networks).to(self.device)
+        self._best = StackedCnnLstm.from_networks(networks).to(self.device)
         optimizer = plan.optimizer
         self._adamw = StackedAdamW(
             self._network.weights, optimizer.weight_decay, optimizer.gradient_clip_norm
@@ -135,7 +188,7 @@ class _Fleet:
     @property
     def models(self) -> list[FleetModel]:
         """Those that are still trained, in the order of the rows of the network."""
-        return [self._all[member] for member in self._members]
+        return [self.all[member] for member in self._members]
 
     def train_epoch(self, epoch: int) -> list[FleetModel]:
         """One pass over the train rows of every model, and a look at its validation rows."""
@@ -143,7 +196,7 @@ class _Fleet:
         validation = self._validate()
         improved = []
         for row, member in enumerate(self._members):
-            model = self._all[member]
+            model = self.all[member]
             figures = (*train[row], *validation[row])
             for values, figure in zip(model.history.values(), figures, strict=True):
                 values.append(figure)  # type: ignore[attr-defined]
@@ -158,7 +211,7 @@ class _Fleet:
         left = [
             row
             for row, member in enumerate(self._members)
-            if self._all[member].error is None and not self._watches[member].is_over
+            if self.all[member].error is None and not self._watches[member].is_over
         ]
         if len(left) == len(self._members):
             return
@@ -168,16 +221,59 @@ class _Fleet:
         self._adamw.narrow(self._network.weights, rows)
         self._prepare_steps()
 
+    def state(self) -> dict[str, Any]:
+        """All that the next epochs depend on, in tensors and plain containers."""
+        return {
+            "members": self._members,
+            "network": self._network.state_dict(),
+            "best": self._best.state_dict(),
+            "adamw": self._adamw.state(),
+            "models": [
+                {
+                    "history": dict(model.history),
+                    "best_epoch": model.best_epoch,
+                    "lr": model.lr,
+                    "secs": model.secs,
+                    "error": None if model.error is None else model.error.found,
+                    "watch": watch.state(),
+                }
+                for model, watch in zip(self.all, self._watches, strict=True)
+            ],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the ``state`` of another fleet of these markets.
+
+        Raises:
+            Exception: No fleet of these markets has written it.
+        """
+        rows = self._index(list(state["members"]))
+        self._members = rows.tolist()
+        self._network = self._network.take(rows)
+        self._network.load_state_dict(state["network"])
+        self._best.load_state_dict(state["best"])
+        self._adamw.narrow(self._network.weights, rows)
+        self._adamw.restore(state["adamw"])
+        for model, watch, kept in zip(self.all, self._watches, state["models"], strict=True):
+            history: EpochHistory = kept["history"]
+            model.history = history
+            model.best_epoch, model.lr = int(kept["best_epoch"]), float(kept["lr"])
+            model.secs = float(kept["secs"])
+            if kept["error"] is not None:
+                model.error = _diverged(model, str(kept["error"]), self._plan.lr)
+            watch.restore(kept["watch"])
+        self._prepare_steps()
+
     def end(self) -> list[FleetModel]:
         """All models, with the weights of their best epochs."""
-        for number, model in enumerate(self._all):
+        for number, model in enumerate(self.all):
             if model.error is None:
                 model.state_dict = self._best.unstack(number)
-        return self._all
+        return self.all
 
     def _prepare_steps(self) -> None:
         """What was recorded reads the weights of other models: begin with nothing."""
-        self._lr = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
+        self._lr = torch.zeros(len(self._members), dtype=torch.float64, device=self.device)
         self._steps = FleetSteps(
             self._network,
             self._adamw,
@@ -211,7 +307,7 @@ class _Fleet:
     def _validate(self) -> list[tuple[float, float]]:
         """Mean loss and accuracy of every model on its validation rows."""
         self._network.eval()
-        sums = Sums(len(self._members), self._device)
+        sums = Sums(len(self._members), self.device)
         positions, counts = self._validation.padded(self._members)
         n_rows = max(1, _EVALUATION_WINDOWS // len(self._members))
         for asked, count in zip(
@@ -230,7 +326,7 @@ class _Fleet:
         sampler = BatchSampler(n_rows, self._plan.batch_size, self._plan.seed)
         sampler.set_epoch(epoch)
         batches = list(sampler) or [torch.empty(0, dtype=torch.long)]
-        return torch.stack(batches).to(self._device) + first
+        return torch.stack(batches).to(self.device) + first
 
     def _bar(self, n_steps: int, epoch: int) -> tqdm[None]:
         return tqdm(
@@ -247,11 +343,11 @@ class _Fleet:
             self._best.put(members, self._network.take(self._index(rows)))
 
     def _index(self, rows: list[int]) -> Tensor:
-        return torch.tensor(rows, dtype=torch.long, device=self._device)
+        return torch.tensor(rows, dtype=torch.long, device=self.device)
 
     def _precision(self) -> torch.autocast:
         is_mixed = self._plan.precision == "bf16-mixed"
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed)
 
 
 class _Windows:
@@ -313,6 +409,21 @@ class _FleetPatience:
         """Whether it has not improved for long enough."""
         return self._n_worse > 0 and self._n_worse >= self._patience
 
+    def state(self) -> dict[str, Any]:
+        """All that its next answers depend on."""
+        return {
+            "best": self._best,
+            "n_worse": self._n_worse,
+            "lr": self._holder.param_groups[0]["lr"],
+            "plateau": self._plateau.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the ``state`` of another one."""
+        self._best, self._n_worse = float(state["best"]), int(state["n_worse"])
+        self._holder.param_groups[0]["lr"] = float(state["lr"])
+        self._plateau.load_state_dict(state["plateau"])
+
     def improves(self, model: FleetModel) -> bool:
         """Take in the model's newest validation loss; note in it what follows."""
         loss = model.history["val_loss"][-1]
@@ -328,16 +439,18 @@ class _FleetPatience:
 
 
 def _divergence(model: FleetModel, lr: float) -> DivergedError | None:
-    history, bars = model.history, model.dataset.bars
+    history = model.history
     for part, loss in (("train", history["train_loss"][-1]), ("val", history["val_loss"][-1])):
         if not math.isfinite(loss):
-            return DivergedError(
-                bars.symbol,
-                bars.timeframe.value,
-                f"the {part} loss became {loss} in epoch {len(history['val_loss'])}",
-                f"nothing was saved; try a smaller learning rate than lr={lr:g}",
-            )
+            found = f"the {part} loss became {loss} in epoch {len(history['val_loss'])}"
+            return _diverged(model, found, lr)
     return None
+
+
+def _diverged(model: FleetModel, found: str, lr: float) -> DivergedError:
+    bars = model.dataset.bars
+    action = f"nothing was saved; try a smaller learning rate than lr={lr:g}"
+    return DivergedError(bars.symbol, bars.timeframe.value, found, action)
 
 
 def _tell(trained: Sequence[FleetModel], epoch: int, n_epochs: int, secs: float) -> None:

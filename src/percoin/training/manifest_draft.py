@@ -15,6 +15,7 @@ from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
+from percoin.registry.field_checks import open_time_text
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
 from percoin.registry.manifest import (
     LOGISTIC_KIND,
@@ -32,7 +33,6 @@ from percoin.registry.manifest import (
     SplitSpan,
     StoredVerdict,
     TestMetrics,
-    open_time_text,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 

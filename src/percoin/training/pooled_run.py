@@ -1,32 +1,29 @@
-"""Train networks on many markets, keep the best one at its best epoch, test it on each market."""
+"""Train networks on many markets and keep the best one at its best epoch."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
-from percoin.dataset import MarketDataset
 from percoin.network import CnnLstm
-from percoin.training.datamodule import MarketDataModule
+from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import PooledClassifier, PooledDataModule, pool_name
 from percoin.training.recipes.pool import Pool
 from percoin.training.run import (
-    Interruption,
+    EndsWhenTold,
     TrainedModel,
     TrainingPlan,
     check_checkpoint,
     checkpoint_of,
     fit_best,
-    make_trainer,
     quiet_lightning,
-    run_test,
 )
 
 log = logging.getLogger(__name__)
@@ -78,32 +75,36 @@ def train_pool(
     make_network: Callable[[int], CnnLstm],
     plan: PooledPlan,
     folder: Path,
-    tests: Callable[[int], Iterable[tuple[MarketDataset, Sequence[pl.Callback]]]],
     make_loggers: Callable[[Path], Sequence[Logger]] = lambda folder: (),
     callbacks: Sequence[pl.Callback] = (),
     resume: bool = False,
+    interruption: RunInterruption | None = None,
 ) -> TrainedPool:
-    """Fit a network of each seed to the seen markets and test the best one on each market.
+    """Fit a network of each seed to the seen markets and keep the best one.
 
     Args:
         pool: The markets.
         make_network: A network with the first weights of a seed.
         plan: How to train.
         folder: Checkpoints go below it.
-        tests: For the seed that is kept: markets to test on, with callbacks whose test hooks
-            see the best weights; the next one is asked for when the one before has been tested.
         make_loggers: Of Lightning, for the training in a folder.
         callbacks: Further ones, for the training of every seed.
         resume: Go on from the folder's last checkpoint.
+        interruption: Of the run that this training is part of; alone it has its own.
 
     Raises:
         DivergedError: The loss is no longer finite.
-        InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept, and so is
-            what the tests have left.
+        InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
         ResumeError: The last checkpoint is damaged or beyond the plan's epochs.
     """
-    training = _PoolTraining(pool, plan, folder, callbacks, resume)
-    return training.go(make_network, tests, make_loggers)
+    market = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
+    interruption = interruption or RunInterruption(market, folder)
+    around = [*callbacks, EndsWhenTold(interruption)]
+    training = _PoolTraining(pool, plan, folder, around, resume)
+    with interruption.expected(), quiet_lightning():
+        trained = training.go(make_network, make_loggers)
+        interruption.end_if_received()
+    return trained
 
 
 class _PoolTraining:
@@ -125,38 +126,28 @@ class _PoolTraining:
         self._name = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
         first = plan.training.seed
         self._seeds = range(first, first + plan.n_seeds)
-        # Whether anything can be gone on with shows in the folder of the first.
-        checkpoint = checkpoint_of(self._folder_of(first))
-        self._interruption = Interruption(self._name, checkpoint, ends_with_export=True)
 
     def go(
         self,
         make_network: Callable[[int], CnnLstm],
-        tests: Callable[[int], Iterable[tuple[MarketDataset, Sequence[pl.Callback]]]],
         make_loggers: Callable[[Path], Sequence[Logger]],
     ) -> TrainedPool:
         for seed in self._seeds:
             self._check_resumable(seed)
         started = time.monotonic()
-        modules: list[SignalClassifier] = []
-        best: tuple[SignalClassifier, int, int] | None = None
+        fitted: dict[int, tuple[SignalClassifier, int]] = {}
         losses: dict[int, float] = {}
-        with self._interruption.expected(), quiet_lightning():
-            for seed in self._seeds:
-                loggers = make_loggers(self._folder_of(seed))
-                module, epoch = self._fit(seed, make_network(seed), loggers)
-                losses[seed] = module.history["val_loss"][epoch - 1]
-                modules.append(module)
-                if losses[seed] == min(losses.values()):
-                    best = module, epoch, seed
-            assert best is not None
-            module, epoch, seed = best
-            if len(self._seeds) > 1:
-                log.info("seed %d is kept: validation loss %s", seed, _listed(losses))
-            self._test(module, tests(seed))
-        n_epochs = len(module.history["val_loss"])
-        secs = time.monotonic() - started + sum(each.secs_before for each in modules)
-        model = TrainedModel(module, n_epochs, epoch, secs)
+        for seed in self._seeds:
+            module, epoch = self._fit(seed, make_network(seed), make_loggers(self._folder_of(seed)))
+            fitted[seed] = module, epoch
+            losses[seed] = module.history["val_loss"][epoch - 1]
+        # Of equals the last, as it has always been.
+        seed = min(reversed(self._seeds), key=losses.__getitem__)
+        module, epoch = fitted[seed]
+        if len(self._seeds) > 1:
+            log.info("seed %d is kept: validation loss %s", seed, _listed(losses))
+        secs = time.monotonic() - started + sum(each.secs_before for each, _ in fitted.values())
+        model = TrainedModel(module, len(module.history["val_loss"]), epoch, secs)
         return TrainedPool(model, seed, losses, self._folder_of(seed))
 
     def _check_resumable(self, seed: int) -> None:
@@ -189,21 +180,8 @@ class _PoolTraining:
         if len(self._seeds) > 1:
             log.info("seed %d of %s", seed, ", ".join(map(str, self._seeds)))
         resume = self._resume and checkpoint_of(folder).is_file()
-        around = [*self._callbacks, self._interruption]
-        _, epoch = fit_best(module, data, training, folder, loggers, around, resume)
+        _, epoch = fit_best(module, data, training, folder, loggers, self._callbacks, resume)
         return module, epoch
-
-    def _test(
-        self,
-        module: SignalClassifier,
-        tests: Iterable[tuple[MarketDataset, Sequence[pl.Callback]]],
-    ) -> None:
-        training = self._plan.training
-        for dataset, callbacks in tests:
-            trainer = make_trainer(training, None, (), [self._interruption, *callbacks])
-            run_test(
-                trainer, module, MarketDataModule.of(dataset, training.batch_size, training.seed)
-            )
 
     def _folder_of(self, seed: int) -> Path:
         return self._folder / _SEED_FOLDER.format(seed) if self._plan.n_seeds > 1 else self._folder

@@ -1,8 +1,8 @@
-"""The end of a pooled training: every market beside its logistic regression, then their means."""
+"""What came of several markets: each beside its logistic regression, then their means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from percoin.evaluation.baselines import LOGISTIC
@@ -32,12 +32,12 @@ _LEGEND = (
 
 
 @dataclass(frozen=True)
-class PooledResult:
-    """What came of one market of a pool; plain enough for JSON.
+class MarketResult:
+    """What came of one market; plain enough for JSON.
 
     Attributes:
         symbol: Market.
-        is_seen: Whether the network learnt from its train rows.
+        is_seen: Whether the model learnt from its train rows.
         skill: Log-loss skill over the train prior.
         lower: Lower end of its interval; None with too few rows.
         upper: Upper end.
@@ -73,19 +73,19 @@ class PooledResult:
             raise ValueError("a text of a result cannot be printed")
 
     @classmethod
-    def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> PooledResult:
-        """What a table says of a network that was judged and exported."""
+    def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> MarketResult:
+        """What a table says of a model that was judged and exported."""
         evaluation = exported.judgement.evaluation
         model, verdict = evaluation.model, evaluation.verdict
-        logistic = next(line for line in evaluation.baselines if line.name == LOGISTIC)
-        assert exported.beside_logistic is not None
+        lines = {line.name: line for line in evaluation.baselines}
         return cls(
             symbol=symbol,
             is_seen=is_seen,
             skill=model.skill.value,
             lower=model.skill.lower,
             upper=model.skill.upper,
-            logistic=logistic.skill.value,
+            # A regression that is the model itself is no baseline.
+            logistic=lines.get(LOGISTIC, model).skill.value,
             activity_auc=None if model.activity.auc is None else model.activity.auc.value,
             direction_auc=None if model.direction.auc is None else model.direction.auc.value,
             verdict=verdict.outcome.value,
@@ -93,7 +93,7 @@ class PooledResult:
             reason=verdict.reasons[0],
             version=exported.version.folder.name,
             is_served=exported.version.is_served,
-            beside_logistic=exported.beside_logistic,
+            beside_logistic=exported.beside_logistic or exported.judgement.daily,
         )
 
     @property
@@ -103,7 +103,7 @@ class PooledResult:
 
 
 @dataclass(frozen=True)
-class PooledMeans:
+class MarketMeans:
     """Means over markets, with intervals that know that markets move together.
 
     Attributes:
@@ -119,8 +119,8 @@ class PooledMeans:
     lead_unseen: JointMean | None
 
     @classmethod
-    def of(cls, results: Sequence[PooledResult], bootstrap: Bootstrap) -> PooledMeans:
-        """Average the markets of a pool.
+    def of(cls, results: Sequence[MarketResult], bootstrap: Bootstrap) -> MarketMeans:
+        """Average several markets.
 
         Args:
             results: At least one of a market that was trained on.
@@ -136,38 +136,34 @@ class PooledMeans:
         )
 
 
-def format_pool(
-    results: Sequence[PooledResult], means: PooledMeans, refused: Mapping[str, str]
+def format_markets(
+    results: Sequence[MarketResult], means: MarketMeans, shares_network: bool
 ) -> str:
-    """The table, the means below it, and which markets are not in it."""
-    lines = [align(_COLUMNS, [_row(entry) for entry in results]), ""]
-    for seen, skill, lead in (
-        (True, means.seen, means.lead_seen),
-        (False, means.unseen, means.lead_unseen),
+    """The table and the means below it.
+
+    Args:
+        results: Of each market.
+        means: Over them.
+        shares_network: Whether one network is that of all; each else has learnt on its own
+            market alone, and no column says who was seen.
+    """
+    table = [_COLUMNS, *map(_row, results)]
+    if not shares_network:
+        place = _COLUMNS.index(_IN_TRAINING)
+        table = [(*row[:place], *row[place + 1 :]) for row in table]
+    lines = [align(table[0], table[1:]), ""]
+    for name, is_seen, skill, lead in (
+        ("seen" if shares_network else "fleet", True, means.seen, means.lead_seen),
+        ("unseen", False, means.unseen, means.lead_unseen),
     ):
-        if skill is None or lead is None:
-            continue
-        group = [entry for entry in results if entry.is_seen is seen]
-        lines += _means("seen" if seen else "unseen", group, skill, lead)
-    lines.append(_LEGEND)
-    lines += [f"refused {symbol}: {reason}" for symbol, reason in refused.items()]
-    return "\n".join(lines)
-
-
-def format_fleet(
-    results: Sequence[PooledResult], means: PooledMeans, failed: Mapping[str, str]
-) -> str:
-    """The same of networks of which each was trained on its own market alone."""
-    place = _COLUMNS.index(_IN_TRAINING)
-    columns, *rows = ([*row[:place], *row[place + 1 :]] for row in (_COLUMNS, *map(_row, results)))
-    lines = [align(columns, rows), "", *_means("fleet", results, means.seen, means.lead_seen)]
-    lines.append(_LEGEND)
-    lines += [f"FAILED {symbol}: {reason}" for symbol, reason in failed.items()]
-    return "\n".join(lines)
+        if skill is not None and lead is not None:
+            group = [entry for entry in results if entry.is_seen is is_seen]
+            lines += _means(name, group, skill, lead)
+    return "\n".join([*lines, _LEGEND])
 
 
 def _means(
-    name: str, group: Sequence[PooledResult], skill: JointMean, lead: JointMean
+    name: str, group: Sequence[MarketResult], skill: JointMean, lead: JointMean
 ) -> list[str]:
     n_ahead = sum(entry.lead > 0 for entry in group)
     return [
@@ -178,7 +174,7 @@ def _means(
     ]
 
 
-def _row(entry: PooledResult) -> tuple[str, ...]:
+def _row(entry: MarketResult) -> tuple[str, ...]:
     aucs = (entry.activity_auc, entry.direction_auc)
     return (
         entry.symbol,

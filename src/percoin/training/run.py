@@ -5,38 +5,36 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.plugins.io import CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 from torch.nn import functional
 
 from percoin.dataset import MarketDataset
-from percoin.errors import InterruptedRunError, ResumeError, TrainingError
+from percoin.errors import ResumeError, TrainingError
 from percoin.network import CnnLstm
 from percoin.run_folder import CHECKPOINT_FOLDER
-from percoin.training.callbacks import ExportToRegistry, Progress
+from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
+from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import MONITORED, OptimizerSpec, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
+from percoin.training.run_files import LAST_CHECKPOINT
 from percoin.whole_file import remove_leftovers, write_whole
 
 log = logging.getLogger(__name__)
 
 BEST_CHECKPOINT = "best"
-LAST_CHECKPOINT = "last"
 
 
 @dataclass(frozen=True)
@@ -89,92 +87,75 @@ def train(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[pl.Callback] = (),
     resume: bool = False,
+    interruption: RunInterruption | None = None,
+    is_gentle: bool = False,
 ) -> TrainedModel:
     """Fit the network, restore its best validation epoch and test that.
 
     Args:
-        dataset: The market.
+        dataset: The market; for a gentle training with the scaling that the network knows.
         network: With its initial weights; it is trained in place.
         plan: How to train.
         folder: Checkpoints go below it.
         loggers: Of Lightning.
-        callbacks: Further ones; their test hooks see the best weights.
+        callbacks: Further ones; their test hooks see the weights that were kept.
         resume: Go on from the folder's last checkpoint.
+        interruption: Of the run that this training is part of; alone it has its own.
+        is_gentle: Train a pooled network further, its batch normalisation held. The best epoch
+            is kept if its validation log-loss is below that of the weights it began with; else
+            those are what is tested, as epoch 0.
 
     Raises:
         DivergedError: The loss is no longer finite.
         InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
         ResumeError: The last checkpoint is damaged or beyond ``plan.epochs``.
     """
-    bars = dataset.bars
-    market = (bars.symbol, bars.timeframe.value)
-    last_checkpoint = checkpoint_of(folder)
-    if resume:
-        check_checkpoint(last_checkpoint, plan.epochs, market)
-    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
-    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
-    exports = any(isinstance(callback, ExportToRegistry) for callback in callbacks)
-    interruption = Interruption(market, last_checkpoint, exports)
-    with interruption.expected(), quiet_lightning():
-        around = [interruption, *callbacks]
-        trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
-        run_test(trainer, module, data)
-    n_epochs = len(module.history["val_loss"])
-    return TrainedModel(module, n_epochs, best_epoch, module.secs)
-
-
-def train_further(
-    dataset: MarketDataset,
-    network: CnnLstm,
-    plan: TrainingPlan,
-    folder: Path,
-    loggers: Sequence[Logger] = (),
-    callbacks: Sequence[pl.Callback] = (),
-    resume: bool = False,
-) -> TrainedModel:
-    """Train a pooled network on one market, its batch normalisation held, and test it.
-
-    The best epoch is kept if its validation log-loss is below that of the weights it began
-    with; else those are what is tested, as epoch 0.
-
-    Args:
-        dataset: The market, with the scaling that the network knows.
-        network: With the pooled weights; it is trained in place.
-        plan: How to train.
-        folder: Checkpoints go below it.
-        loggers: Of Lightning.
-        callbacks: Further ones; their test hooks see the weights that were kept.
-        resume: Go on from the folder's last checkpoint.
-
-    Raises:
-        TrainingError: As ``train``.
-    """
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
     if resume:
         check_checkpoint(checkpoint_of(folder), plan.epochs, market)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    module = GentleClassifier(network, plan.optimizer, plan.lr, plan.seed)
+    kind = GentleClassifier if is_gentle else SignalClassifier
+    module = kind(network, plan.optimizer, plan.lr, plan.seed)
     data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
-    loss_before = _validation_loss(network, data)
-    interruption = Interruption(market, checkpoint_of(folder), ends_with_export=True)
+    begun = _Begun.of(network, data) if is_gentle else None
+    interruption = interruption or RunInterruption(market, folder)
     with interruption.expected(), quiet_lightning():
-        around = [interruption, *callbacks]
+        around = [EndsWhenTold(interruption), *callbacks]
         trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
-        loss_after = _validation_loss(network, data)
-        module.improved = loss_after < loss_before
-        log.info(
-            "validation log-loss %.5f with the pooled weights, %.5f after epoch %d: %s are kept",
-            loss_before,
-            loss_after,
-            best_epoch,
-            "the new ones" if module.improved else "the pooled ones, as they were,",
-        )
-        if not module.improved:
-            network.load_state_dict(before)
-            best_epoch = 0
+        if isinstance(module, GentleClassifier) and begun is not None:
+            module.improved = begun.is_improved(network, data, best_epoch)
+            best_epoch = best_epoch if module.improved else 0
         run_test(trainer, module, data)
+        interruption.end_if_received()
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, module.secs)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The weights that a gentle training began with, and their validation log-loss."""
+
+    state_dict: Mapping[str, Tensor]
+    loss: float
+
+    @classmethod
+    def of(cls, network: CnnLstm, data: MarketDataModule) -> _Begun:
+        weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        return cls(weights, _validation_loss(network, data))
+
+    def is_improved(self, network: CnnLstm, data: MarketDataModule, epoch: int) -> bool:
+        """Whether the network has become better; else it gets its first weights back."""
+        loss = _validation_loss(network, data)
+        log.info(
+            "validation log-loss %.5f with the pooled weights, %.5f after epoch %d: %s are kept",
+            self.loss,
+            loss,
+            epoch,
+            "the new ones" if loss < self.loss else "the pooled ones, as they were,",
+        )
+        if loss < self.loss:
+            return True
+        network.load_state_dict(self.state_dict)
+        return False
 
 
 @torch.inference_mode()
@@ -213,11 +194,10 @@ def fit_best(
     for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
         remove_leftovers(folder / CHECKPOINT_FOLDER / f"{name}.ckpt")
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
-    trainer = make_trainer(plan, folder, loggers, [Progress(), *callbacks, best, last])
+    files = _WholeFiles()
+    trainer = make_trainer(plan, folder, loggers, [Progress(), *callbacks, best, last], files)
     resumed_from = str(checkpoint_of(folder)) if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
-    files = trainer.strategy.checkpoint_io
-    assert isinstance(files, _WholeFiles)
     return trainer, _restore(module, Path(best.best_model_path), files)
 
 
@@ -254,12 +234,12 @@ def fit(
     """
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
     module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
-    interruption = Interruption(market, checkpoint=None, ends_with_export=False)
+    interruption = RunInterruption(market, folder=None)
     with interruption.expected(), quiet_lightning():
-        trainer = make_trainer(
-            plan, None, (), [Progress(each_epoch=False), interruption, *callbacks]
-        )
+        around = [Progress(each_epoch=False), EndsWhenTold(interruption), *callbacks]
+        trainer = make_trainer(plan, None, (), around)
         trainer.fit(module, datamodule=MarketDataModule.of(dataset, plan.batch_size, plan.seed))
+        interruption.end_if_received()
     return module
 
 
@@ -311,15 +291,24 @@ class _WholeFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        # Lightning writes to the system's temporary folder, from where a file may
-        # have to be copied.
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # In memory first: writing a file itself, torch names neither it nor a full disk.
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_whole(target, content.getbuffer())
-        self._written[target] = hashlib.sha256(content.getbuffer()).digest()
+        self._written[Path(path)] = hashlib.sha256(save_whole(checkpoint, Path(path))).digest()
+
+
+def save_whole(checkpoint: Mapping[str, Any], path: Path) -> memoryview:
+    """Replace a checkpoint in one step; whoever is killed meanwhile leaves the old one.
+
+    Lightning would write to the system's temporary folder, from where a file may have to be
+    copied.
+
+    Returns:
+        What was written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In memory first: writing a file itself, torch names neither it nor a full disk.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    write_whole(path, content.getbuffer())
+    return content.getbuffer()
 
 
 def check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
@@ -363,6 +352,7 @@ def make_trainer(
     folder: Path | None,
     loggers: Sequence[Logger],
     callbacks: Sequence[pl.Callback],
+    files: CheckpointIO | None = None,
 ) -> pl.Trainer:
     """What Lightning trains and tests with; without a folder it writes nothing."""
     stopping = _EarlyStopping(
@@ -376,7 +366,7 @@ def make_trainer(
         max_epochs=plan.epochs,
         logger=list(loggers),
         callbacks=[*own, *callbacks],
-        plugins=[_WholeFiles()],
+        plugins=[files or _WholeFiles()],
         # Without a callback of ours Lightning would write checkpoints of its own.
         enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
         default_root_dir=folder,
@@ -449,87 +439,31 @@ def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:
     return progress.n_epochs
 
 
-class Interruption(pl.Callback):
-    """Lets Ctrl-C and SIGTERM end a training the same way: by an error, between two batches.
-
-    Lightning alone would answer SIGTERM with exit code 0. Raised in the signal's
-    handler itself, the error could end up in any ``except`` of whatever is running,
-    logging's for one, and be lost.
+class EndsWhenTold(pl.Callback):
+    """Ends a training between two batches once a signal has come.
 
     Args:
-        market: Symbol and timeframe, for the message.
-        checkpoint: Of the last finished epoch; there may be none yet, or never one.
-        ends_with_export: A signal that comes during the export is too late to count.
-        lost: What there is to say without a checkpoint.
+        interruption: Takes note of signals.
     """
 
-    def __init__(
-        self,
-        market: tuple[str, str],
-        checkpoint: Path | None,
-        ends_with_export: bool,
-        lost: str = "no epoch was finished; start again",
-    ) -> None:
-        self._market = market
-        self._checkpoint = checkpoint
-        self._ends_with_export = ends_with_export
-        self._lost = lost
-        self._received: signal.Signals | None = None
-
-    @contextmanager
-    def expected(self) -> Iterator[None]:
-        """Take note of the first signal; a second one ends the process at once."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        usual = {number: signal.getsignal(number) for number in numbers}
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            self._received = signal.Signals(number)
-            for each in numbers:
-                signal.signal(each, signal.SIG_DFL)
-
-        for number in numbers:
-            signal.signal(number, note)
-        try:
-            yield
-            # Whoever has exported a model by now has nothing left to interrupt.
-            if not self._ends_with_export:
-                self.end_if_received()
-        except SIGTERMException:
-            # Lightning takes note of SIGTERM as well, and may be the first to ask.
-            self.end_if_received()
-            raise
-        finally:
-            for number, handler in usual.items():
-                signal.signal(number, handler)
+    def __init__(self, interruption: RunInterruption) -> None:
+        self._interruption = interruption
 
     def on_train_batch_start(self, *_: Any) -> None:
         """End here if told to."""
-        self.end_if_received()
+        self._interruption.end_if_received()
 
     def on_validation_batch_start(self, *_: Any) -> None:
         """End here if told to."""
-        self.end_if_received()
+        self._interruption.end_if_received()
 
     def on_test_batch_start(self, *_: Any) -> None:
         """End here if told to."""
-        self.end_if_received()
+        self._interruption.end_if_received()
 
     def on_test_end(self, *_: Any) -> None:
-        """End here if told to: before the callbacks that export."""
-        self.end_if_received()
-
-    def end_if_received(self) -> None:
-        """Raise what a signal that has come means; nothing without one."""
-        if self._received is None:
-            return
-        raise InterruptedRunError(
-            *self._market,
-            f"interrupted by {self._received.name}",
-            "the last finished epoch is kept; the same command with resume=true goes on from it"
-            if self._checkpoint is not None and self._checkpoint.is_file()
-            else self._lost,
-            signal_number=self._received,
-        )
+        """End here if told to: before whatever else hears of a finished test."""
+        self._interruption.end_if_received()
 
 
 @contextmanager

@@ -1,13 +1,11 @@
-"""What every training needs, whatever it trains: bars, folds, rules, and where its result goes.
-
-Nothing here imports Lightning, which a model without a network does without.
-"""
+"""What a run leaves in its folder: its settings, its marks, its result; and how it is resumed."""
 
 from __future__ import annotations
 
 import errno
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,24 +15,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from percoin import json_codec
-from percoin.assembly import bar_source, dataset_spec, trading_costs
-from percoin.bars.gaps import describe_gaps, find_gaps
-from percoin.bars.schema import Bars, format_time
-from percoin.bars.store import BarStore
-from percoin.cli.overrides import source_words
-from percoin.commands import command
-from percoin.config import BinanceConfig, BlendKind, EvaluationMode, LogisticConfig, TrainConfig
-from percoin.dataset import MarketDataset, build_dataset, build_folds
-from percoin.errors import TrainingError
-from percoin.evaluation.baselines import LOGISTIC
-from percoin.evaluation.blend import BLEND
-from percoin.evaluation.judgement import JudgingRules
+from percoin.commands import flat
+from percoin.config import RecipeName, TrainConfig
+from percoin.config.effects import effects_of
+from percoin.config.fields import OF_THE_RUN, Effect
+from percoin.errors import DivergedError, ResumeError, TrainingError
 from percoin.evaluation.table import format_evaluation
-from percoin.features.feature_set import history_bars
-from percoin.registry.layout import MarketFolder
-from percoin.run_folder import FINISHED_MARK
-from percoin.training.manifest_draft import ExportedModel
-from percoin.training.recipes.from_pool import PooledStart
+from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
 from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
@@ -42,7 +29,31 @@ log = logging.getLogger(__name__)
 
 SUMMARY_FILE = "summary.txt"
 EVALUATION_FILE = "evaluation.txt"
+# Below the run's folder: what came of each of several markets.
+MARKETS = "markets"
+LAST_CHECKPOINT = "last"
+_SETTINGS_FILE = "settings.json"
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# Below the run's folder: the earlier folds of a walk-forward, the networks of a pool's seeds.
+_PARTS_OF_A_RUN = ("fold-*", "seed-*")
+RUN_CHECKPOINTS = tuple(
+    f"{part}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt"
+    for part in ("", *(f"{name}/" for name in _PARTS_OF_A_RUN))
+)
+_WRITTEN_BY_A_RUN = (
+    CHECKPOINT_FOLDER,
+    *_PARTS_OF_A_RUN,
+    MARKETS,
+    "figures",
+    "csv",
+    "events.out.tfevents.*",
+    "hparams.yaml",
+    _SETTINGS_FILE,
+    FINISHED_MARK,
+    DIVERGED_MARK,
+    SUMMARY_FILE,
+    EVALUATION_FILE,
+)
 
 
 @dataclass(frozen=True)
@@ -64,89 +75,6 @@ class RunContext:
         return cls(Path(runtime.output_dir), dict(runtime.choices))
 
 
-def load_folds(settings: TrainConfig, start: PooledStart | None = None) -> list[MarketDataset]:
-    """Fetch the bars, keep them in the store, and make them ready to train on.
-
-    Returns:
-        As ``make_folds``.
-    """
-    return make_folds(settings, load_bars(settings), start)
-
-
-def make_folds(
-    settings: TrainConfig, bars: Bars, start: PooledStart | None = None
-) -> list[MarketDataset]:
-    """Bars made ready to train on.
-
-    One dataset for the single split; one per fold, oldest first, for a walk-forward. What
-    begins with a pooled model, ``find_start``'s, has the cuts and the scaling of its pool.
-    """
-    assert (start is None) == (settings.init is None)
-    spec = dataset_spec(settings)
-    if start is not None:
-        return [start.dataset(spec, bars)]
-    if settings.evaluation == EvaluationMode.WALK_FORWARD:
-        return build_folds(bars, spec, settings.folds)
-    return [build_dataset(bars, spec)]
-
-
-def n_bars_to_load(settings: TrainConfig) -> int:
-    """How many of the newest bars a training makes use of, if there are no gaps."""
-    return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
-
-
-def load_bars(settings: TrainConfig) -> Bars:
-    """Bars of the market from its source; the store then holds them for predictions.
-
-    A run that is resumed goes on with the bars that are stored: newer ones would make it
-    another run.
-    """
-    store = BarStore(Path(settings.data_dir) / "bars")
-    timeframe = settings.tf.timeframe
-    source = bar_source(settings.source, store, n_bars_to_load(settings), replace=True)
-    if settings.resume and isinstance(settings.source, BinanceConfig):
-        source = store
-    bars = source.load(settings.symbol, timeframe)
-    store.write(bars)
-    log.info(
-        "%s %s: %d bars until %s from %s",
-        bars.symbol,
-        bars.timeframe.value,
-        len(bars),
-        bars.close_time(),
-        bars.origin,
-    )
-    gaps = find_gaps(bars)
-    if gaps:
-        log.info("%s", describe_gaps(bars, gaps))
-    if 0 < len(bars) < (needed := history_bars(settings.lookback)):
-        log.warning(
-            "%s %s: %d bars are fewer than the %d that a prediction takes: until there are so "
-            "many, it needs bars that begin where these begin, at %s",
-            bars.symbol,
-            bars.timeframe.value,
-            len(bars),
-            needed,
-            format_time(bars.frame.index[0]),
-        )
-    return bars
-
-
-def judging_rules(settings: TrainConfig) -> JudgingRules:
-    """What the settings have the judgement take for granted."""
-    is_blend, name = settings.blend == BlendKind.LOGISTIC, JudgingRules.model_name
-    if isinstance(settings.model, LogisticConfig):
-        name = LOGISTIC
-    return JudgingRules(
-        costs=trading_costs(settings.costs),
-        n_trials=settings.trials,
-        n_looks=settings.looks,
-        seed=settings.seed,
-        model_name=BLEND if is_blend else name,
-        blend=is_blend,
-    )
-
-
 def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The settings as JSON can say them, with the names of the chosen options."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
@@ -154,44 +82,95 @@ def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[st
     return {**plain, "choices": options}
 
 
-def summarize(
-    settings: TrainConfig,
-    dataset: MarketDataset,
-    exported: ExportedModel,
-    run_folder: Path,
-    secs: float,
-    epochs: tuple[int, int] | None = None,
-) -> TrainingSummary:
-    """The screen of a finished run.
+@contextmanager
+def divergence_marked(folder: Path) -> Iterator[None]:
+    """Leave a mark in the folder of a run that diverged: there is nothing to resume."""
+    try:
+        yield
+    except DivergedError as error:
+        write_whole(folder / DIVERGED_MARK, f"{error}\n")
+        raise
+
+
+def clear_run_folder(folder: Path) -> None:
+    """Take away what an earlier run has left, for a run that begins afresh in its folder."""
+    for pattern in _WRITTEN_BY_A_RUN:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:
+    """Refuse to go on with another run's weights; note the facts of a new run.
 
     Args:
-        settings: What was asked for.
-        dataset: What the exported model was trained on.
-        exported: The version and its judgement.
-        run_folder: Where logs and pictures lie.
-        secs: Wall time of the training.
-        epochs: How many there were, and which was kept; None where there are none.
+        settings: Of this run.
+        folder: Of the run.
+        facts: ``config`` by name, ``bars``, and what else must not have changed.
+
+    Raises:
+        ResumeError: There is nothing to go on with, or it was another run.
     """
-    market = MarketFolder(Path(settings.models_dir), settings.symbol, settings.tf.timeframe)
-    return TrainingSummary(
-        dataset=dataset,
-        evaluation=exported.judgement.evaluation,
-        blend=exported.judgement.blend,
-        epochs=epochs,
-        secs=secs,
-        model_folder=market.link,
-        version_id=exported.version.folder.name,
-        is_served=exported.version.is_served,
-        run_folder=run_folder,
-        predict_command=command(
-            "python predict.py",
-            f"symbol={settings.symbol}",
-            f"tf={settings.tf.name}",
-            *source_words(settings.source),
-            data_dir=settings.data_dir,
-            models_dir=settings.models_dir,
-        ),
-    )
+    path = folder / _SETTINGS_FILE
+    market = (settings.title, settings.tf.name)
+    if not settings.resume:
+        write_whole(path, json.dumps(facts, indent=2))
+        return
+    if not any(folder.glob(CHECKPOINTS)):
+        raise ResumeError(
+            *market,
+            f"no interrupted run with a finished epoch under {folder.parent}",
+            "start one without resume=true",
+        )
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = _changed_settings(folder, before, facts)
+    # Whatever JSON can be: of another kind, or nested too deeply.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ResumeError(
+            *market, f"{path} cannot be read ({error})", "start afresh without resume=true"
+        ) from error
+    if changed:
+        # No setting brings back bars that an exchange or a file has no more.
+        settings_differ = any(effects_of(TrainConfig, name) for name in changed)
+        action = "repeat its settings to go on, or start" if settings_differ else "start"
+        raise ResumeError(
+            *market,
+            f"{', '.join(changed)} changed since {folder} was interrupted",
+            f"{action} afresh without resume=true",
+        )
+    log.info("resuming %s", folder)
+
+
+def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> set[Effect]:
+    """What settings may affect that are not as they were, where the run is still the same."""
+    free = set(OF_THE_RUN)
+    # The learning rate of a pool falls over all its epochs; elsewhere more of them only follow.
+    if now["config"]["recipe"] != RecipeName.POOLED:
+        free.add(Effect.LENGTH)
+    # Markets that are judged already stay as they are, and the others are held against them.
+    if not any(folder.glob(f"{MARKETS}/*/{FINISHED_MARK}")):
+        free.add(Effect.JUDGEMENT)
+    # Wherever these lie by now.
+    if before["bars"] == now["bars"]:
+        free.add(Effect.BARS)
+    return free
+
+
+def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    free = _free_to_change(folder, before, now)
+    was = dict(flat(before["config"]))
+    if "symbol" not in was:
+        raise ValueError("it holds no settings")
+    changed = [
+        name
+        for name, value in flat(now["config"])
+        if effects_of(TrainConfig, name) - free and was.get(name) != value
+    ]
+    others = [name for name in now if name != "config" and before[name] != now[name]]
+    return [*changed, *(f"the {name}" for name in others)]
 
 
 @contextmanager
@@ -210,8 +189,14 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_result(folder: Path, summary: TrainingSummary) -> None:
-    """Mark the run as finished, with its figures for programs and its screen for people."""
+def write_result(folder: Path, summary: TrainingSummary, further: Mapping[str, Any]) -> None:
+    """Mark a market as finished, with its figures for programs and its screen for people.
+
+    Args:
+        folder: Of the run, or of the market where it has several.
+        summary: What came of the market.
+        further: Further figures by name.
+    """
     write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)
     write_whole(folder / EVALUATION_FILE, tables + "\n")
@@ -224,5 +209,6 @@ def write_result(folder: Path, summary: TrainingSummary) -> None:
         "is_served": summary.is_served,
         "verdict": verdict.outcome.value,
         "reasons": [*verdict.reasons, *verdict.cautions],
+        **further,
     }
     write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))

@@ -12,12 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from percoin.bars.schema import format_time
+from percoin.cli.overrides import source_words
 from percoin.commands import command
+from percoin.config import TrainConfig
 from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
 from percoin.intervals import number_text
+from percoin.registry.layout import MarketFolder
+from percoin.training.manifest_draft import ExportedModel
+from percoin.training.recipes.recipe import Fitted
 from percoin.types import CLASS_NAMES
 
 _WIDTH = 100
@@ -60,6 +65,41 @@ class TrainingSummary:
     run_folder: Path
     predict_command: str
     blend: JudgedBlend | None = None
+
+    @classmethod
+    def of(
+        cls, settings: TrainConfig, fitted: Fitted, exported: ExportedModel, run_folder: Path
+    ) -> TrainingSummary:
+        """What is shown of a market that was judged and exported.
+
+        Args:
+            settings: What was asked for.
+            fitted: The market and how it was trained.
+            exported: The version and its judgement.
+            run_folder: Where logs and pictures lie.
+        """
+        symbol, judgement = fitted.dataset.bars.symbol, exported.judgement
+        return cls(
+            dataset=fitted.dataset,
+            evaluation=judgement.evaluation,
+            blend=judgement.blend,
+            epochs=fitted.epochs,
+            secs=fitted.secs,
+            model_folder=MarketFolder(
+                Path(settings.models_dir), symbol, settings.tf.timeframe
+            ).link,
+            version_id=exported.version.folder.name,
+            is_served=exported.version.is_served,
+            run_folder=run_folder,
+            predict_command=command(
+                "python predict.py",
+                f"symbol={symbol}",
+                f"tf={settings.tf.name}",
+                *source_words(settings.source),
+                data_dir=settings.data_dir,
+                models_dir=settings.models_dir,
+            ),
+        )
 
     def key_results(self) -> dict[str, float]:
         """The few figures by which runs are compared."""

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
-from percoin.config import OPTIONS, CnnLstmConfig, LogisticConfig, Recipe, TrainConfig, typed
+from percoin.config import OPTIONS, CnnLstmConfig, LogisticConfig, RecipeName, TrainConfig, typed
 from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
@@ -95,7 +95,7 @@ def pool_of(manifest: Manifest) -> tuple[str, ...]:
         ConfigError: The settings name a pool that the model is not of.
     """
     config, pool = manifest.config, manifest.pool
-    if config.get("recipe") != Recipe.POOLED:
+    if config.get("recipe") != RecipeName.POOLED:
         return ()
     name = f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id}"
     if pool is None or pool.started_from is not None:

@@ -40,9 +40,12 @@ from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyE
 from percoin.interruption import Interrupted, interruptible
 from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
 from percoin.training.figures import write_picture
-from percoin.training.recipes.per_market import check_machine, train_folds
-from percoin.training.run_files import RunContext, load_bars, make_folds
-from percoin.training.summary import TrainingSummary
+from percoin.training.folds import load_bars, make_folds
+from percoin.training.machine import check_machine
+from percoin.training.outcome import TrainingOutcome
+from percoin.training.pipeline import train
+from percoin.training.recipes.per_market import PerMarket
+from percoin.training.run_files import RunContext
 from percoin.tuning.picture import draw_search
 from percoin.tuning.rows import SearchRows
 from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_left
@@ -76,14 +79,14 @@ def tune_from_config(settings: TrainConfig) -> None:
     """
     check_machine(settings)
     overrides = list(HydraConfig.get().overrides.task)
-    summary = tune(settings, RunContext.of_hydra(), overrides)
-    if summary is not None:
-        print(summary.render())
+    outcome = tune(settings, RunContext.of_hydra(), overrides)
+    if outcome is not None:
+        print(outcome.render())
 
 
 def tune(
     settings: TrainConfig, run: RunContext, overrides: Sequence[str]
-) -> TrainingSummary | None:
+) -> TrainingOutcome | None:
     """Search around the settings, print what was found, then train and judge the best.
 
     Args:
@@ -279,7 +282,7 @@ class _Display:
 
 def _train_best(
     session: _Session, tried: list[Tried], run: RunContext, overrides: Sequence[str]
-) -> TrainingSummary | None:
+) -> TrainingOutcome | None:
     best = best_of(tried)
     if best is None or best.candidate is None:
         raise _nothing_found(session, tried)
@@ -360,7 +363,7 @@ def _train_winner(
     folds: Sequence[MarketDataset],
     winner: dict[str, Any],
     run: RunContext,
-) -> TrainingSummary | None:
+) -> TrainingOutcome | None:
     """Train the chosen settings, unless that was done; go on where it was interrupted."""
     study = session.searcher.study
     before = winners_of(study)[-1:]
@@ -375,11 +378,11 @@ def _train_winner(
         try:
             with claimed_run(folder):
                 resumed = RunContext(folder, choices)
-                return train_folds(replace(chosen, resume=True), folds, resumed)
+                return train(replace(chosen, resume=True), PerMarket(folds=folds), resumed)
         except ResumeError as error:
             log.warning("%s: training the best settings afresh", error.found)
     add_winner(study, winner)
-    return train_folds(chosen, folds, RunContext(run.folder, choices))
+    return train(chosen, PerMarket(folds=folds), RunContext(run.folder, choices))
 
 
 def _can_resume(folder: Path) -> bool:

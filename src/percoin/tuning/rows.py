@@ -8,7 +8,7 @@ from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, build_search_dataset
-from percoin.training.run_files import make_folds
+from percoin.training.folds import make_folds
 
 _DAY_MILLISECONDS = 86_400_000
 

@@ -18,7 +18,7 @@ from percoin.errors import MissingClassError
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.metrics import row_log_loss
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.recipes.per_market import fit_trial
+from percoin.training.recipes.network import fit_trial
 from percoin.tuning.rows import SearchRows
 from percoin.types import CLASS_NAMES
 

@@ -184,7 +184,7 @@ def test_figures_that_cannot_be_read_are_told_before_anything_is_trained(
         raise InvalidArtifactError(SYMBOL, TIMEFRAME, "metrics.json cannot be read", "train again")
 
     monkeypatch.setattr(reproduction, "_record", broken)
-    monkeypatch.setattr(reproduction, "train_folds", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(reproduction, "train", lambda *_: pytest.fail("it trains"))
     assert call(trained, *REPRODUCE) == 1
     assert capsys.readouterr().err == (
         "error: BTCUSDT 1h: metrics.json cannot be read; train again\n"

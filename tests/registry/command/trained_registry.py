@@ -14,8 +14,8 @@ from percoin.registry.contents import read_files
 from percoin.registry.history import Action
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import ManifestDraft
-from percoin.training.recipes.per_market import train_folds
-from percoin.training.run_files import RunContext, make_folds
+from percoin.training.pipeline import prepare, train
+from percoin.training.run_files import RunContext
 from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
@@ -65,8 +65,9 @@ def train_one(folder: Path, *overrides: str) -> str:
     run = folder / "outputs"
     run.mkdir(parents=True, exist_ok=True)
     choices = {"source": "simulated", "labels": "fixed_horizon", "model": kind}
-    folds = make_folds(settings, bars.slice(0, N_TRAINED_ON))
-    return train_folds(settings, folds, RunContext(run, choices)).version_id
+    recipe = prepare(settings, lambda _: bars.slice(0, N_TRAINED_ON))
+    [result] = train(settings, recipe, RunContext(run, choices)).results
+    return result.version
 
 
 def add_version(folder: Path, **changes: object) -> str:

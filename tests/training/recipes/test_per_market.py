@@ -22,8 +22,10 @@ from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
-from percoin.training.recipes import per_market
-from percoin.training.run_files import judging_rules, load_bars
+from percoin.training import loggers
+from percoin.training.folds import load_bars
+from percoin.training.markets import judging_rules
+from percoin.training.recipes import network, per_market
 from percoin.types import CLASS_NAMES, Timeframe
 
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
@@ -244,8 +246,8 @@ def test_resuming_with_other_settings_is_refused(trained):
     try:
         for override, named in (
             ("lr=0.002", "lr"),
-            ("model.dropout=0.1", "model"),
-            ("source.seed=1", "source, the bars"),
+            ("model.dropout=0.1", "model.dropout"),
+            ("source.seed=1", "source.seed, the bars"),
         ):
             finished = train(folder, "resume=true", "epochs=9", override)
             assert finished.code == 1
@@ -302,15 +304,15 @@ def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path
     )
     words = ("epochs=3", "logger=csv")
     source = ("source=files", f"source.path={bars}")
-    original = per_market._train_fold
+    original = per_market.train
 
-    def interrupted(settings, *arguments):
-        original(replace(settings, epochs=1), *arguments)
+    def interrupted(dataset, network, plan, *arguments, **further):
+        original(dataset, network, replace(plan, epochs=1), *arguments, **further)
         raise InterruptedRunError("BTCUSDT", "1h", "interrupted", "", signal_number=15)
 
-    monkeypatch.setattr(per_market, "_train_fold", interrupted)
+    monkeypatch.setattr(per_market, "train", interrupted)
     assert train(before, *words, source=source).code == 143
-    monkeypatch.setattr(per_market, "_train_fold", original)
+    monkeypatch.setattr(per_market, "train", original)
     before.rename(after)
     source = ("source=files", f"source.path={after / bars.relative_to(before)}")
     finished = train(after, *words, "resume=true", source=source)
@@ -387,7 +389,7 @@ def test_a_diverged_run_leaves_the_served_model_alone(trained, tmp_path, monkeyp
             super().__init__(*args, **kwargs)
             torch.nn.init.constant_(self.head[0].weight, torch.nan)
 
-    monkeypatch.setattr(per_market, "CnnLstm", Spoilt)
+    monkeypatch.setattr(network, "CnnLstm", Spoilt)
     finished = train(folder, f"outputs_dir={tmp_path}")
     assert finished.code == 1
     assert only_error(finished) == (
@@ -429,13 +431,13 @@ def test_bars_with_a_negative_price_fail_in_one_line(tmp_path):
 )
 def test_nothing_but_a_logger_is_made_of_what_a_config_names(tmp_path, monkeypatch, logger):
     settings = typed(compose_config("train", ["symbol=BTCUSDT"]), TrainConfig)
-    monkeypatch.setattr(per_market, "instantiate", lambda *_, **__: pytest.fail("it was called"))
+    monkeypatch.setattr(loggers, "instantiate", lambda *_, **__: pytest.fail("it was called"))
     with pytest.raises(ConfigError, match=r"logger.*_target_"):
-        per_market.make_loggers(replace(settings, logger=logger), tmp_path)
+        loggers.make_loggers(replace(settings, logger=logger), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["csv", "tensorboard"])
 def test_the_loggers_of_the_options_are_made(tmp_path, name):
     settings = typed(compose_config("train", ["symbol=BTCUSDT", f"logger={name}"]), TrainConfig)
-    [logger] = per_market.make_loggers(settings, tmp_path)
+    [logger] = loggers.make_loggers(settings, tmp_path)
     assert type(logger).__name__.lower() == f"{name}logger"

@@ -1,7 +1,9 @@
 """``train.py recipe=pooled`` and ``init=pooled``: from the command to the registry."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import RegistryConfig, TrainConfig, typed
-from percoin.errors import BarsNotFoundError, VersionRefusedError
+from percoin.errors import BarsNotFoundError, RegistryWriteError, VersionRefusedError
 from percoin.features.feature_set import compute_features
 from percoin.features.scaling import Scaling
 from percoin.inference import ServedModel
@@ -29,11 +31,9 @@ from percoin.registry.command.reproduction import reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import ScalingNumbers
 from percoin.sweep.worker import job_key
-from percoin.training.recipes import pooled as pooled_recipe
-from percoin.training.recipes.from_pool import find_start
-from percoin.training.recipes.per_market import train_from_config
-from percoin.training.recipes.pooled import train_pool_from_config
-from percoin.training.run_files import RunContext, make_folds
+from percoin.training import markets as trained_markets
+from percoin.training.pipeline import prepare
+from percoin.training.recipes.pooled import Pooled
 from percoin.types import Timeframe
 
 SEEN, UNSEEN = ("BTCUSDT", "ETHUSDT"), "SOLUSDT"
@@ -52,14 +52,14 @@ POOL = (
 
 def train_pooled(folder: Path, *overrides: str, **source) -> Finished:
     arguments = train_arguments(folder, *POOL, *overrides, **source)
-    return run_train(arguments, train_pool_from_config)
+    return run_train(arguments)
 
 
 def begin_with_pool(folder: Path, symbol: str, *overrides: str) -> Finished:
     arguments = train_arguments(
         folder, f"symbol={symbol}", "init=pooled", "model.dropout=0.1", *overrides
     )
-    return run_train(arguments, train_from_config)
+    return run_train(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_one_command_leaves_a_judged_model_of_every_market(pooled):
         assert entry["version"] == manifest.version_id
         assert entry["verdict"] == manifest.gate.verdict.value
         files = {path.name for path in (run_folder(folder) / "markets" / symbol).iterdir()}
-        assert files == {"figures", "evaluation.txt", "result.json"}
+        assert files == {"figures", "evaluation.txt", "summary.txt", "result.json"}
     mean = np.mean([result["markets"][symbol]["skill"] for symbol in SEEN])
     assert result["means"]["seen"]["value"] == pytest.approx(mean)
 
@@ -246,14 +246,14 @@ def test_a_market_whose_bars_end_too_early_is_refused_by_name_and_the_others_go_
 
 
 def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, monkeypatch):
-    note, seen = pooled_recipe._PooledTraining._note, []
+    write, seen = trained_markets.write_result, []
 
-    def interrupted(self, folder, dataset, exported):
-        result = note(self, folder, dataset, exported)
-        seen.append(result.symbol)
-        raise KeyboardInterrupt
+    def interrupted(folder, summary, further):
+        write(folder, summary, further)
+        seen.append(folder.name)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(pooled_recipe._PooledTraining, "_note", interrupted)
+    monkeypatch.setattr(trained_markets, "write_result", interrupted)
     assert train_pooled(tmp_path).code == 130
     monkeypatch.undo()
     assert seen == ["BTCUSDT"]
@@ -268,11 +268,35 @@ def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, mo
     assert len(json.loads((run_folder(tmp_path) / "result.json").read_text())["markets"]) == 3
 
 
+def test_a_market_that_fails_while_it_is_judged_is_named_and_the_others_go_on(
+    tmp_path, monkeypatch
+):
+    judge = trained_markets.judge
+
+    def failing(fitted, rules):
+        if fitted.symbol == SEEN[0]:
+            raise RegistryWriteError(SEEN[0], "1h", "no room", "make some")
+        return judge(fitted, rules)
+
+    monkeypatch.setattr(trained_markets, "judge", failing)
+    finished = train_pooled(tmp_path, "epochs=1")
+    assert finished.code == 1
+    assert only_error(finished) == (
+        "error: 1 of 3 markets have no new model: BTCUSDT (no room; make some); the others have "
+        "theirs"
+    )
+    assert "FAILED BTCUSDT: no room; make some" in finished.stdout
+    result = json.loads((run_folder(tmp_path) / "result.json").read_text())
+    assert result["failed"] == {"BTCUSDT": "no room; make some"}
+    assert set(result["markets"]) == {"ETHUSDT", "SOLUSDT"}
+    assert artifact(tmp_path, SEEN[1]).manifest.pool.seen == SEEN
+
+
 def test_a_resumed_pool_with_other_bars_is_refused(tmp_path):
     train_pooled(tmp_path)
     (run_folder(tmp_path) / "result.json").unlink()  # as if it had been killed
     line = only_error(train_pooled(tmp_path, "resume=true", "source.seed=1"))
-    assert line.startswith("error: pool of 3 markets 1h: source, the bars changed since ")
+    assert line.startswith("error: pool of 3 markets 1h: source.seed, the bars changed since ")
 
 
 def test_a_market_that_begins_with_its_pool_has_its_cuts_and_scaler_and_says_what_came_of_it(
@@ -327,12 +351,14 @@ def test_a_job_of_a_sweep_is_another_one_once_its_pool_is(pooled, tmp_path):
     shutil.copytree(folder / "models", tmp_path / "models", symlinks=True)
     arguments = train_arguments(tmp_path, "init=pooled", "model.dropout=0.1")
     settings = typed(compose_config("train", arguments), TrainConfig)
-    start = find_start(settings)
-    folds = make_folds(settings, stored(folder, SEEN[0]), start)
-    before = job_key(settings, folds, start)
-    assert job_key(settings, folds, find_start(settings)) == before
+
+    def key() -> str:
+        return job_key(settings, prepare(settings, lambda _: stored(folder, SEEN[0])))
+
+    before = key()
+    assert key() == before
     assert train_pooled(tmp_path, "epochs=1").code == 0
-    assert job_key(settings, folds, find_start(settings)) != before
+    assert key() != before
 
 
 @pytest.mark.parametrize(
@@ -363,12 +389,10 @@ def test_a_pooled_version_is_not_reproduced_and_says_why(pooled):
         reproduce(wanted, market)
 
 
-def test_each_market_of_a_pool_pays_for_the_looks_at_its_own_test_rows(tmp_path, monkeypatch):
+def test_each_market_of_a_pool_pays_for_the_looks_at_its_own_test_rows():
     arguments = ["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "pooled.looks=[3,5]"]
     settings = typed(compose_config("train", arguments), TrainConfig)
-    monkeypatch.setattr(pooled_recipe, "record_pool", lambda pool: None)
-    pool = SimpleNamespace(markets=("BTCUSDT", "ETHUSDT"))
-    training = pooled_recipe._PooledTraining(settings, pool, RunContext(tmp_path, {}))
+    recipe = Pooled(pool=SimpleNamespace())
     for symbol, looks in (("BTCUSDT", 3), ("ETHUSDT", 5)):
-        exporter = training._exporter(SimpleNamespace(bars=SimpleNamespace(symbol=symbol)), 0)
-        assert exporter.rules.n_looks == exporter.config["looks"] == looks
+        own = recipe.settings_of(settings, symbol)
+        assert trained_markets.judging_rules(own).n_looks == own.looks == looks

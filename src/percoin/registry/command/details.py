@@ -10,9 +10,10 @@ from percoin.errors import InvalidArtifactError
 from percoin.printable import printable
 from percoin.registry.catalogue import Version, find_version, read_versions
 from percoin.registry.command.overview import age_text, skill_as_json, skill_text
+from percoin.registry.field_checks import time_text
 from percoin.registry.history import Event, VersionHistory, read_history
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import SPLIT_NAMES, Manifest, time_text
+from percoin.registry.manifest import SPLIT_NAMES, Manifest
 from percoin.registry.publish import served_folder, served_id, version_folder
 from percoin.report.reading import SavedModel, read_saved
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from percoin import json_codec
 from percoin.assembly import bar_source
+from percoin.audit.pooled import bars_as_known
 from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
-from percoin.commands import train_command
 from percoin.config import RegistryConfig, TrainConfig
-from percoin.errors import VersionRefusedError
+from percoin.errors import ConfigError, VersionRefusedError
 from percoin.printable import printable
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Artifact, load_version
@@ -26,11 +27,14 @@ from percoin.registry.catalogue import find_version, version_ids
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
-from percoin.registry.pool_record import PoolRecord
+from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.publish import served_folder
-from percoin.training.recipes.per_market import check_machine, train_folds
-from percoin.training.run_files import RunContext, make_folds
+from percoin.training.machine import check_machine
+from percoin.training.pipeline import prepare, train
+from percoin.training.recipes.recipe import FLEET_SECTION
+from percoin.training.run_files import RunContext
 from percoin.training.version_settings import settings_of
+from percoin.types import check_symbol
 
 _MOST_THREADS = 256
 _MOST_CHARS = 2000  # of a line
@@ -122,7 +126,8 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     Raises:
         ModelNotFoundError: There is no such version.
         InvalidArtifactError: It is broken.
-        VersionRefusedError: It comes from a pool or a fleet of markets.
+        VersionRefusedError: It comes from a pool of markets, or from a fleet that it does not
+            describe or whose bars are not here.
         ConfigError: Its settings are not those of this percoin.
         DataError: There are no bars.
     """
@@ -130,16 +135,21 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     manifest = original.manifest
     if manifest.pool is not None:
         raise _of_a_pool(manifest, manifest.pool)
-    if manifest.config.get("fleet") is True:
-        raise _of_a_fleet(manifest, market.root)
-    here = {"workers": _threads(manifest), "logger": None, "export": {"onnx": False}}
+    here: dict[str, object] = {
+        "workers": _threads(manifest),
+        "logger": None,
+        "export": {"onnx": False},
+    }
+    record = _record(market, original)
+    fleet = _fleet_of(manifest, record) if manifest.config.get("fleet") is True else {}
+    if fleet:
+        here |= {"fleet": True, "symbol": ",".join(fleet)}
     settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
-    record = _record(market, original)
-    same_bars = bars.sha256() == manifest.bars.sha256
     compared: tuple[Compared, ...] = ()
-    if same_bars:
-        compared = tuple(_train_and_compare(market, original, record, settings, bars))
+    if bars.sha256() == manifest.bars.sha256:
+        others = _bars_of_others(wanted, settings, manifest, fleet)
+        compared = tuple(_train_and_compare(market, original, record, settings, [bars, *others]))
     return Reproduction(
         market.symbol,
         market.timeframe.value,
@@ -162,16 +172,59 @@ def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
     )
 
 
-def _of_a_fleet(manifest: Manifest, models_dir: Path) -> VersionRefusedError:
-    timeframe = manifest.timeframe.value
-    return VersionRefusedError(
-        manifest.symbol,
-        manifest.timeframe,
-        f"{manifest.version_id} was trained in a fleet, whose models draw their dropout together: "
-        "trained alone it comes out otherwise",
-        f"{train_command(manifest.symbol, timeframe, models_dir)} trains it alone, and that can "
-        "be reproduced",
-    )
+def _fleet_of(manifest: Manifest, record: Mapping[str, object]) -> dict[str, PooledMarket]:
+    """The bars of the markets that the version was trained with, its own among them, in order.
+
+    Dropout is drawn for a whole fleet at once, so all of it is trained again. On a CPU with as
+    many threads that gives the same bits; a GPU adds some sums in another order each time.
+
+    Raises:
+        VersionRefusedError: The version does not say which ones they were.
+    """
+    section = record.get(FLEET_SECTION)
+    try:
+        if not isinstance(section, dict) or manifest.symbol not in section:
+            raise ValueError("no such section")
+        return {
+            check_symbol(symbol): json_codec.decode(PooledMarket, entry)
+            for symbol, entry in section.items()
+        }
+    except (ValueError, ConfigError) as error:
+        raise VersionRefusedError(
+            manifest.symbol,
+            manifest.timeframe,
+            f"{manifest.version_id} was trained in a fleet and does not say with which markets, "
+            "whose dropout was drawn together",
+            "train the fleet again, or this market alone; either can be reproduced",
+        ) from error
+
+
+def _bars_of_others(
+    wanted: RegistryConfig,
+    settings: TrainConfig,
+    manifest: Manifest,
+    fleet: Mapping[str, PooledMarket],
+) -> list[Bars]:
+    """Those of the fleet's other markets, as they were.
+
+    Raises:
+        VersionRefusedError: Some are not here; names them.
+    """
+    others = [symbol for symbol in fleet if symbol != manifest.symbol]
+
+    def load(symbol: str) -> Bars:
+        return _load_bars(wanted, settings, symbol, fleet[symbol].first_open_time)
+
+    found = {symbol: bars_as_known(fleet[symbol], symbol, load) for symbol in others}
+    if strange := [symbol for symbol, bars in found.items() if bars is None]:
+        raise VersionRefusedError(
+            manifest.symbol,
+            manifest.timeframe,
+            f"{manifest.version_id} was trained together with {', '.join(strange)}, whose bars "
+            "have changed or are not here",
+            "bring back those bars, or train the market alone, which can be reproduced",
+        )
+    return [bars for bars in found.values() if bars is not None]
 
 
 def _load(market: MarketFolder, start: str | None) -> Artifact:
@@ -188,12 +241,18 @@ def _threads(manifest: Manifest) -> int | None:
 
 
 def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> Bars:
-    """The bars of the source on the days that the model was made from."""
+    """What the source has of the days that the model knew."""
+    first = manifest.bars.first_open_time
+    return bars_of(manifest, _load_bars(wanted, settings, manifest.symbol, first))
+
+
+def _load_bars(wanted: RegistryConfig, settings: TrainConfig, symbol: str, first: str) -> Bars:
     store = BarStore(Path(wanted.data_dir) / "bars")
-    first = datetime.fromisoformat(manifest.bars.first_open_time)
-    n_bars = int((datetime.now(UTC) - first) / settings.tf.timeframe.timedelta) + 1
-    source = bar_source(wanted.source, store, n_bars)
-    return bars_of(manifest, source.load(manifest.symbol, manifest.timeframe))
+    age = datetime.now(UTC) - datetime.fromisoformat(first)
+    timeframe = settings.tf.timeframe
+    return bar_source(wanted.source, store, int(age / timeframe.timedelta) + 1).load(
+        symbol, timeframe
+    )
 
 
 def _train_and_compare(
@@ -201,7 +260,7 @@ def _train_and_compare(
     original: Artifact,
     record: Mapping[str, object],
     settings: TrainConfig,
-    bars: Bars,
+    markets: Sequence[Bars],
 ) -> Iterator[Compared]:
     with tempfile.TemporaryDirectory(prefix="percoin-reproduce-") as name:
         folder = Path(name)
@@ -211,7 +270,9 @@ def _train_and_compare(
         check_machine(settings)
         kinds = original.manifest.label_rule["kind"], original.manifest.model.kind
         choices = dict(zip(("labels", "model"), map(str, kinds), strict=True))
-        train_folds(settings, make_folds(settings, bars), RunContext(run, choices))
+        by_symbol = {bars.symbol: bars for bars in markets}
+        recipe = prepare(settings, lambda own: by_symbol[own.symbol])
+        train(settings, recipe, RunContext(run, choices), only=[market.symbol]).check()
         made = MarketFolder(folder / "models", market.symbol, market.timeframe)
         again = load_version(made, version_ids(made)[-1])
         if original.manifest.has_network:

@@ -46,14 +46,26 @@
   const interval = (estimate, format = signed) =>
     estimate.lower === null || estimate.upper === null
       ? "no interval" : `[${format(estimate.lower)}, ${format(estimate.upper)}]`;
+  // Of whoever answered; holding claims nothing.
+  const judgedOf = (answer) => answer.verdict ?? "nothing";
   const verdictOf = (model) => {
     if (!model) return "missing";
     return model.status === "served" ? model.verdict ?? "not_judged" : model.status;
   };
   // What was shown, not what may be done with it: an accepted model can still lose money.
   const VERDICTS = { accepted: "skill shown", rejected: "no skill shown", untestable: "too few rows",
-    missing: "no model" };
-  const verdictWords = (verdict) => VERDICTS[verdict] ?? words(verdict);
+    missing: "no model", nothing: "no answer" };
+  const verdictWords = (verdict) => VERDICTS[verdict] ?? words(verdict.replace("_coin", " a coin"));
+  const tested = (answer) => (answer.probabilities ? modelOf(answer) : null);
+  const hitText = (rate) => `${rate.value.toFixed(3)} ${interval(rate, (end) => end.toFixed(3))} of `
+    + `${rate.n_moves} directions that a move followed were right, bars until ${rate.until.slice(0, 10)}`;
+  const judgedText = (answer) => {
+    if (answer.hit_rate) return hitText(answer.hit_rate);
+    if (judgedOf(answer) === "nothing") return "No source had an answer, and holding claims nothing.";
+    if (answer.verdict === "unjudged") return "What this source is worth has not been measured here.";
+    if (answer.verdict === "too_few_answers") return "Its directions on this market are too few to tell it from a coin.";
+    return tested(answer)?.reasons?.join("; ") ?? "";
+  };
   const ageOf = (answer) =>
     answer.age_secs === null ? null : answer.age_secs + (performance.now() - state.received) / 1000;
   const modelOf = (answer) => state.models.get(`${answer.symbol} ${answer.tf}`);
@@ -224,6 +236,10 @@
     if (!model?.skill) return h("span", { class: "soft" }, "–");
     return [`${signed(model.skill.value)} `, h("span", { class: "interval" }, interval(model.skill))];
   };
+  const hitCell = ({ hit_rate: rate }) => {
+    if (!rate) return h("span", { class: "soft" }, "–");
+    return [rate.value.toFixed(3), h("small", { class: "ends" }, interval(rate, (end) => end.toFixed(3)))];
+  };
   const ageCell = (answer) => {
     const age = ageOf(answer);
     if (age === null) return "no bars";
@@ -238,10 +254,12 @@
     { id: "probabilities", name: "Short · no trade · long", kind: "wide optional",
       first: -1, key: (a) => a.probabilities?.LONG ?? null, cell: shares },
     { id: "source", name: "Source", kind: "wide", key: (a) => a.source, cell: (a) => a.source },
-    { id: "verdict", name: "Model's test", kind: "wide", key: (a) => verdictOf(modelOf(a)),
-      cell: (a) => chip(verdictOf(modelOf(a)), modelOf(a)?.reasons?.join("; ") || modelOf(a)?.problem || "") },
+    { id: "verdict", name: "Source's test", kind: "wide", key: judgedOf,
+      cell: (a) => chip(judgedOf(a), judgedText(a)) },
     { id: "skill", name: "Skill on test [95 %]", kind: "num wide optional", first: -1,
-      key: (a) => modelOf(a)?.skill?.value ?? null, cell: (a) => skillCell(modelOf(a)) },
+      key: (a) => tested(a)?.skill?.value ?? null, cell: (a) => skillCell(tested(a)) },
+    { id: "hits", name: "Hit rate", kind: "num wide optional", first: -1,
+      key: (a) => a.hit_rate?.value ?? null, cell: hitCell },
     { id: "close", name: "Close", kind: "num wide", first: -1, key: (a) => a.close,
       cell: (a) => (a.close === null ? "–" : charts.price(a.close)) },
     { id: "age", name: "Age", kind: "num age", key: (a) => ageOf(a), cell: ageCell },
@@ -277,7 +295,7 @@
   };
 
   const isWanted = (answer) => {
-    const verdict = verdictOf(modelOf(answer));
+    const verdict = judgedOf(answer);
     const isSignal = !state.signal || answer.pred === state.signal || (state.signal === "stale" && answer.stale);
     const hay = `${answer.symbol} ${answer.pred} ${answer.source} ${verdictWords(verdict)} ${verdict}`.toLowerCase();
     return isSignal && (!state.verdict || verdict === state.verdict) && hay.includes(state.text.trim().toLowerCase());
@@ -297,8 +315,8 @@
   };
   const fill = (answer) => {
     const row = rowOf(answer.symbol);
-    const verdict = verdictOf(modelOf(answer));
-    const said = JSON.stringify([answer.ts, answer.pred, answer.confidence, answer.source, answer.stale, verdict,
+    const verdict = judgedOf(answer);
+    const said = JSON.stringify([answer.ts, answer.pred, answer.confidence, answer.source, answer.stale, verdict, answer.hit_rate,
       modelOf(answer)?.version_id, answer.tf]);
     if (row.dataset.said === said) return row;
     const before = state.seen.get(`${answer.symbol} ${answer.tf}`);
@@ -341,7 +359,7 @@
       tile.firstChild.textContent = count;
       tile.setAttribute("aria-pressed", String(state.signal === name));
     });
-    const verdicts = [...new Set(state.answers.map((a) => verdictOf(modelOf(a))))].sort();
+    const verdicts = [...new Set(state.answers.map(judgedOf))].sort();
     if (state.verdict && !verdicts.includes(state.verdict)) verdicts.push(state.verdict);
     const wanted = ["", ...verdicts];
     const select = by("verdict");
@@ -473,7 +491,6 @@
 
   const showMarket = (answer) => {
     const { bars, past, summary } = state.detail;
-    const model = modelOf(answer);
     by("market-name").replaceChildren(answer.symbol, h("small", {}, answer.tf),
       h("span", { class: `signal ${answer.pred}` }, words(answer.pred)),
       h("span", {}, ...confidence(answer)), h("span", { class: "soft" }, answer.source),
@@ -485,7 +502,8 @@
     const scrolled = by("market").scrollTop;
     body.replaceChildren(
       facts(answer), candleCard(answer, bars, signals, width),
-      h("div", { class: "pair" }, probabilityCard(signals, half), skillCard(model, half)),
+      h("div", { class: "pair" }, probabilityCard(signals, half),
+        answer.probabilities ? skillCard(modelOf(answer), half) : worthCard(answer)),
       h("div", { class: "pair" }, askedCard(answer), summaryCard(summary)),
       pastCard(signals));
     by("market").scrollTop = scrolled;
@@ -557,6 +575,10 @@
     }
     return card;
   };
+
+  const worthCard = (answer) => h("section", { class: "card", id: "skill" },
+    h("h3", {}, answer.verdict ? `What ${answer.source} has been worth here` : "What stands behind this answer"),
+    chip(judgedOf(answer)), h("p", { class: "below" }, judgedText(answer)));
 
   const askedCard = (answer) => h("section", { class: "card" }, h("h3", {}, "Who was asked"),
     h("ol", { class: "asked" },

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar, Self
+
+from torch import Tensor
 
 from percoin import json_codec
-from percoin.assembly import label_rule
+from percoin.assembly import dataset_spec, label_rule
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureDefinition
+from percoin.network import CnnLstm
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_id
+from percoin.training.lit_module import SignalClassifier
+from percoin.training.pooled_module import GentleClassifier
+from percoin.training.recipes.per_market import PerMarket
 from percoin.training.recipes.pool import (
     UNUSABLE,
     CalendarCuts,
     build_pooled_market,
     spec_of,
 )
+from percoin.training.recipes.recipe import LoadBars
+from percoin.training.run import TrainingPlan
 from percoin.types import Timeframe
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,51 @@ class PooledStart:
         return build_pooled_market(bars, spec, cuts, self.manifest.scaling.fitted())
 
 
-def find_start(settings: TrainConfig) -> PooledStart | None:
+@dataclass(frozen=True, kw_only=True)
+class FromPool(PerMarket):
+    """One market whose network goes on from a pooled model, its batch normalisation held.
+
+    Attributes:
+        start: The pooled model.
+    """
+
+    is_gentle: ClassVar[bool] = True
+    start: PooledStart
+
+    @classmethod
+    def prepare(cls, settings: TrainConfig, load: LoadBars) -> Self:
+        """Find the pooled model, then make the market ready with its cuts and its scaling.
+
+        Raises:
+            ModelNotFoundError: There is no pooled model.
+            DataError: There are no bars, or too few.
+        """
+        start = find_start(settings)
+        return cls(folds=[start.dataset(dataset_spec(settings), load(settings))], start=start)
+
+    @property
+    def begins_with(self) -> str | None:
+        """The pooled model."""
+        return self.start.manifest.version_id
+
+    def _network(self, settings: TrainConfig) -> CnnLstm:
+        network = super()._network(settings)
+        network.load_state_dict(self.start.state_dict)
+        return network
+
+    def _plan(self, settings: TrainConfig) -> TrainingPlan:
+        return replace(super()._plan(settings), lr=settings.pooled.init_lr)
+
+    def _pool(self, module: SignalClassifier) -> PoolRecord | None:
+        """The pool, and whether the market has made the pooled weights better."""
+        improved = module.improved if isinstance(module, GentleClassifier) else None
+        return replace(self.start.pool, started_from=self.begins_with, improved=improved)
+
+
+def find_start(settings: TrainConfig) -> PooledStart:
     """The pooled model that init=pooled names: the market's own, another's, or a folder's.
 
-    None without init. Of a market it is the served version if that was trained as a pool, else
+    Of a market it is the served version if that was trained as a pool, else
     the newest one that was. A model that has begun with a pooled one is none itself.
 
     Raises:
@@ -68,17 +114,19 @@ def find_start(settings: TrainConfig) -> PooledStart | None:
         InvalidArtifactError: It is broken.
         ConfigError: The settings ask for another network, or other features or labels.
     """
-    if settings.init is None:
-        return None
     wanted, timeframe = settings.pooled.init_model, settings.tf.timeframe
     if wanted is not None and ("/" in wanted or Path(wanted).is_dir()):
         artifact = _of_folder(Path(wanted), settings)
     else:
         market = MarketFolder(Path(settings.models_dir), wanted or settings.symbol, timeframe)
         artifact = load_version(market, _pooled_version(market))
-    assert artifact.manifest.pool is not None
-    _check_same_kind(artifact.manifest, settings)
-    return PooledStart(artifact.manifest, artifact.manifest.pool, artifact.state_dict)
+    manifest = artifact.manifest
+    if manifest.pool is None:
+        found = f"{manifest.version_id} was not trained with recipe=pooled"
+        action = "name another model with pooled.init_model"
+        raise ModelNotFoundError(settings.symbol, settings.tf.name, found, action)
+    _check_same_kind(manifest, settings)
+    return PooledStart(manifest, manifest.pool, artifact.state_dict)
 
 
 def _pooled_version(market: MarketFolder) -> str:

@@ -1,0 +1,47 @@
+"""After a round: what the rules of the chain are worth on the markets that it looked at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from percoin.assembly import default_label_rules, stored_bars
+from percoin.config import RetrainConfig
+from percoin.errors import PercoinError
+from percoin.retrain.sources import source_config
+from percoin.retrain.states import Subject, store_of
+from percoin.signals.market import SourcedBars
+from percoin.signals.worth import WorthFiles
+
+log = logging.getLogger(__name__)
+
+
+def measure_sources(subjects: Iterable[Subject], settings: RetrainConfig) -> int:
+    """Measure the sources of each market whose stored bars have changed since.
+
+    What cannot be measured is logged and stays as it was.
+
+    Returns:
+        How many markets were measured.
+    """
+    # Needs scipy: not for a round that only explains.
+    from percoin.signals.measure import measure_again
+
+    store, rules = store_of(settings), default_label_rules()
+    files = WorthFiles(Path(settings.data_dir))
+    n_measured = 0
+    for subject in subjects:
+        market = subject.market
+        if not subject.source or market.timeframe not in rules:
+            continue
+        try:
+            source = stored_bars(source_config(subject.source), store)
+            bars = source.load(market.symbol, market.timeframe)
+            n_measured += measure_again(SourcedBars(bars, source), rules[market.timeframe], files)
+        except PercoinError as error:
+            log.warning("WORTH not measured: %s", error)
+        except OSError as error:
+            name = f"{market.symbol} {market.timeframe}"
+            log.warning("WORTH not kept: %s: %s; give another data_dir", name, error)
+    return n_measured

@@ -1,0 +1,108 @@
+"""Of several settings of one market, the version that is served is the best one on validation rows.
+
+Each job serves what it exports, so without this the settings that finish last would be served.
+Test rows have no say: a choice by them would need other rows to be judged on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from percoin.errors import PercoinError
+from percoin.registry.catalogue import Version, read_versions
+from percoin.registry.changes import promote
+from percoin.registry.history import Action, read_history
+from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import StoredVerdict
+from percoin.registry.publish import served_id
+from percoin.sweep.results import JobResult, SweepResults, version_of
+from percoin.types import Timeframe
+
+# Of a job's result.
+VALIDATION_SKILL = "validation_skill"
+_WHY = "best on validation rows"
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One setting of a market: its version as it stands now, and its skill on validation rows."""
+
+    name: str
+    version: Version
+    skill: float
+
+    @property
+    def is_accepted(self) -> bool:
+        manifest = self.version.manifest
+        return manifest is not None and manifest.gate.verdict is StoredVerdict.ACCEPTED
+
+
+def serve_best(results: SweepResults, models_dir: Path) -> tuple[list[str], list[str]]:
+    """Serve the best settings of each market that the sweep has trained several of.
+
+    Accepted versions come before the others. What somebody has promoted or rolled back to since
+    then stays, and so does an accepted version from before the sweep if none of its own is.
+
+    Args:
+        results: Of a sweep that is over, its false discoveries withdrawn.
+        models_dir: The registry that the jobs exported to.
+
+    Returns:
+        A line for each market whose served version has changed, and what could not be done.
+    """
+    markets: dict[tuple[str, str], list[JobResult]] = defaultdict(list)
+    for result in results.jobs:
+        markets[result.job.symbol, result.job.tf].append(result)
+    done, problems = [], []
+    for (symbol, tf), jobs in markets.items():
+        if len(jobs) < 2:
+            continue
+        market = MarketFolder(models_dir, symbol, Timeframe(tf))
+        try:
+            line = _serve_best(market, _variants(market, jobs), results.folder.name)
+        except (PercoinError, OSError) as error:
+            problems.append(f"the best settings of {symbol} {tf} could not be served: {error}")
+        else:
+            done += [line] if line else []
+    return done, problems
+
+
+def _variants(market: MarketFolder, jobs: Sequence[JobResult]) -> list[_Variant]:
+    versions = {version.version_id: version for version in read_versions(market)}
+    found = []
+    for result in jobs:
+        version = versions.get(version_of(result.record))
+        skill = result.record.result.get(VALIDATION_SKILL)
+        if version is None or not isinstance(skill, int | float):
+            continue
+        # A withdrawn acceptance lives on as a version that is not accepted.
+        version = versions.get(version.withdrawn_by, version)
+        found.append(_Variant(result.job.variant, version, float(skill)))
+    return found
+
+
+def _serve_best(market: MarketFolder, variants: Sequence[_Variant], sweep: str) -> str:
+    served = served_id(market)
+    if len(variants) < 2 or served is None or _was_chosen(market, served):
+        return ""
+    best = max(variants, key=lambda variant: (variant.is_accepted, variant.skill))
+    is_ours = served in {variant.version.version_id for variant in variants}
+    if served == best.version.version_id or not (is_ours or best.is_accepted):
+        return ""
+    why = f"{_WHY} of {len(variants)} settings (sweep {sweep})"
+    promote(market, best.version.version_id, why, force=not best.is_accepted)
+    return (
+        f"{market.symbol} {market.timeframe} serves {best.name}: {_WHY} of {len(variants)} "
+        f"settings (skill {best.skill:+.4f})"
+    )
+
+
+def _was_chosen(market: MarketFolder, version_id: str) -> bool:
+    """Whether somebody chose the version; an earlier look at the sweep does not count."""
+    events = [event for event in read_history(market).events if version_id in event.versions]
+    if not events or events[-1].action not in {Action.PROMOTE, Action.ROLLBACK}:
+        return False
+    return not events[-1].why.startswith(_WHY)

@@ -1,0 +1,69 @@
+"""Bars of a market from its source, and the datasets that a training is made of."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from percoin.assembly import bar_source, dataset_spec
+from percoin.bars.gaps import describe_gaps, find_gaps
+from percoin.bars.schema import Bars, format_time
+from percoin.bars.store import BarStore
+from percoin.config import BinanceConfig, EvaluationMode, TrainConfig
+from percoin.dataset import MarketDataset, build_dataset, build_folds
+from percoin.features.feature_set import history_bars
+
+log = logging.getLogger(__name__)
+
+
+def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
+    """Bars made ready to train on.
+
+    One dataset for the single split; one per fold, oldest first, for a walk-forward.
+    """
+    spec = dataset_spec(settings)
+    if settings.evaluation == EvaluationMode.WALK_FORWARD:
+        return build_folds(bars, spec, settings.folds)
+    return [build_dataset(bars, spec)]
+
+
+def n_bars_to_load(settings: TrainConfig) -> int:
+    """How many of the newest bars a training makes use of, if there are no gaps."""
+    return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
+
+
+def load_bars(settings: TrainConfig) -> Bars:
+    """Bars of the market from its source; the store then holds them for predictions.
+
+    A run that is resumed goes on with the bars that are stored: newer ones would make it
+    another run.
+    """
+    store = BarStore(Path(settings.data_dir) / "bars")
+    timeframe = settings.tf.timeframe
+    source = bar_source(settings.source, store, n_bars_to_load(settings), replace=True)
+    if settings.resume and isinstance(settings.source, BinanceConfig):
+        source = store
+    bars = source.load(settings.symbol, timeframe)
+    store.write(bars)
+    log.info(
+        "%s %s: %d bars until %s from %s",
+        bars.symbol,
+        bars.timeframe.value,
+        len(bars),
+        bars.close_time(),
+        bars.origin,
+    )
+    gaps = find_gaps(bars)
+    if gaps:
+        log.info("%s", describe_gaps(bars, gaps))
+    if 0 < len(bars) < (needed := history_bars(settings.lookback)):
+        log.warning(
+            "%s %s: %d bars are fewer than the %d that a prediction takes: until there are so "
+            "many, it needs bars that begin where these begin, at %s",
+            bars.symbol,
+            bars.timeframe.value,
+            len(bars),
+            needed,
+            format_time(bars.frame.index[0]),
+        )
+    return bars

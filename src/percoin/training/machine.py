@@ -1,0 +1,49 @@
+"""What this machine can do, found out before any work is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from percoin.config import LogisticConfig, TrainConfig, TrainerConfig
+from percoin.errors import ConfigError
+from percoin.registry.artifact import check_writable
+from percoin.training.memory import keep_freed_memory
+
+
+def check_machine(settings: TrainConfig) -> None:
+    """Refuse what this machine cannot do; make the process ready.
+
+    Its number of threads is set, and what a batch frees is kept for the next.
+
+    Raises:
+        ConfigError: No such device, precision or package here.
+        RegistryWriteError: The models folder would refuse the export of a market.
+    """
+    for symbol in settings.pooled_symbols:
+        check_writable(Path(settings.models_dir), symbol, settings.tf.timeframe)
+    # Takes seconds to import: only where the model can be saved.
+    import torch
+
+    if settings.workers is not None:
+        torch.set_num_threads(settings.workers)
+    keep_freed_memory()
+    if isinstance(settings.model, LogisticConfig):
+        return
+    _check_accelerator(settings.trainer)
+    if settings.export.onnx:
+        from percoin.training.onnx_export import check_packages
+
+        check_packages()
+
+
+def _check_accelerator(trainer: TrainerConfig) -> None:
+    import torch
+
+    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer=gpu needs a GPU that torch can use, and finds none: trainer=cpu")
+    is_bf16_on_cpu = trainer.accelerator == "cpu" and trainer.precision.startswith("bf16")
+    if is_bf16_on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ConfigError(
+            f"trainer.precision={trainer.precision}: this CPU cannot compute in bf16; "
+            "use trainer.precision=32-true"
+        )

@@ -1,0 +1,245 @@
+"""What has come of the markets of one run: judged, published, held against each other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from percoin import json_codec
+from percoin.assembly import trading_costs
+from percoin.config import BlendKind, LogisticConfig, TrainConfig
+from percoin.errors import InterruptedRunError, MarketError
+from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.blend import BLEND
+from percoin.evaluation.joint import days_of
+from percoin.evaluation.judgement import JudgingRules
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.registry.layout import MarketFolder
+from percoin.run_folder import FINISHED_MARK
+from percoin.training.false_discoveries import withdraw_false_discoveries
+from percoin.training.figures import write_picture
+from percoin.training.memory import memory_errors
+from percoin.training.outcome import TrainingOutcome
+from percoin.training.publishing import judge, publish
+from percoin.training.recipes.recipe import Fitted, Recipe, Trained, failure
+from percoin.training.results import MarketMeans, MarketResult
+from percoin.training.run_files import (
+    MARKETS,
+    SUMMARY_FILE,
+    RunContext,
+    plain_settings,
+    write_errors,
+    write_result,
+)
+from percoin.training.summary import TrainingSummary
+from percoin.whole_file import write_whole
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainedMarkets:
+    """One run: what has come of its markets so far.
+
+    Attributes:
+        settings: Of the run.
+        recipe: The markets.
+        run: Where the run leaves what it writes.
+        trained: How the training went.
+        failed: Why markets could not be judged or saved, by symbol.
+        results: Of each market that has a new model.
+        withdrawn: Those of them that lost their acceptance, as they are now.
+        alone: The screen of a market that is trained alone.
+    """
+
+    settings: TrainConfig
+    recipe: Recipe
+    run: RunContext
+    trained: Trained
+    failed: dict[str, str] = field(default_factory=dict)
+    results: dict[str, MarketResult] = field(default_factory=dict)
+    withdrawn: dict[str, MarketResult] = field(default_factory=dict)
+    alone: TrainingSummary | None = None
+
+    def judge_and_publish(self, fitted: Fitted) -> None:
+        """Bring a market into the registry; of several, one that fails stops no other.
+
+        Raises:
+            InterruptedRunError: Ctrl-C or SIGTERM.
+            MarketError: A market alone cannot be judged or saved.
+        """
+        if not self.recipe.is_set:
+            self._judge_and_publish(fitted)
+            return
+        if self._was_judged(fitted.symbol):
+            return
+        log.info("%s of %d markets", fitted.symbol, len(self.recipe.markets))
+        try:
+            folder = self._folder_of(fitted.symbol)
+            with (
+                memory_errors(fitted.symbol, self.settings.tf.name),
+                write_errors(self.settings, folder),
+            ):
+                self._judge_and_publish(fitted)
+        except InterruptedRunError:
+            raise
+        except MarketError as error:
+            self.failed[fitted.symbol] = failure(error)
+
+    @contextmanager
+    def unheard_taken_back(self, markets: Sequence[Fitted]) -> Iterator[None]:
+        """Leave no acceptance that was never held against the markets that nobody judged.
+
+        A run that goes on judges those markets again.
+
+        Args:
+            markets: All that are to be judged.
+        """
+        try:
+            yield
+        except BaseException:
+            unknown = {fitted.symbol for fitted in markets} - self.results.keys()
+            for symbol, result in self._control(unknown).items():
+                log.warning("acceptance withdrawn from %s: %s", symbol, result.reason)
+                (self._folder_of(symbol) / FINISHED_MARK).unlink(missing_ok=True)
+            raise
+
+    def control_false_discoveries(self) -> None:
+        """Withdraw acceptances that do not stand among all that were judged."""
+        self.withdrawn = self._control()
+        self.results |= self.withdrawn
+
+    def outcome(self) -> TrainingOutcome:
+        """Write down what came of the run, and sum it up."""
+        order = [dataset.bars.symbol for dataset in self.recipe.markets]
+        results = tuple(self.results[symbol] for symbol in order if symbol in self.results)
+        failed = {**self.recipe.failed, **self.failed}
+        outcome = TrainingOutcome(
+            results,
+            {name: failed[name] for name in self.settings.symbols if name in failed},
+            tuple(self.withdrawn),
+            self.trained,
+            self._means(results),
+            self.recipe.shares_network,
+            self.run.folder,
+            self.alone,
+        )
+        if self.recipe.is_set:
+            self._log_means(outcome)
+            write_whole(self.run.folder / SUMMARY_FILE, outcome.render() + "\n")
+            result = json_codec.dumps(outcome.to_json(), nan_as_null=True)
+            write_whole(self.run.folder / FINISHED_MARK, result)
+        return outcome
+
+    def _judge_and_publish(self, fitted: Fitted) -> None:
+        symbol, run, folder = fitted.symbol, self.run, self._folder_of(fitted.symbol)
+        settings = self.recipe.settings_of(self.settings, symbol)
+        n_shown = len(self.recipe.markets) + len(self.recipe.failed)
+        judged = judge(fitted, replace(judging_rules(settings), n_shown=n_shown))
+        self._draw(fitted, folder)
+        config, models_dir = plain_settings(settings, run.choices), Path(settings.models_dir)
+        exported = publish(
+            fitted, judged, config, models_dir, settings.export.onnx, self.trained.sections
+        )
+        summary = TrainingSummary.of(settings, fitted, exported, folder)
+        pool = fitted.pool
+        is_seen = pool is None or pool.started_from is not None or symbol in pool.seen
+        result = MarketResult.of(symbol, is_seen, exported)
+        if fitted.loggers:
+            from percoin.training.loggers import compared_settings, log_run
+
+            parameters = {
+                "symbol": symbol,
+                "tf": settings.tf.name,
+                "features": settings.features.definition,
+                "labels": run.choices["labels"],
+                "model": run.choices["model"],
+                **compared_settings(settings),
+            }
+            log_run(fitted.loggers, parameters, summary.key_results())
+        further: dict[str, object] = {"validation_skill": judged.validation_skill()}
+        if self.recipe.is_set:
+            further["market"] = asdict(result)
+        write_result(folder, summary, further)
+        self.results[symbol] = result
+        self.alone = None if self.recipe.is_set else summary
+
+    def _draw(self, fitted: Fitted, folder: Path) -> None:
+        place, pictures = folder / "figures", fitted.pictures()
+        place.mkdir(parents=True, exist_ok=True)
+        for name, figure in pictures.items():
+            write_picture(figure, place / f"{name}.png")
+        if fitted.loggers:
+            from percoin.training.loggers import log_pictures
+
+            n_epochs = 0 if fitted.epochs is None else fitted.epochs[0]
+            log_pictures(fitted.loggers, pictures, n_epochs)
+
+    def _was_judged(self, symbol: str) -> bool:
+        """Whether an interrupted run has judged a market whose model the registry still has."""
+        if not self.settings.resume:
+            return False
+        try:
+            text = (self._folder_of(symbol) / FINISHED_MARK).read_text(encoding="utf-8")
+            content = json_codec.loads(text)
+            kept = content.get("market") if isinstance(content, dict) else None
+            result = json_codec.decode(MarketResult, kept)
+        except (OSError, ValueError):
+            return False
+        market = MarketFolder(Path(self.settings.models_dir), symbol, self.settings.tf.timeframe)
+        if result.symbol != symbol or not market.version(result.version).is_dir():
+            return False
+        log.info("%s was judged before the interruption", symbol)
+        self.results[symbol] = result
+        return True
+
+    def _control(self, unknown: Collection[str] = ()) -> dict[str, MarketResult]:
+        settings = self.settings
+        return withdraw_false_discoveries(
+            self.results, Path(settings.models_dir), settings.tf.timeframe, unknown
+        )
+
+    def _folder_of(self, symbol: str) -> Path:
+        return self.run.folder / MARKETS / symbol if self.recipe.is_set else self.run.folder
+
+    def _means(self, results: Sequence[MarketResult]) -> MarketMeans | None:
+        if not self.recipe.is_set or not any(entry.is_seen for entry in results):
+            return None
+        settings = self.settings
+        horizon = days_of(settings.labels.horizon, settings.tf.timeframe.bars_per_day)
+        return MarketMeans.of(results, Bootstrap(horizon, settings.seed))
+
+    def _log_means(self, outcome: TrainingOutcome) -> None:
+        if not self.trained.loggers or outcome.means is None:
+            return
+        from percoin.training.loggers import compared_settings, log_run
+
+        parameters = {
+            "markets": len(outcome.results),
+            "tf": self.settings.tf.name,
+            "windows_per_epoch": self.settings.pooled.windows_per_epoch,
+            **compared_settings(self.settings),
+        }
+        means = {
+            "mean_skill": outcome.means.seen.value,
+            "mean_lead_over_logistic": outcome.means.lead_seen.value,
+        }
+        log_run(self.trained.loggers, parameters, means)
+
+
+def judging_rules(settings: TrainConfig) -> JudgingRules:
+    """What the settings have the judgement take for granted."""
+    is_blend, name = settings.blend == BlendKind.LOGISTIC, JudgingRules.model_name
+    if isinstance(settings.model, LogisticConfig):
+        name = LOGISTIC
+    return JudgingRules(
+        costs=trading_costs(settings.costs),
+        n_trials=settings.trials,
+        n_looks=settings.looks,
+        seed=settings.seed,
+        model_name=BLEND if is_blend else name,
+        blend=is_blend,
+    )

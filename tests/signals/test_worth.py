@@ -1,0 +1,210 @@
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import bars_from_closes, make_bars
+
+from percoin.bars.schema import Bars
+from percoin.errors import NotEnoughBarsError
+from percoin.inference import Predictor
+from percoin.intervals import KnownInterval
+from percoin.labels import FixedHorizon, VolatilityScaled
+from percoin.predict import to_text
+from percoin.signals.chain import ask, build_chain
+from percoin.signals.market import SourcedBars
+from percoin.signals.measure import measure_again, measure_worth
+from percoin.signals.model import ModelSource
+from percoin.signals.response import to_json
+from percoin.signals.worth import (
+    MarketWorth,
+    SourceVerdict,
+    SourceWorth,
+    WorthFiles,
+    worth_text,
+)
+from percoin.types import Prediction, Signal, Source, Timeframe, Worth
+
+RULE = FixedHorizon(3, 0.0025)
+RATE = KnownInterval(0.41, 0.37, 0.45)
+
+
+def real(bars: Bars) -> Bars:
+    return replace(bars, origin="files: test/BTCUSDT-15m.csv")
+
+
+# A jump of 3 % that the momentum rule follows, after forty quiet days.
+JUMPED = real(bars_from_closes([*(100 * (1 + 0.0002 * (np.arange(3840) % 2))), 103.0]))
+
+
+def swinging(n_bars: int, n_up: int = 14) -> Bars:
+    """Prices that rise for some bars and fall for as many, each time by 0.3 % a bar.
+
+    Whoever follows a change over 14 bars is late each time, unless the swings are long.
+    """
+    noise = np.random.default_rng(0).normal(0, 0.0005, n_bars)
+    moves = np.where(np.arange(n_bars) // n_up % 2 == 0, 0.003, -0.003) + noise
+    return real(bars_from_closes(100 * np.exp(np.cumsum(moves))))
+
+
+def kept(data_dir, verdict: SourceVerdict, bars: Bars = JUMPED) -> MarketWorth:
+    """A measurement of the momentum rule, in its file."""
+    measured = measure_worth(SourcedBars(bars), RULE, repetitions=200)
+    sources = measured.sources | {"momentum": SourceWorth(verdict, 900, 500, RATE)}
+    worth = replace(measured, sources=sources)
+    WorthFiles(data_dir).write(worth)
+    return worth
+
+
+def asked(data_dir, bars: Bars = JUMPED, **options) -> Prediction:
+    model = ModelSource(Predictor(data_dir / "models"))
+    chain = build_chain(list(Source), model, worths=WorthFiles(data_dir), **options)
+    return ask(chain, SourcedBars(bars))
+
+
+def test_a_rule_that_is_always_late_is_worse_than_a_coin():
+    worth = measure_worth(SourcedBars(swinging(4000)), RULE, repetitions=500)
+    momentum = worth.sources["momentum"]
+    assert momentum.verdict is SourceVerdict.WORSE
+    assert momentum.n_answers > momentum.n_moves > 100
+    assert momentum.hit_rate.upper < 0.5
+    assert set(worth.sources) == {"pro", "rsi_ma", "momentum"}
+
+
+def test_a_rule_that_is_early_is_better_and_one_on_a_random_walk_is_neither():
+    early = measure_worth(SourcedBars(swinging(4000, 60)), RULE, repetitions=500)
+    assert early.sources["momentum"].verdict is SourceVerdict.BETTER
+    walk = measure_worth(SourcedBars(real(make_bars(20_000, seed=7))), RULE, repetitions=500)
+    assert walk.sources["momentum"].verdict is SourceVerdict.LEVEL
+
+
+def test_a_rule_that_hardly_answers_is_neither_good_nor_bad():
+    worth = measure_worth(SourcedBars(JUMPED), RULE, repetitions=200)
+    for source in worth.sources.values():
+        assert (source.verdict, source.hit_rate) == (SourceVerdict.TOO_FEW, None)
+
+
+def test_without_a_single_label_nothing_is_measured():
+    bars = real(make_bars(3))
+    with pytest.raises(NotEnoughBarsError, match="none of 3 bars has a known label"):
+        measure_worth(SourcedBars(bars), RULE)
+
+
+def test_what_is_kept_is_read_again(tmp_path):
+    worth = measure_worth(SourcedBars(swinging(4000)), RULE, repetitions=200)
+    files = WorthFiles(tmp_path)
+    path = files.write(worth)
+    assert path == tmp_path / "source_worth" / "BTCUSDT" / "15m.json"
+    assert files.read("BTCUSDT", Timeframe.M15, worth.bars.origin) == worth
+    assert files.read("ETHUSDT", Timeframe.M15, worth.bars.origin) is None
+    assert files.read("../BTCUSDT", Timeframe.M15, worth.bars.origin) is None
+    of_momentum = worth.of(Source.MOMENTUM)
+    assert of_momentum.until == swinging(4000).close_time().to_pydatetime()
+    assert worth.of(Source.HOLD) == Worth()
+
+
+def test_simulated_bars_say_nothing_of_real_ones(tmp_path):
+    kept(tmp_path, SourceVerdict.WORSE, replace(JUMPED, origin="simulated: seed 0"))
+    assert asked(tmp_path).worth == Worth()
+    kept(tmp_path, SourceVerdict.LEVEL)
+    assert len(list(tmp_path.glob("source_worth/BTCUSDT/*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content | {"format_version": 2},
+        lambda content: content | {"symbol": "ETHUSDT"},
+        lambda content: content | {"confidence": "high"},
+        lambda content: {name: value for name, value in content.items() if name != "sources"},
+        lambda content: content | {"bars": content["bars"] | {"last_open_time": "yesterday"}},
+        lambda content: content | {"bars": content["bars"] | {"last_open_time": "2025-01-01"}},
+    ],
+)
+def test_a_file_that_cannot_be_trusted_leaves_the_source_unjudged(tmp_path, caplog, change):
+    worth = kept(tmp_path, SourceVerdict.WORSE)
+    path = WorthFiles(tmp_path).path("BTCUSDT", Timeframe.M15, worth.bars.origin)
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with caplog.at_level(logging.WARNING):
+        prediction = asked(tmp_path)
+    assert (prediction.source, prediction.worth) == (Source.MOMENTUM, Worth())
+    assert "BTCUSDT 15m: what its sources are worth cannot be read" in caplog.text
+    assert "python -m percoin.signals symbol=BTCUSDT tf=15m" in caplog.text
+
+
+def test_a_source_that_is_worse_than_a_coin_gives_no_answer(tmp_path):
+    kept(tmp_path, SourceVerdict.WORSE)
+    prediction = asked(tmp_path)
+    assert (prediction.source, prediction.worth) == (Source.HOLD, None)
+    passed = prediction.passed[-1]
+    assert (passed.source, passed.reason) == (Source.MOMENTUM, "source_rejected")
+    assert passed.detail.startswith(
+        "worse than a coin: 0.410 [0.370, 0.450] of its 500 directions that a move followed"
+    )
+    assert passed.detail.endswith("(require_accepted=false asks it all the same)")
+
+
+def test_who_asks_it_all_the_same_is_told_what_it_is_worth(tmp_path):
+    kept(tmp_path, SourceVerdict.WORSE)
+    prediction = asked(tmp_path, require_accepted=False)
+    assert (prediction.source, prediction.signal) == (Source.MOMENTUM, Signal.LONG)
+    assert prediction.worth.verdict == "worse_than_coin"
+    content = to_json(prediction, JUMPED, prediction.ts)
+    assert content["verdict"] == "worse_than_coin"
+    assert content["hit_rate"] == {
+        "value": 0.41,
+        "lower": 0.37,
+        "upper": 0.45,
+        "n_moves": 500,
+        "until": JUMPED.close_time().isoformat(),
+    }
+    text = to_text(prediction, JUMPED, prediction.ts)
+    assert "\njudged: worse than a coin: 0.410 [0.370, 0.450] of its 500 directions" in text
+
+
+@pytest.mark.parametrize(
+    "verdict", [SourceVerdict.LEVEL, SourceVerdict.BETTER, SourceVerdict.TOO_FEW]
+)
+def test_any_other_verdict_comes_with_the_answer(tmp_path, verdict):
+    kept(tmp_path, verdict)
+    prediction = asked(tmp_path)
+    assert (prediction.source, prediction.worth.verdict) == (Source.MOMENTUM, verdict.value)
+
+
+def test_what_nobody_has_measured_is_unjudged_and_says_how_to_measure_it(tmp_path):
+    prediction = asked(tmp_path)
+    assert prediction.worth == Worth()
+    content = to_json(prediction, JUMPED, prediction.ts)
+    assert (content["verdict"], content["hit_rate"]) == ("unjudged", None)
+    text = to_text(prediction, JUMPED, prediction.ts)
+    assert "\njudged: unjudged; python -m percoin.signals symbol=BTCUSDT tf=15m says" in text
+
+
+def test_holding_claims_nothing(tmp_path):
+    quiet = JUMPED.slice(0, 3840)
+    content = to_json(asked(tmp_path, quiet), quiet, quiet.close_time().to_pydatetime())
+    assert (content["source"], content["verdict"]) == ("FALLBACK_NEUTRAL", None)
+    assert content["hit_rate"] is None
+
+
+def test_it_is_measured_again_when_the_bars_or_the_labels_are_others(tmp_path):
+    files, bars = WorthFiles(tmp_path), swinging(3000)
+    market = SourcedBars(bars)
+    assert measure_again(market, RULE, files)
+    before = files.mark("BTCUSDT", Timeframe.M15, bars.origin)
+    assert not measure_again(market, RULE, files)
+    assert files.mark("BTCUSDT", Timeframe.M15, bars.origin) == before
+    assert measure_again(SourcedBars(bars.slice(0, 2900)), RULE, files)
+    assert files.mark("BTCUSDT", Timeframe.M15, bars.origin) != before
+    assert measure_again(market, FixedHorizon(4, 0.0025), files)
+    # Fitted to these bars once is fitted.
+    scaled = VolatilityScaled(3, 0.7, 96)
+    assert measure_again(market, scaled, files)
+    assert not measure_again(market, scaled, files)
+
+
+def test_words_for_people():
+    assert worth_text(Worth("not_told_from_coin")) == "not told from a coin"
+    assert worth_text(Worth("rejected")) == "no skill shown"
+    assert SourceVerdict.TOO_FEW.words == "too few answers"
