@@ -33,7 +33,7 @@ from percoin.serving.recorder import Recorder
 from percoin.serving.served_models import ServedModels, TrustedModel
 from percoin.serving.source_measuring import SourceMeasuring
 from percoin.serving.telemetry import Telemetry
-from percoin.signals.chain import RULES, build_chain
+from percoin.signals.chain import RULES, Chain, build_chain
 from percoin.signals.protocol import SignalSource
 from percoin.signals.worth import WorthFiles
 from percoin.types import Source, Timeframe
@@ -128,20 +128,11 @@ class PredictionServer:
             offer,
             self.keeper,
             self.models,
-            build_chain(
-                setup.sources,
-                TrustedModel(self.models, setup.model),
-                setup.use_pro,
-                setup.worths,
-                setup.require_accepted,
-            ),
-            _asked_before_holding(setup.sources),
-            setup.max_age_bars,
+            self._chain(),
             discretion,
             clock,
             on_answer=telemetry.count_answer,
             recorder=self.recorder,
-            worths=setup.worths,
         )
         self.measuring = _measuring(setup, self.board)
         health = Health(
@@ -160,6 +151,16 @@ class PredictionServer:
             setup.hosts,
             clock,
             self.recorder,
+        )
+
+    def _chain(self) -> Chain:
+        setup = self._setup
+        model, worths = TrustedModel(self.models, setup.model), setup.worths
+        return Chain(
+            build_chain(setup.sources, model, setup.use_pro, worths, setup.require_accepted),
+            _asked_before_holding(setup.sources),
+            setup.max_age_bars,
+            worths,
         )
 
     def start(self) -> None:

@@ -15,8 +15,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import signal
@@ -38,7 +36,8 @@ from percoin.config.fields import Effect
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
-from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
+from percoin.run_folder import claimed_run
+from percoin.run_record import can_go_on, facts_hash, is_finished
 from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, make_folds
 from percoin.training.machine import check_machine
@@ -204,9 +203,8 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     facts = settings_with(settings, {Effect.MODEL, Effect.BARS})
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
-    everything = [facts, settings.source.option, settings_with(config, {Effect.MODEL})]
-    text = json.dumps(everything, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    search = settings_with(config, {Effect.MODEL})
+    return facts_hash([facts, settings.source.option, search], n_digits=10)
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
@@ -370,11 +368,11 @@ def _train_winner(
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
     choices = {**run.choices, "labels": chosen.labels.option}
     folder = _run_of(before[0], session) if same else run.folder
-    if same and (folder / FINISHED_MARK).exists():
+    if same and is_finished(folder):
         log.info("these settings were trained and judged before, in %s", folder)
         log.info("experiment.trials=N searches on, experiment.restart=true begins again")
         return None
-    if same and _can_resume(folder):
+    if same and can_go_on(folder):
         try:
             with claimed_run(folder):
                 resumed = RunContext(folder, choices)
@@ -383,7 +381,3 @@ def _train_winner(
             log.warning("%s: training the best settings afresh", error.found)
     add_winner(study, winner)
     return train(chosen, PerMarket(folds=folds), RunContext(run.folder, choices))
-
-
-def _can_resume(folder: Path) -> bool:
-    return any(folder.glob(CHECKPOINTS)) and not (folder / DIVERGED_MARK).exists()
