@@ -21,10 +21,11 @@ from percoin.registry.layout import MarketFolder
 from percoin.run_record import MARKETS_FOLDER, read_result, withdraw_result, write_result
 from percoin.training.false_discoveries import withdraw_false_discoveries
 from percoin.training.figures import write_picture
+from percoin.training.fitted import Fitted
 from percoin.training.memory import memory_errors
 from percoin.training.outcome import TrainingOutcome
 from percoin.training.publishing import judge, publish
-from percoin.training.recipes.recipe import Fitted, Recipe, Trained, failure
+from percoin.training.recipes.recipe import Recipe, Trained, failure
 from percoin.training.results import MarketMeans, MarketResult
 from percoin.training.run_files import (
     SUMMARY_FILE,

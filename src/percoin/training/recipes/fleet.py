@@ -13,16 +13,12 @@ from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
 from percoin.run_record import MARKETS_FOLDER
+from percoin.training.fitted_network import FittedNetwork
 from percoin.training.fleet_run import FleetModel, train_fleet
 from percoin.training.folds import make_folds
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
-from percoin.training.recipes.network import (
-    FittedNetwork,
-    ask_network,
-    plan_of,
-    seeded_network,
-)
+from percoin.training.recipes.network import ask_network, plan_of, seeded_network
 from percoin.training.recipes.recipe import (
     FLEET_SECTION,
     Fitting,
