@@ -7,7 +7,7 @@ from small_servers import M15, Market, bring_up_to_date, exchange_bars, make_ser
 
 from percoin.errors import FetchError
 from percoin.registry.manifest import StoredVerdict
-from percoin.signals.chain import ask, build_chain
+from percoin.signals.chain import Chain, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.response import to_json
 from percoin.types import Signal, Source
@@ -140,7 +140,7 @@ def test_a_market_that_cannot_be_answered_for_is_said_and_left_alone(models_dir,
     bring_up_to_date(server)
     before = server.board.answer("BTCUSDT", M15)
     broken = BrokenSource()
-    server.board._chain = [broken]
+    server.board._chain = Chain([broken], ())
     market.pass_time(minutes=15)
     assert [bring_up_to_date(server) for _ in range(3)] == [0, 0, 0]
     assert broken.n_asked == 2
@@ -149,7 +149,8 @@ def test_a_market_that_cannot_be_answered_for_is_said_and_left_alone(models_dir,
         "BTCUSDT 15m: no answer can be made (ZeroDivisionError)"
     )
     assert server.board.answer("BTCUSDT", M15)["ts"] == before["ts"]
-    server.board._chain = build_chain([Source.MODEL, Source.HOLD], server._setup.model)
+    sources = build_chain([Source.MODEL, Source.HOLD], server._setup.model)
+    server.board._chain = Chain(sources, ())
     market.pass_time(minutes=15)
     assert bring_up_to_date(server) == 2
     assert server.board.failure(("BTCUSDT", M15)) == ""

@@ -289,10 +289,10 @@ def test_health_is_degraded_while_one_market_is_frozen_and_others_go_on(models_d
         def answer(self, bars):
             if bars.asked.symbol == "BTCUSDT":
                 raise ZeroDivisionError("a bug")
-            return chain[-1].answer(bars)
+            return chain.sources[-1].answer(bars)
 
     chain = server.board._chain
-    server.board._chain = [Broken(), chain[-1]]
+    server.board._chain = replace(chain, sources=[Broken(), chain.sources[-1]])
     market.pass_time(minutes=15)
     bring_up_to_date(server)
     market.pass_time(seconds=40)
@@ -321,7 +321,7 @@ def test_a_broken_step_is_tried_again_after_a_while(models_dir, market):
         def answer(self, bars):
             raise OSError("no free file descriptor")
 
-    server.board._chain = [Broken()]
+    server.board._chain = replace(chain, sources=[Broken()])
     assert bring_up_to_date(server) == 0
     server.board._chain = chain
     assert bring_up_to_date(server) == 0

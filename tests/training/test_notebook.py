@@ -37,7 +37,7 @@ from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.training import ExportToRegistry, MarketDataModule, ModelExporter, SignalClassifier
 from percoin.training.lit_module import new_network
-from percoin.training.recipes.per_market import network_kwargs, plan_of
+from percoin.training.recipes.network import network_kwargs, plan_of
 from percoin.training.version_settings import settings_of
 from percoin.types import Timeframe
 

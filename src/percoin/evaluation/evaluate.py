@@ -204,31 +204,21 @@ def evaluate(
     # The intervals that decide get all draws; those of the baselines are for the eye.
     coarse = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
     line = assess(model, labels, prior, bootstrap, recent)
-    own = row_log_loss(model.probabilities, labels)
-    losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
-    best = min(losses, key=lambda name: float(losses[name].mean()))
+    leads, best = _leads(model, baselines, labels)
     rival = best if rival is None else rival
-    against_best, against_rival = (
-        bootstrap.estimate(_lead(losses[name], own)) for name in (best, rival)
-    )
+    against_best, against_rival = (bootstrap.estimate(leads[name]) for name in (best, rival))
     collapse = detect_collapse(model.probabilities, limits, model.decisions)
-    lopsided = describe_lopsided(model.probabilities, limits, model.decisions)
+    cautions = [*cautions, *_further_cautions(model, labels, limits)]
+    verdict = judge(
+        line.skill, against_rival, rival, collapse, rules, cautions, search, line.recent_skill
+    )
     return Evaluation(
         model=line,
         baselines=tuple(assess(entry, labels, prior, coarse, recent) for entry in baselines),
         best_baseline=best,
         against_best=against_best,
         collapse=collapse,
-        verdict=judge(
-            line.skill,
-            against_rival,
-            rival,
-            collapse,
-            rules,
-            cautions=[*cautions, *filter(None, [lopsided, describe_absent(labels)])],
-            search=search,
-            recent_skill=line.recent_skill,
-        ),
+        verdict=verdict,
         class_counts=tuple(np.bincount(labels, minlength=len(Signal)).tolist()),
         reliability={s.name: tuple(reliability(model.probabilities, labels, s)) for s in Signal},
         bootstrap=bootstrap,
@@ -262,10 +252,25 @@ def describe_absent(labels: IntArray) -> str | None:
     )
 
 
-def _lead(theirs: FloatArray, own: FloatArray) -> FloatArray:
-    """Row by row; what only rounding tells apart is level, as a blend without the network is."""
-    lead = theirs - own
-    return np.where(np.abs(lead) < _SAME_LOSS, 0.0, lead)
+def _further_cautions(
+    model: Forecast, labels: IntArray, limits: CollapseLimits | None
+) -> list[str]:
+    lopsided = describe_lopsided(model.probabilities, limits, model.decisions)
+    return list(filter(None, [lopsided, describe_absent(labels)]))
+
+
+def _leads(
+    model: Forecast, baselines: Sequence[Forecast], labels: IntArray
+) -> tuple[dict[str, FloatArray], str]:
+    """Each baseline's log-losses minus the model's, row by row, and the best baseline's name.
+
+    A difference of rounding alone is none: a blend without the network is level.
+    """
+    own = row_log_loss(model.probabilities, labels)
+    losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
+    leads = {name: theirs - own for name, theirs in losses.items()}
+    leads = {name: np.where(np.abs(a) < _SAME_LOSS, 0.0, a) for name, a in leads.items()}
+    return leads, min(losses, key=lambda name: float(losses[name].mean()))
 
 
 def assess(

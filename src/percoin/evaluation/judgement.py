@@ -50,6 +50,7 @@ from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
 from percoin.evaluation.gate import Search
+from percoin.evaluation.hit_rate import HitRate, hit_rate, moves_after
 from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.threshold import NO_TRADES, choose_threshold, decide, spread_signals
@@ -94,12 +95,21 @@ class Part:
     Attributes:
         validation: Its probabilities on the validation rows, shape (n_rows, C).
         test: The same of the test rows.
-        calibration: Fitted on the validation rows; None of a blend, which has none of its own.
     """
 
     validation: FloatArray
     test: FloatArray
-    calibration: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedPart(Part):
+    """A forecaster with a calibration of its own, which a blend does not have.
+
+    Attributes:
+        calibration: Fitted on the validation rows.
+    """
+
+    calibration: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +166,8 @@ class Judgement:
         daily: Losses by day, to hold the model beside others.
         regression: Of the newest fold, if the model is made of it.
         blend: The parts, if the model is a blend.
+        hit_rate: Of its directions on the test rows, at any confidence; None if they are too
+            few for an interval.
     """
 
     calibration: Mapping[str, Any]
@@ -164,6 +176,7 @@ class Judgement:
     daily: DailyLosses
     regression: Regression | None = None
     blend: JudgedBlend | None = None
+    hit_rate: HitRate | None = None
 
 
 def forecast_fold(
@@ -186,12 +199,12 @@ def forecast_fold(
     regression = _regression_among(baselines)
     network = _calibrated(dataset, validation_logits, test_logits)
     beside = _calibrated(dataset, *_logits_of(regression, dataset))
-    parts, weight, name = {NETWORK: network, REGRESSION: beside}, None, NETWORK
+    parts: dict[str, Part] = {NETWORK: network, REGRESSION: beside}
+    weight, name = None, NETWORK
     if rules.blend:
         labels = dataset.label[dataset.rows("validation")]
         weight, name = choose_weight(network.validation, beside.validation, labels), BLEND
         parts[BLEND] = _blend(network, beside, weight)
-    assert network.calibration is not None
     return FoldForecasts(
         dataset,
         network.calibration,
@@ -215,7 +228,6 @@ def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldFore
     regression = _regression_among(baselines)
     part = _calibrated(dataset, *_logits_of(regression, dataset))
     others = [baseline for baseline in baselines if baseline.name != LOGISTIC]
-    assert part.calibration is not None
     return FoldForecasts(
         dataset,
         part.calibration,
@@ -331,7 +343,19 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         daily,
         newest.regression if newest.weight is not None or NETWORK not in newest.parts else None,
         _judge_blend(folds, by_name[TRAIN_PRIOR].probabilities, labels, evaluation.bootstrap),
+        _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
     )
+
+
+def _hit_rate(
+    folds: Sequence[FoldForecasts], decided: IntArray, labels: IntArray, bootstrap: Bootstrap
+) -> HitRate | None:
+    rows, hits = moves_after(decided, labels)
+    timeframe = folds[-1].dataset.bars.timeframe
+    rate = hit_rate(hits, _test_times(folds)[rows], timeframe, bootstrap)
+    if rate is None or rate.ends is None:
+        return None
+    return HitRate(rate.value, *rate.ends, n_moves=len(hits))
 
 
 def choose_rival(folds: Sequence[FoldForecasts]) -> str:
@@ -422,9 +446,8 @@ def _ask(
 
 
 def _regression_among(baselines: Sequence[Baseline]) -> Regression:
-    fitted = next(baseline for baseline in baselines if baseline.name == LOGISTIC)
-    assert isinstance(fitted, LastRowClassifier)
-    return fitted.regression()
+    fitted = (baseline for baseline in baselines if isinstance(baseline, LastRowClassifier))
+    return next(baseline for baseline in fitted if baseline.name == LOGISTIC).regression()
 
 
 def _logits_of(regression: Regression, dataset: MarketDataset) -> tuple[FloatArray, FloatArray]:
@@ -436,11 +459,11 @@ def _logits_of(regression: Regression, dataset: MarketDataset) -> tuple[FloatArr
 
 def _calibrated(
     dataset: MarketDataset, validation_logits: FloatArray, test_logits: FloatArray
-) -> Part:
+) -> CalibratedPart:
     labels = dataset.label[dataset.rows("validation")]
     calibration = fit_calibration(validation_logits, labels)
     validation = apply_calibration(validation_logits, calibration)
-    return Part(validation, apply_calibration(test_logits, calibration), calibration)
+    return CalibratedPart(validation, apply_calibration(test_logits, calibration), calibration)
 
 
 def _blend(network: Part, regression: Part, weight: float) -> Part:
@@ -497,7 +520,8 @@ def _judge_blend(
 ) -> JudgedBlend | None:
     """The skill of each part, by the very intervals that the gate asks of the model."""
     newest = folds[-1]
-    if newest.weight is None:
+    regression = newest.parts.get(REGRESSION)
+    if newest.weight is None or not isinstance(regression, CalibratedPart):
         return None
     dataset = newest.dataset
     known = dataset.label[dataset.rows("validation")]
@@ -514,9 +538,7 @@ def _judge_blend(
         )
         for name, part in newest.parts.items()
     }
-    calibration = newest.parts[REGRESSION].calibration
-    assert calibration is not None
-    return JudgedBlend(newest.weight, calibration, skills)
+    return JudgedBlend(newest.weight, regression.calibration, skills)
 
 
 def _check_order(folds: Sequence[FoldForecasts]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +39,14 @@ class Forecasts:
         open_time: Of the bars, milliseconds since 1970 (UTC), rising, shape (n,).
         probabilities: In class order, rows sum to one, shape (n, C); None if only signals
             are given.
-        signal: A class each, shape (n,); None if only probabilities are given.
+        signal: A class each, shape (n,); empty if only probabilities are given.
         confidence: Probability of that class, shape (n,); None if it is not given.
         unused: Columns that say a forecast too, and are not looked at.
     """
 
     open_time: IntArray
     probabilities: FloatArray | None = None
-    signal: IntArray | None = None
+    signal: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     confidence: FloatArray | None = None
     unused: tuple[str, ...] = ()
 

@@ -260,7 +260,6 @@ def _as_forecast(
     chosen = np.searchsorted(forecasts.open_time, opened)
     if forecasts.probabilities is not None:
         return dataset, Forecast(name, forecasts.probabilities[chosen]), []
-    assert forecasts.signal is not None
     signal = forecasts.signal[chosen]
     if forecasts.confidence is not None:
         shares = class_shares(dataset.label[dataset.rows("train")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -19,12 +19,10 @@ from percoin.serving.offer import Clock, Market, Offer, utc_now
 from percoin.serving.recorder import Recorder
 from percoin.serving.served_models import ServedModels
 from percoin.serving.strict_json import dumps
-from percoin.signals.chain import ask
+from percoin.signals.chain import Chain, ask
 from percoin.signals.freshness import find_staleness
 from percoin.signals.market import SourcedBars
-from percoin.signals.protocol import SignalSource
 from percoin.signals.response import age_to_json, no_bars_to_json, to_json
-from percoin.signals.worth import WorthFiles
 from percoin.types import Source, Timeframe
 
 log = logging.getLogger(__name__)
@@ -75,14 +73,11 @@ class AnswerBoard:
         offer: The markets.
         keeper: Their bars.
         models: Their models.
-        chain: Who is asked, in order; the last always has an answer.
-        sources: The names of all but the last, for a market without bars.
-        max_age_bars: As for ``find_staleness``.
+        chain: Who is asked; the last always has an answer.
         discretion: Which folders are not spoken of.
         clock: The time.
         on_answer: Called after each answer that was made, with who gave it.
         recorder: Writes each answer down before it can be read here; None writes none.
-        worths: What the rules are worth; where that changes, answers are made again.
     """
 
     def __init__(
@@ -90,26 +85,21 @@ class AnswerBoard:
         offer: Offer,
         keeper: BarKeeper,
         models: ServedModels,
-        chain: Sequence[SignalSource],
-        sources: Sequence[Source],
-        max_age_bars: float | None,
+        chain: Chain,
         discretion: Discretion,
         clock: Clock = utc_now,
         on_answer: Callable[[Source], None] = lambda source: None,
         recorder: Recorder | None = None,
-        worths: WorthFiles | None = None,
     ) -> None:
         self._offer = offer
         self._keeper = keeper
         self._models = models
         self._chain = chain
-        self._sources = sources
-        self._max_age_bars = max_age_bars
         self._discretion = discretion
         self._clock = clock
         self._on_answer = on_answer
         self._recorder = recorder
-        self._worths = worths
+        self._worths = chain.worths
         self._answers: dict[Market, Answer] = {}
         self._looks = EachMarket("ANSWER", "no answer can be made", clock)
         self._steps = EachMarket("ANSWER", "no answer can be made", clock)
@@ -130,7 +120,7 @@ class AnswerBoard:
         why = f"{symbol} {timeframe}: the first answer is being made; ask again in a moment"
         if held.bars is None:
             why = tell_missing(symbol, timeframe, held)
-        return no_bars_to_json(symbol, timeframe, self._sources, self._discretion.text(why))
+        return no_bars_to_json(symbol, timeframe, self._chain.names, self._discretion.text(why))
 
     def text(self, symbol: str, timeframe: Timeframe) -> str:
         """The same as JSON text, of which all but the age has been written before."""
@@ -220,7 +210,7 @@ class AnswerBoard:
     def _make(self, market: Market, bars: Bars, basis: Basis, now: datetime) -> bool:
         """Make one answer, write it down, then show it; always true."""
         sourced = SourcedBars(bars, self._keeper.source(bars.symbol))
-        prediction = ask(self._chain, sourced, self._max_age_bars, now)
+        prediction = ask(self._chain.sources, sourced, self._chain.max_age_bars, now)
         if self._recorder is not None:
             self._recorder.note(prediction, bars, now)
         self._on_answer(prediction.source)
@@ -248,7 +238,7 @@ class AnswerBoard:
             for held in all_held.values()
             if len(times := held.close_times[: _n_closed(held, closed_ms)])
         ]
-        is_old = bool(find_staleness(bars, self._max_age_bars, now))
+        is_old = bool(find_staleness(bars, self._chain.max_age_bars, now))
         model = None if status is None else (status.mark, status.problem)
         worth = None if self._worths is None else self._worths.mark(*market, bars.origin)
         return (model, worth, is_old, int(closed_ms), bars.origin, *seen)

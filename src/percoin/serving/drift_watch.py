@@ -8,6 +8,7 @@ from functools import partial
 from threading import Lock
 
 from percoin.monitoring.drift import FeatureDrift, measure_drift
+from percoin.registry.manifest import Manifest
 from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Market
@@ -37,20 +38,21 @@ class DriftWatch:
             status = self._models.status((symbol, timeframe))
             if status is None or status.manifest is None:
                 continue
-            market = symbol, timeframe
+            market, manifest = (symbol, timeframe), status.manifest
             nothing = FeatureDrift(0, unknown="it cannot be measured; the log says why")
-            drift = self._steps.run(market, partial(self._measured, market, status), nothing)
+            drift = self._steps.run(
+                market, partial(self._measured, market, status, manifest), nothing
+            )
             content: dict[str, object] = {
                 "symbol": symbol,
                 "tf": timeframe.value,
-                "version_id": status.manifest.version_id,
+                "version_id": manifest.version_id,
                 "worst": drift.worst,
             }
             found.append(content | asdict(drift))
         return found
 
-    def _measured(self, market: Market, status: ModelStatus) -> FeatureDrift:
-        assert status.manifest is not None
+    def _measured(self, market: Market, status: ModelStatus, manifest: Manifest) -> FeatureDrift:
         held = self._keeper.held(market[0])[market[1]]
         if held.bars is None:
             return FeatureDrift(0, unknown="there are no bars")
@@ -59,6 +61,6 @@ class DriftWatch:
             known = self._known.get(market)
             if known is None or known[:2] != (status.mark, newest):
                 bins = None if status.train_rows is None else status.train_rows.feature_bins
-                known = (status.mark, newest, measure_drift(status.manifest, bins, held.bars))
+                known = (status.mark, newest, measure_drift(manifest, bins, held.bars))
                 self._known[market] = known
         return known[2]

@@ -19,6 +19,7 @@ import uvicorn
 from percoin.bars.schema import Bars
 from percoin.bars.sources.base import BarSource
 from percoin.errors import ServeError
+from percoin.interruption import STOPPING
 from percoin.labels import LabelRule
 from percoin.monitoring.record import TrackRecord
 from percoin.serving.answer_board import AnswerBoard
@@ -33,7 +34,7 @@ from percoin.serving.recorder import Recorder
 from percoin.serving.served_models import ServedModels, TrustedModel
 from percoin.serving.source_measuring import SourceMeasuring
 from percoin.serving.telemetry import Telemetry
-from percoin.signals.chain import RULES, build_chain
+from percoin.signals.chain import RULES, Chain, build_chain
 from percoin.signals.protocol import SignalSource
 from percoin.signals.worth import WorthFiles
 from percoin.types import Source, Timeframe
@@ -128,20 +129,11 @@ class PredictionServer:
             offer,
             self.keeper,
             self.models,
-            build_chain(
-                setup.sources,
-                TrustedModel(self.models, setup.model),
-                setup.use_pro,
-                setup.worths,
-                setup.require_accepted,
-            ),
-            _asked_before_holding(setup.sources),
-            setup.max_age_bars,
+            self._chain(),
             discretion,
             clock,
             on_answer=telemetry.count_answer,
             recorder=self.recorder,
-            worths=setup.worths,
         )
         self.measuring = _measuring(setup, self.board)
         health = Health(
@@ -160,6 +152,16 @@ class PredictionServer:
             setup.hosts,
             clock,
             self.recorder,
+        )
+
+    def _chain(self) -> Chain:
+        setup = self._setup
+        model, worths = TrustedModel(self.models, setup.model), setup.worths
+        return Chain(
+            build_chain(setup.sources, model, setup.use_pro, worths, setup.require_accepted),
+            _asked_before_holding(setup.sources),
+            setup.max_age_bars,
+            worths,
         )
 
     def start(self) -> None:
@@ -296,8 +298,7 @@ class _StoppableServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Have SIGINT and SIGTERM end the server while it runs."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        before = {number: signal.signal(number, self.handle_exit) for number in STOPPING}
         try:
             yield
         finally:

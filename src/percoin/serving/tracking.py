@@ -28,6 +28,18 @@ from percoin.types import CLASS_NAMES
 
 MOST_HISTORY = 1000
 _DEFAULT_HISTORY = 200
+_LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "required": False,
+    "description": "At most so many of the newest predictions",
+    "schema": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_HISTORY,
+        "default": _DEFAULT_HISTORY,
+    },
+}
 
 
 def add_tracking(
@@ -52,23 +64,23 @@ def add_tracking(
         symbols: See above.
         clock: The time.
     """
-    limit = {
-        "name": "limit",
-        "in": "query",
-        "required": False,
-        "description": "At most so many of the newest predictions",
-        "schema": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": MOST_HISTORY,
-            "default": _DEFAULT_HISTORY,
-        },
-    }
+    _add_scoreboard(app, offer, recorder, drift_watch, max_symbols, [tf, symbols], clock)
+    _add_history(app, offer, recorder, tf, clock)
 
+
+def _add_scoreboard(
+    app: FastAPI,
+    offer: Offer,
+    recorder: Recorder | None,
+    drift_watch: DriftWatch,
+    max_symbols: int,
+    parameters: list[dict[str, Any]],
+    clock: Clock,
+) -> None:
     @app.get(
         "/api/scoreboard",
         response_model=schemas.ScoreboardSchema,
-        openapi_extra={"parameters": [tf, symbols]},
+        openapi_extra={"parameters": parameters},
     )
     async def scoreboard(request: Request) -> Response:
         """How the served predictions of each model and source turned out, in one timeframe."""
@@ -90,10 +102,14 @@ def add_tracking(
             content["standings"] = [standing.to_json() for standing in found]
         return json_response(content)
 
+
+def _add_history(
+    app: FastAPI, offer: Offer, recorder: Recorder | None, tf: dict[str, Any], clock: Clock
+) -> None:
     @app.get(
         "/api/history/{symbol}",
         response_model=schemas.HistorySchema,
-        openapi_extra={"parameters": [tf, limit]},
+        openapi_extra={"parameters": [tf, _LIMIT]},
     )
     async def history(
         request: Request,

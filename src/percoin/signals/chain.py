@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from percoin.signals.freshness import find_staleness
@@ -18,13 +18,30 @@ from percoin.signals.rule import Rule, RuleSource
 from percoin.signals.worth import WorthFiles
 from percoin.types import Passed, Prediction, Source
 
-__all__ = ["HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
+__all__ = ["Chain", "HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
 
 log = logging.getLogger(__name__)
 
 RULES: Mapping[Source, Rule] = {
     rule.source: rule for rule in (ProfessionalRule(), RsiMaRule(), MomentumRule())
 }
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Who is asked, in order, and about how old a bar.
+
+    Attributes:
+        sources: The last always has an answer.
+        names: Of all but the last, for a market without bars.
+        max_age_bars: As for ``find_staleness``.
+        worths: What the rules are worth; where that changes, answers are made again.
+    """
+
+    sources: Sequence[SignalSource]
+    names: Sequence[Source]
+    max_age_bars: float | None = None
+    worths: WorthFiles | None = None
 
 
 def build_chain(
