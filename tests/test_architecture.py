@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,7 @@ ORDER = (
     "serving",
     "config",
     "assembly",
+    "run_record",
     "run_folder",
     "cli",
     "fetch",
@@ -383,3 +385,29 @@ def test_a_command_imports_nothing_heavy_that_it_may_not_use(module):
     loaded = modules_loaded_by(f"import percoin.{module}")
 
     assert {name.split(".")[0] for name in loaded} & EXPENSIVE <= STARTS_WITH[module]
+
+
+# What has one home, by the words that give it away, and who else has a reason of its own.
+FOUNDATIONS = {
+    r"\bfcntl\b": {"file_lock"},
+    # A line of the registry's history is added in place; its probe writes a file without a name.
+    r"\bos\.fsync\b": {"whole_file", "registry.history", "registry.publish"},
+    r"\.write_(text|bytes)\(|NamedTemporaryFile|mkstemp": set(),
+    # Libraries put handlers of their own in place: Ray, submitit and uvicorn.
+    r"\bsignal\.signal\(": {
+        *("interruption", "serving.server"),
+        *("sweep.engines.ray_cluster", "sweep.engines.slurm"),
+    },
+    r"\{[\w.]*\.lower:.*\{[\w.]*\.upper:": {"intervals"},
+}
+
+
+@pytest.mark.parametrize("words", FOUNDATIONS)
+def test_a_foundation_is_not_built_a_second_time(words):
+    found = {
+        module_name(path).removeprefix("percoin.")
+        for path in sources()
+        if re.search(words, path.read_text())
+    }
+
+    assert found - FOUNDATIONS[words] == set()

@@ -223,8 +223,8 @@ def build_search_dataset(bars: Bars, spec: DatasetSpec, validation_time: int) ->
 
     The other arguments and the errors are those of ``build_dataset``; ``bars`` are those
     before the test part. Validation begins with the bar that opens at ``validation_time``,
-    in milliseconds since 1970-01-01 UTC: so the parts lie alike in time for every label
-    rule and lookback, which shares of the rows would not.
+    in milliseconds since 1970-01-01 UTC. So every label rule and lookback has the same parts
+    in time; with shares of the rows they would differ.
     """
     market, split = PreparedMarket.prepare(bars, spec), spec.split_spec
     cut = int(market.bars.open_time.searchsorted(validation_time))
@@ -256,13 +256,13 @@ class PreparedMarket:
     def prepare(
         cls, bars: Bars, spec: DatasetSpec, first_time: int | None = None
     ) -> PreparedMarket:
-        """Compute what ``build_dataset`` makes its split of.
+        """Compute features and labels, and find the rows that ``build_dataset`` splits.
 
         Args:
             bars: Closed bars of one market, checked against the schema.
             spec: The rules.
-            first_time: Rows open no earlier, in milliseconds since 1970-01-01 UTC, in
-                place of what ``history_days`` says.
+            first_time: Rows open no earlier, in milliseconds since 1970-01-01 UTC;
+                replaces ``history_days``.
 
         Raises:
             NotEnoughBarsError: There are no bars.
@@ -292,11 +292,11 @@ class PreparedMarket:
             MissingClassError: The train rows lack one of the three classes.
         """
         split = self._split(split_rows)
-        # Fitted on the very rows the network is asked about, and on no later ones.
+        # Fitted on train rows alone.
         return self.with_split(split, Scaling.fit(self.features[split.train]))
 
     def with_split(self, split: Split, scaling: Scaling) -> MarketDataset:
-        """The same with a split and a scaling that are given.
+        """Make the dataset with a given split and scaling.
 
         Raises:
             MissingClassError: The train rows lack one of the three classes.

@@ -1,4 +1,4 @@
-"""What a bar's right answer was, seen from later bars: the rules that make labels."""
+"""The rules that make labels: which answer later bars show to have been right."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Labels:
     Attributes:
         label: ``Signal`` as an integer, ``UNKNOWN_LABEL`` (-1) where later bars
             are missing, shape (n_bars,).
-        forward_return: Close ``horizon`` bars later over this close, minus 1: what
-            holding the market for the horizon brought, as a fraction. NaN where
-            those bars are missing, shape (n_bars,).
+        forward_return: Close ``horizon`` bars later over this close, minus 1: the return
+            of holding the market for the horizon, as a fraction. NaN where those bars are
+            missing, shape (n_bars,).
     """
 
     label: IntArray
@@ -58,16 +58,16 @@ class LabelRule(ABC):
         """Label every bar; unknown where one of the next ``horizon`` bars is missing."""
 
     def knows(self, bars: Bars) -> BoolArray:
-        """Where ``label`` has an answer, shape (n_bars,); asked before the rule is fitted."""
+        """Where ``label`` has an answer, shape (n_bars,); works before the rule is fitted."""
         known: BoolArray = self.label(bars).label != UNKNOWN_LABEL
         return known
 
     def fitted(self, bars: Bars, train_rows: IntArray) -> LabelRule:
-        """The rule with everything set that it takes from the train rows; most take nothing.
+        """The rule with the numbers that it takes from the train rows; most take none.
 
         Args:
-            bars: What the rows are positions in.
-            train_rows: Bars whose labels are known and may be learnt from, shape (n_rows,).
+            bars: Bars of the market.
+            train_rows: Positions of bars whose labels may be learnt from, shape (n_rows,).
         """
         return self
 
@@ -115,13 +115,13 @@ class FixedHorizon(LabelRule):
 
 @dataclass(frozen=True)
 class VolatilityScaled(LabelRule):
-    """LONG or SHORT if the return after ``horizon`` bars is large for the volatility of its time.
+    """LONG or SHORT if the return after ``horizon`` bars is large for the recent volatility.
 
     The threshold is ``width * sigma * sqrt(horizon)``: sigma is the sample standard
     deviation of the last ``volatility_bars`` returns, known at the close of the bar,
-    and the square root carries it from one bar to the horizon. So quiet and wild times,
-    and short and long bars, have about the same shares of the three classes, and a model
-    has to know more than how volatile the market is.
+    and the square root scales it from one bar to the horizon. So quiet and wild times, and
+    short and long bars, have about the same shares of the three classes, and knowing the
+    volatility alone is not enough for a model.
 
     Attributes:
         no_trade_share: Share of the train rows that ``fitted`` makes NO_TRADE.
@@ -208,10 +208,9 @@ class TripleBarrier(LabelRule):
     3: symmetric barriers at ``close * (1 +- barrier_width * sigma * sqrt(horizon))``
     and a vertical one after ``horizon`` bars, which means NO_TRADE. Sigma is the
     sample standard deviation of the last ``volatility_bars`` returns (he weights
-    them exponentially), known at the close of the bar; the square root carries it
-    from one bar to the horizon. A barrier is touched by a bar's high or low. If
-    one bar is the first to touch either and touches both, nobody knows which came
-    first: NO_TRADE.
+    them exponentially), known at the close of the bar; the square root scales it
+    from one bar to the horizon. A barrier is touched by a bar's high or low. If the
+    first bar to touch one touches both, their order is unknown: NO_TRADE.
 
     Attributes:
         barrier_width: Distance of a barrier in standard deviations of the return
@@ -257,7 +256,7 @@ class TripleBarrier(LabelRule):
         )
 
     def _first_touch(self, bars: Bars, width: FloatArray) -> IntArray:
-        """Class by the first barrier touched, looking at one later bar at a time."""
+        """Class by the first barrier touched, one later bar at a time."""
         close = bars.column("close")
         upper, lower = close * (1 + width), close * (1 - width)
         high, low = bars.column("high"), bars.column("low")
@@ -329,7 +328,7 @@ def _forward_return(bars: Bars, horizon: int) -> FloatArray:
 
 
 def _finite_quotient(values: FloatArray, divisor: FloatArray) -> FloatArray:
-    """The quotient; NaN where it is beyond all numbers, as of prices that no market has."""
+    """The quotient; NaN where it overflows."""
     with np.errstate(over="ignore"):
         quotient = values / divisor
     return np.where(np.isfinite(quotient), quotient, np.nan)

@@ -82,15 +82,15 @@ class CnnLstm(nn.Module):
 
 
 def attend_newest(attention: nn.MultiheadAttention, outputs: Tensor) -> Tensor:
-    """What the newest bar's query finds among the outputs of all bars.
+    """The attention output of the newest bar alone.
 
     The same value as ``attention(outputs, outputs, outputs)`` has for the newest bar
-    (Vaswani et al., 2017), without a key or a value of any bar. One query ``q`` asks bar ``x``
-    for ``q . (K x) = (q K) . x``, and the mean of values ``V x`` is ``V`` times the mean of
-    ``x``. The keys' bias adds the same to the score of every bar, which softmax takes away.
+    (Vaswani et al., 2017), without computing keys and values. The score of bar ``x`` for the
+    query ``q`` is ``q . (K x) = (q K) . x``, and the mean of values ``V x`` is ``V`` times the
+    mean of ``x``. The bias of the keys adds the same to every score, so softmax removes it.
 
     Args:
-        attention: The weights; batch first, without dropout.
+        attention: Its weights; batch first, without dropout.
         outputs: Of the LSTM, oldest bar first, shape (B, L, E).
 
     Returns:

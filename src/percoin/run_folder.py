@@ -11,18 +11,13 @@ from pathlib import Path
 from percoin.config import TrainConfig
 from percoin.errors import ResumeError
 from percoin.file_lock import claimed, is_claimed
+from percoin.run_record import can_go_on, has_checkpoint, is_finished
 
 _RUN_NAME = "%Y%m%d-%H%M%S"
-FINISHED_MARK = "result.json"
-# Of a run whose loss was no longer a number: it cannot be resumed.
-DIVERGED_MARK = "diverged.txt"
-CHECKPOINT_FOLDER = "checkpoints"
 # Takes the place of the market's name for runs with recipe=pooled.
 POOL_FOLDER = "pooled"
 # The same with fleet=true.
 FLEET_FOLDER = "fleet"
-# Below a run's folder; the earlier folds of a walk-forward have their own.
-CHECKPOINTS = f"**/{CHECKPOINT_FOLDER}/last.ckpt"
 
 
 def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
@@ -36,9 +31,7 @@ def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = 
     parent = Path(outputs_dir) / (several if fleet or "," in symbol else symbol) / tf
     if resume:
         for folder in sorted(parent.glob("*"), reverse=True):
-            has_checkpoint = any(folder.glob(CHECKPOINTS))
-            ended = any((folder / mark).exists() for mark in (FINISHED_MARK, DIVERGED_MARK))
-            if has_checkpoint and not ended and not is_claimed(folder):
+            if can_go_on(folder) and not is_finished(folder) and not is_claimed(folder):
                 return str(folder)
     return str(parent / _new_run_name(parent))
 
@@ -64,7 +57,7 @@ def run_folder(settings: TrainConfig, named: Path) -> Path:
     """
     if not settings.resume:
         return _new_folder(named)
-    if any(named.glob(CHECKPOINTS)):
+    if has_checkpoint(named):
         return named
     market = (settings.title, settings.tf.name)
     living = [folder for folder in sorted(named.parent.glob("*")) if is_claimed(folder)]

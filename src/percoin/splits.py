@@ -35,7 +35,7 @@ def chronological_split(
         embargo_bars: Further bars dropped after each cut, from the later part.
 
     Raises:
-        ValueError: A part would be empty, or the arguments make no split.
+        ValueError: A part would be empty, or an argument is out of its range.
     """
     _check_arguments(fractions, purge_bars, embargo_bars)
     first_validation, first_test = cut_rows(len(rows), fractions)
@@ -47,14 +47,14 @@ def walk_forward_splits(
 ) -> list[Split]:
     """Splits whose test parts follow one another, each trained on all that came before.
 
-    The rows are cut into ``n_folds + 1`` stretches of equal length. Each but the
-    first is the test part of one fold; what lies before it is shared out between
-    train and validation as ``fractions`` has them.
+    The rows are cut into ``n_folds + 1`` stretches of equal length. Each but the first is
+    the test part of one fold. The rows before it are shared out between train and
+    validation in the ratio of their ``fractions``.
 
     Args:
         rows: Positions of the bars to share out, ascending.
         n_folds: How many test parts.
-        fractions: Of which train and validation count here, as a ratio.
+        fractions: Only the ratio of train and validation counts.
         purge_bars: Bars dropped before each cut, from the earlier part.
         embargo_bars: Further bars dropped after each cut, from the later part.
 
@@ -75,7 +75,7 @@ def walk_forward_splits(
 def split_before_test(
     rows: IntArray, validation_cut: int, purge_bars: int, embargo_bars: int
 ) -> Split:
-    """Train and validation alone, cut at a given bar: there are no test rows to look at.
+    """Train and validation alone, cut at a given bar; without test rows.
 
     Args:
         rows: Positions of the bars to share out, ascending.
@@ -104,12 +104,12 @@ def _cut(
 def split_at(
     rows: IntArray, validation_cut: int, test_cut: int, purge_bars: int, embargo_bars: int
 ) -> Split:
-    """Cut rows at two given bars, as for markets that share their moments in time.
+    """Cut rows at two given bars, for markets that share their cuts in time.
 
     Args:
         rows: Positions of the bars to share out, ascending.
         validation_cut: Position of the bar at which validation begins; it need not be a row.
-        test_cut: The same of the test part.
+        test_cut: Position of the bar at which test begins.
         purge_bars: Bars dropped before each cut, from the earlier part.
         embargo_bars: Further bars dropped after each cut, from the later part.
 

@@ -19,8 +19,8 @@ def make_windows(features: NDArray[_FloatT], lookback: int) -> NDArray[_FloatT]:
 
     Window ``i`` ends on row ``i + lookback - 1`` and takes that row's label, so
     it holds nothing that was unknown when that bar closed. The newest bar is
-    always part of the last window. Which windows are whole, without NaN and
-    without a gap, is for ``eligible_rows`` to say.
+    always part of the last window. ``eligible_rows`` says which windows are whole,
+    without NaN and without a gap.
 
     Args:
         features: Scaled features, shape (n_bars, F).
@@ -43,8 +43,8 @@ def eligible_rows(
 ) -> IntArray:
     """Positions of the bars on which a whole window ends.
 
-    A window is whole if all its features are finite and no bar is missing inside
-    it; what came before its first bar does not matter.
+    A window is whole if all its features are finite and no bar is missing inside it.
+    The bars before it do not matter.
 
     Args:
         features: Shape (n_bars, F), NaN where undefined.

@@ -335,6 +335,18 @@ def test_folds_are_pooled_in_time_order_each_beside_its_own_prior(rule, backtest
 
 
 @pytest.mark.usefixtures("quick_baselines")
+@pytest.mark.usefixtures("quick_baselines")
+def test_the_hit_rate_is_that_of_the_directions_on_all_test_rows():
+    folds = [forecast(dataset, seed) for seed, dataset in enumerate(folds_of(make_bars(3000), 3))]
+    rate = judge_folds(folds, RULES).hit_rate
+    labels = np.concatenate([fold.dataset.label[fold.dataset.rows("test")] for fold in folds])
+    said = np.concatenate([fold.model.probabilities.argmax(axis=1) for fold in folds])
+    moved = (said != Signal.NO_TRADE) & (labels != Signal.NO_TRADE)
+    assert rate.n_moves == moved.sum() > 0
+    assert rate.value == pytest.approx((said == labels)[moved].mean())
+    assert rate.lower < rate.value < rate.upper
+
+
 def test_folds_that_overlap_or_are_out_of_order_are_refused():
     folds = [forecast(dataset) for dataset in folds_of(BARS, 2)]
     for wrong in ([folds[1], folds[0]], [folds[0], folds[0]]):

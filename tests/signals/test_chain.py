@@ -7,13 +7,15 @@ from builders import bars_from_closes, make_bars
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 
 from percoin.bars.schema import Bars
+from percoin.errors import InvalidArtifactError
+from percoin.evaluation.hit_rate import HitRate
 from percoin.inference import Predictor
 from percoin.registry.layout import SERVED_WEIGHTS_FILE
 from percoin.registry.manifest import StoredVerdict
 from percoin.signals.chain import HoldSource, ModelSource, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Signal, Source
+from percoin.types import Passed, Prediction, Signal, Source, Worth
 
 BARS = bars_to_learn_from(1600)
 MARKET = SourcedBars(BARS)
@@ -69,6 +71,39 @@ def test_no_trade_of_a_model_is_an_answer(tmp_path):
 
     assert (prediction.source, prediction.signal) == (Source.MODEL, Signal.NO_TRADE)
     assert prediction.confidence > 0.99
+
+
+def test_the_answer_of_a_model_says_what_its_test_has_shown(tmp_path):
+    hits = {"value": 0.53, "lower": 0.51, "upper": 0.55, "n_moves": 700}
+    dataset = make_dataset(BARS)
+    export(tmp_path, random_network(Signal.LONG), dataset, sections={"hit_rate": hits})
+    worth = ask([ModelSource(Predictor(tmp_path)), HoldSource()], MARKET).worth
+
+    assert (worth.verdict, worth.n_moves) == ("accepted", 700)
+    assert worth.hit_rate == HitRate(**hits)
+    last = dataset.rows("test")[-1]
+    assert worth.until == BARS.close_time(last).to_pydatetime()
+
+
+@pytest.mark.parametrize("section", [{}, {"hit_rate": None}, {"hit_rate": {"value": "0.5"}}])
+def test_an_older_model_answers_with_its_verdict_alone(tmp_path, section):
+    export(tmp_path, random_network(Signal.LONG), make_dataset(BARS), sections=section)
+    prediction = ask([ModelSource(Predictor(tmp_path)), HoldSource()], MARKET)
+    assert prediction.worth == Worth("accepted")
+
+
+def test_a_model_whose_version_was_replaced_answers_with_its_verdict_alone(
+    models, caplog, monkeypatch
+):
+    def of_another_version(root, manifest):
+        raise InvalidArtifactError("BTCUSDT", "15m", "metrics.json is of another one", "wait")
+
+    monkeypatch.setattr("percoin.signals.model.judged_hit_rate", of_another_version)
+    source = ModelSource(Predictor(models))
+    for _ in range(2):
+        assert ask([source, HoldSource()], MARKET).worth == Worth("accepted")
+    # It is read once.
+    assert caplog.messages.count("BTCUSDT 15m: metrics.json is of another one; wait") == 1
 
 
 def test_the_log_lines_are_those_that_operators_grep_for(models, caplog):

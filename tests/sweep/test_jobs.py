@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from percoin.run_record import check_result, read_result
 from percoin.sweep.jobs import (
     RECORD_FILE,
     JobRecord,
     JobState,
-    check_result,
     read_record,
-    read_result,
     write_record,
 )
 
@@ -99,4 +98,4 @@ def test_a_result_of_several_markets_is_believed(tmp_path):
     result = {"markets": {"BTCUSDT": RESULT}, "refused": {"ETHUSDT": "no bars"}}
     check_result(result)
     (tmp_path / "result.json").write_text(json.dumps(result))
-    assert read_result(tmp_path / "result.json") == result
+    assert read_result(tmp_path) == result

@@ -9,9 +9,9 @@ from training_builders import learnable_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
 from percoin.evaluation.judgement import JudgingRules
+from percoin.training import fitted_network
+from percoin.training.fitted_network import forecast_test
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.recipes import network as network_recipe
-from percoin.training.recipes.network import forecast_test
 from percoin.training.run import train
 
 
@@ -34,7 +34,7 @@ def test_calibration_sees_validation_rows_and_the_test_rows_are_asked_without_dr
     def forecast_fold(dataset, validation, test, rules, pooled) -> None:
         asked.update(validation=validation, test=test)
 
-    monkeypatch.setattr(network_recipe, "forecast_fold", forecast_fold)
+    monkeypatch.setattr(fitted_network, "forecast_fold", forecast_fold)
     module.network.train()
     forecast_test(module, dataset, JudgingRules())
     network = module.network.eval()

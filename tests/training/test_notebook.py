@@ -37,7 +37,7 @@ from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.training import ExportToRegistry, MarketDataModule, ModelExporter, SignalClassifier
 from percoin.training.lit_module import new_network
-from percoin.training.recipes.per_market import network_kwargs, plan_of
+from percoin.training.recipes.network import network_kwargs, plan_of
 from percoin.training.version_settings import settings_of
 from percoin.types import Timeframe
 
@@ -308,6 +308,21 @@ def nan_weights(folder: Path) -> None:
             ),
             ConfigError,
             "lookback=3: ",
+        ),
+        (
+            lambda _: MarketDataModule("BTCUSDT", "1h", SimulatedSource, SPEC),
+            ConfigError,
+            r"has no bars: give an object such as SampleSource\(\)",
+        ),
+        (
+            lambda _: MarketDataModule("BTCUSDT", "1h", "sample", SPEC),
+            ConfigError,
+            "source='sample' has no bars",
+        ),
+        (
+            lambda _: MarketDataModule("BTCUSDT", "1h", SOURCE, SPEC.label_rule),
+            ConfigError,
+            "is no DatasetSpec: give",
         ),
         (no_bars, BarsNotFoundError, "BTCUSDT 1h: no bars are stored"),
         (few_bars, NotEnoughBarsError, "BTCUSDT 1h: 60 bars give "),

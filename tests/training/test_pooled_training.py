@@ -20,11 +20,12 @@ from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
+from percoin.training.fitted_network import forecast_test
 from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import GentleClassifier, PooledDataModule, lr_share, thinned
 from percoin.training.pooled_run import PooledPlan, TrainedPool, _PoolTraining, train_pool
-from percoin.training.recipes.network import ask_network, forecast_test
+from percoin.training.recipes.network import ask_network
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.run import train as train_alone
 from percoin.types import Timeframe

@@ -19,7 +19,7 @@ from training_builders import (
 
 from percoin.dataset import MarketDataset
 from percoin.errors import DivergedError, InterruptedRunError, ResumeError, TrainingError
-from percoin.run_folder import CHECKPOINT_FOLDER
+from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT
 from percoin.training import datamodule
 from percoin.training.run import (
     BEST_CHECKPOINT,
@@ -29,7 +29,6 @@ from percoin.training.run import (
     fit,
     train,
 )
-from percoin.training.run_files import LAST_CHECKPOINT
 
 # A learning rate at which the validation loss goes up and down, cut at once when it
 # goes up: the schedule, the best epoch and early stopping all have something to do.

@@ -34,7 +34,9 @@ class AnswerConfig:
         "a less probable signal is passed over; judged is the threshold that the model's backtest "
         "traded with"
     )
-    require_accepted: bool = setting("false also asks models that the gate did not accept")
+    require_accepted: bool = setting(
+        "false also asks models that the gate did not accept, and rules that are worse than a coin"
+    )
     max_age_bars: float | None = number(
         "a signal on an older bar is passed over (stale_data); null is 2 for bars of an exchange, "
         "no limit for others",

@@ -7,13 +7,26 @@ neighbouring bars overlap. What is drawn again for the interval is therefore who
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
+from percoin.intervals import KnownInterval
 from percoin.types import FloatArray, IntArray, Signal, Timeframe
 
 _DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class HitRate(KnownInterval):
+    """A hit rate that has an interval.
+
+    Attributes:
+        n_moves: Directions that a move followed.
+    """
+
+    n_moves: int
 
 
 def moves_after(signals: IntArray, labels: IntArray) -> tuple[IntArray, FloatArray]:

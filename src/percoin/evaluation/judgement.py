@@ -50,6 +50,7 @@ from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
 from percoin.evaluation.gate import Search
+from percoin.evaluation.hit_rate import HitRate, hit_rate, moves_after
 from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.threshold import NO_TRADES, choose_threshold, decide, spread_signals
@@ -165,6 +166,8 @@ class Judgement:
         daily: Losses by day, to hold the model beside others.
         regression: Of the newest fold, if the model is made of it.
         blend: The parts, if the model is a blend.
+        hit_rate: Of its directions on the test rows, at any confidence; None if they are too
+            few for an interval.
     """
 
     calibration: Mapping[str, Any]
@@ -173,6 +176,7 @@ class Judgement:
     daily: DailyLosses
     regression: Regression | None = None
     blend: JudgedBlend | None = None
+    hit_rate: HitRate | None = None
 
 
 def forecast_fold(
@@ -339,7 +343,19 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         daily,
         newest.regression if newest.weight is not None or NETWORK not in newest.parts else None,
         _judge_blend(folds, by_name[TRAIN_PRIOR].probabilities, labels, evaluation.bootstrap),
+        _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
     )
+
+
+def _hit_rate(
+    folds: Sequence[FoldForecasts], decided: IntArray, labels: IntArray, bootstrap: Bootstrap
+) -> HitRate | None:
+    rows, hits = moves_after(decided, labels)
+    timeframe = folds[-1].dataset.bars.timeframe
+    rate = hit_rate(hits, _test_times(folds)[rows], timeframe, bootstrap)
+    if rate is None or rate.ends is None:
+        return None
+    return HitRate(rate.value, *rate.ends, n_moves=len(hits))
 
 
 def choose_rival(folds: Sequence[FoldForecasts]) -> str:

@@ -1,8 +1,7 @@
-"""How far features have moved from where the train rows had them.
+"""How far features have moved from their distribution in the train rows.
 
-An index alone says little of a market: volatility comes in spells, so that a few days lie
-elsewhere than the whole, whichever days. What counts is whether they lie further off than
-any stretch of as many train rows did.
+The index alone says little about a market. Volatility comes in spells, so any few days differ
+from the whole. What counts is whether they differ more than any stretch of as many train rows.
 """
 
 from __future__ import annotations
@@ -17,27 +16,26 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.types import Float32Array, FloatArray
 
 _TENTHS = np.arange(1, 10) / 10
-# A bin without a row: its logarithm has to be something.
+# Share of a bin without a row, which would have no logarithm.
 _EMPTY_SHARE = 1e-4
-# Rows that are compared at a time; fewer leave bins empty by chance.
+# Rows that are compared at a time; with fewer, bins are empty by chance.
 STRETCH_ROWS = 500
-# With fewer of them each is too much of the whole, and the furthest of them not far.
+# With fewer stretches each is too large a part of the whole to differ much from it.
 LEAST_STRETCHES = 8
-# An index below this means no change at all (Siddiqi, 2006), of a steady feature too.
+# A lower index means no change (Siddiqi, 2006), for a steady feature too.
 _NO_CHANGE = 0.1
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Where the train rows had one feature.
+    """The distribution of one feature in the train rows.
 
     Attributes:
         edges: Between the bins, ascending: the deciles of the train rows, fewer where many
-            rows have the same value. A bin holds what is above its lower edge, up to the
-            upper one.
+            rows have the same value. A bin includes its upper edge, not its lower one.
         shares: Of the train rows in each bin, one more than there are edges.
-        furthest: The highest index that a stretch of the train rows has against all of
-            them; None if they are less than ``LEAST_STRETCHES``.
+        furthest: The highest index of a stretch of train rows against all of them; None if
+            there are fewer stretches than ``LEAST_STRETCHES``.
     """
 
     edges: tuple[float, ...]
@@ -50,7 +48,7 @@ class Bins:
         if any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False)):
             raise ValueError("the edges do not ascend")
         if min(self.shares) < 0 or not math.isclose(sum(self.shares), 1.0, abs_tol=1e-6):
-            raise ValueError("the shares are none")
+            raise ValueError("the shares are negative or do not sum to 1")
 
     @classmethod
     def of(cls, values: FloatArray) -> Bins:
@@ -68,7 +66,7 @@ class Bins:
 
         The sum over bins of (after - before) x ln(after / before): 0 for the same
         distribution, above 0.25 by the usual rule of thumb for another one (Siddiqi,
-        Credit Risk Scorecards, 2006). The rule is one for independent rows.
+        Credit Risk Scorecards, 2006). That rule is made for independent rows.
         """
         after = np.maximum(_shares(np.array(self.edges), values), _EMPTY_SHARE)
         before = np.maximum(self.shares, _EMPTY_SHARE)
@@ -83,12 +81,12 @@ def bin_features(features: Float32Array) -> dict[str, Bins]:
 
 @dataclass(frozen=True)
 class Shift:
-    """Where a stretch of later rows has one feature.
+    """How far a stretch of later rows has moved in one feature.
 
     Attributes:
         psi: Population stability index against the train rows.
-        ratio: The same in units of the highest that a stretch of the train rows has; of
-            what means no change, if that is higher.
+        ratio: The same over the highest index of a stretch of train rows, or over an index
+            that means no change if that is higher.
     """
 
     psi: float
@@ -101,6 +99,9 @@ def measure_shifts(bins: Mapping[str, Bins], features: Float32Array) -> dict[str
     Args:
         bins: Of train rows, enough for stretches.
         features: Later rows, scaled as these were, shape (STRETCH_ROWS, F), all finite.
+
+    Raises:
+        ValueError: The train rows were too few for stretches.
     """
     columns = features.astype(np.float64).T
     return {
@@ -110,7 +111,8 @@ def measure_shifts(bins: Mapping[str, Bins], features: Float32Array) -> dict[str
 
 
 def _shift(bins: Bins, values: FloatArray) -> Shift:
-    assert bins.furthest is not None
+    if bins.furthest is None:
+        raise ValueError("the train rows are too few to say how far a stretch of them moves")
     psi = bins.stability_index(values)
     return Shift(psi, psi / max(bins.furthest, _NO_CHANGE))
 

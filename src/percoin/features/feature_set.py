@@ -65,8 +65,7 @@ PRICE_LIKE = frozenset(
 _FAST_EMA_BARS = 20
 _SLOW_EMA_BARS = 50
 
-# No price, no change of one: from such a value on nothing could be told, since its square
-# would swallow the scaling of all other rows.
+# No market has such a value; its square would dominate the scaling of all other rows.
 _LARGEST = 1e18
 
 # The volatility of 20 returns looks at one close more.
@@ -74,7 +73,7 @@ _WINDOW_BARS = max(indicators.BOLLINGER_BARS - 1, indicators.VOLATILITY_BARS)
 
 _HIGH, _LOW, _CLOSE, _VOLUME = map(COLUMNS.index, ("high", "low", "close", "volume"))
 
-# Leading rows that are never complete: the slow EMA is the last to speak.
+# Leading rows that are never complete: the slow EMA starts last.
 WARM_UP_BARS = _SLOW_EMA_BARS - 1
 
 
@@ -84,8 +83,8 @@ class FeatureDefinition(StrEnum):
     RAW = "raw"
     """In the price units of the market."""
     RELATIVE = "relative"
-    """Divided by the close, so that a model holds at another price level; the change of
-    volume against the mean of the two bars, so that it has no outliers."""
+    """Divided by the close, so that a model is valid at other prices too; the change of volume
+    is against the mean of the two bars, which avoids outliers."""
 
 
 def _recursive_memory_bars() -> int:
@@ -105,10 +104,9 @@ RECURSIVE_MEMORY_BARS = _recursive_memory_bars()  # 901
 def history_bars(lookback: int) -> int:
     """How many bars a caller loads so that one window's features equal training's.
 
-    The oldest row of the window must lie ``RECURSIVE_MEMORY_BARS`` after the
-    first bar: 961 bars for a lookback of 60. One case forgets more slowly, the
-    RSI of a price that has stood still for hundreds of bars: it is the ratio of
-    two averages that fade alike.
+    The oldest row of the window must lie ``RECURSIVE_MEMORY_BARS`` after the first bar:
+    961 bars for a lookback of 60. Only the RSI of a price that has stood still for hundreds
+    of bars forgets more slowly: it is the ratio of two averages that fade alike.
     """
     return RECURSIVE_MEMORY_BARS + lookback
 
@@ -116,19 +114,18 @@ def history_bars(lookback: int) -> int:
 def compute_features(bars: Bars, definition: FeatureDefinition) -> FloatArray:
     """The features of every bar, known when that bar closes.
 
-    Recursive indicators run on over a gap, as on every chart. A change across a
-    gap is not one bar's change, so ``returns``, ``log_returns`` and
-    ``volume_change`` are NaN on the first bar after it, and with them
-    ``volatility`` for as long as that bar is among its 20.
+    Recursive indicators continue over a gap, as on every chart. A change across a gap is
+    not the change of one bar, so ``returns``, ``log_returns`` and ``volume_change`` are NaN
+    on the first bar after it, and ``volatility`` is NaN while that bar is among its 20.
 
     Args:
         bars: Closed bars of one market, checked against the schema.
         definition: Raw or relative.
 
     Returns:
-        Shape (n_bars, F) in the order of ``FEATURE_NAMES``, NaN where not defined:
-        at least the first ``WARM_UP_BARS`` rows, after gaps, ``volume_change`` after a
-        bar without volume, and what is beyond 1e18, as of prices that no market has.
+        Shape (n_bars, F) in the order of ``FEATURE_NAMES``, NaN where undefined: at least
+        the first ``WARM_UP_BARS`` rows, after gaps, ``volume_change`` after a bar without
+        volume, and values beyond 1e18.
     """
     features: FloatArray = compute_newest_features([bars], definition, len(bars))[0]
     return features
@@ -142,14 +139,14 @@ def compute_newest_features(
     Args:
         markets: At least one, all with the same number of bars; they need share no dates.
         definition: Raw or relative.
-        n_rows: How many of the newest bars to answer for. Only the recursive indicators
-            look at all bars before them, so fewer rows cost less.
+        n_rows: How many of the newest bars to compute. Only the recursive indicators look
+            at all bars before them, so fewer rows cost less.
 
     Returns:
         Shape (n_markets, n_rows, F).
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # A market whose bars break the schema gets NaN, and the others no warning.
+        # A market whose bars break the schema gets NaN without a warning.
         features = _compute(markets, definition, n_rows)
     features[np.abs(features) > _LARGEST] = np.nan
     return features
@@ -195,7 +192,7 @@ def _window_columns(
     close, volume = values[:, _CLOSE], values[:, _VOLUME]
     returns = within_run(indicators.relative_change(close))
     bands = indicators.bollinger(close)
-    # After a near-silent bar the plain change is hundreds of standard deviations.
+    # After a bar with hardly any volume the plain change is hundreds of standard deviations.
     is_raw = definition is FeatureDefinition.RAW
     volume_change = indicators.relative_change if is_raw else indicators.symmetric_change
     return {

@@ -1,10 +1,10 @@
 """Technical indicators: values in, values out, NaN until there are enough bars.
 
-Bars lie along the first axis, oldest first; a second axis may hold markets, which are
-then computed side by side at hardly more than the cost of one, each to the same bits as
-alone. The conventions are those of StockCharts and of the ``ta`` library, with two of its
-oddities straightened: see each function. All of them look backwards only; a value at bar
-``t`` is known when bar ``t`` closes.
+Bars lie along the first axis, oldest first. A second axis may hold markets: they are
+computed side by side for little more than the cost of one, and each gets the same bits as
+alone. The conventions are those of StockCharts and of the ``ta`` library, but for two
+exceptions: see each function. All indicators look backwards only; a value at bar ``t`` is
+known when bar ``t`` closes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ VOLATILITY_BARS = 20
 ADX_BARS = 14
 MONEY_FLOW_BARS = 20
 
-# Near the square root of what a prediction looks at, where the steps over bars within a
-# block and those over blocks are fewest.
+# Near the square root of the bars of a prediction: there the steps within a block and the
+# steps over blocks add up to the fewest.
 _BLOCK_BARS = 32
 
 
@@ -49,7 +49,7 @@ class Macd(NamedTuple):
 
 
 class DirectionalMovement(NamedTuple):
-    """Wilder's three lines, 0 to 100: strength of a trend, and how much goes up and down."""
+    """Wilder's three lines, 0 to 100: strength of a trend, and how much moves up and down."""
 
     adx: FloatArray
     plus: FloatArray
@@ -71,8 +71,8 @@ def rsi(close: FloatArray) -> FloatArray:
 
     Both averages start at zero, as in ``ta``, not at the mean of the first 14 moves, so
     early values differ from Wilder's table: by less than 0.1 after 100 bars and 0.0001
-    after 200. A price that has not moved since the first bar is neither strong nor weak:
-    50, where ``ta`` says 100.
+    after 200. A price that has not moved since the first bar gets 50, neither strong nor
+    weak; ``ta`` says 100.
     """
     moves = np.diff(close, axis=0, prepend=close[:1])
     moved = np.stack([moves.clip(min=0), -moves.clip(max=0)], axis=1)
@@ -112,8 +112,7 @@ def macd(close: FloatArray) -> Macd:
 def relative_change(values: FloatArray) -> FloatArray:
     """Change against the bar before, as a fraction; NaN where that bar has 0.
 
-    Growth from nothing has no size, so after a bar without volume the answer is
-    unknown. It is never replaced by a number.
+    Growth from zero has no size, so after a bar without volume the change is unknown.
     """
     return _over(values, before(values)) - 1
 
@@ -121,8 +120,8 @@ def relative_change(values: FloatArray) -> FloatArray:
 def symmetric_change(values: FloatArray) -> FloatArray:
     """Change against the mean of this bar and the one before, -2 to 2; NaN where that has 0.
 
-    ``2 (v - w) / (v + w)``, which is ``2 tanh(log(v / w) / 2)``: the plain change for
-    small ones, without the plain change's outliers when a near-silent bar ends.
+    ``2 (v - w) / (v + w)``, which is ``2 tanh(log(v / w) / 2)``: for small changes the same
+    as ``relative_change``, without its outliers after a bar with hardly any volume.
     """
     earlier = before(values)
     change = 2 * _over(values - earlier, values + earlier)
@@ -170,8 +169,8 @@ def money_flow(
 ) -> FloatArray:
     """Chaikin money flow over 20 bars, -1 to 1; NaN where nothing was traded in them.
 
-    The volume that went with closes near the high less that near the low, over all of
-    it. A bar without a range has gone neither way.
+    Volume with closes near the high, minus volume with closes near the low, over all
+    volume. A bar without a range counts as neither.
     """
     pressure = _share((close - low) - (high - close), high - low)
     signed, total = (_sums(values, MONEY_FLOW_BARS) for values in (pressure * volume, volume))
@@ -186,10 +185,10 @@ def before(values: FloatArray) -> FloatArray:
 def _smoothed(values: FloatArray, weight: float) -> FloatArray:
     """``y[t] = (1 - weight) * y[t-1] + weight * values[t]``, with ``y[0] = values[0]``.
 
-    The recursion is linear. So it runs in all blocks of bars side by side, as if nothing
-    had come before each, and then what had come before is added, faded: some 60 steps
-    over arrays for a thousand bars. Blocks are counted from the first bar and filled up at
-    the end, so that no later bar changes a value, not even in its last bit.
+    The recursion is linear. So it first runs in all blocks of bars side by side, as if each
+    began with zero, and then adds the faded value of the block before: some 60 steps over
+    arrays for a thousand bars. Blocks are counted from the first bar and padded at the end,
+    so a later bar changes no value, not even in its last bit.
     """
     n_bars, markets = len(values), values.shape[1:]
     if n_bars == 0:
@@ -209,7 +208,7 @@ def _smoothed(values: FloatArray, weight: float) -> FloatArray:
 
 
 def _wilder(values: FloatArray, n_bars: int) -> FloatArray:
-    """Wilder's average from the first ``n_bars`` on, which it begins with the mean of."""
+    """Wilder's average; it begins with the mean of the first ``n_bars``."""
     first = _sums(values[:n_bars], n_bars) / n_bars
     return _smoothed(np.concatenate([first, values[n_bars:]]), 1 / n_bars)
 
@@ -217,8 +216,8 @@ def _wilder(values: FloatArray, n_bars: int) -> FloatArray:
 def _moments(values: FloatArray, n_bars: int) -> tuple[FloatArray, FloatArray]:
     """Mean of each last ``n_bars`` values, and the sum of their squared distances from it.
 
-    Taken from the differences to the newest value, so that a price that stands still has
-    exactly itself and 0, and nothing of what lies further back is left in the rounding.
+    Computed from the differences to the newest value: a price that stands still gives
+    exactly itself and 0, and older values leave no trace in the rounding.
     """
     newest = values[n_bars - 1 :]
     earlier = [
@@ -234,7 +233,7 @@ def _moments(values: FloatArray, n_bars: int) -> tuple[FloatArray, FloatArray]:
 
 
 def _sums(values: FloatArray, n_bars: int) -> FloatArray:
-    """The sum of every ``n_bars`` values in a row, each added up in the same order."""
+    """The sum of every ``n_bars`` consecutive values, always added in the same order."""
     n_sums = max(0, len(values) - n_bars + 1)
     total = np.zeros((n_sums, *values.shape[1:]))
     for start in range(n_bars):

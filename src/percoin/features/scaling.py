@@ -36,12 +36,12 @@ class Scaling:
 
     @classmethod
     def fit_together(cls, markets: Iterable[FloatArray]) -> Scaling:
-        """Measure the rows of several markets as if they were one array, which is never made.
+        """Measure the rows of several markets as if they were one array.
 
         Means and sums of squares are merged market by market (Chan, Golub and LeVeque, 1983).
 
         Args:
-            markets: Each of shape (n_rows, F), all finite; asked for once, one at a time.
+            markets: Each of shape (n_rows, F), all finite; one at a time is in memory.
 
         Raises:
             ValueError: No rows, or a value that is not finite.
@@ -64,12 +64,12 @@ class Scaling:
 
     @classmethod
     def _of(cls, n_rows: int, mean: FloatArray, variance: FloatArray) -> Scaling:
-        # The rounding error that the variance of a constant can show (scikit-learn's bound).
+        # A constant may have a variance as large as its rounding error (scikit-learn's bound).
         eps = np.finfo(np.float64).eps
         is_constant = variance <= n_rows * eps * variance + (n_rows * mean * eps) ** 2
         return cls(mean_=mean, scale_=np.where(is_constant, 1.0, np.sqrt(variance)))
 
     def transform(self, features: FloatArray) -> Float32Array:
-        """Scale features, shape (..., F); NaN stays NaN, what float32 cannot hold is infinite."""
+        """Scale features, shape (..., F); NaN stays NaN, too large a value becomes infinite."""
         with np.errstate(over="ignore"):
             return ((features - self.mean_) / self.scale_).astype(np.float32)

@@ -1,9 +1,9 @@
-"""Six numbers that say how much a market moves, and the clock: what simple rivals are made of.
+"""Six numbers that say how much a market moves, and the clock: the inputs of simple rivals.
 
 The volatility of a market comes in runs on several scales at once, from minutes to weeks. A
 regression on the mean volatility over a few nested spans, a cascade (Corsi, 2009), is hard to
 beat as a forecast of how much the next bars will move. Here the volatility of a span is that of
-its bars' ranges (Parkinson, 1980), which knows more than that of its closes.
+its bars' ranges (Parkinson, 1980), which says more than the closes alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EPOCH_WEEKDAY = 3
 
 # 1, 4, 16, 96 and 672 bars of 15 minutes.
 _SPAN_MINUTES = (15, 60, 240, 1440, 10_080)
-# Corsi's third scale, where the shorter spans fit into one bar.
+# Corsi's third scale, for bars so long that the shorter spans fit into one.
 _MONTH_MINUTES = 4 * 10_080
 _FEWEST_SPANS = 4
 _DEVIATION_BARS = 50
@@ -49,8 +49,8 @@ _HIGH, _LOW, _CLOSE = map(COLUMNS.index, ("high", "low", "close"))
 def volatility_spans(timeframe: Timeframe) -> tuple[int, ...]:
     """The spans of the cascade in bars, shortest first: 1, 4, 16, 96 and 672 on 15m.
 
-    The same spans in time on other bar lengths, as far as they hold at least one bar, and four
-    weeks besides where fewer than four are left. One bar is always the first.
+    Other bar lengths have the same spans in time, without those shorter than a bar, and with
+    four weeks added if fewer than four spans are left. The first span is always one bar.
     """
     minutes = timeframe.milliseconds // _MINUTE_MILLISECONDS
     spans = {1, *(span // minutes for span in _SPAN_MINUTES if span >= minutes)}
@@ -63,8 +63,8 @@ def volatility_columns(bars: Bars) -> FloatArray:
     """Logarithms of how much the market moved over each span, known when each bar closes.
 
     For each span the root of the mean of Parkinson's (1980) variance of a bar,
-    ``ln(high / low)^2 / (4 ln 2)``; last the sample standard deviation of the last 50 log
-    returns, those across a gap left out. Both as a fraction a bar, no less than 0.00001.
+    ``ln(high / low)^2 / (4 ln 2)``. The last column is the sample standard deviation of the
+    last 50 log returns without those across a gap. Both as a fraction a bar, at least 0.00001.
 
     Args:
         bars: Closed bars of one market, checked against the schema.
@@ -114,7 +114,7 @@ def _mean_of_last(values: FloatArray, n_bars: int) -> FloatArray:
 
 
 def _sum_of_last(values: FloatArray, n_bars: int) -> FloatArray:
-    """Sum of each value and those before it; the same bits wherever the history begins."""
+    """Sum of each last ``n_bars`` values; the same bits wherever the history begins."""
     sums: FloatArray = np.full(len(values), np.nan)
     if len(values) >= n_bars:
         # One addition for each power of two in n_bars, in an order that no other bar changes.

@@ -80,6 +80,11 @@ class Predictor:
         self._loading: defaultdict[tuple[str, Timeframe], Lock] = defaultdict(Lock)
         self._lock = Lock()
 
+    @property
+    def models_dir(self) -> Path:
+        """The registry that the models are read from."""
+        return self._models_dir
+
     def model(self, symbol: str, timeframe: Timeframe) -> ServedModel:
         """The model that is served for a market now.
 

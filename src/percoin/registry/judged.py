@@ -9,6 +9,7 @@ from typing import Any
 
 from percoin import json_codec
 from percoin.errors import InvalidArtifactError
+from percoin.evaluation.hit_rate import HitRate
 from percoin.features.drift import Bins
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.intervals import Interval
@@ -18,8 +19,9 @@ from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES
 
-# The section that holds it.
+# The sections that hold them.
 TRAIN_ROWS = "train_rows"
+HIT_RATE = "hit_rate"
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,26 @@ def train_rows(root: Path, manifest: Manifest) -> TrainRows | None:
     market = MarketFolder(root, manifest.symbol, manifest.timeframe)
     try:
         return json_codec.decode(TrainRows, _read_metrics(market, manifest).get(TRAIN_ROWS))
+    except ValueError:
+        return None
+
+
+def judged_hit_rate(root: Path, manifest: Manifest) -> HitRate | None:
+    """How often directions of the served model were right on its test rows.
+
+    Args:
+        root: The models folder.
+        manifest: Of the model that is served.
+
+    Returns:
+        None for an older model, for one with too few directions, or if it cannot be read.
+
+    Raises:
+        InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
+    """
+    market = MarketFolder(root, manifest.symbol, manifest.timeframe)
+    try:
+        return json_codec.decode(HitRate, _read_metrics(market, manifest).get(HIT_RATE))
     except ValueError:
         return None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 
 from percoin.bars.schema import is_simulated
 from percoin.commands import command
@@ -15,9 +18,12 @@ from percoin.errors import (
 )
 from percoin.evaluation.threshold import NO_TRADES
 from percoin.inference import Predictor
+from percoin.registry.judged import judged_hit_rate
 from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Signal, Source, Worth, check_symbol
+from percoin.types import Passed, Prediction, Signal, Source, Timeframe, Worth, check_symbol
+
+log = logging.getLogger(__name__)
 
 
 class ModelSource:
@@ -47,6 +53,7 @@ class ModelSource:
         self._min_confidence = min_confidence
         self._require_accepted = require_accepted
         self._bars_from = bars_from
+        self._worths: dict[tuple[str, Timeframe], tuple[str, Worth]] = {}
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
         """Answer for the newest bar, or say why the model has none."""
@@ -87,7 +94,30 @@ class ModelSource:
         if prediction.confidence < minimum:
             detail = f"{prediction.confidence:.3f} is below {minimum:.3f}"
             return self._pass("low_confidence", detail)
-        return replace(prediction, worth=Worth(gate.verdict.value))
+        return replace(prediction, worth=self._worth(manifest))
+
+    def _worth(self, manifest: Manifest) -> Worth:
+        """What its test has shown; of each version it is read once."""
+        market = (manifest.symbol, manifest.timeframe)
+        known = self._worths.get(market)
+        if known is None or known[0] != manifest.version_id:
+            known = (manifest.version_id, _read_worth(self._predictor.models_dir, manifest))
+            self._worths[market] = known
+        return known[1]
 
     def _pass(self, reason: str, detail: str) -> Passed:
         return Passed(Source.MODEL, reason, detail)
+
+
+def _read_worth(models_dir: Path, manifest: Manifest) -> Worth:
+    verdict = manifest.gate.verdict.value
+    try:
+        rate = judged_hit_rate(models_dir, manifest)
+    except InvalidArtifactError as error:
+        # The model itself is whole: it answers, and of its test only the verdict is told.
+        log.warning("%s", error)
+        return Worth(verdict)
+    if rate is None:
+        return Worth(verdict)
+    opened = datetime.fromisoformat(manifest.bars.splits["test"].last)
+    return Worth(verdict, rate, rate.n_moves, opened + manifest.timeframe.timedelta)

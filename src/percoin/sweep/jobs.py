@@ -1,4 +1,4 @@
-"""What one job of a sweep is, and how it stands: a file in its folder that anybody may read.
+"""What a job of a sweep is, and its state: a file in its folder that anybody may read.
 
 The job itself writes ``job.json`` while it runs, wherever that is; the sweep and whoever
 comes after it read it. So a sweep needs no connection to its jobs, only their folders.
@@ -14,15 +14,16 @@ from typing import Any
 
 from percoin import json_codec
 from percoin.printable import printable
+from percoin.run_record import check_result
 from percoin.whole_file import write_whole
 
 RECORD_FILE = "job.json"
-# Above every count and every moment in seconds that a job can mean.
+# Larger than any count or time in seconds of a job.
 _MOST = 10**11
 
 
 class JobState(StrEnum):
-    """How a job stands."""
+    """The state of a job."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -144,47 +145,6 @@ def read_record(folder: Path) -> JobRecord | None:
         return None
     error = None if record.error is None else printable(record.error)
     return replace(record, host=printable(record.host), error=error)
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """What a run wrote of its end.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: No run wrote it.
-    """
-    result = json_codec.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(result, dict):
-        raise ValueError(f"{path} holds no object")
-    check_result(result)
-    return result
-
-
-def check_result(result: Mapping[str, Any]) -> None:
-    """Refuse what is not of the kinds that readers of results count on.
-
-    Raises:
-        ValueError: It is not.
-    """
-    markets = result.get("markets", {})
-    entries = [result, *markets.values()] if isinstance(markets, dict) else [markets]
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise ValueError("a result is no object")
-        for name in ("version", "verdict"):
-            text = entry.get(name, "")
-            if not isinstance(text, str) or not text.isprintable() or "/" in text:
-                raise ValueError(f"{name} of a result is no word")
-        n_epochs = entry.get("epochs", 0)
-        if type(n_epochs) is not int or not 0 <= n_epochs < _MOST:
-            raise ValueError("epochs of a result are no count")
-    if any({"version", "verdict"} - entry.keys() for entry in entries[1:]):
-        raise ValueError("a market of a result has no version or verdict")
-    for name in ("refused", "failed"):
-        said = result.get(name, {})
-        texts = [*said.keys(), *said.values()] if isinstance(said, dict) else [said]
-        if not all(isinstance(text, str) and text.isprintable() for text in texts):
-            raise ValueError(f"what a result says of {name} markets is no text")
 
 
 def _check_numbers(record: JobRecord) -> None:

@@ -13,8 +13,6 @@
 from __future__ import annotations
 
 import faulthandler
-import hashlib
-import json
 import logging
 import os
 import signal
@@ -44,7 +42,7 @@ from percoin.file_lock import claimed
 from percoin.interruption import interruptible
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
-from percoin.run_folder import DIVERGED_MARK, FINISHED_MARK
+from percoin.run_record import can_go_on, facts_hash, read_result
 from percoin.sweep.bars import bars_of_job
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import (
@@ -52,7 +50,6 @@ from percoin.sweep.jobs import (
     JobRecord,
     JobState,
     read_record,
-    read_result,
     write_record,
 )
 from percoin.sweep.plan import CONFIG_NAME
@@ -61,7 +58,7 @@ from percoin.training.machine import check_machine
 from percoin.training.memory import memory_errors
 from percoin.training.pipeline import prepare, train
 from percoin.training.recipes.recipe import Recipe
-from percoin.training.run_files import RUN_CHECKPOINTS, RunContext, clear_run_folder
+from percoin.training.run_files import RunContext, clear_run_folder
 from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
@@ -109,11 +106,8 @@ def job_key(settings: TrainConfig, recipe: Recipe) -> str:
     # The bars count as they are, not where they come from.
     bars = [(dataset.bars.source, dataset.bars.sha256()) for dataset in recipe.datasets]
     # Which of a market's pooled models it begins with is not among the settings.
-    start = recipe.begins_with
-    text = json.dumps(
-        [plain, bars, code_version(), *([] if start is None else [start])], sort_keys=True
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    start = [] if recipe.begins_with is None else [recipe.begins_with]
+    return facts_hash([plain, bars, code_version(), *start], n_digits=16)
 
 
 class _Diary:
@@ -173,7 +167,7 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
         clear_run_folder(folder)
         diary.write(epoch=0, resumed_from=0)
         begin(settings)
-    diary.end(JobState.FINISHED, result=read_result(folder / FINISHED_MARK))
+    diary.end(JobState.FINISHED, result=read_result(folder))
 
 
 def _prepare(settings: TrainConfig, attempt: Attempt) -> tuple[Recipe, float]:
@@ -203,7 +197,7 @@ def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | No
     """The result of the folder's run; None without one, or if the registry lost its models."""
     root, timeframe = Path(settings.models_dir), settings.tf.timeframe
     try:
-        result = read_result(folder / FINISHED_MARK)
+        result = read_result(folder)
         if result.get("failed"):
             return None  # of many markets; those are tried again
         for symbol, entry in result.get("markets", {settings.symbol: result}).items():
@@ -217,11 +211,9 @@ def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | No
 
 def _can_resume(before: JobRecord, folder: Path) -> bool:
     """Whether the folder's run stopped on its way and may get further from its checkpoint."""
-    has_checkpoint = any(any(folder.glob(pattern)) for pattern in RUN_CHECKPOINTS)
-    has_diverged = (folder / DIVERGED_MARK).exists()
     # What failed even after it was resumed may carry the cause along.
     failed_again = before.state == JobState.FAILED and before.resumed_from > 0
-    return has_checkpoint and not has_diverged and not failed_again
+    return can_go_on(folder) and not failed_again
 
 
 def _resume(begin: Callable[[TrainConfig], None], settings: TrainConfig, diary: _Diary) -> bool:

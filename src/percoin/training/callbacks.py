@@ -1,30 +1,29 @@
-"""What happens around training: progress, and the export to the registry."""
+"""Callbacks of a training: progress, and the export to the registry."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import lightning.pytorch as pl
 from tqdm import tqdm
 
-from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.training.datamodule import MarketDataModule
+from percoin.training.export import ModelExporter
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
-from percoin.types import Timeframe
 
 log = logging.getLogger(__name__)
 
 
 class Progress(pl.Callback):
-    """A bar within each epoch where a person watches, and one line after each.
+    """A progress bar on a terminal, and a log line after each epoch.
 
     Args:
-        each_epoch: Whether there is such a line.
+        each_epoch: Whether to write that line.
     """
 
     def __init__(self, each_epoch: bool = True) -> None:
@@ -82,18 +81,6 @@ class Progress(pl.Callback):
             self._bar = None
 
 
-class Exporter(Protocol):
-    """What writes a trained module to a registry, as ``ModelExporter`` does."""
-
-    def check(self, module: SignalClassifier, symbol: str, timeframe: Timeframe) -> None:
-        """Refuse before a training what could not be exported after it."""
-        ...
-
-    def export(self, module: SignalClassifier, dataset: MarketDataset) -> ExportedModel:
-        """Judge the module and write it as a new version."""
-        ...
-
-
 class ExportToRegistry(pl.Callback):
     """Exports the weights that were just tested; a failed export fails the run.
 
@@ -103,7 +90,7 @@ class ExportToRegistry(pl.Callback):
         exporter: Does it; ``ModelExporter("models")`` is the usual one.
     """
 
-    def __init__(self, exporter: Exporter) -> None:
+    def __init__(self, exporter: ModelExporter) -> None:
         self._exporter = exporter
         self._exported: ExportedModel | None = None
 

@@ -12,11 +12,11 @@ from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.artifact import check_writable
+from percoin.training.fitted_network import FittedNetwork, network_of
 from percoin.training.lit_module import UNKNOWN_MARKET, SignalClassifier
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.onnx_export import check_packages
 from percoin.training.publishing import judge, publish
-from percoin.training.recipes.network import FittedNetwork, network_of
 from percoin.types import Timeframe
 
 _DAY_MILLISECONDS = 86_400_000

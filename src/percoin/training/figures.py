@@ -33,7 +33,7 @@ def draw_pictures(
         counts: Confusion matrix of the test rows.
         probabilities: Of the test rows, shape (n_rows, C).
         labels: Of the test rows, shape (n_rows,).
-        what: Which probabilities they are.
+        what: Which probabilities they are, for the title.
     """
     market = f"{dataset.bars.symbol} {dataset.bars.timeframe.value}"
     rows = f"{market}, {len(labels):,} test rows"
@@ -70,11 +70,10 @@ def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure
 
 
 def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) -> Figure:
-    """How often each class came true, by the probability that was given for it.
+    """How often each class came true, by the probability that it was given.
 
-    Bins hold equally many rows each, so none is drawn from a handful. The bars are
-    95 % Wilson intervals (Wilson, 1927) as if rows were independent; rows overlap,
-    so the truth is wider.
+    All bins hold the same number of rows. The bars are 95 % Wilson intervals (Wilson,
+    1927) as if rows were independent; rows overlap, so the true intervals are wider.
 
     Args:
         probabilities: Shape (n_rows, C).
@@ -98,7 +97,7 @@ def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) ->
         )
     top = min(1.0, max(axes.get_xlim()[1], axes.get_ylim()[1]))
     axes.plot([0, top], [0, top], color="black", linewidth=0.8, linestyle="--", label="calibrated")
-    # A little room, so that a point at 0 or at 1 is seen whole.
+    # Room for the whole of a point at 0 or at 1.
     limits = (-0.02 * top, 1.02 * top)
     axes.set(xlim=limits, ylim=limits, aspect="equal", title=title)
     axes.set(xlabel="predicted probability", ylabel="observed share")
@@ -120,7 +119,7 @@ def draw_label_distribution(counts: Mapping[Part, IntArray], title: str) -> Figu
         numbers = [f"{split[index]:,}" for split in counts.values()]
         axes.bar_label(bars, numbers, padding=2, fontsize=8)
     axes.set_xticks(positions, list(counts))
-    # Above 1 there is room for the legend, however lopsided the shares.
+    # The room above 1 is for the legend.
     axes.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), ylabel="share of rows", title=title)
     axes.legend(frameon=False, ncols=len(CLASS_NAMES))
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from percoin.errors import InterruptedRunError
 from percoin.interruption import StopSignals
-from percoin.run_folder import CHECKPOINTS
+from percoin.run_record import has_checkpoint
 
 
 class RunInterruption:
@@ -50,7 +50,7 @@ class RunInterruption:
         received = self._signals.first
         if received is None:
             return
-        can_resume = self._folder is not None and any(self._folder.glob(CHECKPOINTS))
+        can_resume = self._folder is not None and has_checkpoint(self._folder)
         raise InterruptedRunError(
             *self._market,
             f"interrupted by {received.name}",

@@ -16,7 +16,7 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
 from percoin.registry.field_checks import open_time_text
-from percoin.registry.judged import TRAIN_ROWS, TrainRows
+from percoin.registry.judged import HIT_RATE, TRAIN_ROWS, TrainRows
 from percoin.registry.manifest import (
     LOGISTIC_KIND,
     LOGISTIC_VERSION,
@@ -141,6 +141,7 @@ def record_training(
                 "slippage_bps": rules.costs.slippage_bps,
             },
             TRAIN_ROWS: _train_rows(dataset),
+            HIT_RATE: judgement.hit_rate,
         },
     )
 

@@ -18,21 +18,21 @@ from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry.layout import MarketFolder
-from percoin.run_folder import FINISHED_MARK
+from percoin.run_record import MARKETS_FOLDER, read_result, withdraw_result, write_result
 from percoin.training.false_discoveries import withdraw_false_discoveries
 from percoin.training.figures import write_picture
+from percoin.training.fitted import Fitted
 from percoin.training.memory import memory_errors
 from percoin.training.outcome import TrainingOutcome
 from percoin.training.publishing import judge, publish
-from percoin.training.recipes.recipe import Fitted, Recipe, Trained, failure
+from percoin.training.recipes.recipe import Recipe, Trained, failure
 from percoin.training.results import MarketMeans, MarketResult
 from percoin.training.run_files import (
-    MARKETS,
     SUMMARY_FILE,
     RunContext,
     plain_settings,
     write_errors,
-    write_result,
+    write_market_result,
 )
 from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
@@ -104,7 +104,7 @@ class TrainedMarkets:
             unknown = {fitted.symbol for fitted in markets} - self.results.keys()
             for symbol, result in self._control(unknown).items():
                 log.warning("acceptance withdrawn from %s: %s", symbol, result.reason)
-                (self._folder_of(symbol) / FINISHED_MARK).unlink(missing_ok=True)
+                withdraw_result(self._folder_of(symbol))
             raise
 
     def control_false_discoveries(self) -> None:
@@ -130,8 +130,7 @@ class TrainedMarkets:
         if self.recipe.is_set:
             self._log_means(outcome)
             write_whole(self.run.folder / SUMMARY_FILE, outcome.render() + "\n")
-            result = json_codec.dumps(outcome.to_json(), nan_as_null=True)
-            write_whole(self.run.folder / FINISHED_MARK, result)
+            write_result(self.run.folder, outcome.to_json())
         return outcome
 
     def _judge_and_publish(self, fitted: Fitted) -> None:
@@ -163,7 +162,7 @@ class TrainedMarkets:
         further: dict[str, object] = {"validation_skill": judged.validation_skill()}
         if self.recipe.is_set:
             further["market"] = asdict(result)
-        write_result(folder, summary, further)
+        write_market_result(folder, summary, further)
         self.results[symbol] = result
         self.alone = None if self.recipe.is_set else summary
 
@@ -183,9 +182,7 @@ class TrainedMarkets:
         if not self.settings.resume:
             return False
         try:
-            text = (self._folder_of(symbol) / FINISHED_MARK).read_text(encoding="utf-8")
-            content = json_codec.loads(text)
-            kept = content.get("market") if isinstance(content, dict) else None
+            kept = read_result(self._folder_of(symbol)).get("market")
             result = json_codec.decode(MarketResult, kept)
         except (OSError, ValueError):
             return False
@@ -203,7 +200,7 @@ class TrainedMarkets:
         )
 
     def _folder_of(self, symbol: str) -> Path:
-        return self.run.folder / MARKETS / symbol if self.recipe.is_set else self.run.folder
+        return self.run.folder / MARKETS_FOLDER / symbol if self.recipe.is_set else self.run.folder
 
     def _means(self, results: Sequence[MarketResult]) -> MarketMeans | None:
         if not self.recipe.is_set or not any(entry.is_seen for entry in results):

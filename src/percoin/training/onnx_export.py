@@ -1,4 +1,4 @@
-"""The network once more for ONNX Runtime, written only if it answers as PyTorch does."""
+"""The network for ONNX Runtime; written only if its answers are those of PyTorch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of a probability; both add up in float32, not in the same order.
+# Of a probability; both sum in float32, but in another order.
 TOLERANCE = 1e-5
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# With an example of one window the exporter would fix the number of windows at one.
+# With an example of one window the exporter allows no other number of windows.
 _EXAMPLES = 2
-# What exporter and optimizer note about themselves, in places of their own.
+# Loggers of the exporter and its optimizer.
 _CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
@@ -52,9 +52,9 @@ def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]
     """Export a network for any number of windows, in one file that names no folder.
 
     Args:
-        network: Trained; it is left as it is.
-        windows: Real ones that it was not trained on, shape (n, L, F), at least two; the
-            exported network is asked about them one, two and all at a time.
+        network: Trained; it is not changed.
+        windows: Real ones that it was not trained on, shape (n, L, F), at least two. Both
+            networks are compared on one, two and all of them.
         market: Symbol and timeframe, for the message.
 
     Raises:
@@ -68,7 +68,7 @@ def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]
     for batch in (windows[:1], windows[:2], windows):
         [logits] = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(batch)})
         difference = np.abs(_probabilities(logits) - expected[: len(batch)]).max()
-        # Written so that NaN counts as different.
+        # NaN counts as different.
         if not difference <= TOLERANCE:
             raise InvalidArtifactError(
                 *market,
@@ -95,7 +95,8 @@ def _written(network: CnnLstm, windows: Float32Array) -> bytes:
             external_data=False,
             verbose=False,
         )
-    assert program is not None
+    if program is None:
+        raise TypeError("torch.onnx.export with dynamo=True gave no program")
     model = program.model_proto
     _forget_origin(model)
     onnx.checker.check_model(model)
@@ -104,7 +105,7 @@ def _written(network: CnnLstm, windows: Float32Array) -> bytes:
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
-    """Take out the notes of where in which file each operation was written."""
+    """Remove the notes that say in which source file each operation was written."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -130,7 +131,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # Deprecations inside the exporter, and hints for its authors.
+            # Deprecations within the exporter, and hints for its authors.
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -10,9 +10,9 @@ from typing import Any
 from percoin.commands import command
 from percoin.errors import MarketsError
 from percoin.registry.manifest import StoredVerdict
+from percoin.run_record import MARKETS_FOLDER
 from percoin.training.recipes.recipe import Trained
 from percoin.training.results import MarketMeans, MarketResult, format_markets
-from percoin.training.run_files import MARKETS
 from percoin.training.summary import TrainingSummary
 
 
@@ -65,7 +65,7 @@ class TrainingOutcome:
                 *self.trained.notes,
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained in {minutes} min {secs} s: {self.trained.told}",
-                f"tables and pictures: {self.run_folder / MARKETS}",
+                f"tables and pictures: {self.run_folder / MARKETS_FOLDER}",
                 "logs: " + command("tensorboard --logdir", str(self.run_folder.parents[1])),
             ]
         )

@@ -18,8 +18,8 @@ from percoin.evaluation.judgement import (
 )
 from percoin.evaluation.metrics import row_log_loss
 from percoin.registry.artifact import export_artifact
+from percoin.training.fitted import Fitted
 from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
-from percoin.training.recipes.recipe import Fitted
 
 log = logging.getLogger(__name__)
 

@@ -23,13 +23,12 @@ from torch.nn import functional
 from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
 from percoin.network import CnnLstm
-from percoin.run_folder import CHECKPOINT_FOLDER
+from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import MONITORED, OptimizerSpec, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
-from percoin.training.run_files import LAST_CHECKPOINT
 from percoin.whole_file import remove_leftovers, write_whole
 
 log = logging.getLogger(__name__)

@@ -14,14 +14,23 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from percoin import json_codec
 from percoin.commands import flat
 from percoin.config import RecipeName, TrainConfig
 from percoin.config.effects import effects_of
 from percoin.config.fields import OF_THE_RUN, Effect
 from percoin.errors import DivergedError, ResumeError, TrainingError
 from percoin.evaluation.table import format_evaluation
-from percoin.run_folder import CHECKPOINT_FOLDER, CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK
+from percoin.run_record import (
+    CHECKPOINT_FOLDER,
+    DIVERGED_FILE,
+    MARKETS_FOLDER,
+    PARTS,
+    RESULT_FILE,
+    SETTINGS_FILE,
+    has_checkpoint,
+    mark_diverged,
+    write_result,
+)
 from percoin.training.summary import TrainingSummary
 from percoin.whole_file import write_whole
 
@@ -29,28 +38,18 @@ log = logging.getLogger(__name__)
 
 SUMMARY_FILE = "summary.txt"
 EVALUATION_FILE = "evaluation.txt"
-# Below the run's folder: what came of each of several markets.
-MARKETS = "markets"
-LAST_CHECKPOINT = "last"
-_SETTINGS_FILE = "settings.json"
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-# Below the run's folder: the earlier folds of a walk-forward, the networks of a pool's seeds.
-_PARTS_OF_A_RUN = ("fold-*", "seed-*")
-RUN_CHECKPOINTS = tuple(
-    f"{part}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt"
-    for part in ("", *(f"{name}/" for name in _PARTS_OF_A_RUN))
-)
 _WRITTEN_BY_A_RUN = (
     CHECKPOINT_FOLDER,
-    *_PARTS_OF_A_RUN,
-    MARKETS,
+    *PARTS,
+    MARKETS_FOLDER,
     "figures",
     "csv",
     "events.out.tfevents.*",
     "hparams.yaml",
-    _SETTINGS_FILE,
-    FINISHED_MARK,
-    DIVERGED_MARK,
+    SETTINGS_FILE,
+    RESULT_FILE,
+    DIVERGED_FILE,
     SUMMARY_FILE,
     EVALUATION_FILE,
 )
@@ -88,7 +87,7 @@ def divergence_marked(folder: Path) -> Iterator[None]:
     try:
         yield
     except DivergedError as error:
-        write_whole(folder / DIVERGED_MARK, f"{error}\n")
+        mark_diverged(folder, str(error))
         raise
 
 
@@ -113,12 +112,12 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     Raises:
         ResumeError: There is nothing to go on with, or it was another run.
     """
-    path = folder / _SETTINGS_FILE
+    path = folder / SETTINGS_FILE
     market = (settings.title, settings.tf.name)
     if not settings.resume:
         write_whole(path, json.dumps(facts, indent=2))
         return
-    if not any(folder.glob(CHECKPOINTS)):
+    if not has_checkpoint(folder):
         raise ResumeError(
             *market,
             f"no interrupted run with a finished epoch under {folder.parent}",
@@ -151,7 +150,7 @@ def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, A
     if now["config"]["recipe"] != RecipeName.POOLED:
         free.add(Effect.LENGTH)
     # Markets that are judged already stay as they are, and the others are held against them.
-    if not any(folder.glob(f"{MARKETS}/*/{FINISHED_MARK}")):
+    if not any(folder.glob(f"{MARKETS_FOLDER}/*/{RESULT_FILE}")):
         free.add(Effect.JUDGEMENT)
     # Wherever these lie by now.
     if before["bars"] == now["bars"]:
@@ -189,7 +188,7 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_result(folder: Path, summary: TrainingSummary, further: Mapping[str, Any]) -> None:
+def write_market_result(folder: Path, summary: TrainingSummary, further: Mapping[str, Any]) -> None:
     """Mark a market as finished, with its figures for programs and its screen for people.
 
     Args:
@@ -211,4 +210,4 @@ def write_result(folder: Path, summary: TrainingSummary, further: Mapping[str, A
         "reasons": [*verdict.reasons, *verdict.cautions],
         **further,
     }
-    write_whole(folder / FINISHED_MARK, json_codec.dumps(result, nan_as_null=True))
+    write_result(folder, result)

@@ -21,8 +21,8 @@ from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
 from percoin.intervals import number_text
 from percoin.registry.layout import MarketFolder
+from percoin.training.fitted import Fitted
 from percoin.training.manifest_draft import ExportedModel
-from percoin.training.recipes.recipe import Fitted
 from percoin.types import CLASS_NAMES
 
 _WIDTH = 100

@@ -15,8 +15,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import signal
@@ -38,7 +36,8 @@ from percoin.config.fields import Effect
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
-from percoin.run_folder import CHECKPOINTS, DIVERGED_MARK, FINISHED_MARK, claimed_run
+from percoin.run_folder import claimed_run
+from percoin.run_record import can_go_on, facts_hash, is_finished
 from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, make_folds
 from percoin.training.machine import check_machine
@@ -67,7 +66,7 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "tune"
 _SCREEN_FILE = "study.txt"
-# It takes a second or two, and trials may be short.
+# Drawing takes a second or two; a trial may take less.
 _PICTURE_EVERY_SECS = 30.0
 
 
@@ -160,7 +159,7 @@ class _Session:
         return self.folder.parents[1]
 
     def search(self) -> list[Tried]:
-        """Try what is left to try."""
+        """Run the trials that are left; returns all trials of the study."""
         config = self.searcher.config
 
         def measured(settings: TrainConfig, report: Report) -> Measured:
@@ -177,7 +176,7 @@ class _Session:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Answer Ctrl-C and SIGTERM, wherever they come, with how far the search has got.
+        """At Ctrl-C and SIGTERM, say how many trials are done.
 
         While a network learns, training sees to both of them itself.
         """
@@ -200,13 +199,12 @@ class _Session:
 
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:
-    """Hash of the settings that decide what a trial is worth: the same ones go on."""
+    """Hash of the settings that decide what a trial is worth; equal ones share a study."""
     facts = settings_with(settings, {Effect.MODEL, Effect.BARS})
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
-    everything = [facts, settings.source.option, settings_with(config, {Effect.MODEL})]
-    text = json.dumps(everything, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    search = settings_with(config, {Effect.MODEL})
+    return facts_hash([facts, settings.source.option, search], n_digits=10)
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
@@ -214,7 +212,7 @@ def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
     settings = replace(space.base, lookback=space.largest_lookback)
     if study is None:
         return load_bars(settings)
-    # As with a run that is resumed, an exchange is not asked for newer ones.
+    # As in a resumed run: no newer bars are fetched.
     bars, known = load_bars(replace(settings, resume=True)), facts_of(study)["bars"]
     first = int(bars.open_time.searchsorted(known.get("first", 0)))
     behind = int(bars.open_time.searchsorted(known.get("last", 0), side="right"))
@@ -269,7 +267,7 @@ class _Display:
             self._curves.add_figure("study", figure, len(tried))
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         if self._curves is not None:
             self._curves.close()
 
@@ -333,7 +331,7 @@ def _describe_winner(
     folds: Sequence[MarketDataset],
     run: RunContext,
 ) -> dict[str, Any]:
-    """What the studies keep of a model before its test rows are looked at."""
+    """The note on a chosen model, written before its test rows are looked at."""
     spans = [fold.bars.open_time[fold.rows("test")] for fold in folds]
     return {
         "study": session.searcher.study.study_name,
@@ -345,13 +343,13 @@ def _describe_winner(
 
 
 def _run_name(folder: Path, session: _Session) -> str:
-    """How the studies name a run: without the path, so that it is found where outputs are moved."""
+    """The run's name in the note: without its path, so that outputs can be moved."""
     beside = session.runs / folder.name
     return folder.name if beside.exists() and beside.samefile(folder) else str(folder)
 
 
 def _run_of(winner: dict[str, Any], session: _Session) -> Path:
-    """The folder of a run that the studies name; older ones have the whole path."""
+    """The folder of the run in a note; older notes hold the whole path."""
     named = Path(winner["run"])
     beside = session.runs / named.name
     return beside if beside.is_dir() else session.runs / named
@@ -370,11 +368,11 @@ def _train_winner(
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
     choices = {**run.choices, "labels": chosen.labels.option}
     folder = _run_of(before[0], session) if same else run.folder
-    if same and (folder / FINISHED_MARK).exists():
+    if same and is_finished(folder):
         log.info("these settings were trained and judged before, in %s", folder)
         log.info("experiment.trials=N searches on, experiment.restart=true begins again")
         return None
-    if same and _can_resume(folder):
+    if same and can_go_on(folder):
         try:
             with claimed_run(folder):
                 resumed = RunContext(folder, choices)
@@ -383,7 +381,3 @@ def _train_winner(
             log.warning("%s: training the best settings afresh", error.found)
     add_winner(study, winner)
     return train(chosen, PerMarket(folds=folds), RunContext(run.folder, choices))
-
-
-def _can_resume(folder: Path) -> bool:
-    return any(folder.glob(CHECKPOINTS)) and not (folder / DIVERGED_MARK).exists()

@@ -246,14 +246,14 @@ def test_a_market_whose_bars_end_too_early_is_refused_by_name_and_the_others_go_
 
 
 def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, monkeypatch):
-    write, seen = trained_markets.write_result, []
+    write, seen = trained_markets.write_market_result, []
 
     def interrupted(folder, summary, further):
         write(folder, summary, further)
         seen.append(folder.name)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(trained_markets, "write_result", interrupted)
+    monkeypatch.setattr(trained_markets, "write_market_result", interrupted)
     assert train_pooled(tmp_path).code == 130
     monkeypatch.undo()
     assert seen == ["BTCUSDT"]

@@ -12,16 +12,13 @@ from lightning.pytorch.loggers import Logger
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
+from percoin.run_record import MARKETS_FOLDER
+from percoin.training.fitted_network import FittedNetwork
 from percoin.training.fleet_run import FleetModel, train_fleet
 from percoin.training.folds import make_folds
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
-from percoin.training.recipes.network import (
-    FittedNetwork,
-    ask_network,
-    plan_of,
-    seeded_network,
-)
+from percoin.training.recipes.network import ask_network, plan_of, seeded_network
 from percoin.training.recipes.recipe import (
     FLEET_SECTION,
     Fitting,
@@ -32,7 +29,6 @@ from percoin.training.recipes.recipe import (
     known_bars,
     market_settings,
 )
-from percoin.training.run_files import MARKETS
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +78,9 @@ class Fleet(Recipe):
         n_rows = sum(len(dataset.rows("train")) for dataset in self.fleet)
         log.info("training %d networks on %d train rows in %s", len(self.fleet), n_rows, folder)
         loggers = {
-            dataset.bars.symbol: make_loggers(settings, folder / MARKETS / dataset.bars.symbol)
+            dataset.bars.symbol: make_loggers(
+                settings, folder / MARKETS_FOLDER / dataset.bars.symbol
+            )
             for dataset in self.fleet
         }
 

@@ -19,13 +19,8 @@ from percoin.evaluation.metrics import row_log_loss, score
 from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.figures import draw_pictures
-from percoin.training.recipes.recipe import (
-    Fitted,
-    Fitting,
-    ModelParts,
-    OneMarket,
-    Trained,
-)
+from percoin.training.fitted import Fitted, ModelParts
+from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
 
 log = logging.getLogger(__name__)
 

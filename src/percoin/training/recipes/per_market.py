@@ -14,14 +14,10 @@ from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.network import CnnLstm
 from percoin.registry.pool_record import PoolRecord
+from percoin.training.fitted_network import FittedNetwork, Fold
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
-from percoin.training.recipes.network import (
-    FittedNetwork,
-    Fold,
-    plan_of,
-    seeded_network,
-)
+from percoin.training.recipes.network import plan_of, seeded_network
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
 from percoin.training.run import TrainedModel, TrainingPlan, checkpoint_of, train
 

@@ -20,14 +20,10 @@ from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.judgement import fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
+from percoin.training.fitted_network import FittedNetwork
 from percoin.training.loggers import make_loggers
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
-from percoin.training.recipes.network import (
-    FittedNetwork,
-    ask_network,
-    plan_of,
-    seeded_network,
-)
+from percoin.training.recipes.network import ask_network, plan_of, seeded_network
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import (
     Fitting,

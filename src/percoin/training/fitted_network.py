@@ -1,0 +1,137 @@
+"""A market whose network is fitted: its forecasts, pictures and weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from percoin.dataset import MarketDataset
+from percoin.errors import ConfigError
+from percoin.evaluation.baselines import Baseline
+from percoin.evaluation.judgement import FoldForecasts, JudgingRules, forecast_fold
+from percoin.features.feature_set import FEATURE_NAMES
+from percoin.network import CnnLstm
+from percoin.registry.manifest import ModelSpec
+from percoin.registry.training_record import TrainingHistory
+from percoin.training.datamodule import Batch, MarketDataModule
+from percoin.training.figures import draw_pictures
+from percoin.training.fitted import Fitted, ModelParts
+from percoin.training.lit_module import SignalClassifier, full_precision
+from percoin.training.metrics import confusion_matrix
+from percoin.training.onnx_export import export_onnx
+from percoin.types import FloatArray
+
+# Spread over the validation rows.
+_MOST_ONNX_WINDOWS = 512
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A module with its kept weights, and the fold whose test rows it has been asked about."""
+
+    dataset: MarketDataset
+    module: SignalClassifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedNetwork(Fitted):
+    """A market whose network is fitted.
+
+    Attributes:
+        test: Gives the module with its kept weights once it has been tested on the market.
+        earlier: Folds of a walk-forward before the newest, in time order.
+        pooled_baselines: Fitted on the train rows of a whole pool; they are judged beside it.
+    """
+
+    test: Callable[[], SignalClassifier]
+    earlier: Sequence[Fold] = ()
+    pooled_baselines: Callable[[], Sequence[Baseline]] = field(default=tuple)
+
+    @cached_property
+    def module(self) -> SignalClassifier:
+        """The tested module."""
+        return self.test()
+
+    def forecast(self, rules: JudgingRules) -> tuple[FoldForecasts, ...]:
+        """What network and baselines say on the test rows of each fold."""
+        folds = [forecast_test(fold.module, fold.dataset, rules) for fold in self.earlier]
+        newest = forecast_test(self.module, self.dataset, rules, self.pooled_baselines())
+        return (*folds, newest)
+
+    def pictures(self) -> Mapping[str, Figure]:
+        """Drawings of the newest test rows."""
+        module = self.module
+        return draw_pictures(
+            self.dataset,
+            confusion_matrix(module.test_metrics),
+            module.test_probabilities.double().numpy(),
+            module.test_labels.numpy(),
+            "before calibration",
+        )
+
+    def parts(self, onnx: bool) -> ModelParts:
+        """Weights and history, wherever the network was trained."""
+        network = copy.deepcopy(network_of(self.module)).cpu()
+        weights: dict[str, Tensor] = network.state_dict()
+        return ModelParts(
+            ModelSpec(network.kwargs),
+            weights,
+            TrainingHistory(**self.module.history),
+            self._to_onnx(network) if onnx else None,
+        )
+
+    def _to_onnx(self, network: CnnLstm) -> bytes:
+        dataset = self.dataset
+        starts = dataset.rows("validation") - dataset.lookback + 1
+        asked = starts[:: -(-len(starts) // _MOST_ONNX_WINDOWS)]
+        market = (self.symbol, dataset.bars.timeframe.value)
+        return export_onnx(network, dataset.windows[asked], market)
+
+
+def network_of(module: SignalClassifier) -> CnnLstm:
+    """The network, if the registry can describe it.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    network = module.network
+    if not isinstance(network, CnnLstm):
+        raise ConfigError(
+            f"the registry keeps networks of the kind CnnLstm alone, and this is a "
+            f"{type(network).__name__}: train without the export, or use percoin.network.CnnLstm"
+        )
+    if network.n_features != len(FEATURE_NAMES):
+        raise ConfigError(
+            f"the network takes {network.n_features} features and there are {len(FEATURE_NAMES)}: "
+            f"use CnnLstm({len(FEATURE_NAMES)})"
+        )
+    return network
+
+
+def forecast_test(
+    module: SignalClassifier,
+    dataset: MarketDataset,
+    rules: JudgingRules,
+    pooled: Sequence[Baseline] = (),
+) -> FoldForecasts:
+    """What a trained module and the baselines say on the test rows of its fold."""
+    data = MarketDataModule.of(dataset)
+    validation, test = data.val_dataloader(), data.test_dataloader()
+    logits = _logits(module, validation), _logits(module, test)
+    return forecast_fold(dataset, *logits, rules, pooled)
+
+
+@torch.inference_mode()
+def _logits(module: SignalClassifier, loader: DataLoader[Batch]) -> FloatArray:
+    module.eval()
+    with full_precision(module.device):
+        batches = [module(windows.to(module.device)).double().cpu() for windows, _ in loader]
+    logits: FloatArray = torch.cat(batches).numpy()
+    return logits
