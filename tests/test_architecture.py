@@ -101,7 +101,7 @@ STARTS_WITH = {
 # A command composes settings, trains or serves; what else needs one of its functions finds it in
 # the room of what the function is about.
 COMMANDS = ("fetch", "predict", "serve", "judge", "registry.command", "signals.command")
-# Their private parts may change in any release.
+# What a library keeps to itself, it may change in any release.
 LIBRARIES_WITH_PRIVATE_PARTS = {"hydra", "optuna", "ray"}
 MOST_LINES = 60
 MOST_PARAMETERS = 8
