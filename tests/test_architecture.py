@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -100,7 +101,7 @@ STARTS_WITH = {
 # A command composes settings, trains or serves; what else needs one of its functions finds it in
 # the room of what the function is about.
 COMMANDS = ("fetch", "predict", "serve", "judge", "registry.command", "signals.command")
-# A library's own affairs, which it may change in any release. Each exception says why.
+# What a library keeps to itself, it may change in any release.
 LIBRARIES_WITH_PRIVATE_PARTS = {"hydra", "optuna", "ray"}
 MOST_LINES = 60
 MOST_PARAMETERS = 8
@@ -311,6 +312,10 @@ def test_no_private_part_of_a_library_is_used_where_there_is_a_public_one():
     assert used == set()
 
 
+def test_no_assert_says_what_a_type_or_a_return_value_can_say():
+    assert [f"{path}:{node.lineno}" for path, node in nodes(ast.Assert)] == []
+
+
 def test_no_function_is_longer_than_a_screen():
     long = {
         f"{path} {node.name}"
@@ -384,3 +389,29 @@ def test_a_command_imports_nothing_heavy_that_it_may_not_use(module):
     loaded = modules_loaded_by(f"import percoin.{module}")
 
     assert {name.split(".")[0] for name in loaded} & EXPENSIVE <= STARTS_WITH[module]
+
+
+# What has one home, by the words that give it away, and who else has a reason of its own.
+FOUNDATIONS = {
+    r"\bfcntl\b": {"file_lock"},
+    # A line of the registry's history is added in place; its probe writes a file without a name.
+    r"\bos\.fsync\b": {"whole_file", "registry.history", "registry.publish"},
+    r"\.write_(text|bytes)\(|NamedTemporaryFile|mkstemp": set(),
+    # Libraries put handlers of their own in place: Ray, submitit and uvicorn.
+    r"\bsignal\.signal\(": {
+        *("interruption", "serving.server"),
+        *("sweep.engines.ray_cluster", "sweep.engines.slurm"),
+    },
+    r"\{[\w.]*\.lower:.*\{[\w.]*\.upper:": {"intervals"},
+}
+
+
+@pytest.mark.parametrize("words", FOUNDATIONS)
+def test_a_foundation_is_not_built_a_second_time(words):
+    found = {
+        module_name(path).removeprefix("percoin.")
+        for path in sources()
+        if re.search(words, path.read_text())
+    }
+
+    assert found - FOUNDATIONS[words] == set()

@@ -309,6 +309,21 @@ def nan_weights(folder: Path) -> None:
             ConfigError,
             "lookback=3: ",
         ),
+        (
+            lambda _: MarketDataModule("BTCUSDT", "1h", SimulatedSource, SPEC),
+            ConfigError,
+            r"has no bars: give an object such as SampleSource\(\)",
+        ),
+        (
+            lambda _: MarketDataModule("BTCUSDT", "1h", "sample", SPEC),
+            ConfigError,
+            "source='sample' has no bars",
+        ),
+        (
+            lambda _: MarketDataModule("BTCUSDT", "1h", SOURCE, SPEC.label_rule),
+            ConfigError,
+            "is no DatasetSpec: give",
+        ),
         (no_bars, BarsNotFoundError, "BTCUSDT 1h: no bars are stored"),
         (few_bars, NotEnoughBarsError, "BTCUSDT 1h: 60 bars give "),
         (untrained, TrainingError, "has not been trained.* trainer.fit"),

@@ -1,4 +1,4 @@
-"""What the report says: the order of the models, their verdicts in a sweep, and the words."""
+"""The content of the report: order of the models, their verdicts together, and the sentences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from percoin.report.reading import SavedModel
 from percoin.types import CLASS_NAMES
 
 _BUY_AND_HOLD = "buy_and_hold"
-# A longer list of names says less.
+# Names in a list, at most.
 _NAMED = 8
 
 

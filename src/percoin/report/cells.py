@@ -100,7 +100,7 @@ def figure(estimate: Estimate | None, decimals: int = 4, signed: bool = True) ->
 
 
 def number(value: float | None, spec: str) -> Figure:
-    """A number as text."""
+    """A number as text, without an interval."""
     return Figure() if value is None else Figure(f"{value:{spec}}", "", value)
 
 

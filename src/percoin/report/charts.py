@@ -32,7 +32,7 @@ _MARGIN = 24
 
 @dataclass(frozen=True)
 class Scale:
-    """A straight way from values to pixels; values outside are drawn at the edge."""
+    """Linear map from values to pixels; values outside are drawn at the edge."""
 
     low: float
     high: float
@@ -119,7 +119,7 @@ def _whisker(skill: Skill, status: BoardStatus, scale: Scale, y: float) -> str:
 
 
 def _mark(x: float, y: float, status: BoardStatus) -> str:
-    """A shape for each status, so that nobody has to tell colours apart."""
+    """One shape per status, so that colour alone carries no meaning."""
     if status is BoardStatus.ACCEPTED:
         return f'<circle class="mark" cx="{x}" cy="{y}" r="4.5"/>'
     if status is BoardStatus.REJECTED:
@@ -148,7 +148,7 @@ def skill_glyph(skill: Estimate, status: BoardStatus, low: float, high: float) -
 
 
 def skill_range(entries: Sequence[RankedModel]) -> tuple[float, float]:
-    """A scale around zero for all cells; the hopeless are drawn at its edge."""
+    """One scale around zero for all cells; very low skills are drawn at its edge."""
     ends = [-0.01, 0.02]
     for entry in entries:
         if entry.model.evaluation is None:
@@ -238,7 +238,7 @@ def _curve(result: BacktestResult, kind: str, y: Scale) -> str:
 
 
 def _end_labels(shown: Sequence[tuple[BacktestResult, str]], y: Scale) -> list[str]:
-    """Names at the ends of the curves, kept apart."""
+    """Names at the ends of the curves, moved apart where they would overlap."""
     ends = sorted((y(float(result.equity[-1])), result, kind) for result, kind in shown)
     heights = [height for height, _, _ in ends]
     if len(heights) == 2 and heights[1] - heights[0] < 30:

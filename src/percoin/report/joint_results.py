@@ -1,4 +1,4 @@
-"""What many models are worth as a whole: markets move together, so they are counted together."""
+"""Mean results of many models, with intervals that allow for markets moving together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as one HTML page that asks nobody for anything."""
+"""The report as one HTML page that loads nothing else."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def to_html(board: Board) -> str:
 
 
 def _shown(value: object) -> object:
-    """What stands in the template's place; a text of a file as one line."""
+    """A value for the template; text is made one printable line."""
     return printable(value) if type(value) is str else value
 
 

@@ -216,7 +216,7 @@ def _read_evaluation(sections: Mapping[str, object]) -> tuple[Evaluation | None,
 
 
 def _read_daily(sections: Mapping[str, object]) -> DailyLosses | None:
-    """What is known of it: the report then says that it is not."""
+    """Losses by day; None where they cannot be read, which the report says."""
     try:
         return json_codec.decode(DailyLosses, sections.get("daily_losses"))
     except ValueError:
@@ -231,7 +231,7 @@ def _read_val_loss(sections: Mapping[str, object]) -> tuple[float, ...]:
 
 
 def _read_judging(section: object) -> Judging:
-    """What is known of it: the figures stand without it."""
+    """How the model was judged; defaults where that cannot be read."""
     entries = section if isinstance(section, dict) else {}
     n_folds, threshold = entries.get("folds"), entries.get("threshold")
     return Judging(

@@ -19,6 +19,7 @@ import uvicorn
 from percoin.bars.schema import Bars
 from percoin.bars.sources.base import BarSource
 from percoin.errors import ServeError
+from percoin.interruption import STOPPING
 from percoin.labels import LabelRule
 from percoin.monitoring.record import TrackRecord
 from percoin.serving.answer_board import AnswerBoard
@@ -297,8 +298,7 @@ class _StoppableServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Have SIGINT and SIGTERM end the server while it runs."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        before = {number: signal.signal(number, self.handle_exit) for number in STOPPING}
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The bars of a job: an exchange is asked once for all jobs on a market, and not too often."""
+"""The bars of a job: all jobs on a market share one answer of the exchange."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AskedBars:
 
 @dataclass(frozen=True)
 class _Note:
-    """What tells an exchange's answer from what came into the store after it."""
+    """Which stored bars belong to an answer of the exchange, and which came later."""
 
     asked_at: float
     n_bars_wanted: int

@@ -22,7 +22,7 @@ from percoin.report.plain import escape, markdown_leaderboard, markdown_table
 from percoin.sweep.results import SweepResults
 from percoin.whole_file import write_new
 
-# Told apart by colour-blind eyes too (Okabe and Ito, 2008).
+# For colour-blind readers too (Okabe and Ito, 2008).
 _COLOURS = {
     BoardStatus.ACCEPTED: "#0072B2",
     BoardStatus.REJECTED: "#D55E00",
@@ -38,7 +38,7 @@ _PANELS = (
 
 
 def write_dashboard(results: SweepResults, folder: Path) -> None:
-    """Write the run aside and put it in the place of an earlier one.
+    """Replace the run by a new one.
 
     Text: the answer, the jobs by state and those without a model, the leaderboard. Images:
     the skills with their intervals, one a bar length and variant. Scalars: validation

@@ -1,4 +1,4 @@
-"""What every place that runs jobs can do; the sweep knows no more of any of them."""
+"""The interface between a sweep and the place where its jobs run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from percoin.sweep.jobs import Job
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a job; what is sent to wherever it runs, so it must pickle.
+    """One try at a job; sent to where it runs, so it must pickle.
 
     Attributes:
         job: What to train.
@@ -70,7 +70,7 @@ class Engine(Protocol):
         ...
 
     def keeps(self, attempt: Attempt) -> bool:
-        """Whether a sweep that is gone began the same, and it lives on for ``start`` to take over.
+        """Whether the same attempt of an earlier sweep still runs; ``start`` then takes it over.
 
         Only where jobs outlive their sweep; elsewhere its folder is soon free again.
         """
@@ -84,5 +84,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """End what still runs, at once, and give everything back."""
+        """End all running attempts at once and free all resources."""
         ...

@@ -1,4 +1,4 @@
-"""What one job of a sweep is, and how it stands: a file in its folder that anybody may read.
+"""What a job of a sweep is, and its state: a file in its folder that anybody may read.
 
 The job itself writes ``job.json`` while it runs, wherever that is; the sweep and whoever
 comes after it read it. So a sweep needs no connection to its jobs, only their folders.
@@ -18,12 +18,12 @@ from percoin.run_record import check_result
 from percoin.whole_file import write_whole
 
 RECORD_FILE = "job.json"
-# Above every count and every moment in seconds that a job can mean.
+# Larger than any count or time in seconds of a job.
 _MOST = 10**11
 
 
 class JobState(StrEnum):
-    """How a job stands."""
+    """The state of a job."""
 
     WAITING = "waiting"
     RUNNING = "running"

@@ -56,7 +56,7 @@ def _run(plan: SweepPlan) -> SweepEnd:
 
 
 def build_engine(plan: SweepPlan) -> Engine:
-    """What the plan's launcher asks for; its libraries are imported here and not before."""
+    """The engine of the plan's launcher; imports its libraries."""
     module = import_module(f"percoin.sweep.engines.{plan.launcher.engine}")
     engine: Engine = module.build_engine(plan.launcher, plan.settings, len(plan.jobs))
     return engine

@@ -1,4 +1,4 @@
-"""From the words of a command line to the jobs of a sweep, and where each of them lies."""
+"""From a command line to the jobs of a sweep and their folders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _Values = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep shall do.
+    """The jobs of a sweep, and where they run.
 
     Attributes:
         folder: Where all of it lies.
@@ -160,7 +160,7 @@ def _check_others(values: _Values) -> None:
         current_symbol(_plain(symbol))
     first = {key: found[0] for key, found in values.items()}
     for key, found in values.items():
-        # Composing takes a fifth of a second: not for every market, nor every combination.
+        # Composing takes 0.2 s, so markets and combinations are not checked one by one.
         for value in found[1:] if key != "symbol" else ():
             overrides = [f"{name}={value}" for name, value in {**first, key: value}.items()]
             typed(compose_config(CONFIG_NAME, overrides), TrainConfig)
@@ -197,7 +197,7 @@ def _plain(value: str) -> str:
 
 
 def _folder_name(variant: Sequence[str]) -> str:
-    """A name of its own for every variant, readable as far as a folder's name may be."""
+    """A unique, readable folder name for a variant."""
     text = ",".join(variant)
     name = re.sub(r"[^\w.=+,-]", "_", text)[:_LONGEST_NAME]
     if name == text:

@@ -1,4 +1,4 @@
-"""How far a sweep is: one bar where a person watches, one line per ended job elsewhere."""
+"""Progress of a sweep: a bar on a terminal, else one line per ended job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JobStanding = tuple[Job, JobRecord]
 
 @dataclass(frozen=True)
 class SweepStanding:
-    """Where the jobs of a sweep stand at one moment.
+    """The state of all jobs of a sweep at one moment.
 
     Attributes:
         ended: Jobs of this sweep that run no longer and will not be tried again.
@@ -47,7 +47,7 @@ class SweepStanding:
 
 
 def remaining_secs(standing: SweepStanding) -> float | None:
-    """How long the rest may take; None as long as nothing tells.
+    """Estimated time of the rest; None before there is anything to estimate from.
 
     A job is expected to take as long as those of its timeframe have taken so far, else
     as all have, else as the running ones will if they use all their epochs.
@@ -73,7 +73,7 @@ def remaining_secs(standing: SweepStanding) -> float | None:
 
 
 def _tells(record: JobRecord, other: Job, job: Job) -> bool:
-    # What was resumed took less time than a whole job will.
+    # A resumed job took less time than a whole one.
     is_whole = record.state == JobState.FINISHED and not record.resumed_from
     return is_whole and other.tf == job.tf
 
@@ -123,7 +123,7 @@ class SweepProgress:
         self._is_watched = sys.stderr.isatty()
         self._bar: tqdm[Any] | None = None
         if self._is_watched:
-            # Its monitor would be one more thread, and nothing here is fast enough for it.
+            # Its monitor thread is for fast loops; this one is slow.
             tqdm.monitor_interval = 0
             self._bar = tqdm(
                 total=n_jobs,
@@ -140,7 +140,7 @@ class SweepProgress:
             print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
     def ended(self, job: Job, record: JobRecord, standing: SweepStanding) -> None:
-        """Note a job that has ended; where a person watches only bad news gets a line."""
+        """Tell that a job has ended; on a terminal only failures get a line."""
         line = describe_ending(job, record)
         if self._bar is None:
             self.tell(f"{line}  [{len(standing.ended)}/{standing.n_jobs}{_so_far(standing)}]")
@@ -159,7 +159,7 @@ class SweepProgress:
         self._bar.set_postfix_str(_so_far(standing).removeprefix(", ") + "  " + ", ".join(running))
 
     def close(self) -> None:
-        """Leave a clean line."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.leave = False
             self._bar.close()

@@ -1,4 +1,4 @@
-"""What each job of a sweep left behind, and what the models are worth beside each other."""
+"""The results of a sweep: how each job ended, and its model judged beside the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from percoin.report.reading import SavedModel, read_version
 from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
 from percoin.types import Timeframe
 
-# Jobs that the same command would go on with; what failed has had its turn.
+# Jobs that the same command would go on with; a failed job has had its turn.
 _OPEN = frozenset({JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED})
 ONLY_ALONE = "only alone"
 _VAL_LOSS_COLUMN = "loss/val"
@@ -59,7 +59,7 @@ class JobResult:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """All that is known at the end of a sweep.
+    """The end of a sweep, for the screen, the files and TensorBoard alike.
 
     Attributes:
         folder: Of the sweep.
@@ -92,7 +92,7 @@ class SweepResults:
 
     @property
     def lost(self) -> tuple[tuple[JobResult, Manifest], ...]:
-        """Models that the registry has as accepted and the sweep has not."""
+        """Models that are accepted in the registry and not over the sweep."""
         return tuple(
             (result, manifest)
             for result in self.jobs
@@ -220,5 +220,5 @@ def _logged(path: Path) -> dict[int, float]:
             rows = [(row.get("epoch"), row.get(_VAL_LOSS_COLUMN)) for row in csv.DictReader(file)]
         return {int(epoch): float(loss) for epoch, loss in rows if epoch and loss}
     except (OSError, ValueError, csv.Error):
-        # Cut off in the middle of a line; a curve that is missing says enough.
+        # The file was cut off within a line; the curve is left out.
         return {}

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep on an engine: nothing that befalls one of them stops the others."""
+"""Runs the jobs of a sweep on an engine; a failure of one job never stops the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from percoin.sweep.jobs import Job, JobRecord, JobState, read_record, write_reco
 from percoin.sweep.progress import JobStanding, SweepProgress, SweepStanding
 
 _POLL_SECS = 0.5
-# A killed sweep's jobs notice within this that they are on their own.
+# Jobs of a killed sweep end within this time.
 _ORPHAN_SECS = 40.0
 _MOST_ATTEMPTS = 2
 _ENDED_BY_ITSELF = {JobState.FINISHED, JobState.SKIPPED, JobState.FAILED}
@@ -122,8 +122,8 @@ class _Sweep:
         return False
 
     def _give_up_on_taken(self, attempt: Attempt) -> None:
-        """Fail a job whose folder another process does not leave."""
-        # From when it was first found taken: what died late in the sweep may need a moment.
+        """Fail a job if another process keeps its folder for too long."""
+        # Counted from when it was first found taken: a job that died may need a moment to end.
         since = self._taken_since.setdefault(attempt.job, time.monotonic())
         if time.monotonic() - since < _ORPHAN_SECS:
             return
@@ -133,7 +133,7 @@ class _Sweep:
         self._end(attempt.job, JobRecord(state=JobState.FAILED, error=error))
 
     def _note(self, ending: Ending) -> None:
-        """Take down how an attempt ended, and try again what was killed."""
+        """Record how an attempt ended; a killed one is tried once more."""
         job = ending.attempt.job
         attempt = self._running.pop(job)
         record = read_record(job.folder)
@@ -147,16 +147,16 @@ class _Sweep:
             self._settle(job, record, JobState.INTERRUPTED, "stopped; the same command goes on")
         elif attempt.number < _MOST_ATTEMPTS:
             self._progress.tell(f"{job.name}: {death}; it is tried once more")
-            # What the first attempt has trained is not what force wants to be done with.
+            # force means to train anew once, not to throw away the first attempt's epochs.
             force = attempt.force and record == self._found[job]
             self._waiting.append(replace(attempt, number=attempt.number + 1, force=force))
         else:
             self._settle(job, record, JobState.KILLED, f"{death}, {attempt.number} times")
 
     def _settle(self, job: Job, record: JobRecord | None, state: JobState, error: str) -> None:
-        """Write down for a job what it could not write down itself."""
+        """Write the record of a job that could not write it itself."""
         record = replace(record or JobRecord(), state=state, error=error, ended_at=time.time())
-        # A folder that takes no record has told so by the way its job died.
+        # If the folder cannot be written, the job has died of that and said so.
         with suppress(OSError):
             write_record(job.folder, record)
         self._end(job, record)
@@ -178,7 +178,7 @@ class _Sweep:
     def _last_record(self, job: Job) -> JobRecord:
         if job in self._ended:
             return self._ended[job]
-        # Not begun this time, or ended at once; the folder says how it stood before.
+        # Not begun in this sweep, or ended at once: the record of before counts.
         record = read_record(job.folder) or JobRecord()
         if record.state != JobState.RUNNING:
             return record

@@ -1,4 +1,4 @@
-"""The end of a sweep for a terminal, or for whatever stands in its place."""
+"""The end of a sweep as text for a terminal or a log file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STYLES = {"accepted": "green", ONLY_ALONE: "yellow", "broken": "bold red"}
 
 
 def to_screen(results: SweepResults, closing: Iterable[str], width: int, colour: bool) -> str:
-    """The tables of the jobs, the leaderboard, what they say together, and what failed.
+    """Tables of the jobs, the leaderboard, the findings over all models, and the failures.
 
     Args:
         results: What the sweep came to.
@@ -50,7 +50,7 @@ def to_screen(results: SweepResults, closing: Iterable[str], width: int, colour:
 
 
 def wants_colour() -> bool:
-    """Whether a person watches who has not asked for plain text (no-color.org)."""
+    """Whether stdout is a terminal and NO_COLOR is not set (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
@@ -157,7 +157,7 @@ def _failures(results: SweepResults) -> Iterable[RenderableType]:
 
 
 def _table(headings: Iterable[str], name: int = 0) -> Table:
-    """Only the column of the names gives way where there is too little room."""
+    """A table in which only the names are wrapped on a narrow terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for column, heading in enumerate(headings):
         is_text = column == name or heading in ("state", "verdict", "rival")
@@ -174,13 +174,13 @@ def _epochs(result: JobResult) -> str:
     record = result.record
     if not record.max_epochs:
         return "-"
-    # The time beside it is that of the others alone.
+    # The time in the next column leaves these epochs out.
     before = f" ({record.resumed_from} before)" if record.resumed_from else ""
     return f"{record.epoch}/{record.max_epochs}{before}"
 
 
 def _interval(figure: Figure) -> str:
-    """``+0.0131 [+0.0061, +0.0203]`` without the zeros that say nothing."""
+    """``+0.0131 [+0.0061, +0.0203]`` without leading zeros."""
     return str(figure).replace("+0.", "+.").replace("-0.", "-.")
 
 

@@ -1,4 +1,4 @@
-"""What a sweep came to: shown in the terminal, and written down for whoever comes later.
+"""The end of a sweep: judge its models together, withdraw acceptances, write all files.
 
 ::
 
@@ -90,7 +90,7 @@ def summarize(
     served, unserved = serve_best(results, models_dir) if results.is_over else ([], [])
     problems += unserved
     if withdrawn or served:
-        # What is served has changed, and the files say what is.
+        # What is served has changed, and the files tell what is served.
         results = gather(folder, jobs, models_dir, secs)
     problems += _write(
         {
@@ -105,7 +105,7 @@ def summarize(
 
 
 def _withdraw(results: SweepResults, models_dir: Path) -> tuple[dict[str, str], list[str]]:
-    """Take back acceptances; what was done by name of the job, and what could not be done."""
+    """Withdraw acceptances; a line by name of each job, and the problems."""
     done, problems = {}, []
     for result, manifest in results.lost:
         name = result.job.name

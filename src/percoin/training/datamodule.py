@@ -146,8 +146,7 @@ class MarketDataModule(pl.LightningDataModule):
         seed: For the order in which windows are drawn.
 
     Raises:
-        ConfigError: There is no such symbol or timeframe, or the batch or the
-            windows are too small.
+        ConfigError: An argument is something else or out of its range.
     """
 
     def __init__(
@@ -162,6 +161,7 @@ class MarketDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 2:
             raise ConfigError(f"batch_size={batch_size}: batch normalisation takes at least 2")
+        _check_kinds(source, spec)
         if spec.lookback < _FEWEST_LOOKBACK:
             raise ConfigError(
                 f"lookback={spec.lookback}: the network takes windows of at least "
@@ -238,6 +238,21 @@ class MarketDataModule(pl.LightningDataModule):
 
     def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
         return window_loader(self, *self._tensors, rows, self.dataset.lookback, sampler)
+
+
+def _check_kinds(source: object, spec: object) -> None:
+    """Refuse what a notebook, which no type checker reads, may take for a source or for rules.
+
+    Raises:
+        ConfigError: One of the two is something else.
+    """
+    if isinstance(source, type) or not hasattr(source, "load"):
+        raise ConfigError(
+            f"source={source!r} has no bars: give an object such as SampleSource() or "
+            "FilesSource(Path(FOLDER))"
+        )
+    if not isinstance(spec, DatasetSpec):
+        raise ConfigError(f"spec={spec!r} is no DatasetSpec: give DatasetSpec(label_rule)")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "tune"
 _SCREEN_FILE = "study.txt"
-# It takes a second or two, and trials may be short.
+# Drawing takes a second or two; a trial may take less.
 _PICTURE_EVERY_SECS = 30.0
 
 
@@ -159,7 +159,7 @@ class _Session:
         return self.folder.parents[1]
 
     def search(self) -> list[Tried]:
-        """Try what is left to try."""
+        """Run the trials that are left; returns all trials of the study."""
         config = self.searcher.config
 
         def measured(settings: TrainConfig, report: Report) -> Measured:
@@ -176,7 +176,7 @@ class _Session:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Answer Ctrl-C and SIGTERM, wherever they come, with how far the search has got.
+        """At Ctrl-C and SIGTERM, say how many trials are done.
 
         While a network learns, training sees to both of them itself.
         """
@@ -199,7 +199,7 @@ class _Session:
 
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:
-    """Hash of the settings that decide what a trial is worth: the same ones go on."""
+    """Hash of the settings that decide what a trial is worth; equal ones share a study."""
     facts = settings_with(settings, {Effect.MODEL, Effect.BARS})
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
@@ -212,7 +212,7 @@ def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
     settings = replace(space.base, lookback=space.largest_lookback)
     if study is None:
         return load_bars(settings)
-    # As with a run that is resumed, an exchange is not asked for newer ones.
+    # As in a resumed run: no newer bars are fetched.
     bars, known = load_bars(replace(settings, resume=True)), facts_of(study)["bars"]
     first = int(bars.open_time.searchsorted(known.get("first", 0)))
     behind = int(bars.open_time.searchsorted(known.get("last", 0), side="right"))
@@ -267,7 +267,7 @@ class _Display:
             self._curves.add_figure("study", figure, len(tried))
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         if self._curves is not None:
             self._curves.close()
 
@@ -331,7 +331,7 @@ def _describe_winner(
     folds: Sequence[MarketDataset],
     run: RunContext,
 ) -> dict[str, Any]:
-    """What the studies keep of a model before its test rows are looked at."""
+    """The note on a chosen model, written before its test rows are looked at."""
     spans = [fold.bars.open_time[fold.rows("test")] for fold in folds]
     return {
         "study": session.searcher.study.study_name,
@@ -343,13 +343,13 @@ def _describe_winner(
 
 
 def _run_name(folder: Path, session: _Session) -> str:
-    """How the studies name a run: without the path, so that it is found where outputs are moved."""
+    """The run's name in the note: without its path, so that outputs can be moved."""
     beside = session.runs / folder.name
     return folder.name if beside.exists() and beside.samefile(folder) else str(folder)
 
 
 def _run_of(winner: dict[str, Any], session: _Session) -> Path:
-    """The folder of a run that the studies name; older ones have the whole path."""
+    """The folder of the run in a note; older notes hold the whole path."""
     named = Path(winner["run"])
     beside = session.runs / named.name
     return beside if beside.is_dir() else session.runs / named

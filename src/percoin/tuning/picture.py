@@ -16,7 +16,7 @@ from percoin.tuning.search import Fate, Tried, best_of
 _N_COLUMNS = 3
 _LOGARITHMIC = {"lr"}
 _OFF_THE_EDGE = {"marker": "v", "label": "far below"}
-# Told apart by shape too, and by colour-blind eyes (Okabe and Ito, 2008).
+# Shapes differ too; the colours suit colour-blind readers (Okabe and Ito, 2008).
 _WHOLE: dict[str, Any] = {"marker": "o", "color": "#0072B2", "label": "whole"}
 _EARLY: dict[str, Any] = {
     "marker": "o",
@@ -45,7 +45,7 @@ def draw_search(tried: Sequence[Tried], title: str) -> Figure:
     names = list(dict.fromkeys(name for each in told for name in each.parameters))
     n_rows = 1 + -(-len(names) // _N_COLUMNS)
     height = 2.9 * n_rows
-    # A layout that is worked out takes seconds with so many axes.
+    # An automatic layout takes seconds with so many axes.
     figure = Figure(figsize=(10.5, height), dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(

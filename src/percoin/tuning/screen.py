@@ -1,4 +1,4 @@
-"""What a search says: a line a trial, and one screen at its end."""
+"""The log line of each trial, and the screen at the end of a search."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _outcome(newest: Tried, best: Tried | None) -> str:
 
 
 def secs_left(tried: Sequence[Tried], n_trials: int) -> float:
-    """How long the rest of the trials may take, from what those before took."""
+    """Estimated time of the remaining trials, from the mean of those that are over."""
     mean = sum(each.secs for each in tried) / len(tried)
     return mean * (n_trials - len(tried))
 

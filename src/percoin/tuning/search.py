@@ -1,4 +1,4 @@
-"""The search: ask for settings, measure them, tell what they were worth; survive a kill."""
+"""The loop of a search: ask Optuna for settings, measure them, report back; survives a kill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _EPOCHS = "epochs"
 _SECS = "secs"
 
 _MOST_DEATHS = 2
-# Whole trials; from fewer nothing can be learnt about so many parameters.
+# Whole trials; fewer say nothing about so many parameters.
 _ENOUGH_FOR_IMPORTANCE = 8
 
 Measure = Callable[[TrainConfig, Report], Measured]
@@ -80,7 +80,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Searcher:
-    """What a search works with.
+    """One study and how it is searched.
 
     Attributes:
         studies: That the study is in.
@@ -148,7 +148,7 @@ class Searcher:
 
         def report(epoch: int, skill: float) -> bool:
             trial.report(skill, epoch)
-            # The own settings are what all others are held against.
+            # The command's own settings are the reference, so they always run to the end.
             return trial.should_prune() and not is_own
 
         began = time.monotonic()
@@ -171,7 +171,7 @@ class Searcher:
             self.study.tell(trial, measured.skill)
 
     def _give_back_what_died(self) -> None:
-        """Queue again what a dead process left open."""
+        """Queue the trials again that a dead process left open."""
         for trial in self._open_trials():
             deaths = trial.user_attrs.get(_DEATHS, 0) + 1
             if deaths < _MOST_DEATHS:
@@ -183,7 +183,7 @@ class Searcher:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _open_trials(self) -> list[FrozenTrial]:
-        """Trials that nobody runs any more: no other process can have the studies open."""
+        """Trials that were cut off: only this process has the studies open."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _give_back(self, trial: FrozenTrial, deaths: int) -> None:
@@ -216,7 +216,7 @@ class Searcher:
         try:
             return self.space.candidate(parameters)
         except ValueError:
-            # Optuna misses a parameter: the process died while they were being chosen.
+            # A parameter is missing: the process died while Optuna chose them.
             return None
 
 
@@ -250,7 +250,7 @@ def _is_settled(trial: FrozenTrial) -> bool:
 
 
 def _reason(error: PercoinError) -> str:
-    """The error in one line, without the market that every line of a search is about."""
+    """The error in one line, without the market, which is the same for all trials."""
     text = f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
     return text.partition("\n")[0]
 

@@ -1,4 +1,4 @@
-"""What a search may try, and the settings that each proposal stands for."""
+"""The ranges of a search, and the settings that each proposal means."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
 from percoin.labels import FixedHorizon, TripleBarrier
 
-# Proposals are rounded to so many digits, so that a command says exactly what was tried.
+# Significant digits of a proposal, so that a command line can repeat it exactly.
 _DIGITS = 3
 # A threshold is a fraction of the price.
 _MOST = 0.999
@@ -245,7 +245,7 @@ def _kind(labels: LabelsConfig) -> str:
 
 
 def _searched_fields(kind: str) -> tuple[str, ...]:
-    """What is varied of a rule; of rules that have no range in the space nothing is."""
+    """The fields of a label rule that are searched; none for rules without a range."""
     others = {FixedHorizon.kind: "threshold", TripleBarrier.kind: "barrier_width"}
     return ("horizon", others[kind]) if kind in others else ()
 

@@ -1,4 +1,4 @@
-"""All searches of one market, in one SQLite file that one process has open at a time."""
+"""All searches of one market in one SQLite file; one process opens it at a time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STUDY_FILE = "study.db"
 _LOCK_FILE = "study.lock"
 _FACTS = "facts"
 _WINNERS = "winners"
-# Of a winner: what it has to hold, and of which kind.
+# The fields of a winner and their types.
 _WINNERS_HOLD = {"study": str, "trial": int, "trials": int, "test": list, "run": str}
 _OTHER_VERSION = re.compile(r"set up by optuna ([\w.]{1,20})\)")
 _AFRESH = "rename it to keep what it holds; the search then begins afresh"
-# What SQLite says, and what helps without losing a trial.
+# Messages of SQLite, and what helps without losing a trial.
 _ADVICE = {
     "database is locked": "another program has it open: end that and try again",
     "database or disk is full": "free some space and try again",
@@ -64,7 +64,7 @@ class Studies:
         found = [
             study
             for study in self.in_order
-            # Without facts the process died before it could say what the study is about.
+            # Without facts: the process died before it wrote them.
             if study.study_name.startswith(f"{key}-") and _FACTS in study.user_attrs
         ]
         return found[-1] if found else None
@@ -169,7 +169,7 @@ def _storage(path: Path, market: Market) -> RDBStorage:
 
 
 def _check_contents(studies: Studies, path: Path, market: Market) -> None:
-    """Refuse studies that percoin has not written as they are."""
+    """Refuse studies that percoin did not write."""
     try:
         for study in studies.in_order:
             _check_study(study)
@@ -224,7 +224,7 @@ def _url(path: Path) -> str:
 
 @contextmanager
 def _locked(folder: Path, market: Market) -> Iterator[None]:
-    """Have the searches of the market to oneself."""
+    """Lock the searches of the market for this process."""
     with ExitStack() as stack:
         try:
             stack.enter_context(claimed(folder, _LOCK_FILE))

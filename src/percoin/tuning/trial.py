@@ -24,7 +24,7 @@ from percoin.types import CLASS_NAMES
 
 log = logging.getLogger(__name__)
 
-# A trial that takes longer than this says how it goes, at most so often.
+# A longer trial logs its progress, at most so often.
 _SILENCE_SECS = 20.0
 
 Report = Callable[[int, float], bool]
@@ -120,7 +120,7 @@ def _check_classes(dataset: MarketDataset, min_class_share: float) -> None:
 
 @contextmanager
 def _quiet_datasets() -> Iterator[None]:
-    """Keep back how many rows there are: it is much the same for every trial."""
+    """Silence the log line on the numbers of rows, which hardly differ between trials."""
     dataset_log = logging.getLogger("percoin.dataset")
     level = dataset_log.level
     dataset_log.setLevel(logging.WARNING)

@@ -1,1 +1,1 @@
-"""Where jobs run; each module has ``build_engine``, and needs no more than its own extra."""
+"""Places where jobs run; each module has ``build_engine`` and imports its own extra only."""

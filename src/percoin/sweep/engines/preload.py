@@ -1,4 +1,4 @@
-"""Imported once by the server that jobs are forked from: each then starts in no time.
+"""Imported once by the server that jobs are forked from, so that each starts at once.
 
 Importing starts no thread and initialises no GPU, or the fork would not be safe.
 """

@@ -25,20 +25,20 @@ from tqdm import tqdm
 
 from percoin.config import LauncherConfig, TrainConfig
 from percoin.errors import PercoinError
+from percoin.interruption import STOPPING
 from percoin.sweep.engine import Attempt, Ending
 
 _PRELOAD = "percoin.sweep.engines.preload"
-# Read when the libraries are loaded, which the server does for all jobs.
+# Read when the libraries are loaded, once in the server.
 _THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # These would start a thread with their import, and the server must have none.
 _NO_THREADS = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # of pyarrow
 }
-_STOPPING = {signal.SIGINT, signal.SIGTERM}
-# Between being asked to stop, because the sweep is gone, and being gone too.
+# From SIGTERM, when the sweep is gone, to the end of the process.
 _GRACE_SECS = 20.0
-# What multiprocessing says when the server cannot be asked any more.
+# Exit code that multiprocessing reports when its server is gone.
 _LOST = 255
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -122,7 +122,7 @@ class ProcessEngine:
             running.process.terminate()
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill the running processes."""
         for running in self._running:
             running.process.kill()
         for running in self._running:
@@ -137,7 +137,7 @@ def _ending(running: _RunningProcess) -> Ending:
     words = _last_words(running.last_words)
     pid = running.process.pid
     if code == _LOST and pid is not None:
-        # The server is gone and nobody can say how its job fares: it makes way.
+        # Without the server nobody learns how the job ends: it is ended.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     running.process.close()
@@ -166,14 +166,14 @@ def _last_words(receiver: Connection) -> str | None:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Start processes that hear neither Ctrl-C nor SIGTERM before they are ready for it.
+    """Block Ctrl-C and SIGTERM in new processes until they are ready for them.
 
     What is held back here stays so in the server, which lives as long as the sweep, and
     in its jobs. A terminal's Ctrl-C reaches all processes; the sweep alone acts on it.
     """
-    # Started first: if multiprocessing does it, it lets the two signals through again.
+    # Started first: multiprocessing would unblock the two signals when it starts it.
     resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -182,7 +182,7 @@ def _signals_held_back() -> Iterator[None]:
 
 @contextmanager
 def _threads_limited(n_threads: int) -> Iterator[None]:
-    """Say to the libraries of processes that are started how many threads they may have."""
+    """Set the number of threads for the libraries of new processes."""
     limits = {**dict.fromkeys(_THREADS_OF, str(n_threads)), **_NO_THREADS}
     before = {name: os.environ.get(name) for name in limits}
     os.environ.update(limits)
@@ -201,7 +201,7 @@ def _work(attempt: Attempt, last_words: Connection) -> None:
     # Imported by the server already; the sweep itself needs no training library.
     from percoin.sweep.worker import run_attempt
 
-    # Its usual lock is a semaphore of the system, which a killed job would leave behind.
+    # Its default lock is a system semaphore, which a killed job would leave behind.
     tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:
@@ -215,7 +215,7 @@ def _work(attempt: Attempt, last_words: Connection) -> None:
 
 
 def _end_with_the_sweep() -> None:
-    """Stop this process once the sweep's is gone, however it went."""
+    """Stop this process once the process of the sweep has ended."""
     if sweep := multiprocessing.parent_process():
         connection.wait([sweep.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)

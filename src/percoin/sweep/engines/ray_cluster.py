@@ -101,7 +101,7 @@ class RayEngine:
         self._settings = settings
         self._n_threads, n_gpus = share
         self._folder = folder
-        # A process for one task alone; a second try is the sweep's to decide.
+        # A process for each task; the sweep decides on second tries.
         options = {"max_calls": 1, "max_retries": 0, "num_cpus": share[0], "num_gpus": n_gpus}
         self._task = ray.remote(**options)(_run)
         self._running: dict[Any, Attempt] = {}
@@ -129,7 +129,7 @@ class RayEngine:
         return [Ending(self._running.pop(task), _death(self._ray, task)) for task in ended]
 
     def keeps(self, attempt: Attempt) -> bool:
-        """No: Ray ends the tasks of whoever is gone."""
+        """No: Ray ends the tasks of a sweep that is gone."""
         return False
 
     def interrupt(self) -> None:
@@ -146,7 +146,7 @@ class RayEngine:
         _leave(self._ray, self._folder)
 
     def _check_cluster(self) -> None:
-        """Without a machine, Ray would wait for ever."""
+        """Fail if no machine is left, where Ray would wait for ever."""
         if time.monotonic() - self._checked_at < _CLUSTER_CHECK_SECS:
             return
         self._checked_at = time.monotonic()
@@ -160,7 +160,7 @@ def _run(remote: RemoteAttempt) -> str | None:
 
 
 def _death(ray: Any, task: Any) -> str | None:
-    """What ended a task from outside, or kept it from beginning.
+    """Why a task was ended or never began; None if it ended by itself.
 
     Raises:
         SweepError: The cluster is gone, and no task could run any more.
@@ -186,19 +186,19 @@ def _death(ray: Any, task: Any) -> str | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The name of an error and the last line of what it says, which of a traceback counts."""
+    """Type of an error and its last line, which of a traceback is the message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[-1:]])
 
 
 def _library() -> Any:
-    """Ray itself, told to be quiet before it is imported.
+    """Import Ray with its output turned off.
 
     Raises:
         ConfigError: It is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # It prints a screen about each dead process; the sweep has a line for that.
+    # Hides its screens about dead processes; the sweep prints a line for each.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         import ray
@@ -212,9 +212,9 @@ def _library() -> Any:
 
 def _start_cluster(n_cpus: int) -> tuple[Any, Path]:
     """Start a cluster that nobody else can reach; returns Ray and the cluster's folder."""
-    # Despite its name it counts on Linux too: with 0 the cluster listens on loopback alone.
+    # Works on Linux too: with 0 the cluster listens on loopback only.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    # Ray's own token would stay in the home folder, where it makes later connections fail.
+    # A token made by Ray would stay in the home folder and make later connections fail.
     os.environ.setdefault(_AUTH_MODE, "token")
     if _TOKEN_PATH not in os.environ:
         os.environ.setdefault(_TOKEN, secrets.token_hex(32))
@@ -231,7 +231,7 @@ def _connect(address: str) -> Any:
     """Connect to the cluster at the address; returns Ray."""
     has_token = _TOKEN in os.environ or _TOKEN_PATH in os.environ
     if has_token or (Path.home() / _TOKEN_FILE).is_file():
-        # Ray looks at a token by itself with address=auto alone; a cluster without takes any.
+        # Ray reads a token by itself only with address=auto; a cluster without one takes any.
         os.environ.setdefault(_AUTH_MODE, "token")
     ray = _library()
     trouble = (
@@ -256,13 +256,13 @@ def _knock(address: str) -> None:
 
 
 def _common_options() -> dict[str, Any]:
-    # What a job says goes to its own file.
+    # The output of a job goes to its own file.
     return {"log_to_driver": False, "configure_logging": False}
 
 
 @contextmanager
 def _sweeps_signals() -> Iterator[None]:
-    """Give the sweep back what SIGTERM means to it; Ray puts its own meaning in place."""
+    """Keep the sweep's handler of SIGTERM, which Ray replaces."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -272,7 +272,7 @@ def _sweeps_signals() -> Iterator[None]:
 
 @contextmanager
 def _errors_of_ray(trouble: str) -> Iterator[None]:
-    """Say in one line what Ray says in many.
+    """Turn errors of Ray into one line.
 
     Raises:
         SweepError: Instead of what Ray raised.
@@ -294,7 +294,7 @@ def fitting_jobs(nodes: Sequence[Mapping[str, Any]], n_cpus: int, n_gpus: float)
 
     def fit(resources: Mapping[str, float]) -> int:
         shares = {"CPU": n_cpus, "GPU": n_gpus}
-        # A tenth fits ten times, whatever binary fractions make of it.
+        # So that 0.1 fits ten times in spite of rounding.
         return min(
             math.floor(resources.get(name, 0) / share + 1e-9)
             for name, share in shares.items()

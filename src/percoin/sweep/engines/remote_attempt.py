@@ -1,4 +1,4 @@
-"""An attempt on its way to another machine, with all that has to be the same there."""
+"""An attempt for another machine, with the folders that must be the same there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RemoteAttempt:
 
     @classmethod
     def prepare(cls, attempt: Attempt, settings: TrainConfig, n_threads: int) -> RemoteAttempt:
-        """Make the job's folder, so that whoever does not see it is on other storage.
+        """Make the job's folder; a machine that does not see it has other storage.
 
         Args:
             attempt: As the sweep has it.
@@ -56,7 +56,7 @@ class RemoteAttempt:
                     f"{socket.gethostname()} does not see {folder}: the folders of code, data, "
                     "models and outputs must lie on storage that all machines share"
                 )
-        # It brings the training libraries, which the sweep itself does without.
+        # Imports the training libraries, which the sweep itself does not need.
         from percoin.sweep.worker import run_attempt
 
         try:
@@ -68,7 +68,7 @@ class RemoteAttempt:
 
 
 def gpus_of_a_job(asked: float | None, settings: TrainConfig) -> float:
-    """Graphics processors that one job is to have.
+    """GPUs of one job.
 
     Args:
         asked: ``gpus_per_job``; None is one where the training runs on a GPU, else none.

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from percoin.config import SlurmConfig, TrainConfig
 from percoin.errors import ConfigError, SweepError
@@ -26,7 +26,7 @@ from percoin.sweep.engines.processes import usable_cores
 from percoin.sweep.engines.remote_attempt import RemoteAttempt, gpus_of_a_job
 from percoin.sweep.jobs import JobState, read_record
 
-# Below a job's folder: what submitit sends and gets back, and what the machine said.
+# Below a job's folder: submitit's files and the output of the job.
 FOLDER = "slurm"
 
 _LOOK_SECS = 0.5
@@ -66,25 +66,6 @@ def _check_installed(cluster: str) -> None:
         )
 
 
-class _Cluster(Protocol):
-    """What is done to jobs that submitit has handed in (``submitit.Job``)."""
-
-    settle_secs: float
-    """How long a result may be on its way once the job is gone."""
-
-    def gone(self, jobs: Sequence[Any]) -> dict[str, str]:
-        """Why, for each job, by its id, that has ended in whatever way."""
-        ...
-
-    def interrupt(self, jobs: Sequence[Any]) -> None:
-        """Send SIGTERM to those that run and take the others out of the queue."""
-        ...
-
-    def kill(self, jobs: Sequence[Any]) -> None:
-        """End all of them."""
-        ...
-
-
 @dataclass
 class _RunningJob:
     attempt: Attempt
@@ -110,7 +91,7 @@ class SlurmEngine:
         settings: TrainConfig,
         n_slots: int,
         n_gpus: int,
-        cluster: _Cluster,
+        cluster: _Slurm | _ThisMachine,
     ) -> None:
         self.n_slots = n_slots
         self._launcher = launcher
@@ -122,7 +103,7 @@ class SlurmEngine:
         self._stopping = False
 
     def start(self, attempt: Attempt) -> None:
-        """Hand the attempt in, unless a sweep that was killed has done so and it still lives.
+        """Submit the attempt, unless it still runs since an earlier sweep that was killed.
 
         Raises:
             OSError: Its folder cannot be written, or the cluster refuses it.
@@ -172,7 +153,7 @@ class SlurmEngine:
             gpus_per_node=self._n_gpus or None,
             mem_gb=launcher.memory_gb,
             slurm_partition=launcher.partition,
-            # Slurm no longer hands on by itself what the whole job was given.
+            # srun does not inherit it from the job any more.
             slurm_srun_args=[f"--cpus-per-task={launcher.cpus_per_job}"],
             slurm_additional_parameters=dict(launcher.sbatch),
         )
@@ -186,7 +167,7 @@ class SlurmEngine:
             raise SweepError(f"{remote.attempt.job.name}: {said}") from error
 
     def _still_alive(self, attempt: Attempt) -> Any:
-        """The Slurm job of an earlier sweep that is about the same; None if there is none."""
+        """The living Slurm job of the same attempt in an earlier sweep; None if there is none."""
         from submitit import SlurmJob
 
         if self._launcher.cluster != "slurm":
@@ -218,14 +199,14 @@ class SlurmEngine:
         return endings
 
     def _has_settled(self, running: _RunningJob) -> bool:
-        """Whether a result can no longer be expected of a job that is gone."""
+        """Whether a job that is gone will leave no result any more."""
         if self._stopping:
             return True
         if running.gone_at is None:
             running.gone_at = time.monotonic()
         if time.monotonic() - running.gone_at < self._cluster.settle_secs:
             return False
-        # A network's file system then looks again, instead of remembering that nothing was there.
+        # Makes a network file system look again instead of answering from its cache.
         folder = running.job.paths.folder
         folder.chmod(folder.stat().st_mode)
         return not running.job.paths.result_pickle.exists()
@@ -254,7 +235,7 @@ class _Submission:
 
         signal.signal(signal.SIGTERM, note)
         signal.signal(signal.SIGUSR2, note)
-        # It takes seconds, at the end of which the attempt will hear signals itself.
+        # Takes seconds; from then on the attempt handles signals itself.
         import percoin.sweep.worker  # noqa: F401
 
         signal.signal(signal.SIGUSR2, note_and_stop)
@@ -267,7 +248,7 @@ class _Submission:
             is_stopped = record is not None and record.state == JobState.INTERRUPTED
         signal.signal(signal.SIGUSR2, queue_again)
         if is_stopped and signal.SIGUSR2 in told:
-            # Ends this process, or raises where that has been too often.
+            # Ends this process, or raises if it was queued too often.
             queue_again(signal.SIGUSR2, None)
         return words
 
@@ -279,11 +260,12 @@ class _Submission:
 
 
 class _Slurm:
-    """A cluster that Slurm's commands speak for.
+    """A Slurm cluster, asked by Slurm's commands.
 
     submitit would ask Slurm's accounting, which not every cluster keeps.
     """
 
+    # How long a result may take to appear once the job is gone.
     settle_secs = 15.0
 
     # In any other state a job has ended.
@@ -328,7 +310,7 @@ class _Slurm:
             "squeue", "--noheader", "--states=all", "--format=%i %T", f"--jobs={','.join(ids)}"
         )
         self._asked_at = time.monotonic()
-        # Of a job that ended some minutes ago Slurm knows nothing.
+        # Slurm forgets a job some minutes after its end.
         unknown = "unknown"
         if answer is None or (answer.returncode and "Invalid job id" not in answer.stderr):
             # Slurm does not answer now; its jobs may run on.
@@ -338,7 +320,7 @@ class _Slurm:
 
 
 class _ThisMachine:
-    """Processes of this machine: one that watches for each that works."""
+    """Processes of this machine: a watching one for each working one."""
 
     settle_secs = 0.0
 
@@ -367,7 +349,7 @@ class _ThisMachine:
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str] | None:
-    """Run one of Slurm's commands; None if it does not come to an end."""
+    """Run one of Slurm's commands; None if it does not end in time."""
     try:
         return subprocess.run(
             words, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_SECS, check=False
@@ -387,7 +369,7 @@ def _interrupt_key_held_back() -> Iterator[None]:
 
 
 def _words(job: Any) -> str | None:
-    """What a job that left a result says beside its record."""
+    """The words of a job that left a result; its record says the rest."""
     error = job.exception()
     if error is None:
         words: str | None = job.result()

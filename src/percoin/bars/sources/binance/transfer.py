@@ -1,4 +1,4 @@
-"""Files over HTTP from a server that stalls, refuses, hangs up and comes back."""
+"""Files over HTTP from a server that may stall, refuse or hang up; retried and resumed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PARTIAL = 206
 _NOT_FOUND = 404
 _RANGE_PAST_END = 416
 _TOO_MANY_REQUESTS = 429
-# What the same request may well be answered to a minute later.
+# The same request may succeed a minute later.
 PASSING_STATUSES = frozenset({408, 425, _TOO_MANY_REQUESTS, 500, 502, 503, 504})
 _REFUSALS = {
     403: "refuses this machine (403)",
@@ -42,13 +42,13 @@ _REFUSALS = {
 # A month of 1m bars is 2 MB; a text file of the archive is 100 bytes.
 _LARGEST_FILE_BYTES = 32 * 1024**2
 _LARGEST_TEXT_BYTES = 64 * 1024
-# What has come of a chunk is lost when the connection breaks off in it.
+# If the connection breaks off within a chunk, that chunk is lost.
 _CHUNK_BYTES = 4 * 1024
 _LONGEST_WAIT_SECS = 120.0
 _MOST_CONNECTIONS = 64
 # A server may send a byte now and then for ever; after so many timeouts the attempt is over.
 _TIMEOUTS_PER_ATTEMPT = 10
-# A machine without a network stays so for longer than a few seconds.
+# A machine without a network stays without for longer than all waits.
 _UNREACHABLE_ATTEMPTS = 2
 _MOST_CHARS = 200
 _CHECK_ADDRESSES = (
@@ -75,7 +75,7 @@ class Patience:
 
 
 class PassingError(Exception):
-    """An attempt failed in a way that may pass; the message says how.
+    """An attempt failed, and another one may succeed; the message says how it failed.
 
     Args:
         reason: For people, without the name of the server.
@@ -92,7 +92,7 @@ class PassingError(Exception):
 
 
 class Persistence:
-    """Tries again what may pass, for one market.
+    """Retries for one market.
 
     Args:
         symbol: For the messages.
@@ -107,7 +107,7 @@ class Persistence:
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Let no attempt follow and no wait last; for other threads."""
+        """End all waits and allow no further attempt; may be called from other threads."""
         self._cancelled.set()
 
     def check_cancelled(self) -> None:
@@ -138,12 +138,12 @@ class Persistence:
         return FetchError(self.symbol, self.timeframe, found, action)
 
     def refusal(self, server: str, status: int) -> FetchError:
-        """The error for a status that asking again does not change."""
+        """The error for a status that a retry does not change."""
         found = f"{server} {_REFUSALS.get(status, f'answers with status {status}')}"
         return self.error(found, "use another network or address, or wait")
 
     def meaning_of(self, server: str, error: Exception) -> FetchError | PassingError:
-        """What an error before any answer means: what asking again may change, or not."""
+        """The error to raise for a failed request: one to retry, or a final one."""
         import requests
 
         if isinstance(error, requests.RequestException) and not isinstance(
@@ -246,12 +246,12 @@ class Transfer:
 
     @contextmanager
     def _answer(self, url: str, n_before: int = 0) -> Iterator[requests.Response]:
-        """The answer to a request for all but the first bytes; what may pass is told apart."""
+        """The response to a request for all but the first bytes, its errors sorted."""
         import requests
 
         headers = {"Range": f"bytes={n_before}-"} if n_before else {}
         timeout = self._persistence.patience.timeout_secs
-        # Redirects are answers too; one to nowhere would be left open.
+        # Redirects are responses too, and have to be closed.
         came: list[requests.Response] = []
         hooks = {"response": lambda response, **_: came.append(response)}
         with ExitStack() as stack:
@@ -336,7 +336,7 @@ def _seconds(retry_after: str | None) -> float | None:
     """What a Retry-After header asks for: seconds or a date (RFC 9110, section 10.2.3)."""
     if retry_after is None:
         return None
-    # Other alphabets have digits too, which are no numbers.
+    # \d would also match digits of other alphabets.
     if re.fullmatch(r"\s*[0-9]{1,9}\s*", retry_after):
         return float(retry_after)
     try:
