@@ -17,7 +17,7 @@ from percoin.types import Timeframe
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 # Trials long enough to be met while they run, whatever the machine.
-LONG = ("experiment.epochs=4", "experiment.pruner.kind=none", "source.n_bars=2000")
+LONG = ("experiment.epochs=6", "experiment.pruner.kind=none", "source.n_bars=2000")
 
 
 def states(database: Path) -> list[str]:
