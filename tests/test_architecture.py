@@ -312,6 +312,10 @@ def test_no_private_part_of_a_library_is_used_where_there_is_a_public_one():
     assert used == set()
 
 
+def test_no_assert_says_what_a_type_or_a_return_value_can_say():
+    assert [f"{path}:{node.lineno}" for path, node in nodes(ast.Assert)] == []
+
+
 def test_no_function_is_longer_than_a_screen():
     long = {
         f"{path} {node.name}"
