@@ -34,6 +34,7 @@ import torch
 from stacked_pools import PoolTask, train_together
 from torch import nn
 
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.bars.sources.files import FilesSource
 from percoin.cli import compose_config
@@ -46,7 +47,7 @@ from percoin.training.fleet_run import train_fleet
 from percoin.training.memory import keep_freed_memory
 from percoin.training.pooled_run import PooledPlan, train_pool
 from percoin.training.recipes.network import plan_of, seeded_network
-from percoin.training.recipes.pool import Pool, build_pool, pool_spec
+from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.run import train
 from percoin.types import Timeframe
 
@@ -316,7 +317,7 @@ def unchanged_pool(bars: dict[str, Bars], window: str, settings: TrainConfig) ->
     if until is not None:
         end = pd.Timestamp(until, tz="UTC")
         known = [own.slice(0, int((own.frame.index < end).sum())) for own in known]
-    return build_pool(known, settings.pooled.leave_out, pool_spec(settings))
+    return build_pool(known, settings.pooled.leave_out, dataset_spec(settings))
 
 
 def answer(run: Run) -> None:

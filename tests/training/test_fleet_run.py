@@ -9,6 +9,7 @@ from training_builders import OPTIMIZER, learnable_dataset, make_dataset, make_p
 
 from percoin.dataset import MarketDataset
 from percoin.network import CnnLstm
+from percoin.training import fleet_run
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.fleet_run import FleetModel, train_fleet
 from percoin.training.run import TrainedModel, TrainingPlan, train
@@ -157,3 +158,21 @@ def test_what_the_check_raises_ends_the_training_between_two_batches(markets):
     with pytest.raises(KeyboardInterrupt):
         train_fleet(markets, [network()] * 4, make_plan(epochs=2), check)
     assert len(n_calls) == 5
+
+
+def test_a_state_that_is_long_to_write_is_kept_less_often(tmp_path, monkeypatch):
+    now, takes = [0.0], [0.0]
+    monkeypatch.setattr(fleet_run.time, "monotonic", lambda: now[0])
+
+    def write(_state, _path) -> None:
+        now[0] += takes[0]
+
+    monkeypatch.setattr(fleet_run, "save_whole", write)
+    for secs, epochs in ((0.1, 1), (2.0, 4)):
+        takes[0], keeper, kept = secs, fleet_run._Keeper(), []
+        for epoch in range(9):
+            now[0] += 5.0
+            if keeper.is_due():
+                keeper.keep({}, tmp_path)
+                kept.append(epoch)
+        assert kept == list(range(0, 9, epochs))

@@ -8,12 +8,13 @@ import pytest
 import torch
 from training_builders import TINY
 
+from percoin.assembly import dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.training.pooled_run import PooledPlan, train_pool
 from percoin.training.recipes.network import plan_of, seeded_network
-from percoin.training.recipes.pool import Pool, build_pool, pool_spec
+from percoin.training.recipes.pool import Pool, build_pool
 from percoin.types import Timeframe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -48,7 +49,7 @@ def stacked_pools(monkeypatch):
 def make(own: TrainConfig) -> Pool:
     source = SimulatedSource(seed=0, n_bars=700, edge=0.9)
     markets = [source.load(symbol, Timeframe.H1) for symbol in own.symbols]
-    return doubled(build_pool(markets, own.pooled.leave_out, pool_spec(own)))
+    return doubled(build_pool(markets, own.pooled.leave_out, dataset_spec(own)))
 
 
 def test_networks_of_a_stack_are_those_of_pools_trained_alone(stacked_pools, tmp_path):

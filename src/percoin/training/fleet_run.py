@@ -35,6 +35,8 @@ _EVALUATION_WINDOWS = 8192
 # Where every kind of step is recorded: computing for nothing, for up to half of the models,
 # costs less than recording one more.
 _MOST_IDLE = 0.5
+# The state of 32 networks of the usual size is 340 MiB.
+_LONG_TO_WRITE_SECS = 0.5
 
 
 @dataclass
@@ -99,7 +101,7 @@ def train_fleet(
         plan: How to train each.
         check: Called before every batch; what it raises ends the training.
         after_epoch: Called with every model that has finished an epoch.
-        folder: The state of each finished epoch is kept below it; None keeps none.
+        folder: The state of finished epochs is kept below it; None keeps none.
         resume: Go on from that state.
 
     Returns:
@@ -115,7 +117,7 @@ def train_fleet(
         remove_leftovers(checkpoint_of(folder))
     if resume and folder is not None:
         n_done, secs = _restore(fleet, checkpoint_of(folder), plan.epochs)
-    started = time.monotonic() - secs
+    started, keeper = time.monotonic() - secs, _Keeper()
     for epoch in range(n_done, plan.epochs):
         if not fleet.models:
             break
@@ -128,10 +130,30 @@ def train_fleet(
             if model.error is None:
                 after_epoch(model)
         fleet.drop_finished()
-        if folder is not None:
+        if folder is not None and keeper.is_due():
             state = {"epoch": epoch, "secs": now - started, **fleet.state()}
-            save_whole(state, checkpoint_of(folder))
+            keeper.keep(state, checkpoint_of(folder))
     return fleet.end()
+
+
+class _Keeper:
+    """Keeps the state after each epoch; one that is long to write less often."""
+
+    def __init__(self) -> None:
+        self._kept_at = -math.inf
+        self._secs = 0.0
+
+    def is_due(self) -> bool:
+        """Whether the next state may be written: it shall take a tenth of the time at most."""
+        quiet_secs = time.monotonic() - self._kept_at
+        return self._secs < _LONG_TO_WRITE_SECS or quiet_secs >= 9 * self._secs
+
+    def keep(self, state: Mapping[str, Any], path: Path) -> None:
+        """Write the state in one step."""
+        began = time.monotonic()
+        save_whole(state, path)
+        self._kept_at = time.monotonic()
+        self._secs = self._kept_at - began
 
 
 def _restore(fleet: _Fleet, path: Path, most_epochs: int) -> tuple[int, float]:
