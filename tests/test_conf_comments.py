@@ -26,8 +26,8 @@ def groups_of(command: str) -> list[str]:
 def files_with_schemas() -> dict[str, type]:
     found = {f"{command}.yaml": schema for command, schema in SCHEMAS.items()}
     for command in SCHEMAS:
-        for group in set(groups_of(command)) - _OF_LIBRARIES:
-            for path in (CONF_DIR / group).glob("*.yaml"):
+        for group in sorted(set(groups_of(command)) - _OF_LIBRARIES):
+            for path in sorted((CONF_DIR / group).glob("*.yaml")):
                 found[f"{group}/{path.name}"] = schema_of_option(command, group, path.stem)
     return found
 
