@@ -3,7 +3,7 @@
     python stress/gate_power.py                  some tens of minutes; writes gate_power.md
     python stress/gate_power.py --markets 8      a quick look; prints only
 
-The quick version of this is ``tests/test_judging_power.py``.
+The quick version of this is ``tests/evaluation/test_judgement_power.py``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from percoin.run_record import (
     is_finished,
     mark_diverged,
     read_result,
-    withdraw_result,
     write_result,
 )
 
@@ -35,9 +34,6 @@ def test_a_run_goes_on_from_its_first_finished_epoch_until_it_is_finished(tmp_pa
     write_result(tmp_path, RESULT)
     assert standing(tmp_path) == (True, True)
     assert read_result(tmp_path) == RESULT
-    withdraw_result(tmp_path)
-    assert standing(tmp_path) == (True, False)
-    withdraw_result(tmp_path)
 
 
 def test_a_run_that_diverged_does_not_go_on(tmp_path):

@@ -9,7 +9,7 @@
     |-- ServeError              the prediction server cannot start
     |-- RecordError             the database of the track record cannot be used now
     |-- PoolError               markets that cannot be trained on together; names all of them
-    |-- MarketsError            some of several markets have no new model; names all of them
+    |-- MarketsError            some of several markets are not as they should be; names them all
     `-- MarketError             one market and timeframe: what was found, what to do
         |-- DataError
         |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
@@ -132,7 +132,10 @@ class PoolError(PercoinError):
 
 
 class MarketsError(PercoinError):
-    """Some of several markets have no new model; the message names each with its reason."""
+    """Some of several markets have no new model, or one that should not be accepted.
+
+    The message names each with its reason.
+    """
 
 
 class MarketError(PercoinError):

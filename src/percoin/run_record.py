@@ -2,7 +2,7 @@
 
 ::
 
-    <run>/settings.json            what it was begun with
+    <run>/settings.json            what it was begun with, or last gone on with
     <run>/**/checkpoints/last.ckpt  the last finished epoch, of each part of the run
     <run>/result.json              what came of it: the run is finished
     <run>/diverged.txt             its loss was no longer a number: it cannot go on
@@ -101,15 +101,6 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} holds no object")
     check_result(result)
     return result
-
-
-def withdraw_result(folder: Path) -> None:
-    """Have a market judged again by a run that goes on.
-
-    Raises:
-        OSError: The folder cannot be changed.
-    """
-    (folder / RESULT_FILE).unlink(missing_ok=True)
 
 
 def check_result(result: Mapping[str, Any]) -> None:

@@ -158,7 +158,7 @@ def judge_forecasts(
     notes += said
     fold = forecast_given(dataset, forecast, rules, threshold)
     evaluation = judge_folds([fold], rules).evaluation
-    checked = _found_out(dataset, forecast, evaluation, rules)
+    checked = _found_out(dataset, forecast, evaluation)
     return JudgedForecasts(dataset, checked, tuple(notes))
 
 
@@ -296,9 +296,7 @@ def _spread(signal: IntArray, confidence: FloatArray, shares: FloatArray) -> Flo
     return spread
 
 
-def _found_out(
-    dataset: MarketDataset, forecast: Forecast, evaluation: Evaluation, rules: JudgingRules
-) -> Evaluation:
+def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluation) -> Evaluation:
     """The evaluation with what forecasts give away that are moved along the bars."""
     moved = _Moved(dataset, forecast, evaluation.bootstrap)
     verdict = evaluation.verdict

@@ -33,8 +33,6 @@ from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signa
 
 PRIOR = "prior"
 PERSISTENCE = "persistence"
-RULE_NAMES = ("rsi_ma", "momentum")
-BASELINES = (PRIOR, ROLLING_PRIOR, PERSISTENCE, *RULE_NAMES)
 
 
 def make_entry(

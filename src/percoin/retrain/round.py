@@ -261,7 +261,7 @@ class _RoundUnderWay:
 
 
 def _told(name: str, error: Exception) -> str:
-    """What is said of a market that something went wrong with; what nobody foresaw is logged."""
+    """What is said of a market that something went wrong with; an unexpected one is logged."""
     if isinstance(error, PercoinError):
         return str(error)
     found = f"unexpected {type(error).__name__}: {printable(str(error))}"

@@ -96,7 +96,7 @@ def run_attempt(attempt: Attempt) -> None:
             log.error("%s", error)
             diary.end(JobState.FAILED, error=_in_short(error))
         except Exception as error:
-            log.exception("nobody foresaw this")
+            log.exception("unexpected error")
             diary.end(JobState.FAILED, error=_describe(error, folder))
 
 
@@ -325,7 +325,7 @@ def _in_short(error: PercoinError) -> str:
 
 
 def _describe(error: Exception, folder: Path) -> str:
-    """An error that nobody foresaw, in one line."""
+    """An unexpected error, in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = str(error).strip().partition("\n")[0]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from percoin.errors import MarketsError, RegistryError
 from percoin.evaluation.gate import control_false_discoveries, why_not_standing
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import StoredVerdict
@@ -32,22 +33,34 @@ def withdraw_false_discoveries(
 
     Returns:
         Those that lost their acceptance, as they are now.
+
+    Raises:
+        MarketsError: Some could not lose it; names them all. The others have lost it.
     """
     p_values = {symbol: entry.p_value for symbol, entry in results.items()}
     p_values |= dict.fromkeys(unknown, 1.0)
     stands = control_false_discoveries(p_values)
     n_tested = sum(p_value is not None for p_value in p_values.values())
-    withdrawn = {}
+    withdrawn, kept = {}, list[str]()
     for symbol, entry in results.items():
         if entry.verdict != StoredVerdict.ACCEPTED or stands[symbol]:
             continue
         reason = why_not_standing(n_tested, entry.p_value)
-        withdraw_acceptance(models_dir, symbol, timeframe, entry.version, reason)
+        try:
+            withdraw_acceptance(models_dir, symbol, timeframe, entry.version, reason)
+        except RegistryError as error:
+            kept.append(f"{symbol} ({error.found}; {error.action})")
+            continue
         served = served_id(MarketFolder(models_dir, symbol, timeframe))
         withdrawn[symbol] = replace(
             entry,
             verdict=StoredVerdict.REJECTED.value,
             reason=reason,
             is_served=served == entry.version,
+        )
+    if kept:
+        raise MarketsError(
+            f"accepted models that do not stand among {n_tested} tried could not lose "
+            f"their acceptance: {', '.join(kept)}; the same command with resume=true tries again"
         )
     return withdrawn

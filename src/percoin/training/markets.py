@@ -11,14 +11,15 @@ from pathlib import Path
 from percoin import json_codec
 from percoin.assembly import trading_costs
 from percoin.config import BlendKind, LogisticConfig, TrainConfig
-from percoin.errors import InterruptedRunError, MarketError
+from percoin.errors import InterruptedRunError, MarketError, RegistryError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MarketFolder
-from percoin.run_record import MARKETS_FOLDER, read_result, withdraw_result, write_result
+from percoin.run_record import MARKETS_FOLDER, read_result, write_result
 from percoin.training.false_discoveries import withdraw_false_discoveries
 from percoin.training.figures import write_picture
 from percoin.training.fitted import Fitted
@@ -69,7 +70,8 @@ class TrainedMarkets:
 
         Raises:
             InterruptedRunError: Ctrl-C or SIGTERM.
-            MarketError: A market alone cannot be judged or saved.
+            MarketError: A market alone cannot be judged or saved, or the run's folder takes
+                no more about one of several that is in the registry by then.
         """
         if not self.recipe.is_set:
             self._judge_and_publish(fitted)
@@ -87,6 +89,8 @@ class TrainedMarkets:
         except InterruptedRunError:
             raise
         except MarketError as error:
+            if fitted.symbol in self.results:
+                raise
             self.failed[fitted.symbol] = failure(error)
 
     @contextmanager
@@ -104,7 +108,6 @@ class TrainedMarkets:
             unknown = {fitted.symbol for fitted in markets} - self.results.keys()
             for symbol, result in self._control(unknown).items():
                 log.warning("acceptance withdrawn from %s: %s", symbol, result.reason)
-                withdraw_result(self._folder_of(symbol))
             raise
 
     def control_false_discoveries(self) -> None:
@@ -147,6 +150,8 @@ class TrainedMarkets:
         pool = fitted.pool
         is_seen = pool is None or pool.started_from is not None or symbol in pool.seen
         result = MarketResult.of(symbol, is_seen, exported)
+        # It is in the registry: whatever fails from here on, it counts among the others.
+        self.results[symbol] = result
         if fitted.loggers:
             from percoin.training.loggers import compared_settings, log_run
 
@@ -163,7 +168,6 @@ class TrainedMarkets:
         if self.recipe.is_set:
             further["market"] = asdict(result)
         write_market_result(folder, summary, further)
-        self.results[symbol] = result
         self.alone = None if self.recipe.is_set else summary
 
     def _draw(self, fitted: Fitted, folder: Path) -> None:
@@ -178,16 +182,19 @@ class TrainedMarkets:
             log_pictures(fitted.loggers, pictures, n_epochs)
 
     def _was_judged(self, symbol: str) -> bool:
-        """Whether an interrupted run has judged a market whose model the registry still has."""
+        """Whether an interrupted run has judged a market whose model stands as it was judged."""
         if not self.settings.resume:
             return False
+        market = MarketFolder(Path(self.settings.models_dir), symbol, self.settings.tf.timeframe)
         try:
             kept = read_result(self._folder_of(symbol)).get("market")
             result = json_codec.decode(MarketResult, kept)
-        except (OSError, ValueError):
+            versions = {version.version_id: version for version in read_versions(market)}
+        except (OSError, ValueError, RegistryError):
             return False
-        market = MarketFolder(Path(self.settings.models_dir), symbol, self.settings.tf.timeframe)
-        if result.symbol != symbol or not market.version(result.version).is_dir():
+        version = versions.get(result.version)
+        # The interruption withdraws an acceptance that might not have stood among the others.
+        if result.symbol != symbol or version is None or version.withdrawn_by:
             return False
         log.info("%s was judged before the interruption", symbol)
         self.results[symbol] = result

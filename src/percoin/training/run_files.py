@@ -102,7 +102,7 @@ def clear_run_folder(folder: Path) -> None:
 
 
 def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:
-    """Refuse to go on with another run's weights; note the facts of a new run.
+    """Refuse to go on with another run's weights; note the facts of this one.
 
     Args:
         settings: Of this run.
@@ -140,6 +140,8 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
             f"{', '.join(changed)} changed since {folder} was interrupted",
             f"{action} afresh without resume=true",
         )
+    # What was free to change until now, such as the blend, may bind the next one.
+    write_whole(path, json.dumps(facts, indent=2))
     log.info("resuming %s", folder)
 
 

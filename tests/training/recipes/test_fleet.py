@@ -1,5 +1,6 @@
 """``train.py fleet=true``: from the command to the registry."""
 
+import errno
 import json
 import os
 import shutil
@@ -269,15 +270,36 @@ def test_an_acceptance_that_was_not_held_against_the_others_does_not_survive_an_
     tmp_path, monkeypatch, p_value
 ):
     accept_every_market(monkeypatch, p_value)
-    signal_after_publishing(monkeypatch)
-    assert train_fleet(tmp_path, "epochs=1", "logger=csv").code == 143
+    with pytest.MonkeyPatch.context() as patch:
+        signal_after_publishing(patch)
+        assert train_fleet(tmp_path, "epochs=1", "logger=csv").code == 143
     # By Benjamini and Yekutieli the best of three may have p up to the rate / 5.5.
     stands = p_value < 0.01
     gate = artifact(tmp_path, MARKETS[0]).manifest.gate
     assert (gate.verdict is StoredVerdict.ACCEPTED) == stands
     assert gate.reasons[0].startswith("does not stand among 3 models tried") != stands
-    mark = run_folder(tmp_path) / "markets" / MARKETS[0] / "result.json"
-    assert mark.exists() == stands
+    resumed = train_fleet(tmp_path, "epochs=1", "logger=csv", "resume=true")
+    assert (resumed.code, resumed.stderr) == (0, "")
+    # Judged again if its acceptance was withdrawn: among all three it might have stood.
+    assert (f"{MARKETS[0]} was judged before the interruption" in resumed.stdout) == stands
+    for symbol in MARKETS:
+        gate = artifact(tmp_path, symbol).manifest.gate
+        assert (gate.verdict is StoredVerdict.ACCEPTED) == stands
+
+
+def test_an_acceptance_whose_result_cannot_be_written_counts_among_the_others(
+    tmp_path, monkeypatch
+):
+    def full(folder: Path, *args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "result.json"))
+
+    accept_every_market(monkeypatch, 0.04)
+    monkeypatch.setattr(trained_markets, "write_market_result", full)
+    finished = train_fleet(tmp_path, "epochs=1", "logger=csv")
+    assert finished.code == 1
+    assert only_error(finished).startswith("error: fleet of 3 markets 1h: cannot write to ")
+    gate = artifact(tmp_path, MARKETS[0]).manifest.gate
+    assert gate.reasons[0].startswith("does not stand among 3 models tried")
 
 
 def market(folder: Path, symbol: str) -> MarketFolder:
