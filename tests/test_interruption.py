@@ -15,14 +15,15 @@ WAITING = """
 import signal, time
 from percoin.interruption import StopSignals, interruptible
 with {how}:
-    print("ready", flush=True)
+    said = "ready"
     while True:
         try:
+            print(said, flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
-            print("caught", flush=True)
+            said = "caught"
         else:
-            print("noted", flush=True)
+            said = "noted"
 """
 
 
