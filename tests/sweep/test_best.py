@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from summary_builders import finished
+from summary_builders import draft, finished
 from sweep_runs import run_sweep_command, served_version
 
 from percoin.registry.changes import promote
@@ -24,13 +24,16 @@ def market(models: Path, tf: str = "15m") -> MarketFolder:
 def variants(folder: Path, models: Path, *found: tuple[tuple[float, float], float]):
     """Jobs on one market, each with what its test rows say and its skill on validation rows."""
     jobs = []
-    for number, ((skill, p_value), on_validation) in enumerate(found):
+    for number, ((skill, p_value), validation_skill) in enumerate(found):
         job, record = finished(
             folder, models, "BTCUSDT", skill, p_value, variant=f"lr=0.{number + 1}"
         )
-        result = {**record.result, "validation_skill": on_validation}
-        jobs.append((job, replace(record, result=result)))
+        jobs.append(on_validation(job, record, validation_skill))
     return jobs
+
+
+def on_validation(job, record, skill: float):
+    return job, replace(record, result={**record.result, "validation_skill": skill})
 
 
 def version(jobs, number: int) -> str:
@@ -57,6 +60,19 @@ def test_accepted_settings_come_before_those_that_are_not(tmp_path):
     jobs = variants(folder, models, (ACCEPTED, 0.02), (REJECTED, 0.05), (ACCEPTED, 0.01))
     summarize(folder, jobs, models, 1.0)
     assert served_id(market(models)) == version(jobs, 0)
+
+
+def test_a_model_of_simulated_bars_takes_no_place_of_one_of_real_bars(tmp_path):
+    folder, models = tmp_path / "sweep-1", tmp_path / "models"
+    bars = replace(draft("BTCUSDT", "15m", None).bars, origin="simulated: seed 3")
+    simulated = finished(
+        folder, models, "BTCUSDT", *REJECTED, variant="source=simulated", bars=bars
+    )
+    real = finished(folder, models, "BTCUSDT", *REJECTED, variant="source=sample")
+    jobs = [on_validation(*simulated, 0.5), on_validation(*real, 0.01)]
+    summary = summarize(folder, jobs, models, 1.0)
+    assert (summary.served, summary.problems) == ((), ())
+    assert served_id(market(models)) == version(jobs, 1)
 
 
 def test_what_somebody_chose_stays(tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from percoin.bars.schema import is_simulated
 from percoin.errors import PercoinError
 from percoin.registry.catalogue import Version, read_versions
 from percoin.registry.changes import promote
@@ -39,11 +40,17 @@ class _Variant:
         manifest = self.version.manifest
         return manifest is not None and manifest.gate.verdict is StoredVerdict.ACCEPTED
 
+    @property
+    def is_real(self) -> bool:
+        manifest = self.version.manifest
+        return manifest is not None and not is_simulated(manifest.bars.origin)
+
 
 def serve_best(results: SweepResults, models_dir: Path) -> tuple[list[str], list[str]]:
     """Serve the best settings of each market that the sweep has trained several of.
 
-    Accepted versions come before the others. What somebody has promoted or rolled back to since
+    Models of real bars come before those of simulated ones, then accepted ones before the others.
+    What somebody has promoted or rolled back to since
     then stays, and so does an accepted version from before the sweep if none of its own is.
 
     Args:
@@ -88,7 +95,8 @@ def _serve_best(market: MarketFolder, variants: Sequence[_Variant], sweep: str) 
     served = served_id(market)
     if len(variants) < 2 or served is None or _was_chosen(market, served):
         return ""
-    best = max(variants, key=lambda variant: (variant.is_accepted, variant.skill))
+    # A pattern that was planted in simulated bars says nothing about a market.
+    best = max(variants, key=lambda each: (each.is_real, each.is_accepted, each.skill))
     is_ours = served in {variant.version.version_id for variant in variants}
     if served == best.version.version_id or not (is_ours or best.is_accepted):
         return ""

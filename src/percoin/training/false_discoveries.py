@@ -37,6 +37,8 @@ def withdraw_false_discoveries(
     Raises:
         MarketsError: Some could not lose it; names them all. The others have lost it.
     """
+    if not results:
+        return {}
     p_values = {symbol: entry.p_value for symbol, entry in results.items()}
     p_values |= dict.fromkeys(unknown, 1.0)
     stands = control_false_discoveries(p_values)
