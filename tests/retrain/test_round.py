@@ -475,3 +475,12 @@ def test_a_data_folder_that_cannot_be_written_is_said_and_ends_no_round(trained,
     run_round(task(trained), NOW)
     assert "BTCUSDT 1h" in caplog.text
     assert "WORTH not kept" in caplog.text
+
+
+def test_what_cannot_be_measured_for_an_unknown_reason_ends_no_round(trained, monkeypatch, caplog):
+    def broken(*args):
+        raise ZeroDivisionError("of days")
+
+    monkeypatch.setattr("percoin.signals.measure.measure_again", broken)
+    assert run_round(task(trained), NOW).outcomes
+    assert "WORTH not measured: BTCUSDT 1h: unexpected ZeroDivisionError: of days" in caplog.text

@@ -9,6 +9,7 @@ from pathlib import Path
 from percoin.assembly import default_label_rules, stored_bars
 from percoin.config import RetrainConfig
 from percoin.errors import PercoinError
+from percoin.printable import printable
 from percoin.retrain.sources import source_config
 from percoin.retrain.states import Subject, store_of
 from percoin.signals.market import SourcedBars
@@ -44,4 +45,9 @@ def measure_sources(subjects: Iterable[Subject], settings: RetrainConfig) -> int
         except OSError as error:
             name = f"{market.symbol} {market.timeframe}"
             log.warning("WORTH not kept: %s: %s; give another data_dir", name, error)
+        except Exception as error:  # noqa: BLE001 - what the round has trained is still to be told
+            name, kind = f"{market.symbol} {market.timeframe}", type(error).__name__
+            log.error(
+                "WORTH not measured: %s: unexpected %s: %s", name, kind, printable(str(error))
+            )
     return n_measured

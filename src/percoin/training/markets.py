@@ -78,7 +78,8 @@ class TrainedMarkets:
             return
         if self._was_judged(fitted.symbol):
             return
-        log.info("%s of %d markets", fitted.symbol, len(self.recipe.markets))
+        number = len(self.results) + len(self.failed) + 1
+        log.info("%s, market %d of %d", fitted.symbol, number, len(self.recipe.markets))
         try:
             folder = self._folder_of(fitted.symbol)
             with (

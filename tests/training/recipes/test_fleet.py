@@ -261,6 +261,7 @@ def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypat
     resumed = train_fleet(tmp_path, "epochs=1", "logger=csv", "resume=true")
     assert (resumed.code, resumed.stderr) == (0, "")
     assert f"{MARKETS[0]} was judged before the interruption" in resumed.stdout
+    assert f"{MARKETS[1]}, market 2 of 3" in resumed.stdout
     assert " models  mean val_loss " not in resumed.stdout
     assert len(version_ids(market(tmp_path, MARKETS[0]))) == 1
 
