@@ -156,7 +156,7 @@ def test_without_submitit_the_extra_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "found"),
     [
-        ("cluster=moon", "cluster=moon must be slurm or local"),
+        ("cluster=moon", "cluster=moon must be one of slurm, local"),
         ("time_limit_min=0", "time_limit_min=0 must be at least 1"),
         ("timeouts=-1", "timeouts=-1 must be at least 0"),
         ("cpus_per_job=0", "cpus_per_job=0 must be at least 1"),
