@@ -178,7 +178,8 @@ def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap)
     # The rows after the last full block also draw a start; it is not used.
     n_blocks, n_starts = len(rows) // block_length, -(-len(rows) // block_length)
     means = _circular_block_means(rows, block_length) - rows.mean()
-    # A draw of equal blocks has no spread; this minimum avoids a division by zero.
+    # A draw of equal blocks has no spread. The floor avoids a division by zero and leaves such a
+    # draw far out if its mean differs from 0.
     floor = 1e-9 * rows.std()
     at_once = max(1, _BLOCKS_AT_ONCE // n_starts)
     t_statistics = []
@@ -226,7 +227,7 @@ def _circular_block_means(rows: FloatArray, block_length: int) -> FloatArray:
 
 
 def _varies(rows: FloatArray) -> bool:
-    """Whether rows vary by more than rounding, as when a forecast is compared with itself."""
+    """Whether rows vary by more than rounding; a forecast minus itself varies by rounding only."""
     return bool(np.ptp(rows) > 1e-12 * max(1.0, abs(float(rows[0]))))
 
 
