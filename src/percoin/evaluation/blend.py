@@ -2,7 +2,7 @@
 
 Each part is calibrated alone first, so at weight 0 or 1 the blend equals a model that can be
 served alone. The average is not calibrated again: the validation rows have already fitted two
-calibrations and the weight, and another fit on them would overfit.
+calibrations and the weight, and another fit on them risks overfitting.
 """
 
 from __future__ import annotations
