@@ -1,4 +1,4 @@
-"""From settings to the objects that they describe: the source, the label rule, the split, costs."""
+"""Build objects from settings: the source of bars, the label rule, the split, the costs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
 from percoin.types import Timeframe
 
-# One page of an exchange's API; a prediction with a lookback of 60 takes 961.
+# One page of an exchange's API; a prediction with a lookback of 60 needs 961.
 NEWEST_BARS = 1000
 
 
@@ -54,11 +54,11 @@ def bar_source(
     """The source of bars that the settings describe.
 
     Args:
-        settings: Of the group ``source``.
-        store: What ``data/bars`` holds.
-        n_bars: How many of the newest bars a source that fetches brings there.
-        replace: Whether such a source may replace stored bars of another one;
-            if not, they are what it gives.
+        settings: Settings of the group ``source``.
+        store: The bars in ``data/bars``.
+        n_bars: Number of newest bars that a downloading source adds to the store.
+        replace: Whether a downloading source may replace stored bars of another source. If
+            not, it returns the stored bars.
     """
     match settings:
         case StoreConfig():
@@ -85,22 +85,22 @@ def bar_source(
 
 
 def stored_bars(settings: SourceConfig, store: BarStore) -> BarSource:
-    """All bars of a source that are on this machine: none is fetched.
+    """The source of bars without downloads: only bars on this machine.
 
     Args:
-        settings: Of the group ``source``.
-        store: What ``data/bars`` holds.
+        settings: Settings of the group ``source``.
+        store: The bars in ``data/bars``.
     """
     return store if isinstance(settings, BinanceConfig) else bar_source(settings, store)
 
 
 def live_bar_source(settings: SourceConfig, store: BarStore) -> Callable[[int], BarSource]:
-    """The source for a server that asks for the newest bars again and again.
+    """The source for a server, which asks for the newest bars again and again.
 
-    A simulated market then has bars that close as time goes by.
+    The bars of a simulated market then close as time passes.
 
     Returns:
-        What gives the source that brings so many of the newest bars.
+        A function from the number of newest bars to the source that provides them.
     """
     if isinstance(settings, SimulatedConfig):
         playing = PlayingSource(SimulatedSource(settings.seed, settings.n_bars, settings.edge))
@@ -109,7 +109,7 @@ def live_bar_source(settings: SourceConfig, store: BarStore) -> Callable[[int], 
 
 
 def label_rule(settings: LabelsConfig) -> LabelRule:
-    """The label rule that the settings describe, not yet fitted on train rows."""
+    """The label rule that the settings describe, before the fit on train rows."""
     match settings:
         case FixedHorizonConfig():
             return FixedHorizon(settings.horizon, settings.threshold)
@@ -126,7 +126,7 @@ def label_rule(settings: LabelsConfig) -> LabelRule:
 
 
 def split_spec(settings: SplitConfig) -> SplitSpec:
-    """How rows are shared out, as the settings say."""
+    """How rows are split into train, validation and test, from the settings."""
     return SplitSpec(
         fractions=(settings.train, settings.validation, settings.test),
         purge_bars=settings.purge_bars,
@@ -137,7 +137,7 @@ def split_spec(settings: SplitConfig) -> SplitSpec:
 def dataset_spec(
     settings: TrainConfig | AuditConfig | JudgeConfig | SignalsConfig,
 ) -> DatasetSpec:
-    """The rules by which bars become a dataset; features are relative where nothing is said."""
+    """The rules that turn bars into a dataset; without a setting, features are relative."""
     definition = FeatureDefinition.RELATIVE
     if isinstance(settings, TrainConfig | AuditConfig):
         definition = FeatureDefinition(settings.features.definition)
@@ -151,24 +151,24 @@ def dataset_spec(
 
 
 def trading_costs(settings: CostsConfig) -> Costs:
-    """What a trade costs, as the settings say."""
+    """Costs of a trade, from the settings."""
     return Costs(settings.fee_bps, settings.slippage_bps)
 
 
 def find_min_confidence(
     setting: float | str, models_dir: Path
 ) -> float | Callable[[Manifest], float]:
-    """What ``min_confidence`` means: a number, or how to find that of a model.
+    """The value of ``min_confidence``: a number, or a function that finds it for a model.
 
     Args:
-        setting: A number or ``JUDGED``.
-        models_dir: The registry.
+        setting: A number, or ``JUDGED`` for the threshold chosen when the model was judged.
+        models_dir: The folder of saved models.
     """
     return partial(judged_threshold, models_dir) if setting == JUDGED else float(setting)
 
 
 def newest_bars(lookback: int) -> int:
-    """How many of the newest bars are loaded for a model, if its source fetches them."""
+    """Number of newest bars to load for a model, if its source downloads bars."""
     return max(NEWEST_BARS, history_bars(lookback))
 
 
@@ -177,7 +177,7 @@ def _unknown(settings: object) -> TypeError:
 
 
 def default_label_rules() -> dict[Timeframe, LabelRule]:
-    """By timeframe, the rule of a training that asks for no other: labels=fixed_horizon."""
+    """The default label rule of each timeframe: labels=fixed_horizon."""
     horizon = int(OmegaConf.load(CONF_DIR / "labels" / "fixed_horizon.yaml").horizon)
     settings = [OmegaConf.load(path) for path in sorted((CONF_DIR / "tf").glob("*.yaml"))]
     return {

@@ -1,8 +1,15 @@
-"""Is a model any good? Arrays in, results out.
+"""Measure how good a model is. Arrays go in, results come out.
 
-``evaluate`` gathers everything for one model: ``metrics`` and ``skills`` score it beside
-the ``baselines``, ``uncertainty`` says how sure that is, ``collapse`` and ``gate`` judge,
-``backtest`` adds the money, ``table`` prints it; ``daily`` and ``joint`` hold models of many
-markets beside each other. ``calibration`` is also needed to predict; nothing is imported
-here, so that a prediction pays for nothing else.
+``judgement`` prepares one market and calls ``evaluate``, which collects all results:
+
+- ``metrics`` and ``skills`` score the model and the ``baselines``.
+- ``uncertainty`` adds confidence intervals.
+- ``collapse`` finds models that always give the same answer.
+- ``gate`` decides whether the model may be served.
+- ``backtest`` computes profit and loss.
+- ``table`` prints the results.
+- ``daily`` and ``joint`` compare models of many markets.
+
+A prediction also needs ``calibration``. This file imports nothing, so a prediction loads only
+the modules that it needs.
 """

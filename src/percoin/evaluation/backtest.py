@@ -1,9 +1,8 @@
-"""What the signals would have earned after costs, one position at a time.
+"""Backtest of signals after costs, one position at a time.
 
-A decision is made at the close of a bar, the position is opened at the next bar's
-open, and it is closed by the rule that made the labels. No new decision is taken
-until the bar in which the position closes. Every trade puts in the whole equity,
-long or short, without leverage.
+A decision is made at the close of a bar. The position opens at the next bar's open and closes
+by the rule that made the labels. The next decision is made at the earliest in the bar in which
+the position closes. Every trade uses the whole equity, long or short, without leverage.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ class Costs:
     """What each side of a trade costs, in basis points of the traded value.
 
     Attributes:
-        fee_bps: Commission; 5 is what the exchange takes from a regular taker of
-            USDT-margined perpetuals, 10 on spot.
-        slippage_bps: How much worse than the quoted price an order is filled.
+        fee_bps: Commission. The exchange's regular taker fee is 5 for USDT-margined
+            perpetuals, 10 on spot.
+        slippage_bps: Difference between the quoted price and the worse price of the fill.
     """
 
     fee_bps: float = 5.0
@@ -31,7 +30,7 @@ class Costs:
 
     @property
     def fraction(self) -> float:
-        """Both together as a fraction of the traded value, for one side."""
+        """Fee plus slippage of one side, as a fraction of the traded value."""
         return (self.fee_bps + self.slippage_bps) / 10_000
 
 
@@ -50,13 +49,13 @@ class Prices:
 
 @dataclass(frozen=True)
 class ExitRule:
-    """When a position is closed: as the label says.
+    """When a position closes; the same rule as for the label.
 
     Attributes:
-        horizon: At the latest at the close of the bar this many bars after the
-            decision; with barriers that is the vertical one.
+        horizon: Number of bars after the decision. The position closes at the close of that
+            bar at the latest; with barriers this is the vertical barrier.
         barrier_width: Distance of the barriers above and below the close of each
-            bar, as a fraction of it, shape (n_bars,); None for a fixed horizon.
+            bar, as a fraction of that close, shape (n_bars,); None for a fixed horizon.
     """
 
     horizon: int
@@ -68,11 +67,11 @@ class Trade:
     """One round trip.
 
     Attributes:
-        decided: Position of the bar at whose close the signal came.
-        closed: Position of the bar in which the position was closed.
+        decided: Index of the bar at whose close the signal is made.
+        closed: Index of the bar in which the position closes.
         side: 1 for LONG, -1 for SHORT.
         entry_price: Open of bar ``decided + 1``.
-        exit_price: Before slippage.
+        exit_price: Exit price before slippage.
     """
 
     decided: int
@@ -93,28 +92,28 @@ class Trade:
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """The money view of one forecaster; fractions, not percent.
+    """Backtest result of one forecaster; fractions, not percent.
 
     Attributes:
-        name: Who decided.
+        name: Name of the forecaster.
         net_return: Final equity minus one.
-        n_trades: Round trips.
+        n_trades: Number of round trips.
         hit_rate: Share of trades with a gain before costs; None without trades.
-        break_even_hit_rate: Hit rate at which gains of this size, losses of this size
-            and these costs cancel out; the mean net return of a trade is positive
-            exactly when ``hit_rate`` is above. It may exceed 1. None without trades.
+        break_even_hit_rate: Hit rate at which mean gain, mean loss and costs of these trades
+            cancel out. The mean net return of a trade is positive exactly if ``hit_rate`` is
+            above it. It can exceed 1. None without trades.
         profit_factor: Net gains over net losses; None without losses.
         max_drawdown: Largest fall from a peak of the equity, 0 to 1.
         exposure: Share of bars with an open position.
-        sharpe: Annualised, of the returns of all bars; None if there were none.
+        sharpe: Annualised Sharpe ratio of the returns of all bars; None if they never vary.
         deflated_sharpe: Probability that the Sharpe ratio is more than the luck of
-            ``n_trials`` tries; None as above.
-        n_trials: Models and settings tried.
-        fee_bps: For each side.
-        slippage_bps: For each side.
-        equity: At the close of each bar, starting from one, shape (n_bars,).
-        moments: Of the returns of all bars; None if there were none, or in documents from
-            before they were kept.
+            ``n_trials`` tries; None if the returns never vary.
+        n_trials: Number of models and settings tried.
+        fee_bps: Fee of each side.
+        slippage_bps: Slippage of each side.
+        equity: Equity at the close of each bar, starting from one, shape (n_bars,).
+        moments: Moments of the returns of all bars; None if they never vary, or in older
+            documents.
     """
 
     name: str
@@ -134,7 +133,7 @@ class BacktestResult:
     moments: ReturnMoments | None = None
 
     def shown_among(self, n_models: int) -> BacktestResult:
-        """The same with a deflated Sharpe ratio that pays for all models it is shown with."""
+        """The same result; its deflated Sharpe ratio corrects for all models shown together."""
         if self.moments is None or n_models == 1:
             return self
         n_trials = self.n_trials * n_models
@@ -151,33 +150,32 @@ def backtest(
     bars_per_year: float,
     n_trials: int = 1,
 ) -> BacktestResult:
-    """Trade the signals of one forecaster on the bars they were made for.
+    """Trade the signals of one forecaster on their bars.
 
     Args:
-        name: Who decided.
+        name: Name of the forecaster.
         prices: Bars of the test period, shape (n_bars,) each.
-        signals: Decision at the close of each bar, shape (n_bars,); NO_TRADE where
-            nothing was decided. A decision whose horizon reaches past the last bar
-            is left out.
+        signals: Decision at the close of each bar, shape (n_bars,); NO_TRADE without a
+            decision. A decision is skipped if its horizon reaches past the last bar.
         exit_rule: When positions close.
-        costs: Of each side.
+        costs: Costs of each side.
         bars_per_year: To annualise the Sharpe ratio.
-        n_trials: Models and settings tried, for the deflated Sharpe ratio.
+        n_trials: Number of models and settings tried, for the deflated Sharpe ratio.
     """
     trades = find_trades(prices, signals, exit_rule)
     return _summarise(name, prices, trades, costs, bars_per_year, n_trials)
 
 
 def buy_and_hold(prices: Prices, costs: Costs, *, bars_per_year: float) -> BacktestResult:
-    """Buy at the second bar's open, when a first signal could, and sell at the last close."""
+    """Buy at the second bar's open (the first possible entry) and sell at the last close."""
     trade = Trade(0, len(prices) - 1, 1, float(prices.open[1]), float(prices.close[-1]))
     result = _summarise("buy_and_hold", prices, [trade], costs, bars_per_year, 1)
-    # One trade has no rate.
+    # Rates make no sense for a single trade.
     return replace(result, hit_rate=None, break_even_hit_rate=None, profit_factor=None)
 
 
 def find_trades(prices: Prices, signals: IntArray, exit_rule: ExitRule) -> list[Trade]:
-    """The round trips that the signals lead to, in order and without overlap.
+    """Turn signals into round trips, in time order and without overlap.
 
     Args:
         prices: Shape (n_bars,) each.
@@ -185,7 +183,7 @@ def find_trades(prices: Prices, signals: IntArray, exit_rule: ExitRule) -> list[
         exit_rule: When positions close.
 
     Raises:
-        ValueError: Signals of another length than the bars, or that are no signal.
+        ValueError: Signals and bars differ in length, or a value is no signal.
     """
     if len(signals) != len(prices) or not np.isin(signals, list(Signal)).all():
         raise ValueError("expected one signal per bar; NO_TRADE where nothing was decided")
@@ -204,8 +202,8 @@ def find_trades(prices: Prices, signals: IntArray, exit_rule: ExitRule) -> list[
 def _find_exit(prices: Prices, decided: int, side: int, rule: ExitRule) -> tuple[int, float]:
     """Bar and price of the exit.
 
-    A bar that opens beyond a barrier is left at its open. Where one bar touches both
-    barriers, nobody knows which came first: the loss is taken.
+    If a bar opens beyond a barrier, the exit price is its open. If one bar touches both
+    barriers, the order is unknown, so the exit takes the loss.
     """
     last = decided + rule.horizon
     if rule.barrier_width is None:
@@ -267,16 +265,16 @@ def _summarise(
 
 
 def _equity(prices: Prices, trades: list[Trade], costs: Costs) -> FloatArray:
-    """Equity at each close with open positions valued there, shape (n_bars,).
+    """Equity at each close, with open positions valued at that close, shape (n_bars,).
 
-    A short position that loses everything ends at zero, not below.
+    Equity never falls below zero, even if a short position loses more than everything.
     """
     equity = np.ones(len(prices))
     capital = 1.0
     for trade in trades:
         held = slice(trade.decided + 1, trade.closed)
         move = trade.side * (prices.close[held] / trade.entry_price - 1.0)
-        # When one trade opens in the bar after another closed in it, nothing overlaps.
+        # A trade opens in the bar after the previous trade closed, so they do not overlap.
         equity[held] = capital * np.maximum(1.0 + move - costs.fraction, 0.0)
         capital *= max(1.0 + trade.gross_return - trade.cost(costs), 0.0)
         equity[trade.closed :] = capital

@@ -1,12 +1,13 @@
-"""Simple forecasters that any model has to beat, fitted on train rows only.
+"""Simple forecasters that any model must beat, fitted on train rows only.
 
-Each gives probabilities, so that all are judged by the same proper score. A rule or
-a persisted label gives a bare class; its probabilities are how often each class
-followed that answer on the train rows.
+Each gives probabilities, so the same proper score judges all. A trading rule or the last known
+label gives only a class. Its probabilities are the class frequencies that followed this class
+on the train rows.
 
-Two of them are rulers, from which skill is measured: the class shares of the train rows
-(``train_prior``) and those of the last days (``rolling_prior``). Where the market's mood has
-changed since the train rows, anybody who knows today's mood is ahead of the first one.
+Two baselines are the references for skill: the class shares of the train rows
+(``train_prior``) and the class shares of the last days (``rolling_prior``). If volatility has
+changed since the train rows, every forecaster that knows recent volatility beats the first
+one.
 """
 
 from __future__ import annotations
@@ -30,27 +31,27 @@ LOGISTIC = "logistic"
 BOOSTING = "boosting"
 VOLATILITY = "volatility"
 VOLATILITY_CLOCK = "volatility_clock"
-# Never calibrated: what they say is what they are defined to say.
+# Never calibrated: their definition fixes their probabilities.
 UNCALIBRATED = frozenset({TRAIN_PRIOR, ROLLING_PRIOR, MAJORITY})
 
 _ROLLING_DAYS = 7
 _ROLLING_ROWS = 672  # 7 days of 15 minutes
 _SLOW_ROLLING_DAYS = 30
 
-# An answer seen on few train rows says little: it starts out as this many rows of the prior.
+# Weight of the prior, in rows: it steadies the frequencies of answers with few train rows.
 _PRIOR_ROWS = 30.0
 
 
 @dataclass(frozen=True)
 class BaselineInputs:
-    """What is known at the close of each row's bar; labels are not among it.
+    """Data known at the close of each row's bar, without the row's own label.
 
     Attributes:
         features: Scaled features of that bar, without NaN, shape (n, F).
-        last_known_label: See ``last_known_labels``, shape (n,), -1 where unknown.
-        rsi_ma: What the RSI+MA rule says on these bars, NO_TRADE where it is silent,
+        last_known_label: See ``last_known_labels``, shape (n,), -1 if unknown.
+        rsi_ma: Signal of the RSI+MA rule on these bars, NO_TRADE if it gives none,
             shape (n,).
-        momentum: The same of the momentum rule, shape (n,).
+        momentum: Signal of the momentum rule, shape (n,).
         settled_counts: See ``settled_class_counts``, shape (n, C).
         volatility: See ``features.volatility.volatility_columns``, shape (n, V).
         clock: See ``features.volatility.clock_columns``, shape (n, 6).
@@ -68,12 +69,12 @@ class BaselineInputs:
         return len(self.features)
 
     def take(self, rows: IntArray | slice) -> BaselineInputs:
-        """The same for some of the rows."""
+        """The inputs of some rows."""
         return replace(self, **{name: values[rows] for name, values in vars(self).items()})
 
     @classmethod
     def joined(cls, markets: Sequence[BaselineInputs]) -> BaselineInputs:
-        """The rows of several markets of one bar length, one below the other."""
+        """Stack the rows of several markets with the same bar length."""
         names = [entry.name for entry in fields(cls)]
         return cls(**{n: np.concatenate([getattr(entry, n) for entry in markets]) for n in names})
 
@@ -88,23 +89,23 @@ class Baseline(Protocol):
         ...
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
-        """Class probabilities, shape (n, C), none of them exactly zero unless meant."""
+        """Class probabilities, shape (n, C); exactly zero only on purpose."""
         ...
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
-        """What it would do, shape (n,): a rule's own answer, else the likeliest class."""
+        """Signals, shape (n,): a rule's own answer, or else the most probable class."""
         ...
 
 
 def last_known_labels(labels: IntArray, horizon: int) -> IntArray:
-    """The newest label that is settled when each bar closes: that of ``horizon`` bars ago.
+    """The newest known label when each bar closes: the label of ``horizon`` bars ago.
 
     Args:
         labels: Label of every bar, without gaps between rows, shape (n_bars,).
-        horizon: How many bars a label reaches ahead.
+        horizon: Number of bars that a label reaches ahead.
 
     Returns:
-        Shape (n_bars,), -1 where there is none yet.
+        Shape (n_bars,), -1 if no label is known yet.
     """
     settled: IntArray = np.full(len(labels), UNKNOWN_LABEL, dtype=np.int64)
     settled[horizon:] = labels[: len(labels) - horizon]
@@ -112,9 +113,10 @@ def last_known_labels(labels: IntArray, horizon: int) -> IntArray:
 
 
 def rolling_prior_bars(timeframe: Timeframe) -> int:
-    """How many bars back the rolling prior counts: 7 days of 15m.
+    """Number of past bars that the rolling prior counts.
 
-    Slower bars take as long as gives the same number of rows, and at least 30 days.
+    For bars of 15m or less this is 7 days. For longer bars it is 672 bars (7 days of 15m) or
+    30 days, whichever is more.
     """
     week = _ROLLING_DAYS * timeframe.bars_per_day
     if week >= _ROLLING_ROWS:
@@ -123,12 +125,12 @@ def rolling_prior_bars(timeframe: Timeframe) -> int:
 
 
 def settled_class_counts(labels: IntArray, horizon: int, n_bars: int) -> IntArray:
-    """How many labels of each class are settled when each bar closes, of the newest bars.
+    """Count the labels of each class over the newest known labels when each bar closes.
 
     Args:
-        labels: Label of every bar, -1 where unknown, shape (n_bars,).
-        horizon: How many bars a label reaches ahead.
-        n_bars: How many bars are counted, the newest of them ``horizon`` bars back.
+        labels: Label of every bar, -1 if unknown, shape (n_bars,).
+        horizon: Number of bars that a label reaches ahead.
+        n_bars: Number of bars to count; the newest of them is ``horizon`` bars back.
 
     Returns:
         Shape (n_bars, C).
@@ -142,23 +144,23 @@ def settled_class_counts(labels: IntArray, horizon: int, n_bars: int) -> IntArra
 
 
 def class_shares(labels: IntArray) -> FloatArray:
-    """Class frequencies with one imagined row of each class (Laplace), shape (C,)."""
+    """Class frequencies with one added row of each class (Laplace smoothing), shape (C,)."""
     return shares_of(np.bincount(labels, minlength=N_CLASSES))
 
 
 def shares_of(counts: IntArray) -> FloatArray:
-    """The same from counts, shape (..., C)."""
+    """Class frequencies from counts, with Laplace smoothing, shape (..., C)."""
     drawn = counts + 1.0
     shares: FloatArray = drawn / drawn.sum(axis=-1, keepdims=True)
     return shares
 
 
 def rolling_shares(counts: IntArray, without: FloatArray) -> FloatArray:
-    """What the rolling prior says.
+    """Probabilities of the rolling prior.
 
     Args:
         counts: See ``settled_class_counts``, shape (n, C).
-        without: Shares where no label has settled yet, shape (C,).
+        without: Shares for rows before the first known label, shape (C,).
 
     Returns:
         Shape (n, C).
@@ -169,13 +171,13 @@ def rolling_shares(counts: IntArray, without: FloatArray) -> FloatArray:
 
 
 def most_probable(probabilities: FloatArray) -> IntArray:
-    """The likeliest class of each row, shape (n,)."""
+    """The most probable class of each row, shape (n,)."""
     chosen: IntArray = probabilities.argmax(axis=1)
     return chosen
 
 
 class TrainPrior:
-    """The train rows' class frequencies, whatever happens; skill is measured from it."""
+    """Always gives the class frequencies of the train rows; the first reference for skill."""
 
     name = TRAIN_PRIOR
 
@@ -184,7 +186,7 @@ class TrainPrior:
         self.shares_ = class_shares(labels)
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
-        """The same row every time."""
+        """The same probabilities for every row."""
         return np.tile(self.shares_, (len(inputs), 1))
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
@@ -193,16 +195,16 @@ class TrainPrior:
 
 
 class RollingPrior:
-    """The class shares of the labels that have settled in the last days; the second ruler.
+    """The class shares of the known labels of the last days; the second reference for skill.
 
-    It learns nothing, and knows what every trader knows: how lively the market has been of
-    late. Before any label has settled it is the train prior.
+    It knows what every trader knows: how much the market has moved recently. Before the first
+    known label it gives the train prior.
     """
 
     name = ROLLING_PRIOR
 
     def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
-        """Count the classes, for rows before which none is known."""
+        """Count the classes, for rows before the first known label."""
         self.shares_ = class_shares(labels)
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
@@ -210,20 +212,20 @@ class RollingPrior:
         return rolling_shares(inputs.settled_counts, self.shares_)
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
-        """The class that came most often."""
+        """The class with the largest share."""
         return most_probable(self.predict_proba(inputs))
 
 
 class Majority:
-    """Certain of the train rows' commonest class: the figure that accuracy must be held to.
+    """Always gives the most frequent class of the train rows; compare every accuracy with it.
 
-    Its log-loss is as bad as certainty deserves.
+    It gives this class a probability of 1, so its log-loss is very large.
     """
 
     name = MAJORITY
 
     def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
-        """Find the commonest class."""
+        """Find the most frequent class."""
         self.majority_ = int(np.bincount(labels, minlength=N_CLASSES).argmax())
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
@@ -231,7 +233,7 @@ class Majority:
         return np.eye(N_CLASSES)[self.predict(inputs)]
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
-        """That class."""
+        """The most frequent class for every row."""
         return np.full(len(inputs), self.majority_, dtype=np.int64)
 
 
@@ -240,7 +242,7 @@ class AnswerFrequencies:
 
     Args:
         name: Name in tables.
-        answer: From inputs to a class per row, or -1 where it has none.
+        answer: Turns inputs into a class per row, or -1 without an answer.
     """
 
     def __init__(self, name: str, answer: Callable[[BaselineInputs], IntArray]) -> None:
@@ -248,30 +250,30 @@ class AnswerFrequencies:
         self._answer = answer
 
     def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
-        """Count the classes that followed each answer, drawn towards the prior."""
+        """Count the classes after each answer, shrunk towards the prior."""
         self.table_ = frequencies_after(self._answer(inputs), labels)
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
-        """The frequencies that belong to each row's answer."""
+        """The class frequencies for each row's answer."""
         probabilities: FloatArray = self.table_[self._answer(inputs)]
         return probabilities
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
-        """The rule's own answer; NO_TRADE where it has none."""
+        """The rule's own answer; NO_TRADE without an answer."""
         answers = self._answer(inputs)
         return np.where(answers == UNKNOWN_LABEL, Signal.NO_TRADE, answers).astype(np.int64)
 
 
 def frequencies_after(answers: IntArray, labels: IntArray) -> FloatArray:
-    """How often each class followed each answer, drawn towards the prior of all rows.
+    """How often each class follows each answer, shrunk towards the prior of all rows.
 
     Args:
-        answers: Classes, or UNKNOWN_LABEL where there was no answer, shape (n,).
-        labels: What came, shape (n,).
+        answers: Classes, or UNKNOWN_LABEL without an answer, shape (n,).
+        labels: True labels, shape (n,).
 
     Returns:
-        Shape (C + 1, C), to be indexed by an answer: the last row is the one that
-        UNKNOWN_LABEL, as an index, points to, and holds the prior.
+        Shape (C + 1, C), indexed by an answer. The last row holds the prior; UNKNOWN_LABEL
+        (-1) as an index points to it.
     """
     prior = class_shares(labels)
     table = np.empty((N_CLASSES + 1, N_CLASSES))
@@ -293,18 +295,18 @@ def volatility_alone(inputs: BaselineInputs) -> FloatArray:
 
 
 def volatility_and_clock(inputs: BaselineInputs) -> FloatArray:
-    """The same and the clock's, shape (n, V + 6)."""
+    """The columns of ``features.volatility`` and of the clock, shape (n, V + 6)."""
     return np.concatenate([inputs.volatility, inputs.clock], axis=1)
 
 
 class LastRowClassifier:
-    """A scikit-learn classifier on what is known at the close of the window's last bar.
+    """A scikit-learn classifier on data known at the close of the window's last bar.
 
     Args:
         name: Name in tables.
-        make_estimator: Makes a fresh classifier with ``fit`` and ``predict_proba``.
-        columns: What it looks at, shape (n, ...). A row with NaN, where a span is not full
-            yet, teaches nothing and gets the prior.
+        make_estimator: Makes a new classifier with ``fit`` and ``predict_proba``.
+        columns: Selects the input columns, shape (n, ...). A row has NaN if an indicator needs
+            more past bars. Training skips such a row; in prediction it gets the prior.
     """
 
     def __init__(
@@ -318,7 +320,7 @@ class LastRowClassifier:
         self._columns = columns
 
     def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
-        """Fit the classifier; train rows of one class only leave it at the prior."""
+        """Fit the classifier; if all train rows have one class, only the prior is used."""
         self.shares_ = class_shares(labels)
         self.estimator_ = None
         columns = self._columns(inputs)
@@ -328,7 +330,7 @@ class LastRowClassifier:
                 self.estimator_ = self._make_estimator().fit(columns[complete], labels[complete])
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
-        """The classifier's; a class it never saw keeps its Laplace share."""
+        """The classifier's probabilities; a class without train rows keeps its Laplace share."""
         probabilities = np.tile(self.shares_, (len(inputs), 1))
         columns = self._columns(inputs)
         complete = np.flatnonzero(np.isfinite(columns).all(axis=1))
@@ -341,14 +343,15 @@ class LastRowClassifier:
         return probabilities
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
-        """The likeliest class."""
+        """The most probable class."""
         return most_probable(self.predict_proba(inputs))
 
     def regression(self) -> Regression:
-        """The fitted logistic regression as numbers, to be applied without scikit-learn.
+        """The fitted logistic regression as plain numbers, usable without scikit-learn.
 
         Raises:
-            ValueError: It has not seen all three classes, or it is no logistic regression.
+            ValueError: The train rows lack a class, or the classifier is no logistic
+                regression.
         """
         fitted = self.estimator_
         if fitted is None or len(fitted.classes_) != N_CLASSES or not hasattr(fitted, "coef_"):
@@ -375,7 +378,7 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
 
 
 def pooled_baselines(seed: int = 0) -> list[Baseline]:
-    """What is fitted on the train rows of all markets of a pool at once, unfitted."""
+    """The baselines that learn from the train rows of many markets at once, unfitted."""
     return [
         LastRowClassifier(pooled(LOGISTIC), _make_logistic),
         LastRowClassifier(pooled(BOOSTING), lambda: make_boosting(seed)),
@@ -388,14 +391,14 @@ def pooled_baselines(seed: int = 0) -> list[Baseline]:
 
 
 def pooled(name: str) -> str:
-    """What a baseline of one market is called once it is fitted on many."""
+    """Name of a baseline that is fitted on many markets instead of one."""
     return f"pooled_{name}"
 
 
 def _one_thread() -> AbstractContextManager[Any]:
-    """Keep scikit-learn from waiting for cores that a sweep has taken.
+    """Limit scikit-learn to one thread, so it does not wait for cores that a sweep uses.
 
-    With both cores of a small machine busy, boosting on two threads took 88 s instead of 3.
+    With both cores of a small machine busy, boosting on two threads took 88 s instead of 3 s.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -417,10 +420,11 @@ def _make_scaled_logistic() -> Any:
 
 
 def make_boosting(seed: int) -> Any:
-    """Gradient boosting as the baseline of that name has it, not yet fitted."""
+    """The gradient boosting classifier of the boosting baseline, unfitted."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    # Early stopping would hold out random rows, whose neighbours stay in: it never stops.
+    # Early stopping holds out random rows, but their neighbours stay in training: the score on
+    # them keeps improving, so training never stops early.
     return HistGradientBoostingClassifier(
         learning_rate=0.05,
         max_iter=100,

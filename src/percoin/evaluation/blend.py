@@ -1,8 +1,8 @@
-"""A network's probabilities averaged with a regression's; the weight is a choice on validation.
+"""Average the probabilities of a network and a regression; validation rows choose the weight.
 
-Each part is calibrated by itself first, so that both ends of the weight are models that could
-be served alone. The average itself is not calibrated again: that would fit a third number to
-the validation rows that have just given three.
+Each part is calibrated alone first, so at weight 0 or 1 the blend equals a model that can be
+served alone. The average is not calibrated again: the validation rows have already fitted two
+calibrations and the weight, and another fit on them risks overfitting.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PARTS = (NETWORK, REGRESSION, BLEND)
 
 @dataclass(frozen=True)
 class PartSkill(Interval):
-    """Log-loss skill over the train prior; in JSON, ends that are not known are left out."""
+    """Log-loss skill over the train prior; JSON leaves out unknown interval ends."""
 
     lower: float | None = None
     upper: float | None = None
 
     @classmethod
     def of(cls, estimate: Estimate) -> PartSkill:
-        """What a reader needs of an estimate."""
+        """Keep the value and the interval of an estimate."""
         return cls(estimate.value, estimate.lower, estimate.upper)
 
     def __str__(self) -> str:
@@ -46,9 +46,9 @@ class PartSkills:
     """The skill of one part.
 
     Attributes:
-        validation: On the rows that calibration and weight were fitted on, and by which the
-            network's best epoch was chosen: flattered, the network's most of all.
-        test: On rows that nothing was chosen by.
+        validation: Skill on the validation rows. It is too high, most of all for the network:
+            these rows fit calibration and weight and choose the network's best epoch.
+        test: Skill on the test rows, which are not used for any choice.
     """
 
     validation: PartSkill
@@ -59,25 +59,25 @@ def blend_probabilities(network: FloatArray, regression: FloatArray, weight: flo
     """The weighted mean of two forecasts, shape (n, C).
 
     Args:
-        network: Calibrated probabilities, shape (n, C).
-        regression: The same of the regression.
-        weight: Of the network, from 0 to 1.
+        network: Calibrated probabilities of the network, shape (n, C).
+        regression: Calibrated probabilities of the regression, shape (n, C).
+        weight: Weight of the network, from 0 to 1.
     """
     blended: FloatArray = weight * network + (1.0 - weight) * regression
     return blended
 
 
 def choose_weight(network: FloatArray, regression: FloatArray, labels: IntArray) -> float:
-    """The network's weight with the smallest log-loss; 0 where no weight is better than none.
+    """The network's weight with the smallest log-loss; 0 if the network does not help.
 
-    The log-loss is convex in the weight, so the zero of its slope is found by bisection
-    (Brent, 1973), and an end of the range where the slope does not change its sign. On these
-    rows the result is never worse than either forecast alone.
+    The log-loss is convex in the weight, so a root search finds the zero of its slope (Brent,
+    1973). If the slope does not change sign, the result is 0 or 1. On these rows the blend is
+    never worse than either forecast alone.
 
     Args:
-        network: Calibrated probabilities of the validation rows, shape (n, C).
-        regression: The same of the regression.
-        labels: Shape (n,).
+        network: Calibrated probabilities of the network on validation rows, shape (n, C).
+        regression: Calibrated probabilities of the regression on the same rows, shape (n, C).
+        labels: Labels of these rows, shape (n,).
 
     Raises:
         ValueError: Malformed probabilities or labels.
@@ -86,7 +86,7 @@ def choose_weight(network: FloatArray, regression: FloatArray, labels: IntArray)
 
     known = check_labels(labels, len(network))
     rows = np.arange(len(known))
-    # What the log-loss makes of a probability of zero, so that the slope is finite too.
+    # The same floor as in the log-loss, so that the slope is finite at probability zero.
     own, other = (
         np.maximum(check_probabilities(forecast)[rows, known], PROBABILITY_FLOOR)
         for forecast in (network, regression)

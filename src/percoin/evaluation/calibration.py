@@ -1,14 +1,14 @@
-"""Probabilities that mean what they say: scaling fitted on validation rows only.
+"""Calibrate probabilities, so that they match observed frequencies.
 
-The fitted calibration is a plain dict, so that the manifest carries it and a
-prediction needs nothing but numpy::
+The calibration is fitted on validation rows only. It is a plain dict, so the manifest can store
+it and a prediction needs only numpy::
 
     {"method": "none"}
     {"method": "temperature", "temperature": 1.23}
     {"method": "vector", "weights": [w0, w1, w2], "bias": [b0, b1, b2]}
 
-Temperature (Guo et al., 2017) only sharpens or softens. Vector scaling also moves
-probability between classes, which is what undoes class weights in the loss.
+Temperature scaling (Guo et al., 2017) makes all probabilities sharper or softer. Vector scaling
+also moves probability between classes; this reverses the effect of class weights in the loss.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from percoin.types import FloatArray, IntArray, Signal
 CALIBRATION_METHODS = ("none", "temperature", "vector")
 
 _N_CLASSES = len(Signal)
-# Beyond these a temperature has left calibration and become a constant or an argmax.
+# Outside this range the result is close to a constant or to an argmax.
 _TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 def apply_calibration(logits: FloatArray, calibration: Mapping[str, Any]) -> FloatArray:
     """Turn logits into calibrated probabilities.
 
-    Logits are reduced to log-probabilities first, so log-probabilities may be
-    passed as well and a constant added to a row changes nothing.
+    Logits become log-probabilities first. So log-probabilities can be passed too, and a
+    constant added to a row has no effect.
 
     Args:
         logits: Logits or log-probabilities, shape (n, C).
@@ -41,8 +41,8 @@ def apply_calibration(logits: FloatArray, calibration: Mapping[str, Any]) -> Flo
         Shape (n, C), rows sum to one.
 
     Raises:
-        ValueError: Logits with NaN, or a calibration that no method of percoin writes or
-            that makes no numbers of these logits.
+        ValueError: Logits have NaN, no percoin method writes such a calibration, or the result
+            is not finite.
     """
     log_probabilities = _log_softmax(_check_logits(logits))
     factor, offset = _factor_and_offset(calibration)
@@ -54,16 +54,16 @@ def apply_calibration(logits: FloatArray, calibration: Mapping[str, Any]) -> Flo
 
 
 def check_calibration(calibration: Mapping[str, Any]) -> None:
-    """Find out before a prediction whether this can calibrate one.
+    """Check before a prediction that a calibration is usable.
 
     Raises:
-        ValueError: No method of percoin writes it.
+        ValueError: No percoin method writes such a calibration.
     """
     _factor_and_offset(calibration)
 
 
 def _factor_and_offset(calibration: Mapping[str, Any]) -> tuple[FloatArray, FloatArray]:
-    """All methods are one: a factor and an offset for each log-probability."""
+    """A factor and an offset for each log-probability; all methods have this form."""
     method = calibration.get("method")
     neutral = np.zeros(())
     if method == "none":
@@ -88,12 +88,12 @@ def fit_calibration(
 ) -> dict[str, Any]:
     """Fit a calibration on validation rows.
 
-    On these rows the result never has a larger log-loss than the logits as they
-    are: where fitting does not help, the neutral setting is returned.
+    On these rows the log-loss of the result is never larger than that of the raw logits: if
+    fitting does not help, the result changes nothing.
 
     Args:
-        logits: Of validation rows, shape (n, C). Train rows would teach the
-            overconfidence that this is to remove; test rows would leak.
+        logits: Logits of validation rows, shape (n, C). With train rows the calibration learns
+            the overconfidence that it should remove; test rows are a leak.
         labels: Shape (n,).
         method: One of ``CALIBRATION_METHODS``.
 
@@ -126,7 +126,10 @@ def _fit_temperature(log_probabilities: FloatArray, labels: IntArray) -> float:
 
 
 def _fit_vector(log_probabilities: FloatArray, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Convex in its six parameters; started from temperature scaling."""
+    """Weights and biases of vector scaling.
+
+    The loss is convex in its six parameters; the search starts from temperature scaling.
+    """
     from scipy.optimize import minimize
 
     targets = np.eye(_N_CLASSES)[labels]

@@ -1,4 +1,4 @@
-"""Predictors that say the same thing whatever they are shown, recognised by name."""
+"""Detect collapsed forecasters: they give nearly the same output for every input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from percoin.types import CLASS_NAMES, FloatArray, IntArray
 
 
 class CollapseKind(StrEnum):
-    """What a collapsed predictor does."""
+    """Kinds of collapse."""
 
     CONSTANT = "constant"
     NEAR_CONSTANT = "near_constant"
@@ -21,11 +21,11 @@ class CollapseKind(StrEnum):
 
 @dataclass(frozen=True)
 class Collapse:
-    """A finding about a predictor.
+    """A detected collapse.
 
     Attributes:
-        kind: Its name.
-        detail: What was seen, in one phrase for people.
+        kind: Kind of collapse.
+        detail: The evidence, as a phrase for people.
     """
 
     kind: CollapseKind
@@ -34,16 +34,16 @@ class Collapse:
 
 @dataclass(frozen=True)
 class CollapseLimits:
-    """Where a predictor counts as collapsed.
+    """Limits from which a forecaster counts as collapsed.
 
     Attributes:
         min_information: In nats a row, see ``forecast_information``. Real models of
-            these markets carry .002 to .03; below this limit even a perfectly
-            calibrated one has no skill to show.
-        max_answer_share: Largest share of rows that may get the same decision. Close
-            to 1, since an honest model of a quiet market says NO_TRADE nearly always
-            and still knows when that is less certain.
-        lopsided_share: From this share on the reader is warned.
+            these markets have .002 to .03. Below this limit even a perfectly calibrated
+            model has no skill to show.
+        max_answer_share: Largest allowed share of rows with the same decision. It is close
+            to 1, because a good model of a quiet market nearly always gives NO_TRADE and
+            still knows when NO_TRADE is less certain.
+        lopsided_share: From this share of equal decisions on, a caution is added.
     """
 
     min_information: float = 0.0005
@@ -53,11 +53,11 @@ class CollapseLimits:
 
 @dataclass(frozen=True)
 class ConstantReading:
-    """Four published scores read as those of a constant prediction.
+    """Result if four published scores match a constant prediction.
 
     Attributes:
         majority_share: Share of test rows that have the predicted label.
-        detail: What was seen, in one phrase for people.
+        detail: The evidence, as a phrase for people.
     """
 
     majority_share: float
@@ -67,9 +67,9 @@ class ConstantReading:
 def forecast_information(probabilities: FloatArray) -> float:
     """How far the rows differ from their own mean, in nats a row.
 
-    The mean Kullback-Leibler divergence from the mean row. It is the log-loss that
-    the forecast would gain over the class frequencies if it were calibrated, so a
-    forecast without it cannot have skill.
+    This is the mean Kullback-Leibler divergence from the mean row. For a calibrated forecast it
+    equals the gain in log-loss over the class frequencies. So a forecast with none of it
+    cannot have skill.
 
     Args:
         probabilities: Shape (n, C).
@@ -85,13 +85,14 @@ def detect_collapse(
     limits: CollapseLimits | None = None,
     decisions: IntArray | None = None,
 ) -> Collapse | None:
-    """Name the way in which a predictor has collapsed, or None.
+    """Find out how a forecaster has collapsed; None if it has not.
 
     Args:
-        probabilities: Its forecasts on test rows, shape (n, C).
-        limits: Where collapse begins.
-        decisions: What it would do, shape (n,); None for the likeliest class. In a quiet
-            market NO_TRADE is likeliest after every signal, so it does not show the signals.
+        probabilities: Forecasts on test rows, shape (n, C).
+        limits: Limits from which a forecaster counts as collapsed.
+        decisions: Its signals, shape (n,); None means the most probable class. Pass the
+            signals of a rule: in a quiet market NO_TRADE is most probable after every signal,
+            so the most probable class hides them.
     """
     limits = limits or CollapseLimits()
     checked = check_probabilities(probabilities)
@@ -116,12 +117,12 @@ def describe_lopsided(
     limits: CollapseLimits | None = None,
     decisions: IntArray | None = None,
 ) -> str | None:
-    """A caution for a model that nearly always decides the same, or None.
+    """A caution for a model that nearly always makes the same decision, or None.
 
     Args:
-        probabilities: Its forecasts on test rows, shape (n, C).
-        limits: Where that begins.
-        decisions: What it would do, shape (n,); None for the likeliest class.
+        probabilities: Forecasts on test rows, shape (n, C).
+        limits: Limits, of which ``lopsided_share`` is used.
+        decisions: Its signals, shape (n,); None means the most probable class.
     """
     limits = limits or CollapseLimits()
     counts = _count_decisions(check_probabilities(probabilities), decisions)
@@ -132,7 +133,7 @@ def describe_lopsided(
 
 
 def _count_decisions(probabilities: FloatArray, decisions: IntArray | None) -> IntArray:
-    """Rows on which each class is decided, shape (C,)."""
+    """Number of decisions for each class, shape (C,)."""
     chosen = probabilities.argmax(axis=1) if decisions is None else decisions
     counts: IntArray = np.bincount(chosen, minlength=len(CLASS_NAMES))
     return counts
@@ -147,21 +148,21 @@ def recognise_constant(
     n_rows: int | None = None,
     digits: int = 4,
 ) -> ConstantReading | None:
-    """Tell from four weighted scores alone whether a constant could have made them.
+    """Check whether four weighted scores can come from a constant prediction.
 
     A constant that is right on a share p of the rows has weighted precision p^2,
-    recall p and F1 2 p^2 / (1 + p): three figures that say nothing but p.
+    recall p and F1 2 p^2 / (1 + p). All three depend only on p.
 
     Args:
-        accuracy: As published, a fraction.
+        accuracy: Published accuracy, as a fraction.
         precision: Weighted by class frequency.
         recall: Weighted by class frequency.
         f1: Weighted by class frequency.
-        n_rows: Test rows, if they are known.
-        digits: Decimals that the figures were rounded to.
+        n_rows: Number of test rows, if known.
+        digits: Decimals to which the scores are rounded.
 
     Returns:
-        The reading, or None if no constant gives these scores.
+        The match, or None if no constant gives these scores.
     """
     half = 0.5 * 10.0**-digits
     scores = np.array([accuracy, precision, recall, f1])

@@ -1,8 +1,8 @@
-"""Losses of test rows summed by calendar day, so that markets can be held side by side.
+"""Sum the losses of test rows by calendar day, to compare markets.
 
-Rows of different markets and bar lengths share nothing but the time in which they lie.
-Days are few enough to be kept with a model and long enough for a block bootstrap over
-them: markets move together within a day, and hardly remember more than some days.
+Rows of different markets and bar lengths have only their time in common. A daily sum is small
+enough to store with a model. A day is long enough for a block bootstrap over days: markets
+move together within a day, and dependence lasts only a few days.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ _FIRST_DAY, _LAST_DAY = date(1970, 1, 1).toordinal(), date(2261, 12, 31).toordin
 
 @dataclass(frozen=True)
 class DailyLosses:
-    """Log-losses of a model and of its rivals on its test rows, one entry per day with rows.
+    """Log-losses of a model and its baselines on its test rows, one entry per day with rows.
 
     Attributes:
-        days: As in ``2025-08-31`` (UTC), in time order: when the last bar of the row's
-            window opened.
-        n_rows: Test rows of each day.
-        model: Sum of the model's log-losses over them, in nats.
-        train_prior: Of the train prior.
-        best_baseline: Of the baseline with the smallest log-loss on all test rows.
-        rolling_prior: Of the rolling prior; None in records from before there was one.
-        rival: Of the baseline that was strongest on validation rows; None as above.
+        days: Days such as ``2025-08-31`` (UTC), in time order. A row belongs to the day on
+            which the last bar of its window opens.
+        n_rows: Number of test rows of each day.
+        model: Sum of the model's log-losses over the day's rows, in nats.
+        train_prior: The same sum for the train prior.
+        best_baseline: For the baseline with the smallest log-loss on all test rows.
+        rolling_prior: For the rolling prior; None in older records.
+        rival: For the baseline with the smallest log-loss on validation rows; None in older
+            records.
     """
 
     days: tuple[str, ...]
@@ -65,9 +66,10 @@ def sum_by_day(open_time: IntArray, losses: Sequence[FloatArray]) -> DailyLosses
     """Sum row losses by day.
 
     Args:
-        open_time: Milliseconds since 1970 (UTC) of each row, rising, shape (n,).
-        losses: Of the model, the train prior, the best baseline and, where there are any,
-            the rolling prior and the rival, in nats, each of shape (n,).
+        open_time: Open time of each row's bar in milliseconds since 1970 (UTC), rising,
+            shape (n,).
+        losses: Losses of the model, the train prior, the best baseline and, if known, the
+            rolling prior and the rival, in this order, in nats, each of shape (n,).
     """
     numbers, first, counts = np.unique(
         open_time // _MILLISECONDS_PER_DAY, return_index=True, return_counts=True

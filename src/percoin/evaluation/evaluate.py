@@ -1,4 +1,4 @@
-"""Everything that is known about one model on its test rows, and the table of it."""
+"""All test results of one model and its baselines."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from percoin.evaluation.skills import BinaryView, activity, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.types import FloatArray, IntArray, Signal
 
-# Enough for a curve on a page; the full series would swell metrics.json.
+# Enough for a curve on a page; the full series makes metrics.json too large.
 _CURVE_POINTS = 400
-# In nats; two ways to compute one forecast differ by less.
+# In nats. Two ways to compute the same forecast differ by less.
 _SAME_LOSS = 1e-6
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one forecaster said on the test rows.
+    """One forecaster's output on the test rows.
 
     Attributes:
         name: Name in tables.
         probabilities: Shape (n, C).
-        decisions: What it would do, shape (n,); None for the likeliest class.
+        decisions: Its signals, shape (n,); None means the most probable class.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Skill:
-    """One of the two skills: activity or direction.
+    """One of the two skills: activity (is there a move?) or direction (which way?).
 
     Attributes:
         auc: Area under the ROC curve, tested against .5; None if one of the two
-            answers never came.
-        log_loss_skill: Over the train prior's answer to the same question; None if
-            it was never asked.
-        n_asked: Rows on which it was asked.
+            outcomes never occurs.
+        log_loss_skill: Log-loss skill over the train prior on the same question; None if
+            the question applies to no row.
+        n_asked: Number of rows to which the question applies.
     """
 
     auc: Estimate | None
@@ -66,12 +66,12 @@ class Assessment:
 
     Attributes:
         name: Name in tables.
-        scores: Every score.
-        skill: Log-loss skill over the train prior.
+        scores: All scores.
+        skill: Log-loss skill over the train prior (class shares of the train rows).
         activity: A move against NO_TRADE.
-        direction: LONG against SHORT where a move came.
-        recent_skill: Log-loss skill over the rolling prior; None in documents from before
-            there was one.
+        direction: LONG against SHORT, on rows with a move.
+        recent_skill: Log-loss skill over the rolling prior (class shares of the last days);
+            None in older documents.
     """
 
     name: str
@@ -84,23 +84,24 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model beside its baselines on the same test rows.
+    """One model and its baselines on the same test rows.
 
     Attributes:
-        model: The model's line.
-        baselines: Theirs, in the order they were given.
-        best_baseline: Name of the one with the smallest log-loss on the test rows.
-        against_best: Its log-loss minus the model's, in nats a row, paired.
-        collapse: How the model has collapsed, or None.
-        verdict: The gate's answer.
-        class_counts: Test rows of each class, in class order.
-        reliability: For each class what was promised and what came.
-        bootstrap: Settings behind the intervals of the model; the baselines' take at
-            most 500 draws.
-        money: Backtests after costs; the first is the model's. Empty if none was made.
-        rival: Name of the baseline that was strongest on validation rows, which the gate
-            holds the model to; empty in documents from before it was named.
-        against_rival: Its log-loss minus the model's, in nats a row, paired; None as above.
+        model: Results of the model.
+        baselines: Results of the baselines, in the given order.
+        best_baseline: Name of the baseline with the smallest log-loss on the test rows.
+        against_best: Log-loss of the best baseline minus the model's, in nats a row, paired.
+        collapse: How the model has collapsed (nearly constant output), or None.
+        verdict: The gate's decision.
+        class_counts: Number of test rows of each class, in class order.
+        reliability: For each class, predicted probability and observed frequency.
+        bootstrap: Settings of the model's intervals. Intervals of the baselines use at most
+            500 draws.
+        money: Backtests after costs; the first is the model's. Empty without backtests.
+        rival: Name of the baseline with the smallest log-loss on validation rows. The gate
+            compares the model with it. Empty in older documents.
+        against_rival: Log-loss of the rival minus the model's, in nats a row, paired; None in
+            older documents.
     """
 
     model: Assessment
@@ -118,12 +119,12 @@ class Evaluation:
 
     @property
     def n_rows(self) -> int:
-        """Test rows."""
+        """Number of test rows."""
         return sum(self.class_counts)
 
     @property
     def rival_name(self) -> str:
-        """The rival, or in older documents the best baseline, which the gate held it to."""
+        """The baseline that the gate compares with: the rival, or in older documents the best."""
         return self.rival or self.best_baseline
 
     @property
@@ -132,10 +133,11 @@ class Evaluation:
         return self.against_best if self.against_rival is None else self.against_rival
 
     def shown(self, outcome: Outcome | None = None) -> str:
-        """What the test rows have shown, in words for people.
+        """What the test rows show, as a phrase for people.
 
         Args:
-            outcome: After a control over all models that were tried; its own without.
+            outcome: Outcome after false discovery control over all tried models; the model's
+                own outcome if None.
         """
         outcome, lead = outcome or self.verdict.outcome, self.lead
         if outcome is Outcome.UNTESTABLE:
@@ -149,15 +151,15 @@ class Evaluation:
         if lead.upper is not None and lead.upper < 0:
             return f"skill shown, behind {self.rival_name}"
         if outcome is not Outcome.ACCEPTED:
-            # Its interval holds alone, and not for all that was tried.
+            # The interval is valid for this model alone, not after a choice among many.
             return "no skill shown among all that was tried"
         is_ahead = lead.lower is not None and lead.lower > 0
         return f"skill shown, {'ahead of' if is_ahead else 'level with'} {self.rival_name}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and finite numbers; equity curves are thinned.
+        """Plain dicts, lists, strings and finite numbers.
 
-        An equity curve becomes ``[position of the bar, equity]`` pairs.
+        Equity curves keep fewer points, as ``[position of the bar, equity]`` pairs.
         """
         document = asdict(self)
         document["n_rows"] = self.n_rows
@@ -180,28 +182,28 @@ def evaluate(
     cautions: Sequence[str] = (),
     rival: str | None = None,
 ) -> Evaluation:
-    """Score a model and its baselines on the same rows and judge it.
+    """Score a model and its baselines on the same rows, then judge the model.
 
     Args:
         model: The model's calibrated forecast.
-        baselines: Theirs, on the same rows in the same order; one must be named
-            ``train_prior``; one that is named ``rolling_prior`` is the second ruler.
-            Walk-forward folds are pooled with ``pool`` beforehand.
-        labels: Of the test rows in time order, shape (n,).
+        baselines: Forecasts of the baselines, same rows in the same order. One must be named
+            ``train_prior``. One named ``rolling_prior`` is the second reference for skill.
+            Join walk-forward folds with ``pool`` first.
+        labels: Labels of the test rows in time order, shape (n,).
         bootstrap: Settings of the intervals; the horizon is that of the labels.
-        rules: What the gate asks for.
-        limits: Where a predictor counts as collapsed.
-        money: Backtests to keep with the rest, the model's first.
+        rules: Requirements of the gate.
+        limits: Limits from which a forecaster counts as collapsed.
+        money: Backtests to store with the results, the model's first.
         search: How the model was found.
-        cautions: What a reader should know and the test rows do not say.
-        rival: Name of the baseline that was strongest on validation rows. Without it the one
-            that is strongest on these very rows, a little too hard for the model.
+        cautions: More warnings for the reader, from outside the test rows.
+        rival: Name of the strongest baseline on validation rows. None takes the strongest one
+            on these test rows, which is a little too strict for the model.
 
     Raises:
-        ValueError: Malformed probabilities or labels, no train prior, or no such rival.
+        ValueError: Malformed probabilities or labels, no train prior, or an unknown rival.
     """
     prior, recent = _rulers(baselines, rival)
-    # The intervals that decide get all draws; those of the baselines are for the eye.
+    # The model's intervals decide, so they get all draws. Those of the baselines are only shown.
     coarse = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
     line = assess(model, labels, prior, bootstrap, recent)
     leads, best = _leads(model, baselines, labels)
@@ -231,7 +233,7 @@ def evaluate(
 def _rulers(
     baselines: Sequence[Forecast], rival: str | None
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Probabilities of the train prior, and of the rolling prior if it is there."""
+    """Probabilities of the train prior, and of the rolling prior if given."""
     said = {forecast.name: forecast.probabilities for forecast in baselines}
     if TRAIN_PRIOR not in said:
         raise ValueError(f"skill is measured from the baseline {TRAIN_PRIOR!r}, which is missing")
@@ -241,7 +243,7 @@ def _rulers(
 
 
 def describe_absent(labels: IntArray) -> str | None:
-    """A caution that names the classes that no row has, or None."""
+    """A caution that names classes without any row, or None."""
     counts = np.bincount(labels, minlength=len(Signal))
     absent = [signal.name for signal in Signal if counts[signal] == 0]
     if not absent:
@@ -262,9 +264,9 @@ def _further_cautions(
 def _leads(
     model: Forecast, baselines: Sequence[Forecast], labels: IntArray
 ) -> tuple[dict[str, FloatArray], str]:
-    """Each baseline's log-losses minus the model's, row by row, and the best baseline's name.
+    """Each baseline's log-loss minus the model's, per row, and the best baseline's name.
 
-    A difference of rounding alone is none: a blend without the network is level.
+    Rounding differences count as 0: a blend with network weight 0 is level with the regression.
     """
     own = row_log_loss(model.probabilities, labels)
     losses = {f.name: row_log_loss(f.probabilities, labels) for f in baselines}
@@ -283,10 +285,10 @@ def assess(
     """Compute one line of the table.
 
     Args:
-        forecast: Of the model or a baseline.
+        forecast: Forecast of the model or a baseline.
         labels: Shape (n,).
-        prior: Probabilities of the train prior on the same rows, shape (n, C); with
-            pooled folds they differ from row to row.
+        prior: Probabilities of the train prior on the same rows, shape (n, C). With several
+            folds they differ from row to row.
         bootstrap: Settings of the intervals.
         recent: Probabilities of the rolling prior on the same rows, shape (n, C), if known.
     """
@@ -330,7 +332,7 @@ def _skill(view: BinaryView, reference: BinaryView, bootstrap: Bootstrap) -> Ski
 
 
 def _thin(equity: FloatArray) -> list[tuple[int, float]]:
-    """At most ``_CURVE_POINTS`` points, the first and the last among them."""
+    """At most ``_CURVE_POINTS`` points, including the first and the last."""
     chosen = np.unique(np.linspace(0, len(equity) - 1, _CURVE_POINTS).round().astype(int))
     return [(int(bar), float(equity[bar])) for bar in chosen]
 

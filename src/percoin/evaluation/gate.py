@@ -1,4 +1,7 @@
-"""Whether a model may be served: the verdict, and the false discovery rate over a sweep."""
+"""Decide whether a model may be served, and control the false discovery rate of a sweep.
+
+A sweep trains and judges many models.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from percoin.evaluation.collapse import Collapse
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Estimate
 from percoin.intervals import interval_text
 
-# Largest expected share of false ones among the models that are accepted together.
+# Largest expected share of models without skill among all accepted models.
 FALSE_DISCOVERY_RATE = 0.05
-# Beyond the nearer end of a two-sided interval of 95 %.
+# One tail of a two-sided 95 % interval.
 _ONE_SIDED = 0.025
 
 
 class Outcome(StrEnum):
-    """What the gate says about a model."""
+    """The gate's decision about a model."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -28,15 +31,16 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class GateRules:
-    """What the gate asks for.
+    """Requirements of the gate.
 
     Attributes:
-        min_effective_rows: Below this an interval from blocks is not to be trusted.
-        plausible_skill: The largest log-loss skill over the train prior that is
-            plausible here. Rows that could not detect even that prove nothing.
-        suspicious_skill: Skill above this is a leak until proved otherwise. A market
-            that calms down or wakes up after the train rows gives everyone up to .1.
-        suspicious_lead: The same for a lead over the rival, in nats a row.
+        min_effective_rows: With fewer effective rows, a block bootstrap interval is not
+            reliable.
+        plausible_skill: The largest plausible log-loss skill over the train prior. Test rows
+            that cannot detect a skill of this size prove nothing.
+        suspicious_skill: Skill above this counts as a leak until proved otherwise. If
+            volatility changes after the train rows, every forecaster can gain up to .1.
+        suspicious_lead: The same for the lead over the rival, in nats a row.
     """
 
     min_effective_rows: float = 50.0
@@ -49,24 +53,24 @@ class GateRules:
 class Search:
     """How a model was found before its test rows judged it.
 
-    A choice among ``n_trials`` settings flatters the chosen one on the rows that it was
-    chosen on, and on no others. These are validation rows: the test rows took no part, so
-    the interval on them is as good as that of a model that was the only one tried, and
-    the gate asks for no more, however many trials there were. Dividing by ``n_trials``
-    would pay for looks at the test rows that nobody took, and reject nearly all that is
-    real. The gate names the number all the same, because a reader must not take the
-    validation figures of a chosen model for evidence. The deflated Sharpe ratio counts
-    every trial as a look, which is too strict and never too kind.
+    A choice among ``n_trials`` settings makes the chosen one look too good, but only on the
+    rows used for the choice. These are validation rows. The choice does not use test rows, so
+    the interval on test rows is as valid as for a single trial, and ``n_trials`` does not
+    change the gate's requirement. Dividing by ``n_trials`` would correct for looks at the test
+    rows that did not happen, and would reject nearly all real skill. The gate still reports
+    the number, because validation scores of a chosen model are not evidence. The deflated
+    Sharpe ratio counts every trial as a look; this is too strict, never too lenient.
 
-    Test rows are fresh only once. Whoever tunes, looks at the verdict and tunes again on
-    the same bars chooses on the test rows too: of ``n_looks`` worthless models up to
-    ``n_looks`` times 2.5 % pass by luck. So the evidence of the last one must be that
-    many times as strong (Bonferroni): its p-value times ``n_looks`` may not exceed the
-    2.5 % above a first look's interval.
+    Test rows are fresh only once. If someone tunes, reads the verdict and tunes again on the
+    same bars, the choice uses the test rows too. Among ``n_looks`` models without skill, one
+    passes by luck with a probability of up to ``n_looks`` times 2.5 %. So the last model needs
+    stronger evidence (Bonferroni): its p-value times ``n_looks`` must be at most 2.5 %, one
+    tail of the interval of a first look.
 
     Attributes:
-        n_trials: Settings tried, this model's among them; the choice saw validation rows.
-        n_looks: Chosen models that these test rows have judged, this one among them.
+        n_trials: Number of settings tried, including this model's; the choice uses validation
+            rows.
+        n_looks: Number of chosen models that these test rows have judged, including this one.
     """
 
     n_trials: int = 1
@@ -75,15 +79,15 @@ class Search:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer for one model.
+    """The gate's decision for one model, with reasons.
 
     Attributes:
         outcome: Accepted, rejected or untestable.
-        reasons: Why, one sentence each; the first decides.
-        cautions: What a reader should know although it did not decide.
-        p_value: One-sided, for "no skill over one of the two priors": the larger of both,
-            times the looks at the test rows; None if untestable for want of rows.
-            ``control_false_discoveries`` takes it over a sweep.
+        reasons: One sentence each; the first is the decisive one.
+        cautions: Warnings for the reader that do not change the outcome.
+        p_value: One-sided, for "no skill over one of the two priors": the larger p-value of the
+            two, times the looks at the test rows. None if there are too few rows.
+            ``control_false_discoveries`` uses it for a sweep.
     """
 
     outcome: Outcome
@@ -109,19 +113,19 @@ def judge(
 ) -> Verdict:
     """Judge one model on its test rows.
 
-    It is accepted if its skill is above zero by both rulers and it is not behind its rival
-    beyond noise.
+    The gate accepts the model if its skill over both priors is significantly above zero and
+    it is not significantly behind its rival.
 
     Args:
         skill: Log-loss skill over the train prior.
         lead: Log-loss of the rival minus the model's, in nats a row.
-        rival: Which baseline that is: the strongest one on validation rows, as a user would
-            have chosen it.
-        collapse: A collapse that was detected, if any.
-        rules: What is asked for.
-        cautions: What else was noticed about the model; kept, and decides nothing.
+        rival: Name of the rival: the strongest baseline on validation rows, which a user
+            would choose.
+        collapse: The detected collapse (nearly constant output), if any.
+        rules: Requirements of the gate.
+        cautions: More warnings about the model; stored without effect on the outcome.
         search: How the model was found.
-        recent_skill: Log-loss skill over the rolling prior, where that is known.
+        recent_skill: Log-loss skill over the rolling prior, if known.
     """
     rules = rules or GateRules()
     search = search or Search()
@@ -131,7 +135,7 @@ def judge(
     )
     rulers = {name: _after_looks(estimate, search) for name, estimate in rulers.items()}
     p_values = [estimate.p_value for estimate in rulers.values() if estimate.p_value is not None]
-    # Both have to be above zero, so the weaker evidence is the evidence for that.
+    # Both skills must be above zero, so the weaker evidence (larger p-value) counts.
     p_value = max(p_values) if len(p_values) == len(rulers) else None
 
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
@@ -160,7 +164,7 @@ def judge(
 
 
 def _choices(search: Search) -> list[str]:
-    """What a reader should know of the choices behind a model."""
+    """Cautions about how the model was chosen."""
     found = []
     if search.n_trials > 1:
         found.append(
@@ -174,7 +178,7 @@ def _choices(search: Search) -> list[str]:
 
 
 def _after_looks(skill: Estimate, search: Search) -> Estimate:
-    """The same with a p-value that has paid for every look at the test rows."""
+    """The same estimate, with the p-value multiplied by the looks at the test rows."""
     if skill.p_value is None:
         return skill
     return replace(skill, p_value=min(1.0, skill.p_value * search.n_looks))
@@ -190,17 +194,17 @@ def _worn(p_value: float, search: Search) -> str:
 def control_false_discoveries(
     p_values: Mapping[str, float | None], rate: float = FALSE_DISCOVERY_RATE
 ) -> dict[str, bool]:
-    """Which of many models still stand when all were tried (Benjamini and Yekutieli, 2001).
+    """Find the models that stay significant among all tried (Benjamini and Yekutieli, 2001).
 
-    Holds under any dependence, and markets move together. A model without a p-value
-    does not stand, and does not count among those tried.
+    The method is valid under any dependence; it is needed because markets move together. A
+    model without a p-value is not significant and does not count as tried.
 
     Args:
-        p_values: One per model, under its name, from ``Verdict.p_value``.
-        rate: Largest expected share of false ones among those that stand.
+        p_values: ``Verdict.p_value`` of each model, by name.
+        rate: Largest expected share of models without skill among the significant ones.
 
     Returns:
-        For every name whether it stands.
+        For every name, whether the model stays significant.
     """
     from scipy.stats import false_discovery_control
 
@@ -215,7 +219,7 @@ def control_false_discoveries(
 def why_not_standing(
     n_tested: int, p_value: float | None, rate: float = FALSE_DISCOVERY_RATE
 ) -> str:
-    """What is said of a model that does not stand among the others."""
+    """The reason text for a model that is not significant among all tried models."""
     shown = "without a p-value" if p_value is None else f"p={p_value:.2g}"
     return (
         f"does not stand among {n_tested} models tried: {shown}, false discovery rate "
@@ -226,11 +230,11 @@ def why_not_standing(
 def apply_false_discovery_control(
     verdicts: Mapping[str, Verdict], rate: float = FALSE_DISCOVERY_RATE
 ) -> dict[str, Verdict]:
-    """The verdicts of a sweep after the control: an accepted model may be rejected.
+    """Apply false discovery control to the verdicts of a sweep; it can reject accepted models.
 
     Args:
-        verdicts: One per model, under its name.
-        rate: Largest expected share of false ones among the accepted.
+        verdicts: Verdict of each model, by name.
+        rate: Largest expected share of models without skill among the accepted.
     """
     stands = control_false_discoveries({k: v.p_value for k, v in verdicts.items()}, rate)
     n_tested = sum(verdict.p_value is not None for verdict in verdicts.values())
@@ -278,7 +282,7 @@ def _suspicions(skill: Estimate, lead: Estimate, rules: GateRules) -> list[str]:
             f"skill {skill.value:.3f} is above {rules.suspicious_skill:g}: a leak until proved "
             "otherwise"
         )
-    # Without skill the lead only says how bad the rival is.
+    # If the model has no skill, the lead only shows that the rival is bad.
     if skill.value > 0 and lead.value > rules.suspicious_lead:
         suspicions.append(
             f"{lead.value:.3f} nats a row ahead of its rival, more than "

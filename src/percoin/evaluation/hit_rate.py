@@ -1,7 +1,7 @@
-"""How often directions turned out right, with an interval that counts days and not answers.
+"""Hit rate: how often directions are right, with an interval from a bootstrap over days.
 
-Answers come in runs: a rule that follows one move says the same for hours, and labels of
-neighbouring bars overlap. What is drawn again for the interval is therefore whole UTC days.
+Equal signals come in runs: a rule that follows one move gives the same signal for hours, and
+labels of neighbouring bars overlap. So the bootstrap draws whole UTC days, not single signals.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class HitRate(KnownInterval):
-    """A hit rate that has an interval.
+    """A hit rate with its interval.
 
     Attributes:
-        n_moves: Directions that a move followed.
+        n_moves: Number of LONG or SHORT signals that a move followed.
     """
 
     n_moves: int
 
 
 def moves_after(signals: IntArray, labels: IntArray) -> tuple[IntArray, FloatArray]:
-    """The directions that a move followed, and whether each was right.
+    """Find the LONG and SHORT signals that a move followed, and whether each was right.
 
     Args:
         signals: Shape (n,).
-        labels: Shape (n,); unknown ones count as no move.
+        labels: Shape (n,); unknown labels count as no move.
 
     Returns:
-        Positions, and 1.0 or 0.0 for each of them; both of shape (n_moves,).
+        Positions, and 1.0 (right) or 0.0 (wrong) for each; both of shape (n_moves,).
     """
     directions = (Signal.SHORT, Signal.LONG)
     rows = np.flatnonzero(np.isin(signals, directions) & np.isin(labels, directions))
@@ -47,24 +47,24 @@ def moves_after(signals: IntArray, labels: IntArray) -> tuple[IntArray, FloatArr
 def hit_rate(
     hits: FloatArray, open_time: IntArray, timeframe: Timeframe, bootstrap: Bootstrap
 ) -> Estimate | None:
-    """The share of hits, from how many there were on each day; tested against one half.
+    """The share of hits, estimated from daily counts and tested against one half.
 
     Args:
         hits: From ``moves_after``, shape (n_moves,).
-        open_time: Of the bars that these answers were made on, in milliseconds, ascending,
+        open_time: Open times of the signals' bars, in milliseconds, ascending,
             shape (n_moves,).
         timeframe: Length of the bars.
-        bootstrap: Its horizon is in bars, as the label's.
+        bootstrap: Settings with the horizon in bars, like the label's.
 
     Returns:
-        None without any; without ends where the answers lie on too few days.
+        None without hits or misses; an estimate without interval if there are too few days.
     """
     if len(hits) == 0:
         return None
     _, day = np.unique(open_time // _DAY_MS, return_inverse=True)
     n_moves, n_hits = np.bincount(day).astype(np.float64), np.bincount(day, weights=hits)
     rate = float(hits.mean())
-    # A ratio of means: its value plus the influence of each day on it (the delta method).
+    # The rate is a ratio of means: add each day's influence to its value (the delta method).
     by_day = rate + (n_hits - rate * n_moves) / n_moves.mean()
     reach_days = math.ceil(bootstrap.horizon * timeframe.milliseconds / _DAY_MS)
     of_days = Bootstrap(reach_days, bootstrap.seed, bootstrap.repetitions, bootstrap.confidence)

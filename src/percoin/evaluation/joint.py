@@ -1,8 +1,8 @@
-"""How good many models are on average, with an interval that knows that markets move together.
+"""Average skill of many models, with an interval that accounts for correlated markets.
 
-Markets rise, fall and wake up on the same days, so that thirty of them err together and
-prove little more than a few. Whole days are therefore drawn, the same for all markets:
-what they have in common stays in every draw.
+Markets rise, fall and become volatile on the same days. So the errors of thirty markets are
+correlated, and thirty prove little more than a few. The bootstrap therefore draws whole days,
+the same for all markets, and keeps their correlation in every draw.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class JointMean(Interval):
     """A mean over models with its interval.
 
     Attributes:
-        value: The mean, each model counting the same.
-        lower: Lower end of the interval; None with too few days for any.
+        value: The mean, with equal weight for each model.
+        lower: Lower end of the interval; None with too few days for an interval.
         upper: Upper end.
-        n_models: Models averaged.
-        n_days: Calendar days that had test rows of any of them; None if not all models'
-            losses by day are known. The interval is then that of models that all err
-            together, the widest that their own intervals allow.
+        n_models: Number of models averaged.
+        n_days: Calendar days with test rows of any model; None if the losses by day of some
+            model are unknown. The interval then assumes fully dependent errors, which is the
+            widest that the models' own intervals allow.
     """
 
     n_models: int
@@ -40,12 +40,12 @@ class JointMean(Interval):
 def joint_skill(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean:
     """Mean log-loss skill over the train prior.
 
-    The skill of each market is a ratio of sums; by the delta method each day has its
-    influence on it.
+    The skill of each market is a ratio of sums; the delta method gives the influence of each
+    day on it.
 
     Args:
         markets: At least one.
-        bootstrap: With a horizon in days.
+        bootstrap: Settings with the horizon in days.
     """
     skills, influences = [], []
     for market in markets:
@@ -57,7 +57,7 @@ def joint_skill(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMe
 
 
 def joint_recent_skill(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean | None:
-    """Mean log-loss skill over the rolling prior; None where that of a market is not known."""
+    """Mean log-loss skill over the rolling prior; None if it is unknown for some market."""
     over_recent = [
         replace(market, train_prior=market.rolling_prior)
         for market in markets
@@ -69,11 +69,12 @@ def joint_recent_skill(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> 
 def joint_lead(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean:
     """Mean of the rivals' log-losses minus the models', in nats a row.
 
-    In records from before the rival was chosen on validation rows it is the best baseline.
+    The rival is the strongest baseline on validation rows; in older records it is the best
+    baseline on test rows.
 
     Args:
         markets: At least one.
-        bootstrap: With a horizon in days.
+        bootstrap: Settings with the horizon in days.
     """
     leads, influences = [], []
     for market in markets:
@@ -84,11 +85,11 @@ def joint_lead(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMea
 
 
 def widest_mean(estimates: Sequence[Estimate]) -> JointMean:
-    """The mean of estimates of which nobody knows how far they err together.
+    """The mean of estimates whose correlation is unknown.
 
-    Its interval is that of complete dependence, where errors add up in full: the mean of
-    the lower and that of the upper ends. No other dependence gives a larger standard
-    error.
+    The interval assumes complete dependence, where errors add up in full: its ends are the
+    mean of the lower ends and the mean of the upper ends. No other dependence gives a larger
+    standard error.
 
     Args:
         estimates: At least one.
@@ -102,7 +103,7 @@ def widest_mean(estimates: Sequence[Estimate]) -> JointMean:
 
 
 def days_of(n_bars: int, bars_per_day: float) -> int:
-    """Days that a label which reaches ``n_bars`` ahead can touch beyond its own."""
+    """Days after its own that a label with a reach of ``n_bars`` can touch."""
     return max(1, math.ceil(n_bars / bars_per_day))
 
 
@@ -118,7 +119,7 @@ def _over_days(
     influences: Sequence[FloatArray],
     bootstrap: Bootstrap,
 ) -> JointMean:
-    """Bootstrap over the days of all markets; on a day without rows a market says nothing."""
+    """Bootstrap over the days of all markets; a market adds 0 on a day without rows."""
     ordinals = [market.ordinals() for market in markets]
     days = np.unique(np.concatenate(ordinals))
     summed = np.zeros(len(days))

@@ -1,7 +1,7 @@
-"""From a trained model to its judgement: calibration, baselines on the same rows, money, verdict.
+"""Judge a trained model: calibrate it, run the baselines on the same rows, backtest, decide.
 
-This is where a market (``dataset``) meets the arithmetic (``evaluation``). A judgement
-is made of one fold, the usual split, or of several folds of a walk-forward.
+This module connects a market (``dataset``) with the calculations (``evaluation``). It judges
+one fold (the usual split) or several folds of a walk-forward test.
 """
 
 from __future__ import annotations
@@ -64,17 +64,18 @@ _DAYS_PER_YEAR = 365.0
 
 @dataclass(frozen=True)
 class JudgingRules:
-    """What a judgement takes for granted.
+    """Settings of a judgement.
 
     Attributes:
-        costs: Of each side of a trade.
-        n_trials: Models and settings tried, for the deflated Sharpe ratio and the gate.
-        n_looks: Chosen models that these test rows have judged, this one among them.
-        n_shown: Models that are shown together, as those of a pool: for the deflated Sharpe
-            ratio.
-        repetitions: Bootstrap draws behind each interval.
-        seed: Of the bootstrap and of the boosting baseline.
-        model_name: Of the model's line in tables.
+        costs: Costs of each side of a trade.
+        n_trials: Number of models and settings tried, for the deflated Sharpe ratio and the
+            gate.
+        n_looks: Number of chosen models that these test rows have judged, including this one.
+        n_shown: Number of models shown together, such as those of one model trained on many
+            markets (a pool). The deflated Sharpe ratio uses it.
+        repetitions: Bootstrap draws for each interval.
+        seed: For the bootstrap and the boosting baseline.
+        model_name: Name of the model in tables.
         blend: Average the network with a logistic regression.
     """
 
@@ -90,11 +91,11 @@ class JudgingRules:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One forecaster of a fold, as it could be served alone.
+    """Probabilities of one forecaster of a fold; the forecaster can be served alone.
 
     Attributes:
-        validation: Its probabilities on the validation rows, shape (n_rows, C).
-        test: The same of the test rows.
+        validation: Probabilities on the validation rows, shape (n_rows, C).
+        test: Probabilities on the test rows, shape (n_rows, C).
     """
 
     validation: FloatArray
@@ -103,7 +104,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class CalibratedPart(Part):
-    """A forecaster with a calibration of its own, which a blend does not have.
+    """A forecaster with its own calibration. A blend has none.
 
     Attributes:
         calibration: Fitted on the validation rows.
@@ -114,18 +115,21 @@ class CalibratedPart(Part):
 
 @dataclass(frozen=True, eq=False)
 class FoldForecasts:
-    """What the model and every baseline said on the test rows of one fold.
+    """Forecasts of the model and of every baseline on the test rows of one fold.
 
     Attributes:
         dataset: The fold.
-        calibration: Of the network, or of the regression that is the model.
-        model: Calibrated, and blended where that was asked for.
-        baselines: Fitted on its train rows, calibrated on its validation rows as the model is.
-        validation_losses: Mean log-loss of each baseline on its validation rows, by name.
-        threshold: Least confidence for a trade, chosen on its validation rows.
-        regression: Fitted on its train rows.
-        parts: What the model is made of or could be, by the names of ``evaluation.blend``.
-        weight: Of the network in the blend, chosen on its validation rows; None without.
+        calibration: Calibration of the network, or of the regression if that is the model.
+        model: The model's forecast, calibrated, and blended if the rules say so.
+        baselines: Fitted on the fold's train rows. Calibrated on its validation rows, like the
+            model.
+        validation_losses: Mean log-loss of each baseline on the validation rows, by name.
+        threshold: Minimum confidence for a trade, chosen on the validation rows.
+        regression: The logistic regression, fitted on the train rows.
+        parts: The forecasters that the model uses or could use, by the names of
+            ``evaluation.blend``.
+        weight: Weight of the network in the blend, chosen on the validation rows; None without
+            a blend.
     """
 
     dataset: MarketDataset
@@ -141,13 +145,13 @@ class FoldForecasts:
 
 @dataclass(frozen=True, eq=False)
 class JudgedBlend:
-    """What is known about the parts of a blended model.
+    """Results for the parts of a blended model.
 
     Attributes:
-        weight: Of the network; of the newest fold.
-        calibration: Of the regression; of the newest fold.
-        skills: Of the network alone, the regression alone and the blend: validation rows of
-            the newest fold, test rows of all.
+        weight: Weight of the network in the newest fold.
+        calibration: Calibration of the regression in the newest fold.
+        skills: Skill of the network alone, the regression alone and the blend. It uses the
+            validation rows of the newest fold and the test rows of all folds.
     """
 
     weight: float
@@ -157,17 +161,17 @@ class JudgedBlend:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What is known about a model, from its test rows, and how it is calibrated.
+    """Test results of a model and its calibration.
 
     Attributes:
-        calibration: For the manifest; of the newest fold.
-        threshold: Least confidence for a trade; of the newest fold.
-        evaluation: Scores, skills, intervals, money, verdict.
-        daily: Losses by day, to hold the model beside others.
-        regression: Of the newest fold, if the model is made of it.
-        blend: The parts, if the model is a blend.
-        hit_rate: Of its directions on the test rows, at any confidence; None if they are too
-            few for an interval.
+        calibration: Calibration of the newest fold, for the manifest.
+        threshold: Minimum confidence for a trade, from the newest fold.
+        evaluation: Scores, skills, intervals, backtests, verdict.
+        daily: Losses by day, to compare the model with others.
+        regression: Regression of the newest fold, if the model uses it.
+        blend: Results for the parts, if the model is a blend.
+        hit_rate: Share of right directions on the test rows, at any confidence; None if there
+            are too few for an interval.
     """
 
     calibration: Mapping[str, Any]
@@ -186,14 +190,14 @@ def forecast_fold(
     rules: JudgingRules,
     pooled: Sequence[Baseline] = (),
 ) -> FoldForecasts:
-    """Calibrate the network and fit the baselines of one fold; blend where that is asked for.
+    """Calibrate the network and fit the baselines of one fold; blend if the rules say so.
 
     Args:
         dataset: The fold.
-        validation_logits: Of the validation rows in order, shape (n_rows, C).
-        test_logits: Of the test rows in order, shape (n_rows, C).
-        rules: What is taken for granted.
-        pooled: Further baselines, fitted on the train rows of a pool that has this market.
+        validation_logits: Logits of the validation rows in order, shape (n_rows, C).
+        test_logits: Logits of the test rows in order, shape (n_rows, C).
+        rules: Settings of the judgement.
+        pooled: More baselines, fitted on the train rows of many markets, including this one.
     """
     baselines = _fit_baselines(dataset, rules.seed)
     regression = _regression_among(baselines)
@@ -218,11 +222,11 @@ def forecast_fold(
 
 
 def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldForecasts:
-    """Make the logistic regression the model of one fold; it is then no baseline of its own.
+    """Use the logistic regression as the model of one fold, and drop it from the baselines.
 
     Args:
         dataset: The fold.
-        rules: What is taken for granted.
+        rules: Settings of the judgement.
     """
     baselines = _fit_baselines(dataset, rules.seed)
     regression = _regression_among(baselines)
@@ -242,15 +246,15 @@ def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldFore
 def forecast_baselines(
     dataset: MarketDataset, seed: int = 0, pooled: Sequence[Baseline] = ()
 ) -> tuple[tuple[Forecast, ...], dict[str, float]]:
-    """The baselines of one market, fitted, calibrated and asked, without any model.
+    """Fit and calibrate the baselines of one market and make their forecasts, without a model.
 
     Args:
         dataset: The fold.
-        seed: Of boosting.
+        seed: For the boosting baseline.
         pooled: As in ``forecast_fold``.
 
     Returns:
-        Forecasts of the test rows, and each one's log-loss on the validation rows, by name.
+        Forecasts of the test rows, and the log-loss of each on the validation rows, by name.
     """
     return _ask(dataset, [*_fit_baselines(dataset, seed), *pooled])
 
@@ -258,13 +262,13 @@ def forecast_baselines(
 def forecast_given(
     dataset: MarketDataset, forecast: Forecast, rules: JudgingRules, threshold: float = 0.0
 ) -> FoldForecasts:
-    """Stand somebody's forecasts of the test rows beside the baselines, as they are.
+    """Compare external forecasts of the test rows with the baselines, without calibration.
 
     Args:
         dataset: The fold.
-        forecast: Of the test rows in order.
-        rules: What is taken for granted.
-        threshold: Least confidence for a trade, where the forecast has no decisions.
+        forecast: Forecast of the test rows in order.
+        rules: Settings of the judgement.
+        threshold: Minimum confidence for a trade, if the forecast has no decisions.
     """
     baselines = _fit_baselines(dataset, rules.seed)
     return FoldForecasts(
@@ -279,11 +283,11 @@ def forecast_given(
 
 
 def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> list[Baseline]:
-    """The baselines that learn from the train rows of many markets at once, as a pool does.
+    """Fit the baselines that learn from the train rows of many markets at once.
 
     Args:
-        markets: With common cuts in time and one scaling; at least one.
-        seed: Of boosting.
+        markets: At least one; all with the same split times and the same feature scaling.
+        seed: For the boosting baselines.
     """
     rows = [dataset.rows("train") for dataset in markets]
     known = [
@@ -298,15 +302,15 @@ def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> lis
 
 
 def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgement:
-    """Pool the folds' test rows and judge them as one.
+    """Join the test rows of all folds and judge them together.
 
     Args:
-        folds: In time order, of one market; their test rows do not overlap.
-        rules: What is taken for granted.
+        folds: Folds of one market in time order; their test rows do not overlap.
+        rules: Settings of the judgement.
 
     Raises:
-        ValueError: Test rows that overlap or are not in time order, or that lie
-            before the newest fold's first bar.
+        ValueError: Test rows overlap, are not in time order, or are not among the newest
+            fold's bars.
     """
     _check_order(folds)
     newest = folds[-1]
@@ -371,14 +375,14 @@ def choose_rival(folds: Sequence[FoldForecasts]) -> str:
 
 
 def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | None:
-    """Losses by day with a baseline of one's choice in the place of the rival and the best one.
+    """Losses by day, with a chosen baseline as both the rival and the best baseline.
 
     Args:
-        folds: As ``judge_folds``.
+        folds: As in ``judge_folds``.
         rival: Name of the baseline.
 
     Returns:
-        None where it is none of the baselines.
+        None if there is no baseline of that name.
     """
     labels = np.concatenate([fold.dataset.label[fold.dataset.rows("test")] for fold in folds])
     forecasts = [{entry.name: entry for entry in fold.baselines} for fold in folds]
@@ -399,7 +403,10 @@ def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | No
 
 
 def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
-    """What the baselines may know at each bar, shape (n_bars, ...); NaN while warming up."""
+    """Inputs of the baselines at each bar, shape (n_bars, ...).
+
+    The first bars are NaN, because indicators need earlier bars.
+    """
     return BaselineInputs(
         features=dataset.features.astype(np.float64),
         last_known_label=last_known_labels(dataset.label, dataset.label_rule.horizon),
@@ -429,7 +436,7 @@ def _fit_baselines(dataset: MarketDataset, seed: int) -> list[Baseline]:
 def _ask(
     dataset: MarketDataset, baselines: Sequence[Baseline]
 ) -> tuple[tuple[Forecast, ...], dict[str, float]]:
-    """Calibrated forecasts of the test rows, and each one's log-loss on the validation rows."""
+    """Calibrated forecasts of the test rows, and the log-loss of each on the validation rows."""
     inputs = baseline_inputs(dataset)
     validation, test = (inputs.take(dataset.rows(part)) for part in ("validation", "test"))
     labels = dataset.label[dataset.rows("validation")]
@@ -451,7 +458,7 @@ def _regression_among(baselines: Sequence[Baseline]) -> Regression:
 
 
 def _logits_of(regression: Regression, dataset: MarketDataset) -> tuple[FloatArray, FloatArray]:
-    """On the last row of each validation window, and of each test window."""
+    """Logits on the last row of each validation window and of each test window."""
     validation, test = dataset.rows("validation"), dataset.rows("test")
     features = dataset.features
     return regression.logits(features[validation]), regression.logits(features[test])
@@ -474,7 +481,7 @@ def _blend(network: Part, regression: Part, weight: float) -> Part:
 
 
 def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: JudgingRules) -> float:
-    """Chosen on the validation rows, for the probabilities that are served."""
+    """Choose the confidence threshold on the validation rows, for the served probabilities."""
     validation = dataset.rows("validation")
     first, last = int(validation[0]), int(validation[-1]) + dataset.label_rule.horizon + 1
     choice = choose_threshold(
@@ -488,7 +495,7 @@ def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: Judging
 
 
 def _better_alone(fold: FoldForecasts) -> list[str]:
-    """What to say where validation rows prefer a baseline to the network."""
+    """Caution if a baseline beats the network on the validation rows, else an empty list."""
     if NETWORK not in fold.parts:
         return []
     dataset = fold.dataset
@@ -509,7 +516,7 @@ def _better_alone(fold: FoldForecasts) -> list[str]:
 
 
 def _never_trades(fold: FoldForecasts) -> list[str]:
-    """What to say where no confidence has earned anything on validation rows."""
+    """Caution if no threshold makes a profit on the validation rows, else an empty list."""
     if fold.threshold < NO_TRADES:
         return []
     return ["no trades: no confidence threshold earned anything after costs on validation rows"]
@@ -518,7 +525,7 @@ def _never_trades(fold: FoldForecasts) -> list[str]:
 def _judge_blend(
     folds: Sequence[FoldForecasts], prior: FloatArray, labels: IntArray, bootstrap: Bootstrap
 ) -> JudgedBlend | None:
-    """The skill of each part, by the very intervals that the gate asks of the model."""
+    """The skill of each part, with the same kind of interval that the gate uses for the model."""
     newest = folds[-1]
     regression = newest.parts.get(REGRESSION)
     if newest.weight is None or not isinstance(regression, CalibratedPart):
@@ -550,15 +557,15 @@ def _check_order(folds: Sequence[FoldForecasts]) -> None:
 
 
 def _test_times(folds: Sequence[FoldForecasts]) -> IntArray:
-    """Open times of the bars on which the test windows end, fold after fold."""
+    """Open times of the last bar of each test window, fold after fold."""
     return np.concatenate([f.dataset.bars.open_time[f.dataset.rows("test")] for f in folds])
 
 
 def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[BacktestResult, ...]:
-    """The model and each baseline that trades, then buying and holding, over all test bars.
+    """Backtest the model, each baseline that trades, and buy and hold, over all test bars.
 
-    Bars may be missing among these, but never while a position is open: a row has a
-    known label, so that all bars of its horizon are there.
+    Bars can be missing in this span, but only while no position is open: a row with a known
+    label has all bars of its horizon.
     """
     dataset = folds[-1].dataset
     first, last = _test_span(folds)
@@ -589,7 +596,7 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
 
 
 def _test_span(folds: Sequence[FoldForecasts]) -> tuple[int, int]:
-    """Positions in the newest fold's bars from the first test row to the last label's end."""
+    """Start and end positions in the newest fold's bars: first test row to last label's end."""
     dataset = folds[-1].dataset
     first = int(np.searchsorted(dataset.bars.open_time, _test_times(folds)[0]))
     return first, int(dataset.rows("test")[-1]) + dataset.label_rule.horizon + 1
@@ -609,13 +616,13 @@ def _decided(forecast: Forecast, threshold: float = 0.0) -> IntArray:
 
 
 def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:
-    """The bars at positions ``first`` to ``last``, as with a list, to trade on."""
+    """Prices at positions ``first`` to ``last - 1``."""
     columns = (dataset.bars.column(name)[first:last] for name in ("open", "high", "low", "close"))
     return Prices(*columns)
 
 
 def exit_rule_of(dataset: MarketDataset, first: int, last: int) -> ExitRule:
-    """How the dataset's label rule would close positions on the same bars."""
+    """The exit rule of the dataset's labels for bars ``first`` to ``last - 1``."""
     distance = dataset.label_rule.barrier_distance(dataset.bars)
     width = None if distance is None else distance[first:last]
     return ExitRule(dataset.label_rule.horizon, width)

@@ -1,4 +1,4 @@
-"""How good a set of class probabilities is: proper scores first, counts beside them."""
+"""Score class probabilities with proper scores, and decisions with counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from percoin.types import CLASS_NAMES, FloatArray, IntArray, Signal
 
 N_CLASSES = len(Signal)
 
-# scikit-learn's own floor, so that a certain and wrong forecast costs the same in both.
+# The same floor as scikit-learn, so a certain but wrong forecast has the same loss in both.
 PROBABILITY_FLOOR = float(np.finfo(np.float64).eps)
 
 
@@ -23,9 +23,9 @@ class ClassScores:
     Attributes:
         name: Class name.
         n_rows: Rows whose label is this class.
-        precision: Share of its decisions that were right; 0 if there were none.
-        recall: Share of its rows that were found; 0 if there were none. Such a class is
-            absent: it says nothing of the forecast, and no mean over classes counts it.
+        precision: Share of decisions for this class that are right; 0 without decisions.
+        recall: Share of this class's rows that are found; 0 without rows. A class without rows
+            is left out of every mean over classes, because it tells nothing about the forecast.
         f1: Harmonic mean of the two; 0 if both are 0.
         pr_auc: Average precision of its probability; None if no row has this label.
     """
@@ -43,7 +43,7 @@ class Scores:
     """Every score of one forecast on one set of rows.
 
     ``accuracy`` and the three weighted scores reward a constant answer on
-    unbalanced labels: show them only beside those of the majority class.
+    unbalanced labels. Show them only next to those of the ``majority`` baseline.
 
     Attributes:
         log_loss: Mean negative log-likelihood in nats; smaller is better.
@@ -53,7 +53,7 @@ class Scores:
         balanced_accuracy: Mean recall over the classes that occur.
         macro_f1: Mean F1 over the classes that occur among the labels, scikit-learn's
             ``f1_score(labels, decisions, labels=np.unique(labels), average="macro")``. A
-            decision for an absent class costs the class of its row the recall.
+            decision for an absent class lowers the recall of the row's true class.
         classes: One entry per class, in class order.
         accuracy: Share of right decisions.
         weighted_precision: Precision averaged by class frequency.
@@ -78,11 +78,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Rows whose probability of one class fell between two edges.
+    """Rows whose probability of one class lies between two edges.
 
     Attributes:
-        mean_probability: What was promised, averaged over the rows.
-        frequency: How often the class then came.
+        mean_probability: Mean predicted probability of the class.
+        frequency: Observed share of the class.
         n_rows: Rows in the bin.
     """
 
@@ -99,8 +99,8 @@ def check_probabilities(probabilities: FloatArray) -> FloatArray:
 
     Raises:
         ValueError: Another shape, NaN or infinity, a negative value, or a row
-            whose sum is off one by more than float32 rounding explains. A NaN
-            would otherwise pass through argmax and score like an answer.
+            whose sum differs from one by more than float32 rounding. Without this
+            check, argmax turns a NaN into a class and scores it.
     """
     checked = np.asarray(probabilities, dtype=np.float64)
     if checked.ndim != 2 or checked.shape[1] != N_CLASSES or len(checked) == 0:
@@ -116,10 +116,10 @@ def check_probabilities(probabilities: FloatArray) -> FloatArray:
 
 
 def check_labels(labels: IntArray, n_rows: int) -> IntArray:
-    """Return the labels if each row has a known one.
+    """Return the labels if every row has a known label.
 
     Raises:
-        ValueError: Another length than ``n_rows``, or a label that is not a class.
+        ValueError: The length is not ``n_rows``, or a label is not a class.
     """
     checked = np.asarray(labels)
     if checked.shape != (n_rows,):
@@ -130,7 +130,7 @@ def check_labels(labels: IntArray, n_rows: int) -> IntArray:
 
 
 def row_log_loss(probabilities: FloatArray, labels: IntArray) -> FloatArray:
-    """Negative log of the probability that each row gave to its label, in nats.
+    """Negative log of the probability that the forecast gives to each row's label, in nats.
 
     Args:
         probabilities: Shape (n, C).
@@ -164,13 +164,13 @@ def brier_score(probabilities: FloatArray, labels: IntArray) -> float:
 def reliability(
     probabilities: FloatArray, labels: IntArray, signal: Signal, n_bins: int = 15
 ) -> list[ReliabilityBin]:
-    """Promised probability against frequency for one class, in bins of equal width.
+    """Predicted probability and observed frequency of one class, in bins of equal width.
 
     Args:
         probabilities: Shape (n, C).
         labels: Shape (n,).
         signal: The class.
-        n_bins: Bins over [0, 1]; empty ones are left out.
+        n_bins: Number of bins over [0, 1]; empty bins are left out.
     """
     promised = check_probabilities(probabilities)[:, signal]
     came = check_labels(labels, len(promised)) == signal
@@ -188,8 +188,9 @@ def reliability(
 def calibration_error(probabilities: FloatArray, labels: IntArray, n_bins: int = 15) -> float:
     """Class-wise expected calibration error (Kull et al., 2019).
 
-    For each class the gap between promised probability and frequency, averaged
-    over equal-width bins by their rows; then the mean over the classes.
+    For each class, take the gap between predicted probability and observed frequency in
+    equal-width bins, and average it with the bins' rows as weights. The result is the mean
+    over the classes.
     """
     gaps = [
         sum(b.n_rows * abs(b.mean_probability - b.frequency) for b in bins) / len(labels)
@@ -199,16 +200,16 @@ def calibration_error(probabilities: FloatArray, labels: IntArray, n_bins: int =
 
 
 def score(probabilities: FloatArray, labels: IntArray, decisions: IntArray | None = None) -> Scores:
-    """Compute every score of one forecast.
+    """Compute all scores of one forecast.
 
     Args:
         probabilities: Shape (n, C).
         labels: Shape (n,).
-        decisions: What the forecaster would do, shape (n,); the most probable
-            class if not given. A trading rule's own answers differ from that.
+        decisions: The forecaster's signals, shape (n,); None means the most probable class.
+            A trading rule's own signals can differ from it.
 
     Raises:
-        ValueError: NaN or malformed probabilities, labels that are no class.
+        ValueError: NaN or malformed probabilities, or labels that are no class.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -240,7 +241,7 @@ def _class_scores(
 ) -> tuple[ClassScores, ...]:
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-    # Names all three classes, so that each has its entry, an absent one too.
+    # Lists all three classes, so that an absent class also has an entry.
     precision, recall, f1, n_rows = precision_recall_fscore_support(
         labels, decisions, labels=list(Signal), zero_division=0.0
     )
@@ -262,7 +263,7 @@ def _class_scores(
 def _matthews_correlation(matrix: IntArray) -> float:
     """Multi-class correlation (Gorodkin, 2004); 0 if labels or decisions never vary.
 
-    scikit-learn's function warns where both are one and the same class.
+    scikit-learn's function warns if labels and decisions are all one and the same class.
     """
     n_rows, n_right = matrix.sum(), np.trace(matrix)
     labelled, decided = matrix.sum(axis=1), matrix.sum(axis=0)

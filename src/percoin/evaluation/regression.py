@@ -1,7 +1,7 @@
-"""A fitted logistic regression as plain numbers, applied by numpy alone.
+"""A fitted logistic regression as plain numbers; applying it needs only numpy.
 
-It is fitted among the baselines (``percoin.evaluation.baselines``) by scikit-learn, which a
-prediction does not load.
+``percoin.evaluation.baselines`` fits it with scikit-learn. A prediction does not load
+scikit-learn.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Regression:
     """A multinomial logistic regression on the scaled features of a window's last bar.
 
     Attributes:
-        coefficients: Of each class, in the order of ``Signal``, one for each feature.
-        intercept: Of each class.
+        coefficients: One row per class in the order of ``Signal``, one number per feature.
+        intercept: One number per class.
 
     Raises:
-        ValueError: They are not those of three classes.
+        ValueError: Not three classes, rows of different length, or a number is not finite.
     """
 
     coefficients: tuple[tuple[float, ...], ...]
@@ -40,7 +40,7 @@ class Regression:
 
     @property
     def n_features(self) -> int:
-        """Features of a bar."""
+        """Number of features of a bar."""
         return len(self.coefficients[0])
 
     def logits(self, rows: FloatArray | Float32Array) -> FloatArray:
@@ -49,9 +49,9 @@ class Regression:
         Args:
             rows: Scaled features, shape (n, F).
         """
-        # Unlike a product by BLAS, the sum of a row does not depend on how many rows come along.
+        # einsum gives a row the same sum for any number of rows; a BLAS product does not.
         with np.errstate(over="ignore", invalid="ignore"):
-            # What overflows is told by the calibration, which takes finite logits alone.
+            # The calibration reports an overflow, because it accepts only finite logits.
             products = np.einsum("nf,cf->nc", np.asarray(rows, np.float64), self._matrix)
             logits: FloatArray = products + np.array(self.intercept)
         return logits

@@ -1,4 +1,4 @@
-"""Sharpe ratio, and what is left of it after luck and the number of tries."""
+"""Sharpe ratio, and the deflated Sharpe ratio, which corrects for luck and number of trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NORMAL = NormalDist()
 
 
 def sharpe_ratio(returns: FloatArray, periods_per_year: float = 1.0) -> float | None:
-    """Mean over standard deviation of returns, annualised; None if they never vary.
+    """Mean of returns over their standard deviation, annualised; None if they never vary.
 
     Args:
         returns: Return of each period as a fraction, shape (n,).
@@ -26,7 +26,7 @@ def sharpe_ratio(returns: FloatArray, periods_per_year: float = 1.0) -> float | 
 
 
 def expected_best_sharpe(n_trials: int, trial_variance: float) -> float:
-    """Sharpe ratio that the best of several worthless trials is expected to show.
+    """Expected Sharpe ratio of the best of several trials without skill.
 
     Bailey and Lopez de Prado (2014), equation 1.
 
@@ -45,16 +45,16 @@ def expected_best_sharpe(n_trials: int, trial_variance: float) -> float:
 def deflated_sharpe(
     returns: FloatArray, n_trials: int = 1, trial_variance: float | None = None
 ) -> float | None:
-    """Probability that the true Sharpe ratio beats the best of so many worthless trials.
+    """Probability that the true Sharpe ratio beats the best of ``n_trials`` without skill.
 
     Bailey and Lopez de Prado (2014), equation 2; with one trial it is their
     probabilistic Sharpe ratio against zero. Skewed and fat-tailed returns lower it.
 
     Args:
         returns: Return of each period as a fraction, shape (n,).
-        n_trials: Models and settings tried before this one was shown, itself included.
-        trial_variance: Variance of the trials' Sharpe ratios, per period. If unknown,
-            that of a worthless trial of this length, 1 / (n - 1).
+        n_trials: Number of models and settings tried, including this one.
+        trial_variance: Variance of the trials' Sharpe ratios, per period. None takes the
+            variance of a trial of this length without skill, 1 / (n - 1).
 
     Returns:
         0 to 1, or None if the returns never vary.
@@ -65,12 +65,12 @@ def deflated_sharpe(
 
 @dataclass(frozen=True)
 class ReturnMoments:
-    """What the deflated Sharpe ratio needs of returns, all per period.
+    """Moments of returns for the deflated Sharpe ratio, all per period.
 
     Attributes:
         sharpe: Sharpe ratio.
-        skewness: Of the returns.
-        kurtosis: Of the returns; 3 for a normal distribution.
+        skewness: Skewness of the returns.
+        kurtosis: Kurtosis of the returns; 3 for a normal distribution.
         n_periods: Number of returns.
     """
 
@@ -80,7 +80,7 @@ class ReturnMoments:
     n_periods: int
 
     def deflated(self, n_trials: int = 1, trial_variance: float | None = None) -> float:
-        """As ``deflated_sharpe``, whose arguments these are."""
+        """The deflated Sharpe ratio; same arguments as ``deflated_sharpe``."""
         steps = self.n_periods - 1
         variance = 1.0 / steps if trial_variance is None else trial_variance
         return deflated_sharpe_from_moments(
@@ -93,7 +93,7 @@ class ReturnMoments:
 
 
 def return_moments(returns: FloatArray) -> ReturnMoments | None:
-    """The moments of returns as fractions, shape (n,); None if they never vary."""
+    """Moments of returns given as fractions, shape (n,); None if they never vary."""
     sharpe = sharpe_ratio(returns)
     if sharpe is None:
         return None
@@ -105,16 +105,16 @@ def return_moments(returns: FloatArray) -> ReturnMoments | None:
 def deflated_sharpe_from_moments(
     sharpe: float, n_periods: int, skewness: float, kurtosis: float, hurdle: float
 ) -> float:
-    """The same from published figures, all per period.
+    """The deflated Sharpe ratio from published moments, all per period.
 
     Args:
         sharpe: Sharpe ratio.
         n_periods: Number of returns.
-        skewness: Of the returns.
-        kurtosis: Of the returns; 3 for a normal distribution.
+        skewness: Skewness of the returns.
+        kurtosis: Kurtosis of the returns; 3 for a normal distribution.
         hurdle: Sharpe ratio to beat, see ``expected_best_sharpe``.
     """
     spread = 1 - skewness * sharpe + (kurtosis - 1) / 4 * sharpe**2
-    # Moments that no distribution has can make this negative; the ratio is then untold.
+    # Impossible moments can make this negative; the result then has no meaning.
     spread = max(spread, float(np.finfo(np.float64).tiny))
     return _NORMAL.cdf((sharpe - hurdle) * sqrt(n_periods - 1) / sqrt(spread))

@@ -1,8 +1,8 @@
-"""The two skills apart: is there a move coming (activity), and which way (direction)?
+"""Measure two skills separately: does a move come (activity), and which way (direction)?
 
-The log-loss of the three classes is the sum of both, row by row: that of NO_TRADE
-against a move, plus, where a move came, that of LONG against SHORT. A model can
-be good at the first, which pays nothing by itself, and know nothing of the second.
+The log-loss of the three classes is the sum of two parts in each row: the log-loss of NO_TRADE
+against a move and, if a move came, the log-loss of LONG against SHORT. A model can have skill
+in activity, which alone earns nothing, and no skill in direction.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from percoin.types import BoolArray, FloatArray, IntArray, Signal
 
 @dataclass(frozen=True)
 class BinaryView:
-    """A forecast of one yes-or-no question on the rows where it is asked.
+    """A forecast of one yes-or-no question.
 
     Attributes:
-        asked: Rows where the question makes sense, shape (n,).
-        came: Whether the answer was yes, shape (n,); meaningless where not asked.
-        probability: Forecast of yes, shape (n,).
+        asked: Whether the question applies to the row, shape (n,).
+        came: Whether the true answer is yes, shape (n,); no meaning if not ``asked``.
+        probability: Probability of yes, shape (n,).
     """
 
     asked: BoolArray
@@ -30,13 +30,13 @@ class BinaryView:
     probability: FloatArray
 
     def row_losses(self) -> FloatArray:
-        """Binary log-loss in nats, shape (n,); 0 on rows where nothing was asked."""
+        """Binary log-loss in nats, shape (n,); 0 on rows to which the question does not apply."""
         right = np.where(self.came, self.probability, 1.0 - self.probability)
         losses: FloatArray = np.where(self.asked, -np.log(np.maximum(right, PROBABILITY_FLOOR)), 0)
         return losses
 
     def auc(self) -> float | None:
-        """Probability that a yes row outranks a no row; None without both kinds."""
+        """Probability that a yes row has a higher forecast than a no row; None without both."""
         came = self.came[self.asked]
         if came.all() or not came.any():
             return None
@@ -45,9 +45,8 @@ class BinaryView:
     def auc_rows(self) -> FloatArray:
         """Values, one per row, whose mean is the AUC, shape (n,).
 
-        The AUC plus each row's influence on it (DeLong et al., 1988): the mean of
-        any stretch of rows then behaves as the AUC does, so that an interval for
-        a mean serves the AUC too. Needs both kinds of rows.
+        Each value is the AUC plus the row's influence on it (DeLong et al., 1988). So an
+        interval for a mean is also valid for the AUC. Needs yes rows and no rows.
         """
         auc, above_no, above_yes = _placements(self.probability[self.asked], self.came[self.asked])
         n_rows, came = len(self.asked), self.came[self.asked]
@@ -58,7 +57,7 @@ class BinaryView:
 
 
 def activity(probabilities: FloatArray, labels: IntArray) -> BinaryView:
-    """A move against NO_TRADE, asked on every row.
+    """The question "move or NO_TRADE?", for every row.
 
     Args:
         probabilities: Shape (n, C).
@@ -71,10 +70,10 @@ def activity(probabilities: FloatArray, labels: IntArray) -> BinaryView:
 
 
 def direction(probabilities: FloatArray, labels: IntArray) -> BinaryView:
-    """LONG against SHORT, asked on the rows where a move came.
+    """The question "LONG or SHORT?", for rows with a move.
 
-    The forecast is the probability of LONG given a move; one half for a row that
-    gave a move no probability at all.
+    The forecast is the probability of LONG given a move. It is one half if the forecast gives
+    a move probability 0.
 
     Args:
         probabilities: Shape (n, C).
@@ -88,7 +87,7 @@ def direction(probabilities: FloatArray, labels: IntArray) -> BinaryView:
 
 
 def _placements(scores: FloatArray, came: BoolArray) -> tuple[float, FloatArray, FloatArray]:
-    """AUC, and for each row the share of the other kind on its wrong side (ties half).
+    """AUC, and how each row ranks against yes rows and no rows (ties count half).
 
     Returns:
         The AUC; per row the share of no rows below it; per row the share of yes

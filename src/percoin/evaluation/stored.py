@@ -1,4 +1,4 @@
-"""An evaluation read back from ``metrics.json``."""
+"""Read an evaluation from ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from percoin.evaluation.evaluate import Evaluation
 from percoin.json_codec import decode
 from percoin.types import CLASS_NAMES, FloatArray
 
-# Ten years of minutes, of which the test is a part; and more lines than there are baselines.
+# Limits for files from outside: ten years of one-minute bars, and more than all baselines.
 _MOST_BARS = 5_000_000
 _MOST_CURVES = 20
 
 
 def evaluation_from_json(document: object) -> Evaluation:
-    """Build the evaluation that ``Evaluation.to_json`` wrote.
+    """Build the evaluation from the output of ``Evaluation.to_json``.
 
-    Written back it gives the same document. Equity between the points that were kept
-    is interpolated. Keys that this version does not know are ignored, so that a
-    report can still be made of what a newer one wrote.
+    Writing it again gives the same document. Equity between the stored points is interpolated.
+    Unknown keys are ignored, so that a report can use documents of a newer version.
 
     Args:
         document: Plain containers, as ``json_codec.loads`` returns them.
 
     Raises:
-        ValueError: A key is missing or a value is of another type; the message names
-            the place, as in ``model.scores.mcc``.
+        ValueError: A key is missing, or a value has another type or is out of range. The
+            message names the place, such as ``model.scores.mcc``.
     """
     money = document.get("money") if isinstance(document, dict) else None
     _require(len(money) <= _MOST_CURVES if isinstance(money, list) else True, "money is too long")
@@ -63,7 +62,7 @@ def _read_curve(_: type, value: object) -> FloatArray:
     bars, values = np.array(value, dtype=np.float64).T
     _require(bool(np.isfinite(values).all()), "not finite")
     _require(bars[0] == 0 and bool((np.diff(bars) > 0).all()), "out of order")
-    # The curve of one market; a forged position must not ask for all the memory there is.
+    # The limit stops a forged position from using all memory.
     _require(bars[-1] < _MOST_BARS, "too long for a curve")
     curve: FloatArray = np.interp(np.arange(int(bars[-1]) + 1), bars, values)
     return curve

@@ -1,6 +1,6 @@
-"""The evaluation as plain text: a headline, then tables, for the terminal.
+"""Format the evaluation as plain text for the terminal: a headline, then tables.
 
-The cells are made apart from the layout, so that the report can show the same ones.
+Cells and layout are separate, so that the report can show the same cells.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MONEY_COLUMNS = (
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The verdict in one line, and what was shown."""
+    """The verdict and what the test rows show, in one line."""
     return f"{evaluation.verdict.outcome.upper()} {evaluation.model.name}: {evaluation.shown()}"
 
 
@@ -94,7 +94,7 @@ def score_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 
 def class_rows(line: Assessment) -> list[tuple[str, ...]]:
-    """Cells under ``CLASS_COLUMNS``, one row per class; dashes for one that no row has."""
+    """Cells under ``CLASS_COLUMNS``, one row per class; dashes for a class without rows."""
     return [
         (
             entry.name,
@@ -128,7 +128,7 @@ def money_rows(results: Sequence[BacktestResult]) -> list[tuple[str, ...]]:
 
 
 def format_evaluation(evaluation: Evaluation) -> str:
-    """The whole evaluation for a terminal, a few dozen lines of plain text."""
+    """The whole evaluation for the terminal, a few dozen lines of plain text."""
     verdict, n_effective = evaluation.verdict, evaluation.model.skill.n_effective_rows
     counts = ", ".join(
         f"{count} {name}" for count, name in zip(evaluation.class_counts, CLASS_NAMES, strict=True)
@@ -155,7 +155,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
 
 
 def align(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text under their headings: names to the left, figures to the right."""
+    """Align text in columns under their headings: first column left, all others right."""
     lines = [columns, *rows]
     widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""From probabilities to decisions, and how sure to be: chosen on validation rows only."""
+"""Turn probabilities into signals, with a confidence threshold chosen on validation rows only."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest
 from percoin.evaluation.metrics import check_probabilities
 from percoin.types import FloatArray, IntArray, Signal
 
-# A threshold that no confidence reaches: what earned nothing on validation rows trades never.
+# With this threshold the model never trades: no threshold made a profit on validation rows.
 NO_TRADES = 1.0
 
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """The confidence that earned most on validation rows.
+    """A confidence threshold and its result on validation rows.
 
     Attributes:
-        threshold: Least probability that a LONG or SHORT must have; ``NO_TRADES`` where no
-            confidence earned anything, since staying out was better.
-        net_return: What it earned there after costs, as a fraction.
-        n_trades: Round trips there.
+        threshold: Minimum probability for a LONG or SHORT; ``NO_TRADES`` if no threshold makes
+            a profit, because no trade is then the better choice.
+        net_return: Return on the validation rows after costs, as a fraction.
+        n_trades: Number of round trips on the validation rows.
     """
 
     threshold: float
@@ -31,11 +31,12 @@ class ThresholdChoice:
 
 
 def decide(probabilities: FloatArray, threshold: float = 0.0) -> IntArray:
-    """The most probable class, or NO_TRADE where a direction is not probable enough.
+    """The most probable class, or NO_TRADE if its probability is below the threshold.
 
     Args:
         probabilities: Shape (n, C).
-        threshold: Least probability for LONG and SHORT; from ``NO_TRADES`` on there are none.
+        threshold: Minimum probability for LONG and SHORT; from ``NO_TRADES`` on, every signal
+            is NO_TRADE.
 
     Returns:
         Signals, shape (n,).
@@ -56,23 +57,23 @@ def choose_threshold(
     min_trades: int = 20,
     n_candidates: int = 20,
 ) -> ThresholdChoice:
-    """Choose the confidence threshold that earns most after costs.
+    """Choose the confidence threshold with the highest return after costs.
 
     Only pass validation rows and bars: a threshold chosen on test rows makes the
-    test period's money meaningless.
+    backtest of the test period meaningless.
 
     Args:
-        probabilities: Of the validation rows, shape (n, C).
-        rows: Position among the bars of each row, shape (n,).
+        probabilities: Probabilities of the validation rows, shape (n, C).
+        rows: Position of each row among the bars, shape (n,).
         prices: Bars of the validation period.
         exit_rule: When positions close.
-        costs: Of each side.
-        min_trades: Fewer trades than this are luck, whatever they earned.
-        n_candidates: Thresholds tried: 0 and quantiles of the confidences.
+        costs: Costs of each side.
+        min_trades: Candidates with fewer trades are skipped, because their return is luck.
+        n_candidates: Number of thresholds tried: 0 and quantiles of the confidences.
 
     Returns:
-        The best candidate, of equal ones the lowest; ``NO_TRADES`` if none with enough
-        trades earned anything.
+        The best candidate, or the lowest of equally good ones. ``NO_TRADES`` if no candidate
+        with enough trades makes a profit.
     """
     signals = decide(probabilities)
     confidences = check_probabilities(probabilities).max(axis=1)[signals != Signal.NO_TRADE]
@@ -91,11 +92,11 @@ def choose_threshold(
 
 
 def spread_signals(signals: IntArray, rows: IntArray, n_bars: int) -> IntArray:
-    """Signals of some rows as one per bar, NO_TRADE elsewhere, shape (n_bars,).
+    """Turn the signals of some rows into one per bar, NO_TRADE elsewhere, shape (n_bars,).
 
     Args:
         signals: Shape (n,).
-        rows: Position of each among the bars, shape (n,).
+        rows: Position of each signal among the bars, shape (n,).
         n_bars: Number of bars.
     """
     per_bar = np.full(n_bars, Signal.NO_TRADE, dtype=np.int64)

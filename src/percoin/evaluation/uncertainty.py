@@ -1,10 +1,10 @@
-"""How sure a mean over neighbouring rows is: a block bootstrap, studentized.
+"""Confidence intervals for a mean over dependent rows: a studentized block bootstrap.
 
-Rows of a market are not independent: labels overlap by their horizon and quiet or
-stormy hours come in runs. Blocks of neighbouring rows are therefore drawn, not
-rows (Politis and Romano, 1992), and each draw is measured in its own standard
-error (Goetze and Kuensch, 1996), which keeps small samples honest. Every quantity
-here is a mean of one value per row; see ``skill_rows`` for how a ratio becomes one.
+Rows of a market are not independent: labels overlap by their horizon, and quiet or volatile
+hours come in runs. So the bootstrap draws blocks of neighbouring rows instead of single rows
+(Politis and Romano, 1992). It divides each draw by the draw's own standard error (Goetze and
+Kuensch, 1996), which gives better intervals for small samples. Every quantity here is a mean
+of one value per row; ``skill_rows`` turns a ratio into such a mean.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from percoin.types import FloatArray
 MIN_BLOCKS = 8
 POWER = 0.8
 
-# A p-value from so many draws beyond is known to about a third of itself.
+# With this many draws beyond the observed value, a p-value has a relative error of about 1/3.
 _ENOUGH_BEYOND = 10
-# More of them find weaker edges, fewer err less often where rows are skewed.
+# More groups detect weaker skill; fewer groups give fewer errors if rows are skewed.
 _MAX_GROUPS = 24
-# 3 MB, which stay in the cache.
+# 3 MB, so that they fit in the processor cache.
 _BLOCKS_AT_ONCE = 400_000
 
 
 @dataclass(frozen=True)
 class Estimate(Interval):
-    """A mean over rows with what is known about its error.
+    """A mean over rows with its interval, standard error and p-value.
 
     Attributes:
         value: The mean.
-        lower: Lower end of the interval; None with too few rows for any interval.
-        upper: Upper end.
-        standard_error: Of the mean, with the dependence between rows; None as above.
-        p_value: One-sided, against "no larger than the null value". None as above.
-        smallest_detectable: Distance from the null value that such rows would show
-            in four cases of five (80 % power); None as above.
-        n_rows: Rows averaged.
-        n_effective_rows: Independent rows that would give the same standard error.
+        lower: Lower end of the interval; None with too few rows for an interval.
+        upper: Upper end; None with too few rows.
+        standard_error: Standard error of the mean, including the dependence between rows; None
+            with too few rows.
+        p_value: One-sided, against "no larger than the null value"; None with too few rows.
+        smallest_detectable: Distance from the null value that such rows detect in four cases
+            of five (80 % power); None with too few rows.
+        n_rows: Number of rows averaged.
+        n_effective_rows: Number of independent rows with the same standard error.
         block_length: Rows in a block.
     """
 
@@ -55,16 +56,17 @@ class Estimate(Interval):
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Settings of every interval of one evaluation.
+    """Settings of all intervals of one evaluation.
 
     Attributes:
-        horizon: Reach of the label in bars; no block is shorter.
+        horizon: Reach of the label in bars; a block has at least this many rows.
         seed: The same seed gives the same interval.
-        repetitions: Bootstrap draws.
+        repetitions: Number of bootstrap draws.
         confidence: Level of the two-sided interval.
-        day: Rows in a day; no block is shorter than that either. Volatility has a daily
-            rhythm and lasts for days: blocks of a label's reach gave intervals of nominal 95 %
-            that were up to 3 points further from it on real bars (``stress/placebo.md``).
+        day: Rows in a day; a block has at least this many rows too. Volatility has a daily
+            rhythm and lasts for days. With blocks only as long as the label's reach, the
+            coverage of nominal 95 % intervals was up to 3 points further from 95 % on real
+            bars (``stress/placebo.md``).
     """
 
     horizon: int
@@ -83,7 +85,7 @@ class Bootstrap:
 
         Args:
             values: One value per row in time order, shape (n,).
-            null: Value that the one-sided test and the detectable edge start from.
+            null: Null value of the one-sided test and of ``smallest_detectable``.
 
         Raises:
             ValueError: No rows, or values that are not finite.
@@ -94,7 +96,7 @@ class Bootstrap:
         block_length = choose_block_length(rows, self.shortest_block)
         if len(rows) // block_length < MIN_BLOCKS:
             return _without_interval(rows, block_length)
-        # Rows that repeat themselves in every block are as certain as equal ones.
+        # If every block has the same rows, the mean has no error, as with equal rows.
         if not (_varies(rows) and _varies(_block_means(rows, block_length))):
             return _certain(rows, self, null)
 
@@ -120,11 +122,12 @@ class Bootstrap:
 def choose_block_length(values: FloatArray, shortest: int) -> int:
     """Block length for the circular bootstrap (Politis and White, 2004; Patton et al., 2009).
 
-    Otherwise never so long that fewer than ``MIN_BLOCKS`` blocks are left.
+    Long blocks are cut so that at least ``MIN_BLOCKS`` blocks remain, but to no less than
+    ``shortest``.
 
     Args:
         values: Shape (n,).
-        shortest: Rows that a block has at least: the label's reach, or a day.
+        shortest: Minimum rows of a block: the label's reach, or a day.
     """
     from arch.bootstrap import optimal_block_length
 
@@ -140,12 +143,12 @@ def choose_block_length(values: FloatArray, shortest: int) -> int:
 def skill_rows(losses: FloatArray, reference_losses: FloatArray) -> FloatArray:
     """Values, one per row, whose mean is the log-loss skill over the reference.
 
-    Skill is a ratio of means. Its value plus each row's influence on it (the delta
-    method) has that skill as its mean and, to first order, the same error.
+    Skill is a ratio of means. The values are the skill plus each row's influence on it (the
+    delta method). Their mean is the skill and, to first order, has the same error.
 
     Args:
         losses: Log-loss per row, shape (n,); 0 on rows that do not count.
-        reference_losses: The reference's, 0 on the same rows.
+        reference_losses: Log-loss of the reference, shape (n,); 0 on the same rows.
     """
     scale = float(np.mean(reference_losses))
     ratio = float(np.mean(losses)) / scale
@@ -155,7 +158,7 @@ def skill_rows(losses: FloatArray, reference_losses: FloatArray) -> FloatArray:
 
 def _standard_error(rows: FloatArray, block_length: int) -> float:
     """Standard error of the mean from the spread of the means of adjoining blocks."""
-    # The rows left over after the last full block count in the mean, and so in its error.
+    # Rows after the last full block count in the mean, so they count in its error too.
     return float(_block_means(rows, block_length).std(ddof=1) * np.sqrt(block_length / len(rows)))
 
 
@@ -168,14 +171,15 @@ def _block_means(rows: FloatArray, block_length: int) -> FloatArray:
 def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap) -> FloatArray:
     """Bootstrap distribution of (mean - true mean) / standard error, shape (repetitions,).
 
-    A mean over whole blocks needs only the blocks' means, so of the rows that the circular
-    bootstrap draws only the first of each block is drawn.
+    A mean over whole blocks needs only the block means, so only the first row of each block is
+    drawn.
     """
     generator = np.random.default_rng(settings.seed)
-    # The rows that fill no block draw a start too, which is then not used.
+    # The rows after the last full block also draw a start; it is not used.
     n_blocks, n_starts = len(rows) // block_length, -(-len(rows) // block_length)
     means = _circular_block_means(rows, block_length) - rows.mean()
-    # A draw of equal blocks has no spread; it is then as far out as its mean says.
+    # A draw of equal blocks has no spread. The floor avoids a division by zero and leaves such a
+    # draw far out if its mean differs from 0.
     floor = 1e-9 * rows.std()
     at_once = max(1, _BLOCKS_AT_ONCE // n_starts)
     t_statistics = []
@@ -188,20 +192,21 @@ def _draw_t_statistics(rows: FloatArray, block_length: int, settings: Bootstrap)
 
 
 def _p_value(excess: FloatArray, block_length: int, n_beyond: int, n_drawn: int) -> float:
-    """Of "the mean excess is not above 0": from the draws, or from groups where they are few.
+    """P-value of "the mean excess is not above 0", from the draws, or from groups of rows.
 
-    Among m models of a sweep a lone true one stands at a false discovery rate of 5 %
-    (Benjamini and Yekutieli) only with a p-value of .05 / (m (1 + 1/2 + ... + 1/m)), 7.2e-5
-    for 128 models. Draws tell no p-value below 1 / n_drawn, and far out they are wrong: over
-    450 rows without edge whose volatility comes in runs, 20,000 draws gave such values
-    several times too often (``stress/small_p_values.md``). Student's t over the means of some
-    long groups of neighbouring rows holds there (Ibragimov and Mueller, 2010).
+    A sweep needs very small p-values. If one of m models has skill, it passes a false discovery
+    rate of 5 % (Benjamini and Yekutieli) only with a p-value of at most
+    .05 / (m (1 + 1/2 + ... + 1/m)), which is 7.2e-5 for 128 models. Draws give no p-value below
+    1 / n_drawn, and small ones are wrong: for 450 rows without skill whose volatility comes in
+    runs, 20,000 draws gave such values several times too often (``stress/small_p_values.md``).
+    Student's t-test over the means of some long groups of neighbouring rows is valid there
+    (Ibragimov and Mueller, 2010), so it is used if few draws lie beyond the observed value.
 
     Args:
-        excess: Rows less the null value, shape (n,).
-        block_length: No group is shorter.
-        n_beyond: Draws beyond what was found.
-        n_drawn: All draws.
+        excess: Rows minus the null value, shape (n,).
+        block_length: Minimum rows of a group.
+        n_beyond: Number of draws beyond the observed value.
+        n_drawn: Number of all draws.
     """
     if n_beyond >= _ENOUGH_BEYOND:
         return (1 + n_beyond) / (1 + n_drawn)
@@ -213,7 +218,7 @@ def _p_value(excess: FloatArray, block_length: int, n_beyond: int, n_drawn: int)
 
 
 def _circular_block_means(rows: FloatArray, block_length: int) -> FloatArray:
-    """Mean of the block that starts at each row and runs on from the end to the beginning."""
+    """Mean of the block that starts at each row; after the last row it continues at the first."""
     wrapped = np.concatenate([rows, rows[:block_length]])
     sums = np.concatenate([[0.0], np.cumsum(wrapped - rows.mean())])
     means: FloatArray = (sums[block_length:] - sums[:-block_length])[: len(rows)] / block_length
@@ -222,7 +227,7 @@ def _circular_block_means(rows: FloatArray, block_length: int) -> FloatArray:
 
 
 def _varies(rows: FloatArray) -> bool:
-    """Rounding alone is no variation: a forecast compared with itself."""
+    """Whether rows vary by more than rounding; a forecast minus itself varies by rounding only."""
     return bool(np.ptp(rows) > 1e-12 * max(1.0, abs(float(rows[0]))))
 
 

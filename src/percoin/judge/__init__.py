@@ -1,1 +1,1 @@
-"""Anybody's forecasts before percoin's judge: the same rivals, rulers, intervals and gate."""
+"""Judge forecasts from any source, with the baselines, intervals and gate of percoin's models."""

@@ -14,17 +14,17 @@ from percoin.report.board import Board
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge a file of forecasts, print what was shown and return the exit code."""
+    """Judge a file of forecasts, print the result and return the exit code."""
 
     def command() -> None:
         settings = typed(compose_config("judge", arguments), JudgeConfig)
-        # scipy and scikit-learn: only once the settings are known to be good.
+        # Imports scipy and scikit-learn, so it waits until the settings are valid.
         from percoin.judge.run import judge_file
 
         judged = judge_file(settings)
         is_json = settings.output == OutputFormat.JSON
         print(one_line(judged.to_json()) if is_json else judged.render())
-        # Last: a folder that cannot be written takes nothing away that was judged.
+        # Last, so that the result is printed even if the folder cannot be written.
         if settings.report_dir is not None:
             _write_report(judged.board(), Path(settings.report_dir))
 

@@ -1,4 +1,4 @@
-"""A file of forecasts, read and checked: one row a bar, by the bar's open time."""
+"""Read and check a file of forecasts: one row per bar, identified by the bar's open time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from percoin.types import CLASS_NAMES, FloatArray, IntArray, Signal, Timeframe
 PROBABILITY_COLUMNS = tuple(f"p_{name.lower()}" for name in CLASS_NAMES)
 SIGNAL_COLUMN = "signal"
 CONFIDENCE_COLUMN = "confidence"
-# Beyond rounding to two decimals: three probabilities of .33 are no mistake.
+# Allows rounding to two decimals: three probabilities of .33 are valid.
 _SUM_TOLERANCE = 0.011
 Refusal = Callable[[str, str], InvalidForecastsError]
 
@@ -33,15 +33,15 @@ _NAMED_SIGNALS = {signal.name: int(signal) for signal in Signal}
 
 @dataclass(frozen=True, eq=False)
 class Forecasts:
-    """What somebody says of the bars of one market, each row known when its bar closes.
+    """Forecasts for the bars of one market; each row is known when its bar closes.
 
     Attributes:
-        open_time: Of the bars, milliseconds since 1970 (UTC), rising, shape (n,).
+        open_time: Open times of the bars, milliseconds since 1970 (UTC), rising, shape (n,).
         probabilities: In class order, rows sum to one, shape (n, C); None if only signals
             are given.
-        signal: A class each, shape (n,); empty if only probabilities are given.
-        confidence: Probability of that class, shape (n,); None if it is not given.
-        unused: Columns that say a forecast too, and are not looked at.
+        signal: One class per row, shape (n,); empty if probabilities are given.
+        confidence: Probability of that class, shape (n,); None if not given.
+        unused: Other forecast columns of the file, which are ignored.
     """
 
     open_time: IntArray
@@ -57,12 +57,12 @@ class Forecasts:
 def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
     """Read a CSV, Parquet or Feather file of forecasts.
 
-    It has ``open_time`` and either ``p_short, p_no_trade, p_long``, or ``signal`` (SHORT,
-    NO_TRADE, LONG, or 0, 1, 2), with or without ``confidence``. Rows may be in any order.
+    The file has ``open_time`` and either ``p_short, p_no_trade, p_long``, or ``signal`` (SHORT,
+    NO_TRADE, LONG, or 0, 1, 2), with or without ``confidence``. Rows can be in any order.
 
     Raises:
-        InvalidForecastsError: It cannot be read, a column is missing, a bar has two rows, or a
-            value is no probability or no signal.
+        InvalidForecastsError: The file cannot be read or has no rows, a column is missing, a
+            bar has two rows, or a value is no probability or no signal.
     """
 
     def refuse(found: str, action: str) -> InvalidForecastsError:
@@ -112,7 +112,7 @@ def _known(columns: set[str], names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """Columns by their names in lower case, the times as milliseconds since 1970 (UTC)."""
+    """Read the table, with lower-case column names and times in milliseconds since 1970 (UTC)."""
     raw = read_raw(path)
     names = [name.strip().lower() for name in raw.names or ()]
     if "open_time" not in names:

@@ -1,4 +1,4 @@
-"""Somebody's forecasts of a market, judged as percoin judges its own models."""
+"""Judge external forecasts of a market in the same way as percoin's own models."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from percoin.report.reading import SavedModel
 from percoin.splits import Split, chronological_split, split_at
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray
 
-# Of the rows with a signal and no probability: they teach what each signal is worth.
+# Share of the rows used to learn class frequencies after each signal, without probabilities.
 _LEARNING_SHARE = 0.3
-# How many bars too early or too late forecasts are looked for.
+# Largest shift, in bars, in the search for forecasts with a wrong time stamp.
 _MOST_BARS_OFF = 5
 
 
 @dataclass(frozen=True, eq=False)
 class JudgedForecasts:
-    """What came of a file of forecasts.
+    """The result of judging a file of forecasts.
 
     Attributes:
-        dataset: The rows; those of the test part were forecast.
-        evaluation: As of a model.
-        notes: What was done with the file, one sentence each, without a full stop.
+        dataset: The rows; the test part is the judged forecasts.
+        evaluation: The same results as for a model.
+        notes: Remarks about the file, one sentence each, without a full stop.
     """
 
     dataset: MarketDataset
@@ -51,7 +51,7 @@ class JudgedForecasts:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The same for programs; equity curves are thinned."""
+        """The result for programs; equity curves keep fewer points."""
         bars = self.dataset.bars
         return {
             "symbol": bars.symbol,
@@ -64,7 +64,7 @@ class JudgedForecasts:
         }
 
     def board(self) -> Board:
-        """The same as a report."""
+        """The result as a report."""
         bars, test = self.dataset.bars, self.dataset.rows("test")
         days = [str(bars.frame.index[int(test[end])].date()) for end in (0, -1)]
         model = SavedModel(
@@ -77,7 +77,7 @@ class JudgedForecasts:
         return make_board([model], notes=[f"{note}." for note in self.notes])
 
     def render(self) -> str:
-        """The screen as plain text."""
+        """The result as plain text for the terminal."""
         bars, test = self.dataset.bars, self.dataset.rows("test")
         first, last = (format_time(bars.close_time(int(test[end]))) for end in (0, -1))
         market = f"{bars.symbol} {bars.timeframe.value}"
@@ -95,8 +95,9 @@ def judge_file(settings: JudgeConfig) -> JudgedForecasts:
     """Judge the file that the settings name.
 
     Raises:
-        InvalidForecastsError: It cannot be judged as it is.
-        PercoinError: The bars cannot be had, or are too few.
+        ConfigError: The name in the settings is the name of a baseline.
+        InvalidForecastsError: The file cannot be judged in its current form.
+        PercoinError: The bars are not available, or too few.
     """
     timeframe = settings.tf.timeframe
     if settings.name in {baseline.name for baseline in default_baselines()}:
@@ -127,22 +128,23 @@ def judge_forecasts(
 ) -> JudgedForecasts:
     """Judge forecasts on the bars of their market.
 
-    The baselines learn from the rows before the forecasts and are judged on the same rows as
+    The baselines learn from the rows before the forecasts. They are judged on the same rows as
     the forecasts.
 
     Args:
-        forecasts: Each known when its bar closes.
-        market: Its bars, features and labels.
-        rules: What is taken for granted.
-        threshold: Least confidence for a trade; signals are taken as they are.
-        trained_until: Up to when the forecaster has seen bars, in milliseconds since
-            1970-01-01 UTC; None if nobody says.
+        forecasts: Forecasts; each is known when its bar closes.
+        market: Bars, features and labels of the market.
+        rules: Settings of the judgement.
+        threshold: Minimum confidence for a trade; it does not change given signals.
+        trained_until: End of the bars that the forecaster has seen, in milliseconds since
+            1970-01-01 UTC; None if unknown.
 
     Raises:
-        InvalidForecastsError: Rows on bars that are not there, before ``trained_until``, or
-            none that can be judged.
-        NotEnoughBarsError: Too few bars before the forecasts to fit baselines.
-        MissingClassError: The rows before them lack a class.
+        InvalidForecastsError: A forecast has no bar or lies before ``trained_until``, or no
+            forecast can be judged.
+        NotEnoughBarsError: Too few bars before the forecasts to fit baselines, or too few
+            signals without probabilities.
+        MissingClassError: The rows before the forecasts lack a class.
     """
     notes = _check_seen(forecasts, market.bars, trained_until)
     if forecasts.unused:
@@ -167,7 +169,7 @@ def _check_seen(forecasts: Forecasts, bars: Bars, trained_until: int | None) -> 
         return [
             "trained_until is not given: nothing says that the forecaster had not seen these bars"
         ]
-    # A bar that opens then closes later; what is trained up to a moment has seen none of it.
+    # A bar that opens at trained_until or later closes after it: the forecaster has not seen it.
     n_seen = int((forecasts.open_time < trained_until).sum())
     if n_seen:
         raise InvalidForecastsError(
@@ -181,7 +183,7 @@ def _check_seen(forecasts: Forecasts, bars: Bars, trained_until: int | None) -> 
 
 
 def _rows_of(forecasts: Forecasts, bars: Bars) -> IntArray:
-    """Positions of the forecast bars."""
+    """Positions of the forecasts' bars among all bars."""
     opened = bars.open_time
     rows = np.searchsorted(opened, forecasts.open_time)
     is_there = opened[np.minimum(rows, len(opened) - 1)] == forecasts.open_time
@@ -200,7 +202,7 @@ def _rows_of(forecasts: Forecasts, bars: Bars) -> IntArray:
 
 
 def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDataset, IntArray]:
-    """The market split before the forecasts, and the forecast rows that can be judged."""
+    """The dataset with a split before the forecasts, and the forecast rows that can be judged."""
     kept = np.intersect1d(forecast_rows, market.rows)
     if len(kept) == 0:
         is_early = len(market.rows) > 0 and forecast_rows[-1] < market.rows[0]
@@ -228,9 +230,10 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
 
 
 def _split_before(rows: IntArray, kept: IntArray, spec: SplitSpec) -> Split:
-    """Train and validation before the first forecast row, which begins the test part.
+    """Put train and validation before the first forecast row, where the test part begins.
 
-    Where the forecasts are those of a test part that percoin has cut, it is cut alike.
+    If the forecasts start at the test part of percoin's usual split, train and validation are
+    those of the usual split.
     """
     purge, embargo = spec.purge_bars, spec.embargo_bars
     usual = _usual_split(rows, spec)
@@ -255,7 +258,11 @@ def _usual_split(rows: IntArray, spec: SplitSpec) -> Split | None:
 def _as_forecast(
     forecasts: Forecasts, dataset: MarketDataset, kept: IntArray, name: str
 ) -> tuple[MarketDataset, Forecast, list[str]]:
-    """Probabilities for the test rows; signals alone take some of these to learn from."""
+    """Probabilities for the test rows, and notes about them.
+
+    If the file has only signals, the first rows are used to learn how often each class follows
+    each signal. The returned dataset leaves them out of the test rows.
+    """
     opened = dataset.bars.open_time[kept]
     chosen = np.searchsorted(forecasts.open_time, opened)
     if forecasts.probabilities is not None:
@@ -274,7 +281,7 @@ def _as_forecast(
             f"{len(kept)} signals without probabilities",
             "give more of them, or confidence beside them",
         )
-    # Their labels must be settled before the first row that is judged.
+    # The labels of these rows must be known before the first judged row.
     first_judged = int(kept[n_learn]) - dataset.label_rule.horizon
     learnt = kept[:n_learn][kept[:n_learn] < first_judged]
     table = frequencies_after(signal[: len(learnt)], dataset.label[learnt])
@@ -288,7 +295,7 @@ def _as_forecast(
 
 
 def _spread(signal: IntArray, confidence: FloatArray, shares: FloatArray) -> FloatArray:
-    """The confidence for the signal's class, and the rest in proportion to the shares."""
+    """Probabilities: the confidence for the signal's class, the rest split by the shares."""
     is_said = np.eye(N_CLASSES, dtype=bool)[signal]
     others = np.where(is_said, 0.0, shares)
     rest = (1 - confidence)[:, None] * others / others.sum(axis=1, keepdims=True)
@@ -297,7 +304,12 @@ def _spread(signal: IntArray, confidence: FloatArray, shares: FloatArray) -> Flo
 
 
 def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluation) -> Evaluation:
-    """The evaluation with what forecasts give away that are moved along the bars."""
+    """Add to the evaluation what a shift of the forecasts along the bars shows.
+
+    The verdict becomes a rejection if the forecasts fit later bars better than their own: they
+    are stamped too early. It gets a caution if they fit earlier bars better, or if they are no
+    better than the same forecasts a day earlier or later.
+    """
     moved = _Moved(dataset, forecast, evaluation.bootstrap)
     verdict = evaluation.verdict
     early = moved.fits_better(range(1, _MOST_BARS_OFF + 1))
@@ -332,21 +344,21 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
 
 
 class _Moved:
-    """The same forecasts held against the labels of other bars."""
+    """Compares the forecasts with the labels of other bars, at a shift of some bars."""
 
     def __init__(self, dataset: MarketDataset, forecast: Forecast, bootstrap: Bootstrap) -> None:
         self._label = dataset.label
         self._rows = dataset.rows("test")
         self._said = forecast.probabilities
         self._bootstrap = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
-        # The best of several shifts must be as sure as one alone (Bonferroni).
+        # The best of several shifts needs the same certainty as a single one (Bonferroni).
         error = (1 - bootstrap.confidence) / _MOST_BARS_OFF
         self._of_best = replace(self._bootstrap, confidence=1 - error)
         self._own = row_log_loss(self._said, self._label[self._rows])
         self._day = bootstrap.day
 
     def fits_better(self, shifts: range) -> tuple[int, Estimate] | None:
-        """The shift whose labels are fitted best, if surely better than the own bar's."""
+        """The shift with the best fit, if it is significantly better than no shift; else None."""
         gains = {shift: self._gain(shift) for shift in shifts}
         known = {shift: gain for shift, gain in gains.items() if gain is not None}
         if not known:
@@ -356,7 +368,7 @@ class _Moved:
         return (best, known[best]) if is_sure else None
 
     def over_another_day(self) -> Estimate | None:
-        """How much worse the forecasts are a day before and a day after; None without days."""
+        """Mean loss one day earlier and later minus the own loss; None with too few rows."""
         gains = [self._losses_at(shift) for shift in (self._day, -self._day)]
         is_known = np.all([known for known, _ in gains], axis=0)
         if is_known.sum() < self._bootstrap.shortest_block:
@@ -371,7 +383,7 @@ class _Moved:
         return self._of_best.estimate((self._own - losses)[is_known])
 
     def _losses_at(self, shift: int) -> tuple[FloatArray, FloatArray]:
-        """Where a label ``shift`` bars later is known, and the log-loss against it."""
+        """Whether the label ``shift`` bars later is known, and the log-loss against it."""
         rows = self._rows + shift
         nearest = np.clip(rows, 0, len(self._label) - 1)
         labels = np.where(rows == nearest, self._label[nearest], UNKNOWN_LABEL)
