@@ -187,7 +187,7 @@ class Prediction:
         worth: Measured quality of the source on this market; None for holding.
         ts: Close of the bar that the answer is made on (UTC). A trader can act on the
             answer from this moment.
-        levels: Prices for LONG or SHORT; None for NO_TRADE.
+        levels: Entry, stop and targets; only with LONG or SHORT.
         detail: Why a rule gave this answer, in one phrase; empty for other sources.
         passed: The sources asked before that had no answer, in order.
     """

@@ -97,7 +97,7 @@ class Watch:
 def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Absent:
     """Return the live skill of a version, from the scoreboard rows of its market.
 
-    Labels overlap, so as many predictions as a label has bars count as one.
+    Labels overlap, so as many predictions as the label horizon has bars count as one.
     """
     bars = kind_of_bars(manifest.bars.origin)
     own = [s for s in standings if s.version_id == manifest.version_id and s.bars == bars]
