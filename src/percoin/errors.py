@@ -3,41 +3,41 @@
 ::
 
     PercoinError
-    |-- ConfigError             a key or value that cannot be meant
-    |-- SweepError              jobs of a sweep failed, or it was told to stop
-    |-- InUseError              another process has the folder, and lives
+    |-- ConfigError             a key or value in the settings is invalid
+    |-- SweepError              jobs of a sweep failed, or a signal stopped it
+    |-- InUseError              another running process uses the file or folder
     |-- ServeError              the prediction server cannot start
     |-- RecordError             the database of the track record cannot be used now
-    |-- PoolError               markets that cannot be trained on together; names all of them
-    |-- MarketsError            some of several markets are not as they should be; names them all
+    |-- PoolError               these markets cannot be trained together; names all of them
+    |-- MarketsError            some of several markets have a problem; names all of them
     `-- MarketError             one market and timeframe: what was found, what to do
         |-- DataError
         |   |-- BarsNotFoundError    nothing stored, no such file, no such symbol
-        |   |-- InvalidBarsError     bars that break the schema, unreadable files
-        |   |-- FetchError           the exchange or its archive is out of reach or refuses
+        |   |-- InvalidBarsError     bars break the schema, or their file is unreadable
+        |   |-- FetchError           the exchange or its archive is unreachable or refuses
         |   |-- NotEnoughBarsError   too short for the lookback and the splits
         |   `-- InvalidForecastsError  a file of forecasts that cannot be judged
         |-- TrainingError
-        |   |-- MissingClassError    a split without one of the three classes
-        |   |-- DivergedError        the loss is no longer a number
+        |   |-- MissingClassError    a split lacks one of the three classes
+        |   |-- DivergedError        the loss is no longer a finite number
         |   |-- InterruptedRunError  Ctrl-C or SIGTERM; resume=true goes on
         |   |-- ResumeError          nothing to resume, or another configuration
         |   `-- StudyError           a search for settings cannot begin, go on or end
         `-- RegistryError
-            |-- ModelNotFoundError   no model has been exported for the market
-            |-- InvalidArtifactError a file is missing, changed or from elsewhere
-            |   `-- UnreadableArtifactError  it cannot be read now, and may be whole
-            |-- VersionRefusedError  a version that may not be served as it is
-            `-- RegistryWriteError   the models folder refuses the new version
+            |-- ModelNotFoundError   the market has no exported model
+            |-- InvalidArtifactError a file is missing, changed or from another model
+            |   `-- UnreadableArtifactError  a file cannot be read now, but may be intact
+            |-- VersionRefusedError  the version may not be served or changed as asked
+            `-- RegistryWriteError   the new version cannot be written to the models folder
 
-A message is one line for a person; a command prints it and exits non-zero.
+A message is one line for people. A command prints it and exits with a non-zero code.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# What markets of exchanges are quoted in.
+# Quote currencies of exchange markets.
 _QUOTE_CURRENCIES = (
     *("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USDP", "DAI", "USD", "USD1", "USDE"),
     *("BTC", "ETH", "BNB", "XRP", "SOL", "DOGE", "TRX"),
@@ -53,14 +53,14 @@ class PercoinError(Exception):
 
 
 class ConfigError(PercoinError):
-    """A key or value on the command line or in the config that cannot be meant."""
+    """A key or value on the command line or in the config is invalid."""
 
 
 class SweepError(PercoinError):
-    """A sweep ended with jobs that are not done.
+    """A sweep ended with unfinished jobs.
 
     Args:
-        message: Which ones, where to look, how to go on.
+        message: Which jobs, where to look, how to go on.
         exit_code: 128 + signal if a signal ended it.
     """
 
@@ -74,10 +74,10 @@ class SweepError(PercoinError):
 
 
 class InUseError(PercoinError):
-    """Another living process has the file or folder; the message names both.
+    """Another running process uses the file or folder; the message names both.
 
     Args:
-        place: What it has.
+        place: The file or folder.
         holder: Which process, on which machine.
         action: What the user can do, without a full stop.
     """
@@ -92,10 +92,10 @@ class InUseError(PercoinError):
 
 
 class ServeError(PercoinError):
-    """The prediction server cannot listen where it is told to."""
+    """The prediction server cannot listen on the given address."""
 
 
-# By what SQLite and PostgreSQL say; nothing of it loses a prediction.
+# Advice by the error text of SQLite or PostgreSQL. No advice loses a prediction.
 _OF_A_DATABASE = {
     "database is locked": "another program holds it",
     "not a database": "move the file aside, or give another record_url",
@@ -109,11 +109,11 @@ _OF_A_DATABASE = {
 
 
 class RecordError(PercoinError):
-    """The database of the track record is out of reach, locked, full or broken.
+    """The database of the track record is unreachable, locked, full or broken.
 
     Args:
         database: Its URL without the password.
-        found: What it said, without a full stop.
+        found: The database's error text, without a full stop.
     """
 
     def __init__(self, database: str, found: str) -> None:
@@ -132,7 +132,7 @@ class PoolError(PercoinError):
 
 
 class MarketsError(PercoinError):
-    """Some of several markets have no new model, or one that should not be accepted.
+    """Some markets got no new model, or one that should not be accepted.
 
     The message names each with its reason.
     """
@@ -169,7 +169,7 @@ class BarsNotFoundError(DataError):
     def __str__(self) -> str:
         if any(self.symbol.endswith(name) and self.symbol != name for name in _QUOTE_CURRENCIES):
             return super().__str__()
-        # A coin alone, such as BTC.
+        # Only a base currency, such as BTC.
         return f"{super().__str__()}; did you mean symbol={self.symbol}USDT?"
 
 
@@ -202,11 +202,11 @@ class DivergedError(TrainingError):
 
 
 class InterruptedRunError(TrainingError):
-    """Training was told to stop by a signal.
+    """A signal stopped the training.
 
     Args:
-        signal_number: The signal; the exit code is 128 more, as shells expect.
-        found: What was interrupted, and where it stands.
+        signal_number: The signal; the exit code is 128 plus this number, as shells expect.
+        found: What was interrupted, and how far it got.
         action: How to go on.
     """
 
@@ -219,11 +219,11 @@ class InterruptedRunError(TrainingError):
 
 
 class ResumeError(TrainingError):
-    """There is no interrupted run to resume, or it had another configuration."""
+    """No interrupted run exists, or it had another configuration."""
 
 
 class StudyError(TrainingError):
-    """A search for settings cannot begin, go on or find anything."""
+    """A search for settings cannot begin, cannot go on or found nothing."""
 
 
 class RegistryError(MarketError):
@@ -231,23 +231,23 @@ class RegistryError(MarketError):
 
 
 class ModelNotFoundError(RegistryError):
-    """No model has been exported for the market."""
+    """The market has no exported model."""
 
 
 class InvalidArtifactError(RegistryError):
-    """A file of a saved model is missing, changed or belongs elsewhere."""
+    """A file of a saved model is missing, changed or belongs to another model."""
 
 
 class UnreadableArtifactError(InvalidArtifactError):
-    """A file of a saved model cannot be read now: it is absent, or the system refuses it.
+    """A file of a saved model is absent or cannot be read now.
 
-    What lies there may be whole, so whoever remembers this reads it again.
+    The file may be intact, so a caller that caches this error reads the file again.
     """
 
 
 class VersionRefusedError(RegistryError):
-    """A version is whole but may not be served, or not be revised, as was asked."""
+    """A version is intact but may not be served or changed as asked."""
 
 
 class RegistryWriteError(RegistryError):
-    """The models folder refuses the new version."""
+    """The new version cannot be written to the models folder."""

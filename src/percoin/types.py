@@ -1,4 +1,4 @@
-"""The words every other module speaks: markets, timeframes and signals."""
+"""Types that every other module uses: timeframes, signals, sources and predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 _SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{2,20}")
-# As exchanges and ccxt write contracts that end: BTCUSDT_260626, BTC/USDT:USDT-260626.
+# Dated contracts, as exchanges and ccxt write them: BTCUSDT_260626, BTC/USDT:USDT-260626.
 _DATED = re.compile(r"[A-Z0-9]+([-/_][A-Z0-9]+)?(:[A-Z0-9]+)?[-_]\d{6}(-\d+-[CP])?")
 _CCXT_CONTRACT = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+):([A-Z0-9]+)")
 _PERPETUAL = re.compile(r"(?:[A-Z]+:)?([A-Z0-9]+(?:[-_/][A-Z0-9]+)?)(?:\.P|[-_]PERP|[-_]SWAP)")
@@ -29,7 +29,7 @@ _MOST_SHOWN = 60
 
 
 class BarLength(Protocol):
-    """How long a bar is: a ``Timeframe``, or another length that files have."""
+    """Length of a bar: a ``Timeframe``, or another length found in a file."""
 
     @property
     def milliseconds(self) -> int:
@@ -38,7 +38,7 @@ class BarLength(Protocol):
 
 
 class Timeframe(StrEnum):
-    """Length of one bar; the value is the exchange's own spelling."""
+    """Length of one bar; the value is the exchange's spelling."""
 
     M1 = "1m"
     M5 = "5m"
@@ -60,12 +60,12 @@ class Timeframe(StrEnum):
 
     @property
     def bars_per_day(self) -> float:
-        """How many bars make a day; crypto markets do not close."""
+        """Bars in a day of 24 hours: crypto markets never close."""
         return 1440 / _MINUTES[self]
 
 
-# The bar lengths that models are trained and served on, each with an option tf=...; the others
-# are there to be made into these.
+# Models are trained and served on these, each with an option tf=... The other timeframes are
+# only resampled into these.
 OFFERED_TIMEFRAMES = (Timeframe.M15, Timeframe.H1, Timeframe.H4, Timeframe.D1)
 
 _MINUTES = {
@@ -80,7 +80,7 @@ _MINUTES = {
 
 
 class Signal(IntEnum):
-    """The three answers, in the one class order used from label to response."""
+    """The three decisions; labels, probabilities and responses all use this class order."""
 
     SHORT = 0
     NO_TRADE = 1
@@ -89,12 +89,12 @@ class Signal(IntEnum):
 
 CLASS_NAMES = tuple(signal.name for signal in Signal)
 
-# In place of a class where the right answer is not known.
+# The label of a row whose class is unknown.
 UNKNOWN_LABEL = -1
 
 
 class Source(StrEnum):
-    """Who gives an answer, in the usual order of the chain; the value is its name in answers."""
+    """Who gives an answer, in the default order of the chain; the value is used in responses."""
 
     MODEL = "ML_PER_COIN_V1"
     PRO = "PRO"
@@ -104,15 +104,15 @@ class Source(StrEnum):
 
     @property
     def option(self) -> str:
-        """Its name in settings, as in ``chain=[ml,hold]``."""
+        """Name in settings, as in ``chain=[ml,hold]``."""
         return _OPTIONS[self]
 
     @classmethod
     def of_option(cls, name: str) -> Source:
-        """The source with that name in settings.
+        """Return the source with this name in settings.
 
         Raises:
-            ValueError: There is none.
+            ValueError: No source has this name.
         """
         for source, option in _OPTIONS.items():
             if option == name:
@@ -131,7 +131,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Levels:
-    """Where a directional signal enters, gives up, and takes profit; prices."""
+    """Entry, stop loss and take-profit prices of a LONG or SHORT signal."""
 
     entry_price: float
     stop_loss: float
@@ -142,28 +142,28 @@ class Levels:
 
 @dataclass(frozen=True)
 class Passed:
-    """A source that had no answer, and why: one word for programs, a phrase for people."""
+    """A source without an answer: ``reason`` is a word for programs, ``detail`` is for people."""
 
     source: Source
     reason: str
     detail: str
 
 
-# The verdict on a source that nobody has measured on a market.
+# The verdict on a source that was never measured on the market.
 UNJUDGED = "unjudged"
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What a source was measured to be worth on the market that it answers for.
+    """The measured quality of a source on one market.
 
     Attributes:
-        verdict: One word: the gate's for a model, a ``SourceVerdict`` for a rule, else
-            ``UNJUDGED``.
-        hit_rate: Of its directions that a move followed, the share that pointed the right
-            way; None where it was not measured or there were too few.
-        n_moves: How many those are; None where it was not measured.
-        until: Close of the newest bar that it was measured on; None where it was not.
+        verdict: One word: the gate's verdict for a model, a ``SourceVerdict`` for a rule,
+            else ``UNJUDGED``.
+        hit_rate: Share of right directions among the LONG and SHORT answers that a move
+            followed; None if not measured or too few.
+        n_moves: Number of answers behind ``hit_rate``; None if not measured.
+        until: Close of the newest measured bar; None if not measured.
     """
 
     verdict: str = UNJUDGED
@@ -178,19 +178,18 @@ class Prediction:
 
     Attributes:
         signal: The decision.
-        confidence: With probabilities, that of the signal. Without, the score that the
-            rule gives its answer, 0 to 1, which is no probability; 0 for holding.
+        confidence: For a model, the probability of the signal. For a rule, its score from
+            0 to 1, which is not a probability. 0 for holding.
         probabilities: In the order of ``Signal``, or None.
         source: Who answered.
         model_version: Version of the model that answered, or None.
         version_id: The exported version that answered, or None.
-        worth: What the source that answered is worth here; None for holding, which claims
-            nothing.
-        ts: Close of the bar that the answer is made on (UTC): the moment from
-            which it could have been acted on.
-        levels: With a direction only.
-        detail: What the answer of a rule rests on, in one phrase; empty for others.
-        passed: The sources asked before, in order.
+        worth: Measured quality of the source on this market; None for holding.
+        ts: Close of the bar that the answer is made on (UTC). A trader can act on the
+            answer from this moment.
+        levels: Entry, stop and targets; only with LONG or SHORT.
+        detail: Why a rule gave this answer, in one phrase; empty for other sources.
+        passed: The sources asked before that had no answer, in order.
     """
 
     symbol: str
@@ -209,27 +208,27 @@ class Prediction:
 
 
 def is_symbol(value: object) -> bool:
-    """Whether ``value`` is spelt like a market of the exchange."""
+    """Whether ``value`` has the spelling of an exchange symbol."""
     return isinstance(value, str) and _SYMBOL_PATTERN.fullmatch(value) is not None
 
 
 def check_symbol(symbol: str) -> str:
-    """Return ``symbol`` if it is spelt like a market of the exchange.
+    """Return ``symbol`` if it has the spelling of an exchange symbol.
 
     Raises:
-        ConfigError: Not 2 to 20 upper-case letters and digits. This also keeps
+        ConfigError: It is not 2 to 20 upper-case letters and digits. The check also keeps
             ``..`` and path separators out of every path built from a symbol.
     """
     if is_symbol(symbol):
         return symbol
-    # A list within a list of settings is no text, whatever its type says.
+    # A nested list in the settings is not text, whatever its type says.
     text = str(symbol)
     shown = printable(text, _MOST_SHOWN)
     raise ConfigError(f"symbol={shown!r} is not a market; {_meant(text.strip())}")
 
 
 def _meant(text: str) -> str:
-    """What to write in place of a name that is no market."""
+    """Advice: what to write instead of a wrong market name."""
     if re.search(r"[\[\]\"'{}]", text):
         return "write names with commas alone, without brackets or quotes: symbol=BTCUSDT,ETHUSDT"
     words = re.split(r"[,;\s]+", text)
@@ -248,7 +247,7 @@ def _meant(text: str) -> str:
         return f"did you mean symbol={base}{quote} source.market=perp?"
     if perpetual := _PERPETUAL.fullmatch(upper):
         return f"did you mean symbol={re.sub('[-_/]', '', perpetual[1])} source.market=perp?"
-    # As TradingView writes it, and as ccxt, freqtrade and others do.
+    # TradingView, ccxt, freqtrade and others write markets like this.
     joined = re.sub(r"[-_/]", "", upper.rpartition(":")[2])
     if _SYMBOL_PATTERN.fullmatch(joined):
         return f"did you mean symbol={joined}?"
@@ -261,10 +260,10 @@ def _meant(text: str) -> str:
 
 
 def check_timeframe(text: str) -> Timeframe:
-    """Return the timeframe spelt ``text``.
+    """Return the timeframe with this spelling.
 
     Raises:
-        ConfigError: No such timeframe.
+        ConfigError: There is no such timeframe.
     """
     try:
         return Timeframe(text)

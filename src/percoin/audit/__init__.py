@@ -1,7 +1,8 @@
-"""The project's own check for leaks: bars, a dataset, a served model or published scores.
+"""Checks for data leaks in bars, a dataset, a served model or published scores.
 
-``lookahead`` asks whether the past changes when the future is taken away, ``rows``
-whether scaling and split keep to their side of the cuts, ``probes`` whether anything
-is too good to be true, ``published`` and ``served`` look at what was already exported,
-``replay`` whether a served model says live what it says of the same bars in training.
+- ``lookahead``: do past values change when later bars are removed?
+- ``rows``: do scaling and splits use only the rows they may use?
+- ``probes``: is any result too good to be true?
+- ``published`` and ``served``: are the exported scores and the served model plausible?
+- ``replay``: does a served model answer live as it does for the same bars in training?
 """

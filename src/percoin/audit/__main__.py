@@ -19,8 +19,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the checks, print one line each, and return the exit code.
 
     Returns:
-        0 if nothing was found, ``EXIT_FOUND`` if something was, and the code of the
-        error if the checks could not be made.
+        0 if no check found a problem, ``EXIT_FOUND`` if one did, and the code of the error
+        if the checks could not run.
     """
     found: list[Finding] = []
 
@@ -35,12 +35,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """One line a check and one below them."""
+    """One line for each check and a line that counts them."""
     return f"{format_findings(findings)}\n{summarise(findings)}"
 
 
 def to_json(settings: AuditConfig, result: Audit) -> str:
-    """The same as one JSON object."""
+    """Return the findings and the replay as one JSON object."""
     content = {
         "symbol": settings.symbol,
         "tf": None if settings.symbol is None else settings.tf.name,

@@ -1,4 +1,4 @@
-"""What a check found, and how it is told."""
+"""The result of a check, and its text form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_CHARS = 2000
 
 
 class FindingStatus(StrEnum):
-    """The answer of one check."""
+    """The result of one check."""
 
     OK = "ok"
     LEAK = "LEAK"
@@ -26,12 +26,12 @@ class FindingStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One check and its answer.
+    """One check and its result.
 
     Attributes:
-        check: What was looked at, two to four words.
-        status: The answer.
-        evidence: What it rests on, one line.
+        check: Name of the check, two to four words.
+        status: The result.
+        evidence: Numbers or facts behind the result, one line.
     """
 
     check: str
@@ -40,24 +40,24 @@ class Finding:
 
     @property
     def is_bad(self) -> bool:
-        """Whether what was looked at must not be believed."""
+        """Whether the checked object must not be trusted."""
         return self.status in (FindingStatus.LEAK, FindingStatus.CONSTANT, FindingStatus.DIFFERS)
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
-    """One line a check, in columns."""
+    """Format one line for each check, in columns."""
     width = max(len(finding.check) for finding in findings)
     status_width = max(len(status) for status in FindingStatus)
     return "\n".join(
         f"{finding.status:<{status_width}}  {finding.check:<{width}}  "
-        # It may quote a manifest.
+        # The evidence may quote a manifest.
         f"{printable(finding.evidence, _MOST_CHARS)}"
         for finding in findings
     )
 
 
 def summarise(findings: Sequence[Finding]) -> str:
-    """How many checks came out which way: ``9 ok, 1 LEAK``."""
+    """Count the checks by result: ``9 ok, 1 LEAK``."""
     order = list(FindingStatus)
     statuses = sorted((finding.status for finding in findings), key=order.index)
     return ", ".join(f"{len(list(same))} {status}" for status, same in groupby(statuses))

@@ -1,8 +1,8 @@
-"""Does the past change when the future is taken away?
+"""Check that past values do not change when later bars are removed.
 
-A value that was known when a bar closed is the same, bit for bit, whether the bars
-after it exist or not. So everything is computed again on bars that end at random
-moments and held against the computation on all of them.
+A value known at the close of a bar is the same, bit for bit, with or without later bars. So
+everything is computed again on bars that end at random moments, and compared with the
+computation on all bars.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from percoin.types import BoolArray, FloatArray, IntArray
 
 ComputeFeatures = Callable[[Bars, FeatureDefinition], FloatArray]
 
-# Shorter histories than this share of the bars would mostly be warm-up.
+# A history shorter than this share of the bars would be mostly warm-up.
 _SHORTEST_CUT = 0.1
 
 
 def choose_cuts(n_bars: int, n_cuts: int, seed: int) -> IntArray:
-    """Lengths at which a history of ``n_bars`` is cut off, ascending and distinct.
+    """Draw lengths at which a history of ``n_bars`` is cut off, ascending and distinct.
 
     Args:
         n_bars: Length of the whole history.
-        n_cuts: How many, as far as there are as many.
-        seed: Of the draw.
+        n_cuts: Number of cuts; fewer if the history is too short.
+        seed: Seed of the draw.
     """
     lengths = np.arange(max(1, int(n_bars * _SHORTEST_CUT)), n_bars)
     rng = np.random.default_rng(seed)
@@ -47,12 +47,12 @@ def check_features(
     """Compute the features on truncated bars and compare every row that is left.
 
     Args:
-        bars: Of one market.
-        definition: Handed to ``compute``.
-        compute: The feature function under suspicion, shape (n_bars, F) in the
-            order of ``FEATURE_NAMES``.
-        n_cuts: At how many random moments the bars are cut off.
-        seed: Of these moments.
+        bars: Bars of one market.
+        definition: Passed to ``compute``.
+        compute: The feature function to check; it returns shape (n_bars, F) in the order of
+            ``FEATURE_NAMES``.
+        n_cuts: Number of random moments at which the bars are cut off.
+        seed: Seed of these moments.
     """
     name = "features look back only"
     full = compute(bars, definition)
@@ -79,7 +79,7 @@ def check_features(
 
 
 def check_labels(bars: Bars, rule: LabelRule, n_cuts: int = 40, seed: int = 0) -> Finding:
-    """Labels look ahead, but no further than the horizon that the purge relies on."""
+    """Check that labels look ahead no further than the horizon, which the purge relies on."""
     name = "labels reach the horizon"
     full = rule.label(bars).label
     cuts = choose_cuts(len(bars), n_cuts, seed)
@@ -99,7 +99,7 @@ def check_labels(bars: Bars, rule: LabelRule, n_cuts: int = 40, seed: int = 0) -
 
 
 def check_contents(dataset: MarketDataset, compute: ComputeFeatures) -> Finding:
-    """The dataset holds what the feature function and the label rule give, and no more."""
+    """Check that the dataset holds exactly what the feature function and the label rule give."""
     name = "dataset holds its features"
     expected = dataset.scaling.transform(compute(dataset.bars, dataset.definition))
     wrong = _differs(dataset.features, expected).any(axis=0)

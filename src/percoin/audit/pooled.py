@@ -1,4 +1,4 @@
-"""A model of many markets: is its scaler that of their train rows, and of nothing else?"""
+"""Check a model of many markets: was its scaler fitted only on their train rows?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from percoin.types import FloatArray
 LoadBars = Callable[[str], Bars]
 
 _NAME = "scaler knows train only"
-# Which parts' rows a scaler may have been fitted on, the right answer first.
+# Rows that a scaler may have been fitted on; the right choice comes first.
 _CHOICES = {
     "the train rows": ("train",),
     "train and validation rows": ("train", "validation"),
@@ -36,9 +36,9 @@ _CHOICES = {
 
 
 def rebuild_pooled(manifest: Manifest, pool: PoolRecord, bars: Bars) -> MarketDataset:
-    """The dataset that a pooled model was judged on, from the very bars that it names.
+    """Build the dataset that a pooled model was judged on, from exactly the bars it names.
 
-    Its scaling is that of the manifest: one market alone cannot tell another.
+    The scaling comes from the manifest, because one market alone cannot give the pool's scaling.
     """
     cuts = CalendarCuts(*pool.moments())
     return build_pooled_market(bars, spec_of(manifest), cuts, manifest.scaling.fitted())
@@ -48,9 +48,9 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
     """Fit the scaling again on the train rows of every market that the network saw.
 
     Args:
-        manifest: Of the model.
-        pool: Its pool.
-        load: Bars of a market by its symbol; None where there is nobody to ask.
+        manifest: Manifest of the model.
+        pool: Pool of the model.
+        load: Loads bars by symbol; None if no bars can be loaded.
     """
     if load is None:
         return Finding(
@@ -74,7 +74,7 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
 def _rows_of_parts(
     pool: PoolRecord, spec: DatasetSpec, cuts: CalendarCuts, load: LoadBars
 ) -> tuple[dict[str, list[FloatArray]], list[str]]:
-    """Features of each part of each market seen, and markets whose bars are not as they were."""
+    """Return the features of each part of each market seen, and markets with changed bars."""
     parts: dict[str, list[FloatArray]] = {part: [] for part in ("train", "validation", "test")}
     strange = []
     for symbol in pool.seen:
@@ -90,7 +90,7 @@ def _rows_of_parts(
 
 
 def bars_as_known(known: PooledMarket, symbol: str, load: LoadBars) -> Bars | None:
-    """The bars of a market that a training knew; None if they are not here as they were."""
+    """Return the bars of a market that a training knew; None if missing or changed."""
     try:
         bars = load(symbol)
     except PercoinError:

@@ -1,8 +1,8 @@
-"""Is anything too good to be true, and would this check notice?
+"""Check for results that are too good to be true, and check that a leak would be noticed.
 
-Small models on the last row of each window: quick to fit, and whatever leaks into the
-features leaks into them. Shuffled labels must leave them nothing, an oracle must make
-them near perfect, and on the real labels no feature may know the direction.
+The probes are small models on the last row of each window: they fit fast, and a leak in the
+features also leaks into them. With shuffled labels they must have no skill. With an oracle they
+must be almost perfect. On the real labels, no feature may know the direction.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.intervals import interval_text
 from percoin.types import FloatArray, IntArray, Signal
 
-# An AUC of direction that lies surely beyond the first has to be explained, beyond the
-# second nothing explains it but the future. On real bars of 15m one sees .44 to .56.
+# Limits for the direction AUC (mirrored below .5); its whole interval must lie beyond them. Beyond
+# the first, it needs an explanation; beyond the second, only a leak explains it. Real 15m bars
+# give .44 to .56.
 SUSPICIOUS_AUC = 0.60
 IMPOSSIBLE_AUC = 0.75
-# Skill over the class shares that the test rows turned out to have.
+# Skill over the real class shares of the test rows.
 SUSPICIOUS_SKILL = 0.20
 ORACLE_SKILL = 0.90
-# One audit in a thousand may cry wolf over shuffled labels.
+# One audit in a thousand may give a false alarm on shuffled labels.
 _SHUFFLED_P_VALUE = 0.001
 _REPETITIONS = 1000
 
 
 def check_shuffled_labels(dataset: MarketDataset, seed: int = 0) -> Finding:
-    """Labels dealt out again at random leave nothing to know."""
+    """Check that a small model has no skill on randomly shuffled labels."""
     name = "shuffled labels: no skill"
     rows = np.concatenate([dataset.rows("train"), dataset.rows("test")])
     label = dataset.label.copy()
@@ -52,7 +53,7 @@ def check_shuffled_labels(dataset: MarketDataset, seed: int = 0) -> Finding:
 
 
 def check_oracle(dataset: MarketDataset, seed: int = 0) -> Finding:
-    """A feature that is the label makes the probe near perfect: it can see a leak."""
+    """Check that the probe sees a leak: with the label as a feature it must be almost perfect."""
     name = "an oracle is noticed"
     answer = np.eye(len(Signal) + 1)[dataset.label][:, : len(Signal)]
     probe = _fit(dataset, "logistic", dataset.label, answer)
@@ -63,7 +64,7 @@ def check_oracle(dataset: MarketDataset, seed: int = 0) -> Finding:
 
 
 def check_single_features(dataset: MarketDataset, seed: int = 0) -> Finding:
-    """No feature on its own tells LONG from SHORT, on the rows of all three parts."""
+    """Check that no single feature separates LONG from SHORT, on the rows of all three parts."""
     name = "no feature knows direction"
     rows = np.concatenate([dataset.rows(part) for part in ("train", "validation", "test")])
     moves = rows[dataset.label[rows] != Signal.NO_TRADE]
@@ -83,16 +84,15 @@ def check_single_features(dataset: MarketDataset, seed: int = 0) -> Finding:
 
 
 def check_last_row(dataset: MarketDataset, baseline: str, seed: int = 0) -> Finding:
-    """A small model's skill, with the part that the class shares alone explain.
+    """Check the skill of a small model, and how much of it the class shares alone explain.
 
-    A market that calms down after the train rows gives skill over the train prior to
-    everybody. What is left over the test rows' own shares, seen in hindsight, is not
-    due to that.
+    If a market calms down after the train rows, every model gains skill over the train prior.
+    Skill over the test rows' own class shares (known in hindsight) has another cause.
 
     Args:
         dataset: The market.
         baseline: Name of one of ``default_baselines``.
-        seed: Of the intervals.
+        seed: Seed of the intervals.
     """
     test = dataset.rows("test")
     label = dataset.label[test]
@@ -166,7 +166,7 @@ def _judge_auc(auc: Estimate) -> FindingStatus:
 
 
 def _surely(auc: Estimate) -> float:
-    """How far the near end of the interval lies from one half; 0 if it holds it."""
+    """Distance of the interval's nearer end from one half; 0 if the interval contains one half."""
     if auc.ends is None:
         return 0.0
     return max(auc.ends[0] - 0.5, 0.5 - auc.ends[1], 0.0)

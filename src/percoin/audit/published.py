@@ -1,7 +1,7 @@
-"""Scores that somebody published: could a constant prediction have made them?
+"""Check published scores: could a constant prediction have made them?
 
-Also for the ``metrics.json`` of the system that percoin replaces, which keeps the four
-weighted scores under ``test_metrics`` and nothing that would betray a constant.
+This also works for the ``metrics.json`` of the system that percoin replaces. That file has only
+the four weighted scores under ``test_metrics``, and nothing else that would show a constant.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_BYTES = 64 * 2**20
 
 
 def audit_metrics_file(path: Path) -> list[Finding]:
-    """Look at a ``metrics.json`` or ``meta.json``.
+    """Check a ``metrics.json`` or ``meta.json``.
 
     Raises:
         ConfigError: The file cannot be read or has no ``test_metrics`` with the
@@ -44,7 +44,7 @@ def audit_metrics_file(path: Path) -> list[Finding]:
 
 def _read(path: Path) -> Any:
     try:
-        # A pipe would be waited for, and a device has no end.
+        # Reading a pipe would block, and a device has no end.
         if path.exists() and not path.is_file():
             raise ConfigError(f"metrics={path} is no file; give a metrics.json or meta.json")
         if path.stat().st_size > _MOST_BYTES:
@@ -60,19 +60,19 @@ def _read(path: Path) -> Any:
 
 
 def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
-    """Look at the four weighted scores, and at the confusion matrix where there is one.
+    """Check the four weighted scores, and the confusion matrix if there is one.
 
     Args:
-        metrics: ``accuracy, precision, recall, f1`` as fractions, and perhaps
+        metrics: ``accuracy, precision, recall, f1`` as fractions; optionally
             ``confusion_matrix`` with the true classes in rows.
-        n_rows: Test rows, if they are known.
+        n_rows: Number of test rows, or None if unknown.
     """
     answer = _only_answer(metrics.get("confusion_matrix"))
     if answer is not None:
         evidence = f"the confusion matrix has no other decision than {answer}"
         return Finding(_NAME, FindingStatus.CONSTANT, evidence)
     scores = [float(metrics[name]) for name in _SCORES]
-    # Whether rounded to four digits or given with all of them.
+    # Works for scores rounded to four digits and for full precision.
     reading = recognise_constant(*scores, n_rows=n_rows, digits=_DIGITS)
     if reading is not None:
         return Finding(_NAME, FindingStatus.CONSTANT, reading.detail)
@@ -81,7 +81,7 @@ def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
 
 
 def _only_answer(matrix: object) -> str | None:
-    """The decision that every row got, if there is such a one."""
+    """Return the decision that every row got; None if there are several or no valid matrix."""
     try:
         counts = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -99,5 +99,5 @@ def _only_answer(matrix: object) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    # An integer may be too large for a float.
+    # An integer can be too large for a float.
     return type(value) in (int, float) and -_MOST_ROWS <= value <= _MOST_ROWS  # type: ignore[operator]

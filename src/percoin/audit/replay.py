@@ -1,11 +1,10 @@
-"""Stored bars fed one by one, as live would see them, against one batch over all of them.
+"""Replay stored bars one by one as in live use, and compare with one batch over all bars.
 
-The live side is the path of ``predict.py``: at the close of each bar the history that it
-loads, a growing and then a sliding one, goes through ``Predictor.predict``. The batch
-side is ``ServedModel.probabilities`` over the whole history, which is how training looks
-at bars: every window at once, indicators that started long ago. Each side loads the model
-for itself, so that neither can hide behind what the other left in memory; what the live
-side computes with may be chosen, the batch is PyTorch's.
+The live side is the path of ``predict.py``: at the close of each bar, ``Predictor.predict`` gets
+the history that ``predict.py`` would load (first growing, then sliding). The batch side is
+``ServedModel.probabilities`` over the whole history, as in training: all windows at once, with
+indicators that started long ago. Each side loads the model itself, so that no state in memory is
+shared. The backend of the live side can be chosen; the batch side uses PyTorch.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from percoin.inference import Backend, Predictor, ServedModel
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, FloatArray, Signal
 
-# Of a probability. The network adds up in float32, and not in the same order for one
-# window as for 512 of them; a wrong feature shows in the third digit.
+# Largest allowed difference of a probability. The network sums in float32, and the order differs
+# between 1 window and 512 windows. A wrong feature already shows in the third digit.
 TOLERANCE = 1e-5
 
 _NAMES_SHOWN = 4
@@ -43,7 +42,7 @@ _NAMES_SHOWN = 4
 
 @dataclass(frozen=True, eq=False)
 class ReplayedSignal:
-    """What one side says at the close of a bar; probabilities have shape (C,)."""
+    """Answer of one side at the close of a bar; probabilities have shape (C,)."""
 
     signal: Signal
     probabilities: FloatArray
@@ -60,15 +59,15 @@ class ReplayedSignal:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What both sides say at the close of one bar.
+    """Answers of both sides at the close of one bar.
 
     Attributes:
         closed: When the bar closed (UTC).
-        live: None where the live path had no answer.
-        batch: None where no whole window ends on the bar.
-        reason: Why a side has no answer; empty where both have one.
-        is_warm_up: Live rightly waits: the indicators still remember where the stored
-            history begins, and training saw them begin earlier.
+        live: Live answer, or None.
+        batch: Batch answer; None if no complete window ends on the bar.
+        reason: Why a side has no answer; empty if both have one.
+        is_warm_up: Live is right to give no answer: the indicators still depend on the start
+            of the stored history, and in training they started earlier.
     """
 
     closed: pd.Timestamp
@@ -86,17 +85,17 @@ class Step:
 
     @property
     def difference(self) -> float:
-        """Largest distance of a class's two probabilities; 0 unless both answer."""
+        """Largest difference between the two probabilities of a class; 0 unless both answer."""
         if self.live is None or self.batch is None:
             return 0.0
         return float(np.abs(self.live.probabilities - self.batch.probabilities).max())
 
     @property
     def differs(self) -> bool:
-        """Whether live said something that the batch did not, or the other way round."""
+        """Whether the two sides disagree, or only one side answers without a good reason."""
         if self.live is None or self.batch is None:
             return self.answered_by != "nobody" and not self.is_warm_up
-        # Written so that NaN differs. Two classes as good as equal may swap places.
+        # NaN counts as different. Two classes with almost equal probabilities may swap places.
         lead = self.batch.probabilities.max() - self.batch.probabilities[self.live.signal]
         return not (self.difference <= TOLERANCE and lead <= 2 * TOLERANCE)
 
@@ -118,12 +117,12 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """Every step of one market, oldest first, and what was odd about its bars.
+    """All steps of one market, oldest first, with counts of unusual bars.
 
     Attributes:
-        steps: At least one.
-        n_gaps: Places among them where bars are missing.
-        n_silent_bars: How many of the bars have no volume.
+        steps: At least one step.
+        n_gaps: Number of places where bars are missing.
+        n_silent_bars: Number of bars without volume.
     """
 
     steps: tuple[Step, ...]
@@ -132,21 +131,21 @@ class Replay:
 
     @cached_property
     def compared(self) -> list[Step]:
-        """The steps on which both sides answer."""
+        """Steps on which both sides answer."""
         return [step for step in self.steps if step.answered_by == "both"]
 
     @cached_property
     def differing(self) -> list[Step]:
-        """The steps on which the two sides are not the same."""
+        """Steps on which the two sides differ."""
         return [step for step in self.steps if step.differs]
 
     @property
     def largest_difference(self) -> float | None:
-        """Of all probabilities that were compared; None if none was."""
+        """Largest difference of all compared probabilities; None if none was compared."""
         return max((step.difference for step in self.compared), default=None)
 
     def silences(self) -> list[dict[str, object]]:
-        """Why somebody had no answer: who had one, the reason, how many bars, from when to when."""
+        """Group the missing answers: who answered, the reason, number of bars, first and last."""
         grouped: dict[tuple[str, str], list[Step]] = {}
         for step in self.steps:
             if step.reason:
@@ -164,7 +163,7 @@ class Replay:
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Plain containers; times are ISO 8601 and those of the bars' closes."""
+        """Plain containers; times are bar closes in ISO 8601."""
         return {
             "n_bars": len(self.steps),
             "first": self.steps[0].closed.isoformat(),
@@ -180,7 +179,7 @@ class Replay:
         }
 
     def findings(self) -> list[Finding]:
-        """The same as two checks: what both sides say, and where they say something."""
+        """Return two checks: do the answers agree, and do both sides answer on the same bars."""
         return [self._check_answers(), self._check_silences()]
 
     def _check_answers(self) -> Finding:
@@ -219,16 +218,17 @@ class Replay:
 def replay_market(
     models_dir: Path, bars: Bars, n_bars: int | None = None, backend: Backend = Backend.TORCH
 ) -> Replay:
-    """Replay the model that is served for a market; a terminal sees a progress bar.
+    """Replay the served model of a market; a terminal shows a progress bar.
 
     Args:
         models_dir: The registry.
         bars: The whole stored history of the market.
-        n_bars: How many of the newest are replayed; None for all.
-        backend: Of the live side.
+        n_bars: Number of newest bars to replay; None for all.
+        backend: Backend of the live side.
 
     Raises:
-        RegistryError: There is no model, none that can be trusted, or none for ``backend``.
+        RegistryError: There is no model, it cannot be trusted, or it has no export for
+            ``backend``.
         ConfigError: This machine lacks the library of ``backend``.
     """
     live = Predictor(models_dir, backend=backend)
@@ -246,7 +246,7 @@ def replay(
         predictor: The live side.
         batch: The same model, loaded a second time.
         bars: The whole stored history, oldest first, at least one bar.
-        n_bars: How many of the newest are replayed; None for all.
+        n_bars: Number of newest bars to replay; None for all.
     """
     first = 0 if n_bars is None else max(0, len(bars) - n_bars)
     rows, probabilities = batch.probabilities(bars, first)
@@ -266,7 +266,7 @@ def replay(
         )
     ]
     run = contiguous_run(bars.open_time, bars.timeframe)[first:]
-    # The first bar has nothing before it, which is no gap.
+    # The first bar has no bar before it, so it is not a gap.
     n_gaps = int((run[1:] == 1).sum())
     return Replay(tuple(steps), n_gaps, int((bars.column("volume")[first:] == 0).sum()))
 
@@ -274,7 +274,7 @@ def replay(
 def _step(
     predictor: Predictor, bars: Bars, position: int, batch: ReplayedSignal | None, why: _Silence
 ) -> Step:
-    """One bar has closed: what ``predict.py`` would load now, and what it would say."""
+    """Load what ``predict.py`` would load at the close of this bar, and ask the live side."""
     lookback = why.manifest.lookback
     loaded = bars.slice(max(0, position + 1 - newest_bars(lookback)), position + 1)
     closed = bars.close_time(position)
@@ -283,7 +283,7 @@ def _step(
     except NotEnoughBarsError as error:
         if batch is None:
             return Step(closed, None, None, why.at(position))
-        # Not what was loaded: too little of a history that is long enough is no excuse.
+        # Test the stored history, not the loaded part: loading too little is a fault of live.
         begins_late = bars.frame.index[0] > pd.Timestamp(why.manifest.bars.first_open_time)
         if begins_late and position + 1 < history_bars(lookback):
             reason = f"live waits for {history_bars(lookback)} bars"
@@ -294,7 +294,7 @@ def _step(
 
 
 class _Silence:
-    """Why no whole window ends on a bar, from the features of the whole history."""
+    """Explains why no complete window ends on a bar, from the features of the whole history."""
 
     def __init__(self, bars: Bars, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -303,7 +303,7 @@ class _Silence:
         self._run = contiguous_run(bars.open_time, bars.timeframe)
 
     def at(self, position: int) -> str:
-        """The reason in a phrase, the same for all bars that share it."""
+        """Return the reason as a phrase; bars with the same reason get the same text."""
         lookback = self.manifest.lookback
         if position < WARM_UP_BARS + lookback - 1:
             return "the first bars of the history only warm up the indicators"

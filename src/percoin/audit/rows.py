@@ -1,4 +1,4 @@
-"""Do scaling and split keep to their side of the cuts?"""
+"""Check that scaling and splits use only the rows they may use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from percoin.types import FloatArray, IntArray
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
-# Another library version may round the last bits of a mean otherwise.
+# Another library version may round the last bits of a mean differently.
 _ROUNDING = 1e-9
 
 
@@ -22,9 +22,9 @@ def check_scaling(scaling: Scaling, features: FloatArray, split: Split) -> Findi
     """Fit the scaling again on the train rows alone and compare.
 
     Args:
-        scaling: The one in use.
-        features: Before scaling, shape (n_bars, F).
-        split: Whose train rows it should have been fitted on.
+        scaling: The scaling in use.
+        features: Features before scaling, shape (n_bars, F).
+        split: Its train rows are the right fit rows.
     """
     name = "scaler knows train only"
     if same_scaling(scaling, Scaling.fit(features[split.train])):
@@ -39,7 +39,7 @@ def check_scaling(scaling: Scaling, features: FloatArray, split: Split) -> Findi
 
 
 def check_order(split: Split) -> Finding:
-    """Each part ascends, and every row of it is later than all of the part before."""
+    """Check that rows ascend within each part, and that each part is later than the one before."""
     name = "split in time order"
     for part in PARTS:
         rows = _rows(split, part)
@@ -58,11 +58,11 @@ def check_order(split: Split) -> Finding:
 
 
 def check_purge(split: Split, horizon: int) -> Finding:
-    """No label of one part looks at the bar of a row of another, or at later ones' labels.
+    """Check that no label of one part overlaps rows of another part or their labels.
 
     Args:
         split: Positions among the bars.
-        horizon: How many bars a label looks ahead.
+        horizon: Number of bars a label looks ahead.
     """
     name = "labels end before the cut"
     overlaps = {
@@ -82,7 +82,7 @@ def check_purge(split: Split, horizon: int) -> Finding:
 
 
 def check_dataset_rows(dataset: MarketDataset, features: FloatArray) -> list[Finding]:
-    """Scaling and split of a dataset; ``features`` are its own before scaling."""
+    """Check scaling and split of a dataset; ``features`` are its features before scaling."""
     return [
         check_scaling(dataset.scaling, features, dataset.split),
         check_order(dataset.split),
@@ -96,14 +96,14 @@ def _rows(split: Split, part: Part) -> IntArray:
 
 
 def same_scaling(one: Scaling, other: Scaling) -> bool:
-    """Whether two are equal but for the rounding of another library version."""
+    """Whether two scalings are equal, apart from rounding by another library version."""
     return np.allclose(one.mean_, other.mean_, rtol=_ROUNDING, atol=0) and np.allclose(
         one.scale_, other.scale_, rtol=_ROUNDING, atol=0
     )
 
 
 def _larger_sets(features: FloatArray, split: Split) -> dict[str, IntArray]:
-    """The usual wrong choices, by name."""
+    """Rows that a scaler is often fitted on by mistake, by name."""
     parts = [_rows(split, part) for part in PARTS]
     first, last = min(rows.min() for rows in parts), max(rows.max() for rows in parts)
     defined = np.flatnonzero(np.isfinite(features).all(axis=1))
@@ -121,7 +121,7 @@ def _count_close(rows: IntArray, others: IntArray, horizon: int) -> int:
 
 
 def _distances(rows: IntArray, others: IntArray) -> IntArray:
-    """Bars from each row to the nearest of the others, whichever comes first."""
+    """Distance in bars from each row to the nearest other row, before or after it."""
     ascending = np.sort(others)
     after = np.searchsorted(ascending, rows).clip(max=len(ascending) - 1)
     before = (after - 1).clip(min=0)

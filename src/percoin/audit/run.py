@@ -1,4 +1,4 @@
-"""The checks in their order: of a dataset, and of what the command line names."""
+"""Run the checks in order: on a dataset, and on everything the command line names."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from percoin.inference import Backend
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found, and the replay where one was asked for."""
+    """The findings, and the replay if it was requested."""
 
     findings: list[Finding]
     replay: Replay | None = None
 
 
 def audit(settings: AuditConfig) -> Audit:
-    """Everything that the settings name: a file of scores, a market, its served model.
+    """Check everything that the settings name: a file of scores, a market, its served model.
 
     Raises:
         PercoinError: The settings, the bars, the model or the file cannot be used.
@@ -66,7 +66,7 @@ def audit(settings: AuditConfig) -> Audit:
 
 
 def load_bars(settings: AuditConfig, symbol: str) -> Bars:
-    """As many bars as a training with these settings would load."""
+    """Load as many bars as a training with these settings would."""
     timeframe = settings.tf.timeframe
     n_bars = dataset_spec(settings).bars_to_load(timeframe)
     store = BarStore(Path(settings.data_dir) / "bars")
@@ -79,12 +79,12 @@ def audit_dataset(
     seed: int = 0,
     compute: ComputeFeatures = compute_features,
 ) -> list[Finding]:
-    """Every check of one dataset.
+    """Run every check of one dataset.
 
     Args:
-        dataset: The market, features scaled.
-        n_cuts: At how many random moments the bars are cut off.
-        seed: Of all that is drawn.
+        dataset: The market, with scaled features.
+        n_cuts: Number of random moments at which the bars are cut off.
+        seed: Seed of all random draws.
         compute: The feature function that the dataset was made with.
     """
     bars, definition = dataset.bars, dataset.definition
@@ -102,5 +102,5 @@ def audit_dataset(
 
 
 def load_dataset(settings: AuditConfig, bars: Bars) -> MarketDataset:
-    """The dataset that a training with these settings would see."""
+    """Build the dataset that a training with these settings would use."""
     return build_dataset(bars, dataset_spec(settings))

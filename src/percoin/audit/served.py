@@ -1,4 +1,4 @@
-"""A model in the registry: is its manifest what its own bars give?"""
+"""Check a model in the registry: does its manifest agree with its own bars?"""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _PARTS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def audit_served(models_dir: Path, bars: Bars, load: LoadBars | None = None) -> list[Finding]:
-    """Look at the model that is served for the market of ``bars``.
+    """Check the served model of the market of ``bars``.
 
     Args:
         models_dir: The registry.
-        bars: All that are stored of the market; the model may know only some of them.
-        load: Bars of a market by its symbol, for a model that was trained on many.
+        bars: All stored bars of the market; the model may know only some of them.
+        load: Loads bars by symbol, for a model that was trained on many markets.
 
     Returns:
-        No findings where no model is served.
+        The findings; empty if no model is served.
     """
     try:
         manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
@@ -56,7 +56,7 @@ def audit_served(models_dir: Path, bars: Bars, load: LoadBars | None = None) -> 
 
 
 def check_spans(manifest: Manifest) -> Finding:
-    """The dates of the splits alone: is there room for a label between them?"""
+    """Check from the dates of the splits that a label fits between two parts."""
     name = "dates leave room for labels"
     horizon = manifest.label_rule.get("horizon")
     if not isinstance(horizon, int):
@@ -77,7 +77,7 @@ def check_spans(manifest: Manifest) -> Finding:
 
 
 def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None) -> list[Finding]:
-    """Build the dataset again from the same bars, and compare scaler and splits."""
+    """Build the dataset again from the same bars and compare scaler and splits."""
     findings, dataset = _rebuild_checked(manifest, bars)
     if dataset is None:
         return findings
@@ -91,15 +91,15 @@ def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None)
 
 
 def check_served_scaling(models_dir: Path, bars: Bars, load: LoadBars | None = None) -> Finding:
-    """The scaler that serving uses is the one that training made of its own bars.
+    """Check that serving uses the scaler that training fitted on its own bars.
 
     Args:
         models_dir: The registry.
-        bars: All that are stored of the market.
-        load: As ``audit_served``.
+        bars: All stored bars of the market.
+        load: As in ``audit_served``.
 
     Raises:
-        RegistryError: There is no model, or none that can be trusted.
+        RegistryError: There is no model, or it cannot be trusted.
     """
     manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
     findings, dataset = _rebuild_checked(manifest, bars)
@@ -120,7 +120,7 @@ def _check_scaling(
 
 
 def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], MarketDataset | None]:
-    """The dataset that the model was trained on, if it can be made, and what there is to say."""
+    """Return the findings, and the dataset that the model was trained on or None."""
     same_bars = bars_of(manifest, bars)
     if same_bars.sha256() != manifest.bars.sha256:
         evidence = (
@@ -140,17 +140,17 @@ def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], Mar
 
 
 def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
-    """The dataset that a model was trained on, the newest fold of a walk-forward.
+    """Build the dataset that a model was trained on; for a walk-forward, its newest fold.
 
-    Of a pool it is the part of this market.
+    For a pool it is the part of this market.
 
     Args:
-        manifest: Of the model.
-        bars: The very bars that it names.
+        manifest: Manifest of the model.
+        bars: Exactly the bars that the manifest names.
 
     Raises:
-        Exception: One of ``UNUSABLE``: the manifest's config lacks a setting, for example one
-            of another version of percoin, or has one out of its range or of another type.
+        Exception: One of ``UNUSABLE``. The manifest's config lacks a setting (for example, it
+            is from another version of percoin), or a setting has a wrong range or type.
     """
     if manifest.pool is not None:
         return rebuild_pooled(manifest, manifest.pool, bars)
@@ -164,7 +164,7 @@ def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
 
 
 def bars_of(manifest: Manifest, bars: Bars) -> Bars:
-    """The bars of the days that a model knew, as far as they are among ``bars``."""
+    """Return the part of ``bars`` within the time span that the model knew."""
     index = bars.frame.index
     first = int(index.searchsorted(pd.Timestamp(manifest.bars.first_open_time)))
     last = int(index.searchsorted(pd.Timestamp(manifest.bars.last_open_time), side="right"))

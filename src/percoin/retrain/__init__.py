@@ -1,1 +1,1 @@
-"""Which models are due for a new training, why, and what becomes of it."""
+"""Retraining: decide which models need a new training and why, then train them."""

@@ -22,7 +22,7 @@ from percoin.retrain.watching import Watch
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one round; returns the exit code."""
+    """Run one retraining round and return the exit code."""
 
     def command() -> None:
         refuse_bar_length_settings(arguments)
@@ -36,10 +36,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_task(arguments: Sequence[str]) -> Task:
-    """The checked settings of a command line.
+    """Read and check the settings of a command line.
 
     Raises:
-        ConfigError: It cannot be meant.
+        ConfigError: A setting is invalid.
     """
     composed = Composed.of("retrain", arguments)
     settings = typed(composed.config, RetrainConfig)
@@ -53,7 +53,7 @@ def read_task(arguments: Sequence[str]) -> Task:
 
 
 def run_and_print(task: Task) -> None:
-    """One round, its table, and an error that names what could not be done.
+    """Run one round and print its table.
 
     Raises:
         SweepError: A market failed, or a signal ended the trainings.
@@ -66,10 +66,11 @@ def run_and_print(task: Task) -> None:
 
 
 def raise_if_undone(found: Round) -> None:
-    """Say in one line what could not be done.
+    """Raise an error if a market failed or a signal ended the round.
 
     Raises:
-        SweepError: Something; with the exit code of the signal that ended it, if one did.
+        SweepError: Names the failed markets in one line. If a signal ended the round, it
+            carries the exit code of that signal.
     """
     names = ", ".join(outcome.state.name for outcome in found.outcomes if outcome.failed)
     if found.stopped_by is not None:

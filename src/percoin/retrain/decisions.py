@@ -1,13 +1,13 @@
-"""What shall be done with a market's model: numbers in, a decision with its reasons out.
+"""Decide what to do with a market's model: train, demote or keep it, with reasons.
 
-**Skill that is gone.** The record of live predictions is looked at again and again as it grows. A
+**Lost skill.** The record of live predictions grows and is tested many times. The upper end of a
 95 % interval errs in one case of forty at one look, and far more often over a year of daily
-looks: sooner or later chance takes almost any model without skill below zero, and
-many with a little. So the interval is made wider before its upper end is held against zero, by
-as much as makes all looks together err with ``demote_error`` (the normal mixture of Robbins,
-1970, as an asymptotic confidence sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
-2024). ``stress/false_demotions.md`` measures it. To be trained again costs a model nothing,
-so there the interval is taken as it is.
+looks. Sooner or later, chance puts almost every model without skill below zero, and many with a
+little skill. So the interval is widened before its upper end is compared with zero: all looks
+together then err with probability ``demote_error``. The formula is the normal mixture of Robbins
+(1970), as an asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
+2024). ``stress/false_demotions.md`` measures it. A new training costs a model nothing, so that
+decision uses the plain interval.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from statistics import NormalDist
 from percoin.intervals import KnownInterval, interval_text
 from percoin.types import Timeframe
 
-# Of the two-sided interval that a live record comes with, in standard errors.
+# Half width of the live record's two-sided 95 % interval, in standard errors.
 _HALF_WIDTH = NormalDist().inv_cdf(0.975)
-# The mixture that is tightest near ``min_resolved`` rows, where most of the looks that matter lie.
+# Makes the mixture tightest near ``min_resolved`` rows, where most looks that matter happen.
 _TIGHTEST = 8.0
-# Clocks may be set back a little; more says that one of the two is wrong.
+# Clocks may be set back a little. A larger step means that one of the two clocks is wrong.
 _OF_ANOTHER_CLOCK_DAYS = 1.0
 
 
 class Verb(StrEnum):
-    """What can be done."""
+    """What to do with a model."""
 
     TRAIN = "train"
     DEMOTE = "demote"
@@ -39,7 +39,7 @@ class Verb(StrEnum):
 
 
 class Cause(StrEnum):
-    """What a reason is about, for programs."""
+    """The topic of a reason, for programs."""
 
     MISSING = "missing"
     INVALID = "invalid"
@@ -54,7 +54,7 @@ class Cause(StrEnum):
 
 
 class Condition(StrEnum):
-    """What is served for a market."""
+    """The state of the model served for a market."""
 
     ACCEPTED = "accepted"
     NOT_ACCEPTED = "not accepted"
@@ -64,10 +64,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True)
 class Absent:
-    """In place of something that is not known.
+    """Stands for an unknown value.
 
     Attributes:
-        why: A phrase.
+        why: Why the value is unknown, as a phrase.
     """
 
     why: str
@@ -75,12 +75,12 @@ class Absent:
 
 @dataclass(frozen=True)
 class FurthestDrift:
-    """The feature that has moved furthest from where the model learnt it.
+    """The feature whose distribution moved furthest from the train rows.
 
     Attributes:
         feature: Its name.
-        psi: Population stability index, 0 for none.
-        ratio: The same in units of the highest of as many train rows in a row.
+        psi: Population stability index; 0 means no drift.
+        ratio: ``psi`` divided by the highest PSI of equally many consecutive train rows.
     """
 
     feature: str
@@ -93,8 +93,9 @@ class LiveSkill(KnownInterval):
     """Log-loss skill of the served version's live predictions over the rolling prior.
 
     Attributes:
-        n_resolved: Predictions whose outcome is known.
-        n_independent: How many independent ones they count as; their labels overlap.
+        n_resolved: Number of predictions with a known outcome.
+        n_independent: Number of independent predictions they count as, since their labels
+            overlap.
     """
 
     n_resolved: int
@@ -103,22 +104,22 @@ class LiveSkill(KnownInterval):
 
 @dataclass(frozen=True, kw_only=True)
 class MarketState:
-    """All that a decision looks at.
+    """Everything a decision depends on.
 
     Attributes:
         symbol: Market.
         timeframe: Bar length.
-        condition: What is served.
-        said: What the gate says of it, or what is wrong with it; empty if it is accepted.
-        is_forced: Whether it is served although its acceptance was withdrawn: somebody wants it.
+        condition: State of the served model.
+        said: The gate's reason or the problem with the model; empty if it is accepted.
+        is_forced: A user chose to serve the model although its acceptance was withdrawn.
         data_end: Close of the newest bar that the served model knew; None without a model.
-        n_bars: How many bars it was made from; 0 without a model.
-        n_new_bars: How many its source has, or must have, since.
-        drift: Of the features.
-        live: Of the live predictions.
-        gate_lower: Lower end of the skill that the gate accepted it for.
-        last_tried: When a training of the market last ended, with whatever verdict or error.
-        obstacle: Why this command cannot train it; empty if it can.
+        n_bars: Number of bars the model was made from; 0 without a model.
+        n_new_bars: Number of bars its source has, or must have, since ``data_end``.
+        drift: Drift of the features.
+        live: Skill of the live predictions.
+        gate_lower: Lower end of the skill interval when the gate accepted the model.
+        last_tried: When the last training of the market ended, with any verdict or error.
+        obstacle: Why this command cannot train the market; empty if it can.
     """
 
     symbol: str
@@ -137,23 +138,24 @@ class MarketState:
 
     @property
     def name(self) -> str:
-        """Market and bar length, as in ``BTCUSDT 15m``."""
+        """Market and timeframe, as in ``BTCUSDT 15m``."""
         return f"{self.symbol} {self.timeframe.value}"
 
 
 @dataclass(frozen=True)
 class DueRules:
-    """When a model is due.
+    """When a model needs a training or a demotion.
 
     Attributes:
-        max_age_days: Its data may end so long ago.
-        max_new_bars_share: So many new bars, as a share of those it was made from.
-        max_drift: No feature may have a higher ``FurthestDrift.ratio``.
-        min_resolved: With fewer independent live predictions their skill says nothing.
-        demote_error: Chance that the model of a market without live skill is demoted, though
-            its skill is not below zero, over all looks together.
-        pool_due_share: Share of the markets of a pool that must be due for it to be trained.
-        retry_days: A market is tried again no sooner.
+        max_age_days: A model whose data ended longer ago is due.
+        max_new_bars_share: A model is due with at least this many new bars, as a share of
+            the bars it was made from.
+        max_drift: A feature with a higher ``FurthestDrift.ratio`` makes the model due.
+        min_resolved: With fewer independent live predictions, the live skill is ignored.
+        demote_error: Probability, over all looks together, that a model without live skill is
+            demoted although its skill is not below zero.
+        pool_due_share: Share of a pool's models that must be due before the pool is trained.
+        retry_days: Minimum time between two trainings of a market.
     """
 
     max_age_days: float
@@ -167,12 +169,12 @@ class DueRules:
 
 @dataclass(frozen=True)
 class RetrainReason:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        cause: What it is about.
-        is_due: Whether it speaks for a training or a demotion.
-        text: A sentence with the number, the limit and the key that sets it.
+        cause: Topic of the check.
+        is_due: Whether it is a reason for a training or a demotion.
+        text: A sentence with the number, the limit and the setting of that limit.
     """
 
     cause: Cause
@@ -182,22 +184,22 @@ class RetrainReason:
 
 @dataclass(frozen=True)
 class Decision:
-    """What shall be done, and why; those reasons that decided come first."""
+    """What to do, and why; the decisive reasons come first."""
 
     verb: Verb
     reasons: tuple[RetrainReason, ...]
 
 
 def decide(market: MarketState, rules: DueRules, now: datetime) -> Decision:
-    """What shall be done with the model of a market.
+    """Decide what to do with the model of a market.
 
-    A demoted market is looked at once more afterwards: its model is then not accepted,
-    which is a reason for a training.
+    After a demotion, the caller decides again: the model is then not accepted, which is a
+    reason for a training.
 
     Args:
-        market: How it stands.
-        rules: What is asked for.
-        now: The present moment, with its zone.
+        market: State of the market.
+        rules: The limits.
+        now: Current time, with its time zone.
     """
     if gone := _skill_gone(market, rules):
         return Decision(Verb.DEMOTE, (gone,))
@@ -214,14 +216,14 @@ def decide(market: MarketState, rules: DueRules, now: datetime) -> Decision:
 def decide_for_pool(
     decisions: Sequence[Decision], n_due: int, n_models: int, rules: DueRules, began: bool
 ) -> list[Decision]:
-    """What shall be done with markets that share a network: all are trained, or none is.
+    """Decide for markets that share a network: train all of them or none.
 
     Args:
-        decisions: What each would have alone; none is to demote.
-        n_due: How many of those with a model of the pool would be trained alone.
-        n_models: How many have one.
-        rules: ``pool_due_share``.
-        began: Whether a training of the pool has begun and was interrupted.
+        decisions: The decision for each market on its own; none is to demote.
+        n_due: Number of markets with a model of the pool that are due on their own.
+        n_models: Number of markets with a model of the pool.
+        rules: Gives ``pool_due_share``.
+        began: Whether a training of the pool was interrupted.
     """
     is_due = began or (n_due > 0 and n_due >= rules.pool_due_share * n_models)
     counted = f"{n_due} of its {n_models} models {'is' if n_due == 1 else 'are'} due"
@@ -244,20 +246,20 @@ def decide_for_pool(
 
 
 def held_up(decision: Decision, obstacle: str) -> Decision:
-    """A decision to keep a model because of something that stands in the way of a training."""
+    """Return a decision to keep the model, because an obstacle prevents the training."""
     reason = RetrainReason(Cause.OBSTACLE, False, obstacle)
     return Decision(Verb.KEEP, (reason, *decision.reasons))
 
 
 def lasting_upper(live: LiveSkill, rules: DueRules) -> float:
-    """Upper end of an interval that holds at all looks together, however many they are.
+    """Upper end of an interval that is valid over any number of looks together.
 
     Args:
-        live: With its 95 % interval for one look.
-        rules: ``min_resolved``, from which on it is looked at, and ``demote_error``.
+        live: Live skill with its 95 % interval for one look.
+        rules: Gives ``min_resolved``, where the looks begin, and ``demote_error``.
     """
     grown = _TIGHTEST * max(1.0, live.n_independent / rules.min_resolved)
-    # Of a two-sided mixture each side has half the error.
+    # The mixture is two-sided, and each side gets half of the error.
     error = 2.0 * rules.demote_error
     reach = math.sqrt((grown + 1.0) / grown * (math.log(grown + 1.0) - 2.0 * math.log(error)))
     return live.value + (live.upper - live.value) * reach / _HALF_WIDTH
@@ -280,7 +282,7 @@ def _skill_gone(market: MarketState, rules: DueRules) -> RetrainReason | None:
 
 
 def _causes(market: MarketState, rules: DueRules, now: datetime) -> Iterator[RetrainReason]:
-    """Everything that is looked at, whether it speaks for a training or not."""
+    """Yield the result of every check, due or not."""
     if market.condition is Condition.MISSING:
         yield RetrainReason(Cause.MISSING, True, f"it has no model: {market.said}")
         return
@@ -362,7 +364,7 @@ def _live(market: MarketState, rules: DueRules) -> RetrainReason:
 
 
 def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator[RetrainReason]:
-    """What stands against a training that is due."""
+    """Yield the reasons against a training that is due."""
     if market.obstacle:
         yield RetrainReason(Cause.OBSTACLE, False, market.obstacle)
     has_model = market.condition in {Condition.ACCEPTED, Condition.NOT_ACCEPTED}
@@ -387,7 +389,7 @@ def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator
 
 
 def _beside(value: float, limit: float, n_digits: int) -> str:
-    """A number with as many digits as show on which side of its limit it lies."""
+    """Format a number with enough digits to show on which side of its limit it lies."""
     text = f"{value:.{n_digits}f}"
     for more in range(n_digits + 1, n_digits + 6):
         if float(text) != limit or value == limit:

@@ -1,8 +1,8 @@
-"""Markets that share one network: trained together, or not at all.
+"""Pools: markets that share one network and are trained together or not at all.
 
-A pool is known by the markets that its training was told, whoever of them had bars then. Those
-with a model of the pool decide together whether it is trained; a market that has got a model of
-its own since, or has no bars any more, takes no part and does not hold up the others.
+The markets named in the training identify a pool, even if some of them had no bars then. The
+markets with a model of the pool decide together whether it is trained. A market that now has its
+own model, or has no bars any more, takes no part; the others go on without it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _OWN_MODEL = "has a model of its own by now"
 
 @dataclass(frozen=True)
 class SharedNetwork:
-    """One pool as it was found.
+    """One pool at the start of a round.
 
     Attributes:
-        symbols: Its markets, as its training was told.
-        timeframe: Of all of them.
-        manifest: The newest of its models; a training follows its settings.
+        symbols: All its markets, as named in its training.
+        timeframe: Bar length of all its markets.
+        manifest: Manifest of its newest model; a training follows these settings.
         source: Overrides that name the source of all bars.
-        members: Those of its markets that have a model of it, or none at all.
-        without: Why the others take no part in a training, by symbol; members too.
-        began: Whether a training of it was interrupted.
-        obstacle: Why it cannot be trained; empty if it can.
+        members: Its markets that have a model of the pool, or no model at all.
+        without: Markets that take no part in a training, with the reason; may include members.
+        began: Whether a training of the pool was interrupted.
+        obstacle: Why the pool cannot be trained; empty if it can.
     """
 
     symbols: tuple[str, ...]
@@ -50,29 +50,29 @@ class SharedNetwork:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for people."""
         return f"pool of {len(self.symbols)} markets {self.timeframe.value}"
 
     @property
     def taking_part(self) -> tuple[str, ...]:
-        """The markets that a training would be on."""
+        """The markets that a training uses."""
         return tuple(symbol for symbol in self.symbols if symbol not in self.without)
 
     @property
     def note(self) -> str:
-        """One line about who takes no part; empty if all do."""
+        """One line about the markets that take no part; empty if all do."""
         if not self.without:
             return ""
         listed = "; ".join(f"{symbol} {why}" for symbol, why in self.without.items())
         return f"{self.name} goes without {len(self.without)}: {listed}"
 
     def decide(self, alone: Mapping[str, Decision], rules: DueRules) -> dict[str, Decision]:
-        """What shall be done with each member.
+        """Decide what to do with each member.
 
         Args:
-            alone: What would be done with each if it shared nothing, by symbol; none is to
-                demote. A member that is missing here is left as it is.
-            rules: What is asked for.
+            alone: The decision for each member on its own, by symbol; none is to demote.
+                A member that is missing here keeps its decision.
+            rules: The limits.
         """
         held = {
             symbol: held_up(decision, f"it takes no part in its pool: it {self.without[symbol]}")
@@ -88,7 +88,7 @@ class SharedNetwork:
                 symbol: held_up(decision, why) if decision.verb is Verb.TRAIN else decision
                 for symbol, decision in others.items()
             }
-        # A market that never got a model has no say: it would ask for one at every look.
+        # A market without a model does not vote: it would ask for a training in every round.
         voting = [s.market.symbol for s in self.members if s.pool and s.market.symbol in others]
         n_due = sum(others[symbol].verb is Verb.TRAIN for symbol in voting)
         decisions = decide_for_pool(list(others.values()), n_due, len(voting), rules, self.began)
@@ -101,13 +101,13 @@ def find_pools(
     settings: RetrainConfig,
     source: tuple[str, ...],
 ) -> list[SharedNetwork]:
-    """The pools whose models are among the subjects, each with all of its markets.
+    """Find the pools of the given markets, each with all of its markets.
 
     Args:
-        subjects: What a round looks at.
-        look: Looks at a market of a pool that is not among them.
-        settings: Where things lie.
-        source: Overrides that name the source of all; empty where each has its own.
+        subjects: The markets of a round.
+        look: Reads the state of a pool's market that is not among ``subjects``.
+        settings: Gives the folders.
+        source: Overrides that name one source for all markets; empty if each has its own.
     """
     found = {(subject.market.symbol, subject.market.timeframe): subject for subject in subjects}
     pools: dict[tuple[Timeframe, frozenset[str]], tuple[Subject, Manifest]] = {}
@@ -159,11 +159,11 @@ def _share(
 
 
 def _no_bars(market: MarketFolder, settings: RetrainConfig, source: tuple[str, ...]) -> str:
-    """Why a market has no bars, as far as that is known without asking an exchange."""
+    """Return why a market has no bars, without asking an exchange; empty if nothing is known."""
     try:
         config = source_config(source)
     except ConfigError:
-        return ""  # an obstacle of every market, which its own decision names
+        return ""  # an obstacle for every market; the market's own decision names it
     if isinstance(config, BinanceConfig):
         return ""
     try:
@@ -174,5 +174,5 @@ def _no_bars(market: MarketFolder, settings: RetrainConfig, source: tuple[str, .
 
 
 def no_bars(error: DataError) -> str:
-    """What is said of a market without bars."""
+    """Return the message for a market without bars."""
     return f"has no bars that can be used ({error.found})"

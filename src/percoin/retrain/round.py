@@ -1,4 +1,4 @@
-"""One round: look at every market, demote what has lost its skill, train what is due."""
+"""One round: check every market, demote models without live skill, train models that are due."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class MarketOutcome:
     """One market after a round.
 
     Attributes:
-        state: As it was found.
-        decisions: One, and another one where a demotion or new bars made it another case.
-        result: What came of them, in words; empty of a dry run and where nothing was done.
-        version: That a training made, if any.
-        failed: Whether something that was to be done could not be done.
+        state: State of the market at the start of the round.
+        decisions: One decision, and a second one if a demotion or new bars changed it.
+        result: What was done, in words; empty in a dry run and if nothing was done.
+        version: Version made by a training, or None.
+        failed: Whether a planned step failed.
     """
 
     state: MarketState
@@ -47,7 +47,7 @@ class MarketOutcome:
 
     @property
     def is_to_train(self) -> bool:
-        """Whether the last word was to train, and nothing came in between."""
+        """Whether the last decision is to train and nothing has failed."""
         return self.decisions[-1].verb is Verb.TRAIN and not self.failed
 
 
@@ -56,10 +56,10 @@ class Round:
     """All markets after a round.
 
     Attributes:
-        outcomes: In the order of the registry; markets that only pools brought along come last.
-        is_dry: Whether nothing was done.
-        notes: What concerns several markets, one line each.
-        stopped_by: Number of the signal that ended it early, if one did.
+        outcomes: In the order of the registry; markets added only by their pool come last.
+        is_dry: Whether it was a dry run.
+        notes: Messages about several markets, one line each.
+        stopped_by: Number of the signal that ended the round early, or None.
     """
 
     outcomes: tuple[MarketOutcome, ...]
@@ -69,15 +69,15 @@ class Round:
 
 
 def run_round(task: Task, now: datetime) -> Round:
-    """Look at all markets, and do what is due unless the task says to explain only.
+    """Check all markets and do what is due; a dry run only explains.
 
     Args:
         task: What to do.
-        now: The present moment, with its zone.
+        now: Current time, with its time zone.
 
     Raises:
-        ConfigError: No market of the name.
-        InUseError: Another process is at it.
+        ConfigError: There is no market of this name.
+        InUseError: Another process runs a round on the same models folder.
     """
     markets = find_markets(task.settings)
     if task.settings.dry_run:
@@ -87,17 +87,17 @@ def run_round(task: Task, now: datetime) -> Round:
     root = Path(task.settings.models_dir)
     root.mkdir(parents=True, exist_ok=True)
     with claimed(root, _LOCK_FILE, advice=ADVICE):
-        # Only now are they looked at: another process may have trained some of them.
+        # Check the markets only now: another process may have trained some of them.
         return _RoundUnderWay(task, now, markets).carry_out()
 
 
 class _RoundUnderWay:
-    """A round on its way: what was found of each market, decided on it, and came of that.
+    """A running round: the state, the decisions and the outcome of each market.
 
     Args:
         task: What to do.
-        now: The present moment, with its zone.
-        markets: Those that are asked for; the others of their pools come along.
+        now: Current time, with its time zone.
+        markets: The requested markets; the other markets of their pools are added.
     """
 
     def __init__(self, task: Task, now: datetime, markets: Sequence[MarketFolder]) -> None:
@@ -117,13 +117,13 @@ class _RoundUnderWay:
         }
 
     def explain(self) -> Round:
-        """Say what would be done."""
+        """Return what a round would do, without doing it."""
         for pool in self._pools:
             self._decide_for_pool(pool)
         return self._round(notes=[pool.note for pool in self._pools if pool.note])
 
     def carry_out(self) -> Round:
-        """Demote what has lost its skill, train what is due, measure the rules of the chain."""
+        """Demote models without live skill, train those that are due, measure the rules."""
         for name in self._outcomes:
             self._demote_if_due(name)
         shared = {member.state.name for pool in self._pools for member in pool.members}
@@ -147,7 +147,7 @@ class _RoundUnderWay:
 
     @contextmanager
     def _alone(self, *names: str) -> Iterator[None]:
-        """Whatever goes wrong with these markets stops no other one."""
+        """Catch every error of these markets, so that the other markets go on."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the other markets of the round go on
@@ -161,7 +161,7 @@ class _RoundUnderWay:
         return decide(subject.state, self._task.rules, self._now)
 
     def _decide_for_pool(self, pool: SharedNetwork) -> None:
-        """Put what the markets of a pool do together in the place of what each would do alone."""
+        """Replace the decision of each market alone with the decision of its pool."""
         names = {member.market.symbol: member.state.name for member in pool.members}
         alone = {
             symbol: self._outcomes[name].decisions[-1]
@@ -184,10 +184,10 @@ class _RoundUnderWay:
             self._outcomes[name] = _also(self._outcomes[name], self._decide(subject))
 
     def _prepare(self, name: str) -> list[Job]:
-        """The training of a market, if it is due and new bars do not make it another case."""
+        """Return the training of a market, if it is still due after new bars are fetched."""
         if not self._outcomes[name].is_to_train:
             return []
-        # Lightning takes seconds to import: only for whoever trains.
+        # Import late: Lightning takes seconds to import, and only a training needs it.
         from percoin.retrain.trainings import fetch, job_of
 
         subject, jobs = self._subjects[name], list[Job]()
@@ -202,7 +202,7 @@ class _RoundUnderWay:
         return jobs
 
     def _prepare_pool(self, pool: SharedNetwork) -> tuple[SharedNetwork, Job | None]:
-        """The same of a pool; without those markets that turn out to have no bars."""
+        """Return a pool without the markets that have no bars, and its training if still due."""
         names = [member.state.name for member in pool.members]
         if not any(self._outcomes[name].is_to_train for name in names):
             return pool, None
@@ -216,7 +216,7 @@ class _RoundUnderWay:
         return pool, None
 
     def _decide_again(self, pool: SharedNetwork, n_new: Mapping[str, int]) -> None:
-        """Decide on a pool whose bars have been fetched."""
+        """Decide for a pool again after its bars were fetched."""
         names = {m.market.symbol: m.state.name for m in pool.members}
         for symbol, count in n_new.items():
             self._renew(names[symbol], count)
@@ -231,7 +231,7 @@ class _RoundUnderWay:
                 self._outcomes[names[symbol]] = _also(outcome, decision)
 
     def _renew(self, name: str, n_new_bars: int) -> Subject:
-        """A market with the bars that have come."""
+        """Store the number of new bars of a market."""
         subject = self._subjects[name]
         subject = replace(subject, state=replace(subject.state, n_new_bars=n_new_bars))
         self._subjects[name] = subject
@@ -261,7 +261,7 @@ class _RoundUnderWay:
 
 
 def _told(name: str, error: Exception) -> str:
-    """What is said of a market that something went wrong with; an unexpected one is logged."""
+    """Return the error text for a market; an unexpected error is also logged."""
     if isinstance(error, PercoinError):
         return str(error)
     found = f"unexpected {type(error).__name__}: {printable(str(error))}"

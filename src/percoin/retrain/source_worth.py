@@ -1,4 +1,4 @@
-"""After a round: what the rules of the chain are worth on the markets that it looked at."""
+"""After a round: measure the rules of the chain on the markets of the round."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def measure_sources(subjects: Iterable[Subject], settings: RetrainConfig) -> int:
-    """Measure the sources of each market whose stored bars have changed since.
+    """Measure the sources of each market whose stored bars changed since the last measurement.
 
-    What cannot be measured is logged and stays as it was.
+    If a market cannot be measured, this is logged and its old measurement stays.
 
     Returns:
-        How many markets were measured.
+        Number of measured markets.
     """
-    # Needs scipy: not for a round that only explains.
+    # Import late: this needs scipy, and a round that only explains does not.
     from percoin.signals.measure import measure_again
 
     store, rules = store_of(settings), default_label_rules()

@@ -1,6 +1,6 @@
-"""Where the bars of a training come from: the command says it, else the model's own manifest.
+"""Source of a training's bars: the command line names it, else the model's manifest.
 
-Of a manifest only the kind of source counts, and numbers and names that lead nowhere new:
+From a manifest, only the kind of source and these harmless settings are used:
 
 =========  ====================================================================
 binance    spot or perp; another exchange than Binance if the store has its bars
@@ -9,8 +9,8 @@ sample     nothing
 store      nothing
 =========  ====================================================================
 
-A folder of files, or another host for the archive or the API, has to be named on the command
-line: whoever can write into the models folder shall not choose what is read or asked.
+A folder of files, or another host for the archive or the API, must be named on the command
+line. Somebody who can write to the models folder must not choose which files or hosts are used.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from percoin.registry.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-# Of a market that never had a model.
+# The source of a market that never had a model.
 DEFAULT_SOURCE = ("source=binance",)
-# The options of conf/source that a manifest may name, and the settings that count of each: those
-# that say which bars, of options that name no place where they lie.
+# The options of conf/source that a manifest may name, each with the settings it may give: those
+# that select the bars. Options with a path setting are excluded.
 _FROM_MANIFESTS = {
     option.option: names_with(option, {Effect.BARS})
     for option in OPTIONS["source"]
@@ -52,15 +52,15 @@ _HOSTS = ("archive_url", "api_url")
 
 
 def source_of(manifest: Manifest, store: BarStore) -> tuple[str, ...]:
-    """The overrides that name the source of the manifest's bars.
+    """Return the overrides that name the source of the manifest's bars.
 
     Args:
-        manifest: Of the model.
-        store: Knows from which exchange the bars of the market came.
+        manifest: Manifest of the model.
+        store: Knows which exchange the bars of the market came from.
 
     Raises:
-        ConfigError: The manifest does not say it, or what it says has to be said on the command
-            line.
+        ConfigError: The manifest does not name the source, or names one that only the command
+            line may name.
     """
     choices, named = (manifest.config.get(name) for name in ("choices", "source"))
     option = choices.get("source") if isinstance(choices, dict) else None
@@ -78,10 +78,10 @@ def source_of(manifest: Manifest, store: BarStore) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def source_config(overrides: tuple[str, ...]) -> SourceConfig:
-    """The checked settings of a source.
+    """Return the checked settings of a source.
 
     Raises:
-        ConfigError: They are none of this percoin.
+        ConfigError: This version of percoin does not accept the settings.
     """
     try:
         source = typed(compose_config("retrain", overrides), RetrainConfig).source
@@ -99,10 +99,10 @@ def source_config(overrides: tuple[str, ...]) -> SourceConfig:
 
 
 def bars_at_hand(config: SourceConfig, market: MarketFolder, store: BarStore) -> Bars:
-    """The bars of a market that a source has, of one that asks no exchange.
+    """Load a market's bars from a source that asks no exchange.
 
     Raises:
-        DataError: There are none that can be used, for whatever reason.
+        DataError: There are no usable bars, for any reason.
     """
     try:
         return bar_source(config, store).load(market.symbol, market.timeframe)
@@ -117,7 +117,7 @@ def bars_at_hand(config: SourceConfig, market: MarketFolder, store: BarStore) ->
 
 
 def _harmless(settings: Mapping[str, object], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the settings that count, as overrides."""
+    """Return the allowed settings as overrides."""
     found = {name: settings[name] for name in names if name in settings}
     for name, value in found.items():
         if not isinstance(value, str | int | float):
@@ -128,7 +128,7 @@ def _harmless(settings: Mapping[str, object], names: tuple[str, ...]) -> tuple[s
 def _check_hosts(
     manifest: Manifest, config: BinanceConfig, settings: Mapping[str, object], store: BarStore
 ) -> None:
-    """Refuse hosts that the manifest alone would choose."""
+    """Refuse hosts that only the manifest names."""
     for name in _HOSTS:
         url = settings.get(name)
         if url is not None and url != getattr(config, name):

@@ -1,6 +1,6 @@
-"""How each market stands: read from the registry, the source of its bars, and the live record.
+"""State of each market, read from the registry, the source of its bars and the live record.
 
-Nothing here writes anything, so that a look leaves no trace.
+This module only reads and never writes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from percoin.retrain.watching import Watched
 from percoin.sweep.jobs import BROKEN, read_record
 from percoin.training.version_settings import pool_of
 
-# Below outputs_dir; a name that no market can have.
+# Folder below outputs_dir; no market can have this name.
 RUNS_FOLDER = "retrain"
 
-# More would say nothing: the gate is shut long before.
+# More looks change nothing: the gate rejects every model long before.
 _MOST_LOOKS = 1_000_000
 _UNKNOWN = Absent("not counted without a source")
 _NOTHING = Watched(Absent("there is no model"), Absent("there is no model"))
@@ -38,12 +38,12 @@ _NOTHING = Watched(Absent("there is no model"), Absent("there is no model"))
 
 @dataclass(frozen=True)
 class Task:
-    """What a round shall do.
+    """What a round does.
 
     Attributes:
-        settings: Which markets, by which rules, and where things lie.
-        source: Overrides that name the source of all; empty where each has its own.
-        watch: Tells what is known of a model since it is served.
+        settings: Markets, limits and folders.
+        source: Overrides that name one source for all markets; empty if each has its own.
+        watch: Returns the drift and live skill of a served model.
     """
 
     settings: RetrainConfig
@@ -52,7 +52,7 @@ class Task:
 
     @property
     def rules(self) -> DueRules:
-        """When a model is due."""
+        """When a model needs a training or a demotion."""
         wanted = self.settings
         return DueRules(
             max_age_days=wanted.max_age_days,
@@ -67,16 +67,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Subject:
-    """One market as it was found.
+    """One market at the start of a round.
 
     Attributes:
         market: Its folder in the registry.
-        state: What a decision needs to know.
-        manifest: Whose recipe a training follows; None for the defaults.
+        state: Input of the decision.
+        manifest: A training follows the recipe of this manifest; None means the defaults.
         source: Overrides that name the source of its bars.
-        n_looks: How often test rows that a training would be judged on have judged models
-            of this market that failed, or more if somebody said so; the next one included.
-        problem: Why the market could not be looked at; empty if it could.
+        n_looks: How often the next training's test rows will have judged models of this
+            market: failed models so far plus the next one, or more if a user said so.
+        problem: Why the market could not be checked; empty if it could.
     """
 
     market: MarketFolder
@@ -88,7 +88,7 @@ class Subject:
 
     @classmethod
     def unknown(cls, market: MarketFolder, problem: str) -> Subject:
-        """A market of which nothing could be found out."""
+        """Return a market whose state could not be read."""
         state = MarketState(
             symbol=market.symbol,
             timeframe=market.timeframe,
@@ -99,18 +99,18 @@ class Subject:
 
     @property
     def pool(self) -> tuple[str, ...]:
-        """The markets whose network it shares, as the training was told; empty if it has its own.
+        """Markets that share its network, as named in the training; empty if it has its own.
 
-        Some of them may have had no part in the training, for want of bars.
+        Some of them may have had no bars and so took no part in the training.
         """
         return pool_or_none(self.manifest)
 
 
 def find_markets(settings: RetrainConfig) -> list[MarketFolder]:
-    """The markets that are meant: those of the registry, or the one that is named.
+    """Return the requested markets of the registry, or a new one if symbol and tf name it.
 
     Raises:
-        ConfigError: There is none of the name, and nothing says which one to train.
+        ConfigError: The registry has no such market, and symbol or tf is missing.
     """
     root = Path(settings.models_dir)
     timeframe = None if settings.tf is None else settings.tf.timeframe
@@ -131,15 +131,15 @@ def find_markets(settings: RetrainConfig) -> list[MarketFolder]:
 
 
 def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
-    """Find out how a market stands, without fetching or writing anything.
+    """Read the state of a market, without fetching or writing anything.
 
-    Bars of an exchange that must have closed since are counted by the clock; of other
-    sources those that are there.
+    For an exchange, the clock tells how many new bars must have closed. For other sources,
+    the bars they have are counted.
 
     Args:
-        market: Which one.
-        task: What the round is about.
-        now: The present moment, with its zone.
+        market: The market.
+        task: What the round does.
+        now: Current time, with its time zone.
     """
     settings = task.settings
     versions = read_versions(market)
@@ -169,7 +169,7 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
 
 
 def store_of(settings: RetrainConfig) -> BarStore:
-    """The stored bars."""
+    """Return the store of bars."""
     return BarStore(Path(settings.data_dir) / "bars")
 
 
@@ -186,7 +186,7 @@ def _newest_manifest(versions: Sequence[Version]) -> Manifest | None:
 
 
 def _recipe(manifest: Manifest | None, versions: Sequence[Version]) -> Manifest | None:
-    """What a training follows: of a model that began with a pooled one, that one's."""
+    """Return the manifest to train by; if the model started from a pooled one, the pooled one's."""
     if manifest is None or manifest.pool is None or manifest.pool.started_from is None:
         return manifest
     found = {version.version_id: version.manifest for version in versions}
@@ -194,11 +194,11 @@ def _recipe(manifest: Manifest | None, versions: Sequence[Version]) -> Manifest 
 
 
 def pool_or_none(manifest: Manifest | None) -> tuple[str, ...]:
-    """The markets of a model's pool; empty without one, and if its manifest is not of it."""
+    """Return the markets of a model's pool; empty without a pool or with an invalid manifest."""
     try:
         return () if manifest is None else pool_of(manifest)
     except ConfigError:
-        return ()  # an obstacle, which says what is wrong
+        return ()  # the obstacle of the market says what is wrong
 
 
 def _condition(shown: SavedModel) -> tuple[Condition, str]:
@@ -216,7 +216,7 @@ def _is_forced(
 ) -> bool:
     served = "" if manifest is None else manifest.version_id
     is_withdrawn = any(v.version_id == served and v.withdrawn_by for v in versions)
-    # If nobody chose it since, a demotion was cut short.
+    # If nobody promoted it since, a demotion was interrupted.
     return is_withdrawn and was_promoted_since(market, served)
 
 
@@ -246,7 +246,7 @@ def _count_new(
 
 
 def count_after(bars: Bars, moment: datetime) -> int:
-    """How many bars open at ``moment`` or later."""
+    """Count the bars that open at ``moment`` or later."""
     return len(bars) - int(bars.open_time.searchsorted(int(moment.timestamp() * 1000)))
 
 
@@ -256,23 +256,25 @@ def _last_tried(
     versions: Sequence[Version],
     pool: Sequence[str],
 ) -> datetime | None:
-    """The end of the newest training, whether it left a version or an error."""
+    """Return when the newest training ended, with a version or with an error."""
     ended = [v.created_at for v in versions if v.manifest is None or not v.manifest.revised_from]
     record = read_record(job_folder(market, settings, pool))
     if record is not None and record.state in BROKEN and record.ended_at is not None:
-        # A file in outputs may hold any number.
+        # A file in outputs can hold any number.
         with suppress(TypeError, ValueError, ArithmeticError, OSError):
             ended.append(datetime.fromtimestamp(record.ended_at, UTC))
     return max(ended, default=None)
 
 
 def job_folder(market: MarketFolder, settings: RetrainConfig, pool: Sequence[str] = ()) -> Path:
-    """Where trainings of a market lie, always the same: one that was killed goes on there.
+    """Return the folder of a market's trainings.
+
+    The folder is always the same, so a killed training can go on there.
 
     Args:
-        market: Which one.
-        settings: Where trainings lie.
-        pool: The markets of its pool; they have one folder, by a name that no market can have.
+        market: The market.
+        settings: Gives ``outputs_dir``.
+        pool: Markets of its pool; they share one folder, whose name no market can have.
     """
     name = market.symbol
     if pool:
@@ -282,7 +284,7 @@ def job_folder(market: MarketFolder, settings: RetrainConfig, pool: Sequence[str
 
 
 def _source_and_obstacle(manifest: Manifest | None, task: Task) -> tuple[tuple[str, ...], str]:
-    """Where the bars come from, empty if nobody says it; and why no training can be."""
+    """Return the source of the bars (empty if unknown) and what prevents a training."""
     source = task.source or (DEFAULT_SOURCE if manifest is None else ())
     try:
         if not source and manifest is not None:
@@ -293,10 +295,10 @@ def _source_and_obstacle(manifest: Manifest | None, task: Task) -> tuple[tuple[s
 
 
 def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
-    """Why the model cannot be trained on bars of the source; empty if it can.
+    """Return why the model cannot be trained on bars of the source; empty if it can.
 
     Raises:
-        ConfigError: The source or the pool cannot be meant.
+        ConfigError: The settings of the source or of the pool are invalid.
     """
     wants_simulated = isinstance(source_config(source), SimulatedConfig)
     if manifest is None:
@@ -313,9 +315,9 @@ def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
 
 
 def n_looks(versions: Sequence[Version]) -> int:
-    """How often rows that the next test part holds too will have judged chosen models.
+    """Count how often the rows of the next test part will have judged models, next one included.
 
-    Models that failed count, and so do the looks that somebody has named on a command line.
+    Failed models count, and so do the looks that a user gave on a command line.
     """
     known: list[tuple[Manifest, int]] = []
     for version in versions:
@@ -323,17 +325,17 @@ def n_looks(versions: Sequence[Version]) -> int:
         if manifest is None or manifest.revised_from:
             continue
         asked = manifest.config.get("looks")
-        # What a retraining asked for follows from the models before; more than that is a person's.
+        # A retraining derives its looks from the earlier models; a user gave any higher number.
         named = min(asked, _MOST_LOOKS) if type(asked) is int else 1
         known.append((manifest, named if named > _looks_after(known) else 1))
     return _looks_after(known)
 
 
 def _looks_after(known: Sequence[tuple[Manifest, int]]) -> int:
-    """The looks of the model after these, each with the looks that somebody named for it."""
+    """Return the looks of the next model; each known model comes with the looks a user gave it."""
     if not known:
         return 1
-    # The next test part will be about as long, and end later than this.
+    # The next test part is about as long as this one and ends later.
     since = known[-1][0].bars.splits["test"].first
     looks = 1
     for manifest, by_hand in known:

@@ -1,4 +1,4 @@
-"""A round as text for people, and as plain containers for programs."""
+"""Show a round as text for people and as JSON containers for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DRY = "dry run: nothing was done"
 
 
 def to_text(found: Round) -> str:
-    """A line a market, below it the reasons and what came of it, and a line that counts."""
+    """Format a round: one line a market, then its reasons and result; the last line counts."""
     if not found.outcomes:
         return (
             "no market in the registry; name symbol and tf to train a first one, or another "
@@ -33,7 +33,7 @@ def to_text(found: Round) -> str:
 
 
 def to_json(found: Round) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the round as plain containers for programs."""
     return {
         "dry_run": found.is_dry,
         "markets": [_outcome_as_json(outcome) for outcome in found.outcomes],
@@ -56,7 +56,7 @@ def _lines(outcome: MarketOutcome, width: int) -> Iterator[str]:
 
 def _wrapped(text: str, start: str) -> list[str]:
     further = " " * (len(start) + 2)
-    # Reasons hold what manifests, files and servers say.
+    # Reasons can contain text from manifests, files and servers.
     text = printable(text, _MOST_CHARS)
     return textwrap.wrap(text, _WIDTH, initial_indent=start, subsequent_indent=further)
 

@@ -1,10 +1,10 @@
-"""The trainings of a round, as jobs of a sweep in folders that stay the same.
+"""The trainings of a round, run as jobs of a sweep in fixed folders.
 
 ::
 
     outputs/retrain/
-    |-- <SYMBOL>/<tf>/      job.json, train.log, checkpoints: one that was killed goes on here
-    |-- pool-<hash>/<tf>/   the same of a pool; the hash is over the names of its markets
+    |-- <SYMBOL>/<tf>/      job.json, train.log, checkpoints: a killed training goes on here
+    |-- pool-<hash>/<tf>/   the same for a pool; the hash is of the names of its markets
     |-- summary.json        what the last round trained
     `-- report/             the same for people
 """
@@ -46,7 +46,7 @@ from percoin.training.version_settings import overrides_of
 from percoin.types import Timeframe
 
 _FOLDERS = names_with(TrainConfig, {Effect.FOLDER})
-# What was interrupted goes on with the bars that it began with, unless they are older.
+# An interrupted training goes on with its first bars, unless they are older than this.
 _REUSE_SECS = 86_400.0
 _UNFINISHED = {JobState.RUNNING, JobState.INTERRUPTED}
 
@@ -56,10 +56,10 @@ class Training:
     """How one training ended.
 
     Attributes:
-        name: Market and bar length.
-        result: What the gate said and what is served; empty if it failed.
-        version: What it exported.
-        error: Why it left nothing; empty if it did.
+        name: Market and timeframe.
+        result: Verdict of the gate and what is served now; empty if the training failed.
+        version: The exported version.
+        error: Why the training exported nothing; empty if it did export.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Trainings:
-    """How all of them ended.
+    """How all trainings of a round ended.
 
     Attributes:
-        ended: Each of them.
-        notes: What concerns all together, one line each.
-        stopped_by: Number of the signal that ended them early, if one did.
+        ended: One entry a training.
+        notes: Messages about all of them, one line each.
+        stopped_by: Number of the signal that ended them early, or None.
     """
 
     ended: tuple[Training, ...]
@@ -84,10 +84,10 @@ class Trainings:
 
 
 def job_of(subject: Subject, settings: RetrainConfig) -> Job:
-    """The training of a market as its manifest says, or by the defaults if it never had a model.
+    """Return the training of a market: by its manifest, or by the defaults without a model.
 
     Raises:
-        ConfigError: The settings of the manifest are not those of this percoin.
+        ConfigError: This version of percoin does not accept the settings of the manifest.
     """
     market = subject.market
     others = [*subject.source, f"looks={subject.n_looks}", *_surroundings(settings)]
@@ -99,10 +99,10 @@ def job_of(subject: Subject, settings: RetrainConfig) -> Job:
 
 
 def pool_job_of(pool: SharedNetwork, settings: RetrainConfig) -> Job:
-    """The training of a pool, as the newest of its models says.
+    """Return the training of a pool, by the manifest of its newest model.
 
     Raises:
-        ConfigError: The settings of the manifest are not those of this percoin.
+        ConfigError: This version of percoin does not accept the settings of the manifest.
     """
     looks = {subject.market.symbol: subject.n_looks for subject in pool.members}
     overrides = overrides_of(
@@ -122,25 +122,25 @@ def pool_job_of(pool: SharedNetwork, settings: RetrainConfig) -> Job:
 
 
 def _surroundings(settings: RetrainConfig) -> list[str]:
-    # Absolute, as the folder of the job is.
+    # Absolute paths, like the folder of the job.
     folders = {name: str(Path(getattr(settings, name)).absolute()) for name in _FOLDERS}
     return ["logger=csv", *(f"{name}={literal(path)}" for name, path in folders.items())]
 
 
 def fetch(job: Job, symbol: str, data_end: datetime | None) -> int | None:
-    """Bring an exchange's newest bars of a market into the store.
+    """Fetch the newest bars of a market from an exchange into the store.
 
     Args:
-        job: That wants them.
+        job: The training that needs the bars.
         symbol: The market.
-        data_end: From when on they are counted.
+        data_end: Bars are counted from this time on.
 
     Returns:
-        How many bars begin at ``data_end`` or later; None where nothing is fetched, or
-        there is nothing to count from.
+        Number of bars that open at ``data_end`` or later; None if the source is not an
+        exchange or ``data_end`` is None.
 
     Raises:
-        DataError: They cannot be had.
+        DataError: The bars cannot be fetched.
     """
     settings = _settings(job.overrides)
     store = BarStore(Path(settings.data_dir) / "bars")
@@ -156,15 +156,15 @@ def fetch(job: Job, symbol: str, data_end: datetime | None) -> int | None:
 def fetch_pool(
     pool: SharedNetwork, settings: RetrainConfig
 ) -> tuple[SharedNetwork, dict[str, int]]:
-    """The same for all markets that take part in a pool's training.
+    """Fetch the newest bars of all markets that take part in a pool's training.
 
     Returns:
-        The pool, without those markets that have no bars; and of each other one how many
-        are new, by symbol, where that is known.
+        The pool without the markets that have no bars, and the number of new bars by symbol,
+        where it is known.
 
     Raises:
-        DataError: Bars cannot be had now that there should be.
-        ConfigError: The settings of the manifest are not those of this percoin.
+        DataError: Bars should exist but cannot be fetched now.
+        ConfigError: This version of percoin does not accept the settings of the manifest.
     """
     job = pool_job_of(pool, settings)
     without, n_new = dict(pool.without), dict[str, int]()
@@ -182,12 +182,13 @@ def fetch_pool(
 
 
 def train_jobs(jobs: Sequence[Job], settings: RetrainConfig) -> Trainings:
-    """Train all as one sweep: nothing stops the rest, and the gate holds all against each other.
+    """Run all trainings as one sweep.
 
-    What is told meanwhile goes to stderr.
+    A failed training does not stop the others. The gate judges all models together. Progress
+    output goes to stderr.
 
     Raises:
-        InUseError: Another process is at it.
+        InUseError: Another process uses the folder of the trainings.
     """
     folder = Path(settings.outputs_dir).absolute() / RUNS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -220,14 +221,14 @@ def _settings(overrides: tuple[str, ...]) -> TrainConfig:
 
 
 def _reuse_secs(jobs: Sequence[Job]) -> float:
-    """Bars that an unfinished training has asked for already are taken once more."""
+    """Return how old stored bars may be: an unfinished training reuses the bars it began with."""
     records = [read_record(job.folder) for job in jobs]
     is_unfinished = any(record and record.state in _UNFINISHED for record in records)
     return _REUSE_SECS if is_unfinished else 0.0
 
 
 def _refused(job: Job, record: JobRecord) -> Iterator[Training]:
-    """Markets of a pool that could not be judged beside the others, or failed at the end."""
+    """Yield the markets of a pool that were left out of its training or failed at the end."""
     result = record.result if record.state in DONE else {}
     for symbol, reason in result.get("refused", {}).items():
         yield Training(f"{symbol} {job.tf}", f"left out of its pool's training: {reason}")

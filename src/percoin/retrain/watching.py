@@ -1,4 +1,4 @@
-"""What the track record knows of a model since it is served, and how its features have moved."""
+"""Live skill of a served model, from the track record, and the drift of its features."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ASKED_AGAIN_SECS = 60.0
 
 @dataclass(frozen=True)
 class Watched:
-    """What is known of a model since it is served.
+    """Measurements of a model since it is served.
 
     Attributes:
-        drift: Of its features.
-        live: Of its predictions.
+        drift: Drift of its features.
+        live: Skill of its predictions.
     """
 
     drift: FurthestDrift | Absent
@@ -34,34 +34,34 @@ class Watched:
 
 @dataclass(frozen=True)
 class Watch:
-    """Where to look.
+    """Measures drift and live skill of served models.
 
     Attributes:
         models_dir: The registry.
-        data_dir: Holds the stored bars, and the track record unless ``record_url`` says where.
-        record_url: Of the track record; None is the file in ``data_dir``.
+        data_dir: Holds the stored bars, and the track record if ``record_url`` is None.
+        record_url: Database of the track record; None means the file in ``data_dir``.
 
     Raises:
-        ConfigError: ``record_url`` cannot be meant.
+        ConfigError: ``record_url`` is invalid.
     """
 
     models_dir: Path
     data_dir: Path
     record_url: str | None = None
 
-    # When the record could not be used, by the monotonic clock, and why: each of a hundred markets
-    # would wait for a database that is away.
+    # When (monotonic clock) and why the record could not be used. Without this, each of a hundred
+    # markets would wait for an unreachable database.
     _away: list[tuple[float, str]] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._record()
 
     def __call__(self, manifest: Manifest) -> Watched:
-        """Look at one served model; nothing is written."""
+        """Measure one served model, without writing anything."""
         return Watched(self._drift(manifest), self._live(manifest))
 
     def _record(self) -> TrackRecord:
-        """The record, which is not opened by that."""
+        """Return the record, without opening it."""
         return TrackRecord(self.record_url or sqlite_url(self.data_dir / RECORD_FILE))
 
     def _drift(self, manifest: Manifest) -> FurthestDrift | Absent:
@@ -82,7 +82,7 @@ class Watch:
         try:
             record = self._record()
             if not record.exists():
-                # It would be made; a look leaves no trace.
+                # Opening it would create it, and a check must write nothing.
                 return Absent(f"no track record in {record.place}")
             try:
                 found = make_scoreboard(record, [manifest.symbol], manifest.timeframe)
@@ -95,9 +95,9 @@ class Watch:
 
 
 def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Absent:
-    """The live skill of a version, from the standings of its market.
+    """Return the live skill of a version, from the scoreboard rows of its market.
 
-    Its labels overlap, so that as many predictions as a label reaches count as one.
+    Labels overlap, so as many predictions as the label horizon has bars count as one.
     """
     bars = kind_of_bars(manifest.bars.origin)
     own = [s for s in standings if s.version_id == manifest.version_id and s.bars == bars]
@@ -111,7 +111,7 @@ def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Abs
         )
     n_days = standing.n_resolved / day_rows(standing.tf)
     if n_days < MIN_BLOCKS:
-        # Blocks of less than a day are too sure of themselves to demote a model by.
+        # Blocks shorter than a day give too narrow intervals to demote a model.
         return Absent(f"{n_days:.1f} days of predictions; {MIN_BLOCKS} are needed")
     rule = standing.label_rule or {}
     horizon = rule.get("horizon")

@@ -1,1 +1,1 @@
-"""Who answers for a market: the model, or what stands behind it."""
+"""Sources of signals for a market: its model, then fixed rules, then holding."""

@@ -1,4 +1,4 @@
-"""The chain of sources: the first that has an answer gives it."""
+"""The chain of sources: the first source with an answer gives it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ RULES: Mapping[Source, Rule] = {
 
 @dataclass(frozen=True)
 class Chain:
-    """Who is asked, in order, and about how old a bar.
+    """The sources to ask, in order, and the age limit of the newest bar.
 
     Attributes:
-        sources: The last always has an answer.
-        names: Of all but the last, for a market without bars.
+        sources: The sources; the last one always has an answer.
+        names: Names of all sources but the last, for the answer to a market without bars.
         max_age_bars: As for ``find_staleness``.
-        worths: What the rules are worth; where that changes, answers are made again.
+        worths: Measured quality of the rules; when it changes, answers are made again.
     """
 
     sources: Sequence[SignalSource]
@@ -51,14 +51,14 @@ def build_chain(
     worths: WorthFiles | None = None,
     require_accepted: bool = True,
 ) -> list[SignalSource]:
-    """The sources of a chain, in order.
+    """Build the sources of a chain, in order.
 
     Args:
-        order: Who is asked; the last must be ``Source.HOLD``.
+        order: Sources to ask; the last must be ``Source.HOLD``.
         model: Answers as ``Source.MODEL``.
-        use_pro: False keeps the professional analyzer's place and passes it over.
-        worths: What the rules are worth on each market; without them they are unjudged.
-        require_accepted: Pass over a rule where it is measured as worse than a coin.
+        use_pro: False keeps the ``PRO`` rule in the chain, but it never answers.
+        worths: Measured quality of the rules on each market; None leaves them unjudged.
+        require_accepted: Skip a rule on markets where it measured worse than a coin.
     """
     sources: dict[Source, SignalSource] = {
         Source.MODEL: model,
@@ -79,14 +79,14 @@ def ask(
 ) -> Prediction:
     """Ask the sources in order; log who answered and why the others did not.
 
-    What a source says of a bar that is too old to act on is passed over
-    (``stale_data``); holding needs no fresh bars.
+    If the newest bar is too old to act on, every answer but holding is skipped
+    (``stale_data``).
 
     Args:
-        sources: The last one must always have an answer.
-        market: Its closed bars; the answer is for the newest of those asked about.
-        max_age_bars: As for ``find_staleness``; None depends on where the bars are from.
-        now: With a zone; None is this machine's clock.
+        sources: The sources; the last one must always have an answer.
+        market: Closed bars; the answer is for the newest bar of the asked timeframe.
+        max_age_bars: As for ``find_staleness``; None takes a default by the bar source.
+        now: Time with a zone; None is this machine's clock.
     """
     passed: list[Passed] = []
     staleness = find_staleness(market.asked, max_age_bars, now or datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""The work of ``python -m percoin.signals symbol=BTCUSDT``: what each source is worth."""
+"""The work of ``python -m percoin.signals symbol=BTCUSDT``: measure the quality of each source."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def score_sources(settings: SignalsConfig) -> str:
-    """The scores of every source that the settings name, in the form that they ask for.
+    """Score every source in the settings and return the text or JSON they ask for.
 
-    What the rules are worth on all bars is kept for those who answer.
+    The quality of the rules on all bars is also stored; the chain reads it when it answers.
 
     Raises:
-        PercoinError: The bars cannot be had or make no dataset.
+        PercoinError: The bars cannot be loaded or make no dataset.
     """
-    # The scores take scipy and scikit-learn: only once the settings are known to be good.
+    # Import late, after the settings are checked: scoring needs scipy and scikit-learn.
     from percoin.signals.market_scores import score_market
     from percoin.signals.measure import measure_worth
     from percoin.signals.score_table import format_table, to_json
@@ -71,7 +71,7 @@ def score_sources(settings: SignalsConfig) -> str:
 
 
 def _keep(worth: MarketWorth, data_dir: Path) -> None:
-    """For whoever answers; the scores are shown even where they cannot be kept."""
+    """Store the measurement for the chain; if that fails, only log it and still show the scores."""
     try:
         WorthFiles(data_dir).write(worth)
     except OSError as error:

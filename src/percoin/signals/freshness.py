@@ -1,4 +1,4 @@
-"""Is the newest bar too old for anything to be made of it?"""
+"""Check whether the newest bar is too old to act on."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from datetime import datetime, timedelta
 from percoin.bars.schema import Bars, format_time
 from percoin.types import Timeframe
 
-# An exchange's newest closed bar is one bar old before the next one takes its place.
+# An exchange's newest closed bar gets one bar old before the next one replaces it.
 EXCHANGE_AGE_BARS = 2.0
-# Within this time a source is expected to have handed out a bar that closed.
+# A source should deliver a closed bar within this time.
 _ARRIVAL = timedelta(seconds=60)
-# These end where they end: nobody takes their newest bar for the present.
+# Bars of these sources are history: nobody takes their newest bar for the present.
 _HISTORICAL_SOURCES = {"files", "sample", "simulated"}
 
 
 def find_staleness(bars: Bars, max_age_bars: float | None, now: datetime) -> str:
-    """Say why the newest bar is too old to act on; empty if it is not.
+    """Return why the newest bar is too old to act on; empty if it is not.
 
     Args:
         bars: Closed bars of one market.
-        max_age_bars: How long ago the newest bar may have closed, in bar lengths.
-            None is ``EXCHANGE_AGE_BARS`` for bars of an exchange, and no limit for
-            files, the sample and simulated bars.
-        now: With a zone.
+        max_age_bars: Maximum time since the newest bar closed, in bar lengths. None means
+            ``EXCHANGE_AGE_BARS`` for bars of an exchange, and no limit for files, the
+            sample and simulated bars.
+        now: Current time, with a zone.
     """
     if max_age_bars is None:
         if bars.source in _HISTORICAL_SOURCES:
@@ -41,13 +41,13 @@ def find_staleness(bars: Bars, max_age_bars: float | None, now: datetime) -> str
 
 
 def is_overdue(closed: datetime, timeframe: Timeframe, now: datetime) -> bool:
-    """Whether a newer bar than the one that closed then closed a minute ago or earlier.
+    """Whether the next bar closed at least a minute ago.
 
-    Whatever the bars are and may be used for: this is about time alone.
+    Only the time counts; the source of the bars does not matter.
 
     Args:
         closed: When the newest bar closed, with a zone.
         timeframe: Length of the bars.
-        now: With a zone.
+        now: Current time, with a zone.
     """
     return now - closed >= timeframe.timedelta + _ARRIVAL

@@ -7,10 +7,10 @@ from percoin.types import Prediction, Signal, Source
 
 
 class HoldSource:
-    """Always answers, and always the same: do nothing."""
+    """Always answers NO_TRADE."""
 
     def answer(self, market: MarketBars) -> Prediction:
-        """NO_TRADE without a claim."""
+        """Return NO_TRADE with confidence 0 and no measured quality."""
         bars = market.asked
         return Prediction(
             symbol=bars.symbol,

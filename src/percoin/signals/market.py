@@ -1,4 +1,4 @@
-"""The bars of one market in every timeframe, as they were known at one moment."""
+"""Bars of one market in every timeframe, as known at one moment."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from percoin.types import IntArray, Timeframe
 
 
 class SourcedBars:
-    """Longer bars are made from the asked ones; what these cannot give is loaded.
+    """Gives bars of other timeframes: resampled from the asked bars, or loaded.
 
-    A longer timeframe is asked of the source only where the asked bars make too few of
-    it, a shorter one always. Whatever the source holds by now, bars that closed after the
-    newest asked one are left out, and bars of another source are refused.
+    A longer timeframe is loaded only if the asked bars make too few of it. A shorter one
+    is always loaded. Loaded bars that closed after the newest asked bar are dropped, and
+    bars of another source are refused.
 
     Args:
         asked: Closed bars of the timeframe that is asked about, at least one.
-        source: Where other timeframes are loaded from, at the first request for each;
-            None leaves what the asked bars make.
+        source: Loads other timeframes, each at its first request; None allows only
+            resampling.
     """
 
     def __init__(self, asked: Bars, source: BarSource | None = None) -> None:
@@ -35,10 +35,10 @@ class SourcedBars:
         return self._asked
 
     def of(self, timeframe: Timeframe, n_bars: int) -> Bars:
-        """As ``MarketBars.of``.
+        """Return bars of a timeframe, as ``MarketBars.of``.
 
         Raises:
-            DataError: Neither the asked bars nor the source give one bar that had
+            DataError: Neither the asked bars nor the source give a single bar that had
                 closed by then.
         """
         if timeframe not in self._known:
@@ -60,7 +60,7 @@ class SourcedBars:
         return max(made, loaded, key=lambda bars: (bars.open_time[-1], len(bars)))
 
     def _resampled(self, timeframe: Timeframe) -> Bars | None:
-        """Complete bars made from the asked ones; None where there is not one."""
+        """Resample the asked bars to complete bars; None if there is no complete bar."""
         if not divides(self._asked.timeframe, timeframe):
             return None
         try:
@@ -85,19 +85,19 @@ class SourcedBars:
 
 
 def close_times(bars: Bars) -> IntArray:
-    """When each bar closed, in milliseconds since 1970-01-01 UTC, shape (n_bars,)."""
+    """Close time of each bar, in milliseconds since 1970-01-01 UTC, shape (n_bars,)."""
     return bars.open_time + bars.timeframe.milliseconds
 
 
 def newest_closed(bars: Bars, moments: IntArray) -> IntArray:
-    """Which bar had closed last at each moment: the one that is due, not an older one.
+    """Find the bar that closed last at each moment; an older bar never takes its place.
 
     Args:
-        bars: Of any timeframe.
+        bars: Bars of any timeframe.
         moments: Milliseconds since 1970-01-01 UTC, shape (n,).
 
     Returns:
-        Positions among the bars, shape (n,); -1 where the bar that is due is missing.
+        Positions among the bars, shape (n,); -1 where the latest bar is missing.
     """
     step = bars.timeframe.milliseconds
     due = moments // step * step - step
@@ -107,7 +107,7 @@ def newest_closed(bars: Bars, moments: IntArray) -> IntArray:
 
 
 def _kind(bars: Bars) -> str:
-    """Which source: spot and perpetual bars of one exchange are two."""
+    """Name of the source; spot and perpetual bars of one exchange are two sources."""
     return bars.origin.split(":", 1)[0]
 
 

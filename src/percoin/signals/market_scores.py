@@ -1,4 +1,4 @@
-"""The answers of every source on a market, and their scores."""
+"""Score the answers of every source on a market."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ RULES_IN_ORDER = "rules in order"
 
 @dataclass(frozen=True)
 class SourceTable:
-    """Every source of a market.
+    """Scores of every source on a market.
 
     Attributes:
-        dataset: The rows that they were scored on.
-        scores: One a source, in the order of the chain, then the rules in that order.
+        dataset: The scored rows.
+        scores: One for each source, in the order of the chain; last, all rules asked in
+            that order.
         missing: Sources without a score, and why.
-        hold: Buying and holding over the test rows, and over all rows.
+        hold: Buy and hold over the test rows, and over all rows.
     """
 
     dataset: MarketDataset
@@ -47,9 +48,9 @@ def score_market(
     """Score the sources of a chain on a market.
 
     Args:
-        scorer: With a dataset of the asked bars.
+        scorer: Has a dataset made from the asked bars.
         market: All bars, so that rules have their history.
-        sources: In the order in which they are asked; ``Source.HOLD`` says nothing.
+        sources: In the order of the chain; ``Source.HOLD`` gets no score.
         models_dir: The registry.
     """
     scores: list[SourceScore] = []
@@ -72,11 +73,16 @@ def score_market(
 
 
 class _NotComparableError(Exception):
-    """A model that cannot be scored on these rows; the message says why."""
+    """The model cannot be scored on these rows; the message says why."""
 
 
 def _ask_model(model: ServedModel, dataset: MarketDataset) -> FloatArray:
-    """Probabilities of the test rows, shape (n_rows, C), if it has learnt from none of them."""
+    """Probabilities of the test rows, shape (n_rows, C); the model must not have seen them.
+
+    Raises:
+        _NotComparableError: The model saw some of these rows or was trained on another kind of
+            bars, or a window is incomplete.
+    """
     manifest, bars, test = model.manifest, dataset.bars, dataset.rows("test")
     if is_simulated(manifest.bars.origin) != is_simulated(bars.origin):
         raise _NotComparableError(
@@ -97,14 +103,14 @@ def _ask_model(model: ServedModel, dataset: MarketDataset) -> FloatArray:
 
 
 def _answers(readings: Readings, bars: Bars, dataset: MarketDataset) -> IntArray:
-    """What a rule says at each bar of a dataset, which are the last of ``bars``."""
+    """Answers of a rule at each bar of the dataset; its bars are the last of ``bars``."""
     answers = np.where(readings.is_known, readings.signal, UNKNOWN_LABEL)
     first = int(np.searchsorted(bars.open_time, dataset.bars.open_time[0]))
     return answers[first : first + len(dataset.bars)].astype(np.int64)
 
 
 def first_direction(answered: Sequence[IntArray]) -> IntArray:
-    """The first LONG or SHORT of several rules at each bar; what the last says if none has."""
+    """The first LONG or SHORT of several rules at each bar, else the answer of the last rule."""
     chosen = answered[-1]
     for answers in reversed(answered[:-1]):
         is_direction = (answers == Signal.LONG) | (answers == Signal.SHORT)

@@ -1,10 +1,10 @@
-"""Measuring what the sources behind the model are worth on a market, on all of its bars.
+"""Measure the quality of each rule on a market, on all of its bars.
 
-A rule that is fixed has learnt from no bar, so all bars test it. Its directions are held against
-the labels: how many of those that a move followed were right. It is worse than a coin where the
-upper end of the interval of that share lies below one half. The error of that end is divided by
-the number of sources (Bonferroni): where all of them are as good as a coin, at most one market
-in twenty loses one.
+A fixed rule has learnt from no bar, so all bars test it. The hit rate is the share of right
+directions among those that a move followed, by the labels. A rule is worse than a coin if the
+upper end of the hit rate's interval lies below one half. The error of that end is divided by
+the number of rules (Bonferroni): if all rules are as good as a coin, at most one market in
+twenty loses a rule.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from percoin.signals.worth import (
 )
 from percoin.types import IntArray, Signal
 
-# Largest share of markets on which a source that is as good as a coin is called worse; the same
-# share on which one is called better.
+# Largest share of markets on which some source as good as a coin is called worse. The same
+# limit holds for better.
 ERROR = 0.05
-# With fewer, a run of luck or of bad luck looks like a skill.
+# With fewer moves, good or bad luck looks like skill.
 MIN_MOVES = 30
 
 
@@ -47,10 +47,10 @@ def measure_worth(
     """Measure every rule of the chain on all bars of a market.
 
     Args:
-        market: Its bars.
-        label_rule: Says what the right answer was; fitted here if it has to be.
+        market: Bars of the market.
+        label_rule: Gives the right answers; it is fitted here if needed.
         repetitions: Bootstrap draws behind each interval.
-        seed: Of these draws.
+        seed: Seed of these draws.
 
     Raises:
         DataError: There are too few bars for a single label.
@@ -86,7 +86,7 @@ def measure_worth(
 
 
 def is_known(known: MarketWorth | None, bars: Bars, label_rule: LabelRule) -> bool:
-    """Whether a measurement of these very bars by this rule is there."""
+    """Whether the known measurement used exactly these bars and this label rule."""
     return (
         known is not None
         and known.bars.sha256 == bars.sha256()
@@ -95,11 +95,14 @@ def is_known(known: MarketWorth | None, bars: Bars, label_rule: LabelRule) -> bo
 
 
 def measure_again(market: SourcedBars, label_rule: LabelRule, files: WorthFiles) -> bool:
-    """Measure a market and keep it, unless that was done on these bars; whether it was due.
+    """Measure a market and store the result, unless these bars are already measured.
+
+    Returns:
+        Whether a measurement was made.
 
     Raises:
         DataError: There are too few bars.
-        OSError: It cannot be kept.
+        OSError: The file cannot be written.
     """
     bars = market.asked
     known = files.read(bars.symbol, bars.timeframe, bars.origin)
@@ -115,7 +118,7 @@ def _measure(
     try:
         signals = rule_history(rule, market).signal
     except DataError:
-        # Without the bars that it looks at it gives no answers either.
+        # Without its bars, the rule gives no live answers either.
         return SourceWorth(SourceVerdict.TOO_FEW, 0, 0)
     bars = market.asked
     rows, hits = moves_after(signals, labels)
@@ -134,5 +137,5 @@ def _verdict(rate: KnownInterval) -> SourceVerdict:
 
 
 def _same_rule(known: Mapping[str, object], asked: Mapping[str, object]) -> bool:
-    """What a rule has not been fitted to yet is the same whatever it was fitted to."""
+    """Whether two label rules agree; values that ``asked`` has not fitted yet are ignored."""
     return all(known.get(name) == value for name, value in asked.items() if value is not None)

@@ -27,17 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class ModelSource:
-    """The market's own model.
+    """The market's own model as a source.
 
     Args:
         predictor: Loads and asks the models.
-        enabled: False passes every market on.
-        min_confidence: A signal less probable than this is passed on. A function finds
-            for the model that answers what LONG and SHORT need; NO_TRADE needs nothing
-            then, as in a backtest.
-        require_accepted: Pass on models that the gate did not accept.
-        bars_from: Words of a command line that choose where the bars come from; the advice
-            to train a missing model repeats them.
+        enabled: False gives no answer for any market.
+        min_confidence: Minimum probability of a signal; below it there is no answer. A
+            function returns the minimum for LONG and SHORT from the manifest of the model;
+            NO_TRADE then needs no minimum, as in a backtest.
+        require_accepted: Give no answer from models that the gate did not accept.
+        bars_from: Command-line words that choose the source of the bars; the advice to train
+            a missing model repeats them.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ModelSource:
         self._worths: dict[tuple[str, Timeframe], tuple[str, Worth]] = {}
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
-        """Answer for the newest bar, or say why the model has none."""
+        """Answer for the newest bar, or say why the model has no answer."""
         bars = market.asked
         if not self._enabled:
             return self._pass("ml_disabled", "models are switched off: use_ml=false")
@@ -65,7 +65,7 @@ class ModelSource:
         except ConfigError as error:
             return self._pass("model_missing", str(error))
         try:
-            # Asked for once: another version may be served before the prediction is made.
+            # Load the model once: another version may be served before the prediction is made.
             model = self._predictor.model(bars.symbol, bars.timeframe)
             manifest, gate = model.manifest, model.manifest.gate
             if self._require_accepted and gate.verdict is not StoredVerdict.ACCEPTED:
@@ -85,7 +85,7 @@ class ModelSource:
                     detail = "no confidence has earned anything on validation rows: no trades"
                     return self._pass("low_confidence", detail)
         except ModelNotFoundError as error:
-            # It ends with the command that trains one.
+            # The error text ends with the command that trains a model.
             return self._pass("model_missing", command(str(error), *self._bars_from))
         except InvalidArtifactError as error:
             return self._pass("model_invalid", str(error))
@@ -97,7 +97,7 @@ class ModelSource:
         return replace(prediction, worth=self._worth(manifest))
 
     def _worth(self, manifest: Manifest) -> Worth:
-        """What its test has shown; of each version it is read once."""
+        """Return the result of the model's test; it is read once for each version."""
         market = (manifest.symbol, manifest.timeframe)
         known = self._worths.get(market)
         if known is None or known[0] != manifest.version_id:
@@ -114,7 +114,7 @@ def _read_worth(models_dir: Path, manifest: Manifest) -> Worth:
     try:
         rate = judged_hit_rate(models_dir, manifest)
     except InvalidArtifactError as error:
-        # The model itself is whole: it answers, and of its test only the verdict is told.
+        # The model itself is intact, so it answers; only the verdict of its test is reported.
         log.warning("%s", error)
         return Worth(verdict)
     if rate is None:

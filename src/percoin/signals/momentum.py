@@ -1,4 +1,4 @@
-"""The fourth source: go with a large move of the last 14 quarter hours."""
+"""The fourth source: follow a large move of the last 14 bars of 15m."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from percoin.types import IntArray, Source, Timeframe
 
 
 class MomentumRule:
-    """``read_momentum`` on 15m. Its score is the share of the change beyond the mark."""
+    """``read_momentum`` on 15m; the score is the share of the change beyond the threshold."""
 
     source = Source.MOMENTUM
     timeframes: tuple[Timeframe, ...] = (Timeframe.M15,)
     level_timeframe = Timeframe.M15
     min_bars = MOMENTUM_BARS + 1
-    # More than the rule itself looks at: the ATR behind its levels remembers longer.
+    # More bars than the rule itself reads: the ATR of its levels depends on a longer history.
     memory_bars = 500
     silence = "no_signal"
 
     def read(self, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
-        """What the newest closed quarter of an hour says."""
+        """Apply the rule to the newest closed 15m bar at each moment."""
         bars = frames[Timeframe.M15]
         return read_momentum(bars).take(newest_closed(bars, moments))
 
     def describe(self, readings: Readings, row: int) -> str:
-        """The change, beside what it takes."""
+        """Return the price change and its threshold."""
         change = float(readings.values["change_14"][row])
         mark = f"{MOMENTUM_CHANGE:.1%} either way is the mark"
         return f"15m: {change:+.2%} over {MOMENTUM_BARS} bars, {mark}"

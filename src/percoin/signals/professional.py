@@ -1,24 +1,24 @@
-"""The second source: technical analysis of three timeframes, which answers where they agree.
+"""The second source: technical analysis of three timeframes; it answers where they agree.
 
-On each of 15m, 1h and 4h five parts give a score from -1 to 1 (``percoin.signals.analysis``)::
+On each of 15m, 1h and 4h, five parts give a score from -1 to 1 (``percoin.signals.analysis``)::
 
-    part         weight   looks at
-    trend          .30    EMA20, EMA50, +DI and -DI, as far as the ADX sees a trend
+    part         weight   input
+    trend          .30    EMA20, EMA50, +DI and -DI, scaled by the trend strength (ADX)
     momentum       .25    RSI(14) and the MACD difference
-    levels         .20    room up to resistance less room down to support, from swing points
+    levels         .20    room up to resistance minus room down to support, from swing points
     volume         .15    Chaikin money flow over 20 bars
-    volatility     .10    place within the Bollinger bands, as far as the ATR grows
+    volatility     .10    position within the Bollinger bands, scaled by the growth of the ATR
 
-A timeframe's score is the weighted mean of its parts; the score of the market is the
-weighted mean of its timeframes (15m .25, 1h .35, 4h .40). The weights are convention,
-chosen before any result was seen and fitted to nothing.
+The score of a timeframe is the weighted mean of its parts. The score of the market is the
+weighted mean of its timeframes (15m .25, 1h .35, 4h .40). The weights are conventions. They were
+chosen before any result was seen and are not fitted to data.
 
-It answers in the direction of the market's score if that is at least 0.40 away from 0, all
-three timeframes point that way, and so do at least four of the five parts, each taken over
-the timeframes; else it passes (``no_confluence``). The confidence of an answer is the
-size of the score: how firmly the parts agree, not how probable it is that they are right.
-``python -m percoin.signals`` says what came of such answers. Entry is the newest asked close,
-stop and targets are multiples of the 1h ATR.
+The rule answers LONG or SHORT by the sign of the market's score if three conditions hold: the
+score is at least 0.40 away from 0; all three timeframes have the same sign; at least four of the
+five parts, each averaged over the timeframes, have the same sign. Else it gives no answer
+(``no_confluence``). The confidence is the absolute score: it says how well the parts agree and is
+not a probability. ``python -m percoin.signals`` measures how good such answers were. Entry is the
+newest close of the asked timeframe; stop and targets are multiples of the 1h ATR.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ _TIMEFRAME_WEIGHTS = np.array(list(TIMEFRAMES.values()))
 
 
 class ProfessionalRule:
-    """Confluence of five parts over three timeframes; see the module."""
+    """Agreement of five parts over three timeframes; see the module docstring."""
 
     source = Source.PRO
     timeframes: tuple[Timeframe, ...] = tuple(TIMEFRAMES)
     level_timeframe = Timeframe.H1
-    # 33 days of 4h: what came before weighs 0.3 % in the slowest average by then.
+    # 33 days of 4h: earlier bars then weigh 0.3 % in the slowest average.
     min_bars = 200
     memory_bars = history_bars(60)
     silence = "no_confluence"
 
     def read(self, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
-        """The score of every part of the newest closed bar of each timeframe, and their sum."""
+        """Score every part on the newest closed bar of each timeframe, and combine the scores."""
         scores = np.stack(
             [_analyse(frames[timeframe], moments) for timeframe in TIMEFRAMES], axis=1
         )  # (n, timeframes, parts)
@@ -84,7 +84,7 @@ class ProfessionalRule:
         return Readings(signal.astype(np.int64), total, is_known, values).known_where(is_known)
 
     def describe(self, readings: Readings, row: int) -> str:
-        """The score, that of each timeframe and that of each part."""
+        """Return the score of the market, of each timeframe and of each part."""
         values = {name: f"{float(column[row]):+.2f}" for name, column in readings.values.items()}
         score = values.pop("score")
         each = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -92,7 +92,7 @@ class ProfessionalRule:
 
 
 def _analyse(bars: Bars, moments: IntArray) -> FloatArray:
-    """Every part's score on the bar that had closed last at each moment, shape (n, parts)."""
+    """Scores of all parts on the bar that closed last at each moment, shape (n, parts)."""
     candles = Candles.of(bars)
     scores = np.stack([score(candles) for _, score in PARTS.values()], axis=1)
     rows = newest_closed(bars, moments)
@@ -101,7 +101,7 @@ def _analyse(bars: Bars, moments: IntArray) -> FloatArray:
 
 
 def _confluence(total: FloatArray, by_timeframe: FloatArray, by_part: FloatArray) -> BoolArray:
-    """Where the score is large enough and enough of what it is made of points its way."""
+    """Where the score is large enough, and all timeframes and enough parts share its sign."""
     side = np.sign(total)[:, np.newaxis]
     timeframes_agree = (np.sign(by_timeframe) == side).all(axis=1)
     n_parts = (np.sign(by_part) == side).sum(axis=1)

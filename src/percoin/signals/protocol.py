@@ -1,4 +1,4 @@
-"""What every source of the chain is given, and what it can do."""
+"""The interface of a source in the chain, and of the bars it gets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from percoin.types import Passed, Prediction, Timeframe
 
 
 class MarketBars(Protocol):
-    """The closed bars of one market at one moment: the close of the newest asked bar."""
+    """Closed bars of one market at one moment: the close of the newest bar asked about."""
 
     @property
     def asked(self) -> Bars:
@@ -17,14 +17,14 @@ class MarketBars(Protocol):
         ...
 
     def of(self, timeframe: Timeframe, n_bars: int) -> Bars:
-        """The bars of another timeframe, none of which closed after the newest asked one.
+        """Return bars of any timeframe; none closed after the newest bar of ``asked``.
 
         Args:
-            timeframe: Shorter or longer than the asked one, or the same.
-            n_bars: How many of the newest are wanted; more or fewer may come.
+            timeframe: Shorter than the asked one, longer, or the same.
+            n_bars: How many of the newest bars are wanted; more or fewer may come.
 
         Raises:
-            DataError: There are none.
+            DataError: There are no such bars.
         """
         ...
 
@@ -33,5 +33,5 @@ class SignalSource(Protocol):
     """Something that may have an answer for a market."""
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
-        """Answer for the newest asked bar, or say why not."""
+        """Answer for the newest bar of ``market.asked``, or say why there is no answer."""
         ...

@@ -1,4 +1,4 @@
-"""A prediction as programs receive it, from the command and from the server alike."""
+"""A prediction as JSON for programs; the command and the server use the same form."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe, Wo
 
 
 def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
-    """The prediction as one JSON object; times are ISO 8601 in UTC.
+    """Return the prediction as one JSON object; times are ISO 8601 in UTC.
 
     Args:
-        prediction: On the newest bar.
-        bars: That it was made from.
-        now: Until which the age of the newest bar is counted, with a zone.
+        prediction: Prediction on the newest bar.
+        bars: Bars that the prediction was made from.
+        now: Time with a zone; the age of the newest bar is counted up to it.
     """
     content: dict[str, object] = {
         "symbol": prediction.symbol,
@@ -52,12 +52,12 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
 
 
 def age_to_json(ts: datetime, timeframe: Timeframe, now: datetime) -> dict[str, object]:
-    """The part of a prediction that changes while nothing else does.
+    """Return the fields of a prediction that change with the clock alone.
 
     Args:
         ts: Close of the bar that the prediction is made on.
         timeframe: Length of the bar.
-        now: With a zone.
+        now: Current time, with a zone.
     """
     return {
         "age_secs": round((now - ts).total_seconds(), 3),
@@ -66,7 +66,7 @@ def age_to_json(ts: datetime, timeframe: Timeframe, now: datetime) -> dict[str, 
 
 
 def _worth_to_json(worth: Worth | None) -> dict[str, object]:
-    """What the source that answered is worth; null for holding, which claims nothing."""
+    """Return the measured quality of the answering source; null values for holding."""
     if worth is None:
         return {"verdict": None, "hit_rate": None}
     rate = worth.hit_rate
@@ -79,13 +79,13 @@ def _worth_to_json(worth: Worth | None) -> dict[str, object]:
 def no_bars_to_json(
     symbol: str, timeframe: Timeframe, sources: Sequence[Source], why: str
 ) -> dict[str, object]:
-    """The answer for a market without a single bar: hold, on nothing.
+    """Return the answer for a market without a single bar: hold.
 
     Args:
         symbol: The market.
-        timeframe: That is asked about.
-        sources: Who would have been asked before holding.
-        why: What became of its bars.
+        timeframe: The timeframe asked about.
+        sources: Sources that come before holding in the chain.
+        why: Why there are no bars.
     """
     return {
         "symbol": symbol,

@@ -1,4 +1,4 @@
-"""The third source: oversold in a rising hour, overbought in a falling one."""
+"""The third source: LONG if oversold in a rising hour, SHORT if overbought in a falling one."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from percoin.types import IntArray, Source, Timeframe
 
 
 class RsiMaRule:
-    """``read_rsi_ma`` on 1h. Its score is how far the RSI is beyond its mark."""
+    """``read_rsi_ma`` on 1h; the score is the distance of the RSI beyond its threshold."""
 
     source = Source.RSI_MA
     timeframes: tuple[Timeframe, ...] = (Timeframe.H1,)
     level_timeframe = Timeframe.H1
-    # By then the RSI is within 0.1 of what a longer history gives.
+    # With this many bars, the RSI is within 0.1 of the value from a longer history.
     min_bars = 100
     memory_bars = history_bars(60)
     silence = "no_signal"
 
     def read(self, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
-        """What the newest closed hour says."""
+        """Apply the rule to the newest closed 1h bar at each moment."""
         bars = frames[Timeframe.H1]
         return read_rsi_ma(bars).take(newest_closed(bars, moments))
 
     def describe(self, readings: Readings, row: int) -> str:
-        """The RSI, and which of the two means is higher."""
+        """Return the RSI and which of the two moving averages is higher."""
         values = {name: float(column[row]) for name, column in readings.values.items()}
         side = "above" if values["ma_5"] > values["ma_20"] else "not above"
         return (

@@ -1,4 +1,4 @@
-"""How a rule becomes a source: asked about now and over a history by one and the same function."""
+"""Make a fixed rule a source. Live answers and answers over a history use the same function."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Rule(Protocol):
     """A fixed rule on the bars of one or several timeframes.
 
     Attributes:
-        source: Who answers by it.
-        timeframes: What it looks at, whatever timeframe is asked about.
-        level_timeframe: The one of these whose ATR is the unit of stop and targets.
-        min_bars: Fewer of a timeframe are not enough.
-        memory_bars: Bars before the newest so many change nothing beyond rounding.
-        silence: The reason for passing where it has nothing to say.
+        source: Source that uses the rule.
+        timeframes: The rule always reads these, whatever timeframe is asked about.
+        level_timeframe: One of ``timeframes``; its ATR is the unit of stop and targets.
+        min_bars: Minimum number of bars of each timeframe.
+        memory_bars: Older bars than the newest so many change only rounding.
+        silence: Reason in ``Passed`` when the rule says NO_TRADE.
     """
 
     source: Source
@@ -38,19 +38,19 @@ class Rule(Protocol):
     silence: str
 
     def read(self, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
-        """What the rule says at each moment, from bars that had closed by then.
+        """Apply the rule at each moment, to bars that had closed by then.
 
         Args:
-            frames: Bars of each of the rule's timeframes.
+            frames: Bars of each timeframe of the rule.
             moments: Milliseconds since 1970-01-01 UTC, ascending, shape (n,).
 
         Returns:
-            One reading a moment; unknown where the bar that is due is missing.
+            One reading for each moment; unknown where the latest bar is missing.
         """
         ...
 
     def describe(self, readings: Readings, row: int) -> str:
-        """What one reading rests on, in a phrase for people."""
+        """Return the numbers behind one reading, as a phrase for people."""
         ...
 
 
@@ -59,9 +59,9 @@ class RuleSource:
 
     Args:
         rule: The rule.
-        enabled: False passes every market on.
-        worths: What it is worth on each market; without them it is unjudged everywhere.
-        require_accepted: Pass on markets where it is measured as worse than a coin.
+        enabled: False gives no answer for any market.
+        worths: Measured quality on each market; None leaves the rule unjudged.
+        require_accepted: Give no answer on markets where the rule measured worse than a coin.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RuleSource:
         self._require_accepted = require_accepted
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
-        """What the rule says at the close of the newest asked bar, or why it says nothing."""
+        """Apply the rule at the close of the newest bar asked about, or say why it is silent."""
         rule = self._rule
         if not self._enabled:
             name = rule.source.option
@@ -134,12 +134,12 @@ class RuleSource:
 
 
 def rule_history(rule: Rule, market: MarketBars) -> Readings:
-    """What ``RuleSource`` would have said at the close of every asked bar, shape (n_bars,).
+    """Return what ``RuleSource`` would have said at each bar's close, shape (n_bars,).
 
-    Silent and unknown where it would have passed for want of bars.
+    A reading is silent and unknown where ``RuleSource`` would have had too few bars.
 
     Raises:
-        DataError: There are no bars of one of the rule's timeframes.
+        DataError: One of the rule's timeframes has no bars.
     """
     moments = close_times(market.asked)
     frames = {timeframe: market.of(timeframe, rule.memory_bars) for timeframe in rule.timeframes}
@@ -148,7 +148,7 @@ def rule_history(rule: Rule, market: MarketBars) -> Readings:
 
 
 def _read(rule: Rule, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
-    # What overflows, as of prices that no market has, is unknown and needs no warning.
+    # Only unreal prices overflow. The result is then unknown and needs no warning.
     with np.errstate(over="ignore", invalid="ignore"):
         return rule.read(frames, moments)
 

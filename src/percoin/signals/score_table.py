@@ -1,4 +1,4 @@
-"""The scores of sources as text for people, and as plain containers for programs."""
+"""Show the scores of sources as text for people and as JSON containers for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HIT_COLUMNS = ("source", "answers", "moves after them", "right way [95 %]", "the
 
 
 def format_table(table: SourceTable, worth: MarketWorth) -> str:
-    """The whole table, for a terminal, and what follows from it for answers."""
+    """Format all scores for a terminal, and the verdicts that decide which rules may answer."""
     dataset = table.dataset
     counts = dataset.class_counts("test")
     shares = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
@@ -62,7 +62,7 @@ def format_table(table: SourceTable, worth: MarketWorth) -> str:
 
 
 def to_json(table: SourceTable, worth: MarketWorth) -> dict[str, Any]:
-    """The same as plain containers; equity curves are left out."""
+    """Return the scores as plain containers, without equity curves."""
     dataset = table.dataset
     test, everywhere = table.hold
     return {
@@ -83,7 +83,7 @@ def to_json(table: SourceTable, worth: MarketWorth) -> dict[str, Any]:
 
 
 def tell_direction(hit_rate: Estimate | None) -> str:
-    """What a hit rate says of the way that a source points, in a few words."""
+    """Say in a few words whether a hit rate differs from a coin's."""
     if hit_rate is None or hit_rate.lower is None or hit_rate.upper is None:
         return "too few answers to tell"
     if hit_rate.lower > 0.5:
@@ -110,7 +110,7 @@ def _skills(scores: Sequence[SourceScore]) -> str:
 
 
 def _worth(worth: MarketWorth) -> list[str]:
-    """What answers go by: the verdict on each rule, on all bars."""
+    """Lines with the verdict on each rule over all bars; answers depend on it."""
     title = f"all {worth.bars.n_bars:,} bars, as answers go by it:"
     level = f"{worth.confidence:.1%} interval, for {len(worth.sources)} sources"
     lines = []

@@ -1,4 +1,4 @@
-"""A source's answers held against what came, on the rows of a dataset."""
+"""Score a source: compare its answers with the labels on the rows of a dataset."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
 
 @dataclass(frozen=True)
 class Tally:
-    """Directions that were given on some rows, and what became of them.
+    """Results of the LONG and SHORT answers on some rows.
 
     Attributes:
-        n_rows: Rows that were asked about.
-        n_answers: Those that got LONG or SHORT.
-        n_moves: Of these, those after which the label is LONG or SHORT too.
-        hit_rate: Share of these that went the way of the answer, tested against one
-            half; None without any.
-        money: Every answer traded, one position at a time, closed as the label says.
+        n_rows: Number of rows.
+        n_answers: Rows with the answer LONG or SHORT.
+        n_moves: Rows of these whose label is LONG or SHORT too.
+        hit_rate: Share of ``n_moves`` where answer and label agree, tested against one
+            half; None if there are none.
+        money: Backtest of every answer, one position at a time, closed as the label says.
     """
 
     n_rows: int
@@ -45,14 +45,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class SourceScore:
-    """One source on one market.
+    """Scores of one source on one market.
 
     Attributes:
-        name: In tables.
-        assessment: Scores of its test rows, as of any baseline: an answer's
-            probabilities are how often each class followed it on the train rows.
-        test: On the test rows.
-        everywhere: On all rows, for a source that has learnt from none of them.
+        name: Name in tables.
+        assessment: Scores on the test rows, as for any baseline. For a rule, the
+            probabilities of an answer are the class frequencies after it on the train rows.
+        test: Results on the test rows.
+        everywhere: Results on all rows; None for a model, which has learnt from some of them.
     """
 
     name: str
@@ -63,13 +63,13 @@ class SourceScore:
 
 @dataclass(frozen=True)
 class Scorer:
-    """What sources are scored with.
+    """Scores sources on one dataset.
 
     Attributes:
-        dataset: The rows, their labels and their split.
-        costs: Of each side of a trade.
+        dataset: Rows with labels and split.
+        costs: Costs of each side of a trade.
         bootstrap: Settings of the intervals.
-        n_trials: Sources that are looked at, for the deflated Sharpe ratio.
+        n_trials: Number of compared sources, for the deflated Sharpe ratio.
     """
 
     dataset: MarketDataset
@@ -81,9 +81,9 @@ class Scorer:
         """Score a rule.
 
         Args:
-            name: In tables.
-            answers: ``Signal`` at each bar, ``UNKNOWN_LABEL`` where the rule does not
-                know enough to answer, shape (n_bars,).
+            name: Name in tables.
+            answers: ``Signal`` at each bar, ``UNKNOWN_LABEL`` where the rule has too little
+                data to answer, shape (n_bars,).
         """
         train, test = self.dataset.rows("train"), self.dataset.rows("test")
         table = frequencies_after(answers[train], self.dataset.label[train])
@@ -97,11 +97,11 @@ class Scorer:
         )
 
     def score_model(self, name: str, probabilities: FloatArray) -> SourceScore:
-        """Score a model, whose train rows say nothing about it.
+        """Score a model on its test rows only, because it has learnt from its train rows.
 
         Args:
-            name: In tables.
-            probabilities: Of the test rows, shape (n_rows, C).
+            name: Name in tables.
+            probabilities: Probabilities of the test rows, shape (n_rows, C).
         """
         test = self.dataset.rows("test")
         decided = probabilities.argmax(axis=1).astype(np.int64)
@@ -110,11 +110,11 @@ class Scorer:
         return SourceScore(name, self._assess(forecast), self.tally(name, signals, test), None)
 
     def tally(self, name: str, signals: IntArray, rows: IntArray) -> Tally:
-        """What became of the directions given on some rows.
+        """Measure the LONG and SHORT answers on some rows.
 
         Args:
-            name: In tables.
-            signals: At each bar, shape (n_bars,).
+            name: Name in tables.
+            signals: Signal at each bar, shape (n_bars,).
             rows: Positions among the bars, ascending.
         """
         label, chosen = self.dataset.label[rows], signals[rows]
@@ -129,7 +129,7 @@ class Scorer:
         )
 
     def hold(self) -> tuple[BacktestResult, BacktestResult]:
-        """Buying and holding over the test rows, and over all rows."""
+        """Buy and hold over the test rows, and over all rows."""
         yearly = bars_per_year(self.dataset.bars.timeframe)
         test, everywhere = (
             buy_and_hold(
@@ -146,7 +146,7 @@ class Scorer:
         return assess(forecast, labels, prior, self.bootstrap, self._recent(shares))
 
     def _recent(self, without: FloatArray) -> FloatArray:
-        """What the rolling prior says on the test rows, shape (n_rows, C)."""
+        """Rolling prior (class shares of the last days) on the test rows, shape (n_rows, C)."""
         dataset = self.dataset
         counts = settled_class_counts(
             dataset.label,
@@ -172,5 +172,5 @@ class Scorer:
         return np.concatenate([split.train, split.validation, split.test])
 
     def _span(self, rows: IntArray) -> tuple[int, int]:
-        """From the first row to the end of the last one's label."""
+        """Bars from the first row to the end of the last row's label."""
         return int(rows[0]), int(rows[-1]) + self.dataset.label_rule.horizon + 1

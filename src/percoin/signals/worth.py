@@ -1,7 +1,7 @@
-"""What each source behind the model is worth on a market, kept in one small file for each market.
+"""Measured quality ("worth") of each rule on a market, kept in one small file for each market.
 
-The rules of the chain are fixed: every stored bar is a test of them. ``signals.measure`` makes
-these files; whoever answers reads them.
+The rules of the chain are fixed, so every stored bar tests them. ``signals.measure`` writes
+these files; the chain of sources reads them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = "source_worth"
 FORMAT_VERSION = 1
 
 
-# What a model's test has shown, by the gate's word.
+# Words for people for each stored verdict of the gate on a model.
 _MODEL_WORDS = {
     "accepted": "skill shown",
     "rejected": "no skill shown",
@@ -37,7 +37,7 @@ _MODEL_WORDS = {
 
 
 class SourceVerdict(StrEnum):
-    """What the directions of a source have shown against a fair coin."""
+    """Result of comparing the directions of a source with a fair coin."""
 
     BETTER = "better_than_coin"
     LEVEL = "not_told_from_coin"
@@ -46,19 +46,19 @@ class SourceVerdict(StrEnum):
 
     @property
     def words(self) -> str:
-        """The same for people."""
+        """The verdict in words for people."""
         return _spaced(self.value)
 
 
 @dataclass(frozen=True)
 class SourceWorth:
-    """One source on one market.
+    """Measured quality of one source on one market.
 
     Attributes:
-        verdict: On its directions.
-        n_answers: Bars on which it said LONG or SHORT.
-        n_moves: Of these, those after which the label is LONG or SHORT too.
-        hit_rate: Share of these that went the way of the answer; None if they are too few.
+        verdict: Verdict on its directions.
+        n_answers: Bars with the answer LONG or SHORT.
+        n_moves: Bars of these whose label is LONG or SHORT too.
+        hit_rate: Share of ``n_moves`` where answer and label agree; None if too few.
     """
 
     verdict: SourceVerdict
@@ -69,14 +69,14 @@ class SourceWorth:
 
 @dataclass(frozen=True)
 class MeasuredBars:
-    """The bars that sources were measured on; times are ISO 8601 with their zone.
+    """The bars that sources were measured on; times are ISO 8601 with a zone.
 
     Attributes:
-        origin: Where they are from.
-        n_bars: How many.
-        first_open_time: Start of the first.
-        last_open_time: Start of the last.
-        sha256: Of their times and values.
+        origin: Source of the bars.
+        n_bars: Number of bars.
+        first_open_time: Open time of the first bar.
+        last_open_time: Open time of the last bar.
+        sha256: Hash of their times and values.
     """
 
     origin: str
@@ -88,17 +88,17 @@ class MeasuredBars:
 
 @dataclass(frozen=True)
 class MarketWorth:
-    """Every source behind the model on one market, as its file says it.
+    """Measured quality of every rule on one market; the content of its file.
 
     Attributes:
-        format_version: Of the file.
+        format_version: Version of the file format.
         symbol: The market.
-        tf: Of it.
-        measured_at: When, ISO 8601 with a zone.
-        bars: On which bars.
-        label_rule: By which a direction is right or wrong, as ``LabelRule.to_json`` says it.
-        confidence: Of the intervals; the more sources, the wider they are.
-        sources: By their names in settings.
+        tf: Timeframe of the market.
+        measured_at: Time of the measurement, ISO 8601 with a zone.
+        bars: The measured bars.
+        label_rule: Decides whether a direction is right, in the form of ``LabelRule.to_json``.
+        confidence: Confidence level of the intervals; more sources make them wider.
+        sources: Results by the source's name in settings.
     """
 
     format_version: int
@@ -117,7 +117,7 @@ class MarketWorth:
             raise ValueError("last_open_time has no zone")
 
     def of(self, source: Source) -> Worth:
-        """For an answer of that source."""
+        """Return the worth of one source, to attach to its answer."""
         found = self.sources.get(source.option)
         if found is None:
             return Worth()
@@ -126,31 +126,31 @@ class MarketWorth:
 
 
 class WorthFiles:
-    """The files of all markets, one for real bars and one for simulated ones.
+    """The files of all markets; each market has one for real and one for simulated bars.
 
     Args:
-        data_dir: They lie in a folder of their own in it.
+        data_dir: The files are in their own folder below it.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / FOLDER
 
     def path(self, symbol: str, timeframe: Timeframe, origin: str) -> Path:
-        """Where the file of a market lies.
+        """Return the path of a market's file.
 
         Args:
             symbol: The market.
-            timeframe: Of it.
-            origin: Of its bars.
+            timeframe: Timeframe of the market.
+            origin: Source of its bars.
 
         Raises:
-            ConfigError: The symbol is none.
+            ConfigError: The symbol is invalid.
         """
         kind = "-simulated" if is_simulated(origin) else ""
         return self._root / check_symbol(symbol) / f"{timeframe.value}{kind}.json"
 
     def mark(self, symbol: str, timeframe: Timeframe, origin: str) -> object:
-        """Another one whenever the file is another one; None without a file."""
+        """Return a value that changes when the file changes; None without a file."""
         try:
             state = self.path(symbol, timeframe, origin).stat()
         except (OSError, ConfigError):
@@ -158,7 +158,7 @@ class WorthFiles:
         return state.st_ino, state.st_mtime_ns
 
     def read(self, symbol: str, timeframe: Timeframe, origin: str) -> MarketWorth | None:
-        """What was measured; None if nothing was, or nothing that can be read."""
+        """Read a measurement; None if there is none or it cannot be read (then logged)."""
         try:
             content = self.path(symbol, timeframe, origin).read_bytes()
             worth = json_codec.decode(MarketWorth, json_codec.loads(content))
@@ -176,10 +176,10 @@ class WorthFiles:
         return worth
 
     def write(self, worth: MarketWorth) -> Path:
-        """Keep a measurement in the place of an older one.
+        """Write a measurement and replace the older one.
 
         Raises:
-            OSError: The system refuses it.
+            OSError: The file cannot be written.
         """
         path = self.path(worth.symbol, worth.tf, worth.bars.origin)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ class WorthFiles:
 
 
 def worth_text(worth: Worth) -> str:
-    """A worth in a phrase for people: ``not told from a coin: 0.503 [0.489, 0.517] of ...``."""
+    """Format a worth for people: ``not told from a coin: 0.503 [0.489, 0.517] of ...``."""
     words = _MODEL_WORDS.get(worth.verdict) or _spaced(worth.verdict)
     if worth.hit_rate is None or worth.until is None:
         return words
@@ -204,5 +204,5 @@ def _spaced(verdict: str) -> str:
 
 
 def measure_command(symbol: str, timeframe: Timeframe) -> str:
-    """What measures the sources of a market."""
+    """Return the command that measures the sources of a market."""
     return command("python -m percoin.signals", f"symbol={symbol}", f"tf={timeframe.value}")

@@ -1,4 +1,4 @@
-"""Bars as arrays, with the range that all parts measure distances in."""
+"""Bars as arrays, with the ATR as the unit of distance for all parts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class Candles:
     """One timeframe of a market, each field of shape (n_bars,).
 
     Attributes:
-        atr: ATR(14) in price units, NaN while it warms up and 0 on a price that has
-            never moved.
+        atr: ATR(14) in price units; NaN during warm-up, 0 if the price has never moved.
     """
 
     high: FloatArray
@@ -28,18 +27,18 @@ class Candles:
 
     @classmethod
     def of(cls, bars: Bars) -> Candles:
-        """The columns of bars."""
+        """Take the columns of bars and compute the ATR."""
         high, low, close = (bars.column(name) for name in ("high", "low", "close"))
         unit = indicators.atr(high, low, close)
         return cls(high, low, close, bars.column("volume"), unit)
 
     def in_atr(self, distance: FloatArray) -> FloatArray:
-        """A price distance as a multiple of the ATR; NaN where that is 0 or unknown."""
+        """Return a price distance in units of the ATR; NaN where the ATR is 0 or unknown."""
         unknown = np.full(len(self.atr), np.nan)
         multiple: FloatArray = np.divide(distance, self.atr, out=unknown, where=self.atr > 0)
         return multiple
 
 
 def limited(values: FloatArray) -> FloatArray:
-    """The values, no lower than -1 and no higher than 1; NaN stays."""
+    """Clip the values to -1 and 1; NaN stays NaN."""
     return np.clip(values, -1.0, 1.0)

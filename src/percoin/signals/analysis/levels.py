@@ -1,4 +1,4 @@
-"""Support and resistance: swing points, each known only once later bars have confirmed it."""
+"""Support and resistance from swing points; a swing is known only after later bars confirm it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _FULL_ROOM_ATR = 3.0
 
 
 def swing_highs(high: FloatArray) -> BoolArray:
-    """Which bars reach above the 5 before and are not surpassed by the 5 after, (n_bars,).
+    """Bars higher than the 5 bars before and at least as high as the 5 after, shape (n_bars,).
 
-    The last 5 bars are never among them: whether they are is not known yet. Of bars in
-    a row with the same high the first counts.
+    The last 5 bars are never swings, because their later bars are not known yet. Of
+    consecutive bars with the same high, the first one counts.
     """
     is_swing = np.ones(len(high), dtype=np.bool_)
     is_swing[:SWING_BARS] = is_swing[len(high) - min(SWING_BARS, len(high)) :] = False
@@ -27,10 +27,10 @@ def swing_highs(high: FloatArray) -> BoolArray:
 
 
 def known_swings(prices: FloatArray, is_swing: BoolArray) -> FloatArray:
-    """The newest 6 swing prices that were confirmed at the close of each bar.
+    """Return the newest 6 swing prices confirmed by the close of each bar.
 
     Args:
-        prices: Of every bar, shape (n_bars,).
+        prices: Price of every bar, shape (n_bars,).
         is_swing: Shape (n_bars,); a swing is known 5 bars later.
 
     Returns:
@@ -40,15 +40,15 @@ def known_swings(prices: FloatArray, is_swing: BoolArray) -> FloatArray:
     n_known = np.searchsorted(positions, np.arange(len(prices)) - SWING_BARS, side="right")
     nth: IntArray = n_known[:, np.newaxis] - 1 - np.arange(N_SWINGS)
     swings = np.append(prices[positions], np.nan)
-    # The last entry is the NaN that a negative number leads to.
+    # The last entry is NaN, for bars with too few swings (negative ``nth``).
     return swings[np.where(nth >= 0, nth, len(positions))]
 
 
 def room(candles: Candles) -> tuple[FloatArray, FloatArray]:
     """Distance up to the nearest resistance and down to the nearest support, in ATR.
 
-    Swing highs above the close resist, swing lows below it support; at most 3, which is
-    also the answer where none is left. Shape (n_bars,) each.
+    Resistance is a swing high above the close, support a swing low below it. The distance is
+    at most 3, and 3 if there is no such level. Shape (n_bars,) each.
     """
     close = candles.close[:, np.newaxis]
     highs = known_swings(candles.high, swing_highs(candles.high)) - close
@@ -61,16 +61,16 @@ def room(candles: Candles) -> tuple[FloatArray, FloatArray]:
 
 
 def levels_score(candles: Candles) -> FloatArray:
-    """Room above less room below, over the 3 ATR that count as free.
+    """Room above minus room below, divided by the maximum of 3 ATR.
 
-    1 on a support with nothing overhead, -1 under a resistance with nothing below.
+    1 at a support with no resistance above, -1 at a resistance with no support below.
     """
     above, below = room(candles)
     return (above - below) / _FULL_ROOM_ATR
 
 
 def _nearest(distances: FloatArray) -> FloatArray:
-    """The smallest distance above 0 of each row, infinite where there is none."""
+    """Smallest positive distance of each row; infinite if there is none."""
     ahead = np.where(distances > 0, distances, np.inf)
     nearest: FloatArray = ahead.min(axis=1)
     return nearest

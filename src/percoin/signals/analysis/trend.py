@@ -1,4 +1,4 @@
-"""Trend: which way the moving averages and the directional movement point, and how firmly."""
+"""Trend: direction by moving averages and directional movement, scaled by the trend strength."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from percoin.types import FloatArray
 
 FAST_EMA_BARS = 20
 SLOW_EMA_BARS = 50
-# Wilder calls an ADX above 25 a trend and below 20 none: from nothing to all across both.
+# Wilder: an ADX above 25 is a trend, below 20 is none. The strength rises from 0 to 1 across both.
 _NO_TREND = 15.0
 _FULL_TREND = 30.0
 
 
 def trend_score(candles: Candles) -> FloatArray:
-    """Three votes on the direction, counted as far as there is a trend at all.
+    """Mean of three votes on the direction, times the strength of the trend.
 
-    ``(sign(close - EMA20) + sign(EMA20 - EMA50) + sign(+DI - -DI)) / 3`` times the
-    strength, which grows from 0 at an ADX of 15 to 1 at 30.
+    The votes are ``(sign(close - EMA20) + sign(EMA20 - EMA50) + sign(+DI - -DI)) / 3``. The
+    strength grows from 0 at an ADX of 15 to 1 at 30.
     """
     fast = indicators.ema(candles.close, FAST_EMA_BARS)
     slow = indicators.ema(candles.close, SLOW_EMA_BARS)

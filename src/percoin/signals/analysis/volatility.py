@@ -1,4 +1,4 @@
-"""Volatility: where the close stands in its bands, and whether the bars grow wider."""
+"""Volatility: position of the close in its bands, and growth of the bars' range."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ USUAL_ATR_BARS = 100
 
 
 def volatility_score(candles: Candles) -> FloatArray:
-    """A close at an edge of its Bollinger bands counts as far as the market is awake.
+    """Position of the close in its Bollinger bands, scaled by the growth of the range.
 
-    The distance from the middle band over that of the outer ones, times the expansion:
-    ATR(14) over its mean of 100 bars, from 0 at half the usual range to 1 at one and a
-    half of it. A market at rest breaks out of nothing, and a close that has stood still for
-    20 bars is at no edge.
+    The position is the distance from the middle band divided by that of the outer bands. The
+    factor depends on ATR(14) divided by its mean of 100 bars: 0 at a ratio of 0.5, 1 at 1.5.
+    So a quiet market counts as no breakout. If the close has not moved for 20 bars, the position
+    is 0.
     """
     bands = indicators.bollinger(candles.close)
     half = (bands.upper - bands.lower) / 2
@@ -31,7 +31,7 @@ def volatility_score(candles: Candles) -> FloatArray:
 
 
 def _usual(atr: FloatArray) -> FloatArray:
-    """Mean of the last 100 values, each from these alone, NaN before there are as many."""
+    """Mean of the last 100 values and no older ones; NaN before there are 100."""
     means = np.full(len(atr), np.nan)
     if len(atr) >= USUAL_ATR_BARS:
         means[USUAL_ATR_BARS - 1 :] = sliding_window_view(atr, USUAL_ATR_BARS).mean(axis=1)
