@@ -30,7 +30,7 @@ class JobState(StrEnum):
     FINISHED = "finished"
     SKIPPED = "skipped"  # finished in an earlier sweep, with the same key
     FAILED = "failed"  # ended by an error
-    KILLED = "killed"  # its process died, twice
+    KILLED = "killed"  # its process died in both attempts
     INTERRUPTED = "interrupted"  # told to stop; the next sweep resumes it
 
 

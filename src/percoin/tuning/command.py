@@ -261,7 +261,7 @@ class _Display:
         self._curves.flush()
 
     def draw(self, tried: list[Tried]) -> None:
-        """Show the whole search."""
+        """Draw the picture of the whole search."""
         figure = self._write_picture(tried)
         if self._curves is not None:
             self._curves.add_figure("study", figure, len(tried))

@@ -22,7 +22,7 @@ STUDY_FILE = "study.db"
 _LOCK_FILE = "study.lock"
 _FACTS = "facts"
 _WINNERS = "winners"
-# The fields of a winner and their types.
+# Fields of a winner (the note on a chosen model) and their types.
 _WINNERS_HOLD = {"study": str, "trial": int, "trials": int, "test": list, "run": str}
 _OTHER_VERSION = re.compile(r"set up by optuna ([\w.]{1,20})\)")
 _AFRESH = "rename it to keep what it holds; the search then begins afresh"
@@ -38,7 +38,7 @@ Market = tuple[str, str]
 
 
 class Studies:
-    """Every study of one market.
+    """All studies of one market.
 
     Args:
         storage: Optuna storage of the SQLite file.
@@ -131,7 +131,7 @@ def count_looks(winners: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) ->
 
 @contextmanager
 def open_studies(folder: Path, market: Market) -> Iterator[Studies]:
-    """Open the studies of a market for this process alone.
+    """Open the studies of a market; no other process can open them meanwhile.
 
     Args:
         folder: Folder of the file; it is created if missing.

@@ -70,7 +70,7 @@ class _RunningProcess:
 
 
 class ProcessEngine:
-    """Runs each attempt in a process of its own.
+    """Runs each attempt in its own process.
 
     Args:
         n_slots: Number of processes at a time.
@@ -106,14 +106,14 @@ class ProcessEngine:
         self._running.append(_RunningProcess(attempt, process, ours))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
-        """The attempts whose processes have ended."""
+        """Wait for attempts whose processes end."""
         connection.wait([each.process.sentinel for each in self._running], timeout_secs)
         ended = [each for each in self._running if each.process.exitcode is not None]
         self._running = [each for each in self._running if each not in ended]
         return [_ending(each) for each in ended]
 
     def keeps(self, attempt: Attempt) -> bool:
-        """No: no process outlives its sweep."""
+        """Always False: no process outlives its sweep."""
         return False
 
     def interrupt(self) -> None:

@@ -109,12 +109,12 @@ class RayEngine:
         self._checked_at = time.monotonic()
 
     def start(self, attempt: Attempt) -> None:
-        """Hand the attempt to Ray."""
+        """Submit the attempt to Ray."""
         remote = RemoteAttempt.prepare(attempt, self._settings, self._n_threads)
         self._running[self._task.options(name=attempt.job.name).remote(remote)] = remote.attempt
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
-        """The attempts whose tasks have ended.
+        """Wait for attempts whose tasks end.
 
         Raises:
             SweepError: The cluster is gone.
@@ -130,11 +130,11 @@ class RayEngine:
         return [Ending(self._running.pop(task), _death(self._ray, task)) for task in ended]
 
     def keeps(self, attempt: Attempt) -> bool:
-        """No: Ray ends the tasks of a sweep that is gone."""
+        """Always False: Ray ends the tasks of a sweep that is gone."""
         return False
 
     def interrupt(self) -> None:
-        """Let Ray interrupt all tasks: it calls their SIGINT handler, else raises KeyboardInterrupt.
+        """Let Ray interrupt all tasks by their SIGINT handler, else by a KeyboardInterrupt.
 
         Tasks that wait for a machine never start.
         """
