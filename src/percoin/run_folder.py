@@ -1,4 +1,4 @@
-"""Where one run leaves what it writes: a folder of its own, which no other process has."""
+"""The folder of one run: it holds all output, and only one process uses it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from percoin.file_lock import claimed, is_claimed
 from percoin.run_record import can_go_on, has_checkpoint, is_finished
 
 _RUN_NAME = "%Y%m%d-%H%M%S"
-# Takes the place of the market's name for runs with recipe=pooled.
+# Replaces the market's name in the path of runs with recipe=pooled.
 POOL_FOLDER = "pooled"
-# The same with fleet=true.
+# The same for runs with fleet=true.
 FLEET_FOLDER = "fleet"
 
 
 def run_dir(outputs_dir: str, symbol: str, tf: str, resume: bool, fleet: bool = False) -> str:
-    """Folder of a run: a new one named by the time, or the one to go on with.
+    """Folder of a run: a new one named by the time, or the one to resume.
 
-    ``resume=true`` means the newest run that was interrupted: it has a checkpoint and no
-    result, did not diverge, and no process still trains in its folder.
+    ``resume=true`` picks the newest interrupted run: it has a checkpoint and no result,
+    did not diverge, and no process trains in its folder.
     """
-    # A path of thirty names would be too long for a folder.
+    # A folder name made of thirty markets would be too long.
     several = FLEET_FOLDER if fleet else POOL_FOLDER
     parent = Path(outputs_dir) / (several if fleet or "," in symbol else symbol) / tf
     if resume:
@@ -44,15 +44,15 @@ def _new_run_name(parent: Path) -> str:
 
 
 def run_folder(settings: TrainConfig, named: Path) -> Path:
-    """Make the folder of a run, or find the one that ``resume=true`` goes on with.
+    """Make the folder of a run, or find the one that ``resume=true`` resumes.
 
     Args:
-        settings: Of the run.
-        named: What ``run_dir`` says. Another run that began at the same
-            moment may have been told the same.
+        settings: Settings of the run.
+        named: Answer of ``run_dir``. Another run that starts at the same moment may have
+            got the same answer.
 
     Raises:
-        ResumeError: No interrupted run has got as far as a checkpoint.
+        ResumeError: No interrupted run has a checkpoint.
         OSError: The folder cannot be made.
     """
     if not settings.resume:
@@ -76,21 +76,21 @@ def run_folder(settings: TrainConfig, named: Path) -> Path:
 
 @contextmanager
 def claimed_run(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder of a run while it trains.
+    """Lock the folder of a run against other processes while it trains.
 
     Raises:
-        InUseError: Another process trains in it.
-        OSError: The folder cannot be written to.
+        InUseError: Another process trains in the folder.
+        OSError: The folder cannot be written.
     """
     with claimed(folder, advice="wait until it has ended, or stop it first"):
         yield
 
 
 def _new_folder(wanted: Path) -> Path:
-    """Make a folder that no other process has made, and its parents.
+    """Make a new folder and its parents.
 
     Args:
-        wanted: The name that it gets if that is free; else ``-2``, ``-3`` and so on follow it.
+        wanted: Path of the folder if it is free; else ``-2``, ``-3`` and so on is added.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):

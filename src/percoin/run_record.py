@@ -1,16 +1,16 @@
-"""How a run stands, as its folder says: the one record by which a command goes on.
+"""The state of a run, read from its folder; a command that resumes a run uses this record.
 
 ::
 
-    <run>/settings.json            what it was begun with, or last gone on with
-    <run>/**/checkpoints/last.ckpt  the last finished epoch, of each part of the run
-    <run>/result.json              what came of it: the run is finished
-    <run>/diverged.txt             its loss was no longer a number: it cannot go on
-    <run>/markets/<SYMBOL>/        of a run on several markets, the same of each
+    <run>/settings.json            settings of the start, or of the last resume
+    <run>/**/checkpoints/last.ckpt  the last finished epoch, one file for each part of the run
+    <run>/result.json              the result; if it exists, the run is finished
+    <run>/diverged.txt             the loss became NaN or infinite; the run cannot be resumed
+    <run>/markets/<SYMBOL>/        the same files for each market of a run on several markets
 
-A run in a terminal, a job of a sweep, a market of a pool or fleet, the chosen settings of a
-search and a retraining all keep this record. What is more of a job (its key, its progress, its
-process) is in ``job.json`` beside it (``percoin.sweep.jobs``).
+These all keep this record: a run in a terminal, a job of a sweep, a market of a pooled run or
+fleet, the best settings of a search, and a retraining. A job keeps more (key, progress, process)
+in ``job.json`` beside it (``percoin.sweep.jobs``).
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ RESULT_FILE = "result.json"
 DIVERGED_FILE = "diverged.txt"
 CHECKPOINT_FOLDER = "checkpoints"
 LAST_CHECKPOINT = "last"
-# Below the run's folder: what came of each of several markets.
+# Below the run's folder: the results of each of several markets.
 MARKETS_FOLDER = "markets"
-# Below the run's folder: the earlier folds of a walk-forward, the networks of a pool's seeds.
+# Below the run's folder: earlier folds of a walk-forward, one network per seed of a pooled run.
 PARTS = ("fold-*", "seed-*")
 _CHECKPOINTS = tuple(
     f"{part}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt" for part in ("", *(f"{p}/" for p in PARTS))
 )
-# Above every count that a run can mean.
+# Larger than any count in a valid result.
 _MOST = 10**11
 
 
 def facts_hash(facts: object, n_digits: int) -> str:
-    """Hash of what a model follows from: the same facts are the same job.
+    """Hash everything that determines a model: equal facts mean the same job.
 
     Args:
-        facts: Plain enough for JSON.
-        n_digits: Of the hash, in hexadecimal.
+        facts: Anything that JSON can hold.
+        n_digits: Length of the hash in hexadecimal digits.
     """
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:n_digits]
@@ -57,43 +57,43 @@ def is_finished(folder: Path) -> bool:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the run finished an epoch."""
+    """Whether the run has finished at least one epoch."""
     return any(any(folder.glob(pattern)) for pattern in _CHECKPOINTS)
 
 
 def can_go_on(folder: Path) -> bool:
-    """Whether there is an epoch to go on from; a run that diverged has none."""
+    """Whether the run can be resumed: it has a checkpoint and did not diverge."""
     return has_checkpoint(folder) and not (folder / DIVERGED_FILE).exists()
 
 
 def mark_diverged(folder: Path, why: str) -> None:
-    """Note that the run cannot go on.
+    """Mark the run as one that cannot be resumed.
 
     Raises:
-        OSError: The folder takes no more.
+        OSError: The folder cannot be written.
     """
     write_whole(folder / DIVERGED_FILE, f"{why}\n")
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Note that the run, or one of its markets, is finished, and what came of it.
+    """Write the result of the run or of one of its markets, which marks it as finished.
 
     Args:
-        folder: Of the run or of the market.
-        result: Plain enough for JSON; a number that is not finite becomes null.
+        folder: Folder of the run or of the market.
+        result: Anything that JSON can hold; NaN and infinity become null.
 
     Raises:
-        OSError: The folder takes no more.
+        OSError: The folder cannot be written.
     """
     write_whole(folder / RESULT_FILE, json_codec.dumps(result, nan_as_null=True))
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What came of a run or of one of its markets.
+    """Read the result of a run or of one of its markets.
 
     Raises:
-        OSError: It is not finished, or the file cannot be read.
-        ValueError: No run wrote it.
+        OSError: The run is not finished, or the file cannot be read.
+        ValueError: The content is not a valid result.
     """
     path = folder / RESULT_FILE
     result = json_codec.loads(path.read_text(encoding="utf-8"))
@@ -104,10 +104,10 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def check_result(result: Mapping[str, Any]) -> None:
-    """Refuse what is not of the kinds that readers of results count on.
+    """Check that the fields of a result have the types that its readers expect.
 
     Raises:
-        ValueError: It is not.
+        ValueError: A field has another type, or a value out of range.
     """
     markets = result.get("markets", {})
     entries = [result, *markets.values()] if isinstance(markets, dict) else [markets]

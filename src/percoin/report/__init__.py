@@ -1,5 +1,5 @@
-"""What the registry holds, for people: ``python -m percoin.report``.
+"""The report on all models in the registry: ``python -m percoin.report``.
 
-``reading`` takes the saved models in, ``board`` decides what is said about them, and
-``page``, ``plain`` (Markdown, text, JSON) and ``charts`` say it. Nothing here loads weights.
+``reading`` reads the saved models and ``board`` decides their order and verdicts. ``page``,
+``plain`` (Markdown, text, JSON) and ``charts`` write the output. No module loads weights.
 """

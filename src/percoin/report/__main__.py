@@ -1,4 +1,4 @@
-"""The command ``python -m percoin.report``: the registry to a page, Markdown and JSON."""
+"""The command ``python -m percoin.report``: writes the report as HTML, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str], now: datetime | None = None) -> None:
     """Read the models, write the files, print the leaderboard.
 
     Raises:
-        ModelNotFoundError: The one model that was asked for does not exist.
-        ConfigError: No model at all, or a folder that cannot be written.
+        ModelNotFoundError: One model was requested and does not exist.
+        ConfigError: There is no model, or the folder cannot be written.
     """
     if {"-h", "--help"} & set(arguments):
         print(HELP)

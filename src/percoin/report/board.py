@@ -1,4 +1,4 @@
-"""The content of the report: order of the models, their verdicts together, and the sentences."""
+"""The content of the report: the order of the models, their joint verdicts, the sentences."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from percoin.report.reading import SavedModel
 from percoin.types import CLASS_NAMES
 
 _BUY_AND_HOLD = "buy_and_hold"
-# Names in a list, at most.
+# Largest number of names in a list.
 _NAMED = 8
 
 
 class BoardStatus(StrEnum):
-    """Where a model stands."""
+    """Status of a model in the report."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -45,15 +45,16 @@ _JUDGED = (BoardStatus.ACCEPTED, BoardStatus.REJECTED, BoardStatus.UNTESTABLE)
 
 @dataclass(frozen=True)
 class RankedModel:
-    """One model with its place and its verdict among all that are shown.
+    """One model with its rank and its verdict among all models shown.
 
     Attributes:
-        rank: From 1 in the order of the leaderboard; None if it has no skill to rank.
-        model: What the registry holds.
-        status: After false discovery control over all models shown.
-        reasons: Why, the first decides.
-        cautions: What a reader should know although it did not decide.
-        leads: Whether it is surely ahead of its rival, after the same control.
+        rank: Place on the leaderboard, from 1; None if the model has no skill to rank.
+        model: The model as stored in the registry.
+        status: Status after false discovery control over all models shown.
+        reasons: Reasons for the status; the first one decided.
+        cautions: Facts that a reader should know, although they did not decide.
+        leads: Whether it is significantly better than its rival, after the same control. The
+            rival is the baseline that was best on validation rows.
     """
 
     rank: int | None
@@ -65,18 +66,18 @@ class RankedModel:
 
     @property
     def anchor(self) -> str:
-        """Where its section lies on the page."""
+        """HTML anchor of its section on the page."""
         return "".join(c if c.isalnum() or c in "._=" else "-" for c in self.model.name)
 
     @property
     def passed_alone(self) -> bool:
-        """Whether its own test accepted it, whatever the others did."""
+        """Whether its own test accepted it, before the control over all models."""
         evaluation = self.model.evaluation
         return evaluation is not None and evaluation.verdict.is_accepted
 
     @property
     def short_reason(self) -> str:
-        """What was shown, or the deciding reason without its figures."""
+        """What the test showed, or the deciding reason without its figures."""
         evaluation = self.model.evaluation
         if evaluation is not None and self.status in _JUDGED:
             return evaluation.shown(Outcome(self.status.value))
@@ -88,13 +89,13 @@ class Board:
     """All models shown, best first.
 
     Attributes:
-        entries: By skill; those without one follow, by name.
-        created_at: Moment of the report (UTC).
-        n_tried: Models that had a p-value, over which false discoveries are controlled.
-        n_lost: Models that were accepted alone and do not stand among the others.
-        joint: What the models of each bar length are worth as a whole; empty if
-            there is but one of each.
-        notes: What else stands at the top, one sentence each.
+        entries: Sorted by skill; models without a skill follow, sorted by name.
+        created_at: Time of the report (UTC).
+        n_tried: Number of models with a p-value; false discovery control runs over these.
+        n_lost: Number of models that were accepted alone, but not after the control.
+        joint: Mean results of the models of each bar length and variant; empty if each
+            has only one model.
+        notes: Further sentences for the top of the report.
     """
 
     entries: tuple[RankedModel, ...]
@@ -112,7 +113,7 @@ class Board:
 
     @property
     def tested(self) -> str:
-        """When the tests took place, in a phrase; empty if no model could be read."""
+        """The period of the test rows, as a phrase; empty if no model could be read."""
         dated = [(each.model, days) for each in self.entries if (days := test_days(each.model))]
         firsts = [first for model, (first, _) in dated if model.judging.n_folds == 1]
         lasts = [last for _, (_, last) in dated]
@@ -122,19 +123,19 @@ class Board:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether there was more than one model to choose from."""
+        """Whether more than one model was tested, so that a choice among them needs control."""
         return self.n_tried > 1
 
 
 def make_board(
     models: Sequence[SavedModel], now: datetime | None = None, notes: Sequence[str] = ()
 ) -> Board:
-    """Judge the models as the sweep they are and put them in order.
+    """Judge all models together, with false discovery control, and sort them.
 
     Args:
-        models: As ``read_models`` gives them, each under another name.
-        now: Moment of the report; the present one if not given.
-        notes: What else shall stand at the top.
+        models: As returned by ``read_models``; each has a different name.
+        now: Time of the report; None means the current time.
+        notes: Further sentences for the top of the report.
     """
     n_shown = sum(model.evaluation is not None for model in models)
     models = [_shown_among(model, n_shown) for model in models]
@@ -165,7 +166,7 @@ def make_board(
 
 
 def _shown_among(model: SavedModel, n_models: int) -> SavedModel:
-    """The model with deflated Sharpe ratios that count all models of the report."""
+    """The model with Sharpe ratios deflated for the number of all models in the report."""
     if model.evaluation is None:
         return model
     money = tuple(result.shown_among(n_models) for result in model.evaluation.money)
@@ -188,7 +189,7 @@ def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> RankedMod
     gate, reasons = model.manifest.gate, verdict.reasons
     stored, status = gate.verdict.value.replace("_", " "), BoardStatus(verdict.outcome.value)
     if status is BoardStatus.ACCEPTED and gate.verdict is not StoredVerdict.ACCEPTED:
-        # What the manifest says decides whether it is served: an acceptance may be withdrawn.
+        # An acceptance may be withdrawn, so the manifest decides whether the model is served.
         status, reasons = BoardStatus(stored), gate.reasons or (f"its manifest says {stored}",)
     elif model.evaluation is not None and stored != model.evaluation.verdict.outcome.value:
         cautions.append(f"its manifest says {stored}: {'; '.join(gate.reasons)}")
@@ -204,20 +205,20 @@ def _place(entry: RankedModel) -> tuple[bool, float, int, str]:
 
 
 def rival_of(evaluation: Evaluation) -> Assessment:
-    """The line of the baseline that the gate holds the model to."""
+    """The result of the rival: the baseline that the model must beat."""
     return next(line for line in evaluation.baselines if line.name == evaluation.rival_name)
 
 
 def money_of(evaluation: Evaluation) -> tuple[BacktestResult | None, BacktestResult | None]:
-    """The model's backtest, and that of buying and holding."""
+    """The backtest of the model and that of buy and hold; None if there is none."""
     by_name = {result.name: result for result in evaluation.money}
     return by_name.get(evaluation.model.name), by_name.get(_BUY_AND_HOLD)
 
 
 def test_days(model: SavedModel) -> tuple[str, str] | None:
-    """Beginning and end of the test rows, as in ``2025-08-31``; None where they are not known.
+    """First and last day of the test rows, such as ``2025-08-31``; None if unknown.
 
-    Of a walk-forward the manifest knows the newest fold's dates alone: the beginning is
+    The manifest of a walk-forward has only the dates of the newest fold: the first entry is
     then ``fold 1 of 5``.
     """
     if model.tested is not None:
@@ -229,12 +230,12 @@ def test_days(model: SavedModel) -> tuple[str, str] | None:
 
 
 def age(manifest: Manifest, now: datetime) -> timedelta:
-    """Time since the model was exported."""
+    """Time from the export of the model until ``now``."""
     return now - datetime.fromisoformat(manifest.created_at)
 
 
 def majority_share(confusion_matrix: Sequence[Sequence[int]]) -> tuple[str, float]:
-    """The commonest label and its share: the accuracy of saying it every time.
+    """The most frequent label and its share, which is the accuracy of always predicting it.
 
     Args:
         confusion_matrix: Rows are labels, columns are decisions.
@@ -245,7 +246,7 @@ def majority_share(confusion_matrix: Sequence[Sequence[int]]) -> tuple[str, floa
 
 
 def answer(board: Board) -> str:
-    """The whole report in one sentence."""
+    """The main finding of the report in one sentence."""
     models = [entry for entry in board.entries if entry.model.exists]
     n_models, n_accepted = len(models), board.counts[BoardStatus.ACCEPTED]
     if n_models == 0:
@@ -259,7 +260,7 @@ def answer(board: Board) -> str:
 
 
 def headlines(board: Board) -> list[str]:
-    """What stands at the top, one sentence each, after the answer."""
+    """Sentences for the top of the report, after the answer."""
     return [*board.notes, sweep_note(board), *map(in_a_sentence, board.joint), *_leaders(board)]
 
 
@@ -275,7 +276,7 @@ def _leaders(board: Board) -> list[str]:
 
 
 def sweep_note(board: Board) -> str:
-    """How many models were tried, and what that did to the verdicts."""
+    """How many models were tried, and how that changed the verdicts."""
     if not any(entry.model.evaluation for entry in board.entries):
         return "No model has been judged."
     if board.n_tried == 0:
@@ -299,7 +300,7 @@ def _models(count: int) -> str:
 
 
 def in_words(entry: RankedModel) -> list[str]:
-    """What the figures of one model mean, for a trader."""
+    """Explains the figures of one model to a trader, one sentence each."""
     evaluation = entry.model.evaluation
     if evaluation is None:
         return []

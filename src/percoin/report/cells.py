@@ -1,4 +1,4 @@
-"""Every figure as text, once, for the page, the Markdown and the terminal."""
+"""Formats every figure as text, for the page, the Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Figure:
     """A figure with its interval.
 
     Attributes:
-        value: As text; ``-`` if it was not measured.
-        interval: As text, or what else stands under the value; may be empty.
-        sort: To sort by; None goes last.
+        value: Text; ``-`` if it was not measured.
+        interval: Text of the interval, or another note under the value; may be empty.
+        sort: Sort key; None goes last.
     """
 
     value: str = NONE
@@ -65,7 +65,7 @@ def leaderboard_row(entry: RankedModel, now: datetime) -> LeaderboardRow:
 
     Args:
         entry: The model.
-        now: Moment its age is measured at.
+        now: Time at which its age is measured.
     """
     model, evaluation = entry.model, entry.model.evaluation
     line, days = evaluation.model if evaluation else None, test_days(model)
@@ -92,7 +92,7 @@ def leaderboard_row(entry: RankedModel, now: datetime) -> LeaderboardRow:
 
 
 def figure(estimate: Estimate | None, decimals: int = 4, signed: bool = True) -> Figure:
-    """An estimate as text, with its interval if there are rows enough for one."""
+    """An estimate as text, with its interval if there are enough rows for one."""
     if estimate is None:
         return Figure()
     value = number_text(estimate.value, decimals, signed)
@@ -119,7 +119,7 @@ def _age(manifest: Manifest | None, now: datetime) -> Figure:
 
 
 def accuracy_line(model: SavedModel) -> str:
-    """Accuracy beside that of the constant answer; empty without a manifest."""
+    """Accuracy compared with always giving the most frequent label; empty without data."""
     matrix = confusion_matrix(model)
     if not matrix:
         return ""
@@ -129,14 +129,14 @@ def accuracy_line(model: SavedModel) -> str:
 
 
 def confusion_matrix(model: SavedModel) -> tuple[tuple[int, ...], ...]:
-    """Counts by label and decision: of the evaluation's rows, else of the manifest, if any."""
+    """Counts by label and decision, from the evaluation, else the manifest; may be empty."""
     if model.evaluation is not None:
         return model.evaluation.model.scores.confusion_matrix
     return () if model.manifest is None else model.manifest.test_metrics.confusion_matrix
 
 
 def facts(model: SavedModel) -> list[tuple[str, str]]:
-    """What the model was made from and how, as names and values."""
+    """How the model was trained and judged, as names and values."""
     manifest = model.manifest
     if manifest is None:
         return []
@@ -215,15 +215,15 @@ def _judging_facts(evaluation: Evaluation, judging: Judging) -> list[tuple[str, 
 
 
 def settings(manifest: Manifest) -> list[tuple[str, str]]:
-    """Every setting of the training by its dotted name."""
+    """Every training setting, by its dotted name."""
     return [(name, str(value)) for name, value in flat(manifest.config)]
 
 
 def hashes(manifest: Manifest) -> list[tuple[str, str]]:
-    """sha256 of the training bars and of each file."""
+    """The sha256 of the bars and of each file."""
     return [("bars", manifest.bars.sha256), *manifest.files.items()]
 
 
 def _minute(time: str) -> str:
-    """``2025-08-31T23:45:00Z`` as people write it."""
+    """Format ``2025-08-31T23:45:00Z`` as ``2025-08-31 23:45``."""
     return f"{time[:10]} {time[11:16]}"

@@ -1,6 +1,6 @@
-"""Small pictures as SVG text: no script, no font and no colour of their own.
+"""Small pictures as SVG text, without scripts, fonts or colours.
 
-Colours come from the classes in ``chart.css``, which knows dark and light.
+Colours come from the classes in ``chart.css``, which has a dark and a light theme.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MARGIN = 24
 
 @dataclass(frozen=True)
 class Scale:
-    """Linear map from values to pixels; values outside are drawn at the edge."""
+    """Linear map from values to pixels; values out of range are drawn at the edge."""
 
     low: float
     high: float
@@ -54,10 +54,10 @@ def nice_ticks(low: float, high: float, n_wanted: int = 5) -> list[float]:
 
 
 def skill_picture(entries: Sequence[RankedModel]) -> str:
-    """The two skills of every judged model with their intervals, on one scale.
+    """Activity and direction AUC of every judged model with intervals, on one scale.
 
     Args:
-        entries: In the order of the leaderboard; those without evaluation are left out.
+        entries: In the order of the leaderboard; models without evaluation are left out.
     """
     judged = [(entry, entry.model.evaluation) for entry in entries if entry.model.evaluation]
     row_height = 20 if len(judged) <= 40 else 15
@@ -119,7 +119,7 @@ def _whisker(skill: Skill, status: BoardStatus, scale: Scale, y: float) -> str:
 
 
 def _mark(x: float, y: float, status: BoardStatus) -> str:
-    """One shape per status, so that colour alone carries no meaning."""
+    """One shape per status, so that readers do not depend on colour."""
     if status is BoardStatus.ACCEPTED:
         return f'<circle class="mark" cx="{x}" cy="{y}" r="4.5"/>'
     if status is BoardStatus.REJECTED:
@@ -128,13 +128,13 @@ def _mark(x: float, y: float, status: BoardStatus) -> str:
 
 
 def skill_glyph(skill: Estimate, status: BoardStatus, low: float, high: float) -> str:
-    """One skill with its interval around zero, for a cell of a table.
+    """One skill with its interval on a scale around zero, for a table cell.
 
     Args:
         skill: Log-loss skill.
-        status: Of the model, which decides on colour and shape.
-        low: Of the scale that all cells share, below zero.
-        high: Above zero.
+        status: Status of the model; it sets colour and shape.
+        low: Lower end of the scale that all cells share; below zero.
+        high: Upper end of that scale; above zero.
     """
     scale = Scale(low, high, 5, 105)
     parts = [_line(scale(0), 0, scale(0), 34, "zero")]
@@ -148,7 +148,7 @@ def skill_glyph(skill: Estimate, status: BoardStatus, low: float, high: float) -
 
 
 def skill_range(entries: Sequence[RankedModel]) -> tuple[float, float]:
-    """One scale around zero for all cells; very low skills are drawn at its edge."""
+    """Ends of the scale that all cells share; values beyond -0.06 and 0.12 go to the edge."""
     ends = [-0.01, 0.02]
     for entry in entries:
         if entry.model.evaluation is None:
@@ -159,10 +159,10 @@ def skill_range(entries: Sequence[RankedModel]) -> tuple[float, float]:
 
 
 def reliability_chart(evaluation: Evaluation) -> str:
-    """What was promised against what came, one line per answer.
+    """Predicted probability against observed frequency, one line per class.
 
-    Dots grow with their rows. A bin of fewer than one row in a hundred is left out: what
-    came in it was luck.
+    Dots grow with the number of rows. A bin with less than 1 % of the rows, or fewer than
+    10, is left out: its frequency is mostly chance.
     """
     few = max(10.0, 0.01 * evaluation.n_rows)
     bins = {
@@ -202,12 +202,12 @@ def _radius(share: float) -> float:
 
 
 def equity_chart(evaluation: Evaluation, first_day: str, last_day: str) -> str | None:
-    """What one unit became after costs, beside buying and holding; None without a backtest.
+    """What one unit of money becomes after costs, and with buy and hold; None without backtest.
 
     Args:
-        evaluation: With the money view.
-        first_day: Of the test, as text under the axis.
-        last_day: As above.
+        evaluation: The evaluation, with its backtests.
+        first_day: First day of the test, shown under the axis.
+        last_day: Last day of the test, shown under the axis.
     """
     model, hold = money_of(evaluation)
     if model is None:
@@ -238,7 +238,7 @@ def _curve(result: BacktestResult, kind: str, y: Scale) -> str:
 
 
 def _end_labels(shown: Sequence[tuple[BacktestResult, str]], y: Scale) -> list[str]:
-    """Names at the ends of the curves, moved apart where they would overlap."""
+    """Names at the ends of the curves, moved apart if they would overlap."""
     ends = sorted((y(float(result.equity[-1])), result, kind) for result, kind in shown)
     heights = [height for height, _, _ in ends]
     if len(heights) == 2 and heights[1] - heights[0] < 30:
@@ -253,7 +253,7 @@ def _end_labels(shown: Sequence[tuple[BacktestResult, str]], y: Scale) -> list[s
 
 
 def standalone(picture: str) -> str:
-    """The same picture as a file of its own, with its colours in it and a margin around it."""
+    """The picture as the text of a complete SVG file, with its colours and a margin."""
     root, _, rest = picture.partition(">")
     width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', root)[0]
     x, y, wide, high = -_MARGIN, -_MARGIN, float(width) + 2 * _MARGIN, float(height) + 2 * _MARGIN

@@ -1,4 +1,4 @@
-"""The report as files, each whole or not at all."""
+"""Writes the report as files; each file is written completely or not at all."""
 
 from __future__ import annotations
 

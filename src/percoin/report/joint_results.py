@@ -1,4 +1,4 @@
-"""Mean results of many models, with intervals that allow for markets moving together."""
+"""Mean results of many models, with intervals that allow for correlated markets."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class JointResult:
         timeframe: Bar length.
         variant: As in ``SavedModel``.
         skill: Mean log-loss skill over the train prior.
-        lead: Mean log-loss of each one's rival minus its own, in nats a bar.
-        recent_skill: Mean log-loss skill over the rolling prior; None where that of a model is
-            not known.
+        lead: Mean of the rival's log-loss minus the model's own, in nats a bar.
+        recent_skill: Mean log-loss skill over the rolling prior; None if it is unknown for
+            some models.
     """
 
     timeframe: Timeframe
@@ -40,18 +40,18 @@ class JointResult:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name in messages: bar length and variant."""
         return " ".join(filter(None, (self.timeframe.value, self.variant)))
 
 
 def joint_results(models: Sequence[SavedModel]) -> tuple[JointResult, ...]:
-    """Average what is comparable: models of several markets with one bar length and variant.
+    """Average the models of several markets that share a bar length and variant.
 
     Args:
-        models: Of any kind; those without evaluation are left out.
+        models: Any models; those without evaluation are left out.
 
     Returns:
-        One entry a bar length and variant with two models or more, in that order.
+        One entry per bar length and variant with at least two models, sorted by both.
     """
     groups: dict[tuple[Timeframe, str], list[SavedModel]] = {}
     for model in models:
@@ -87,7 +87,7 @@ def _joint_result(timeframe: Timeframe, variant: str, models: Sequence[SavedMode
 
 
 def in_a_sentence(group: JointResult) -> str:
-    """Both means with their intervals and what these rest on."""
+    """The means with their intervals, and the basis of the intervals."""
     skill = group.skill
     if skill.n_days is None:
         basis = (

@@ -1,4 +1,4 @@
-"""The report as one HTML page that loads nothing else."""
+"""The report as one HTML page that loads no other files."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ _FOLDER = Path(__file__).parent
 
 
 def to_html(board: Board) -> str:
-    """The whole page.
+    """The whole page as HTML.
 
-    Every text is escaped but the pictures, style and script of this package, which the
+    All text is escaped, except the pictures, style and script of this package, which the
     template marks as safe.
     """
     environment = Environment(
@@ -83,12 +83,12 @@ def to_html(board: Board) -> str:
 
 
 def _shown(value: object) -> object:
-    """A value for the template; text is made one printable line."""
+    """A value for the template; text becomes one printable line."""
     return printable(value) if type(value) is str else value
 
 
 def _section(entry: RankedModel) -> dict[str, Any]:
-    """What the template needs for one model."""
+    """The data that the template needs for one model."""
     model, manifest = entry.model, entry.model.manifest
     section: dict[str, Any] = {
         "entry": entry,
@@ -110,7 +110,7 @@ def _section(entry: RankedModel) -> dict[str, Any]:
 
 
 def _tables(entry: RankedModel) -> list[tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]]:
-    """Title, one sentence on how to read it, columns and cells."""
+    """For each table: title, explanation, columns and rows."""
     evaluation = entry.model.evaluation
     if evaluation is None:
         return []
@@ -154,7 +154,7 @@ def _tables(entry: RankedModel) -> list[tuple[str, str, tuple[str, ...], list[tu
 
 
 def _matrix(entry: RankedModel) -> list[tuple[str, list[tuple[int, float]]]]:
-    """For each label the counts of the decisions and their shares of the row; empty without any."""
+    """For each label, the counts of decisions and their shares of the row; may be empty."""
     rows = confusion_matrix(entry.model)
     if not rows:
         return []
@@ -172,6 +172,6 @@ def _glyph(entry: RankedModel, low: float, high: float) -> str:
 
 
 def _script_hash(script: str) -> str:
-    """Allows the page's own script in its content policy, and no other."""
+    """Hash for the page's content security policy, which allows only the page's own script."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

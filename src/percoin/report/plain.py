@@ -39,13 +39,13 @@ COLUMNS = (
     "age",
     "why",
 )
-# A terminal is narrow: the reasons stand in the files.
+# A terminal is narrow, so the last columns are only in the files.
 _TERMINAL_COLUMNS = 11
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
 def leaderboard_rows(board: Board) -> list[tuple[str, ...]]:
-    """Cells under ``COLUMNS``, best model first."""
+    """Rows of cells in the order of ``COLUMNS``, best model first."""
     rows = [(entry, leaderboard_row(entry, board.created_at)) for entry in board.entries]
     return [
         (
@@ -84,7 +84,7 @@ def _printable(texts: Sequence[str]) -> list[str]:
 
 
 def to_markdown(board: Board) -> str:
-    """The whole report as Markdown, pictures left out."""
+    """The whole report as Markdown, without pictures."""
     tested = f", {board.tested}" if board.tested else ""
     parts = [
         "# percoin report",
@@ -135,7 +135,7 @@ def markdown_leaderboard(board: Board) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text cells as a Markdown table; the first column is the name of the row."""
+    """A Markdown table; the first column is left-aligned, the others are right-aligned."""
     rule = ["---"] + ["---:"] * (len(columns) - 1)
     lines = [[escape(cell) for cell in columns], rule]
     lines += [[escape(cell) for cell in row] for row in rows]
@@ -143,12 +143,12 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def escape(text: str) -> str:
-    """Text that Markdown leaves as it is, on one line."""
+    """Escape text for Markdown and put it on one line."""
     return _MARKDOWN.sub(r"\\\1", printable(" ".join(text.split())))
 
 
 def to_json(board: Board) -> str:
-    """The whole report for programs: strict JSON, fractions instead of percent."""
+    """The whole report for programs: strict JSON, with fractions instead of percent."""
     document = {
         "created_at": f"{board.created_at:%Y-%m-%dT%H:%M:%SZ}",
         "answer": answer(board),
@@ -187,7 +187,7 @@ def _json_entry(entry: RankedModel) -> dict[str, Any]:
     if model.evaluation is not None:
         document = model.evaluation.to_json()
         for result in document["money"]:
-            # The curves lie in metrics.json; here they would be most of the file.
+            # The equity curves are in metrics.json; here they would be most of the file.
             del result["equity"]
         content["evaluation"] = document
     return content

@@ -1,4 +1,4 @@
-"""Saved models as the report sees them: manifest and evaluation, or what is wrong."""
+"""Reads saved models for the report: manifest and evaluation, or the problem."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Judging:
     """How a model was judged.
 
     Attributes:
-        n_folds: Folds of a walk-forward whose test rows were pooled; 1 for a single split.
-        threshold: Least confidence for a trade, chosen on validation rows; None if unknown.
+        n_folds: Folds of a walk-forward, whose test rows were pooled; 1 for a single split.
+        threshold: Lowest probability for a trade, chosen on validation rows; None if unknown.
     """
 
     n_folds: int = 1
@@ -35,10 +35,10 @@ class Judging:
 
 @dataclass(frozen=True)
 class Course:
-    """How a model was trained and how it did, beyond its evaluation.
+    """Training history and test losses, in addition to the evaluation.
 
     Attributes:
-        daily: Losses on the test rows by day; None if it was exported without them.
+        daily: Losses on the test rows by day; None if the export has none.
         val_loss: Validation loss after each epoch.
     """
 
@@ -48,20 +48,20 @@ class Course:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """One version of one market's model, served or not, or what is in its place.
+    """One version of a market's model, served or not, or the reason why it is missing.
 
     Attributes:
         symbol: Market.
         timeframe: Bar length.
         manifest: None if the model is broken.
-        evaluation: None if it is broken or was never judged.
+        evaluation: None if the model is broken or was never judged.
         judging: How it was judged.
-        problem: Why there is no manifest or no evaluation; empty if there are both.
-        course: What else is known of its training and test.
-        variant: What tells it from other models of the same market; empty if nothing.
-        standing: What else is served or could be, in its place; empty if nothing is.
-        exists: False if a training ended without a model; ``problem`` then says how.
-        tested: First and last day of the test rows, of forecasts that have no manifest.
+        problem: Why manifest or evaluation is missing; empty if both exist.
+        course: Training history and daily test losses.
+        variant: Settings that differ from other models of the same market; may be empty.
+        standing: Note on another version that is served or newer; empty if there is none.
+        exists: False if the training ended without a model; ``problem`` then says why.
+        tested: First and last day of the test rows, for forecasts without a manifest.
     """
 
     symbol: str
@@ -78,16 +78,16 @@ class SavedModel:
 
     @property
     def name(self) -> str:
-        """Market, bar length and variant, as in ``BTCUSDT 15m lr=0.01``."""
+        """Market, bar length and variant, such as ``BTCUSDT 15m lr=0.01``."""
         return " ".join(filter(None, (self.symbol, self.timeframe.value, self.variant)))
 
 
 def read_models(
     root: Path, symbol: str | None = None, timeframe: Timeframe | None = None
 ) -> list[SavedModel]:
-    """Read the served models of the registry, by symbol and then bar length.
+    """Read the served models of the registry, sorted by symbol and then bar length.
 
-    A broken model does not stop the others: it comes back with its problem.
+    A broken model is returned with its problem; the others are read as usual.
 
     Args:
         root: The models folder.
@@ -95,8 +95,8 @@ def read_models(
         timeframe: One bar length; None for all.
 
     Raises:
-        ModelNotFoundError: One model was asked for and none was exported.
-        ConfigError: There is no model at all among those asked for.
+        ModelNotFoundError: One model was requested and none was exported.
+        ConfigError: No model matches the request.
     """
     if symbol is not None and timeframe is not None:
         served_folder_or_problem(MarketFolder(root, symbol, timeframe))
@@ -118,7 +118,7 @@ def read_models(
 
 
 def read_version(market: MarketFolder, version_id: str) -> SavedModel:
-    """Read one version, served or not; a broken one comes back with its problem."""
+    """Read one version, served or not; a broken one is returned with its problem."""
     try:
         folder = version_folder(market, version_id)
     except InvalidArtifactError as error:
@@ -127,7 +127,7 @@ def read_version(market: MarketFolder, version_id: str) -> SavedModel:
 
 
 def with_standing(model: SavedModel, market: MarketFolder) -> SavedModel:
-    """The same model with what is served in its place now, or could be."""
+    """The model with a note on another version that is served or newer."""
     if model.manifest is None:
         return model
     try:
@@ -137,7 +137,7 @@ def with_standing(model: SavedModel, market: MarketFolder) -> SavedModel:
 
 
 def _standing(own: str, market: MarketFolder) -> str:
-    """What is served in the place of the version ``own``, or could be."""
+    """Note on the version that is served instead of ``own``, or is newer; may be empty."""
     versions, shown = read_versions(market), served_id(market)
     served = next((version for version in versions if version.version_id == shown), None)
     if served is None or served.version_id == own:
@@ -169,7 +169,7 @@ def served_folder_or_problem(market: MarketFolder) -> Path | str:
 
 
 def read_model(market: MarketFolder) -> SavedModel:
-    """Read one market's served model, every file checked against its manifest.
+    """Read one market's served model, and check every file against its manifest.
 
     Raises:
         ModelNotFoundError: No model has been exported for the market.
@@ -179,13 +179,13 @@ def read_model(market: MarketFolder) -> SavedModel:
         if isinstance(folder, str):
             return SavedModel(market.symbol, market.timeframe, problem=folder)
         model = read_saved(market, folder)
-        # Another version may have been served meanwhile, and this one removed.
+        # Meanwhile another version may be served and this one removed.
         if not model.problem or served_folder_or_problem(market) == folder:
             return model
 
 
 def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
-    """Read the version in ``folder``, every file checked against its manifest."""
+    """Read the version in ``folder``, and check every file against its manifest."""
     try:
         manifest = read_manifest(market, folder)
         metrics = read_files(market, folder, manifest)[METRICS_FILE]
@@ -216,7 +216,7 @@ def _read_evaluation(sections: Mapping[str, object]) -> tuple[Evaluation | None,
 
 
 def _read_daily(sections: Mapping[str, object]) -> DailyLosses | None:
-    """Losses by day; None where they cannot be read, which the report says."""
+    """Losses by day; None if they cannot be read, which the report mentions."""
     try:
         return json_codec.decode(DailyLosses, sections.get("daily_losses"))
     except ValueError:
@@ -231,7 +231,7 @@ def _read_val_loss(sections: Mapping[str, object]) -> tuple[float, ...]:
 
 
 def _read_judging(section: object) -> Judging:
-    """How the model was judged; defaults where that cannot be read."""
+    """How the model was judged; defaults for values that cannot be read."""
     entries = section if isinstance(section, dict) else {}
     n_folds, threshold = entries.get("folds"), entries.get("threshold")
     return Judging(

@@ -1,1 +1,1 @@
-"""Many trainings from one command: jobs side by side, each survived, resumed and summed up."""
+"""Many trainings from one command: jobs run in parallel, can be resumed, and get one summary."""

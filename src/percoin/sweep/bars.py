@@ -1,4 +1,4 @@
-"""The bars of a job: all jobs on a market share one answer of the exchange."""
+"""The bars of a job: all jobs on a market share one download from the exchange."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOCK_FILE = ".bars.lock"
 
 @dataclass(frozen=True)
 class AskedBars:
-    """Bars of a market, and when their source was asked for them (seconds since 1970)."""
+    """Bars of a market, and the time their source was asked for them (seconds since 1970)."""
 
     bars: Bars
     asked_at: float
@@ -33,7 +33,7 @@ class AskedBars:
 
 @dataclass(frozen=True)
 class _Note:
-    """Which stored bars belong to an answer of the exchange, and which came later."""
+    """Which stored bars belong to one download from the exchange; later bars do not."""
 
     asked_at: float
     n_bars_wanted: int
@@ -44,17 +44,17 @@ class _Note:
 def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) -> AskedBars:
     """Load the bars of a job.
 
-    Other sources than an exchange are simply read. What an exchange answered to this
-    sweep after ``reuse_since`` is taken from the store, without the bars that came
-    there later: the same bars again, for all jobs on the market.
+    Sources other than an exchange are simply read. If this sweep downloaded the bars after
+    ``reuse_since``, they are read from the store, without bars that were stored later. So
+    all jobs on the market get the same bars.
 
     Args:
-        settings: Of the job.
-        market_folder: Of the sweep, for all jobs on the market; it exists.
+        settings: Settings of the job.
+        market_folder: Existing folder that all jobs of the sweep on the market share.
         reuse_since: Seconds since 1970.
 
     Raises:
-        DataError: As the source has it.
+        DataError: The source fails.
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     source = bar_source(settings.source, store)
@@ -75,7 +75,7 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
 
 
 def _stored(settings: TrainConfig, source: ExchangeSource, note: _Note) -> Bars | None:
-    """The stored bars that the note is about; None if they are not all there."""
+    """The stored bars of the note; None if some are missing."""
     try:
         bars = source.store.read(settings.symbol, settings.tf.timeframe)
     except (BarsNotFoundError, InvalidBarsError):
@@ -94,5 +94,5 @@ def _read_note(folder: Path) -> _Note | None:
         note = json_codec.decode(_Note, content)
         return note if max(note.first_open_time, note.last_open_time) < 2**63 else None
     except (OSError, ValueError):
-        # Then the exchange is asked.
+        # Without a note the exchange is asked.
         return None

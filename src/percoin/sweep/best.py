@@ -1,7 +1,7 @@
-"""Of several settings of one market, the version that is served is the best one on validation rows.
+"""Serves the best of several settings of one market, measured on validation rows.
 
-Each job serves what it exports, so without this the settings that finish last would be served.
-Test rows have no say: a choice by them would need other rows to be judged on.
+Each job serves what it exports, so without this step the settings that finish last are served.
+Test rows are not used for the choice: they could then no longer judge the chosen model.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from percoin.registry.publish import served_id
 from percoin.sweep.results import JobResult, SweepResults, version_of
 from percoin.types import Timeframe
 
-# Of a job's result.
+# Name of the field in a job's result.
 VALIDATION_SKILL = "validation_skill"
 _WHY = "best on validation rows"
 
 
 @dataclass(frozen=True)
 class _Variant:
-    """One setting of a market: its version as it stands now, and its skill on validation rows."""
+    """One combination of settings: its current version and its skill on validation rows."""
 
     name: str
     version: Version
@@ -47,18 +47,18 @@ class _Variant:
 
 
 def serve_best(results: SweepResults, models_dir: Path) -> tuple[list[str], list[str]]:
-    """Serve the best settings of each market that the sweep has trained several of.
+    """Serve the best settings of each market for which the sweep trained several.
 
-    Models of real bars come before those of simulated ones, then accepted ones before the others.
-    What somebody has promoted or rolled back to since
-    then stays, and so does an accepted version from before the sweep if none of its own is.
+    Models of real bars rank before models of simulated bars, then accepted models before the
+    others. A version that a user promoted or rolled back to stays served. An accepted version
+    from before the sweep also stays served if the sweep has no accepted one.
 
     Args:
-        results: Of a sweep that is over, its false discoveries withdrawn.
+        results: Results of a finished sweep, its false discoveries withdrawn.
         models_dir: The registry that the jobs exported to.
 
     Returns:
-        A line for each market whose served version has changed, and what could not be done.
+        A line for each market whose served version has changed, and a line for each problem.
     """
     markets: dict[tuple[str, str], list[JobResult]] = defaultdict(list)
     for result in results.jobs:
@@ -85,7 +85,7 @@ def _variants(market: MarketFolder, jobs: Sequence[JobResult]) -> list[_Variant]
         skill = result.record.result.get(VALIDATION_SKILL)
         if version is None or not isinstance(skill, int | float):
             continue
-        # A withdrawn acceptance lives on as a version that is not accepted.
+        # Withdrawing an acceptance makes a new version that is not accepted.
         version = versions.get(version.withdrawn_by, version)
         found.append(_Variant(result.job.variant, version, float(skill)))
     return found
@@ -95,7 +95,7 @@ def _serve_best(market: MarketFolder, variants: Sequence[_Variant], sweep: str) 
     served = served_id(market)
     if len(variants) < 2 or served is None or _was_chosen(market, served):
         return ""
-    # A pattern that was planted in simulated bars says nothing about a market.
+    # A pattern built into simulated bars says nothing about a real market.
     best = max(variants, key=lambda each: (each.is_real, each.is_accepted, each.skill))
     is_ours = served in {variant.version.version_id for variant in variants}
     if served == best.version.version_id or not (is_ours or best.is_accepted):
@@ -109,7 +109,7 @@ def _serve_best(market: MarketFolder, variants: Sequence[_Variant], sweep: str) 
 
 
 def _was_chosen(market: MarketFolder, version_id: str) -> bool:
-    """Whether somebody chose the version; an earlier look at the sweep does not count."""
+    """Whether a user chose the version; a choice by this module does not count."""
     events = [event for event in read_history(market).events if version_id in event.versions]
     if not events or events[-1].action not in {Action.PROMOTE, Action.ROLLBACK}:
         return False

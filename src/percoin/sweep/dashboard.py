@@ -1,4 +1,4 @@
-"""One TensorBoard run for a whole sweep, so that 128 trainings do not drown the dashboard."""
+"""One TensorBoard run for a whole sweep, because 128 runs are too many for one dashboard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from percoin.report.plain import escape, markdown_leaderboard, markdown_table
 from percoin.sweep.results import SweepResults
 from percoin.whole_file import write_new
 
-# For colour-blind readers too (Okabe and Ito, 2008).
+# Suitable for colour-blind readers (Okabe and Ito, 2008).
 _COLOURS = {
     BoardStatus.ACCEPTED: "#0072B2",
     BoardStatus.REJECTED: "#D55E00",
@@ -38,26 +38,26 @@ _PANELS = (
 
 
 def write_dashboard(results: SweepResults, folder: Path) -> None:
-    """Replace the run by a new one.
+    """Replace the sweep's TensorBoard run with a new one.
 
-    Text: the answer, the jobs by state and those without a model, the leaderboard. Images:
-    the skills with their intervals, one a bar length and variant. Scalars: validation
-    losses by epoch, in the same groups.
+    Text: the answer, job counts by state, jobs without a model, and the leaderboard. Images:
+    skills with their intervals, one image per bar length and variant. Scalars: validation
+    loss by epoch, in the same groups.
 
     Args:
-        results: What the sweep came to.
-        folder: Of the run.
+        results: Results of the sweep.
+        folder: Folder of the run.
 
     Raises:
         OSError: The folder cannot be written.
     """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    # Those of sweeps that were killed meanwhile, too: the sweep's folder is this process's.
+    # Also removes leftovers of killed sweeps: this process holds the lock of the sweep's folder.
     for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        # TensorBoard knows its files by this name.
+        # TensorBoard finds its files by this name.
         write_new(aside / f"events.out.tfevents.{time.time():.0f}.sweep", _events(results))
         if folder.exists():
             shutil.rmtree(folder)
@@ -67,10 +67,10 @@ def write_dashboard(results: SweepResults, folder: Path) -> None:
 
 
 def _events(results: SweepResults) -> bytes:
-    """The run's file.
+    """Content of the run's event file.
 
-    TensorBoard's own writer writes in a thread, where a full disk would end in a traceback
-    of which the sweep hears nothing.
+    TensorBoard's own writer works in a thread: the sweep would not notice an error such as
+    a full disk.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -95,14 +95,14 @@ def _events(results: SweepResults) -> bytes:
 
 
 def _pixels(figure: Figure) -> Any:
-    """The picture as it would be saved, shape (height, width, 3)."""
+    """The picture as RGB pixels, shape (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3]
 
 
 def _texts(results: SweepResults) -> dict[str, str]:
-    """TensorBoard shows them in the order of their names."""
+    """Texts by name; TensorBoard sorts them by name."""
     board = results.board
     counts = [(state.value, str(count)) for state, count in results.counts.items()]
     undone = [(r.job.name, r.record.state.value, r.error) for r in results.undone]
@@ -117,7 +117,7 @@ def _texts(results: SweepResults) -> dict[str, str]:
 
 
 def _group(entry: RankedModel) -> str:
-    """Bar length and variant; TensorBoard would cut it at a slash."""
+    """Bar length and variant, without slashes, at which TensorBoard would cut the name."""
     model = entry.model
     return " ".join(filter(None, (model.timeframe.value, model.variant))).replace("/", " ")
 
@@ -135,8 +135,8 @@ def draw_skills(entries: Sequence[RankedModel], title: str) -> Figure:
     """Skill, activity and direction of judged models with 95 % intervals.
 
     Args:
-        entries: From top to bottom.
-        title: Of the picture.
+        entries: In the order from top to bottom.
+        title: Title of the picture.
     """
     figure = Figure(figsize=(11, 1.6 + 0.2 * len(entries)), dpi=90, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", parse_math=False)

@@ -1,4 +1,4 @@
-"""``summary.json``: the end of a sweep for programs.
+"""``summary.json``: the results of a sweep for programs.
 
 ::
 
@@ -6,32 +6,33 @@
     sweep, written_at   name of the sweep's folder; UTC
     secs                wall time of the sweep
     is_over             false: jobs are left, and the verdicts over the sweep are provisional
-    counts              jobs by state
-    settings            by dotted name, what all models were made with
+    counts              number of jobs by state
+    settings            the settings that all models share, by dotted name
     false_discovery     rate, method, n_tried, n_accepted_alone, n_accepted
     together            by bar length and variant: n_models, n_days, mean skill and mean lead
-                        over the rivals (nats a bar), each value, lower, upper; n_days
-                        null: the interval is that of models that all err together
-    problems            what could not be written or withdrawn
-    jobs                one a job, in the sweep's order:
+                        over the rival baselines (nats a bar), each as value, lower, upper;
+                        n_days null: the interval assumes fully correlated errors (worst case)
+    problems            what could not be written, withdrawn or served
+    jobs                one entry per job, in the sweep's order:
         name, symbol, tf, variant, folder (below the sweep's), state, key, attempt, host,
         epoch, max_epochs, secs, training_secs, error
-        version         in the registry; null without a model, and so is all that follows
+        version         in the registry; without a model this and all fields below are null
         rank            on the leaderboard
-        verdict         over the sweep; verdict_alone: by its own test; reasons, cautions
+        verdict         after false discovery control over the sweep; verdict_alone: by its
+                        own test; reasons, cautions
         p_value         of "no skill over one of the two priors"
         skill, recent_skill, activity_auc, direction_auc, lead
-                        value, lower, upper (95 %); over the train prior and the rolling prior;
-                        lead is over rival, nats a bar
+                        value, lower, upper (95 %); skill is over the train prior,
+                        recent_skill over the rolling prior, lead over rival in nats a bar
         shown           what was shown, in words
-        best_baseline   the best on the test rows
-        leads           surely ahead of it, after the control over the sweep
+        best_baseline   the best baseline on the test rows
+        leads           significantly better than rival, after the control over the sweep
         net_return, hold_return
-                        of the test period, as fractions, after costs
+                        over the test period, as fractions, after costs
         n_rows, n_effective_rows
-        withdrawn       whether its acceptance was taken back for the sweep's verdict
+        withdrawn       whether its acceptance was withdrawn because of the sweep's verdict
 
-Fractions, not percent; a figure that was not computed is null.
+Shares are fractions, not percent; a figure that was not computed is null.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ def to_document(results: SweepResults, withdrawn: Collection[str], problems: Seq
     """The text of ``summary.json``.
 
     Args:
-        results: What the sweep came to.
+        results: Results of the sweep.
         withdrawn: Names of the jobs whose models lost their acceptance.
-        problems: What could not be written or withdrawn.
+        problems: What could not be written, withdrawn or served.
     """
     board = results.board
     n_alone = sum(entry.passed_alone for entry in board.entries)
@@ -125,7 +126,7 @@ def _job(result: JobResult, folder: Path, withdrawn: Collection[str]) -> dict[st
     }
 
 
-# How each figure of a judged model is read; all are null of one that is not.
+# How to read each figure of a judged model; without an evaluation all are null.
 _FIGURES: Mapping[str, Callable[[Evaluation], object]] = {
     "verdict_alone": lambda found: found.verdict.outcome.value,
     "shown": lambda found: found.shown(),

@@ -11,17 +11,15 @@ from percoin.sweep.jobs import Job
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a job; sent to where it runs, so it must pickle.
+    """One try at a job. It is sent to another process, so it must be picklable.
 
     Attributes:
         job: What to train.
-        number: Counted from 1.
-        n_threads: Threads for the job's arithmetic, filled in by the engine; None leaves
-            it to the machine.
-        force: Train even what has finished.
-        reuse_bars_since: Seconds since 1970. What the sweep asked of an exchange after
-            that moment is taken from the store, so that going on with a sweep means the
-            same bars.
+        number: Number of the try, from 1.
+        n_threads: CPU threads of the job, set by the engine; None uses the machine's default.
+        force: Train even if the job has finished before.
+        reuse_bars_since: Seconds since 1970. Bars that the sweep asked an exchange for after
+            this time are read from the store, so a resumed sweep uses the same bars.
     """
 
     job: Job
@@ -33,12 +31,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Ending:
-    """An attempt that runs no longer.
+    """The end of an attempt.
 
     Attributes:
-        attempt: The one that ended; the engine may have filled in its threads.
-        death: What ended its process from outside, for example ``killed by SIGKILL``;
-            None where it ended by itself, well or not: the job's record says which.
+        attempt: The attempt that ended; the engine may have set its threads.
+        death: What ended its process from outside, for example ``killed by SIGKILL``.
+            None if it ended by itself: the job's record then says whether it succeeded.
     """
 
     attempt: Attempt
@@ -48,38 +46,39 @@ class Ending:
 class Engine(Protocol):
     """Runs attempts by calling ``percoin.sweep.worker.run_attempt`` somewhere.
 
-    Each lies in a module of its own in ``percoin.sweep.engines`` with a function
-    ``build_engine(launcher, settings, n_jobs)`` that makes one from the launcher's
-    config, the settings of the sweep's first job and the number of jobs.
+    Each engine is a module in ``percoin.sweep.engines`` with a function
+    ``build_engine(launcher, settings, n_jobs)``. It takes the launcher's config, the
+    settings of the sweep's first job and the number of jobs.
     """
 
     n_slots: int
     """How many attempts may run at once."""
 
     def start(self, attempt: Attempt) -> None:
-        """Begin an attempt; never called with ``n_slots`` of them running.
+        """Start an attempt; only called while fewer than ``n_slots`` attempts run.
 
         Raises:
-            OSError: It cannot be begun, which counts as if its process had died.
-            SweepError: No attempt can.
+            OSError: This attempt cannot start; it counts as if its process had died.
+            SweepError: No attempt can start.
         """
         ...
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
-        """The attempts that ended; returns early once there is one."""
+        """Wait for attempts that end; returns as soon as there is one."""
         ...
 
     def keeps(self, attempt: Attempt) -> bool:
         """Whether the same attempt of an earlier sweep still runs; ``start`` then takes it over.
 
-        Only where jobs outlive their sweep; elsewhere its folder is soon free again.
+        True only for engines whose jobs outlive the sweep. With other engines the folder is
+        free again soon.
         """
         ...
 
     def interrupt(self) -> None:
         """Ask all running attempts to stop between two batches, as SIGTERM does.
 
-        ``wait`` then gives their endings. Called once at most; none is started after.
+        ``wait`` then returns their endings. Called at most once; no attempt starts after it.
         """
         ...
 

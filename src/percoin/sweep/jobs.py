@@ -1,7 +1,7 @@
-"""What a job of a sweep is, and its state: a file in its folder that anybody may read.
+"""A job of a sweep, and its state, which is stored in a file in its folder.
 
-The job itself writes ``job.json`` while it runs, wherever that is; the sweep and whoever
-comes after it read it. So a sweep needs no connection to its jobs, only their folders.
+The job writes ``job.json`` while it runs, on any machine. The sweep and later commands read
+it. So a sweep needs only the folders of its jobs, and no connection to them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class JobState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
-    SKIPPED = "skipped"  # had finished in an earlier sweep, with the same key
-    FAILED = "failed"  # ended by an error of its own
-    KILLED = "killed"  # its process died, twice
-    INTERRUPTED = "interrupted"  # told to stop; the next sweep goes on with it
+    SKIPPED = "skipped"  # finished in an earlier sweep, with the same key
+    FAILED = "failed"  # ended by an error
+    KILLED = "killed"  # its process died in both attempts
+    INTERRUPTED = "interrupted"  # told to stop; the next sweep resumes it
 
 
 DONE = frozenset({JobState.FINISHED, JobState.SKIPPED})
@@ -45,12 +45,12 @@ class Job:
     Attributes:
         symbol: Market.
         tf: Bar length, as on the command line.
-        folder: Where all of the job lies: ``<sweep>/<SYMBOL>/<tf>``, and one level
-            more where further settings are swept.
-        overrides: What ``train`` is composed with.
-        variant: The further swept settings, such as ``lr=0.01``; empty without any.
-        markets: Of a job that trains one network for many markets, those; ``symbol`` is
-            then what messages call them.
+        folder: Holds all files of the job: ``<sweep>/<SYMBOL>/<tf>``, and one level
+            more if other settings are swept.
+        overrides: The overrides that the ``train`` config is composed with.
+        variant: The other swept settings, such as ``lr=0.01``; empty if there are none.
+        markets: The markets of a job that trains one network for many; ``symbol`` is then
+            their name in messages. Empty for other jobs.
     """
 
     symbol: str
@@ -62,12 +62,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name in messages: symbol, bar length and variant."""
         return " ".join(filter(None, (self.symbol, self.tf, self.variant)))
 
     @property
     def market_folder(self) -> Path:
-        """What all jobs of the sweep on this market and timeframe share."""
+        """The folder that all jobs of the sweep on this market and timeframe share."""
         return self.folder.parent if self.variant else self.folder
 
 
@@ -76,26 +76,26 @@ class JobRecord:
     """The content of ``job.json``.
 
     Attributes:
-        state: How the job stands.
+        state: State of the job.
         key: Hash of its settings, its bars and the code; None until the bars are loaded.
-        attempt: Counted from 1 within one sweep.
-        host: Name of the machine that ran it last.
-        pid: Process that ran it last.
-        started_at: Seconds since 1970, of the last attempt.
-        ended_at: The same; None while it runs.
-        bars_loaded_at: Seconds since 1970 when its bars were asked of their source,
-            by this job or by another one of the sweep on the same market.
-        epoch: Epochs finished so far; over all folds of a walk-forward.
-        max_epochs: At most so many.
-        resumed_from: Epochs that were finished when the last attempt began; 0 where it
-            began afresh.
-        val_loss: Of the last finished epoch.
-        training_secs: Of the last attempt, in training and testing the network; the rest
-            of its wall time is overhead.
+        attempt: Number of the attempt within one sweep, from 1.
+        host: Name of the machine of the last attempt.
+        pid: Process of the last attempt.
+        started_at: Start of the last attempt, in seconds since 1970.
+        ended_at: End of the last attempt, in seconds since 1970; None while it runs.
+        bars_loaded_at: Time in seconds since 1970 when the source was asked for the bars,
+            by this job or by another job of the sweep on the same market.
+        epoch: Epochs finished so far, over all folds of a walk-forward.
+        max_epochs: Largest possible number of epochs.
+        resumed_from: Epochs that were finished when the last attempt started; 0 if it
+            started from the beginning.
+        val_loss: Validation loss of the last finished epoch.
+        training_secs: Time that the last attempt spent on training and testing the network;
+            the rest of its wall time is overhead.
         error: One line, if it failed.
-        result: What ``result.json`` holds: test figures, ``version``, ``verdict``,
-            ``reasons``, ``epochs``, ``secs``; of many markets at once the same of each
-            under ``markets``, and under ``refused`` and ``failed`` why a market is not there.
+        result: Content of ``result.json``: test figures, ``version``, ``verdict``,
+            ``reasons``, ``epochs``, ``secs``. For many markets at once, the same for each
+            under ``markets``; ``refused`` and ``failed`` say why a market is missing.
     """
 
     state: JobState = JobState.WAITING
@@ -123,25 +123,25 @@ class JobRecord:
 
 
 def write_record(folder: Path, record: JobRecord) -> None:
-    """Replace the folder's record in one step: readers see the old one or the new one.
+    """Replace the folder's record in one step: readers see the old or the new record.
 
     Raises:
-        OSError: The folder takes no more; the old record stays.
+        OSError: The folder cannot be written; the old record stays.
     """
     content = json_codec.dumps(asdict(record), nan_as_null=True)
-    # Of a running job it says how far it is: every epoch, and only for the eye.
+    # While a job runs, the record only shows progress, once an epoch: no sync to disk.
     write_whole(folder / RECORD_FILE, content, is_synced=record.state is not JobState.RUNNING)
 
 
 def read_record(folder: Path) -> JobRecord | None:
-    """The folder's record; None where there is none, or none that a job could have written."""
+    """The folder's record; None if it is missing or invalid."""
     try:
         content = json_codec.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
         record = json_codec.decode(JobRecord, _without_nulls(content))
         _check_numbers(record)
         check_result(record.result)
     except (OSError, ValueError):
-        # Whoever asks then treats the job as one that never began.
+        # The caller then treats the job as not started.
         return None
     error = None if record.error is None else printable(record.error)
     return replace(record, host=printable(record.host), error=error)
@@ -154,7 +154,7 @@ def _check_numbers(record: JobRecord) -> None:
 
 
 def _without_nulls(content: object) -> dict[str, Any]:
-    """The content with defaults for what an earlier version did not write."""
+    """The content without nulls; missing fields, as in files of older versions, get defaults."""
     if not isinstance(content, dict):
         raise ValueError("a record is no object")
     everything = {**asdict(JobRecord()), **content}

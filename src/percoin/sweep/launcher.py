@@ -1,4 +1,4 @@
-"""``train.py -m``: from the command line to the summary, and one line for what went wrong."""
+"""``train.py -m``: runs a sweep from the command line, prints its summary, raises its errors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def launch(arguments: Sequence[str]) -> None:
     """Run a sweep and print its summary.
 
     Args:
-        arguments: ``KEY=VALUE`` each, several values separated by commas.
+        arguments: ``KEY=VALUE`` words; several values are separated by commas.
 
     Raises:
-        SweepError: Jobs are not done; names all of them.
-        PercoinError: The sweep could not begin.
+        SweepError: Some jobs are not done; the message names them all.
+        PercoinError: The sweep could not start.
     """
     plan = plan_sweep(arguments)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def _run(plan: SweepPlan) -> SweepEnd:
 
 
 def build_engine(plan: SweepPlan) -> Engine:
-    """The engine of the plan's launcher; imports its libraries."""
+    """Make the engine of the plan's launcher; this imports its libraries."""
     module = import_module(f"percoin.sweep.engines.{plan.launcher.engine}")
     engine: Engine = module.build_engine(plan.launcher, plan.settings, len(plan.jobs))
     return engine

@@ -27,9 +27,9 @@ from percoin.sweep.jobs import Job
 
 CONFIG_NAME = "train"
 
-# What the sweep itself reads; its jobs are not told.
+# Settings that only the sweep reads; its jobs do not get them.
 _OF_THE_SWEEP = frozenset({*names_with(TrainConfig, {Effect.SWEEP}), "workers", "resume"})
-# With other markets it is the same sweep.
+# A sweep keeps its name when its markets change.
 _MARKETS = frozenset({"symbol", "tf"})
 _LAUNCHER = re.compile(r"hydra/launcher|hydra\.launcher\..+")
 _LONGEST_NAME = 100
@@ -42,9 +42,9 @@ class SweepPlan:
     """The jobs of a sweep, and where they run.
 
     Attributes:
-        folder: Where all of it lies.
-        jobs: In the order in which they are begun.
-        settings: Of the first job; what concerns the sweep is the same in all.
+        folder: Folder of the sweep; it holds all its files.
+        jobs: In the order in which they start.
+        settings: Settings of the first job; those of the sweep itself are the same in all jobs.
         launcher: Where the jobs run.
     """
 
@@ -55,14 +55,14 @@ class SweepPlan:
 
 
 def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
-    """Work out the jobs of ``train.py -m``, and check the settings of every one.
+    """List the jobs of ``train.py -m``, and check the settings of each.
 
     Args:
-        arguments: ``KEY=VALUE`` each, several values separated by commas.
+        arguments: ``KEY=VALUE`` words; several values are separated by commas.
 
     Raises:
-        ConfigError: A key or value that cannot be meant, in any of the jobs.
-        HydraException: The same in Hydra's words; ``percoin.cli.explain`` mends them.
+        ConfigError: A key or value is invalid in any of the jobs.
+        HydraException: The same, found by Hydra; ``percoin.cli.explain`` makes it readable.
     """
     values = _parse(arguments)
     launcher_values = {key: found for key, found in values.items() if _LAUNCHER.fullmatch(key)}
@@ -83,10 +83,10 @@ def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
 
 
 def sweep_name(config: DictConfig, swept: Sequence[str]) -> str:
-    """A name that the same settings give again, whatever values the swept keys have.
+    """Name a sweep by a hash of its settings; the values of the swept keys do not count.
 
     Args:
-        config: Of any of the jobs; interpolations count as they are written.
+        config: Config of any of the jobs; interpolations count as text.
         swept: The keys with several values.
     """
     settings = cast(dict[str, object], OmegaConf.to_container(config, resolve=False))
@@ -102,12 +102,12 @@ def sweep_name(config: DictConfig, swept: Sequence[str]) -> str:
 
 
 def _is_in_the_name(key: str) -> bool:
-    # A sweep into another registry is another sweep.
+    # A sweep that exports to another registry gets another name.
     return key == "models_dir" or not is_of_the_run(TrainConfig, key)
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each key, as Hydra's grammar reads them; of a repeated key the last."""
+    """The values of each key by Hydra's grammar; the last one wins if a key is repeated."""
     with config_loader() as loader:
         words = quote_texts(arguments, TrainConfig, lists=text_keys(TrainConfig))
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
@@ -149,29 +149,29 @@ def _check_keys(values: _Values, launcher_values: _Values) -> None:
 
 
 def _combinations(values: _Values) -> Iterator[list[str]]:
-    """The overrides of every job."""
+    """The overrides of each job: every combination of the values."""
     lists = [[f"{key}={value}" for value in found] for key, found in values.items()]
     yield from map(list, itertools.product(*lists))
 
 
 def _check_others(values: _Values) -> None:
-    """Check every value that the first job does not have."""
+    """Check every value that is not in the first job."""
     for symbol in values.get("symbol", ()):
         current_symbol(_plain(symbol))
     first = {key: found[0] for key, found in values.items()}
     for key, found in values.items():
-        # Composing takes 0.2 s, so markets and combinations are not checked one by one.
+        # Composing takes 0.2 s, so this checks each value once, and no markets or combinations.
         for value in found[1:] if key != "symbol" else ():
             overrides = [f"{name}={value}" for name, value in {**first, key: value}.items()]
             typed(compose_config(CONFIG_NAME, overrides), TrainConfig)
 
 
 def jobs_of(values: _Values, folder: Path) -> Iterator[Job]:
-    """The jobs of a sweep, each with a folder of its own below the sweep's.
+    """The jobs of a sweep, each with its own folder below the sweep's folder.
 
     Args:
-        values: Of each key; ``symbol`` and ``tf`` are among them.
-        folder: Of the sweep.
+        values: The values of each key, ``symbol`` and ``tf`` included.
+        folder: Folder of the sweep.
     """
     varied = {
         key: found
@@ -180,7 +180,7 @@ def jobs_of(values: _Values, folder: Path) -> Iterator[Job]:
     }
     told = {key: found for key, found in values.items() if key not in _OF_THE_SWEEP}
     if not any(re.fullmatch(r"logger|logger\..*", key) for key in told):
-        # A hundred runs would drown TensorBoard; the sweep makes one of them.
+        # A hundred runs are too many for TensorBoard; the sweep writes one run for all.
         told["logger"] = ["csv"]
     for overrides in _combinations(told):
         chosen = dict(override.split("=", 1) for override in overrides)
@@ -192,7 +192,7 @@ def jobs_of(values: _Values, folder: Path) -> Iterator[Job]:
 
 
 def _plain(value: str) -> str:
-    """A value without the quotes that Hydra's grammar knows."""
+    """A value without the quotes of Hydra's grammar."""
     return value[1:-1] if value[:1] in {"'", '"'} and value[-1:] == value[:1] else value
 
 

@@ -1,4 +1,4 @@
-"""Progress of a sweep: a bar on a terminal, else one line per ended job."""
+"""Progress of a sweep: a bar on a terminal, else one line for each job that ends."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class SweepStanding:
     """The state of all jobs of a sweep at one moment.
 
     Attributes:
-        ended: Jobs of this sweep that run no longer and will not be tried again.
-        running: With their records as far as these are of the running attempt.
-        waiting: Not begun, or to be tried again.
+        ended: Jobs that ended and get no further try.
+        running: Running jobs; the record is empty until the running attempt writes it.
+        waiting: Jobs that have not started, or get another try.
         n_slots: How many jobs run at a time.
         now: Seconds since 1970.
     """
@@ -37,20 +37,20 @@ class SweepStanding:
 
     @property
     def n_jobs(self) -> int:
-        """All of them."""
+        """Number of all jobs."""
         return len(self.ended) + len(self.running) + len(self.waiting)
 
     @property
     def n_failed(self) -> int:
-        """Those that went wrong."""
+        """Number of jobs that failed or were killed."""
         return sum(record.state in BROKEN for _, record in self.ended)
 
 
 def remaining_secs(standing: SweepStanding) -> float | None:
-    """Estimated time of the rest; None before there is anything to estimate from.
+    """Estimated time until the sweep ends; None while there is no data for an estimate.
 
-    A job is expected to take as long as those of its timeframe have taken so far, else
-    as all have, else as the running ones will if they use all their epochs.
+    The expected time of a job is the mean of the finished jobs of its timeframe, else the
+    mean of all finished jobs, else that of the running jobs if they use all their epochs.
     """
     taken = {
         job.tf: [record.secs for other, record in standing.ended if _tells(record, other, job)]
@@ -117,13 +117,13 @@ def describe_ending(job: Job, record: JobRecord) -> str:
 
 
 class SweepProgress:
-    """Says how far a sweep is."""
+    """Shows the progress of a sweep."""
 
     def __init__(self, n_jobs: int) -> None:
         self._is_watched = sys.stderr.isatty()
         self._bar: tqdm[Any] | None = None
         if self._is_watched:
-            # Its monitor thread is for fast loops; this one is slow.
+            # The monitor thread of tqdm is for fast loops; this loop is slow.
             tqdm.monitor_interval = 0
             self._bar = tqdm(
                 total=n_jobs,
@@ -140,7 +140,7 @@ class SweepProgress:
             print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
     def ended(self, job: Job, record: JobRecord, standing: SweepStanding) -> None:
-        """Tell that a job has ended; on a terminal only failures get a line."""
+        """Report the end of a job; on a terminal only jobs that are not done get a line."""
         line = describe_ending(job, record)
         if self._bar is None:
             self.tell(f"{line}  [{len(standing.ended)}/{standing.n_jobs}{_so_far(standing)}]")

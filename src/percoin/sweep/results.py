@@ -1,4 +1,4 @@
-"""The results of a sweep: how each job ended, and its model judged beside the others."""
+"""The results of a sweep: how each job ended, and its model judged together with the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from percoin.report.reading import SavedModel, read_version
 from percoin.sweep.jobs import DONE, Job, JobRecord, JobState
 from percoin.types import Timeframe
 
-# Jobs that the same command would go on with; a failed job has had its turn.
+# Jobs that still have to run; a failed job counts as ended.
 _OPEN = frozenset({JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED})
 ONLY_ALONE = "only alone"
 _VAL_LOSS_COLUMN = "loss/val"
@@ -24,12 +24,12 @@ _VAL_LOSS_COLUMN = "loss/val"
 
 @dataclass(frozen=True)
 class JobResult:
-    """One job, how it ended, and its model beside those of the others.
+    """One job, how it ended, and its model's place among the others.
 
     Attributes:
-        job: What was to be trained.
-        record: How it ended.
-        entry: Its place on the board; of status ``NO_MODEL`` without a model.
+        job: The job.
+        record: Its last record.
+        entry: Its model on the leaderboard; its status is ``NO_MODEL`` if there is none.
         val_loss: Validation loss after each epoch.
     """
 
@@ -40,31 +40,31 @@ class JobResult:
 
     @property
     def is_done(self) -> bool:
-        """Whether it ended with a model, now or in an earlier sweep."""
+        """Whether the job produced a model, now or in an earlier sweep."""
         return self.record.state in DONE
 
     @property
     def verdict(self) -> str:
-        """The verdict over the sweep in a word or two."""
+        """The verdict after false discovery control over the sweep, in a word or two."""
         if self.entry.passed_alone and self.entry.status is not BoardStatus.ACCEPTED:
             return ONLY_ALONE
         return self.entry.status.value
 
     @property
     def error(self) -> str:
-        """Why it is not done, on one line without its own name; empty if it is."""
+        """Why the job is not done, in one line without its name; empty if it is done."""
         text = "" if self.is_done else " ".join((self.record.error or "").split())
         return text.removeprefix(f"{self.job.symbol} {self.job.tf}: ")
 
 
 @dataclass(frozen=True)
 class SweepResults:
-    """The end of a sweep, for the screen, the files and TensorBoard alike.
+    """The results of a sweep, for the screen, the files and TensorBoard.
 
     Attributes:
-        folder: Of the sweep.
+        folder: Folder of the sweep.
         jobs: In the sweep's order.
-        board: Their models.
+        board: The leaderboard of their models.
         secs: Wall time of the sweep.
     """
 
@@ -75,24 +75,24 @@ class SweepResults:
 
     @property
     def is_over(self) -> bool:
-        """Whether every job had its turn, so that the verdicts are final."""
+        """Whether no job is left to run, so that the verdicts are final."""
         return not any(result.record.state in _OPEN for result in self.jobs)
 
     @property
     def counts(self) -> dict[JobState, int]:
-        """Jobs of each state that occurs."""
+        """Number of jobs for each state that occurs."""
         found = Counter(result.record.state for result in self.jobs)
         return {state: found[state] for state in JobState if found[state]}
 
     @property
     def undone(self) -> tuple[JobResult, ...]:
-        """Jobs without a model, those that failed last."""
+        """Jobs without a model; failed jobs come last."""
         undone = [result for result in self.jobs if not result.is_done]
         return tuple(sorted(undone, key=lambda result: result.record.state not in _OPEN))
 
     @property
     def lost(self) -> tuple[tuple[JobResult, Manifest], ...]:
-        """Models that are accepted in the registry and not over the sweep."""
+        """Models that the registry accepts but the control over the whole sweep does not."""
         return tuple(
             (result, manifest)
             for result in self.jobs
@@ -103,7 +103,7 @@ class SweepResults:
 
     @property
     def shared_settings(self) -> dict[str, object]:
-        """Settings by dotted name that all models were made with."""
+        """The settings that all models share, by dotted name."""
         manifests = [result.entry.model.manifest for result in self.jobs]
         configs = [dict(flat(manifest.config)) for manifest in manifests if manifest is not None]
         if not configs:
@@ -118,10 +118,10 @@ class SweepResults:
 def gather(
     folder: Path, jobs: Sequence[tuple[Job, JobRecord]], models_dir: Path, secs: float
 ) -> SweepResults:
-    """Read what the jobs left in the registry, and judge it with ``arrange``.
+    """Read the models of the jobs from the registry, and judge them with ``arrange``.
 
     Args:
-        folder: Of the sweep.
+        folder: Folder of the sweep.
         jobs: All jobs of the sweep with their last records.
         models_dir: The registry that the jobs exported to.
         secs: Wall time of the sweep.
@@ -137,12 +137,12 @@ def arrange(
     models: Mapping[str, SavedModel],
     secs: float,
 ) -> SweepResults:
-    """Judge the models as the sweep they are.
+    """Judge all models together, with false discovery control over the sweep.
 
     Args:
-        folder: Of the sweep.
-        jobs: All of its jobs with their last records.
-        models: By name of the job, what each of them left.
+        folder: Folder of the sweep.
+        jobs: All jobs with their last records.
+        models: The model of each job, by the job's name.
         secs: Wall time of the sweep.
     """
     board = make_board(list(models.values()), notes=tuple(_notes(folder, jobs)))
@@ -159,7 +159,7 @@ def arrange(
 
 
 def _by_market(job: Job, record: JobRecord) -> Iterator[tuple[Job, JobRecord]]:
-    """A job that has trained one network for many markets, as a job of each; others as they are."""
+    """Split a job that trained one network for many markets into one job per market."""
     if not job.markets:
         yield job, record
         return
@@ -203,11 +203,11 @@ def _notes(folder: Path, jobs: Sequence[tuple[Job, JobRecord]]) -> Iterator[str]
 
 
 def _val_loss(job: Job, model: SavedModel) -> tuple[float, ...]:
-    """From the model, else from what the job logged before it ended."""
+    """Validation losses from the model, else from the job's CSV logs."""
     if model.course.val_loss:
         return model.course.val_loss
     by_epoch: dict[int, float] = {}
-    # A resumed run begins another file, with the epochs that followed.
+    # A resumed run starts another file, which holds its later epochs.
     files = job.folder.glob("csv/version_*/metrics.csv")
     for path in sorted(files, key=lambda path: (len(path.parent.name), path.parent.name)):
         by_epoch |= _logged(path)
@@ -220,5 +220,5 @@ def _logged(path: Path) -> dict[int, float]:
             rows = [(row.get("epoch"), row.get(_VAL_LOSS_COLUMN)) for row in csv.DictReader(file)]
         return {int(epoch): float(loss) for epoch, loss in rows if epoch and loss}
     except (OSError, ValueError, csv.Error):
-        # The file was cut off within a line; the curve is left out.
+        # The file ends in the middle of a line; the curve is left out.
         return {}

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep on an engine; a failure of one job never stops the others."""
+"""Runs the jobs of a sweep on an engine; if one job fails, the others go on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class SweepEnd:
     """How a sweep ended.
 
     Attributes:
-        jobs: All of them with their last records, in the sweep's order.
-        stopped_by: The signal that told it to stop, if one did.
-        at_once: Whether a second one ended it without waiting for its jobs.
+        jobs: All jobs with their last records, in the sweep's order.
+        stopped_by: The signal that stopped the sweep; None if it ran to its end.
+        at_once: Whether a second signal ended the sweep before its jobs had stopped.
     """
 
     jobs: tuple[JobStanding, ...]
@@ -40,16 +40,17 @@ class SweepEnd:
 def run_sweep(
     jobs: Sequence[Job], engine: Engine, *, force: bool = False, reuse_bars_secs: float = 0.0
 ) -> SweepEnd:
-    """Run all jobs, and those that were killed once more.
+    """Run all jobs; a job that was killed gets one more try.
 
-    SIGINT and SIGTERM let the running jobs stop between two batches; a second one ends
+    After SIGINT or SIGTERM the running jobs stop between two batches. A second signal ends
     them at once.
 
     Args:
-        jobs: Each with a folder of its own, in the order in which they begin.
+        jobs: In the order in which they start; each has its own folder.
         engine: Where they run; the caller closes it.
-        force: Train even those that have finished before.
-        reuse_bars_secs: An exchange's answers younger than this are not asked for again.
+        force: Also train jobs that have finished before.
+        reuse_bars_secs: Bars that an exchange delivered less than this many seconds ago are
+            reused.
     """
     return _Sweep(jobs, engine, force, reuse_bars_secs).run()
 
@@ -61,7 +62,7 @@ class _Sweep:
         self._jobs = jobs
         self._engine = engine
         self._began = time.time()
-        # A forced sweep asks anew, but all of its jobs on a market get the same answer.
+        # A forced sweep loads new bars, but all its jobs on a market share them.
         reuse_since = self._began - (0.0 if force else reuse_bars_secs)
         self._waiting = deque(
             Attempt(job, force=force, reuse_bars_since=reuse_since) for job in jobs
@@ -70,7 +71,7 @@ class _Sweep:
         self._found: dict[Job, JobRecord | None] = {}
         self._ended: dict[Job, JobRecord] = {}
         self._taken_since: dict[Job, float] = {}
-        # A second one is for the engine's processes, which outlive a sweep that just ends.
+        # A second signal must end the engine's processes first: they outlive this process.
         self._signals = StopSignals(second_ends_process=False)
         self._progress = SweepProgress(len(jobs))
 
@@ -102,7 +103,7 @@ class _Sweep:
                 self._engine.interrupt()
 
     def _start_next(self) -> bool:
-        """Begin the first waiting job whose folder is free; whether there was one."""
+        """Start the first waiting job whose folder is free; False if there is none."""
         for attempt in list(self._waiting):
             job = attempt.job
             if is_claimed(job.folder) and not self._engine.keeps(attempt):
@@ -122,14 +123,14 @@ class _Sweep:
         return False
 
     def _give_up_on_taken(self, attempt: Attempt) -> None:
-        """Fail a job if another process keeps its folder for too long."""
-        # Counted from when it was first found taken: a job that died may need a moment to end.
+        """Fail a job if another process holds its folder for too long."""
+        # Time counts from the first look: a job that was killed may need a moment to end.
         since = self._taken_since.setdefault(attempt.job, time.monotonic())
         if time.monotonic() - since < _ORPHAN_SECS:
             return
         self._waiting.remove(attempt)
         error = f"another process is training in {attempt.job.folder}; wait for it and try again"
-        # Not written down: the record is the other process's.
+        # The record in the folder belongs to the other process and stays as it is.
         self._end(attempt.job, JobRecord(state=JobState.FAILED, error=error))
 
     def _note(self, ending: Ending) -> None:
@@ -147,16 +148,16 @@ class _Sweep:
             self._settle(job, record, JobState.INTERRUPTED, "stopped; the same command goes on")
         elif attempt.number < _MOST_ATTEMPTS:
             self._progress.tell(f"{job.name}: {death}; it is tried once more")
-            # force means to train anew once, not to throw away the first attempt's epochs.
+            # force trains from the start once. The second attempt keeps the epochs of the first.
             force = attempt.force and record == self._found[job]
             self._waiting.append(replace(attempt, number=attempt.number + 1, force=force))
         else:
             self._settle(job, record, JobState.KILLED, f"{death}, {attempt.number} times")
 
     def _settle(self, job: Job, record: JobRecord | None, state: JobState, error: str) -> None:
-        """Write the record of a job that could not write it itself."""
+        """Write the last record of a job that could not write it itself."""
         record = replace(record or JobRecord(), state=state, error=error, ended_at=time.time())
-        # If the folder cannot be written, the job has died of that and said so.
+        # If the folder cannot be written, the job has failed for that reason and reported it.
         with suppress(OSError):
             write_record(job.folder, record)
         self._end(job, record)
@@ -178,7 +179,7 @@ class _Sweep:
     def _last_record(self, job: Job) -> JobRecord:
         if job in self._ended:
             return self._ended[job]
-        # Not begun in this sweep, or ended at once: the record of before counts.
+        # The job did not start in this sweep, or was ended at once: its earlier record counts.
         record = read_record(job.folder) or JobRecord()
         if record.state != JobState.RUNNING:
             return record

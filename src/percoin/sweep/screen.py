@@ -1,4 +1,4 @@
-"""The end of a sweep as text for a terminal or a log file."""
+"""The results of a sweep as text for a terminal or a log file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from percoin.sweep.jobs import JobState
 from percoin.sweep.results import ONLY_ALONE, JobResult, SweepResults
 
 _N_LEADERS = 20
-# Columns that are left out where they do not fit.
+# Widths from which on further columns are shown.
 _WIDE, _WIDER = 100, 120
 _FAILED = frozenset({JobState.FAILED, JobState.KILLED})
 _STYLES = {"accepted": "green", ONLY_ALONE: "yellow", "broken": "bold red"}
@@ -29,10 +29,10 @@ def to_screen(results: SweepResults, closing: Iterable[str], width: int, colour:
     """Tables of the jobs, the leaderboard, the findings over all models, and the failures.
 
     Args:
-        results: What the sweep came to.
-        closing: Further lines before those that name what failed.
-        width: Columns.
-        colour: Whether to send colours.
+        results: Results of the sweep.
+        closing: Further lines, shown before the failed jobs.
+        width: Width in characters.
+        colour: Whether to use colours.
     """
     buffer = io.StringIO()
     console = Console(
@@ -145,7 +145,7 @@ def _further_cells(row: LeaderboardRow, width: int) -> list[str]:
 
 
 def _failures(results: SweepResults) -> Iterable[RenderableType]:
-    """The last lines, which stay on the screen."""
+    """The failed jobs. They come last, so they stay visible on the screen."""
     failed = [result for result in results.jobs if result.record.state in _FAILED]
     if not failed:
         return
@@ -157,7 +157,7 @@ def _failures(results: SweepResults) -> Iterable[RenderableType]:
 
 
 def _table(headings: Iterable[str], name: int = 0) -> Table:
-    """A table in which only the names are wrapped on a narrow terminal."""
+    """A table that wraps only the column of names on a narrow terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for column, heading in enumerate(headings):
         is_text = column == name or heading in ("state", "verdict", "rival")
@@ -174,7 +174,7 @@ def _epochs(result: JobResult) -> str:
     record = result.record
     if not record.max_epochs:
         return "-"
-    # The time in the next column leaves these epochs out.
+    # The time in the next column does not include these epochs.
     before = f" ({record.resumed_from} before)" if record.resumed_from else ""
     return f"{record.epoch}/{record.max_epochs}{before}"
 

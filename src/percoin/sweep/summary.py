@@ -1,9 +1,9 @@
-"""The end of a sweep: judge its models together, withdraw acceptances, write all files.
+"""Summary of a sweep: judge its models together, withdraw acceptances, write all files.
 
 ::
 
     outputs/<sweep>/
-    |-- summary.json    for programs (``percoin.sweep.document`` says what it holds)
+    |-- summary.json    for programs (fields: see ``percoin.sweep.document``)
     |-- report/         index.html, report.md, report.json, skills.svg: all models of the sweep
     `-- tensorboard/    one run for the whole sweep
 """
@@ -33,12 +33,12 @@ _TENSORBOARD = "tensorboard"
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """The end of a sweep, finished or not.
+    """Summary of a sweep, finished or not.
 
     Attributes:
-        results: How the jobs ended, and their models beside each other.
+        results: How the jobs ended, and their models compared.
         withdrawn: Models that lost their acceptance over the sweep, one line each.
-        served: Markets whose best settings are served now in place of others, one line each.
+        served: Markets whose served version changed to the best settings, one line each.
         problems: What could not be written, withdrawn or served, one line each.
     """
 
@@ -48,11 +48,11 @@ class SweepSummary:
     problems: tuple[str, ...]
 
     def render(self, width: int = 100, colour: bool | None = None) -> str:
-        """The screen.
+        """The summary as text.
 
         Args:
-            width: Columns.
-            colour: Whether to send colours; None if a person watches stdout.
+            width: Width in characters.
+            colour: Whether to use colours; None uses them if stdout is a terminal.
         """
         folder = self.results.folder
         closing = [
@@ -68,29 +68,29 @@ class SweepSummary:
 def summarize(
     folder: Path, jobs: Sequence[tuple[Job, JobRecord]], models_dir: Path, secs: float
 ) -> SweepSummary:
-    """Sum up a sweep that ended, whole or not; call it once no job runs any more.
+    """Summarize a sweep, finished or not; call it when no job runs any more.
 
-    Judges the models as the sweep they are: once every job has had its turn, a model that
-    was accepted alone and does not stand among the others loses its acceptance in the
-    registry; of several settings of one market the best on validation rows is served. Then the
-    files are written.
+    All models are judged together. If no job is left to run, a model that was accepted
+    alone but fails the false discovery control over the sweep loses its acceptance in the
+    registry. If a market has several settings, the best on validation rows is served. Then
+    the files are written.
 
     Args:
-        folder: Of the sweep.
-        jobs: All jobs of the sweep with their last records, each under another name.
+        folder: Folder of the sweep.
+        jobs: All jobs of the sweep with their last records; each job has a different name.
         models_dir: The registry that the jobs exported to.
         secs: Wall time of the sweep.
 
     Returns:
-        The summary, to be printed; what could not be written or withdrawn is named in it,
-        and raises nothing.
+        The summary, to be printed. If something cannot be written, withdrawn or served, it
+        is listed under ``problems`` and no error is raised.
     """
     results = gather(folder, jobs, models_dir, secs)
     withdrawn, problems = _withdraw(results, models_dir) if results.is_over else ({}, [])
     served, unserved = serve_best(results, models_dir) if results.is_over else ([], [])
     problems += unserved
     if withdrawn or served:
-        # What is served has changed, and the files tell what is served.
+        # The served versions have changed, and the files name them.
         results = gather(folder, jobs, models_dir, secs)
     problems += _write(
         {
@@ -98,14 +98,14 @@ def summarize(
             _TENSORBOARD: lambda: write_dashboard(results, folder / _TENSORBOARD),
         }
     )
-    # Last, so that it knows of the others.
+    # Written last, so it includes the problems of the others.
     document = to_document(results, withdrawn, problems)
     problems += _write({SUMMARY_FILE: lambda: write_whole(folder / SUMMARY_FILE, document)})
     return SweepSummary(results, tuple(withdrawn.values()), tuple(served), tuple(problems))
 
 
 def _withdraw(results: SweepResults, models_dir: Path) -> tuple[dict[str, str], list[str]]:
-    """Withdraw acceptances; a line by name of each job, and the problems."""
+    """Withdraw acceptances; returns a line for each job, by its name, and the problems."""
     done, problems = {}, []
     for result, manifest in results.lost:
         name = result.job.name
@@ -127,7 +127,7 @@ def _withdraw(results: SweepResults, models_dir: Path) -> tuple[dict[str, str], 
 
 
 def _write(writers: dict[str, Callable[[], None]]) -> list[str]:
-    """Write what can be written; say what cannot."""
+    """Write all files; returns a line for each that cannot be written."""
     problems = []
     for name, write in writers.items():
         try:

@@ -1,13 +1,13 @@
-"""One attempt at a job, wherever an engine has put it; all it has to say lies in the job's folder.
+"""One attempt at a job, on any machine; it writes all its output into the job's folder.
 
 ::
 
     outputs/<sweep>/<SYMBOL>/<tf>/
-    |-- job.json        how the job stands (``percoin.sweep.jobs``)
-    |-- train.log       all that it said: log lines, warnings, tracebacks
-    |-- bars.json       what an exchange answered, so that the same bars can be had again;
-    |                   of a pool below bars/<SYMBOL>/
-    `-- ...             what every run leaves: checkpoints, settings.json, result.json
+    |-- job.json        state of the job (``percoin.sweep.jobs``)
+    |-- train.log       all its output: log lines, warnings, tracebacks
+    |-- bars.json       which stored bars the exchange delivered, to load the same bars again;
+    |                   in a pooled run below bars/<SYMBOL>/
+    `-- ...             files of every run: checkpoints, settings.json, result.json
 """
 
 from __future__ import annotations
@@ -64,27 +64,27 @@ from percoin.whole_file import remove_leftovers
 log = logging.getLogger(__name__)
 
 LOG_FILE = "train.log"
-# Below the folder of a job of many markets; bars.json of each.
+# Below the folder of a job with many markets: bars.json of each market.
 _BARS = "bars"
 _TERMINAL = (1, 2)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def run_attempt(attempt: Attempt) -> None:
-    """Skip, resume or train the job, and write down in its folder how that ended.
+    """Skip, resume or train the job, and record the outcome in its folder.
 
-    Errors of the job are written down, not raised.
+    Errors of the job go into the record and are not raised.
 
     Raises:
-        InUseError: Another process has the folder.
-        OSError: The folder cannot be written to, so that nothing can be written down.
+        InUseError: Another process uses the folder.
+        OSError: The folder cannot be written, so the outcome cannot be recorded.
     """
     folder = attempt.job.folder
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder), _output_to(folder / LOG_FILE):
         remove_leftovers(folder / RECORD_FILE)
         before = read_record(folder) or JobRecord()
-        # Until the job's key is known, what was there before is what there is.
+        # The job's key is not known yet, so the earlier record stays the base.
         diary = _Diary(folder, replace(before, **_facts(attempt)))
         try:
             with _hears_signals(), memory_errors(attempt.job.symbol, attempt.job.tf):
@@ -101,11 +101,11 @@ def run_attempt(attempt: Attempt) -> None:
 
 
 def job_key(settings: TrainConfig, recipe: Recipe) -> str:
-    """Hash of all that a job's model follows from: settings, bars, code, and where it begins."""
+    """Hash everything that determines a job's model: settings, bars, code and start weights."""
     plain = settings_with(settings, OF_THE_MODEL)
-    # The bars count as they are, not where they come from.
+    # The bars count by their content, not by the setting that chose them.
     bars = [(dataset.bars.source, dataset.bars.sha256()) for dataset in recipe.datasets]
-    # Which of a market's pooled models it begins with is not among the settings.
+    # The pooled model that it starts from is not among the settings.
     start = [] if recipe.begins_with is None else [recipe.begins_with]
     return facts_hash([plain, bars, code_version(), *start], n_digits=16)
 
@@ -126,7 +126,7 @@ class _Diary:
 
 
 def _facts(attempt: Attempt) -> dict[str, Any]:
-    """What a record says of this attempt before anything came of it."""
+    """Fields of the record at the start of this attempt."""
     return {
         "state": JobState.RUNNING,
         "attempt": attempt.number,
@@ -149,7 +149,7 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
     if same and (finished := _finished_result(folder, settings)) is not None:
         log.info("finished before, with the same settings, bars and code")
         diary.record = before
-        # What was killed between its result and its record has only the former.
+        # A job that was killed between writing its result and its record has only the result.
         diary.write(state=JobState.SKIPPED, error=None, result=finished)
         return
     check_machine(settings)
@@ -171,7 +171,7 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
 
 
 def _prepare(settings: TrainConfig, attempt: Attempt) -> tuple[Recipe, float]:
-    """The job's markets, and when their source was asked; the oldest of several moments."""
+    """The recipe with its bars, and the earliest time at which their source was asked."""
     moments = []
 
     def load(own: TrainConfig) -> Bars:
@@ -187,37 +187,37 @@ def _prepare(settings: TrainConfig, attempt: Attempt) -> tuple[Recipe, float]:
 
 
 def _settings(attempt: Attempt) -> tuple[TrainConfig, Mapping[str, str]]:
-    """The job's settings, and the option chosen of each group."""
+    """The job's settings, and the chosen option of each config group."""
     composed = Composed.of(CONFIG_NAME, attempt.job.overrides)
     settings = typed(composed.config, TrainConfig)
     return replace(settings, workers=attempt.n_threads), composed.choices
 
 
 def _finished_result(folder: Path, settings: TrainConfig) -> dict[str, Any] | None:
-    """The result of the folder's run; None without one, or if the registry lost its models."""
+    """The result of the folder's run; None if there is none or the registry lacks its models."""
     root, timeframe = Path(settings.models_dir), settings.tf.timeframe
     try:
         result = read_result(folder)
         if result.get("failed"):
-            return None  # of many markets; those are tried again
+            return None  # of many markets; the failed ones are tried again
         for symbol, entry in result.get("markets", {settings.symbol: result}).items():
             if not MarketFolder(root, symbol, timeframe).version(entry["version"]).is_dir():
                 return None
     except (OSError, ValueError, KeyError, ConfigError):
-        # Also where it names no market; the job is then trained.
+        # Also if the result names no market. The job is then trained.
         return None
     return result
 
 
 def _can_resume(before: JobRecord, folder: Path) -> bool:
-    """Whether the folder's run stopped on its way and may get further from its checkpoint."""
-    # What failed even after it was resumed may carry the cause along.
+    """Whether the folder's run was interrupted and its checkpoint is worth resuming."""
+    # If a resumed run failed, the cause may be in its checkpoint.
     failed_again = before.state == JobState.FAILED and before.resumed_from > 0
     return can_go_on(folder) and not failed_again
 
 
 def _resume(begin: Callable[[TrainConfig], None], settings: TrainConfig, diary: _Diary) -> bool:
-    """Go on from the last checkpoint; whether that could be done."""
+    """Resume from the last checkpoint; False if that is not possible."""
     diary.write()
     try:
         begin(replace(settings, resume=True))
@@ -228,9 +228,9 @@ def _resume(begin: Callable[[TrainConfig], None], settings: TrainConfig, diary: 
 
 
 class _Diarist(pl.Callback):
-    """Notes each epoch, and the time spent on the network alone.
+    """Records each epoch, and the time spent on the network alone.
 
-    It comes before the callbacks that draw and export, so that their time does not count.
+    It runs before the callbacks that draw and export, so their time does not count.
     """
 
     def __init__(self, diary: _Diary) -> None:
@@ -257,10 +257,10 @@ class _Diarist(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._add_secs()
-        # The next fold of a walk-forward counts on.
+        # The next fold of a walk-forward continues the count.
         self._epochs_before += int(trainer.max_epochs or 0)
         if self._is_resumed:
-            # A fold that was over before, perhaps early: none of its epochs are of this attempt.
+            # The fold was already finished, perhaps early: this attempt trained none of its epochs.
             self._diary.write(epoch=self._epochs_before, resumed_from=self._epochs_before)
             self._is_resumed = False
 
@@ -277,9 +277,9 @@ class _Diarist(pl.Callback):
 
 @contextmanager
 def _hears_signals() -> Iterator[None]:
-    """Let a signal end the job, where training does not see to it itself."""
+    """Let a signal end the job in phases where training does not handle it."""
     with interruptible():
-        # An engine may have held SIGTERM back until there is somebody to hear it.
+        # An engine may have blocked SIGTERM until this handler exists.
         mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         try:
             yield
@@ -289,7 +289,7 @@ def _hears_signals() -> Iterator[None]:
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Send all that the process says to the end of a file, that of C libraries too."""
+    """Append all output of the process to a file, output of C libraries included."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     with path.open("a", buffering=1, encoding="utf-8") as file, _descriptors_to(file.fileno()):
@@ -307,7 +307,7 @@ def _output_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _descriptors_to(descriptor: int) -> Iterator[None]:
-    """The same for whoever writes to the terminal's own descriptors."""
+    """Redirect file descriptors 1 and 2, which C libraries write to directly."""
     kept = [os.dup(own) for own in _TERMINAL]
     try:
         for own in _TERMINAL:
@@ -320,7 +320,7 @@ def _descriptors_to(descriptor: int) -> Iterator[None]:
 
 
 def _in_short(error: PercoinError) -> str:
-    """An error in one line, without the market that the job's name says."""
+    """An error in one line, without the market, which the job's name already gives."""
     return f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
 
 

@@ -1,1 +1,1 @@
-"""A search among settings on validation rows; the best are then trained and judged once."""
+"""Searches settings on validation rows; the best ones are then trained and judged once."""

@@ -1,16 +1,16 @@
-"""``experiment=tune``: search, show what was found, train and judge the best.
+"""``experiment=tune``: search settings, show the results, train and judge the best ones.
 
 ::
 
     outputs/<SYMBOL>/<tf>/
     |-- tune/
-    |   |-- study.db            every study of the market: its trials count against its models
-    |   |-- study.lock          held by the process that is searching
-    |   `-- <study>/            one for each set of settings that was searched around
-    |       |-- study.png       how the best came about, skill against each parameter
-    |       |-- study.txt       the screen
-    |       `-- events...       the same for TensorBoard
-    `-- <time>/                 the run that trained the best settings, like any other
+    |   |-- study.db            every study of the market; all its trials count as tried models
+    |   |-- study.lock          lock of the process that searches
+    |   `-- <study>/            one for each set of own settings that was searched around
+    |       |-- study.png       best skill over time, skill against each parameter
+    |       |-- study.txt       the printed summary
+    |       `-- events...       curves and picture for TensorBoard
+    `-- <time>/                 the run that trained the best settings; a normal run
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "tune"
 _SCREEN_FILE = "study.txt"
-# Drawing takes a second or two; a trial may take less.
+# Drawing takes one or two seconds; a trial may take less.
 _PICTURE_EVERY_SECS = 30.0
 
 
 def tune_from_config(settings: TrainConfig) -> None:
-    """Search around the settings, then train, judge and export the best; print both screens.
+    """Search around the settings, then train, judge and export the best; print both results.
 
     Raises:
-        PercoinError: Anything that a user can mend; the registry is untouched.
+        PercoinError: Any error that a user can fix; the registry is unchanged.
     """
     check_machine(settings)
     overrides = list(HydraConfig.get().overrides.task)
@@ -86,20 +86,20 @@ def tune_from_config(settings: TrainConfig) -> None:
 def tune(
     settings: TrainConfig, run: RunContext, overrides: Sequence[str]
 ) -> TrainingOutcome | None:
-    """Search around the settings, print what was found, then train and judge the best.
+    """Search around the settings, print the results, then train and judge the best.
 
     Args:
-        settings: With ``experiment``.
+        settings: Settings with ``experiment``.
         run: Where the best settings are trained.
-        overrides: The ``KEY=VALUE`` words that made the settings, for the command that
+        overrides: The ``KEY=VALUE`` words behind the settings, for the printed command that
             trains the best ones again.
 
     Returns:
-        The screen of the training; None if these settings have been trained and judged
-        before, with as many trials behind them.
+        The outcome of the training; None if the same settings were trained and judged before,
+        after the same number of trials.
 
     Raises:
-        PercoinError: Anything that a user can mend; the registry is untouched.
+        PercoinError: Any error that a user can fix; the registry is unchanged.
     """
     config = settings.experiment
     if config is None:
@@ -118,7 +118,7 @@ def _market(settings: TrainConfig) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Session:
-    """One study, the bars it is about, and what it works with."""
+    """One study with its bars, rows, settings and folder."""
 
     settings: TrainConfig
     searcher: Searcher
@@ -130,7 +130,7 @@ class _Session:
     def begin(
         cls, settings: TrainConfig, config: TuneConfig, studies: Studies, folder: Path
     ) -> _Session:
-        """Go on with the study of these settings, or begin one."""
+        """Resume the study of these settings, or start a new one."""
         space = SearchSpace(settings, config.space)
         key = study_key(settings, config)
         study = None if config.restart else studies.newest(key)
@@ -155,15 +155,15 @@ class _Session:
 
     @property
     def runs(self) -> Path:
-        """Where the runs of the market lie."""
+        """Folder with the runs of the market."""
         return self.folder.parents[1]
 
     def search(self) -> list[Tried]:
-        """Run the trials that are left; returns all trials of the study."""
+        """Run the remaining trials; returns all trials of the study."""
         config = self.searcher.config
 
         def measured(settings: TrainConfig, report: Report) -> Measured:
-            # The command's own labels are the user's choice, however rare their classes.
+            # The user chose the command's own labels, so these may have classes of any rarity.
             is_own = settings.labels == self.settings.labels
             return measure(settings, self.rows, 0.0 if is_own else config.min_class_share, report)
 
@@ -176,9 +176,9 @@ class _Session:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """At Ctrl-C and SIGTERM, say how many trials are done.
+        """After Ctrl-C or SIGTERM, report how many trials are done.
 
-        While a network learns, training sees to both of them itself.
+        While a network trains, the training code handles both signals itself.
         """
         try:
             with interruptible():
@@ -199,7 +199,7 @@ class _Session:
 
 
 def study_key(settings: TrainConfig, config: TuneConfig) -> str:
-    """Hash of the settings that decide what a trial is worth; equal ones share a study."""
+    """Hash of the settings that affect a trial's skill; equal hashes share a study."""
     facts = settings_with(settings, {Effect.MODEL, Effect.BARS})
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
@@ -208,11 +208,11 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
-    """The newest bars, or those that the study began with."""
+    """The newest bars, or the bars that the study started with."""
     settings = replace(space.base, lookback=space.largest_lookback)
     if study is None:
         return load_bars(settings)
-    # As in a resumed run: no newer bars are fetched.
+    # As in a resumed run, no newer bars are downloaded.
     bars, known = load_bars(replace(settings, resume=True)), facts_of(study)["bars"]
     first = int(bars.open_time.searchsorted(known.get("first", 0)))
     behind = int(bars.open_time.searchsorted(known.get("last", 0), side="right"))
@@ -234,7 +234,7 @@ def _describe_bars(bars: Bars) -> dict[str, Any]:
 
 
 class _Display:
-    """Shows each trial when it ends: a line, the picture, TensorBoard's curves."""
+    """Shows each trial when it ends: a log line, the picture, TensorBoard curves."""
 
     def __init__(self, session: _Session) -> None:
         self._session = session
@@ -245,7 +245,7 @@ class _Display:
         self._drawn_at = -math.inf
 
     def show(self, tried: list[Tried]) -> None:
-        """Show the trial that has just ended."""
+        """Show the trial that just ended."""
         left = secs_left(tried, self._n_trials)
         log.info("%s", describe_trial(tried, self._n_trials, left))
         newest, best = tried[-1], best_of(tried)
@@ -261,7 +261,7 @@ class _Display:
         self._curves.flush()
 
     def draw(self, tried: list[Tried]) -> None:
-        """Show the whole search."""
+        """Draw the picture of the whole search."""
         figure = self._write_picture(tried)
         if self._curves is not None:
             self._curves.add_figure("study", figure, len(tried))
@@ -316,7 +316,7 @@ def _nothing_found(session: _Session, tried: list[Tried]) -> StudyError:
 
 
 def _chosen(session: _Session, best: Candidate) -> tuple[TrainConfig, list[MarketDataset]]:
-    """The best settings with all that was tried behind them, and the rows to train them on."""
+    """The best settings with the number of all trials, and the datasets to train them on."""
     space, studies = session.searcher.space, session.searcher.studies
     n_trials = session.settings.trials - 1 + studies.n_trials
     chosen = replace(space.settings(best), trials=n_trials)
@@ -331,7 +331,7 @@ def _describe_winner(
     folds: Sequence[MarketDataset],
     run: RunContext,
 ) -> dict[str, Any]:
-    """The note on a chosen model, written before its test rows are looked at."""
+    """The note on a chosen model, written before its test rows are used."""
     spans = [fold.bars.open_time[fold.rows("test")] for fold in folds]
     return {
         "study": session.searcher.study.study_name,
@@ -343,13 +343,13 @@ def _describe_winner(
 
 
 def _run_name(folder: Path, session: _Session) -> str:
-    """The run's name in the note: without its path, so that outputs can be moved."""
+    """The run's name in the note, without its path if possible, so outputs can be moved."""
     beside = session.runs / folder.name
     return folder.name if beside.exists() and beside.samefile(folder) else str(folder)
 
 
 def _run_of(winner: dict[str, Any], session: _Session) -> Path:
-    """The folder of the run in a note; older notes hold the whole path."""
+    """The folder of the run in a note; older notes hold the full path."""
     named = Path(winner["run"])
     beside = session.runs / named.name
     return beside if beside.is_dir() else session.runs / named
@@ -362,7 +362,7 @@ def _train_winner(
     winner: dict[str, Any],
     run: RunContext,
 ) -> TrainingOutcome | None:
-    """Train the chosen settings, unless that was done; go on where it was interrupted."""
+    """Train the chosen settings unless this was done before; resume an interrupted training."""
     study = session.searcher.study
     before = winners_of(study)[-1:]
     same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))

@@ -1,4 +1,4 @@
-"""The picture of a search: how the best came about, and skill against each parameter."""
+"""The picture of a search: skill over the trials, and skill against each parameter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from percoin.tuning.search import Fate, Tried, best_of
 _N_COLUMNS = 3
 _LOGARITHMIC = {"lr"}
 _OFF_THE_EDGE = {"marker": "v", "label": "far below"}
-# Shapes differ too; the colours suit colour-blind readers (Okabe and Ito, 2008).
+# Shapes differ too; the colours are suitable for colour-blind readers (Okabe and Ito, 2008).
 _WHOLE: dict[str, Any] = {"marker": "o", "color": "#0072B2", "label": "whole"}
 _EARLY: dict[str, Any] = {
     "marker": "o",
@@ -36,16 +36,16 @@ _FAILED: dict[str, Any] = {
 
 
 def draw_search(tried: Sequence[Tried], title: str) -> Figure:
-    """Draw all trials that are over; there must be one.
+    """Draw all finished trials; there must be at least one.
 
-    Skill far below the rest is drawn as a triangle on the lower edge, so that the rest can
-    be told apart.
+    A skill far below the rest is drawn as a triangle at the lower edge, so that the rest
+    stays readable.
     """
     told = [each for each in tried if each.skill is not None]
     names = list(dict.fromkeys(name for each in told for name in each.parameters))
     n_rows = 1 + -(-len(names) // _N_COLUMNS)
     height = 2.9 * n_rows
-    # An automatic layout takes seconds with so many axes.
+    # With so many axes an automatic layout takes seconds.
     figure = Figure(figsize=(10.5, height), dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
@@ -73,7 +73,7 @@ def draw_search(tried: Sequence[Tried], title: str) -> Figure:
 
 
 def _skill_limits(tried: Sequence[Tried]) -> tuple[float, float]:
-    """Lower and upper end of the axis, around the better half and as much below it."""
+    """Lower and upper end of the skill axis, set by the best and the median skill."""
     skills = np.array([each.skill for each in tried if each.skill is not None])
     if len(skills) == 0:
         return 0.0, 1.0
@@ -123,7 +123,7 @@ def _draw_parameter(axes: Axes, tried: Sequence[Tried], name: str, edge: float) 
 def _scatter(
     axes: Axes, tried: Sequence[Tried], places: Sequence[Any], edge: float, best: Tried | None
 ) -> None:
-    """One point a trial with a skill; the best and the own settings stand out."""
+    """One point per trial with a skill; the best trial and the own settings are highlighted."""
     for each, place in zip(tried, places, strict=True):
         if each.skill is None:
             continue

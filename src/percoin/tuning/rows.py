@@ -1,4 +1,4 @@
-"""Which rows a search may see: none that the chosen settings are judged on."""
+"""The rows that a search may use: none of the rows that later judge the chosen settings."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _DAY_MILLISECONDS = 86_400_000
 
 @dataclass(frozen=True, eq=False)
 class SearchRows:
-    """The stretch of time that a search sees, cut once for all of its trials.
+    """The time span that a search uses, cut once for all its trials.
 
-    Lookback and label rule decide which rows a market has, and with them where shares of
-    these rows end: trials that were cut each by its own rows would reach, by a few bars,
-    into each other's test part. So the bars of a trial end where the test part of the
-    command's own settings begins. What a trial does not have, it cannot look at.
+    Lookback and label rule decide which rows a market has, and so where the train, validation
+    and test parts end. If each trial cut its own rows, some trials would use a few bars of
+    the test part of others. So the bars of all trials end where the test part of the
+    command's own settings starts. No trial has the bars after that.
 
     Attributes:
-        bars: Those before the test part; with a walk-forward, before the first of them.
-        first_time: Rows begin here; earlier bars warm up the indicators. Milliseconds
-            since 1970-01-01 UTC, as the others.
-        validation_time: Validation begins here.
+        bars: Bars before the test part; in a walk-forward, before the first test part.
+        first_time: Rows start here; earlier bars warm up the indicators. Milliseconds
+            since 1970-01-01 UTC, as for the other times.
+        validation_time: The validation part starts here.
         end_time: Open time of the first bar that no trial sees.
     """
 
@@ -37,7 +37,7 @@ class SearchRows:
 
     @classmethod
     def of(cls, settings: TrainConfig, bars: Bars) -> SearchRows:
-        """Cut the bars as the command's own settings do.
+        """Cut the bars as the command's own settings cut them.
 
         Raises:
             PercoinError: These settings cannot be trained on these bars.
@@ -66,9 +66,9 @@ class SearchRows:
         return build_search_dataset(self.bars, spec, self.validation_time)
 
     def fresh(self, fold: MarketDataset) -> MarketDataset:
-        """The same fold with those test rows alone that no trial saw.
+        """The same fold with only the test rows that no trial saw.
 
-        Other settings than the command's own may put the cut some bars earlier.
+        The chosen settings may cut some bars earlier than the command's own settings.
         """
         rows = fold.rows("test")
         unseen = rows[fold.bars.open_time[rows] >= self.end_time]

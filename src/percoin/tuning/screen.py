@@ -1,4 +1,4 @@
-"""The log line of each trial, and the screen at the end of a search."""
+"""The log line of each trial, and the summary at the end of a search."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _WIDTH = 100
 
 
 def describe_trial(tried: Sequence[Tried], n_trials: int, secs_left: float) -> str:
-    """The line of the trial that has just ended.
+    """The log line of the trial that just ended.
 
     Args:
-        tried: All trials that are over.
-        n_trials: How many there will be.
-        secs_left: How long the rest may take.
+        tried: All finished trials.
+        n_trials: Number of trials planned.
+        secs_left: Estimated time of the remaining trials.
     """
     newest, best = tried[-1], best_of(tried)
     what = "" if newest.candidate is None else f" {newest.candidate}"
@@ -49,24 +49,24 @@ def _outcome(newest: Tried, best: Tried | None) -> str:
 
 
 def secs_left(tried: Sequence[Tried], n_trials: int) -> float:
-    """Estimated time of the remaining trials, from the mean of those that are over."""
+    """Estimated time of the remaining trials, from the mean time of the finished ones."""
     mean = sum(each.secs for each in tried) / len(tried)
     return mean * (n_trials - len(tried))
 
 
 @dataclass(frozen=True)
 class Screen:
-    """What is known at the end of a search.
+    """The summary at the end of a search.
 
     Attributes:
         title: Market and bar length.
         tried: All trials of the study.
-        best: The chosen one.
-        importances: How much of the skill's variance each parameter explains.
-        n_counted: Trials of all studies of the market, this one's included.
-        n_looks: Chosen models that the test rows will have judged.
-        command: Trains the chosen settings again.
-        folder: Holds the picture of the study.
+        best: The chosen trial.
+        importances: Share of the skill's variance that each parameter explains.
+        n_counted: Trials of all studies of the market, this study included.
+        n_looks: Chosen models judged on these test rows, this one included.
+        command: Command that trains the chosen settings again.
+        folder: Folder with the picture of the study.
         study_file: The file with all studies.
     """
 
@@ -81,13 +81,13 @@ class Screen:
     study_file: Path
 
     def render(self) -> str:
-        """The screen as plain text."""
+        """The summary as plain text."""
         buffer = io.StringIO()
         console = Console(file=buffer, width=_WIDTH, force_terminal=False)
         gap = Text()
         blocks = Group(self._finding(), gap, self._parameters(), gap, self._facts())
         console.print(Panel(blocks, title=self.title, padding=(1, 2)))
-        # Outside the frame, so that it can be copied whole.
+        # The command is outside the frame, so it is easy to copy.
         return f"{buffer.getvalue()}the best settings again, without a search:\n{self.command}\n"
 
     @property

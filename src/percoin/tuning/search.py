@@ -1,4 +1,4 @@
-"""The loop of a search: ask Optuna for settings, measure them, report back; survives a kill."""
+"""The search loop: ask Optuna for settings, measure them, report back; can resume after a kill."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from percoin.tuning.trial import Measured, Report
 
 log = logging.getLogger(__name__)
 
-# Notes on a trial.
+# Names of the notes on a trial.
 _OWN = "own"  # the command's own settings
-_AGAIN = "again"  # was cut off; its parameters were queued once more
-_DEATHS = "deaths"  # processes that died over these parameters
+_AGAIN = "again"  # was interrupted; its parameters are queued again
+_DEATHS = "deaths"  # number of processes that died with these parameters
 _REASON = "reason"  # why it failed
 _EPOCHS = "epochs"
 _SECS = "secs"
 
 _MOST_DEATHS = 2
-# Whole trials; fewer say nothing about so many parameters.
+# Complete trials; fewer are too few for so many parameters.
 _ENOUGH_FOR_IMPORTANCE = 8
 
 Measure = Callable[[TrainConfig, Report], Measured]
@@ -50,17 +50,17 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Tried:
-    """One trial that is over.
+    """One finished trial.
 
     Attributes:
-        number: Counted from 1 among those that are over; a trial that was cut off and
+        number: Number among the finished trials, from 1; a trial that was interrupted and
             tried again counts once.
-        trial: Its number in the file.
-        candidate: What was tried; None where the process died before it was chosen.
-        parameters: The same as the search has them.
+        trial: Optuna's number of the trial in the file.
+        candidate: The settings tried; None if the process died before they were chosen.
+        parameters: The same settings as Optuna's parameters.
         fate: How it ended.
-        skill: On validation; of its last epoch if it was ended early, None if it failed.
-        is_own: Whether it had the command's own settings.
+        skill: Validation skill; of the last epoch if it ended early, None if it failed.
+        is_own: Whether it used the command's own settings.
         n_epochs: Epochs trained.
         secs: Wall time.
         reason: Why it failed.
@@ -83,10 +83,10 @@ class Searcher:
     """One study and how it is searched.
 
     Attributes:
-        studies: That the study is in.
-        study: Of Optuna.
-        space: What may be tried.
-        config: How many trials, how long, how proposed and how ended early.
+        studies: All studies of the market.
+        study: The Optuna study.
+        space: The settings that may be tried.
+        config: Number of trials, time limit, sampler and pruner.
     """
 
     studies: Studies
@@ -95,19 +95,19 @@ class Searcher:
     config: TuneConfig
 
     def run(self, measure: Measure, announce: Announce) -> list[Tried]:
-        """Try settings until there are enough trials or time is up.
+        """Try settings until there are enough trials or the time is up.
 
-        What a process before this one began and did not finish is tried again first.
+        Trials that an earlier process left unfinished are tried again first.
 
         Args:
-            measure: Says what settings are worth.
-            announce: Told all trials after each one.
+            measure: Measures the validation skill of settings.
+            announce: Called after each trial with all finished trials.
 
         Returns:
-            All trials that are over.
+            All finished trials.
 
         Raises:
-            InterruptedRunError: Ctrl-C or SIGTERM; the trial it cut off is queued again.
+            InterruptedRunError: Ctrl-C or SIGTERM; the interrupted trial is queued again.
         """
         self.study.pruner = _pruner(self.config.pruner)
         self._give_back_what_died()
@@ -121,7 +121,7 @@ class Searcher:
             raise
 
     def tried(self) -> list[Tried]:
-        """All trials that are over, in order."""
+        """All finished trials, in order."""
         settled = [t for t in self.study.get_trials(deepcopy=False) if _is_settled(t)]
         return [self._tried(number, trial) for number, trial in enumerate(settled, start=1)]
 
@@ -140,15 +140,15 @@ class Searcher:
         return limit is not None and time.monotonic() - started > limit * 60
 
     def _try_one(self, n_before: int, measure: Measure) -> None:
-        # A sampler of its own for each trial: a search that was killed and goes on proposes
-        # what it would have proposed.
+        # Each trial gets a new sampler with its own seed, so a search that is killed and
+        # resumed proposes the same settings as one that was not killed.
         self.study.sampler = _sampler(self.config, n_before)
         trial = self.study.ask()
         is_own = bool(trial.user_attrs.get(_OWN))
 
         def report(epoch: int, skill: float) -> bool:
             trial.report(skill, epoch)
-            # The command's own settings are the reference, so they always run to the end.
+            # The command's own settings are the reference, so their trial never ends early.
             return trial.should_prune() and not is_own
 
         began = time.monotonic()
@@ -171,7 +171,7 @@ class Searcher:
             self.study.tell(trial, measured.skill)
 
     def _give_back_what_died(self) -> None:
-        """Queue the trials again that a dead process left open."""
+        """Queue trials again that a dead process left unfinished."""
         for trial in self._open_trials():
             deaths = trial.user_attrs.get(_DEATHS, 0) + 1
             if deaths < _MOST_DEATHS:
@@ -183,7 +183,7 @@ class Searcher:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _open_trials(self) -> list[FrozenTrial]:
-        """Trials that were cut off: only this process has the studies open."""
+        """Interrupted trials: no other process can run them, because this one holds the lock."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _give_back(self, trial: FrozenTrial, deaths: int) -> None:
@@ -216,7 +216,7 @@ class Searcher:
         try:
             return self.space.candidate(parameters)
         except ValueError:
-            # A parameter is missing: the process died while Optuna chose them.
+            # A parameter is missing: the process died while Optuna chose the parameters.
             return None
 
 
@@ -228,15 +228,15 @@ _FATES = {
 
 
 def best_of(tried: Sequence[Tried]) -> Tried | None:
-    """The whole trial of the largest skill, the first of them; None without a whole one."""
+    """The complete trial with the largest skill, the first if several; None if there is none."""
     whole = [(each.skill, -each.number, each) for each in tried if each.fate is Fate.WHOLE]
     return max(whole)[2] if whole else None
 
 
 def importances(study: optuna.Study, tried: Sequence[Tried]) -> dict[str, float]:
-    """How much of the skill's variance each parameter explains (fANOVA, Hutter et al., 2014).
+    """Share of the skill's variance that each parameter explains (fANOVA, Hutter et al., 2014).
 
-    Empty with too few whole trials.
+    Empty if there are too few complete trials.
     """
     whole = [each for each in tried if each.fate is Fate.WHOLE]
     if len(whole) < _ENOUGH_FOR_IMPORTANCE or len({each.skill for each in whole}) < 2:
@@ -250,7 +250,7 @@ def _is_settled(trial: FrozenTrial) -> bool:
 
 
 def _reason(error: PercoinError) -> str:
-    """The error in one line, without the market, which is the same for all trials."""
+    """The error in one line, without the market, as all trials have the same market."""
     text = f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
     return text.partition("\n")[0]
 

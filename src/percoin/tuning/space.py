@@ -1,4 +1,4 @@
-"""The ranges of a search, and the settings that each proposal means."""
+"""The ranges of a search, and how a proposal becomes settings."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
 from percoin.labels import FixedHorizon, TripleBarrier
 
-# Significant digits of a proposal, so that a command line can repeat it exactly.
+# Significant digits of a proposed number, so that a command line can repeat it exactly.
 _DIGITS = 3
-# A threshold is a fraction of the price.
+# Upper limit of a threshold, which is a fraction of the price.
 _MOST = 0.999
 _FOLLOW_THE_LABELS = ("split.purge_bars", "split.embargo_bars")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One proposal.
+    """One proposal of settings.
 
     Attributes:
-        lr: Learning rate to begin with.
-        dropout: Probability of dropping a value.
-        width: Times the widths of the command's model.
+        lr: Initial learning rate.
+        dropout: Dropout probability.
+        width: Factor for the layer widths of the command's model.
         lookback: Window length in bars.
         labels: The label rule.
     """
@@ -61,10 +61,10 @@ class Candidate:
 
 
 class SearchSpace:
-    """The proposals that a search may make around a command's own settings.
+    """The settings that a search may propose around the command's own settings.
 
-    Every range is widened where it must be to hold the command's own value: these
-    settings are the first trial, and the search learns from them as from any other.
+    Each range is widened if needed to include the command's own value. The own settings are
+    the first trial, and the search learns from it as from any other trial.
 
     Args:
         base: The command's settings.
@@ -75,16 +75,16 @@ class SearchSpace:
         self.base = replace(base, experiment=None)
         self._space = space
         self._own_kind = _kind(base.labels)
-        # Other models have no settings to search, and are refused with experiment=tune.
+        # Other models have no settings to search; experiment=tune refuses them.
         self._network = cast(CnnLstmConfig, base.model)
 
     @property
     def largest_lookback(self) -> int:
-        """The longest window that may be proposed, in bars."""
+        """The longest lookback that may be proposed, in bars."""
         return max(self.base.lookback, self._space.lookback[1])
 
     def own(self) -> dict[str, Any]:
-        """The command's own settings, as parameters of a trial."""
+        """The command's own settings as parameters of a trial."""
         base = self.base
         parameters: dict[str, Any] = {
             "lr": base.lr,
@@ -99,7 +99,7 @@ class SearchSpace:
         return parameters
 
     def suggest(self, trial: BaseTrial) -> Candidate:
-        """Have the trial choose a value of every parameter."""
+        """Let the trial choose a value for each parameter."""
         base, space = self.base, self._space
         lookback = _holding(space.lookback, base.lookback)
         widths = sorted({*space.width, 1.0})
@@ -112,14 +112,18 @@ class SearchSpace:
         )
 
     def candidate(self, parameters: Mapping[str, Any]) -> Candidate:
-        """The proposal that a trial of these parameters stood for."""
+        """The proposal that belongs to the parameters of a trial.
+
+        Raises:
+            ValueError: A parameter is missing.
+        """
         return self.suggest(FixedTrial(dict(parameters)))
 
     def settings(self, candidate: Candidate) -> TrainConfig:
-        """The whole settings of a proposal, in a training's own terms.
+        """The complete training settings of a proposal.
 
         Raises:
-            ConfigError: Settings that contradict each other.
+            ConfigError: The settings contradict each other.
         """
         base = self.base
         return replace(
@@ -190,8 +194,8 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
 
     Args:
         overrides: The ``KEY=VALUE`` words of the command that searched.
-        base: The settings that they made.
-        chosen: Those to train; they differ from ``base`` as a search may have it.
+        base: The settings that these words give.
+        chosen: The settings to train; they differ from ``base`` only in searched settings.
     """
     words = [*_changes(base, chosen), f"trials={chosen.trials}"]
     if chosen.looks > 1:
@@ -209,7 +213,7 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
 
 
 def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
-    """What turns ``base`` into ``chosen``, as ``KEY=VALUE`` words."""
+    """The ``KEY=VALUE`` words that turn ``base`` into ``chosen``."""
     were, wanted = (settings_with(settings, {Effect.MODEL}) for settings in (base, chosen))
     words = [
         f"{key}={_exact(value)}"
@@ -223,7 +227,7 @@ def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
         value = getattr(chosen.labels, entry.name)
         if not same_kind or value != getattr(base.labels, entry.name):
             words.append(f"labels.{entry.name}={_exact(value)}")
-    # The two follow the horizon by themselves, unless the command said otherwise.
+    # By default purge and embargo equal the horizon; other values need a word.
     for key in _FOLLOW_THE_LABELS:
         if wanted[key] != chosen.labels.horizon:
             words.append(f"{key}={wanted[key]}")
@@ -245,19 +249,19 @@ def _kind(labels: LabelsConfig) -> str:
 
 
 def _searched_fields(kind: str) -> tuple[str, ...]:
-    """The fields of a label rule that are searched; none for rules without a range."""
+    """The searched fields of a label rule; empty for rules without ranges."""
     others = {FixedHorizon.kind: "threshold", TripleBarrier.kind: "barrier_width"}
     return ("horizon", others[kind]) if kind in others else ()
 
 
 def _holding(limits: Sequence[Any], own: Any | None) -> tuple[Any, Any]:
-    """The limits, widened to hold a value."""
+    """The limits, widened to include the own value."""
     values = [*limits] if own is None else [*limits, own]
     return min(values), max(values)
 
 
 def _scaled(model: CnnLstmConfig, width: float, dropout: float) -> CnnLstmConfig:
-    """The model at another width; its attention heads still divide what they share."""
+    """The model with scaled widths; the hidden size still divides among the attention heads."""
     step = model.n_heads // math.gcd(model.n_heads, 2)
     return replace(
         model,
@@ -269,7 +273,7 @@ def _scaled(model: CnnLstmConfig, width: float, dropout: float) -> CnnLstmConfig
 
 
 def _split_for(base: TrainConfig, horizon: int) -> SplitConfig:
-    """Purge and embargo for another horizon: the horizon itself unless the command said more."""
+    """Purge and embargo for another horizon: equal to it, unless the command set other values."""
     split, own = base.split, base.labels.horizon
     follows = split.purge_bars == own
     return replace(

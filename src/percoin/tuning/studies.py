@@ -1,4 +1,4 @@
-"""All searches of one market in one SQLite file; one process opens it at a time."""
+"""All searches of one market in one SQLite file; only one process may open it at a time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STUDY_FILE = "study.db"
 _LOCK_FILE = "study.lock"
 _FACTS = "facts"
 _WINNERS = "winners"
-# The fields of a winner and their types.
+# Fields of a winner (the note on a chosen model) and their types.
 _WINNERS_HOLD = {"study": str, "trial": int, "trials": int, "test": list, "run": str}
 _OTHER_VERSION = re.compile(r"set up by optuna ([\w.]{1,20})\)")
 _AFRESH = "rename it to keep what it holds; the search then begins afresh"
-# Messages of SQLite, and what helps without losing a trial.
+# SQLite messages, and advice that loses no trials.
 _ADVICE = {
     "database is locked": "another program has it open: end that and try again",
     "database or disk is full": "free some space and try again",
@@ -38,10 +38,10 @@ Market = tuple[str, str]
 
 
 class Studies:
-    """Every study of one market.
+    """All studies of one market.
 
     Args:
-        storage: Where they are kept.
+        storage: Optuna storage of the SQLite file.
     """
 
     def __init__(self, storage: RDBStorage) -> None:
@@ -49,32 +49,32 @@ class Studies:
 
     @property
     def in_order(self) -> list[optuna.Study]:
-        """All of them, the oldest first."""
+        """All studies, oldest first."""
         names = optuna.get_all_study_names(self._storage)
         return [optuna.load_study(study_name=name, storage=self._storage) for name in names]
 
     @property
     def n_trials(self) -> int:
-        """Trials of all studies that told anything: whole ones and those ended early."""
+        """Number of trials of all studies that gave a skill: complete or ended early."""
         told = (TrialState.COMPLETE, TrialState.PRUNED)
         return sum(len(s.get_trials(deepcopy=False, states=told)) for s in self.in_order)
 
     def newest(self, key: str) -> optuna.Study | None:
-        """The last study that was begun with these settings."""
+        """The newest study with this key; None if there is none."""
         found = [
             study
             for study in self.in_order
-            # Without facts: the process died before it wrote them.
+            # A study without facts is skipped: its process died before it wrote them.
             if study.study_name.startswith(f"{key}-") and _FACTS in study.user_attrs
         ]
         return found[-1] if found else None
 
     def begin(self, key: str, facts: Mapping[str, Any]) -> optuna.Study:
-        """A new study.
+        """Start a new study.
 
         Args:
-            key: Of the settings that decide what its trials are worth.
-            facts: What else they depend on.
+            key: Hash of the settings that affect the skill of its trials.
+            facts: Other data that affects it, such as the bars.
         """
         number = 1 + sum(study.study_name.startswith(f"{key}-") for study in self.in_order)
         study = optuna.create_study(
@@ -84,11 +84,11 @@ class Studies:
         return study
 
     def winners(self) -> list[dict[str, Any]]:
-        """Every model that was chosen from a study and sent to its test rows."""
+        """All models that were chosen from a study and judged on test rows, as notes."""
         return [winner for study in self.in_order for winner in winners_of(study)]
 
     def set_attribute(self, study: optuna.Study, number: int, name: str, value: Any) -> None:
-        """Note something about a trial that is still open, by its number."""
+        """Store a note on an unfinished trial, found by its number."""
         storage = self._storage
         study_id = storage.get_study_id_from_name(study.study_name)
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
@@ -96,29 +96,29 @@ class Studies:
 
 
 def facts_of(study: optuna.Study) -> dict[str, Any]:
-    """What a study was begun with."""
+    """The facts that a study started with, such as its bars."""
     facts: dict[str, Any] = study.user_attrs[_FACTS]
     return facts
 
 
 def winners_of(study: optuna.Study) -> list[dict[str, Any]]:
-    """The models that were chosen from one study, the newest last."""
+    """Notes on the models chosen from one study, newest last."""
     winners: list[dict[str, Any]] = study.user_attrs.get(_WINNERS, [])
     return winners
 
 
 def add_winner(study: optuna.Study, winner: Mapping[str, Any]) -> None:
-    """Note a model before its test rows are looked at."""
+    """Store the note on a chosen model, before its test rows are used."""
     study.set_user_attr(_WINNERS, [*winners_of(study), dict(winner)])
 
 
 def count_looks(winners: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> int:
-    """How many chosen models have judged the test rows of this one, itself included.
+    """Count the chosen models judged on the test rows of this one, itself included.
 
     Args:
-        winners: Of all studies: ``study`` and ``trial`` say which settings, ``test`` has the
-            open times of the first and last test row.
-        now: The one to be judged; the same settings once more are no further look.
+        winners: Notes of all studies: ``study`` and ``trial`` identify the settings, ``test``
+            has the open times of the first and last test row.
+        now: Note on the model to judge; the same settings count only once.
     """
     first, last = now["test"]
     others = {
@@ -131,15 +131,15 @@ def count_looks(winners: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) ->
 
 @contextmanager
 def open_studies(folder: Path, market: Market) -> Iterator[Studies]:
-    """Open the studies of a market for this process alone.
+    """Open the studies of a market; no other process can open them meanwhile.
 
     Args:
-        folder: Holds the file; made if need be.
+        folder: Folder of the file; it is created if missing.
         market: Symbol and timeframe, for messages.
 
     Raises:
-        StudyError: Another process has it, another Optuna wrote it, or the file cannot be
-            read or written.
+        StudyError: Another process has the file open, another version of Optuna wrote it, or
+            it cannot be read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STUDY_FILE
@@ -158,7 +158,7 @@ def _storage(path: Path, market: Market) -> RDBStorage:
     try:
         return RDBStorage(_url(path))
     except RuntimeError as error:
-        # Optuna advises to upgrade the file even where it is the newer of the two.
+        # Optuna advises to upgrade the file even if the file is newer than Optuna.
         version = _OTHER_VERSION.search(str(error))
         other = f"Optuna {version[1]}" if version else "another Optuna"
         raise StudyError(
@@ -169,11 +169,11 @@ def _storage(path: Path, market: Market) -> RDBStorage:
 
 
 def _check_contents(studies: Studies, path: Path, market: Market) -> None:
-    """Refuse studies that percoin did not write."""
+    """Raise StudyError for studies that percoin did not write."""
     try:
         for study in studies.in_order:
             _check_study(study)
-    # Values are JSON of any depth and kind, and numbers of any size.
+    # The values can be any JSON: any type, any depth, numbers of any size.
     except (
         ValueError,
         KeyError,
@@ -207,7 +207,7 @@ def _check_study(study: optuna.Study) -> None:
 
 
 def _is_moment(value: object) -> bool:
-    """Whether it can be milliseconds since 1970."""
+    """Whether the value can be a time in milliseconds since 1970."""
     return isinstance(value, int) and 0 <= value < 2**63
 
 
@@ -218,13 +218,13 @@ def _require(holds: bool, what: str) -> None:
 
 def _url(path: Path) -> str:
     url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
-    # Optuna fills in a version between braces.
+    # Optuna replaces a version between braces, so braces in the path are doubled.
     return url.replace("{", "{{").replace("}", "}}")
 
 
 @contextmanager
 def _locked(folder: Path, market: Market) -> Iterator[None]:
-    """Lock the searches of the market for this process."""
+    """Hold the lock on the searches of the market."""
     with ExitStack() as stack:
         try:
             stack.enter_context(claimed(folder, _LOCK_FILE))
@@ -239,7 +239,7 @@ def _locked(folder: Path, market: Market) -> Iterator[None]:
 
 @contextmanager
 def _file_errors(path: Path, market: Market) -> Iterator[None]:
-    """Say in one line what is wrong with the file."""
+    """Turn errors of the file into a StudyError of one line."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:

@@ -1,4 +1,4 @@
-"""What settings are worth on validation rows: one short fit, watched epoch by epoch."""
+"""Measures settings on validation rows by one short training, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from percoin.types import CLASS_NAMES
 
 log = logging.getLogger(__name__)
 
-# A longer trial logs its progress, at most so often.
+# A long trial logs its progress at most once in this time.
 _SILENCE_SECS = 20.0
 
 Report = Callable[[int, float], bool]
@@ -32,12 +32,12 @@ Report = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trial found.
+    """The result of a trial.
 
     Attributes:
-        skill: Of its best epoch.
+        skill: Validation skill of its best epoch.
         n_epochs: Epochs trained.
-        ended_early: Whether it was told to end before its last epoch.
+        ended_early: Whether it was stopped before its last epoch.
     """
 
     skill: float
@@ -48,23 +48,24 @@ class Measured:
 def measure(
     settings: TrainConfig, rows: SearchRows, min_class_share: float, report: Report
 ) -> Measured:
-    """Fit the settings to the train rows and say what they are worth on validation.
+    """Train on the train rows and measure the skill on the validation rows.
 
-    Worth is the log-loss skill over the train prior, 1 - loss / loss of the class shares
-    of the train rows, of the best epoch: the very epoch that a training would keep. Unlike
-    the loss itself it can be compared between label rules, whose classes are differently
-    common. It then says which question the network can answer better, not which of them
-    is better to trade on.
+    The measure is the log-loss skill over the train prior: 1 - loss / prior loss, where the
+    prior always predicts the class shares of the train rows. The best epoch counts, which is
+    the epoch that a training keeps. Label rules differ in how frequent their classes are;
+    their skills can be compared, their losses cannot. A higher skill then means that the
+    labels are easier to predict, not that they are better for trading.
 
     Args:
-        settings: Of the trial; ``epochs`` is the most it gets.
-        rows: What a search may see.
-        min_class_share: Labels with a rarer class are refused: skill over a prior that is
-            nearly certain is a ratio of two small numbers.
-        report: Told each epoch, counted from 1, and its skill; its answer ends the trial.
+        settings: Settings of the trial; ``epochs`` is the largest number of epochs.
+        rows: The rows that a search may use.
+        min_class_share: Labels with a rarer class are refused: with a nearly certain prior
+            the skill is a ratio of two small numbers.
+        report: Gets the number of each epoch, from 1, and its skill; if it returns True, the
+            trial ends.
 
     Raises:
-        PercoinError: What is wrong with these settings.
+        PercoinError: The settings cannot be trained.
         InterruptedRunError: Ctrl-C or SIGTERM.
     """
     with _quiet_datasets():
@@ -76,7 +77,7 @@ def measure(
 
 
 class _TrialReporter(pl.Callback):
-    """Reports the validation skill of each epoch, and ends the fit when told to."""
+    """Reports the validation skill of each epoch, and ends the training on request."""
 
     def __init__(self, prior_loss: float, report: Report) -> None:
         self._prior_loss = prior_loss
@@ -99,7 +100,7 @@ class _TrialReporter(pl.Callback):
 
 
 def _prior_loss(dataset: MarketDataset) -> float:
-    """Log-loss of the train rows' class shares on the validation rows, in nats a row."""
+    """Log-loss of always predicting the train class shares, on validation rows, in nats a row."""
     shares = class_shares(dataset.label[dataset.rows("train")])
     labels = dataset.label[dataset.rows("validation")]
     return float(row_log_loss(np.tile(shares, (len(labels), 1)), labels).mean())
@@ -120,7 +121,7 @@ def _check_classes(dataset: MarketDataset, min_class_share: float) -> None:
 
 @contextmanager
 def _quiet_datasets() -> Iterator[None]:
-    """Silence the log line on the numbers of rows, which hardly differ between trials."""
+    """Silence the log line with the row counts, which hardly differ between trials."""
     dataset_log = logging.getLogger("percoin.dataset")
     level = dataset_log.level
     dataset_log.setLevel(logging.WARNING)

@@ -1,1 +1,1 @@
-"""Places where jobs run; each module has ``build_engine`` and imports its own extra only."""
+"""Engines that run jobs; each module has ``build_engine`` and needs only its own extra."""

@@ -1,6 +1,6 @@
-"""Imported once by the server that jobs are forked from, so that each starts at once.
+"""Imported once by the server that forks the jobs, so that each job starts fast.
 
-Importing starts no thread and initialises no GPU, or the fork would not be safe.
+The imports must start no thread and initialise no GPU; else a fork is not safe.
 """
 
 import arch.bootstrap
@@ -11,8 +11,8 @@ import sklearn.linear_model
 from percoin.provenance import code_version
 from percoin.sweep import worker
 
-# Of the code that was just imported, even if the files change while the sweep goes on.
+# Version of the imported code, even if the files change while the sweep runs.
 CODE_VERSION = code_version()
 
-# The libraries are those that a job imports only once it needs them.
+# A job would otherwise import these libraries only when it needs them.
 __all__ = ["CODE_VERSION", "arch", "pandera", "sklearn", "worker"]

@@ -1,8 +1,8 @@
-"""Jobs as processes of this machine, each with its share of the cores.
+"""Runs jobs as processes of this machine, each with its share of the cores.
 
-Every job gets a fresh process, so that nothing of one is left to the next, forked from
-a server that has imported everything: a start costs hundredths of a second. A process
-that dies takes nothing along but its own job, and none outlives the sweep.
+Each job gets a new process, so jobs share no state. The process is forked from a server
+that has imported everything, so a start takes some hundredths of a second. If a process
+dies, only its own job is lost. No process outlives the sweep.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from percoin.interruption import STOPPING
 from percoin.sweep.engine import Attempt, Ending
 
 _PRELOAD = "percoin.sweep.engines.preload"
-# Read when the libraries are loaded, once in the server.
+# The libraries read these once, when the server imports them.
 _THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# These would start a thread with their import, and the server must have none.
+# Without these settings the imports start threads, and the server must have none.
 _NO_THREADS = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # of pyarrow
 }
-# From SIGTERM, when the sweep is gone, to the end of the process.
+# Time from SIGTERM to the forced end of the process after the sweep is gone.
 _GRACE_SECS = 20.0
 # Exit code that multiprocessing reports when its server is gone.
 _LOST = 255
@@ -44,14 +44,14 @@ _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def build_engine(launcher: LauncherConfig, settings: TrainConfig, n_jobs: int) -> ProcessEngine:
-    """As many processes as ``settings.workers`` says, else one per core."""
+    """Run ``settings.workers`` processes at a time, else one per core."""
     n_cores = usable_cores()
     n_slots = min(settings.workers or n_cores, n_jobs)
     return ProcessEngine(n_slots, n_threads=max(1, n_cores // n_slots))
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, with the quota of its container."""
+    """Number of cores that this process may use, limited by the quota of its container."""
     n_cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         n_cores = len(os.sched_getaffinity(0))
@@ -70,11 +70,11 @@ class _RunningProcess:
 
 
 class ProcessEngine:
-    """Runs each attempt in a process of its own.
+    """Runs each attempt in its own process.
 
     Args:
-        n_slots: Processes at a time.
-        n_threads: Of each.
+        n_slots: Number of processes at a time.
+        n_threads: Number of threads of each process.
     """
 
     def __init__(self, n_slots: int, n_threads: int) -> None:
@@ -88,7 +88,7 @@ class ProcessEngine:
         """Fork a process for the attempt; the first one waits for the server's imports.
 
         Raises:
-            OSError: The server was killed just now; the next attempt gets a new one.
+            OSError: The server was just killed; the next attempt gets a new server.
         """
         attempt = replace(attempt, n_threads=self._n_threads)
         ours, theirs = self._context.Pipe(duplex=False)
@@ -106,14 +106,14 @@ class ProcessEngine:
         self._running.append(_RunningProcess(attempt, process, ours))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
-        """The attempts whose processes have ended."""
+        """Wait for attempts whose processes end."""
         connection.wait([each.process.sentinel for each in self._running], timeout_secs)
         ended = [each for each in self._running if each.process.exitcode is not None]
         self._running = [each for each in self._running if each not in ended]
         return [_ending(each) for each in ended]
 
     def keeps(self, attempt: Attempt) -> bool:
-        """No: no process outlives its sweep."""
+        """Always False: no process outlives its sweep."""
         return False
 
     def interrupt(self) -> None:
@@ -132,12 +132,12 @@ class ProcessEngine:
 
 
 def _ending(running: _RunningProcess) -> Ending:
-    """How a process ended that has ended."""
+    """Describe how an ended process ended."""
     code = running.process.exitcode
     words = _last_words(running.last_words)
     pid = running.process.pid
     if code == _LOST and pid is not None:
-        # Without the server nobody learns how the job ends: it is ended.
+        # Without the server the end of the job cannot be seen, so the job is killed.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     running.process.close()
@@ -166,12 +166,12 @@ def _last_words(receiver: Connection) -> str | None:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM in new processes until they are ready for them.
+    """Block Ctrl-C and SIGTERM in new processes until they can handle them.
 
-    What is held back here stays so in the server, which lives as long as the sweep, and
-    in its jobs. A terminal's Ctrl-C reaches all processes; the sweep alone acts on it.
+    The server, which lives as long as the sweep, and its jobs inherit the block. Ctrl-C on
+    a terminal reaches all processes, but only the sweep must react to it.
     """
-    # Started first: multiprocessing would unblock the two signals when it starts it.
+    # It starts first, because multiprocessing unblocks both signals when it starts it.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -182,7 +182,7 @@ def _signals_held_back() -> Iterator[None]:
 
 @contextmanager
 def _threads_limited(n_threads: int) -> Iterator[None]:
-    """Set the number of threads for the libraries of new processes."""
+    """Set the number of threads that libraries use in new processes."""
     limits = {**dict.fromkeys(_THREADS_OF, str(n_threads)), **_NO_THREADS}
     before = {name: os.environ.get(name) for name in limits}
     os.environ.update(limits)
@@ -197,11 +197,11 @@ def _threads_limited(n_threads: int) -> Iterator[None]:
 
 
 def _work(attempt: Attempt, last_words: Connection) -> None:
-    """What a job's process does."""
-    # Imported by the server already; the sweep itself needs no training library.
+    """Main function of a job's process."""
+    # The server has imported it already; the sweep itself needs no training library.
     from percoin.sweep.worker import run_attempt
 
-    # Its default lock is a system semaphore, which a killed job would leave behind.
+    # tqdm's default lock is a system semaphore, which a killed job would leave behind.
     tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:

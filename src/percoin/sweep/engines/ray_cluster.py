@@ -1,7 +1,7 @@
-"""Jobs as tasks of a Ray cluster: one of this machine alone, or one that is running.
+"""Runs jobs as tasks of a Ray cluster: a new one on this machine, or an existing one.
 
-Ray finds a machine for each task and runs it in a process of its own, which ends with it.
-What a dead process means is left to the sweep: one lost job is one lost job.
+Ray finds a machine for each task and runs the task in its own process, which ends with it.
+If a process dies, only its job is lost, and the sweep decides whether to try it again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TOKEN = "RAY_AUTH_TOKEN"
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 _AUTH_MODE = "RAY_AUTH_MODE"
 _TOKEN_FILE = Path(".ray", "auth_token")
-# Jobs exchange files, not objects: the least that Ray takes.
+# Jobs exchange files, not objects, so this is the smallest size that Ray allows.
 _OBJECT_STORE_BYTES = 75 * 1024**2
 _CONNECT_TIMEOUT_SECS = 10.0
 _CLUSTER_CHECK_SECS = 10.0
@@ -39,11 +39,11 @@ _GONE = "the Ray cluster has ended under the sweep; once there is one, the same 
 
 
 def build_engine(launcher: RayConfig, settings: TrainConfig, n_jobs: int) -> RayEngine:
-    """Connect to the cluster of ``launcher.address``, or start an own one on this machine.
+    """Connect to the cluster at ``launcher.address``, or start one on this machine.
 
     Raises:
-        ConfigError: Ray is not installed, or no machine of the cluster has what a job needs.
-        SweepError: No cluster answers at the address, or none can be started.
+        ConfigError: Ray is not installed, or no machine has the CPUs and GPUs that a job needs.
+        SweepError: No cluster answers at the address, or Ray cannot start one.
     """
     n_cpus, n_gpus = launcher.cpus_per_job, gpus_of_a_job(launcher.gpus_per_job, settings)
     if launcher.address is None:
@@ -57,17 +57,17 @@ def build_engine(launcher: RayConfig, settings: TrainConfig, n_jobs: int) -> Ray
             f"no machine of the Ray cluster has {n_cpus} CPUs and {n_gpus:g} GPUs for a job: "
             "lower hydra.launcher.cpus_per_job or hydra.launcher.gpus_per_job"
         )
-    # More than fit now wait in Ray's queue for machines that are free or join later.
+    # Jobs that do not fit now wait in Ray's queue for machines that get free or join later.
     n_slots = min(settings.workers or n_fitting, n_jobs)
     log.info("Ray runs %d jobs at a time", n_slots)
     return RayEngine(ray, settings, n_slots, (n_cpus, n_gpus), folder)
 
 
 def _cpus_to_offer(n_cpus: int, workers: int | None, n_jobs: int) -> int:
-    """CPUs of an own cluster: those that ``workers`` jobs take, else those there are.
+    """CPUs of a cluster on this machine: enough for ``workers`` jobs, else all cores.
 
     Raises:
-        ConfigError: There are not enough for one job.
+        ConfigError: The machine has too few cores for one job.
     """
     if workers is not None:
         return min(workers, n_jobs) * n_cpus
@@ -82,10 +82,11 @@ class RayEngine:
 
     Args:
         ray: The library.
-        settings: Of any of the sweep's jobs.
-        n_slots: Tasks at a time.
+        settings: Settings of any of the sweep's jobs.
+        n_slots: Number of tasks at a time.
         share: CPUs and GPUs of a task.
-        folder: What an own cluster writes; None where the cluster is not ours to end.
+        folder: Folder of a cluster that this sweep started; None for an existing cluster,
+            which stays when the sweep ends.
     """
 
     def __init__(
@@ -101,19 +102,19 @@ class RayEngine:
         self._settings = settings
         self._n_threads, n_gpus = share
         self._folder = folder
-        # A process for each task; the sweep decides on second tries.
+        # One process per task; the sweep decides on second tries.
         options = {"max_calls": 1, "max_retries": 0, "num_cpus": share[0], "num_gpus": n_gpus}
         self._task = ray.remote(**options)(_run)
         self._running: dict[Any, Attempt] = {}
         self._checked_at = time.monotonic()
 
     def start(self, attempt: Attempt) -> None:
-        """Hand the attempt to Ray."""
+        """Submit the attempt to Ray."""
         remote = RemoteAttempt.prepare(attempt, self._settings, self._n_threads)
         self._running[self._task.options(name=attempt.job.name).remote(remote)] = remote.attempt
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
-        """The attempts whose tasks have ended.
+        """Wait for attempts whose tasks end.
 
         Raises:
             SweepError: The cluster is gone.
@@ -129,24 +130,24 @@ class RayEngine:
         return [Ending(self._running.pop(task), _death(self._ray, task)) for task in ended]
 
     def keeps(self, attempt: Attempt) -> bool:
-        """No: Ray ends the tasks of a sweep that is gone."""
+        """Always False: Ray ends the tasks of a sweep that is gone."""
         return False
 
     def interrupt(self) -> None:
-        """Have Ray raise KeyboardInterrupt in all tasks, by the handler of SIGINT if there is one.
+        """Let Ray interrupt all tasks by their SIGINT handler, else by a KeyboardInterrupt.
 
-        Tasks that wait for a machine never begin.
+        Tasks that wait for a machine never start.
         """
         for task in self._running:
             self._ray.cancel(task, recursive=False)
 
     def close(self) -> None:
-        """Leave the cluster, which ends all tasks; an own one ends as well."""
+        """Leave the cluster, which ends all tasks; a cluster that this sweep started ends too."""
         self._running = {}
         _leave(self._ray, self._folder)
 
     def _check_cluster(self) -> None:
-        """Fail if no machine is left, where Ray would wait for ever."""
+        """Raise an error if no machine is left; Ray itself would wait forever."""
         if time.monotonic() - self._checked_at < _CLUSTER_CHECK_SECS:
             return
         self._checked_at = time.monotonic()
@@ -155,15 +156,15 @@ class RayEngine:
 
 
 def _run(remote: RemoteAttempt) -> str | None:
-    """What a task does."""
+    """Main function of a task."""
     return remote()
 
 
 def _death(ray: Any, task: Any) -> str | None:
-    """Why a task was ended or never began; None if it ended by itself.
+    """Why a task was ended or never started; None if it ended by itself.
 
     Raises:
-        SweepError: The cluster is gone, and no task could run any more.
+        SweepError: The cluster is gone, so no task can run any more.
     """
     errors = ray.exceptions
     try:
@@ -186,7 +187,7 @@ def _death(ray: Any, task: Any) -> str | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """Type of an error and its last line, which of a traceback is the message."""
+    """Type of an error and its last line, which is the message of a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[-1:]])
 
@@ -195,10 +196,10 @@ def _library() -> Any:
     """Import Ray with its output turned off.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Hides its screens about dead processes; the sweep prints a line for each.
+    # Hides Ray's long messages about dead processes; the sweep prints one line for each.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         import ray
@@ -211,10 +212,10 @@ def _library() -> Any:
 
 
 def _start_cluster(n_cpus: int) -> tuple[Any, Path]:
-    """Start a cluster that nobody else can reach; returns Ray and the cluster's folder."""
-    # Works on Linux too: with 0 the cluster listens on loopback only.
+    """Start a private cluster; returns Ray and the cluster's folder."""
+    # With 0 the cluster listens on loopback only, on Linux too.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    # A token made by Ray would stay in the home folder and make later connections fail.
+    # Ray would leave its own token in the home folder, and later connections would fail.
     os.environ.setdefault(_AUTH_MODE, "token")
     if _TOKEN_PATH not in os.environ:
         os.environ.setdefault(_TOKEN, secrets.token_hex(32))
@@ -231,7 +232,7 @@ def _connect(address: str) -> Any:
     """Connect to the cluster at the address; returns Ray."""
     has_token = _TOKEN in os.environ or _TOKEN_PATH in os.environ
     if has_token or (Path.home() / _TOKEN_FILE).is_file():
-        # Ray reads a token by itself only with address=auto; a cluster without one takes any.
+        # Ray reads a token by itself only with address=auto; a cluster without a token accepts any.
         os.environ.setdefault(_AUTH_MODE, "token")
     ray = _library()
     trouble = (
@@ -245,10 +246,10 @@ def _connect(address: str) -> Any:
 
 
 def _knock(address: str) -> None:
-    """Fail at once where nobody listens; Ray would try for minutes.
+    """Check that something listens at the address; Ray would try for minutes.
 
     Raises:
-        OSError: Nobody does.
+        OSError: Nothing listens there.
     """
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator:
@@ -256,7 +257,7 @@ def _knock(address: str) -> None:
 
 
 def _common_options() -> dict[str, Any]:
-    # The output of a job goes to its own file.
+    # Each job writes its output to its own file.
     return {"log_to_driver": False, "configure_logging": False}
 
 
@@ -275,7 +276,7 @@ def _errors_of_ray(trouble: str) -> Iterator[None]:
     """Turn errors of Ray into one line.
 
     Raises:
-        SweepError: Instead of what Ray raised.
+        SweepError: Ray raised an error.
     """
     try:
         yield
@@ -284,17 +285,17 @@ def _errors_of_ray(trouble: str) -> Iterator[None]:
 
 
 def fitting_jobs(nodes: Sequence[Mapping[str, Any]], n_cpus: int, n_gpus: float) -> int:
-    """How many jobs the machines hold at once; none is spread over two of them.
+    """How many jobs the machines can run at once; a job must fit on one machine.
 
     Args:
-        nodes: As ``ray.nodes()`` tells of them.
-        n_cpus: Of a job.
-        n_gpus: Of a job.
+        nodes: As returned by ``ray.nodes()``.
+        n_cpus: CPUs of a job.
+        n_gpus: GPUs of a job.
     """
 
     def fit(resources: Mapping[str, float]) -> int:
         shares = {"CPU": n_cpus, "GPU": n_gpus}
-        # So that 0.1 fits ten times in spite of rounding.
+        # The small term lets a share of 0.1 fit ten times in spite of rounding.
         return min(
             math.floor(resources.get(name, 0) / share + 1e-9)
             for name, share in shares.items()
@@ -305,7 +306,7 @@ def fitting_jobs(nodes: Sequence[Mapping[str, Any]], n_cpus: int, n_gpus: float)
 
 
 def _leave(ray: Any, folder: Path | None) -> None:
-    """Disconnect; end an own cluster and remove its folder."""
+    """Disconnect; end a cluster that this sweep started and remove its folder."""
     ray.shutdown(wait_for_processes=True)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

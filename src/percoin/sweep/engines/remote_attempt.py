@@ -1,4 +1,4 @@
-"""An attempt for another machine, with the folders that must be the same there."""
+"""An attempt for another machine, with the folders that it must share with this one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from percoin.sweep.engine import Attempt
 
 @dataclass(frozen=True)
 class RemoteAttempt:
-    """An attempt that a process runs by calling it, wherever that process is.
+    """An attempt as a callable, which a process on any machine runs by calling it.
 
     Attributes:
-        attempt: With the number of its threads.
-        home: The folder that the sweep was started in; relative paths begin there.
-        shared: Folders that must be seen there as they are here; all of them exist.
+        attempt: The attempt, its number of threads set.
+        home: The folder that the sweep was started in; relative paths start there.
+        shared: Existing folders that the other machine must see too.
     """
 
     attempt: Attempt
@@ -28,12 +28,12 @@ class RemoteAttempt:
 
     @classmethod
     def prepare(cls, attempt: Attempt, settings: TrainConfig, n_threads: int) -> RemoteAttempt:
-        """Make the job's folder; a machine that does not see it has other storage.
+        """Make the job's folder; a machine that does not see it uses other storage.
 
         Args:
-            attempt: As the sweep has it.
-            settings: Of any of the sweep's jobs.
-            n_threads: For the job's arithmetic.
+            attempt: The attempt, as the sweep made it.
+            settings: Settings of any of the sweep's jobs.
+            n_threads: CPU threads of the job.
 
         Raises:
             OSError: The folder cannot be made.
@@ -48,7 +48,8 @@ class RemoteAttempt:
         """Run the attempt in this process.
 
         Returns:
-            None, or in one line why the job's record does not say how the attempt ended.
+            None if the job's record says how the attempt ended; else one line that says why
+            it does not.
         """
         for folder in self.shared:
             if not folder.is_dir():
@@ -71,11 +72,11 @@ def gpus_of_a_job(asked: float | None, settings: TrainConfig) -> float:
     """GPUs of one job.
 
     Args:
-        asked: ``gpus_per_job``; None is one where the training runs on a GPU, else none.
-        settings: Of any of the sweep's jobs.
+        asked: ``gpus_per_job``; None means 1 if the training runs on a GPU, else 0.
+        settings: Settings of any of the sweep's jobs.
 
     Raises:
-        ConfigError: Training on a GPU that no job would be given.
+        ConfigError: The training needs a GPU, but ``gpus_per_job`` is 0.
     """
     wants_gpu = settings.trainer.accelerator == "gpu"
     if asked is None:

@@ -1,8 +1,8 @@
-"""Jobs as jobs of a Slurm cluster, handed in by submitit.
+"""Runs jobs as jobs of a Slurm cluster, submitted by submitit.
 
-Slurm keeps what it was given: its jobs outlive a sweep that is killed, and the same
-command, started again, waits for them instead of handing them in twice. A job that is
-preempted or reaches its time limit is queued again and goes on from its checkpoint.
+Slurm jobs outlive a sweep that is killed. If the same command is started again, it waits
+for these jobs and does not submit them twice. A job that is preempted or reaches its time
+limit is queued again and resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _UNFIT_FOR_A_NAME = re.compile(r"[^\w.=-]")
 
 
 def build_engine(launcher: SlurmConfig, settings: TrainConfig, n_jobs: int) -> SlurmEngine:
-    """Hand in ``settings.workers`` jobs at a time, else all of them.
+    """Submit ``settings.workers`` jobs at a time, else all of them.
 
     Raises:
-        ConfigError: submitit or Slurm's commands are missing here.
+        ConfigError: submitit or Slurm's commands are not installed here.
     """
     n_gpus = int(gpus_of_a_job(launcher.gpus_per_job, settings))
     _check_installed(launcher.cluster)
     if launcher.cluster == "local":
-        # submitit would start all of them at once.
+        # submitit would start all jobs at once.
         n_slots = min(n_jobs, settings.workers or max(1, usable_cores() // launcher.cpus_per_job))
         return SlurmEngine(launcher, settings, n_slots, n_gpus, _ThisMachine())
     n_slots = min(n_jobs, settings.workers or n_jobs)
@@ -75,14 +75,14 @@ class _RunningJob:
 
 
 class SlurmEngine:
-    """Runs each attempt as a job of its own, in the folder ``slurm`` of the percoin job.
+    """Runs each attempt as a separate Slurm job, in the folder ``slurm`` of the sweep's job.
 
     Args:
-        launcher: What to ask of the cluster.
-        settings: Of any of the sweep's jobs.
-        n_slots: Jobs that wait or run at a time.
-        n_gpus: Of a job.
-        cluster: Where they run.
+        launcher: The resources to request from the cluster.
+        settings: Settings of any of the sweep's jobs.
+        n_slots: Number of jobs that wait in the queue or run at a time.
+        n_gpus: GPUs of a job.
+        cluster: Where the jobs run.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class SlurmEngine:
         self._stopping = False
 
     def start(self, attempt: Attempt) -> None:
-        """Submit the attempt, unless it still runs since an earlier sweep that was killed.
+        """Submit the attempt, unless it still runs from an earlier sweep that was killed.
 
         Raises:
             OSError: Its folder cannot be written, or the cluster refuses it.
-            SweepError: The cluster refuses the very first job, and would all others.
+            SweepError: The cluster refuses the first job, and so would refuse all others.
         """
         remote = RemoteAttempt.prepare(attempt, self._settings, self._launcher.cpus_per_job)
         job = self._still_alive(remote.attempt) or self._submit(remote)
@@ -115,18 +115,18 @@ class SlurmEngine:
         self._running.append(_RunningJob(remote.attempt, job))
 
     def wait(self, timeout_secs: float) -> Sequence[Ending]:
-        """The attempts whose jobs left a result, or are gone without."""
+        """The attempts whose jobs wrote a result, or are gone without one."""
         until = time.monotonic() + timeout_secs
         while not (endings := self._endings()) and time.monotonic() < until and self._running:
             time.sleep(min(_LOOK_SECS, max(0.0, until - time.monotonic())))
         return endings
 
     def keeps(self, attempt: Attempt) -> bool:
-        """Whether Slurm still has the job of a sweep that is gone."""
+        """Whether Slurm still has this job from an earlier sweep."""
         return self._still_alive(attempt) is not None
 
     def interrupt(self) -> None:
-        """Send SIGTERM to all jobs; those that still wait in the queue leave it."""
+        """Send SIGTERM to running jobs; cancel jobs that wait in the queue."""
         self._stopping = True
         self._cluster.interrupt([each.job for each in self._running])
 
@@ -153,7 +153,7 @@ class SlurmEngine:
             gpus_per_node=self._n_gpus or None,
             mem_gb=launcher.memory_gb,
             slurm_partition=launcher.partition,
-            # srun does not inherit it from the job any more.
+            # In newer Slurm versions srun does not inherit this from the job.
             slurm_srun_args=[f"--cpus-per-task={launcher.cpus_per_job}"],
             slurm_additional_parameters=dict(launcher.sbatch),
         )
@@ -167,7 +167,7 @@ class SlurmEngine:
             raise SweepError(f"{remote.attempt.job.name}: {said}") from error
 
     def _still_alive(self, attempt: Attempt) -> Any:
-        """The living Slurm job of the same attempt in an earlier sweep; None if there is none."""
+        """The active Slurm job of the same attempt from an earlier sweep; None if there is none."""
         from submitit import SlurmJob
 
         if self._launcher.cluster != "slurm":
@@ -178,7 +178,7 @@ class SlurmEngine:
             try:
                 earlier = job.submission().function.remote.attempt
             except (ImportError, AttributeError):
-                continue  # of another version of percoin
+                continue  # written by another version of percoin
             same = (earlier.job, earlier.force) == (attempt.job, attempt.force)
             if same and not job.paths.result_pickle.exists() and not self._cluster.gone([job]):
                 return job
@@ -199,14 +199,14 @@ class SlurmEngine:
         return endings
 
     def _has_settled(self, running: _RunningJob) -> bool:
-        """Whether a job that is gone will leave no result any more."""
+        """Whether a job that is gone will not write a result any more."""
         if self._stopping:
             return True
         if running.gone_at is None:
             running.gone_at = time.monotonic()
         if time.monotonic() - running.gone_at < self._cluster.settle_secs:
             return False
-        # Makes a network file system look again instead of answering from its cache.
+        # This makes a network file system read the folder again instead of using its cache.
         folder = running.job.paths.folder
         folder.chmod(folder.stat().st_mode)
         return not running.job.paths.result_pickle.exists()
@@ -214,14 +214,14 @@ class SlurmEngine:
 
 @dataclass(frozen=True)
 class _Submission:
-    """What submitit pickles, and calls in a process of the cluster."""
+    """The callable that submitit pickles and calls in a process of the cluster."""
 
     remote: RemoteAttempt
 
     def __call__(self) -> str | None:
-        """Run the attempt; at a preemption or time-out, stop gently and queue it again.
+        """Run the attempt; at a preemption or time-out, stop cleanly and queue it again.
 
-        submitit would leave the training in the middle of whatever it does.
+        submitit alone would stop the training at any point, not between two batches.
         """
         queue_again: Any = signal.getsignal(signal.SIGUSR2)
         told: set[int] = set()
@@ -235,7 +235,7 @@ class _Submission:
 
         signal.signal(signal.SIGTERM, note)
         signal.signal(signal.SIGUSR2, note)
-        # Takes seconds; from then on the attempt handles signals itself.
+        # The import takes seconds; after it the attempt handles signals itself.
         import percoin.sweep.worker  # noqa: F401
 
         signal.signal(signal.SIGUSR2, note_and_stop)
@@ -248,27 +248,27 @@ class _Submission:
             is_stopped = record is not None and record.state == JobState.INTERRUPTED
         signal.signal(signal.SIGUSR2, queue_again)
         if is_stopped and signal.SIGUSR2 in told:
-            # Ends this process, or raises if it was queued too often.
+            # Ends this process, or raises if the job was queued too often.
             queue_again(signal.SIGUSR2, None)
         return words
 
     def checkpoint(self) -> Any:
-        """What submitit runs when the job's turn comes again: the same, from its checkpoint."""
+        """Called by submitit to queue the job again; the attempt resumes from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class _Slurm:
-    """A Slurm cluster, asked by Slurm's commands.
+    """A Slurm cluster, used through Slurm's commands.
 
-    submitit would ask Slurm's accounting, which not every cluster keeps.
+    submitit needs Slurm's accounting, which not every cluster has.
     """
 
-    # How long a result may take to appear once the job is gone.
+    # How long a result may take to appear after the job is gone.
     settle_secs = 15.0
 
-    # In any other state a job has ended.
+    # In any other state the job has ended.
     _ALIVE = (
         *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING"),
         *("SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
@@ -281,7 +281,7 @@ class _Slurm:
         self._asked_at = -self._ASK_SECS
 
     def gone(self, jobs: Sequence[Any]) -> dict[str, str]:
-        """Those that Slurm says have ended, or no longer knows; asked now and then."""
+        """Jobs that have ended or that Slurm no longer knows; asks Slurm every ten seconds."""
         ids = {job.job_id for job in jobs}
         if not ids:
             return {}
@@ -294,14 +294,17 @@ class _Slurm:
         }
 
     def interrupt(self, jobs: Sequence[Any]) -> None:
-        """By ``scancel``; one without a signal would end the batch script and all with it."""
+        """Cancel waiting jobs, and send SIGTERM to running jobs.
+
+        Without a signal ``scancel`` would end the batch script and the training at once.
+        """
         ids = [job.job_id for job in jobs]
         if ids:
             _command("scancel", "--state=PENDING", *ids)
             _command("scancel", "--signal=TERM", *ids)
 
     def kill(self, jobs: Sequence[Any]) -> None:
-        """By ``scancel``."""
+        """End jobs at once by ``scancel``."""
         if jobs:
             _command("scancel", *(job.job_id for job in jobs))
 
@@ -310,24 +313,24 @@ class _Slurm:
             "squeue", "--noheader", "--states=all", "--format=%i %T", f"--jobs={','.join(ids)}"
         )
         self._asked_at = time.monotonic()
-        # Slurm forgets a job some minutes after its end.
+        # Slurm forgets a job some minutes after it ends.
         unknown = "unknown"
         if answer is None or (answer.returncode and "Invalid job id" not in answer.stderr):
-            # Slurm does not answer now; its jobs may run on.
+            # Slurm does not answer now; its jobs may still run.
             unknown = "PENDING"
         told = dict(line.split() for line in (answer.stdout if answer else "").splitlines())
         self._states = {each: told.get(each, unknown) for each in ids}
 
 
 class _ThisMachine:
-    """Processes of this machine: a watching one for each working one."""
+    """Processes of this machine; each job has a second process that watches it."""
 
     settle_secs = 0.0
 
     _KILL_SECS = 10.0
 
     def gone(self, jobs: Sequence[Any]) -> dict[str, str]:
-        """Those whose watching process has ended."""
+        """Jobs whose watching process has ended."""
         return {
             job.job_id: f"its process was killed or crashed{_log_of(job)}"
             for job in jobs
@@ -335,13 +338,13 @@ class _ThisMachine:
         }
 
     def interrupt(self, jobs: Sequence[Any]) -> None:
-        """The watching process hands SIGTERM on."""
+        """Send SIGTERM to the watching processes, which pass it on."""
         for job in jobs:
             with suppress(ProcessLookupError):
                 os.kill(int(job.job_id), signal.SIGTERM)
 
     def kill(self, jobs: Sequence[Any]) -> None:
-        """By SIGTERM as well: the second one ends a training at once."""
+        """Send SIGTERM repeatedly: the second one ends a training at once."""
         until = time.monotonic() + self._KILL_SECS
         while time.monotonic() < until and not all(job.done() for job in jobs):
             self.interrupt([job for job in jobs if not job.done()])
@@ -360,7 +363,7 @@ def _command(*words: str) -> subprocess.CompletedProcess[str] | None:
 
 @contextmanager
 def _interrupt_key_held_back() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: the sweep alone acts on it."""
+    """Start processes with Ctrl-C blocked: only the sweep reacts to it."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -369,7 +372,7 @@ def _interrupt_key_held_back() -> Iterator[None]:
 
 
 def _words(job: Any) -> str | None:
-    """The words of a job that left a result; its record says the rest."""
+    """The last words of a job that wrote a result; None if its record says everything."""
     error = job.exception()
     if error is None:
         words: str | None = job.result()
