@@ -59,7 +59,7 @@ test: setup ## run the tests (some minutes)
 	@echo "test: running the tests in $(TEST_WORKERS) processes (make test TEST_WORKERS=8 where there are cores)"
 	$(TESTED) -m "not slow"
 
-test-slow: setup ## run the slow proofs: clusters, full disks, 32 trainings in one process (some minutes)
+test-slow: setup ## run the slow proofs: kills, clusters, full disks, 32 trainings in one process (some minutes)
 	$(TESTED) -m slow
 
 lint: setup ## check format, lint rules and types

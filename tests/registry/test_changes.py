@@ -309,6 +309,7 @@ def reports(tmp_path_factory) -> dict:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("action", "after"), [("promote", 0.0), ("rollback", 0.5)])
 def test_a_process_killed_at_any_step_leaves_the_old_version_or_the_new(reports, action, after):
     outcomes = reports[action]["outcomes"]

@@ -53,6 +53,7 @@ def reports(tmp_path_factory) -> dict:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "before"), [("first", "none"), ("replace", "old")])
 def test_a_process_killed_at_any_step_of_an_export_leaves_the_old_version_or_the_new(
     reports, mode, before

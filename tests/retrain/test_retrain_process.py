@@ -50,6 +50,7 @@ def test_a_dry_run_explains_and_changes_nothing_on_disk(trained):
     assert others[0]["text"].startswith("50 new bars since, 0.036, below max_new_bars_share=0.1")
 
 
+@pytest.mark.slow
 def test_a_due_market_is_trained_and_the_gate_keeps_the_accepted_one_in_place(trained):
     kept = serve(trained, ACCEPTED)
     code, stdout, stderr = run(trained, AT_ONCE)

@@ -102,6 +102,7 @@ def test_results_of_an_older_percoin_change_nothing(tmp_path):
     assert served_id(market(models)) == version(jobs, 1)
 
 
+@pytest.mark.slow
 def test_of_two_learning_rates_the_better_one_is_served(tmp_path):
     sweep = run_sweep_command(tmp_path, "symbol=BTCUSDT", "lr=0.02,0.0000001")
     assert sweep.code == 0, sweep.stderr

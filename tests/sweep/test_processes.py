@@ -108,6 +108,7 @@ def test_closing_leaves_nobody_behind(tmp_path, engine):
     assert engine.wait(0) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_sweep_survives_the_server_that_starts_its_jobs(tmp_path, engine, capfd):
     job = make_job(tmp_path, "BTCUSDT", "epochs=40")

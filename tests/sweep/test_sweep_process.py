@@ -49,6 +49,7 @@ def file_times(folder: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_job_is_tried_once_more_and_no_failure_stops_the_others(tmp_path):
     source = write_bars(tmp_path, "BTCUSDT", "ETHUSDT", "LTCUSDT")
@@ -94,6 +95,7 @@ def check_records(sweep: Sweep) -> None:
     assert log.count(" epoch 1/25 ") == 1  # gone on with, not begun again
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path):
     # Two commands start while the third market trains, which a quick machine does in seconds.

@@ -56,6 +56,7 @@ def start(folder: Path) -> Process:
 
 
 # Three processes on a machine that may be busy.
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_is_killed_then_interrupted_and_then_finished(tmp_path):
     database = tmp_path / "outputs" / "BTCUSDT" / "1h" / "tune" / "study.db"
