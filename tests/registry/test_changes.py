@@ -320,12 +320,14 @@ def test_a_process_killed_at_any_step_leaves_the_old_version_or_the_new(reports,
     assert reports[action]["leftovers"] > 0
 
 
+@pytest.mark.slow
 def test_a_withdrawal_killed_at_any_step_can_be_repeated(reports):
     outcomes, n_versions = reports["withdraw"]["outcomes"], reports["withdraw"]["versions"]
     assert set(zip(outcomes, n_versions, strict=True)) == {(0.75, 4), (0.75, 5), (0.5, 5)}
     assert outcomes == sorted(outcomes, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_pruning_killed_at_any_step_leaves_the_served_version_and_can_be_repeated(reports):
     assert set(reports["prune"]["outcomes"]) == {0.75}
     assert set(reports["prune"]["versions"]) == {4, 3, 2}
