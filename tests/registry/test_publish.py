@@ -67,12 +67,14 @@ def test_a_process_killed_at_any_step_of_an_export_leaves_the_old_version_or_the
     assert reports[mode]["leftovers"] > 5
 
 
+@pytest.mark.slow
 def test_exports_killed_at_random_moments_always_leave_a_whole_version(reports):
     report = reports["random"]
     assert len(report["values"]) == 40
     assert len(set(report["values"])) > 1
 
 
+@pytest.mark.slow
 def test_processes_exporting_at_once_leave_whole_versions(reports):
     report = reports["at_once"]
     assert report["statuses"] == [0, 0, 0]
