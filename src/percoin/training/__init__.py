@@ -1,6 +1,6 @@
-"""Training with Lightning: the only package that imports it.
+"""Training with Lightning; no other package imports Lightning.
 
-What a notebook takes of it can be imported from here, as ``SignalClassifier``.
+Notebooks can import the main classes from here, such as ``SignalClassifier``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a re-exported name when it is first asked for: not every training needs Lightning."""
+    """Import a re-exported name on first use, because not every training needs Lightning."""
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Callbacks of a training: progress, and the export to the registry."""
+"""Lightning callbacks: progress, and export to the registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Progress(pl.Callback):
     """A progress bar on a terminal, and a log line after each epoch.
 
     Args:
-        each_epoch: Whether to write that line.
+        each_epoch: Whether to write the log line.
     """
 
     def __init__(self, each_epoch: bool = True) -> None:
@@ -48,15 +48,15 @@ class Progress(pl.Callback):
             self._bar.update()
 
     def on_validation_start(self, *_: Any) -> None:
-        """Close the bar before anything else is written."""
+        """Close the bar before other output."""
         self._close()
 
     def on_exception(self, *_: Any) -> None:
-        """Leave a clean line for the message that follows."""
+        """Close the bar, so the error message starts on a clean line."""
         self._close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how the epoch went and how long the rest may take."""
+        """Log the epoch's losses and the longest time left."""
         if not self._each_epoch or not isinstance(pl_module, SignalClassifier):
             return
         history = pl_module.history
@@ -82,12 +82,12 @@ class Progress(pl.Callback):
 
 
 class ExportToRegistry(pl.Callback):
-    """Exports the weights that were just tested; a failed export fails the run.
+    """Exports the weights after each test; a failed export fails the run.
 
-    A trainer with ``fast_dev_run`` trains nothing worth keeping and exports nothing.
+    With ``fast_dev_run`` it exports nothing, because that is only a trial of the code.
 
     Args:
-        exporter: Does it; ``ModelExporter("models")`` is the usual one.
+        exporter: Writes the model, usually ``ModelExporter("models")``.
     """
 
     def __init__(self, exporter: ModelExporter) -> None:
@@ -96,10 +96,10 @@ class ExportToRegistry(pl.Callback):
 
     @property
     def exported(self) -> ExportedModel:
-        """The newest version and its judgement.
+        """The newest exported version and its judgement.
 
         Raises:
-            ConfigError: No test has ended yet.
+            ConfigError: No test has finished yet.
         """
         if self._exported is None:
             raise ConfigError(
@@ -108,18 +108,18 @@ class ExportToRegistry(pl.Callback):
         return self._exported
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse before the first batch what could not be exported after the test.
+        """Check before the first batch that the export after the test can work.
 
         Raises:
-            ConfigError: Another module or data than percoin's, or another network.
-            RegistryWriteError: The models folder refuses a new version.
+            ConfigError: The module, the data module or the network is not percoin's.
+            RegistryWriteError: A new version cannot be written to the models folder.
         """
         if stage in ("fit", "test"):
             data = _market_data(trainer)
             self._exporter.check(classifier(pl_module), data.symbol, data.timeframe)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Export the weights that were just tested."""
+        """Export the tested weights."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             log.info("nothing is exported after fast_dev_run")
             return
@@ -127,10 +127,10 @@ class ExportToRegistry(pl.Callback):
 
 
 def classifier(module: pl.LightningModule) -> SignalClassifier:
-    """The module, if it is one that the callbacks of percoin know.
+    """Return the module as a ``SignalClassifier``.
 
     Raises:
-        ConfigError: It is another one.
+        ConfigError: It has another type.
     """
     if isinstance(module, SignalClassifier):
         return module

@@ -1,4 +1,4 @@
-"""A market as Lightning takes it: batches of windows, gathered from one tensor in memory."""
+"""A market as a Lightning data module: batches of windows, taken from one tensor in memory."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from percoin.types import IntArray, Timeframe, check_timeframe
 
 log = logging.getLogger(__name__)
 
-# Evaluation keeps no gradients, so a batch only has to fit the cache.
+# Evaluation needs no gradients, so only the CPU cache limits a batch.
 EVALUATION_BATCH_SIZE = 512
-# Two poolings by 2 leave nothing of a shorter window.
+# The network halves the window length twice, so a shorter window becomes empty.
 _FEWEST_LOOKBACK = 4
 
 Batch = tuple[Tensor, Tensor]
 
 
 class WindowDataset(Dataset[Batch]):
-    """Windows and labels of some rows of a market, taken a batch at a time.
+    """Windows and labels of some rows of a market, read one batch at a time.
 
     Args:
-        features: Scaled features, shape (n_bars, F). Windows are views of it:
-            memory grows with the bars, not with bars times lookback.
+        features: Scaled features, shape (n_bars, F). Windows are views of it, so memory grows
+            with n_bars only, not with n_bars * lookback.
         label: Class of each bar, shape (n_bars,).
-        rows: Positions of the bars on which the windows end, shape (n_rows,).
+        rows: Index of the last bar of each window, shape (n_rows,).
         lookback: Window length in bars, L.
     """
 
@@ -55,18 +55,18 @@ class WindowDataset(Dataset[Batch]):
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Index tensors, one per batch, in time order or freshly shuffled each epoch.
+    """Index tensors, one per batch, in time order or shuffled anew each epoch.
 
-    The shuffle depends on the seed and the epoch alone, so a resumed run sees the batches
-    that the uninterrupted one would have seen. In time order the last batch may be a small
-    one. A shuffle leaves it out: its few rows would weigh more than all others, and batch
-    normalisation would depend on them alone. Every epoch leaves out other rows.
+    The shuffle depends only on seed and epoch, so a resumed run sees the same batches as an
+    uninterrupted one. In time order the last batch may be smaller. A shuffle drops a smaller
+    last batch: each of its rows would weigh more than other rows, and its batch normalisation
+    would depend on few rows. Each epoch drops different rows.
 
     Args:
-        n_rows: Rows there are.
-        batch_size: Rows in a batch.
-        shuffle_seed: Seed of the shuffle; None keeps the order of time.
-        n_drawn: How many rows an epoch draws; None is all of them.
+        n_rows: Number of rows.
+        batch_size: Rows per batch.
+        shuffle_seed: Seed of the shuffle; None keeps time order.
+        n_drawn: Rows drawn per epoch; None means all.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class BatchSampler(Sampler[Tensor]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this before each one."""
         self._epoch = epoch
 
     def __len__(self) -> int:
         if self._shuffle_seed is None:
             return -(-self._n_used // self._batch_size)
-        # Fewer rows than a batch takes make one batch; batch normalisation needs two.
+        # Fewer rows than batch_size make one batch; batch normalisation needs two rows.
         return max(self._n_used // self._batch_size, int(self._n_used > 1))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -111,31 +111,31 @@ def window_loader(
     lookback: int,
     sampler: BatchSampler,
 ) -> DataLoader[Batch]:
-    """Batches of windows, gathered on the device that trains: all rows fit there.
+    """Batches of windows, built on the training device, which holds all rows.
 
     Args:
-        data: Knows the trainer; without one the device is the CPU.
-        features: As for ``WindowDataset``.
-        label: As for ``WindowDataset``.
-        rows: As for ``WindowDataset``.
-        lookback: As for ``WindowDataset``.
-        sampler: Of positions in ``rows``.
+        data: Gives the trainer and so the device; without a trainer it is the CPU.
+        features: As in ``WindowDataset``.
+        label: As in ``WindowDataset``.
+        rows: As in ``WindowDataset``.
+        lookback: As in ``WindowDataset``.
+        sampler: Yields positions in ``rows``.
     """
     trainer = data.trainer
     device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
     windows = WindowDataset(
         features.to(device), label.to(device), torch.from_numpy(rows).to(device), lookback
     )
-    # batch_size=None: the sampler's indices are whole batches already.
+    # batch_size=None: each item of the sampler is already a whole batch.
     return DataLoader(windows, sampler=sampler, batch_size=None)
 
 
 class MarketDataModule(pl.LightningDataModule):
-    """Windows and labels of one market: from its source to three loaders.
+    """Data module of one market: loads bars and gives train, validation and test loaders.
 
-    ``MarketDataModule("BTCUSDT", "1h", SampleSource(), DatasetSpec(rule))`` fetches the bars in
-    ``prepare_data`` and builds the 15 features, the labels and the split in ``setup``, as
-    ``train.py`` does. Whoever has a dataset already takes ``MarketDataModule.of``.
+    ``MarketDataModule("BTCUSDT", "1h", SampleSource(), DatasetSpec(rule))`` loads the bars in
+    ``prepare_data``. In ``setup`` it builds the 15 features, the labels and the split, as
+    ``train.py`` does. If you already have a dataset, use ``MarketDataModule.of``.
 
     Args:
         symbol: Market, as the exchange spells it.
@@ -143,10 +143,10 @@ class MarketDataModule(pl.LightningDataModule):
         source: Where the bars come from.
         spec: The rules for features, labels and split.
         batch_size: Windows per training step; evaluation uses larger batches.
-        seed: For the order in which windows are drawn.
+        seed: For the shuffle of the train windows.
 
     Raises:
-        ConfigError: An argument is something else or out of its range.
+        ConfigError: An argument has the wrong type or is out of range.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class MarketDataModule(pl.LightningDataModule):
 
     @classmethod
     def of(cls, dataset: MarketDataset, batch_size: int = 64, seed: int = 0) -> MarketDataModule:
-        """The loaders of a dataset that is ready."""
+        """Create the data module of a dataset that is already built."""
         bars = dataset.bars
         data = cls(bars.symbol, bars.timeframe, _AtHand(bars), dataset.spec, batch_size, seed)
         data.dataset = dataset
@@ -189,30 +189,30 @@ class MarketDataModule(pl.LightningDataModule):
 
     @cached_property
     def bars(self) -> Bars:
-        """What the source has of the market, asked once.
+        """The market's bars, loaded once.
 
         Raises:
-            DataError: It has none, or they cannot be used.
+            DataError: The source has no bars, or they cannot be used.
         """
         return self.source.load(self.symbol, self.timeframe)
 
     @cached_property
     def dataset(self) -> MarketDataset:
-        """The market made ready to train on, built once.
+        """The dataset, built once.
 
         Raises:
-            DataError: The bars cannot be had, or are too few.
+            DataError: The bars cannot be loaded, or are too few.
             MissingClassError: The train rows lack one of the three classes.
         """
         return build_dataset(self.bars, self.spec)
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, Tensor]:
-        """Features and label of every bar."""
+        """Features (n_bars, F) and labels (n_bars,) of all bars."""
         return torch.tensor(self.dataset.features), torch.tensor(self.dataset.label)
 
     def prepare_data(self) -> None:
-        """Fetch the bars."""
+        """Load the bars."""
         log.debug("%s %s: %d bars of %s", *self.market, len(self.bars), self.bars.origin)
 
     def setup(self, stage: str | None = None) -> None:
@@ -241,10 +241,10 @@ class MarketDataModule(pl.LightningDataModule):
 
 
 def _check_kinds(source: object, spec: object) -> None:
-    """Refuse what a notebook, which no type checker reads, may take for a source or for rules.
+    """Check the types of source and spec; notebooks have no type checker.
 
     Raises:
-        ConfigError: One of the two is something else.
+        ConfigError: One of the two has the wrong type.
     """
     if isinstance(source, type) or not hasattr(source, "load"):
         raise ConfigError(
@@ -257,10 +257,10 @@ def _check_kinds(source: object, spec: object) -> None:
 
 @dataclass(frozen=True)
 class _AtHand:
-    """The source of bars that are here already."""
+    """A source for bars that are already loaded."""
 
     bars: Bars
 
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
-        """These bars."""
+        """Return the bars."""
         return self.bars

@@ -1,4 +1,4 @@
-"""From a trained module, wherever it was trained, to a version in a registry."""
+"""Export a trained module, from ``train.py`` or your own trainer, to a registry."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DAY_MILLISECONDS = 86_400_000
 
 @dataclass(frozen=True)
 class ModelExporter:
-    """Judges a trained network beside the baselines and writes it to a registry.
+    """Judges a trained network against the baselines and writes it to a registry.
 
     Attributes:
-        models_dir: The registry.
-        rules: What the judgement takes for granted.
+        models_dir: Folder of the registry.
+        rules: Rules of the judgement, such as trading costs.
         onnx: Export the network for ONNX Runtime as well.
-        config: The settings of the training, as plain containers; None takes what the module
-            and its dataset know of themselves.
+        config: Training settings, as plain containers; None collects them from the module and
+            its dataset.
     """
 
     models_dir: Path | str
@@ -40,12 +40,11 @@ class ModelExporter:
     config: Mapping[str, object] | None = None
 
     def check(self, module: SignalClassifier, symbol: str, timeframe: Timeframe) -> None:
-        """Find out before a training whether its model could be exported after it.
+        """Check before a training that its model can be exported afterwards.
 
         Raises:
-            ConfigError: The network is none that the registry can describe, or a package is
-                missing.
-            RegistryWriteError: The models folder refuses a new version.
+            ConfigError: The registry cannot describe this network, or a package is missing.
+            RegistryWriteError: A new version cannot be written to the models folder.
         """
         network_of(module)
         check_writable(Path(self.models_dir), symbol, timeframe)
@@ -56,13 +55,13 @@ class ModelExporter:
         """Judge the module on the test rows and write it as a new version.
 
         Args:
-            module: Trained; its weights of this moment are exported.
-            dataset: What it was trained on.
+            module: A trained module; its current weights are exported.
+            dataset: The training data.
 
         Raises:
-            TrainingError: It was not trained, or on another market.
-            RegistryWriteError: The models folder refuses it; the old version stays.
-            InvalidArtifactError: As ONNX it does not answer as it does here.
+            TrainingError: The module was not trained, or on another market.
+            RegistryWriteError: The version cannot be written; the old version stays.
+            InvalidArtifactError: The ONNX network gives other outputs than the PyTorch one.
         """
         _check_trained(module, dataset)
         fitted = FittedNetwork(
@@ -74,7 +73,7 @@ class ModelExporter:
 
 
 def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, object]:
-    """What a module and its dataset know of their settings, by the names of ``conf/train.yaml``."""
+    """Collect the settings of a module and its dataset, with the names of ``conf/train.yaml``."""
     bars, spec = dataset.bars, dataset.spec
     split = spec.split_spec
     network = network_of(module)

@@ -1,4 +1,4 @@
-"""Models that one run has tried side by side: which acceptances stand among so many."""
+"""Control false discoveries among the models that one run has tried together."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ def withdraw_false_discoveries(
     timeframe: Timeframe,
     unknown: Collection[str] = (),
 ) -> dict[str, MarketResult]:
-    """Withdraw acceptances that do not stand among so many models tried, as a sweep does.
+    """Withdraw acceptances that do not hold, given the number of models tried, as a sweep does.
 
     Args:
-        results: Of every market of the run.
-        models_dir: The registry that they were exported to.
-        timeframe: Of all of them.
-        unknown: Markets that were trained and not judged yet. They count as models that show
-            nothing, so that an acceptance which stands now stands whatever they turn out to be.
+        results: Results of all markets of the run.
+        models_dir: Registry of the exported models.
+        timeframe: Bar length of all markets.
+        unknown: Markets that are trained but not judged yet. They count with a p-value of 1,
+            so an acceptance that holds now holds whatever their results will be.
 
     Returns:
-        Those that lost their acceptance, as they are now.
+        New results of the markets that lost their acceptance.
 
     Raises:
-        MarketsError: Some could not lose it; names them all. The others have lost it.
+        MarketsError: Some acceptances could not be withdrawn; the message names all of them.
+            The others are withdrawn.
     """
     if not results:
         return {}

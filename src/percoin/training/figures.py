@@ -1,4 +1,4 @@
-"""Pictures of one evaluation: drawn off screen, for TensorBoard and as PNG files."""
+"""Pictures of one evaluation, drawn without a screen, for TensorBoard and PNG files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from percoin.dataset import PARTS, MarketDataset, Part
 from percoin.types import CLASS_NAMES, FloatArray, IntArray
 from percoin.whole_file import write_whole
 
-# SHORT, NO_TRADE, LONG; told apart by colour-blind eyes too (Okabe and Ito, 2008).
+# SHORT, NO_TRADE, LONG, in colours that colour-blind readers can distinguish
+# (Okabe and Ito, 2008).
 _COLOURS = ("#D55E00", "#999999", "#0072B2")
 _N_BINS = 10
 
@@ -26,14 +27,14 @@ def draw_pictures(
     labels: IntArray,
     what: str,
 ) -> dict[str, Figure]:
-    """The three pictures of a training, by the names of their files.
+    """Draw the three pictures of a training, by file name.
 
     Args:
         dataset: The market.
         counts: Confusion matrix of the test rows.
-        probabilities: Of the test rows, shape (n_rows, C).
-        labels: Of the test rows, shape (n_rows,).
-        what: Which probabilities they are, for the title.
+        probabilities: Class probabilities of the test rows, shape (n_rows, C).
+        labels: True classes of the test rows, shape (n_rows,).
+        what: Kind of probabilities for the title, such as "calibrated".
     """
     market = f"{dataset.bars.symbol} {dataset.bars.timeframe.value}"
     rows = f"{market}, {len(labels):,} test rows"
@@ -51,7 +52,7 @@ def write_picture(figure: Figure, path: Path) -> None:
 
 
 def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
-    """Rows are the true classes, columns the predicted ones; shading by share of the row."""
+    """Draw true classes as rows, predicted classes as columns, shaded by share of the row."""
     matrix = np.asarray(counts)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = _new_figure(6.0, 4.8)
@@ -70,15 +71,15 @@ def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure
 
 
 def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) -> Figure:
-    """How often each class came true, by the probability that it was given.
+    """Draw a reliability diagram: observed share of each class by predicted probability.
 
-    All bins hold the same number of rows. The bars are 95 % Wilson intervals (Wilson,
-    1927) as if rows were independent; rows overlap, so the true intervals are wider.
+    All bins hold about the same number of rows. The error bars are 95 % Wilson intervals
+    (Wilson, 1927) for independent rows. Rows overlap, so the true intervals are wider.
 
     Args:
         probabilities: Shape (n_rows, C).
         labels: Shape (n_rows,).
-        title: Of the picture.
+        title: Title of the picture.
     """
     figure = _new_figure(5.2, 5.2)
     axes = figure.add_subplot()
@@ -97,7 +98,7 @@ def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) ->
         )
     top = min(1.0, max(axes.get_xlim()[1], axes.get_ylim()[1]))
     axes.plot([0, top], [0, top], color="black", linewidth=0.8, linestyle="--", label="calibrated")
-    # Room for the whole of a point at 0 or at 1.
+    # Margins, so that points at 0 and 1 are fully visible.
     limits = (-0.02 * top, 1.02 * top)
     axes.set(xlim=limits, ylim=limits, aspect="equal", title=title)
     axes.set(xlabel="predicted probability", ylabel="observed share")
@@ -107,7 +108,7 @@ def draw_reliability(probabilities: FloatArray, labels: IntArray, title: str) ->
 
 
 def draw_label_distribution(counts: Mapping[Part, IntArray], title: str) -> Figure:
-    """Share of each class in each split, with the counts written on the bars."""
+    """Draw the share of each class in each split, with counts on the bars."""
     figure = _new_figure(6.4, 4.2)
     axes = figure.add_subplot()
     positions = np.arange(len(counts))
@@ -119,7 +120,7 @@ def draw_label_distribution(counts: Mapping[Part, IntArray], title: str) -> Figu
         numbers = [f"{split[index]:,}" for split in counts.values()]
         axes.bar_label(bars, numbers, padding=2, fontsize=8)
     axes.set_xticks(positions, list(counts))
-    # The room above 1 is for the legend.
+    # The space above 1 is for the legend.
     axes.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), ylabel="share of rows", title=title)
     axes.legend(frameon=False, ncols=len(CLASS_NAMES))
     axes.spines[["top", "right"]].set_visible(False)

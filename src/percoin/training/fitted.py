@@ -1,4 +1,4 @@
-"""A market whose weights are there, and what the registry keeps of it, however it was trained."""
+"""The base class of fitted markets: forecasts, pictures and the model parts for the registry."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelParts:
-    """What the registry keeps of a model beside its description.
+    """The parts of a model that the registry stores, apart from the manifest.
 
     Attributes:
-        spec: Kind of the model and what builds its network.
-        state_dict: Weights, on the CPU; empty without a network.
+        spec: Kind of model and arguments of its network.
+        state_dict: Weights on the CPU; empty without a network.
         history: Losses and accuracies by epoch.
-        onnx: The network once more for ONNX Runtime, if that was asked for.
+        onnx: The network as an ONNX file, if requested.
     """
 
     spec: ModelSpec
@@ -38,15 +38,15 @@ class ModelParts:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted(ABC):
-    """One market whose weights are there.
+    """One market with a fitted model.
 
     Attributes:
-        dataset: What they were trained on; the newest fold of a walk-forward.
-        seed: Of the training.
+        dataset: The training data; in a walk-forward, the newest fold.
+        seed: Seed of the training.
         secs: Wall time of the training.
-        epochs: How many there were, and which was kept; None where there are none.
-        pool: The pool of markets behind the weights, if there is one.
-        loggers: Of Lightning, for this market alone.
+        epochs: Number of epochs and the best epoch; None for a model without epochs.
+        pool: Record of the pool that the weights come from, if any.
+        loggers: Lightning loggers of this market alone.
     """
 
     dataset: MarketDataset
@@ -63,20 +63,20 @@ class Fitted(ABC):
 
     @abstractmethod
     def forecast(self, rules: JudgingRules) -> tuple[FoldForecasts, ...]:
-        """What the model and the baselines say on the test rows of each fold.
+        """Forecasts of the model and the baselines on the test rows of each fold.
 
         Raises:
-            MarketError: The market has no weights after all, or cannot be tested.
+            MarketError: The market's training failed, or it cannot be tested.
         """
 
     @abstractmethod
     def pictures(self) -> Mapping[str, Figure]:
-        """Drawings of what ``forecast`` found, by name."""
+        """Pictures of the results of ``forecast``, by name."""
 
     @abstractmethod
     def parts(self, onnx: bool) -> ModelParts:
-        """What the registry keeps; ``forecast`` has been asked before.
+        """The parts for the registry; call ``forecast`` first.
 
         Raises:
-            InvalidArtifactError: As ONNX the network does not answer as it does here.
+            InvalidArtifactError: The ONNX network gives other outputs than the PyTorch one.
         """

@@ -1,4 +1,4 @@
-"""A market whose network is fitted: its forecasts, pictures and weights."""
+"""A market with a fitted network: its forecasts, pictures and weights."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from percoin.training.metrics import confusion_matrix
 from percoin.training.onnx_export import export_onnx
 from percoin.types import FloatArray
 
-# Spread over the validation rows.
+# Windows for the ONNX comparison, spread over the validation rows.
 _MOST_ONNX_WINDOWS = 512
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A module with its kept weights, and the fold whose test rows it has been asked about."""
+    """One fold, and the module with its best weights, tested on that fold."""
 
     dataset: MarketDataset
     module: SignalClassifier
@@ -42,12 +42,12 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedNetwork(Fitted):
-    """A market whose network is fitted.
+    """A market with a fitted network.
 
     Attributes:
-        test: Gives the module with its kept weights once it has been tested on the market.
-        earlier: Folds of a walk-forward before the newest, in time order.
-        pooled_baselines: Fitted on the train rows of a whole pool; they are judged beside it.
+        test: Tests the module with its best weights on the market and returns it.
+        earlier: Walk-forward folds before the newest, in time order.
+        pooled_baselines: Gives extra baselines, fitted on the train rows of a whole pool.
     """
 
     test: Callable[[], SignalClassifier]
@@ -60,13 +60,13 @@ class FittedNetwork(Fitted):
         return self.test()
 
     def forecast(self, rules: JudgingRules) -> tuple[FoldForecasts, ...]:
-        """What network and baselines say on the test rows of each fold."""
+        """Forecasts of the network and the baselines on the test rows of each fold."""
         folds = [forecast_test(fold.module, fold.dataset, rules) for fold in self.earlier]
         newest = forecast_test(self.module, self.dataset, rules, self.pooled_baselines())
         return (*folds, newest)
 
     def pictures(self) -> Mapping[str, Figure]:
-        """Drawings of the newest test rows."""
+        """Pictures of the newest fold's test rows."""
         module = self.module
         return draw_pictures(
             self.dataset,
@@ -77,7 +77,7 @@ class FittedNetwork(Fitted):
         )
 
     def parts(self, onnx: bool) -> ModelParts:
-        """Weights and history, wherever the network was trained."""
+        """Weights (copied to the CPU), history and, if requested, the ONNX file."""
         network = copy.deepcopy(network_of(self.module)).cpu()
         weights: dict[str, Tensor] = network.state_dict()
         return ModelParts(
@@ -96,10 +96,10 @@ class FittedNetwork(Fitted):
 
 
 def network_of(module: SignalClassifier) -> CnnLstm:
-    """The network, if the registry can describe it.
+    """Return the network of a module.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: The registry cannot describe this network.
     """
     network = module.network
     if not isinstance(network, CnnLstm):
@@ -121,7 +121,7 @@ def forecast_test(
     rules: JudgingRules,
     pooled: Sequence[Baseline] = (),
 ) -> FoldForecasts:
-    """What a trained module and the baselines say on the test rows of its fold."""
+    """Forecasts of a trained module and the baselines on the test rows of a fold."""
     data = MarketDataModule.of(dataset)
     validation, test = data.val_dataloader(), data.test_dataloader()
     logits = _logits(module, validation), _logits(module, test)

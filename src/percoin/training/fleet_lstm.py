@@ -1,9 +1,9 @@
-"""A layer of many LSTMs at once: few launches, each of them large.
+"""One layer of many LSTMs at once, with few but large GPU kernels.
 
 The equations are those of ``nn.LSTM`` (Hochreiter and Schmidhuber, 1997, with the forget
-gate of Gers et al., 2000). What a bar costs is one matrix product over all models and
-directions and one elementwise function; what does not hang on the bar before, the products
-with the inputs and the gradients of all weights, is done for all bars together.
+gate of Gers et al., 2000). Each bar takes one matrix product over all models and directions
+and one elementwise function. The products with the inputs and the gradients of all weights do
+not depend on the previous bar, so they are computed for all bars together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from percoin.training.fused import fused
 
-# Input and forget gate, new content, output gate: the order of ``nn.LSTM``.
+# Input gate, forget gate, cell candidate, output gate: the order of ``nn.LSTM``.
 N_GATES = 4
 
 
@@ -23,13 +23,13 @@ def recur(inputs: Tensor, from_input: Tensor, from_state: Tensor, bias: Tensor) 
     """Run M independent LSTMs over their inputs.
 
     Args:
-        inputs: Time in the order in which each LSTM reads it, shape (M, L, B, n_in).
-        from_input: Weights of the input, shape (M, 4 * H, n_in).
-        from_state: Weights of the state before, shape (M, 4 * H, H).
+        inputs: In the time order in which each LSTM reads them, shape (M, L, B, n_in).
+        from_input: Input weights, shape (M, 4 * H, n_in).
+        from_state: Recurrent weights, shape (M, 4 * H, H).
         bias: Shape (M, 4 * H).
 
     Returns:
-        The states after each bar, shape (M, L, B, H).
+        The hidden state after each bar, shape (M, L, B, H).
     """
     n_bars = inputs.shape[1]
     driven = torch.baddbmm(bias.unsqueeze(1), inputs.flatten(1, 2), from_input.transpose(1, 2))
@@ -39,11 +39,11 @@ def recur(inputs: Tensor, from_input: Tensor, from_state: Tensor, bias: Tensor) 
 
 
 class _Recurrence(torch.autograd.Function):
-    """What is left once the products with the inputs are known: bar after bar.
+    """The recurrent part of the LSTM, bar after bar; the input products are already computed.
 
-    Inputs are ``driven``, shape (M, L, B, 4 * H), and the weights of the state before, of the
-    same type, shape (M, 4 * H, H); the output is of shape (M, L, B, H). Under autocast both
-    are in 16 bits, the cells in 32.
+    Inputs are ``driven``, shape (M, L, B, 4 * H), and the recurrent weights of the same type,
+    shape (M, 4 * H, H). The output has shape (M, L, B, H). Under autocast the inputs have 16
+    bits and the cells 32.
     """
 
     @staticmethod
@@ -83,14 +83,14 @@ class _Recurrence(torch.autograd.Function):
             from_later = torch.bmm(of_gates, from_state)
             found.append(of_gates)
         of_driven = torch.stack(found[::-1], dim=1)  # (M, L, B, 4 * H)
-        # Of all bars but the first, whose state before is zero.
+        # All bars except the first, whose previous state is zero.
         later = of_driven[:, 1:].flatten(1, 2)
         of_weights = torch.bmm(later.transpose(1, 2), states[:, :-1].flatten(1, 2))
         return of_driven, of_weights
 
 
 def _advance(driven: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-    """One bar: the four gates, (M, B, H) each, then the new state and the new cell."""
+    """One bar forward: the four gates, (M, B, H) each, the new hidden state and the new cell."""
     narrow = driven.dtype
     parts = (driven.to(cell.dtype) + recurrent).chunk(N_GATES, dim=-1)
     enter, keep, leave = parts[0].sigmoid(), parts[1].sigmoid(), parts[3].sigmoid()
@@ -111,17 +111,17 @@ def _retreat(
     content: Tensor,
     leave: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of a bar's gates before their functions, (M, B, 4 * H), and of its old cell.
+    """One bar backward: gradients of the gates before activation, (M, B, 4 * H), and of ``before``.
 
     Args:
-        of_state: Gradient of the bar's state by what stands above it, shape (M, B, H).
-        from_later: The same by the next bar.
-        of_cell: Gradient of the bar's new cell by the next bar.
+        of_state: Gradient of the bar's hidden state from the layers above, shape (M, B, H).
+        from_later: Gradient of the same state from the next bar.
+        of_cell: Gradient of the bar's new cell from the next bar.
         before: The cell before the bar.
-        cell: The cell after it.
-        enter: The input gate; the other three follow.
+        cell: The cell after the bar.
+        enter: The input gate.
         keep: The forget gate.
-        content: What the input gate lets in.
+        content: The cell candidate.
         leave: The output gate.
     """
     wide, narrow = cell.dtype, enter.dtype

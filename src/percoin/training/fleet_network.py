@@ -1,4 +1,4 @@
-"""Many networks of one shape side by side, as one that takes a fraction of the launches."""
+"""Many networks of one shape stacked into one module, which launches far fewer GPU kernels."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from percoin.training.fleet_lstm import recur
 
 
 class StackedCnnLstm(nn.Module):
-    """K networks with weights of their own that answer together; none knows of another.
+    """K independent networks, computed together.
 
-    The layers and their settings are read off a ``CnnLstm``, so there is one description of
-    the network. Every tensor has a leading axis of models, and all that a model learns is
-    one row: clipping, updating and copying a model each take one operation.
+    The layers and their settings are read from a ``CnnLstm``, so the network is described in
+    one place only. Every tensor has a leading axis of models. All weights of a model are one
+    row, so clipping, updating or copying a model takes one operation.
 
     Args:
-        template: A network of the shape of all; its weights are not used.
-        weights: Everything learnt, shape (K, n_weights).
+        template: A network of the common shape; its weights are not used.
+        weights: All trainable weights, shape (K, n_weights).
         statistics: Means and variances of batch normalisation, shape (K, n_statistics).
-        n_batches: How many batches these have seen, layer by layer, shape (K, n_layers).
+        n_batches: Number of batches in these statistics, per layer, shape (K, n_layers).
     """
 
     weights: nn.Parameter
@@ -36,7 +36,7 @@ class StackedCnnLstm(nn.Module):
         self, template: CnnLstm, weights: Tensor, statistics: Tensor, n_batches: Tensor
     ) -> None:
         super().__init__()
-        # In a tuple, or its empty weights would be among those of this module.
+        # In a tuple, so that torch does not register its empty weights as part of this module.
         self._template = (copy.deepcopy(template).to("meta"),)
         self.weights = nn.Parameter(weights)
         self.register_buffer("statistics", statistics)
@@ -44,7 +44,7 @@ class StackedCnnLstm(nn.Module):
 
     @classmethod
     def from_networks(cls, networks: Sequence[CnnLstm]) -> StackedCnnLstm:
-        """Copies of networks of one shape, at least one."""
+        """Stack copies of at least one network; all have one shape."""
 
         def rows(names: Sequence[str]) -> Tensor:
             states = [network.state_dict() for network in networks]
@@ -55,11 +55,11 @@ class StackedCnnLstm(nn.Module):
 
     @property
     def n_models(self) -> int:
-        """K."""
+        """Number of models, K."""
         return len(self.weights)
 
     def unstack(self, model: int) -> dict[str, Tensor]:
-        """State of one model on the CPU, as ``CnnLstm`` loads it."""
+        """State dict of one model on the CPU, in the form that ``CnnLstm`` loads."""
         template = self._template[0]
         rows = (self.weights.detach(), self.statistics, self.n_batches)
         found: dict[str, Tensor] = {}
@@ -70,13 +70,13 @@ class StackedCnnLstm(nn.Module):
         return {name: found[name] for name in template.state_dict()}
 
     def take(self, models: Tensor) -> StackedCnnLstm:
-        """A stack of copies of some of the models, shape (n_taken,)."""
+        """Copy some of the models into a new stack; ``models`` has shape (n_taken,)."""
         rows = self.weights.detach()[models], self.statistics[models], self.n_batches[models]
         return StackedCnnLstm(self._template[0], *rows)
 
     @torch.no_grad()
     def put(self, models: Tensor, others: StackedCnnLstm) -> None:
-        """Replace some of the models by all of another stack, in its order."""
+        """Replace some of the models with all models of another stack, in its order."""
         self.weights[models] = others.weights
         self.statistics[models] = others.statistics
         self.n_batches[models] = others.n_batches
@@ -84,13 +84,14 @@ class StackedCnnLstm(nn.Module):
     def forward(
         self, windows: Tensor, models: Tensor | None = None, is_active: Tensor | None = None
     ) -> Tensor:
-        """Score each model's own windows.
+        """Compute the logits of each model for its own windows.
 
         Args:
             windows: Scaled features, oldest bar first, shape (K, B, L, F).
-            models: Which models the windows are for, shape (K,); None is all, in order.
-            is_active: Of which of these the batch is remembered while training, shape (K,);
-                None is all.
+            models: Index of the model for each batch of windows, shape (K,); None means all
+                models, in order.
+            is_active: Which models update their batch normalisation statistics in training,
+                shape (K,); None means all.
 
         Returns:
             Logits in the order of ``Signal``, shape (K, B, C).
@@ -119,13 +120,13 @@ class StackedCnnLstm(nn.Module):
 
 
 class _Pass:
-    """One pass of windows (K, B, L, F) through K networks.
+    """One forward pass of windows (K, B, L, F) through K networks.
 
     Args:
-        template: What the layers are.
+        template: Gives the layers.
         weights: Shape (K, n_weights).
-        statistics: Shape (K, n_statistics); brought up to date in place while training.
-        is_training: Whether values are dropped and batches normalised by themselves.
+        statistics: Shape (K, n_statistics); updated in place in training.
+        is_training: Whether dropout is on and normalisation uses the batch's own statistics.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class _Pass:
         self._statistics = dict(_named(statistics, seen))
 
     def logits(self, windows: Tensor) -> Tensor:
-        """Shape (K, B, C)."""
+        """Logits, shape (K, B, C)."""
         local = self._convolve(windows.permute(0, 3, 1, 2))  # (K, channels[-1], B)
         newest = self._attend(self._recur(windows.transpose(1, 2)))  # (K, 2 * hidden_size, B)
         values = torch.cat([local, newest], dim=1)
@@ -155,7 +156,7 @@ class _Pass:
         return values.transpose(1, 2)
 
     def _convolve(self, values: Tensor) -> Tensor:
-        """The mean over time of what the convolutions make of (K, F, B, L), (K, channels, B)."""
+        """Apply the convolutions to (K, F, B, L) and take the mean over time: (K, channels, B)."""
         for index, layer in enumerate(self._template.convolution):
             place = f"convolution.{index}"
             if isinstance(layer, nn.Conv1d):
@@ -174,7 +175,7 @@ class _Pass:
         (width,), padding = layer.kernel_size, int(layer.padding[0])
         padded = functional.pad(values, (padding, padding))
         n_bars = padded.shape[-1] - width + 1
-        # Every bar with its neighbours, in the order of the weights: channel, then place.
+        # Each bar with its neighbours, in the order of the weights: channel, then position.
         shifted = [padded[..., first : first + n_bars] for first in range(width)]
         around = torch.stack(shifted, dim=2).flatten(1, 2)
         weight = self._weights[f"{place}.weight"].flatten(2)  # (K, n_out, n_in * width)
@@ -192,7 +193,7 @@ class _Pass:
                 self._both_directions(f"{kind}_l{layer}")
                 for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
-            # Each direction in its own order of time, (K * 2, L, B, n_in).
+            # Each direction in its own time order, (K * 2, L, B, n_in).
             both = torch.stack([bars, bars.flip(1)], dim=1).flatten(0, 1)
             states = recur(both, from_input, from_state, biases[0] + biases[1])
             forward, backward = torch.unflatten(states, 0, (self._n_models, 2)).unbind(1)
@@ -200,11 +201,11 @@ class _Pass:
         return bars
 
     def _attend(self, bars: Tensor) -> Tensor:
-        """What the newest bar's query finds, (K, 2 * hidden_size, B), as ``attend_newest``."""
+        """Attention output for the newest bar, (K, 2 * hidden_size, B), as ``attend_newest``."""
         n_heads = self._template.attention.num_heads
         n_rows = bars.shape[2]
         weights = self._weights["attention.in_proj_weight"].chunk(3, dim=1)
-        # Of each head of each model, (K * heads, width of a head, width).
+        # One matrix per head and model, (K * heads, width of a head, width).
         of_query, of_key, of_value = (
             torch.unflatten(weight, 1, (n_heads, -1)).flatten(0, 1) for weight in weights
         )
@@ -236,12 +237,12 @@ class _Pass:
         return torch.baddbmm(bias, self._weights[f"{place}.weight"], values)
 
     def _normalise(self, place: str, layer: nn.BatchNorm1d, values: Tensor) -> Tensor:
-        """Batch normalisation of (K, channels, ...): each channel of each model alone."""
+        """Batch normalisation of (K, channels, ...), separate for each channel of each model."""
         kept = [self._statistics[f"{place}.running_{name}"] for name in ("mean", "var")]
-        # Rows of several models do not lie side by side, and backward keeps what it was given.
+        # Copies: the models' rows are not contiguous, and the backward pass keeps its inputs.
         mean, variance = flat = [statistic.flatten().clone() for statistic in kept]
         normalised = functional.batch_norm(
-            # All channels of all models side by side, and one row of all that counts for each.
+            # Shape (1, K * channels, n): one "batch row" with the channels of all models.
             values.reshape(1, len(mean), -1),
             mean,
             variance,
@@ -257,7 +258,7 @@ class _Pass:
         return normalised.view_as(values)
 
     def _unweighted(self, layer: nn.Module, values: Tensor) -> Tensor:
-        """A layer that learns nothing, which takes all models for one."""
+        """A layer without weights, applied to all models at once."""
         if isinstance(layer, nn.Dropout):
             return functional.dropout(values, layer.p, self._is_training)
         result: Tensor = layer(values)
@@ -275,7 +276,7 @@ class _Pass:
 def _shapes(
     network: CnnLstm,
 ) -> tuple[dict[str, torch.Size], dict[str, torch.Size], dict[str, torch.Size]]:
-    """Of what is learnt, of the statistics and of the counters of batches, by name."""
+    """Shapes by name of the weights, of the statistics and of the batch counters."""
     learnt = {name: parameter.shape for name, parameter in network.named_parameters()}
     buffers = dict(network.named_buffers())
     seen = {name: own.shape for name, own in buffers.items() if own.is_floating_point()}
@@ -283,8 +284,8 @@ def _shapes(
 
 
 def _named(rows: Tensor, shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, Tensor]]:
-    """Views of rows (K, n), each of shape (K, ...)."""
-    # One split and not many slices, whose gradients would each be as large as all together.
+    """Split rows (K, n) into named views of shape (K, ...)."""
+    # One split: each of many slices would have a gradient as large as the whole tensor.
     pieces = torch.split(rows, [shape.numel() for shape in shapes.values()], dim=1)
     for (name, shape), piece in zip(shapes.items(), pieces, strict=True):
         yield name, torch.unflatten(piece, 1, shape)

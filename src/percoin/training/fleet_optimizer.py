@@ -1,4 +1,4 @@
-"""AdamW and gradient clipping of many models whose weights are rows of one tensor."""
+"""AdamW and gradient clipping for many models; each row of one tensor holds a model's weights."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from percoin.training.fused import fused
 
-# Of torch.optim.AdamW.
+# As in torch.optim.AdamW.
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-# Of torch.nn.utils.clip_grad_norm_.
+# As in torch.nn.utils.clip_grad_norm_.
 _CLIP_EPSILON = 1e-6
 
 
 class StackedAdamW:
-    """Updates each row as ``torch.optim.AdamW`` would update a model of its own.
+    """Updates each row as ``torch.optim.AdamW`` updates a separate model.
 
-    AdamW (Loshchilov and Hutter, 2019) takes every number alone, so rows only differ in
-    their learning rate, in how many updates they have had and in the norm of their gradient.
+    AdamW (Loshchilov and Hutter, 2019) works on each number separately. So rows differ only in
+    their learning rate, their number of updates and the norm of their gradient.
 
     Args:
-        weights: A leaf of shape (K, n_weights).
+        weights: Leaf tensor, shape (K, n_weights).
         weight_decay: As in torch.
-        clip_norm: Largest norm of a row's gradient.
+        clip_norm: Largest gradient norm of a row.
     """
 
     def __init__(self, weights: Tensor, weight_decay: float, clip_norm: float) -> None:
@@ -37,11 +37,11 @@ class StackedAdamW:
         self._n_updates = weights.new_zeros(len(weights), 1, dtype=torch.float64)
 
     def narrow(self, weights: Tensor, models: Tensor) -> None:
-        """Go on with some of the models alone.
+        """Continue with only some of the models.
 
         Args:
-            weights: Theirs, a leaf of its own.
-            models: Which of those so far they are, shape (n_left,).
+            weights: Their weights, a new leaf tensor.
+            models: Their indices among the current models, shape (n_left,).
         """
         self._weights = weights
         self._mean = self._mean[models]
@@ -49,11 +49,11 @@ class StackedAdamW:
         self._n_updates = self._n_updates[models]
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next update depends on beside the weights, by name."""
+        """Everything but the weights that the next update depends on, by name."""
         return {"mean": self._mean, "square": self._square, "n_updates": self._n_updates}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from another optimizer's ``state``."""
+        """Continue from another optimizer's ``state``."""
         for name, values in self.state().items():
             values.copy_(state[name])
 
@@ -61,19 +61,19 @@ class StackedAdamW:
     def step(
         self, lr: Tensor, models: Tensor | None = None, is_active: Tensor | None = None
     ) -> None:
-        """Clip and update; the gradient is gone afterwards.
+        """Clip, update, and remove the gradient.
 
         Args:
-            lr: Learning rate of every model, shape (K,).
-            models: Which to update, shape (k,); None is all. No number of the others changes.
-            is_active: Which of those to update after all, shape (k,); None is all. It lets
-                one recorded step serve steps in which not every model takes part.
+            lr: Learning rate of each model, shape (K,).
+            models: Models to compute, shape (k,); None means all. The others stay unchanged.
+            is_active: Which of these really change, shape (k,); None means all. So one
+                recorded step also serves for steps in which some models have no batch.
         """
         gradient = self._weights.grad
         if gradient is None:
             return
         self._weights.grad = None
-        # A slice gives views, and writing a view to itself costs nothing.
+        # A full slice gives views, so the in-place update below needs no copy back.
         at = slice(None) if models is None else models
         rate = lr.double()[at].unsqueeze(1)
         gradient, weights = gradient[at], self._weights.detach()[at]
@@ -84,7 +84,7 @@ class StackedAdamW:
         n_updates += active
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         shrink = (self._clip_norm / (norm + _CLIP_EPSILON)).clamp(max=1.0)
-        # An update that is not made may be the first: its count is 0, and its size no number.
+        # An inactive model may still have 0 updates, which would make the step size infinite.
         counted = n_updates.clamp(min=1)
         size = (rate / (1 - _BETAS[0] ** counted)).to(weights.dtype)
         unbiased = (1 - _BETAS[1] ** counted).sqrt().to(weights.dtype)
@@ -107,18 +107,20 @@ def _update(
     decay: Tensor,
     active: Tensor,
 ) -> None:
-    """Change weights, mean and square in place, (k, n_weights) each; the rest is (k, 1).
+    """Update weights, mean and square in place.
+
+    The first four have shape (k, n_weights), the others (k, 1).
 
     Args:
-        weights: What is learnt.
-        gradient: Of the weights, before clipping.
-        mean: Of the gradients so far, exponentially weighted.
-        square: Mean of their squares.
-        shrink: What clipping multiplies the gradient by.
-        size: Learning rate over the bias of the mean.
-        unbiased: Root of what the mean of squares is short of.
-        decay: What weight decay multiplies the weights by.
-        active: Whether the row changes at all.
+        weights: The weights.
+        gradient: Gradient of the weights, before clipping.
+        mean: Exponential moving average of the gradients.
+        square: Exponential moving average of their squares.
+        shrink: Clipping factor of the gradient.
+        size: Learning rate divided by the bias correction of the mean.
+        unbiased: Square root of the bias correction of the squares.
+        decay: Factor of weight decay.
+        active: Whether the row changes.
     """
     clipped = gradient * shrink
     new_mean = mean.lerp(clipped, 1 - _BETAS[0])

@@ -1,4 +1,4 @@
-"""Train many markets at once, a network for each, and keep the best epoch of every one."""
+"""Train one network per market, many at once (a "fleet"), and keep the best epoch of each."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
 
-# Of all models together: without gradients a batch only has to fill the machine.
+# For all models together. Evaluation needs no gradients, so a batch only has to fill the device.
 _EVALUATION_WINDOWS = 8192
-# Where every kind of step is recorded: computing for nothing, for up to half of the models,
-# costs less than recording one more.
+# Used when steps are recorded as CUDA graphs: a step may compute results for up to half of the
+# models that are then thrown away. This costs less than recording one more kind of step.
 _MOST_IDLE = 0.5
-# The state of 32 networks of the usual size is 340 MiB.
+# The state of 32 networks of the default size takes 340 MiB.
 _LONG_TO_WRITE_SECS = 0.5
 
 
 @dataclass
 class FleetModel:
-    """How the training of one market of a fleet stands, or has ended.
+    """State of the training of one market in a fleet.
 
     Attributes:
         dataset: The market.
-        history: Of the epochs that it was trained for.
-        best_epoch: With the least validation loss, from 1; 0 before the first.
+        history: Losses and accuracies of its epochs so far.
+        best_epoch: Epoch with the lowest validation loss, from 1; 0 before the first epoch.
         lr: Learning rate of its next epoch.
-        secs: From the beginning of the fleet to the end of its last epoch.
-        state_dict: The weights of its best epoch, once the fleet has ended.
-        error: Why it has no weights, if it has none.
+        secs: Seconds from the start of the fleet to the end of the model's last epoch.
+        state_dict: Weights of its best epoch; set when the whole fleet has ended.
+        error: Why it has no weights; None if it has them.
     """
 
     dataset: MarketDataset
@@ -69,7 +69,7 @@ class FleetModel:
         return self.dataset.bars.symbol
 
     def newest_figures(self) -> dict[str, float]:
-        """Those of its last epoch, by the names of a training alone."""
+        """Losses and accuracies of the last epoch, named as in a training of one market."""
         return {
             "loss/train": self.history["train_loss"][-1],
             "accuracy/train": self.history["train_acc"][-1],
@@ -87,33 +87,33 @@ def train_fleet(
     folder: Path | None = None,
     resume: bool = False,
 ) -> list[FleetModel]:
-    """Fit a network to each market as ``train`` would, all of them step by step together.
+    """Fit one network per market as ``train`` does, with the steps of all networks together.
 
-    Each has its own batches, in the order that it would see alone, gradient, clipping,
-    learning rate, early end and best epoch. Without dropout the weights are those of
-    separate trainings but for rounding; with it, other values are dropped. A fleet that goes on
-    ends on a CPU with the very weights of one that was not interrupted; on a GPU some sums are
-    added in another order each time.
+    Each network has its own batches, in the same order as alone, and its own gradient,
+    clipping, learning rate, early stopping and best epoch. Without dropout the weights equal
+    those of separate trainings, up to rounding. With dropout, different values are dropped.
+    On a CPU a resumed fleet ends with exactly the weights of an uninterrupted one. On a GPU
+    the order of some sums changes from run to run.
 
     Args:
-        datasets: The markets, of one timeframe and lookback; their lengths may differ.
-        networks: Of one shape, one for each market; they are left as they are.
-        plan: How to train each.
-        check: Called before every batch; what it raises ends the training.
-        after_epoch: Called with every model that has finished an epoch.
-        folder: The state of finished epochs is kept below it; None keeps none.
-        resume: Go on from that state.
+        datasets: The markets, with the same timeframe and lookback; their lengths may differ.
+        networks: One per market, all of one shape; they are not changed.
+        plan: How to train each network.
+        check: Called before every batch; an error it raises ends the training.
+        after_epoch: Called for each model after each of its epochs.
+        folder: The state after finished epochs is saved below it; None saves nothing.
+        resume: Continue from the saved state.
 
     Returns:
-        The models in the order of the markets, those that diverged among them.
+        The models in the order of the markets, including those that diverged.
 
     Raises:
-        ResumeError: The state is damaged, of other markets or beyond ``plan.epochs``.
+        ResumeError: The state is damaged, belongs to other markets or is beyond ``plan.epochs``.
     """
     fleet = _Fleet(datasets, networks, plan, check)
     n_done, secs = 0, 0.0
     if folder is not None:
-        # Of a process that was killed while it wrote one.
+        # A process killed while it writes a checkpoint leaves a temporary file.
         remove_leftovers(checkpoint_of(folder))
     if resume and folder is not None:
         n_done, secs = _restore(fleet, checkpoint_of(folder), plan.epochs)
@@ -137,19 +137,19 @@ def train_fleet(
 
 
 class _Keeper:
-    """Keeps the state after each epoch; one that is long to write less often."""
+    """Saves the state after each epoch, or less often if writing takes long."""
 
     def __init__(self) -> None:
         self._kept_at = -math.inf
         self._secs = 0.0
 
     def is_due(self) -> bool:
-        """Whether the next state may be written: it shall take a tenth of the time at most."""
+        """Whether to save now; slow writes take at most a tenth of the time."""
         quiet_secs = time.monotonic() - self._kept_at
         return self._secs < _LONG_TO_WRITE_SECS or quiet_secs >= 9 * self._secs
 
     def keep(self, state: Mapping[str, Any], path: Path) -> None:
-        """Write the state in one step."""
+        """Replace the saved state in one step."""
         began = time.monotonic()
         save_whole(state, path)
         self._kept_at = time.monotonic()
@@ -157,14 +157,14 @@ class _Keeper:
 
 
 def _restore(fleet: _Fleet, path: Path, most_epochs: int) -> tuple[int, float]:
-    """Bring a fleet to where an interrupted one stood; its finished epochs and its seconds."""
+    """Load the state of an interrupted fleet; return its finished epochs and its seconds."""
     market = (f"fleet of {len(fleet.all)} markets", fleet.all[0].dataset.bars.timeframe.value)
     try:
         state = torch.load(path, weights_only=True, map_location=fleet.device)
         n_done, secs = int(state["epoch"]) + 1, float(state["secs"])
         fleet.restore(state)
     except Exception as error:
-        # Broken bytes make torch raise whatever they happen to break.
+        # For broken bytes torch raises many kinds of errors.
         raise ResumeError(
             *market,
             f"{path} is no state of this fleet",
@@ -180,7 +180,7 @@ def _restore(fleet: _Fleet, path: Path, most_epochs: int) -> tuple[int, float]:
 
 
 class _Fleet:
-    """The models that are still trained, and the best weights of all."""
+    """The models still in training, and the best weights of all models."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class _Fleet:
         self.device = torch.device("cuda" if plan.accelerator == "gpu" else "cpu")
         self.all = [FleetModel(dataset, plan.lr) for dataset in datasets]
         self._watches = [_FleetPatience(plan.lr, plan.optimizer) for _ in datasets]
-        # Which of all models the rows of the network are.
+        # Index in ``all`` of each row of the network.
         self._members = list(range(len(datasets)))
         self._train = _Windows(datasets, "train", self.device)
         self._validation = _Windows(datasets, "validation", self.device)
@@ -209,11 +209,11 @@ class _Fleet:
 
     @property
     def models(self) -> list[FleetModel]:
-        """Those that are still trained, in the order of the rows of the network."""
+        """The models still in training, in the order of the network's rows."""
         return [self.all[member] for member in self._members]
 
     def train_epoch(self, epoch: int) -> list[FleetModel]:
-        """One pass over the train rows of every model, and a look at its validation rows."""
+        """Train every model for one epoch, then validate it."""
         train = self._fit(epoch)
         validation = self._validate()
         improved = []
@@ -229,7 +229,7 @@ class _Fleet:
         return self.models
 
     def drop_finished(self) -> None:
-        """Go on with those alone that have not ended: no weight of the others moves any more."""
+        """Continue only with unfinished models; the weights of the others no longer change."""
         left = [
             row
             for row, member in enumerate(self._members)
@@ -244,7 +244,7 @@ class _Fleet:
         self._prepare_steps()
 
     def state(self) -> dict[str, Any]:
-        """All that the next epochs depend on, in tensors and plain containers."""
+        """Everything the next epochs depend on, as tensors and plain containers."""
         return {
             "members": self._members,
             "network": self._network.state_dict(),
@@ -264,10 +264,10 @@ class _Fleet:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from the ``state`` of another fleet of these markets.
+        """Continue from the ``state`` of another fleet of the same markets.
 
         Raises:
-            Exception: No fleet of these markets has written it.
+            Exception: The state is not from a fleet of these markets.
         """
         rows = self._index(list(state["members"]))
         self._members = rows.tolist()
@@ -287,14 +287,14 @@ class _Fleet:
         self._prepare_steps()
 
     def end(self) -> list[FleetModel]:
-        """All models, with the weights of their best epochs."""
+        """Return all models, with the weights of their best epochs."""
         for number, model in enumerate(self.all):
             if model.error is None:
                 model.state_dict = self._best.unstack(number)
         return self.all
 
     def _prepare_steps(self) -> None:
-        """What was recorded reads the weights of other models: begin with nothing."""
+        """Drop the recorded steps, which read the weights of the old set of models."""
         self._lr = torch.zeros(len(self._members), dtype=torch.float64, device=self.device)
         self._steps = FleetSteps(
             self._network,
@@ -306,7 +306,7 @@ class _Fleet:
         )
 
     def _fit(self, epoch: int) -> list[tuple[float, float]]:
-        """Train; mean loss and accuracy of every model over its batches."""
+        """Train one epoch; return mean loss and accuracy of each model over its batches."""
         torch.manual_seed(epoch_seed(self._plan.seed, epoch))
         self._network.train()
         rates = [model.lr for model in self.models]
@@ -316,7 +316,7 @@ class _Fleet:
         runs = step_runs(
             [self._batches(member, epoch) for member in self._members], self._most_idle
         )
-        # Closed by itself, so that an interruption leaves a clean line.
+        # The with block closes the bar, so an interruption leaves a clean line.
         with self._bar(sum(len(run.batches) for run in runs), epoch) as bar:
             for run in runs:
                 self._check()
@@ -327,7 +327,7 @@ class _Fleet:
 
     @torch.no_grad()
     def _validate(self) -> list[tuple[float, float]]:
-        """Mean loss and accuracy of every model on its validation rows."""
+        """Mean loss and accuracy of each model on its validation rows."""
         self._network.eval()
         sums = Sums(len(self._members), self.device)
         positions, counts = self._validation.padded(self._members)
@@ -343,7 +343,7 @@ class _Fleet:
         return sums.means()
 
     def _batches(self, member: int, epoch: int) -> Tensor:
-        """What the market's own training would see in this epoch, shape (n_batches, B)."""
+        """The batches of a separate training of the market in this epoch, (n_batches, B)."""
         first, n_rows = self._train.span(member)
         sampler = BatchSampler(n_rows, self._plan.batch_size, self._plan.seed)
         sampler.set_epoch(epoch)
@@ -373,12 +373,12 @@ class _Fleet:
 
 
 class _Windows:
-    """Windows of one part of all markets, which share one tensor of features.
+    """Windows of one part (train or validation) of all markets, in one feature tensor.
 
     Args:
         datasets: The markets.
         part: Which rows.
-        device: Where they are held.
+        device: Device of the tensors.
     """
 
     def __init__(self, datasets: Sequence[MarketDataset], part: Part, device: torch.device) -> None:
@@ -397,16 +397,16 @@ class _Windows:
         )
 
     def __getitem__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (K, B, L, F) and labels (K, B)."""
+        """Windows (K, B, L, F) and labels (K, B) at positions (K, B)."""
         return self._windows[positions]
 
     def span(self, market: int) -> tuple[int, int]:
-        """The position of a market's first row, and how many rows it has."""
+        """Position of a market's first row, and its number of rows."""
         first, end = self._ends[market : market + 2]
         return first, end - first
 
     def padded(self, markets: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Positions of all rows of some markets, (K, most rows), and which of them count."""
+        """Row positions of some markets, padded to (K, most rows), and a mask of real rows."""
         firsts, lengths = torch.tensor([self.span(market) for market in markets]).T.unsqueeze(2)
         places = torch.arange(int(lengths.max()))
         counts = places < lengths
@@ -415,12 +415,12 @@ class _Windows:
 
 
 class _FleetPatience:
-    """Says when a model has improved, when its learning rate falls and when it ends."""
+    """Tracks for one model the best loss, the learning rate and early stopping."""
 
     def __init__(self, lr: float, settings: OptimizerSpec) -> None:
         self._patience = settings.early_stopping_patience
         self._best, self._n_worse = math.inf, 0
-        # Holds the learning rate for torch's own rule; it updates nothing.
+        # A dummy optimizer: it only holds the learning rate for torch's scheduler.
         self._holder = torch.optim.SGD([torch.zeros(0)], lr=lr)
         self._plateau = ReduceLROnPlateau(
             self._holder, factor=settings.plateau_factor, patience=settings.plateau_patience
@@ -428,11 +428,11 @@ class _FleetPatience:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has not improved for long enough."""
+        """Whether the model has gone ``early_stopping_patience`` epochs without improving."""
         return self._n_worse > 0 and self._n_worse >= self._patience
 
     def state(self) -> dict[str, Any]:
-        """All that its next answers depend on."""
+        """Everything that later decisions depend on."""
         return {
             "best": self._best,
             "n_worse": self._n_worse,
@@ -441,13 +441,13 @@ class _FleetPatience:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from the ``state`` of another one."""
+        """Continue from a saved ``state``."""
         self._best, self._n_worse = float(state["best"]), int(state["n_worse"])
         self._holder.param_groups[0]["lr"] = float(state["lr"])
         self._plateau.load_state_dict(state["plateau"])
 
     def improves(self, model: FleetModel) -> bool:
-        """Take in the model's newest validation loss; note in it what follows."""
+        """Update the model's learning rate and best epoch; return whether its loss improved."""
         loss = model.history["val_loss"][-1]
         is_best = loss < self._best
         self._plateau.step(loss)
@@ -476,7 +476,7 @@ def _diverged(model: FleetModel, found: str, lr: float) -> DivergedError:
 
 
 def _tell(trained: Sequence[FleetModel], epoch: int, n_epochs: int, secs: float) -> None:
-    """One line on the epoch, and how long the rest may take."""
+    """Log one line on the epoch, with the longest time left."""
     sound = [model for model in trained if model.error is None]
     n_best = sum(model.best_epoch == epoch + 1 for model in sound)
     losses = [model.history["val_loss"][-1] for model in sound]

@@ -1,4 +1,4 @@
-"""The steps of an epoch of many models: who takes part in which, taken one by one or replayed."""
+"""The training steps of many models: which models take part in each, and how to replay them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from percoin.training.fleet_optimizer import StackedAdamW
 # Windows (K, B, L, F) and labels (K, B) at positions (K, B).
 Windows = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-# Before a step is recorded it is taken, for all that the first ones set up.
+# Each kind of step runs this many times before it is recorded: the first runs do set-up work.
 _STEPS_BEFORE_RECORDING = 3
 
 
 class Batches(NamedTuple):
-    """A batch of each of some models.
+    """One batch for each of k models.
 
     Attributes:
-        positions: Of the windows, shape (k, B).
-        is_active: Whose batch counts, shape (k,); what the others compute is thrown away.
+        positions: Positions of the windows, shape (k, B).
+        is_active: Which batches count, shape (k,); the results of the others are thrown away.
     """
 
     positions: Tensor
@@ -35,11 +35,11 @@ class Batches(NamedTuple):
 
 @dataclass(frozen=True)
 class StepRun:
-    """Steps in a row for the same models.
+    """Consecutive steps for the same models.
 
     Attributes:
         rows: The models.
-        batches: Of each step.
+        batches: The batches of each step.
     """
 
     rows: tuple[int, ...]
@@ -47,15 +47,16 @@ class StepRun:
 
 
 def step_runs(batches: Sequence[Tensor], most_idle: float) -> list[StepRun]:
-    """Sort the batches of models that may have different numbers of them into steps.
+    """Group the batches of models into steps; models may have different numbers of batches.
 
     Args:
-        batches: Of each model, shape (n_batches, B); both may differ.
-        most_idle: The largest share of models that a step may compute for nothing. 0 has
-            steps of just those that have a batch; more has fewer kinds of steps.
+        batches: Batches of each model, shape (n_batches, B); both sizes may differ by model.
+        most_idle: Largest share of models in a step whose results are thrown away. With 0 a
+            step computes only models that have a batch. A larger value gives fewer kinds of
+            steps.
 
     Returns:
-        Runs in which every batch of every model comes once, in its order.
+        Runs that contain each batch of each model once, in order.
     """
     of_size: dict[int, list[int]] = defaultdict(list)
     for row, own in enumerate(batches):
@@ -66,7 +67,7 @@ def step_runs(batches: Sequence[Tensor], most_idle: float) -> list[StepRun]:
         begin = 0
         while left := [row for row in rows if len(batches[row]) > begin]:
             ends = sorted(len(batches[row]) for row in left)
-            # At this end more than the allowed share would have nothing to do.
+            # After this step more than the allowed share of models would be idle.
             end = ends[min(int(most_idle * len(left)), len(left) - 1)]
             runs.append(_run(batches, left, begin, end))
             begin = end
@@ -79,7 +80,7 @@ def _run(batches: Sequence[Tensor], rows: list[int], begin: int, end: int) -> St
     for row in rows:
         own = batches[row][begin:end]
         lengths.append(len(own))
-        # Any windows do where there is no batch any more.
+        # Models without a batch left are padded with any windows.
         positions.append(torch.cat([own, own[:1].expand(n_steps - len(own), -1)]))
     all_positions = torch.stack(positions, dim=1)  # (n_steps, k, B)
     device = all_positions.device
@@ -89,19 +90,19 @@ def _run(batches: Sequence[Tensor], rows: list[int], begin: int, end: int) -> St
 
 
 class FleetSteps:
-    """Takes the training steps of a stack of models and sums up what came of them.
+    """Runs the training steps of a stack of models and sums their losses.
 
-    On a GPU a kind of step (whose batches, of which size) is recorded as a CUDA graph and
-    replayed from then on: Python takes several times as long to launch the kernels of a step
-    as the GPU takes to run them. A replay computes what the step would have computed.
+    On a GPU each kind of step (which models, which batch size) can be recorded as a CUDA graph
+    and then replayed. Without this, Python takes several times as long to launch the kernels of
+    a step as the GPU takes to run them. A replay computes the same as the step.
 
     Args:
-        network: In training mode.
-        adamw: Of its weights.
-        windows: Of all models.
-        precision: What to compute in.
+        network: The models, in training mode.
+        adamw: Optimizer of their weights.
+        windows: Gives the windows of all models.
+        precision: Gives the autocast context.
         lr: Learning rate of each model, shape (K,).
-        records: Whether to record; a CPU cannot.
+        records: Whether to record steps; needs a GPU.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class FleetSteps:
         self._kinds: dict[tuple[tuple[int, ...], int], _Kind] = {}
 
     def run(self, run: StepRun) -> Iterator[None]:
-        """Take the steps one by one, each when the next is asked for."""
+        """Run one step per iteration."""
         kind = self._kind(run.rows, run.batches[0].positions.shape[1])
         for batches in run.batches:
             if self._records:
@@ -142,12 +143,12 @@ class FleetSteps:
         return self._kinds[key]
 
     def _step(self, batches: Batches, models: Tensor | None) -> None:
-        """One update of some models, all if None."""
+        """Update some of the models; None means all."""
         windows, labels = self._windows(batches.positions)
         with self._precision():
             logits = self._network(windows, models, batches.is_active)
             losses = log_losses(logits, labels)
-        # The gradient of a sum: no model's loss depends on another's weights.
+        # The sum gives each model its own gradient: no loss depends on another model's weights.
         torch.autograd.backward(losses.mean(dim=1).sum())
         self._adamw.step(self._lr, models, batches.is_active)
         counts = batches.is_active.unsqueeze(1).expand_as(labels)
@@ -155,7 +156,7 @@ class FleetSteps:
 
 
 class _Kind:
-    """A step that can be taken with other batches of the same shape, or recorded and replayed."""
+    """One kind of step, for batches of one shape; it can be recorded and replayed."""
 
     def __init__(self, step: Callable[[Batches], None]) -> None:
         self.step = step
@@ -164,7 +165,7 @@ class _Kind:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def take(self, batches: Batches) -> None:
-        """The step; by its recording, once there is one."""
+        """Run the step, or replay it once it is recorded."""
         if self._graph is None and self._n_taken >= _STEPS_BEFORE_RECORDING:
             self._record(batches)
         if self._graph is None or self._batches is None:
@@ -176,7 +177,7 @@ class _Kind:
         self._graph.replay()
 
     def _record(self, batches: Batches) -> None:
-        # A replay reads where the recording has read.
+        # A replay reads its inputs from the same memory as the recording.
         self._batches = Batches(*(part.clone() for part in batches))
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
@@ -184,13 +185,13 @@ class _Kind:
 
 
 class Sums:
-    """Losses, right answers and rows of K models, added up without waiting for the device."""
+    """Sums of loss, correct answers and rows for K models; adding does not wait for the GPU."""
 
     def __init__(self, n_models: int, device: torch.device) -> None:
         self._sums = torch.zeros(n_models, 3, dtype=torch.float64, device=device)
 
     def reset(self) -> None:
-        """Begin again with nothing."""
+        """Set all sums to zero."""
         self._sums.zero_()
 
     def add(
@@ -201,10 +202,10 @@ class Sums:
         models: Tensor | None = None,
         counts: Tensor | None = None,
     ) -> None:
-        """Add rows: of each model (K, B), or those that ``counts`` has; of some models, or all."""
+        """Add rows of shape (K, B); ``counts`` selects rows, ``models`` selects models."""
         counts = torch.ones_like(labels, dtype=torch.bool) if counts is None else counts
         is_right = logits.argmax(dim=-1) == labels
-        # Not by a product: what is left out may be infinite.
+        # ``where`` and no product: a loss that is left out may be infinite.
         kept = [losses.where(counts, 0.0), is_right & counts, counts]
         added = torch.stack([values.double().sum(dim=1) for values in kept], dim=1)
         self._sums[slice(None) if models is None else models] += added

@@ -1,4 +1,4 @@
-"""Bars of a market from its source, and the datasets that a training is made of."""
+"""Load the bars of a market and build the datasets for training."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
-    """Bars made ready to train on.
-
-    One dataset for the single split; one per fold, oldest first, for a walk-forward.
-    """
+    """Build the datasets: one for a single split; for a walk-forward one per fold, oldest first."""
     spec = dataset_spec(settings)
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
         return build_folds(bars, spec, settings.folds)
@@ -28,15 +25,14 @@ def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
 
 
 def n_bars_to_load(settings: TrainConfig) -> int:
-    """How many of the newest bars a training makes use of, if there are no gaps."""
+    """Number of newest bars that a training uses, if there are no gaps."""
     return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
 
 
 def load_bars(settings: TrainConfig) -> Bars:
-    """Bars of the market from its source; the store then holds them for predictions.
+    """Load the market's bars from its source, and store them for predictions.
 
-    A run that is resumed goes on with the bars that are stored: newer ones would make it
-    another run.
+    A resumed Binance run uses the stored bars, because newer bars would make it a different run.
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe

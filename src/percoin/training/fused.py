@@ -1,4 +1,4 @@
-"""Chains of elementwise operations as one GPU kernel each."""
+"""Compile a chain of elementwise operations into few GPU kernels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ R = TypeVar("R")
 
 
 def fused(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
-    """The function itself; on a GPU, where torch can compile one, as few kernels.
+    """Return the function, compiled if the device is a GPU and torch can compile for it.
 
-    Such a chain takes a GPU as long as reading and writing its tensors does, each time; a
-    CPU's caches make it less of a matter, and compiling would take longer than it saves.
+    On a GPU, each operation of a chain takes as long as reading and writing its tensors, so
+    fewer kernels are faster. On a CPU the caches reduce this cost, and compiling would take
+    longer than it saves.
     """
     return _compiled(function) if device.type == "cuda" and _can_compile() else function
 
 
 @cache
 def _compiled(function: Callable[P, R]) -> Callable[P, R]:
-    # Of any size: models leave a fleet, and each size anew would take seconds to compile.
+    # dynamic=True: the number of models falls during a training, and to compile again for each
+    # size would take seconds.
     compiled: Callable[P, R] = torch.compile(function, dynamic=True)
     return compiled
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training the same way: by an error, at a moment that loses nothing."""
+"""Ctrl-C and SIGTERM end a training with an error, at a moment when no data is lost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from percoin.run_record import has_checkpoint
 
 
 class RunInterruption:
-    """Takes note of a signal until somebody asks for it.
+    """Remembers a signal until the training asks for it.
 
     Args:
         market: Symbol and timeframe, for the message.
-        folder: Of the run, whose checkpoints can be gone on with; None if there never are any.
+        folder: The run's folder with checkpoints to resume; None if the run writes none.
     """
 
     def __init__(self, market: tuple[str, str], folder: Path | None) -> None:
@@ -27,9 +27,9 @@ class RunInterruption:
 
     @contextmanager
     def expected(self) -> Iterator[None]:
-        """Take note of the first signal; a second one ends the process at once.
+        """Remember the first signal; a second one ends the process at once.
 
-        Within itself it does nothing: a training may be part of a larger run.
+        A nested call does nothing, because a training may be part of a larger run.
         """
         if self._is_expected:
             yield
@@ -39,14 +39,14 @@ class RunInterruption:
             with self._signals.noted():
                 yield
         except SystemExit:
-            # Lightning takes note of SIGTERM as well, and would answer it with exit code 0.
+            # Lightning handles SIGTERM too, but it exits with code 0.
             self.end_if_received()
             raise
         finally:
             self._is_expected = False
 
     def end_if_received(self) -> None:
-        """Raise what a signal that has come means; nothing without one."""
+        """Raise InterruptedRunError if a signal was received."""
         received = self._signals.first
         if received is None:
             return

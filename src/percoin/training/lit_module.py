@@ -1,4 +1,4 @@
-"""How the network learns: loss, optimizer, schedule and metrics, in Lightning's terms."""
+"""The Lightning module: loss, optimizer, learning rate schedule and metrics."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from percoin.network import CnnLstm
 from percoin.training.datamodule import Batch
 from percoin.training.metrics import build_metrics, metric_values
 
-# What the checkpoint, early stopping and the learning rate watch.
-# A slash groups the curves in TensorBoard.
+# Checkpoints, early stopping and the learning rate schedule watch this value.
+# The slash groups the curves in TensorBoard.
 MONITORED = "loss/val"
-# Symbol and timeframe in messages, where the data module does not name its market.
+# Symbol and timeframe in messages if the data module names no market.
 UNKNOWN_MARKET = ("unknown", "market")
 
 _LOG_EVERY_N_STEPS = 50
-# In all of them the weights themselves have 32 bits, as the registry keeps them.
+# All of them keep the weights in 32 bits, as the registry does.
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """AdamW, the decay of its learning rate, clipping, and when a training stops early.
+    """Settings of AdamW, learning rate decay, gradient clipping and early stopping.
 
     Attributes:
-        weight_decay: Of AdamW.
-        plateau_factor: The learning rate is multiplied by it when the validation loss stalls.
-        plateau_patience: Epochs without a better validation loss before that.
-        gradient_clip_norm: Largest norm of a gradient.
+        weight_decay: Weight decay of AdamW.
+        plateau_factor: Multiplies the learning rate when the validation loss stalls.
+        plateau_patience: Epochs without a better validation loss before the rate falls.
+        gradient_clip_norm: Largest gradient norm.
         early_stopping_patience: Epochs without a better validation loss before ``train.py``
-            stops; a trainer of your own has its own callbacks.
+            stops. It has no effect in your own ``Trainer``; use a callback there.
     """
 
     weight_decay: float = 1e-5
@@ -61,7 +61,7 @@ class OptimizerSpec:
 
 
 class EpochHistory(TypedDict):
-    """One value per validation, which comes at the end of each epoch."""
+    """One value per epoch."""
 
     train_loss: list[float]
     train_acc: list[float]
@@ -70,16 +70,16 @@ class EpochHistory(TypedDict):
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """What an epoch's dropout is drawn from; epochs are counted from 0."""
+    """Seed for the dropout of an epoch; epochs are counted from 0."""
     return seed * 1_000_003 + epoch
 
 
 def new_network(seed: int, **kwargs: Any) -> CnnLstm:
-    """A network for the 15 features; the seed alone decides its first weights.
+    """Create a network for the 15 features.
 
     Args:
-        seed: The generator of torch is left as it was.
-        kwargs: Widths and dropout, as ``CnnLstm`` takes them.
+        seed: The only source of the initial weights; torch's global generator stays unchanged.
+        kwargs: Widths and dropout, as in ``CnnLstm``.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -88,34 +88,34 @@ def new_network(seed: int, **kwargs: Any) -> CnnLstm:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Compute in 32 bits, in which models are served, whatever the training computes in."""
-    # With TF32 a GPU rounds the factors of convolutions and LSTMs to 10 bits.
+    """Compute in 32 bits, as serving does, whatever precision the training uses."""
+    # With TF32 a GPU rounds the factors in convolutions and LSTMs to 10 bits.
     tf32_off = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.autocast(device.type, enabled=False), tf32_off:
         yield
 
 
 class SignalClassifier(pl.LightningModule):
-    """Trains a network on the mean log-loss of its three classes.
+    """Trains a network on the mean log-loss over three classes.
 
-    ``SignalClassifier()`` trains the usual network with the settings of ``train.py``, in any
-    ``Trainer`` of one device. The trainer's own ``gradient_clip_val`` comes before that of
-    ``optimizer``.
+    ``SignalClassifier()`` trains the default network with the settings of ``train.py``, in any
+    ``Trainer`` with one device. If the trainer sets ``gradient_clip_val``, that value is used
+    instead of the one in ``optimizer``.
 
     Args:
-        network: Windows to logits; without one, ``new_network(seed)``.
-        optimizer: Settings of AdamW, of the learning rate's decay and of clipping.
-        lr: Learning rate to begin with.
-        seed: For dropout. With the epoch's number it decides every random draw, so a
-            resumed run repeats the uninterrupted one.
+        network: Maps windows to logits; None means ``new_network(seed)``.
+        optimizer: Settings of AdamW, learning rate decay and clipping.
+        lr: Initial learning rate.
+        seed: For dropout. Seed and epoch number decide every random draw, so a resumed run
+            gives the same result as an uninterrupted one.
 
     Attributes:
         history: Losses and accuracies by epoch.
-        test_probabilities: Of the rows that were tested last, shape (n_rows, C).
-        test_labels: Of the same rows, shape (n_rows,).
-        market: Symbol and timeframe of what it was fitted on.
-        batch_size: Windows in each of its training steps; None if the data does not say.
-        secs_before: Seconds of the processes that trained before this one was resumed.
+        test_probabilities: Class probabilities of the last tested rows, shape (n_rows, C).
+        test_labels: True classes of the same rows, shape (n_rows,).
+        market: Symbol and timeframe of the training data.
+        batch_size: Windows per training step; None if the data module does not say.
+        secs_before: Training seconds before the run was interrupted and resumed.
     """
 
     def __init__(
@@ -140,20 +140,20 @@ class SignalClassifier(pl.LightningModule):
         self.secs_before = 0.0
         self._began_at = time.monotonic()
         self._plateau: ReduceLROnPlateau | None = None
-        # How much each row of the batch counts; a pool gives all its markets the same share.
+        # Weight of each row of a batch; training on a pool gives all markets the same share.
         self._weight = 1.0
         self._reset_sums()
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits, shape (B, C), of windows (B, L, F)."""
+        """Map windows (B, L, F) to logits (B, C)."""
         logits: Tensor = self.network(windows)
         return logits
 
     def setup(self, stage: str) -> None:
-        """Refuse a trainer that this cannot work with, and learn the name of the market.
+        """Check the trainer, and read the market's name from the data module.
 
         Raises:
-            ConfigError: The trainer has several devices, or weights of fewer or more bits.
+            ConfigError: The trainer has several devices, or does not keep weights in 32 bits.
         """
         if self.trainer.world_size > 1:
             raise ConfigError(
@@ -171,7 +171,7 @@ class SignalClassifier(pl.LightningModule):
             self.batch_size = getattr(data, "batch_size", None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, its learning rate cut when the validation loss stops falling."""
+        """AdamW; the learning rate falls when the validation loss stops falling."""
         adamw, settings = self._adamw(), self.optimizer
         self._plateau = ReduceLROnPlateau(
             adamw, factor=settings.plateau_factor, patience=settings.plateau_patience
@@ -181,7 +181,7 @@ class SignalClassifier(pl.LightningModule):
         return OptimizerLRSchedulerConfig(optimizer=adamw, lr_scheduler=watched)
 
     def _adamw(self) -> torch.optim.AdamW:
-        # One pass over each tensor. In mixed precision Lightning refuses to clip with it.
+        # Fused AdamW makes one pass over each tensor. In mixed precision Lightning cannot clip it.
         fused = self.device.type == "cpu" and self.trainer.precision == "32-true"
         decay = self.optimizer.weight_decay
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=decay, fused=fused)
@@ -192,23 +192,23 @@ class SignalClassifier(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer says; if it says nothing, to the norm of the settings."""
+        """Clip by the trainer's value if it has one, else to ``gradient_clip_norm``."""
         if gradient_clip_val is None:
             gradient_clip_val = self.optimizer.gradient_clip_norm
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Leave the step to ``on_train_epoch_end``.
+        """Do nothing; ``on_train_epoch_end`` makes the step.
 
-        Lightning would step after the epoch's checkpoint is written; a resumed
-        run would then miss that step.
+        Lightning steps after it writes the epoch's checkpoint, so a resumed run would miss
+        that step.
         """
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Make the epoch's dropout a function of seed and epoch.
+        """Seed dropout from seed and epoch, before the first batch.
 
-        Not at the epoch's start: right after that Lightning opens the loader, which
-        draws a number too, but in a resumed epoch it has opened it before.
+        The start of the epoch is too early: Lightning opens the loader right after it, which
+        draws a random number. In a resumed epoch the loader is open already.
         """
         if batch_index == 0:
             torch.manual_seed(epoch_seed(self.seed, self.current_epoch))
@@ -226,18 +226,18 @@ class SignalClassifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        """Add a batch to the epoch's validation figures."""
+        """Add a batch to the validation metrics."""
         self._evaluate(batch, self.val_metrics)
 
     def on_validation_epoch_start(self) -> None:
-        """Turn the train sums into figures before validation reuses them."""
+        """Compute the train loss and accuracy before validation reuses the sums."""
         if self._ends_epoch:
             self._train_loss, self._train_acc = self._means()
             self._check_finite("train", self._train_loss)
         self._reset_sums()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch and remember it."""
+        """Log the epoch and add it to the history."""
         self._log_evaluation("val", self.val_metrics)
         if self._ends_epoch:
             self.log_dict({"loss/train": self._train_loss, "accuracy/train": self._train_acc})
@@ -250,55 +250,55 @@ class SignalClassifier(pl.LightningModule):
 
     @property
     def _ends_epoch(self) -> bool:
-        """Whether this validation follows train rows: not Lightning's check before a fit."""
+        """Whether this validation ends a train epoch; False in Lightning's sanity check."""
         is_fit = self.trainer.state.fn == TrainerFn.FITTING
         return is_fit and not self.trainer.sanity_checking
 
     def on_train_epoch_end(self) -> None:
-        """Let the learning rate react to the epoch's validation loss."""
+        """Update the learning rate from the epoch's validation loss."""
         losses = self.history["val_loss"]
         if self._plateau is not None and losses:
             self._plateau.step(losses[-1])
 
     def on_test_epoch_start(self) -> None:
-        """Forget the figures of an earlier test."""
+        """Reset the metrics of an earlier test."""
         self._reset_sums()
         self.test_metrics.reset()
         self._test_outputs: list[tuple[Tensor, Tensor]] = []
 
     def test_step(self, batch: Batch) -> None:
-        """Add a batch to the test figures, in the 32 bits that models are served in."""
+        """Add a batch to the test metrics, computed in 32 bits as in serving."""
         with full_precision(self.device):
             self._test_outputs.append((self._evaluate(batch, self.test_metrics), batch[1]))
 
     def on_test_epoch_end(self) -> None:
-        """Log the test figures; keep the outputs for the pictures and the registry."""
+        """Log the test metrics; keep the outputs for the pictures and the registry."""
         self._log_evaluation("test", self.test_metrics)
         self.test_probabilities = torch.cat([output for output, _ in self._test_outputs]).cpu()
         self.test_labels = torch.cat([labels for _, labels in self._test_outputs]).cpu()
 
     @property
     def secs(self) -> float:
-        """Wall time of the training so far, with the part before an interruption."""
+        """Wall time of the training so far, including the time before an interruption."""
         return self.secs_before + time.monotonic() - self._began_at
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the history and the seconds with the weights."""
+        """Store history and seconds with the weights."""
         checkpoint["history"] = dict(self.history)
         checkpoint["secs"] = self.secs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the history that the weights come with.
+        """Load the history that is stored with the weights.
 
-        A test may load the best weights of this very training: the history is then longer
-        than theirs, and it is kept.
+        A test may load the best weights of this same training. Its own history is then longer
+        than the stored one, and it is kept.
         """
         history, losses = checkpoint["history"], self.history["val_loss"]
         is_ours = bool(losses) and history["val_loss"] == losses[: len(history["val_loss"])]
         if is_ours and self.trainer.state.fn != TrainerFn.FITTING:
             return
         self.history = history
-        # Earlier versions did not note it.
+        # Checkpoints of earlier versions have no "secs".
         self.secs_before = float(checkpoint.get("secs", 0.0))
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
@@ -324,7 +324,7 @@ class SignalClassifier(pl.LightningModule):
             )
 
     def _reset_sums(self) -> None:
-        # Zero-dimensional tensors on the device: adding to them waits for nothing.
+        # Scalar tensors on the device: adding to them does not wait for the GPU.
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._n_correct = torch.zeros((), dtype=torch.float64, device=self.device)
         self._n_rows = 0.0

@@ -1,4 +1,4 @@
-"""The loggers of Lightning that the settings name, and what a run is told apart by there."""
+"""Create the Lightning loggers of the settings, and log settings, results and pictures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
 from percoin.errors import ConfigError
 
-# All that is made of what a config names.
+# The only classes that a config may create.
 _LOGGER_TARGET = re.compile(r"lightning\.pytorch\.loggers\.[A-Za-z]+Logger")
 
 
 def make_loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
-    """What the settings name, writing below the run's folder.
+    """Create the logger of the settings; it writes below the folder.
 
     Raises:
-        ConfigError: They name something else than one of Lightning's loggers.
+        ConfigError: The settings name a class that is no Lightning logger.
     """
     if settings.logger is None:
         return []
@@ -34,10 +34,10 @@ def make_loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
 
 
 def check_targets(logger: Mapping[str, Any]) -> None:
-    """Refuse to make anything but a logger: Hydra would call whatever a config names.
+    """Check that the config creates only a logger, because Hydra calls any target it names.
 
     Raises:
-        ConfigError: Another target, or one within the logger's own settings.
+        ConfigError: The target is no Lightning logger, or the logger's settings have a target.
     """
     target = str(logger.get("_target_"))
     if not _LOGGER_TARGET.fullmatch(target):
@@ -59,7 +59,7 @@ def check_targets(logger: Mapping[str, Any]) -> None:
 def log_run(
     loggers: Sequence[Logger], parameters: Mapping[str, Any], results: Mapping[str, float]
 ) -> None:
-    """The few settings by which runs differ, beside the few figures by which they compare."""
+    """Log the main settings and the main results, for comparing runs."""
     figures = {f"result/{name}": value for name, value in results.items()}
     for logger in loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
@@ -70,7 +70,7 @@ def log_run(
 
 
 def log_pictures(loggers: Sequence[Logger], pictures: Mapping[str, Figure], step: int) -> None:
-    """The pictures of a market, where a logger shows any."""
+    """Log a market's pictures to the loggers that show pictures."""
     for logger in loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             for name, figure in pictures.items():
@@ -78,6 +78,6 @@ def log_pictures(loggers: Sequence[Logger], pictures: Mapping[str, Figure], step
 
 
 def compared_settings(settings: TrainConfig) -> dict[str, Any]:
-    """The settings of no group by which models differ, but for the market, by name."""
+    """Top-level settings that change the model or the length of training, without the market."""
     found = settings_with(settings, {Effect.MODEL, Effect.LENGTH})
     return {name: value for name, value in found.items() if "." not in name and name != "symbol"}

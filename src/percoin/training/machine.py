@@ -1,4 +1,4 @@
-"""What this machine can do, found out before any work is spent."""
+"""Check before the training that this machine can do what the settings ask."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from percoin.training.memory import keep_freed_memory
 
 
 def check_machine(settings: TrainConfig) -> None:
-    """Refuse what this machine cannot do; make the process ready.
+    """Check the machine against the settings, and prepare the process.
 
-    Its number of threads is set, and what a batch frees is kept for the next.
+    It sets the number of threads, and keeps memory freed by one batch for the next.
 
     Raises:
-        ConfigError: No such device, precision or package here.
-        RegistryWriteError: The models folder would refuse the export of a market.
+        ConfigError: The device, the precision or a package is not available.
+        RegistryWriteError: A new version of a market cannot be written to the models folder.
     """
     for symbol in settings.pooled_symbols:
         check_writable(Path(settings.models_dir), symbol, settings.tf.timeframe)
-    # Takes seconds to import: only where the model can be saved.
+    # torch takes seconds to import, so import it after the check of the models folder.
     import torch
 
     if settings.workers is not None:

@@ -1,4 +1,4 @@
-"""What the registry keeps of a judged model beside its weights, whatever was trained and how."""
+"""Build what the registry stores with a model's weights: the manifest and the training record."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from percoin.registry.training_record import TrainingHistory, TrainingRecord
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A new version, and what its judgement said.
+    """A new version and its judgement.
 
     Attributes:
-        version: What was written.
-        judgement: Of its test rows.
+        version: The version written.
+        judgement: Judgement on its test rows.
         beside_logistic: Its losses by day, with the logistic regression in the place of the
-            best baseline; None where that is no baseline.
+            best baseline; None if the regression is no baseline.
     """
 
     version: Exported
@@ -63,14 +63,14 @@ def draft_manifest(
     config: Mapping[str, object],
     seed: int,
 ) -> ManifestDraft:
-    """What the manifest says before the files are written.
+    """Build the manifest, before the files are written.
 
     Args:
-        dataset: What the model was trained on.
-        judgement: Of its test rows.
-        model: What was trained.
+        dataset: The training data.
+        judgement: Judgement on its test rows.
+        model: Kind and arguments of the model.
         config: The whole training config, as plain containers.
-        seed: Of the training.
+        seed: Seed of the training.
     """
     bars = dataset.bars
     n_rows = {name: len(dataset.rows(part)) for name, part in _SPLIT_NAMES.items()}
@@ -116,15 +116,15 @@ def record_training(
     n_folds: int,
     rules: JudgingRules,
 ) -> TrainingRecord:
-    """What ``metrics.json`` says beyond the manifest.
+    """Build the content of ``metrics.json``, which adds to the manifest.
 
     Args:
-        dataset: What the model was trained on.
+        dataset: The training data.
         config: The whole training config, as plain containers.
         history: Losses and accuracies by epoch.
-        judgement: Of the test rows.
-        n_folds: Folds whose test rows were judged.
-        rules: What the judgement took for granted.
+        judgement: Judgement on the test rows.
+        n_folds: Number of folds judged.
+        rules: Rules of the judgement.
     """
     return TrainingRecord(
         hyperparameters=config,
@@ -166,7 +166,7 @@ def _span(dataset: MarketDataset, part: Part) -> SplitSpan:
 
 
 def _test_metrics(judgement: Judgement) -> TestMetrics:
-    """The original's five figures; precision, recall and F1 weighted, as there."""
+    """The five metrics of the original project; its precision, recall and F1 are weighted too."""
     scores = judgement.evaluation.model.scores
     return TestMetrics(
         accuracy=scores.accuracy,
@@ -178,7 +178,7 @@ def _test_metrics(judgement: Judgement) -> TestMetrics:
 
 
 def _further_metrics(judgement: Judgement) -> dict[str, Any]:
-    """What the original's figures leave out, on the same rows and by the same decisions."""
+    """Metrics that the original project lacks, on the same rows and decisions."""
     model = judgement.evaluation.model
     scores = model.scores
     return {

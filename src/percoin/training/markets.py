@@ -1,4 +1,4 @@
-"""What has come of the markets of one run: judged, published, held against each other."""
+"""The markets of one run after fitting: judge, publish and control false discoveries."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainedMarkets:
-    """One run: what has come of its markets so far.
+    """The state of one run's markets.
 
     Attributes:
-        settings: Of the run.
-        recipe: The markets.
-        run: Where the run leaves what it writes.
-        trained: How the training went.
-        failed: Why markets could not be judged or saved, by symbol.
-        results: Of each market that has a new model.
-        withdrawn: Those of them that lost their acceptance, as they are now.
-        alone: The screen of a market that is trained alone.
+        settings: Settings of the run.
+        recipe: The prepared markets.
+        run: The run's folder and options.
+        trained: Result of the training.
+        failed: Markets that could not be judged or saved: symbol to reason.
+        results: Result of each market with a new model.
+        withdrawn: New results of the markets that lost their acceptance.
+        alone: Summary of a single market; None for several markets.
     """
 
     settings: TrainConfig
@@ -66,12 +66,14 @@ class TrainedMarkets:
     alone: TrainingSummary | None = None
 
     def judge_and_publish(self, fitted: Fitted) -> None:
-        """Bring a market into the registry; of several, one that fails stops no other.
+        """Judge a market and write it to the registry.
+
+        If one of several markets fails, the others continue.
 
         Raises:
             InterruptedRunError: Ctrl-C or SIGTERM.
-            MarketError: A market alone cannot be judged or saved, or the run's folder takes
-                no more about one of several that is in the registry by then.
+            MarketError: A single market cannot be judged or saved. Or: one of several markets
+                is already in the registry, but the run's folder cannot be written.
         """
         if not self.recipe.is_set:
             self._judge_and_publish(fitted)
@@ -96,12 +98,13 @@ class TrainedMarkets:
 
     @contextmanager
     def unheard_taken_back(self, markets: Sequence[Fitted]) -> Iterator[None]:
-        """Leave no acceptance that was never held against the markets that nobody judged.
+        """On an error, withdraw acceptances that the markets not yet judged could overturn.
 
-        A run that goes on judges those markets again.
+        The control of false discoveries needs the results of all markets. A resumed run judges
+        the withdrawn markets again.
 
         Args:
-            markets: All that are to be judged.
+            markets: All markets to judge.
         """
         try:
             yield
@@ -112,12 +115,12 @@ class TrainedMarkets:
             raise
 
     def control_false_discoveries(self) -> None:
-        """Withdraw acceptances that do not stand among all that were judged."""
+        """Withdraw acceptances that do not hold, given the number of markets judged."""
         self.withdrawn = self._control()
         self.results |= self.withdrawn
 
     def outcome(self) -> TrainingOutcome:
-        """Write down what came of the run, and sum it up."""
+        """Return the outcome of the run; for several markets, also write it to the folder."""
         order = [dataset.bars.symbol for dataset in self.recipe.markets]
         results = tuple(self.results[symbol] for symbol in order if symbol in self.results)
         failed = {**self.recipe.failed, **self.failed}
@@ -151,7 +154,7 @@ class TrainedMarkets:
         pool = fitted.pool
         is_seen = pool is None or pool.started_from is not None or symbol in pool.seen
         result = MarketResult.of(symbol, is_seen, exported)
-        # It is in the registry: whatever fails from here on, it counts among the others.
+        # The model is in the registry now, so it counts as a result even if a later step fails.
         self.results[symbol] = result
         if fitted.loggers:
             from percoin.training.loggers import compared_settings, log_run
@@ -183,7 +186,7 @@ class TrainedMarkets:
             log_pictures(fitted.loggers, pictures, n_epochs)
 
     def _was_judged(self, symbol: str) -> bool:
-        """Whether an interrupted run has judged a market whose model stands as it was judged."""
+        """Whether an interrupted run judged this market and its version is not withdrawn."""
         if not self.settings.resume:
             return False
         market = MarketFolder(Path(self.settings.models_dir), symbol, self.settings.tf.timeframe)
@@ -194,7 +197,7 @@ class TrainedMarkets:
         except (OSError, ValueError, RegistryError):
             return False
         version = versions.get(result.version)
-        # The interruption withdraws an acceptance that might not have stood among the others.
+        # An interruption withdraws acceptances that other markets could overturn: judge again.
         if result.symbol != symbol or version is None or version.withdrawn_by:
             return False
         log.info("%s was judged before the interruption", symbol)
@@ -236,7 +239,7 @@ class TrainedMarkets:
 
 
 def judging_rules(settings: TrainConfig) -> JudgingRules:
-    """What the settings have the judgement take for granted."""
+    """The rules of judgement from the settings: costs, numbers of trials and looks, seed, blend."""
     is_blend, name = settings.blend == BlendKind.LOGISTIC, JudgingRules.model_name
     if isinstance(settings.model, LogisticConfig):
         name = LOGISTIC

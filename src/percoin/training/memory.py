@@ -1,4 +1,4 @@
-"""What a training asks of the C library's memory, and what it says when there is no more."""
+"""Memory settings of the C library for training, and the error when memory runs out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from percoin.errors import TrainingError
 from percoin.memory import is_out_of_memory
 from percoin.printable import printable
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-# The largest threshold that glibc takes.
+# The largest threshold that glibc accepts.
 _LARGEST_MMAP_THRESHOLD = 32 * 1024**2
 _TOP_PAD_BYTES = 64 * 1024**2
 _NEVER_TRIM = 2**31 - 1
@@ -21,14 +21,14 @@ _LONGEST_REASON = 200
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed, since the next batch asks for as much again.
+    """Let glibc keep freed memory, because the next batch needs the same amount.
 
-    It would otherwise hand large tensors back to the kernel when they are freed and ask for
-    them anew at every step; the kernel then clears each page once more. The process keeps its
+    By default glibc returns large freed tensors to the kernel and asks for new memory at every
+    step; the kernel then clears each page again. With this setting the process keeps its
     largest size until it ends.
 
     Returns:
-        Whether the C library is one that can be told so.
+        Whether the C library accepts these settings.
     """
     if sys.platform != "linux":
         return False
@@ -45,14 +45,14 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def memory_errors(title: str, timeframe: str) -> Iterator[None]:
-    """Say in one line that memory ran out, whichever library was told so.
+    """Turn an out-of-memory error of any library into a one-line error with advice.
 
     Args:
-        title: The market, or what messages call several.
+        title: The market, or the name of several markets in messages.
         timeframe: Bar length.
 
     Raises:
-        TrainingError: It ran out.
+        TrainingError: Memory ran out.
     """
     try:
         yield

@@ -46,12 +46,12 @@ def build_metrics() -> MetricCollection:
 
 
 def metric_values(metrics: MetricCollection) -> dict[str, float]:
-    """Every scalar, per-class values as ``f1_LONG`` and their mean as ``f1_macro``.
+    """All metrics as plain numbers; per class as ``f1_LONG``, their mean as ``f1_macro``.
 
-    The mean is over the classes that occur among the labels, as in ``evaluation.metrics``:
+    The mean is over the classes that occur in the labels, as in ``evaluation.metrics``:
     scikit-learn's ``f1_score(labels, decisions, labels=np.unique(labels), average="macro")``.
-    Torchmetrics' own macro average would also count a class that was only predicted. An
-    AUROC needs rows of every class; without them the value is absent.
+    The macro average of torchmetrics also counts a class that is only predicted. AUROC needs
+    rows of every class; otherwise it is left out.
     """
     computed = _compute(metrics)
     present = computed["confusion_matrix"].sum(dim=1) > 0
@@ -77,7 +77,7 @@ def confusion_matrix(metrics: MetricCollection) -> list[list[int]]:
 
 def _compute(metrics: MetricCollection) -> dict[str, Tensor]:
     with warnings.catch_warnings():
-        # The caller handles an absent class.
+        # The caller handles a missing class.
         warnings.filterwarnings("ignore", "No (positive|negative) samples in targets")
         computed: dict[str, Tensor] = metrics.compute()
     return {name: torch.as_tensor(value) for name, value in computed.items()}

@@ -1,4 +1,4 @@
-"""The network for ONNX Runtime; written only if its answers are those of PyTorch."""
+"""Export the network for ONNX Runtime, and check that its outputs equal those of PyTorch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of a probability; both sum in float32, but in another order.
+# Largest difference of a probability: both sum in float32, but in different orders.
 TOLERANCE = 1e-5
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# With an example of one window the exporter allows no other number of windows.
+# If the example has one window, the exporter fixes the batch size at one.
 _EXAMPLES = 2
 # Loggers of the exporter and its optimizer.
 _CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def check_packages() -> None:
-    """Find out before a training whether its network could be exported after it.
+    """Check before a training that its network can be exported afterwards.
 
     Raises:
         ConfigError: A package is missing.
@@ -49,11 +49,11 @@ def check_packages() -> None:
 
 
 def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]) -> bytes:
-    """Export a network for any number of windows, in one file that names no folder.
+    """Export a network for any number of windows, as one file without local paths.
 
     Args:
-        network: Trained; it is not changed.
-        windows: Real ones that it was not trained on, shape (n, L, F), at least two. Both
+        network: A trained network; it is not changed.
+        windows: Real windows outside the train rows, shape (n, L, F), at least two. The two
             networks are compared on one, two and all of them.
         market: Symbol and timeframe, for the message.
 
@@ -68,7 +68,7 @@ def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]
     for batch in (windows[:1], windows[:2], windows):
         [logits] = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(batch)})
         difference = np.abs(_probabilities(logits) - expected[: len(batch)]).max()
-        # NaN counts as different.
+        # Written with "not" so that NaN counts as different.
         if not difference <= TOLERANCE:
             raise InvalidArtifactError(
                 *market,
@@ -105,7 +105,7 @@ def _written(network: CnnLstm, windows: Float32Array) -> bytes:
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove the notes that say in which source file each operation was written."""
+    """Remove the metadata that names the source file of each operation."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -131,7 +131,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # Deprecations within the exporter, and hints for its authors.
+            # Deprecations inside the exporter, and hints for its developers.
             warnings.simplefilter("ignore")
             yield
     finally:

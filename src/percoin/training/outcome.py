@@ -1,4 +1,4 @@
-"""The end of a training, for people and for programs."""
+"""The outcome of a training: a summary for people and JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from percoin.training.summary import TrainingSummary
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What came of every market.
+    """The outcome of all markets of a run.
 
     Attributes:
-        results: Of each market that has a new model.
-        failed: Why the others have none, by symbol.
-        withdrawn: Those that lost their acceptance because so many were tried.
-        trained: How the training went.
-        means: Over the results; None of a market alone, or without any that was trained on.
-        shares_network: Whether one network is that of all markets.
-        run_folder: Where logs, tables and pictures lie.
-        alone: The screen of a market that was trained alone.
+        results: Result of each market with a new model.
+        failed: Markets without a new model: symbol to reason.
+        withdrawn: Markets that lost their acceptance because of the number of models tried.
+        trained: Result of the training.
+        means: Means over the results; None for a single market, or if no result is of a market
+            in the training.
+        shares_network: Whether all markets share one network.
+        run_folder: Folder of logs, tables and pictures.
+        alone: Summary of a single market; None for several markets.
     """
 
     results: tuple[MarketResult, ...]
@@ -41,7 +42,7 @@ class TrainingOutcome:
     alone: TrainingSummary | None = None
 
     def render(self) -> str:
-        """The screen as plain text."""
+        """The summary as plain text."""
         if self.alone is not None:
             return self.alone.render()
         if self.means is None:
@@ -71,7 +72,7 @@ class TrainingOutcome:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The same for programs, without the losses by day, which each market's file has."""
+        """The outcome for programs, without losses by day, which are in each market's file."""
         markets = {}
         for entry in self.results:
             values = asdict(entry)
@@ -86,10 +87,10 @@ class TrainingOutcome:
         }
 
     def check(self) -> None:
-        """Name the markets without a new model.
+        """Raise if any market has no new model.
 
         Raises:
-            MarketsError: There are any.
+            MarketsError: Some markets have no new model; the message names all of them.
         """
         if not self.failed:
             return

@@ -1,8 +1,8 @@
-"""One training, whatever the recipe: check, prepare, fit, judge, publish, control, outcome.
+"""One training from start to end: check, prepare, fit, judge, publish, control false discoveries.
 
-The command, the jobs of a sweep, the last step of a search, retraining and ``reproduce`` all call
-``train``. A recipe (``percoin.training.recipes``) says how markets are prepared and how weights
-come about; a market alone is a set of one.
+The train command, the jobs of a sweep, the last step of a search, retraining and ``reproduce``
+all call ``train``. A recipe (``percoin.training.recipes``) prepares the markets and fits the
+weights. A single market is treated as a set of one.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 
 def train_from_config(settings: TrainConfig) -> None:
-    """Train what the settings describe, and print its screen.
+    """Train what the settings describe, and print the summary.
 
     Raises:
-        MarketsError: Some of several markets have no new model; names all of them.
-        PercoinError: Anything else that a user can mend; nothing is published.
+        MarketsError: Some of several markets have no new model; the message names all of them.
+        PercoinError: Any other error that the user can fix; nothing is published.
     """
     check_machine(settings)
     outcome = train(settings, prepare(settings), RunContext.of_hydra())
@@ -46,17 +46,17 @@ def train_from_config(settings: TrainConfig) -> None:
 
 
 def prepare(settings: TrainConfig, load: LoadBars = load_bars) -> Recipe:
-    """Make the markets of the settings ready to train on.
+    """Choose the recipe, and build the datasets of its markets.
 
     Args:
-        settings: Of the run.
-        load: Brings the bars of one market, by the settings of that market.
+        settings: Settings of the run.
+        load: Loads the bars of one market, given the settings of that market.
 
     Raises:
-        DataError: A market alone has no bars, or too few.
-        PoolError: The same of markets that need each other; names all of them.
+        DataError: A single market has no bars, or too few.
+        PoolError: Markets of a pool have no bars, or too few; the message names all of them.
     """
-    # Lightning takes seconds to import: only once the settings are known to be good.
+    # Lightning takes seconds to import, so import it after the settings are checked.
     if isinstance(settings.model, LogisticConfig):
         from percoin.training.recipes.logistic import Logistic
 
@@ -85,19 +85,19 @@ def train(
     callbacks: Sequence[pl.Callback] = (),
     only: Collection[str] | None = None,
 ) -> TrainingOutcome:
-    """Fit what is ready, judge every market, publish it, and control false discoveries.
+    """Fit the recipe, judge and publish every market, and control false discoveries.
 
     Args:
-        settings: What the recipe was prepared by; ``resume`` may differ.
-        recipe: The markets.
-        run: Where the run leaves what it writes.
-        callbacks: Further ones of Lightning, for every network that is trained.
-        only: Markets to judge; None is all of them.
+        settings: The settings that the recipe was prepared with; ``resume`` may differ.
+        recipe: The prepared markets.
+        run: The run's folder and options.
+        callbacks: Extra Lightning callbacks for every network.
+        only: Markets to judge; None means all.
 
     Raises:
-        InterruptedRunError: Ctrl-C or SIGTERM. Of several markets those judged by then are
-            published, and accepted only if that stands whatever the others turn out to be.
-        PercoinError: Anything else that a user can mend.
+        InterruptedRunError: Ctrl-C or SIGTERM. The markets judged so far are published. They
+            stay accepted only if no result of the other markets could change that.
+        PercoinError: Any other error that the user can fix.
     """
     interruption = RunInterruption((settings.title, settings.tf.name), run.folder)
     with (
@@ -122,7 +122,7 @@ def train(
 
 
 def _origin(recipe: Recipe) -> dict[str, object]:
-    """What a run that goes on must find again, beside its settings."""
+    """Facts that must be the same when a run resumes, apart from its settings."""
     hashes = {data.bars.symbol: data.bars.sha256() for data in recipe.markets}
     start = recipe.begins_with
     return {

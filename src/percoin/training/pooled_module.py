@@ -1,4 +1,4 @@
-"""How one network learns from many markets, and how one market goes on with it."""
+"""Lightning modules to train one network on several markets, and to fine-tune it on one."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from percoin.types import IntArray
 
 
 class PooledDataModule(pl.LightningDataModule):
-    """Train windows of many markets drawn afresh each epoch; validation windows of each.
+    """Data module of a pool: a new draw of train windows each epoch, and validation windows.
 
-    Windows are views of the pool's features, which lie in memory once.
+    Windows are views of the pool's features, which are in memory once.
 
     Args:
-        pool: The markets; only those seen are touched.
+        pool: The markets; only the seen ones are used.
         batch_size: Windows per training step; evaluation uses larger batches.
-        seed: For the windows that are drawn.
-        windows_per_epoch: Train windows of an epoch, or all if there are fewer.
-        validation_windows: Validation windows in all, at most.
+        seed: For the draw of train windows.
+        windows_per_epoch: Train windows per epoch; all if there are fewer.
+        validation_windows: Largest number of validation windows, over all markets.
     """
 
     def __init__(
@@ -59,23 +59,23 @@ class PooledDataModule(pl.LightningDataModule):
 
     @property
     def market(self) -> tuple[str, str]:
-        """What messages call the pool, and its timeframe."""
+        """Name of the pool and its timeframe, for messages."""
         return self._market
 
     @property
     def n_validation_windows(self) -> list[int]:
-        """Of each market."""
+        """Number of validation windows of each market."""
         return [len(rows) for rows in self._validation]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of a fresh draw."""
+        """Shuffled batches of a new draw each epoch."""
         sampler = BatchSampler(
             len(self._train), self._batch_size, self._seed, self._windows_per_epoch
         )
         return self._loader(self._train, sampler)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """The same windows of each market every time, in time order; one loader a market."""
+        """One loader per market: the same windows each time, in time order."""
         return [
             self._loader(rows, BatchSampler(len(rows), EVALUATION_BATCH_SIZE))
             for rows in self._validation
@@ -86,7 +86,7 @@ class PooledDataModule(pl.LightningDataModule):
 
 
 def pool_name(n_markets: int) -> str:
-    """What messages call a pool in place of a symbol."""
+    """Name of a pool, used in messages in place of a symbol."""
     return f"pool of {n_markets} markets"
 
 
@@ -94,8 +94,8 @@ def pooled_rows(pool: Pool, validation_windows: int) -> tuple[IntArray, list[Int
     """Positions in ``pool.features`` of the train rows, and of each market's validation rows.
 
     Args:
-        pool: The markets; only those seen count.
-        validation_windows: At most, shared evenly by the markets.
+        pool: The markets; only the seen ones are used.
+        validation_windows: Largest number over all markets, divided evenly among them.
     """
     ends = np.cumsum([len(market.bars) for market in pool.seen])
     starts = [0, *ends[:-1].tolist()]
@@ -106,26 +106,27 @@ def pooled_rows(pool: Pool, validation_windows: int) -> tuple[IntArray, list[Int
 
 
 def thinned(rows: IntArray, n_most: int) -> IntArray:
-    """At most so many of the rows, spread evenly, the first and the last among them."""
+    """Keep at most ``n_most`` rows, evenly spread, including the first and the last."""
     if len(rows) <= n_most:
         return rows
     return rows[np.linspace(0, len(rows) - 1, n_most).round().astype(np.int64)]
 
 
 class PooledClassifier(SignalClassifier):
-    """Trains on windows of all markets; validates each market with the same weight.
+    """Trains on windows of all markets; in validation all markets have the same weight.
 
-    The validation loss, which chooses the epoch and ends the training, is the mean over
-    the markets of each one's mean log-loss. The learning rate grows linearly and then
-    falls to zero by a cosine over all epochs, stopped early or not.
+    The validation loss is the mean over markets of each market's mean log-loss. It chooses the
+    best epoch and triggers early stopping. The learning rate rises linearly (warm-up), then
+    falls to zero as a cosine. The schedule covers all planned epochs, even if training stops
+    early.
 
     Args:
-        network: Windows to logits.
-        optimizer: Settings of AdamW and of clipping.
+        network: Maps windows to logits.
+        optimizer: Settings of AdamW and clipping.
         lr: Largest learning rate.
-        seed: As ``SignalClassifier``.
-        warmup_epochs: Over which the learning rate grows.
-        n_validation_windows: Of each market, in the order of the loaders.
+        seed: As in ``SignalClassifier``.
+        warmup_epochs: Epochs over which the learning rate rises.
+        n_validation_windows: Validation windows of each market, in the order of the loaders.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class PooledClassifier(SignalClassifier):
         self._market_weights = [n_all / (n_markets * n_own) for n_own in n_validation_windows]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, its learning rate set anew for every step."""
+        """AdamW; the schedule sets the learning rate of every step."""
         adamw = self._adamw()
         n_steps = int(self.trainer.estimated_stepping_batches)
         per_epoch = n_steps / int(self.trainer.max_epochs or 1)
@@ -155,31 +156,31 @@ class PooledClassifier(SignalClassifier):
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Go to the next step's learning rate."""
+        """Set the learning rate of the next step."""
         scheduler.step()
 
     def on_train_epoch_end(self) -> None:
-        """Leave the learning rate to the schedule."""
+        """Do nothing: the schedule sets the learning rate."""
 
     def validation_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> None:
-        """Gather the figures of one market's windows, weighed so that all markets count alike."""
+        """Add a batch of one market, weighted so that all markets count equally."""
         self._weight = self._market_weights[dataloader_idx]
         super().validation_step(batch)
         self._weight = 1.0
 
 
 def n_warmup_steps(warmup_epochs: float, steps_per_epoch: float, n_steps: int) -> int:
-    """Steps over which the learning rate grows; at least one of all ``n_steps`` is left."""
+    """Number of warm-up steps; at least one of ``n_steps`` remains after them."""
     return min(round(warmup_epochs * steps_per_epoch), n_steps - 1)
 
 
 def lr_share(step: int, n_warmup: int, n_steps: int) -> float:
-    """The share of the largest learning rate that a step is taken with.
+    """Learning rate of a step, as a share of the largest one.
 
     Args:
         step: Counted from 0.
-        n_warmup: Steps over which it grows linearly; the last of them takes all of it.
-        n_steps: After which nothing is left.
+        n_warmup: Steps of linear rise; the last of them has share 1.
+        n_steps: The step at which the share reaches 0.
     """
     if step < n_warmup:
         return (step + 1) / n_warmup
@@ -188,25 +189,25 @@ def lr_share(step: int, n_warmup: int, n_steps: int) -> float:
 
 
 class GentleClassifier(SignalClassifier):
-    """Trains a network further that has been trained before; batch normalisation stays as it is.
+    """Fine-tunes a trained network, with batch normalisation frozen.
 
-    The statistics of one market would replace those of the pool, which ruined the model in
-    a study: so its layers stay in evaluation mode, and their factors and offsets fixed.
+    Without freezing, the statistics of one market replace those of the pool; in a study this
+    ruined the model. So these layers stay in eval mode, with fixed scale and shift.
 
     Attributes:
-        improved: Whether the validation loss fell; None until that is known.
+        improved: Whether the validation loss fell; None until it is known.
     """
 
     improved: bool | None = None
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """As every training; the layers are held before each batch, whoever has woken them."""
+        """Seed dropout as usual, then put batch normalisation back in eval mode."""
         super().on_train_batch_start(batch, batch_index)
         hold_normalisation(self.network)
 
 
 def hold_normalisation(network: nn.Module) -> None:
-    """Keep the batch normalisation of a network from learning anything."""
+    """Freeze the batch normalisation of a network: eval mode, no gradients."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm1d):
             layer.eval()

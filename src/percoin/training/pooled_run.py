@@ -1,4 +1,4 @@
-"""Train networks on many markets and keep the best one at its best epoch."""
+"""Train one network per seed on several markets, and keep the best one at its best epoch."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from percoin.training.run import (
 log = logging.getLogger(__name__)
 
 
-# Below the run's folder, where networks of several seeds are trained.
+# Folder of each seed inside the run's folder, if there are several seeds.
 _SEED_FOLDER = "seed-{}"
 
 
 @dataclass(frozen=True)
 class PooledPlan:
-    """How to train a pool, apart from its markets and the network.
+    """How to train on a pool, apart from the markets and the network.
 
     Attributes:
-        training: As for one market; ``lr`` is the largest learning rate, ``seed`` the first.
-        windows_per_epoch: Train windows drawn for each epoch.
-        validation_windows: Of all markets, at most.
-        warmup_epochs: Over which the learning rate grows.
-        n_seeds: How many networks are trained, from seeds that follow one another; the one
-            with the least validation loss is kept.
+        training: As for one market; ``lr`` is the largest learning rate, ``seed`` the first seed.
+        windows_per_epoch: Train windows drawn per epoch.
+        validation_windows: Largest number of validation windows, over all markets.
+        warmup_epochs: Epochs over which the learning rate rises.
+        n_seeds: Number of networks, trained with consecutive seeds; the one with the lowest
+            validation loss is kept.
     """
 
     training: TrainingPlan
@@ -55,13 +55,13 @@ class PooledPlan:
 
 @dataclass(frozen=True)
 class TrainedPool:
-    """What the training of a pool leaves behind.
+    """The result of training on a pool.
 
     Attributes:
-        model: Of the seed that was kept; its seconds are those of all seeds.
-        seed: Which one that was.
-        losses: The least validation loss of each seed.
-        folder: Where the checkpoints and logs of that seed lie.
+        model: The model of the best seed; its ``secs`` covers all seeds.
+        seed: The best seed.
+        losses: Lowest validation loss of each seed.
+        folder: Checkpoints and logs of the best seed.
     """
 
     model: TrainedModel
@@ -80,17 +80,17 @@ def train_pool(
     resume: bool = False,
     interruption: RunInterruption | None = None,
 ) -> TrainedPool:
-    """Fit a network of each seed to the seen markets and keep the best one.
+    """Fit one network per seed to the seen markets and keep the best one.
 
     Args:
         pool: The markets.
-        make_network: A network with the first weights of a seed.
+        make_network: Builds a network with the initial weights of a seed.
         plan: How to train.
         folder: Checkpoints go below it.
-        make_loggers: Of Lightning, for the training in a folder.
-        callbacks: Further ones, for the training of every seed.
-        resume: Go on from the folder's last checkpoint.
-        interruption: Of the run that this training is part of; alone it has its own.
+        make_loggers: Makes Lightning loggers that write to a folder.
+        callbacks: Extra callbacks for every seed.
+        resume: Continue from the last checkpoint in the folder.
+        interruption: Signal handling of the surrounding run; None creates one.
 
     Raises:
         DivergedError: The loss is no longer finite.
@@ -108,7 +108,7 @@ def train_pool(
 
 
 class _PoolTraining:
-    """The networks of all seeds, one after another."""
+    """Trains the networks of all seeds, one after another."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class _PoolTraining:
             module, epoch = self._fit(seed, make_network(seed), make_loggers(self._folder_of(seed)))
             fitted[seed] = module, epoch
             losses[seed] = module.history["val_loss"][epoch - 1]
-        # Of equals the last, as it has always been.
+        # Among equal losses the last seed wins, as in earlier versions.
         seed = min(reversed(self._seeds), key=losses.__getitem__)
         module, epoch = fitted[seed]
         if len(self._seeds) > 1:
@@ -152,14 +152,14 @@ class _PoolTraining:
 
     def _check_resumable(self, seed: int) -> None:
         checkpoint = checkpoint_of(self._folder_of(seed))
-        # An interrupted run has one of each seed that it got to.
+        # An interrupted run has checkpoints only of the seeds it has started.
         if self._resume and (checkpoint.is_file() or seed == self._seeds[0]):
             check_checkpoint(checkpoint, self._plan.training.epochs, self._name)
 
     def _fit(
         self, seed: int, network: CnnLstm, loggers: Sequence[Logger]
     ) -> tuple[SignalClassifier, int]:
-        """The module with the weights of its best epoch, and which that was."""
+        """Train one seed; return the module with its best weights, and the best epoch."""
         plan, folder = self._plan, self._folder_of(seed)
         training = replace(plan.training, seed=seed)
         data = PooledDataModule(

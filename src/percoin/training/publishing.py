@@ -1,4 +1,4 @@
-"""From a fitted market to what the registry keeps of it."""
+"""Judge a fitted market and write it to the registry."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judged:
-    """What a market's test rows said, by which rules.
+    """The judgement of a market, with the forecasts and rules behind it.
 
     Attributes:
         folds: Forecasts of each fold.
-        judgement: Of all of them.
-        rules: What was taken for granted.
+        judgement: Judgement over all folds.
+        rules: Rules of the judgement, such as trading costs.
     """
 
     folds: tuple[FoldForecasts, ...]
@@ -41,8 +41,8 @@ class Judged:
     def validation_skill(self) -> float:
         """Log-loss skill over the train prior on the validation rows of the newest fold.
 
-        By it settings can be chosen among without a look at their test rows, whatever the label
-        rule of each.
+        It allows a choice among settings without a look at test rows, even if their label rules
+        differ.
         """
         fold = self.folds[-1]
         name = NETWORK if NETWORK in fold.parts else REGRESSION
@@ -53,10 +53,10 @@ class Judged:
 
 
 def judge(fitted: Fitted, rules: JudgingRules) -> Judged:
-    """Hold a fitted market against the baselines on its test rows.
+    """Judge a fitted market against the baselines on its test rows.
 
     Raises:
-        MarketError: It cannot be tested.
+        MarketError: The market cannot be tested.
     """
     n_rows = len(fitted.dataset.rows("test"))
     log.info("judging %d test rows beside the baselines", n_rows)
@@ -75,16 +75,16 @@ def publish(
     """Write a judged market as a new version.
 
     Args:
-        fitted: What was judged.
-        judged: What was found.
+        fitted: The fitted market.
+        judged: Its judgement.
         config: The whole training config, as plain containers.
-        models_dir: The registry.
+        models_dir: Folder of the registry.
         onnx: Export the network for ONNX Runtime as well.
-        sections: Further parts of ``metrics.json``.
+        sections: Extra sections of ``metrics.json``.
 
     Raises:
-        RegistryWriteError: The models folder refuses it; the old version stays.
-        InvalidArtifactError: As ONNX it does not answer as it does here.
+        RegistryWriteError: The version cannot be written; the old version stays.
+        InvalidArtifactError: The ONNX network gives other outputs than the PyTorch one.
     """
     dataset, judgement = fitted.dataset, judged.judgement
     parts = fitted.parts(onnx)
@@ -94,7 +94,7 @@ def publish(
     record = replace(record, sections={**record.sections, **(sections or {})})
     draft = draft_manifest(dataset, judgement, parts.spec, config, fitted.seed)
     draft = replace(draft, pool=fitted.pool)
-    # The served weights are those of the best epoch; both files are of the contract.
+    # The registry format has two weight files; both get the weights of the best epoch.
     version = export_artifact(
         models_dir, draft, parts.state_dict, parts.state_dict, record, parts.onnx
     )

@@ -1,4 +1,4 @@
-"""What came of several markets: each beside its logistic regression, then their means."""
+"""Results of several markets: each next to its logistic regression, then the means."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class MarketResult:
-    """What came of one market; plain enough for JSON.
+    """Result of one market, storable as JSON.
 
     Attributes:
         symbol: Market.
-        is_seen: Whether the model learnt from its train rows.
+        is_seen: Whether the model was trained on this market's train rows.
         skill: Log-loss skill over the train prior.
-        lower: Lower end of its interval; None with too few rows.
+        lower: Lower end of the skill's interval; None if there are too few rows.
         upper: Upper end.
-        logistic: The same skill of the logistic regression fitted on this market alone.
-        activity_auc: None if one of the two answers never came.
-        direction_auc: The same.
-        verdict: Of the gate.
-        p_value: Of the gate.
-        reason: Of the gate, the first.
+        logistic: Same skill of the logistic regression fitted on this market alone.
+        activity_auc: None if the test rows have only one of the two classes.
+        direction_auc: Same.
+        verdict: Verdict of the acceptance gate.
+        p_value: P-value of the gate.
+        reason: First reason of the gate.
         version: The exported version.
-        is_served: Whether that is what is served now.
-        beside_logistic: Losses by day, the regression's as those of the best baseline.
+        is_served: Whether this version is served now.
+        beside_logistic: Losses by day, with the regression in the place of the best baseline.
     """
 
     symbol: str
@@ -74,7 +74,7 @@ class MarketResult:
 
     @classmethod
     def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> MarketResult:
-        """What a table says of a model that was judged and exported."""
+        """Build the result of a model that was judged and exported."""
         evaluation = exported.judgement.evaluation
         model, verdict = evaluation.model, evaluation.verdict
         lines = {line.name: line for line in evaluation.baselines}
@@ -84,7 +84,7 @@ class MarketResult:
             skill=model.skill.value,
             lower=model.skill.lower,
             upper=model.skill.upper,
-            # A regression that is the model itself is no baseline.
+            # If the model is itself the logistic regression, that is no baseline.
             logistic=lines.get(LOGISTIC, model).skill.value,
             activity_auc=None if model.activity.auc is None else model.activity.auc.value,
             direction_auc=None if model.direction.auc is None else model.direction.auc.value,
@@ -104,13 +104,13 @@ class MarketResult:
 
 @dataclass(frozen=True)
 class MarketMeans:
-    """Means over markets, with intervals that know that markets move together.
+    """Means over markets; the intervals allow for the correlation between markets.
 
     Attributes:
-        seen: Skill of the markets that were trained on.
-        unseen: Of those that were left out; None if none was.
-        lead_seen: The regressions' log-losses minus the network's, in nats a row.
-        lead_unseen: The same of those that were left out.
+        seen: Mean skill of the markets in the training.
+        unseen: Mean skill of the markets left out of it; None if there are none.
+        lead_seen: Log-loss of the regressions minus that of the network, in nats per row.
+        lead_unseen: Same for the markets left out.
     """
 
     seen: JointMean
@@ -123,8 +123,8 @@ class MarketMeans:
         """Average several markets.
 
         Args:
-            results: At least one of a market that was trained on.
-            bootstrap: With a horizon in days.
+            results: At least one is of a market in the training.
+            bootstrap: Its horizon is in days.
         """
         seen = [entry.beside_logistic for entry in results if entry.is_seen]
         unseen = [entry.beside_logistic for entry in results if not entry.is_seen]
@@ -139,13 +139,13 @@ class MarketMeans:
 def format_markets(
     results: Sequence[MarketResult], means: MarketMeans, shares_network: bool
 ) -> str:
-    """The table and the means below it.
+    """Format the table of markets, with the means below it.
 
     Args:
-        results: Of each market.
-        means: Over them.
-        shares_network: Whether one network is that of all; each else has learnt on its own
-            market alone, and no column says who was seen.
+        results: Results of the markets.
+        means: Means over them.
+        shares_network: Whether all markets share one network. If not, each network learns
+            only its own market, and the column "in training" is left out.
     """
     table = [_COLUMNS, *map(_row, results)]
     if not shares_network:

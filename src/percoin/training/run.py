@@ -1,4 +1,4 @@
-"""Train, keep the best epoch, test it: with ready objects, without the config framework."""
+"""Train, keep the best epoch and test it. Takes ready objects; needs no config framework."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ class TrainingPlan:
     """How to train, apart from the data and the network.
 
     Attributes:
-        epochs: Most passes over the train rows; early stopping may end sooner.
-        batch_size: Windows per step.
-        lr: Learning rate to begin with.
-        seed: Of the shuffle and of dropout.
-        optimizer: AdamW, decay of the learning rate, clipping, early stopping.
-        accelerator: ``cpu`` or ``gpu``, in Lightning's words.
-        precision: ``32-true`` or ``bf16-mixed``, in Lightning's words.
-        record_steps: Of a fleet on a GPU: record steps and replay them.
+        epochs: Maximum passes over the train rows; early stopping may end sooner.
+        batch_size: Windows per training step.
+        lr: Initial learning rate.
+        seed: For the shuffle and for dropout.
+        optimizer: AdamW, learning rate decay, clipping, early stopping.
+        accelerator: Lightning's name, ``cpu`` or ``gpu``.
+        precision: Lightning's name, ``32-true`` or ``bf16-mixed``.
+        record_steps: Record training steps as CUDA graphs and replay them. Only used when many
+            networks train at once (a fleet) on a GPU.
     """
 
     epochs: int
@@ -63,13 +64,13 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training leaves behind; the module carries the best weights and the test outputs.
+    """The result of a training.
 
     Attributes:
-        module: As it was tested.
-        n_epochs: All of them, those before an interruption included.
-        best_epoch: From 1; 0 for the weights that it began with.
-        secs: Wall time of all of these epochs and of the test.
+        module: Holds the best weights and the test outputs.
+        n_epochs: Epochs trained, including those before an interruption.
+        best_epoch: Counted from 1; 0 means the initial weights.
+        secs: Wall time of all epochs and of the test.
     """
 
     module: SignalClassifier
@@ -89,20 +90,20 @@ def train(
     interruption: RunInterruption | None = None,
     is_gentle: bool = False,
 ) -> TrainedModel:
-    """Fit the network, restore its best validation epoch and test that.
+    """Fit the network, restore its best validation epoch and test it.
 
     Args:
-        dataset: The market; for a gentle training with the scaling that the network knows.
-        network: With its initial weights; it is trained in place.
+        dataset: The market. For fine-tuning, it is scaled as in the network's first training.
+        network: Holds the initial weights; it is trained in place.
         plan: How to train.
         folder: Checkpoints go below it.
-        loggers: Of Lightning.
-        callbacks: Further ones; their test hooks see the weights that were kept.
-        resume: Go on from the folder's last checkpoint.
-        interruption: Of the run that this training is part of; alone it has its own.
-        is_gentle: Train a pooled network further, its batch normalisation held. The best epoch
-            is kept if its validation log-loss is below that of the weights it began with; else
-            those are what is tested, as epoch 0.
+        loggers: Lightning loggers.
+        callbacks: Extra callbacks; their test hooks see the best weights.
+        resume: Continue from the last checkpoint in the folder.
+        interruption: Signal handling of the surrounding run; None creates one.
+        is_gentle: Fine-tune a network that was trained on several markets, with batch
+            normalisation frozen. The best epoch is kept if its validation log-loss is below
+            that of the initial weights. Otherwise the initial weights are tested, as epoch 0.
 
     Raises:
         DivergedError: The loss is no longer finite.
@@ -131,7 +132,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Begun:
-    """The weights that a gentle training began with, and their validation log-loss."""
+    """The initial weights of a fine-tuning, and their validation log-loss."""
 
     state_dict: Mapping[str, Tensor]
     loss: float
@@ -142,7 +143,7 @@ class _Begun:
         return cls(weights, _validation_loss(network, data))
 
     def is_improved(self, network: CnnLstm, data: MarketDataModule, epoch: int) -> bool:
-        """Whether the network has become better; else it gets its first weights back."""
+        """Whether the network is better than at the start; if not, restore its first weights."""
         loss = _validation_loss(network, data)
         log.info(
             "validation log-loss %.5f with the pooled weights, %.5f after epoch %d: %s are kept",
@@ -159,7 +160,7 @@ class _Begun:
 
 @torch.inference_mode()
 def _validation_loss(network: CnnLstm, data: MarketDataModule) -> float:
-    """Mean log-loss of the validation rows, in 32 bits on the CPU whatever trains."""
+    """Mean log-loss of the validation rows, always computed in 32 bits on the CPU."""
     was_training = network.training
     network.cpu().eval()
     loss, n_rows = 0.0, 0
@@ -184,12 +185,12 @@ def fit_best(
     """Fit, and restore the weights of the best validation epoch.
 
     Returns:
-        The trainer, whose callbacks are ready for a test, and the best epoch, from 1.
+        The trainer, with callbacks ready for a test, and the best epoch, counted from 1.
 
     Raises:
-        TrainingError: The best checkpoint is not what this training wrote.
+        TrainingError: The best checkpoint was written by another training.
     """
-    # Of a process that was killed while it wrote one.
+    # A process killed while it writes a checkpoint leaves a temporary file.
     for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
         remove_leftovers(folder / CHECKPOINT_FOLDER / f"{name}.ckpt")
     best, last = _checkpoints(folder / CHECKPOINT_FOLDER)
@@ -201,12 +202,12 @@ def fit_best(
 
 
 def run_test(trainer: pl.Trainer, module: SignalClassifier, data: pl.LightningDataModule) -> None:
-    """Test the weights that the module has."""
+    """Test the current weights of the module."""
     trainer.test(module, datamodule=data, verbose=False)
 
 
 def checkpoint_of(folder: Path) -> Path:
-    """Where the last finished epoch of a run lies."""
+    """Path of the checkpoint of a run's last finished epoch."""
     return folder / CHECKPOINT_FOLDER / f"{LAST_CHECKPOINT}.ckpt"
 
 
@@ -216,16 +217,16 @@ def fit(
     plan: TrainingPlan,
     callbacks: Sequence[pl.Callback] = (),
 ) -> SignalClassifier:
-    """Fit the network and do nothing else: no file is written and no test row is asked for.
+    """Only fit the network: write no file and use no test row.
 
     Args:
         dataset: The market.
-        network: With its initial weights; it is trained in place.
+        network: Holds the initial weights; it is trained in place.
         plan: How to train.
-        callbacks: Further ones.
+        callbacks: Extra Lightning callbacks.
 
     Returns:
-        The module with the weights and the history of the last epoch.
+        The module with the weights of the last epoch and the whole history.
 
     Raises:
         DivergedError: The loss is no longer finite.
@@ -243,7 +244,7 @@ def fit(
 
 
 def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    # Written when the epoch has fully ended, so that a resumed run misses nothing of it.
+    # Written after the epoch has fully ended, so a resumed run has all of it.
     common: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     best = _Checkpoint(folder, BEST_CHECKPOINT, monitor=MONITORED, **common)
     last = _Checkpoint(folder, LAST_CHECKPOINT, every_n_epochs=1, **common)
@@ -251,10 +252,10 @@ def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
 
 
 class _Checkpoint(ModelCheckpoint):
-    """Knows its file again after the run's folder was moved."""
+    """A checkpoint callback that still finds its file after the run's folder has moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning would forget the best score, and a worse epoch would replace the best.
+        # With another folder Lightning forgets the best score; a worse epoch then replaces it.
         before, now = state_dict["dirpath"], str(self.dirpath)
 
         def moved(path: str) -> str:
@@ -269,22 +270,22 @@ class _Checkpoint(ModelCheckpoint):
 
 
 class _EarlyStopping(EarlyStopping):
-    """Stays stopped in a run that was interrupted after it had stopped."""
+    """Stays stopped when a run resumes that was interrupted after early stopping."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The first epoch (0) never stops a run: nothing came before it.
+        # 0 means "not stopped": the first epoch has no earlier loss, so it never stops a run.
         trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Replaces a checkpoint in one step; whoever is killed meanwhile leaves the old one."""
+    """Replaces each checkpoint in one step: a process killed meanwhile leaves the old one."""
 
     def __init__(self) -> None:
         super().__init__()
         self._written: dict[Path, bytes] = {}
 
     def is_changed(self, path: Path, content: bytes) -> bool:
-        """Whether this is not what was last written there; False where nothing was."""
+        """Whether the content differs from the last write to the path; False without one."""
         return path in self._written and self._written[path] != hashlib.sha256(content).digest()
 
     def save_checkpoint(
@@ -294,16 +295,16 @@ class _WholeFiles(TorchCheckpointIO):
 
 
 def save_whole(checkpoint: Mapping[str, Any], path: Path) -> memoryview:
-    """Replace a checkpoint in one step; whoever is killed meanwhile leaves the old one.
+    """Replace a checkpoint in one step: a process killed meanwhile leaves the old one.
 
-    Lightning would write to the system's temporary folder, from where a file may have to be
-    copied.
+    Lightning writes to the system's temporary folder first. If that is on another disk, it
+    copies the file, which takes more than one step.
 
     Returns:
-        What was written.
+        The bytes written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In memory first: writing a file itself, torch names neither it nor a full disk.
+    # In memory first: when torch writes the file, its errors name neither file nor full disk.
     content = io.BytesIO()
     torch.save(checkpoint, content)
     write_whole(path, content.getbuffer())
@@ -311,22 +312,23 @@ def save_whole(checkpoint: Mapping[str, Any], path: Path) -> memoryview:
 
 
 def check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
-    """Refuse to go on from a checkpoint that is damaged, beyond ``epochs`` or half of a run.
+    """Check that a run can resume from its checkpoints.
 
     Args:
-        path: Of the last epoch; the best one lies beside it.
-        epochs: Most epochs that there shall be.
+        path: Checkpoint of the last epoch; that of the best epoch lies beside it.
+        epochs: Maximum number of epochs.
         market: Symbol and timeframe, for the message.
 
     Raises:
-        ResumeError: It is.
+        ResumeError: A checkpoint is damaged or has more than ``epochs`` epochs, or the two
+            come from different runs.
     """
     read = {}
     for each in (path, path.with_stem(BEST_CHECKPOINT)):
         try:
             read[each] = _EpochState.of(torch.load(each, weights_only=True, map_location="cpu"))
         except Exception as error:
-            # Broken bytes make torch raise whatever they happen to break.
+            # For broken bytes torch raises many kinds of errors.
             raise ResumeError(
                 *market, f"{each} cannot be read", "start afresh without resume=true"
             ) from error
@@ -353,7 +355,7 @@ def make_trainer(
     callbacks: Sequence[pl.Callback],
     files: CheckpointIO | None = None,
 ) -> pl.Trainer:
-    """What Lightning trains and tests with; without a folder it writes nothing."""
+    """The Lightning trainer for training and testing; without a folder it writes nothing."""
     stopping = _EarlyStopping(
         MONITORED, patience=plan.optimizer.early_stopping_patience, check_on_train_epoch_end=True
     )
@@ -366,7 +368,7 @@ def make_trainer(
         logger=list(loggers),
         callbacks=[*own, *callbacks],
         plugins=[files or _WholeFiles()],
-        # Without a callback of ours Lightning would write checkpoints of its own.
+        # By default Lightning adds its own checkpoints if there is no checkpoint callback.
         enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
         default_root_dir=folder,
         log_every_n_steps=1,
@@ -378,17 +380,17 @@ def make_trainer(
 
 @dataclass(frozen=True)
 class _EpochState:
-    """What a checkpoint says of the training that wrote it."""
+    """The training state stored in a checkpoint."""
 
     n_epochs: int
     history: Mapping[str, Sequence[float]]
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> _EpochState:
-        """Read it from a checkpoint.
+        """Read the state from a checkpoint.
 
         Raises:
-            ValueError, KeyError, TypeError, AttributeError: No training wrote this one.
+            ValueError, KeyError, TypeError, AttributeError: It is no checkpoint of a training.
         """
         n_epochs = int(checkpoint["epoch"]) + 1
         history = {
@@ -401,17 +403,18 @@ class _EpochState:
         return cls(n_epochs, history)
 
     def is_best_of(self, history: Mapping[str, Any]) -> bool:
-        """Whether it is the best epoch of the training that has this history.
+        """Whether this is the best epoch of the training with that history.
 
-        No two trainings agree to the last digit in every loss, unless they are the same.
+        The losses identify the training: two different ones never agree in every digit.
         """
         begun = {name: values[: self.n_epochs] for name, values in history.items()}
         return self.history == begun and begun["val_loss"][-1] == min(history["val_loss"])
 
     def is_one_ahead_of(self, last: _EpochState) -> bool:
-        """Whether it is the epoch after ``last``: of each the best checkpoint is written first.
+        """Whether this is the epoch after ``last``.
 
-        A process that was killed between the two leaves it so; the epoch is then trained again.
+        Each epoch writes the best checkpoint first. A process killed between the two writes
+        leaves this state; the epoch is then trained again.
         """
         begun = {name: values[: last.n_epochs] for name, values in self.history.items()}
         return self.n_epochs == last.n_epochs + 1 and begun == last.history
@@ -421,12 +424,12 @@ def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:
     """Load the best weights and return their epoch, counted from 1.
 
     Raises:
-        TrainingError: They are not those of this training.
+        TrainingError: The weights are from another training.
     """
     content = path.read_bytes()
     checkpoint = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     progress = _EpochState.of(checkpoint)
-    # A run that was resumed and found no better epoch has not written the file itself.
+    # A resumed run that finds no better epoch does not write the file, so compare histories too.
     if files.is_changed(path, content) or not progress.is_best_of(module.history):
         raise TrainingError(
             *module.market,
@@ -439,40 +442,40 @@ def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:
 
 
 class EndsWhenTold(pl.Callback):
-    """Ends a training between two batches once a signal has come.
+    """Ends a training between two batches after a signal (Ctrl-C or SIGTERM).
 
     Args:
-        interruption: Takes note of signals.
+        interruption: Remembers the signal.
     """
 
     def __init__(self, interruption: RunInterruption) -> None:
         self._interruption = interruption
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """End here if told to."""
+        """Raise here if a signal was received."""
         self._interruption.end_if_received()
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        """End here if told to."""
+        """Raise here if a signal was received."""
         self._interruption.end_if_received()
 
     def on_test_batch_start(self, *_: Any) -> None:
-        """End here if told to."""
+        """Raise here if a signal was received."""
         self._interruption.end_if_received()
 
     def on_test_end(self, *_: Any) -> None:
-        """End here if told to: before whatever else hears of a finished test."""
+        """Raise here if a signal was received, before other callbacks see the finished test."""
         self._interruption.end_if_received()
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep back what Lightning says about itself rather than about the training."""
+    """Silence Lightning's messages about itself."""
     lightning_log = logging.getLogger("lightning.pytorch")
     level = lightning_log.level
     lightning_log.setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # The windows lie in memory: there is nothing a loading process could speed up.
+        # The windows are in memory, so loader processes would not help.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: its settings, its marks, its result; and how it is resumed."""
+"""The files in a run's folder (settings, marks, results), and the checks before a resume."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ _WRITTEN_BY_A_RUN = (
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where one run leaves what it writes, and which options its settings were made of.
+    """The folder of one run, and the config options it was started with.
 
     Attributes:
         folder: For logs, checkpoints, pictures and the result.
-        choices: The chosen option of each config group, for records.
+        choices: Chosen option of each config group, for records.
     """
 
     folder: Path
@@ -69,13 +69,13 @@ class RunContext:
 
     @classmethod
     def of_hydra(cls) -> RunContext:
-        """The run that Hydra has made a folder for."""
+        """The current Hydra run, with the folder that Hydra created."""
         runtime = HydraConfig.get().runtime
         return cls(Path(runtime.output_dir), dict(runtime.choices))
 
 
 def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """The settings as JSON can say them, with the names of the chosen options."""
+    """The settings as plain JSON values, with the names of the chosen options."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     options = {group: choices[group] for group in ("source", "labels", "model") if group in choices}
     return {**plain, "choices": options}
@@ -83,7 +83,7 @@ def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[st
 
 @contextmanager
 def divergence_marked(folder: Path) -> Iterator[None]:
-    """Leave a mark in the folder of a run that diverged: there is nothing to resume."""
+    """Mark the folder of a run that diverges, because it cannot be resumed."""
     try:
         yield
     except DivergedError as error:
@@ -92,7 +92,7 @@ def divergence_marked(folder: Path) -> Iterator[None]:
 
 
 def clear_run_folder(folder: Path) -> None:
-    """Take away what an earlier run has left, for a run that begins afresh in its folder."""
+    """Delete the files of an earlier run, for a run that starts again in the same folder."""
     for pattern in _WRITTEN_BY_A_RUN:
         for path in folder.glob(pattern):
             if path.is_dir():
@@ -102,15 +102,15 @@ def clear_run_folder(folder: Path) -> None:
 
 
 def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:
-    """Refuse to go on with another run's weights; note the facts of this one.
+    """Check that a resumed run matches the interrupted one, and store this run's facts.
 
     Args:
-        settings: Of this run.
-        folder: Of the run.
-        facts: ``config`` by name, ``bars``, and what else must not have changed.
+        settings: Settings of this run.
+        folder: Folder of the run.
+        facts: ``config`` by name, ``bars``, and other facts that must not change.
 
     Raises:
-        ResumeError: There is nothing to go on with, or it was another run.
+        ResumeError: There is no finished epoch to resume, or the interrupted run was different.
     """
     path = folder / SETTINGS_FILE
     market = (settings.title, settings.tf.name)
@@ -126,13 +126,13 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = _changed_settings(folder, before, facts)
-    # Whatever JSON can be: of another kind, or nested too deeply.
+    # The file may hold any JSON: of the wrong type, or nested too deeply.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResumeError(
             *market, f"{path} cannot be read ({error})", "start afresh without resume=true"
         ) from error
     if changed:
-        # No setting brings back bars that an exchange or a file has no more.
+        # Settings cannot bring back bars that the exchange or the file no longer has.
         settings_differ = any(effects_of(TrainConfig, name) for name in changed)
         action = "repeat its settings to go on, or start" if settings_differ else "start"
         raise ResumeError(
@@ -140,21 +140,21 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
             f"{', '.join(changed)} changed since {folder} was interrupted",
             f"{action} afresh without resume=true",
         )
-    # What was free to change until now, such as the blend, may bind the next one.
+    # A setting that may change in this resume, such as the blend, may be fixed in the next one.
     write_whole(path, json.dumps(facts, indent=2))
     log.info("resuming %s", folder)
 
 
 def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> set[Effect]:
-    """What settings may affect that are not as they were, where the run is still the same."""
+    """Effects of settings that may change while the run can still resume."""
     free = set(OF_THE_RUN)
-    # The learning rate of a pool falls over all its epochs; elsewhere more of them only follow.
+    # A pool's learning rate schedule depends on the number of epochs; other runs can add epochs.
     if now["config"]["recipe"] != RecipeName.POOLED:
         free.add(Effect.LENGTH)
-    # Markets that are judged already stay as they are, and the others are held against them.
+    # Once a market is judged its result stays, so the others need the same rules.
     if not any(folder.glob(f"{MARKETS_FOLDER}/*/{RESULT_FILE}")):
         free.add(Effect.JUDGEMENT)
-    # Wherever these lie by now.
+    # The same bars may come from another place.
     if before["bars"] == now["bars"]:
         free.add(Effect.BARS)
     return free
@@ -176,7 +176,11 @@ def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any])
 
 @contextmanager
 def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
-    """Say in one line that the run's folder takes no more, and why."""
+    """Turn a failed write (disk full, no permission) into a one-line error with advice.
+
+    Raises:
+        TrainingError: The run's folder cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -191,12 +195,12 @@ def write_errors(settings: TrainConfig, folder: Path) -> Iterator[None]:
 
 
 def write_market_result(folder: Path, summary: TrainingSummary, further: Mapping[str, Any]) -> None:
-    """Mark a market as finished, with its figures for programs and its screen for people.
+    """Write a finished market's files: summary and tables for people, results for programs.
 
     Args:
-        folder: Of the run, or of the market where it has several.
-        summary: What came of the market.
-        further: Further figures by name.
+        folder: The run's folder, or the market's folder if there are several markets.
+        summary: Summary of the market.
+        further: Extra results by name.
     """
     write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation)

@@ -1,4 +1,4 @@
-"""The one screen at the end of a training: verdict, what, when, how good, where."""
+"""The summary printed at the end of a training: verdict, time spans, scores, files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from percoin.training.manifest_draft import ExportedModel
 from percoin.types import CLASS_NAMES
 
 _WIDTH = 100
-# Skill is told by both rulers, over the train prior and over the rolling prior.
+# Skill over two baselines: "skill" over the train prior, "recent" over the rolling prior.
 _HEADINGS = ("log-loss", "skill", "recent", "act. AUC", "dir. AUC", "macro-F1", "accuracy")
-# What the frame, its padding and the names beside it leave of that.
+# Width left inside the frame, its padding and the column of names.
 _COMMAND_WIDTH = 85
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
@@ -39,20 +39,20 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What the screen shows.
+    """The content of the summary.
 
     Attributes:
-        dataset: What the model was trained on; the newest fold of a walk-forward.
-        evaluation: What its test rows said.
-        blend: The parts of a blended model.
-        epochs: Epochs trained, and the one that was kept, counted from 1, or 0 for the
-            weights that it began with; None of a model that is fitted in one go.
+        dataset: The training data; in a walk-forward, the newest fold.
+        evaluation: Results on the test rows.
+        blend: The parts of a blended model (network and logistic regression), if it is one.
+        epochs: Number of epochs trained and the best epoch, counted from 1; 0 means the initial
+            weights. None for a model without epochs.
         secs: Wall time of training and testing.
-        model_folder: Where the registry shows the market's served model.
-        version_id: Of the new version.
-        is_served: Whether the new version is that model.
-        run_folder: Where logs and pictures lie.
-        predict_command: What asks the model about the newest bar of the same source.
+        model_folder: The registry's link to the market's served model.
+        version_id: Id of the new version.
+        is_served: Whether the new version is the served model.
+        run_folder: Folder of logs and pictures.
+        predict_command: Command that predicts for the newest bar of the same source.
     """
 
     dataset: MarketDataset
@@ -70,13 +70,13 @@ class TrainingSummary:
     def of(
         cls, settings: TrainConfig, fitted: Fitted, exported: ExportedModel, run_folder: Path
     ) -> TrainingSummary:
-        """What is shown of a market that was judged and exported.
+        """Build the summary of a market that was judged and exported.
 
         Args:
-            settings: What was asked for.
-            fitted: The market and how it was trained.
+            settings: Settings of the run.
+            fitted: The market and its training.
             exported: The version and its judgement.
-            run_folder: Where logs and pictures lie.
+            run_folder: Folder of logs and pictures.
         """
         symbol, judgement = fitted.dataset.bars.symbol, exported.judgement
         return cls(
@@ -102,7 +102,7 @@ class TrainingSummary:
         )
 
     def key_results(self) -> dict[str, float]:
-        """The few figures by which runs are compared."""
+        """The main figures for comparing runs."""
         model, majority = self.evaluation.model, self._baseline(MAJORITY)
         return {
             "test_log_loss": model.scores.log_loss,
@@ -114,7 +114,7 @@ class TrainingSummary:
         }
 
     def render(self) -> str:
-        """The screen as plain text."""
+        """The summary as plain text."""
         buffer = io.StringIO()
         console = Console(file=buffer, width=_WIDTH, force_terminal=False)
         bars = self.dataset.bars
@@ -122,7 +122,7 @@ class TrainingSummary:
         gap = Text()
         blocks = (self._verdict(), gap, self._spans(), gap, self._scores(), gap, self._facts())
         console.print(Panel(Group(*blocks), title=title, padding=(1, 2)))
-        # A command that is folded inside the frame cannot be copied.
+        # A command wrapped inside the frame cannot be copied, so print a long one below it.
         return buffer.getvalue() + ("" if self._is_short else f"{self.predict_command}\n")
 
     @property
@@ -149,14 +149,14 @@ class TrainingSummary:
         return table
 
     def _scores(self) -> Table:
-        """The model, what any model must beat, and what a person would compare accuracy with."""
+        """Scores of the model and of the baselines; the majority class puts accuracy in context."""
         table = Table(box=None, pad_edge=False)
         table.add_column(f"{self.evaluation.n_rows:,} test rows")
         for heading in _HEADINGS:
             table.add_column(heading, justify="right")
         rival = self.evaluation.rival_name
         first = (rival, LOGISTIC, ROLLING_PRIOR, TRAIN_PRIOR, MAJORITY)
-        # A regression that is the model itself is no baseline.
+        # If the model is itself the logistic regression, that is no baseline.
         shown = [name for name in dict.fromkeys(first) if name != self.evaluation.model.name]
         for line in (self.evaluation.model, *(self._baseline(name) for name in shown)):
             table.add_row(*self._cells(line))
@@ -208,7 +208,7 @@ class TrainingSummary:
         return f"{epochs} in {minutes} min {secs} s, {kept}"
 
     def _parts(self) -> list[tuple[str, str]]:
-        """What a blend is made of, and how much better that is than the train prior."""
+        """The weights of a blend, and the skill of each part over the train prior."""
         if self.blend is None:
             return []
         weight = self.blend.weight

@@ -1,8 +1,8 @@
-"""How a version was made: its settings, and the command line that would ask for them again.
+"""The training settings of a stored version, and the command line that repeats them.
 
-A manifest is a file that somebody may have planted. So nothing in it becomes a word of a command
-line as it stands: kinds are looked up in a table of the options they stand for, numbers and names
-go through the types and ranges of the settings, and text is quoted.
+A manifest may come from an attacker. So none of its text goes to a command line unchecked: kinds
+are looked up in a table of options, numbers and names pass the type and range checks of the
+settings, and text is quoted.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from percoin.errors import ConfigError
 from percoin.registry.manifest import LOGISTIC_KIND, MODEL_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
 
-# The options of conf/labels and conf/model that kinds in a manifest stand for.
+# Options in conf/labels and conf/model for the kinds in a manifest.
 _LABELS = frozenset(option.option for option in OPTIONS["labels"])
 _MODELS = {MODEL_KIND: CnnLstmConfig.option, LOGISTIC_KIND: LogisticConfig.option}
-# A value may follow from another one; two rounds settle what hangs on what.
+# A value may depend on another one; two rounds settle such dependencies.
 _MOST_ROUNDS = 3
-# Settings are three levels deep at most, and none is longer than the list of a pool's markets.
+# Real settings have at most three levels, and the longest is the list of a pool's markets.
 _MOST_LEVELS = 8
 _MOST_ENTRIES = 10_000
 _MISSING = "???"
 
 
 def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
-    """The settings of the manifest, with this percoin's defaults where it says nothing.
+    """The settings of the manifest; missing ones get the defaults of this percoin version.
 
-    The market and the bar length are those of the place where the version lies, which a manifest
-    was compared with when it was read; what its settings say of them does not count.
+    Market and bar length come from the version's folder, which was compared with the manifest
+    when it was read. Their values in the manifest's settings are ignored.
 
     Args:
-        manifest: Of the version.
-        changes: What else they shall say.
+        manifest: Manifest of the version.
+        changes: Settings to change.
 
     Raises:
-        ConfigError: They are not settings of this percoin, or not of this market.
+        ConfigError: The settings are invalid in this percoin version, or of another market.
     """
     try:
         values = _plain_settings(manifest)
@@ -50,7 +50,7 @@ def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
         return typed(OmegaConf.merge(composed, values | changes), TrainConfig)  # type: ignore[arg-type]
     except (
         *(ConfigError, HydraException, OmegaConfBaseException),
-        # What OmegaConf and the checks of the settings make of numbers and types that are none.
+        # Raised by OmegaConf and by the checks of the settings for invalid numbers and types.
         *(ValueError, TypeError, ArithmeticError),
     ) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -62,14 +62,15 @@ def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
 
 
 def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
-    """What ``train.py`` has to be told to use the settings of the manifest.
+    """The overrides for ``train.py`` that repeat the settings of the manifest.
 
     Args:
-        manifest: Of the version.
-        others: What else it is told: where things lie, and the source.
+        manifest: Manifest of the version.
+        others: Extra overrides: the folders and the source.
 
     Raises:
-        ConfigError: They are not settings of this percoin, or no command line says them.
+        ConfigError: The settings are invalid in this percoin version, or no command line can
+            express them.
     """
     said = {word.partition("=")[0] for word in others}
     wanted = settings_with(settings_of(manifest), OF_THE_MODEL)
@@ -89,10 +90,10 @@ def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
 
 
 def pool_of(manifest: Manifest) -> tuple[str, ...]:
-    """The markets that a pool's training was told; empty of a model that shares its network.
+    """The markets of a pooled model's training; empty for other models.
 
     Raises:
-        ConfigError: The settings name a pool that the model is not of.
+        ConfigError: The settings name a pool that the model does not belong to.
     """
     config, pool = manifest.config, manifest.pool
     if config.get("recipe") != RecipeName.POOLED:
@@ -112,7 +113,7 @@ def pool_of(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _choices(manifest: Manifest) -> list[str]:
-    """The market, and the options that give the settings their types."""
+    """Overrides for market, bar length, labels and model; they fix the types of the settings."""
     kind = manifest.label_rule["kind"]
     if not isinstance(kind, str) or kind not in _LABELS:
         known = ", ".join(sorted(_LABELS))
@@ -126,21 +127,21 @@ def _choices(manifest: Manifest) -> list[str]:
 
 
 def _plain_settings(manifest: Manifest) -> dict[str, object]:
-    """What the manifest says of the model: plain values, and its own market and bar length."""
+    """The manifest's settings of the model as plain values, with its own market and bar length."""
     values = {k: v for k, v in manifest.config.items() if _is_wanted(k)}
     _check_plain(values, "config", _MOST_LEVELS)
     tf, pooled = values.get("tf", {}), values.get("pooled", {})
     if isinstance(tf, dict):
         values["tf"] = {**tf, "name": manifest.timeframe.value}
     start = pooled.get("init_model") if isinstance(pooled, dict) else None
-    # A market is one of this registry's own models; a folder could hold anything.
+    # A market names a model of this registry; a folder could hold anything.
     if start is not None and not is_symbol(start):
         raise ConfigError(f"pooled.init_model={start!r} is no market, and folders are not followed")
     return {**values, "symbol": ",".join(pool_of(manifest) or (manifest.symbol,))}
 
 
 def _check_plain(value: object, place: str, n_levels: int) -> None:
-    """Refuse what OmegaConf would read as more than a value."""
+    """Refuse values with a special meaning for OmegaConf, such as ``${...}``."""
     if isinstance(value, str):
         if "${" in value or value == _MISSING:
             raise ConfigError(f"{place} is {value[:40]!r}, which is no value of a setting")
@@ -157,9 +158,10 @@ def _check_plain(value: object, place: str, n_levels: int) -> None:
 
 
 def _is_wanted(key: str) -> bool:
-    """Whether a model that is trained again needs it; a name that is no setting is refused later.
+    """Whether a new training of the model needs the setting.
 
-    Of the bars a manifest says which they were, and where they come from now is not its affair.
+    Unknown names are kept here and refused later. The source of the bars is dropped: it may be
+    another one now, and the manifest already records which bars were used.
     """
     effects = effects_of(TrainConfig, key)
     return key != "choices" and (not effects or bool(effects & OF_THE_MODEL))

@@ -1,1 +1,1 @@
-"""How markets are made ready for a training, and how their weights come about."""
+"""Recipes: each prepares the markets for a training and fits their weights."""

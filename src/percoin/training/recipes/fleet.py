@@ -1,4 +1,4 @@
-"""A network of its own for each of many markets, all trained at once in one process."""
+"""The fleet recipe: one separate network per market, all trained at once in one process."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet(Recipe):
-    """Markets as separate trainings would have them.
+    """Several markets, each with the same data as in a separate training.
 
     Attributes:
-        fleet: The markets; there may be none.
+        fleet: The markets; may be empty.
     """
 
     is_set: ClassVar[bool] = True
@@ -46,7 +46,7 @@ class Fleet(Recipe):
 
     @classmethod
     def prepare(cls, settings: TrainConfig, load: LoadBars) -> Self:
-        """Make every market ready that can be."""
+        """Build the datasets; a market that cannot be prepared goes to ``failed``."""
         fleet, failed = [], {}
         for symbol in settings.symbols:
             own = market_settings(settings, symbol)
@@ -67,11 +67,11 @@ class Fleet(Recipe):
         return self.fleet
 
     def settings_of(self, settings: TrainConfig, symbol: str) -> TrainConfig:
-        """Those of a training of the market alone, but for ``fleet``."""
+        """The settings of a separate training of the market, except for ``fleet``."""
         return market_settings(settings, symbol)
 
     def fit(self, fitting: Fitting) -> Trained:
-        """Train all networks step by step together."""
+        """Train all networks together, step by step."""
         if not self.fleet:
             return Trained([], 0.0)
         settings, folder = fitting.settings, fitting.folder
@@ -91,7 +91,7 @@ class Fleet(Recipe):
         with fitting.interruption.expected():
             models = train_fleet(
                 self.fleet,
-                # Of one seed, and so alike, as in as many trainings.
+                # All networks start from one seed, as separate trainings do.
                 [seeded_network(settings)] * len(self.fleet),
                 plan_of(settings),
                 fitting.interruption.end_if_received,
@@ -108,7 +108,7 @@ class Fleet(Recipe):
         )
 
     def _record(self) -> dict[str, dict[str, object]]:
-        """Which bars of which markets shared the training: dropout was drawn for all of them."""
+        """The markets and bars of this training; dropout is drawn for all of them together."""
         return {data.bars.symbol: asdict(known_bars(data)) for data in self.fleet}
 
 

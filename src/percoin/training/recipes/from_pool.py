@@ -1,4 +1,7 @@
-"""Where a market's training begins that begins with a pooled model."""
+"""The from-pool recipe: fine-tune a pooled model on one market.
+
+A pooled model is one network that was trained on several markets.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,11 @@ from percoin.types import Timeframe
 
 @dataclass(frozen=True)
 class PooledStart:
-    """A pooled model to begin with.
+    """A pooled model to start from.
 
     Attributes:
-        manifest: Its description.
-        pool: Its pool.
+        manifest: Its manifest.
+        pool: The record of its markets and time cuts.
         state_dict: Its weights.
     """
 
@@ -52,10 +55,12 @@ class PooledStart:
     state_dict: dict[str, Tensor]
 
     def dataset(self, spec: DatasetSpec, bars: Bars) -> MarketDataset:
-        """A market with the pool's cuts and scaling: nothing the pool saw is in its test part.
+        """Build a market's dataset with the pool's time cuts and scaling.
+
+        With the same cuts, the test part holds nothing that the pooled model was trained on.
 
         Raises:
-            NotEnoughBarsError: It has no rows in one of the three parts.
+            NotEnoughBarsError: The market has no rows in one of the three parts.
             MissingClassError: Its train rows lack one of the three classes.
         """
         cuts = CalendarCuts(*self.pool.moments())
@@ -64,7 +69,7 @@ class PooledStart:
 
 @dataclass(frozen=True, kw_only=True)
 class FromPool(PerMarket):
-    """One market whose network goes on from a pooled model, its batch normalisation held.
+    """One market; fine-tunes a pooled model with batch normalisation frozen.
 
     Attributes:
         start: The pooled model.
@@ -75,7 +80,7 @@ class FromPool(PerMarket):
 
     @classmethod
     def prepare(cls, settings: TrainConfig, load: LoadBars) -> Self:
-        """Find the pooled model, then make the market ready with its cuts and its scaling.
+        """Find the pooled model, then build the dataset with its time cuts and scaling.
 
         Raises:
             ModelNotFoundError: There is no pooled model.
@@ -86,7 +91,7 @@ class FromPool(PerMarket):
 
     @property
     def begins_with(self) -> str | None:
-        """The pooled model."""
+        """The version id of the pooled model."""
         return self.start.manifest.version_id
 
     def _network(self, settings: TrainConfig) -> CnnLstm:
@@ -98,21 +103,22 @@ class FromPool(PerMarket):
         return replace(super()._plan(settings), lr=settings.pooled.init_lr)
 
     def _pool(self, module: SignalClassifier) -> PoolRecord | None:
-        """The pool, and whether the market has made the pooled weights better."""
+        """The pool's record, with whether fine-tuning improved the pooled weights."""
         improved = module.improved if isinstance(module, GentleClassifier) else None
         return replace(self.start.pool, started_from=self.begins_with, improved=improved)
 
 
 def find_start(settings: TrainConfig) -> PooledStart:
-    """The pooled model that init=pooled names: the market's own, another's, or a folder's.
+    """Find the pooled model for init=pooled: of this market, another market, or a folder.
 
-    Of a market it is the served version if that was trained as a pool, else
-    the newest one that was. A model that has begun with a pooled one is none itself.
+    For a market, this is the served version if it is a pooled model, else the newest pooled
+    version. A model fine-tuned from a pooled one does not count as pooled.
 
     Raises:
         ModelNotFoundError: There is no such model.
-        InvalidArtifactError: It is broken.
-        ConfigError: The settings ask for another network, or other features or labels.
+        InvalidArtifactError: The model's files are broken.
+        ConfigError: The settings ask for a different network, bar length, lookback, features or
+            labels.
     """
     wanted, timeframe = settings.pooled.init_model, settings.tf.timeframe
     if wanted is not None and ("/" in wanted or Path(wanted).is_dir()):
@@ -167,7 +173,7 @@ def _is_pooled(manifest: Manifest) -> bool:
 
 
 def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
-    """Refuse settings under which the pooled weights would mean something else."""
+    """Raise ConfigError if the settings do not fit the pooled weights."""
     try:
         spec = spec_of(manifest)
     except UNUSABLE as error:

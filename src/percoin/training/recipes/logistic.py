@@ -1,4 +1,4 @@
-"""A logistic regression as the model of a market: fitted in seconds, without a network."""
+"""The logistic recipe: a logistic regression as the model, fitted in seconds."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Logistic(OneMarket):
-    """One market and a logistic regression."""
+    """One market with a logistic regression as its model."""
 
     can_resume: ClassVar[bool] = False
 
     def max_epochs(self, settings: TrainConfig) -> int:
-        """There are none."""
+        """0: a regression has no epochs."""
         return 0
 
     def fit(self, fitting: Fitting) -> Trained:
-        """Fit the regression of every fold, with the baselines it belongs to."""
+        """Fit the regression of every fold, together with the baselines."""
         started, newest = time.monotonic(), self.folds[-1]
         log.info("fitting a logistic regression to %d train rows", len(newest.rows("train")))
         forecasts = tuple(forecast_regression(fold, fitting.rules) for fold in self.folds)
@@ -49,33 +49,33 @@ class Logistic(OneMarket):
 
 @dataclass(frozen=True, kw_only=True)
 class FittedRegression(Fitted):
-    """A market whose regression is fitted.
+    """A market with a fitted regression.
 
     Attributes:
-        forecasts: Of each fold.
+        forecasts: Forecasts of each fold.
     """
 
     forecasts: tuple[FoldForecasts, ...]
 
     def forecast(self, rules: JudgingRules) -> tuple[FoldForecasts, ...]:
-        """What the regressions said when they were fitted, by the same rules."""
+        """The forecasts made at fitting time, under the same rules."""
         return self.forecasts
 
     def pictures(self) -> Mapping[str, Figure]:
-        """Drawings of the newest test rows."""
+        """Pictures of the newest fold's test rows."""
         labels = self.dataset.label[self.dataset.rows("test")]
         said = self.forecasts[-1].model.probabilities
         matrix = score(said, labels).confusion_matrix
         return draw_pictures(self.dataset, matrix, said, labels, "calibrated")
 
     def parts(self, onnx: bool) -> ModelParts:
-        """No weights: the manifest holds the regression's numbers."""
+        """Empty weights: the manifest holds the regression's coefficients."""
         train, validation = (self._loss_and_accuracy(part) for part in ("train", "validation"))
         history = TrainingHistory([train[0]], [train[1]], [validation[0]], [validation[1]])
         return ModelParts(ModelSpec({}, LOGISTIC_KIND), {}, history)
 
     def _loss_and_accuracy(self, part: Part) -> tuple[float, float]:
-        """Of the one fit, before calibration, as an epoch's are."""
+        """Log-loss and accuracy before calibration, as in an epoch of a network."""
         dataset, regression = self.dataset, self.forecasts[-1].regression
         rows = dataset.rows(part)
         labels = dataset.label[rows]

@@ -1,4 +1,4 @@
-"""Networks as the settings describe them, and how they are asked and fitted."""
+"""Build, test and fit the network that the settings describe."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def ask_network(
     interruption: RunInterruption,
     loggers: Sequence[Logger] = (),
 ) -> SignalClassifier:
-    """Ask a module that was trained elsewhere about the test rows of a market.
+    """Run a trained module on the test rows of a market.
 
     Returns:
-        The same module, with what it said.
+        The same module, with the test outputs.
     """
     data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
     with quiet_lightning():
@@ -49,21 +49,21 @@ def ask_network(
 def fit_trial(
     settings: TrainConfig, dataset: MarketDataset, callbacks: Sequence[pl.Callback] = ()
 ) -> SignalClassifier:
-    """Fit what the settings describe as ``percoin.training.run.fit`` does: nothing is kept."""
+    """Fit the network of the settings with ``percoin.training.run.fit``; it writes no file."""
     return fit(dataset, seeded_network(settings), plan_of(settings), callbacks)
 
 
 def seeded_network(settings: TrainConfig) -> CnnLstm:
-    """The network with its first weights; everything random is seeded."""
+    """Seed all random generators and build the network with its initial weights."""
     pl.seed_everything(settings.seed, verbose=False)
     return CnnLstm(len(FEATURE_NAMES), **network_kwargs(settings.model))
 
 
 def network_kwargs(settings: ModelConfig) -> dict[str, Any]:
-    """Keyword arguments that build the network.
+    """Keyword arguments for ``CnnLstm``.
 
     Raises:
-        ConfigError: The settings have no network.
+        ConfigError: The settings describe no network.
     """
     if not isinstance(settings, CnnLstmConfig):
         raise ConfigError("model=logistic has no network: choose another model")
@@ -74,7 +74,7 @@ def network_kwargs(settings: ModelConfig) -> dict[str, Any]:
 
 
 def plan_of(settings: TrainConfig) -> TrainingPlan:
-    """How to train, as the settings say."""
+    """The training plan of the settings."""
     return TrainingPlan(
         epochs=settings.epochs,
         batch_size=settings.batch_size,

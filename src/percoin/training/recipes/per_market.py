@@ -1,4 +1,4 @@
-"""One market alone: a network for each fold, the newest of which is exported."""
+"""The per-market recipe: one network per fold of a single market; the newest is exported."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PerMarket(OneMarket):
-    """One market and a network from scratch."""
+    """One market, with a network trained from scratch."""
 
     is_gentle: ClassVar[bool] = False
 
     def max_epochs(self, settings: TrainConfig) -> int:
-        """Those of every fold."""
+        """The sum over all folds."""
         return settings.epochs * len(self.folds)
 
     def fit(self, fitting: Fitting) -> Trained:
@@ -80,12 +80,12 @@ class PerMarket(OneMarket):
         )
 
     def _network(self, settings: TrainConfig) -> CnnLstm:
-        """What the training begins with."""
+        """The network with its initial weights."""
         return seeded_network(settings)
 
     def _plan(self, settings: TrainConfig) -> TrainingPlan:
         return plan_of(settings)
 
     def _pool(self, module: SignalClassifier) -> PoolRecord | None:
-        """The pool behind the weights: there is none."""
+        """None: these weights come from no pool of markets."""
         return None

@@ -1,8 +1,7 @@
-"""Many markets made ready to train one network on: common cuts in time, one scaling.
+"""Prepare a pool: several markets for one network, with common time cuts and one scaling.
 
-A market's test part begins for all of them at the same moment. Markets move together, so
-with cuts of its own one market's train rows would tell the network how another's test
-days went.
+The test part begins at the same time for all markets. Markets move together, so with different
+cuts the train rows of one market would leak the test days of another.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from percoin.types import Float32Array
 log = logging.getLogger(__name__)
 
 _DAY_MILLISECONDS = 86_400_000
-# What becomes of settings in a manifest that are none.
+# Errors that broken settings in a manifest can raise.
 UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, PercoinError)
 
 
 @dataclass(frozen=True)
 class CalendarCuts:
-    """Moments that all markets of a pool share, in milliseconds since 1970-01-01 UTC.
+    """The time cuts shared by all markets of a pool, in milliseconds since 1970-01-01 UTC.
 
     Attributes:
-        first_time: Rows open no earlier.
-        validation_time: Validation begins with the bar that opens then.
-        test_time: The same of the test part.
+        first_time: Earliest open time of a row.
+        validation_time: Open time of the first validation bar.
+        test_time: Open time of the first test bar.
     """
 
     first_time: int
@@ -56,7 +55,7 @@ class CalendarCuts:
             raise ValueError("the cuts are not in time order")
 
     def split(self, market: PreparedMarket) -> Split:
-        """Share out a market's rows, purged and embargoed around both cuts.
+        """Split a market's rows, with purge and embargo around both cuts.
 
         Raises:
             ValueError: A part would be empty.
@@ -68,15 +67,15 @@ class CalendarCuts:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """What one network is trained on, and the markets it is to be tried on besides.
+    """The markets to train one network on, and further markets only to test it on.
 
     Attributes:
-        cuts: Of every market.
-        scaling: Fitted on the train rows of the seen markets alone.
+        cuts: Time cuts of every market.
+        scaling: Fitted only on the train rows of the seen markets.
         seen: The markets to train on; their features are views of ``features``.
-        unseen: Markets with the same cuts and scaling that no weight may learn from.
-        refused: Why a market is none of these, by symbol.
-        features: Scaled features of the seen markets one below the other, shape
+        unseen: Markets only for testing, with the same cuts and scaling.
+        refused: Markets left out: symbol to reason.
+        features: Scaled features of the seen markets, stacked by rows, shape
             (n_bars of all, F).
     """
 
@@ -89,16 +88,16 @@ class Pool:
 
     @property
     def markets(self) -> tuple[MarketDataset, ...]:
-        """All of them, those seen first."""
+        """All markets, the seen ones first."""
         return (*self.seen, *self.unseen)
 
 
 def spec_of(manifest: Manifest) -> DatasetSpec:
-    """How the dataset of a model was made, by what its manifest says.
+    """Rebuild the dataset spec of a model from its manifest.
 
     Raises:
-        Exception: One of ``UNUSABLE``: the manifest's config lacks a setting, or has one out of
-            its range or of another type.
+        Exception: One of ``UNUSABLE``: a setting in the manifest's config is missing, out of
+            range or of the wrong type.
     """
     config: Mapping[str, Any] = manifest.config
     split = config["split"]
@@ -116,20 +115,21 @@ def spec_of(manifest: Manifest) -> DatasetSpec:
 
 
 def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: DatasetSpec) -> Pool:
-    """Cut all markets at the same moments and fit one scaling on the train rows of those seen.
+    """Cut all markets at the same times and fit one scaling on the seen markets' train rows.
 
-    A market with a shorter history joins with what it has. One without rows in one of the
-    three parts, or without one of the classes, is refused: it could not be judged. It has
-    no say in where the cuts lie.
+    A market with a shorter history joins with the rows it has. A market without rows in one of
+    the three parts, or without one of the classes, is refused because it cannot be judged.
+    Refused markets do not influence the cuts.
 
     Args:
         markets: Closed bars of each market, all of one timeframe, each market once.
-        left_out: Symbols of those that are not to be learnt from.
-        spec: How each is made; the shares of its split are of the time from the first row of
-            any market to the last one, and the history ends with the newest bar of any.
+        left_out: Symbols of the markets not to train on.
+        spec: Dataset rules of each market. The split fractions apply to the time from the
+            earliest first row to the latest last row of all markets. The history ends with the
+            newest bar of all markets.
 
     Raises:
-        PoolError: Fewer than two markets are left to train on; names what was refused.
+        PoolError: Fewer than two markets are left to train on; the message names the refused.
     """
     newest_close = max(int(bars.open_time[-1]) + bars.timeframe.milliseconds for bars in markets)
     since = int(newest_close - spec.history_days * _DAY_MILLISECONDS)
@@ -170,10 +170,10 @@ def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: DatasetSp
 def build_pooled_market(
     bars: Bars, spec: DatasetSpec, cuts: CalendarCuts, scaling: Scaling
 ) -> MarketDataset:
-    """One market with the cuts and the scaling of a pool, whether it was in it or not.
+    """Build one market's dataset with a pool's cuts and scaling; it need not be in the pool.
 
     Raises:
-        NotEnoughBarsError: It has no rows in one of the three parts.
+        NotEnoughBarsError: The market has no rows in one of the three parts.
         MissingClassError: Its train rows lack one of the three classes.
     """
     market = PreparedMarket.prepare(bars, spec, cuts.first_time)
@@ -190,7 +190,7 @@ def build_pooled_market(
 
 
 def fit_scaling(markets: Sequence[PreparedMarket], cuts: CalendarCuts) -> Scaling:
-    """The scaling of the train rows of several markets, fitted as one.
+    """Fit one scaling on the train rows of several markets together.
 
     Raises:
         ValueError: A market has no rows in one of its parts.
@@ -212,11 +212,11 @@ def _check_left(
 def _common_cuts(
     markets: Sequence[PreparedMarket], since: int, fractions: Sequence[float]
 ) -> CalendarCuts:
-    """Cut the time from the first row of any market to the end of the last one."""
+    """Cut the time from the earliest first row to the latest last row of all markets."""
     times = [market.bars.open_time[market.rows] for market in markets if len(market.rows)]
     step = markets[0].bars.timeframe.milliseconds
     if not times:
-        # Wherever they lie: every market is refused for want of rows.
+        # Any cuts will do: every market is refused because it has no rows.
         return CalendarCuts(since, since + step, since + 2 * step)
     first = min(int(own[0]) for own in times)
     n_bars = (max(int(own[-1]) for own in times) - first) // step + 1
@@ -231,13 +231,13 @@ def _common_cuts(
 
 
 def _refusals(prepared: Mapping[str, PreparedMarket], cuts: CalendarCuts) -> dict[str, str]:
-    """Why markets cannot be judged with these cuts, by symbol."""
+    """Markets that cannot be judged with these cuts: symbol to reason."""
     reasons = {}
     neutral = Scaling(np.zeros(len(FEATURE_NAMES)), np.ones(len(FEATURE_NAMES)))
     for symbol, market in prepared.items():
         try:
             split = cuts.split(market)
-            # Scaling has no say in which classes there are.
+            # The check for missing classes does not depend on the scaling.
             market.with_split(split, neutral)
         except ValueError as error:
             reasons[symbol] = f"{error}; {_described(market, cuts)}"

@@ -1,4 +1,4 @@
-"""One network for many markets, judged on each of them."""
+"""The pooled recipe: one network for several markets, judged on each of them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled(Recipe):
-    """Markets with common cuts in time and one scaling, for one network.
+    """Several markets with common time cuts and one scaling, for one network.
 
     Attributes:
-        pool: The markets.
+        pool: The prepared markets.
     """
 
     is_set: ClassVar[bool] = True
@@ -51,34 +51,35 @@ class Pooled(Recipe):
 
     @classmethod
     def prepare(cls, settings: TrainConfig, load: LoadBars) -> Self:
-        """Make the markets ready.
+        """Load the bars and build the pool.
 
         Raises:
-            PoolError: Markets have no bars, or too few can be trained on; names all of them.
+            PoolError: Markets have no bars, or too few are left to train on; the message names
+                all of them.
         """
         markets = load_pool_bars(settings, load)
         return cls(pool=build_pool(markets, settings.pooled.leave_out, dataset_spec(settings)))
 
     @property
     def datasets(self) -> Sequence[MarketDataset]:
-        """All markets; what no weight learns from is judged."""
+        """All markets, including the unseen ones, which are only judged."""
         return self.pool.markets
 
     @property
     def markets(self) -> Sequence[MarketDataset]:
-        """All markets, those seen first."""
+        """All markets, the seen ones first."""
         return self.pool.markets
 
     def max_epochs(self, settings: TrainConfig) -> int:
-        """Those of every seed."""
+        """The sum over all seeds."""
         return settings.epochs * settings.pooled.seeds
 
     def settings_of(self, settings: TrainConfig, symbol: str) -> TrainConfig:
-        """Those of the pool, with the looks at the market's own test rows."""
+        """The pool's settings, with the number of looks at this market's test rows."""
         return replace(settings, looks=settings.looks_of(symbol))
 
     def fit(self, fitting: Fitting) -> Trained:
-        """Train a network of each seed on all markets; the best one is that of every market."""
+        """Train one network per seed on all markets; every market gets the best one."""
         settings, pool, chosen = fitting.settings, self.pool, fitting.settings.pooled
         n_rows = sum(len(dataset.rows("train")) for dataset in pool.seen)
         log.info("training one network on %d train rows of %d markets", n_rows, len(pool.seen))
@@ -122,7 +123,7 @@ class Pooled(Recipe):
         )
 
     def _fitted(self, fitting: Fitting, trained: TrainedPool) -> list[FittedNetwork]:
-        """The one network, once for each market."""
+        """One entry per market, all with the same network."""
         model, record, plan = trained.model, record_pool(self.pool), plan_of(fitting.settings)
 
         @cache
@@ -165,14 +166,14 @@ def _told(trained: TrainedPool) -> str:
 
 
 def load_pool_bars(settings: TrainConfig, load: LoadBars) -> list[Bars]:
-    """The bars of every market that takes part.
+    """Load the bars of every market in the pool.
 
     Args:
-        settings: Of the pool.
-        load: Brings those of one market, by the settings of that market.
+        settings: Settings of the pool.
+        load: Loads the bars of one market, given the settings of that market.
 
     Raises:
-        PoolError: Some have none that can be used; names all of them.
+        PoolError: Some markets have no usable bars; the message names all of them.
     """
     found, missing = [], []
     for symbol in settings.pooled_symbols:
@@ -189,7 +190,7 @@ def load_pool_bars(settings: TrainConfig, load: LoadBars) -> list[Bars]:
 
 
 def record_pool(pool: Pool) -> PoolRecord:
-    """What manifests say of the pool."""
+    """The record of the pool for manifests."""
     cuts, seen = pool.cuts, {dataset.bars.symbol for dataset in pool.seen}
     return PoolRecord(
         first_time=open_time_text(cuts.first_time),

@@ -1,7 +1,7 @@
-"""What a recipe is: how markets are made ready to train on, and how their weights come about.
+"""The base class of recipes: a recipe prepares markets for training and fits their weights.
 
-A recipe judges, publishes and prints nothing; ``percoin.training.pipeline`` does, for all of them
-alike. A market that is trained alone is a set of one.
+``percoin.training.pipeline`` judges, publishes and prints, in the same way for every recipe.
+A single market is treated as a set of one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The part of a market's metrics.json that says which bars shared its training in a fleet.
+# Section of metrics.json: which markets trained in the same process (a fleet), on which bars.
 FLEET_SECTION = "fleet"
 
 LoadBars = Callable[[TrainConfig], Bars]
@@ -38,14 +38,14 @@ LoadBars = Callable[[TrainConfig], Bars]
 
 @dataclass(frozen=True)
 class Fitting:
-    """What a recipe is given to fit its markets with.
+    """The inputs of a recipe's ``fit``.
 
     Attributes:
-        settings: Of the run; ``resume`` says whether to go on with what lies in the folder.
+        settings: Settings of the run; with ``resume`` it continues from the folder's checkpoints.
         folder: Checkpoints and logs go below it.
-        rules: What the judgement takes for granted.
-        interruption: Ends the training between two batches.
-        callbacks: Of Lightning, for every network that is trained.
+        rules: Assumptions of the judgement, such as trading costs.
+        interruption: Ends the training between two batches after a signal.
+        callbacks: Lightning callbacks for every network.
     """
 
     settings: TrainConfig
@@ -57,16 +57,16 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a recipe leaves behind.
+    """The result of a recipe's ``fit``.
 
     Attributes:
-        markets: In the order in which they are to be judged.
+        markets: Fitted markets, in the order of judging.
         secs: Wall time of the training.
-        told: How it went, in a phrase for the screen of several markets.
-        notes: Further lines for that screen.
-        facts: The same for programs.
-        loggers: Of Lightning, for a network that all markets share, by what they are told.
-        sections: Further parts of every market's ``metrics.json``.
+        told: One phrase on the training, for the summary of several markets.
+        notes: Extra lines for that summary.
+        facts: The same information for programs.
+        loggers: Lightning loggers of a network that all markets share.
+        sections: Extra sections of every market's ``metrics.json``.
     """
 
     markets: Sequence[Fitted]
@@ -80,13 +80,13 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
-    """Markets made ready to train on, and how their weights come about.
+    """Markets ready for training, and the way to fit them.
 
     Attributes:
-        failed: Why markets that were asked for are not among them, by symbol.
-        is_set: Whether it is of several markets, which are shown beside each other.
-        shares_network: Whether all of them have one network.
-        can_resume: Whether an interrupted training of it can go on.
+        failed: Requested markets that could not be prepared: symbol to reason.
+        is_set: Whether it trains several markets, shown in one table.
+        shares_network: Whether all markets share one network.
+        can_resume: Whether an interrupted training can resume.
     """
 
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -97,50 +97,50 @@ class Recipe(ABC):
     @property
     @abstractmethod
     def datasets(self) -> Sequence[MarketDataset]:
-        """All that the weights follow from: every fold of every market."""
+        """Every dataset that the weights depend on: each fold of each market."""
 
     @property
     @abstractmethod
     def markets(self) -> Sequence[MarketDataset]:
-        """What is to be judged, one a market."""
+        """The datasets to judge, one per market."""
 
     @property
     def begins_with(self) -> str | None:
-        """The version whose weights the training begins with, if there is one."""
+        """The model version that provides the initial weights, if any."""
         return None
 
     def max_epochs(self, settings: TrainConfig) -> int:
-        """Epochs that the training takes at most."""
+        """Largest number of epochs that the training can take."""
         return settings.epochs
 
     def settings_of(self, settings: TrainConfig, symbol: str) -> TrainConfig:
-        """The settings that the manifest of one market holds."""
+        """The settings to store in the manifest of one market."""
         return settings
 
     @abstractmethod
     def fit(self, fitting: Fitting) -> Trained:
-        """Bring about the weights of every market.
+        """Fit the weights of every market.
 
         Raises:
-            DivergedError: The loss of all that is trained is no longer finite.
+            DivergedError: The loss of everything in training is no longer finite.
             InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
-            ResumeError: What lies in the folder cannot be gone on with.
+            ResumeError: The folder's checkpoints cannot be resumed.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneMarket(Recipe):
-    """A market alone.
+    """A single market.
 
     Attributes:
-        folds: Of a walk-forward, in time order; one of a single split.
+        folds: Walk-forward folds in time order, or one dataset for a single split.
     """
 
     folds: Sequence[MarketDataset]
 
     @classmethod
     def prepare(cls, settings: TrainConfig, load: LoadBars) -> Self:
-        """Make the market ready.
+        """Build the datasets of the market.
 
         Raises:
             DataError: There are no bars, or too few.
@@ -159,18 +159,18 @@ class OneMarket(Recipe):
 
 
 def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
-    """The settings of many markets as if they were of one of them."""
+    """Turn the settings of several markets into those of one of them."""
     return replace(settings, symbol=symbol, recipe=RecipeName.PER_MARKET.value)
 
 
 def known_bars(dataset: MarketDataset, is_seen: bool = True) -> PooledMarket:
-    """What is noted of the bars of one of several markets."""
+    """Record of one market's bars: hash, first and last open time, whether it was trained on."""
     bars = dataset.bars
     first, last = (open_time_text(int(bars.open_time[end])) for end in (0, -1))
     return PooledMarket(bars.sha256(), first, last, is_seen)
 
 
 def failure(error: MarketError) -> str:
-    """Say why one of several markets has no model; the others go on."""
+    """Log and return why one of several markets has no model; the others continue."""
     log.error("%s", error)
     return f"{error.found}; {error.action}"
