@@ -1,4 +1,4 @@
-"""The command behind ``predict.py``: bars of one market to one answer."""
+"""The command behind ``predict.py``: makes one prediction from the bars of one market."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from percoin.types import CLASS_NAMES, UNJUDGED, Prediction, Source, Worth
 
 
 def answer(settings: PredictConfig) -> None:
-    """Ask the chain about the newest bar and print its answer.
+    """Ask the chain of sources about the newest bar and print the answer.
 
-    The answer goes to stdout, the log lines go to stderr.
+    The answer goes to stdout, log lines go to stderr.
 
     Raises:
-        DataError: There are no bars to answer for.
-        ConfigError: The symbol or the device is none, or the predictor's library missing.
+        DataError: The market has no bars.
+        ConfigError: The symbol or the device is invalid, or the predictor's library is missing.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     backend = Backend(settings.predictor)
@@ -64,17 +64,20 @@ def answer(settings: PredictConfig) -> None:
 
 
 def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
-    """How many bars the market's model looks at; those of a usual one where there is none."""
+    """How many bars to load for the market's model; without a model, ``NEWEST_BARS``."""
     try:
         model = predictor.model(settings.symbol, settings.tf.timeframe)
     except RegistryError:
-        # The chain asks for it again, and says why there is none.
+        # The chain loads the model again later and reports the error.
         return NEWEST_BARS
     return newest_bars(model.manifest.lookback)
 
 
 def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
-    """The prediction for people: the answer, what it rests on, and why others passed."""
+    """Write a prediction for people: signal, price levels, reasons, and why other sources passed.
+
+    A source that passes gives no answer.
+    """
     market = f"{prediction.symbol} {prediction.timeframe.value}"
     close = float(bars.column("close")[-1])
     moment = f"{prediction.ts:%Y-%m-%d %H:%M} UTC"
@@ -96,7 +99,7 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
         f"passed: {passed.source.value} ({passed.reason}): {passed.detail}"
         for passed in prediction.passed
     ]
-    # Reasons come from manifests, bars from anywhere.
+    # Text from manifests and bar sources can hold unprintable characters.
     return "\n".join(map(printable, lines))
 
 
@@ -114,7 +117,7 @@ def _answer(prediction: Prediction) -> str:
 
 
 def _judged(prediction: Prediction) -> str:
-    """What the source that answered is worth here, or how to find out."""
+    """The measured skill of the answering source on this market, or the command to measure it."""
     worth = prediction.worth or Worth()
     if worth.verdict == UNJUDGED:
         measure = measure_command(prediction.symbol, prediction.timeframe)
@@ -123,12 +126,12 @@ def _judged(prediction: Prediction) -> str:
 
 
 def _price(value: float) -> str:
-    """Eight digits, as exchanges show them, and never an exponent."""
+    """Eight significant digits without an exponent, as exchanges show prices."""
     return np.format_float_positional(value, precision=8, fractional=False, trim="-")
 
 
 def _age(age: timedelta, bars: Bars) -> str:
-    """Say so when a newer bar must have closed since."""
+    """The age in words if a newer bar must have closed since; empty otherwise."""
     if age < bars.timeframe.timedelta:
         return ""
     days = age / timedelta(days=1)

@@ -1,4 +1,4 @@
-"""The command ``python -m percoin.serve``: answers for many markets over HTTP."""
+"""The command ``python -m percoin.serve``: serves predictions for many markets over HTTP."""
 
 from __future__ import annotations
 
@@ -42,32 +42,35 @@ log = logging.getLogger(__name__)
 API_KEY = "PERCOIN_API_KEY"
 _LEAST_KEY_CHARS = 16
 _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
-# What these say of a market they would say at every question for its bars.
+# These loggers would repeat the same line at every refresh of a market's bars.
 _ON_EVERY_REFRESH = ("percoin.bars.sources.files", "percoin.bars.renames")
 
 
 class OneLine(logging.Formatter):
-    """Keeps a line of the log one line, whatever a file, an exchange or a request is called."""
+    """Keeps each log message on one line, even if a name in it holds line breaks.
+
+    Names of files, exchanges and requests can hold any character.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """As ``logging.Formatter``, with the message made printable."""
+        """Like ``logging.Formatter``, with a printable message."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """The same for a traceback, whose lines stay."""
+        """Make a traceback printable and keep its line breaks."""
         return printable_lines(super().formatException(ei))
 
 
 class Once(logging.Filter):
-    """Passes what is said of a market and a bar length once, whatever figures follow."""
+    """Passes each message once per market and timeframe, even if its other numbers change."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: set[tuple[object, ...]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it has not been said yet."""
+        """Whether the message is new."""
         about = record.args if isinstance(record.args, tuple) else ()
         said = (record.msg, *map(str, about[:2]))
         is_new = said not in self._said
@@ -76,7 +79,7 @@ class Once(logging.Filter):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until a signal says to stop; returns the exit code."""
+    """Serve until a stop signal arrives; return the exit code."""
     codes: list[int] = []
 
     def command() -> None:
@@ -88,25 +91,25 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_settings(arguments: Sequence[str]) -> ServeConfig:
-    """The checked settings of a command line.
+    """Read and check the settings of a command line.
 
     Raises:
-        ConfigError: It cannot be meant.
+        ConfigError: A setting is invalid.
     """
     overrides = _overrides(arguments)
     try:
         return typed(compose_config("serve", overrides), ServeConfig)
     except (HydraException, OmegaConfBaseException) as error:
-        # In terms of what the lists on the command line became.
+        # The explanation needs the rewritten overrides: Hydra's error is about those.
         raise ConfigError(explain(error, "serve", overrides)) from error
 
 
 def run(settings: ServeConfig, api_key: str | None) -> int:
-    """Listen, serve, stop; returns the exit code.
+    """Listen, serve and stop; return the exit code.
 
     Raises:
-        ServeError: The server cannot listen there.
-        ConfigError: A setting or the machine does not allow it.
+        ServeError: The server cannot listen on this host and port.
+        ConfigError: A setting is invalid, or this machine lacks something, such as a library.
     """
     if missing := [name for name in _LIBRARIES if find_spec(name) is None]:
         raise ConfigError(f"a server needs {', '.join(missing)}: pip install 'percoin[serve]'")
@@ -115,10 +118,10 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     for name in _ON_EVERY_REFRESH:
         logging.getLogger(name).addFilter(Once())
-    # Read by torch, which is loaded later: more of its threads would take the cores that
-    # requests are answered on, for networks that one computes in milliseconds.
+    # Torch is loaded later and reads this. One thread computes these networks in milliseconds;
+    # more threads would take the cores that answer requests.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Its libraries are for servers alone.
+    # Imported here because only servers have its libraries.
     from percoin.serving.server import PredictionServer, bind, serve
 
     setup = make_setup(settings, api_key)
@@ -134,10 +137,10 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
 
 
 def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
-    """What the settings say, as the objects that a server is made of.
+    """Make the objects of a server from its settings.
 
     Raises:
-        ConfigError: The device, the predictor's library, the file of symbols or the folder of
+        ConfigError: The device, the predictor's library, the symbols file or the folder of
             bars is missing.
     """
     from percoin.serving.bar_keeper import Rhythm
@@ -146,7 +149,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
 
     models_dir, data_dir = Path(settings.models_dir), Path(settings.data_dir)
     refresh, limits = settings.refresh, settings.limits
-    # One thread: several would only keep requests waiting for Python.
+    # One thread: with more, requests would only wait longer for Python's interpreter lock.
     predictor = Predictor(models_dir, settings.device, Backend(settings.predictor), workers=1)
     store = BarStore(data_dir / "bars")
     make_source = live_bar_source(settings.source, store)
@@ -189,10 +192,10 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
 
 
 def make_record(settings: ServeConfig) -> TrackRecord | None:
-    """The track record that the settings name; None if it is switched off.
+    """Make the track record from the settings; None if it is switched off.
 
     Raises:
-        ConfigError: The URL cannot be meant, or a newer percoin made the record.
+        ConfigError: The URL is invalid, or a newer percoin made the record.
     """
     if not settings.record:
         return None
@@ -203,7 +206,7 @@ def make_record(settings: ServeConfig) -> TrackRecord | None:
 
 
 def _open_record(record: TrackRecord) -> None:
-    """Refuse what a newer percoin made; a database that is away is waited for while serving."""
+    """Refuse a record of a newer percoin; if the database is away, serve and try again later."""
     try:
         record.open()
     except RecordError as error:
@@ -211,10 +214,10 @@ def _open_record(record: TrackRecord) -> None:
 
 
 def read_key(text: str | None) -> str | None:
-    """The key that requests have to bring; None where there is none.
+    """Check the API key that requests must send; None if no key is set.
 
     Raises:
-        ConfigError: It is too short to be a secret, or cannot be sent in a header.
+        ConfigError: The key is too short to be a secret, or cannot be sent in a header.
     """
     if not text:
         return None
@@ -227,10 +230,10 @@ def read_key(text: str | None) -> str | None:
 
 
 def read_symbols_file(path: Path) -> list[str]:
-    """The markets that a file names, with commas or white space between them.
+    """Read the symbols in a file, separated by commas or white space.
 
     Raises:
-        ConfigError: It is not there, names none, or something that is no market.
+        ConfigError: The file cannot be read, is empty, or holds a word that is no symbol.
     """
     try:
         words = path.read_text(encoding="utf-8").replace(",", " ").split()
@@ -246,7 +249,7 @@ def read_symbols_file(path: Path) -> list[str]:
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
-    """With ``symbol=A,B`` and ``tf=15m,1h`` as the lists that they mean."""
+    """Turn ``symbol=A,B`` and ``tf=15m,1h`` into Hydra lists; keep the other arguments."""
     lists, others = split_lists(arguments)
     if lists["symbol"]:
         others.append(

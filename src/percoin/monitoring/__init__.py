@@ -1,1 +1,1 @@
-"""What was answered, what came of it, and whether the markets still look as in training."""
+"""The track record of served predictions, their scores, and the feature drift of models."""

@@ -1,4 +1,4 @@
-"""How far the features of the bars that a model serves on have moved since it was trained."""
+"""Feature drift: how far the features of new bars have moved since the model was trained."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class FeatureDrift:
     """How far each feature of one model has moved.
 
     Attributes:
-        n_bars: Bars since the last that the model was trained or judged on.
-        shifts: Of the newest of these, by the feature's name; empty if they are too few.
-        unknown: Why there are none, in one phrase; empty if there are.
+        n_bars: Number of bars after the last bar that the model was trained or tested on.
+        shifts: Shifts of the newest of these bars, by feature name; empty if the bars are
+            too few.
+        unknown: Why there are no shifts, in one phrase; empty if there are.
     """
 
     n_bars: int
@@ -30,17 +31,20 @@ class FeatureDrift:
 
     @property
     def worst(self) -> str | None:
-        """The feature that has moved furthest beyond what it did before."""
+        """The feature with the highest shift ratio; None without shifts.
+
+        The ratio compares a shift with the largest one inside the train rows.
+        """
         return max(self.shifts, key=lambda name: self.shifts[name].ratio, default=None)
 
 
 def measure_drift(manifest: Manifest, bins: Mapping[str, Bins] | None, bars: Bars) -> FeatureDrift:
-    """Compare the bars since a model was made with those that it was trained on.
+    """Compare the bars since a model was made with the rows it was trained on.
 
     Args:
-        manifest: Of the model.
-        bins: Of its train rows; None if it was exported without them.
-        bars: Of its market, those since the training among them.
+        manifest: The model's manifest.
+        bins: Feature histograms of its train rows; None if it was exported without them.
+        bars: Bars of its market, including those since the training.
     """
     since = bars.open_time > _ms(manifest.bars.last_open_time)
     n_since = int(since.sum())

@@ -1,7 +1,7 @@
 """The track record: every served prediction, written once and before its outcome is known.
 
-One table in SQLite or PostgreSQL. A prediction is one row for good: the key below is unique in
-the database itself, so a restart, a second server and a write that is tried again add nothing.
+One table in SQLite or PostgreSQL holds one row per prediction. The database itself enforces the
+unique key below, so a restart, a second server or a repeated write adds no second row.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ SCHEMA_VERSION = 1
 
 _WAIT_SECS = 5
 _LONGEST_KIND = 200
-# Any number, the same in every percoin: who makes the tables of a PostgreSQL database.
+# PostgreSQL lock for making the tables. Any number works, if every percoin uses the same.
 _ADVISORY_LOCK = 0x7065_7263
-# Milliseconds to the end of the year 9999, after which no calendar can say a moment.
+# End of the year 9999 in milliseconds: ``datetime`` cannot represent later times.
 _LAST_MOMENT = 253_402_300_799_999
-# Of rows that cannot be read, so many are named in the log, each once.
+# The log names at most this many unreadable rows, each once.
 _MOST_NAMED = 1000
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
@@ -86,7 +86,7 @@ _predictions = Table(
     Column("ts", BigInteger, nullable=False),
     Column("bars", String(_LONGEST_KIND), nullable=False),
     Column("source", String(32), nullable=False),
-    # Empty, not NULL: two NULLs are not the same to a unique key.
+    # Empty text instead of NULL: a unique key treats two NULLs as different.
     Column("model_version", String(64), nullable=False),
     Column("version_id", String(64), nullable=False),
     Column("label_rule", String(300), nullable=False),
@@ -106,7 +106,7 @@ _predictions = Table(
         name="percoin_predictions_once",
     ),
 )
-# Text that is part of the key, and how many letters it may have.
+# Text columns of the key and their maximum length in characters.
 _LONGEST = {
     name: cast(String, _predictions.c[name].type).length or 0
     for name in ("bars", "source", "model_version", "version_id", "label_rule")
@@ -118,11 +118,11 @@ _open_ones = Index(
 
 @dataclass(frozen=True)
 class BaselineForecast:
-    """What a forecaster that any model has to beat says at the same moment.
+    """The forecast of a baseline at the same moment; a useful model beats it.
 
     Attributes:
-        signal: Its own answer; ``UNKNOWN_LABEL`` where it has none.
-        probabilities: How often each class followed that answer before, in class order.
+        signal: The baseline's signal; ``UNKNOWN_LABEL`` if it has none.
+        probabilities: How often each class followed that signal before, in class order.
     """
 
     signal: int
@@ -131,19 +131,19 @@ class BaselineForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedPrediction:
-    """One served prediction as it is written.
+    """One served prediction as the record stores it.
 
     Attributes:
-        ts: Close of the bar that it is made on, milliseconds since 1970-01-01 UTC.
-        bars: Which source's bars: predictions on others are another market's.
+        ts: Close time of the prediction's bar, milliseconds since 1970-01-01 UTC.
+        bars: Kind of bar source, see ``kind_of_bars``. Other kinds count as another market.
         model_version: Empty without a model.
         version_id: The exported version; empty without one.
-        label_rule: As JSON text; empty where no rule says what the right answer is.
+        label_rule: As JSON text; empty if no rule defines the right answer.
         signal: ``Signal`` as an integer.
         probabilities: In class order, or None.
-        close: Of the bar.
-        baselines: By name, from bars that had closed by then.
-        is_live: Whether it was written before its outcome could be known.
+        close: Close price of the bar.
+        baselines: Forecasts by name, from bars that were closed at ``ts``.
+        is_live: Whether the prediction was written before its outcome could be known.
         written_at: Milliseconds since 1970-01-01 UTC.
     """
 
@@ -166,14 +166,15 @@ class RecordedPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept(RecordedPrediction):
-    """The same as it is read, with what became of it.
+    """A stored prediction with its outcome.
 
     Attributes:
-        id: Of the row.
-        label: What the right answer was; None while it is open and where it is void.
-        forward_return: Over the horizon of the label, as a fraction; None as above.
+        id: Row number.
+        label: The right answer; None while the prediction is open, or if it is void.
+        forward_return: Return over the label's horizon, as a fraction; None like ``label``.
         void: Why there will never be a label; empty otherwise.
-        resolved_at: When the outcome was written, milliseconds; None while it is open.
+        resolved_at: When the outcome was written, milliseconds since 1970-01-01 UTC; None
+            while the prediction is open.
     """
 
     id: int
@@ -185,7 +186,7 @@ class Kept(RecordedPrediction):
 
 @dataclass(frozen=True)
 class PredictionOutcome:
-    """What became of one prediction; ``void`` says why it has neither label nor return."""
+    """The outcome of one prediction; ``void`` says why it has no label and no return."""
 
     id: int
     label: int | None
@@ -194,22 +195,21 @@ class PredictionOutcome:
 
 
 class TrackRecord:
-    """The predictions of all markets, in one database that processes and threads may share.
+    """The predictions of all markets in one database; processes and threads may share it.
 
-    A row that nobody can have meant (a time without a calendar, a probability that is no number,
-    half a character) is left out of every answer and named in the log: it stops neither its
-    market nor another one.
+    An invalid row (a time after the year 9999, a probability that is no number, half a
+    character) is left out of every result and named in the log. All other rows stay usable.
 
-    Nothing is opened before the first question. SQLite runs in WAL mode, where readers do
-    not wait for writers, and with ``synchronous=FULL``: WAL alone outlives a killed process,
-    the rest is for a machine that loses its power between two checkpoints.
+    The database opens at the first query. SQLite runs in WAL mode, where readers do not wait
+    for writers, and with ``synchronous=FULL``. WAL alone survives a killed process; FULL also
+    survives a power loss between two checkpoints.
 
     Args:
-        url: In SQLAlchemy's words, for example ``sqlite:////data/record.sqlite`` or
+        url: A SQLAlchemy URL, for example ``sqlite:////data/record.sqlite`` or
             ``postgresql://user@host/name``.
 
     Raises:
-        ConfigError: The URL cannot be meant, or its driver is not installed.
+        ConfigError: The URL is invalid, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -224,15 +224,15 @@ class TrackRecord:
 
     @property
     def place(self) -> str:
-        """Its file, or its URL without the password."""
+        """The path of the SQLite file, or the URL without its password."""
         return str(self._url.database if self._url.get_backend_name() == "sqlite" else self)
 
     def exists(self) -> bool:
-        """Whether there is something to open: a file, or a server that may have it."""
+        """Whether the SQLite file exists; always true for a database server."""
         return self._url.get_backend_name() != "sqlite" or Path(self.place).is_file()
 
     def open(self) -> None:
-        """Make the folder and the tables if need be, and look at their version.
+        """Make the folder and the tables if they are missing, and check their version.
 
         Raises:
             ConfigError: A newer percoin made them.
@@ -256,35 +256,35 @@ class TrackRecord:
             self._is_ready = True
 
     def close(self) -> None:
-        """Let go of the database; the next question opens it again."""
+        """Close the database; the next query opens it again."""
         with self._opening:
             if self._engine is not None:
                 self._engine.dispose()
             self._engine, self._is_ready = None, False
 
     def write(self, entry: RecordedPrediction) -> bool:
-        """Write one prediction; False if the record has it already.
+        """Write one prediction; return False if the record has it already.
 
         Raises:
             RecordError: The database cannot be used now; nothing was written.
-            ValueError: It holds what this database can never keep, such as a text that is
-                too long or a number that is none.
+            ValueError: The database can never store a value of it, such as a text that is
+                too long or NaN.
         """
         return self.write_all([entry])[0]
 
     def write_all(self, entries: Sequence[RecordedPrediction]) -> list[bool]:
-        """Write several in one transaction, all or none; whether each was new.
+        """Write all predictions in one transaction, or none; return whether each was new.
 
         Raises:
-            RecordError: As ``write``.
-            ValueError: One holds what this database can never keep.
+            RecordError: The database cannot be used now; nothing was written.
+            ValueError: The database can never store one of them; see ``write``.
         """
         for entry in entries:
             _check(entry)
         with self._connected() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             statement = dialect.insert(_predictions).on_conflict_do_nothing()
-            # The row's number comes back if it is new; not every driver counts rows.
+            # A new row returns its id. Row counts would not do: some drivers do not give them.
             statement = statement.returning(_predictions.c.id)
             return [
                 connection.execute(statement, _to_row(entry)).first() is not None
@@ -292,14 +292,14 @@ class TrackRecord:
             ]
 
     def resolve(self, outcomes: Iterable[PredictionOutcome], now_ms: int) -> int:
-        """Write what became of predictions; one that has an outcome keeps it.
+        """Write the outcomes of open predictions; an outcome in the record stays as it is.
 
         Args:
-            outcomes: Of open predictions.
+            outcomes: Outcomes of open predictions.
             now_ms: Milliseconds since 1970-01-01 UTC.
 
         Returns:
-            How many were open until now.
+            How many predictions were open until now.
 
         Raises:
             RecordError: The database cannot be used now; nothing was written.
@@ -322,7 +322,13 @@ class TrackRecord:
     def open_predictions(
         self, symbol: str, timeframe: Timeframe, bars: str, until_ts: int
     ) -> list[Kept]:
-        """Those of a market without an outcome, made at ``until_ts`` or before; oldest first.
+        """Read a market's predictions that have a label rule but no outcome, oldest first.
+
+        Args:
+            symbol: Symbol of the market.
+            timeframe: Timeframe of the market.
+            bars: Kind of bar source, see ``kind_of_bars``.
+            until_ts: Newest close time to read, milliseconds since 1970-01-01 UTC.
 
         Raises:
             RecordError: The database cannot be used now.
@@ -347,12 +353,12 @@ class TrackRecord:
         timeframe: Timeframe | None = None,
         newest: int | None = None,
     ) -> list[Kept]:
-        """What was written of some markets, the oldest first.
+        """Read stored predictions, oldest first.
 
         Args:
-            symbols: Which; None is all.
-            timeframe: Which; None is all.
-            newest: At most so many, and no older ones; None is all.
+            symbols: None reads all symbols.
+            timeframe: None reads all timeframes.
+            newest: Read only this many of the newest; None reads all.
 
         Raises:
             RecordError: The database cannot be used now.
@@ -368,7 +374,7 @@ class TrackRecord:
         return self._read(statement)[::-1]
 
     def revision(self) -> tuple[int, int]:
-        """How many predictions there are and how many have an outcome: both only grow.
+        """Count the predictions and those with an outcome; both numbers only grow.
 
         Raises:
             RecordError: The database cannot be used now.
@@ -398,7 +404,7 @@ class TrackRecord:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """A transaction that is kept if nothing is raised."""
+        """A transaction that commits unless an exception is raised."""
         self.open()
         engine = self._engine
         with self._told_errors():
@@ -409,7 +415,7 @@ class TrackRecord:
 
     @contextmanager
     def _told_errors(self) -> Iterator[None]:
-        """Say in one line what is wrong with the database."""
+        """Turn database errors into a ``ValueError`` or a ``RecordError`` of one line."""
         try:
             yield
         except (DataError, IntegrityError, OverflowError) as error:
@@ -419,27 +425,28 @@ class TrackRecord:
 
 
 def _reason(error: Exception) -> str:
-    """What the database said, in one line."""
+    """The first line of the database's error message."""
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def sqlite_url(path: Path) -> str:
-    """The URL of a file, which then means the same from any working directory."""
+    """The SQLite URL of a file, with its absolute path: valid from any working directory."""
     url = URL.create("sqlite", database=str(path.expanduser().absolute()))
     return url.render_as_string(hide_password=False)
 
 
 def kind_of_bars(origin: str) -> str:
-    """What bars have to share for a prediction on the one to be resolved by the other.
+    """The kind of bar source; later bars of the same kind can resolve a prediction.
 
-    Exchange and kind of market, or ``files`` and ``sample``; each simulated market is its own.
+    The kind is the exchange and type of market, or ``files`` or ``sample``. Each simulated
+    market is its own kind.
     """
     kind = origin if origin.startswith("simulated") else origin.split(":", 1)[0]
     return printable(kind, _LONGEST_KIND)
 
 
 def written_at(entry: RecordedPrediction, now_ms: int, is_live: bool) -> RecordedPrediction:
-    """The same prediction, written at another moment."""
+    """Copy a prediction with another write time, in milliseconds since 1970-01-01 UTC."""
     return replace(entry, written_at=now_ms, is_live=is_live)
 
 
@@ -465,7 +472,7 @@ def _checked_url(text_url: str) -> URL:
 
 
 def _no_url(problem: str) -> str:
-    # The URL may hold a password.
+    # The message leaves out the URL, which may hold a password.
     return (
         f"record_url cannot be used: {problem}; give sqlite:////folder/record.sqlite or "
         "postgresql://user@host/name"
@@ -483,7 +490,7 @@ def _make_engine(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA synchronous=FULL")
-        # One row that holds other bytes would make every row unreadable.
+        # By default, one row with bytes that are not UTF-8 makes every row unreadable.
         connection.text_factory = _decoded
 
     return engine
@@ -495,7 +502,7 @@ def _decoded(content: bytes) -> str:
 
 @contextmanager
 def _first_transaction(engine: Engine) -> Iterator[Connection]:
-    """One in which no other process makes tables."""
+    """A transaction that keeps other processes from making tables meanwhile."""
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
@@ -504,7 +511,7 @@ def _first_transaction(engine: Engine) -> Iterator[Connection]:
     with engine.connect() as connection:
         _patiently(lambda: _set_wal(connection))
         connection.rollback()
-        # Python's driver begins no transaction before tables are made.
+        # Explicit, because Python's SQLite driver begins no transaction before CREATE TABLE.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
         connection.commit()
@@ -517,7 +524,10 @@ def _set_wal(connection: Connection) -> None:
 
 
 def _patiently(act: Callable[[], None]) -> None:
-    """Try again while another process turns the same new file to WAL, which waits for nobody."""
+    """Try again while another process switches the same new file to WAL mode.
+
+    SQLite does not wait for a lock during this switch, so the caller has to.
+    """
     until = time.monotonic() + _WAIT_SECS
     while True:
         try:
@@ -529,7 +539,7 @@ def _patiently(act: Callable[[], None]) -> None:
 
 
 def _make_tables(connection: Connection) -> object:
-    """Make what is missing; returns the version of what was there, whatever it is."""
+    """Make missing tables; return the stored schema version, which may not be a number."""
     connection.execute(CreateTable(_schema, if_not_exists=True))
     version = connection.execute(select(func.max(_schema.c.version))).scalar()
     if version is not None and (not isinstance(version, int) or version > SCHEMA_VERSION):
@@ -578,10 +588,10 @@ def _from_row(entries: dict[str, Any]) -> Kept:
 
 
 def _check(entry: RecordedPrediction) -> None:
-    """Refuse what nobody can have meant, and what one of the databases could not keep.
+    """Refuse invalid values and values that SQLite or PostgreSQL cannot store.
 
     Raises:
-        ValueError: A value that is none; the message names its column.
+        ValueError: A value is invalid; the message names its column.
     """
     _require(is_symbol(entry.symbol), "symbol")
     for name, most in _LONGEST.items():
@@ -627,7 +637,7 @@ def _is_number(value: object) -> bool:
 
 
 def _are_shares(values: Sequence[Any]) -> bool:
-    # NaN lies between nothing.
+    # The comparison is also false for NaN.
     return len(values) == len(Signal) and all(
         type(value) in (int, float) and 0 <= value <= 1 for value in values
     )

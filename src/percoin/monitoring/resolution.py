@@ -1,4 +1,4 @@
-"""From bars to entries of the track record, and from later bars to what became of them."""
+"""Makes track record entries from predictions, and finds their outcomes in later bars."""
 
 from __future__ import annotations
 
@@ -42,20 +42,21 @@ def make_entry(
     now: datetime,
     train_shares: Sequence[float] | None = None,
 ) -> RecordedPrediction:
-    """What the record keeps of a prediction, with what simple forecasters say beside it.
+    """Make the record entry of a prediction, with the baseline forecasts at the same moment.
 
-    The prior is that of the model's train rows, as in its judgement. Without one, and of
-    the other baselines, probabilities are shares of the labels that were known when the bar
-    closed, of the bars that are held: the prior of all, the rolling prior of the last days,
-    and what followed each answer.
+    The prior uses the class shares of the model's train rows, as in the model's own test.
+    All other probabilities, and the prior without ``train_shares``, are class shares of the
+    labels in ``bars`` that were known when the newest bar closed. The prior uses all these
+    labels, the rolling prior those of the last days, and the other baselines the labels
+    that followed the same signal.
 
     Args:
-        prediction: On the newest bar.
-        bars: That it was made on.
-        rule: What the right answer will be by; None if nothing says.
-        now: With a zone.
-        train_shares: Of each class among the train rows of the model that answered, shape
-            (C,); None without a model, or if it does not tell them.
+        prediction: Prediction on the newest bar.
+        bars: Bars behind the prediction.
+        rule: Label rule that defines the right answer; None if there is none.
+        now: Current time with a time zone.
+        train_shares: Class shares in the train rows of the model that answered, shape (C,);
+            None without a model, or if the model does not store them.
     """
     now_ms, ts = _ms(now), _ms(prediction.ts)
     return RecordedPrediction(
@@ -78,34 +79,34 @@ def make_entry(
 
 
 def rule_text(rule: LabelRule) -> str:
-    """A label rule in one spelling, for keys."""
+    """A label rule as JSON text with sorted keys, so that equal rules give equal text."""
     return json.dumps(rule.to_json(), sort_keys=True)
 
 
 def is_before_outcome(rule: LabelRule, ts: int, timeframe: Timeframe, now_ms: int) -> bool:
-    """Whether nobody could have known yet what comes of a prediction made at ``ts``.
+    """Whether the outcome of a prediction at ``ts`` is still unknown to everybody.
 
-    A barrier may be touched by the very next bar, a return over the horizon is settled
-    with its last bar. How old the bars are counts, not what they are: those of a file that
-    ended last year have been followed by others that somebody knows.
+    The next bar can already touch a barrier; a return over the horizon is known at its last
+    bar. Only the time counts, not the bars at hand: if a file of bars ended last year,
+    somebody knows the bars that followed. Times are milliseconds since 1970-01-01 UTC.
     """
     first_bars = 1 if isinstance(rule, TripleBarrier) else rule.horizon
     return now_ms < ts + first_bars * timeframe.milliseconds
 
 
 def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:
-    """Resolve what these bars tell of the open predictions of their market.
+    """Write the outcomes of a market's open predictions that these bars decide.
 
-    Asked again, it finds nothing left to do. A prediction whose bars are not among these
-    stays open until someone brings them.
+    A second call with the same bars changes nothing. A prediction stays open until a call
+    has the bars that it needs.
 
     Args:
-        record: The predictions.
-        bars: Of one market.
-        now: With a zone.
+        record: The track record.
+        bars: Bars of one market.
+        now: Current time with a time zone.
 
     Returns:
-        How many were resolved.
+        How many predictions were resolved.
 
     Raises:
         RecordError: The database cannot be used now.
@@ -119,15 +120,15 @@ def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:
 
 
 def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[PredictionOutcome]:
-    """What became of predictions, by the label rules of training.
+    """Find the outcomes of predictions with the label rules of training.
 
     Args:
-        predictions: Of the bars' market, without an outcome.
-        bars: With those that the predictions were made on, and later ones.
+        predictions: Open predictions of the bars' market.
+        bars: The bars behind the predictions, and later ones.
 
     Returns:
-        One for each whose horizon has passed and whose bars are here. A gap where training
-        has no label makes it void.
+        One outcome for each prediction whose horizon has passed and whose bars are here. If
+        a gap leaves the bar without a label, the outcome is void.
     """
     outcomes: list[PredictionOutcome] = []
     for text in dict.fromkeys(kept.label_rule for kept in predictions):
@@ -146,11 +147,11 @@ def _outcomes_by(
         kept
         for kept in predictions
         if kept.ts + rule.horizon * step <= newest_close
-        # Sigma looks back: a label from bars that begin too late is not the one of training.
+        # Volatility (sigma) uses past bars: if they are missing, the label differs from training.
         and kept.ts - (1 + rule.past_bars) * step >= first
     ]
     if not due:
-        # A rule may look further than there are bars, and its labels would take as long.
+        # Saves time: labels are slow for a horizon longer than the bars.
         return []
     labels = rule.label(bars)
     rows = [int(np.searchsorted(open_time, kept.ts - step)) for kept in due]
@@ -176,9 +177,9 @@ def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> Prediction
 def _baselines(
     bars: Bars, rule: LabelRule, train_shares: Sequence[float] | None
 ) -> Mapping[str, BaselineForecast]:
-    """What each says at the newest bar."""
+    """The forecast of each baseline at the newest bar, by name."""
     labels = rule.label(bars).label
-    # Of rows without a gap persistence is the label of ``horizon`` bars ago; -1 stays unknown.
+    # Without gaps, persistence is the label of ``horizon`` bars ago; -1 means unknown.
     answers = {
         PERSISTENCE: last_known_labels(labels, rule.horizon),
         "rsi_ma": _answers(read_rsi_ma(bars)),

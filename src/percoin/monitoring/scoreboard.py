@@ -1,4 +1,4 @@
-"""How good the served predictions turned out to be: per market, model and source."""
+"""Scores of the served predictions, per market, model and source."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from percoin.monitoring.resolution import PRIOR
 from percoin.types import FloatArray, IntArray, Signal, Source, Timeframe
 
 _REPETITIONS = 1000
-# A source that is a baseline too: what it says is scored by the shares that followed it before.
+# Sources that are also baselines. They give no probabilities, so their skill uses the class
+# shares that followed the same signal before.
 _SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one forecaster did on some rows.
+    """The score of one forecaster on some rows.
 
     Attributes:
-        skill: Share of the ruler's log-loss that it removed; None without probabilities,
-            and with too few rows for an interval.
-        hit_rate: Of the directions that it gave and that a move followed, the share that
-            pointed the right way; None with too few of them for an interval.
-        n_moves: How many those are.
+        skill: Share of the reference baseline's log-loss that the forecaster removes; None
+            without probabilities, or with too few rows for an interval.
+        hit_rate: Share of right directions among the LONG and SHORT signals that a move
+            followed; None with too few of them for an interval.
+        n_moves: Number of LONG and SHORT signals that a move followed.
     """
 
     skill: KnownInterval | None
@@ -44,25 +45,26 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """The track record of one model, or of one source, on one market.
+    """The track record of one model or source on one market.
 
-    Only live predictions are scored: those that were written before their outcome could be
-    known. Late ones are counted.
+    Only live predictions are scored: those written before their outcome could be known.
+    Late predictions are only counted.
 
     Attributes:
-        bars: Which source's bars.
+        bars: Kind of bar source, see ``kind_of_bars``.
         model_version: None without a model, like ``version_id``.
-        label_rule: That its outcomes are found by; None if there is none.
-        n_written: Live predictions.
-        n_late: Written when somebody could have known what came of them; not scored.
-        n_resolved: Live ones with a label.
-        n_void: Live ones that will never have one.
-        too_few: What is missing for an interval, in one phrase; empty if nothing is.
-        skill: As for ``Score``, like ``hit_rate`` and ``n_moves``.
-        baselines: Simple forecasters on the same rows, by name.
-        ruler: The one of them that skill is measured from: ``rolling_prior``, or ``prior`` where
-            rows from before that was written are among them.
-        since: Close of the first bar scored, None without any; ``until`` of the last.
+        label_rule: Rule that decides the outcomes; None if there is none.
+        n_written: Number of live predictions.
+        n_late: Number of predictions written after their outcome could be known.
+        n_resolved: Number of live predictions with a label.
+        n_void: Number of live predictions that will never have a label.
+        too_few: What an interval still needs, in one phrase; empty if nothing.
+        skill: See ``Score``, like ``hit_rate`` and ``n_moves``.
+        baselines: Scores of the baselines on the same rows, by name.
+        ruler: Reference baseline of the skill. It is ``rolling_prior``, or ``prior`` if some
+            rows were written before the record stored the rolling prior.
+        since: Close of the first scored bar; None without scored bars.
+        until: Close of the last scored bar; None without scored bars.
     """
 
     symbol: str
@@ -86,7 +88,7 @@ class Standing:
     until: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain containers; times are ISO 8601 in UTC."""
+        """A JSON object; times are ISO 8601 in UTC."""
         content = asdict(self)
         for name in ("since", "until"):
             moment = content[name]
@@ -98,10 +100,10 @@ Key = tuple[str, str, str, str, str, str, str]
 
 
 class Scoreboard:
-    """The standings of a record, each computed again only when its rows have changed.
+    """The standings of a record; each is computed again only if its rows have changed.
 
     Args:
-        record: The predictions.
+        record: The track record.
         repetitions: Bootstrap draws behind each interval.
     """
 
@@ -114,7 +116,7 @@ class Scoreboard:
     def standings(
         self, symbols: Sequence[str] | None = None, timeframe: Timeframe | None = None
     ) -> list[Standing]:
-        """As ``make_scoreboard``; several threads may ask."""
+        """See ``make_scoreboard``; several threads may call this."""
         with self._lock:
             groups = _by_forecaster(self._record.predictions(symbols, timeframe))
             return [self._standing(key, rows) for key, rows in groups.items()]
@@ -135,12 +137,12 @@ def make_scoreboard(
     timeframe: Timeframe | None = None,
     repetitions: int = _REPETITIONS,
 ) -> list[Standing]:
-    """How every model and source has done, by market and then by the first prediction.
+    """Score every model and source, ordered by market and then by first prediction.
 
     Args:
-        record: The predictions.
-        symbols: Which markets; None is all.
-        timeframe: Which; None is all.
+        record: The track record.
+        symbols: None scores all symbols.
+        timeframe: None scores all timeframes.
         repetitions: Bootstrap draws behind each interval.
 
     Raises:
@@ -168,7 +170,7 @@ def _stand(rows: Sequence[Kept], repetitions: int) -> Standing:
     scored = [kept for kept in live if kept.label is not None]
     rule = json.loads(first.label_rule) if first.label_rule else None
     horizon, day = 1 if rule is None else int(rule["horizon"]), day_rows(first.tf)
-    # As long as there are no eight days, blocks of a label's reach say something at least.
+    # With eight days of rows, bootstrap blocks span a day; before that, only the label horizon.
     is_long = len(scored) >= MIN_BLOCKS * day
     bootstrap = Bootstrap(horizon, 0, repetitions, day=day if is_long else 1)
     own, baselines = _scores(scored, first.source, bootstrap)
@@ -198,16 +200,16 @@ def _stand(rows: Sequence[Kept], repetitions: int) -> Standing:
 def _scores(
     rows: Sequence[Kept], source: str, bootstrap: Bootstrap
 ) -> tuple[Score, dict[str, Score]]:
-    """Of the forecaster itself, and of every baseline, on the same rows."""
+    """The scores of the forecaster and of every baseline on the same rows."""
     names = [name for name in (rows[0].baselines if rows else ()) if _is_said_in_all(rows, name)]
     if PRIOR not in names:
-        # Nothing to hold anything against.
+        # Without the prior there is nothing to compare with.
         return Score(None, None, 0), {}
     labels = np.array([kept.label for kept in rows], dtype=np.int64)
     ruler, _ = _said(rows, _ruler(names))
     reference = row_log_loss(ruler, labels)
 
-    # A day holds few moves.
+    # Hit rates use no day blocks, because a day holds few moves.
     of_moves = replace(bootstrap, day=1)
 
     def score(probabilities: FloatArray | None, signals: IntArray) -> Score:
@@ -231,7 +233,7 @@ def _scores(
 
 
 def day_rows(timeframe: Timeframe) -> int:
-    """Predictions in a day, one a bar."""
+    """Number of predictions per day, one per bar."""
     return math.ceil(timeframe.bars_per_day)
 
 
@@ -244,14 +246,14 @@ def _is_said_in_all(rows: Sequence[Kept], name: str) -> bool:
 
 
 def _said(rows: Sequence[Kept], name: str) -> tuple[FloatArray, IntArray]:
-    """A baseline's probabilities, shape (n, C), and its answers, shape (n,)."""
+    """A baseline's probabilities, shape (n_rows, C), and its signals, shape (n_rows,)."""
     said = [kept.baselines[name] for kept in rows]
     probabilities = np.array([line.probabilities for line in said], dtype=np.float64)
     return probabilities, np.array([line.signal for line in said], dtype=np.int64)
 
 
 def _hits(signals: IntArray, labels: IntArray) -> FloatArray:
-    """Whether each direction that a move followed was right, shape (n_moves,)."""
+    """1 for each right direction, 0 for each wrong one, if a move followed; shape (n_moves,)."""
     directions = (Signal.SHORT, Signal.LONG)
     is_move = np.isin(signals, directions) & np.isin(labels, directions)
     hits: FloatArray = (signals == labels)[is_move].astype(np.float64)
@@ -259,7 +261,7 @@ def _hits(signals: IntArray, labels: IntArray) -> FloatArray:
 
 
 def _interval(estimate: Estimate) -> KnownInterval | None:
-    """No number without its interval; rows that are all the same give none either."""
+    """The value with its interval; None without an interval, or if all rows are equal."""
     if estimate.ends is None or not estimate.standard_error:
         return None
     return KnownInterval(estimate.value, *estimate.ends)

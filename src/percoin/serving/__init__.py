@@ -1,1 +1,1 @@
-"""Answers for many markets over HTTP: bars kept up to date, answers made once, sent often."""
+"""The HTTP server: keeps bars up to date and makes each prediction once for many requests."""

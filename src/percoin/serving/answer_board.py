@@ -1,4 +1,4 @@
-"""The answers of all markets, each made once and kept until what it rests on changes."""
+"""The answers for all markets; each is made once and kept until its inputs change."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Basis = tuple[object, ...]
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What is said of one market.
+    """The answer for one market.
 
     Attributes:
-        content: The answer as JSON, at the moment when it was made.
-        closed: When the bar closed that it was made on.
-        basis: All that it rests on; another one makes another answer.
-        before: Its text up to the age, written once for many requests.
-        after: Its text from the age on.
+        content: The answer as a JSON object, with its age when it was made.
+        closed: Close time of the bar behind the answer.
+        basis: All inputs of the answer; if they change, a new answer is made.
+        before: JSON text before the age, written once for many requests.
+        after: JSON text after the age.
     """
 
     content: Mapping[str, object]
@@ -57,27 +57,27 @@ class Answer:
         object.__setattr__(self, "after", dumps(after)[1:])
 
     def at(self, timeframe: Timeframe, now: datetime) -> dict[str, object]:
-        """The answer with its age at a moment."""
+        """The answer as a JSON object, with its age at ``now``."""
         return {**self.content, **age_to_json(self.closed, timeframe, now)}
 
     def text_at(self, timeframe: Timeframe, now: datetime) -> str:
-        """The same as JSON text."""
+        """The answer as JSON text, with its age at ``now``."""
         age = dumps(age_to_json(self.closed, timeframe, now))[1:-1]
         return f"{self.before}, {age}, {self.after}"
 
 
 class AnswerBoard:
-    """Makes the answers of all markets in the background; reading one only looks it up.
+    """Makes the answers for all markets in the background; requests only look them up.
 
     Args:
-        offer: The markets.
-        keeper: Their bars.
-        models: Their models.
-        chain: Who is asked; the last always has an answer.
-        discretion: Which folders are not spoken of.
-        clock: The time.
-        on_answer: Called after each answer that was made, with who gave it.
-        recorder: Writes each answer down before it can be read here; None writes none.
+        offer: The served markets.
+        keeper: Holds their bars.
+        models: Knows their models.
+        chain: Sources in the order they are asked; the last always answers.
+        discretion: Removes folder names from texts.
+        clock: Gives the current time.
+        on_answer: Called after each new answer, with the source that gave it.
+        recorder: Writes each answer before requests can read it; None writes nothing.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class AnswerBoard:
         self._looks = EachMarket("ANSWER", "no answer can be made", clock)
         self._steps = EachMarket("ANSWER", "no answer can be made", clock)
         self._tried: dict[Market, Basis] = {}
-        # Of answers without a model that is there: it may only have been on its way.
+        # Retry times after a model could not be read: its files may still be on their way.
         self._pauses = Pauses(clock)
         self._renewed: dict[Market, datetime] = {}
         self._changed = Event()
@@ -112,7 +112,7 @@ class AnswerBoard:
         self._thread: Thread | None = None
 
     def answer(self, symbol: str, timeframe: Timeframe) -> dict[str, object]:
-        """What is said of a market now; on nothing, as long as nothing is known."""
+        """A market's answer as a JSON object; before the first answer, it says why none exists."""
         answer = self._answers.get((symbol, timeframe))
         if answer is not None:
             return answer.at(timeframe, self._clock())
@@ -123,27 +123,27 @@ class AnswerBoard:
         return no_bars_to_json(symbol, timeframe, self._chain.names, self._discretion.text(why))
 
     def text(self, symbol: str, timeframe: Timeframe) -> str:
-        """The same as JSON text, of which all but the age has been written before."""
+        """A market's answer as JSON text; only the age is written anew."""
         answer = self._answers.get((symbol, timeframe))
         if answer is None:
             return dumps(self.answer(symbol, timeframe))
         return answer.text_at(timeframe, self._clock())
 
     def closed(self, symbol: str, timeframe: Timeframe) -> datetime | None:
-        """When the bar closed that a market's answer was made on; None without one."""
+        """Close time of the bar behind a market's answer; None without an answer."""
         answer = self._answers.get((symbol, timeframe))
         return None if answer is None else answer.closed
 
     def failure(self, market: Market) -> str:
-        """Why the newest answer of a market could not be made; empty if it could."""
+        """Why the last try to make a market's answer failed; empty if it worked."""
         return self._looks.failure(market) or self._steps.failure(market)
 
     def renewed(self, market: Market) -> datetime | None:
-        """When a market's answer was last made, or found to be what would be made again."""
+        """When a market's answer was last made or found to be still right."""
         return self._renewed.get(market)
 
     def update(self) -> int:
-        """Make the answers whose basis has changed; returns how many."""
+        """Make the answers whose inputs have changed; return how many were made."""
         self._models.look()
         n_made = 0
         for market in self._offer.markets():
@@ -154,18 +154,18 @@ class AnswerBoard:
         return n_made
 
     def start(self, every_secs: float) -> None:
-        """Update in the background, after each ``wake`` and in any case every so often."""
+        """Update in a background thread: after each ``wake``, and every ``every_secs`` seconds."""
         self._thread = Thread(
             target=self._work, args=(every_secs,), name="percoin-answers", daemon=True
         )
         self._thread.start()
 
     def wake(self) -> None:
-        """Look soon: bars have come."""
+        """Update soon, for example because new bars have come."""
         self._changed.set()
 
     def stop(self, timeout_secs: float) -> bool:
-        """Make no further answer; whether the one in the making ended in time."""
+        """Stop making answers; return whether the thread ended in time."""
         self._is_stopped = True
         self._changed.set()
         if self._thread is not None:
@@ -174,7 +174,7 @@ class AnswerBoard:
 
     @property
     def is_working(self) -> bool:
-        """Whether the thread that was started is there."""
+        """Whether the background thread is alive; also true before ``start``."""
         return self._thread is None or self._thread.is_alive()
 
     def _work(self, every_secs: float) -> None:
@@ -183,12 +183,12 @@ class AnswerBoard:
             try:
                 self.update()
             except Exception:
-                # A thread that ended here would leave every answer as it is for good.
+                # If the thread ended here, no answer would ever be updated again.
                 log.exception("ANSWERS cannot be updated")
             self._changed.wait(every_secs)
 
     def _update(self, market: Market) -> bool:
-        """Make one answer if it is due; whether it was made."""
+        """Make one answer if it is due; return whether it was made."""
         now = self._clock()
         all_held = self._keeper.held(market[0])
         bars = all_held[market[1]].bars
@@ -208,7 +208,7 @@ class AnswerBoard:
         return self._steps.run(market, partial(self._make, market, bars, basis, now), False)
 
     def _make(self, market: Market, bars: Bars, basis: Basis, now: datetime) -> bool:
-        """Make one answer, write it down, then show it; always true."""
+        """Make one answer, write it to the record, then publish it; always return True."""
         sourced = SourcedBars(bars, self._keeper.source(bars.symbol))
         prediction = ask(self._chain.sources, sourced, self._chain.max_age_bars, now)
         if self._recorder is not None:
@@ -226,10 +226,9 @@ class AnswerBoard:
     def _basis(
         self, market: Market, bars: Bars, all_held: Mapping[Timeframe, Held], now: datetime
     ) -> Basis:
-        """All that an answer rests on: the model, what the rules are worth, and the bars.
+        """All inputs of an answer: the model, the measured skill of the rules, and the bars.
 
-        Of other timeframes only bars count that had closed by the close of the newest
-        asked one.
+        Bars of any timeframe count only if they closed no later than the market's newest bar.
         """
         status = self._models.status(market)
         closed_ms = all_held[market[1]].close_times[-1]

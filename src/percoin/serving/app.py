@@ -1,4 +1,4 @@
-"""The addresses of the server; every one of them only looks up what has been made."""
+"""The HTTP routes of the server; each one only looks up results made in the background."""
 
 from __future__ import annotations
 
@@ -56,26 +56,26 @@ def create_app(
     clock: Clock = utc_now,
     recorder: Recorder | None = None,
 ) -> FastAPI:
-    """Put the parts of a server together.
+    """Make the FastAPI application with all routes.
 
     Args:
-        offer: What may be asked about.
-        board: Where the answers are.
-        keeper: Where the bars are.
-        served: Which models are served.
-        health: How the server is.
+        offer: The served markets.
+        board: Holds the answers.
+        keeper: Holds the bars.
+        served: Knows the served models.
+        health: Reports the state of the server.
         telemetry: Counts requests.
-        limits: Of one client and one request.
-        api_key: As for ``Guard``.
-        hosts: As for ``Guard``.
-        clock: The time.
-        recorder: Of the track record; None if nothing is written down.
+        limits: Limits per client and per request.
+        api_key: See ``Guard``.
+        hosts: See ``Guard``.
+        clock: Gives the current time.
+        recorder: Writes the track record; None if recording is off.
     """
     app = FastAPI(
         title="percoin",
         version=__version__,
         description="One honestly judged signal per crypto market, and who gave it.",
-        # The page that FastAPI brings loads its scripts from another host.
+        # FastAPI's own page loads scripts from another host.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -109,7 +109,7 @@ def _add_predictions(
         openapi_extra={"parameters": [tf, _symbols_parameter(offer, limits)]},
     )
     async def predictions(request: Request) -> Response:
-        """Answers for several markets, or for all of them, in one timeframe."""
+        """Predictions for several or all markets in one timeframe."""
         asked = check_parameters(request.query_params.multi_items(), ("tf", "symbols"))
         timeframe = read_timeframe(asked, offer)
         symbols = read_symbols(asked, offer, limits.max_symbols)
@@ -124,14 +124,14 @@ def _add_predictions(
         openapi_extra={"parameters": [tf]},
     )
     async def prediction(request: Request, symbol: str = known_symbol) -> Response:
-        """The answer for one market, as ``predict.py output=json`` gives it."""
+        """The prediction for one market, in the format of ``predict.py output=json``."""
         check_served(symbol, offer)
         asked = check_parameters(request.query_params.multi_items(), ("tf",))
         return _json(board.text(symbol, read_timeframe(asked, offer)))
 
     @app.get("/api/predictions/{symbol}/summary", response_model=schemas.SummarySchema)
     async def summary(request: Request, symbol: str = known_symbol) -> Response:
-        """The answers for one market in every timeframe."""
+        """The predictions for one market in every timeframe."""
         check_served(symbol, offer)
         check_parameters(request.query_params.multi_items(), ())
         answers = ", ".join(f'"{tf}": {board.text(symbol, tf)}' for tf in offer.timeframes)
@@ -153,7 +153,7 @@ def _add_bars(app: FastAPI, offer: Offer, keeper: BarKeeper) -> None:
         openapi_extra={"parameters": [_tf_parameter(offer), _limit_parameter()]},
     )
     async def bars(request: Request, symbol: str = known_symbol) -> Response:
-        """The newest of the bars that the answers for one market rest on, oldest first."""
+        """The newest bars behind the predictions for one market, oldest first."""
         check_served(symbol, offer)
         asked = check_parameters(request.query_params.multi_items(), ("tf", "limit"))
         timeframe = read_timeframe(asked, offer)
@@ -167,7 +167,7 @@ def _add_state(
 ) -> None:
     @app.get("/api/models", response_model=schemas.ModelsSchema)
     async def models(request: Request) -> Response:
-        """Which model of each market is served, and what the gate said of it."""
+        """The served model of each market, and its verdict from the tests before serving."""
         check_parameters(request.query_params.multi_items(), ())
         return json_response({"now": clock().isoformat(), "models": served.contents()})
 
@@ -177,14 +177,17 @@ def _add_state(
         responses={503: {"model": schemas.HealthSchema}},
     )
     async def healthy(request: Request) -> Response:
-        """How the server is: 503 until the first answers are there, and if all are frozen."""
+        """The state of the server: 503 until the first answers exist, and if all are frozen.
+
+        An answer is frozen if the server has not checked it for more than a minute.
+        """
         check_parameters(request.query_params.multi_items(), ())
         content, is_working = health.state(with_details=request.scope[TRUSTED])
         return json_response(content, 200 if is_working else 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics(request: Request) -> Response:
-        """Counts and times for Prometheus."""
+        """Counters and timings for Prometheus."""
         check_parameters(request.query_params.multi_items(), ())
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
@@ -194,7 +197,7 @@ def _json(text: str) -> Response:
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
-    """An address or a method that does not exist, in the words of every other refusal."""
+    """Answer an unknown address or method in the format of all other refusals."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     raise RefusedError(
         status, _CODES.get(status, "refused"), _MESSAGES.get(status, "the request was refused")
@@ -246,7 +249,7 @@ def _symbols_parameter(offer: Offer, limits: Limits) -> dict[str, Any]:
 
 
 def _document_key(app: FastAPI) -> None:
-    """Say in the OpenAPI document that a key is demanded, and how it is sent."""
+    """Describe in the OpenAPI document how to send the API key."""
     made = app.openapi
 
     def documented() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keeps the newest bars of all markets in memory, each refreshed after its bar has closed."""
+"""Keeps the newest bars of all markets in memory and loads new ones after each bar close."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Clock, Market, utc_now
 from percoin.types import IntArray, Timeframe
 
-# However long the wait, the clock of the machine may be set meanwhile.
+# Threads look at the clock at least this often, because someone may set it during a wait.
 _LONGEST_WAIT_SECS = 5.0
 
 LoadBars = Callable[[str, Timeframe], Bars]
@@ -24,15 +24,15 @@ LoadBars = Callable[[str, Timeframe], Bars]
 
 @dataclass(frozen=True)
 class Rhythm:
-    """When bars are asked for.
+    """When bars are loaded.
 
     Attributes:
-        delay_secs: From the close of a bar to the first question for it.
-        jitter_secs: At most so much later, another time for each symbol and bar, so that
-            not everything is asked for at once.
-        retry_secs: To the second question, where the first did not bring the bar; twice
-            as long after each further one.
-        max_retry_secs: The longest time between two questions, if a bar is not shorter.
+        delay_secs: Seconds from the close of a bar to the first try to load it.
+        jitter_secs: Maximum extra delay, random per symbol and bar, to spread the requests.
+        retry_secs: Seconds to the second try if the first did not bring the bar. The wait
+            doubles after each further try.
+        max_retry_secs: Maximum wait between two tries. A shorter bar length is the limit
+            instead.
     """
 
     delay_secs: float = 2.0
@@ -43,13 +43,14 @@ class Rhythm:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """What is known of the bars of one market.
+    """The loaded bars of one market.
 
     Attributes:
-        bars: The last that came; None if none have.
-        close_times: Of these, milliseconds since 1970-01-01 UTC, shape (n_bars,).
-        failure: Why the last question brought none; empty if it did.
-        n_tries: Questions since the newest bar that was due had come; 0 before the first.
+        bars: The last loaded bars; None before the first.
+        close_times: Their close times, milliseconds since 1970-01-01 UTC, shape (n_bars,).
+        failure: Why the last try to load failed; empty if it worked.
+        n_tries: Tries since the last one that brought the newest closed bar; 0 before the
+            first try.
     """
 
     bars: Bars | None = None
@@ -59,20 +60,20 @@ class Held:
 
 
 class BarKeeper:
-    """Bars of every symbol in every timeframe that answers need.
+    """Holds the bars of every symbol in every timeframe that answers need.
 
-    The timeframes of a symbol that are due together are loaded together and seen
-    together. What fails keeps the bars that were there, and is tried again after a while
-    that doubles.
+    Timeframes of a symbol that are due at the same time are loaded together and become
+    visible together. If a load fails, the old bars stay and the next try comes after a
+    wait that doubles each time.
 
     Args:
-        load: Brings the bars of one market; may be called by several threads at once.
-        symbols: The markets.
-        timeframes: Of each.
-        rhythm: When bars are asked for.
-        clock: The time.
-        on_change: Called after bars of a symbol have come.
-        on_load: Called after each question with its timeframe and whether it failed.
+        load: Loads the bars of one market; several threads may call it at once.
+        symbols: Symbols to load.
+        timeframes: Timeframes to load for each symbol.
+        rhythm: When bars are loaded.
+        clock: Gives the current time.
+        on_change: Called after a symbol's bars were loaded.
+        on_load: Called after each try with the timeframe and whether it failed.
     """
 
     def __init__(
@@ -101,19 +102,19 @@ class BarKeeper:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The markets."""
+        """The symbols whose bars are kept."""
         return tuple(self._held)
 
     def held(self, symbol: str) -> Mapping[Timeframe, Held]:
-        """What is known of a symbol's bars now; it does not change afterwards."""
+        """A symbol's bars as they are now; later loads leave the returned mapping unchanged."""
         return self._held[symbol]
 
     def source(self, symbol: str) -> HeldSource:
-        """A symbol's bars as they are now, as a source for the rules."""
+        """A bar source for the rules, with a symbol's bars as they are now."""
         return HeldSource(self._held[symbol])
 
     def refresh(self, symbol: str) -> None:
-        """Ask for the bars of a symbol that are due, and say when to ask again."""
+        """Load the due bars of a symbol and set the time of the next load."""
         now_ms = int(self._clock().timestamp() * 1000)
         known = self._held[symbol]
         due = [tf for tf, moment in self._due[symbol].items() if moment * 1000 <= now_ms]
@@ -125,18 +126,18 @@ class BarKeeper:
             self._on_change()
 
     def start(self, n_threads: int) -> None:
-        """Refresh in the background from now on."""
+        """Begin loading bars in background threads."""
         self._add_thread(n_helpers=n_threads - 1)
 
     def stop(self) -> None:
-        """Begin no further question."""
+        """Start no further load."""
         with self._wake:
             self._is_stopped = True
             self._wake.notify_all()
 
     @property
     def is_working(self) -> bool:
-        """Whether all threads that were started are there."""
+        """Whether all started threads are alive."""
         return all(thread.is_alive() for thread in self._threads)
 
     def _ask(self, market: Market, known: Held, now_ms: int) -> Held:
@@ -155,19 +156,19 @@ class BarKeeper:
         return Held(bars, close_times, "", 0 if is_current else known.n_tries + 1)
 
     def _next_time(self, market: Market, held: Held, now_ms: int) -> float:
-        """When to ask again, in seconds since 1970-01-01 UTC."""
+        """When to load again, in seconds since 1970-01-01 UTC."""
         rhythm, (symbol, timeframe) = self._rhythm, market
         if held.n_tries:
             doubled = rhythm.retry_secs * 2.0 ** min(held.n_tries - 1, 30)
             wait = min(doubled, rhythm.max_retry_secs, timeframe.milliseconds / 1000)
             return now_ms / 1000 + wait * random.uniform(0.75, 1.25)
         close = (_last_close(now_ms, timeframe) + timeframe.milliseconds) / 1000
-        # The same for all timeframes of a symbol that close together.
+        # The delay is the same for all timeframes of a symbol that close together.
         share = random.Random(f"{self._salt} {symbol} {close}").random()
         return close + rhythm.delay_secs + rhythm.jitter_secs * share
 
     def _add_thread(self, n_helpers: int) -> None:
-        # What it waits for may take its time; the process does not wait for it.
+        # A daemon thread: a load can take long, and the process must not wait for it at exit.
         name = f"percoin-bars-{len(self._threads)}"
         thread = Thread(target=self._work, args=(n_helpers,), name=name, daemon=True)
         self._threads.append(thread)
@@ -181,14 +182,14 @@ class BarKeeper:
                 with self._wake:
                     self._under_way.discard(symbol)
                     self._wake.notify()
-            # Not before: the first question loads libraries, and several threads that load
-            # the same one at once can end in a deadlock.
+            # The other threads start after the first load, which imports libraries: several
+            # threads that import the same library at once can deadlock.
             for _ in range(n_helpers):
                 self._add_thread(n_helpers=0)
             n_helpers = 0
 
     def _take(self) -> str | None:
-        """Wait for the symbol that is due next; None once there is nothing more to do."""
+        """Wait until a symbol is due and take it; None after ``stop``."""
         with self._wake:
             while not self._is_stopped:
                 free = [symbol for symbol in self._held if symbol not in self._under_way]
@@ -206,20 +207,20 @@ class BarKeeper:
 
 
 class HeldSource:
-    """Bars of one symbol from memory alone.
+    """A bar source that reads one symbol's bars from memory only.
 
     Args:
-        held: Of each timeframe.
+        held: The loaded bars of each timeframe.
     """
 
     def __init__(self, held: Mapping[Timeframe, Held]) -> None:
         self._held = held
 
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
-        """As ``BarSource.load``.
+        """See ``BarSource.load``.
 
         Raises:
-            BarsNotFoundError: None have come.
+            BarsNotFoundError: No bars are loaded yet.
         """
         held = self._held.get(timeframe, Held())
         if held.bars is None:
@@ -229,7 +230,7 @@ class HeldSource:
 
 
 def tell_missing(symbol: str, timeframe: Timeframe, held: Held) -> str:
-    """Why a market has no bars, or not the newest; empty if nothing is known to be wrong."""
+    """Why a market has no bars, or lacks the newest one; empty if no problem is known."""
     if held.failure:
         return held.failure
     if held.bars is None:
@@ -241,5 +242,5 @@ def tell_missing(symbol: str, timeframe: Timeframe, held: Held) -> str:
 
 
 def _last_close(now_ms: int, timeframe: Timeframe) -> int:
-    """When the bar that closed last did so, milliseconds since 1970-01-01 UTC."""
+    """Close time of the newest closed bar, milliseconds since 1970-01-01 UTC."""
     return now_ms // timeframe.milliseconds * timeframe.milliseconds

@@ -9,21 +9,21 @@ from percoin.bars.schema import COLUMNS, Bars
 from percoin.types import Timeframe
 
 MAX_CANDLES = 1000
-# Of a hundred kilobytes each at most.
+# Each text has at most about 100 kB.
 _TEXTS_KEPT = 64
 
 
 class CandleTexts:
-    """Texts of ``candles_json``, written again only when other bars have come.
+    """Caches the texts of ``candles_json``; new bars make a new text.
 
-    The same one is asked for again and again, and writing it takes longer than sending it.
+    Many requests ask for the same text, and making it takes longer than sending it.
     """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, Timeframe, int], tuple[Bars | None, str]] = OrderedDict()
 
     def text(self, symbol: str, timeframe: Timeframe, bars: Bars | None, n_wanted: int) -> str:
-        """As ``candles_json``."""
+        """See ``candles_json``."""
         key = symbol, timeframe, n_wanted
         kept = self._kept.pop(key, None)
         if kept is None or kept[0] is not bars:
@@ -35,13 +35,13 @@ class CandleTexts:
 
 
 def candles_json(symbol: str, timeframe: Timeframe, bars: Bars | None, n_wanted: int) -> str:
-    """The last bars, oldest first.
+    """Write the newest bars as JSON text, oldest first.
 
     Args:
-        symbol: The market.
+        symbol: Symbol of the market.
         timeframe: Length of the bars.
-        bars: What is held of it; None if none have come.
-        n_wanted: At most so many.
+        bars: The market's bars; None if none are loaded yet.
+        n_wanted: Maximum number of bars.
     """
     content: dict[str, object] = {"symbol": symbol, "tf": timeframe.value}
     if bars is None:

@@ -1,4 +1,4 @@
-"""The connections of a server: how many a client may have, and how long one may keep it waiting."""
+"""Limits on connections: how many a client may open, and how long each may be idle."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from percoin.serving.guard import RESERVE, client_of
 
 log = logging.getLogger(__name__)
 
-# A client that says nothing, or half of something, for so long is not waited for.
+# A client has this long to send a complete request.
 REQUEST_SECS = 5.0
-# Nor is one that takes so long to read what has been written.
+# A client has this long to read a response.
 UNREAD_SECS = 20.0
-# Of all clients together, and those beyond it, or beyond the limit of one client, that can
-# still ask for health.
+# Maximum connections of all clients together. Beyond this limit, or beyond the limit of one
+# client, a reserve of connections can still ask for health.
 _CONNECTIONS = 256
 _RESERVE = 32
 _RESERVE_OF_ONE = 4
@@ -31,15 +31,16 @@ _SECS_BETWEEN_WARNINGS = 60.0
 
 
 class Connections:
-    """Which connections are open, by client; used by the thread of the event loop alone.
+    """Counts the open connections of each client; only the event loop's thread may use it.
 
-    Beyond the limit of a client, or of all, a few more are let in to ask for health. There
-    the newest takes the place of the oldest, so that nobody can fill it by waiting.
+    Beyond the limit of one client or of all, a small reserve of connections may ask for
+    health. In a full reserve, a new connection replaces the oldest, so that idle connections
+    cannot block it.
 
     Args:
-        of_one: How many one client may have.
-        in_all: How many all clients may have.
-        clock: In seconds.
+        of_one: Maximum connections of one client.
+        in_all: Maximum connections of all clients together.
+        clock: Gives the time in seconds.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class Connections:
         self._warned_at = -_SECS_BETWEEN_WARNINGS
 
     def enter(self, client: str, key: object, close: Callable[[], None]) -> bool:
-        """Let a connection in; whether it has a place, and not only one in the reserve.
+        """Add a connection; return True for a normal place, False for one in the reserve.
 
         Args:
-            client: As ``client_of`` names it.
-            key: Of the connection.
-            close: Ends it at once.
+            client: Client name from ``client_of``.
+            key: Identifies the connection.
+            close: Closes the connection at once.
         """
         if self._counts[client] < self._of_one and self._counts.total() < self._in_all:
             self._counts[client] += 1
@@ -76,11 +77,11 @@ class Connections:
         return False
 
     def leave(self, client: str, key: object, had_place: bool) -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         self._reserve.pop(key, None)
         if had_place:
             self._counts[client] -= 1
-            self._counts += Counter()  # forgets those that have none any more
+            self._counts += Counter()  # removes clients without connections
 
     def _end(self, key: object) -> None:
         _, close = self._reserve.pop(key)
@@ -99,21 +100,21 @@ class Connections:
 
 
 def make_protocol(of_one: int) -> Callable[..., asyncio.Protocol]:
-    """What an HTTP server makes of each connection.
+    """Make the protocol factory for an HTTP server; it makes one protocol per connection.
 
     Args:
-        of_one: How many one client may have.
+        of_one: Maximum connections of one client.
     """
     return partial(ImpatientProtocol, Connections(of_one))
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes a connection on which the rest of a request, or the reader of a response, stays away.
+    """Closes a connection if its client is too slow to send a request or to read a response.
 
     Args:
-        connections: All that are open.
-        config: Of the HTTP server, as everything that follows.
-        **server: What it passes on.
+        connections: Counts all open connections.
+        config: Settings of the HTTP server.
+        **server: Further arguments of uvicorn for ``H11Protocol``.
     """
 
     _request_timer: TimerHandle | None = None
@@ -126,7 +127,7 @@ class ImpatientProtocol(H11Protocol):
         self._has_place = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """A client is there."""
+        """Called when a client has connected."""
         super().connection_made(transport)
         self._whose = client_of(self.client[0]) if self.client else ""
         self._has_place = self._all.enter(self._whose, self, transport.abort)
@@ -135,7 +136,7 @@ class ImpatientProtocol(H11Protocol):
         self._wait_for_request()
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request, or all of it."""
+        """Called with a part of a request, or with all of it."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting_for_request()
@@ -143,24 +144,24 @@ class ImpatientProtocol(H11Protocol):
             self._wait_for_request()
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than the responses are written, or not at all."""
+        """Called when the client reads responses too slowly, or not at all."""
         super().pause_writing()
         if self._unread_timer is None:
             self._wait_for_reader()
 
     def resume_writing(self) -> None:
-        """It has read most of what was written."""
+        """Called when the client has read most of the written data."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._stop_waiting_for_reader()
 
     def timeout_keep_alive_handler(self) -> None:
-        """No further request has come."""
+        """Called when no further request has come in time."""
         super().timeout_keep_alive_handler()
         self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """Called when the connection has ended."""
         self._stop_waiting_for_request()
         self._stop_waiting_for_reader()
         self._all.leave(self._whose, self, self._has_place)
@@ -173,7 +174,10 @@ class ImpatientProtocol(H11Protocol):
         self._unread_timer = self.loop.call_later(UNREAD_SECS, self.transport.abort)
 
     def _close(self) -> None:
-        """End the connection once all is read: who reads nothing would keep it open for good."""
+        """Close the connection once all data is read, at the latest after ``UNREAD_SECS``.
+
+        Without this limit, a client that reads nothing could keep it open for ever.
+        """
         self.transport.close()
         if self._unread_timer is None:
             self._wait_for_reader()

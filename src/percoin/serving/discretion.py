@@ -1,4 +1,4 @@
-"""Keeps folders, and what cannot be printed, out of what is said to others."""
+"""Removes folder names and unprintable characters from responses."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from typing import Any
 from percoin.printable import printable
 from percoin.serving.strict_json import strict
 
-# A part of a path up to the next slash, and the last part. Both are only matched at the begin
-# of a text: a search would look at a long word once for each of its characters.
+# A path part before a slash, and the last part. Both match only at the start of a text: a
+# search would start again at every character of a long word, which is slow.
 _PART = re.compile(r"[^\s'\"(=,;/]*")
 _LAST_PART = re.compile(r"[^\s/'\"),;:]*")
-# Reasons and origins are a line; whoever wrote a longer one did not mean to be read.
+# Normal reasons and origins fit on one line; a longer text is cut.
 _LONGEST_TEXT = 2000
 
 
 class Discretion:
-    """Cuts every path in a text down to its last part.
+    """Shortens every path in a text to its last part.
 
     Args:
-        folders: That may be named, for those with spaces in their names.
+        folders: Folders that texts may contain. Needed for names with spaces, where a path's
+            end is unclear.
     """
 
     def __init__(self, folders: Sequence[str]) -> None:
-        # The longest first: one may lie in another.
+        # Longest first, because one folder may lie inside another.
         self._folders = sorted({folder for folder in folders if "/" in folder}, key=len)[::-1]
 
     def text(self, text: str) -> str:
-        """The same as one printable line, cut if need be, without folders that lead anywhere."""
+        """Make a text one printable line of limited length, with paths shortened."""
         text = printable(text, _LONGEST_TEXT)
         for folder in self._folders:
             bare = folder.rstrip("/")
@@ -37,7 +38,7 @@ class Discretion:
         return _last_parts(text)
 
     def content(self, content: Any) -> Any:
-        """The same for every text in a JSON value; null for what is no number."""
+        """Apply ``text`` to every text in a JSON value; NaN and infinity become null."""
         if isinstance(content, str):
             return self.text(content)
         if isinstance(content, Mapping):
@@ -48,7 +49,7 @@ class Discretion:
 
 
 def _last_parts(text: str) -> str:
-    """The text with every word that holds a slash cut down to what follows its last one."""
+    """Shorten every word with slashes to the part after its last slash."""
     before, *parts = text.split("/")
     if not parts:
         return text

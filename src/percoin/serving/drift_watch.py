@@ -1,4 +1,4 @@
-"""How far the features of the served markets have moved, measured once for each new bar."""
+"""Feature drift of the served markets, measured at most once per new bar."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from percoin.types import Timeframe
 
 
 class DriftWatch:
-    """Measures when it is asked; several threads may ask.
+    """Measures feature drift on request; several threads may use it.
 
     Args:
-        models: They tell where the train rows of each model were.
-        keeper: Has the bars.
+        models: Give the feature histograms of each model's train rows.
+        keeper: Holds the bars.
     """
 
     def __init__(self, models: ServedModels, keeper: BarKeeper) -> None:
@@ -32,7 +32,7 @@ class DriftWatch:
         self._lock = Lock()
 
     def contents(self, symbols: Sequence[str], timeframe: Timeframe) -> list[dict[str, object]]:
-        """What is said of each market that has a model, as JSON objects."""
+        """The drift of each market that has a model, as JSON objects."""
         found = []
         for symbol in symbols:
             status = self._models.status((symbol, timeframe))

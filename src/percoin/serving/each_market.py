@@ -1,4 +1,4 @@
-"""The one place that runs a step for every market: one that fails is told, the others go on."""
+"""Runs a step for each market: a failure is logged, and the other markets go on."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Value = TypeVar("Value")
 
 _FIRST_PAUSE_SECS = 1.0
 _LONGEST_PAUSE_SECS = 60.0
-# What many markets fail for at once is told of so many by name.
+# If many markets fail for one reason, the log names this many of them.
 _NAMED = 3
 _LONGEST_TEXT = 1000
 
 
 class Pauses:
-    """When to try again what failed: after a second, and twice as long after each further time.
+    """Pauses before a retry: one second at first, doubled after each failure, at most a minute.
 
     Args:
-        clock: The time.
+        clock: Gives the current time.
     """
 
     def __init__(self, clock: Clock = utc_now) -> None:
@@ -35,36 +35,37 @@ class Pauses:
         self._known: dict[Market, tuple[datetime, float]] = {}
 
     def begin(self, market: Market) -> None:
-        """It failed once more."""
+        """Begin a market's next pause after a failure."""
         _, before = self._known.get(market, (None, _FIRST_PAUSE_SECS / 2))
         self._known[market] = (self._clock(), min(2 * before, _LONGEST_PAUSE_SECS))
 
     def are_over(self, market: Market) -> bool:
-        """Whether it may be tried now; also if it never failed, or the clock was set back."""
+        """Whether a try is allowed now; also true without a failure or if the clock went back."""
         if market not in self._known:
             return True
         began, secs = self._known[market]
         return not 0 <= (self._clock() - began).total_seconds() < secs
 
     def is_due(self, market: Market) -> bool:
-        """Whether it failed, and may be tried again."""
+        """Whether the market has failed and its pause is over."""
         return market in self._known and self.are_over(market)
 
     def end(self, market: Market) -> None:
-        """It works."""
+        """Forget a market's failures after a success."""
         self._known.pop(market, None)
 
 
 class EachMarket:
-    """Runs a step for one market after the other; threads may share it.
+    """Runs a step for one market at a time; threads may share it.
 
-    A failure is logged once, with the market's name, until the step works again or fails in
-    another way. An error that was foreseen is one line, any other a traceback.
+    A failure is logged once with the market's name, until the step works again or fails for
+    another reason. An expected error (``PercoinError``) gives one log line, an unexpected
+    error gives a traceback.
 
     Args:
-        label: Begins the log line, for example ``ANSWER``.
-        lack: What a market has to do without meanwhile, for people.
-        clock: The time.
+        label: First word of the log line, for example ``ANSWER``.
+        lack: What a failed market lacks, as a phrase for people.
+        clock: Gives the current time.
     """
 
     def __init__(self, label: str, lack: str, clock: Clock = utc_now) -> None:
@@ -75,7 +76,7 @@ class EachMarket:
         self._lock = Lock()
 
     def run(self, market: Market, step: Callable[[], Value], otherwise: Value) -> Value:
-        """What ``step`` returns, or ``otherwise`` if it raises an exception."""
+        """Run ``step`` and return its value, or ``otherwise`` if it raises an exception."""
         try:
             value = step()
         except Exception as error:  # noqa: BLE001 - logged by _fail, with the market's name
@@ -87,18 +88,18 @@ class EachMarket:
         return value
 
     def failure(self, market: Market) -> str:
-        """Why the last step of a market failed; empty if it did not."""
+        """Why the last step of a market failed; empty if it worked."""
         return self._failures.get(market, ("", ""))[1]
 
     def may_try(self, market: Market) -> bool:
-        """Whether a market's step did not fail, or long enough ago to try it again."""
+        """Whether a market's step may run: it worked last time, or its pause is over."""
         return self._pauses.are_over(market)
 
     def _fail(self, market: Market, error: Exception) -> None:
         symbol, timeframe = market
         is_foreseen = isinstance(error, PercoinError)
         found = str(error) if is_foreseen else f"{type(error).__name__}: {error}"
-        # The same for all markets that fail for one reason.
+        # Without the market's name, the text is the same for all markets with one problem.
         kind = found.replace(f"{symbol} {timeframe}", "").replace(symbol, "")
         failure = found
         if not is_foreseen:

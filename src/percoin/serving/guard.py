@@ -1,4 +1,4 @@
-"""Stands before every route: who may ask, how often, and what may leave."""
+"""Middleware before every route: API key, host check, rate limits, and security headers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from percoin.serving.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 HEALTH = "/health"
-# The page and what it is made of hold no data: whoever opens them is asked for the key there.
+# The page and its files need no key, because they hold no data. The page asks for the key.
 PAGE = "/"
 PAGE_FILES = "/page/"
-# Whether the request may be told what is wrong with single markets.
+# Whether the response may name the problems of single markets.
 TRUSTED = "percoin.trusted"
-# Set in the state of a request on a connection beyond the limit: it may only ask for health.
+# Marks a request on a connection beyond the limit; it may only ask for ``HEALTH``.
 RESERVE = "percoin.reserve"
 
 _CLIENTS_REMEMBERED = 10_000
@@ -42,13 +42,13 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one client may ask.
+    """Limits for one client.
 
     Attributes:
-        requests_per_sec: In the long run; twice as many may come at once.
-        max_query_chars: Length of a query.
-        max_symbols: Of one request.
-        connections: That one client may have open.
+        requests_per_sec: Average rate; a burst may hold twice this number.
+        max_query_chars: Maximum length of a query string.
+        max_symbols: Maximum number of symbols in one request.
+        connections: Maximum number of open connections.
     """
 
     requests_per_sec: float = 300.0
@@ -58,9 +58,10 @@ class Limits:
 
 
 def client_of(address: str) -> str:
-    """Whose limits count: one machine can ask from many addresses.
+    """Name the client behind an address; its limits apply to all its addresses.
 
-    This machine has all of 127.0.0.0/8, and an IPv6 address is one of 2**64 of its network.
+    One machine can use many addresses: this machine has all of 127.0.0.0/8, and an IPv6
+    client can take any of the 2**64 addresses of its network.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -76,11 +77,11 @@ def client_of(address: str) -> str:
 
 
 class RateLimiter:
-    """A bucket of requests for each client, filled at a steady rate.
+    """Token bucket for each client: one token per request, refilled at a steady rate.
 
     Args:
-        per_sec: How fast; a bucket holds what comes in two seconds, at least one.
-        clock: In seconds.
+        per_sec: Tokens per second; a bucket holds the tokens of two seconds, at least one.
+        clock: Gives the time in seconds.
     """
 
     def __init__(self, per_sec: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,7 +91,7 @@ class RateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait_secs(self, client: str) -> float:
-        """Take one request from a client's bucket; how long to wait if there is none."""
+        """Take one token of a client; return 0, or the seconds to wait if the bucket is empty."""
         now = self._clock()
         left, since = self._buckets.pop(client, (self._size, now))
         left = min(self._size, left + (now - since) * self._per_sec)
@@ -102,16 +103,16 @@ class RateLimiter:
 
 
 class Guard:
-    """Checks each request before the application sees it, and what it makes of it after.
+    """ASGI middleware that checks each request and adds security headers to each response.
 
     Args:
-        app: The application.
-        limits: How much one client may ask.
+        app: The wrapped application.
+        limits: Limits per client.
         telemetry: Counts every request.
-        api_key: That is demanded everywhere but at ``HEALTH`` and for the page, which
-            holds no data; None demands none.
-        hosts: Names that a request may call the server by, without a key: a page of
-            another site whose name leads to this machine is not among them.
+        api_key: Key that every address needs, except ``HEALTH`` and the page, which holds no
+            data; None needs no key.
+        hosts: Allowed host names if there is no key. This stops DNS rebinding: a page of
+            another site whose name points to this machine.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Guard:
         self._app = app
         self._max_query_chars = limits.max_query_chars
         self._limiter = RateLimiter(limits.requests_per_sec)
-        # Whoever watches the server finds it however much else is asked from the same place.
+        # A separate limiter: health checks work even if the same client sends many requests.
         self._health_limiter = RateLimiter(limits.requests_per_sec)
         self._telemetry = telemetry
         self._api_key = None if api_key is None else api_key.encode()
@@ -165,10 +166,10 @@ class Guard:
             self._telemetry.count_request(route, scope["method"], status, seconds)
 
     def _check(self, scope: Scope) -> None:
-        """Let a request pass that may be asked.
+        """Check that a request is allowed.
 
         Raises:
-            RefusedError: It may not.
+            RefusedError: The request is not allowed.
         """
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
@@ -206,14 +207,14 @@ class Guard:
             return True
         scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
         given = bearer.strip() if scheme.lower() == b"bearer" else b""
-        # Both are compared, whatever comes of the first, in a time that tells nothing.
+        # Both comparisons always run, in constant time, so that timing reveals nothing.
         is_bearer = hmac.compare_digest(given, self._api_key)
         is_named = hmac.compare_digest(headers.get(b"x-api-key", b""), self._api_key)
         return is_bearer or is_named
 
 
 def _host_name(header: bytes) -> bytes:
-    """The name in a Host header without its port; all of it if that is no number."""
+    """The lower-case Host header without its port; the whole header if the port is no number."""
     whole = header.lower()
     name, colon, port = whole.rpartition(b":")
     is_port = bool(colon) and (port.isdigit() or not port)
@@ -229,7 +230,7 @@ def _is_open(path: str) -> bool:
 
 
 def problem_json(refusal: RefusedError) -> bytes:
-    """The body of an answer that is none."""
+    """The JSON body of a refusal."""
     return json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
 
 
@@ -239,7 +240,7 @@ def _failure(number: str) -> RefusedError:
 
 
 def _missing(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Those of our headers that a response does not bring itself."""
+    """The security headers that a response does not set itself."""
     brought = {name.lower() for name, _ in headers}
     return [(name, value) for name, value in _HEADERS.items() if name not in brought]
 

@@ -1,4 +1,4 @@
-"""How a server is: which of its markets have fresh answers, and what is wrong with the others."""
+"""The state of a server: which markets have fresh answers, and the problems of the others."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from percoin.signals.freshness import is_overdue
 from percoin.types import Timeframe
 
 _SHOWN = 10
-# An answer that was not looked at for so long, and for two turns, is frozen. Long enough for
-# the first answers of many models, and for a database that answers slowly.
+# An answer is frozen if it was not checked for this time plus two check intervals. This is
+# long enough for the first answers of many models, and for a slow database.
 _FROZEN_AFTER_SECS = 60.0
 
 
 class Health:
-    """Looks at the parts of a server.
+    """Reports the state of a server from its parts.
 
     Args:
-        offer: The markets.
-        keeper: Their bars.
-        board: Their answers.
-        discretion: Which folders are not spoken of.
-        clock: The time.
-        recorder: Writes the answers down; None if that is switched off.
-        check_secs: How often the answers are looked at.
+        offer: The served markets.
+        keeper: Holds their bars.
+        board: Holds their answers.
+        discretion: Removes folder names from texts.
+        clock: Gives the current time.
+        recorder: Writes the track record; None if recording is off.
+        check_secs: Seconds between two checks of the answers.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Health:
         self._frozen_after = timedelta(seconds=_FROZEN_AFTER_SECS + 2 * check_secs)
 
     def report(self, with_details: bool) -> dict[str, object]:
-        """One JSON object: ``starting``, ``ok`` or ``degraded``, and how many markets are how.
+        """The state as a JSON object: ``starting``, ``ok`` or ``degraded``, and market counts.
 
         Args:
             with_details: Whether to name the markets that have a problem.
@@ -61,10 +61,10 @@ class Health:
         return self.state(with_details)[0]
 
     def state(self, with_details: bool) -> tuple[dict[str, object], bool]:
-        """The same, and whether anything works: not while starting, nor if all is frozen.
+        """The object of ``report``, and False while the server starts or if all is frozen.
 
-        An answer is frozen if it was neither made again nor found to be as it would be made
-        again for a minute and two turns: what is said is then older than what is known.
+        An answer is frozen if it was neither renewed nor found to be still right for one
+        minute plus two check intervals. A frozen answer may miss newer bars or models.
         """
         now = self._clock()
         ages = {(symbol, tf): closed for symbol, tf, closed in self._closed()}
@@ -112,7 +112,7 @@ class Health:
         return content, not is_starting and not is_frozen
 
     def ages(self) -> Iterator[tuple[str, Timeframe, float]]:
-        """Seconds since the newest bar of each market closed."""
+        """Symbol, timeframe and seconds since the close of the bar behind its answer."""
         now = self._clock()
         return (
             (symbol, tf, (now - closed).total_seconds()) for symbol, tf, closed in self._closed()
@@ -138,7 +138,7 @@ class Health:
                 yield (symbol, timeframe), problem
 
     def _is_starting(self) -> bool:
-        """Whether there are markets whose bars have come and not been answered for, or not come."""
+        """Whether any market still waits for its first bars or answer without a failure."""
         for symbol, timeframe in self._offer.markets():
             held = self._keeper.held(symbol)[timeframe]
             has_answer = self._board.closed(symbol, timeframe) is not None

@@ -1,4 +1,4 @@
-"""What a server offers: which markets, in which timeframes, answered by whom."""
+"""The symbols and timeframes that a server offers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Market = tuple[str, Timeframe]
 
 
 def utc_now() -> datetime:
-    """This machine's clock, with a zone."""
+    """This machine's current time, with the UTC time zone."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """The markets that may be asked about.
+    """The served markets.
 
     Attributes:
-        symbols: In the order in which they are answered for.
-        timeframes: Of each of them.
-        default_timeframe: One of these, for a request that names none.
+        symbols: Symbols in the order of their answers.
+        timeframes: Timeframes of each symbol.
+        default_timeframe: Used for a request without a timeframe; one of ``timeframes``.
     """
 
     symbols: tuple[str, ...]

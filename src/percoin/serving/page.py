@@ -1,4 +1,4 @@
-"""The page at ``/``: a few files of the package, read once and sent as they are."""
+"""The web page at ``/``: a few package files, read once and sent to browsers."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing from another host, and no script or style that stands in the document itself.
+# Forbids content from other hosts, and scripts and styles inside the HTML document.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# The name of a file changes with its content, so that it may be kept for good.
+# A file's name changes with its content, so browsers may cache it for ever.
 _FOREVER = "public, max-age=31536000, immutable"
 _NAME = re.compile(r"\{\{([a-z.]+)\}\}")
 
 
 @dataclass(frozen=True)
 class PageFile:
-    """One file as it is sent.
+    """One file of the page.
 
     Attributes:
-        plain: Its bytes.
-        packed: The same, compressed by gzip.
-        media_type: What it is.
+        plain: The file's bytes.
+        packed: The same bytes, compressed with gzip.
+        media_type: Value of the Content-Type header.
     """
 
     plain: bytes
@@ -50,7 +50,7 @@ class PageFile:
 
 @cache
 def page_files() -> dict[str, PageFile]:
-    """Every file by its address; the document names the others by theirs."""
+    """All files by address; the HTML document links to the addresses of the others."""
     contents = {path.name: path.read_bytes() for path in sorted(_FOLDER.iterdir())}
     document = contents.pop(_DOCUMENT).decode()
     addresses = {name: _address(name, content) for name, content in contents.items()}

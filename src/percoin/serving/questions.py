@@ -1,4 +1,4 @@
-"""What may be asked, and how a question that cannot be meant is refused."""
+"""Reads the parameters of a request and refuses invalid ones with a clear message."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SHOWN_CHARACTERS = 40
 
 
 class RefusedError(Exception):
-    """A request that is answered with what is wrong with it.
+    """A refused request; the response says what is wrong with it.
 
     Args:
-        status: Of the response.
+        status: HTTP status of the response.
         code: One word for programs.
         message: One line for people.
     """
@@ -28,10 +28,10 @@ class RefusedError(Exception):
 
 
 def check_parameters(pairs: Sequence[tuple[str, str]], known: Collection[str]) -> dict[str, str]:
-    """The parameters of a query, each known and there at most once.
+    """Check that each parameter is known and given at most once; return them by name.
 
     Raises:
-        RefusedError: One is not known, or there twice.
+        RefusedError: A parameter is unknown or given twice.
     """
     found: dict[str, str] = {}
     for name, value in pairs:
@@ -47,10 +47,10 @@ def check_parameters(pairs: Sequence[tuple[str, str]], known: Collection[str]) -
 
 
 def read_timeframe(parameters: Mapping[str, str], offer: Offer) -> Timeframe:
-    """The timeframe that is asked about.
+    """Read the parameter ``tf``; without it, return the default timeframe.
 
     Raises:
-        RefusedError: It is none of those that are served.
+        RefusedError: The timeframe is not served.
     """
     text = parameters.get("tf", offer.default_timeframe.value)
     if text not in {timeframe.value for timeframe in offer.timeframes}:
@@ -60,15 +60,15 @@ def read_timeframe(parameters: Mapping[str, str], offer: Offer) -> Timeframe:
 
 
 def read_limit(parameters: Mapping[str, str], default: int, most: int) -> int:
-    """How many are asked for.
+    """Read the parameter ``limit``; without it, return ``default``.
 
     Raises:
-        RefusedError: It is no number between 1 and ``most``.
+        RefusedError: The limit is no integer from 1 to ``most``.
     """
     text = parameters.get("limit")
     if text is None:
         return default
-    # Of few digits: reading thousands takes time.
+    # The number of digits is limited, because reading thousands of digits takes time.
     is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
     if not is_number or not 1 <= int(text) <= most:
         message = f"limit={shown(text)} is no number from 1 to {most}"
@@ -77,10 +77,10 @@ def read_limit(parameters: Mapping[str, str], default: int, most: int) -> int:
 
 
 def read_symbols(parameters: Mapping[str, str], offer: Offer, max_symbols: int) -> list[str]:
-    """The markets that are asked about, each once; all of them if none is named.
+    """Read the parameter ``symbols``, each symbol once; without it, return all symbols.
 
     Raises:
-        RefusedError: One is none of those that are served, or there are too many.
+        RefusedError: A symbol is not served, or there are too many.
     """
     if "symbols" not in parameters:
         return list(offer.symbols)
@@ -94,10 +94,10 @@ def read_symbols(parameters: Mapping[str, str], offer: Offer, max_symbols: int) 
 
 
 def check_served(symbol: str, offer: Offer, status: int = 404) -> None:
-    """Let a market that is served pass.
+    """Check that a symbol is served.
 
     Raises:
-        RefusedError: It is not.
+        RefusedError: The symbol is not served.
     """
     if symbol in offer.symbols:
         return
@@ -112,7 +112,7 @@ def check_served(symbol: str, offer: Offer, status: int = 404) -> None:
 
 
 def shown(text: str) -> str:
-    """What was sent, short and printable."""
+    """Make a client's text short and printable for a message."""
     cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
     return ascii(cut)
 

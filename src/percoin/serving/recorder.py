@@ -1,4 +1,4 @@
-"""Between the answers and the track record: nothing is served that is not written first."""
+"""Writes each prediction to the track record before it is served, and resolves it later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from percoin.types import Prediction, Timeframe
 
 log = logging.getLogger(__name__)
 
-# A day of 32 markets in four timeframes, while the database is away.
+# Enough for one day of 32 symbols in four timeframes while the database is away.
 _MOST_WAITING = 8192
 _FIRST_PAUSE_SECS = 1.0
 _LONGEST_PAUSE_SECS = 60.0
@@ -33,19 +33,19 @@ Shares = tuple[float, ...]
 
 
 class Recorder:
-    """Writes each prediction before it is served, and resolves it when later bars have come.
+    """Writes each prediction before it is served, and resolves it when later bars come.
 
-    A database that fails does not keep answers back: what could not be written waits in
-    memory, is tried again after a pause that doubles, and counts as live only if its outcome
-    is still unknown when it is written. Only the thread that makes answers may call
-    ``note`` and ``catch_up``.
+    If the database fails, answers are still served. Unwritten predictions wait in memory,
+    and the write is tried again after a pause that doubles. A prediction counts as live only
+    if its outcome is still unknown when it is written. Only the thread that makes answers
+    may call ``note`` and ``catch_up``.
 
     Args:
-        record: The database.
-        models: They tell the label rule of each.
-        default_rules: Of each timeframe, for sources without a model.
-        clock: The time.
-        on_event: Called with ``written``, ``resolved``, ``failed`` or ``dropped``, and how many.
+        record: The track record.
+        models: Give the label rule of each model.
+        default_rules: Label rule per timeframe, for sources without a model.
+        clock: Gives the current time.
+        on_event: Called with ``written``, ``resolved``, ``failed`` or ``dropped``, and a count.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Recorder:
 
     @property
     def failure(self) -> str:
-        """Why the database cannot be used; empty as long as it can."""
+        """Why the database cannot be used; empty if it can."""
         with self._state:
             return self._failure
 
@@ -85,7 +85,7 @@ class Recorder:
         settled = partial(make_entry, prediction, bars, rule, now, shares)
         entry = self._notes.run(market, settled, None)
         if entry is None:
-            # By no rule: it is written, and stays open.
+            # The label rule failed: write the prediction without a rule; it stays open.
             rule, entry = None, make_entry(prediction, bars, None, now)
         self._waiting.append((entry, rule))
         while len(self._waiting) > _MOST_WAITING:
@@ -94,7 +94,7 @@ class Recorder:
         self._write_waiting()
 
     def catch_up(self, offer: Offer, keeper: BarKeeper) -> None:
-        """Write what waits, and resolve the predictions of markets whose bars have changed."""
+        """Write waiting predictions, and resolve those of markets whose bars have changed."""
         self._write_waiting()
         if not self._is_paused():
             try:
@@ -115,7 +115,7 @@ class Recorder:
                 self._on_event("resolved", n_resolved)
 
     def _resolve(self, bars: Bars) -> int | None:
-        """How many were resolved; None if the database cannot be used."""
+        """Resolve predictions; return how many, or None if the database cannot be used."""
         try:
             n_resolved = resolve(self.record, bars, self._clock())
         except RecordError as error:
@@ -148,14 +148,14 @@ class Recorder:
         self._on_event("written", n_new)
 
     def _write(self, entries: Sequence[RecordedPrediction]) -> int:
-        """Write them all at once, or each by itself if one of them cannot be written ever."""
+        """Write all entries at once; if one is invalid, write each by itself. Count new rows."""
         try:
             return sum(self.record.write_all(entries))
         except ValueError:
             return sum(map(self._write_alone, entries))
 
     def _write_alone(self, entry: RecordedPrediction) -> bool:
-        """Write one; what no database can keep is told, and must not hold up the others."""
+        """Write one entry; an invalid one is logged and dropped, so the others can go on."""
         found = self._writes.run((entry.symbol, entry.tf), partial(self._tried, entry), None)
         if isinstance(found, RecordError):
             raise found
@@ -170,9 +170,10 @@ class Recorder:
             return error
 
     def _measure(self, prediction: Prediction) -> tuple[LabelRule | None, Shares | None]:
-        """What the right answer will be by, and the prior to beat, if the model tells one.
+        """The label rule of a prediction, and the class shares of the model's train rows.
 
-        The rule is the model's own, or that of the timeframe where none answered.
+        The rule is the model's own, or the timeframe's default if no model answered. The
+        shares are None if the model does not store them.
         """
         if prediction.version_id is None:
             return self._default_rules.get(prediction.timeframe), None
@@ -183,13 +184,13 @@ class Recorder:
         return status.label_rule, shares
 
     def _status(self, prediction: Prediction) -> ModelStatus | None:
-        """Of the version that answered; None if it is served no more."""
+        """The status of the version that answered; None if it is no longer served."""
         for _ in range(2):
             status = self._models.status((prediction.symbol, prediction.timeframe))
             manifest = None if status is None else status.manifest
             if manifest is not None and manifest.version_id == prediction.version_id:
                 return status
-            # Another version has been served since the models were looked at.
+            # The served version has changed since the last look at the models.
             self._models.look()
         return None
 
@@ -199,7 +200,7 @@ class Recorder:
     def _fail(self, error: RecordError | ConfigError) -> None:
         with self._state:
             is_new, self._failure = not self._failure, str(error)
-        # Once, not at every try.
+        # ERROR at the first failure, DEBUG at each repeated one.
         log.log(logging.ERROR if is_new else logging.DEBUG, "RECORD failed: %s", error)
         self._on_event("failed", 1)
         doubled = max(_FIRST_PAUSE_SECS, 2 * self._pause_secs)

@@ -1,4 +1,4 @@
-"""The responses in the words of OpenAPI; ``percoin.signals.response`` makes the predictions."""
+"""Pydantic schemas of the responses for OpenAPI; ``percoin.signals.response`` fills them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SignalName = Literal["SHORT", "NO_TRADE", "LONG"]
 
 
 class _Exact(BaseModel):
-    """Nothing but what is named."""
+    """A schema that forbids extra fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class PassedSourceSchema(_Exact):
-    """A source that was asked before the one that answered, and why it did not."""
+    """A source that was asked first but gave no answer, and why."""
 
     source: Source
     reason: Annotated[str, Field(description="One word for programs", examples=["stale_data"])]
@@ -29,7 +29,7 @@ class PassedSourceSchema(_Exact):
 
 
 class HitRateSchema(_Exact):
-    """How often directions of a source that a move followed were right, with its interval."""
+    """How often a source's direction was right when a move followed, with its interval."""
 
     value: Share
     lower: float
@@ -39,7 +39,7 @@ class HitRateSchema(_Exact):
 
 
 class PredictionSchema(_Exact):
-    """What is said of one market in one timeframe; levels come with a direction only."""
+    """The prediction for one market in one timeframe; price levels only for LONG and SHORT."""
 
     symbol: str
     tf: str
@@ -74,7 +74,7 @@ class PredictionSchema(_Exact):
 
 
 class PredictionsSchema(_Exact):
-    """Several markets in one timeframe."""
+    """The predictions for several markets in one timeframe."""
 
     tf: str
     now: datetime
@@ -82,7 +82,7 @@ class PredictionsSchema(_Exact):
 
 
 class SummarySchema(_Exact):
-    """One market in every timeframe."""
+    """The predictions for one market in every timeframe."""
 
     symbol: str
     now: datetime
@@ -90,7 +90,7 @@ class SummarySchema(_Exact):
 
 
 class CandlesSchema(_Exact):
-    """Bars of one market, oldest first, one list for each column; none before any have come."""
+    """Bars of one market, oldest first, one list per column; empty before the first load."""
 
     symbol: str
     tf: str
@@ -103,7 +103,7 @@ class CandlesSchema(_Exact):
 
 
 class TestedSkillSchema(_Exact):
-    """A log-loss skill on the test rows, with the ends of its interval."""
+    """A log-loss skill on the test rows, with its interval."""
 
     value: float
     lower: float | None
@@ -111,7 +111,7 @@ class TestedSkillSchema(_Exact):
 
 
 class SkillSchema(TestedSkillSchema):
-    """Of a model, over always saying how often each outcome came in training."""
+    """A model's skill against the prior, a forecast of the class shares in training."""
 
     confidence: Annotated[Share, Field(description="Of all intervals")]
     n_rows: int
@@ -128,7 +128,7 @@ class SkillSchema(TestedSkillSchema):
 
 
 class TrainedOnSchema(_Exact):
-    """The bars that a model was made from."""
+    """The bars behind a model."""
 
     bars: str
     n_bars: int
@@ -156,7 +156,7 @@ class ModelSchema(_Exact):
 
 
 class ModelsSchema(_Exact):
-    """Every market that may be asked about."""
+    """The models of all served markets."""
 
     now: datetime
     models: list[ModelSchema]
@@ -171,7 +171,7 @@ class EndsSchema(_Exact):
 
 
 class ScoredSchema(_Exact):
-    """A simple forecaster on the same rows."""
+    """The score of a baseline on the same rows."""
 
     skill: Annotated[EndsSchema | None, Field(description="Share of the ruler's log-loss removed")]
     hit_rate: Annotated[
@@ -182,7 +182,7 @@ class ScoredSchema(_Exact):
 
 
 class StandingSchema(_Exact):
-    """What became of the predictions of one model, or of one source, on one market."""
+    """The track record of one model or source on one market."""
 
     symbol: str
     tf: str
@@ -208,7 +208,7 @@ class StandingSchema(_Exact):
 
 
 class ShiftSchema(_Exact):
-    """Where the newest bars have one feature."""
+    """How far the newest values of one feature have moved from the train rows."""
 
     psi: Annotated[float, Field(description="Population stability index against the train rows")]
     ratio: Annotated[
@@ -217,7 +217,7 @@ class ShiftSchema(_Exact):
 
 
 class DriftSchema(_Exact):
-    """How far the features of one market have moved since its model was made."""
+    """Feature drift of one market since its model was made."""
 
     symbol: str
     tf: str
@@ -229,7 +229,7 @@ class DriftSchema(_Exact):
 
 
 class ScoreboardSchema(_Exact):
-    """Every model and source that has been served in one timeframe."""
+    """The track records of all models and sources in one timeframe."""
 
     tf: str
     now: datetime
@@ -239,7 +239,7 @@ class ScoreboardSchema(_Exact):
 
 
 class PastPredictionSchema(_Exact):
-    """One prediction as it was served, and what became of it."""
+    """One served prediction and its outcome."""
 
     ts: Annotated[datetime, Field(description="Close of the bar it was made on, UTC")]
     pred: SignalName
@@ -259,7 +259,7 @@ class PastPredictionSchema(_Exact):
 
 
 class HistorySchema(_Exact):
-    """The newest predictions of one market, the oldest of them first."""
+    """The newest predictions of one market, oldest first."""
 
     symbol: str
     tf: str
@@ -269,7 +269,7 @@ class HistorySchema(_Exact):
 
 
 class CountsSchema(_Exact):
-    """Markets, each in each timeframe."""
+    """Numbers of markets; a symbol counts once per timeframe."""
 
     configured: int
     with_bars: int
@@ -281,7 +281,7 @@ class CountsSchema(_Exact):
 
 
 class TroubleSchema(_Exact):
-    """One market whose answer is not what it should be."""
+    """One market with a problem."""
 
     symbol: str
     tf: str
@@ -293,7 +293,7 @@ class TroubleSchema(_Exact):
 
 
 class HealthSchema(_Exact):
-    """How the server is."""
+    """The state of the server."""
 
     status: Literal["ok", "degraded", "starting"]
     version: str
@@ -321,6 +321,6 @@ class ProblemDetailSchema(_Exact):
 
 
 class ProblemSchema(_Exact):
-    """Every answer that is none."""
+    """The response to every request that fails."""
 
     error: ProblemDetailSchema

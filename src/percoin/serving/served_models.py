@@ -1,4 +1,4 @@
-"""Which model of each market is served, read again whenever another one is."""
+"""The served model of each market; a model is read again when its version changes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from percoin.types import Passed, Prediction, Source
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What is said of the served model of one market.
+    """The state of one market's served model.
 
     Attributes:
-        mark: Another one whenever another version is served; None if none is.
-        manifest: None without a model that can be trusted.
-        content: The same as one JSON object.
-        train_rows: What it tells of the rows that it was trained on; None if it does not.
-        label_rule: By which it is right or wrong; None without a model, or if there is no
-            such rule.
-        problem: Why a model that is there cannot be trusted; empty if it can, or is not there.
+        mark: Changes with the served version; None if no model is served.
+        manifest: The model's manifest; None without a valid model.
+        content: The state as a JSON object.
+        train_rows: Facts about the model's train rows; None if the model does not store them.
+        label_rule: Rule that decides if the model was right; None without a model, or if
+            this percoin does not know the rule.
+        problem: Why an existing model is invalid; empty if it is valid or does not exist.
     """
 
     mark: str | None
@@ -45,13 +45,13 @@ class ModelStatus:
 
 
 class ServedModels:
-    """The served models of some markets, by their manifests alone.
+    """Knows the served models of some markets from their manifests alone.
 
     Args:
-        models_dir: The registry.
-        markets: Which.
-        discretion: Which folders are not spoken of.
-        clock: The time.
+        models_dir: Folder of the model registry.
+        markets: The served markets.
+        discretion: Removes folder names from texts.
+        clock: Gives the current time.
     """
 
     def __init__(
@@ -69,9 +69,10 @@ class ServedModels:
             self._statuses[market] = self._told(market)
 
     def look(self) -> None:
-        """Read again what has changed: one ``readlink`` for each that has not.
+        """Read changed models again; an unchanged model costs one ``readlink``.
 
-        What could not be read is tried again after a while: it may only have been on its way.
+        A model that could not be read is tried again after a pause: its files may still be on
+        their way.
         """
         for market, status in self._statuses.items():
             is_due = bool(status.problem) and self._steps.may_try(market)
@@ -79,20 +80,20 @@ class ServedModels:
                 self._statuses[market] = self._told(market)
 
     def status(self, market: Market) -> ModelStatus | None:
-        """Of one market; None for a market that is not served."""
+        """The state of one market's model; None if the market is not served."""
         return self._statuses.get(market)
 
     def contents(self) -> list[Mapping[str, object]]:
-        """What is said of each market's model."""
+        """The state of every market's model as JSON objects."""
         return [status.content for status in list(self._statuses.values())]
 
     def lookback(self, market: Market) -> int:
-        """How many bars the market's model sees; 1 without a model."""
+        """Input length of the market's model in bars; 1 without a model."""
         status = self._statuses.get(market)
         return status.manifest.lookback if status is not None and status.manifest is not None else 1
 
     def _told(self, market: Market) -> ModelStatus:
-        # Asked before the files are read: what changes meanwhile is noticed next time.
+        # Taken before the files are read, so that the next look notices a change meanwhile.
         mark = served_mark(self._models_dir, *market)
         status = self._steps.run(market, partial(self._read, market, mark), None)
         if status is not None:
@@ -103,10 +104,10 @@ class ServedModels:
         )
 
     def _read(self, market: Market, mark: str | None) -> ModelStatus:
-        """What is served, or that there is nothing.
+        """Read the served model; without one, return a status that says so.
 
         Raises:
-            InvalidArtifactError: There is something, and it cannot be trusted.
+            InvalidArtifactError: The model exists but is invalid.
         """
         folder = MarketFolder(self._models_dir, *market)
         try:
@@ -120,13 +121,13 @@ class ServedModels:
 
 
 class TrustedModel:
-    """The model as a source of the chain, if its files can be trusted.
+    """The model as a source of the chain; it gives no answer if its files are invalid.
 
-    So an answer never comes from a model that ``/api/models`` calls invalid.
+    This way, no answer comes from a model that ``/api/models`` calls invalid.
 
     Args:
-        models: Has read every file that it describes.
-        model: The source itself.
+        models: Has read every file that it describes, so it knows which models are invalid.
+        model: The wrapped source.
     """
 
     def __init__(self, models: ServedModels, model: SignalSource) -> None:
@@ -134,7 +135,7 @@ class TrustedModel:
         self._model = model
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
-        """As ``SignalSource.answer``."""
+        """See ``SignalSource.answer``."""
         status = self._models.status((market.asked.symbol, market.asked.timeframe))
         if status is not None and status.problem:
             return Passed(Source.MODEL, "model_invalid", status.problem)
@@ -145,7 +146,7 @@ def _label_rule(manifest: Manifest) -> LabelRule | None:
     try:
         return label_rule_from_json(manifest.label_rule)
     except ConfigError:
-        # Of a newer percoin: what it says is served, and never settled.
+        # A newer percoin made the rule: predictions are served but never resolved.
         return None
 
 
@@ -154,12 +155,13 @@ def describe(
     manifest: Manifest | ModelNotFoundError | str,
     skill: JudgedSkill | None = None,
 ) -> dict[str, object]:
-    """What the server says of a market's model as one JSON object.
+    """Describe a market's model as a JSON object for ``/api/models``.
 
     Args:
-        market: Whose it is.
-        manifest: Of the model; an error if there is none, and the problem of an invalid one.
-        skill: What its test showed.
+        market: The model's market.
+        manifest: The model's manifest, the error of a missing model, or the problem of an
+            invalid one.
+        skill: The skill from the model's test; None if it is unknown.
     """
     symbol, timeframe = market
     content: dict[str, object] = {

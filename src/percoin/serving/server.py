@@ -1,4 +1,4 @@
-"""A prediction server: its parts put together, its socket, and how it stops."""
+"""The prediction server: puts the parts together, opens the socket, and stops cleanly."""
 
 from __future__ import annotations
 
@@ -42,35 +42,35 @@ from percoin.types import Source, Timeframe
 log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 16_384
-# The thread that makes answers gives way to requests after so long.
+# The thread that makes answers lets requests run after this time.
 _SWITCH_SECS = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a server is made of.
+    """All parts and settings of a server.
 
     Attributes:
-        offer: The markets.
-        make_source: Gives the bars for models that see so many of them.
-        models_dir: The registry.
-        model: Answers as ``Source.MODEL``.
-        sources: Who is asked; the last is ``Source.HOLD``.
-        use_pro: False passes the professional analyzer over.
-        max_age_bars: As for ``find_staleness``.
-        folders: That responses do not speak of.
-        rhythm: When bars are asked for.
-        n_loaders: Symbols whose bars are asked for at a time.
-        check_secs: How often the registry is looked at.
-        limits: Of one client and one request.
-        api_key: That is demanded; None demands none.
-        hosts: Names by which the server may be called without a key.
-        clock: The time.
-        record: Where every prediction is written; None writes none.
-        default_rules: What the right answer to a source without a model will be by.
-        worths: What the rules are worth on each market; None leaves them unjudged.
-        require_accepted: Pass over a rule where it is measured as worse than a coin.
-        measured_bars: Where the bars are that the rules are measured on; None measures nothing.
+        offer: The served markets.
+        make_source: Makes a bar source for a model's lookback in bars.
+        models_dir: Folder of the model registry.
+        model: The source that answers as ``Source.MODEL``.
+        sources: Sources in the order they are asked; the last is ``Source.HOLD``.
+        use_pro: False skips the professional analyzer.
+        max_age_bars: See ``find_staleness``.
+        folders: Folders that responses must not reveal.
+        rhythm: When bars are loaded.
+        n_loaders: How many symbols load bars at the same time.
+        check_secs: Seconds between two checks of the registry.
+        limits: Limits per client and per request.
+        api_key: Key that requests must send; None needs no key.
+        hosts: Host names that a request may use if there is no key.
+        clock: Gives the current time.
+        record: Track record for every prediction; None writes nothing.
+        default_rules: Label rule per timeframe, for sources without a model.
+        worths: Measured skill of the rules per market; None leaves the rules unjudged.
+        require_accepted: Skip a rule that was measured as worse than a coin.
+        measured_bars: Bars for measuring the rules; None measures nothing.
     """
 
     offer: Offer
@@ -96,11 +96,11 @@ class Setup:
 
 
 class PredictionServer:
-    """The parts of a server; nothing happens before ``start``.
+    """Holds the parts of a server; work begins with ``start``.
 
     Attributes:
-        app: The application, for an HTTP server.
-        limits: Of one client.
+        app: The ASGI application for an HTTP server.
+        limits: Limits per client.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -116,7 +116,7 @@ class PredictionServer:
             _kept_timeframes(setup),
             setup.rhythm,
             clock,
-            # The board is not there yet.
+            # A lambda, because the board is made later.
             on_change=lambda: self.board.wake(),
             on_load=telemetry.count_load,
         )
@@ -165,14 +165,14 @@ class PredictionServer:
         )
 
     def start(self) -> None:
-        """Bring the bars and make the answers, in the background."""
+        """Load bars and make answers in background threads."""
         self.keeper.start(self._setup.n_loaders)
         self.board.start(self._setup.check_secs)
         if self.measuring is not None:
             self.measuring.start()
 
     def stop(self, timeout_secs: float) -> bool:
-        """Begin nothing more; whether the answer in the making ended in time."""
+        """Stop the background work; return whether the answer thread ended in time."""
         self.keeper.stop()
         if self.measuring is not None:
             self.measuring.stop()
@@ -187,7 +187,7 @@ class PredictionServer:
 
 
 def _measuring(setup: Setup, board: AnswerBoard) -> SourceMeasuring | None:
-    """What measures the rules, if there is one, and somewhere to keep what is found."""
+    """Make the measuring of rules; None without rules, bars to measure on, or a result store."""
     has_rules = any(source in RULES for source in setup.sources)
     if setup.worths is None or setup.measured_bars is None or not has_rules:
         return None
@@ -197,7 +197,7 @@ def _measuring(setup: Setup, board: AnswerBoard) -> SourceMeasuring | None:
 
 
 def _kept_timeframes(setup: Setup) -> list[Timeframe]:
-    """Those that are answered for, and those that rules look at."""
+    """The served timeframes and those that rules read, shortest first."""
     wanted = set(setup.offer.timeframes)
     for source in setup.sources:
         wanted |= set(RULES[source].timeframes) if source in RULES else set()
@@ -209,17 +209,17 @@ def _asked_before_holding(sources: Sequence[Source]) -> list[Source]:
 
 
 def bind(host: str, port: int, has_key: bool) -> socket.socket:
-    """The socket that a server listens on.
+    """Open the socket that the server listens on.
 
     Args:
-        host: A name or an address of this machine.
-        port: 0 is any that is free.
-        has_key: Whether requests will have to bring one; without, only programs of this
+        host: Name or address of this machine.
+        port: 0 takes any free port.
+        has_key: Whether requests must send an API key. Without a key, only programs on this
             machine may reach the server.
 
     Raises:
-        ServeError: The port is in use, the host is none of this machine's, or it can be
-            reached from others and there is no key.
+        ServeError: The port is in use, the host is no address of this machine, or other
+            machines can reach it and there is no key.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -248,20 +248,20 @@ def bind(host: str, port: int, has_key: bool) -> socket.socket:
 
 
 def _another(port: int) -> int:
-    """One that anybody may listen on: those below 1024 are kept for the system."""
+    """A port that any user may open: ports below 1024 are kept for the system."""
     return port + 1 if 1024 <= port < 65535 else 8000
 
 
 def serve(server: PredictionServer, listener: socket.socket, stop_secs: float) -> int:
-    """Answer requests until a signal says to stop; begun responses are finished.
+    """Answer requests until a stop signal arrives, then finish the open responses.
 
     Args:
         server: The server.
-        listener: From ``bind``.
-        stop_secs: How long unfinished responses may take once it is to stop.
+        listener: Socket from ``bind``.
+        stop_secs: Seconds that open responses may take after the signal.
 
     Returns:
-        0, or 128 + signal if a second one cut responses off.
+        0, or 128 + signal number if a second signal cut responses off.
     """
     sys.setswitchinterval(_SWITCH_SECS)
     http = _StoppableServer(http_config(server, stop_secs))
@@ -273,17 +273,17 @@ def serve(server: PredictionServer, listener: socket.socket, stop_secs: float) -
 
 
 def http_config(server: PredictionServer, stop_secs: float) -> uvicorn.Config:
-    """How requests for a server are taken from its socket."""
+    """The uvicorn settings of a server."""
     return uvicorn.Config(
         server.app,
-        # Any callable will do, as for asyncio's own ``create_server``.
+        # uvicorn accepts any callable here, like asyncio's ``create_server``.
         http=make_protocol(server.limits.connections),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        # Whoever asks could name any client in a header, and never meet its limit.
+        # With proxy headers, a client could claim any address and avoid its limit.
         proxy_headers=False,
         h11_max_incomplete_event_size=_HEAD_BYTES,
         timeout_graceful_shutdown=max(1, round(stop_secs)),
@@ -291,13 +291,13 @@ def http_config(server: PredictionServer, stop_secs: float) -> uvicorn.Config:
 
 
 class _StoppableServer(uvicorn.Server):
-    """Ends quietly at a signal, where uvicorn would raise it again afterwards."""
+    """Ends normally at a signal; uvicorn itself would raise the signal again at the end."""
 
     stopped_by: int = 0
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Have SIGINT and SIGTERM end the server while it runs."""
+        """While the server runs, SIGINT and SIGTERM stop it."""
         before = {number: signal.signal(number, self.handle_exit) for number in STOPPING}
         try:
             yield
@@ -306,7 +306,7 @@ class _StoppableServer(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets responses end, the second does not."""
+        """The first signal lets open responses finish, the second cuts them off."""
         self.force_exit = self.should_exit
         self.should_exit = True
         self.stopped_by = sig

@@ -1,4 +1,4 @@
-"""Measures in the background what the rules of the chain are worth, one market after another."""
+"""Measures the skill of the rules in the background, one market after another."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from percoin.types import Timeframe
 
 log = logging.getLogger(__name__)
 
-# The first answers come first; a market without bars never has one.
+# Measuring waits for the first answers, but not for ever: a market without bars gets none.
 _LONGEST_WAIT_SECS = 120.0
 _LOOK_SECS = 0.5
 
 
 class SourceMeasuring:
-    """Measures each market once; ends when all are done.
+    """Measures the rules on each market once, then ends.
 
     Args:
-        offer: The markets.
-        source: Where their bars are.
-        label_rules: Of each timeframe; one without a rule is not measured.
-        worths: Where what is found is kept.
-        board: Made again where something was found.
+        offer: The served markets.
+        source: Gives their bars.
+        label_rules: Label rule per timeframe; a timeframe without one is not measured.
+        worths: Stores the results.
+        board: Updates its answers after a new result.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class SourceMeasuring:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Begin once the first answers are there."""
+        """Start a thread that measures after the first answers exist."""
         self._thread = Thread(target=self._work, name="percoin-worth", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further market."""
+        """Stop after the current market."""
         self._stopped.set()
 
     def measure_all(self) -> int:
-        """Measure every market whose bars have changed since; returns how many were."""
+        """Measure each market whose bars have changed since the last time; return how many."""
         n_measured = 0
         for market in self._offer.markets():
             if not self._stopped.is_set():
@@ -81,7 +81,7 @@ class SourceMeasuring:
         log.info("WORTH of the sources measured on %d markets", n_measured)
 
     def _measure(self, market: Market) -> bool:
-        # Needs scipy: not before the first answers.
+        # Imported here because it loads scipy, which would delay the first answers.
         from percoin.signals.measure import measure_again
 
         symbol, timeframe = market
@@ -91,7 +91,7 @@ class SourceMeasuring:
         try:
             bars = self._source.load(symbol, timeframe)
         except BarsNotFoundError:
-            # They stay unjudged; that there are none is said by whoever brings the bars.
+            # The rules stay unjudged here; the loader of bars reports that bars are missing.
             return False
         is_new = measure_again(SourcedBars(bars, self._source), label_rule, self._worths)
         if is_new:

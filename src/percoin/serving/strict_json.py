@@ -1,4 +1,4 @@
-"""JSON that every reader accepts: finite numbers, and text that can be encoded."""
+"""JSON that every parser accepts: finite numbers and printable text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from percoin.printable import printable
 
 
 def strict(content: Any) -> Any:
-    """The same JSON value with null for what is no number, and with printable text."""
+    """Copy a JSON value: NaN and infinity become null, text becomes printable."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, str):
@@ -26,10 +26,10 @@ def strict(content: Any) -> Any:
 
 
 def dumps(content: Any) -> str:
-    """A JSON value as text of ASCII, made ``strict``."""
+    """Write a JSON value as ASCII text, after ``strict``."""
     return json.dumps(strict(content), allow_nan=False)
 
 
 def json_response(content: Any, status: int = 200) -> Response:
-    """The same as a response."""
+    """Make a response from a JSON value, after ``strict``."""
     return Response(dumps(content), status, media_type="application/json")

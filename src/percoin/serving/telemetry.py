@@ -1,4 +1,4 @@
-"""Counts and times for Prometheus."""
+"""Counters and timings for Prometheus."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from prometheus_client.registry import Collector
 
 from percoin.types import Source, Timeframe
 
-# Symbol, timeframe, seconds since its newest bar closed.
+# Symbol, timeframe, and seconds since the newest bar closed.
 Ages = Callable[[], Iterable[tuple[str, Timeframe, float]]]
 
 RECORD_EVENTS = ("written", "resolved", "failed", "dropped")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-# A method of nobody's making must not become a time series of its own.
+# Other methods count as "other", so that invented names make no new time series.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Telemetry:
-    """All measurements of one server."""
+    """All metrics of one server."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -64,36 +64,36 @@ class Telemetry:
             self._answers.labels(source.value)
 
     def watch_ages(self, ages: Ages) -> None:
-        """Report the age of every market's newest bar, asked for at each scrape."""
+        """Report the age of every market's newest bar; ``ages`` is called at each scrape."""
         self._registry.register(_AgeCollector(ages))
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """One request that has been answered.
+        """Count one answered request.
 
         Args:
-            route: As a template, never as it was asked for.
-            method: GET and the like.
-            status: Of the response.
-            seconds: From the request to the end of the response.
+            route: Route template, never the requested path.
+            method: HTTP method.
+            status: HTTP status of the response.
+            seconds: Time from the request to the end of the response.
         """
         known = method if method in _METHODS else "other"
         self._requests.labels(route, known, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def count_answer(self, source: Source) -> None:
-        """One answer that was made."""
+        """Count one new answer."""
         self._answers.labels(source.value).inc()
 
     def count_record(self, event: str, count: int) -> None:
-        """So many predictions were written or resolved, or could not be."""
+        """Add ``count`` to an event of the track record; see ``RECORD_EVENTS``."""
         self._record.labels(event).inc(count)
 
     def count_load(self, timeframe: Timeframe, failed: bool) -> None:
-        """One question for bars."""
+        """Count one try to load bars."""
         self._loads.labels(timeframe.value, "failed" if failed else "ok").inc()
 
     def exposition(self) -> bytes:
-        """All of it in the text format of Prometheus."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 

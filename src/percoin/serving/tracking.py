@@ -1,4 +1,4 @@
-"""The addresses of the track record: the scoreboard, and what became of each prediction."""
+"""The HTTP routes of the track record: the scoreboard and the history of predictions."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def add_tracking(
     symbols: dict[str, Any],
     clock: Clock,
 ) -> None:
-    """Add the addresses; without a recorder they say that nothing is recorded.
+    """Add the routes; without a recorder they answer ``"recording": false``.
 
     Args:
         app: The application.
-        offer: What may be asked about.
-        recorder: Writes the predictions; None if that is switched off.
-        drift_watch: Knows how far the features have moved.
-        max_symbols: Of one request.
-        tf: The parameter's description for OpenAPI, like ``symbols``.
-        symbols: See above.
-        clock: The time.
+        offer: The served markets.
+        recorder: Writes the predictions; None if recording is off.
+        drift_watch: Measures the feature drift.
+        max_symbols: Maximum number of symbols in one request.
+        tf: OpenAPI description of the parameter ``tf``.
+        symbols: OpenAPI description of the parameter ``symbols``.
+        clock: Gives the current time.
     """
     _add_scoreboard(app, offer, recorder, drift_watch, max_symbols, [tf, symbols], clock)
     _add_history(app, offer, recorder, tf, clock)
@@ -83,7 +83,7 @@ def _add_scoreboard(
         openapi_extra={"parameters": parameters},
     )
     async def scoreboard(request: Request) -> Response:
-        """How the served predictions of each model and source turned out, in one timeframe."""
+        """The track record of each model and source in one timeframe."""
         asked = check_parameters(request.query_params.multi_items(), ("tf", "symbols"))
         timeframe = read_timeframe(asked, offer)
         chosen = read_symbols(asked, offer, max_symbols)
@@ -117,7 +117,7 @@ def _add_history(
             json_schema_extra={"enum": list(offer.symbols)}, description="As the exchange spells it"
         ),
     ) -> Response:
-        """The newest predictions of one market, oldest first, and what became of them."""
+        """The newest predictions of one market with their outcomes, oldest first."""
         check_served(symbol, offer)
         asked = check_parameters(request.query_params.multi_items(), ("tf", "limit"))
         timeframe = read_timeframe(asked, offer)
@@ -168,5 +168,5 @@ def _moment(milliseconds: int) -> str:
 
 
 def _unavailable() -> RefusedError:
-    # What the database said is in the log: it may name hosts and folders.
+    # The database's own message goes only to the log: it may name hosts and folders.
     return RefusedError(503, "record_unavailable", "the track record cannot be read now")
