@@ -71,6 +71,7 @@ def test_a_due_market_is_trained_and_the_gate_keeps_the_accepted_one_in_place(tr
     assert stdout.startswith("BTCUSDT 1h  keep    it was trained 0.0 days ago, less than retry_da")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_due_model_is_trained_accepted_and_served_by_a_server_that_runs_all_the_while(tmp_path):
     older = train_alone(tmp_path, "blend=logistic")

@@ -22,6 +22,7 @@ POOL = (
 
 
 # Three processes on a machine that may be busy.
+@pytest.mark.slow
 @pytest.mark.timeout(720)
 def test_a_pool_is_interrupted_then_finished_and_every_market_answers(tmp_path):
     command = ("train.py", *train_arguments(tmp_path, *POOL, "epochs=12"))

@@ -174,6 +174,7 @@ def check_printable(texts: list[str]) -> None:
             assert not line.startswith("2026-01-01 ERROR forged")
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
