@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from percoin import json_codec
 from percoin.errors import InvalidArtifactError
@@ -18,6 +18,8 @@ from percoin.registry.contents import read_metrics
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES
+
+_T = TypeVar("_T")
 
 # The sections that hold them.
 TRAIN_ROWS = "train_rows"
@@ -121,11 +123,7 @@ def train_rows(root: Path, manifest: Manifest) -> TrainRows | None:
     Raises:
         InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
     """
-    market = MarketFolder(root, manifest.symbol, manifest.timeframe)
-    try:
-        return json_codec.decode(TrainRows, _read_metrics(market, manifest).get(TRAIN_ROWS))
-    except ValueError:
-        return None
+    return _section(TrainRows, TRAIN_ROWS, root, manifest)
 
 
 def judged_hit_rate(root: Path, manifest: Manifest) -> HitRate | None:
@@ -141,9 +139,14 @@ def judged_hit_rate(root: Path, manifest: Manifest) -> HitRate | None:
     Raises:
         InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
     """
+    return _section(HitRate, HIT_RATE, root, manifest)
+
+
+def _section(kind: type[_T], name: str, root: Path, manifest: Manifest) -> _T | None:
+    """A section of ``metrics.json``; None if it is not there or of another form."""
     market = MarketFolder(root, manifest.symbol, manifest.timeframe)
     try:
-        return json_codec.decode(HitRate, _read_metrics(market, manifest).get(HIT_RATE))
+        return json_codec.decode(kind, _read_metrics(market, manifest).get(name))
     except ValueError:
         return None
 
