@@ -24,7 +24,7 @@ from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.lit_module import EpochHistory, OptimizerSpec, epoch_seed
+from percoin.training.lit_module import EpochHistory, OptimizerSpec, diverged, epoch_seed
 from percoin.training.run import TrainingPlan, checkpoint_of, save_whole
 from percoin.whole_file import remove_leftovers
 
@@ -471,8 +471,7 @@ def _divergence(model: FleetModel, lr: float) -> DivergedError | None:
 
 def _diverged(model: FleetModel, found: str, lr: float) -> DivergedError:
     bars = model.dataset.bars
-    action = f"nothing was saved; try a smaller learning rate than lr={lr:g}"
-    return DivergedError(bars.symbol, bars.timeframe.value, found, action)
+    return diverged((bars.symbol, bars.timeframe.value), found, lr)
 
 
 def _tell(trained: Sequence[FleetModel], epoch: int, n_epochs: int, secs: float) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import lightning.pytorch as pl
 import torch
@@ -74,6 +74,19 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 
 
+def diverged(market: tuple[str, str], found: str, lr: float, setting: str = "lr") -> DivergedError:
+    """The error of a training whose loss is no longer finite.
+
+    Args:
+        market: Symbol and timeframe.
+        found: Which loss, and in which epoch.
+        lr: Initial learning rate.
+        setting: Name of the setting that it comes from.
+    """
+    action = f"nothing was saved; try a smaller learning rate than {setting}={lr:g}"
+    return DivergedError(*market, found, action)
+
+
 def new_network(seed: int, **kwargs: Any) -> CnnLstm:
     """Create a network for the 15 features.
 
@@ -116,7 +129,10 @@ class SignalClassifier(pl.LightningModule):
         market: Symbol and timeframe of the training data.
         batch_size: Windows per training step; None if the data module does not say.
         secs_before: Training seconds before the run was interrupted and resumed.
+        lr_setting: Name of the setting that ``lr`` comes from, for messages.
     """
+
+    lr_setting: ClassVar[str] = "lr"
 
     def __init__(
         self,
@@ -140,7 +156,7 @@ class SignalClassifier(pl.LightningModule):
         self.secs_before = 0.0
         self._began_at = time.monotonic()
         self._plateau: ReduceLROnPlateau | None = None
-        # Weight of each row of a batch; training on a pool gives all markets the same share.
+        # Weight of each row of a batch; the validation of a pool gives all markets the same share.
         self._weight = 1.0
         self._reset_sums()
 
@@ -244,7 +260,7 @@ class SignalClassifier(pl.LightningModule):
             measured = self.trainer.callback_metrics
             self.history["train_loss"].append(self._train_loss)
             self.history["train_acc"].append(self._train_acc)
-            self.history["val_loss"].append(float(measured["loss/val"]))
+            self.history["val_loss"].append(float(measured[MONITORED]))
             self.history["val_acc"].append(float(measured["val/accuracy"]))
         self.val_metrics.reset()
 
@@ -317,11 +333,8 @@ class SignalClassifier(pl.LightningModule):
 
     def _check_finite(self, part: str, loss: float) -> None:
         if not math.isfinite(loss):
-            raise DivergedError(
-                *self.market,
-                f"the {part} loss became {loss} in epoch {self.current_epoch + 1}",
-                f"nothing was saved; try a smaller learning rate than lr={self.lr:g}",
-            )
+            found = f"the {part} loss became {loss} in epoch {self.current_epoch + 1}"
+            raise diverged(self.market, found, self.lr, self.lr_setting)
 
     def _reset_sums(self) -> None:
         # Scalar tensors on the device: adding to them does not wait for the GPU.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -193,12 +193,9 @@ class GentleClassifier(SignalClassifier):
 
     Without freezing, the statistics of one market replace those of the pool; in a study this
     ruined the model. So these layers stay in eval mode, with fixed scale and shift.
-
-    Attributes:
-        improved: Whether the validation loss fell; None until it is known.
     """
 
-    improved: bool | None = None
+    lr_setting: ClassVar[str] = "pooled.init_lr"
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed dropout as usual, then put batch normalisation back in eval mode."""

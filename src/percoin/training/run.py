@@ -121,9 +121,8 @@ def train(
     with interruption.expected(), quiet_lightning():
         around = [EndsWhenTold(interruption), *callbacks]
         trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
-        if isinstance(module, GentleClassifier) and begun is not None:
-            module.improved = begun.is_improved(network, data, best_epoch)
-            best_epoch = best_epoch if module.improved else 0
+        if begun is not None and not begun.is_improved(network, data, best_epoch):
+            best_epoch = 0
         run_test(trainer, module, data)
         interruption.end_if_received()
     n_epochs = len(module.history["val_loss"])
