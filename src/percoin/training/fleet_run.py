@@ -25,7 +25,7 @@ from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
 from percoin.training.lit_module import EpochHistory, OptimizerSpec, diverged, epoch_seed
-from percoin.training.run import TrainingPlan, checkpoint_of, save_whole
+from percoin.training.run import TrainingPlan, check_epochs, checkpoint_of, save_whole
 from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
@@ -170,12 +170,7 @@ def _restore(fleet: _Fleet, path: Path, most_epochs: int) -> tuple[int, float]:
             f"{path} is no state of this fleet",
             "start afresh without resume=true",
         ) from error
-    if n_done > most_epochs:
-        raise ResumeError(
-            *market,
-            f"the interrupted run has trained {n_done} epochs already",
-            f"use epochs={n_done} or more, or start afresh without resume=true",
-        )
+    check_epochs(n_done, most_epochs, market)
     return n_done, secs
 
 
