@@ -24,7 +24,14 @@ from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.lit_module import EpochHistory, OptimizerSpec, diverged, epoch_seed
+from percoin.training.lit_module import (
+    EpochHistory,
+    OptimizerSpec,
+    add_epoch,
+    diverged,
+    epoch_seed,
+    no_epochs,
+)
 from percoin.training.run import TrainingPlan, check_epochs, checkpoint_of, save_whole
 from percoin.whole_file import remove_leftovers
 
@@ -55,9 +62,7 @@ class FleetModel:
 
     dataset: MarketDataset
     lr: float
-    history: EpochHistory = field(
-        default_factory=lambda: EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
-    )
+    history: EpochHistory = field(default_factory=no_epochs)
     best_epoch: int = 0
     secs: float = 0.0
     state_dict: dict[str, Tensor] = field(default_factory=dict)
@@ -214,9 +219,7 @@ class _Fleet:
         improved = []
         for row, member in enumerate(self._members):
             model = self.all[member]
-            figures = (*train[row], *validation[row])
-            for values, figure in zip(model.history.values(), figures, strict=True):
-                values.append(figure)  # type: ignore[attr-defined]
+            add_epoch(model.history, train[row], validation[row])
             model.error = _divergence(model, self._plan.lr)
             if self._watches[member].improves(model):
                 improved.append(row)

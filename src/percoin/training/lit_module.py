@@ -69,6 +69,21 @@ class EpochHistory(TypedDict):
     val_acc: list[float]
 
 
+def no_epochs() -> EpochHistory:
+    """The history of a training before its first epoch."""
+    return EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+
+
+def add_epoch(
+    history: EpochHistory, train: tuple[float, float], validation: tuple[float, float]
+) -> None:
+    """Add loss and accuracy of an epoch, on train and on validation rows."""
+    history["train_loss"].append(train[0])
+    history["train_acc"].append(train[1])
+    history["val_loss"].append(validation[0])
+    history["val_acc"].append(validation[1])
+
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """Seed for the dropout of an epoch; epochs are counted from 0."""
     return seed * 1_000_003 + epoch
@@ -146,7 +161,7 @@ class SignalClassifier(pl.LightningModule):
         self.optimizer = optimizer
         self.lr = lr
         self.seed = seed
-        self.history = EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+        self.history = no_epochs()
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()
@@ -258,10 +273,8 @@ class SignalClassifier(pl.LightningModule):
         if self._ends_epoch:
             self.log_dict({"loss/train": self._train_loss, "accuracy/train": self._train_acc})
             measured = self.trainer.callback_metrics
-            self.history["train_loss"].append(self._train_loss)
-            self.history["train_acc"].append(self._train_acc)
-            self.history["val_loss"].append(float(measured[MONITORED]))
-            self.history["val_acc"].append(float(measured["val/accuracy"]))
+            validation = float(measured[MONITORED]), float(measured["val/accuracy"])
+            add_epoch(self.history, (self._train_loss, self._train_acc), validation)
         self.val_metrics.reset()
 
     @property
