@@ -155,8 +155,13 @@ class MarketError(PercoinError):
         self.found = found
         self.action = action
 
+    @property
+    def without_market(self) -> str:
+        """What was found and what to do, for a line that names the market already."""
+        return f"{self.found}; {self.action}"
+
     def __str__(self) -> str:
-        return f"{self.symbol} {self.timeframe}: {self.found}; {self.action}"
+        return f"{self.symbol} {self.timeframe}: {self.without_market}"
 
 
 class DataError(MarketError):

@@ -38,6 +38,7 @@ def test_calibration_sees_validation_rows_and_the_test_rows_are_asked_without_dr
     module.network.train()
     forecast_test(module, dataset, JudgingRules())
     network = module.network.eval()
+    assert set(asked) == {"validation", "test"}
     for part, logits in asked.items():
         rows = dataset.rows(part)
         windows = torch.tensor(dataset.windows[rows - dataset.lookback + 1])

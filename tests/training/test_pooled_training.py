@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import replace
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from training_builders import LOOKBACK, TINY, make_plan, tiny_network
 from percoin.bars.schema import Bars
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
-from percoin.errors import InterruptedRunError, ResumeError
+from percoin.errors import DivergedError, InterruptedRunError, ResumeError
 from percoin.evaluation.judgement import JudgingRules
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.labels import FixedHorizon
@@ -302,7 +303,6 @@ def test_going_on_gently_keeps_what_validation_prefers(pool, trained, tmp_path):
     before = market_loss(trained.module.network, dataset, 10**6)
     network = pooled_network(trained)
     result = further(pool, tmp_path, network, lr=0.003)
-    assert result.module.improved is True
     assert result.best_epoch >= 1
     assert market_loss(network, dataset, 10**6) < before
     assert not same_state(state(result), state(trained))
@@ -311,10 +311,31 @@ def test_going_on_gently_keeps_what_validation_prefers(pool, trained, tmp_path):
 def test_weights_that_only_got_worse_are_given_back(pool, trained, tmp_path):
     network = pooled_network(trained)
     result = further(pool, tmp_path, network, lr=0.9)
-    assert (result.module.improved, result.best_epoch) == (False, 0)
+    assert result.best_epoch == 0
     assert same_state(state(result), state(trained))
     # What is exported is what was tested.
     assert len(result.module.test_labels) == len(pool.unseen[0].rows("test"))
+
+
+class Poison(pl.Callback):
+    """Spoils a weight after the first batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        with torch.no_grad():
+            pl_module.network.head[0].weight[0, 0] = torch.inf
+
+
+def test_a_fine_tuning_that_diverges_names_the_setting_that_helps(pool, trained, tmp_path):
+    # Here lr has no effect: pooled.init_lr takes its place.
+    with pytest.raises(DivergedError, match=r"smaller learning rate than pooled\.init_lr=0\.003$"):
+        train_alone(
+            pool.unseen[0],
+            pooled_network(trained),
+            make_plan(lr=0.003),
+            tmp_path,
+            callbacks=[Poison()],
+            is_gentle=True,
+        )
 
 
 def test_batch_normalisation_learns_nothing_from_one_market(pool, trained, tmp_path):

@@ -77,7 +77,9 @@ def test_a_fit_learns_as_a_training_does_but_tests_and_writes_nothing(
 
 
 def test_a_fit_that_is_interrupted_has_nothing_to_go_on_with(dataset):
-    with pytest.raises(InterruptedRunError, match="no epoch was finished; start again") as caught:
+    with pytest.raises(
+        InterruptedRunError, match="no finished epoch is kept; start again"
+    ) as caught:
         fit(dataset, tiny_network(), RESTLESS, [Interrupt("batch")])
     assert caught.value.exit_code == 130
 
@@ -393,7 +395,7 @@ def test_a_signal_ends_training_with_its_exit_code_and_one_line(
 
 
 def test_an_interruption_before_the_first_epoch_does_not_promise_a_resumption(dataset, tmp_path):
-    with pytest.raises(InterruptedRunError, match="no epoch was finished; start again"):
+    with pytest.raises(InterruptedRunError, match="no finished epoch is kept; start again"):
         train(dataset, tiny_network(), RESTLESS, tmp_path, callbacks=[Interrupt("at once")])
     assert not checkpoint(tmp_path, LAST_CHECKPOINT).exists()
 

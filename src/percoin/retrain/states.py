@@ -241,7 +241,7 @@ def _count_new(
     try:
         bars = bars_at_hand(config, market, store_of(settings))
     except DataError as error:
-        return Absent(f"{error.found}; {error.action}")
+        return Absent(error.without_market)
     return count_after(bars, data_end)
 
 

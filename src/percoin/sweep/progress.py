@@ -120,9 +120,8 @@ class SweepProgress:
     """Shows the progress of a sweep."""
 
     def __init__(self, n_jobs: int) -> None:
-        self._is_watched = sys.stderr.isatty()
         self._bar: tqdm[Any] | None = None
-        if self._is_watched:
+        if sys.stderr.isatty():
             # The monitor thread of tqdm is for fast loops; this loop is slow.
             tqdm.monitor_interval = 0
             self._bar = tqdm(

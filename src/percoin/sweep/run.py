@@ -19,6 +19,7 @@ _POLL_SECS = 0.5
 # Jobs of a killed sweep end within this time.
 _ORPHAN_SECS = 40.0
 _MOST_ATTEMPTS = 2
+_STOPPED = "stopped; the same command goes on"
 _ENDED_BY_ITSELF = {JobState.FINISHED, JobState.SKIPPED, JobState.FAILED}
 
 
@@ -145,7 +146,7 @@ class _Sweep:
         if not ending.death and record and record.state == JobState.INTERRUPTED:
             death = "told to stop, though not by this sweep"
         if self._signals.first is not None:
-            self._settle(job, record, JobState.INTERRUPTED, "stopped; the same command goes on")
+            self._settle(job, record, JobState.INTERRUPTED, _STOPPED)
         elif attempt.number < _MOST_ATTEMPTS:
             self._progress.tell(f"{job.name}: {death}; it is tried once more")
             # force trains from the start once. The second attempt keeps the epochs of the first.
@@ -183,6 +184,4 @@ class _Sweep:
         record = read_record(job.folder) or JobRecord()
         if record.state != JobState.RUNNING:
             return record
-        return replace(
-            record, state=JobState.INTERRUPTED, error="stopped; the same command goes on"
-        )
+        return replace(record, state=JobState.INTERRUPTED, error=_STOPPED)

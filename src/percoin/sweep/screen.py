@@ -15,13 +15,12 @@ from rich.text import Text
 from percoin.printable import printable
 from percoin.report.board import answer, headlines
 from percoin.report.cells import Figure, LeaderboardRow, leaderboard_row
-from percoin.sweep.jobs import JobState
+from percoin.sweep.jobs import BROKEN
 from percoin.sweep.results import ONLY_ALONE, JobResult, SweepResults
 
 _N_LEADERS = 20
 # Widths from which on further columns are shown.
 _WIDE, _WIDER = 100, 120
-_FAILED = frozenset({JobState.FAILED, JobState.KILLED})
 _STYLES = {"accepted": "green", ONLY_ALONE: "yellow", "broken": "bold red"}
 
 
@@ -96,11 +95,11 @@ def _undone_table(undone: Iterable[JobResult]) -> Table:
     table = _table(("job", "state", "epochs", "time"))
     table.add_column("error", overflow="fold")
     for result in undone:
-        style = "bold red" if result.record.state in _FAILED else "yellow"
+        style = "bold red" if result.record.state in BROKEN else "yellow"
         state = result.record.state.value
         table.add_row(
             _plain(result.job.name, style),
-            _plain(state.upper() if result.record.state in _FAILED else state, style),
+            _plain(state.upper() if result.record.state in BROKEN else state, style),
             _epochs(result),
             _duration(result.record.secs),
             _plain(result.error),
@@ -146,7 +145,7 @@ def _further_cells(row: LeaderboardRow, width: int) -> list[str]:
 
 def _failures(results: SweepResults) -> Iterable[RenderableType]:
     """The failed jobs. They come last, so they stay visible on the screen."""
-    failed = [result for result in results.jobs if result.record.state in _FAILED]
+    failed = [result for result in results.jobs if result.record.state in BROKEN]
     if not failed:
         return
     yield ""

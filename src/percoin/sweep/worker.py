@@ -321,7 +321,7 @@ def _descriptors_to(descriptor: int) -> Iterator[None]:
 
 def _in_short(error: PercoinError) -> str:
     """An error in one line, without the market, which the job's name already gives."""
-    return f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
+    return error.without_market if isinstance(error, MarketError) else str(error)
 
 
 def _describe(error: Exception, folder: Path) -> str:

@@ -52,7 +52,7 @@ def withdraw_false_discoveries(
         try:
             withdraw_acceptance(models_dir, symbol, timeframe, entry.version, reason)
         except RegistryError as error:
-            kept.append(f"{symbol} ({error.found}; {error.action})")
+            kept.append(f"{symbol} ({error.without_market})")
             continue
         served = served_id(MarketFolder(models_dir, symbol, timeframe))
         withdrawn[symbol] = replace(

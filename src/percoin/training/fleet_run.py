@@ -24,8 +24,15 @@ from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
 from percoin.training.fleet_optimizer import StackedAdamW
 from percoin.training.fleet_steps import FleetSteps, Sums, log_losses, step_runs
-from percoin.training.lit_module import EpochHistory, OptimizerSpec, epoch_seed
-from percoin.training.run import TrainingPlan, checkpoint_of, save_whole
+from percoin.training.lit_module import (
+    EpochHistory,
+    OptimizerSpec,
+    add_epoch,
+    diverged,
+    epoch_seed,
+    no_epochs,
+)
+from percoin.training.run import TrainingPlan, check_epochs, checkpoint_of, save_whole
 from percoin.whole_file import remove_leftovers
 
 log = logging.getLogger(__name__)
@@ -55,9 +62,7 @@ class FleetModel:
 
     dataset: MarketDataset
     lr: float
-    history: EpochHistory = field(
-        default_factory=lambda: EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
-    )
+    history: EpochHistory = field(default_factory=no_epochs)
     best_epoch: int = 0
     secs: float = 0.0
     state_dict: dict[str, Tensor] = field(default_factory=dict)
@@ -170,12 +175,7 @@ def _restore(fleet: _Fleet, path: Path, most_epochs: int) -> tuple[int, float]:
             f"{path} is no state of this fleet",
             "start afresh without resume=true",
         ) from error
-    if n_done > most_epochs:
-        raise ResumeError(
-            *market,
-            f"the interrupted run has trained {n_done} epochs already",
-            f"use epochs={n_done} or more, or start afresh without resume=true",
-        )
+    check_epochs(n_done, most_epochs, market)
     return n_done, secs
 
 
@@ -219,9 +219,7 @@ class _Fleet:
         improved = []
         for row, member in enumerate(self._members):
             model = self.all[member]
-            figures = (*train[row], *validation[row])
-            for values, figure in zip(model.history.values(), figures, strict=True):
-                values.append(figure)  # type: ignore[attr-defined]
+            add_epoch(model.history, train[row], validation[row])
             model.error = _divergence(model, self._plan.lr)
             if self._watches[member].improves(model):
                 improved.append(row)
@@ -471,8 +469,7 @@ def _divergence(model: FleetModel, lr: float) -> DivergedError | None:
 
 def _diverged(model: FleetModel, found: str, lr: float) -> DivergedError:
     bars = model.dataset.bars
-    action = f"nothing was saved; try a smaller learning rate than lr={lr:g}"
-    return DivergedError(bars.symbol, bars.timeframe.value, found, action)
+    return diverged((bars.symbol, bars.timeframe.value), found, lr)
 
 
 def _tell(trained: Sequence[FleetModel], epoch: int, n_epochs: int, secs: float) -> None:

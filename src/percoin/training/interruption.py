@@ -56,6 +56,6 @@ class RunInterruption:
             f"interrupted by {received.name}",
             "the last finished epoch is kept; the same command with resume=true goes on from it"
             if can_resume
-            else "no epoch was finished; start again",
+            else "no finished epoch is kept; start again",
             signal_number=received,
         )

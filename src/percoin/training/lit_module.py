@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import lightning.pytorch as pl
 import torch
@@ -69,9 +69,37 @@ class EpochHistory(TypedDict):
     val_acc: list[float]
 
 
+def no_epochs() -> EpochHistory:
+    """The history of a training before its first epoch."""
+    return EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+
+
+def add_epoch(
+    history: EpochHistory, train: tuple[float, float], validation: tuple[float, float]
+) -> None:
+    """Add loss and accuracy of an epoch, on train and on validation rows."""
+    history["train_loss"].append(train[0])
+    history["train_acc"].append(train[1])
+    history["val_loss"].append(validation[0])
+    history["val_acc"].append(validation[1])
+
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """Seed for the dropout of an epoch; epochs are counted from 0."""
     return seed * 1_000_003 + epoch
+
+
+def diverged(market: tuple[str, str], found: str, lr: float, setting: str = "lr") -> DivergedError:
+    """The error of a training whose loss is no longer finite.
+
+    Args:
+        market: Symbol and timeframe.
+        found: Which loss, and in which epoch.
+        lr: Initial learning rate.
+        setting: Name of the setting that it comes from.
+    """
+    action = f"nothing was saved; try a smaller learning rate than {setting}={lr:g}"
+    return DivergedError(*market, found, action)
 
 
 def new_network(seed: int, **kwargs: Any) -> CnnLstm:
@@ -116,7 +144,10 @@ class SignalClassifier(pl.LightningModule):
         market: Symbol and timeframe of the training data.
         batch_size: Windows per training step; None if the data module does not say.
         secs_before: Training seconds before the run was interrupted and resumed.
+        lr_setting: Name of the setting that ``lr`` comes from, for messages.
     """
+
+    lr_setting: ClassVar[str] = "lr"
 
     def __init__(
         self,
@@ -130,7 +161,7 @@ class SignalClassifier(pl.LightningModule):
         self.optimizer = optimizer
         self.lr = lr
         self.seed = seed
-        self.history = EpochHistory(train_loss=[], train_acc=[], val_loss=[], val_acc=[])
+        self.history = no_epochs()
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()
@@ -140,7 +171,7 @@ class SignalClassifier(pl.LightningModule):
         self.secs_before = 0.0
         self._began_at = time.monotonic()
         self._plateau: ReduceLROnPlateau | None = None
-        # Weight of each row of a batch; training on a pool gives all markets the same share.
+        # Weight of each row of a batch; the validation of a pool gives all markets the same share.
         self._weight = 1.0
         self._reset_sums()
 
@@ -242,10 +273,8 @@ class SignalClassifier(pl.LightningModule):
         if self._ends_epoch:
             self.log_dict({"loss/train": self._train_loss, "accuracy/train": self._train_acc})
             measured = self.trainer.callback_metrics
-            self.history["train_loss"].append(self._train_loss)
-            self.history["train_acc"].append(self._train_acc)
-            self.history["val_loss"].append(float(measured["loss/val"]))
-            self.history["val_acc"].append(float(measured["val/accuracy"]))
+            validation = float(measured[MONITORED]), float(measured["val/accuracy"])
+            add_epoch(self.history, (self._train_loss, self._train_acc), validation)
         self.val_metrics.reset()
 
     @property
@@ -317,11 +346,8 @@ class SignalClassifier(pl.LightningModule):
 
     def _check_finite(self, part: str, loss: float) -> None:
         if not math.isfinite(loss):
-            raise DivergedError(
-                *self.market,
-                f"the {part} loss became {loss} in epoch {self.current_epoch + 1}",
-                f"nothing was saved; try a smaller learning rate than lr={self.lr:g}",
-            )
+            found = f"the {part} loss became {loss} in epoch {self.current_epoch + 1}"
+            raise diverged(self.market, found, self.lr, self.lr_setting)
 
     def _reset_sums(self) -> None:
         # Scalar tensors on the device: adding to them does not wait for the GPU.

@@ -52,18 +52,16 @@ class TrainingOutcome:
         accepted = [
             entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
         ]
-        refused: Mapping[str, str] = self.trained.facts.get("refused", {})
         return "\n".join(
             [
                 "",
                 format_markets(self.results, self.means, self.shares_network),
-                *(f"refused {symbol}: {reason}" for symbol, reason in refused.items()),
+                *self.trained.notes,
                 *(f"FAILED {symbol}: {reason}" for symbol, reason in self.failed.items()),
                 *(
                     f"acceptance withdrawn from {symbol}: {by_symbol[symbol].reason}"
                     for symbol in self.withdrawn
                 ),
-                *self.trained.notes,
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained in {minutes} min {secs} s: {self.trained.told}",
                 f"tables and pictures: {self.run_folder / MARKETS_FOLDER}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -49,7 +49,7 @@ class PooledDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self._lookback = pool.seen[0].lookback
-        self._market = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
+        self._market = pool.name
         self._features = torch.from_numpy(pool.features)
         self._label = torch.from_numpy(np.concatenate([market.label for market in pool.seen]))
         self._train, self._validation = pooled_rows(pool, validation_windows)
@@ -83,11 +83,6 @@ class PooledDataModule(pl.LightningDataModule):
 
     def _loader(self, rows: IntArray, sampler: BatchSampler) -> DataLoader[Batch]:
         return window_loader(self, self._features, self._label, rows, self._lookback, sampler)
-
-
-def pool_name(n_markets: int) -> str:
-    """Name of a pool, used in messages in place of a symbol."""
-    return f"pool of {n_markets} markets"
 
 
 def pooled_rows(pool: Pool, validation_windows: int) -> tuple[IntArray, list[IntArray]]:
@@ -193,12 +188,9 @@ class GentleClassifier(SignalClassifier):
 
     Without freezing, the statistics of one market replace those of the pool; in a study this
     ruined the model. So these layers stay in eval mode, with fixed scale and shift.
-
-    Attributes:
-        improved: Whether the validation loss fell; None until it is known.
     """
 
-    improved: bool | None = None
+    lr_setting: ClassVar[str] = "pooled.init_lr"
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed dropout as usual, then put batch normalisation back in eval mode."""

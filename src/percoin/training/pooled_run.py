@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from percoin.network import CnnLstm
 from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.pooled_module import PooledClassifier, PooledDataModule, pool_name
+from percoin.training.pooled_module import PooledClassifier, PooledDataModule
 from percoin.training.recipes.pool import Pool
 from percoin.training.run import (
     EndsWhenTold,
@@ -27,7 +27,6 @@ from percoin.training.run import (
 )
 
 log = logging.getLogger(__name__)
-
 
 # Folder of each seed inside the run's folder, if there are several seeds.
 _SEED_FOLDER = "seed-{}"
@@ -97,8 +96,7 @@ def train_pool(
         InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
         ResumeError: The last checkpoint is damaged or beyond the plan's epochs.
     """
-    market = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
-    interruption = interruption or RunInterruption(market, folder)
+    interruption = interruption or RunInterruption(pool.name, folder)
     around = [*callbacks, EndsWhenTold(interruption)]
     training = _PoolTraining(pool, plan, folder, around, resume)
     with interruption.expected(), quiet_lightning():
@@ -123,7 +121,6 @@ class _PoolTraining:
         self._folder = folder
         self._callbacks = callbacks
         self._resume = resume
-        self._name = (pool_name(len(pool.markets)), pool.seen[0].bars.timeframe.value)
         first = plan.training.seed
         self._seeds = range(first, first + plan.n_seeds)
 
@@ -154,7 +151,7 @@ class _PoolTraining:
         checkpoint = checkpoint_of(self._folder_of(seed))
         # An interrupted run has checkpoints only of the seeds it has started.
         if self._resume and (checkpoint.is_file() or seed == self._seeds[0]):
-            check_checkpoint(checkpoint, self._plan.training.epochs, self._name)
+            check_checkpoint(checkpoint, self._plan.training.epochs, self._pool.name)
 
     def _fit(
         self, seed: int, network: CnnLstm, loggers: Sequence[Logger]

@@ -121,9 +121,8 @@ def train(
     with interruption.expected(), quiet_lightning():
         around = [EndsWhenTold(interruption), *callbacks]
         trainer, best_epoch = fit_best(module, data, plan, folder, loggers, around, resume)
-        if isinstance(module, GentleClassifier) and begun is not None:
-            module.improved = begun.is_improved(network, data, best_epoch)
-            best_epoch = best_epoch if module.improved else 0
+        if begun is not None and not begun.is_improved(network, data, best_epoch):
+            best_epoch = 0
         run_test(trainer, module, data)
         interruption.end_if_received()
     n_epochs = len(module.history["val_loss"])
@@ -339,12 +338,20 @@ def check_checkpoint(path: Path, epochs: int, market: tuple[str, str]) -> None:
             f"{path.with_stem(BEST_CHECKPOINT)} is not of the run that wrote {path}",
             "start afresh without resume=true",
         )
-    n_epochs = max(last.n_epochs, best.n_epochs)
-    if n_epochs > epochs:
+    check_epochs(max(last.n_epochs, best.n_epochs), epochs, market)
+
+
+def check_epochs(n_done: int, epochs: int, market: tuple[str, str]) -> None:
+    """Check that an interrupted run has not trained more epochs than are wanted.
+
+    Raises:
+        ResumeError: It has.
+    """
+    if n_done > epochs:
         raise ResumeError(
             *market,
-            f"the interrupted run has trained {n_epochs} epochs already",
-            f"use epochs={n_epochs} or more, or start afresh without resume=true",
+            f"the interrupted run has trained {n_done} epochs already",
+            f"use epochs={n_done} or more, or start afresh without resume=true",
         )
 
 

@@ -251,7 +251,7 @@ def _is_settled(trial: FrozenTrial) -> bool:
 
 def _reason(error: PercoinError) -> str:
     """The error in one line, without the market, as all trials have the same market."""
-    text = f"{error.found}; {error.action}" if isinstance(error, MarketError) else str(error)
+    text = error.without_market if isinstance(error, MarketError) else str(error)
     return text.partition("\n")[0]
 
 

@@ -49,7 +49,7 @@ class Candidate:
     labels: LabelsConfig
 
     def __str__(self) -> str:
-        rule = [f"labels={_kind(self.labels)}"]
+        rule = [f"labels={self.labels.option}"]
         rule += [f"{name}={_short(value)}" for name, value in asdict(self.labels).items()]
         parts = [
             f"lr={_short(self.lr)}",
@@ -74,7 +74,7 @@ class SearchSpace:
     def __init__(self, base: TrainConfig, space: SpaceConfig) -> None:
         self.base = replace(base, experiment=None)
         self._space = space
-        self._own_kind = _kind(base.labels)
+        self._own_kind = base.labels.option
         # Other models have no settings to search; experiment=tune refuses them.
         self._network = cast(CnnLstmConfig, base.model)
 
@@ -220,7 +220,7 @@ def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
         for key, value in wanted.items()
         if not key.startswith(("labels.", *_FOLLOW_THE_LABELS)) and value != were[key]
     ]
-    kind, same_kind = _kind(chosen.labels), type(base.labels) is type(chosen.labels)
+    kind, same_kind = chosen.labels.option, type(base.labels) is type(chosen.labels)
     if not same_kind:
         words.append(f"labels={kind}")
     for entry in fields(chosen.labels):
@@ -242,10 +242,6 @@ def _exact(value: Any) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
-
-
-def _kind(labels: LabelsConfig) -> str:
-    return labels.option
 
 
 def _searched_fields(kind: str) -> tuple[str, ...]:

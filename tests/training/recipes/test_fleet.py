@@ -170,6 +170,7 @@ def test_a_market_of_a_fleet_is_described_and_judged_as_one_trained_alone(fleet,
 
 
 def test_acceptances_must_stand_among_all_of_the_fleet(tmp_path, monkeypatch):
+    accept_every_market(monkeypatch, 0.01)
     asked = []
 
     def none_stands(p_values):
@@ -244,7 +245,7 @@ def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch,
     finished = train_fleet(tmp_path, "logger=csv")
     assert (finished.code, len(taken)) == (128 + number, 1)
     assert only_error(finished) == (
-        f"error: fleet of 3 markets 1h: interrupted by {number.name}; no epoch was finished; "
+        f"error: fleet of 3 markets 1h: interrupted by {number.name}; no finished epoch is kept; "
         "start again"
     )
     assert not (tmp_path / "models" / "per_coin" / MARKETS[0] / "1h").exists()

@@ -388,4 +388,4 @@ def _log_of(job: Any) -> str:
 
 
 def _last_line(text: str) -> str:
-    return [line.strip() for line in text.splitlines() if line.strip()][-1:][0]
+    return [line.strip() for line in text.splitlines() if line.strip()][-1]

@@ -61,11 +61,6 @@ class Fleet(Recipe):
         """All markets."""
         return self.fleet
 
-    @property
-    def markets(self) -> Sequence[MarketDataset]:
-        """All markets."""
-        return self.fleet
-
     def settings_of(self, settings: TrainConfig, symbol: str) -> TrainConfig:
         """The settings of a separate training of the market, except for ``fleet``."""
         return market_settings(settings, symbol)

@@ -26,8 +26,6 @@ from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_id
-from percoin.training.lit_module import SignalClassifier
-from percoin.training.pooled_module import GentleClassifier
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.recipes.pool import (
     UNUSABLE,
@@ -36,7 +34,7 @@ from percoin.training.recipes.pool import (
     spec_of,
 )
 from percoin.training.recipes.recipe import LoadBars
-from percoin.training.run import TrainingPlan
+from percoin.training.run import TrainedModel, TrainingPlan
 from percoin.types import Timeframe
 
 
@@ -102,9 +100,9 @@ class FromPool(PerMarket):
     def _plan(self, settings: TrainConfig) -> TrainingPlan:
         return replace(super()._plan(settings), lr=settings.pooled.init_lr)
 
-    def _pool(self, module: SignalClassifier) -> PoolRecord | None:
+    def _pool(self, trained: TrainedModel) -> PoolRecord:
         """The pool's record, with whether fine-tuning improved the pooled weights."""
-        improved = module.improved if isinstance(module, GentleClassifier) else None
+        improved = trained.best_epoch > 0
         return replace(self.start.pool, started_from=self.begins_with, improved=improved)
 
 

@@ -15,7 +15,6 @@ from percoin.dataset import MarketDataset
 from percoin.network import CnnLstm
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork, Fold
-from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
 from percoin.training.recipes.network import plan_of, seeded_network
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
@@ -52,7 +51,7 @@ class PerMarket(OneMarket):
             seed=settings.seed,
             secs=trained.secs,
             epochs=(trained.n_epochs, trained.best_epoch),
-            pool=self._pool(trained.module),
+            pool=self._pool(trained),
             loggers=loggers,
             test=lambda: trained.module,
             earlier=before,
@@ -86,6 +85,6 @@ class PerMarket(OneMarket):
     def _plan(self, settings: TrainConfig) -> TrainingPlan:
         return plan_of(settings)
 
-    def _pool(self, module: SignalClassifier) -> PoolRecord | None:
+    def _pool(self, trained: TrainedModel) -> PoolRecord | None:
         """None: these weights come from no pool of markets."""
         return None

@@ -91,6 +91,11 @@ class Pool:
         """All markets, the seen ones first."""
         return (*self.seen, *self.unseen)
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """Name and timeframe in messages, in place of a market's symbol and timeframe."""
+        return f"pool of {len(self.markets)} markets", self.seen[0].bars.timeframe.value
+
 
 def spec_of(manifest: Manifest) -> DatasetSpec:
     """Rebuild the dataset spec of a model from its manifest.

@@ -62,12 +62,7 @@ class Pooled(Recipe):
 
     @property
     def datasets(self) -> Sequence[MarketDataset]:
-        """All markets, including the unseen ones, which are only judged."""
-        return self.pool.markets
-
-    @property
-    def markets(self) -> Sequence[MarketDataset]:
-        """All markets, the seen ones first."""
+        """All markets, the seen ones first; the unseen ones are only judged."""
         return self.pool.markets
 
     def max_epochs(self, settings: TrainConfig) -> int:
@@ -110,7 +105,7 @@ class Pooled(Recipe):
             self._fitted(fitting, trained),
             trained.model.secs,
             _told(trained),
-            (self._cuts(),),
+            self._notes(),
             {
                 "refused": dict(pool.refused),
                 "cuts": asdict(pool.cuts),
@@ -144,13 +139,14 @@ class Pooled(Recipe):
 
         return [fitted(dataset) for dataset in self.markets]
 
-    def _cuts(self) -> str:
+    def _notes(self) -> tuple[str, ...]:
         cuts = self.pool.cuts
         moments = (cuts.first_time, cuts.validation_time, cuts.test_time)
         first, validation, test = (open_time_text(moment)[:16] for moment in moments)
         return (
+            *(f"refused {symbol}: {reason}" for symbol, reason in self.pool.refused.items()),
             f"cuts of all markets (UTC): train from {first}, validation from {validation}, "
-            f"test from {test}"
+            f"test from {test}",
         )
 
 
@@ -180,7 +176,7 @@ def load_pool_bars(settings: TrainConfig, load: LoadBars) -> list[Bars]:
         try:
             found.append(load(market_settings(settings, symbol)))
         except DataError as error:
-            missing.append(f"{symbol} ({error.found}; {error.action})")
+            missing.append(f"{symbol} ({error.without_market})")
     if missing:
         raise PoolError(
             f"{len(missing)} of {len(settings.pooled_symbols)} markets have no bars to train on: "

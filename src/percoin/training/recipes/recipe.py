@@ -63,8 +63,8 @@ class Trained:
         markets: Fitted markets, in the order of judging.
         secs: Wall time of the training.
         told: One phrase on the training, for the summary of several markets.
-        notes: Extra lines for that summary.
-        facts: The same information for programs.
+        notes: Extra lines for that summary, such as refused markets and time cuts.
+        facts: Extra entries of the run's ``result.json``, which say the same to programs.
         loggers: Lightning loggers of a network that all markets share.
         sections: Extra sections of every market's ``metrics.json``.
     """
@@ -97,12 +97,12 @@ class Recipe(ABC):
     @property
     @abstractmethod
     def datasets(self) -> Sequence[MarketDataset]:
-        """Every dataset that the weights depend on: each fold of each market."""
+        """Every dataset that the models or their judgement depend on: each fold of each market."""
 
     @property
-    @abstractmethod
     def markets(self) -> Sequence[MarketDataset]:
         """The datasets to judge, one per market."""
+        return self.datasets
 
     @property
     def begins_with(self) -> str | None:
@@ -173,4 +173,4 @@ def known_bars(dataset: MarketDataset, is_seen: bool = True) -> PooledMarket:
 def failure(error: MarketError) -> str:
     """Log and return why one of several markets has no model; the others continue."""
     log.error("%s", error)
-    return f"{error.found}; {error.action}"
+    return error.without_market
