@@ -26,6 +26,24 @@ with {how}:
             said = "noted"
 """
 
+IGNORING = """
+import os, signal
+from percoin.interruption import StopSignals, interruptible
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("ignored", flush=True)
+with {how}:
+    try:
+        interrupt()
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        pass
+    print("caught", flush=True)
+    interrupt()
+print("left" if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else "taken away")
+"""
+
 
 def handlers() -> list[object]:
     return [signal.getsignal(number) for number in STOPPING]
@@ -89,13 +107,14 @@ def test_the_second_signal_ends_the_process_at_once(how, number):
         assert process.wait(30) == -number
 
 
-def test_what_the_process_was_started_to_ignore_is_ignored():
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with interruptible():
-            os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, usual)
+@pytest.mark.parametrize("how", ["interruptible()", "StopSignals().noted()"])
+def test_what_the_process_was_started_to_ignore_is_ignored_throughout(how):
+    with subprocess.Popen(
+        [sys.executable, "-c", IGNORING.format(how=how)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.read().split()
+    assert (said, process.returncode) == (["ignored", "caught", "ignored", "left"], 0)
 
 
 def test_in_another_thread_signals_stay_what_they_were():

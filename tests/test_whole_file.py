@@ -253,12 +253,39 @@ def test_content_is_on_the_disk_before_the_name_is_and_the_name_before_it_return
     assert done == steps
 
 
-def test_a_disk_that_syncs_no_folders_is_used_as_it_is(tmp_path, monkeypatch):
-    def refuse(_descriptor: int) -> None:
-        raise OSError(errno.EINVAL, "Invalid argument")
+def fail_to_sync_folders(monkeypatch, number: int) -> list[int]:
+    """The folders' descriptors that the system then refused to sync."""
+    sync, refused = os.fsync, []
+
+    def refuse(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            return sync(descriptor)
+        refused.append(descriptor)
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    sync_folder(tmp_path)
+    return refused
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_syncs_no_folders_is_used_as_it_is(path, monkeypatch, number):
+    refused = fail_to_sync_folders(monkeypatch, number)
+    write_whole(path, NEW)
+    assert len(refused) == 1
+    assert path.read_text() == NEW
+    assert others(path) == []
+
+
+def test_a_folder_that_fails_to_sync_is_told_and_the_new_file_is_there(path, monkeypatch):
+    refused = fail_to_sync_folders(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write_whole(path, NEW)
+    assert caught.value.filename == str(path)
+    with pytest.raises(OSError, match="Input/output error"):
+        sync_folder(path.parent)
+    assert len(refused) == 2
+    assert path.read_text() == NEW
+    assert others(path) == []
 
 
 def test_leftovers_of_other_files_stay(path):

@@ -1,7 +1,7 @@
 """The one answer to Ctrl-C and SIGTERM: at once, or noted until a moment that loses nothing.
 
 Either way the second signal ends the process at once, and the handlers that were there before
-come back.
+come back. A signal that the process was started to ignore stays ignored.
 """
 
 from __future__ import annotations
@@ -28,17 +28,12 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have both signals raise ``Interrupted`` where the program is.
-
-    A signal that whoever started the process has it ignore stays ignored.
-    """
+    """Have both signals raise ``Interrupted`` where the program is."""
 
     def answer(number: signal.Signals) -> None:
-        _end_at_the_next()
         raise Interrupted(number)
 
-    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    with _answered(heard, answer):
+    with _answered(answer):
         yield
 
 
@@ -69,32 +64,28 @@ class StopSignals:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Take note of what comes."""
-
-        def note(number: signal.Signals) -> None:
-            self._received.append(number)
-            if self._second_ends_process:
-                _end_at_the_next()
-
-        with _answered(STOPPING, note):
+        with _answered(self._received.append, self._second_ends_process):
             yield
-
-
-def _end_at_the_next() -> None:
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
 def _answered(
-    numbers: tuple[signal.Signals, ...] | list[signal.Signals],
-    answer: Callable[[signal.Signals], object],
+    answer: Callable[[signal.Signals], object], second_ends_process: bool = True
 ) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can say what a signal does
         return
-    usual = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        signal.signal(number, lambda number, _frame: answer(signal.Signals(number)))
+    found = {number: signal.getsignal(number) for number in STOPPING}
+    usual = {number: was for number, was in found.items() if was is not signal.SIG_IGN}
+
+    def handle(number: int, _frame: object) -> None:
+        if second_ends_process:
+            for each in usual:
+                signal.signal(each, signal.SIG_DFL)
+        answer(signal.Signals(number))
+
+    for number in usual:
+        signal.signal(number, handle)
     try:
         yield
     finally:

@@ -22,7 +22,8 @@ def write_whole(path: Path, content: Content, is_synced: bool = True) -> None:
     """Write a file beside its place, sync it, and put it in place in one step.
 
     A link is followed and stays; a file that was there keeps its permissions. After an error
-    the old file is there and nothing else.
+    the old file is there and nothing else; only where the folder itself, synced last, fails to
+    sync, it is the new one.
 
     Args:
         path: Its folder exists.

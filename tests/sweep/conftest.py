@@ -1,3 +1,3 @@
 """Trainings in this process paint no pictures."""
 
-from blank_pictures import _blank_pictures  # noqa: F401
+from blank_pictures import _blank_pictures, painted  # noqa: F401

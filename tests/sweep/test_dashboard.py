@@ -11,6 +11,9 @@ from percoin.sweep.jobs import JobState
 from percoin.sweep.results import gather
 
 
+pytestmark = pytest.mark.usefixtures("painted")
+
+
 def read(folder):
     events = EventAccumulator(str(folder))
     events.Reload()

@@ -19,7 +19,8 @@ from percoin.training.fitted_network import FittedNetwork
 from percoin.training.loggers import log_pictures
 from percoin.training.run import train
 
-pytestmark = pytest.mark.slow
+# What painting keeps would count too.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("painted")]
 
 N_FITS = 32
 # What libraries set aside for themselves, once, has come by then.

@@ -1,15 +1,4 @@
-"""Searches on one core: the tests' networks are too small to gain from more."""
+"""Searches in this process: on one core, and without painted pictures."""
 
-from collections.abc import Iterator
-
-import pytest
-import torch
 from blank_pictures import _blank_pictures, painted  # noqa: F401
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _one_core() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+from one_core import _one_core  # noqa: F401

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from blank_pictures import _blank_pictures, painted  # noqa: F401
-from trained_registry import train_one
+from blank_pictures import _blank_pictures  # noqa: F401
+from one_core import _one_core  # noqa: F401
+from trained_registry import once, trained  # noqa: F401
 
 from percoin.registry.command.actions import main
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _one_core() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
-@pytest.fixture(scope="package")
-def once(tmp_path_factory) -> Path:
-    """A folder with a store and a registry; not to be changed."""
-    folder = tmp_path_factory.mktemp("trained")
-    train_one(folder)
-    return folder
-
-
-@pytest.fixture
-def trained(once, tmp_path) -> Path:
-    """A copy of it, to be changed."""
-    return shutil.copytree(once, tmp_path / "trained", symlinks=True)
 
 
 @pytest.fixture

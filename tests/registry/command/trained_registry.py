@@ -1,8 +1,11 @@
 """Trainings of seconds, and versions with another manifest over the same files."""
 
+import shutil
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
@@ -22,6 +25,20 @@ SYMBOL = "BTCUSDT"
 TIMEFRAME = Timeframe.H1
 N_BARS, N_TRAINED_ON = 1440, 1390
 SIMULATED = ("source=simulated", f"source.n_bars={N_BARS}")
+
+
+@pytest.fixture(scope="package")
+def once(tmp_path_factory) -> Path:
+    """A folder with a store and a registry; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    train_one(folder)
+    return folder
+
+
+@pytest.fixture
+def trained(once, tmp_path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(once, tmp_path / "trained", symlinks=True)
 
 
 def market(folder: Path) -> MarketFolder:
