@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from percoin.config import PredictConfig, typed
 from percoin.predict import answer, to_text
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE, MarketFolder
 from percoin.registry.manifest import StoredVerdict
+from percoin.signals.command import main as measure
 from percoin.signals.response import to_json
 from percoin.types import Levels, Passed, Prediction, Signal, Source, Timeframe
 
@@ -284,6 +286,14 @@ def ask_in_process(folder: Path, capsys: pytest.CaptureFixture[str], *arguments:
     return json.loads(capsys.readouterr().out)
 
 
+def ask_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    folders = (f"data_dir={folder}/data", f"models_dir={folder}/models")
+    chosen = ("symbol=BTCUSDT", "tf=15m", "source=store", *folders)
+    answer(typed(compose_config("predict", chosen), PredictConfig))
+    return capsys.readouterr().out
+
+
 def moving_folder(folder: Path, change: float) -> Path:
     """Bars whose last one has moved by ``change``, and no model."""
     last = BARS.frame["close"].iloc[-15] * (1 + change)
@@ -305,13 +315,25 @@ def test_a_rule_answers_behind_a_missing_model_and_says_what_it_rests_on(tmp_pat
     ]
     said, levels, because, judged, *passed = result.stdout.splitlines()
     assert judged == (
-        "judged: unjudged; python -m percoin.signals symbol=BTCUSDT tf=15m says what this source "
-        "is worth here"
+        "judged: unjudged; python -m percoin.signals symbol=BTCUSDT tf=15m source=store says what "
+        "this source is worth here"
     )
     assert said.startswith("BTCUSDT 15m  LONG (FALLBACK_MOMENTUM, score 0.50, not a probability)")
     assert levels.startswith("entry ")
     assert because == "because: 15m: +5.00% over 14 bars, 2.5% either way is the mark"
     assert len(passed) == 3
+
+
+def test_the_command_that_measures_a_rule_helps_when_followed(tmp_path, capsys):
+    folder = moving_folder(tmp_path, 0.05)
+    before = ask_for_people(folder, capsys)
+    command = re.search(r"judged: unjudged; (.+) says what this source is worth here", before)[1]
+    python, option, module, *words = shlex.split(command)
+    assert (python, option, module) == ("python", "-m", "percoin.signals")
+    assert measure([*words, "repetitions=100"]) == 0
+    after = ask_for_people(folder, capsys)
+    assert "\njudged: " in after
+    assert "unjudged" not in after
 
 
 def test_the_answer_of_a_rule_fits_the_contract(tmp_path, capsys):
@@ -458,19 +480,19 @@ TWO_BARS = bars_from_closes([101.0, 100.0], timeframe=Timeframe.H1)
     ],
 )
 def test_an_old_answer_says_how_old(age, words):
-    first = to_text(HOLD, TWO_BARS, now=CLOSED + age).splitlines()[0]
+    first = to_text(HOLD, TWO_BARS, CLOSED + age, "").splitlines()[0]
     assert first.endswith(f"bar closed 2025-09-01 00:00 UTC{words}")
 
 
 def test_the_reason_of_a_model_that_passed_is_one_line_that_no_terminal_obeys():
     detail = "no skill\n2026-01-01 ERROR forged\x1b[2J"
     passed = (Passed(Source.MODEL, "model_rejected", detail),)
-    lines = to_text(replace(HOLD, passed=passed), TWO_BARS, now=CLOSED).splitlines()
+    lines = to_text(replace(HOLD, passed=passed), TWO_BARS, CLOSED, "").splitlines()
     assert lines[-1].endswith(r"no skill\n2026-01-01 ERROR forged\x1b[2J")
 
 
 def test_a_direction_shows_its_levels():
-    assert to_text(SHORT, TWO_BARS, now=CLOSED).splitlines() == [
+    assert to_text(SHORT, TWO_BARS, CLOSED, "").splitlines() == [
         "BTCUSDT 1h  SHORT 61% (SHORT 0.61, NO_TRADE 0.30, LONG 0.09; cnn_lstm_v1)  at 100, "
         "bar closed 2025-09-01 00:00 UTC",
         "entry 100  stop 106  targets 96, 92, 88",
@@ -483,7 +505,7 @@ def test_a_direction_shows_its_levels():
 )
 def test_prices_are_shown_in_full_and_without_an_exponent(close, shown):
     bars = bars_from_closes([close, close], timeframe=Timeframe.H1)
-    assert f"  at {shown}, bar closed" in to_text(HOLD, bars, now=CLOSED)
+    assert f"  at {shown}, bar closed" in to_text(HOLD, bars, CLOSED, "")
 
 
 def test_every_answer_fits_into_json():

@@ -14,7 +14,7 @@ from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import folder_words
-from percoin.config import OutputFormat, PredictConfig
+from percoin.config import BinanceConfig, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.inference import Backend, Predictor
 from percoin.json_codec import one_line
@@ -60,7 +60,16 @@ def answer(settings: PredictConfig) -> None:
     if settings.output == OutputFormat.JSON:
         print(one_line(to_json(prediction, bars, now)))
     else:
-        print(to_text(prediction, bars, now))
+        print(to_text(prediction, bars, now, _measure_command(settings)))
+
+
+def _measure_command(settings: PredictConfig) -> str:
+    """The command that measures the sources on the bars of these settings."""
+    source = settings.source
+    # What an exchange sent is in the store, where that command looks by itself.
+    words = [] if isinstance(source, BinanceConfig) else source_words(source)
+    data_dir = Path(settings.data_dir)
+    return measure_command(settings.symbol, settings.tf.timeframe, *words, data_dir=data_dir)
 
 
 def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
@@ -73,10 +82,16 @@ def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
     return newest_bars(model.manifest.lookback)
 
 
-def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
+def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> str:
     """Write a prediction for people: signal, price levels, reasons, and why other sources passed.
 
     A source that passes gives no answer.
+
+    Args:
+        prediction: Prediction on the newest bar.
+        bars: Bars that the prediction was made from.
+        now: Time with a zone; the age of the newest bar is counted up to it.
+        measure: The command that measures the sources on these bars.
     """
     market = f"{prediction.symbol} {prediction.timeframe.value}"
     close = float(bars.column("close")[-1])
@@ -94,7 +109,7 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime) -> str:
     if prediction.detail:
         lines.append(f"because: {prediction.detail}")
     if prediction.worth is not None:
-        lines.append(f"judged: {_judged(prediction)}")
+        lines.append(f"judged: {_judged(prediction.worth, measure)}")
     lines += [
         f"passed: {passed.source.value} ({passed.reason}): {passed.detail}"
         for passed in prediction.passed
@@ -116,11 +131,9 @@ def _answer(prediction: Prediction) -> str:
     return f"{signal} {prediction.confidence:.0%} ({shares}; {prediction.model_version})"
 
 
-def _judged(prediction: Prediction) -> str:
+def _judged(worth: Worth, measure: str) -> str:
     """The measured skill of the answering source on this market, or the command to measure it."""
-    worth = prediction.worth or Worth()
     if worth.verdict == UNJUDGED:
-        measure = measure_command(prediction.symbol, prediction.timeframe)
         return f"{UNJUDGED}; {measure} says what this source is worth here"
     return worth_text(worth)
 

@@ -78,7 +78,7 @@ def test_a_rule_that_is_found_worse_than_a_coin_is_passed_over_from_then_on(tmp_
     answer = said(server)
     assert (answer["source"], answer["verdict"]) == ("FALLBACK_NEUTRAL", None)
     assert [each["reason"] for each in answer["passed"]] == ["model_missing", "source_rejected"]
-    assert answer["passed"][1]["detail"].startswith("worse than a coin: 0.")
+    assert answer["passed"][1]["detail"].startswith("worse than a coin; where the price moved")
 
 
 def test_who_asks_for_what_was_not_accepted_gets_it_with_its_worth(tmp_path):

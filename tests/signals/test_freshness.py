@@ -67,7 +67,7 @@ def test_any_year_of_the_clock_has_an_answer(year, max_age_bars):
     assert (find_staleness(BARS, max_age_bars, now) == "") is is_fresh
     assert is_overdue(CLOSED, H1, now) is (year > 2024)
     assert json.dumps(to_json(HoldSource().answer(SourcedBars(BARS)), BARS, now), allow_nan=False)
-    assert "NO_TRADE" in to_text(HoldSource().answer(SourcedBars(BARS)), BARS, now)
+    assert "NO_TRADE" in to_text(HoldSource().answer(SourcedBars(BARS)), BARS, now, "")
 
 
 def test_a_clock_that_is_behind_makes_nothing_stale():

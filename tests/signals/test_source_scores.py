@@ -20,7 +20,7 @@ from percoin.intervals import KnownInterval
 from percoin.signals.market import SourcedBars
 from percoin.signals.market_scores import RULES_IN_ORDER, SourceTable, first_direction, score_market
 from percoin.signals.measure import measure_worth
-from percoin.signals.score_table import format_table, tell_direction, to_json
+from percoin.signals.score_table import format_table, to_json
 from percoin.signals.scores import Scorer
 from percoin.signals.worth import SourceVerdict, SourceWorth
 from percoin.types import UNKNOWN_LABEL, Signal, Source, Timeframe
@@ -65,18 +65,18 @@ def test_who_knows_the_answer_is_better_than_a_coin_and_who_knows_the_opposite_w
     opposite = SCORER.score_rule("opposite", upside_down)
     assert known.test.hit_rate.value == 1
     # The test rows are two days, too few for an interval.
-    assert tell_direction(known.everywhere.hit_rate) == "better than a coin"
+    assert SourceVerdict.of(known.everywhere.hit_rate) == SourceVerdict.BETTER
     assert known.test.money.net_return > 0
     assert known.assessment.skill.value > 0.5
     assert opposite.test.hit_rate.value == 0
-    assert tell_direction(opposite.everywhere.hit_rate) == "worse than a coin"
+    assert SourceVerdict.of(opposite.everywhere.hit_rate) == SourceVerdict.WORSE
     assert opposite.test.money.net_return < 0
 
 
 def test_a_coin_is_not_told_from_a_coin():
     coin = np.random.default_rng(1).choice([0, 2], size=len(BARS))
     score = SCORER.score_rule("coin", coin)
-    assert tell_direction(score.everywhere.hit_rate) == "not told from a coin"
+    assert SourceVerdict.of(score.everywhere.hit_rate) == SourceVerdict.LEVEL
     assert score.assessment.skill.upper < 0.01
 
 
@@ -84,8 +84,8 @@ def test_too_few_answers_tell_nothing():
     answers = np.full(len(BARS), Signal.NO_TRADE)
     assert SCORER.score_rule("silent", answers).test.hit_rate is None
     answers[DATASET.rows("test")[:4]] = Signal.LONG
-    assert tell_direction(SCORER.score_rule("quiet", answers).test.hit_rate) == (
-        "too few answers to tell"
+    assert (
+        SourceVerdict.of(SCORER.score_rule("quiet", answers).test.hit_rate) == SourceVerdict.TOO_FEW
     )
 
 

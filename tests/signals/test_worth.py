@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,15 @@ def kept(data_dir, verdict: SourceVerdict, bars: Bars = JUMPED) -> MarketWorth:
     worth = replace(measured, sources=sources)
     WorthFiles(data_dir).write(worth)
     return worth
+
+
+def until(content: dict, last_open_time: str) -> dict:
+    return content | {"bars": content["bars"] | {"last_open_time": last_open_time}}
+
+
+def momentum(content: dict, **changes) -> dict:
+    changed = content["sources"]["momentum"] | changes
+    return content | {"sources": content["sources"] | {"momentum": changed}}
 
 
 def asked(data_dir, bars: Bars = JUMPED, **options) -> Prediction:
@@ -118,8 +128,15 @@ def test_simulated_bars_say_nothing_of_real_ones(tmp_path):
         lambda content: content | {"symbol": "ETHUSDT"},
         lambda content: content | {"confidence": "high"},
         lambda content: {name: value for name, value in content.items() if name != "sources"},
-        lambda content: content | {"bars": content["bars"] | {"last_open_time": "yesterday"}},
-        lambda content: content | {"bars": content["bars"] | {"last_open_time": "2025-01-01"}},
+        lambda content: until(content, "yesterday"),
+        lambda content: until(content, "2025-01-01"),
+        # A bar that closes after the last moment that Python knows.
+        lambda content: until(content, "9999-12-31T23:59:59Z"),
+        lambda content: until(content, "2025-01-01T00:00:00+05:00"),
+        lambda content: momentum(content, n_moves=-5),
+        lambda content: momentum(content, n_moves=901),
+        lambda content: momentum(content, hit_rate={"value": 7.0, "lower": 0.4, "upper": 9.0}),
+        lambda content: momentum(content, hit_rate={"value": 0.4, "lower": 0.5, "upper": 0.3}),
     ],
 )
 def test_a_file_that_cannot_be_trusted_leaves_the_source_unjudged(tmp_path, caplog, change):
@@ -130,7 +147,25 @@ def test_a_file_that_cannot_be_trusted_leaves_the_source_unjudged(tmp_path, capl
         prediction = asked(tmp_path)
     assert (prediction.source, prediction.worth) == (Source.MOMENTUM, Worth())
     assert "BTCUSDT 15m: what its sources are worth cannot be read" in caplog.text
-    assert "python -m percoin.signals symbol=BTCUSDT tf=15m" in caplog.text
+    # Measured there, it lies where it is read.
+    measure = f"python -m percoin.signals symbol=BTCUSDT tf=15m data_dir={tmp_path}"
+    assert measure in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("put", "found"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "measure it again"),
+        (lambda path: os.truncate(path, 2**40), "it has more than 1048576 bytes"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "it is no regular file"),
+        (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+    ],
+)
+def test_half_a_file_a_huge_one_and_none_leave_the_source_unjudged(tmp_path, caplog, put, found):
+    worth = kept(tmp_path, SourceVerdict.WORSE)
+    put(WorthFiles(tmp_path).path("BTCUSDT", Timeframe.M15, worth.bars.origin))
+    assert asked(tmp_path).worth == Worth()
+    assert found in caplog.text
 
 
 def test_a_source_that_is_worse_than_a_coin_gives_no_answer(tmp_path):
@@ -140,7 +175,8 @@ def test_a_source_that_is_worse_than_a_coin_gives_no_answer(tmp_path):
     passed = prediction.passed[-1]
     assert (passed.source, passed.reason) == (Source.MOMENTUM, "source_rejected")
     assert passed.detail.startswith(
-        "worse than a coin: 0.410 [0.370, 0.450] of its 500 directions that a move followed"
+        "worse than a coin; where the price moved after its LONG or SHORT, it was right in "
+        "0.410 [0.370, 0.450] of 500 cases (bars until "
     )
     assert passed.detail.endswith("(require_accepted=false asks it all the same)")
 
@@ -159,8 +195,8 @@ def test_who_asks_it_all_the_same_is_told_what_it_is_worth(tmp_path):
         "n_moves": 500,
         "until": JUMPED.close_time().isoformat(),
     }
-    text = to_text(prediction, JUMPED, prediction.ts)
-    assert "\njudged: worse than a coin: 0.410 [0.370, 0.450] of its 500 directions" in text
+    text = to_text(prediction, JUMPED, prediction.ts, "")
+    assert "\njudged: worse than a coin; where the price moved" in text
 
 
 @pytest.mark.parametrize(
@@ -177,8 +213,8 @@ def test_what_nobody_has_measured_is_unjudged_and_says_how_to_measure_it(tmp_pat
     assert prediction.worth == Worth()
     content = to_json(prediction, JUMPED, prediction.ts)
     assert (content["verdict"], content["hit_rate"]) == ("unjudged", None)
-    text = to_text(prediction, JUMPED, prediction.ts)
-    assert "\njudged: unjudged; python -m percoin.signals symbol=BTCUSDT tf=15m says" in text
+    text = to_text(prediction, JUMPED, prediction.ts, "measure it")
+    assert "\njudged: unjudged; measure it says" in text
 
 
 def test_holding_claims_nothing(tmp_path):

@@ -51,7 +51,6 @@ class DailyLosses:
         ordinals = self.ordinals()
         if (np.diff(ordinals) <= 0).any():
             raise ValueError("the days are not in time order")
-        # Every day between the first and the last is drawn from.
         if ordinals[0] < _FIRST_DAY or ordinals[-1] > _LAST_DAY:
             raise ValueError("a day lies in no year of a market")
         if min(self.n_rows) < 1 or sum(self.train_prior) <= 0:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from percoin.evaluation.baselines import ROLLING_PRIOR
+from percoin.evaluation.hit_rate import moves_after
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
 from percoin.intervals import KnownInterval
 from percoin.monitoring.record import Kept, TrackRecord
 from percoin.monitoring.resolution import PRIOR
-from percoin.types import FloatArray, IntArray, Signal, Source, Timeframe
+from percoin.types import FloatArray, IntArray, Source, Timeframe
 
 _REPETITIONS = 1000
 # Sources that are also baselines. They give no probabilities, so their skill uses the class
@@ -217,7 +218,7 @@ def _scores(
         if probabilities is not None:
             losses = row_log_loss(probabilities, labels)
             skill = _interval(bootstrap.estimate(skill_rows(losses, reference)))
-        hits = _hits(signals, labels)
+        _, hits = moves_after(signals, labels)
         rate = _interval(of_moves.estimate(hits, null=0.5)) if len(hits) else None
         return Score(skill, rate, len(hits))
 
@@ -250,14 +251,6 @@ def _said(rows: Sequence[Kept], name: str) -> tuple[FloatArray, IntArray]:
     said = [kept.baselines[name] for kept in rows]
     probabilities = np.array([line.probabilities for line in said], dtype=np.float64)
     return probabilities, np.array([line.signal for line in said], dtype=np.int64)
-
-
-def _hits(signals: IntArray, labels: IntArray) -> FloatArray:
-    """1 for each right direction, 0 for each wrong one, if a move followed; shape (n_moves,)."""
-    directions = (Signal.SHORT, Signal.LONG)
-    is_move = np.isin(signals, directions) & np.isin(labels, directions)
-    hits: FloatArray = (signals == labels)[is_move].astype(np.float64)
-    return hits
 
 
 def _interval(estimate: Estimate) -> KnownInterval | None:

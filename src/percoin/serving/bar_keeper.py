@@ -72,7 +72,7 @@ class BarKeeper:
         timeframes: Timeframes to load for each symbol.
         rhythm: When bars are loaded.
         clock: Gives the current time.
-        on_change: Called after a symbol's bars were loaded.
+        on_change: Called after each try to load bars of a symbol, also if it failed.
         on_load: Called after each try with the timeframe and whether it failed.
     """
 

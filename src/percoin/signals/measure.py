@@ -20,7 +20,7 @@ from percoin.evaluation.hit_rate import hit_rate, moves_after
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.intervals import KnownInterval
 from percoin.labels import LabelRule
-from percoin.registry.field_checks import open_time_text
+from percoin.registry.field_checks import open_time_text, time_text
 from percoin.signals.chain import RULES
 from percoin.signals.market import SourcedBars
 from percoin.signals.rule import Rule, rule_history
@@ -68,7 +68,7 @@ def measure_worth(
         FORMAT_VERSION,
         bars.symbol,
         bars.timeframe,
-        datetime.now(UTC).isoformat(timespec="seconds"),
+        time_text(datetime.now(UTC)),
         MeasuredBars(
             bars.origin,
             len(bars),
@@ -127,13 +127,7 @@ def _measure(
     if estimate is None or estimate.ends is None or len(hits) < MIN_MOVES:
         return SourceWorth(SourceVerdict.TOO_FEW, n_answers, len(hits))
     rate = KnownInterval(estimate.value, *estimate.ends)
-    return SourceWorth(_verdict(rate), n_answers, len(hits), rate)
-
-
-def _verdict(rate: KnownInterval) -> SourceVerdict:
-    if rate.upper < 0.5:
-        return SourceVerdict.WORSE
-    return SourceVerdict.BETTER if rate.lower > 0.5 else SourceVerdict.LEVEL
+    return SourceWorth(SourceVerdict.of(rate), n_answers, len(hits), rate)
 
 
 def _same_rule(known: Mapping[str, object], asked: Mapping[str, object]) -> bool:

@@ -10,7 +10,6 @@ from percoin.bars.schema import format_time
 from percoin.dataset import Part
 from percoin.evaluation.backtest import BacktestResult
 from percoin.evaluation.table import MONEY_COLUMNS, align, money_rows
-from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 from percoin.printable import printable
 from percoin.signals.market_scores import SourceTable
@@ -82,17 +81,6 @@ def to_json(table: SourceTable, worth: MarketWorth) -> dict[str, Any]:
     }
 
 
-def tell_direction(hit_rate: Estimate | None) -> str:
-    """Say in a few words whether a hit rate differs from a coin's."""
-    if hit_rate is None or hit_rate.lower is None or hit_rate.upper is None:
-        return "too few answers to tell"
-    if hit_rate.lower > 0.5:
-        return "better than a coin"
-    if hit_rate.upper < 0.5:
-        return "worse than a coin"
-    return "not told from a coin"
-
-
 def _skills(scores: Sequence[SourceScore]) -> str:
     rows = [
         (
@@ -131,7 +119,7 @@ def _hits(scores: Sequence[SourceScore], part: Callable[[SourceScore], Tally | N
             f"{tally.n_answers} ({tally.n_answers / tally.n_rows:.1%})",
             str(tally.n_moves),
             interval_text(tally.hit_rate, 3, signed=False),
-            tell_direction(tally.hit_rate),
+            SourceVerdict.of(tally.hit_rate).words,
         )
         for score in scores
         if (tally := part(score)) is not None

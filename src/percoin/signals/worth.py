@@ -7,9 +7,10 @@ these files; the chain of sources reads them.
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from percoin import json_codec
 from percoin.bars.schema import is_simulated
 from percoin.commands import command
 from percoin.errors import ConfigError
-from percoin.intervals import KnownInterval, interval_text
+from percoin.intervals import Interval, KnownInterval, interval_text
 from percoin.printable import printable
+from percoin.registry.field_checks import parse_time, require
 from percoin.types import Source, Timeframe, Worth, check_symbol
 from percoin.whole_file import write_whole
 
@@ -26,7 +28,8 @@ log = logging.getLogger(__name__)
 
 FOLDER = "source_worth"
 FORMAT_VERSION = 1
-
+# A file of three rules takes 2 KB.
+_MOST_BYTES = 2**20
 
 # Words for people for each stored verdict of the gate on a model.
 _MODEL_WORDS = {
@@ -49,6 +52,16 @@ class SourceVerdict(StrEnum):
         """The verdict in words for people."""
         return _spaced(self.value)
 
+    @classmethod
+    def of(cls, hit_rate: Interval | None) -> SourceVerdict:
+        """The verdict that the interval of a hit rate gives."""
+        if hit_rate is None or hit_rate.ends is None:
+            return cls.TOO_FEW
+        lower, upper = hit_rate.ends
+        if upper < 0.5:
+            return cls.WORSE
+        return cls.BETTER if lower > 0.5 else cls.LEVEL
+
 
 @dataclass(frozen=True)
 class SourceWorth:
@@ -66,10 +79,16 @@ class SourceWorth:
     n_moves: int
     hit_rate: KnownInterval | None = None
 
+    def __post_init__(self) -> None:
+        require(0 <= self.n_moves <= self.n_answers, "n_moves are not among n_answers")
+        rate = self.hit_rate
+        if rate is not None:
+            require(0 <= rate.value <= 1 and rate.lower <= rate.upper, "hit_rate is no share")
+
 
 @dataclass(frozen=True)
 class MeasuredBars:
-    """The bars that sources were measured on; times are ISO 8601 with a zone.
+    """The bars that sources were measured on; times are those of ``time_text``.
 
     Attributes:
         origin: Source of the bars.
@@ -94,7 +113,7 @@ class MarketWorth:
         format_version: Version of the file format.
         symbol: The market.
         tf: Timeframe of the market.
-        measured_at: Time of the measurement, ISO 8601 with a zone.
+        measured_at: Time of the measurement, as ``time_text`` writes it.
         bars: The measured bars.
         label_rule: Decides whether a direction is right, in the form of ``LabelRule.to_json``.
         confidence: Confidence level of the intervals; more sources make them wider.
@@ -113,15 +132,14 @@ class MarketWorth:
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
             raise ValueError(f"format_version is {self.format_version}, not {FORMAT_VERSION}")
-        if datetime.fromisoformat(self.bars.last_open_time).tzinfo is None:
-            raise ValueError("last_open_time has no zone")
+        parse_time(self.bars.last_open_time)
 
     def of(self, source: Source) -> Worth:
         """Return the worth of one source, to attach to its answer."""
         found = self.sources.get(source.option)
         if found is None:
             return Worth()
-        until = datetime.fromisoformat(self.bars.last_open_time) + self.tf.timedelta
+        until = parse_time(self.bars.last_open_time) + self.tf.timedelta
         return Worth(found.verdict.value, found.hit_rate, found.n_moves, until)
 
 
@@ -133,7 +151,7 @@ class WorthFiles:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._root = data_dir / FOLDER
+        self._data_dir = data_dir
 
     def path(self, symbol: str, timeframe: Timeframe, origin: str) -> Path:
         """Return the path of a market's file.
@@ -147,7 +165,7 @@ class WorthFiles:
             ConfigError: The symbol is invalid.
         """
         kind = "-simulated" if is_simulated(origin) else ""
-        return self._root / check_symbol(symbol) / f"{timeframe.value}{kind}.json"
+        return self._data_dir / FOLDER / check_symbol(symbol) / f"{timeframe.value}{kind}.json"
 
     def mark(self, symbol: str, timeframe: Timeframe, origin: str) -> object:
         """Return a value that changes when the file changes; None without a file."""
@@ -160,7 +178,7 @@ class WorthFiles:
     def read(self, symbol: str, timeframe: Timeframe, origin: str) -> MarketWorth | None:
         """Read a measurement; None if there is none or it cannot be read (then logged)."""
         try:
-            content = self.path(symbol, timeframe, origin).read_bytes()
+            content = _read_bytes(self.path(symbol, timeframe, origin))
             worth = json_codec.decode(MarketWorth, json_codec.loads(content))
             if (worth.symbol, worth.tf) != (symbol, timeframe):
                 raise ValueError(f"it is that of {worth.symbol} {worth.tf}")
@@ -170,7 +188,7 @@ class WorthFiles:
             log.warning(
                 "%s %s: what its sources are worth cannot be read (%s); measure it again: %s",
                 *(symbol, timeframe.value, printable(str(error))),
-                measure_command(symbol, timeframe),
+                measure_command(symbol, timeframe, data_dir=self._data_dir),
             )
             return None
         return worth
@@ -188,14 +206,14 @@ class WorthFiles:
 
 
 def worth_text(worth: Worth) -> str:
-    """Format a worth for people: ``not told from a coin: 0.503 [0.489, 0.517] of ...``."""
+    """Format a worth for people: the verdict, then how often its directions were right."""
     words = _MODEL_WORDS.get(worth.verdict) or _spaced(worth.verdict)
     if worth.hit_rate is None or worth.until is None:
         return words
     rate = interval_text(worth.hit_rate, decimals=3, signed=False)
     return (
-        f"{words}: {rate} of its {worth.n_moves:,} directions that a move followed were right, "
-        f"bars until {worth.until:%Y-%m-%d}"
+        f"{words}; where the price moved after its LONG or SHORT, it was right in {rate} "
+        f"of {worth.n_moves:,} cases (bars until {worth.until:%Y-%m-%d})"
     )
 
 
@@ -203,6 +221,33 @@ def _spaced(verdict: str) -> str:
     return verdict.replace("_coin", " a coin").replace("_", " ")
 
 
-def measure_command(symbol: str, timeframe: Timeframe) -> str:
-    """Return the command that measures the sources of a market."""
-    return command("python -m percoin.signals", f"symbol={symbol}", f"tf={timeframe.value}")
+def measure_command(symbol: str, timeframe: Timeframe, *words: str, data_dir: Path) -> str:
+    """Return the command that measures the sources of a market.
+
+    Args:
+        symbol: The market.
+        timeframe: Timeframe of the market.
+        words: ``KEY=VALUE`` words that choose the source of its bars; none for the stored bars.
+        data_dir: Folder that the measurement is kept in.
+    """
+    market = (f"symbol={symbol}", f"tf={timeframe.value}")
+    return command("python -m percoin.signals", *market, *words, data_dir=data_dir)
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read a file that anybody may have put there.
+
+    Raises:
+        OSError: The system refuses to read it.
+        ValueError: It is no regular file, or too large.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        require(stat.S_ISREG(status.st_mode), "it is no regular file")
+        require(status.st_size <= _MOST_BYTES, f"it has more than {_MOST_BYTES} bytes")
+        return file.read(_MOST_BYTES)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a pipe would otherwise wait for its writer forever.
+    return os.open(path, flags | os.O_NONBLOCK)

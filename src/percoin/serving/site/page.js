@@ -57,8 +57,9 @@
     missing: "no model", nothing: "no answer" };
   const verdictWords = (verdict) => VERDICTS[verdict] ?? words(verdict.replace("_coin", " a coin"));
   const tested = (answer) => (answer.probabilities ? modelOf(answer) : null);
-  const hitText = (rate) => `${rate.value.toFixed(3)} ${interval(rate, (end) => end.toFixed(3))} of `
-    + `${rate.n_moves} directions that a move followed were right, bars until ${rate.until.slice(0, 10)}`;
+  const hitText = (rate) => "where the price moved after its LONG or SHORT, it was right in "
+    + `${rate.value.toFixed(3)} ${interval(rate, (end) => end.toFixed(3))} of ${rate.n_moves} cases `
+    + `(bars until ${rate.until.slice(0, 10)})`;
   const judgedText = (answer) => {
     if (answer.hit_rate) return hitText(answer.hit_rate);
     if (judgedOf(answer) === "nothing") return "No source had an answer, and holding claims nothing.";
