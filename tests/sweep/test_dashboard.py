@@ -10,7 +10,6 @@ from percoin.sweep.dashboard import draw_skills, write_dashboard
 from percoin.sweep.jobs import JobState
 from percoin.sweep.results import gather
 
-
 pytestmark = pytest.mark.usefixtures("painted")
 
 
