@@ -248,7 +248,7 @@ def become(request: dict[str, object], leaving: Leaving) -> None:
         stream.reconfigure(line_buffering=stream is sys.stderr or "PYTHONUNBUFFERED" in os.environ)
     first, *others = request["arguments"]
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    at_first = "" if first == "-m" else str(Path(first).resolve().parent)
+    at_first = str(Path.cwd() if first == "-m" else Path(first).resolve().parent)
     sys.path[:1] = [at_first, *filter(None, places)]
     try:
         if first == "-m":
