@@ -12,6 +12,7 @@ import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.bars.silence import describe_silence
+from percoin.bars.tick import find_ticks
 from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
 from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
@@ -22,7 +23,7 @@ from percoin.features.feature_set import (
     compute_newest_features,
     history_bars,
 )
-from percoin.inference.levels import levels_at
+from percoin.features.levels import levels_at
 from percoin.inference.networks import load_network
 from percoin.inference.results import RangeAnswers, find_parts
 from percoin.registry.artifact import Artifact, OnnxArtifact
@@ -31,6 +32,7 @@ from percoin.types import (
     Float32Array,
     FloatArray,
     IntArray,
+    Levels,
     Prediction,
     Signal,
     Source,
@@ -149,7 +151,7 @@ class ServedModel:
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
-            levels=levels_at(signal, newest.close, newest.atr),
+            levels=_levels(newest, signal),
         )
 
     def predict_range(
@@ -213,6 +215,12 @@ class ServedModel:
             raise InvalidArtifactError(
                 manifest.symbol, manifest.timeframe, found, "train the model again"
             ) from error
+
+
+def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
+    if signal is Signal.NO_TRADE:
+        return None
+    return levels_at(signal, newest.close, newest.atr, find_ticks(newest.bars))
 
 
 def _blend_of(manifest: Manifest) -> Callable[[FloatArray, Float32Array], FloatArray] | None:

@@ -9,6 +9,9 @@ from percoin.bars.schema import Bars
 from percoin.signals.freshness import is_overdue
 from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe, Worth
 
+TARGETS = ("tp1", "tp2", "tp3")
+_USE_FIELDS = ("horizon_bars", "valid_until", "threshold", "would_trade", "levels_reached")
+
 
 def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
     """Return the prediction as one JSON object; times are ISO 8601 in UTC.
@@ -25,6 +28,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "confidence": prediction.confidence,
         "source": prediction.source.value,
         "model_version": prediction.model_version,
+        "version_id": prediction.version_id,
         "ts": prediction.ts.isoformat(),
         **age_to_json(prediction.ts, prediction.timeframe, now),
         "close": float(bars.column("close")[-1]),
@@ -32,6 +36,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "probabilities": None,
         "detail": prediction.detail or None,
         **_worth_to_json(prediction.worth),
+        **_use_to_json(prediction),
         "passed": [
             {"source": passed.source.value, "reason": passed.reason, "detail": passed.detail}
             for passed in prediction.passed
@@ -76,6 +81,27 @@ def _worth_to_json(worth: Worth | None) -> dict[str, object]:
     return {"verdict": worth.verdict, "hit_rate": rate.as_json() | measured}
 
 
+def _use_to_json(prediction: Prediction) -> dict[str, object]:
+    """Return how long the answer is good for and whether it would be traded, as it was judged."""
+    worth, valid_until = prediction.worth, prediction.valid_until
+    return {
+        "horizon_bars": None if worth is None else worth.horizon_bars,
+        "valid_until": None if valid_until is None else valid_until.isoformat(),
+        "threshold": None if worth is None else worth.threshold,
+        "would_trade": prediction.would_trade,
+        "levels_reached": _reached_to_json(prediction),
+    }
+
+
+def _reached_to_json(prediction: Prediction) -> dict[str, object] | None:
+    """Return how often such stops and targets were reached; None without levels of its own."""
+    reached = None if prediction.worth is None else prediction.worth.reached
+    if reached is None or prediction.levels is None:
+        return None
+    shares = {name: getattr(reached, name).as_json() for name in ("stop_loss", *TARGETS)}
+    return {"n_signals": reached.n_signals, **shares}
+
+
 def no_bars_to_json(
     symbol: str, timeframe: Timeframe, sources: Sequence[Source], why: str
 ) -> dict[str, object]:
@@ -94,6 +120,7 @@ def no_bars_to_json(
         "confidence": 0.0,
         "source": Source.HOLD.value,
         "model_version": None,
+        "version_id": None,
         "ts": None,
         "age_secs": None,
         "stale": True,
@@ -102,6 +129,7 @@ def no_bars_to_json(
         "probabilities": None,
         "detail": None,
         **_worth_to_json(None),
+        **dict.fromkeys(_USE_FIELDS),
         "passed": [
             {"source": source.value, "reason": "insufficient_data", "detail": why}
             for source in sources

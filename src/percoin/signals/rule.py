@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from percoin.bars.schema import Bars, format_time
+from percoin.bars.tick import find_ticks
 from percoin.errors import DataError
+from percoin.features.levels import LevelPrices, atr_of, find_levels, level_prices
 from percoin.features.rules import Readings
-from percoin.inference.levels import find_levels
 from percoin.signals.market import close_times, newest_closed
 from percoin.signals.protocol import MarketBars
 from percoin.signals.worth import SourceVerdict, WorthFiles, worth_text
@@ -145,6 +146,24 @@ def rule_history(rule: Rule, market: MarketBars) -> Readings:
     frames = {timeframe: market.of(timeframe, rule.memory_bars) for timeframe in rule.timeframes}
     enough = [newest_closed(bars, moments) >= rule.min_bars - 1 for bars in frames.values()]
     return _read(rule, frames, moments).known_where(np.all(enough, axis=0))
+
+
+def rule_levels(rule: Rule, market: MarketBars, rows: IntArray, signals: IntArray) -> LevelPrices:
+    """Return the stop and targets of the answers of ``RuleSource`` at the close of some bars.
+
+    Args:
+        rule: The rule.
+        market: Bars of the market.
+        rows: Positions among the asked bars where the rule answers, shape (n,).
+        signals: LONG or SHORT at each, shape (n,).
+
+    Raises:
+        DataError: The timeframe of the levels has no bars.
+    """
+    bars = market.of(rule.level_timeframe, rule.memory_bars)
+    newest = newest_closed(bars, close_times(market.asked)[rows])
+    entry, unit = market.asked.column("close")[rows], atr_of(bars)[newest]
+    return level_prices(entry, unit, find_ticks(bars).take(newest), signals == Signal.LONG)
 
 
 def _read(rule: Rule, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:
