@@ -110,8 +110,6 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> 
     lines += _what_to_do(prediction)
     if prediction.detail:
         lines.append(f"because: {prediction.detail}")
-    if prediction.version_id is not None:
-        lines.append(f"version: {prediction.version_id}")
     if prediction.worth is not None:
         lines.append(f"judged: {_judged(prediction.worth, measure)}")
     lines += [
@@ -123,19 +121,17 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> 
 
 
 def _what_to_do(prediction: Prediction) -> list[str]:
-    """How often stop and targets were reached, until when the answer stands, whether to trade it.
-
-    Only what was judged is said.
-    """
-    worth, valid_until = prediction.worth, prediction.valid_until
-    if worth is None or worth.horizon_bars is None:
-        return []
+    """How often levels were reached, how long the answer stands, and whether to trade it."""
+    horizon, valid_until = prediction.horizon_bars, prediction.valid_until
+    reached = None if prediction.worth is None else prediction.worth.reached
     lines = []
-    if worth.reached is not None and prediction.levels is not None:
-        lines.append(f"levels: {reached_text(worth.reached, worth.horizon_bars)}")
+    if reached is not None and horizon is not None and prediction.levels is not None:
+        lines.append(f"levels: {reached_text(reached, horizon)}")
     if valid_until is not None:
-        n_bars = "1 bar" if worth.horizon_bars == 1 else f"{worth.horizon_bars} bars"
-        lines.append(f"valid until {valid_until:%Y-%m-%d %H:%M} UTC ({n_bars}){_trade(prediction)}")
+        n_bars = "1 bar" if horizon == 1 else f"{horizon} bars"
+        version = f"; version {prediction.version_id}" if prediction.version_id else ""
+        end = f"{valid_until:%Y-%m-%d %H:%M} UTC ({n_bars})"
+        lines.append(f"valid until {end}{_trade(prediction)}{version}")
     return lines
 
 

@@ -193,7 +193,6 @@ class Worth:
             followed; None if not measured or too few.
         n_moves: Number of answers behind ``hit_rate``; None if not measured.
         until: Close of the newest measured bar; None if not measured.
-        horizon_bars: Bars after an answer that it was measured on; None if not measured.
         threshold: Minimum confidence that the backtest traded with; 1 is no trades at all.
             None for a rule, which has none, and if not known.
         reached: How often stop and targets were reached; None if not measured or too few.
@@ -203,7 +202,6 @@ class Worth:
     hit_rate: KnownInterval | None = None
     n_moves: int | None = None
     until: datetime | None = None
-    horizon_bars: int | None = None
     threshold: float | None = None
     reached: LevelsReached | None = None
 
@@ -221,6 +219,8 @@ class Prediction:
         model_version: Version of the model that answered, or None.
         version_id: The exported version that answered, or None.
         worth: Measured quality of the source on this market; None for holding.
+        horizon_bars: Number of bars after ``ts`` that such answers were judged on; None if
+            never judged.
         ts: Close of the bar that the answer is made on (UTC). A trader can act on the
             answer from this moment.
         levels: Entry, stop and targets; only with LONG or SHORT.
@@ -241,12 +241,14 @@ class Prediction:
     passed: tuple[Passed, ...] = ()
     version_id: str | None = None
     worth: Worth | None = None
+    horizon_bars: int | None = None
 
     @property
     def valid_until(self) -> datetime | None:
-        """Close of the last bar that such answers were measured on (UTC); None if not measured."""
-        horizon = None if self.worth is None else self.worth.horizon_bars
-        return None if horizon is None else horizon_end(self.ts, horizon, self.timeframe)
+        """Close of the last bar of the horizon (UTC); None without a horizon."""
+        if self.horizon_bars is None:
+            return None
+        return horizon_end(self.ts, self.horizon_bars, self.timeframe)
 
     @property
     def would_trade(self) -> bool | None:

@@ -26,6 +26,7 @@ from percoin.features.feature_set import (
 from percoin.features.levels import levels_at
 from percoin.inference.networks import load_network
 from percoin.inference.results import RangeAnswers, find_parts
+from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
@@ -82,6 +83,7 @@ class ServedModel:
         self._calibration = self.manifest.calibration.to_json()
         self._network = load_network(artifact, device)
         self._blend = _blend_of(self.manifest)
+        self._horizon = known_horizon(self.manifest.label_rule)
 
     def probabilities(
         self, bars: Bars, first: int = 0, map_batches: MapBatches = map
@@ -152,6 +154,7 @@ class ServedModel:
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
             levels=_levels(newest, signal),
+            horizon_bars=self._horizon,
         )
 
     def predict_range(

@@ -75,7 +75,6 @@ class PredictionSchema(_Exact):
     ]
     source: Source
     model_version: str | None
-    version_id: Annotated[str | None, Field(description="The saved version that answered")]
     ts: Annotated[datetime | None, Field(description="Close of the bar it is made on, UTC")]
     age_secs: Annotated[float | None, Field(description="Since then")]
     stale: Annotated[bool, Field(description="Whether a newer bar must have closed since")]
@@ -92,6 +91,7 @@ class PredictionSchema(_Exact):
         ),
     ]
     hit_rate: HitRateSchema | None
+    version_id: Annotated[str | None, Field(description="The saved version that answered")]
     horizon_bars: Annotated[
         int | None, Field(description="Bars after ts that such answers were judged on")
     ]

@@ -17,7 +17,6 @@ from percoin.errors import (
     NotEnoughBarsError,
 )
 from percoin.inference import Predictor
-from percoin.labels import known_horizon
 from percoin.registry.judged import judged_hit_rate, judged_levels, known_threshold
 from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.signals.protocol import MarketBars
@@ -119,7 +118,7 @@ class ModelSource:
 
 
 def _read_worth(models_dir: Path, manifest: Manifest) -> Worth:
-    bare = Worth(manifest.gate.verdict.value, horizon_bars=known_horizon(manifest.label_rule))
+    bare = Worth(manifest.gate.verdict.value)
     try:
         rate = judged_hit_rate(models_dir, manifest)
         threshold = known_threshold(models_dir, manifest)
@@ -128,12 +127,13 @@ def _read_worth(models_dir: Path, manifest: Manifest) -> Worth:
         # The model itself is intact, so it answers; only the verdict of its test is reported.
         log.warning("%s", error)
         return bare
+    bare = replace(bare, threshold=threshold, reached=reached)
+    if rate is None and reached is None:
+        return bare
     opened = datetime.fromisoformat(manifest.bars.splits["test"].last)
     return replace(
         bare,
         hit_rate=rate,
         n_moves=None if rate is None else rate.n_moves,
         until=opened + manifest.timeframe.timedelta,
-        threshold=threshold,
-        reached=reached,
     )

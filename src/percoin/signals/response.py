@@ -10,7 +10,14 @@ from percoin.signals.freshness import is_overdue
 from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe, Worth
 
 TARGETS = ("tp1", "tp2", "tp3")
-_USE_FIELDS = ("horizon_bars", "valid_until", "threshold", "would_trade", "levels_reached")
+_USE_FIELDS = (
+    "version_id",
+    "horizon_bars",
+    "valid_until",
+    "threshold",
+    "would_trade",
+    "levels_reached",
+)
 
 
 def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
@@ -28,7 +35,6 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "confidence": prediction.confidence,
         "source": prediction.source.value,
         "model_version": prediction.model_version,
-        "version_id": prediction.version_id,
         "ts": prediction.ts.isoformat(),
         **age_to_json(prediction.ts, prediction.timeframe, now),
         "close": float(bars.column("close")[-1]),
@@ -85,7 +91,8 @@ def _use_to_json(prediction: Prediction) -> dict[str, object]:
     """Return how long the answer is good for and whether it would be traded, as it was judged."""
     worth, valid_until = prediction.worth, prediction.valid_until
     return {
-        "horizon_bars": None if worth is None else worth.horizon_bars,
+        "version_id": prediction.version_id,
+        "horizon_bars": prediction.horizon_bars,
         "valid_until": None if valid_until is None else valid_until.isoformat(),
         "threshold": None if worth is None else worth.threshold,
         "would_trade": prediction.would_trade,
@@ -120,7 +127,6 @@ def no_bars_to_json(
         "confidence": 0.0,
         "source": Source.HOLD.value,
         "model_version": None,
-        "version_id": None,
         "ts": None,
         "age_secs": None,
         "stale": True,

@@ -13,6 +13,7 @@ from percoin.bars.tick import find_ticks
 from percoin.errors import DataError
 from percoin.features.levels import LevelPrices, atr_of, find_levels, level_prices
 from percoin.features.rules import Readings
+from percoin.labels import known_horizon
 from percoin.signals.market import close_times, newest_closed
 from percoin.signals.protocol import MarketBars
 from percoin.signals.worth import SourceVerdict, WorthFiles, worth_text
@@ -83,7 +84,7 @@ class RuleSource:
         if not self._enabled:
             name = rule.source.option
             return self._pass(f"{name}_disabled", f"switched off: use_{name}=false")
-        worth = self._worth(market.asked)
+        worth, horizon = self._measured(market.asked)
         if self._require_accepted and worth.verdict == SourceVerdict.WORSE:
             hint = "require_accepted=false asks it all the same"
             return self._pass("source_rejected", f"{worth_text(worth)} ({hint})")
@@ -107,13 +108,16 @@ class RuleSource:
         if readings.signal[0] == Signal.NO_TRADE:
             return self._pass(rule.silence, rule.describe(readings, 0))
         prediction = self._predict(market, readings, frames[rule.level_timeframe])
-        return replace(prediction, worth=worth)
+        return replace(prediction, worth=worth, horizon_bars=horizon)
 
-    def _worth(self, asked: Bars) -> Worth:
+    def _measured(self, asked: Bars) -> tuple[Worth, int | None]:
+        """What the rule measured on this market, and over how many bars; None if unmeasured."""
         if self._worths is None:
-            return Worth()
+            return Worth(), None
         known = self._worths.read(asked.symbol, asked.timeframe, asked.origin)
-        return Worth() if known is None else known.of(self._rule.source)
+        if known is None:
+            return Worth(), None
+        return known.of(self._rule.source), known_horizon(known.label_rule)
 
     def _predict(self, market: MarketBars, readings: Readings, level_bars: Bars) -> Prediction:
         asked, signal = market.asked, Signal(int(readings.signal[0]))

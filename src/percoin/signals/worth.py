@@ -19,7 +19,6 @@ from percoin.bars.schema import is_simulated
 from percoin.commands import command
 from percoin.errors import ConfigError
 from percoin.intervals import Interval, KnownInterval, interval_text
-from percoin.labels import known_horizon
 from percoin.printable import printable
 from percoin.registry.field_checks import parse_time, require
 from percoin.types import LevelsReached, Source, Timeframe, Worth, check_symbol
@@ -149,7 +148,6 @@ class MarketWorth:
             found.hit_rate,
             found.n_moves,
             until,
-            known_horizon(self.label_rule),
             reached=found.levels,
         )
 
