@@ -197,7 +197,7 @@ def test_the_rows_of_a_market_make_at_most_sixteen_blocks_and_other_rows_as_many
 
 
 def test_intervals_of_a_market_cover_the_truth_though_its_level_moves_for_days():
-    # Eight rows a day for 96 days; the level forgets within days, and is small beside a row's noise.
+    # Eight rows a day for 96 days; the level forgets within days, and is small beside the noise.
     levels, noise = autoregressive(768, 0.95, 31, 200), autoregressive(768, 0.0, 32, 200)
 
     def covered(bootstrap):

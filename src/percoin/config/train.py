@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from percoin.bars.renames import current_symbol
+from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
@@ -25,7 +26,7 @@ from percoin.config.fields import (
     setting,
 )
 from percoin.config.labels import LabelsConfig
-from percoin.config.model import LogisticConfig, ModelConfig
+from percoin.config.model import CnnLstmConfig, LogisticConfig, ModelConfig
 from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, RecipeName
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
@@ -131,6 +132,7 @@ class TrainConfig:
     )
     folds: int = number("of a walk-forward", 2, 1000, affects=Effect.MODEL)
     costs: CostsConfig = setting("of each side of a trade, in basis points")
+    backtest: BacktestConfig = setting()
     export: ExportConfig = setting("of the trained model, beside its usual files")
     trials: int = number(
         "models and settings tried, this one included; deflates the Sharpe ratio",
@@ -171,6 +173,8 @@ class TrainConfig:
         check_purge(self.split.purge_bars, self.labels.horizon)
         if isinstance(self.model, LogisticConfig):
             self._check_logistic()
+        if isinstance(self.model, CnnLstmConfig):
+            self.model.check_size(len(self.features.feature_set.names(self.tf.timeframe)))
 
     def _check_logistic(self) -> None:
         """Refuse what only a network can be told."""
