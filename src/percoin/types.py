@@ -141,12 +141,47 @@ class Levels:
 
 
 @dataclass(frozen=True)
+class Band:
+    """Two prices that the close at the horizon lies between in ``level`` of 100 cases."""
+
+    level: int
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class ExpectedMove:
+    """How far the price is expected to move, whichever way.
+
+    Attributes:
+        percent: Forecast standard deviation of the log return over the horizon, in percent.
+        horizon_bars: Bars from the close to the close that is forecast.
+        bands: For the close at the horizon, narrowest first.
+        range_factor: Variance of such a return over the sum of its bars' range variances
+            (Parkinson, 1980); the forecast is scored by these.
+    """
+
+    percent: float
+    horizon_bars: int
+    bands: tuple[Band, ...]
+    range_factor: float
+
+
+@dataclass(frozen=True)
 class Passed:
-    """A source without an answer: ``reason`` is a word for programs, ``detail`` is for people."""
+    """A source without an answer.
+
+    Attributes:
+        source: The source.
+        reason: A word for programs.
+        detail: For people.
+        expected_move: What the market's model still says of how far the price moves.
+    """
 
     source: Source
     reason: str
     detail: str
+    expected_move: ExpectedMove | None = None
 
 
 # The verdict on a source that was never measured on the market.
@@ -190,6 +225,8 @@ class Prediction:
         levels: Entry, stop and targets; only with LONG or SHORT.
         detail: Why a rule gave this answer, in one phrase; empty for other sources.
         passed: The sources asked before that had no answer, in order.
+        expected_move: How far the price is expected to move, by the market's model whoever
+            answered; None without one, or with too few bars.
     """
 
     symbol: str
@@ -205,6 +242,7 @@ class Prediction:
     passed: tuple[Passed, ...] = ()
     version_id: str | None = None
     worth: Worth | None = None
+    expected_move: ExpectedMove | None = None
 
 
 def is_symbol(value: object) -> bool:

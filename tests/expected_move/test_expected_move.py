@@ -9,7 +9,7 @@ from builders import bars_from_closes, drop_bars, make_bars, make_index
 from percoin import json_codec
 from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import MoveRows, conformal_quantile, fit_move
+from percoin.expected_move.fitting import MoveRows, choose_move, conformal_quantile
 from percoin.expected_move.inputs import MoveInputs, bars_needed, move_columns
 from percoin.expected_move.judging import judge_move, move_losses
 from percoin.expected_move.model import LEVELS, MoveModel
@@ -48,6 +48,10 @@ def make_lively_bars(n_bars: int = 6000, seed: int = 1) -> Bars:
 
 
 LIVELY = make_lively_bars()
+
+
+def fit_move(bars, horizon, train, validation):
+    return choose_move(MoveRows.of(bars, horizon, train, validation), horizon)
 
 
 @pytest.fixture(scope="module")

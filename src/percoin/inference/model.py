@@ -28,6 +28,7 @@ from percoin.inference.results import RangeAnswers, find_parts
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
+    ExpectedMove,
     Float32Array,
     FloatArray,
     IntArray,
@@ -79,6 +80,7 @@ class ServedModel:
         self.scaling = self.manifest.scaling.fitted()
         self._calibration = self.manifest.calibration.to_json()
         self._network = load_network(artifact, device)
+        self._move = artifact.move
         self._blend = _blend_of(self.manifest)
 
     def probabilities(
@@ -150,7 +152,15 @@ class ServedModel:
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
             levels=levels_at(signal, newest.close, newest.atr),
+            expected_move=self.expected_move(bars),
         )
+
+    def expected_move(self, bars: Bars) -> ExpectedMove | None:
+        """How far the price is expected to move from the newest close.
+
+        None if the version has no such forecast, or the bars are too few for it.
+        """
+        return None if self._move is None else self._move.newest(bars)
 
     def predict_range(
         self,

@@ -38,6 +38,13 @@ class HitRateSchema(_Exact):
     until: Annotated[datetime, Field(description="Close of the newest bar measured on, UTC")]
 
 
+class BandSchema(_Exact):
+    """Two prices that the close at the horizon is expected to lie between."""
+
+    lower: Price
+    upper: Price
+
+
 class PredictionSchema(_Exact):
     """The prediction for one market in one timeframe; price levels only for LONG and SHORT."""
 
@@ -56,6 +63,15 @@ class PredictionSchema(_Exact):
     bars: Annotated[str | None, Field(description="Where the bars are from")]
     probabilities: dict[SignalName, Share] | None
     detail: str | None
+    expected_move: Annotated[
+        float | None,
+        Field(description="Forecast standard deviation of the return over the horizon, in percent"),
+    ]
+    bands: Annotated[
+        dict[Literal["50", "80", "95"], BandSchema] | None,
+        Field(description="By how many of 100 closes at the horizon are expected to lie within"),
+    ]
+    bands_at: Annotated[datetime | None, Field(description="Close that the bands are for, UTC")]
     verdict: Annotated[
         str | None,
         Field(

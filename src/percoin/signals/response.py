@@ -31,6 +31,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "bars": bars.origin,
         "probabilities": None,
         "detail": prediction.detail or None,
+        **_move_to_json(prediction),
         **_worth_to_json(prediction.worth),
         "passed": [
             {"source": passed.source.value, "reason": passed.reason, "detail": passed.detail}
@@ -62,6 +63,19 @@ def age_to_json(ts: datetime, timeframe: Timeframe, now: datetime) -> dict[str, 
     return {
         "age_secs": round((now - ts).total_seconds(), 3),
         "stale": is_overdue(ts, timeframe, now),
+    }
+
+
+def _move_to_json(prediction: Prediction | None) -> dict[str, object]:
+    """Return how far the price is expected to move; null values if that is not known."""
+    move = None if prediction is None else prediction.expected_move
+    if prediction is None or move is None:
+        return {"expected_move": None, "bands": None, "bands_at": None}
+    at = prediction.ts + move.horizon_bars * prediction.timeframe.timedelta
+    return {
+        "expected_move": move.percent,
+        "bands": {str(b.level): {"lower": b.lower, "upper": b.upper} for b in move.bands},
+        "bands_at": at.isoformat(),
     }
 
 
@@ -101,6 +115,7 @@ def no_bars_to_json(
         "bars": None,
         "probabilities": None,
         "detail": None,
+        **_move_to_json(None),
         **_worth_to_json(None),
         "passed": [
             {"source": source.value, "reason": "insufficient_data", "detail": why}

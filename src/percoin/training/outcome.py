@@ -9,6 +9,7 @@ from typing import Any
 
 from percoin.commands import command
 from percoin.errors import MarketsError
+from percoin.expected_move.judging import JudgedMove, sum_up
 from percoin.registry.manifest import StoredVerdict
 from percoin.run_record import MARKETS_FOLDER
 from percoin.training.recipes.recipe import Trained
@@ -30,6 +31,7 @@ class TrainingOutcome:
         shares_network: Whether all markets share one network.
         run_folder: Folder of logs, tables and pictures.
         alone: Summary of a single market; None for several markets.
+        moves: Tests of the forecasts of the expected move.
     """
 
     results: tuple[MarketResult, ...]
@@ -40,6 +42,7 @@ class TrainingOutcome:
     shares_network: bool
     run_folder: Path
     alone: TrainingSummary | None = None
+    moves: tuple[JudgedMove, ...] = ()
 
     def render(self) -> str:
         """The summary as plain text."""
@@ -56,6 +59,7 @@ class TrainingOutcome:
             [
                 "",
                 format_markets(self.results, self.means, self.shares_network),
+                *([sum_up(self.moves)] if self.moves else []),
                 *self.trained.notes,
                 *(f"FAILED {symbol}: {reason}" for symbol, reason in self.failed.items()),
                 *(

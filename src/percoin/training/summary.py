@@ -19,6 +19,7 @@ from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
+from percoin.expected_move.judging import JudgedMoveModel
 from percoin.intervals import number_text
 from percoin.registry.layout import MarketFolder
 from percoin.training.fitted import Fitted
@@ -53,6 +54,7 @@ class TrainingSummary:
         is_served: Whether the new version is the served model.
         run_folder: Folder of logs and pictures.
         predict_command: Command that predicts for the newest bar of the same source.
+        move: The forecast of the expected move; None if there is none.
     """
 
     dataset: MarketDataset
@@ -65,6 +67,7 @@ class TrainingSummary:
     run_folder: Path
     predict_command: str
     blend: JudgedBlend | None = None
+    move: JudgedMoveModel | None = None
 
     @classmethod
     def of(
@@ -83,6 +86,7 @@ class TrainingSummary:
             dataset=fitted.dataset,
             evaluation=judgement.evaluation,
             blend=judgement.blend,
+            move=exported.move,
             epochs=fitted.epochs,
             secs=fitted.secs,
             model_folder=MarketFolder(
@@ -189,6 +193,7 @@ class TrainingSummary:
         for name, text in (
             ("trained", self._trained()),
             *self._parts(),
+            *zip(("expected move", ""), self._move(), strict=False),
             ("bars", f"{len(bars):,} of {bars.origin}"),
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),
@@ -206,6 +211,9 @@ class TrainingSummary:
         epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
         kept = f"epoch {best} kept" if best else "none better: the pooled weights kept"
         return f"{epochs} in {minutes} min {secs} s, {kept}"
+
+    def _move(self) -> list[str]:
+        return [] if self.move is None else self.move.lines()
 
     def _parts(self) -> list[tuple[str, str]]:
         """The weights of a blend, and the skill of each part over the train prior."""
