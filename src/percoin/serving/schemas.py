@@ -197,6 +197,19 @@ class ScoredSchema(_Exact):
     n_moves: int
 
 
+class MoveScoreSchema(_Exact):
+    """The track record of the expected moves."""
+
+    n_rows: int
+    qlike: Annotated[
+        TestedSkillSchema, Field(description="Mean loss of the variances (Patton, 2011); 0 is best")
+    ]
+    coverage: Annotated[
+        dict[Literal["50", "80", "95"], TestedSkillSchema],
+        Field(description="Share of prices within each band"),
+    ]
+
+
 class StandingSchema(_Exact):
     """The track record of one model or source on one market."""
 
@@ -218,6 +231,9 @@ class StandingSchema(_Exact):
     baselines: dict[str, ScoredSchema]
     ruler: Annotated[
         str, Field(description="Of the baselines, the one that skill is measured from")
+    ]
+    move: Annotated[
+        MoveScoreSchema | None, Field(description="Of the expected moves; null without any")
     ]
     since: datetime | None
     until: datetime | None
@@ -266,6 +282,10 @@ class PastPredictionSchema(_Exact):
     version_id: str | None
     bars: str
     close: Price
+    expected_move: Annotated[
+        float | None, Field(description="In percent; null where nothing was said of it")
+    ]
+    bands: dict[Literal["50", "80", "95"], BandSchema] | None
     is_live: Annotated[bool, Field(description="Written before its outcome could be known")]
     written_at: datetime
     label: Annotated[SignalName | None, Field(description="The right answer; null while open")]

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from percoin.bars.schema import Bars
 from percoin.signals.freshness import is_overdue
-from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe, Worth
+from percoin.types import CLASS_NAMES, ExpectedMove, Prediction, Signal, Source, Timeframe, Worth
 
 
 def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
@@ -74,9 +74,14 @@ def _move_to_json(prediction: Prediction | None) -> dict[str, object]:
     at = prediction.ts + move.horizon_bars * prediction.timeframe.timedelta
     return {
         "expected_move": move.percent,
-        "bands": {str(b.level): {"lower": b.lower, "upper": b.upper} for b in move.bands},
+        "bands": bands_to_json(move),
         "bands_at": at.isoformat(),
     }
+
+
+def bands_to_json(move: ExpectedMove) -> dict[str, dict[str, float]]:
+    """Return the two prices of each band by its level in percent."""
+    return {str(band.level): {"lower": band.lower, "upper": band.upper} for band in move.bands}
 
 
 def _worth_to_json(worth: Worth | None) -> dict[str, object]:
