@@ -428,6 +428,15 @@
       + `${ratio.toFixed(1)} times the furthest of as many train rows`;
     return h("span", { title: told }, `${drift.worst} ${ratio.toFixed(1)}×`);
   };
+  // How often the price came to lie within each band of the expected move.
+  const bandsCell = ({ move }) => {
+    if (!move) return "–";
+    const ends = (share) => (share.lower === null ? "" : ` ${interval(share, percent)}`);
+    const told = Object.entries(move.coverage).map(([level, share]) => `${level} %: ${percent(share.value, 1)}${ends(share)}`);
+    const shares = Object.values(move.coverage).map((share) => (share.value * 100).toFixed(0)).join(" · ");
+    return [h("span", { title: `${told.join(", ")} of ${move.n_rows} prices` }, `${shares} %`),
+      h("small", { class: "ends" }, `QLIKE ${move.qlike.value.toFixed(3)}`)];
+  };
   const STANDING = [
     ["Market", "", (row) => row.symbol],
     ["Source", "", (row) => row.source],
@@ -439,6 +448,7 @@
     ["Skill [95 %]", "num", (row) => estimated(row.skill, signed, "–", row.too_few)],
     ["Best baseline [95 %]", "num", bestBaseline],
     ["Hit rate [95 %]", "num", (row) => estimated(row.hit_rate, percent, row.too_few ? "too few" : "–", row.too_few)],
+    ["Bands held", "num", bandsCell],
     ["Furthest drift", "num", driftCell],
   ];
   const showScoreboard = () => {
@@ -514,12 +524,31 @@
   const facts = (answer) => {
     const money = (value) => (typeof value === "number" ? charts.price(value) : "–");
     const known = [fact("Close", money(answer.close)),
-      fact("Bar closed (UTC)", answer.ts ? charts.stamp(Date.parse(answer.ts)) : "–"), fact("Bars", answer.bars ?? "–")];
+      fact("Bar closed (UTC)", answer.ts ? charts.stamp(Date.parse(answer.ts)) : "–"), fact("Bars", answer.bars ?? "–"),
+      ...moveFacts(answer)];
     if (typeof answer.entry_price === "number") {
       known.push(fact("Entry", money(answer.entry_price)), fact("Stop", money(answer.stop_loss)),
         fact("Targets", [answer.tp1, answer.tp2, answer.tp3].map(money).join(" · ")));
     }
     return h("dl", { class: "facts" }, known);
+  };
+
+  // How far the price is expected to move, and until when.
+  const reachOf = (answer) => `until ${charts.stamp(Date.parse(answer.bands_at)).slice(5)}`;
+  const bandText = ({ lower, upper }) => `${charts.price(lower)} to ${charts.price(upper)}`;
+  const moveFacts = (answer) => {
+    if (typeof answer.expected_move !== "number") return [];
+    const bands = Object.entries(answer.bands).map(([level, band]) => `${level} %: ${bandText(band)}`);
+    return [fact("Expected move", [`±\u202f${answer.expected_move.toFixed(2)} % ${reachOf(answer)}`,
+      ...bands.map((told) => h("small", { class: "ends" }, told))])];
+  };
+  // The cone begins at the close of the newest bar; an answer on an older one has none.
+  const coneOf = (answer, bars) => {
+    const span = bars.open_time[1] - bars.open_time[0];
+    if (!answer.bands || Date.parse(answer.ts) !== bars.open_time.at(-1) + span) return null;
+    const said = Object.entries(answer.bands).map(([level, band]) => `${level} %: ${bandText(band)}`);
+    return { close: answer.close, bands: answer.bands, n_bars: (Date.parse(answer.bands_at) - Date.parse(answer.ts)) / span,
+      words: `Expected ${reachOf(answer)}: ${said.join(", ")}` };
   };
 
   const candleCard = (answer, bars, signals, width) => {
@@ -531,7 +560,8 @@
     reading.textContent = idle;
     const levels = typeof answer.entry_price === "number"
       ? { entry: answer.entry_price, stop: answer.stop_loss, "target 1": answer.tp1, "target 2": answer.tp2, "target 3": answer.tp3 } : {};
-    const picture = charts.candles(bars, signals, levels, width, (said) => { reading.textContent = said || idle; });
+    const picture = charts.candles(bars, signals, levels, coneOf(answer, bars), width,
+      (said) => { reading.textContent = said || idle; });
     const key = signals.length
       ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as they were said at the time"),
         h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet, or no outcome"))
