@@ -7,7 +7,26 @@ from datetime import datetime
 
 from percoin.bars.schema import Bars
 from percoin.signals.freshness import is_overdue
-from percoin.types import CLASS_NAMES, ExpectedMove, Prediction, Signal, Source, Timeframe, Worth
+from percoin.types import (
+    CLASS_NAMES,
+    ExpectedMove,
+    Prediction,
+    Signal,
+    Source,
+    Timeframe,
+    Worth,
+    horizon_end,
+)
+
+TARGETS = ("tp1", "tp2", "tp3")
+_USE_FIELDS = (
+    "version_id",
+    "horizon_bars",
+    "valid_until",
+    "threshold",
+    "would_trade",
+    "levels_reached",
+)
 
 
 def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
@@ -33,6 +52,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "detail": prediction.detail or None,
         **_move_to_json(prediction),
         **_worth_to_json(prediction.worth),
+        **_use_to_json(prediction),
         "passed": [
             {"source": passed.source.value, "reason": passed.reason, "detail": passed.detail}
             for passed in prediction.passed
@@ -71,11 +91,11 @@ def _move_to_json(prediction: Prediction | None) -> dict[str, object]:
     move = None if prediction is None else prediction.expected_move
     if prediction is None or move is None:
         return {"expected_move": None, "bands": None, "bands_at": None}
-    at = prediction.ts + move.horizon_bars * prediction.timeframe.timedelta
+    at = horizon_end(prediction.ts, move.horizon_bars, prediction.timeframe)
     return {
         "expected_move": move.percent,
         "bands": bands_to_json(move),
-        "bands_at": at.isoformat(),
+        "bands_at": None if at is None else at.isoformat(),
     }
 
 
@@ -93,6 +113,28 @@ def _worth_to_json(worth: Worth | None) -> dict[str, object]:
         return {"verdict": worth.verdict, "hit_rate": None}
     measured = {"n_moves": worth.n_moves, "until": worth.until.isoformat()}
     return {"verdict": worth.verdict, "hit_rate": rate.as_json() | measured}
+
+
+def _use_to_json(prediction: Prediction) -> dict[str, object]:
+    """Return how long the answer is good for and whether it would be traded, as it was judged."""
+    worth, valid_until = prediction.worth, prediction.valid_until
+    return {
+        "version_id": prediction.version_id,
+        "horizon_bars": prediction.horizon_bars,
+        "valid_until": None if valid_until is None else valid_until.isoformat(),
+        "threshold": None if worth is None else worth.threshold,
+        "would_trade": prediction.would_trade,
+        "levels_reached": _reached_to_json(prediction),
+    }
+
+
+def _reached_to_json(prediction: Prediction) -> dict[str, object] | None:
+    """Return how often such stops and targets were reached; None without levels of its own."""
+    reached = None if prediction.worth is None else prediction.worth.reached
+    if reached is None or prediction.levels is None:
+        return None
+    shares = {name: getattr(reached, name).as_json() for name in ("stop_loss", *TARGETS)}
+    return {"n_signals": reached.n_signals, **shares}
 
 
 def no_bars_to_json(
@@ -122,6 +164,7 @@ def no_bars_to_json(
         "detail": None,
         **_move_to_json(None),
         **_worth_to_json(None),
+        **dict.fromkeys(_USE_FIELDS),
         "passed": [
             {"source": source.value, "reason": "insufficient_data", "detail": why}
             for source in sources
