@@ -563,8 +563,8 @@
   const moveFacts = (answer) => {
     if (typeof answer.expected_move !== "number") return [];
     const bands = Object.entries(answer.bands).map(([level, band]) => `${level} %: ${bandText(band)}`);
-    return [fact("Expected move", [`±\u202f${answer.expected_move.toFixed(2)} % ${reachOf(answer)}`,
-      ...bands.map((told) => h("small", { class: "ends" }, told))])];
+    return [h("div", { class: "broad" }, h("dt", {}, "Expected move"), h("dd", {}, `±\u202f${answer.expected_move.toFixed(2)} %`,
+      bands.map((told) => h("small", { class: "ends" }, told))))];
   };
   // The cone begins at the close of the newest bar; an answer on an older one has none.
   const coneOf = (answer, bars) => {
@@ -584,13 +584,15 @@
     reading.textContent = idle;
     const levels = typeof answer.entry_price === "number"
       ? { entry: answer.entry_price, stop: answer.stop_loss, "target 1": answer.tp1, "target 2": answer.tp2, "target 3": answer.tp3 } : {};
-    const picture = charts.candles(bars, signals, levels, coneOf(answer, bars), width,
+    const cone = coneOf(answer, bars);
+    const picture = charts.candles(bars, signals, levels, cone, width,
       (said) => { reading.textContent = said || idle; });
     const key = signals.length
       ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as they were said at the time"),
         h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet, or no outcome"))
       : h("p", { class: "below" }, "No track record yet: past signals appear here once they have been served and written down. None are drawn in hindsight.");
-    return h("section", { class: "card" }, reading, picture, key);
+    return h("section", { class: "card" }, reading, picture, key,
+      cone ? h("p", { class: "below" }, `The cone: where 50, 80 and 95 of 100 closes are expected ${reachOf(answer)}.`) : null);
   };
 
   const probabilityCard = (signals, width) => {
