@@ -11,6 +11,7 @@ from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.judging import fit_and_judge
 from percoin.features.drift import bin_features
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import RECORD_FILE, TrackRecord, sqlite_url
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
@@ -37,7 +38,7 @@ def fill_record(folder: Path, **sections: object) -> int:
     parts = (dataset.rows("train"), dataset.rows("validation"), dataset.rows("test"))
     move = fit_and_judge(dataset.bars, RULE.horizon, parts, Bootstrap(RULE.horizon, repetitions=50))
     told = {
-        TRAIN_ROWS: TrainRows((0.3, 0.4, 0.3), bin_features(rows)),
+        TRAIN_ROWS: TrainRows((0.3, 0.4, 0.3), bin_features(FEATURE_NAMES, rows)),
         EXPECTED_MOVE: move,
         **sections,
     }

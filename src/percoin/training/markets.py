@@ -18,7 +18,6 @@ from percoin.evaluation.blend import BLEND
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.judging import JudgedMove
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MarketFolder
 from percoin.run_record import MARKETS_FOLDER, read_result, write_result
@@ -56,7 +55,6 @@ class TrainedMarkets:
         results: Result of each market with a new model.
         withdrawn: New results of the markets that lost their acceptance.
         alone: Summary of a single market; None for several markets.
-        moves: Tests of the forecasts of the expected move, of the markets judged in this process.
     """
 
     settings: TrainConfig
@@ -67,7 +65,6 @@ class TrainedMarkets:
     results: dict[str, MarketResult] = field(default_factory=dict)
     withdrawn: dict[str, MarketResult] = field(default_factory=dict)
     alone: TrainingSummary | None = None
-    moves: list[JudgedMove] = field(default_factory=list)
 
     def judge_and_publish(self, fitted: Fitted) -> None:
         """Judge a market and write it to the registry.
@@ -137,7 +134,6 @@ class TrainedMarkets:
             self.recipe.shares_network,
             self.run.folder,
             self.alone,
-            tuple(self.moves),
         )
         if self.recipe.is_set:
             self._log_means(outcome)
@@ -156,8 +152,6 @@ class TrainedMarkets:
             fitted, judged, config, models_dir, settings.export.onnx, self.trained.sections
         )
         summary = TrainingSummary.of(settings, fitted, exported, folder)
-        if exported.move is not None and exported.move.judged is not None:
-            self.moves.append(exported.move.judged)
         pool = fitted.pool
         is_seen = pool is None or pool.started_from is not None or symbol in pool.seen
         result = MarketResult.of(symbol, is_seen, exported)
@@ -169,7 +163,7 @@ class TrainedMarkets:
             parameters = {
                 "symbol": symbol,
                 "tf": settings.tf.name,
-                "features": settings.features.definition,
+                "features": str(settings.features.feature_set),
                 "labels": run.choices["labels"],
                 "model": run.choices["model"],
                 **compared_settings(settings),

@@ -9,7 +9,7 @@ from typing import Any
 
 from percoin.commands import command
 from percoin.errors import MarketsError
-from percoin.expected_move.judging import JudgedMove, sum_up
+from percoin.expected_move.judging import sum_up
 from percoin.registry.manifest import StoredVerdict
 from percoin.run_record import MARKETS_FOLDER
 from percoin.training.recipes.recipe import Trained
@@ -31,7 +31,6 @@ class TrainingOutcome:
         shares_network: Whether all markets share one network.
         run_folder: Folder of logs, tables and pictures.
         alone: Summary of a single market; None for several markets.
-        moves: Tests of the forecasts of the expected move.
     """
 
     results: tuple[MarketResult, ...]
@@ -42,7 +41,6 @@ class TrainingOutcome:
     shares_network: bool
     run_folder: Path
     alone: TrainingSummary | None = None
-    moves: tuple[JudgedMove, ...] = ()
 
     def render(self) -> str:
         """The summary as plain text."""
@@ -51,6 +49,7 @@ class TrainingOutcome:
         if self.means is None:
             return ""
         by_symbol = {entry.symbol: entry for entry in self.results}
+        moves = [entry.move for entry in self.results if entry.move is not None]
         minutes, secs = divmod(round(self.trained.secs), 60)
         accepted = [
             entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
@@ -59,7 +58,7 @@ class TrainingOutcome:
             [
                 "",
                 format_markets(self.results, self.means, self.shares_network),
-                *([sum_up(self.moves)] if self.moves else []),
+                *([sum_up(moves)] if moves else []),
                 *self.trained.notes,
                 *(f"FAILED {symbol}: {reason}" for symbol, reason in self.failed.items()),
                 *(
