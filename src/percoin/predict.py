@@ -37,7 +37,6 @@ from percoin.types import (
     Worth,
 )
 
-
 # A band is no price that anybody trades at.
 _BAND_DIGITS = 6
 
