@@ -1,62 +1,55 @@
-"""Does a network add anything to the best combination without one? Pools of real markets.
+"""What the parts of a combination are worth together, without a network: pools of real markets.
 
-    python benchmarks/added_value.py FOLDER ANSWERS [--only VARIANT ...] [--groups later-scaled ...]
-    python benchmarks/added_value.py FOLDER ANSWERS --table
+    python benchmarks/added_value.py FOLDER ANSWERS [--groups later-scaled ...]
 
 For each of two test windows and two label rules (a *group*) all markets of FOLDER are cut at the
-same times. First the parts without a network are fitted on train rows: ``volatility`` and
-``volatility_clock`` of each market, and boosting pooled over the markets on volatility and clock,
-with and without the state of all markets (``market``). Then a network of half width is trained by
-each variant. A variant names the inputs and what the network starts from:
+same times, and the parts are fitted on train rows:
 
-- ``15``, ``15+vc``, ``15+vcm``: the 15 features; with volatility and clock; with the state of all
-  markets too. Cross-entropy from scratch.
-- ``on ...``: the logits are added to the log of the mean of the volatility regression and pooled
-  boosting, and the last layer begins at zero, so training begins at what these know. What they
-  say of a train row comes from fits on other days (five blocks of time, a day apart).
-- ``... range``: a second head forecasts the log range of the horizon's bars, by squared error.
+- ``volatility`` and ``volatility_clock``: regressions of each market, as the judge fits them.
+- ``boosting_vc``, ``boosting_vcm``: boosting pooled over the markets on volatility and clock; the
+  second with the state of all markets too.
+- ``moves``, ``moves_m``: fitted in two stages. Boosting pooled over the markets, and a ridge
+  regression of each, forecast the log of the range of the horizon's bars by squared error, a
+  richer teacher than three classes. Then a logit of each market learns the classes from its
+  volatility and these forecasts, which for train rows come from fits on other days (five blocks of
+  time, a day apart). ``moves`` has volatility, clock and the 15 features of its own market;
+  ``moves_m`` the state of all markets too.
 
-All networks have batches of 256, AdamW with a decay of .01, a warm-up of one epoch and a cosine,
-six epochs of 40,000 windows, bf16, and exponentially averaged weights (.998); the epoch is chosen
-on 12,000 of the validation rows. Answers are kept in ANSWERS; what is there is not made again.
-
-The table has each part's skill over the train prior on test rows, and the lead in nats a row of a
-combination with the network over the same combination without it. Weights of a combination are
-convex, one vector for all markets, solved on their validation rows; every part is calibrated on
-them. Intervals draw days, the same for all markets.
+What was fitted is kept in ANSWERS and not fitted again. The table has each part's skill over the
+train prior on test rows, and for combinations with ``moves`` the lead in nats a row over the same
+combination without. Weights of a combination are convex, one vector for all markets, solved on
+their validation rows; every part is calibrated on them. Intervals draw days, the same for all
+markets.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
 import logging
 import math
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from rivals import HORIZON, THRESHOLDS, load
-from torch import Tensor, nn
-from torch.nn import functional
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.evaluation.baselines import BaselineInputs, class_shares, make_boosting
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
-from percoin.evaluation.joint import joint_lead, joint_skill
+from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
-from percoin.network import CnnLstm
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.types import Timeframe
 
@@ -65,39 +58,34 @@ log = logging.getLogger("added_value")
 UNTIL = {"later": None, "earlier": "2025-07-16"}
 LABELS = ("scaled", "fixed")
 GROUPS = tuple(f"{window}-{label}" for label in LABELS for window in UNTIL)
-PARTS = ("volatility", "volatility_clock", "boosting_vc")
-WITH_MARKET = (*PARTS, "boosting_vcm")
 LOOKBACK = 60
 N_BLOCKS = 5
-BATCH, EPOCHS, WINDOWS, LR, DECAY, EMA = 256, 6, 40_000, 3e-4, 0.01, 0.998
-HALF = {"channels": (32, 64, 128), "hidden_size": 50, "head_sizes": (64, 32)}
-RANGE_WEIGHT = 0.3
+DAY_MILLISECONDS = 86_400_000
 
-
-@dataclass(frozen=True)
-class Variant:
-    """A way to train: columns beyond the 15, and what the network is given or taught.
-
-    Attributes:
-        extra: ``v`` volatility, ``c`` clock, ``m`` state of all markets.
-        on_parts: Whether its logits are added to those of the parts.
-        with_range: Whether a second head forecasts the range.
-    """
-
-    extra: str = ""
-    on_parts: bool = False
-    with_range: bool = False
-
-
-VARIANTS = {
-    "on 15+vcm": Variant("vcm", on_parts=True),
-    "on 15+vcm range": Variant("vcm", on_parts=True, with_range=True),
-    "on 15": Variant(on_parts=True),
-    "on 15+vc": Variant("vc", on_parts=True),
-    "15": Variant(),
-    "15+vc": Variant("vc"),
-    "15+vcm": Variant("vcm"),
-    "15+vcm range": Variant("vcm", with_range=True),
+# By name: the inputs (volatility, clock, state of all markets, the 15 features).
+REGRESSIONS = {"volatility": "v", "volatility_clock": "vc"}
+BOOSTINGS = {"boosting_vc": "vc", "boosting_vcm": "vcm"}
+RIDGES = {"ridge vc": "vc", "ridge vcm": "vcm"}
+RANGE_BOOSTINGS = {
+    "range vc": "vc",
+    "range vcf": "vcf",
+    "range vcm": "vcm",
+    "range vcmf": "vcmf",
+}
+MOVES = {
+    "moves": ("range vc", "range vcf", "ridge vc"),
+    "moves_m": ("range vc", "range vcm", "range vcmf", "ridge vc", "ridge vcm"),
+}
+PARTS = (*REGRESSIONS, "boosting_vc")
+COMBINATIONS = {
+    "without moves": PARTS,
+    "with moves": (*PARTS, "moves"),
+    "with the state of all markets, without moves": (*PARTS, "boosting_vcm"),
+    "with the state of all markets, with moves": (*PARTS, "boosting_vcm", "moves_m"),
+}
+BESIDE = {
+    "with moves": "without moves",
+    "with the state of all markets, with moves": "with the state of all markets, without moves",
 }
 
 
@@ -107,22 +95,35 @@ class Group:
 
     Attributes:
         pool: The markets.
-        columns: Per kind of input (``v``, ``c``, ``m``), shape (n_bars of all, n).
+        columns: By kind of input (``v``, ``c``, ``m``, ``f``), shape (n_bars of all, n).
         label: Shape (n_bars of all,).
-        log_range: Log of the range of the horizon's bars, standardized on train rows.
+        log_range: Log of the range of the horizon's bars, shape (n_bars of all,).
+        market: Which market each bar is of, shape (n_bars of all,).
         rows: Positions of the rows by part, in order of the markets.
         counts: Rows of each market by part.
-        given: Probabilities of each part on all rows of train (from other days), validation and
-            test, by part's name, shape (n_bars of all, C).
     """
 
     pool: Pool
     columns: dict[str, np.ndarray]
     label: np.ndarray
     log_range: np.ndarray
+    market: np.ndarray
     rows: dict[str, np.ndarray]
     counts: dict[str, list[int]]
-    given: dict[str, np.ndarray]
+
+    @property
+    def opened(self) -> np.ndarray:
+        """Open time of each bar in milliseconds."""
+        return np.concatenate([dataset.bars.open_time for dataset in self.pool.seen])
+
+    @property
+    def later(self) -> np.ndarray:
+        """Positions of the validation and the test rows."""
+        return np.concatenate([self.rows["validation"], self.rows["test"]])
+
+    def inputs(self, kinds: str) -> np.ndarray:
+        """The columns of some kinds side by side."""
+        return np.hstack([self.columns[kind] for kind in kinds])
 
 
 def market_state(markets: list[Bars], volatility: list[np.ndarray]) -> list[np.ndarray]:
@@ -168,12 +169,6 @@ def future_log_range(bars: Bars) -> np.ndarray:
     return found
 
 
-def standardized(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Less the mean of some rows and by their deviation, cut off at five of it; 0 for NaN."""
-    mean, deviation = np.nanmean(values[rows], axis=0), np.nanstd(values[rows], axis=0)
-    return np.nan_to_num(np.clip((values - mean) / deviation, -5, 5)).astype(np.float32)
-
-
 def make_group(folder: Path, name: str, timeframe: Timeframe, days: float) -> Group:
     """Build the markets of a group."""
     window, label = name.split("-")
@@ -196,164 +191,134 @@ def make_group(folder: Path, name: str, timeframe: Timeframe, days: float) -> Gr
         ]
         rows[part], counts[part] = np.concatenate(own), [len(each) for each in own]
     everything = BaselineInputs.joined(inputs)
-    log_range = np.concatenate([future_log_range(dataset.bars) for dataset in pool.seen])
     return Group(
         pool,
-        {"v": everything.volatility, "c": everything.clock, "m": np.concatenate(state)},
+        {
+            "v": everything.volatility,
+            "c": everything.clock,
+            "m": np.concatenate(state),
+            "f": pool.features,
+        },
         np.concatenate([dataset.label for dataset in pool.seen]),
-        standardized(log_range, rows["train"]),
+        np.concatenate([future_log_range(dataset.bars) for dataset in pool.seen]),
+        np.repeat(np.arange(len(pool.seen)), np.diff(starts)),
         rows,
         counts,
-        {},
     )
 
 
-def fit_parts(group: Group) -> dict[str, np.ndarray]:
-    """Probabilities of the parts without a network; those of train rows are of other days."""
+def regression() -> Any:
+    """The logistic regression of the judge's volatility baselines."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    def regression() -> object:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
-
-    columns = group.columns
-    per_market = {"volatility": "v", "volatility_clock": "vc"}
-    pooled = {"boosting_vc": "vc", "boosting_vcm": "vcm"}
-    opened = np.concatenate([dataset.bars.open_time for dataset in group.pool.seen])
-    train = group.rows["train"]
-    later = np.concatenate([group.rows["validation"], group.rows["test"]])
-    edges = np.quantile(opened[train], np.linspace(0, 1, N_BLOCKS + 1))
-    ends = np.cumsum([len(dataset.features) for dataset in group.pool.seen])
-    market = np.searchsorted(ends, np.arange(ends[-1]), side="right")
-    given = {name: np.full((len(group.label), 3), np.nan) for name in WITH_MARKET}
-
-    def fit(fitted: np.ndarray, asked: np.ndarray) -> None:
-        for name, kinds in (per_market | pooled).items():
-            began = time.monotonic()
-            x = np.hstack([columns[kind] for kind in kinds])
-            groups = range(len(ends)) if name in per_market else (None,)
-            for one in groups:
-                mine = fitted if one is None else fitted[market[fitted] == one]
-                hers = asked if one is None else asked[market[asked] == one]
-                mine = mine[np.isfinite(x[mine]).all(axis=1)]
-                given[name][hers] = class_shares(group.label[mine])
-                hers = hers[np.isfinite(x[hers]).all(axis=1)]
-                if len(hers) == 0 or len(mine) == 0:
-                    continue
-                estimator = make_boosting(0) if one is None else regression()
-                estimator.fit(x[mine], group.label[mine])
-                given[name][hers] = estimator.predict_proba(x[hers])
-            log.info("%s: %.0f s", name, time.monotonic() - began)
-
-    fit(train, later)
-    day = 86_400_000
-    for first, last in itertools.pairwise(edges):
-        is_asked = (opened[train] >= first) & (opened[train] <= last)
-        is_near = (opened[train] >= first - day) & (opened[train] <= last + day)
-        fit(train[~is_near], train[is_asked])
-    return given
+    return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
 
 
-class Network(nn.Module):
-    """A ``CnnLstm`` with a second head, and logits that begin at zero if they are added to some."""
+def ridge() -> Any:
+    """A linear regression with a small penalty."""
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    def __init__(self, n_features: int, begins_at_zero: bool) -> None:
-        super().__init__()
-        self.network = CnnLstm(n_features, **HALF)  # type: ignore[arg-type]
-        self.last = self.network.head[-1]
-        self.network.head[-1] = nn.Identity()
-        self.range = nn.Linear(self.last.in_features, 1)
-        if begins_at_zero:
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
-
-    def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, shape (B, C), and the forecast of the range, shape (B,)."""
-        hidden = self.network(windows).float()
-        return self.last(hidden), self.range(hidden).squeeze(1)
+    return make_pipeline(StandardScaler(), Ridge(10.0))
 
 
-def train_variant(group: Group, variant: Variant, seed: int) -> dict[str, np.ndarray]:
-    """Logits of all validation and test rows, with those of the parts if it builds on them."""
-    torch.manual_seed(seed)
-    train = group.rows["train"]
-    extra = [standardized(group.columns[kind], train) for kind in variant.extra]
-    features = torch.from_numpy(np.hstack([group.pool.features, *extra]))
-    label, log_range = torch.from_numpy(group.label), torch.from_numpy(group.log_range)
-    mean = (group.given["volatility"] + group.given["boosting_vc"]) / 2
-    offset = torch.from_numpy(np.log(mean) * variant.on_parts).float()
-    network = Network(features.shape[1], variant.on_parts)
-    averaged = copy.deepcopy(network)
-    decays = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decays, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}], lr=LR
+def range_boosting() -> Any:
+    """Boosting for the log range, of the size of the judge's boosting."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(
+        learning_rate=0.05,
+        max_iter=150,
+        max_leaf_nodes=8,
+        min_samples_leaf=50,
+        l2_regularization=1.0,
+        early_stopping=False,
+        random_state=0,
     )
-    steps = WINDOWS // BATCH
-    draws = np.random.default_rng(seed)
-    looked_at = group.rows["validation"][:: max(1, len(group.rows["validation"]) // 12_000)]
-    best, kept, n_steps = math.inf, copy.deepcopy(averaged.state_dict()), 0
-    if variant.on_parts:
-        begun = functional.nll_loss(offset[looked_at].log_softmax(1), label[looked_at])
-        log.info("before: validation %.5f", begun.item())
-    for epoch in range(EPOCHS):
-        network.train()
+
+
+def splits(group: Group) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to fit on and rows to ask: all train rows for what comes later, and five blocks."""
+    train, opened = group.rows["train"], group.opened[group.rows["train"]]
+    edges = np.quantile(opened, np.linspace(0, 1, N_BLOCKS + 1))
+    found = [(train, group.later)]
+    for first, last in itertools.pairwise(edges):
+        is_asked = (opened >= first) & (opened <= last)
+        is_near = (opened >= first - DAY_MILLISECONDS) & (opened <= last + DAY_MILLISECONDS)
+        found.append((train[~is_near], train[is_asked]))
+    return found
+
+
+def answers_of(
+    group: Group,
+    inputs: np.ndarray,
+    make: Callable[[], Any],
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    is_pooled: bool,
+    of_range: bool = False,
+) -> np.ndarray:
+    """What an estimator says of rows it was not fitted on.
+
+    Args:
+        group: The markets.
+        inputs: Shape (n_bars of all, n).
+        make: Makes an estimator.
+        parts: Rows to fit on and rows to ask.
+        is_pooled: One estimator for all markets instead of one for each.
+        of_range: Whether it forecasts the log range instead of the classes.
+
+    Returns:
+        Probabilities, shape (n_bars of all, C), or log ranges, shape (n_bars of all,); NaN where
+        nothing is said.
+    """
+    came = group.log_range if of_range else group.label
+    said = np.full(len(came) if of_range else (len(came), 3), np.nan)
+    complete = np.isfinite(inputs).all(axis=1)
+    known = complete & np.isfinite(came)
+    for fitted, asked in parts:
+        for one in (None,) if is_pooled else range(len(group.pool.seen)):
+            mine = fitted[known[fitted] & (is_pooled | (group.market[fitted] == one))]
+            hers = asked[is_pooled | (group.market[asked] == one)]
+            if not of_range:
+                said[hers] = class_shares(group.label[mine])
+            hers = hers[complete[hers]]
+            if len(mine) and len(hers):
+                estimator = make().fit(inputs[mine], came[mine])
+                ask = estimator.predict if of_range else estimator.predict_proba
+                said[hers] = ask(inputs[hers])
+    return said
+
+
+def fit_ranges(group: Group) -> dict[str, np.ndarray]:
+    """Forecasts of the log range by name, of rows that they were not fitted on."""
+    parts, found = splits(group), {}
+    for name, kinds in (RANGE_BOOSTINGS | RIDGES).items():
         began = time.monotonic()
-        for rows in torch.from_numpy(draws.choice(train, (steps, BATCH), replace=False)):
-            done = n_steps / (EPOCHS * steps)
-            warm = min(1.0, (n_steps + 1) / steps)
-            for entry in optimizer.param_groups:
-                entry["lr"] = LR * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits, ranged = network(windows_of(features, rows))
-            loss = functional.cross_entropy(logits.float() + offset[rows], label[rows])
-            if variant.with_range:
-                loss = loss + RANGE_WEIGHT * functional.mse_loss(ranged.float(), log_range[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            n_steps += 1
-            average(averaged, network, min(EMA, n_steps / (n_steps + 10)))
-        logits = ask(averaged, features, looked_at) + offset[looked_at]
-        losses = functional.cross_entropy(logits, label[looked_at]).item()
-        log.info("epoch %d: validation %.5f, %.0f s", epoch, losses, time.monotonic() - began)
-        if losses < best:
-            best, kept = losses, copy.deepcopy(averaged.state_dict())
-    averaged.load_state_dict(kept)
-    return {
-        part: (ask(averaged, features, group.rows[part]) + offset[group.rows[part]]).numpy()
-        for part in ("validation", "test")
+        is_pooled = name in RANGE_BOOSTINGS
+        make = range_boosting if is_pooled else ridge
+        found[name] = answers_of(group, group.inputs(kinds), make, parts, is_pooled, True)
+        log.info("%s: %.0f s", name, time.monotonic() - began)
+    return found
+
+
+def fit_parts(group: Group, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Probabilities of each part on validation and test rows."""
+    whole = [(group.rows["train"], group.later)]
+    found = {
+        name: answers_of(group, group.inputs(kinds), regression, whole, is_pooled=False)
+        for name, kinds in REGRESSIONS.items()
     }
-
-
-def windows_of(features: Tensor, rows: Tensor) -> Tensor:
-    """The windows that end on the rows, shape (B, L, F)."""
-    return features[rows.unsqueeze(1) + torch.arange(1 - LOOKBACK, 1)]
-
-
-@torch.no_grad()
-def average(averaged: nn.Module, network: nn.Module, share: float) -> None:
-    """Move averaged weights a little towards the network's."""
-    for mean, new in zip(
-        averaged.state_dict().values(), network.state_dict().values(), strict=True
-    ):
-        if mean.is_floating_point():
-            mean.lerp_(new, 1 - share)
-        else:
-            mean.copy_(new)
-
-
-@torch.no_grad()
-def ask(network: nn.Module, features: Tensor, rows: np.ndarray) -> Tensor:
-    """Logits of rows, shape (n, C), in fp32."""
-    network.eval()
-    said = []
-    for batch in torch.from_numpy(rows).split(1024):
-        with torch.autocast("cpu", torch.bfloat16):
-            said.append(network(windows_of(features, batch))[0].float())
-    return torch.cat(said)
+    for name, kinds in BOOSTINGS.items():
+        found[name] = answers_of(
+            group, group.inputs(kinds), lambda: make_boosting(0), whole, is_pooled=True
+        )
+    for name, forecasts in MOVES.items():
+        inputs = np.column_stack([group.inputs("v"), *(ranges[each] for each in forecasts)])
+        found[name] = answers_of(group, inputs, regression, whole, is_pooled=False)
+    return found
 
 
 def convex_weights(parts: list[np.ndarray]) -> np.ndarray:
@@ -409,101 +374,76 @@ def losses_by_day(group: Group, model: np.ndarray, rival: np.ndarray) -> list[Da
     return [sum_by_day(times, own) for times, *own in zip(*split, strict=True)]
 
 
-def show(group: Group, name: str, answers: dict[str, dict[str, np.ndarray]]) -> None:
+def show(group: Group, name: str, parts: dict[str, np.ndarray]) -> None:
     """Print the table of a group."""
     bootstrap, rows = Bootstrap(1), group.rows
     label = group.label[rows["validation"]]
     said = {
         part: calibrated(group, np.log(given[rows["validation"]]), np.log(given[rows["test"]]))
-        for part, given in group.given.items()
+        for part, given in parts.items()
     }
-    said |= {part: calibrated(group, **answer) for part, answer in answers.items()}
 
-    def combined(parts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-        came = [said[part]["validation"][np.arange(len(label)), label] for part in parts]
+    def combined(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        came = [said[part]["validation"][np.arange(len(label)), label] for part in names]
         weights = convex_weights(came)
-        mixed = sum(w * said[p]["test"] for w, p in zip(weights, parts, strict=True))
+        mixed = sum(w * said[p]["test"] for w, p in zip(weights, names, strict=True))
         return weights, np.asarray(mixed)
 
     print(f"\n### {name}: {len(group.pool.seen)} markets\n")
-    print("| | skill | lead of the combination with it | markets ahead | weights |")
+    print(
+        "| forecast | skill over the train prior | lead over it without moves | ahead | weights |"
+    )
     print("|---|---:|---:|---:|---|")
-    for title, parts in (("without market", PARTS), ("with market", WITH_MARKET)):
-        _, without = combined(parts)
-        daily = losses_by_day(group, without, without)
-        print(f"| **combination {title}** | {shown(joint_skill(daily, bootstrap))} | | | |")
-        for part in (
-            (*parts, *answers) if title == "without market" else (WITH_MARKET[-1], *answers)
-        ):
-            alone = losses_by_day(group, said[part]["test"], without)
-            cells = [f"{part} ({title})", shown(joint_skill(alone, bootstrap)), "", "", ""]
-            if part in answers:
-                weights, mixed = combined((*parts, part))
-                daily = losses_by_day(group, mixed, without)
-                leads = [sum(day.best_baseline) - sum(day.model) for day in daily]
-                cells[2] = shown(joint_lead(daily, bootstrap))
-                cells[3] = f"{sum(lead > 0 for lead in leads)} of {len(leads)}"
-                cells[4] = " ".join(f"{weight:.2f}" for weight in weights)
-            print(f"| {' | '.join(cells)} |")
+    for part, probabilities in said.items():
+        daily = losses_by_day(group, probabilities["test"], probabilities["test"])
+        print(f"| {part} | {shown(joint_skill(daily, bootstrap))} | | | |")
+    mixed = {title: combined(names) for title, names in COMBINATIONS.items()}
+    for title, (weights, probabilities) in mixed.items():
+        other = mixed[BESIDE.get(title, title)][1]
+        daily = losses_by_day(group, probabilities, other)
+        cells = [f"combination {title}", shown(joint_skill(daily, bootstrap)), "", ""]
+        if title in BESIDE:
+            leads = [sum(day.best_baseline) - sum(day.model) for day in daily]
+            cells[2] = shown(joint_lead(daily, bootstrap))
+            cells[3] = f"{sum(lead > 0 for lead in leads)} of {len(leads)}"
+        cells.append(" ".join(f"{weight:.2f}" for weight in weights))
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def shown(mean) -> str:
+def shown(mean: JointMean) -> str:
     """With its interval."""
     return f"{mean.value:+.4f} [{mean.lower:+.4f}, {mean.upper:+.4f}]"
 
 
+def kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What was computed before, or now; a file is whole or not there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part.npz")
+        np.savez(aside, **make())  # type: ignore[arg-type]
+        aside.replace(path)
+    return dict(np.load(path))
+
+
 def main() -> None:
-    """Train what is missing, or print the tables."""
+    """Fit what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("answers", type=Path)
     parser.add_argument("--tf", default="15m", choices=THRESHOLDS)
     parser.add_argument("--days", type=float, default=365, help="of history")
-    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--groups", nargs="+", default=GROUPS, choices=GROUPS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    timeframe = Timeframe(options.tf)
     for name in options.groups:
-        folder = options.answers / options.tf / name
-        wanted = [(variant, seed) for seed in options.seeds for variant in options.only]
-        paths = {each: folder / f"{each[0]}-{each[1]}.npz" for each in wanted}
-        missing = [each for each, path in paths.items() if not path.is_file()]
-        if not missing and not options.table:
-            continue
-        group = make_group(options.folder, name, timeframe, options.days)
-        group.given = kept_parts(group, folder)
-        if options.table:
-            there = {
-                f"{variant}, seed {seed}": dict(np.load(path))
-                for (variant, seed), path in paths.items()
-                if path.is_file()
-            }
-            show(group, f"{options.tf} {name}", there)
-            continue
-        for variant, seed in missing:
-            log.info("%s: %s, seed %d", name, variant, seed)
-            answer = train_variant(group, VARIANTS[variant], seed)
-            save(paths[variant, seed], answer)
-
-
-def kept_parts(group: Group, folder: Path) -> dict[str, np.ndarray]:
-    """What the parts without a network say, as it was computed before or now."""
-    path = folder / "parts.npz"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        save(path, fit_parts(group))
-    return dict(np.load(path))
-
-
-def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a whole file or none."""
-    aside = path.with_suffix(".part.npz")
-    np.savez(aside, **arrays)  # type: ignore[arg-type]
-    aside.replace(path)
+        group = make_group(options.folder, name, Timeframe(options.tf), options.days)
+        folder = options.answers / options.tf
+        ranges = kept(folder / f"{name}-ranges.npz", lambda group=group: fit_ranges(group))
+        parts = kept(
+            folder / f"{name}-parts.npz",
+            lambda group=group, ranges=ranges: fit_parts(group, ranges),
+        )
+        show(group, f"{options.tf} {name}", parts)
 
 
 if __name__ == "__main__":
