@@ -43,6 +43,7 @@ from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
 OTHER_SYMBOL = "ETHUSDT"
+EXTRA_SYMBOL = "SOLUSDT"
 TIMEFRAME = Timeframe.M15
 GOLDEN = Path(__file__).with_name("golden")
 CREATED_AT = datetime(2025, 9, 1, 0, 3, 12, 482911, tzinfo=UTC)
@@ -193,6 +194,7 @@ def write_golden() -> None:
         made = {
             SYMBOL: export(root, n_values=4, **BLENDED),
             OTHER_SYMBOL: export_logistic(root, symbol=OTHER_SYMBOL),
+            EXTRA_SYMBOL: export(root, n_values=4, symbol=EXTRA_SYMBOL, **WITH_EXTRA),
         }
         for symbol, folder in made.items():
             shutil.copytree(folder, markets / symbol / TIMEFRAME.value)
