@@ -15,18 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
+    BLEND_PARTS,
     FORMAT_VERSION,
     LOGISTIC_KIND,
-    LOGISTIC_VERSION,
     BarsInfo,
     Blend,
-    Calibration,
     DatasetInfo,
     Features,
     Gate,
@@ -38,6 +37,7 @@ from percoin.registry.manifest import (
     StoredVerdict,
     TestMetrics,
 )
+from percoin.registry.parts import Calibration
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Timeframe
 
@@ -101,13 +101,13 @@ def regression(seed: int = 5) -> Regression:
 
 def blend(weight: float = 0.25) -> Blend:
     skill = PartSkills(PartSkill(0.02, 0.01, 0.03), PartSkill(0.01))
-    return Blend(weight, Calibration("temperature", 0.9), dict.fromkeys(PARTS, skill))
+    return Blend(weight, Calibration("temperature", 0.9), dict.fromkeys(BLEND_PARTS, skill))
 
 
 # What makes a draft that of another kind of model.
 BLENDED = {"regression": regression(), "blend": blend()}
 LOGISTIC = {
-    "model_version": LOGISTIC_VERSION,
+    "model_version": "logistic_v1",
     "model": ModelSpec({}, LOGISTIC_KIND),
     "regression": regression(),
 }

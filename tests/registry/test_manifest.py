@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from percoin import json_codec
 from percoin.errors import InvalidArtifactError
-from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.calibration import (
     CALIBRATION_METHODS,
     apply_calibration,
@@ -25,9 +25,9 @@ from percoin.features.scaling import Scaling
 from percoin.registry.field_checks import open_time_text, time_text
 from percoin.registry.layout import COMMON_FILES, HASHED_FILES, ONNX_FILE
 from percoin.registry.manifest import (
+    BLEND_PARTS,
     LOGISTIC_KIND,
     Blend,
-    Calibration,
     Features,
     Gate,
     Manifest,
@@ -35,6 +35,7 @@ from percoin.registry.manifest import (
     ScalingNumbers,
     StoredVerdict,
 )
+from percoin.registry.parts import Calibration
 from percoin.types import Timeframe
 
 HASHES = dict.fromkeys(HASHED_FILES, "0f" * 32)
@@ -85,7 +86,7 @@ blends = st.builds(
     Blend,
     st.floats(0, 1),
     st.just(Calibration()),
-    st.fixed_dictionaries(dict.fromkeys(PARTS, skills)),
+    st.fixed_dictionaries(dict.fromkeys(BLEND_PARTS, skills)),
 )
 moments = st.datetimes(
     min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)

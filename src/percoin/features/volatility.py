@@ -59,6 +59,12 @@ def volatility_spans(timeframe: Timeframe) -> tuple[int, ...]:
     return tuple(sorted(spans))
 
 
+def volatility_memory_bars(timeframe: Timeframe) -> int:
+    """How many bars before a row ``volatility_columns`` looks at: 671 on 15m."""
+    # 50 returns take 51 closes.
+    return max(volatility_spans(timeframe)[-1] - 1, _DEVIATION_BARS)
+
+
 def volatility_columns(bars: Bars) -> FloatArray:
     """Logarithms of how much the market moved over each span, known when each bar closes.
 

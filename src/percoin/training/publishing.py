@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from percoin.evaluation.baselines import LOGISTIC, TRAIN_PRIOR
-from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION
 from percoin.evaluation.judgement import (
     FoldForecasts,
     Judgement,
@@ -19,7 +18,12 @@ from percoin.evaluation.judgement import (
 from percoin.evaluation.metrics import row_log_loss
 from percoin.registry.artifact import export_artifact
 from percoin.training.fitted import Fitted
-from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
+from percoin.training.manifest_draft import (
+    ExportedModel,
+    draft_manifest,
+    record_training,
+    trees_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +49,8 @@ class Judged:
         differ.
         """
         fold = self.folds[-1]
-        name = NETWORK if NETWORK in fold.parts else REGRESSION
-        said = fold.parts[name if fold.weight is None else BLEND].validation
         labels = fold.dataset.label[fold.dataset.rows("validation")]
-        loss = float(row_log_loss(said, labels).mean())
+        loss = float(row_log_loss(fold.validation, labels).mean())
         return 1 - loss / fold.validation_losses[TRAIN_PRIOR]
 
 
@@ -96,6 +98,12 @@ def publish(
     draft = replace(draft, pool=fitted.pool)
     # The registry format has two weight files; both get the weights of the best epoch.
     version = export_artifact(
-        models_dir, draft, parts.state_dict, parts.state_dict, record, parts.onnx
+        models_dir,
+        draft,
+        parts.state_dict,
+        parts.state_dict,
+        record,
+        parts.onnx,
+        trees_of(judgement),
     )
     return ExportedModel(version, judgement, daily_beside(judged.folds, LOGISTIC))
