@@ -315,7 +315,7 @@ def test_each_kind_of_model_has_its_own_files_and_no_others():
         ({"model_version": "logistic_v1"}, "is logistic_v1 of a cnn_lstm"),
         (
             builders.BLENDED | {"regression": Regression(((0.0,) * 14,) * 3, (0.0,) * 3)},
-            "regression takes 14 features",
+            "logistic takes 14 columns, not 15",
         ),
     ],
 )
