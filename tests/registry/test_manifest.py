@@ -19,6 +19,7 @@ from percoin.evaluation.calibration import (
     apply_calibration,
     fit_calibration,
 )
+from percoin.evaluation.last_row import Columns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
@@ -35,7 +36,7 @@ from percoin.registry.manifest import (
     ScalingNumbers,
     StoredVerdict,
 )
-from percoin.registry.parts import Calibration
+from percoin.registry.parts import Calibration, StoredNumbers
 from percoin.types import Timeframe
 
 HASHES = dict.fromkeys(HASHED_FILES, "0f" * 32)
@@ -270,19 +271,20 @@ def test_each_missing_key_is_named():
         rest = {name: value for name, value in content.items() if name != key}
         with pytest.raises(
             InvalidArtifactError,
-            match=f"missing (key|required field) ['`]{key}['`]|format version 2",
+            match=f"missing (key|required field) ['`]{key}['`]|format version 3",
         ):
             read(json.dumps(rest))
 
 
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
-    with pytest.raises(InvalidArtifactError, match=r"format version 3 is newer than 2; upgrade"):
-        read('{"format_version": 3, "layers": []}')
+    with pytest.raises(InvalidArtifactError, match=r"format version 4 is newer than 3; upgrade"):
+        read('{"format_version": 4, "layers": []}')
 
 
 def test_a_model_that_the_first_format_can_describe_says_so():
     assert sealed().format_version == 1
     assert sealed(**builders.BLENDED).format_version == 2
+    assert combined().format_version == 3
     text = (
         sealed(**builders.BLENDED).to_json().replace('"format_version": 2', '"format_version": 1')
     )
@@ -311,6 +313,16 @@ def test_each_kind_of_model_has_its_own_files_and_no_others():
         ({"regression": builders.regression()}, "regression and model do not agree"),
         ({"blend": builders.blend()}, "regression and model do not agree"),
         (builders.LOGISTIC | {"blend": builders.blend()}, "a logistic has nothing to blend with"),
+        (
+            builders.BOOSTED | {"combination": builders.combination()},
+            "a boosting has nothing to blend with",
+        ),
+        (
+            builders.BLENDED | {"combination": builders.combination()},
+            "a blend and a combination at once",
+        ),
+        (builders.BOOSTED | {"last_row": None}, "last_row and model do not agree"),
+        ({"last_row": builders.BOOSTED["last_row"]}, "last_row and model do not agree"),
         (builders.LOGISTIC | {"model_version": "cnn_lstm_v1"}, "is cnn_lstm_v1 of a logistic"),
         ({"model_version": "logistic_v1"}, "is logistic_v1 of a cnn_lstm"),
         (
@@ -322,6 +334,67 @@ def test_each_kind_of_model_has_its_own_files_and_no_others():
 def test_parts_that_do_not_make_one_model_are_refused(changes, reason):
     with pytest.raises(ValueError, match=reason):
         builders.draft(**changes)
+
+
+def combined(**changes) -> Manifest:
+    hashes = {**HASHES, "boosting.json": "0f" * 32}
+    made = builders.draft(combination=builders.combination(), **changes)
+    return made.seal(builders.CREATED_AT, hashes)
+
+
+def test_a_combination_reads_back_and_asks_for_the_file_of_its_trees():
+    made = combined()
+    assert read(made.to_json()) == made
+    assert made.tree_files == ("boosting.json",)
+    assert list(made.parts) == ["network", "volatility", "boosting"]
+    # On 5m a week has more bars than the features ask for.
+    assert made.history_bars == 961
+    last_row = StoredNumbers(Columns.VOLATILITY, Regression(((0.0,) * 7,) * 3, (0.0,) * 3))
+    alone = {"model_version": "volatility_v1", "model": ModelSpec({}, "volatility")}
+    five = builders.draft(**alone, last_row=last_row, timeframe=Timeframe.M5)
+    assert five.history_bars == 2016
+    with pytest.raises(ValueError, match=r"files does not list .'boosting\.json'"):
+        builders.draft(combination=builders.combination()).seal(builders.CREATED_AT, HASHES)
+
+
+@pytest.mark.parametrize("file", ["boosting.json", "pooled_boosting.json"])
+def test_trees_that_no_part_needs_are_refused(file):
+    with pytest.raises(ValueError, match=f"files lists .'{file}'.*not of a cnn_lstm"):
+        builders.draft().seal(builders.CREATED_AT, {**HASHES, file: "0f" * 32})
+
+
+TREES = StoredNumbers(Columns.FEATURES, trees="boosting.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"network": builders.part(0.6)}, "the weights of the parts sum to 1.1"),
+        ({"network": builders.part(0.5, TREES)}, "numbers and weight of network"),
+        ({"boosting": builders.part(0.25)}, "numbers and weight of boosting"),
+        ({"logistic": builders.part(0.0, TREES)}, "numbers and weight of logistic"),
+        ({"volatility": builders.part(0.25, TREES)}, "the trees of volatility lie in 'boosting.j"),
+        ({"bagging": builders.part(0.0)}, "'bagging' is no part of a combination"),
+    ],
+)
+def test_a_combination_that_cannot_be_meant_is_refused(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        builders.combination(**changes)
+
+
+def test_numbers_of_a_part_that_cannot_be_meant_are_refused():
+    regression = builders.regression()
+    for wrong in ({}, {"regression": regression, "trees": "boosting.json"}):
+        with pytest.raises(ValueError, match="is not a regression or trees"):
+            StoredNumbers(Columns.FEATURES, **wrong)
+    with pytest.raises(ValueError, match="is no file of trees"):
+        StoredNumbers(Columns.FEATURES, trees="../../meta.json")
+    with pytest.raises(ValueError, match="weight of a part is not between 0 and 1"):
+        builders.part(-0.1)
+    wide = builders.part(0.25, StoredNumbers(Columns.VOLATILITY, regression))
+    too_wide = builders.combination(volatility=wide)
+    with pytest.raises(ValueError, match="volatility takes 15 columns, not 6"):
+        builders.draft(combination=too_wide)
 
 
 def test_a_blend_that_cannot_be_meant_is_refused():

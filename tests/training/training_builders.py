@@ -7,7 +7,7 @@ import torch
 from builders import make_bars
 
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.lit_module import OptimizerSpec
@@ -34,7 +34,7 @@ def make_dataset(n_bars: int = 700, seed: int = 0) -> MarketDataset:
         make_bars(n_bars, seed=seed),
         DatasetSpec(
             FixedHorizon(horizon=3, threshold=0.0025),
-            FeatureDefinition.RELATIVE,
+            FeatureSet(),
             LOOKBACK,
             SplitSpec(purge_bars=3, embargo_bars=3),
             365,

@@ -27,7 +27,7 @@ from percoin.config.fields import (
     some_of,
 )
 from percoin.config.labels import LabelsConfig
-from percoin.config.model import ModelConfig
+from percoin.config.model import CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
     NO_BLEND,
@@ -181,6 +181,8 @@ class TrainConfig:
         check_purge(self.split.purge_bars, self.labels.horizon)
         if not self.model.has_network:
             self._check_without_network()
+        if isinstance(self.model, CnnLstmConfig):
+            self.model.check_size(len(self.features.feature_set.names(self.tf.timeframe)))
         strange = [name for name in self.blended if name in POOLED]
         require(
             not strange or self.recipe == RecipeName.POOLED,

@@ -17,6 +17,7 @@ from percoin.evaluation.last_row import Columns
 from percoin.features.feature_set import (
     FEATURE_NAMES,
     FeatureDefinition,
+    FeatureSet,
     compute_features,
     compute_newest_features,
 )
@@ -93,7 +94,7 @@ class ServedModel:
             probabilities in the order of ``Signal``, shape (n_rows, C).
         """
         manifest = self.manifest
-        features = compute_features(bars, manifest.features.definition)
+        features = compute_features(bars, manifest.features.feature_set)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, manifest.lookback)
         newest = self.parts.newest(bars)
         rows = rows[(rows >= first) & _all_known(newest, len(bars))[rows]]
@@ -226,24 +227,26 @@ def newest_windows(
 ) -> list[NewestWindow | DataError]:
     """The newest window of each market, or why there is none.
 
-    Histories of the same length, the usual case, go through the feature code together.
+    Histories of the same length and features, the usual case, go through the feature code
+    together.
     """
     found: dict[int, NewestWindow | DataError] = {}
     recent: dict[int, Bars] = {}
-    alike: dict[tuple[FeatureDefinition, int], list[int]] = {}
+    alike: dict[tuple[FeatureSet, tuple[str, ...], int], list[int]] = {}
     for position, (model, bars) in enumerate(asked):
         try:
             recent[position] = _recent_bars(model.manifest, bars)
         except DataError as error:
             found[position] = error
         else:
-            definition = model.manifest.features.definition
-            alike.setdefault((definition, len(recent[position])), []).append(position)
-    for (definition, n_bars), positions in alike.items():
+            features = model.manifest.features
+            key = (features.feature_set, features.names, len(recent[position]))
+            alike.setdefault(key, []).append(position)
+    for (feature_set, _, n_bars), positions in alike.items():
         n_rows = min(n_bars, max(asked[position][0].manifest.lookback for position in positions))
         markets = [recent[position] for position in positions]
-        features = compute_newest_features(markets, definition, n_rows)
-        for position, rows in zip(positions, features, strict=True):
+        computed = compute_newest_features(markets, feature_set, n_rows)
+        for position, rows in zip(positions, computed, strict=True):
             found[position] = _newest_window(*asked[position], rows)
     return [found[position] for position in range(len(asked))]
 
