@@ -160,7 +160,10 @@ class OneMarket(Recipe):
 
 def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
     """Turn the settings of several markets into those of one of them."""
-    return replace(settings, symbol=symbol, recipe=RecipeName.PER_MARKET.value)
+    own = [name for name in settings.blended if name not in POOLED]
+    # A market alone has no part that learns from all of a pool.
+    blend = settings.blend if len(own) == len(settings.blended) else "+".join(own) or NO_BLEND
+    return replace(settings, symbol=symbol, recipe=RecipeName.PER_MARKET.value, blend=blend)
 
 
 def known_bars(dataset: MarketDataset, is_seen: bool = True) -> PooledMarket:
