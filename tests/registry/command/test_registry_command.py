@@ -219,11 +219,13 @@ def test_a_blend_is_listed_as_one_and_shows_the_skill_of_its_parts(call, trained
     assert call(trained, "list") == 0
     assert "  cnn_lstm_v1 blend  " in capsys.readouterr().out
     assert call(trained, "list", "output=json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["network_weight"] == 0.25
+    [listed] = json.loads(capsys.readouterr().out)
+    assert listed["network_weight"] == 0.25
+    assert listed["weights"] == {"network": 0.25, "logistic": 0.75}
     assert call(trained, "show", *MARKET) == 0
     out = capsys.readouterr().out
     assert re.search(r"^blend +0\.2500 network \+ 0\.7500 logistic regression$", out, re.MULTILINE)
-    for name in BLEND_PARTS:
+    for name in ("network", "logistic", "blend"):
         skill = r"skill \+0\.0200 \[\+0\.0100, \+0\.0300\] on validation, -0\.0100 on test"
         assert re.search(rf"^  {name} +{skill}$", out, re.MULTILINE)
 

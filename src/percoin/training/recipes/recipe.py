@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from percoin.bars.schema import Bars
 from percoin.config import RecipeName, TrainConfig
+from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
+from percoin.evaluation.baselines import POOLED
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PooledMarket
