@@ -19,7 +19,7 @@ from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.last_row import Columns
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import TreeNumbers, Trees
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
@@ -112,6 +112,19 @@ LOGISTIC = {
     "model_version": "logistic_v1",
     "model": ModelSpec({}, LOGISTIC_KIND),
     "regression": regression(),
+}
+
+
+EXTRA_SET = FeatureSet(extra=("volatility", "clock"))
+N_EXTRA = len(EXTRA_SET.names(TIMEFRAME))
+# And what gives it extra columns.
+WITH_EXTRA = {
+    "num_features": N_EXTRA,
+    "dataset_info": DatasetInfo(
+        num_features=N_EXTRA, train_samples=700, val_samples=150, test_samples=150
+    ),
+    "features": Features.of(EXTRA_SET, TIMEFRAME),
+    "scaling": ScalingNumbers((0.0,) * N_EXTRA, (1.0,) * N_EXTRA),
 }
 
 

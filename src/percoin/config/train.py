@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from percoin.bars.renames import current_symbol
+from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
@@ -141,6 +142,7 @@ class TrainConfig:
     )
     folds: int = number("of a walk-forward", 2, 1000, affects=Effect.MODEL)
     costs: CostsConfig = setting("of each side of a trade, in basis points")
+    backtest: BacktestConfig = setting()
     export: ExportConfig = setting("of the trained model, beside its usual files")
     trials: int = number(
         "models and settings tried, this one included; deflates the Sharpe ratio",

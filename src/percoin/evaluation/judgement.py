@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset
 from percoin.dataset import Part as DatasetPart
 from percoin.errors import NotEnoughBarsError
 from percoin.evaluation.backtest import (
     BacktestResult,
+    Brackets,
     Costs,
+    Exit,
     ExitRule,
     Prices,
     backtest,
@@ -53,12 +56,14 @@ from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
 from percoin.evaluation.gate import Search
 from percoin.evaluation.hit_rate import HitRate, hit_rate, moves_after
 from percoin.evaluation.last_row import LastRowModel
+from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.metrics import N_CLASSES, PROBABILITY_FLOOR, row_log_loss
-from percoin.evaluation.threshold import NO_TRADES, choose_threshold, decide, spread_signals
+from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap, skill_rows
+from percoin.features.levels import FIRST_TARGET, STOP, levels_along
 from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.features.volatility import clock_columns, volatility_columns
-from percoin.types import FloatArray, IntArray, Timeframe
+from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal, Timeframe
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +85,7 @@ class JudgingRules:
         seed: For the bootstrap and the boosting baseline.
         model_name: Name of the model in tables.
         blend: Baselines to average the network with, by name.
+        exit: Where positions of the backtests close.
     """
 
     costs: Costs = field(default_factory=Costs)
@@ -90,6 +96,7 @@ class JudgingRules:
     seed: int = 0
     model_name: str = "cnn_lstm"
     blend: tuple[str, ...] = ()
+    exit: Exit = Exit.HORIZON
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +192,8 @@ class Judgement:
         blend: Results for the parts, if the model has several.
         hit_rate: Share of right directions on the test rows, at any confidence; None if there
             are too few for an interval.
+        levels: How often stop and targets of directions were reached on the test rows, at any
+            confidence; None as above.
     """
 
     calibration: Mapping[str, Any]
@@ -194,6 +203,7 @@ class Judgement:
     numbers: LastRowModel | None = None
     blend: JudgedBlend | None = None
     hit_rate: HitRate | None = None
+    levels: LevelsReached | None = None
 
 
 def forecast_fold(
@@ -380,6 +390,7 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         next((part.numbers for part in newest.parts.values()), None),
         _judge_blend(folds, evaluation.bootstrap),
         _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
+        _levels_reached(folds, _decided(model), evaluation.bootstrap),
     )
 
 
@@ -392,6 +403,16 @@ def _hit_rate(
     if rate is None or rate.ends is None:
         return None
     return HitRate(rate.value, *rate.ends, n_moves=len(hits))
+
+
+def _levels_reached(
+    folds: Sequence[FoldForecasts], decided: IntArray, bootstrap: Bootstrap
+) -> LevelsReached | None:
+    bars = folds[-1].dataset.bars
+    has_direction = decided != Signal.NO_TRADE
+    rows = np.searchsorted(bars.open_time, _test_times(folds)[has_direction])
+    levels = levels_along(bars, rows, decided[has_direction])
+    return levels_reached(bars, rows, levels, bootstrap)
 
 
 def choose_rival(folds: Sequence[FoldForecasts]) -> str:
@@ -520,7 +541,7 @@ def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: Judging
         probabilities,
         validation - first,
         prices_of(dataset, first, last),
-        exit_rule_of(dataset, first, last),
+        exit_rule_of(dataset, first, last, rules.exit),
         rules.costs,
     )
     return choice.threshold
@@ -627,7 +648,8 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
     """
     dataset = folds[-1].dataset
     first, last = _test_span(folds)
-    prices, exit_rule = prices_of(dataset, first, last), exit_rule_of(dataset, first, last)
+    prices = prices_of(dataset, first, last)
+    exit_rule = exit_rule_of(dataset, first, last, rules.exit)
     yearly = bars_per_year(dataset.bars.timeframe)
     decided = [
         (rules.model_name, [_decided(f.model, f.threshold) for f in folds]),
@@ -679,8 +701,31 @@ def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:
     return Prices(*columns)
 
 
-def exit_rule_of(dataset: MarketDataset, first: int, last: int) -> ExitRule:
-    """The exit rule of the dataset's labels for bars ``first`` to ``last - 1``."""
+def exit_rule_of(
+    dataset: MarketDataset, first: int, last: int, where: Exit = Exit.HORIZON
+) -> ExitRule:
+    """The exit rule for bars ``first`` to ``last - 1``.
+
+    Args:
+        dataset: Has the label rule and the bars.
+        first: Position of the first bar.
+        last: Position after the last bar.
+        where: Where positions close before the horizon ends.
+    """
+    horizon = dataset.label_rule.horizon
+    if where is Exit.LEVELS:
+        return ExitRule(horizon, brackets=_brackets(dataset.bars, np.arange(first, last)))
     distance = dataset.label_rule.barrier_distance(dataset.bars)
-    width = None if distance is None else distance[first:last]
-    return ExitRule(dataset.label_rule.horizon, width)
+    return ExitRule(horizon, None if distance is None else distance[first:last])
+
+
+def _brackets(bars: Bars, rows: IntArray) -> Brackets:
+    """Stop and first target of a LONG and of a SHORT at each bar.
+
+    The nearest target: with the usual horizons the others are seldom reached.
+    """
+    long, short = (
+        levels_along(bars, rows, np.full(len(rows), signal)).prices
+        for signal in (Signal.LONG, Signal.SHORT)
+    )
+    return Brackets(long[:, [STOP, FIRST_TARGET]], short[:, [FIRST_TARGET, STOP]])

@@ -12,6 +12,7 @@ import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.bars.silence import describe_silence
+from percoin.bars.tick import find_ticks
 from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
 from percoin.evaluation.last_row import Columns
 from percoin.features.feature_set import (
@@ -21,15 +22,17 @@ from percoin.features.feature_set import (
     compute_features,
     compute_newest_features,
 )
-from percoin.inference.levels import levels_at
+from percoin.features.levels import levels_at
 from percoin.inference.parts import ModelInputs, ModelParts
 from percoin.inference.results import RangeAnswers, find_parts
+from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
     BoolArray,
     FloatArray,
     IntArray,
+    Levels,
     Prediction,
     Signal,
     Source,
@@ -77,6 +80,7 @@ class ServedModel:
         self.manifest = artifact.manifest
         self.scaling = self.manifest.scaling.fitted()
         self.parts = ModelParts(artifact, device)
+        self._horizon = known_horizon(self.manifest.label_rule)
 
     def probabilities(
         self, bars: Bars, first: int = 0, map_batches: MapBatches = map
@@ -149,7 +153,8 @@ class ServedModel:
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
-            levels=levels_at(signal, newest.close, newest.atr),
+            levels=_levels(newest, signal),
+            horizon_bars=self._horizon,
         )
 
     def predict_range(
@@ -212,6 +217,12 @@ class ServedModel:
             raise InvalidArtifactError(
                 manifest.symbol, manifest.timeframe, found, "train the model again"
             ) from error
+
+
+def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
+    if signal is Signal.NO_TRADE:
+        return None
+    return levels_at(signal, newest.close, newest.atr, find_ticks(newest.bars))
 
 
 def _all_known(newest: Mapping[Columns, FloatArray], n_bars: int) -> BoolArray:

@@ -12,6 +12,7 @@ from percoin import json_codec
 from percoin.assembly import trading_costs
 from percoin.config import TrainConfig
 from percoin.errors import InterruptedRunError, MarketError, RegistryError
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import JudgingRules
@@ -242,6 +243,7 @@ def judging_rules(settings: TrainConfig) -> JudgingRules:
     name = JudgingRules.model_name if settings.model.has_network else settings.model.option
     return JudgingRules(
         costs=trading_costs(settings.costs),
+        exit=Exit(settings.backtest.exit),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,
