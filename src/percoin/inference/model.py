@@ -30,6 +30,7 @@ from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
     BoolArray,
+    ExpectedMove,
     FloatArray,
     IntArray,
     Levels,
@@ -80,6 +81,7 @@ class ServedModel:
         self.manifest = artifact.manifest
         self.scaling = self.manifest.scaling.fitted()
         self.parts = ModelParts(artifact, device)
+        self._move = artifact.move
         self._horizon = known_horizon(self.manifest.label_rule)
 
     def probabilities(
@@ -153,9 +155,17 @@ class ServedModel:
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
+            expected_move=self.expected_move(bars),
             levels=_levels(newest, signal),
             horizon_bars=self._horizon,
         )
+
+    def expected_move(self, bars: Bars) -> ExpectedMove | None:
+        """How far the price is expected to move from the newest close.
+
+        None if the version has no such forecast, or the bars are too few for it.
+        """
+        return None if self._move is None else self._move.newest(bars)
 
     def predict_range(
         self,

@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from percoin import json_codec
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, UnreadableArtifactError
 from percoin.evaluation.trees import Trees
+from percoin.expected_move.judging import JudgedMoveModel
+from percoin.expected_move.model import MoveModel
 from percoin.printable import printable
 from percoin.registry import publish
 from percoin.registry.contents import (
     check_hashes,
     parse_manifest,
+    parse_metrics,
     read_files,
     read_manifest,
     sha256,
@@ -31,6 +35,7 @@ from percoin.registry.contents import (
 from percoin.registry.history import Action
 from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
+    EXPECTED_MOVE,
     MANIFEST_FILE,
     METRICS_FILE,
     ONNX_FILE,
@@ -61,12 +66,14 @@ class Artifact:
     Attributes:
         state_dict: Empty without a network.
         trees: Boosted trees of the model's parts, by the name of their file.
+        move: Forecasts how far the price moves; older versions have none.
     """
 
     manifest: Manifest
     state_dict: dict[str, Tensor]
     folder: Path
     trees: Mapping[str, Trees] = field(default_factory=dict)
+    move: MoveModel | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,14 @@ class OnnxArtifact:
     Attributes:
         network: Empty without a network.
         trees: Boosted trees of the model's parts, by the name of their file.
+        move: Forecasts how far the price moves; older versions have none.
     """
 
     manifest: Manifest
     network: bytes
     folder: Path
     trees: Mapping[str, Trees] = field(default_factory=dict)
+    move: MoveModel | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,8 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
     weights = _load_all(market, manifest, files, (SERVED_WEIGHTS_FILE,))
     trees = _load_trees(market, manifest, files)
     _log_loaded(manifest)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees)
+    move = _move_of(market, manifest, files)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees, move)
 
 
 def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
@@ -183,7 +193,8 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
         )
     trees = _load_trees(market, manifest, files)
     _log_loaded(manifest)
-    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder, trees)
+    move = _move_of(market, manifest, files)
+    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder, trees, move)
 
 
 def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
@@ -242,7 +253,21 @@ def read_artifact(market: MarketFolder, folder: Path) -> Artifact:
     files = read_files(market, folder, manifest)
     weights = _load_all(market, manifest, files)
     trees = _load_trees(market, manifest, files)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees)
+    move = _move_of(market, manifest, files)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees, move)
+
+
+def _move_of(
+    market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes]
+) -> MoveModel | None:
+    """The forecast of the expected move; None in older versions, or if it cannot be read."""
+    try:
+        section = parse_metrics(market, files[METRICS_FILE]).get(EXPECTED_MOVE)
+        move = json_codec.decode(JudgedMoveModel, section).model
+    except (InvalidArtifactError, ValueError):
+        # The classifier is intact, so it answers.
+        return None
+    return move if move.fits(manifest.timeframe) else None
 
 
 def _may_replace(market: MarketFolder, new: Manifest) -> bool:

@@ -15,6 +15,7 @@ from percoin.evaluation.judgement import JudgedPart, Judgement, JudgingRules
 from percoin.evaluation.last_row import LastRowModel
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees
+from percoin.expected_move.judging import JudgedMoveModel
 from percoin.features.drift import bin_features
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
@@ -51,11 +52,13 @@ class ExportedModel:
         judgement: Judgement on its test rows.
         beside_logistic: Its losses by day, with the logistic regression in the place of the
             best baseline; None if the regression is no baseline.
+        move: Its forecast of the expected move; None if there are too few rows.
     """
 
     version: Exported
     judgement: Judgement
     beside_logistic: DailyLosses | None = None
+    move: JudgedMoveModel | None = None
 
 
 _SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}
