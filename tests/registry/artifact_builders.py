@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from percoin.evaluation.blend import PartSkill, PartSkills
-from percoin.evaluation.last_row import Columns
+from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import TreeNumbers, Trees
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
@@ -153,8 +153,8 @@ def combination(**changes: StoredPart) -> Combination:
     parts = {
         "network": part(0.5),
         "logistic": part(0.0),
-        "volatility": part(0.25, StoredNumbers(Columns.VOLATILITY, on_volatility)),
-        "boosting": part(0.25, StoredNumbers(Columns.FEATURES, trees="boosting.json")),
+        "volatility": part(0.25, StoredNumbers(InputColumns.VOLATILITY, on_volatility)),
+        "boosting": part(0.25, StoredNumbers(InputColumns.FEATURES, trees="boosting.json")),
     }
     return Combination(parts | changes, PartSkills(PartSkill(0.03), PartSkill(0.03)))
 
@@ -162,7 +162,7 @@ def combination(**changes: StoredPart) -> Combination:
 BOOSTED = {
     "model_version": "boosting_v1",
     "model": ModelSpec({}, "boosting"),
-    "last_row": StoredNumbers(Columns.FEATURES, trees="boosting.json"),
+    "last_row": StoredNumbers(InputColumns.FEATURES, trees="boosting.json"),
 }
 
 

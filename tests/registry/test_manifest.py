@@ -19,7 +19,7 @@ from percoin.evaluation.calibration import (
     apply_calibration,
     fit_calibration,
 )
-from percoin.evaluation.last_row import Columns
+from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
@@ -338,7 +338,7 @@ def test_a_manifest_that_hides_its_extra_columns_is_refused():
 
 
 def test_a_regression_of_the_15_does_not_go_with_extra_columns():
-    with pytest.raises(ValueError, match="regression takes 15 features"):
+    with pytest.raises(ValueError, match="logistic takes 15 columns, not 27"):
         builders.draft(**builders.WITH_EXTRA, **builders.BLENDED)
 
 
@@ -399,7 +399,7 @@ def test_a_combination_reads_back_and_asks_for_the_file_of_its_trees():
     assert list(made.parts) == ["network", "volatility", "boosting"]
     # On 5m a week has more bars than the features ask for.
     assert made.history_bars == 961
-    last_row = StoredNumbers(Columns.VOLATILITY, Regression(((0.0,) * 7,) * 3, (0.0,) * 3))
+    last_row = StoredNumbers(InputColumns.VOLATILITY, Regression(((0.0,) * 7,) * 3, (0.0,) * 3))
     alone = {"model_version": "volatility_v1", "model": ModelSpec({}, "volatility")}
     five = builders.draft(**alone, last_row=last_row, timeframe=Timeframe.M5)
     assert five.history_bars == 2016
@@ -413,7 +413,7 @@ def test_trees_that_no_part_needs_are_refused(file):
         builders.draft().seal(builders.CREATED_AT, {**HASHES, file: "0f" * 32})
 
 
-TREES = StoredNumbers(Columns.FEATURES, trees="boosting.json")
+TREES = StoredNumbers(InputColumns.FEATURES, trees="boosting.json")
 
 
 @pytest.mark.parametrize(
@@ -436,12 +436,12 @@ def test_numbers_of_a_part_that_cannot_be_meant_are_refused():
     regression = builders.regression()
     for wrong in ({}, {"regression": regression, "trees": "boosting.json"}):
         with pytest.raises(ValueError, match="is not a regression or trees"):
-            StoredNumbers(Columns.FEATURES, **wrong)
+            StoredNumbers(InputColumns.FEATURES, **wrong)
     with pytest.raises(ValueError, match="is no file of trees"):
-        StoredNumbers(Columns.FEATURES, trees="../../meta.json")
+        StoredNumbers(InputColumns.FEATURES, trees="../../meta.json")
     with pytest.raises(ValueError, match="weight of a part is not between 0 and 1"):
         builders.part(-0.1)
-    wide = builders.part(0.25, StoredNumbers(Columns.VOLATILITY, regression))
+    wide = builders.part(0.25, StoredNumbers(InputColumns.VOLATILITY, regression))
     too_wide = builders.combination(volatility=wide)
     with pytest.raises(ValueError, match="volatility takes 15 columns, not 6"):
         builders.draft(combination=too_wide)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from percoin.evaluation.last_row import Columns, LastRowModel
+from percoin.evaluation.last_row import InputColumns, LastRowModel
 from percoin.evaluation.metrics import N_CLASSES
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees
@@ -81,11 +81,11 @@ class BaselineInputs:
         """The inputs of some rows."""
         return replace(self, **{name: values[rows] for name, values in vars(self).items()})
 
-    def columns(self, columns: Columns) -> FloatArray:
+    def columns(self, columns: InputColumns) -> FloatArray:
         """The inputs of a last-row model, shape (n, D)."""
-        if columns is Columns.FEATURES:
+        if columns is InputColumns.FEATURES:
             return self.features
-        if columns is Columns.VOLATILITY:
+        if columns is InputColumns.VOLATILITY:
             return self.volatility
         return np.concatenate([self.volatility, self.clock], axis=1)
 
@@ -315,7 +315,7 @@ class LastRowClassifier:
         self,
         name: str,
         make_estimator: Callable[[], Any],
-        columns: Columns = Columns.FEATURES,
+        columns: InputColumns = InputColumns.FEATURES,
     ) -> None:
         self.name = name
         self._make_estimator = make_estimator
@@ -389,8 +389,8 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
         AnswerFrequencies("momentum", lambda inputs: inputs.momentum),
         LastRowClassifier(LOGISTIC, _make_logistic),
         LastRowClassifier(BOOSTING, lambda: make_boosting(seed)),
-        LastRowClassifier(VOLATILITY, _make_scaled_logistic, Columns.VOLATILITY),
-        LastRowClassifier(VOLATILITY_CLOCK, _make_scaled_logistic, Columns.VOLATILITY_CLOCK),
+        LastRowClassifier(VOLATILITY, _make_scaled_logistic, InputColumns.VOLATILITY),
+        LastRowClassifier(VOLATILITY_CLOCK, _make_scaled_logistic, InputColumns.VOLATILITY_CLOCK),
     ]
 
 
@@ -402,7 +402,7 @@ def pooled_baselines(seed: int = 0) -> list[Baseline]:
         LastRowClassifier(
             POOLED_VOLATILITY_CLOCK_BOOSTING,
             lambda: make_boosting(seed),
-            Columns.VOLATILITY_CLOCK,
+            InputColumns.VOLATILITY_CLOCK,
         ),
     ]
 

@@ -24,7 +24,7 @@ from percoin.features.volatility import (
 from percoin.types import Float32Array, FloatArray, Timeframe
 
 
-class Columns(StrEnum):
+class InputColumns(StrEnum):
     """Which numbers of the newest bar a model takes."""
 
     FEATURES = "features"
@@ -36,17 +36,17 @@ class Columns(StrEnum):
 
     def n_columns(self, timeframe: Timeframe, n_features: int) -> int:
         """How many there are, for a bar length and a number of features."""
-        if self is Columns.FEATURES:
+        if self is InputColumns.FEATURES:
             return n_features
         n_volatility = len(volatility_spans(timeframe)) + 1
-        return n_volatility + (len(CLOCK_NAMES) if self is Columns.VOLATILITY_CLOCK else 0)
+        return n_volatility + (len(CLOCK_NAMES) if self is InputColumns.VOLATILITY_CLOCK else 0)
 
     def memory_bars(self, timeframe: Timeframe) -> int:
         """How many bars before the newest they look at, beyond what the features need."""
-        return 0 if self is Columns.FEATURES else volatility_memory_bars(timeframe)
+        return 0 if self is InputColumns.FEATURES else volatility_memory_bars(timeframe)
 
 
-def columns_of(bars: Bars, columns: Columns, features: FloatArray) -> FloatArray:
+def columns_of(bars: Bars, columns: InputColumns, features: FloatArray) -> FloatArray:
     """The inputs of a model at every bar, shape (n_bars, D); NaN where one is not known yet.
 
     Args:
@@ -54,10 +54,10 @@ def columns_of(bars: Bars, columns: Columns, features: FloatArray) -> FloatArray
         columns: Which numbers.
         features: Scaled features of these bars, shape (n_bars, F).
     """
-    if columns is Columns.FEATURES:
+    if columns is InputColumns.FEATURES:
         return features
     volatility = volatility_columns(bars)
-    if columns is Columns.VOLATILITY:
+    if columns is InputColumns.VOLATILITY:
         return volatility
     return np.concatenate([volatility, clock_columns(bars)], axis=1)
 
@@ -71,7 +71,7 @@ class LastRowModel:
         numbers: What it computes with.
     """
 
-    columns: Columns
+    columns: InputColumns
     numbers: Regression | Trees
 
     def logits(self, rows: FloatArray | Float32Array) -> FloatArray:

@@ -14,7 +14,7 @@ from percoin.bars.schema import COLUMNS, Bars
 from percoin.bars.silence import describe_silence
 from percoin.bars.tick import find_ticks
 from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
-from percoin.evaluation.last_row import Columns
+from percoin.evaluation.last_row import InputColumns
 from percoin.features.feature_set import (
     FEATURE_NAMES,
     FeatureDefinition,
@@ -23,7 +23,7 @@ from percoin.features.feature_set import (
     compute_newest_features,
 )
 from percoin.features.levels import levels_at
-from percoin.inference.parts import ModelInputs, ModelParts
+from percoin.inference.parts import ModelInputs, ServedParts
 from percoin.inference.results import RangeAnswers, find_parts
 from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
@@ -80,7 +80,7 @@ class ServedModel:
     def __init__(self, artifact: Artifact | OnnxArtifact, device: str = "cpu") -> None:
         self.manifest = artifact.manifest
         self.scaling = self.manifest.scaling.fitted()
-        self.parts = ModelParts(artifact, device)
+        self.parts = ServedParts(artifact, device)
         self._move = artifact.move
         self._horizon = known_horizon(self.manifest.label_rule)
 
@@ -235,7 +235,7 @@ def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
     return levels_at(signal, newest.close, newest.atr, find_ticks(newest.bars))
 
 
-def _all_known(newest: Mapping[Columns, FloatArray], n_bars: int) -> BoolArray:
+def _all_known(newest: Mapping[InputColumns, FloatArray], n_bars: int) -> BoolArray:
     """Whether all that the parts take of a bar is known when it closes, shape (n_bars,)."""
     known = np.ones(n_bars, dtype=bool)
     for values in newest.values():

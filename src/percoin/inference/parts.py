@@ -11,7 +11,7 @@ import numpy as np
 from percoin.bars.schema import Bars
 from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
-from percoin.evaluation.last_row import Columns, LastRowModel, columns_of
+from percoin.evaluation.last_row import InputColumns, LastRowModel, columns_of
 from percoin.inference.networks import load_network
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.parts import ModelPart
@@ -29,10 +29,10 @@ class ModelInputs:
     """
 
     windows: Float32Array
-    newest: Mapping[Columns, FloatArray]
+    newest: Mapping[InputColumns, FloatArray]
 
 
-class ModelParts:
+class ServedParts:
     """The parts of a loaded model; they never change and threads may share them.
 
     Args:
@@ -49,9 +49,9 @@ class ModelParts:
         self._asked = [_asked(artifact, part, device) for part in parts]
         numbers = [part.numbers for part in parts]
         found = dict.fromkeys(entry.columns for entry in numbers if entry is not None)
-        self._columns = tuple(columns for columns in found if columns is not Columns.FEATURES)
+        self._columns = tuple(columns for columns in found if columns is not InputColumns.FEATURES)
 
-    def newest(self, bars: Bars) -> dict[Columns, FloatArray]:
+    def newest(self, bars: Bars) -> dict[InputColumns, FloatArray]:
         """What the parts take beside the features at each bar; NaN where it is not known yet.
 
         Args:
@@ -84,7 +84,7 @@ def _last_row(
     model: LastRowModel, calibration: Mapping[str, Any]
 ) -> Callable[[ModelInputs], FloatArray]:
     def probabilities(inputs: ModelInputs) -> FloatArray:
-        is_of_window = model.columns is Columns.FEATURES
+        is_of_window = model.columns is InputColumns.FEATURES
         rows = inputs.windows[:, -1] if is_of_window else inputs.newest[model.columns]
         return apply_calibration(model.logits(rows), calibration)
 

@@ -15,7 +15,7 @@ from percoin import json_codec
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.baselines import ALONE, LOGISTIC
 from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
-from percoin.evaluation.last_row import Columns
+from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.features.scaling import Scaling
@@ -319,7 +319,7 @@ class ManifestDraft:
                 for name, part in self.combination.parts.items()
                 if name == NETWORK or part.weight > 0
             }
-        beside = None if regression is None else StoredNumbers(Columns.FEATURES, regression)
+        beside = None if regression is None else StoredNumbers(InputColumns.FEATURES, regression)
         if not self.has_network:
             return {self.model.kind: ModelPart(1.0, self.calibration, self.last_row or beside)}
         if self.blend is None:

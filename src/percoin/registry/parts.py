@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from percoin.evaluation.baselines import BESIDE, POOLED
 from percoin.evaluation.blend import NETWORK, PartSkills
 from percoin.evaluation.calibration import check_calibration
-from percoin.evaluation.last_row import Columns
+from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.registry.field_checks import require
 from percoin.registry.layout import TREE_FILES, trees_file
@@ -50,7 +50,7 @@ class StoredNumbers:
         trees: Boosted trees lie in the file of this name.
     """
 
-    columns: Columns
+    columns: InputColumns
     regression: Regression | None = None
     trees: str | None = None
 
