@@ -1,13 +1,15 @@
 """Entry, stop and targets of a directional signal, for one bar or for many.
 
-The unit is an ATR(14): the stop lies 1.5 units from the entry, the targets 1, 2 and 3. All of them
-are rounded to the market's tick, away from the entry: a target is never easier to reach and a stop
-never tighter than meant, so the shares that are measured for them flatter nobody.
+The unit is an ATR(14), or the expected move: the stop lies 1.5 units from the entry, the targets
+1, 2 and 3. All of them are rounded to the market's tick, away from the entry: a target is never
+easier to reach and a stop never tighter than meant, so the shares that are measured for them
+flatter nobody.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -16,6 +18,16 @@ from percoin.bars.tick import Ticks, find_ticks
 from percoin.features.feature_set import history_bars
 from percoin.features.indicators import atr
 from percoin.types import BoolArray, FloatArray, IntArray, Levels, Signal
+
+
+class LevelUnit(StrEnum):
+    """What the stop and the targets of a model's signal are measured in."""
+
+    ATR = "atr"
+    """The mean range of the last 14 bars."""
+    BANDS = "bands"
+    """The expected move, as the bands are: the forecast standard deviation over the horizon."""
+
 
 # In units, in the direction of the signal; the stop first, then the targets.
 _DISTANCES = np.array([-1.5, 1.0, 2.0, 3.0])
@@ -63,7 +75,7 @@ def levels_at(signal: Signal, entry_price: float, unit: float, ticks: Ticks) -> 
     Args:
         signal: The direction.
         entry_price: In the quote currency.
-        unit: An ATR(14), in the same.
+        unit: An ATR(14) or an expected move, in the same.
         ticks: At bars of the market; the newest counts.
 
     Returns:
@@ -100,7 +112,7 @@ def level_prices(
 
     Args:
         entry: Entry prices, shape (n,).
-        unit: ATR(14) of each, shape (n,).
+        unit: ATR(14) or expected move of each, shape (n,).
         ticks: Of each, shape (n,).
         is_long: Whether each is a LONG, shape (n,).
     """
