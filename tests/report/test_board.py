@@ -250,6 +250,6 @@ def test_a_blend_says_what_it_is_made_of_and_how_good_each_part_is():
     )
     shown = "+0.0200 [+0.0100, +0.0300]"
     assert dict(facts(replace(plain, manifest=blended)))["model"] == (
-        "cnn_lstm, averaged with a logistic regression at a weight of 0.25 for the network; "
+        "cnn_lstm, averaged: 0.25 network + 0.75 logistic regression; "
         f"skill on the test bars: network {shown}, logistic {shown}, blend {shown}"
     )
