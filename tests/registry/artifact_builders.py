@@ -45,6 +45,7 @@ from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
 OTHER_SYMBOL = "ETHUSDT"
+EXTRA_SYMBOL = "SOLUSDT"
 TIMEFRAME = Timeframe.M15
 GOLDEN = Path(__file__).with_name("golden")
 CREATED_AT = datetime(2025, 9, 1, 0, 3, 12, 482911, tzinfo=UTC)
@@ -239,6 +240,7 @@ def write_golden() -> None:
         made = {
             SYMBOL: export(root, n_values=4, combination=combination()),
             OTHER_SYMBOL: export_boosted(root, symbol=OTHER_SYMBOL),
+            EXTRA_SYMBOL: export(root, n_values=4, symbol=EXTRA_SYMBOL, **WITH_EXTRA),
         }
         for symbol, folder in made.items():
             shutil.copytree(folder, markets / symbol / TIMEFRAME.value)

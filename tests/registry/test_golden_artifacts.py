@@ -1,6 +1,8 @@
 import pytest
 import torch
 from artifact_builders import (
+    EXTRA_SET,
+    EXTRA_SYMBOL,
     GOLDEN,
     OTHER_SYMBOL,
     SYMBOL,
@@ -85,3 +87,13 @@ def test_the_committed_regression_still_loads_for_either_backend_without_a_weigh
     }
     by_onnx = load_onnx(GOLDEN / "format_2", OTHER_SYMBOL, Timeframe.M15)
     assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, b"")
+
+
+def test_the_committed_model_with_extra_columns_still_says_which_ones():
+    loaded = load(GOLDEN / "format_3", EXTRA_SYMBOL)
+    manifest = loaded.manifest
+    assert manifest.to_json().encode() == (loaded.folder / MANIFEST_FILE).read_bytes()
+    assert manifest.features.feature_set == EXTRA_SET
+    assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
+    assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)
+    assert check_whole(loaded) == 0.5

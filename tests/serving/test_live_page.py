@@ -184,6 +184,14 @@ def test_a_direction_says_what_was_judged_of_it(page, server):
     assert page.run(f"{dialog}.scrollWidth") <= page.run(f"{dialog}.clientWidth")
 
 
+@pytest.mark.parametrize(
+    ("price", "shown"),
+    [(0.00001234, "0.00001234"), (0.8107, "0.8107"), (0, "0.00"), (108410.6, "108,410.60")],
+)
+def test_prices_are_shown_down_to_the_tick_of_the_cheapest_coins(page, price, shown):
+    assert page.run(f"charts.price({price})") == shown
+
+
 def test_another_length_of_bars_is_a_click_away(page):
     page.run("document.querySelector('[data-tf=\"1h\"]').click()")
     page.wait_for(f"{row('BTCUSDT')}.dataset.said.includes('\"1h\"')")
