@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 
 from percoin.bars.schema import Bars
-from percoin.bars.tick import Ticks, find_ticks
+from percoin.bars.tick import Ticks, find_ticks, newest_tick
 from percoin.features.feature_set import history_bars
 from percoin.features.indicators import atr
 from percoin.types import BoolArray, FloatArray, IntArray, Levels, Signal
@@ -66,17 +66,17 @@ def find_levels(bars: Bars, signal: Signal, entry_price: float | None = None) ->
         return None
     recent = bars.slice(max(0, len(bars) - history_bars(1)))
     entry = float(recent.column("close")[-1]) if entry_price is None else entry_price
-    return levels_at(signal, entry, float(atr_of(recent)[-1]), find_ticks(recent))
+    return levels_at(signal, entry, float(atr_of(recent)[-1]), newest_tick(recent))
 
 
-def levels_at(signal: Signal, entry_price: float, unit: float, ticks: Ticks) -> Levels | None:
+def levels_at(signal: Signal, entry_price: float, unit: float, tick: Ticks) -> Levels | None:
     """Stop 1.5 units from the entry, targets 1, 2 and 3, rounded away from it to the tick.
 
     Args:
         signal: The direction.
         entry_price: In the quote currency.
         unit: An ATR(14) or an expected move, in the same.
-        ticks: At bars of the market; the newest counts.
+        tick: Of the market, at one bar.
 
     Returns:
         None without a direction, for a unit that is none, and where a target would lie
@@ -84,9 +84,8 @@ def levels_at(signal: Signal, entry_price: float, unit: float, ticks: Ticks) -> 
     """
     if signal is Signal.NO_TRADE:
         return None
-    newest = ticks.take(np.array([-1]))
     is_long = np.array([signal is Signal.LONG])
-    found = level_prices(np.array([entry_price]), np.array([unit]), newest, is_long)
+    found = level_prices(np.array([entry_price]), np.array([unit]), tick, is_long)
     stop, first, second, third = found.prices[0].tolist()
     if np.isnan(stop):
         return None

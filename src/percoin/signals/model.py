@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from percoin.bars.schema import Bars, is_simulated
-from percoin.bars.tick import find_ticks
+from percoin.bars.tick import newest_tick
 from percoin.commands import command
 from percoin.errors import (
     ConfigError,
@@ -139,7 +139,7 @@ def _in_moves(prediction: Prediction, bars: Bars) -> Levels | None:
     if move is None:
         return None
     close = float(bars.column("close")[-1])
-    return levels_at(prediction.signal, close, close * move.percent / 100, find_ticks(bars))
+    return levels_at(prediction.signal, close, close * move.percent / 100, newest_tick(bars))
 
 
 def _read_worth(models_dir: Path, manifest: Manifest, levels: LevelUnit) -> Worth:

@@ -20,7 +20,8 @@ from percoin.cli import compose_config
 from percoin.config import PredictConfig, SimulatedConfig, typed
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.baselines import LOGISTIC
-from percoin.evaluation.judgement import JudgingRules, forecast_regression
+from percoin.evaluation.judgement import JudgingRules, forecast_last_row
+from percoin.expected_move.fitting import MoveRows, choose_move
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.types import Timeframe
@@ -61,8 +62,8 @@ def test_the_regression_is_judged_and_served_like_any_model(fitted):
         *("meta.json", "metrics.json", "scaler.pkl")
     }
     dataset = rebuild(manifest, bars_of(folder))
-    fold = forecast_regression(dataset, JudgingRules(model_name=LOGISTIC))
-    assert manifest.regression == fold.regression
+    fold = forecast_last_row(dataset, LOGISTIC, JudgingRules(model_name=LOGISTIC))
+    assert manifest.regression == fold.parts[LOGISTIC].numbers.numbers
     assert manifest.calibration.to_json() == fold.calibration
     answers = Predictor(folder / "models").predict_range(bars_of(folder))
     np.testing.assert_allclose(
@@ -95,6 +96,25 @@ def test_its_run_leaves_what_a_run_leaves_but_for_the_network(fitted):
     assert record["hyperparameters"]["choices"]["model"] == "logistic"
 
 
+def test_the_expected_move_is_fitted_on_the_same_split_told_and_served(fitted):
+    done, folder = fitted
+    artifact = served(folder)
+    dataset = rebuild(artifact.manifest, bars_of(folder))
+    horizon = dataset.label_rule.horizon
+    rows = MoveRows.of(dataset.bars, horizon, dataset.rows("train"), dataset.rows("validation"))
+    again = choose_move(rows, horizon)
+    assert artifact.move.inputs == again.inputs
+    np.testing.assert_allclose(artifact.move.coefficients, again.coefficients, rtol=1e-6)
+    assert dict(artifact.move.quantiles) == pytest.approx(dict(again.quantiles))
+    record = json.loads((artifact.folder / "metrics.json").read_text())
+    judged = record["expected_move"]["judged"]
+    assert set(judged["rivals"]) == {"cascade", "garch", "last_50_bars"}
+    [run] = (folder / "outputs" / "BTCUSDT" / "1h").iterdir()
+    told = f"QLIKE {judged['qlike']:.4f}; lead "
+    assert told in (run / "evaluation.txt").read_text()
+    assert f"expected move  {told}" in done.stdout
+
+
 def test_its_screen_has_no_epochs_and_shows_it_once(fitted):
     screen = fitted[0].stdout
     assert "a logistic regression, in " in screen
@@ -114,13 +134,42 @@ def test_the_command_below_its_screen_asks_the_model_on_the_same_bars(fitted):
     assert served(folder).folder.is_relative_to(asked.models_dir)
 
 
+def test_the_backtest_can_exit_at_the_levels_of_its_signals(fitted, tmp_path):
+    # Half of the rows are a direction.
+    labels = ("labels.threshold=0.001", "source.n_bars=2400")
+    usual, levels = tmp_path / "usual", tmp_path / "levels"
+    assert run_train(arguments(usual, *labels)).code == 0
+    done = run_train(arguments(levels, *labels, "backtest.exit=levels"))
+    assert (done.code, done.stderr) == (0, "")
+    of_usual, of_levels = (
+        json.loads((served(folder).folder / "metrics.json").read_text())
+        for folder in (usual, levels)
+    )
+
+    assert "exit" not in of_usual["judging"]
+    assert of_levels["judging"]["exit"] == "levels"
+    # What the model says and how often its levels were reached does not depend on the exit.
+    assert of_levels["levels"] == of_usual["levels"]
+    assert of_levels["evaluation"]["model"] == of_usual["evaluation"]["model"]
+    assert of_levels["evaluation"]["money"] != of_usual["evaluation"]["money"]
+    words = "positions close at the stop or the first target"
+    assert words in done.stdout
+    [tables] = levels.glob("outputs/**/evaluation.txt")
+    assert words in tables.read_text()
+    [plain] = usual.glob("outputs/**/evaluation.txt")
+    assert "positions close" not in plain.read_text()
+    reached = of_usual["levels"]
+    assert f"within 3 bars {reached['n_signals']:,} judged signals" in done.stdout
+    assert reached["tp1"]["value"] >= reached["tp2"]["value"] >= reached["tp3"]["value"]
+
+
 def test_a_walk_forward_fits_one_regression_a_fold(tmp_path):
     done = run_train(arguments(tmp_path, "evaluation=walk_forward", "folds=2"))
     assert done.code == 0
     manifest = served(tmp_path).manifest
     last = rebuild(manifest, bars_of(tmp_path))
-    fold = forecast_regression(last, JudgingRules(model_name=LOGISTIC))
-    assert manifest.regression == fold.regression
+    fold = forecast_last_row(last, LOGISTIC, JudgingRules(model_name=LOGISTIC))
+    assert manifest.regression == fold.parts[LOGISTIC].numbers.numbers
     assert manifest.dataset_info.test_samples > len(last.rows("test"))
 
 
