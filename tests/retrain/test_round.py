@@ -425,6 +425,8 @@ def test_an_empty_registry_is_no_error(tmp_path, capsys):
         (["workers=0"], "workers=0 must be at least 1, or null"),
         (["output=xml"], "output=xml must be one of text, json"),
         (["max_ages_days=3"], "max_ages_days is not a setting; did you mean max_age_days?"),
+        (["schedule=daily"], "schedule is no setting any more: leave it out, and start each round"),
+        (["+at=03:00"], "at is no setting any more: leave it out, and start each round with cron"),
         (["tf.threshold=1", "tf=1h"], "tf.threshold is a setting of trainings"),
         (["symbol=../x"], "is not a market"),
         (["record_url=nonsense"], "record_url cannot be used: it is no URL of a database"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from percoin.cli.overrides import text_keys
 from percoin.config import CONF_DIR, TrainConfig
 from percoin.config.fields import check_path
+from percoin.config.structure import leaves_of
 from percoin.errors import ConfigError
 from percoin.printable import printable
 
@@ -118,6 +119,41 @@ def _check_of_hydra(override: str, schema: type) -> None:
         raise ConfigError(
             f"hydra.verbose={shown_value(value)} must be true, false, or the name of a logger"
         )
+
+
+def check_used(overrides: Sequence[str]) -> None:
+    """Refuse settings of a training that the other words of the command line leave unused.
+
+    For words that a person typed: stored settings may name what is not used.
+
+    Raises:
+        ConfigError: Names the setting, and the choice that it needs or does not go with.
+    """
+    told = {
+        key.lstrip("+"): [one.strip(" '\"") for one in value.strip("[]").split(",")]
+        for key, _, value in (word.partition("=") for word in overrides)
+    }
+    leaves = {leaf.name: leaf.used for leaf in leaves_of(TrainConfig)}
+
+    def is_among(choice: str) -> bool:
+        name, _, option = choice.partition("=")
+        return option in told.get(name, ())
+
+    def is_all(choice: str) -> bool:
+        name, _, option = choice.partition("=")
+        return set(told.get(name, ())) == {option}
+
+    for key in told:
+        when = leaves.get(key)
+        if when is None:
+            continue
+        for choice in filter(is_all, when.unless):
+            raise ConfigError(f"{key} has no effect with {choice}: leave it out")
+        if when.needs and not any(map(is_among, when.needs)):
+            needed = " or ".join(when.needs)
+            raise ConfigError(
+                f"{key} has no effect without {needed}: add {needed}, or leave {key} out"
+            )
 
 
 def refuse_bar_length_settings(overrides: Sequence[str]) -> None:

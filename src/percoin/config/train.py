@@ -16,7 +16,9 @@ from percoin.config.fields import (
     MOST_EPOCHS,
     MOST_LOOKS,
     MOST_SEED,
+    OF_A_NETWORK,
     Effect,
+    When,
     check_all,
     choice,
     file_path,
@@ -73,7 +75,7 @@ class TrainConfig:
         BlendKind,
         affects=Effect.JUDGEMENT,
     )
-    trainer: TrainerConfig = setting()
+    trainer: TrainerConfig = setting(used=OF_A_NETWORK)
     logger: Any = setting(default=None, affects=Effect.RUN)
     # A search is over before the training begins, which has the settings that it found.
     experiment: TuneConfig | None = setting(default=None, affects=Effect.RUN)
@@ -82,10 +84,19 @@ class TrainConfig:
         1,
         MOST_EPOCHS,
         affects=Effect.LENGTH,
+        used=OF_A_NETWORK,
     )
     # Batch normalisation needs two windows to know a variance.
-    batch_size: int = number("windows per step", 2, 1_000_000, affects=Effect.MODEL)
-    lr: float = number("learning rate to begin with", above=0, below=1, affects=Effect.MODEL)
+    batch_size: int = number(
+        "windows per step", 2, 1_000_000, affects=Effect.MODEL, used=OF_A_NETWORK
+    )
+    lr: float = number(
+        "learning rate to begin with",
+        above=0,
+        below=1,
+        affects=Effect.MODEL,
+        used=When(unless=("model=logistic", "init=pooled")),
+    )
     seed: int = number(
         "for the first weights, the shuffle and dropout", 0, MOST_SEED, affects=Effect.MODEL
     )
@@ -123,13 +134,19 @@ class TrainConfig:
         "how far back rows go from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
     )
     split: SplitConfig = setting("shares of the rows, oldest first")
-    optimizer: OptimizerConfig = setting()
+    optimizer: OptimizerConfig = setting(used=OF_A_NETWORK)
     evaluation: str = choice(
         "or walk_forward: train anew for each fold, judge the test rows of all",
         EvaluationMode,
         affects=Effect.MODEL,
     )
-    folds: int = number("of a walk-forward", 2, 1000, affects=Effect.MODEL)
+    folds: int = number(
+        "of a walk-forward",
+        2,
+        1000,
+        affects=Effect.MODEL,
+        used=When(needs=("evaluation=walk_forward",)),
+    )
     costs: CostsConfig = setting("of each side of a trade, in basis points")
     export: ExportConfig = setting("of the trained model, beside its usual files")
     trials: int = number(

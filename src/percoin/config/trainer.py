@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from percoin.config.fields import MOST_EPOCHS, Effect, choice, number, require, setting
+from percoin.config.fields import (
+    MOST_EPOCHS,
+    OF_A_NETWORK,
+    Effect,
+    When,
+    choice,
+    number,
+    require,
+    setting,
+)
+
+# A pool's learning rate falls by a cosine.
+_OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))
 
 
 @dataclass
@@ -18,6 +30,7 @@ class TrainerConfig:
     record_steps: bool = setting(
         "with fleet=true: replay steps as CUDA graphs; false launches their kernels one by one",
         affects=Effect.RUN,
+        used=When(needs=("fleet=true",)),
     )
 
     def __post_init__(self) -> None:
@@ -37,12 +50,14 @@ class OptimizerConfig:
         above=0,
         below=1,
         affects=Effect.MODEL,
+        used=_OF_A_PLATEAU,
     )
     plateau_patience: int = number(
         "epochs without a better validation loss before that",
         0,
         MOST_EPOCHS,
         affects=Effect.MODEL,
+        used=_OF_A_PLATEAU,
     )
     gradient_clip_norm: float = number(
         "a gradient with a larger norm is scaled down to it",
