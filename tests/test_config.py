@@ -459,7 +459,7 @@ NO_CONFIDENCE = "(or MIN_CONFIDENCE) must be a number between 0 and 1, or judged
             "chain=[ml,magic,hold]",
             "chain=[ml,magic,hold]: 'magic' is none of ml, pro, rsi_ma, momentum, hold",
         ),
-        ("chain=[pro,pro,hold]", "chain=[pro,pro,hold]: pro is there twice"),
+        ("chain=[pro,pro,hold]", "chain=[pro,pro,hold]: pro is named twice"),
         ("chain=[]", "chain=[] must end with hold, which alone always has an answer"),
         ("chain=[ml,pro]", "chain=[ml,pro] must end with hold, which alone always has an answer"),
         (
@@ -606,7 +606,7 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
     [
         ("blend=logistic", "blend=logistic averages a network with a regression, and model=log"),
         ("experiment=tune", "experiment=tune searches settings of a network, and model=logistic"),
-        ("resume=true", "leaves nothing to go on with: leave out resume=true"),
+        ("resume=true", "in seconds and cannot be resumed: leave out resume=true"),
         ("init=pooled", "init=pooled trains a network, and model=logistic is none"),
         ("recipe=pooled", "recipe=pooled trains a network, and model=logistic is none"),
         ("model.hidden_size=8", "model.hidden_size is a setting of model=cnn_lstm"),

@@ -34,11 +34,17 @@ class CnnLstmConfig(ModelConfig):
 
     option: ClassVar[str] = "cnn_lstm"
 
-    channels: list[int] = number("of the three convolutions", 1, _WIDEST, affects=Effect.MODEL)
-    hidden_size: int = number("of the LSTM, each way", 1, _WIDEST, affects=Effect.MODEL)
-    n_layers: int = number("of the LSTM", 1, 64, affects=Effect.MODEL)
-    n_heads: int = number("of the attention", 1, 2 * _WIDEST, affects=Effect.MODEL)
-    head_sizes: list[int] = number("of the two last layers", 1, _WIDEST, affects=Effect.MODEL)
+    channels: list[int] = number(
+        "widths of the three convolutions", 1, _WIDEST, affects=Effect.MODEL
+    )
+    hidden_size: int = number(
+        "width of the LSTM in each direction", 1, _WIDEST, affects=Effect.MODEL
+    )
+    n_layers: int = number("layers of the LSTM", 1, 64, affects=Effect.MODEL)
+    n_heads: int = number("heads of the attention", 1, 2 * _WIDEST, affects=Effect.MODEL)
+    head_sizes: list[int] = number(
+        "widths of the two hidden layers at the end", 1, _WIDEST, affects=Effect.MODEL
+    )
     dropout: float = number("share of values set to 0", 0, below=1, affects=Effect.MODEL)
 
     def __post_init__(self) -> None:

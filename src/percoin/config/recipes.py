@@ -42,28 +42,28 @@ class PooledConfig:
 
     # Batch normalisation needs two windows to know a variance.
     windows_per_epoch: int = number(
-        "train windows drawn anew for each epoch, from all markets",
+        "train windows of an epoch, drawn anew each time from all markets",
         2,
         100_000_000,
         affects=Effect.MODEL,
         used=_OF_A_POOL,
     )
     validation_windows: int = number(
-        "at most, spread evenly over markets and time, to choose the epoch by",
+        "most validation windows, spread evenly over markets and time; they choose the best epoch",
         1,
         100_000_000,
         affects=Effect.MODEL,
         used=_OF_A_POOL,
     )
     warmup_epochs: float = number(
-        "over which the learning rate grows to lr; then it falls to 0 by a cosine",
+        "epochs in which the learning rate grows to lr; then it falls to 0 by a cosine",
         0,
         MOST_EPOCHS,
         affects=Effect.MODEL,
         used=_OF_A_POOL,
     )
     seeds: int = number(
-        "networks to train, from seed=N on; the best on validation windows is kept",
+        "networks to train, with seeds from seed=N on; the best on validation windows is kept",
         1,
         100,
         affects=Effect.MODEL,
@@ -81,7 +81,7 @@ class PooledConfig:
         used=_OF_A_POOL,
     )
     looks: list[int] = number(
-        "looks of each market of symbol, in their order; [] is looks for all of them",
+        "looks for each market of symbol, in that order; [] uses looks for all",
         1,
         MOST_LOOKS,
         default_factory=list,
@@ -94,7 +94,11 @@ class PooledConfig:
         used=_OF_A_START,
     )
     init_lr: float = number(
-        "with init=pooled, in place of lr", above=0, below=1, affects=Effect.MODEL, used=_OF_A_START
+        "learning rate with init=pooled, in place of lr",
+        above=0,
+        below=1,
+        affects=Effect.MODEL,
+        used=_OF_A_START,
     )
 
     def __post_init__(self) -> None:

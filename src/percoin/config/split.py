@@ -19,9 +19,9 @@ class SplitConfig:
     validation: float = number("", above=0, below=1, affects=Effect.MODEL, used=_OF_OWN_CUTS)
     test: float = number("", above=0, below=1, affects=Effect.MODEL, used=_OF_OWN_CUTS)
     purge_bars: int = number(
-        "dropped before a cut; at least labels.horizon", 0, MOST_BARS, affects=Effect.MODEL
+        "bars dropped before a cut; at least labels.horizon", 0, MOST_BARS, affects=Effect.MODEL
     )
-    embargo_bars: int = number("dropped after a cut", 0, MOST_BARS, affects=Effect.MODEL)
+    embargo_bars: int = number("bars dropped after a cut", 0, MOST_BARS, affects=Effect.MODEL)
 
     def __post_init__(self) -> None:
         check_shares((self.train, self.validation, self.test))

@@ -44,9 +44,9 @@ class TrainerConfig:
 class OptimizerConfig:
     """AdamW, the learning rate's decay, and when to stop."""
 
-    weight_decay: float = number("of AdamW", 0, 100, affects=Effect.MODEL)
+    weight_decay: float = number("weight decay of AdamW", 0, 100, affects=Effect.MODEL)
     plateau_factor: float = number(
-        "the learning rate is multiplied by it when the validation loss stalls",
+        "factor on the learning rate when the validation loss stalls",
         above=0,
         below=1,
         affects=Effect.MODEL,
@@ -60,7 +60,7 @@ class OptimizerConfig:
         used=_OF_A_PLATEAU,
     )
     gradient_clip_norm: float = number(
-        "a gradient with a larger norm is scaled down to it",
+        "largest gradient norm; a larger gradient is scaled down to it",
         above=0,
         most=1_000_000,
         affects=Effect.MODEL,
