@@ -286,7 +286,7 @@ def test_an_option_that_does_not_exist_lists_those_that_do(group, value):
 @pytest.mark.parametrize("override", ["~epochs", "~logger", "~symbol", "~split.train"])
 def test_a_setting_cannot_be_left_out(override):
     assert refusal("symbol=BTCUSDT", override) == (
-        f"{override}: a setting cannot be left out; give it another value"
+        f"{override}: a setting cannot be removed; give it another value"
     )
 
 

@@ -35,7 +35,7 @@ def test_the_example_is_the_newest_bar_that_knew_too_much():
     compute = leak(*LEAKS["standardised over all bars"])
     (cut,) = choose_cuts(len(BARS), 1, seed=0)
     finding = check_features(BARS, RELATIVE, compute, n_cuts=1)
-    assert f"{BARS.close_time(int(cut) - 1):%Y-%m-%d %H:%M} has another value" in finding.evidence
+    assert f"{BARS.close_time(int(cut) - 1):%Y-%m-%d %H:%M} changes when bars" in finding.evidence
 
 
 @pytest.mark.parametrize("definition", list(FeatureDefinition))
@@ -90,4 +90,4 @@ def test_a_dataset_holds_what_its_functions_give():
     assert finding.evidence.startswith("returns: ")
 
     shifted = replace(dataset, label=np.roll(dataset.label, 1))
-    assert "are not those of the label rule" in check_contents(shifted, compute_features).evidence
+    assert "differ from the label rule" in check_contents(shifted, compute_features).evidence

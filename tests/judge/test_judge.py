@@ -162,7 +162,7 @@ def test_forecasts_of_bars_that_the_forecaster_has_seen_are_refused():
 
 def test_rows_on_bars_that_are_not_there_are_refused():
     moved = Forecasts(BARS.open_time[TEST] + 60_000, probabilities(TEST))
-    with pytest.raises(InvalidForecastsError, match="are on bars that are not there, first"):
+    with pytest.raises(InvalidForecastsError, match="are for bars that are missing, first"):
         judge_forecasts(moved, MARKET, RULES)
 
 

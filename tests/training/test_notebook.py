@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_builders import LOOKBACK, TINY, make_dataset
 
 from percoin import Predictor
-from percoin.assembly import dataset_spec
+from percoin.assembly import bar_source, dataset_spec, source_settings
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -35,6 +35,7 @@ from percoin.errors import (
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
+from percoin.retrain.sources import source_of
 from percoin.training import ExportToRegistry, MarketDataModule, ModelExporter, SignalClassifier
 from percoin.training.lit_module import new_network
 from percoin.training.recipes.network import network_kwargs, plan_of
@@ -142,6 +143,36 @@ def test_the_manifest_of_a_notebook_says_how_to_train_the_same_again(notebook):
     assert (settings.epochs, settings.batch_size, settings.lookback) == (2, 64, LOOKBACK)
     assert settings.history_days == math.ceil(1200 / 24)
     assert tuple(settings.model.channels) == TINY["channels"]
+
+
+def test_the_manifest_of_a_notebook_names_the_source_for_retraining(notebook, tmp_path):
+    manifest = load_artifact(notebook[3] / "models", "BTCUSDT", Timeframe.H1).manifest
+    assert source_of(manifest, BarStore(tmp_path)) == (
+        "source=simulated",
+        "source.seed=0",
+        "source.n_bars=1200",
+        "source.edge=0.0",
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["source=store"],
+        ["source=sample"],
+        ["source=files", "source.path=bars"],
+        ["source=simulated", "source.seed=3", "source.n_bars=10", "source.edge=0.5"],
+        ["source=binance", "source.market=perp", "source.attempts=2", "source.archive_url=null"],
+    ],
+)
+def test_a_source_is_described_by_the_settings_that_make_it(words, tmp_path):
+    settings = typed(compose_config("train", ["symbol=BTCUSDT", *words]), TrainConfig).source
+    assert source_settings(bar_source(settings, BarStore(tmp_path))) == settings
+
+
+def test_a_source_of_the_users_own_is_described_by_nothing():
+    assert source_settings(SimpleNamespace(load=None)) is None
+    assert source_settings(SimulatedSource(end="2020-01-01")) is None
 
 
 def test_what_a_notebook_does_not_say_is_as_in_the_config():

@@ -48,13 +48,13 @@ def _check_markets(overrides: Sequence[str], schema: type) -> None:
         if "\r" in value:
             raise ConfigError(
                 "symbol= holds a carriage return: the file of markets has the line ends of "
-                "Windows; tr -d '\\r' takes them away"
+                "Windows; remove them with tr -d '\\r'"
             )
         if alone:
             raise ConfigError(
-                f"{alone[0]!r} stands alone: name all markets in one word, separated by commas "
-                "without spaces or line breaks; of a file with one market a line that is "
-                "symbol=$(paste -sd, FILE)"
+                f"{alone[0]!r} stands alone: name all markets in one word, separated by commas, "
+                f"without spaces or line breaks; for a file with one market a line: "
+                f"symbol=$(paste -sd, FILE)"
             )
         if "\n" in value.strip():
             raise ConfigError(
@@ -86,7 +86,7 @@ def check_overrides(overrides: Sequence[str], schema: type) -> None:
     _check_markets(overrides, schema)
     for override in overrides:
         if override.startswith("~"):
-            raise ConfigError(f"{override}: a setting cannot be left out; give it another value")
+            raise ConfigError(f"{override}: a setting cannot be removed; give it another value")
         if override in MULTIRUN and schema is not TrainConfig:
             raise ConfigError(f"{override} is for sweeps of train.py; name one market at a time")
         if re.match(r"\+*hydra\b", override):

@@ -128,7 +128,8 @@ def now_text() -> str:
 
 
 def _noticed(last: Iterable[Event], event: Event) -> list[Event]:
-    why = "not what the line above says: that change was cut short, or this one is not percoin's"
+    why = "does not follow from the line above: that change was interrupted, or another program "
+    "wrote this line"
     return [
         Event(
             time=event.time,

@@ -84,7 +84,7 @@ def judged_threshold(root: Path, manifest: Manifest) -> float:
     judging = _read_metrics(market, manifest).get("judging")
     threshold = judging.get("threshold") if isinstance(judging, dict) else None
     if not isinstance(threshold, float) or not 0 <= threshold <= 1:
-        raise _invalid(market, f"{METRICS_FILE} says no threshold that a backtest traded with")
+        raise _invalid(market, f"{METRICS_FILE} has no threshold of a backtest")
     return threshold
 
 

@@ -70,7 +70,7 @@ class ModelSource:
             manifest, gate = model.manifest, model.manifest.gate
             if self._require_accepted and gate.verdict is not StoredVerdict.ACCEPTED:
                 reasons = "; ".join(gate.reasons)
-                hint = "require_accepted=false asks it all the same"
+                hint = "require_accepted=false asks it anyway"
                 return self._pass(f"model_{gate.verdict.value}", f"{reasons} ({hint})")
             trained_on = manifest.bars.origin
             if is_simulated(trained_on) != is_simulated(bars.origin):

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from percoin.assembly import source_settings
+from percoin.bars.sources.base import BarSource
 from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
 from percoin.evaluation.judgement import JudgingRules
@@ -31,7 +33,7 @@ class ModelExporter:
         rules: Rules of the judgement, such as trading costs.
         onnx: Export the network for ONNX Runtime as well.
         config: Training settings, as plain containers; None collects them from the module and
-            its dataset.
+            its dataset, and from the source of its bars if that is given.
     """
 
     models_dir: Path | str
@@ -51,12 +53,15 @@ class ModelExporter:
         if self.onnx:
             check_packages()
 
-    def export(self, module: SignalClassifier, dataset: MarketDataset) -> ExportedModel:
+    def export(
+        self, module: SignalClassifier, dataset: MarketDataset, source: BarSource | None = None
+    ) -> ExportedModel:
         """Judge the module on the test rows and write it as a new version.
 
         Args:
             module: A trained module; its current weights are exported.
             dataset: The training data.
+            source: Where its bars came from; retraining asks it again.
 
         Raises:
             TrainingError: The module was not trained, or on another market.
@@ -67,7 +72,9 @@ class ModelExporter:
         fitted = FittedNetwork(
             dataset=dataset, seed=module.seed, secs=module.secs, test=lambda: module
         )
-        config = settings_of(module, dataset) if self.config is None else self.config
+        config = self.config
+        if config is None:
+            config = {**settings_of(module, dataset), **_named(source)}
         judged = judge(fitted, self.rules)
         return publish(fitted, judged, config, Path(self.models_dir), self.onnx)
 
@@ -102,6 +109,14 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
         "optimizer": asdict(module.optimizer),
     }
     return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
+
+
+def _named(source: BarSource | None) -> dict[str, object]:
+    """The source in a manifest's config; empty if no settings describe it."""
+    settings = None if source is None else source_settings(source)
+    if settings is None:
+        return {}
+    return {"source": asdict(settings), "choices": {"source": settings.option}}
 
 
 def _check_trained(module: SignalClassifier, dataset: MarketDataset) -> None:

@@ -55,7 +55,7 @@ def load_bars(settings: TrainConfig) -> Bars:
     if 0 < len(bars) < (needed := history_bars(settings.lookback)):
         log.warning(
             "%s %s: %d bars are fewer than the %d that a prediction takes: until there are so "
-            "many, it needs bars that begin where these begin, at %s",
+            "many, predict with bars that begin where these begin, at %s",
             bars.symbol,
             bars.timeframe.value,
             len(bars),

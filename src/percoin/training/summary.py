@@ -32,7 +32,7 @@ _HEADINGS = ("log-loss", "skill", "recent", "act. AUC", "dir. AUC", "macro-F1", 
 _COMMAND_WIDTH = 85
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
-    ROLLING_PRIOR: "rolling_prior (of late)",
+    ROLLING_PRIOR: "rolling_prior (last days)",
     MAJORITY: "majority (constant)",
 }
 
@@ -204,7 +204,7 @@ class TrainingSummary:
         minutes, secs = divmod(round(self.secs), 60)
         n_epochs, best = self.epochs
         epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
-        kept = f"epoch {best} kept" if best else "none better: the pooled weights kept"
+        kept = f"epoch {best} kept" if best else "no epoch was better: the pooled weights are kept"
         return f"{epochs} in {minutes} min {secs} s, {kept}"
 
     def _parts(self) -> list[tuple[str, str]]:

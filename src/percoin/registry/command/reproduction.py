@@ -165,7 +165,7 @@ def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
         found = f"was trained on {len(pool.seen)} markets at once, and reproduce trains one market"
         action = f"train all again with recipe=pooled symbol={','.join(pool.markets)}"
     else:
-        found = f"began with the weights of {pool.started_from}, and reproduce begins with none"
+        found = f"started from the weights of {pool.started_from}, and reproduce starts from none"
         action = "train it again with init=pooled"
     return VersionRefusedError(
         manifest.symbol, manifest.timeframe, f"{manifest.version_id} {found}", action
@@ -193,8 +193,8 @@ def _fleet_of(manifest: Manifest, record: Mapping[str, object]) -> dict[str, Poo
         raise VersionRefusedError(
             manifest.symbol,
             manifest.timeframe,
-            f"{manifest.version_id} was trained in a fleet and does not say with which markets, "
-            "whose dropout was drawn together",
+            f"{manifest.version_id} was trained in a fleet, whose dropout is drawn together, and "
+            f"does not name the other markets",
             "train the fleet again, or this market alone; either can be reproduced",
         ) from error
 
@@ -221,7 +221,7 @@ def _bars_of_others(
             manifest.symbol,
             manifest.timeframe,
             f"{manifest.version_id} was trained together with {', '.join(strange)}, whose bars "
-            "have changed or are not here",
+            f"have changed or are missing",
             "bring back those bars, or train the market alone, which can be reproduced",
         )
     return [bars for bars in found.values() if bars is not None]
@@ -336,7 +336,7 @@ def _changes(manifest: Manifest, bars: Bars) -> Iterator[Circumstance]:
         yield Circumstance("code", manifest.code_version, code_version())
     yield from _differences("library", manifest.libraries, library_versions())
     if manifest.machine is None:
-        yield Circumstance("machine", "not noted", ", ".join(machine_facts().values()))
+        yield Circumstance("machine", "not recorded", ", ".join(machine_facts().values()))
     else:
         yield from _differences("machine", manifest.machine, machine_facts())
 
