@@ -253,6 +253,18 @@ def test_a_setting_that_nothing_would_read_is_refused(monkeypatch, capsys, words
     assert reason in cli_error(monkeypatch, capsys, "symbol=BTCUSDT", *words.split())
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--symbol BTCUSDT", "error: --symbol is not KEY=VALUE; write symbol=VALUE"),
+        ("symbol=BTCUSDT --history-days=9", "error: --history-days=9 is not KEY=VALUE; write "),
+        ("-m symbol=BTCUSDT --tf 1h", "error: --tf is not KEY=VALUE; write tf=VALUE"),
+    ],
+)
+def test_a_setting_written_as_an_option_says_how_to_write_it(monkeypatch, capsys, words, line):
+    assert cli_error(monkeypatch, capsys, *words.split()).startswith(line)
+
+
 def test_a_sweep_over_models_takes_the_settings_of_each():
     check_used(["model=logistic,cnn_lstm", "epochs=3", "symbol=BTCUSDT"])
     check_used(["evaluation=single_split,walk_forward", "folds=3", "+lr=0.1"])

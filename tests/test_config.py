@@ -147,6 +147,7 @@ def test_purge_and_embargo_follow_the_horizon():
         ("+epoch=3", "epochs"),
         ("+split.tran=0.5", "split.train"),
         ("spilt.train=0.5", "split.train"),
+        ("optimizer.lr=0.1", "lr"),
     ],
 )
 def test_a_misspelt_key_names_the_nearest(override, nearest):

@@ -214,7 +214,7 @@ def test_what_nobody_has_measured_is_unjudged_and_says_how_to_measure_it(tmp_pat
     content = to_json(prediction, JUMPED, prediction.ts)
     assert (content["verdict"], content["hit_rate"]) == ("unjudged", None)
     text = to_text(prediction, JUMPED, prediction.ts, "measure it")
-    assert "\njudged: unjudged; measure it says" in text
+    assert "\njudged: not measured on this market yet; this command does it: measure it" in text
 
 
 def test_holding_claims_nothing(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 
 from percoin.cli.overrides import text_keys
 from percoin.config import CONF_DIR, TrainConfig
@@ -65,6 +66,16 @@ def _check_markets(overrides: Sequence[str], schema: type) -> None:
             raise ConfigError(f"symbol= ends with a comma after {value.split(',')[-2].strip()}")
 
 
+def _check_dashes(overrides: Sequence[str], schema: type) -> None:
+    """Refuse settings that are written like the options of other programs."""
+    known = {leaf.name for leaf in leaves_of(schema)} | {entry.name for entry in fields(schema)}
+    for override in overrides:
+        name, _, value = override.removeprefix("--").partition("=")
+        key = name.replace("-", "_")
+        if override.startswith("--") and key in known:
+            raise ConfigError(f"{override} is not KEY=VALUE; write {key}={value or 'VALUE'}")
+
+
 def options(group: str) -> list[str]:
     """The options of a group: the files in its folder of ``conf/``."""
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
@@ -83,6 +94,7 @@ def choices(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 def check_overrides(overrides: Sequence[str], schema: type) -> None:
     """Refuse what Hydra would not explain, or would not notice."""
+    _check_dashes(overrides, schema)
     _check_markets(overrides, schema)
     for override in overrides:
         if override.startswith("~"):

@@ -209,7 +209,7 @@ class ServedModel:
             return own if self._blend is None else self._blend(own, windows)
         except ValueError as error:
             manifest = self.manifest
-            found = f"version {manifest.version_id} gives probabilities that are no numbers: "
+            found = f"version {manifest.version_id} gives no valid answer: "
             f"{error}"
             raise InvalidArtifactError(
                 manifest.symbol, manifest.timeframe, found, "train the model again"
