@@ -258,7 +258,6 @@ def test_a_setting_that_nothing_would_read_is_refused(monkeypatch, capsys, words
     [
         ("--symbol BTCUSDT", "error: --symbol is not KEY=VALUE; write symbol=VALUE"),
         ("symbol=BTCUSDT --history-days=9", "error: --history-days=9 is not KEY=VALUE; write "),
-        ("-m symbol=BTCUSDT --tf 1h", "error: --tf is not KEY=VALUE; write tf=VALUE"),
     ],
 )
 def test_a_setting_written_as_an_option_says_how_to_write_it(monkeypatch, capsys, words, line):

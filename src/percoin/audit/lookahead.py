@@ -74,8 +74,8 @@ def check_features(
         listed = ", ".join(sorted(guilty))
         evidence = f"{listed}: changed by later bars at {n_guilty_cuts} of {len(cuts)} cuts; "
         return Finding(name, FindingStatus.LEAK, evidence + example)
-    evidence = f"{len(FEATURE_NAMES)} features are the same, bit for bit, at {len(cuts)} random "
-    "cuts"
+    same = f"{len(FEATURE_NAMES)} features are the same, bit for bit"
+    evidence = f"{same}, at {len(cuts)} random cuts"
     return Finding(name, FindingStatus.OK, evidence)
 
 

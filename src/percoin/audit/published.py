@@ -50,7 +50,7 @@ def _read(path: Path) -> Any:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(
                 f"metrics={path} has {path.stat().st_size:,} bytes, too many for a file of "
-                f"scores; give a metrics.json or meta.json"
+                "scores; give a metrics.json or meta.json"
             )
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

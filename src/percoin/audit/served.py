@@ -180,7 +180,7 @@ def _check_same_split(manifest: Manifest, dataset: MarketDataset) -> Finding:
         if (span.first, span.last, span.rows) != (first, last, len(rows)):
             evidence = (
                 f"the manifest gives {split} {span.rows} rows from {span.first} to {span.last}, "
-                f"the "
+                "the "
                 f"settings give {len(rows)} from {first} to {last}"
             )
             return Finding(name, FindingStatus.LEAK, evidence)

@@ -54,8 +54,8 @@ def _check_markets(overrides: Sequence[str], schema: type) -> None:
         if alone:
             raise ConfigError(
                 f"{alone[0]!r} stands alone: name all markets in one word, separated by commas, "
-                f"without spaces or line breaks; for a file with one market a line: "
-                f"symbol=$(paste -sd, FILE)"
+                "without spaces or line breaks; for a file with one market a line: "
+                "symbol=$(paste -sd, FILE)"
             )
         if "\n" in value.strip():
             raise ConfigError(

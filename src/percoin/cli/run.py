@@ -146,5 +146,5 @@ def _check_clock() -> None:
         year = 1970 + int(now / (365.2425 * 86_400))
         raise ConfigError(
             f"the clock of this machine shows the year {year}; set it right, as bars and models "
-            f"carry the time"
+            "carry the time"
         )

@@ -278,7 +278,7 @@ class TrainConfig:
             require(
                 not strange,
                 f"pooled.{key} names {', '.join(strange)}, which symbol does not name; add them "
-                f"to symbol, or leave them out",
+                "to symbol, or leave them out",
             )
         require(
             len(self.pooled_symbols) > 1,

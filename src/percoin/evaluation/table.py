@@ -146,7 +146,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
         "",
         align(SCORE_COLUMNS, score_rows(evaluation)),
         f"compare accuracy and the weighted (w.) scores with those of {MAJORITY}: alone they mean "
-        f"nothing",
+        "nothing",
         "",
         align(CLASS_COLUMNS, class_rows(evaluation.model)),
     ]

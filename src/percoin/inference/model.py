@@ -209,8 +209,7 @@ class ServedModel:
             return own if self._blend is None else self._blend(own, windows)
         except ValueError as error:
             manifest = self.manifest
-            found = f"version {manifest.version_id} gives no valid answer: "
-            f"{error}"
+            found = f"version {manifest.version_id} gives no valid answer: {error}"
             raise InvalidArtifactError(
                 manifest.symbol, manifest.timeframe, found, "train the model again"
             ) from error
@@ -272,15 +271,14 @@ def _newest_window(model: ServedModel, bars: Bars, rows: FloatArray) -> NewestWi
 def _unfinished_window(bars: Bars, lookback: int) -> NotEnoughBarsError:
     found = (
         f"the newest of {len(bars)} bars does not end a full window of {lookback} bars with all "
-        f"indicators"
+        "indicators"
     )
     action = "load more history, or wait until the last gap is far enough back"
     # A bar without volume leaves the change to the next one unknown.
     silence = describe_silence(bars.slice(max(0, len(bars) - lookback - 1)))
     if silence:
         found = f"{found}: of the last {lookback + 1}, {silence}"
-        action = f"wait until the last of them is {lookback} bars back, or ask for a longer "
-        "timeframe"
+        action = f"wait until the last of them is {lookback} bars back, or ask for a longer tf"
     return NotEnoughBarsError(bars.symbol, bars.timeframe.value, found, action)
 
 

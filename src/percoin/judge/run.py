@@ -154,7 +154,7 @@ def judge_forecasts(
     if len(kept) < len(rows):
         notes.append(
             f"{len(rows) - len(kept)} of {len(rows)} forecasts are not judged: the outcome is not "
-            f"known yet, or bars around them are missing"
+            "known yet, or bars around them are missing"
         )
     dataset, forecast, said = _as_forecast(forecasts, dataset, kept, rules.model_name)
     notes += said
@@ -208,7 +208,7 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
             market.bars.symbol,
             market.bars.timeframe.value,
             f"none of the {len(forecast_rows)} forecasts can be judged: the outcome is not known "
-            f"yet, or bars around them are missing",
+            "yet, or bars around them are missing",
             "give newer forecasts, or older bars and a longer history_days"
             if is_early
             else "give older forecasts, or newer bars",
@@ -269,8 +269,7 @@ def _as_forecast(
     if forecasts.confidence is not None:
         shares = class_shares(dataset.label[dataset.rows("train")])
         said = _spread(signal, forecasts.confidence[chosen], shares)
-        note = "the rest of the probability goes to the other classes by their shares of the "
-        "train rows"
+        note = "the rest of the probability is shared by the class shares of the train rows"
         return dataset, Forecast(name, said, signal), [note]
     n_learn = math.ceil(len(kept) * _LEARNING_SHARE)
     if n_learn == len(kept):
@@ -287,7 +286,7 @@ def _as_forecast(
     split = replace(dataset.split, test=kept[n_learn:])
     note = (
         f"signals without probabilities: the first {n_learn} are used to learn how often each "
-        f"class followed each signal, and are not judged"
+        "class followed each signal, and are not judged"
     )
     judged = signal[n_learn:]
     return replace(dataset, split=split), Forecast(name, table[judged], judged), [note]
@@ -318,7 +317,7 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
         reason = (
             f"stamped {_bars(bars)} too early: they fit the outcome {_bars(bars)} later better "
             f"than that of their own bar, by {interval_text(gain)} nats a row; they were not "
-            f"known at the close of their own bar"
+            "known at the close of their own bar"
         )
         verdict = Verdict(
             Outcome.REJECTED, (reason, *verdict.reasons), verdict.cautions, verdict.p_value
@@ -328,7 +327,7 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
         caution = (
             f"stamped {_bars(-bars)} too late? they fit the outcome {_bars(-bars)} earlier better "
             f"than that of their own bar, by {interval_text(gain)} nats a row; open_time is when "
-            f"a bar "
+            "a bar "
             "opens"
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
@@ -337,7 +336,7 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
         caution = (
             "no better than the same forecasts a day earlier or later "
             f"({interval_text(day)} nats a row): they know only the time of day or how active the "
-            f"market is"
+            "market is"
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
     return replace(evaluation, verdict=verdict)

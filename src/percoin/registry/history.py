@@ -128,8 +128,7 @@ def now_text() -> str:
 
 
 def _noticed(last: Iterable[Event], event: Event) -> list[Event]:
-    why = "does not follow from the line above: that change was interrupted, or another program "
-    "wrote this line"
+    why = "not what the line above says: that change was interrupted, or percoin did not write this"
     return [
         Event(
             time=event.time,

@@ -378,7 +378,7 @@ def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator
         if days < -_OF_ANOTHER_CLOCK_DAYS and rules.retry_days > 0:
             text = (
                 f"it was trained at {market.last_tried:%Y-%m-%d %H:%M}, which is in the future: "
-                f"look at the clock, or give retry_days=0"
+                "look at the clock, or give retry_days=0"
             )
             yield RetrainReason(Cause.TRIED_LATELY, False, text)
         elif max(0.0, days) < rules.retry_days:

@@ -198,7 +198,7 @@ def _notes(folder: Path, jobs: Sequence[tuple[Job, JobRecord]]) -> Iterator[str]
     if n_open:
         yield (
             f"{n_open} of the jobs did not run or were interrupted: the verdicts over the sweep "
-            f"are provisional and change nothing in the registry; the same command goes on."
+            "are provisional and change nothing in the registry; the same command goes on."
         )
 
 

@@ -194,7 +194,7 @@ def _fleet_of(manifest: Manifest, record: Mapping[str, object]) -> dict[str, Poo
             manifest.symbol,
             manifest.timeframe,
             f"{manifest.version_id} was trained in a fleet, whose dropout is drawn together, and "
-            f"does not name the other markets",
+            "does not name the other markets",
             "train the fleet again, or this market alone; either can be reproduced",
         ) from error
 
@@ -221,7 +221,7 @@ def _bars_of_others(
             manifest.symbol,
             manifest.timeframe,
             f"{manifest.version_id} was trained together with {', '.join(strange)}, whose bars "
-            f"have changed or are missing",
+            "have changed or are missing",
             "bring back those bars, or train the market alone, which can be reproduced",
         )
     return [bars for bars in found.values() if bars is not None]
