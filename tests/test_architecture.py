@@ -41,6 +41,7 @@ ORDER = (
     "dataset",
     "network",
     "evaluation",
+    "expected_move",
     "registry",
     "inference",
     "signals",

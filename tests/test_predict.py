@@ -17,12 +17,23 @@ from hostile_files import vouch_for
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import PredictConfig, typed
+from percoin.intervals import KnownInterval
 from percoin.predict import answer, to_text
 from percoin.registry.layout import MANIFEST_FILE, SERVED_WEIGHTS_FILE, MarketFolder
 from percoin.registry.manifest import StoredVerdict
 from percoin.signals.command import main as measure
 from percoin.signals.response import to_json
-from percoin.types import Levels, Passed, Prediction, Signal, Source, Timeframe
+from percoin.types import (
+    NO_TRADES,
+    Levels,
+    LevelsReached,
+    Passed,
+    Prediction,
+    Signal,
+    Source,
+    Timeframe,
+    Worth,
+)
 
 ROOT = Path(__file__).parents[1]
 BARS = bars_to_learn_from(1600)
@@ -88,8 +99,10 @@ def test_the_answer_is_for_people_and_the_log_lines_for_grep(long_model):
         *LOADED,
         "PREDICT BTCUSDT tf=15m pred=LONG conf=1.00 source=ML_PER_COIN_V1",
     ]
-    answer, levels, judged = result.stdout.splitlines()
+    answer, levels, valid, judged = result.stdout.splitlines()
     assert judged == "judged: skill shown"
+    # Three bars after the close.
+    assert re.fullmatch(r"valid until 2024-01-17 16:45 UTC \(3 bars\); version \S+", valid)
     price = f"{BARS.frame['close'].iloc[-1]:.8g}"
     assert re.fullmatch(
         r"BTCUSDT 15m  LONG 100% \(SHORT 0\.00, NO_TRADE 0\.00, LONG 1\.00; cnn_lstm_v1\)  "
@@ -499,6 +512,90 @@ def test_a_direction_shows_its_levels():
     ]
 
 
+REACHED = LevelsReached(
+    1234,
+    KnownInterval(0.25, 0.2, 0.3),
+    KnownInterval(0.4, 0.35, 0.45),
+    KnownInterval(0.1, 0.05, 0.15),
+    KnownInterval(0.0, 0.0, 0.01),
+)
+JUDGED_SHORT = replace(
+    SHORT,
+    version_id="20250901T1",
+    horizon_bars=3,
+    worth=Worth("accepted", threshold=0.5, reached=REACHED),
+)
+
+
+def with_threshold(threshold: float | None) -> Prediction:
+    return replace(JUDGED_SHORT, worth=replace(JUDGED_SHORT.worth, threshold=threshold))
+
+
+def test_a_judged_direction_says_what_to_do_with_it():
+    assert to_text(JUDGED_SHORT, TWO_BARS, CLOSED, "").splitlines()[1:] == [
+        "entry 100  stop 106  targets 96, 92, 88",
+        "levels: within 3 bars 1,234 judged signals reached the stop in 0.250 [0.200, 0.300], the "
+        "targets before the stop in 0.400 [0.350, 0.450], 0.100 [0.050, 0.150], "
+        "0.000 [0.000, 0.010]",
+        "valid until 2025-09-01 03:00 UTC (3 bars); would be traded: 0.610 reaches the judged "
+        "threshold 0.500; version 20250901T1",
+        "judged: skill shown",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "would_trade", "words"),
+    [
+        (0.61, True, "; would be traded: 0.610 reaches the judged threshold 0.610"),
+        (0.62, False, "; would not be traded: 0.610 is below the judged threshold 0.620"),
+        (1.0, False, "; would not be traded: no threshold made a profit on validation rows"),
+        (None, None, ""),
+    ],
+)
+def test_a_signal_says_whether_the_judged_backtest_would_trade_it(threshold, would_trade, words):
+    prediction = with_threshold(threshold)
+    content = to_json(prediction, TWO_BARS, CLOSED)
+    (valid,) = [
+        line
+        for line in to_text(prediction, TWO_BARS, CLOSED, "").splitlines()
+        if line.startswith("valid until")
+    ]
+
+    assert valid == f"valid until 2025-09-01 03:00 UTC (3 bars){words}; version 20250901T1"
+    assert (content["threshold"], content["would_trade"]) == (threshold, would_trade)
+
+
+def test_a_certain_signal_of_a_model_that_never_trades_is_not_traded():
+    assert replace(with_threshold(NO_TRADES), confidence=1.0).would_trade is False
+
+
+def test_json_says_what_to_do_with_a_direction():
+    content = to_json(JUDGED_SHORT, TWO_BARS, CLOSED)
+
+    assert content["version_id"] == "20250901T1"
+    assert (content["horizon_bars"], content["valid_until"]) == (3, "2025-09-01T03:00:00+00:00")
+    assert content["levels_reached"] == {
+        "n_signals": 1234,
+        "stop_loss": {"value": 0.25, "lower": 0.2, "upper": 0.3},
+        "tp1": {"value": 0.4, "lower": 0.35, "upper": 0.45},
+        "tp2": {"value": 0.1, "lower": 0.05, "upper": 0.15},
+        "tp3": {"value": 0.0, "lower": 0.0, "upper": 0.01},
+    }
+    stays_out = replace(JUDGED_SHORT, signal=Signal.NO_TRADE, levels=None)
+    content = to_json(stays_out, TWO_BARS, CLOSED)
+    assert (content["levels_reached"], content["would_trade"]) == (None, False)
+    assert content["valid_until"] == "2025-09-01T03:00:00+00:00"
+    nothing = to_json(HOLD, TWO_BARS, CLOSED)
+    assert {nothing[name] for name in ("horizon_bars", "valid_until", "threshold")} == {None}
+
+
+def test_a_horizon_beyond_the_calendar_has_no_end():
+    endless = replace(JUDGED_SHORT, horizon_bars=10**9)
+    assert endless.valid_until is None
+    assert "valid until" not in to_text(endless, TWO_BARS, CLOSED, "")
+    assert to_json(endless, TWO_BARS, CLOSED)["valid_until"] is None
+
+
 @pytest.mark.parametrize(
     ("close", "shown"),
     [(108246.35, "108246.35"), (0.00001234, "0.00001234"), (3.0, "3"), (1234567.0, "1234567")],
@@ -509,7 +606,7 @@ def test_prices_are_shown_in_full_and_without_an_exponent(close, shown):
 
 
 def test_every_answer_fits_into_json():
-    for prediction in (HOLD, SHORT):
+    for prediction in (HOLD, SHORT, JUDGED_SHORT):
         content = to_json(prediction, TWO_BARS, CLOSED)
         assert json.loads(json.dumps(content, allow_nan=False)) == content
         assert content["close"] == 100.0

@@ -292,6 +292,16 @@ def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
         raise ConfigError(f"label rule {kind}: {error}") from None
 
 
+def known_horizon(values: Mapping[str, Any]) -> int | None:
+    """How many bars a stored rule looks ahead; None for a rule that this percoin does not know."""
+    try:
+        horizon: object = label_rule_from_json(values).horizon
+    except ConfigError:
+        return None
+    # A file from outside can hold any type of number.
+    return horizon if type(horizon) is int else None
+
+
 def _check_volatility_bars(volatility_bars: int) -> None:
     if volatility_bars < 2:
         raise ConfigError(

@@ -16,6 +16,7 @@ from percoin.cli.overrides import source_words
 from percoin.commands import folder_words
 from percoin.config import BinanceConfig, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
+from percoin.evaluation.level_reach import reached_text
 from percoin.inference import Backend, Predictor
 from percoin.json_codec import one_line
 from percoin.printable import printable
@@ -24,7 +25,7 @@ from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
 from percoin.signals.response import to_json
 from percoin.signals.worth import WorthFiles, measure_command, worth_text
-from percoin.types import CLASS_NAMES, UNJUDGED, Prediction, Source, Worth
+from percoin.types import CLASS_NAMES, NO_TRADES, UNJUDGED, Prediction, Signal, Source, Worth
 
 
 def answer(settings: PredictConfig) -> None:
@@ -106,6 +107,7 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> 
             f"entry {_price(levels.entry_price)}  stop {_price(levels.stop_loss)}  "
             f"targets {', '.join(map(_price, (levels.tp1, levels.tp2, levels.tp3)))}"
         )
+    lines += _what_to_do(prediction)
     if prediction.detail:
         lines.append(f"because: {prediction.detail}")
     if prediction.worth is not None:
@@ -116,6 +118,34 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> 
     ]
     # Text from manifests and bar sources can hold unprintable characters.
     return "\n".join(map(printable, lines))
+
+
+def _what_to_do(prediction: Prediction) -> list[str]:
+    """How often levels were reached, how long the answer stands, and whether to trade it."""
+    horizon, valid_until = prediction.horizon_bars, prediction.valid_until
+    reached = None if prediction.worth is None else prediction.worth.reached
+    lines = []
+    if reached is not None and horizon is not None and prediction.levels is not None:
+        lines.append(f"levels: {reached_text(reached, horizon)}")
+    if valid_until is not None:
+        n_bars = "1 bar" if horizon == 1 else f"{horizon} bars"
+        version = f"; version {prediction.version_id}" if prediction.version_id else ""
+        end = f"{valid_until:%Y-%m-%d %H:%M} UTC ({n_bars})"
+        lines.append(f"valid until {end}{_trade(prediction)}{version}")
+    return lines
+
+
+def _trade(prediction: Prediction) -> str:
+    """Whether the backtest of the judgement would trade the signal, and why not."""
+    threshold = None if prediction.worth is None else prediction.worth.threshold
+    if threshold is None or prediction.signal is Signal.NO_TRADE:
+        return ""
+    if threshold >= NO_TRADES:
+        return "; would not be traded: no threshold made a profit on validation rows"
+    sure = f"{prediction.confidence:.3f}"
+    if prediction.would_trade:
+        return f"; would be traded: {sure} reaches the judged threshold {threshold:.3f}"
+    return f"; would not be traded: {sure} is below the judged threshold {threshold:.3f}"
 
 
 def _answer(prediction: Prediction) -> str:

@@ -141,6 +141,32 @@ class Levels:
 
 
 @dataclass(frozen=True)
+class LevelsReached:
+    """How often the levels of past LONG and SHORT signals were reached within the horizon.
+
+    A bar that touches the stop and a target counts for the stop alone.
+
+    Attributes:
+        n_signals: Number of signals.
+        stop_loss: Share whose stop was reached, whatever was reached before it.
+        tp1: Share whose first target was reached, and not the stop before it.
+        tp2: Same for the second target.
+        tp3: Same for the third target.
+    """
+
+    n_signals: int
+    stop_loss: KnownInterval
+    tp1: KnownInterval
+    tp2: KnownInterval
+    tp3: KnownInterval
+
+    def __post_init__(self) -> None:
+        for share in (self.stop_loss, self.tp1, self.tp2, self.tp3):
+            if not 0 <= share.lower <= share.value <= share.upper <= 1:
+                raise ValueError(f"{share} is no share with its interval")
+
+
+@dataclass(frozen=True)
 class Passed:
     """A source without an answer: ``reason`` is a word for programs, ``detail`` is for people."""
 
@@ -148,6 +174,9 @@ class Passed:
     reason: str
     detail: str
 
+
+# With this threshold a model never trades: no threshold made a profit on validation rows.
+NO_TRADES = 1.0
 
 # The verdict on a source that was never measured on the market.
 UNJUDGED = "unjudged"
@@ -164,12 +193,17 @@ class Worth:
             followed; None if not measured or too few.
         n_moves: Number of answers behind ``hit_rate``; None if not measured.
         until: Close of the newest measured bar; None if not measured.
+        threshold: Minimum confidence that the backtest traded with; 1 is no trades at all.
+            None for a rule, which has none, and if not known.
+        reached: How often stop and targets were reached; None if not measured or too few.
     """
 
     verdict: str = UNJUDGED
     hit_rate: KnownInterval | None = None
     n_moves: int | None = None
     until: datetime | None = None
+    threshold: float | None = None
+    reached: LevelsReached | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +219,8 @@ class Prediction:
         model_version: Version of the model that answered, or None.
         version_id: The exported version that answered, or None.
         worth: Measured quality of the source on this market; None for holding.
+        horizon_bars: Number of bars after ``ts`` that such answers were judged on; None if
+            never judged.
         ts: Close of the bar that the answer is made on (UTC). A trader can act on the
             answer from this moment.
         levels: Entry, stop and targets; only with LONG or SHORT.
@@ -205,6 +241,37 @@ class Prediction:
     passed: tuple[Passed, ...] = ()
     version_id: str | None = None
     worth: Worth | None = None
+    horizon_bars: int | None = None
+
+    @property
+    def valid_until(self) -> datetime | None:
+        """Close of the last bar of the horizon (UTC); None without a horizon."""
+        if self.horizon_bars is None:
+            return None
+        return horizon_end(self.ts, self.horizon_bars, self.timeframe)
+
+    @property
+    def would_trade(self) -> bool | None:
+        """Whether the judged backtest would have traded this; None without a known threshold."""
+        threshold = None if self.worth is None else self.worth.threshold
+        if threshold is None:
+            return None
+        is_direction = self.signal is not Signal.NO_TRADE
+        return is_direction and threshold < NO_TRADES and self.confidence >= threshold
+
+
+def horizon_end(ts: datetime, n_bars: int, timeframe: Timeframe) -> datetime | None:
+    """Close of the last of the next bars; None after the year 9999.
+
+    Args:
+        ts: Close of the bar before them.
+        n_bars: How many.
+        timeframe: Length of each.
+    """
+    try:
+        return ts + n_bars * timeframe.timedelta
+    except OverflowError:
+        return None
 
 
 def is_symbol(value: object) -> bool:

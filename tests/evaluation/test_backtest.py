@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest, buy_and_hold, find_trades
+from percoin.evaluation.backtest import (
+    Brackets,
+    Costs,
+    ExitRule,
+    Prices,
+    backtest,
+    buy_and_hold,
+    find_trades,
+)
 from percoin.evaluation.sharpe import deflated_sharpe
 from percoin.types import Signal
 
@@ -229,3 +237,104 @@ def test_the_deflated_sharpe_ratio_pays_for_all_models_that_are_shown_together()
     assert among.deflated_sharpe == pytest.approx(twice.deflated_sharpe)
     assert among.deflated_sharpe < alone.deflated_sharpe
     assert alone.shown_among(1) is alone
+
+
+def brackets(long: tuple[float, float], short: tuple[float, float], n_bars: int = 4) -> Brackets:
+    """The same lower and upper price at each bar."""
+    return Brackets(np.tile(long, (n_bars, 1)), np.tile(short, (n_bars, 1)))
+
+
+@pytest.mark.parametrize(
+    ("bars", "long", "short"),
+    [
+        # The target of the LONG in the second bar; the SHORT's stop is not reached.
+        ([[100, 101, 99.5, 101], [101, 102, 100, 100], [100, 100, 100, 100]], 102, 100),
+        # The target of the SHORT at once; the LONG's stop is not reached.
+        ([[100, 101, 98, 99], [99, 99, 99, 99], [99, 99, 99, 99]], 99, 98),
+        # Each one's stop.
+        ([[100, 103, 97, 100], [100, 100, 100, 100], [100, 100, 100, 100]], 97, 103),
+        # Neither: the close after three bars.
+        ([[100, 101, 99, 100], [100, 101, 99, 100], [100, 101, 99, 100.5]], 100.5, 100.5),
+        # A gap over the stop or the target is filled at the open.
+        ([[100, 101, 99, 100], [104, 104, 101, 103], [103, 103, 103, 103]], 104, 104),
+        ([[100, 101, 99, 100], [95, 99, 95, 97], [97, 97, 97, 97]], 95, 95),
+    ],
+)
+def test_hand_worked_stops_and_targets(bars, long, short):
+    prices = barrier_bars(bars)
+    # LONG: stop 97, target 102. SHORT: stop 103, target 98.
+    rule = ExitRule(3, brackets=brackets((97, 102), (98, 103)))
+    for signal, expected in ((L, long), (S, short)):
+        (trade,) = find_trades(prices, np.array([signal, N, N, N]), rule)
+        assert trade.exit_price == pytest.approx(expected)
+
+
+def random_bars(n_bars: int, seed: int):
+    """Bars with wicks and gaps, signals, and a stop and a target of each side at each bar."""
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(rng.normal(scale=0.01, size=n_bars).cumsum())
+    opened = np.roll(close, 1) * (1 + rng.normal(scale=0.004, size=n_bars))
+    reach = 1 + np.abs(rng.normal(scale=0.006, size=(2, n_bars)))
+    prices = Prices(
+        opened, np.maximum(opened, close) * reach[0], np.minimum(opened, close) / reach[1], close
+    )
+    away = 1 + np.abs(rng.normal(scale=0.012, size=(4, n_bars)))
+    both = Brackets(
+        np.stack([close / away[0], close * away[1]], axis=1),
+        np.stack([close / away[2], close * away[3]], axis=1),
+    )
+    return prices, rng.choice([S, N, L], size=n_bars), both
+
+
+def walk(prices: Prices, signals: np.ndarray, both: Brackets, horizon: int):
+    """Decided, closed and exit price of each trade, bar by bar."""
+    found, free = [], 0
+    for bar in range(len(prices) - horizon):
+        if bar < free or signals[bar] == N:
+            continue
+        is_long = signals[bar] == L
+        stop, target = both.long[bar] if is_long else both.short[bar][::-1]
+        for later in range(bar + 1, bar + horizon + 1):
+            opened, high, low = prices.open[later], prices.high[later], prices.low[later]
+            hits_stop = low <= stop if is_long else high >= stop
+            hits_target = high >= target if is_long else low <= target
+            gaps = min(stop, target) >= opened or opened >= max(stop, target)
+            if hits_stop or hits_target:
+                price = opened if gaps else stop if hits_stop else target
+                break
+        else:
+            price = prices.close[later]
+        found.append((bar, later, price))
+        free = later
+    return found
+
+
+@given(seed=st.integers(0, 300), horizon=st.integers(1, 8))
+def test_stops_and_targets_agree_with_a_walk_through_the_bars(seed, horizon):
+    prices, signals, both = random_bars(120, seed)
+    trades = find_trades(prices, signals, ExitRule(horizon, brackets=both))
+
+    found = [(trade.decided, trade.closed, trade.exit_price) for trade in trades]
+    assert found == walk(prices, signals, both, horizon)
+
+
+@given(seed=st.integers(0, 300), horizon=st.integers(1, 8))
+def test_no_exit_by_levels_is_later_than_the_horizon_or_beyond_the_bar(seed, horizon):
+    prices, signals, both = random_bars(120, seed)
+    for trade in find_trades(prices, signals, ExitRule(horizon, brackets=both)):
+        assert trade.decided < trade.closed <= trade.decided + horizon
+        assert prices.low[trade.closed] <= trade.exit_price <= prices.high[trade.closed]
+
+
+@given(seed=st.integers(0, 100), horizon=st.integers(1, 6))
+def test_bars_without_levels_close_at_the_horizon_and_symmetric_ones_as_barriers(seed, horizon):
+    prices, signals, _ = random_bars(80, seed)
+    unknown = brackets((np.nan, np.nan), (np.nan, np.nan), 80)
+    width = np.full(80, 0.01)
+    same = np.stack([prices.close * (1 - width), prices.close * (1 + width)], axis=1)
+
+    by_horizon = find_trades(prices, signals, ExitRule(horizon))
+    assert find_trades(prices, signals, ExitRule(horizon, brackets=unknown)) == by_horizon
+    by_barrier = find_trades(prices, signals, ExitRule(horizon, barrier_width=width))
+    rule = ExitRule(horizon, brackets=Brackets(same, same))
+    assert find_trades(prices, signals, rule) == by_barrier

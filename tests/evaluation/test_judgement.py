@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset, build_folds
 from percoin.evaluation import judgement
-from percoin.evaluation.backtest import Costs, backtest
+from percoin.evaluation.backtest import Costs, Exit, backtest
 from percoin.evaluation.baselines import (
     LOGISTIC,
     MAJORITY,
@@ -32,14 +32,16 @@ from percoin.evaluation.judgement import (
     forecast_fold,
     judge_folds,
 )
+from percoin.evaluation.level_reach import find_reached
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
-from percoin.evaluation.threshold import NO_TRADES, decide
+from percoin.evaluation.threshold import ThresholdChoice, decide
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.levels import find_levels, levels_along
 from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.features.scaling import Scaling
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier
 from percoin.splits import Split
-from percoin.types import Signal, Timeframe
+from percoin.types import NO_TRADES, Signal, Timeframe
 
 FIXED = FixedHorizon(horizon=3, threshold=0.0025)
 BARRIER = TripleBarrier(horizon=5, barrier_width=1.0, volatility_bars=20)
@@ -492,3 +494,62 @@ def test_a_year_has_as_many_bars_as_the_timeframe_says():
     assert bars_per_year(Timeframe.M15) == 35_040
     assert bars_per_year(Timeframe.D1) == 365
     assert math.isclose(bars_per_year(Timeframe.H4), 2190)
+
+
+@pytest.mark.usefixtures("quick_baselines")
+@both_label_rules
+def test_positions_close_at_the_levels_that_are_served_if_the_rules_say_so(rule, backtests):
+    dataset = DATASETS[rule.kind]
+    rules = replace(RULES, exit=Exit.LEVELS)
+    judge_folds([replace(forecast(dataset, rules=rules), threshold=0.0)], rules)
+
+    first = int(dataset.rows("test")[0])
+    for name in ("cnn_lstm", LOGISTIC):
+        prices, _, exit_rule = backtests[name]
+        assert (exit_rule.horizon, exit_rule.barrier_width) == (rule.horizon, None)
+        for place in (0, 5, len(prices) - 1):
+            bars = dataset.bars.slice(0, first + place + 1)
+            long, short = (find_levels(bars, signal) for signal in (Signal.LONG, Signal.SHORT))
+            ends = exit_rule.brackets.long[place], exit_rule.brackets.short[place]
+            np.testing.assert_allclose(ends[0], (long.stop_loss, long.tp1), rtol=1e-9)
+            np.testing.assert_allclose(ends[1], (short.tp1, short.stop_loss), rtol=1e-9)
+
+
+@pytest.mark.usefixtures("quick_baselines")
+def test_the_threshold_is_chosen_with_the_exit_that_is_judged(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        judgement,
+        "choose_threshold",
+        lambda probabilities, rows, prices, exit_rule, costs: (
+            seen.append(exit_rule) or ThresholdChoice(0.5, 0.1, 20)
+        ),
+    )
+    forecast(DATASETS[FIXED.kind], rules=replace(RULES, exit=Exit.LEVELS))
+    forecast(DATASETS[FIXED.kind])
+
+    assert [rule.brackets is not None for rule in seen] == [True, False]
+
+
+@pytest.mark.usefixtures("quick_baselines")
+def test_levels_are_counted_on_the_directions_of_the_test_rows_of_all_folds():
+    datasets = folds_of(make_bars(3000), 3)
+    folds = [forecast(dataset, seed) for seed, dataset in enumerate(datasets)]
+    # The threshold of trading changes nothing about them.
+    levels = judge_folds([replace(fold, threshold=NO_TRADES) for fold in folds], RULES).levels
+
+    reached = np.zeros(4)
+    n_signals = 0
+    for fold in folds:
+        bars = fold.dataset.bars
+        for row, signal in zip(
+            fold.dataset.rows("test"), decide(fold.model.probabilities), strict=True
+        ):
+            if signal == Signal.NO_TRADE:
+                continue
+            alone = levels_along(bars, np.array([row]), np.array([signal]))
+            reached += find_reached(bars, np.array([row]), alone, FIXED.horizon)[0]
+            n_signals += 1
+    assert levels.n_signals == n_signals > 500
+    shares = [levels.stop_loss, levels.tp1, levels.tp2, levels.tp3]
+    assert [share.value for share in shares] == pytest.approx(reached / n_signals)

@@ -1,5 +1,6 @@
 import logging
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from percoin.bars.schema import Bars
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.hit_rate import HitRate
 from percoin.inference import Predictor
+from percoin.intervals import KnownInterval
 from percoin.registry.layout import SERVED_WEIGHTS_FILE
 from percoin.registry.manifest import StoredVerdict
 from percoin.signals.chain import HoldSource, ModelSource, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Signal, Source, Worth
+from percoin.signals.response import to_json
+from percoin.types import LevelsReached, Passed, Prediction, Signal, Source, Worth
 
 BARS = bars_to_learn_from(1600)
 MARKET = SourcedBars(BARS)
@@ -83,6 +86,45 @@ def test_the_answer_of_a_model_says_what_its_test_has_shown(tmp_path):
     assert worth.hit_rate == HitRate(**hits)
     last = dataset.rows("test")[-1]
     assert worth.until == BARS.close_time(last).to_pydatetime()
+
+
+SHARE = {"value": 0.25, "lower": 0.2, "upper": 0.3}
+LEVELS = {"n_signals": 700} | dict.fromkeys(("stop_loss", "tp1", "tp2", "tp3"), SHARE)
+
+
+def test_the_answer_of_a_model_says_what_was_judged_of_trading_it(tmp_path):
+    dataset, judging = make_dataset(BARS), {"threshold": 0.5, "folds": 1}
+    sections = {"judging": judging, "levels": LEVELS}
+    export(tmp_path, random_network(Signal.LONG), dataset, sections=sections)
+    prediction = ask([ModelSource(Predictor(tmp_path)), HoldSource()], MARKET)
+
+    assert prediction.horizon_bars == dataset.label_rule.horizon
+    assert prediction.valid_until == prediction.ts + prediction.horizon_bars * timedelta(minutes=15)
+    assert prediction.would_trade is True
+    worth, share = prediction.worth, KnownInterval(**SHARE)
+    assert (worth.threshold, worth.reached) == (0.5, LevelsReached(700, *[share] * 4))
+    assert worth.hit_rate is None
+    assert worth.until == BARS.close_time(dataset.rows("test")[-1]).to_pydatetime()
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        None,
+        LEVELS | {"tp1": SHARE | {"upper": 1.5}},
+        LEVELS | {"tp1": SHARE | {"lower": 0.26}},
+        LEVELS | {"tp1": 0.25},
+        {"n_signals": 700},
+    ],
+)
+def test_levels_that_cannot_be_read_are_not_told(tmp_path, levels):
+    sections = {"levels": levels}
+    export(tmp_path, random_network(Signal.LONG), make_dataset(BARS), sections=sections)
+    prediction = ask([ModelSource(Predictor(tmp_path)), HoldSource()], MARKET)
+
+    assert prediction.worth == Worth("accepted")
+    assert prediction.would_trade is None
+    assert to_json(prediction, BARS, prediction.ts)["levels_reached"] is None
 
 
 @pytest.mark.parametrize("section", [{}, {"hit_rate": None}, {"hit_rate": {"value": "0.5"}}])

@@ -1,7 +1,7 @@
 import json
 import logging
 import os
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -9,15 +9,17 @@ from builders import bars_from_closes, make_bars
 
 from percoin.bars.schema import Bars
 from percoin.errors import NotEnoughBarsError
+from percoin.features.levels import find_levels
 from percoin.inference import Predictor
 from percoin.intervals import KnownInterval
 from percoin.labels import FixedHorizon, VolatilityScaled
 from percoin.predict import to_text
-from percoin.signals.chain import ask, build_chain
+from percoin.signals.chain import RULES, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.measure import measure_again, measure_worth
 from percoin.signals.model import ModelSource
 from percoin.signals.response import to_json
+from percoin.signals.rule import rule_levels
 from percoin.signals.worth import (
     MarketWorth,
     SourceVerdict,
@@ -244,3 +246,48 @@ def test_words_for_people():
     assert worth_text(Worth("not_told_from_coin")) == "not told from a coin"
     assert worth_text(Worth("rejected")) == "no skill shown"
     assert SourceVerdict.TOO_FEW.words == "too few answers"
+
+
+def test_levels_of_a_rule_are_measured_with_its_own_unit_on_the_asked_bars():
+    bars = swinging(4000)
+    market, rule = SourcedBars(bars), RULES[Source.RSI_MA]
+    moments = np.arange(2000, 3900, 37)
+    signals = np.where(moments % 2, Signal.LONG, Signal.SHORT)
+    found = rule_levels(rule, market, moments, signals)
+
+    for row, signal, prices in zip(moments, signals, found.prices, strict=True):
+        closed = SourcedBars(bars.slice(0, int(row) + 1))
+        hours = closed.of(Timeframe.H1, rule.memory_bars)
+        entry = float(closed.asked.column("close")[-1])
+        alone = find_levels(hours, Signal(signal), entry)
+        np.testing.assert_allclose(prices, astuple(alone)[1:], rtol=1e-9)
+
+
+def test_a_measured_rule_says_how_long_it_stands_and_how_often_levels_were_reached(tmp_path):
+    worth = measure_worth(SourcedBars(swinging(4000)), RULE, repetitions=200)
+    momentum, path = worth.sources["momentum"], WorthFiles(tmp_path).write(worth)
+    assert momentum.levels.n_signals == momentum.n_answers
+    # It is late: the price turns against it.
+    assert momentum.levels.stop_loss.value > momentum.levels.tp3.value
+    assert path.is_file()
+
+    kept(tmp_path, SourceVerdict.LEVEL)
+    files = WorthFiles(tmp_path)
+    files.write(replace(files.read("BTCUSDT", Timeframe.M15, JUMPED.origin), sources=worth.sources))
+    prediction = asked(tmp_path, require_accepted=False)
+    content = to_json(prediction, JUMPED, prediction.ts)
+    assert (prediction.source, content["horizon_bars"]) == (Source.MOMENTUM, 3)
+    assert content["valid_until"] == (prediction.ts + 3 * Timeframe.M15.timedelta).isoformat()
+    # A rule has no threshold that was judged.
+    assert (content["threshold"], content["would_trade"]) == (None, None)
+    assert content["levels_reached"]["n_signals"] == momentum.n_answers
+    text = to_text(prediction, JUMPED, prediction.ts, "")
+    assert f"\nlevels: within 3 bars {momentum.n_answers:,} judged signals reached the stop" in text
+
+
+def test_a_rule_that_nobody_measured_has_no_horizon(tmp_path):
+    prediction = asked(tmp_path)
+    content = to_json(prediction, JUMPED, prediction.ts)
+
+    assert prediction.source is Source.MOMENTUM
+    assert {content[name] for name in ("horizon_bars", "valid_until", "levels_reached")} == {None}

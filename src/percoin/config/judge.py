@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from percoin.bars.renames import current_symbol
+from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
 from percoin.config.fields import (
     MOST_BARS,
@@ -65,6 +66,7 @@ class JudgeConfig:
         "validation"
     )
     costs: CostsConfig = setting("for each side of a trade, in basis points")
+    backtest: BacktestConfig = setting()
     data_dir: str = file_path("bars are stored here, in bars/")
 
     def __post_init__(self) -> None:

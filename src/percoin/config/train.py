@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from percoin.bars.renames import current_symbol
+from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
@@ -147,6 +148,7 @@ class TrainConfig:
         used=When(needs=("evaluation=walk_forward",)),
     )
     costs: CostsConfig = setting("for each side of a trade, in basis points")
+    backtest: BacktestConfig = setting()
     export: ExportConfig = setting("more files of the trained model")
     trials: int = number(
         "models and settings tried, this one included; deflates the Sharpe ratio",

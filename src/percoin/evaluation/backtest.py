@@ -1,13 +1,15 @@
 """Backtest of signals after costs, one position at a time.
 
 A decision is made at the close of a bar. The position opens at the next bar's open and closes
-by the rule that made the labels. The next decision is made at the earliest in the bar in which
-the position closes. Every trade uses the whole equity, long or short, without leverage.
+by the rule that made the labels, or at the stop or first target of the signal. The next decision
+is made at the earliest in the bar in which the position closes. Every trade uses the whole
+equity, long or short, without leverage.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 
@@ -47,19 +49,65 @@ class Prices:
         return len(self.close)
 
 
+class Exit(StrEnum):
+    """Where a position closes before the horizon ends."""
+
+    HORIZON = "horizon"
+    """Where the rule of the labels ends: at a barrier if it has barriers, else at the horizon."""
+    LEVELS = "levels"
+    """At the stop or the first target that the signal was served with."""
+
+    @property
+    def words(self) -> str:
+        """The exit for people."""
+        if self is Exit.LEVELS:
+            return "positions close at the stop or the first target, at the horizon at the latest"
+        return "positions close where the label ends"
+
+
+@dataclass(frozen=True, eq=False)
+class Brackets:
+    """Two prices that close a position opened after each bar, shape (n_bars, 2) for each side.
+
+    The lower price comes first: the stop of a LONG, the target of a SHORT. A bar with NaN has
+    no such prices.
+    """
+
+    long: FloatArray
+    short: FloatArray
+
+
 @dataclass(frozen=True)
 class ExitRule:
-    """When a position closes; the same rule as for the label.
+    """When a position closes.
 
     Attributes:
         horizon: Number of bars after the decision. The position closes at the close of that
             bar at the latest; with barriers this is the vertical barrier.
         barrier_width: Distance of the barriers above and below the close of each
             bar, as a fraction of that close, shape (n_bars,); None for a fixed horizon.
+        brackets: Prices that take the place of the barriers; None without them.
     """
 
     horizon: int
     barrier_width: FloatArray | None = None
+    brackets: Brackets | None = None
+
+    def ends(self, decided: int, close: float, side: int) -> tuple[float, float] | None:
+        """Lower and upper price that close the position; None if only the horizon does.
+
+        Args:
+            decided: Index of the bar of the decision.
+            close: Its close.
+            side: 1 for LONG, -1 for SHORT.
+        """
+        if self.brackets is not None:
+            below, above = (self.brackets.long if side > 0 else self.brackets.short)[decided]
+            return float(below), float(above)
+        if self.barrier_width is None:
+            return None
+        width = self.barrier_width[decided]
+        return close * (1 - width), close * (1 + width)
 
 
 @dataclass(frozen=True)
@@ -206,10 +254,10 @@ def _find_exit(prices: Prices, decided: int, side: int, rule: ExitRule) -> tuple
     barriers, the order is unknown, so the exit takes the loss.
     """
     last = decided + rule.horizon
-    if rule.barrier_width is None:
+    ends = rule.ends(decided, prices.close[decided], side)
+    if ends is None:
         return last, float(prices.close[last])
-    base, width = prices.close[decided], rule.barrier_width[decided]
-    above, below = base * (1 + width), base * (1 - width)
+    below, above = ends
     for bar in range(decided + 1, last + 1):
         opened = float(prices.open[bar])
         if opened >= above or opened <= below:

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset
 from percoin.evaluation.backtest import (
     BacktestResult,
+    Brackets,
     Costs,
+    Exit,
     ExitRule,
     Prices,
     backtest,
@@ -51,13 +54,15 @@ from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
 from percoin.evaluation.gate import Search
 from percoin.evaluation.hit_rate import HitRate, hit_rate, moves_after
+from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.regression import Regression
-from percoin.evaluation.threshold import NO_TRADES, choose_threshold, decide, spread_signals
+from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap, skill_rows
+from percoin.features.levels import FIRST_TARGET, STOP, levels_along
 from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.features.volatility import clock_columns, volatility_columns
-from percoin.types import FloatArray, IntArray, Timeframe
+from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal, Timeframe
 
 _DAYS_PER_YEAR = 365.0
 
@@ -77,6 +82,7 @@ class JudgingRules:
         seed: For the bootstrap and the boosting baseline.
         model_name: Name of the model in tables.
         blend: Average the network with a logistic regression.
+        exit: Where positions of the backtests close.
     """
 
     costs: Costs = field(default_factory=Costs)
@@ -87,6 +93,7 @@ class JudgingRules:
     seed: int = 0
     model_name: str = "cnn_lstm"
     blend: bool = False
+    exit: Exit = Exit.HORIZON
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +179,8 @@ class Judgement:
         blend: Results for the parts, if the model is a blend.
         hit_rate: Share of right directions on the test rows, at any confidence; None if there
             are too few for an interval.
+        levels: How often stop and targets of directions were reached on the test rows, at any
+            confidence; None as above.
     """
 
     calibration: Mapping[str, Any]
@@ -181,6 +190,7 @@ class Judgement:
     regression: Regression | None = None
     blend: JudgedBlend | None = None
     hit_rate: HitRate | None = None
+    levels: LevelsReached | None = None
 
 
 def forecast_fold(
@@ -348,6 +358,7 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         newest.regression if newest.weight is not None or NETWORK not in newest.parts else None,
         _judge_blend(folds, by_name[TRAIN_PRIOR].probabilities, labels, evaluation.bootstrap),
         _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
+        _levels_reached(folds, _decided(model), evaluation.bootstrap),
     )
 
 
@@ -360,6 +371,16 @@ def _hit_rate(
     if rate is None or rate.ends is None:
         return None
     return HitRate(rate.value, *rate.ends, n_moves=len(hits))
+
+
+def _levels_reached(
+    folds: Sequence[FoldForecasts], decided: IntArray, bootstrap: Bootstrap
+) -> LevelsReached | None:
+    bars = folds[-1].dataset.bars
+    has_direction = decided != Signal.NO_TRADE
+    rows = np.searchsorted(bars.open_time, _test_times(folds)[has_direction])
+    levels = levels_along(bars, rows, decided[has_direction])
+    return levels_reached(bars, rows, levels, bootstrap)
 
 
 def choose_rival(folds: Sequence[FoldForecasts]) -> str:
@@ -488,7 +509,7 @@ def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: Judging
         probabilities,
         validation - first,
         prices_of(dataset, first, last),
-        exit_rule_of(dataset, first, last),
+        exit_rule_of(dataset, first, last, rules.exit),
         rules.costs,
     )
     return choice.threshold
@@ -569,7 +590,8 @@ def _money(folds: Sequence[FoldForecasts], rules: JudgingRules) -> tuple[Backtes
     """
     dataset = folds[-1].dataset
     first, last = _test_span(folds)
-    prices, exit_rule = prices_of(dataset, first, last), exit_rule_of(dataset, first, last)
+    prices = prices_of(dataset, first, last)
+    exit_rule = exit_rule_of(dataset, first, last, rules.exit)
     yearly = bars_per_year(dataset.bars.timeframe)
     decided = [
         (rules.model_name, [_decided(f.model, f.threshold) for f in folds]),
@@ -621,8 +643,31 @@ def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:
     return Prices(*columns)
 
 
-def exit_rule_of(dataset: MarketDataset, first: int, last: int) -> ExitRule:
-    """The exit rule of the dataset's labels for bars ``first`` to ``last - 1``."""
+def exit_rule_of(
+    dataset: MarketDataset, first: int, last: int, where: Exit = Exit.HORIZON
+) -> ExitRule:
+    """The exit rule for bars ``first`` to ``last - 1``.
+
+    Args:
+        dataset: Has the label rule and the bars.
+        first: Position of the first bar.
+        last: Position after the last bar.
+        where: Where positions close before the horizon ends.
+    """
+    horizon = dataset.label_rule.horizon
+    if where is Exit.LEVELS:
+        return ExitRule(horizon, brackets=_brackets(dataset.bars, np.arange(first, last)))
     distance = dataset.label_rule.barrier_distance(dataset.bars)
-    width = None if distance is None else distance[first:last]
-    return ExitRule(dataset.label_rule.horizon, width)
+    return ExitRule(horizon, None if distance is None else distance[first:last])
+
+
+def _brackets(bars: Bars, rows: IntArray) -> Brackets:
+    """Stop and first target of a LONG and of a SHORT at each bar.
+
+    The nearest target: with the usual horizons the others are seldom reached.
+    """
+    long, short = (
+        levels_along(bars, rows, np.full(len(rows), signal)).prices
+        for signal in (Signal.LONG, Signal.SHORT)
+    )
+    return Brackets(long[:, [STOP, FIRST_TARGET]], short[:, [FIRST_TARGET, STOP]])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.backtest import BacktestResult, Exit
 from percoin.evaluation.baselines import MAJORITY
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.intervals import interval_text
@@ -127,8 +127,13 @@ def money_rows(results: Sequence[BacktestResult]) -> list[tuple[str, ...]]:
     ]
 
 
-def format_evaluation(evaluation: Evaluation) -> str:
-    """The whole evaluation for the terminal, a few dozen lines of plain text."""
+def format_evaluation(evaluation: Evaluation, where: Exit = Exit.HORIZON) -> str:
+    """The whole evaluation for the terminal, a few dozen lines of plain text.
+
+    Args:
+        evaluation: The results.
+        where: Where positions of its backtests close.
+    """
     verdict, n_effective = evaluation.verdict, evaluation.model.skill.n_effective_rows
     counts = ", ".join(
         f"{count} {name}" for count, name in zip(evaluation.class_counts, CLASS_NAMES, strict=True)
@@ -151,7 +156,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
         align(CLASS_COLUMNS, class_rows(evaluation.model)),
     ]
     if evaluation.money:
-        parts += ["", _format_money(evaluation.money)]
+        parts += ["", _format_money(evaluation.money, where)]
     return "\n".join(parts)
 
 
@@ -172,12 +177,14 @@ def _lines(evaluation: Evaluation) -> tuple[Assessment, ...]:
     return (evaluation.model, *evaluation.baselines)
 
 
-def _format_money(results: Sequence[BacktestResult]) -> str:
+def _format_money(results: Sequence[BacktestResult], where: Exit) -> str:
     first = results[0]
     note = (
         f"after {first.fee_bps:g} bps fee and {first.slippage_bps:g} bps slippage a side; "
         f"deflated Sharpe ratio for {first.n_trials} tried"
     )
+    if where is not Exit.HORIZON:
+        note += f"; {where.words}"
     return align(MONEY_COLUMNS, money_rows(results)) + "\n" + note
 
 

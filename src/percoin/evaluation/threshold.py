@@ -8,10 +8,7 @@ import numpy as np
 
 from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest
 from percoin.evaluation.metrics import check_probabilities
-from percoin.types import FloatArray, IntArray, Signal
-
-# With this threshold the model never trades: no threshold made a profit on validation rows.
-NO_TRADES = 1.0
+from percoin.types import NO_TRADES, FloatArray, IntArray, Signal
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Saved models asked about bars: one market, many at once, the newest bar or a range."""
 
-from percoin.inference.levels import find_levels
+from percoin.features.levels import find_levels
 from percoin.inference.model import ServedModel
 from percoin.inference.networks import Backend
 from percoin.inference.predictor import Predictor

@@ -12,6 +12,7 @@ import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.bars.silence import describe_silence
+from percoin.bars.tick import find_ticks
 from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
 from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
@@ -22,15 +23,17 @@ from percoin.features.feature_set import (
     compute_newest_features,
     history_bars,
 )
-from percoin.inference.levels import levels_at
+from percoin.features.levels import levels_at
 from percoin.inference.networks import load_network
 from percoin.inference.results import RangeAnswers, find_parts
+from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
     Float32Array,
     FloatArray,
     IntArray,
+    Levels,
     Prediction,
     Signal,
     Source,
@@ -80,6 +83,7 @@ class ServedModel:
         self._calibration = self.manifest.calibration.to_json()
         self._network = load_network(artifact, device)
         self._blend = _blend_of(self.manifest)
+        self._horizon = known_horizon(self.manifest.label_rule)
 
     def probabilities(
         self, bars: Bars, first: int = 0, map_batches: MapBatches = map
@@ -149,7 +153,8 @@ class ServedModel:
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
-            levels=levels_at(signal, newest.close, newest.atr),
+            levels=_levels(newest, signal),
+            horizon_bars=self._horizon,
         )
 
     def predict_range(
@@ -213,6 +218,12 @@ class ServedModel:
             raise InvalidArtifactError(
                 manifest.symbol, manifest.timeframe, found, "train the model again"
             ) from error
+
+
+def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
+    if signal is Signal.NO_TRADE:
+        return None
+    return levels_at(signal, newest.close, newest.atr, find_ticks(newest.bars))
 
 
 def _blend_of(manifest: Manifest) -> Callable[[FloatArray, Float32Array], FloatArray] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,21 @@ from percoin.bars.store import BarStore
 from percoin.config import JudgeConfig
 from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
 from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsError
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
 from percoin.evaluation.gate import Outcome, Verdict
 from percoin.evaluation.judgement import JudgingRules, forecast_given, judge_folds
+from percoin.evaluation.level_reach import reached_text
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
 from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
 from percoin.intervals import interval_text
 from percoin.judge.forecasts import Forecasts, read_forecasts
 from percoin.report.board import Board, make_board
-from percoin.report.reading import SavedModel
+from percoin.report.reading import Judging, SavedModel
 from percoin.splits import Split, chronological_split, split_at
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, LevelsReached
 
 # Share of the rows used to learn class frequencies after each signal, without probabilities.
 _LEARNING_SHARE = 0.3
@@ -44,11 +46,15 @@ class JudgedForecasts:
         dataset: The rows; the test part is the judged forecasts.
         evaluation: The same results as for a model.
         notes: Remarks about the file, one sentence each, without a full stop.
+        exit: Where positions of the backtests close.
+        levels: How often stop and targets of its directions were reached; None if too few.
     """
 
     dataset: MarketDataset
     evaluation: Evaluation
     notes: tuple[str, ...]
+    exit: Exit = Exit.HORIZON
+    levels: LevelsReached | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The result for programs; equity curves keep fewer points."""
@@ -60,6 +66,8 @@ class JudgedForecasts:
             "label_rule": self.dataset.label_rule.to_json(),
             "shown": self.evaluation.shown(),
             "notes": list(self.notes),
+            "exit": self.exit.value,
+            "levels": None if self.levels is None else asdict(self.levels),
             "evaluation": self.evaluation.to_json(),
         }
 
@@ -71,6 +79,7 @@ class JudgedForecasts:
             bars.symbol,
             bars.timeframe,
             evaluation=self.evaluation,
+            judging=Judging(exit=self.exit, levels=self.levels),
             variant=self.evaluation.model.name,
             tested=(days[0], days[1]),
         )
@@ -86,9 +95,15 @@ class JudgedForecasts:
                 f"{market}, forecasts of bars that closed {first} to {last} UTC",
                 *self.notes,
                 "",
-                format_evaluation(self.evaluation),
+                format_evaluation(self.evaluation, self.exit),
+                *self._levels(),
             ]
         )
+
+    def _levels(self) -> list[str]:
+        if self.levels is None:
+            return []
+        return ["", reached_text(self.levels, self.dataset.label_rule.horizon)]
 
 
 def judge_file(settings: JudgeConfig) -> JudgedForecasts:
@@ -109,6 +124,7 @@ def judge_file(settings: JudgeConfig) -> JudgedForecasts:
     market = PreparedMarket.prepare(source.load(settings.symbol, timeframe), spec)
     rules = JudgingRules(
         costs=trading_costs(settings.costs),
+        exit=Exit(settings.backtest.exit),
         n_trials=settings.trials,
         n_looks=settings.looks,
         repetitions=settings.repetitions,
@@ -159,9 +175,9 @@ def judge_forecasts(
     dataset, forecast, said = _as_forecast(forecasts, dataset, kept, rules.model_name)
     notes += said
     fold = forecast_given(dataset, forecast, rules, threshold)
-    evaluation = judge_folds([fold], rules).evaluation
-    checked = _found_out(dataset, forecast, evaluation)
-    return JudgedForecasts(dataset, checked, tuple(notes))
+    judgement = judge_folds([fold], rules)
+    checked = _found_out(dataset, forecast, judgement.evaluation)
+    return JudgedForecasts(dataset, checked, tuple(notes), rules.exit, judgement.levels)
 
 
 def _check_seen(forecasts: Forecasts, bars: Bars, trained_until: int | None) -> list[str]:

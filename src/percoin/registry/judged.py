@@ -17,13 +17,14 @@ from percoin.registry import publish
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
-from percoin.types import CLASS_NAMES
+from percoin.types import CLASS_NAMES, LevelsReached
 
 _T = TypeVar("_T")
 
 # The sections that hold them.
 TRAIN_ROWS = "train_rows"
 HIT_RATE = "hit_rate"
+LEVELS = "levels"
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,27 @@ def judged_threshold(root: Path, manifest: Manifest) -> float:
         InvalidArtifactError: ``metrics.json`` is not the one of this manifest, or says no
             threshold, for example because the model was never judged.
     """
+    threshold = known_threshold(root, manifest)
+    if threshold is None:
+        market = MarketFolder(root, manifest.symbol, manifest.timeframe)
+        raise _invalid(market, f"{METRICS_FILE} has no threshold of a backtest")
+    return threshold
+
+
+def known_threshold(root: Path, manifest: Manifest) -> float | None:
+    """The same threshold; None for a model that was never judged, or if it cannot be read.
+
+    Args:
+        root: The models folder.
+        manifest: Of the model that is served.
+
+    Raises:
+        InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
+    """
     market = MarketFolder(root, manifest.symbol, manifest.timeframe)
     judging = _read_metrics(market, manifest).get("judging")
     threshold = judging.get("threshold") if isinstance(judging, dict) else None
-    if not isinstance(threshold, float) or not 0 <= threshold <= 1:
-        raise _invalid(market, f"{METRICS_FILE} has no threshold of a backtest")
-    return threshold
+    return threshold if isinstance(threshold, float) and 0 <= threshold <= 1 else None
 
 
 def judged_skill(root: Path, manifest: Manifest) -> JudgedSkill | None:
@@ -140,6 +156,22 @@ def judged_hit_rate(root: Path, manifest: Manifest) -> HitRate | None:
         InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
     """
     return _section(HitRate, HIT_RATE, root, manifest)
+
+
+def judged_levels(root: Path, manifest: Manifest) -> LevelsReached | None:
+    """How often stop and targets of the served model's directions were reached on its test rows.
+
+    Args:
+        root: The models folder.
+        manifest: Of the model that is served.
+
+    Returns:
+        None for an older model, for one with too few directions, or if it cannot be read.
+
+    Raises:
+        InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
+    """
+    return _section(LevelsReached, LEVELS, root, manifest)
 
 
 def _section(kind: type[_T], name: str, root: Path, manifest: Manifest) -> _T | None:

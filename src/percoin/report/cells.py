@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from percoin.commands import flat
-from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.backtest import BacktestResult, Exit
 from percoin.evaluation.evaluate import Evaluation
-from percoin.evaluation.threshold import NO_TRADES
+from percoin.evaluation.level_reach import reached_text
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import ends_text, number_text
 from percoin.registry.manifest import Calibration, Manifest
 from percoin.report.board import RankedModel, age, majority_share, money_of, rival_of, test_days
 from percoin.report.reading import Judging, SavedModel
+from percoin.types import NO_TRADES
 
 NONE = "-"
 _SPLIT_TITLES = {"train": "trained on", "val": "validated on", "test": "tested on"}
@@ -203,6 +204,10 @@ def _judging_facts(evaluation: Evaluation, judging: Judging) -> list[tuple[str, 
         known.append(("trades from", "never: no threshold earned anything on validation rows"))
     elif judging.threshold is not None:
         known.append(("trades from", f"a probability of {judging.threshold:.3f} on"))
+    if judging.exit is not Exit.HORIZON:
+        known.append(("exit", judging.exit.words))
+    if judging.levels is not None:
+        known.append(("levels", reached_text(judging.levels, draws.horizon)))
     if evaluation.money:
         first = evaluation.money[0]
         costs = f"{first.fee_bps:g} bps fee and {first.slippage_bps:g} bps slippage a side"

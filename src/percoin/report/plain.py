@@ -182,6 +182,8 @@ def _json_entry(entry: RankedModel) -> dict[str, Any]:
         "bars": asdict(manifest.bars) if manifest else None,
         "n_folds": model.judging.n_folds if model.evaluation else None,
         "threshold": model.judging.threshold,
+        "exit": model.judging.exit.value,
+        "levels": None if model.judging.levels is None else asdict(model.judging.levels),
         "evaluation": None,
     }
     if model.evaluation is not None:

@@ -9,15 +9,17 @@ from pathlib import Path
 from percoin import json_codec
 from percoin.commands import train_command
 from percoin.errors import ConfigError, InvalidArtifactError, UnreadableArtifactError
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
 from percoin.registry.catalogue import Version, has_shown, markets_in, read_versions
 from percoin.registry.contents import parse_metrics, read_files, read_manifest
+from percoin.registry.judged import LEVELS
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import served_folder, served_id, version_folder
-from percoin.types import Timeframe
+from percoin.types import LevelsReached, Timeframe
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,14 @@ class Judging:
     Attributes:
         n_folds: Folds of a walk-forward, whose test rows were pooled; 1 for a single split.
         threshold: Lowest probability for a trade, chosen on validation rows; None if unknown.
+        exit: Where positions of the backtests close.
+        levels: How often stop and targets were reached; None if unknown or too few.
     """
 
     n_folds: int = 1
     threshold: float | None = None
+    exit: Exit = Exit.HORIZON
+    levels: LevelsReached | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,7 @@ def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
     return replace(
         bare,
         evaluation=evaluation,
-        judging=_read_judging(sections.get("judging")),
+        judging=_read_judging(sections),
         problem=problem,
         course=Course(_read_daily(sections), _read_val_loss(sections)),
     )
@@ -230,11 +236,18 @@ def _read_val_loss(sections: Mapping[str, object]) -> tuple[float, ...]:
     return tuple(float(entry) for entry in entries if isinstance(entry, int | float))
 
 
-def _read_judging(section: object) -> Judging:
+def _read_judging(sections: Mapping[str, object]) -> Judging:
     """How the model was judged; defaults for values that cannot be read."""
+    section = sections.get("judging")
     entries = section if isinstance(section, dict) else {}
     n_folds, threshold = entries.get("folds"), entries.get("threshold")
+    try:
+        levels = json_codec.decode(LevelsReached, sections.get(LEVELS))
+    except ValueError:
+        levels = None
     return Judging(
         n_folds if isinstance(n_folds, int) and n_folds > 1 else 1,
         threshold if isinstance(threshold, float) else None,
+        Exit.LEVELS if entries.get("exit") == Exit.LEVELS else Exit.HORIZON,
+        levels,
     )

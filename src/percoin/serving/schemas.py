@@ -38,6 +38,32 @@ class HitRateSchema(_Exact):
     until: Annotated[datetime, Field(description="Close of the newest bar measured on, UTC")]
 
 
+class ShareSchema(_Exact):
+    """A share of past signals with its interval."""
+
+    value: Share
+    lower: Share
+    upper: Share
+
+
+class LevelsReachedSchema(_Exact):
+    """How often the levels of such signals were reached within the horizon, when it was judged."""
+
+    n_signals: Annotated[int, Field(description="LONG and SHORT signals behind the shares")]
+    stop_loss: Annotated[
+        ShareSchema, Field(description="The stop was reached, whatever was reached before it")
+    ]
+    tp1: Annotated[
+        ShareSchema,
+        Field(
+            description="The target was reached, and not the stop before it; a bar that touches "
+            "both counts for the stop"
+        ),
+    ]
+    tp2: ShareSchema
+    tp3: ShareSchema
+
+
 class PredictionSchema(_Exact):
     """The prediction for one market in one timeframe; price levels only for LONG and SHORT."""
 
@@ -65,6 +91,28 @@ class PredictionSchema(_Exact):
         ),
     ]
     hit_rate: HitRateSchema | None
+    version_id: Annotated[str | None, Field(description="The saved version that answered")]
+    horizon_bars: Annotated[
+        int | None, Field(description="Bars after ts that such answers were judged on")
+    ]
+    valid_until: Annotated[
+        datetime | None, Field(description="Close of the last of these bars, UTC")
+    ]
+    threshold: Annotated[
+        Share | None,
+        Field(
+            description="Minimum confidence that the model's backtest traded with; 1 means no "
+            "trades, as no threshold made a profit on validation rows; null where none is known"
+        ),
+    ]
+    would_trade: Annotated[
+        bool | None,
+        Field(description="Whether that backtest would trade this signal; null without threshold"),
+    ]
+    levels_reached: Annotated[
+        LevelsReachedSchema | None,
+        Field(description="Of stop and targets; null without a direction or where not measured"),
+    ]
     passed: list[PassedSourceSchema]
     entry_price: Price | None = None
     stop_loss: float | None = None
@@ -250,6 +298,8 @@ class PastPredictionSchema(_Exact):
     source: Source
     model_version: str | None
     version_id: str | None
+    horizon_bars: Annotated[int | None, Field(description="Bars after ts that it is settled by")]
+    valid_until: Annotated[datetime | None, Field(description="Close of the last of them, UTC")]
     bars: str
     close: Price
     is_live: Annotated[bool, Field(description="Written before its outcome could be known")]

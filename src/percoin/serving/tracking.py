@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from percoin.errors import PercoinError
+from percoin.labels import known_horizon
 from percoin.monitoring.record import Kept
 from percoin.serving import schemas
 from percoin.serving.drift_watch import DriftWatch
@@ -24,7 +26,7 @@ from percoin.serving.questions import (
 )
 from percoin.serving.recorder import Recorder
 from percoin.serving.strict_json import json_response
-from percoin.types import CLASS_NAMES
+from percoin.types import CLASS_NAMES, horizon_end
 
 MOST_HISTORY = 1000
 _DEFAULT_HISTORY = 200
@@ -152,6 +154,7 @@ def _told(kept: Kept) -> dict[str, object]:
         "source": kept.source,
         "model_version": kept.model_version or None,
         "version_id": kept.version_id or None,
+        **_horizon(kept),
         "bars": kept.bars,
         "close": kept.close,
         "is_live": kept.is_live,
@@ -161,6 +164,15 @@ def _told(kept: Kept) -> dict[str, object]:
         "void": kept.void or None,
         "resolved_at": None if kept.resolved_at is None else _moment(kept.resolved_at),
     }
+
+
+def _horizon(kept: Kept) -> dict[str, object]:
+    """How long the prediction was good for, by its label rule; null values without one."""
+    horizon = known_horizon(json.loads(kept.label_rule)) if kept.label_rule else None
+    if horizon is None:
+        return {"horizon_bars": None, "valid_until": None}
+    end = horizon_end(datetime.fromtimestamp(kept.ts / 1000, UTC), horizon, kept.tf)
+    return {"horizon_bars": horizon, "valid_until": None if end is None else end.isoformat()}
 
 
 def _moment(milliseconds: int) -> str:

@@ -17,13 +17,14 @@ import numpy as np
 from percoin.bars.schema import Bars
 from percoin.errors import DataError, NotEnoughBarsError
 from percoin.evaluation.hit_rate import hit_rate, moves_after
+from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.intervals import KnownInterval
 from percoin.labels import LabelRule
 from percoin.registry.field_checks import open_time_text, time_text
 from percoin.signals.chain import RULES
 from percoin.signals.market import SourcedBars
-from percoin.signals.rule import Rule, rule_history
+from percoin.signals.rule import Rule, rule_history, rule_levels
 from percoin.signals.worth import (
     FORMAT_VERSION,
     MarketWorth,
@@ -32,7 +33,7 @@ from percoin.signals.worth import (
     SourceWorth,
     WorthFiles,
 )
-from percoin.types import IntArray, Signal
+from percoin.types import UNKNOWN_LABEL, IntArray, Signal
 
 # Largest share of markets on which some source as good as a coin is called worse. The same
 # limit holds for better.
@@ -115,19 +116,23 @@ def measure_again(market: SourcedBars, label_rule: LabelRule, files: WorthFiles)
 def _measure(
     rule: Rule, market: SourcedBars, labels: IntArray, bootstrap: Bootstrap
 ) -> SourceWorth:
+    bars = market.asked
     try:
         signals = rule_history(rule, market).signal
+        # The bars of the horizon follow each row with a label.
+        asked = np.flatnonzero((signals != Signal.NO_TRADE) & (labels != UNKNOWN_LABEL))
+        levels = rule_levels(rule, market, asked, signals[asked])
     except DataError:
         # Without its bars, the rule gives no live answers either.
         return SourceWorth(SourceVerdict.TOO_FEW, 0, 0)
-    bars = market.asked
+    reached = levels_reached(bars, asked, levels, bootstrap)
     rows, hits = moves_after(signals, labels)
     estimate = hit_rate(hits, bars.open_time[rows], bars.timeframe, bootstrap)
     n_answers = int((signals != Signal.NO_TRADE).sum())
     if estimate is None or estimate.ends is None or len(hits) < MIN_MOVES:
-        return SourceWorth(SourceVerdict.TOO_FEW, n_answers, len(hits))
+        return SourceWorth(SourceVerdict.TOO_FEW, n_answers, len(hits), levels=reached)
     rate = KnownInterval(estimate.value, *estimate.ends)
-    return SourceWorth(SourceVerdict.of(rate), n_answers, len(hits), rate)
+    return SourceWorth(SourceVerdict.of(rate), n_answers, len(hits), rate, reached)
 
 
 def _same_rule(known: Mapping[str, object], asked: Mapping[str, object]) -> bool:

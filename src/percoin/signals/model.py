@@ -16,12 +16,20 @@ from percoin.errors import (
     ModelNotFoundError,
     NotEnoughBarsError,
 )
-from percoin.evaluation.threshold import NO_TRADES
 from percoin.inference import Predictor
-from percoin.registry.judged import judged_hit_rate
+from percoin.registry.judged import judged_hit_rate, judged_levels, known_threshold
 from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.signals.protocol import MarketBars
-from percoin.types import Passed, Prediction, Signal, Source, Timeframe, Worth, check_symbol
+from percoin.types import (
+    NO_TRADES,
+    Passed,
+    Prediction,
+    Signal,
+    Source,
+    Timeframe,
+    Worth,
+    check_symbol,
+)
 
 log = logging.getLogger(__name__)
 
@@ -110,14 +118,22 @@ class ModelSource:
 
 
 def _read_worth(models_dir: Path, manifest: Manifest) -> Worth:
-    verdict = manifest.gate.verdict.value
+    bare = Worth(manifest.gate.verdict.value)
     try:
         rate = judged_hit_rate(models_dir, manifest)
+        threshold = known_threshold(models_dir, manifest)
+        reached = judged_levels(models_dir, manifest)
     except InvalidArtifactError as error:
         # The model itself is intact, so it answers; only the verdict of its test is reported.
         log.warning("%s", error)
-        return Worth(verdict)
-    if rate is None:
-        return Worth(verdict)
+        return bare
+    bare = replace(bare, threshold=threshold, reached=reached)
+    if rate is None and reached is None:
+        return bare
     opened = datetime.fromisoformat(manifest.bars.splits["test"].last)
-    return Worth(verdict, rate, rate.n_moves, opened + manifest.timeframe.timedelta)
+    return replace(
+        bare,
+        hit_rate=rate,
+        n_moves=None if rate is None else rate.n_moves,
+        until=opened + manifest.timeframe.timedelta,
+    )

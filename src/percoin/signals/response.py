@@ -9,6 +9,16 @@ from percoin.bars.schema import Bars
 from percoin.signals.freshness import is_overdue
 from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe, Worth
 
+TARGETS = ("tp1", "tp2", "tp3")
+_USE_FIELDS = (
+    "version_id",
+    "horizon_bars",
+    "valid_until",
+    "threshold",
+    "would_trade",
+    "levels_reached",
+)
+
 
 def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, object]:
     """Return the prediction as one JSON object; times are ISO 8601 in UTC.
@@ -32,6 +42,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "probabilities": None,
         "detail": prediction.detail or None,
         **_worth_to_json(prediction.worth),
+        **_use_to_json(prediction),
         "passed": [
             {"source": passed.source.value, "reason": passed.reason, "detail": passed.detail}
             for passed in prediction.passed
@@ -76,6 +87,28 @@ def _worth_to_json(worth: Worth | None) -> dict[str, object]:
     return {"verdict": worth.verdict, "hit_rate": rate.as_json() | measured}
 
 
+def _use_to_json(prediction: Prediction) -> dict[str, object]:
+    """Return how long the answer is good for and whether it would be traded, as it was judged."""
+    worth, valid_until = prediction.worth, prediction.valid_until
+    return {
+        "version_id": prediction.version_id,
+        "horizon_bars": prediction.horizon_bars,
+        "valid_until": None if valid_until is None else valid_until.isoformat(),
+        "threshold": None if worth is None else worth.threshold,
+        "would_trade": prediction.would_trade,
+        "levels_reached": _reached_to_json(prediction),
+    }
+
+
+def _reached_to_json(prediction: Prediction) -> dict[str, object] | None:
+    """Return how often such stops and targets were reached; None without levels of its own."""
+    reached = None if prediction.worth is None else prediction.worth.reached
+    if reached is None or prediction.levels is None:
+        return None
+    shares = {name: getattr(reached, name).as_json() for name in ("stop_loss", *TARGETS)}
+    return {"n_signals": reached.n_signals, **shares}
+
+
 def no_bars_to_json(
     symbol: str, timeframe: Timeframe, sources: Sequence[Source], why: str
 ) -> dict[str, object]:
@@ -102,6 +135,7 @@ def no_bars_to_json(
         "probabilities": None,
         "detail": None,
         **_worth_to_json(None),
+        **dict.fromkeys(_USE_FIELDS),
         "passed": [
             {"source": source.value, "reason": "insufficient_data", "detail": why}
             for source in sources

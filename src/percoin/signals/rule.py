@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from percoin.bars.schema import Bars, format_time
+from percoin.bars.tick import find_ticks
 from percoin.errors import DataError
+from percoin.features.levels import LevelPrices, atr_of, find_levels, level_prices
 from percoin.features.rules import Readings
-from percoin.inference.levels import find_levels
+from percoin.labels import known_horizon
 from percoin.signals.market import close_times, newest_closed
 from percoin.signals.protocol import MarketBars
 from percoin.signals.worth import SourceVerdict, WorthFiles, worth_text
@@ -82,7 +84,7 @@ class RuleSource:
         if not self._enabled:
             name = rule.source.option
             return self._pass(f"{name}_disabled", f"switched off: use_{name}=false")
-        worth = self._worth(market.asked)
+        worth, horizon = self._measured(market.asked)
         if self._require_accepted and worth.verdict == SourceVerdict.WORSE:
             hint = "require_accepted=false asks it anyway"
             return self._pass("source_rejected", f"{worth_text(worth)} ({hint})")
@@ -106,13 +108,16 @@ class RuleSource:
         if readings.signal[0] == Signal.NO_TRADE:
             return self._pass(rule.silence, rule.describe(readings, 0))
         prediction = self._predict(market, readings, frames[rule.level_timeframe])
-        return replace(prediction, worth=worth)
+        return replace(prediction, worth=worth, horizon_bars=horizon)
 
-    def _worth(self, asked: Bars) -> Worth:
+    def _measured(self, asked: Bars) -> tuple[Worth, int | None]:
+        """What the rule measured on this market, and over how many bars; None if unmeasured."""
         if self._worths is None:
-            return Worth()
+            return Worth(), None
         known = self._worths.read(asked.symbol, asked.timeframe, asked.origin)
-        return Worth() if known is None else known.of(self._rule.source)
+        if known is None:
+            return Worth(), None
+        return known.of(self._rule.source), known_horizon(known.label_rule)
 
     def _predict(self, market: MarketBars, readings: Readings, level_bars: Bars) -> Prediction:
         asked, signal = market.asked, Signal(int(readings.signal[0]))
@@ -145,6 +150,24 @@ def rule_history(rule: Rule, market: MarketBars) -> Readings:
     frames = {timeframe: market.of(timeframe, rule.memory_bars) for timeframe in rule.timeframes}
     enough = [newest_closed(bars, moments) >= rule.min_bars - 1 for bars in frames.values()]
     return _read(rule, frames, moments).known_where(np.all(enough, axis=0))
+
+
+def rule_levels(rule: Rule, market: MarketBars, rows: IntArray, signals: IntArray) -> LevelPrices:
+    """Return the stop and targets of the answers of ``RuleSource`` at the close of some bars.
+
+    Args:
+        rule: The rule.
+        market: Bars of the market.
+        rows: Positions among the asked bars where the rule answers, shape (n,).
+        signals: LONG or SHORT at each, shape (n,).
+
+    Raises:
+        DataError: The timeframe of the levels has no bars.
+    """
+    bars = market.of(rule.level_timeframe, rule.memory_bars)
+    newest = newest_closed(bars, close_times(market.asked)[rows])
+    entry, unit = market.asked.column("close")[rows], atr_of(bars)[newest]
+    return level_prices(entry, unit, find_ticks(bars).take(newest), signals == Signal.LONG)
 
 
 def _read(rule: Rule, frames: Mapping[Timeframe, Bars], moments: IntArray) -> Readings:

@@ -21,7 +21,7 @@ from percoin.errors import ConfigError
 from percoin.intervals import Interval, KnownInterval, interval_text
 from percoin.printable import printable
 from percoin.registry.field_checks import parse_time, require
-from percoin.types import Source, Timeframe, Worth, check_symbol
+from percoin.types import LevelsReached, Source, Timeframe, Worth, check_symbol
 from percoin.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -72,12 +72,15 @@ class SourceWorth:
         n_answers: Bars with the answer LONG or SHORT.
         n_moves: Bars of these whose label is LONG or SHORT too.
         hit_rate: Share of ``n_moves`` where answer and label agree; None if too few.
+        levels: How often stop and targets of its answers were reached; None if too few, and in
+            older files.
     """
 
     verdict: SourceVerdict
     n_answers: int
     n_moves: int
     hit_rate: KnownInterval | None = None
+    levels: LevelsReached | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.n_moves <= self.n_answers, "n_moves are not among n_answers")
@@ -140,7 +143,13 @@ class MarketWorth:
         if found is None:
             return Worth()
         until = parse_time(self.bars.last_open_time) + self.tf.timedelta
-        return Worth(found.verdict.value, found.hit_rate, found.n_moves, until)
+        return Worth(
+            found.verdict.value,
+            found.hit_rate,
+            found.n_moves,
+            until,
+            reached=found.levels,
+        )
 
 
 class WorthFiles:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from percoin.dataset import MarketDataset, Part
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.judgement import Judgement, JudgingRules
-from percoin.evaluation.threshold import NO_TRADES
 from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
 from percoin.registry.field_checks import open_time_text
-from percoin.registry.judged import HIT_RATE, TRAIN_ROWS, TrainRows
+from percoin.registry.judged import HIT_RATE, LEVELS, TRAIN_ROWS, TrainRows
 from percoin.registry.manifest import (
     LOGISTIC_KIND,
     LOGISTIC_VERSION,
@@ -35,6 +35,7 @@ from percoin.registry.manifest import (
     TestMetrics,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.types import NO_TRADES
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,12 @@ def record_training(
                 "folds": n_folds,
                 "fee_bps": rules.costs.fee_bps,
                 "slippage_bps": rules.costs.slippage_bps,
+                # Without it the exit is that of the labels, as in every older version.
+                **({} if rules.exit is Exit.HORIZON else {"exit": rules.exit.value}),
             },
             TRAIN_ROWS: _train_rows(dataset),
             HIT_RATE: judgement.hit_rate,
+            LEVELS: judgement.levels,
         },
     )
 

@@ -12,6 +12,7 @@ from percoin import json_codec
 from percoin.assembly import trading_costs
 from percoin.config import BlendKind, LogisticConfig, TrainConfig
 from percoin.errors import InterruptedRunError, MarketError, RegistryError
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.joint import days_of
@@ -245,6 +246,7 @@ def judging_rules(settings: TrainConfig) -> JudgingRules:
         name = LOGISTIC
     return JudgingRules(
         costs=trading_costs(settings.costs),
+        exit=Exit(settings.backtest.exit),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,

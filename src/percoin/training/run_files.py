@@ -203,7 +203,7 @@ def write_market_result(folder: Path, summary: TrainingSummary, further: Mapping
         further: Extra results by name.
     """
     write_whole(folder / SUMMARY_FILE, summary.render())
-    tables = format_evaluation(summary.evaluation)
+    tables = format_evaluation(summary.evaluation, summary.exit)
     write_whole(folder / EVALUATION_FILE, tables + "\n")
     verdict = summary.evaluation.verdict
     result = {

@@ -16,14 +16,16 @@ from percoin.cli.overrides import source_words
 from percoin.commands import command
 from percoin.config import TrainConfig
 from percoin.dataset import PARTS, MarketDataset
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
+from percoin.evaluation.level_reach import reached_text
 from percoin.intervals import number_text
 from percoin.registry.layout import MarketFolder
 from percoin.training.fitted import Fitted
 from percoin.training.manifest_draft import ExportedModel
-from percoin.types import CLASS_NAMES
+from percoin.types import CLASS_NAMES, LevelsReached
 
 _WIDTH = 100
 # Skill over two baselines: "skill" over the train prior, "recent" over the rolling prior.
@@ -53,6 +55,8 @@ class TrainingSummary:
         is_served: Whether the new version is the served model.
         run_folder: Folder of logs and pictures.
         predict_command: Command that predicts for the newest bar of the same source.
+        levels: How often stop and targets were reached on the test rows; None if too few.
+        exit: Where positions of the backtests close.
     """
 
     dataset: MarketDataset
@@ -65,6 +69,8 @@ class TrainingSummary:
     run_folder: Path
     predict_command: str
     blend: JudgedBlend | None = None
+    levels: LevelsReached | None = None
+    exit: Exit = Exit.HORIZON
 
     @classmethod
     def of(
@@ -83,6 +89,8 @@ class TrainingSummary:
             dataset=fitted.dataset,
             evaluation=judgement.evaluation,
             blend=judgement.blend,
+            levels=judgement.levels,
+            exit=Exit(settings.backtest.exit),
             epochs=fitted.epochs,
             secs=fitted.secs,
             model_folder=MarketFolder(
@@ -189,6 +197,7 @@ class TrainingSummary:
         for name, text in (
             ("trained", self._trained()),
             *self._parts(),
+            *self._levels(),
             ("bars", f"{len(bars):,} of {bars.origin}"),
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),
@@ -217,6 +226,12 @@ class TrainingSummary:
             (f"  {name}", f"validation {skills.validation}, test {skills.test}")
             for name, skills in self.blend.skills.items()
         ]
+
+    def _levels(self) -> list[tuple[str, str]]:
+        """How often stop and targets were reached, and the exit if it is another than usual."""
+        horizon = self.dataset.label_rule.horizon
+        known = [] if self.levels is None else [("levels", reached_text(self.levels, horizon))]
+        return known if self.exit is Exit.HORIZON else [*known, ("exit", self.exit.words)]
 
     def _baseline(self, name: str) -> Assessment:
         return next(line for line in self.evaluation.baselines if line.name == name)

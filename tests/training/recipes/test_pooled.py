@@ -27,7 +27,7 @@ from percoin.inference import ServedModel
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
 from percoin.registry.command.details import read_details, show_as_text
-from percoin.registry.command.reproduction import reproduce
+from percoin.registry.command.reproduction import Reproduction, reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import ScalingNumbers
 from percoin.sweep.worker import job_key
@@ -375,17 +375,25 @@ def test_a_pooled_model_is_not_begun_with_under_other_settings(pooled, override,
     assert words in only_error(begin_with_pool(folder, SEEN[1], override))
 
 
-def test_a_pooled_version_is_not_reproduced_and_says_why(pooled):
-    _, folder = pooled
-    market = MarketFolder(folder / "models", SEEN[1], Timeframe.H1)
-    wanted = typed(
-        compose_config("registry", ["action=reproduce", f"version={version_ids(market)[0]}"]),
-        RegistryConfig,
-    )
-    with pytest.raises(
-        VersionRefusedError, match=r"was trained on 2 markets at once.*recipe=pooled"
-    ):
-        reproduce(wanted, market)
+def reproduced(folder: Path, symbol: str) -> Reproduction:
+    market = MarketFolder(folder / "models", symbol, Timeframe.H1)
+    words = ["action=reproduce", f"version={version_ids(market)[-1]}"]
+    words.append(f"data_dir={folder / 'data'}")
+    return reproduce(typed(compose_config("registry", words), RegistryConfig), market)
+
+
+@pytest.mark.parametrize("symbol", [SEEN[1], UNSEEN])
+def test_a_market_of_a_pool_is_reproduced_by_training_the_pool_again(pooled, symbol):
+    found = reproduced(pooled[1], symbol)
+    assert found.is_same, found.as_text()
+    assert {entry.part for entry in found.compared} >= {"weights", "scaling", "test metrics"}
+
+
+def test_a_version_that_began_with_a_pool_is_not_reproduced_and_says_why(pooled, tmp_path):
+    shutil.copytree(pooled[1], tmp_path, symlinks=True, dirs_exist_ok=True)
+    assert begin_with_pool(tmp_path, SEEN[0]).code == 0
+    with pytest.raises(VersionRefusedError, match=r"began with the weights of .*init=pooled"):
+        reproduced(tmp_path, SEEN[0])
 
 
 def test_each_market_of_a_pool_pays_for_the_looks_at_its_own_test_rows():

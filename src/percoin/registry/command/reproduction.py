@@ -33,7 +33,7 @@ from percoin.training.machine import check_machine
 from percoin.training.pipeline import prepare, train
 from percoin.training.recipes.recipe import FLEET_SECTION
 from percoin.training.run_files import RunContext
-from percoin.training.version_settings import settings_of
+from percoin.training.version_settings import pool_of, settings_of
 from percoin.types import check_symbol
 
 _MOST_THREADS = 256
@@ -126,29 +126,32 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     Raises:
         ModelNotFoundError: There is no such version.
         InvalidArtifactError: It is broken.
-        VersionRefusedError: It comes from a pool of markets, or from a fleet that it does not
-            describe or whose bars are not here.
+        VersionRefusedError: It began with the weights of a pool, or was trained together with
+            markets that it does not describe or whose bars are not here.
         ConfigError: Its settings are not those of this percoin.
         DataError: There are no bars.
     """
     original = _load(market, wanted.version)
     manifest = original.manifest
-    if manifest.pool is not None:
-        raise _of_a_pool(manifest, manifest.pool)
     here: dict[str, object] = {
         "workers": _threads(manifest),
         "logger": None,
         "export": {"onnx": False},
     }
     record = _record(market, original)
-    fleet = _fleet_of(manifest, record) if manifest.config.get("fleet") is True else {}
-    if fleet:
-        here |= {"fleet": True, "symbol": ",".join(fleet)}
+    together: Mapping[str, PooledMarket] = {}
+    if manifest.pool is not None:
+        together = _pool_of(manifest, manifest.pool)
+    elif manifest.config.get("fleet") is True:
+        together = _fleet_of(manifest, record)
+        here["fleet"] = True
+    if together:
+        here["symbol"] = ",".join(together)
     settings = settings_of(manifest, **here)
     bars = _bars(wanted, settings, manifest)
     compared: tuple[Compared, ...] = ()
     if bars.sha256() == manifest.bars.sha256:
-        others = _bars_of_others(wanted, settings, manifest, fleet)
+        others = _bars_of_others(wanted, settings, manifest, together)
         compared = tuple(_train_and_compare(market, original, record, settings, [bars, *others]))
     return Reproduction(
         market.symbol,
@@ -160,16 +163,25 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     )
 
 
-def _of_a_pool(manifest: Manifest, pool: PoolRecord) -> VersionRefusedError:
-    if pool.started_from is None:
-        found = f"was trained on {len(pool.seen)} markets at once, and reproduce trains one market"
-        action = f"train all again with recipe=pooled symbol={','.join(pool.markets)}"
-    else:
-        found = f"started from the weights of {pool.started_from}, and reproduce starts from none"
-        action = "train it again with init=pooled"
-    return VersionRefusedError(
-        manifest.symbol, manifest.timeframe, f"{manifest.version_id} {found}", action
-    )
+def _pool_of(manifest: Manifest, pool: PoolRecord) -> dict[str, PooledMarket]:
+    """The bars of the markets of the pool, also of those that were only judged, in order.
+
+    Markets that were refused when the pool was made change nothing, and are left out.
+
+    Raises:
+        VersionRefusedError: The version began with the weights of a pool.
+        ConfigError: Its settings name other markets.
+    """
+    if pool.started_from is not None:
+        raise VersionRefusedError(
+            manifest.symbol,
+            manifest.timeframe,
+            f"{manifest.version_id} started from the weights of {pool.started_from}, and "
+            "reproduce starts from none",
+            "train it again with init=pooled",
+        )
+    named = pool_of(manifest)
+    return {symbol: pool.markets[symbol] for symbol in named if symbol in pool.markets}
 
 
 def _fleet_of(manifest: Manifest, record: Mapping[str, object]) -> dict[str, PooledMarket]:
@@ -203,19 +215,19 @@ def _bars_of_others(
     wanted: RegistryConfig,
     settings: TrainConfig,
     manifest: Manifest,
-    fleet: Mapping[str, PooledMarket],
+    together: Mapping[str, PooledMarket],
 ) -> list[Bars]:
-    """Those of the fleet's other markets, as they were.
+    """Those of the other markets of its fleet or pool, as they were.
 
     Raises:
         VersionRefusedError: Some are not here; names them.
     """
-    others = [symbol for symbol in fleet if symbol != manifest.symbol]
+    others = [symbol for symbol in together if symbol != manifest.symbol]
 
     def load(symbol: str) -> Bars:
-        return _load_bars(wanted, settings, symbol, fleet[symbol].first_open_time)
+        return _load_bars(wanted, settings, symbol, together[symbol].first_open_time)
 
-    found = {symbol: bars_as_known(fleet[symbol], symbol, load) for symbol in others}
+    found = {symbol: bars_as_known(together[symbol], symbol, load) for symbol in others}
     if strange := [symbol for symbol, bars in found.items() if bars is None]:
         raise VersionRefusedError(
             manifest.symbol,

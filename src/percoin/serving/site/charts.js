@@ -32,7 +32,9 @@ const charts = (() => {
   };
   const price = (value) => {
     const size = Math.abs(value);
-    const digits = size >= 1000 ? 2 : size >= 1 ? 4 : 6;
+    // The ticks of the cheapest coins are millionths of a cent.
+    const tiny = size > 0 ? Math.min(12, 5 - Math.floor(Math.log10(size))) : 6;
+    const digits = size >= 1000 ? 2 : size >= 1 ? 4 : Math.max(6, tiny);
     return value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: digits });
   };
 

@@ -511,15 +511,40 @@
   };
 
   const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  const barCount = (number) => (number === 1 ? "1 bar" : `${number} bars`);
+  // Whether the backtest of the judgement would trade the signal, and why.
+  const tradeFact = (answer) => {
+    if (answer.would_trade === null || answer.pred === "NO_TRADE") return [];
+    const threshold = answer.threshold.toFixed(3);
+    let why = `confidence ${answer.confidence.toFixed(3)}, judged threshold ${threshold}`;
+    if (answer.threshold >= 1) why = "no threshold made a profit on validation rows";
+    return [fact("Would be traded", [answer.would_trade ? "yes" : "no", h("small", { class: "ends" }, why)])];
+  };
+  // Entry, stop and targets, each with how often it was reached when such signals were judged.
+  const levelFacts = (answer, money) => {
+    if (typeof answer.entry_price !== "number") return [];
+    const reached = answer.levels_reached;
+    const level = (name, price, share) => fact(name, share
+      ? [money(price), h("small", { class: "ends" }, `${percent(share.value, 1)} `, h("span", { class: "interval" },
+        interval(share, (end) => (end * 100).toFixed(1))))] : money(price));
+    return [fact("Entry", money(answer.entry_price)), level("Stop", answer.stop_loss, reached?.stop_loss),
+      ...["tp1", "tp2", "tp3"].map((name, k) => level(`Target ${k + 1}`, answer[name], reached?.[name]))];
+  };
+  const reachedNote = ({ levels_reached: reached, horizon_bars: horizon }) => (reached
+    ? [h("p", { class: "below reached" }, `Under stop and targets: how often each was reached within ${barCount(horizon)} when `
+      + `${reached.n_signals} such signals were judged. A target counts if the stop was not reached before it.`)] : []);
   const facts = (answer) => {
     const money = (value) => (typeof value === "number" ? charts.price(value) : "–");
     const known = [fact("Close", money(answer.close)),
       fact("Bar closed (UTC)", answer.ts ? charts.stamp(Date.parse(answer.ts)) : "–"), fact("Bars", answer.bars ?? "–")];
-    if (typeof answer.entry_price === "number") {
-      known.push(fact("Entry", money(answer.entry_price)), fact("Stop", money(answer.stop_loss)),
-        fact("Targets", [answer.tp1, answer.tp2, answer.tp3].map(money).join(" · ")));
+    if (answer.valid_until) {
+      known.push(fact("Valid until (UTC)", [charts.stamp(Date.parse(answer.valid_until)),
+        h("small", { class: "ends" }, barCount(answer.horizon_bars))]));
     }
-    return h("dl", { class: "facts" }, known);
+    known.push(...tradeFact(answer));
+    const levels = levelFacts(answer, money);
+    return h("div", {}, h("dl", { class: "facts" }, known),
+      levels.length ? h("dl", { class: "facts", id: "levels" }, levels) : null, ...reachedNote(answer));
   };
 
   const candleCard = (answer, bars, signals, width) => {
@@ -587,11 +612,11 @@
       h("li", {}, h("b", {}, answer.source), " answered", answer.detail ? `: ${answer.detail}` : "")));
 
   const summaryCard = (summary) => h("section", { class: "card" }, h("h3", {}, "All bar lengths"),
-    h("table", { class: "plain" }, h("tbody", {}, Object.values(summary.predictions).map((each) =>
+    h("div", { class: "scroll" }, h("table", { class: "plain" }, h("tbody", {}, Object.values(summary.predictions).map((each) =>
       h("tr", { class: each.tf === state.tf ? "shown" : "" }, h("th", { scope: "row" }, each.tf),
         h("td", {}, h("span", { class: `signal ${each.pred}` }, words(each.pred))),
         h("td", { class: "num" }, ...confidence(each)), h("td", {}, each.source),
-        h("td", { class: "stale-word" }, each.stale ? "stale" : ""))))));
+        h("td", { class: "stale-word" }, each.stale ? "stale" : "")))))));
 
   const pastCard = (signals) => {
     if (signals.length === 0) return h("span", {});

@@ -1,0 +1,158 @@
+"""What a forecast of the expected move is worth, and which one: QLIKE, rivals, coverage.
+
+    python benchmarks/expected_move.py FOLDER [--tf 15m] [--until 2025-07-15] [--horizon 3]
+
+FOLDER holds real bars as ``source=files`` reads them. For every market of the folder the forecast
+is fitted on train rows, chosen and calibrated on validation rows, and held on test rows against
+the cascade of Corsi (2009), GARCH(1,1) of ``arch`` and the variance of the last 50 returns.
+Prints a table of what the inputs are worth, one of the rivals with joint intervals that draw
+days, and one of the bands. ``--until`` leaves out the bars from then on, so that the test
+window is an earlier one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rivals import THRESHOLDS, load, shown
+
+from percoin.bars.schema import Bars
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
+from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.joint import days_of, joint_lead
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.expected_move.fitting import CANDIDATES, MoveRows, fit_move
+from percoin.expected_move.judging import MoveLosses, move_losses
+from percoin.expected_move.model import LEVELS, MoveModel
+from percoin.features.feature_set import FeatureDefinition
+from percoin.labels import FixedHorizon
+from percoin.training.recipes.pool import build_pool
+from percoin.types import FloatArray, Timeframe
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tf", default="15m", choices=THRESHOLDS)
+    parser.add_argument("--days", type=float, default=365, help="of history")
+    parser.add_argument("--horizon", type=int, default=3, help="in bars")
+    parser.add_argument("--until", type=lambda text: pd.Timestamp(text, tz="UTC"))
+    options = parser.parse_args()
+    markets = datasets(load(options.folder, Timeframe(options.tf), options.until), options)
+    started = time.monotonic()
+    fitted = [(dataset, rows_of(dataset), fit(dataset)) for dataset in markets]
+    secs = (time.monotonic() - started) / len(markets)
+    known = [(dataset, rows, model) for dataset, rows, model in fitted if model is not None]
+    first, last = known[0][0].dates("test")
+    print(
+        f"\n{len(known)} markets of {options.tf}, {options.horizon} bars ahead, test "
+        f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; {secs:.2f} s a market\n"
+    )
+    bootstrap = Bootstrap(days_of(options.horizon, Timeframe(options.tf).bars_per_day))
+    judged = [(d, rows, move_losses(model, rows, d.rows("test"))) for d, rows, model in known]
+    print(of_inputs(known, bootstrap), of_rivals(judged, bootstrap), of_bands(judged), sep="\n\n")
+
+
+def datasets(markets: list[Bars], options: argparse.Namespace) -> list[MarketDataset]:
+    """Cut at the same times, as a pool is."""
+    rule = FixedHorizon(options.horizon, THRESHOLDS[options.tf])
+    split = SplitSpec(purge_bars=options.horizon, embargo_bars=options.horizon)
+    spec = DatasetSpec(rule, FeatureDefinition.RELATIVE, 60, split, options.days)
+    return list(build_pool(markets, [], spec).seen)
+
+
+def rows_of(dataset: MarketDataset) -> MoveRows:
+    train, validation = dataset.rows("train"), dataset.rows("validation")
+    return MoveRows.of(dataset.bars, dataset.label_rule.horizon, train, validation)
+
+
+def fit(dataset: MarketDataset, candidates: tuple = CANDIDATES) -> MoveModel | None:
+    train, validation = dataset.rows("train"), dataset.rows("validation")
+    return fit_move(dataset.bars, dataset.label_rule.horizon, train, validation, candidates)
+
+
+def of_inputs(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: Bootstrap) -> str:
+    """What each candidate gains on the cascade alone, on validation and on test rows."""
+    chosen = Counter(model.inputs for _, _, model in known)
+    fitted = {c: [(d, rows, fit(d, (c,))) for d, rows, _ in known] for c in CANDIDATES}
+    lines = [
+        "| inputs | gain on validation rows | on test rows | on squared returns of test rows "
+        "| chosen |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for inputs, own in fitted.items():
+        cells = [
+            gain(own, fitted[CANDIDATES[0]], part, is_squared, bootstrap)
+            for part, is_squared in (("validation", False), ("test", False), ("test", True))
+        ]
+        lines.append(f"| {', '.join(inputs)} | {' | '.join(cells)} | {chosen[inputs] or ''} |")
+    return "\n".join(lines)
+
+
+def gain(own: list, alone: list, part: str, is_squared: bool, bootstrap: Bootstrap) -> str:
+    """Mean QLIKE of the others less the own, and on how many markets it is above 0."""
+    daily = []
+    for (dataset, rows, model), (_, _, other) in zip(own, alone, strict=True):
+        at = dataset.rows(part)
+        realized = rows.targets.log_return**2 if is_squared else rows.realized
+        at = at[np.isfinite(realized[at]) & (rows.realized[at] > 0)]
+        losses = [loss(realized[at], each, dataset, at) for each in (model, other)]
+        daily.append(by_day(dataset, at, *losses))
+    return lead_text(daily, bootstrap)
+
+
+def loss(realized: FloatArray, model: MoveModel, dataset: MarketDataset, at: np.ndarray):
+    """Up to a number that is the same for every forecast: a squared return may be 0."""
+    variance = model.deviations(dataset.bars)[at] ** 2
+    return realized / variance + np.log(variance)
+
+
+def by_day(dataset: MarketDataset, at: np.ndarray, own: FloatArray, rival: FloatArray):
+    """The judge's sums by day, of QLIKE in place of log-loss."""
+    ones = np.ones(len(at))
+    return sum_by_day(dataset.bars.open_time[at], [own, ones, rival, ones, rival])
+
+
+def lead_text(daily: list[DailyLosses], bootstrap: Bootstrap) -> str:
+    ahead = sum(sum(each.rival or ()) > sum(each.model) for each in daily)
+    return f"{shown(joint_lead(daily, bootstrap))}, {ahead} of {len(daily)}"
+
+
+def of_rivals(
+    judged: list[tuple[MarketDataset, MoveRows, MoveLosses]], bootstrap: Bootstrap
+) -> str:
+    """Mean QLIKE of each rival, and the forecast's lead."""
+    lines = ["| rival | QLIKE | lead of the forecast |", "|---|---:|---:|"]
+    own = np.mean([losses.model.mean() for *_, losses in judged])
+    lines.append(f"| the forecast | {own:.4f} | |")
+    for name in judged[0][2].rivals:
+        daily = [by_day(d, each.rows, each.model, each.rivals[name]) for d, _, each in judged]
+        mean = np.mean([each.rivals[name].mean() for *_, each in judged])
+        lines.append(f"| {name} | {mean:.4f} | {lead_text(daily, bootstrap)} |")
+    return "\n".join(lines)
+
+
+def of_bands(judged: list[tuple[MarketDataset, MoveRows, MoveLosses]]) -> str:
+    """How often the price came to lie within each band."""
+    lines = [
+        "| band | mean | lowest | highest | markets within 2 points |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for level in LEVELS:
+        shares = 100 * np.array([losses.is_within[str(level)].mean() for *_, losses in judged])
+        near = int((np.abs(shares - level) <= 2).sum())
+        lines.append(
+            f"| {level} % | {shares.mean():.1f} | {shares.min():.1f} | {shares.max():.1f} "
+            f"| {near} of {len(shares)} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What a volatility forecast looks at: the cascade, the clock and the last returns.
+
+Markets that never close still have a day: the volatility of 15-minute bars doubles between its
+quietest and its busiest hour, and the rhythm of a weekend is another one. A few sine waves
+follow such a shape (Andersen and Bollerslev, 1997).
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+import numpy as np
+
+from percoin.bars.schema import Bars
+from percoin.features.volatility import volatility_columns, volatility_spans
+from percoin.types import FloatArray, IntArray, Timeframe
+
+_MINUTE_MILLISECONDS = 60_000
+_MINUTES_PER_HOUR = 60
+_MINUTES_PER_DAY = 1440
+# 1970-01-01 was a Thursday; weeks are counted from Monday.
+_EPOCH_WEEKDAY = 3
+_DAYS_PER_WEEK = 7
+_SATURDAY = 5
+_DEVIATION_BARS = 50
+
+# Sine waves of a day; one of a weekend's own needs fewer.
+_MOST_WAVES = 10
+_WEEKEND_WAVES = 2
+# In deviations of the return over that span; a wider one says no more.
+_WIDEST_RETURN = 6.0
+
+
+class MoveInputs(StrEnum):
+    """A group of columns."""
+
+    CASCADE = "cascade"
+    """Log variance of the bars' ranges over nested spans, and of the last 50 returns."""
+    CLOCK = "clock"
+    """The hour of the day in sine waves, a weekend's apart; the weekday; the part of the hour."""
+    RETURNS = "returns"
+    """Returns over all but the longest span in units of volatility, and their sizes."""
+
+
+ALL_INPUTS = tuple(MoveInputs)
+
+
+def bars_needed(timeframe: Timeframe) -> int:
+    """Bars up to the newest one without which its columns are unknown."""
+    return max(volatility_spans(timeframe)[-1], _DEVIATION_BARS + 1)
+
+
+def move_columns(bars: Bars, groups: tuple[MoveInputs, ...] = ALL_INPUTS) -> FloatArray:
+    """The columns of these groups, side by side, known when each bar closes.
+
+    Args:
+        bars: Closed bars of one market, checked against the schema.
+        groups: At least one.
+
+    Returns:
+        Shape (n_bars, n_columns), NaN in every row that lacks earlier bars.
+    """
+    cascade = 2 * volatility_columns(bars)
+    made = {
+        MoveInputs.CASCADE: lambda: cascade,
+        MoveInputs.CLOCK: lambda: _clock(bars),
+        MoveInputs.RETURNS: lambda: _returns(bars, cascade),
+    }
+    columns = np.concatenate([made[group]() for group in groups], axis=1)
+    columns[~np.isfinite(cascade).all(axis=1)] = np.nan
+    return columns
+
+
+def _clock(bars: Bars) -> FloatArray:
+    timeframe = bars.timeframe
+    minutes = (bars.open_time + timeframe.milliseconds) // _MINUTE_MILLISECONDS
+    weekday = (minutes // _MINUTES_PER_DAY + _EPOCH_WEEKDAY) % _DAYS_PER_WEEK
+    # More waves than half the bars of a day cannot be told apart.
+    n_waves = min(_MOST_WAVES, math.ceil(timeframe.bars_per_day / 2) - 1)
+    of_day = _waves(minutes % _MINUTES_PER_DAY / _MINUTES_PER_DAY, n_waves)
+    is_weekend = (weekday >= _SATURDAY)[:, None]
+    bar_minutes = timeframe.milliseconds // _MINUTE_MILLISECONDS
+    of_hour = minutes % _MINUTES_PER_HOUR // bar_minutes
+    return np.concatenate(
+        [
+            of_day,
+            is_weekend * of_day[:, : 2 * _WEEKEND_WAVES],
+            _is_each(weekday, _DAYS_PER_WEEK),
+            _is_each(of_hour, _MINUTES_PER_HOUR // bar_minutes),
+        ],
+        axis=1,
+    )
+
+
+def _waves(share: FloatArray, n_waves: int) -> FloatArray:
+    """Sine and cosine of 1 to ``n_waves`` turns, shape (n, 2 ``n_waves``)."""
+    angles = 2 * np.pi * share[:, None] * np.arange(1, n_waves + 1)
+    waves: FloatArray = np.stack([np.sin(angles), np.cos(angles)], axis=2)
+    return waves.reshape(len(share), 2 * n_waves)
+
+
+def _is_each(number: IntArray, n_numbers: int) -> FloatArray:
+    """1 in the column of the number, shape (n, ``n_numbers`` - 1): the last has none."""
+    columns: FloatArray = number[:, None] == np.arange(max(0, n_numbers - 1))
+    return columns.astype(np.float64)
+
+
+def _returns(bars: Bars, cascade: FloatArray) -> FloatArray:
+    *shorter, _ = volatility_spans(bars.timeframe)
+    close = np.log(bars.column("close"))
+    deviation = np.exp(cascade[:, len(shorter) - 1] / 2)
+    columns = [(close - _earlier(close, span)) / (deviation * math.sqrt(span)) for span in shorter]
+    signed = np.clip(np.stack(columns, axis=1), -_WIDEST_RETURN, _WIDEST_RETURN)
+    return np.concatenate([signed, np.abs(signed)], axis=1)
+
+
+def _earlier(values: FloatArray, n_bars: int) -> FloatArray:
+    """Each bar's value ``n_bars`` before, NaN on the first bars."""
+    return np.concatenate([np.full(n_bars, np.nan), values])[: len(values)]

@@ -1,0 +1,108 @@
+"""Hold a volatility forecast against its rivals, and its bands against what came, on test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.expected_move.fitting import MoveRows
+from percoin.expected_move.model import LEVELS, MoveModel
+from percoin.expected_move.rivals import rival_variances
+from percoin.expected_move.scores import qlike
+from percoin.intervals import Interval
+from percoin.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class MoveRival:
+    """A rival on the same test rows.
+
+    Attributes:
+        qlike: Its mean loss.
+        lead: Its mean loss minus the forecast's; above 0 where the forecast is better.
+    """
+
+    qlike: float
+    lead: Interval
+
+
+@dataclass(frozen=True)
+class JudgedMove:
+    """What a volatility forecast was worth on test rows.
+
+    Attributes:
+        n_rows: Test rows with a known horizon.
+        qlike: Mean loss of the forecast (Patton, 2011).
+        rivals: By name.
+        coverage: By level in percent, the share of prices within the band.
+    """
+
+    n_rows: int
+    qlike: float
+    rivals: Mapping[str, MoveRival]
+    coverage: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, eq=False)
+class MoveLosses:
+    """Losses and bands of each test row, shape (n_rows,) each.
+
+    Attributes:
+        rows: Positions of the test rows with a known horizon that moved.
+        model: QLIKE of the forecast.
+        rivals: QLIKE of each rival, by name.
+        is_within: By level in percent, 1 where the price came to lie within the band.
+    """
+
+    rows: IntArray
+    model: FloatArray
+    rivals: Mapping[str, FloatArray]
+    is_within: Mapping[str, FloatArray]
+
+
+def move_losses(model: MoveModel, rows: MoveRows, test: IntArray) -> MoveLosses:
+    """Ask the forecast and every rival on the test rows.
+
+    Args:
+        model: Fitted and calibrated on ``rows``.
+        rows: The train and validation rows, for the rivals.
+        test: Positions of the test rows.
+    """
+    deviations = model.deviations(rows.bars)
+    is_usable = np.isfinite(deviations) & (rows.realized > 0)
+    test = test[is_usable[test]]
+    realized, own = rows.realized[test], deviations[test]
+    rivals = rival_variances(rows, model.horizon)
+    moved = np.abs(rows.targets.log_return[test]) / own
+    return MoveLosses(
+        test,
+        qlike(realized, own**2),
+        {name: qlike(realized, variance[test]) for name, variance in rivals.items()},
+        {str(k): (moved <= model.quantiles[str(k)]).astype(np.float64) for k in LEVELS},
+    )
+
+
+def judge_move(losses: MoveLosses, bootstrap: Bootstrap) -> JudgedMove:
+    """Means with intervals.
+
+    Args:
+        losses: At least one row.
+        bootstrap: Of the market's judgement; its blocks are at least a day.
+    """
+
+    def interval(values: FloatArray) -> Interval:
+        estimate = bootstrap.estimate(values)
+        return Interval(estimate.value, estimate.lower, estimate.upper)
+
+    return JudgedMove(
+        len(losses.rows),
+        float(losses.model.mean()),
+        {
+            name: MoveRival(float(rival.mean()), interval(rival - losses.model))
+            for name, rival in losses.rivals.items()
+        },
+        {level: interval(within) for level, within in losses.is_within.items()},
+    )

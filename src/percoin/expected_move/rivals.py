@@ -1,0 +1,94 @@
+"""What a volatility forecast is held against: the cascade alone, GARCH, the recent past.
+
+Each gives a variance up to a factor, which is found as the forecast's own is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from percoin.bars.gaps import follows_gap
+from percoin.bars.schema import Bars
+from percoin.expected_move.fitting import MoveRows
+from percoin.expected_move.scores import qlike
+from percoin.features.volatility import volatility_columns, volatility_spans
+from percoin.types import FloatArray
+
+CASCADE, GARCH, RECENT = "cascade", "garch", "last_50_bars"
+
+# In percent: the library's optimizer fails on numbers as small as returns of minutes.
+_PERCENT = 100.0
+
+
+def rival_variances(rows: MoveRows, horizon: int) -> dict[str, FloatArray]:
+    """Variance forecasts of every rival, shape (n_bars,) each."""
+    made = {
+        CASCADE: corsi_cascade(rows),
+        GARCH: garch(rows.bars, int(rows.train[-1]) + 1, horizon),
+        RECENT: np.exp(2 * volatility_columns(rows.bars)[:, -1]),
+    }
+    return {name: variance * rows.scale(variance) for name, variance in made.items()}
+
+
+def corsi_cascade(rows: MoveRows) -> FloatArray:
+    """The regression of Corsi (2009) on the variance of nested spans, in its best form.
+
+    Of variances, of their roots or of their logarithms, whichever is best on validation rows.
+    """
+    n_spans = len(volatility_spans(rows.bars.timeframe))
+    logs = 2 * volatility_columns(rows.bars)[:, :n_spans]
+    forms: Mapping[str, tuple[Callable[..., FloatArray], Callable[..., FloatArray]]] = {
+        "variance": (np.asarray, np.asarray),
+        "root": (np.sqrt, np.square),
+        "log": (np.log, np.exp),
+    }
+    made = [_regressed(rows, np.exp(logs), *form) for form in forms.values()]
+    known = rows.validation
+    losses = [
+        qlike(rows.realized[known], rows.scale(variance) * variance[known]).mean()
+        for variance in made
+    ]
+    return made[int(np.argmin(losses))]
+
+
+def garch(bars: Bars, n_train_bars: int, horizon: int) -> FloatArray:
+    """GARCH(1,1) with normal errors and no mean (Bollerslev, 1986), fitted by ``arch``.
+
+    Args:
+        bars: Closed bars of one market.
+        n_train_bars: The bars at the beginning whose returns it is fitted on.
+        horizon: Bars to add up the variance of.
+    """
+    from arch import arch_model
+
+    close = np.log(bars.column("close"))
+    returns = np.diff(close, prepend=close[:1]) * _PERCENT
+    # A gap's return belongs to no single bar.
+    returns[follows_gap(bars.open_time, bars.timeframe.milliseconds)] = 0.0
+    model = arch_model(returns[1:n_train_bars], mean="Zero", p=1, q=1, rescale=False)
+    constant, alpha, beta = fitted = model.fit(disp="off", show_warning=False).params.to_numpy()
+    whole = arch_model(returns[1:], mean="Zero", p=1, q=1, rescale=False).fix(fitted)
+    now = np.concatenate([[np.nan], whole.conditional_volatility**2])
+    ahead = constant + alpha * returns**2 + beta * now
+    total = np.zeros(len(bars))
+    for _ in range(horizon):
+        total += ahead
+        ahead = constant + (alpha + beta) * ahead
+    return total / _PERCENT**2
+
+
+def _regressed(
+    rows: MoveRows,
+    spans: FloatArray,
+    shape: Callable[..., FloatArray],
+    back: Callable[..., FloatArray],
+) -> FloatArray:
+    """Least squares of the shaped variance of the horizon on the shaped variances of the spans."""
+    columns = np.column_stack([np.ones(len(spans)), shape(spans)])
+    target, train = rows.realized, rows.train
+    coefficients = np.linalg.lstsq(columns[train], shape(target[train]), rcond=None)[0]
+    # A line may fall below 0; no variance does.
+    lowest, highest = shape(target[train].min()), shape(target[train].max())
+    return back(np.clip(columns @ coefficients, lowest, highest))

@@ -1,0 +1,206 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import bars_from_closes, drop_bars, make_bars, make_index
+
+from percoin import json_codec
+from percoin.bars.schema import Bars
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.expected_move.fitting import MoveRows, conformal_quantile, fit_move
+from percoin.expected_move.inputs import MoveInputs, bars_needed, move_columns
+from percoin.expected_move.judging import judge_move, move_losses
+from percoin.expected_move.model import LEVELS, MoveModel
+from percoin.expected_move.rivals import CASCADE, GARCH, garch, rival_variances
+from percoin.expected_move.scores import qlike
+from percoin.expected_move.targets import move_targets
+from percoin.types import Timeframe
+
+HORIZON = 3
+TRAIN, VALIDATION, TEST = np.arange(700, 4000), np.arange(4000, 4990), np.arange(5000, 5990)
+STEPS = 30
+
+
+def make_lively_bars(n_bars: int = 6000, seed: int = 1) -> Bars:
+    """A market with runs of volatility and a daily rhythm; each bar is 30 small steps."""
+    rng = np.random.default_rng(seed)
+    runs = np.zeros(n_bars)
+    for bar in range(1, n_bars):
+        runs[bar] = 0.98 * runs[bar - 1] + 0.12 * rng.normal()
+    deviation = 0.002 * np.exp(runs + 0.6 * np.sin(2 * np.pi * np.arange(n_bars) / 96))
+    steps = rng.normal(size=(n_bars, STEPS)) * (deviation / math.sqrt(STEPS))[:, None]
+    path = np.cumsum(steps.ravel()).reshape(n_bars, STEPS)
+    close = path[:, -1]
+    opened = np.concatenate([[0.0], close[:-1]])
+    logs = {
+        "open": opened,
+        "high": np.maximum(path.max(axis=1), opened),
+        "low": np.minimum(path.min(axis=1), opened),
+        "close": close,
+    }
+    frame = pd.DataFrame(
+        {name: 100 * np.exp(values) for name, values in logs.items()} | {"volume": np.ones(n_bars)},
+        index=make_index(n_bars, Timeframe.M15),
+    )
+    return Bars("BTCUSDT", Timeframe.M15, frame, "test: lively")
+
+
+LIVELY = make_lively_bars()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fit_move(LIVELY, HORIZON, TRAIN, VALIDATION)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return MoveRows.of(LIVELY, HORIZON, TRAIN, VALIDATION)
+
+
+def test_targets_are_those_of_a_slow_loop():
+    bars = make_bars(60)
+    targets = move_targets(bars, HORIZON)
+    high, low, close = (bars.column(name) for name in ("high", "low", "close"))
+    for bar in range(57):
+        variance = sum(
+            math.log(high[k] / low[k]) ** 2 / (4 * math.log(2)) for k in range(bar + 1, bar + 4)
+        )
+        assert targets.range_variance[bar] == pytest.approx(variance, rel=1e-12)
+        assert targets.log_return[bar] == pytest.approx(math.log(close[bar + 3] / close[bar]))
+    assert np.isnan(targets.log_return[57:]).all()
+    assert np.isnan(targets.range_variance[57:]).all()
+
+
+def test_a_horizon_across_a_gap_is_unknown():
+    targets = move_targets(drop_bars(make_bars(60), [30]), HORIZON)
+    assert np.flatnonzero(np.isnan(targets.log_return)).tolist() == [27, 28, 29, 56, 57, 58]
+
+
+@pytest.mark.parametrize("timeframe", ["5m", "15m", "1h", "4h", "1d"])
+def test_columns_are_known_after_as_many_bars_as_are_asked_for(timeframe):
+    needed = bars_needed(Timeframe(timeframe))
+    bars = make_bars(needed + 5, timeframe=Timeframe(timeframe))
+    known = np.isfinite(move_columns(bars)).all(axis=1)
+    assert np.flatnonzero(known)[0] == needed - 1
+    assert known[needed - 1 :].all()
+
+
+def test_later_bars_change_no_column_and_a_later_start_none_either():
+    whole = move_columns(LIVELY)
+    np.testing.assert_array_equal(move_columns(LIVELY.slice(0, 900)), whole[:900])
+    late = move_columns(LIVELY.slice(2000, 3000))
+    np.testing.assert_allclose(late[671:], whole[2671:3000], rtol=1e-12)
+
+
+def test_qlike_is_zero_for_a_right_forecast_and_hardest_on_one_too_small():
+    realized = np.array([2.0, 2.0, 2.0])
+    right, small, large = qlike(realized, np.array([2.0, 1.0, 4.0]))
+    assert right == 0
+    assert small == pytest.approx(2 - math.log(2) - 1)
+    assert small > large > 0
+
+
+def test_the_conformal_rank_counts_one_row_more_than_there_is():
+    scores = np.arange(1.0, 100.0)
+    assert conformal_quantile(scores, 95) == 95  # rank 95 of 99
+    assert conformal_quantile(scores[:19], 95) == 19  # the largest of 19
+
+
+def test_half_the_validation_rows_lie_within_the_band_of_50(model, rows):
+    moved = np.abs(rows.targets.log_return[VALIDATION]) / model.deviations(LIVELY)[VALIDATION]
+    for level in LEVELS:
+        assert (moved <= model.quantiles[str(level)]).mean() == pytest.approx(level / 100, abs=2e-3)
+
+
+def test_the_forecast_finds_a_daily_rhythm_that_the_cascade_does_not_know(model, rows):
+    assert MoveInputs.CLOCK in model.inputs
+    losses = move_losses(model, rows, TEST)
+    judged = judge_move(losses, Bootstrap(HORIZON, repetitions=200, day=96))
+    assert judged.n_rows == len(TEST)
+    for name in (CASCADE, GARCH):
+        assert judged.rivals[name].lead.value > 0.015
+        assert judged.rivals[name].lead.lower > 0
+    for level in LEVELS:
+        assert judged.coverage[str(level)].value == pytest.approx(level / 100, abs=0.05)
+        assert judged.coverage[str(level)].lower < level / 100
+
+
+def test_the_forecast_is_of_the_size_of_the_returns_that_came(model, rows):
+    ratio = rows.targets.log_return[TEST] ** 2 / model.deviations(LIVELY)[TEST] ** 2
+    assert ratio.mean() == pytest.approx(1, abs=0.15)
+
+
+def test_a_forecast_knows_nothing_of_the_bars_after_its_rows(model):
+    early = fit_move(LIVELY.slice(0, 5000), HORIZON, TRAIN, VALIDATION)
+    assert early == model
+
+
+def test_a_row_has_the_same_forecast_alone_as_among_others(model):
+    whole = model.deviations(LIVELY)
+    alone = model.deviations(LIVELY.slice(5000 - bars_needed(Timeframe.M15), 5000))
+    assert alone[-1] == pytest.approx(whole[4999], rel=1e-12)
+    assert np.isnan(alone[:-1]).all()
+
+
+def test_validation_rows_may_prefer_the_cascade_alone():
+    steady = make_bars(2500, seed=4)
+    chosen = fit_move(steady, HORIZON, np.arange(700, 1100), np.arange(1110, 2400))
+    assert chosen.inputs == (MoveInputs.CASCADE,)
+
+
+def test_too_few_rows_or_a_price_that_stands_still_have_no_forecast():
+    assert fit_move(LIVELY, HORIZON, np.arange(700, 799), VALIDATION) is None
+    assert fit_move(LIVELY, HORIZON, TRAIN, np.arange(4000, 4099)) is None
+    still = bars_from_closes([100.0] * 2000)
+    assert fit_move(still, HORIZON, np.arange(700, 1200), np.arange(1300, 1900)) is None
+
+
+def test_a_model_survives_json(model):
+    text = json_codec.dumps(model)
+    assert json_codec.decode(MoveModel, json_codec.loads(text)) == model
+    assert model.reach(0.01, 95) == pytest.approx(math.exp(0.01 * model.quantiles["95"]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("quantiles", {"50": 1.0, "80": 0.5, "95": 2.0}),
+        ("quantiles", {"50": 1.0}),
+        ("range_factor", 0.0),
+        ("coefficients", []),
+        ("inputs", []),
+        ("inputs", ["market"]),
+        ("horizon", 0),
+    ],
+)
+def test_numbers_that_make_no_forecast_are_refused(model, key, value):
+    content = json.loads(json_codec.dumps(model)) | {key: value}
+    with pytest.raises(ValueError, match=r"."):
+        json_codec.decode(MoveModel, content)
+
+
+def test_coefficients_of_another_timeframe_are_refused(model):
+    with pytest.raises(ValueError, match="columns"):
+        model.deviations(make_bars(800, timeframe=Timeframe.H4))
+
+
+def test_garch_over_the_horizon_is_that_of_its_own_forecast():
+    from arch import arch_model
+
+    close = np.log(LIVELY.column("close"))
+    returns = np.diff(close) * 100
+    fitted = arch_model(returns[:3999], mean="Zero", p=1, q=1, rescale=False).fit(disp="off")
+    ahead = arch_model(returns[:5000], mean="Zero", p=1, q=1, rescale=False).fix(
+        fitted.params.to_numpy()
+    )
+    said = ahead.forecast(horizon=HORIZON).variance.to_numpy()[-1].sum() / 100**2
+    assert garch(LIVELY, 4000, HORIZON)[5000] == pytest.approx(said, rel=1e-6)
+
+
+def test_every_rival_is_brought_to_the_size_of_what_came(rows):
+    for variance in rival_variances(rows, HORIZON).values():
+        ratio = rows.realized[VALIDATION] / variance[VALIDATION]
+        assert ratio.mean() == pytest.approx(1)
