@@ -42,11 +42,11 @@ def load_bars(settings: TrainConfig) -> Bars:
     bars = source.load(settings.symbol, timeframe)
     store.write(bars)
     log.info(
-        "%s %s: %d bars until %s from %s",
+        "%s %s: %s bars until %s UTC from %s",
         bars.symbol,
         bars.timeframe.value,
-        len(bars),
-        bars.close_time(),
+        f"{len(bars):,}",
+        format_time(bars.close_time()),
         bars.origin,
     )
     gaps = find_gaps(bars)

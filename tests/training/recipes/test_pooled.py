@@ -392,7 +392,7 @@ def test_a_market_of_a_pool_is_reproduced_by_training_the_pool_again(pooled, sym
 def test_a_version_that_began_with_a_pool_is_not_reproduced_and_says_why(pooled, tmp_path):
     shutil.copytree(pooled[1], tmp_path, symlinks=True, dirs_exist_ok=True)
     assert begin_with_pool(tmp_path, SEEN[0]).code == 0
-    with pytest.raises(VersionRefusedError, match=r"began with the weights of .*init=pooled"):
+    with pytest.raises(VersionRefusedError, match=r"started from the weights of .*init=pooled"):
         reproduced(tmp_path, SEEN[0])
 
 
