@@ -84,37 +84,6 @@ def bar_source(
     raise _unknown(settings)
 
 
-def source_settings(source: BarSource) -> SourceConfig | None:
-    """The settings that describe a source, the other way round than ``bar_source``.
-
-    Returns:
-        None of a source that no settings describe, such as one of the user's own.
-    """
-    match source:
-        case BarStore():
-            return StoreConfig()
-        case FilesSource():
-            return FilesConfig(str(source.path))
-        case SampleSource():
-            return SampleConfig()
-        case SimulatedSource():
-            found = SimulatedConfig(source.seed, source.n_bars, source.edge)
-            return (
-                found if source == SimulatedSource(found.seed, found.n_bars, found.edge) else None
-            )
-        case ExchangeSource():
-            return BinanceConfig(
-                market=source.market,
-                exchange=source.exchange,
-                archive_url=source.archive_url,
-                api_url=source.api_url,
-                parallel=source.n_parallel,
-                attempts=source.patience.attempts,
-                timeout_secs=source.patience.timeout_secs,
-            )
-    return None
-
-
 def stored_bars(settings: SourceConfig, store: BarStore) -> BarSource:
     """The source of bars without downloads: only bars on this machine.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_builders import LOOKBACK, TINY, make_dataset
 
 from percoin import Predictor
-from percoin.assembly import bar_source, dataset_spec, source_settings
+from percoin.assembly import bar_source, dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -37,6 +37,7 @@ from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.retrain.sources import source_of
 from percoin.training import ExportToRegistry, MarketDataModule, ModelExporter, SignalClassifier
+from percoin.training.export import source_settings
 from percoin.training.lit_module import new_network
 from percoin.training.recipes.network import network_kwargs, plan_of
 from percoin.training.version_settings import settings_of
@@ -167,12 +168,13 @@ def test_the_manifest_of_a_notebook_names_the_source_for_retraining(notebook, tm
 )
 def test_a_source_is_described_by_the_settings_that_make_it(words, tmp_path):
     settings = typed(compose_config("train", ["symbol=BTCUSDT", *words]), TrainConfig).source
-    assert source_settings(bar_source(settings, BarStore(tmp_path))) == settings
+    described = source_settings(bar_source(settings, BarStore(tmp_path)))
+    assert described == {"source": asdict(settings), "choices": {"source": settings.option}}
 
 
 def test_a_source_of_the_users_own_is_described_by_nothing():
-    assert source_settings(SimpleNamespace(load=None)) is None
-    assert source_settings(SimulatedSource(end="2020-01-01")) is None
+    assert source_settings(SimpleNamespace(load=None)) == {}
+    assert source_settings(SimulatedSource(end="2020-01-01")) == {}
 
 
 def test_what_a_notebook_does_not_say_is_as_in_the_config():

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from percoin.assembly import source_settings
 from percoin.bars.sources.base import BarSource
+from percoin.bars.sources.binance.source import ExchangeSource
+from percoin.bars.sources.files import FilesSource
+from percoin.bars.sources.sample import SampleSource
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
 from percoin.evaluation.judgement import JudgingRules
@@ -74,7 +78,7 @@ class ModelExporter:
         )
         config = self.config
         if config is None:
-            config = {**settings_of(module, dataset), **_named(source)}
+            config = {**settings_of(module, dataset), **source_settings(source)}
         judged = judge(fitted, self.rules)
         return publish(fitted, judged, config, Path(self.models_dir), self.onnx)
 
@@ -111,12 +115,42 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
     return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
 
-def _named(source: BarSource | None) -> dict[str, object]:
-    """The source in a manifest's config; empty if no settings describe it."""
-    settings = None if source is None else source_settings(source)
-    if settings is None:
-        return {}
-    return {"source": asdict(settings), "choices": {"source": settings.option}}
+def source_settings(source: BarSource | None) -> dict[str, object]:
+    """Describe a source with the names of ``conf/source``, as the manifests of ``train.py`` do.
+
+    Returns:
+        Its settings under ``source`` and its option under ``choices``; empty for a source that no
+        option describes, such as one of the user's own.
+    """
+    match source:
+        case BarStore():
+            return _named("store", {})
+        case SampleSource():
+            return _named("sample", {})
+        case FilesSource():
+            return _named("files", {"path": str(source.path)})
+        case SimulatedSource(seed=seed, n_bars=n_bars, edge=edge):
+            # Its end is no setting.
+            is_usual = source == SimulatedSource(seed, n_bars, edge)
+            drawn = {"seed": seed, "n_bars": n_bars, "edge": edge}
+            return _named("simulated", drawn) if is_usual else {}
+        case ExchangeSource():
+            patience = source.patience
+            asked = {
+                "market": source.market,
+                "exchange": source.exchange,
+                "archive_url": source.archive_url,
+                "api_url": source.api_url,
+                "parallel": source.n_parallel,
+                "attempts": patience.attempts,
+                "timeout_secs": patience.timeout_secs,
+            }
+            return _named("binance", asked)
+    return {}
+
+
+def _named(option: str, settings: Mapping[str, object]) -> dict[str, object]:
+    return {"source": dict(settings), "choices": {"source": option}}
 
 
 def _check_trained(module: SignalClassifier, dataset: MarketDataset) -> None:
