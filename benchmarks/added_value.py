@@ -54,7 +54,7 @@ from percoin.evaluation.joint import joint_lead, joint_skill
 from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.network import CnnLstm
 from percoin.training.recipes.pool import Pool, build_pool
@@ -185,9 +185,7 @@ def make_group(folder: Path, name: str, timeframe: Timeframe, days: float) -> Gr
         else FixedHorizon(HORIZON, THRESHOLDS[timeframe.value])
     )
     spec = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
-    pool = build_pool(
-        markets, [], DatasetSpec(rule, FeatureDefinition.RELATIVE, LOOKBACK, spec, days)
-    )
+    pool = build_pool(markets, [], DatasetSpec(rule, FeatureSet(), LOOKBACK, spec, days))
     inputs = [baseline_inputs(dataset) for dataset in pool.seen]
     state = market_state([dataset.bars for dataset in pool.seen], [i.volatility for i in inputs])
     starts = np.cumsum([0, *(len(dataset.features) for dataset in pool.seen)])

@@ -29,7 +29,7 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.fitting import CANDIDATES, MoveRows, fit_move
 from percoin.expected_move.judging import MoveLosses, move_losses
 from percoin.expected_move.model import LEVELS, MoveModel
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.training.recipes.pool import build_pool
 from percoin.types import FloatArray, Timeframe
@@ -63,7 +63,7 @@ def datasets(markets: list[Bars], options: argparse.Namespace) -> list[MarketDat
     """Cut at the same times, as a pool is."""
     rule = FixedHorizon(options.horizon, THRESHOLDS[options.tf])
     split = SplitSpec(purge_bars=options.horizon, embargo_bars=options.horizon)
-    spec = DatasetSpec(rule, FeatureDefinition.RELATIVE, 60, split, options.days)
+    spec = DatasetSpec(rule, FeatureSet(), 60, split, options.days)
     return list(build_pool(markets, [], spec).seen)
 
 

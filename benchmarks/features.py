@@ -24,7 +24,7 @@ from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import build_dataset
-from percoin.features.feature_set import FeatureDefinition, compute_features
+from percoin.features.feature_set import compute_features
 from percoin.types import Timeframe
 
 N_MARKETS, N_BARS = 32, 35_000
@@ -33,7 +33,7 @@ N_MARKETS, N_BARS = 32, 35_000
 def main() -> None:
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     settings = typed(compose_config("train", ["symbol=BTCUSDT", "tf=15m"]), TrainConfig)
-    definition = FeatureDefinition(settings.features.definition)
+    features = settings.features.feature_set
     source = SimulatedSource(0, N_BARS + 700, 0.0)
     names = [f"M{number:02}USDT" for number in range(N_MARKETS)]
     markets = [source.load(name, Timeframe.M15).slice(700) for name in names]
@@ -49,7 +49,7 @@ def main() -> None:
 
         tell(
             f"features of {N_MARKETS} markets of {N_BARS:,} bars",
-            lambda: [compute_features(bars, definition) for bars in markets],
+            lambda: [compute_features(bars, features) for bars in markets],
             repetitions,
             5.0,
         )

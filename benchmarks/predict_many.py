@@ -26,7 +26,7 @@ from startup import ROOT, TRAIN, run
 from percoin import Predictor
 from percoin.bars.schema import Bars
 from percoin.bars.sources.simulated import SimulatedSource
-from percoin.features.feature_set import compute_features, compute_newest_features, history_bars
+from percoin.features.feature_set import compute_features, compute_newest_features
 from percoin.inference import Backend
 from percoin.registry.artifact import export_artifact, load_artifact
 from percoin.registry.layout import ONNX_FILE
@@ -64,11 +64,11 @@ def variants(models_dir: Path, markets: list[Bars], long: Bars) -> dict[str, Cal
         for bars in markets
         for predictor in predictors.values()
     ]
-    definition, lookback = manifest.features.definition, manifest.lookback
-    recent = [bars.slice(N_BARS - history_bars(lookback)) for bars in markets]
+    features, lookback = manifest.features.feature_set, manifest.lookback
+    recent = [bars.slice(N_BARS - manifest.history_bars) for bars in markets]
     timed: dict[str, Callable[[], object]] = {
-        "features, one by one": lambda: [compute_features(bars, definition) for bars in recent],
-        "features, together": lambda: compute_newest_features(recent, definition, lookback),
+        "features, one by one": lambda: [compute_features(bars, features) for bars in recent],
+        "features, together": lambda: compute_newest_features(recent, features, lookback),
     }
     for name, predictor in predictors.items():
         timed[f"{name}, 32 x predict"] = lambda p=predictor: [p.predict(bars) for bars in markets]

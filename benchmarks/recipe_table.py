@@ -229,7 +229,7 @@ def kind_of_rows(name: str, settings: TrainConfig) -> tuple[str, ...]:
     has_other_rows = recipe.change_pool is not RECIPES[BASE].change_pool
     return (
         str(settings.labels),
-        settings.features.definition,
+        str(settings.features.feature_set),
         str(settings.lookback),
         name if has_other_rows else "",
     )

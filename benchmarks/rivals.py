@@ -27,7 +27,7 @@ from percoin.evaluation.joint import JointMean, joint_recent_skill, joint_skill
 from percoin.evaluation.judgement import fit_pooled_baselines, forecast_baselines
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.training.recipes.pool import build_pool
 from percoin.types import Timeframe
@@ -53,9 +53,7 @@ def main() -> None:
         "scaled": VolatilityScaled(HORIZON, 0.4, 50, None),
     }
     for name, rule in rules.items():
-        pool = build_pool(
-            markets, [], DatasetSpec(rule, FeatureDefinition.RELATIVE, 60, spec, options.days)
-        )
+        pool = build_pool(markets, [], DatasetSpec(rule, FeatureSet(), 60, spec, options.days))
         started = time.monotonic()
         pooled = fit_pooled_baselines(pool.seen)
         fitted = time.monotonic() - started

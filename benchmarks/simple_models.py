@@ -18,7 +18,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.joint import JointMean, days_of, joint_skill
 from percoin.evaluation.skills import BinaryView, activity, direction
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.features.feature_set import FeatureDefinition, compute_features
+from percoin.features.feature_set import FeatureDefinition, FeatureSet, compute_features
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.signals.market import close_times, newest_closed
 from percoin.splits import Split
@@ -63,7 +63,7 @@ class Variant:
     name: str
     rule: LabelRule
     inputs: Inputs
-    definition: FeatureDefinition = FeatureDefinition.RELATIVE
+    features: FeatureSet = field(default_factory=FeatureSet)
     is_boosted: bool = False
 
 
@@ -98,7 +98,7 @@ def summary(market: PreparedMarket, _: dict[str, Bars]) -> FloatArray:
 def with_leaders(market: PreparedMarket, bars: dict[str, Bars]) -> FloatArray:
     """The 15 of BTCUSDT and of ETHUSDT at the same close beside the market's own."""
     leaders = [
-        at_close(market.bars, bars[symbol], market.spec.definition)
+        at_close(market.bars, bars[symbol], market.spec.feature_set)
         for symbol in ("BTCUSDT", "ETHUSDT")
     ]
     return np.hstack([market.features, *leaders])
@@ -108,14 +108,17 @@ def with_longer(market: PreparedMarket, _: dict[str, Bars]) -> FloatArray:
     """The 15 of the newest closed bar of longer timeframes beside the market's own."""
     longer = [resample(market.bars, timeframe) for timeframe in LONGER[market.bars.timeframe]]
     return np.hstack(
-        [market.features, *(at_close(market.bars, bars, market.spec.definition) for bars in longer)]
+        [
+            market.features,
+            *(at_close(market.bars, bars, market.spec.feature_set) for bars in longer),
+        ]
     )
 
 
-def at_close(asked: Bars, other: Bars, definition: FeatureDefinition) -> FloatArray:
+def at_close(asked: Bars, other: Bars, features: FeatureSet) -> FloatArray:
     """Features of the other bars that had closed last at each close; NaN where missing."""
     positions = newest_closed(other, close_times(asked))
-    features = compute_features(other, definition)[positions]
+    features = compute_features(other, features)[positions]
     features[positions < 0] = np.nan
     return features
 
@@ -129,13 +132,14 @@ def variants(timeframe: Timeframe, with_boosting: bool) -> Iterator[Variant]:
     settings = typed(compose_config("train", ["symbol=BTCUSDT", f"tf={timeframe}"]), TrainConfig)
     fixed = FixedHorizon(3, settings.tf.threshold)
     scaled = VolatilityScaled(3, 0.4, 50)
+    raw = FeatureSet(FeatureDefinition.RAW)
     yield Variant("fixed, 3 bars; last row", fixed, last_row)
-    yield Variant("the same; raw features", fixed, last_row, FeatureDefinition.RAW)
+    yield Variant("the same; raw features", fixed, last_row, raw)
     yield Variant("the same; last row and summaries", fixed, summary)
     for n_bars in (3, 12, 24, 48):
         rule = VolatilityScaled(n_bars, 0.4, 50)
         yield Variant(f"scaled, {n_bars} bars; last row", rule, last_row)
-    yield Variant("scaled, 3 bars; raw features", scaled, last_row, FeatureDefinition.RAW)
+    yield Variant("scaled, 3 bars; raw features", scaled, last_row, raw)
     yield Variant("scaled, 3 bars; last row and summaries", scaled, summary)
     yield Variant("scaled, 3 bars; with BTC and ETH", scaled, with_leaders)
     if timeframe in LONGER:
@@ -201,7 +205,7 @@ def judge(
     reach = variant.rule.horizon
     spec = SplitSpec(purge_bars=reach, embargo_bars=reach)
     market = PreparedMarket.prepare(
-        own, DatasetSpec(variant.rule, variant.definition, LOOKBACK, spec, days)
+        own, DatasetSpec(variant.rule, variant.features, LOOKBACK, spec, days)
     )
     inputs = variant.inputs(market, bars)
     end = int(own.open_time[-1]) + own.timeframe.milliseconds

@@ -19,7 +19,7 @@ import numpy as np
 
 from percoin.bars.sources.files import FilesSource
 from percoin.features.drift import LEAST_STRETCHES, STRETCH_ROWS, bin_features, measure_shifts
-from percoin.features.feature_set import FeatureDefinition, compute_features
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet, compute_features
 from percoin.types import Timeframe
 
 MOST_BARS = 30_000
@@ -49,12 +49,12 @@ def main() -> None:
 def look(folder: Path, symbol: str, timeframe: Timeframe) -> tuple[np.ndarray, ...]:
     """Highest index within the train rows, then index and ratio afterwards, of each stretch."""
     bars = FilesSource(folder).load(symbol, timeframe)
-    features = compute_features(bars, FeatureDefinition.RELATIVE)
+    features = compute_features(bars, FeatureSet())
     rows = features[np.isfinite(features).all(axis=1)][-MOST_BARS:].astype(np.float32)
     train, later = np.split(rows, [int(len(rows) * TRAIN_SHARE)])
     if len(train) < LEAST_STRETCHES * STRETCH_ROWS:
         raise SystemExit(f"{symbol} {timeframe}: {len(train)} train rows are too few")
-    bins = bin_features(train)
+    bins = bin_features(FEATURE_NAMES, train)
     before = [measure_shifts(bins, stretch) for stretch in stretches(train)]
     after = [measure_shifts(bins, stretch) for stretch in stretches(later)]
     return (

@@ -36,7 +36,7 @@ from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.retrain.__main__ import read_task
 from percoin.retrain.decisions import LiveSkill, lasting_upper
@@ -98,7 +98,7 @@ def markets(folder: Path) -> Iterator[Rows]:
                 continue
             for name, rule in rules(timeframe).items():
                 market = PreparedMarket.prepare(
-                    bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 60, spec, 10_000)
+                    bars, DatasetSpec(rule, FeatureSet(), 60, spec, 10_000)
                 )
                 dataset = market.dataset(
                     lambda rows: chronological_split(rows, spec.fractions, HORIZON, HORIZON)

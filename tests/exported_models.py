@@ -8,7 +8,7 @@ from builders import make_bars
 
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
@@ -41,13 +41,15 @@ def bars_to_learn_from(n_bars: int = 1600, **kwargs) -> Bars:
 
 
 def make_dataset(
-    bars: Bars, definition: FeatureDefinition = FeatureDefinition.RELATIVE
+    bars: Bars,
+    definition: FeatureDefinition = FeatureDefinition.RELATIVE,
+    extra: tuple[str, ...] = (),
 ) -> MarketDataset:
     return build_dataset(
         bars,
         DatasetSpec(
             FixedHorizon(horizon=3, threshold=0.0025),
-            definition,
+            FeatureSet(definition, extra),
             LOOKBACK,
             SplitSpec(purge_bars=3, embargo_bars=3),
             3650,
@@ -55,15 +57,18 @@ def make_dataset(
     )
 
 
-def random_network(favoured: Signal | None = None, seed: int = 0) -> CnnLstm:
+def random_network(
+    favoured: Signal | None = None, seed: int = 0, n_features: int = len(FEATURE_NAMES)
+) -> CnnLstm:
     """Random weights, spread so far that every window gets its own answer.
 
     Args:
         favoured: The answer to every window, whatever the weights make of it.
         seed: Of the weights.
+        n_features: Features of a bar.
     """
     generator = torch.Generator().manual_seed(seed)
-    network = CnnLstm(len(FEATURE_NAMES), **SMALL)
+    network = CnnLstm(n_features, **SMALL)
     with torch.no_grad():
         for name, values in network.named_parameters():
             values.normal_(0, 0.1 if "bias" in name else 0.6, generator=generator)
@@ -104,14 +109,15 @@ def make_draft(dataset: MarketDataset, verdict: StoredVerdict, kwargs: dict) -> 
     times = [open_time_text(int(time)) for time in bars.open_time]
     parts = {"train": "train", "val": "validation", "test": "test"}
     rows = {name: dataset.rows(part) for name, part in parts.items()}
-    n_test = len(rows["test"])
+    n_test, n_features = len(rows["test"]), len(dataset.feature_names)
     return ManifestDraft(
         symbol=bars.symbol,
         timeframe=bars.timeframe,
         lookback=dataset.lookback,
-        dataset_info=DatasetInfo(len(FEATURE_NAMES), len(rows["train"]), len(rows["val"]), n_test),
+        dataset_info=DatasetInfo(n_features, len(rows["train"]), len(rows["val"]), n_test),
         test_metrics=TestMetrics(0.3, 0.3, 0.3, 0.3, ((n_test, 0, 0), (0, 0, 0), (0, 0, 0))),
-        features=Features(dataset.definition),
+        num_features=n_features,
+        features=Features.of(dataset.feature_set, bars.timeframe),
         scaling=ScalingNumbers.of(dataset.scaling),
         label_rule=dataset.label_rule.to_json(),
         calibration=Calibration("temperature", TEMPERATURE),

@@ -18,7 +18,7 @@ from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.judgement import JudgingRules, baseline_inputs, forecast_fold, judge_folds
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule
 from percoin.types import FloatArray
 
@@ -29,7 +29,7 @@ _FLOOR = 1e-6
 
 def dataset_of(bars: Bars, rule: LabelRule = RULE) -> MarketDataset:
     spec = SplitSpec(purge_bars=rule.horizon, embargo_bars=rule.horizon)
-    return build_dataset(bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec, 10_000))
+    return build_dataset(bars, DatasetSpec(rule, FeatureSet(), 8, spec, 10_000))
 
 
 def shuffled_labels(dataset: MarketDataset, seed: int) -> MarketDataset:

@@ -23,6 +23,7 @@ from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
 from percoin.features.feature_set import (
     WARM_UP_BARS,
     FeatureDefinition,
+    FeatureSet,
     compute_features,
     history_bars,
 )
@@ -47,8 +48,11 @@ def build(
     lookback: int = LOOKBACK,
     history_days: float = 365,
     definition: FeatureDefinition = FeatureDefinition.RELATIVE,
+    extra: tuple[str, ...] = (),
 ) -> MarketDataset:
-    spec = DatasetSpec(label_rule, definition, lookback, split_spec, history_days)
+    spec = DatasetSpec(
+        label_rule, FeatureSet(definition, extra), lookback, split_spec, history_days
+    )
     return build_dataset(bars, spec)
 
 
@@ -384,9 +388,7 @@ def test_the_parts_of_a_search_lie_alike_in_time_for_every_lookback_and_label(lo
     # The last labels end on the last bar, and on none that a test may use.
     assert validation[-1] == bars.open_time[900 - horizon - 1]
     assert len(dataset.rows("test")) == 0
-    fitted = Scaling.fit(
-        compute_features(dataset.bars, FeatureDefinition.RELATIVE)[dataset.rows("train")]
-    )
+    fitted = Scaling.fit(compute_features(dataset.bars, FeatureSet())[dataset.rows("train")])
     assert np.array_equal(dataset.scaling.mean_, fitted.mean_)
 
 
@@ -400,7 +402,7 @@ def test_folds_test_one_stretch_each_and_scale_on_their_own_train_rows():
     tests = [fold.rows("test") for fold in folds]
     assert all(before[-1] < after[0] for before, after in pairwise(tests))
     for fold in folds:
-        raw = compute_features(fold.bars, fold.definition)
+        raw = compute_features(fold.bars, fold.feature_set)
         assert np.array_equal(fold.scaling.mean_, Scaling.fit(raw[fold.rows("train")]).mean_)
     assert len({fold.scaling.mean_.tobytes() for fold in folds}) == 3
 

@@ -38,7 +38,7 @@ from percoin.config import (
 )
 from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.evaluation.backtest import Costs
-from percoin.features.feature_set import FeatureDefinition, history_bars
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
@@ -137,13 +137,13 @@ def split_spec(settings: SplitConfig) -> SplitSpec:
 def dataset_spec(
     settings: TrainConfig | AuditConfig | JudgeConfig | SignalsConfig,
 ) -> DatasetSpec:
-    """The rules that turn bars into a dataset; without a setting, features are relative."""
-    definition = FeatureDefinition.RELATIVE
+    """The rules that turn bars into a dataset; without a setting, the 15 relative features."""
+    features = FeatureSet()
     if isinstance(settings, TrainConfig | AuditConfig):
-        definition = FeatureDefinition(settings.features.definition)
+        features = settings.features.feature_set
     return DatasetSpec(
         label_rule(settings.labels),
-        definition,
+        features,
         settings.lookback,
         split_spec(settings.split),
         settings.history_days,
@@ -167,9 +167,13 @@ def find_min_confidence(
     return partial(judged_threshold, models_dir) if setting == JUDGED else float(setting)
 
 
-def newest_bars(lookback: int) -> int:
-    """Number of newest bars to load for a model, if its source downloads bars."""
-    return max(NEWEST_BARS, history_bars(lookback))
+def newest_bars(history_bars: int) -> int:
+    """Number of newest bars to load for a model, if its source downloads bars.
+
+    Args:
+        history_bars: How many the model needs.
+    """
+    return max(NEWEST_BARS, history_bars)
 
 
 def _unknown(settings: object) -> TypeError:

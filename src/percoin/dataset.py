@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,12 +15,7 @@ from percoin.bars.gaps import find_gaps
 from percoin.bars.schema import Bars
 from percoin.bars.silence import advise_on_silence, describe_silence, is_silent
 from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
-from percoin.features.feature_set import (
-    WARM_UP_BARS,
-    FeatureDefinition,
-    compute_features,
-    history_bars,
-)
+from percoin.features.feature_set import FeatureSet, compute_features
 from percoin.features.scaling import Scaling
 from percoin.labels import LabelRule
 from percoin.splits import (
@@ -75,7 +70,7 @@ class DatasetSpec:
 
     Attributes:
         label_rule: What makes the labels.
-        definition: How the features are expressed.
+        feature_set: Which features.
         lookback: Window length in bars.
         split: How rows are shared out; None is 70, 15 and 15 % with a purge and an embargo
             of the label's horizon.
@@ -88,7 +83,7 @@ class DatasetSpec:
     """
 
     label_rule: LabelRule
-    definition: FeatureDefinition = FeatureDefinition.RELATIVE
+    feature_set: FeatureSet = field(default_factory=FeatureSet)
     lookback: int = 60
     split: SplitSpec | None = None
     history_days: float = math.inf
@@ -106,14 +101,14 @@ class DatasetSpec:
         horizon = self.label_rule.horizon
         return self.split or SplitSpec(purge_bars=horizon, embargo_bars=horizon)
 
-    @property
-    def bars_before(self) -> int:
+    def bars_before(self, timeframe: Timeframe) -> int:
         """Bars that the first row needs before it, for its window, indicators and label."""
-        return max(history_bars(self.lookback) - 1, self.label_rule.past_bars)
+        needed = self.feature_set.history_bars(self.lookback, timeframe)
+        return max(needed - 1, self.label_rule.past_bars)
 
     def bars_to_load(self, timeframe: Timeframe) -> int:
         """How many of the newest bars a dataset makes use of, if there are no gaps."""
-        return math.ceil(self.history_days * timeframe.bars_per_day) + self.bars_before
+        return math.ceil(self.history_days * timeframe.bars_per_day) + self.bars_before(timeframe)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +142,14 @@ class MarketDataset:
         return self.spec.label_rule
 
     @property
-    def definition(self) -> FeatureDefinition:
-        """How the features are expressed."""
-        return self.spec.definition
+    def feature_set(self) -> FeatureSet:
+        """Which features."""
+        return self.spec.feature_set
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the columns of ``features``; F of them."""
+        return self.feature_set.names(self.bars.timeframe)
 
     @property
     def lookback(self) -> int:
@@ -268,7 +268,7 @@ class PreparedMarket:
             NotEnoughBarsError: There are no bars.
         """
         bars, first_row = _cut_history(bars, spec, first_time)
-        features = compute_features(bars, spec.definition)
+        features = compute_features(bars, spec.feature_set)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, spec.lookback)
         rows = rows[(rows >= first_row) & spec.label_rule.knows(bars)[rows]]
         n_history_bars = len(bars) - first_row
@@ -324,7 +324,7 @@ class PreparedMarket:
     def _too_few_rows(self, error: ValueError) -> NotEnoughBarsError:
         """What the rows are too few for, and whether there are too few bars at all."""
         lookback, days = self.spec.lookback, self.spec.history_days
-        needed = _needed_bars(self.spec)
+        needed = _needed_bars(self.spec, self.bars.timeframe)
         of_history = f" in history_days={days:g}" if math.isfinite(days) else ""
         longer = " or use a longer history_days" if of_history else ""
         found = (
@@ -392,14 +392,15 @@ def _cut_history(bars: Bars, spec: DatasetSpec, first_time: int | None) -> tuple
         newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
         since = newest_close - spec.history_days * _DAY_MILLISECONDS
     first_row = int(bars.open_time.searchsorted(since))
-    start = max(0, first_row - spec.bars_before)
+    start = max(0, first_row - spec.bars_before(bars.timeframe))
     return bars.slice(start), first_row - start
 
 
-def _needed_bars(spec: DatasetSpec) -> int:
+def _needed_bars(spec: DatasetSpec, timeframe: Timeframe) -> int:
     """Fewest bars without a gap, all of them traded, of which every part keeps a row."""
     # Bars before the first row, the rows, and the last bars, whose label is not known yet.
-    n_before = max(WARM_UP_BARS + spec.lookback - 1, spec.label_rule.past_bars)
+    warm_up_bars = spec.feature_set.warm_up_bars(timeframe)
+    n_before = max(warm_up_bars + spec.lookback - 1, spec.label_rule.past_bars)
     return n_before + _fewest_rows(spec.split_spec) + spec.label_rule.horizon
 
 

@@ -161,7 +161,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         folders.append(path)
     return Setup(
         offer=_offer(settings),
-        make_source=lambda lookback: make_source(newest_bars(lookback)),
+        make_source=lambda n_bars: make_source(newest_bars(n_bars)),
         models_dir=models_dir,
         model=ModelSource(
             predictor,

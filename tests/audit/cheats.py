@@ -10,7 +10,7 @@ from builders import make_bars
 
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, compute_features
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet, compute_features
 from percoin.features.scaling import Scaling
 from percoin.labels import FixedHorizon
 from percoin.splits import Split, chronological_split
@@ -19,8 +19,8 @@ from percoin.types import FloatArray, IntArray
 HORIZON = 3
 RULE = FixedHorizon(HORIZON, threshold=0.0025)
 SPLIT = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
-RELATIVE = FeatureDefinition.RELATIVE
-Compute = Callable[[Bars, FeatureDefinition], FloatArray]
+RELATIVE = FeatureSet()
+Compute = Callable[[Bars, FeatureSet], FloatArray]
 
 
 def honest_dataset(bars: Bars | None = None, n_bars: int = 1500, seed: int = 0) -> MarketDataset:
@@ -34,13 +34,13 @@ def all_rows(dataset: MarketDataset) -> IntArray:
 
 def with_features(dataset: MarketDataset, compute: Compute) -> MarketDataset:
     """As if the dataset had been built with another feature function."""
-    features = compute(dataset.bars, dataset.definition)
+    features = compute(dataset.bars, dataset.feature_set)
     scaling = Scaling.fit(np.nan_to_num(features[dataset.rows("train")]))
     return replace(dataset, features=scaling.transform(features), scaling=scaling)
 
 
 def with_scaler_of(dataset: MarketDataset, rows: IntArray) -> MarketDataset:
-    features = compute_features(dataset.bars, dataset.definition)
+    features = compute_features(dataset.bars, dataset.feature_set)
     scaling = Scaling.fit(features[rows])
     return replace(dataset, features=scaling.transform(features), scaling=scaling)
 
@@ -66,8 +66,8 @@ def shuffled_split(dataset: MarketDataset, *, in_order: bool) -> Split:
 def leak(column: str, change: Callable[[FloatArray, Bars], FloatArray]) -> Compute:
     """The honest features, one of them changed."""
 
-    def compute(bars: Bars, definition: FeatureDefinition) -> FloatArray:
-        features = compute_features(bars, definition)
+    def compute(bars: Bars, feature_set: FeatureSet) -> FloatArray:
+        features = compute_features(bars, feature_set)
         k = FEATURE_NAMES.index(column)
         features[:, k] = change(features[:, k], bars)
         return features

@@ -13,7 +13,7 @@ from percoin.audit.lookahead import (
     choose_cuts,
 )
 from percoin.bars.schema import Bars
-from percoin.features.feature_set import FeatureDefinition, compute_features
+from percoin.features.feature_set import FeatureDefinition, FeatureSet, compute_features
 from percoin.labels import FixedHorizon, Labels, TripleBarrier
 
 BARS = make_bars(1500)
@@ -40,7 +40,7 @@ def test_the_example_is_the_newest_bar_that_knew_too_much():
 
 @pytest.mark.parametrize("definition", list(FeatureDefinition))
 def test_honest_features_pass(definition):
-    assert check_features(BARS, definition, compute_features).status is FindingStatus.OK
+    assert check_features(BARS, FeatureSet(definition), compute_features).status is FindingStatus.OK
 
 
 def test_a_feature_that_is_late_passes():

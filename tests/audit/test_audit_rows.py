@@ -25,12 +25,12 @@ DATASET = honest_dataset()
 
 
 def scaling_finding(dataset: MarketDataset):
-    features = compute_features(dataset.bars, dataset.definition)
+    features = compute_features(dataset.bars, dataset.feature_set)
     return check_scaling(dataset.scaling, features, dataset.split)
 
 
 def statuses(dataset: MarketDataset) -> list[FindingStatus]:
-    features = compute_features(dataset.bars, dataset.definition)
+    features = compute_features(dataset.bars, dataset.feature_set)
     return [finding.status for finding in check_dataset_rows(dataset, features)]
 
 
@@ -57,7 +57,7 @@ def test_a_scaler_fitted_on_a_part_too_many_is_named(parts, named):
 
 
 def test_a_scaler_fitted_on_every_bar_is_named():
-    features = compute_features(DATASET.bars, DATASET.definition)
+    features = compute_features(DATASET.bars, DATASET.feature_set)
     rows = np.flatnonzero(np.isfinite(features).all(axis=1))
     assert "all bars" in scaling_finding(with_scaler_of(DATASET, rows)).evidence
 

@@ -62,7 +62,7 @@ def draft(dataset: MarketDataset, **changes) -> ManifestDraft:
         lookback=dataset.lookback,
         dataset_info=DatasetInfo(len(FEATURE_NAMES), *rows.values()),
         test_metrics=TestMetrics(0.51, 0.48, 0.51, 0.47, matrix),
-        features=Features(dataset.definition),
+        features=Features.of(dataset.feature_set, dataset.bars.timeframe),
         scaling=ScalingNumbers.of(dataset.scaling),
         label_rule=dataset.label_rule.to_json(),
         calibration=Calibration(),

@@ -228,7 +228,7 @@ def test_a_swapped_scaler_is_found(models: Path, tmp_path: Path) -> None:
 def test_a_history_one_bar_too_short_is_found(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay_module, "newest_bars", lambda lookback: history_bars(lookback) - 1)
+    monkeypatch.setattr(replay_module, "newest_bars", lambda n_bars: n_bars - 1)
     found = replay_market(models, ODD.slice(100, 1230), 20)
 
     assert {step.answered_by for step in found.differing} == {"batch"}

@@ -35,7 +35,7 @@ from percoin.evaluation.judgement import (
 from percoin.evaluation.level_reach import find_reached
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.threshold import ThresholdChoice, decide
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.features.levels import find_levels, levels_along
 from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.features.scaling import Scaling
@@ -54,13 +54,11 @@ def spec(rule: LabelRule) -> SplitSpec:
 
 
 def dataset_of(bars: Bars, rule: LabelRule = FIXED) -> MarketDataset:
-    return build_dataset(bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec(rule), 365))
+    return build_dataset(bars, DatasetSpec(rule, FeatureSet(), 8, spec(rule), 365))
 
 
 def folds_of(bars: Bars, n_folds: int, rule: LabelRule = FIXED) -> list[MarketDataset]:
-    return build_folds(
-        bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec(rule), 365), n_folds
-    )
+    return build_folds(bars, DatasetSpec(rule, FeatureSet(), 8, spec(rule), 365), n_folds)
 
 
 def change_from(bars: Bars, position: int, factor: float = 1.7) -> Bars:

@@ -21,7 +21,7 @@ from percoin.evaluation.judgement import (
 )
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import choose_threshold
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.types import Signal
 
 BARS = make_bars(700)
@@ -209,7 +209,7 @@ def test_the_regression_as_the_model_is_calibrated_and_no_baseline_of_its_own():
 def test_every_fold_of_a_walk_forward_has_its_own_weight_and_test_rows_are_pooled():
     spec = SplitSpec(purge_bars=3, embargo_bars=3)
     rule = DATASET.label_rule
-    folds = build_folds(BARS, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, spec, 365), 2)
+    folds = build_folds(BARS, DatasetSpec(rule, FeatureSet(), 8, spec, 365), 2)
     datasets = [learnable(fold) for fold in folds]
     told = [
         forecast(dataset=dataset, certainty=c)

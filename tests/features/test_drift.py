@@ -34,7 +34,7 @@ def test_values_that_repeat_share_a_bin_and_their_share_is_kept():
 
 
 def test_one_feature_that_moves_is_found_among_the_fifteen():
-    bins = bin_features(ROWS)
+    bins = bin_features(FEATURE_NAMES, ROWS)
     assert tuple(bins) == FEATURE_NAMES
     later = ROWS[-STRETCH_ROWS:].copy()
     later[:, 4] += 1
@@ -55,7 +55,7 @@ def test_the_furthest_is_the_highest_of_the_stretches():
 
 
 def test_a_steady_feature_is_held_against_what_means_no_change():
-    bins = bin_features(np.zeros_like(ROWS))
+    bins = bin_features(FEATURE_NAMES, np.zeros_like(ROWS))
     later = np.zeros_like(ROWS[:STRETCH_ROWS])
     later[0] = 1
     shift = measure_shifts(bins, later)["rsi_14"]

@@ -15,6 +15,7 @@ from percoin.features.feature_set import (
     RECURSIVE_MEMORY_BARS,
     WARM_UP_BARS,
     FeatureDefinition,
+    FeatureSet,
     compute_features,
     compute_newest_features,
     history_bars,
@@ -22,6 +23,7 @@ from percoin.features.feature_set import (
 from percoin.types import Timeframe
 
 DEFINITIONS = list(FeatureDefinition)
+RAW = FeatureSet(FeatureDefinition.RAW)
 
 
 def column(features: np.ndarray, name: str) -> np.ndarray:
@@ -127,7 +129,10 @@ def test_feature_equals_a_slow_loop_over_its_formula(name, definition):
     price = 1.0 if is_divided or name not in PRICE_LIKE else 100.0
     # Differences of prices (macd) round at the size of a price, not at their own.
     np.testing.assert_allclose(
-        column(compute_features(bars, definition), name), expected, rtol=1e-9, atol=1e-13 * price
+        column(compute_features(bars, FeatureSet(definition)), name),
+        expected,
+        rtol=1e-9,
+        atol=1e-13 * price,
     )
 
 
@@ -164,10 +169,10 @@ def test_earlier_features_stay_bit_for_bit_when_later_bars_change_or_vanish(
     definition, case, factor, shift
 ):
     bars, cut = case
-    before = compute_features(bars, definition)[:cut].tobytes()
-    changed = compute_features(change_later(bars, cut, factor, shift), definition)
+    before = compute_features(bars, FeatureSet(definition))[:cut].tobytes()
+    changed = compute_features(change_later(bars, cut, factor, shift), FeatureSet(definition))
     assert changed[:cut].tobytes() == before
-    assert compute_features(bars.slice(0, cut), definition).tobytes() == before
+    assert compute_features(bars.slice(0, cut), FeatureSet(definition)).tobytes() == before
 
 
 def test_the_look_ahead_test_would_notice_a_centred_window():
@@ -191,8 +196,8 @@ def test_relative_features_do_not_change_with_the_price_level(factor, volume_fac
     frame["volume"] = bars.frame["volume"] * volume_factor
     scaled = replace(bars, frame=frame)
     np.testing.assert_allclose(
-        compute_features(scaled, FeatureDefinition.RELATIVE),
-        compute_features(bars, FeatureDefinition.RELATIVE),
+        compute_features(scaled, FeatureSet()),
+        compute_features(bars, FeatureSet()),
         rtol=1e-9,
         atol=1e-12,
     )
@@ -202,8 +207,8 @@ def test_raw_price_features_grow_with_the_price_level():
     bars = make_bars(120)
     frame = bars.frame.copy()
     frame[["open", "high", "low", "close"]] *= 2
-    doubled = compute_features(replace(bars, frame=frame), FeatureDefinition.RAW)
-    features = compute_features(bars, FeatureDefinition.RAW)
+    doubled = compute_features(replace(bars, frame=frame), RAW)
+    features = compute_features(bars, RAW)
     for name in FEATURE_NAMES:
         factor = 2 if name in PRICE_LIKE else 1
         np.testing.assert_allclose(
@@ -228,20 +233,20 @@ def test_the_newest_rows_of_many_markets_equal_each_market_alone(definition, n_r
         drop_bars(make_bars(310, seed=1), range(230, 240)),
         make_bars(300, seed=2, timeframe=Timeframe.H4),
     ]
-    together = compute_newest_features(markets, definition, n_rows)
+    together = compute_newest_features(markets, FeatureSet(definition), n_rows)
 
     assert together.shape == (3, n_rows, 15)
     for features, bars in zip(together, markets, strict=True):
-        alone = compute_features(bars, definition)[300 - n_rows :]
+        alone = compute_features(bars, FeatureSet(definition))[300 - n_rows :]
         assert features.tobytes() == alone.tobytes()
 
 
 def test_columns_may_stand_in_any_order_and_beside_others():
     bars = make_bars(120)
     shuffled = replace(bars, frame=bars.frame[sorted(bars.frame)].assign(trades=1.0))
-    features = compute_features(shuffled, FeatureDefinition.RAW)
+    features = compute_features(shuffled, RAW)
 
-    assert features.tobytes() == compute_features(bars, FeatureDefinition.RAW).tobytes()
+    assert features.tobytes() == compute_features(bars, RAW).tobytes()
 
 
 # --- Warm-up, gaps, memory
@@ -249,7 +254,7 @@ def test_columns_may_stand_in_any_order_and_beside_others():
 
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_rows_are_complete_right_after_the_warm_up(definition):
-    features = compute_features(make_bars(120), definition)
+    features = compute_features(make_bars(120), FeatureSet(definition))
     is_complete = np.isfinite(features).all(axis=1)
     assert not is_complete[:WARM_UP_BARS].any()
     assert is_complete[WARM_UP_BARS:].all()
@@ -257,7 +262,7 @@ def test_rows_are_complete_right_after_the_warm_up(definition):
 
 @pytest.mark.parametrize("n_bars", [0, 1, 13, 14, 49, 50])
 def test_few_bars_give_rows_without_an_answer(n_bars):
-    features = compute_features(make_bars(60).slice(0, n_bars), FeatureDefinition.RELATIVE)
+    features = compute_features(make_bars(60).slice(0, n_bars), FeatureSet())
     assert features.shape == (n_bars, 15)
     assert np.isfinite(features).all(axis=1).sum() == max(n_bars - WARM_UP_BARS, 0)
 
@@ -265,7 +270,7 @@ def test_few_bars_give_rows_without_an_answer(n_bars):
 def test_a_gap_hides_changes_across_it_and_nothing_else():
     whole = make_bars(200)
     bars = drop_bars(whole, range(100, 104))
-    features = compute_features(bars, FeatureDefinition.RAW)
+    features = compute_features(bars, RAW)
     unknown = {
         name: np.flatnonzero(np.isnan(column(features, name))[WARM_UP_BARS:]) + WARM_UP_BARS
         for name in FEATURE_NAMES
@@ -279,12 +284,12 @@ def test_a_gap_hides_changes_across_it_and_nothing_else():
 def test_volume_change_is_unknown_after_a_bar_without_volume():
     bars = make_bars(120)
     bars.frame.iloc[80, bars.frame.columns.get_loc("volume")] = 0.0
-    features = compute_features(bars, FeatureDefinition.RELATIVE)
+    features = compute_features(bars, FeatureSet())
     assert np.flatnonzero(np.isnan(features[WARM_UP_BARS:]).any(axis=1)).tolist() == [
         81 - WARM_UP_BARS
     ]
     assert column(features, "volume_change")[80] == -2
-    raw = compute_features(bars, FeatureDefinition.RAW)
+    raw = compute_features(bars, RAW)
     assert column(raw, "volume_change")[80] == -1
 
 
@@ -292,7 +297,8 @@ def test_the_end_of_a_near_silent_bar_is_an_outlier_in_raw_features_alone():
     bars = make_bars(120)
     bars.frame.iloc[80, bars.frame.columns.get_loc("volume")] = 1e-6
     raw, relative = (
-        column(compute_features(bars, definition), "volume_change") for definition in DEFINITIONS
+        column(compute_features(bars, FeatureSet(definition)), "volume_change")
+        for definition in DEFINITIONS
     )
     assert raw[81] > 1e6
     assert relative[81] == pytest.approx(2)
@@ -310,8 +316,10 @@ def test_memory_is_where_the_seed_of_the_slow_ema_drops_below_rounding():
 @pytest.mark.parametrize("lookback", [1, 60])
 def test_history_bars_are_enough_to_equal_a_long_history(definition, lookback):
     bars = make_bars(6000, seed=3)
-    long = compute_features(bars, definition)[-lookback:]
-    short = compute_features(bars.slice(len(bars) - history_bars(lookback)), definition)[-lookback:]
+    long = compute_features(bars, FeatureSet(definition))[-lookback:]
+    short = compute_features(
+        bars.slice(len(bars) - history_bars(lookback)), FeatureSet(definition)
+    )[-lookback:]
     price = 100.0 if definition is FeatureDefinition.RAW else 1.0
     # macd and its kin cross zero, where only the rounding of prices is left.
     np.testing.assert_allclose(short, long, rtol=1e-9, atol=1e-14 * price)
@@ -319,14 +327,14 @@ def test_history_bars_are_enough_to_equal_a_long_history(definition, lookback):
 
 def test_a_hundred_bars_are_not_enough():
     bars = make_bars(6000, seed=3)
-    long = compute_features(bars, FeatureDefinition.RELATIVE)[-1]
-    short = compute_features(bars.slice(len(bars) - 100), FeatureDefinition.RELATIVE)[-1]
+    long = compute_features(bars, FeatureSet())[-1]
+    short = compute_features(bars.slice(len(bars) - 100), FeatureSet())[-1]
     assert np.abs(short / long - 1).max() > 1e-5
 
 
 def test_a_change_that_no_market_has_is_undefined_and_its_neighbours_are_not():
     bars = make_bars(200)
     bars.frame.iloc[100, bars.frame.columns.get_loc("volume")] = 1e-300
-    changes = compute_features(bars, FeatureDefinition.RAW)[:, FEATURE_NAMES.index("volume_change")]
+    changes = compute_features(bars, RAW)[:, FEATURE_NAMES.index("volume_change")]
 
     assert np.flatnonzero(np.isnan(changes)).tolist() == [0, 101]

@@ -33,11 +33,17 @@ def market(symbol: str, seed: int, n_bars: int = 1200, **kwargs):
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory) -> Path:
-    """Ten markets: two definitions, three timeframes, one that is young."""
+    """Ten markets: two definitions, extra columns, three timeframes, one that is young."""
     root = tmp_path_factory.mktemp("ten")
     for seed, (bars, definition) in enumerate(zip(markets(), definitions(), strict=True)):
-        export(root, random_network(seed=seed), make_dataset(bars, definition))
+        # Of each timeframe one model of three, with as many columns as its timeframe has.
+        dataset = make_dataset(bars, definition, extra_of(seed))
+        export(root, random_network(seed=seed, n_features=len(dataset.feature_names)), dataset)
     return root
+
+
+def extra_of(seed: int) -> tuple[str, ...]:
+    return (("volatility", "clock"), (), ("clock",))[seed // 3] if seed < 9 else ()
 
 
 def markets():

@@ -24,13 +24,19 @@ from percoin.errors import (
     ModelNotFoundError,
     NotEnoughBarsError,
 )
-from percoin.features.feature_set import WARM_UP_BARS, FeatureDefinition, history_bars
+from percoin.features.feature_set import (
+    WARM_UP_BARS,
+    FeatureDefinition,
+    FeatureSet,
+    history_bars,
+)
 from percoin.inference import Predictor, ServedModel, find_levels
 from percoin.network import CnnLstm
 from percoin.types import Signal, Source, Timeframe
 
 HISTORY = history_bars(LOOKBACK)
-DEFINITIONS = list(FeatureDefinition)
+EXTRA = FeatureSet(extra=("volatility", "clock"))
+FEATURE_SETS = [*map(FeatureSet, FeatureDefinition), EXTRA]
 
 
 @pytest.fixture(autouse=True)
@@ -83,12 +89,12 @@ MARKETS = {
 }
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS)
+@pytest.mark.parametrize("features", FEATURE_SETS, ids=str)
 @pytest.mark.parametrize("market", MARKETS)
-def test_a_replay_of_live_answers_equals_training(tmp_path, market, definition):
+def test_a_replay_of_live_answers_equals_training(tmp_path, market, features):
     bars = MARKETS[market]
-    dataset = make_dataset(bars, definition)
-    network = random_network()
+    dataset = make_dataset(bars, features.definition, features.extra)
+    network = random_network(n_features=len(dataset.feature_names))
     model = serve(tmp_path, network, dataset)
     rows, probabilities = model.probabilities(bars)
 
@@ -120,14 +126,14 @@ def test_live_refuses_exactly_the_bars_that_training_leaves_out(tmp_path, market
             answer_live(model, bars, row)
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS)
-def test_a_replay_on_real_bars_equals_training(tmp_path, klines, definition):
+@pytest.mark.parametrize("features", FEATURE_SETS, ids=str)
+def test_a_replay_on_real_bars_equals_training(tmp_path, klines, features):
     bars = FilesSource(klines).load("BTCUSDT", Timeframe.M15)
     # Around 2024-10-28, when four bars were flat and without volume.
     halt = int(np.flatnonzero(bars.column("volume") == 0)[0])
     bars = bars.slice(halt - 1500, halt + 500)
-    dataset = make_dataset(bars, definition)
-    network = random_network()
+    dataset = make_dataset(bars, features.definition, features.extra)
+    network = random_network(n_features=len(dataset.feature_names))
     model = serve(tmp_path, network, dataset)
     rows, probabilities = model.probabilities(bars)
     np.testing.assert_allclose(
@@ -188,6 +194,17 @@ def test_a_history_that_indicators_have_not_forgotten_is_refused(tmp_path, n_bar
 
     with pytest.raises(NotEnoughBarsError, match=rf"BTCUSDT 15m: {n_bars} bars .* {HISTORY} bars"):
         model.newest(bars.slice(len(bars) - n_bars))
+
+
+def test_a_market_younger_than_the_longest_span_has_no_answer_yet(tmp_path):
+    dataset = make_dataset(bars_to_learn_from(1600), extra=EXTRA.extra)
+    model = serve(tmp_path, random_network(n_features=27), dataset)
+    # From the first bar of the training on, so that the recursive indicators are no obstacle.
+    needed = EXTRA.warm_up_bars(Timeframe.M15) + LOOKBACK
+    bars = dataset.bars
+    with pytest.raises(NotEnoughBarsError, match=f"the newest of {needed - 1} bars"):
+        model.newest(bars.slice(0, needed - 1))
+    assert model.newest(bars.slice(0, needed)).sum() == pytest.approx(1)
 
 
 def test_a_young_market_is_answered_from_its_first_bar_on(tmp_path):

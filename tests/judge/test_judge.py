@@ -18,7 +18,7 @@ from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.calibration import apply_calibration
 from percoin.evaluation.gate import Outcome
 from percoin.evaluation.judgement import JudgingRules, forecast_fold, judge_folds
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.judge.__main__ import main
 from percoin.judge.forecasts import Forecasts, read_forecasts
 from percoin.judge.run import judge_forecasts
@@ -27,9 +27,7 @@ from percoin.types import Signal, Timeframe
 
 BARS = SimulatedSource(3, 4000, 0.5).load("BTCUSDT", Timeframe.H1)
 SPEC = SplitSpec(purge_bars=RULE.horizon, embargo_bars=RULE.horizon)
-MARKET = PreparedMarket.prepare(
-    BARS, DatasetSpec(RULE, FeatureDefinition.RELATIVE, 8, SPEC, 10_000)
-)
+MARKET = PreparedMarket.prepare(BARS, DatasetSpec(RULE, FeatureSet(), 8, SPEC, 10_000))
 RULES = JudgingRules(repetitions=100, model_name="mine")
 USUAL = MARKET.dataset(
     lambda rows: chronological_split(rows, SPEC.fractions, SPEC.purge_bars, SPEC.embargo_bars)
@@ -125,9 +123,7 @@ def test_signals_alone_take_the_first_rows_to_learn_what_they_are_worth():
 
 def test_signals_of_a_quiet_market_are_no_constant_answer():
     rule = replace(RULE, threshold=4 * RULE.threshold)
-    market = PreparedMarket.prepare(
-        BARS, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, SPEC, 10_000)
-    )
+    market = PreparedMarket.prepare(BARS, DatasetSpec(rule, FeatureSet(), 8, SPEC, 10_000))
     label = market.dataset(lambda _: USUAL.split).label[TEST]
     random = np.random.default_rng(0)
     said = np.where(random.random(len(TEST)) < 0.3, label, random.integers(0, 3, len(TEST)))

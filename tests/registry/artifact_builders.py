@@ -17,7 +17,7 @@ import torch
 
 from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.regression import Regression
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
@@ -110,6 +110,19 @@ LOGISTIC = {
     "model_version": LOGISTIC_VERSION,
     "model": ModelSpec({}, LOGISTIC_KIND),
     "regression": regression(),
+}
+
+
+EXTRA_SET = FeatureSet(extra=("volatility", "clock"))
+N_EXTRA = len(EXTRA_SET.names(TIMEFRAME))
+# And what gives it extra columns.
+WITH_EXTRA = {
+    "num_features": N_EXTRA,
+    "dataset_info": DatasetInfo(
+        num_features=N_EXTRA, train_samples=700, val_samples=150, test_samples=150
+    ),
+    "features": Features.of(EXTRA_SET, TIMEFRAME),
+    "scaling": ScalingNumbers((0.0,) * N_EXTRA, (1.0,) * N_EXTRA),
 }
 
 

@@ -109,7 +109,7 @@ def read_train_rows(root):
 
 
 def test_the_train_rows_are_read_back_to_the_last_bit(tmp_path):
-    bins = bin_features(DATASET.features[DATASET.rows("train")])
+    bins = bin_features(DATASET.feature_names, DATASET.features[DATASET.rows("train")])
     told = TrainRows((0.2, 0.5, 0.3), bins)
     export(tmp_path, random_network(), DATASET, sections={TRAIN_ROWS: told})
 

@@ -269,14 +269,14 @@ def test_each_missing_key_is_named():
         rest = {name: value for name, value in content.items() if name != key}
         with pytest.raises(
             InvalidArtifactError,
-            match=f"missing (key|required field) ['`]{key}['`]|format version 2",
+            match=f"missing (key|required field) ['`]{key}['`]|format version 3",
         ):
             read(json.dumps(rest))
 
 
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
-    with pytest.raises(InvalidArtifactError, match=r"format version 3 is newer than 2; upgrade"):
-        read('{"format_version": 3, "layers": []}')
+    with pytest.raises(InvalidArtifactError, match=r"format version 4 is newer than 3; upgrade"):
+        read('{"format_version": 4, "layers": []}')
 
 
 def test_a_model_that_the_first_format_can_describe_says_so():
@@ -287,6 +287,56 @@ def test_a_model_that_the_first_format_can_describe_says_so():
     )
     with pytest.raises(InvalidArtifactError, match="format version 1"):
         read(text)
+
+
+def test_a_model_with_extra_columns_is_one_of_the_third_format_and_names_them():
+    text = sealed(**builders.WITH_EXTRA).to_json()
+    manifest = read(text)
+    assert manifest.format_version == 3
+    assert manifest.features.feature_set == builders.EXTRA_SET
+    assert manifest.num_features == len(manifest.features.names) == 27
+    assert manifest.history_bars == 961
+    assert '"extra"' not in sealed().to_json()
+    with pytest.raises(InvalidArtifactError, match="format version 2"):
+        read(text.replace('"format_version": 3', '"format_version": 2'))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("features", "extra"), ["volatility"], "names are not the features of this percoin"),
+        (("features", "extra"), ["clock", "volatility"], "names are not the features"),
+        (("features", "extra"), [], "extra is an empty list"),
+        (("features", "extra"), ["moon"], "names 'moon'; this percoin knows volatility, clock"),
+        (("features", "extra"), ["clock", "clock"], "names a group twice"),
+        (("features", "names", 15), "range_volatility_2", "names are not the features"),
+        (("num_features",), 15, r"num_features is \(15, 27\), not 27"),
+        (("dataset_info", "num_features"), 15, r"num_features is \(27, 15\), not 27"),
+        (("scaling",), {"mean": [0.0] * 15, "scale": [1.0] * 15}, "15 entries, not 27"),
+        (("timeframe",), "1h", "names are not the features of this percoin"),
+    ],
+)
+def test_columns_that_do_not_agree_with_their_groups_are_refused(keys, value, reason):
+    content = json.loads(sealed(**builders.WITH_EXTRA).to_json())
+    entry = content
+    for key in keys[:-1]:
+        entry = entry[key]
+    entry[keys[-1]] = value
+    with pytest.raises(InvalidArtifactError, match=reason) as caught:
+        read(json.dumps(content, indent=2) + "\n")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_hides_its_extra_columns_is_refused():
+    content = json.loads(sealed(**builders.WITH_EXTRA).to_json())
+    del content["features"]["extra"]
+    with pytest.raises(InvalidArtifactError, match="names are not the features"):
+        read(json.dumps(content, indent=2) + "\n")
+
+
+def test_a_regression_of_the_15_does_not_go_with_extra_columns():
+    with pytest.raises(ValueError, match="regression takes 15 features"):
+        builders.draft(**builders.WITH_EXTRA, **builders.BLENDED)
 
 
 def test_each_kind_of_model_has_its_own_files_and_no_others():

@@ -191,7 +191,7 @@ def test_drift_is_little_in_the_same_market_and_large_in_another_one(tmp_path):
     known = bars_to_learn_from(6400)
     dataset = make_dataset(known)
     rows = dataset.rows("train")
-    told = TrainRows((0.3, 0.4, 0.3), bin_features(dataset.features[rows]))
+    told = TrainRows((0.3, 0.4, 0.3), bin_features(dataset.feature_names, dataset.features[rows]))
     export(tmp_path / "models", random_network(), dataset, sections={TRAIN_ROWS: told})
     manifest = load_artifact(tmp_path / "models", "BTCUSDT", Timeframe.M15).manifest
 

@@ -9,6 +9,7 @@ from small_servers import M15, Market, bring_up_to_date, make_server
 
 from percoin.bars.schema import Bars
 from percoin.features.drift import bin_features
+from percoin.features.feature_set import FEATURE_NAMES
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import RECORD_FILE, TrackRecord, sqlite_url
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
@@ -31,7 +32,7 @@ def fill_record(folder: Path, **sections: object) -> int:
     bars = _with_a_gap(bars_to_learn_from(N_BEFORE + N_AFTER))
     dataset = make_dataset(bars.slice(0, N_BEFORE))
     rows = dataset.features[dataset.rows("train")]
-    told = {TRAIN_ROWS: TrainRows((0.3, 0.4, 0.3), bin_features(rows)), **sections}
+    told = {TRAIN_ROWS: TrainRows((0.3, 0.4, 0.3), bin_features(FEATURE_NAMES, rows)), **sections}
     export(folder / "models", random_network(), dataset, sections=told)
     for symbol in (MODELLED, RULED):
         write_parquet(bars, folder / "klines" / symbol / "15m.parquet")

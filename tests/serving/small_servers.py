@@ -79,7 +79,7 @@ def make_server(
     tf = market.bars.timeframe
     values = {
         "offer": Offer(symbols, (tf,), tf),
-        "make_source": lambda lookback: market,
+        "make_source": lambda n_bars: market,
         "models_dir": models_dir,
         "model": ModelSource(Predictor(models_dir, workers=1)),
         "sources": [Source.MODEL, Source.HOLD],

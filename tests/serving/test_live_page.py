@@ -200,7 +200,7 @@ def test_the_record_tells_which_feature_of_a_model_has_drifted(tmp_path, browser
     bars = bars_to_learn_from(1300)
     write_parquet(bars, tmp_path / "klines" / "BTCUSDT" / "15m.parquet")
     dataset = make_dataset(bars.slice(0, 700))
-    bins = bin_features(dataset.features[dataset.rows("train")])
+    bins = bin_features(dataset.feature_names, dataset.features[dataset.rows("train")])
     bins = {name: replace(each, furthest=0.1) for name, each in bins.items()}
     told = TrainRows((0.3, 0.4, 0.3), bins)
     export(tmp_path / "models", random_network(), dataset, sections={TRAIN_ROWS: told})

@@ -91,7 +91,7 @@ def test_a_model_is_held_against_its_train_rows(tmp_path, record):
     bars = exchange_bars(7000)
     dataset = make_dataset(bars.slice(0, 6400))
     rows = dataset.features[dataset.rows("train")]
-    told = TrainRows((0.7, 0.2, 0.1), bin_features(rows))
+    told = TrainRows((0.7, 0.2, 0.1), bin_features(FEATURE_NAMES, rows))
     export(tmp_path, random_network(), dataset, sections={TRAIN_ROWS: told})
     market = Market(bars, n_closed=6440)
     server = start(tmp_path, market, record)

@@ -8,6 +8,7 @@ import torch
 from training_builders import OPTIMIZER, learnable_dataset, make_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
+from percoin.features.feature_set import FeatureSet
 from percoin.network import CnnLstm
 from percoin.training import fleet_run
 from percoin.training.datamodule import MarketDataModule
@@ -67,6 +68,17 @@ def test_markets_of_any_length_come_out_as_if_each_were_trained_alone(markets, t
         assert_as_alone(model, alone)
         count = model.state_dict["convolution.2.num_batches_tracked"]
         assert int(count) == model.best_epoch * n_batches[seed]
+
+
+def test_markets_with_extra_columns_come_out_as_if_each_were_trained_alone(tmp_path):
+    features = FeatureSet(extra=("volatility", "clock"))
+    markets = [doubled(make_dataset(n_bars, n_bars, features)) for n_bars in (1200, 1300)]
+    networks = [tiny_network(seed, 27, dropout=0.0).double() for seed in range(2)]
+    models = train_fleet(markets, networks, make_plan(epochs=2))
+    for seed, model in enumerate(models):
+        wanted = tiny_network(seed, 27, dropout=0.0).double()
+        alone = train(markets[seed], wanted, make_plan(epochs=2), tmp_path / str(seed))
+        assert_as_alone(model, alone)
 
 
 def test_a_market_of_less_than_a_batch_comes_out_as_if_trained_alone(markets, tmp_path):

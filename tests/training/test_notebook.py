@@ -32,6 +32,7 @@ from percoin.errors import (
     RegistryWriteError,
     TrainingError,
 )
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
@@ -291,6 +292,13 @@ def other_features(folder: Path) -> None:
     )
 
 
+def extra_features(folder: Path) -> None:
+    """A network of 15 and data of more, without an export."""
+    spec = replace(SPEC, feature_set=FeatureSet(extra=("clock",)))
+    data = MarketDataModule("BTCUSDT", "1h", SOURCE, spec)
+    trainer_with(folder).fit(classifier(), datamodule=data)
+
+
 def other_module(folder: Path) -> None:
     trainer_with(folder, exporting(folder)).fit(BoringModel(), small_market())
 
@@ -369,6 +377,7 @@ def nan_weights(folder: Path) -> None:
         (own_loaders, ConfigError, "needs a MarketDataModule.* no data module"),
         (other_network, ConfigError, "CnnLstm alone, and this is a Sequential"),
         (other_features, ConfigError, "takes 14 features and there are 15"),
+        (extra_features, ConfigError, r"takes 15 features and there are 21: use CnnLstm\(21\)"),
         (other_module, ConfigError, "the trainer has a BoringModel"),
         (two_devices, ConfigError, "2 devices.*devices=1"),
         (other_bits, ConfigError, "precision='64-true'"),

@@ -17,7 +17,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.errors import DivergedError, InterruptedRunError, ResumeError
 from percoin.evaluation.judgement import JudgingRules
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
@@ -33,7 +33,7 @@ from percoin.types import Timeframe
 
 SPEC = DatasetSpec(
     FixedHorizon(horizon=3, threshold=0.005),
-    FeatureDefinition.RELATIVE,
+    FeatureSet(),
     LOOKBACK,
     SplitSpec(purge_bars=3, embargo_bars=3),
     1095,

@@ -7,7 +7,7 @@ import torch
 from builders import make_bars
 
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.training.lit_module import OptimizerSpec
@@ -17,11 +17,12 @@ from percoin.types import UNKNOWN_LABEL, IntArray
 LOOKBACK = 8
 TINY = {"channels": (4, 4, 4), "hidden_size": 4, "n_heads": 2, "head_sizes": (4, 4)}
 OPTIMIZER = OptimizerSpec()
+THE_15 = FeatureSet()
 
 
-def tiny_network(seed: int = 0, **kwargs) -> CnnLstm:
+def tiny_network(seed: int = 0, n_features: int = len(FEATURE_NAMES), **kwargs) -> CnnLstm:
     torch.manual_seed(seed)
-    return CnnLstm(len(FEATURE_NAMES), **{**TINY, **kwargs})
+    return CnnLstm(n_features, **{**TINY, **kwargs})
 
 
 def make_plan(**changes) -> TrainingPlan:
@@ -29,12 +30,12 @@ def make_plan(**changes) -> TrainingPlan:
     return replace(plan, **changes)
 
 
-def make_dataset(n_bars: int = 700, seed: int = 0) -> MarketDataset:
+def make_dataset(n_bars: int = 700, seed: int = 0, features: FeatureSet = THE_15) -> MarketDataset:
     return build_dataset(
         make_bars(n_bars, seed=seed),
         DatasetSpec(
             FixedHorizon(horizon=3, threshold=0.0025),
-            FeatureDefinition.RELATIVE,
+            features,
             LOOKBACK,
             SplitSpec(purge_bars=3, embargo_bars=3),
             365,

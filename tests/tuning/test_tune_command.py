@@ -18,7 +18,7 @@ from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import DatasetSpec, SplitSpec, build_dataset
 from percoin.errors import ConfigError, InterruptedRunError
-from percoin.features.feature_set import FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
@@ -127,7 +127,7 @@ def test_the_test_rows_are_later_than_anything_a_trial_saw(tuned):
         bars,
         DatasetSpec(
             FixedHorizon(3, 0.005),
-            FeatureDefinition.RELATIVE,
+            FeatureSet(),
             8,
             SplitSpec(purge_bars=3, embargo_bars=3),
             1095,

@@ -14,11 +14,11 @@ import numpy as np
 from percoin.audit.findings import Finding, FindingStatus
 from percoin.bars.schema import Bars, format_time
 from percoin.dataset import MarketDataset
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FeatureSet
 from percoin.labels import LabelRule
 from percoin.types import BoolArray, FloatArray, IntArray
 
-ComputeFeatures = Callable[[Bars, FeatureDefinition], FloatArray]
+ComputeFeatures = Callable[[Bars, FeatureSet], FloatArray]
 
 # A history shorter than this share of the bars would be mostly warm-up.
 _SHORTEST_CUT = 0.1
@@ -39,7 +39,7 @@ def choose_cuts(n_bars: int, n_cuts: int, seed: int) -> IntArray:
 
 def check_features(
     bars: Bars,
-    definition: FeatureDefinition,
+    feature_set: FeatureSet,
     compute: ComputeFeatures,
     n_cuts: int = 40,
     seed: int = 0,
@@ -48,23 +48,23 @@ def check_features(
 
     Args:
         bars: Bars of one market.
-        definition: Passed to ``compute``.
+        feature_set: Passed to ``compute``.
         compute: The feature function to check; it returns shape (n_bars, F) in the order of
-            ``FEATURE_NAMES``.
+            ``feature_set.names``.
         n_cuts: Number of random moments at which the bars are cut off.
         seed: Seed of these moments.
     """
     name = "features look back only"
-    full = compute(bars, definition)
+    full, names = compute(bars, feature_set), feature_set.names(bars.timeframe)
     cuts = choose_cuts(len(bars), n_cuts, seed)
     guilty: set[str] = set()
     n_guilty_cuts, example = 0, ""
     for cut in cuts.tolist():
-        differs = _differs(compute(bars.slice(0, cut), definition), full[:cut])
+        differs = _differs(compute(bars.slice(0, cut), feature_set), full[:cut])
         if not differs.any():
             continue
         n_guilty_cuts += 1
-        guilty |= {FEATURE_NAMES[column] for column in np.flatnonzero(differs.any(axis=0))}
+        guilty |= {names[column] for column in np.flatnonzero(differs.any(axis=0))}
         row = int(np.flatnonzero(differs.any(axis=1))[-1])
         example = (
             f"the bar that closed at {format_time(bars.close_time(row))} changes when bars after "
@@ -74,7 +74,7 @@ def check_features(
         listed = ", ".join(sorted(guilty))
         evidence = f"{listed}: changed by later bars at {n_guilty_cuts} of {len(cuts)} cuts; "
         return Finding(name, FindingStatus.LEAK, evidence + example)
-    same = f"{len(FEATURE_NAMES)} features are the same, bit for bit"
+    same = f"{len(names)} features are the same, bit for bit"
     evidence = f"{same}, at {len(cuts)} random cuts"
     return Finding(name, FindingStatus.OK, evidence)
 
@@ -102,10 +102,10 @@ def check_labels(bars: Bars, rule: LabelRule, n_cuts: int = 40, seed: int = 0) -
 def check_contents(dataset: MarketDataset, compute: ComputeFeatures) -> Finding:
     """Check that the dataset holds exactly what the feature function and the label rule give."""
     name = "dataset holds its features"
-    expected = dataset.scaling.transform(compute(dataset.bars, dataset.definition))
+    expected = dataset.scaling.transform(compute(dataset.bars, dataset.feature_set))
     wrong = _differs(dataset.features, expected).any(axis=0)
     if wrong.any():
-        listed = ", ".join(FEATURE_NAMES[column] for column in np.flatnonzero(wrong))
+        listed = ", ".join(dataset.feature_names[column] for column in np.flatnonzero(wrong))
         return Finding(name, FindingStatus.LEAK, f"{listed}: differs from the feature function")
     n_wrong = int((dataset.label != dataset.label_rule.label(dataset.bars).label).sum())
     if n_wrong:

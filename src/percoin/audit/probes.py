@@ -21,7 +21,6 @@ from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.skills import BinaryView, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.intervals import interval_text
 from percoin.types import FloatArray, IntArray, Signal
 
@@ -75,8 +74,8 @@ def check_single_features(dataset: MarketDataset, seed: int = 0) -> Finding:
         BinaryView(everywhere, came, column) for column in dataset.features[moves].T.astype(float)
     ]
     found = {
-        FEATURE_NAMES[k]: bootstrap.estimate(view.auc_rows(), null=0.5)
-        for k, view in enumerate(views)
+        feature: bootstrap.estimate(view.auc_rows(), null=0.5)
+        for feature, view in zip(dataset.feature_names, views, strict=True)
     }
     worst = max(found, key=lambda feature: _surely(found[feature]))
     evidence = f"furthest from .5 is {worst}: AUC {interval_text(found[worst], 3, signed=False)}"

@@ -23,12 +23,7 @@ from percoin.audit.findings import Finding, FindingStatus
 from percoin.bars.gaps import contiguous_run
 from percoin.bars.schema import Bars, format_time
 from percoin.errors import NotEnoughBarsError
-from percoin.features.feature_set import (
-    FEATURE_NAMES,
-    WARM_UP_BARS,
-    compute_features,
-    history_bars,
-)
+from percoin.features.feature_set import compute_features
 from percoin.inference import Backend, Predictor, ServedModel
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, FloatArray, Signal
@@ -279,8 +274,8 @@ def _step(
     predictor: Predictor, bars: Bars, position: int, batch: ReplayedSignal | None, why: _Silence
 ) -> Step:
     """Load what ``predict.py`` would load at the close of this bar, and ask the live side."""
-    lookback = why.manifest.lookback
-    loaded = bars.slice(max(0, position + 1 - newest_bars(lookback)), position + 1)
+    needed = why.manifest.history_bars
+    loaded = bars.slice(max(0, position + 1 - newest_bars(needed)), position + 1)
     closed = bars.close_time(position)
     try:
         prediction = predictor.predict(loaded)
@@ -289,8 +284,8 @@ def _step(
             return Step(closed, None, None, why.at(position))
         # Test the stored history, not the loaded part: loading too little is a fault of live.
         begins_late = bars.frame.index[0] > pd.Timestamp(why.manifest.bars.first_open_time)
-        if begins_late and position + 1 < history_bars(lookback):
-            reason = f"live waits for {history_bars(lookback)} bars"
+        if begins_late and position + 1 < needed:
+            reason = f"live waits for {needed} bars"
             return Step(closed, None, batch, reason, is_warm_up=True)
         return Step(closed, None, batch, error.found)
     live = ReplayedSignal(prediction.signal, np.asarray(prediction.probabilities, dtype=np.float64))
@@ -302,19 +297,22 @@ class _Silence:
 
     def __init__(self, bars: Bars, manifest: Manifest) -> None:
         self.manifest = manifest
-        features = compute_features(bars, manifest.features.definition)
+        feature_set = manifest.features.feature_set
+        features = compute_features(bars, feature_set)
+        self._n_warm_up = feature_set.warm_up_bars(bars.timeframe)
         self._is_undefined = ~np.isfinite(features)
         self._run = contiguous_run(bars.open_time, bars.timeframe)
 
     def at(self, position: int) -> str:
         """Return the reason as a phrase; bars with the same reason get the same text."""
         lookback = self.manifest.lookback
-        if position < WARM_UP_BARS + lookback - 1:
+        if position < self._n_warm_up + lookback - 1:
             return "the first bars of the history only warm up the indicators"
         if self._run[position] < lookback:
             return "a gap lies in the window"
         undefined = self._is_undefined[position - lookback + 1 : position + 1].any(axis=0)
-        names = [FEATURE_NAMES[column] for column in np.flatnonzero(undefined)]
+        known = self.manifest.features.names
+        names = [known[column] for column in np.flatnonzero(undefined)]
         if not names:
             return "no gap lies in the window and all of its features are defined"
         shown = ", ".join(names) if len(names) <= _NAMES_SHOWN else f"{len(names)} features"

@@ -87,12 +87,12 @@ def audit_dataset(
         seed: Seed of all random draws.
         compute: The feature function that the dataset was made with.
     """
-    bars, definition = dataset.bars, dataset.definition
+    bars, feature_set = dataset.bars, dataset.feature_set
     return [
-        check_features(bars, definition, compute, n_cuts, seed),
+        check_features(bars, feature_set, compute, n_cuts, seed),
         check_labels(bars, dataset.label_rule, n_cuts, seed),
         check_contents(dataset, compute),
-        *check_dataset_rows(dataset, compute(bars, definition)),
+        *check_dataset_rows(dataset, compute(bars, feature_set)),
         check_single_features(dataset, seed),
         check_oracle(dataset, seed),
         check_shuffled_labels(dataset, seed),

@@ -81,7 +81,7 @@ def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None)
     findings, dataset = _rebuild_checked(manifest, bars)
     if dataset is None:
         return findings
-    features = compute_features(dataset.bars, dataset.definition)
+    features = compute_features(dataset.bars, dataset.feature_set)
     return [
         *findings,
         _check_scaling(manifest, dataset, features, load),
@@ -106,7 +106,7 @@ def check_served_scaling(models_dir: Path, bars: Bars, load: LoadBars | None = N
     if dataset is None:
         finding = findings[-1]
     else:
-        features = compute_features(dataset.bars, dataset.definition)
+        features = compute_features(dataset.bars, dataset.feature_set)
         finding = _check_scaling(manifest, dataset, features, load)
     return Finding(_PREFIX + finding.check, finding.status, finding.evidence)
 

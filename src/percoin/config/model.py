@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from percoin.config.fields import Effect, number, require
 from percoin.errors import ConfigError
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.registry.bounds import check_network
 
 _WIDEST = 8192
@@ -57,7 +56,14 @@ class CnnLstmConfig(ModelConfig):
             f"model.n_heads={self.n_heads} must divide 2 * model.hidden_size"
             f"={2 * self.hidden_size}",
         )
+
+    def check_size(self, n_features: int) -> None:
+        """Refuse a network that is larger than the registry reads.
+
+        Raises:
+            ConfigError: It is.
+        """
         try:
-            check_network(asdict(self), len(FEATURE_NAMES))
+            check_network(asdict(self), n_features)
         except ValueError as error:
             raise ConfigError(f"model: {error}") from None

@@ -28,7 +28,7 @@ from percoin.config.fields import (
     setting,
 )
 from percoin.config.labels import LabelsConfig
-from percoin.config.model import LogisticConfig, ModelConfig
+from percoin.config.model import CnnLstmConfig, LogisticConfig, ModelConfig
 from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, RecipeName
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
@@ -189,6 +189,8 @@ class TrainConfig:
         check_purge(self.split.purge_bars, self.labels.horizon)
         if isinstance(self.model, LogisticConfig):
             self._check_logistic()
+        if isinstance(self.model, CnnLstmConfig):
+            self.model.check_size(len(self.features.feature_set.names(self.tf.timeframe)))
 
     def _check_logistic(self) -> None:
         """Refuse what only a network can be told."""

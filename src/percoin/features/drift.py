@@ -7,12 +7,11 @@ from the whole. What counts is whether they differ more than any stretch of as m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.types import Float32Array, FloatArray
 
 _TENTHS = np.arange(1, 10) / 10
@@ -73,10 +72,15 @@ class Bins:
         return float(((after - before) * np.log(after / before)).sum())
 
 
-def bin_features(features: Float32Array) -> dict[str, Bins]:
-    """Bins of each feature by its name, of scaled train rows, shape (n, F), all finite."""
+def bin_features(names: Sequence[str], features: Float32Array) -> dict[str, Bins]:
+    """Bins of each feature by its name.
+
+    Args:
+        names: Of the features in their order; F of them.
+        features: Scaled train rows, shape (n, F), all finite.
+    """
     columns = features.astype(np.float64).T
-    return {name: Bins.of(values) for name, values in zip(FEATURE_NAMES, columns, strict=True)}
+    return {name: Bins.of(values) for name, values in zip(names, columns, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def measure_shifts(bins: Mapping[str, Bins], features: Float32Array) -> dict[str
     """Shift of each feature by its name.
 
     Args:
-        bins: Of train rows, enough for stretches.
+        bins: Of train rows, enough for stretches, in the order of the features.
         features: Later rows, scaled as these were, shape (STRETCH_ROWS, F), all finite.
 
     Raises:
@@ -105,8 +109,8 @@ def measure_shifts(bins: Mapping[str, Bins], features: Float32Array) -> dict[str
     """
     columns = features.astype(np.float64).T
     return {
-        name: _shift(bins[name], values)
-        for name, values in zip(FEATURE_NAMES, columns, strict=True)
+        name: _shift(known, values)
+        for (name, known), values in zip(bins.items(), columns, strict=True)
     }
 
 

@@ -1,4 +1,4 @@
-"""The 15 features: their names, order and two definitions.
+"""The features of a model: the 15 by one of two definitions, and extra groups after them.
 
 Units, with ``price`` the quote currency of the market:
 
@@ -20,16 +20,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
 from percoin.bars.gaps import follows_gap
 from percoin.bars.schema import COLUMNS, Bars
+from percoin.errors import ConfigError
 from percoin.features import indicators
-from percoin.types import BoolArray, FloatArray
+from percoin.features.extra import GROUPS
+from percoin.types import BoolArray, FloatArray, Timeframe
 
-# Order and count are the contract with every saved model.
+# Order and count are the contract with every saved model; extra groups come after them.
 FEATURE_NAMES = (
     "atr_14",
     "bb_lower",
@@ -73,7 +76,7 @@ _WINDOW_BARS = max(indicators.BOLLINGER_BARS - 1, indicators.VOLATILITY_BARS)
 
 _HIGH, _LOW, _CLOSE, _VOLUME = map(COLUMNS.index, ("high", "low", "close", "volume"))
 
-# Leading rows that are never complete: the slow EMA starts last.
+# Leading rows in which the 15 are never complete: the slow EMA starts last.
 WARM_UP_BARS = _SLOW_EMA_BARS - 1
 
 
@@ -102,7 +105,7 @@ RECURSIVE_MEMORY_BARS = _recursive_memory_bars()  # 901
 
 
 def history_bars(lookback: int) -> int:
-    """How many bars a caller loads so that one window's features equal training's.
+    """How many bars a caller loads so that a window of the 15 features equals training's.
 
     The oldest row of the window must lie ``RECURSIVE_MEMORY_BARS`` after the first bar:
     961 bars for a lookback of 60. Only the RSI of a price that has stood still for hundreds
@@ -111,7 +114,52 @@ def history_bars(lookback: int) -> int:
     return RECURSIVE_MEMORY_BARS + lookback
 
 
-def compute_features(bars: Bars, definition: FeatureDefinition) -> FloatArray:
+@dataclass(frozen=True)
+class FeatureSet:
+    """Which columns a model sees: the 15, then those of each extra group.
+
+    Attributes:
+        definition: How the 15 are expressed.
+        extra: Names of the extra groups, each once, in the order of their columns.
+
+    Raises:
+        ConfigError: A group is unknown or named twice.
+    """
+
+    definition: FeatureDefinition = FeatureDefinition.RELATIVE
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.extra if name not in GROUPS]
+        if unknown:
+            raise ConfigError(
+                f"features.extra names {unknown[0]!r:.60}; this percoin knows {', '.join(GROUPS)}"
+            )
+        if len(set(self.extra)) != len(self.extra):
+            raise ConfigError(f"features.extra={list(self.extra)} names a group twice")
+
+    def __str__(self) -> str:
+        beside = f" with {', '.join(self.extra)}" if self.extra else ""
+        return f"{self.definition.value}{beside}"
+
+    def names(self, timeframe: Timeframe) -> tuple[str, ...]:
+        """The names of all columns in their order, for a bar length; F of them."""
+        extra = (name for group in self.extra for name in GROUPS[group].names(timeframe))
+        return (*FEATURE_NAMES, *extra)
+
+    def warm_up_bars(self, timeframe: Timeframe) -> int:
+        """Leading rows of a history that are never complete."""
+        return max(WARM_UP_BARS, self._extra_memory_bars(timeframe))
+
+    def history_bars(self, lookback: int, timeframe: Timeframe) -> int:
+        """As ``history_bars``, with the bars that the extra groups look back at."""
+        return max(RECURSIVE_MEMORY_BARS, self._extra_memory_bars(timeframe)) + lookback
+
+    def _extra_memory_bars(self, timeframe: Timeframe) -> int:
+        return max((GROUPS[group].memory_bars(timeframe) for group in self.extra), default=0)
+
+
+def compute_features(bars: Bars, features: FeatureSet) -> FloatArray:
     """The features of every bar, known when that bar closes.
 
     Recursive indicators continue over a gap, as on every chart. A change across a gap is
@@ -120,25 +168,26 @@ def compute_features(bars: Bars, definition: FeatureDefinition) -> FloatArray:
 
     Args:
         bars: Closed bars of one market, checked against the schema.
-        definition: Raw or relative.
+        features: Which columns.
 
     Returns:
-        Shape (n_bars, F) in the order of ``FEATURE_NAMES``, NaN where undefined: at least
-        the first ``WARM_UP_BARS`` rows, after gaps, ``volume_change`` after a bar without
-        volume, and values beyond 1e18.
+        Shape (n_bars, F) in the order of ``features.names``, NaN where undefined: at least
+        the first ``features.warm_up_bars`` rows, after gaps, ``volume_change`` after a bar
+        without volume, and values beyond 1e18.
     """
-    features: FloatArray = compute_newest_features([bars], definition, len(bars))[0]
-    return features
+    columns: FloatArray = compute_newest_features([bars], features, len(bars))[0]
+    return columns
 
 
 def compute_newest_features(
-    markets: Sequence[Bars], definition: FeatureDefinition, n_rows: int
+    markets: Sequence[Bars], features: FeatureSet, n_rows: int
 ) -> FloatArray:
     """The last rows of ``compute_features`` for several markets in one go, to the same bits.
 
     Args:
-        markets: At least one, all with the same number of bars; they need share no dates.
-        definition: Raw or relative.
+        markets: At least one, all with the same number of bars and the same columns; they
+            need share no dates.
+        features: Which columns.
         n_rows: How many of the newest bars to compute. Only the recursive indicators look
             at all bars before them, so fewer rows cost less.
 
@@ -147,9 +196,24 @@ def compute_newest_features(
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # A market whose bars break the schema gets NaN without a warning.
-        features = _compute(markets, definition, n_rows)
-    features[np.abs(features) > _LARGEST] = np.nan
-    return features
+        columns = _compute(markets, features.definition, n_rows)
+        if features.extra:
+            extra = np.stack([_newest_extra(bars, features, n_rows) for bars in markets])
+            columns = np.concatenate([columns, extra], axis=-1)
+    columns[np.abs(columns) > _LARGEST] = np.nan
+    return columns
+
+
+def _newest_extra(bars: Bars, features: FeatureSet, n_rows: int) -> FloatArray:
+    """The columns of the extra groups on the last rows, shape (n_rows, n_columns)."""
+
+    def newest(name: str) -> FloatArray:
+        group = GROUPS[name]
+        n_bars = n_rows + group.memory_bars(bars.timeframe)
+        columns = group.columns(bars.slice(max(0, len(bars) - n_bars)))
+        return columns[len(columns) - n_rows :]
+
+    return np.concatenate([newest(name) for name in features.extra], axis=1)
 
 
 def _compute(markets: Sequence[Bars], definition: FeatureDefinition, n_rows: int) -> FloatArray:

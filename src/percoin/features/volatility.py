@@ -59,6 +59,18 @@ def volatility_spans(timeframe: Timeframe) -> tuple[int, ...]:
     return tuple(sorted(spans))
 
 
+def volatility_names(timeframe: Timeframe) -> tuple[str, ...]:
+    """The names of ``volatility_columns``, with their bars: ``range_volatility_672`` and so on."""
+    spans = (f"range_volatility_{span}" for span in volatility_spans(timeframe))
+    return (*spans, f"return_volatility_{_DEVIATION_BARS}")
+
+
+def volatility_memory_bars(timeframe: Timeframe) -> int:
+    """How many bars before a row ``volatility_columns`` looks at: 671 on 15m."""
+    # 50 returns take 51 closes.
+    return max(volatility_spans(timeframe)[-1] - 1, _DEVIATION_BARS)
+
+
 def volatility_columns(bars: Bars) -> FloatArray:
     """Logarithms of how much the market moved over each span, known when each bar closes.
 

@@ -19,9 +19,9 @@ from percoin.evaluation.calibration import apply_calibration
 from percoin.features.feature_set import (
     FEATURE_NAMES,
     FeatureDefinition,
+    FeatureSet,
     compute_features,
     compute_newest_features,
-    history_bars,
 )
 from percoin.features.levels import levels_at
 from percoin.inference.networks import load_network
@@ -92,7 +92,7 @@ class ServedModel:
 
         Args:
             bars: Of the model's market, oldest first. The first rows of a history
-                shorter than ``history_bars(lookback)`` still remember its start.
+                shorter than ``Manifest.history_bars`` still remember its start.
             first: Position of the first bar to answer for; those before it are history.
             map_batches: As ``map``, perhaps by several threads.
 
@@ -101,7 +101,7 @@ class ServedModel:
             probabilities in the order of ``Signal``, shape (n_rows, C).
         """
         manifest = self.manifest
-        features = compute_features(bars, manifest.features.definition)
+        features = compute_features(bars, manifest.features.feature_set)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, manifest.lookback)
         rows = rows[rows >= first]
         if len(rows) == 0:
@@ -182,7 +182,7 @@ class ServedModel:
         stop = len(index) if last is None else int(index.searchsorted(_end(last), side="right"))
         if first is not None and last is not None and _end(last) < _utc(first):
             raise ValueError(f"the range ends on {last}, before it begins on {first}")
-        n_before = history_bars(self.manifest.lookback) - 1
+        n_before = self.manifest.history_bars - 1
         begin = max(0, start - n_before)
         answerable = start if _reaches_back(self.manifest, bars) else max(start, n_before)
         rows, answers = self.probabilities(
@@ -245,24 +245,26 @@ def newest_windows(
 ) -> list[NewestWindow | DataError]:
     """The newest window of each market, or why there is none.
 
-    Histories of the same length, the usual case, go through the feature code together.
+    Histories of the same length and features, the usual case, go through the feature code
+    together.
     """
     found: dict[int, NewestWindow | DataError] = {}
     recent: dict[int, Bars] = {}
-    alike: dict[tuple[FeatureDefinition, int], list[int]] = {}
+    alike: dict[tuple[FeatureSet, tuple[str, ...], int], list[int]] = {}
     for position, (model, bars) in enumerate(asked):
         try:
             recent[position] = _recent_bars(model.manifest, bars)
         except DataError as error:
             found[position] = error
         else:
-            definition = model.manifest.features.definition
-            alike.setdefault((definition, len(recent[position])), []).append(position)
-    for (definition, n_bars), positions in alike.items():
+            features = model.manifest.features
+            key = (features.feature_set, features.names, len(recent[position]))
+            alike.setdefault(key, []).append(position)
+    for (feature_set, _, n_bars), positions in alike.items():
         n_rows = min(n_bars, max(asked[position][0].manifest.lookback for position in positions))
         markets = [recent[position] for position in positions]
-        features = compute_newest_features(markets, definition, n_rows)
-        for position, rows in zip(positions, features, strict=True):
+        computed = compute_newest_features(markets, feature_set, n_rows)
+        for position, rows in zip(positions, computed, strict=True):
             found[position] = _newest_window(*asked[position], rows)
     return [found[position] for position in range(len(asked))]
 
@@ -302,7 +304,7 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
     Raises:
         NotEnoughBarsError: They start so late that the recursive indicators still know it.
     """
-    needed = history_bars(manifest.lookback)
+    needed = manifest.history_bars
     if len(bars) < needed and not _reaches_back(manifest, bars):
         raise NotEnoughBarsError(
             bars.symbol,

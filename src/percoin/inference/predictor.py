@@ -109,7 +109,7 @@ class Predictor:
         """Answer for the newest bar of a market that has closed.
 
         Args:
-            bars: Of one market, with the history that ``history_bars`` asks for.
+            bars: Of one market, with the history that ``Manifest.history_bars`` asks for.
             now: The current time, with a zone; None is this machine's clock.
 
         Raises:

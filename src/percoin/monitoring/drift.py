@@ -54,7 +54,7 @@ def measure_drift(manifest: Manifest, bins: Mapping[str, Bins] | None, bars: Bar
         few = f"the model learnt from less than {LEAST_STRETCHES * STRETCH_ROWS:,} rows"
         return FeatureDrift(n_since, unknown=f"{few}: nothing to compare with")
     if n_since >= STRETCH_ROWS:
-        features = compute_features(bars, manifest.features.definition)[since]
+        features = compute_features(bars, manifest.features.feature_set)[since]
         rows = features[np.isfinite(features).all(axis=1)][-STRETCH_ROWS:]
         if len(rows) == STRETCH_ROWS:
             scaled = manifest.scaling.fitted().transform(rows)

@@ -11,7 +11,6 @@ from percoin import json_codec
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.hit_rate import HitRate
 from percoin.features.drift import Bins
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.intervals import Interval
 from percoin.registry import publish
 from percoin.registry.contents import read_metrics
@@ -64,8 +63,6 @@ class TrainRows:
     def __post_init__(self) -> None:
         if len(self.class_shares) != len(CLASS_NAMES) or min(self.class_shares) <= 0:
             raise ValueError(f"class_shares are not those of {', '.join(CLASS_NAMES)}")
-        if tuple(self.feature_bins) != FEATURE_NAMES:
-            raise ValueError("feature_bins are not of the features of this percoin")
 
 
 def judged_threshold(root: Path, manifest: Manifest) -> float:
@@ -139,7 +136,9 @@ def train_rows(root: Path, manifest: Manifest) -> TrainRows | None:
     Raises:
         InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
     """
-    return _section(TrainRows, TRAIN_ROWS, root, manifest)
+    found = _section(TrainRows, TRAIN_ROWS, root, manifest)
+    is_of_model = found is not None and tuple(found.feature_bins) == manifest.features.names
+    return found if is_of_model else None
 
 
 def judged_hit_rate(root: Path, manifest: Manifest) -> HitRate | None:

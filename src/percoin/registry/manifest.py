@@ -16,7 +16,7 @@ from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.blend import PARTS, PartSkills
 from percoin.evaluation.calibration import check_calibration
 from percoin.evaluation.regression import Regression
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.features.scaling import Scaling
 from percoin.printable import printable
 from percoin.registry.bounds import MOST_FILES, MOST_LABEL_BARS, MOST_LOOKBACK, check_network
@@ -31,9 +31,11 @@ from percoin.registry.pool_record import PoolRecord
 from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
 # The newest format. A manifest names the oldest format that can describe its model, so that an
-# older percoin still reads what it understands. Format 2 added regressions, blends and pools.
-FORMAT_VERSION = 2
+# older percoin still reads what it understands. Format 2 added regressions, blends and pools,
+# format 3 extra features.
+FORMAT_VERSION = 3
 _FIRST_FORMAT = 1
+_SECOND_FORMAT = 2
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 LOGISTIC_VERSION = "logistic_v1"
@@ -93,13 +95,29 @@ class TestMetrics:
 
 @dataclass(frozen=True)
 class Features:
-    """Feature names in column order, and which of the two definitions they follow."""
+    """Feature names in column order, and which definition and groups they follow.
+
+    Attributes:
+        extra: The groups after the 15; None, and not in the text, if there are none.
+    """
 
     definition: FeatureDefinition
     names: tuple[str, ...] = FEATURE_NAMES
+    extra: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        require(self.names == FEATURE_NAMES, "names are not the features of this percoin")
+        require(self.extra != (), "extra is an empty list")
+        _ = self.feature_set
+
+    @property
+    def feature_set(self) -> FeatureSet:
+        """What the features are computed with."""
+        return FeatureSet(self.definition, self.extra or ())
+
+    @classmethod
+    def of(cls, feature_set: FeatureSet, timeframe: Timeframe) -> Features:
+        """Describe the features of a model of one bar length."""
+        return cls(feature_set.definition, feature_set.names(timeframe), feature_set.extra or None)
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,9 @@ class ScalingNumbers:
 
     def __post_init__(self) -> None:
         lengths = (len(self.mean), len(self.scale))
-        require(lengths == (len(FEATURE_NAMES),) * 2, f"mean and scale have {lengths} entries")
+        require(
+            lengths[0] == lengths[1] >= len(FEATURE_NAMES), f"mean and scale have {lengths} entries"
+        )
         require(min(self.scale) > 0, "a scale is not positive")
 
     @classmethod
@@ -219,7 +239,6 @@ class ModelSpec:
     def __post_init__(self) -> None:
         require(self.kind in _KINDS.values(), f"kind {self.kind!r} is unknown")
         require(self.kind == MODEL_KIND or not self.kwargs, f"kwargs are not of a {self.kind}")
-        check_network(self.kwargs, len(FEATURE_NAMES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,8 +293,7 @@ class ManifestDraft:
         self._check_regression()
         require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
         require(self.lookback <= MOST_LOOKBACK, f"lookback {self.lookback} is no number of bars")
-        counts = (self.num_features, self.dataset_info.num_features)
-        require(counts == (len(FEATURE_NAMES),) * 2, f"num_features is {counts}, not 15")
+        self._check_features()
         require(self.class_order == CLASS_NAMES, f"class_order is {self.class_order}")
         require(isinstance(self.label_rule.get("kind"), str), "label_rule has no kind")
         for name, value in self.label_rule.items():
@@ -291,6 +309,21 @@ class ManifestDraft:
     def has_network(self) -> bool:
         """Whether the model has weights in files of its own."""
         return self.model.kind == MODEL_KIND
+
+    @property
+    def history_bars(self) -> int:
+        """How many bars a caller loads so that one window's features equal training's."""
+        return self.features.feature_set.history_bars(self.lookback, self.timeframe)
+
+    def _check_features(self) -> None:
+        expected = self.features.feature_set.names(self.timeframe)
+        is_same = self.features.names == expected
+        require(is_same, "names are not the features of this percoin")
+        counts = (self.num_features, self.dataset_info.num_features)
+        require(counts == (len(expected),) * 2, f"num_features is {counts}, not {len(expected)}")
+        n_scaled = len(self.scaling.mean)
+        require(n_scaled == len(expected), f"scaling has {n_scaled} entries, not {len(expected)}")
+        check_network(self.model.kwargs, len(expected))
 
     def _check_regression(self) -> None:
         require(
@@ -412,8 +445,10 @@ class Manifest(ManifestDraft):
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
+    if draft.features.extra is not None:
+        return FORMAT_VERSION
     is_plain = draft.regression is None and draft.pool is None
-    return _FIRST_FORMAT if is_plain else FORMAT_VERSION
+    return _FIRST_FORMAT if is_plain else _SECOND_FORMAT
 
 
 def _decode(content: object) -> Manifest:

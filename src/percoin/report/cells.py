@@ -153,7 +153,7 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
         (
             "input",
             f"{manifest.num_features} {manifest.features.definition.value} features of "
-            f"{manifest.lookback} bars",
+            f"{manifest.lookback} bars" + _extra_features(manifest),
         ),
         ("model", manifest.model.kind + _blend(manifest)),
         ("calibration", _calibration(calibration)),
@@ -167,6 +167,11 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
         ("code", manifest.code_version),
         ("libraries", ", ".join(f"{key} {value}" for key, value in manifest.libraries.items())),
     ]
+
+
+def _extra_features(manifest: Manifest) -> str:
+    extra = manifest.features.extra
+    return f", {', '.join(extra)} among them" if extra else ""
 
 
 def _blend(manifest: Manifest) -> str:

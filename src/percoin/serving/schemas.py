@@ -199,6 +199,7 @@ class ModelSchema(_Exact):
     skill: Annotated[SkillSchema | None, Field(description="Null where its test is not known")]
     lookback: int | None
     features: str | None
+    extra_features: Annotated[list[str], Field(description="Groups of columns beside the 15")]
     label_rule: dict[str, Any] | None
     trained_on: TrainedOnSchema | None
 

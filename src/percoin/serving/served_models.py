@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.features.feature_set import history_bars
 from percoin.labels import LabelRule, label_rule_from_json
 from percoin.registry.artifact import served_mark
 from percoin.registry.contents import read_manifest
@@ -87,10 +88,11 @@ class ServedModels:
         """The state of every market's model as JSON objects."""
         return [status.content for status in list(self._statuses.values())]
 
-    def lookback(self, market: Market) -> int:
-        """Input length of the market's model in bars; 1 without a model."""
+    def history_bars(self, market: Market) -> int:
+        """How many bars the market's model needs; without a model those of one bar's features."""
         status = self._statuses.get(market)
-        return status.manifest.lookback if status is not None and status.manifest is not None else 1
+        manifest = None if status is None else status.manifest
+        return history_bars(1) if manifest is None else manifest.history_bars
 
     def _told(self, market: Market) -> ModelStatus:
         # Taken before the files are read, so that the next look notices a change meanwhile.
@@ -177,6 +179,7 @@ def describe(
         "skill": None,
         "lookback": None,
         "features": None,
+        "extra_features": [],
         "label_rule": None,
         "trained_on": None,
     }
@@ -193,6 +196,7 @@ def describe(
         "skill": None if skill is None else asdict(skill),
         "lookback": manifest.lookback,
         "features": manifest.features.definition.value,
+        "extra_features": list(manifest.features.feature_set.extra),
         "label_rule": dict(manifest.label_rule),
         "trained_on": {
             "bars": bars.origin,

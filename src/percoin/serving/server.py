@@ -52,7 +52,7 @@ class Setup:
 
     Attributes:
         offer: The served markets.
-        make_source: Makes a bar source for a model's lookback in bars.
+        make_source: Makes a bar source for the number of bars that a model needs.
         models_dir: Folder of the model registry.
         model: The source that answers as ``Source.MODEL``.
         sources: Sources in the order they are asked; the last is ``Source.HOLD``.
@@ -182,8 +182,8 @@ class PredictionServer:
         return has_ended
 
     def _load(self, symbol: str, timeframe: Timeframe) -> Bars:
-        lookback = self.models.lookback((symbol, timeframe))
-        return self._setup.make_source(lookback).load(symbol, timeframe)
+        n_bars = self.models.history_bars((symbol, timeframe))
+        return self._setup.make_source(n_bars).load(symbol, timeframe)
 
 
 def _measuring(setup: Setup, board: AnswerBoard) -> SourceMeasuring | None:

@@ -115,8 +115,7 @@ class ExportToRegistry(pl.Callback):
             RegistryWriteError: A new version cannot be written to the models folder.
         """
         if stage in ("fit", "test"):
-            data = _market_data(trainer)
-            self._exporter.check(classifier(pl_module), data.symbol, data.timeframe)
+            self._exporter.check(classifier(pl_module), _market_data(trainer))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Export the tested weights."""

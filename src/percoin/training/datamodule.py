@@ -134,7 +134,7 @@ class MarketDataModule(pl.LightningDataModule):
     """Data module of one market: loads bars and gives train, validation and test loaders.
 
     ``MarketDataModule("BTCUSDT", "1h", SampleSource(), DatasetSpec(rule))`` loads the bars in
-    ``prepare_data``. In ``setup`` it builds the 15 features, the labels and the split, as
+    ``prepare_data``. In ``setup`` it builds the features, the labels and the split, as
     ``train.py`` does. If you already have a dataset, use ``MarketDataModule.of``.
 
     Args:
@@ -186,6 +186,11 @@ class MarketDataModule(pl.LightningDataModule):
     def market(self) -> tuple[str, str]:
         """Symbol and timeframe, for messages."""
         return self.symbol, self.timeframe.value
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a bar, F."""
+        return len(self.spec.feature_set.names(self.timeframe))
 
     @cached_property
     def bars(self) -> Bars:

@@ -18,12 +18,12 @@ from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.artifact import check_writable
+from percoin.training.datamodule import MarketDataModule
 from percoin.training.fitted_network import FittedNetwork, network_of
-from percoin.training.lit_module import UNKNOWN_MARKET, SignalClassifier
+from percoin.training.lit_module import UNKNOWN_MARKET, SignalClassifier, check_n_features
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.onnx_export import check_packages
 from percoin.training.publishing import judge, publish
-from percoin.types import Timeframe
 
 _DAY_MILLISECONDS = 86_400_000
 
@@ -45,15 +45,15 @@ class ModelExporter:
     onnx: bool = False
     config: Mapping[str, object] | None = None
 
-    def check(self, module: SignalClassifier, symbol: str, timeframe: Timeframe) -> None:
-        """Check before a training that its model can be exported afterwards.
+    def check(self, module: SignalClassifier, data: MarketDataModule) -> None:
+        """Check before a training on the data that its model can be exported afterwards.
 
         Raises:
             ConfigError: The registry cannot describe this network, or a package is missing.
             RegistryWriteError: A new version cannot be written to the models folder.
         """
-        network_of(module)
-        check_writable(Path(self.models_dir), symbol, timeframe)
+        check_n_features(network_of(module), data.n_features)
+        check_writable(Path(self.models_dir), data.symbol, data.timeframe)
         if self.onnx:
             check_packages()
 
@@ -73,6 +73,7 @@ class ModelExporter:
             InvalidArtifactError: The ONNX network gives other outputs than the PyTorch one.
         """
         _check_trained(module, dataset)
+        check_n_features(network_of(module), len(dataset.feature_names))
         fitted = FittedNetwork(
             dataset=dataset, seed=module.seed, secs=module.secs, test=lambda: module
         )
@@ -96,7 +97,10 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
     settings: dict[str, object] = {
         "symbol": bars.symbol,
         "tf": {"name": bars.timeframe.value},
-        "features": {"definition": spec.definition.value},
+        "features": {
+            "definition": spec.feature_set.definition.value,
+            "extra": list(spec.feature_set.extra),
+        },
         "labels": labels,
         "model": dict(network.kwargs),
         "epochs": len(module.history["val_loss"]),

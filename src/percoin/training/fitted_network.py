@@ -16,7 +16,6 @@ from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import Baseline
 from percoin.evaluation.judgement import FoldForecasts, JudgingRules, forecast_fold
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory
@@ -106,11 +105,6 @@ def network_of(module: SignalClassifier) -> CnnLstm:
         raise ConfigError(
             f"the registry keeps networks of the kind CnnLstm alone, and this is a "
             f"{type(network).__name__}: train without the export, or use percoin.network.CnnLstm"
-        )
-    if network.n_features != len(FEATURE_NAMES):
-        raise ConfigError(
-            f"the network takes {network.n_features} features and there are {len(FEATURE_NAMES)}: "
-            f"use CnnLstm({len(FEATURE_NAMES)})"
         )
     return network
 

@@ -11,7 +11,6 @@ from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.config import BinanceConfig, EvaluationMode, TrainConfig
 from percoin.dataset import MarketDataset, build_dataset, build_folds
-from percoin.features.feature_set import history_bars
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,8 @@ def load_bars(settings: TrainConfig) -> Bars:
     gaps = find_gaps(bars)
     if gaps:
         log.info("%s", describe_gaps(bars, gaps))
-    if 0 < len(bars) < (needed := history_bars(settings.lookback)):
+    needed = settings.features.feature_set.history_bars(settings.lookback, timeframe)
+    if 0 < len(bars) < needed:
         log.warning(
             "%s %s: %d bars are fewer than the %d that a prediction takes: until there are so "
             "many, predict with bars that begin where these begin, at %s",

@@ -26,7 +26,7 @@ from torchmetrics import MetricCollection
 from percoin.errors import ConfigError, DivergedError
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
-from percoin.training.datamodule import Batch
+from percoin.training.datamodule import Batch, MarketDataModule
 from percoin.training.metrics import build_metrics, metric_values
 
 # Checkpoints, early stopping and the learning rate schedule watch this value.
@@ -102,16 +102,30 @@ def diverged(market: tuple[str, str], found: str, lr: float, setting: str = "lr"
     return DivergedError(*market, found, action)
 
 
-def new_network(seed: int, **kwargs: Any) -> CnnLstm:
-    """Create a network for the 15 features.
+def new_network(seed: int, n_features: int = len(FEATURE_NAMES), **kwargs: Any) -> CnnLstm:
+    """Create a network for the 15 features, or more.
 
     Args:
         seed: The only source of the initial weights; torch's global generator stays unchanged.
+        n_features: Features per bar; ``MarketDataModule.n_features`` says how many its data has.
         kwargs: Widths and dropout, as in ``CnnLstm``.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return CnnLstm(len(FEATURE_NAMES), **kwargs)
+        return CnnLstm(n_features, **kwargs)
+
+
+def check_n_features(network: CnnLstm, n_features: int) -> None:
+    """Refuse a network that is made for another number of features than the data has.
+
+    Raises:
+        ConfigError: The two numbers differ.
+    """
+    if network.n_features != n_features:
+        raise ConfigError(
+            f"the network takes {network.n_features} features and there are {n_features}: "
+            f"use CnnLstm({n_features})"
+        )
 
 
 @contextmanager
@@ -200,6 +214,8 @@ class SignalClassifier(pl.LightningModule):
             data = getattr(self.trainer, "datamodule", None)
             self.market = getattr(data, "market", UNKNOWN_MARKET)
             self.batch_size = getattr(data, "batch_size", None)
+            if isinstance(self.network, CnnLstm) and isinstance(data, MarketDataModule):
+                check_n_features(self.network, data.n_features)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; the learning rate falls when the validation loss stops falling."""

@@ -12,7 +12,6 @@ from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.judgement import Judgement, JudgingRules
 from percoin.features.drift import bin_features
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
 from percoin.registry.field_checks import open_time_text
@@ -73,7 +72,7 @@ def draft_manifest(
         config: The whole training config, as plain containers.
         seed: Seed of the training.
     """
-    bars = dataset.bars
+    bars, n_features = dataset.bars, len(dataset.feature_names)
     n_rows = {name: len(dataset.rows(part)) for name, part in _SPLIT_NAMES.items()}
     verdict = judgement.evaluation.verdict
     return ManifestDraft(
@@ -81,11 +80,12 @@ def draft_manifest(
         timeframe=bars.timeframe,
         model_version=LOGISTIC_VERSION if model.kind == LOGISTIC_KIND else MODEL_VERSION,
         lookback=dataset.lookback,
+        num_features=n_features,
         dataset_info=DatasetInfo(
-            len(FEATURE_NAMES), n_rows["train"], n_rows["val"], judgement.evaluation.n_rows
+            n_features, n_rows["train"], n_rows["val"], judgement.evaluation.n_rows
         ),
         test_metrics=_test_metrics(judgement),
-        features=Features(dataset.definition),
+        features=Features.of(dataset.feature_set, bars.timeframe),
         scaling=ScalingNumbers.of(dataset.scaling),
         label_rule=dataset.label_rule.to_json(),
         calibration=Calibration(**judgement.calibration),
@@ -153,7 +153,9 @@ def record_training(
 def _train_rows(dataset: MarketDataset) -> TrainRows:
     rows = dataset.rows("train")
     shares = class_shares(dataset.label[rows])
-    return TrainRows(tuple(shares.tolist()), bin_features(dataset.features[rows]))
+    return TrainRows(
+        tuple(shares.tolist()), bin_features(dataset.feature_names, dataset.features[rows])
+    )
 
 
 def _blend(judgement: Judgement) -> Blend | None:

@@ -163,7 +163,7 @@ class TrainedMarkets:
             parameters = {
                 "symbol": symbol,
                 "tf": settings.tf.name,
-                "features": settings.features.definition,
+                "features": str(settings.features.feature_set),
                 "labels": run.choices["labels"],
                 "model": run.choices["model"],
                 **compared_settings(settings),

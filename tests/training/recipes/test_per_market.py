@@ -17,7 +17,7 @@ from percoin.dataset import DatasetSpec, SplitSpec, build_dataset
 from percoin.errors import ConfigError, DataError, InterruptedRunError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
-from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
+from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.inference import ServedModel
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
@@ -98,7 +98,7 @@ def expected_dataset():
     bars = SimulatedSource(seed=0, n_bars=1200).load("BTCUSDT", Timeframe.H1)
     rule = FixedHorizon(horizon=3, threshold=0.005)
     split = SplitSpec(purge_bars=3, embargo_bars=3)
-    return build_dataset(bars, DatasetSpec(rule, FeatureDefinition.RELATIVE, 8, split, 1095))
+    return build_dataset(bars, DatasetSpec(rule, FeatureSet(), 8, split, 1095))
 
 
 def check_manifest(folder: Path) -> None:

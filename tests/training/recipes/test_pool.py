@@ -8,7 +8,7 @@ from builders import START, drop_bars, make_bars
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.errors import ConfigError, NotEnoughBarsError, PoolError
-from percoin.features.feature_set import FeatureDefinition, compute_features
+from percoin.features.feature_set import FeatureSet, compute_features
 from percoin.features.scaling import Scaling
 from percoin.labels import FixedHorizon, VolatilityScaled
 from percoin.training.recipes.pool import (
@@ -22,7 +22,7 @@ STEP = 15 * 60_000
 HORIZON = 3
 SPEC = DatasetSpec(
     FixedHorizon(horizon=HORIZON, threshold=0.0025),
-    FeatureDefinition.RELATIVE,
+    FeatureSet(),
     8,
     SplitSpec(purge_bars=HORIZON, embargo_bars=2),
     365,
@@ -89,7 +89,7 @@ def test_the_history_reaches_back_from_the_newest_bar_of_any_market():
 def test_the_scaling_is_that_of_all_train_rows_of_the_seen_markets():
     made = pool(left_out=("CCC",))
     rows = [
-        compute_features(dataset.bars, SPEC.definition)[dataset.rows("train")]
+        compute_features(dataset.bars, SPEC.feature_set)[dataset.rows("train")]
         for dataset in made.seen
     ]
     expected = Scaling.fit(np.concatenate(rows))

@@ -178,7 +178,7 @@ def with_scaler_of(folder: Path, *parts: str):
     rows = []
     for manifest, symbol in zip(manifests, SEEN, strict=True):
         dataset = rebuild(manifest, stored(folder, symbol))
-        features = compute_features(dataset.bars, dataset.definition)
+        features = compute_features(dataset.bars, dataset.feature_set)
         rows += [features[dataset.rows(part)] for part in parts]
     numbers = ScalingNumbers.of(Scaling.fit_together(rows))
     return replace(manifests[0], scaling=numbers)

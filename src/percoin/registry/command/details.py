@@ -104,7 +104,7 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
     yield _line("model", ", ".join(filter(None, (manifest.model.kind, shape))))
     yield from _describe_pool(manifest)
     yield from _describe_blend(manifest)
-    yield _line("features", f"{manifest.features.definition.value}, lookback {manifest.lookback}")
+    yield _line("features", f"{manifest.features.feature_set}, lookback {manifest.lookback}")
     yield _line("labels", _pairs(manifest.label_rule))
     yield _line("calibration", manifest.calibration.method)
     yield _line("seed", str(manifest.seed))

@@ -18,7 +18,6 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
-from percoin.features.feature_set import FeatureDefinition
 from percoin.network import CnnLstm
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
@@ -180,18 +179,20 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
             f"({error!r:.200}); train the pool again, or begin with another model"
         ) from error
     rule = label_rule(settings.labels).to_json() | {"width": None}
+    asked = settings.features.feature_set
     pairs = {
         "tf": (manifest.timeframe, settings.tf.timeframe),
         "lookback": (spec.lookback, settings.lookback),
-        "features.definition": (spec.definition, FeatureDefinition(settings.features.definition)),
+        "features.definition": (spec.feature_set.definition, asked.definition),
+        "features.extra": (list(spec.feature_set.extra), list(asked.extra)),
         "labels": (spec.label_rule.to_json() | {"width": None}, rule),
         "model": (_plain(dict(manifest.model.kwargs)), _plain(asdict(settings.model))),
     }
-    for name, (pooled, asked) in pairs.items():
-        if pooled != asked:
+    for name, (pooled, given) in pairs.items():
+        if pooled != given:
             raise ConfigError(
                 f"init=pooled: the pooled model {manifest.version_id} has {name}={pooled}, not "
-                f"{asked}; repeat the settings that it was trained with"
+                f"{given}; repeat the settings that it was trained with"
             )
 
 

@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import Logger
 from percoin.config import CnnLstmConfig, ModelConfig, TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import RunInterruption
@@ -56,7 +55,8 @@ def fit_trial(
 def seeded_network(settings: TrainConfig) -> CnnLstm:
     """Seed all random generators and build the network with its initial weights."""
     pl.seed_everything(settings.seed, verbose=False)
-    return CnnLstm(len(FEATURE_NAMES), **network_kwargs(settings.model))
+    names = settings.features.feature_set.names(settings.tf.timeframe)
+    return CnnLstm(len(names), **network_kwargs(settings.model))
 
 
 def network_kwargs(settings: ModelConfig) -> dict[str, Any]:

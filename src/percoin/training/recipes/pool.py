@@ -22,7 +22,6 @@ from percoin.errors import (
     PercoinError,
     PoolError,
 )
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.features.scaling import Scaling
 from percoin.labels import label_rule_from_json
 from percoin.registry.manifest import Manifest
@@ -108,7 +107,7 @@ def spec_of(manifest: Manifest) -> DatasetSpec:
     split = config["split"]
     return DatasetSpec(
         label_rule_from_json(manifest.label_rule),
-        manifest.features.definition,
+        manifest.features.feature_set,
         manifest.lookback,
         SplitSpec(
             fractions=(split["train"], split["validation"], split["test"]),
@@ -238,8 +237,9 @@ def _common_cuts(
 def _refusals(prepared: Mapping[str, PreparedMarket], cuts: CalendarCuts) -> dict[str, str]:
     """Markets that cannot be judged with these cuts: symbol to reason."""
     reasons = {}
-    neutral = Scaling(np.zeros(len(FEATURE_NAMES)), np.ones(len(FEATURE_NAMES)))
     for symbol, market in prepared.items():
+        n_features = market.features.shape[1]
+        neutral = Scaling(np.zeros(n_features), np.ones(n_features))
         try:
             split = cuts.split(market)
             # The check for missing classes does not depend on the scaling.
