@@ -235,7 +235,7 @@
   const chip = (verdict, title = "") => h("span", { class: `chip ${verdict}`, title }, verdictWords(verdict));
   const skillCell = (model) => {
     if (!model?.skill) return h("span", { class: "soft" }, "–");
-    return [`${signed(model.skill.value)} `, h("span", { class: "interval" }, interval(model.skill))];
+    return [signed(model.skill.value), h("small", { class: "ends" }, interval(model.skill))];
   };
   const hitCell = ({ hit_rate: rate }) => {
     if (!rate) return h("span", { class: "soft" }, "–");
@@ -257,7 +257,7 @@
     { id: "source", name: "Source", kind: "wide", key: (a) => a.source, cell: (a) => a.source },
     { id: "verdict", name: "Source's test", kind: "wide", key: judgedOf,
       cell: (a) => chip(judgedOf(a), judgedText(a)) },
-    { id: "skill", name: "Skill on test [95 %]", kind: "num wide optional", first: -1,
+    { id: "skill", name: "Test skill [95 %]", kind: "num wide optional", first: -1,
       key: (a) => tested(a)?.skill?.value ?? null, cell: (a) => skillCell(tested(a)) },
     { id: "hits", name: "Hit rate", kind: "num wide optional", first: -1,
       key: (a) => a.hit_rate?.value ?? null, cell: hitCell },
