@@ -26,7 +26,7 @@ from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.joint import days_of, joint_lead
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import CANDIDATES, MoveRows, fit_move
+from percoin.expected_move.fitting import CANDIDATES, MoveRows, choose_move
 from percoin.expected_move.judging import MoveLosses, move_losses
 from percoin.expected_move.model import LEVELS, MoveModel
 from percoin.features.feature_set import FeatureSet
@@ -73,8 +73,7 @@ def rows_of(dataset: MarketDataset) -> MoveRows:
 
 
 def fit(dataset: MarketDataset, candidates: tuple = CANDIDATES) -> MoveModel | None:
-    train, validation = dataset.rows("train"), dataset.rows("validation")
-    return fit_move(dataset.bars, dataset.label_rule.horizon, train, validation, candidates)
+    return choose_move(rows_of(dataset), dataset.label_rule.horizon, candidates)
 
 
 def of_inputs(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: Bootstrap) -> str:

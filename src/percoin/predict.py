@@ -25,7 +25,16 @@ from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
 from percoin.signals.response import to_json
 from percoin.signals.worth import WorthFiles, measure_command, worth_text
-from percoin.types import CLASS_NAMES, NO_TRADES, UNJUDGED, Prediction, Signal, Source, Worth
+from percoin.types import (
+    CLASS_NAMES,
+    NO_TRADES,
+    UNJUDGED,
+    ExpectedMove,
+    Prediction,
+    Signal,
+    Source,
+    Worth,
+)
 
 
 def answer(settings: PredictConfig) -> None:
@@ -107,6 +116,8 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> 
             f"entry {_price(levels.entry_price)}  stop {_price(levels.stop_loss)}  "
             f"targets {', '.join(map(_price, (levels.tp1, levels.tp2, levels.tp3)))}"
         )
+    if prediction.expected_move is not None:
+        lines.append(_move(prediction.expected_move))
     lines += _what_to_do(prediction)
     if prediction.detail:
         lines.append(f"because: {prediction.detail}")
@@ -159,6 +170,15 @@ def _answer(prediction: Prediction) -> str:
         for name, probability in zip(CLASS_NAMES, prediction.probabilities, strict=True)
     )
     return f"{signal} {prediction.confidence:.0%} ({shares}; {prediction.model_version})"
+
+
+def _move(move: ExpectedMove) -> str:
+    """How far the price is expected to move, and the bands for it."""
+    n_bars = "1 bar" if move.horizon_bars == 1 else f"{move.horizon_bars} bars"
+    bands = ", ".join(
+        f"{band.level} % {_price(band.lower)} to {_price(band.upper)}" for band in move.bands
+    )
+    return f"expected move: {move.percent:.2f} % within {n_bars}; bands: {bands}"
 
 
 def _judged(worth: Worth, measure: str) -> str:

@@ -141,6 +141,33 @@ class Levels:
 
 
 @dataclass(frozen=True)
+class Band:
+    """Two prices that the close at the horizon lies between in ``level`` of 100 cases."""
+
+    level: int
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class ExpectedMove:
+    """How far the price is expected to move, whichever way.
+
+    Attributes:
+        percent: Forecast standard deviation of the log return over the horizon, in percent.
+        horizon_bars: Bars from the close to the close that is forecast.
+        bands: For the close at the horizon, narrowest first.
+        range_factor: Variance of such a return over the sum of its bars' range variances
+            (Parkinson, 1980); the forecast is scored by these.
+    """
+
+    percent: float
+    horizon_bars: int
+    bands: tuple[Band, ...]
+    range_factor: float
+
+
+@dataclass(frozen=True)
 class LevelsReached:
     """How often the levels of past LONG and SHORT signals were reached within the horizon.
 
@@ -168,11 +195,19 @@ class LevelsReached:
 
 @dataclass(frozen=True)
 class Passed:
-    """A source without an answer: ``reason`` is a word for programs, ``detail`` is for people."""
+    """A source without an answer.
+
+    Attributes:
+        source: The source.
+        reason: A word for programs.
+        detail: For people.
+        expected_move: What the market's model still says of how far the price moves.
+    """
 
     source: Source
     reason: str
     detail: str
+    expected_move: ExpectedMove | None = None
 
 
 # With this threshold a model never trades: no threshold made a profit on validation rows.
@@ -226,6 +261,8 @@ class Prediction:
         levels: Entry, stop and targets; only with LONG or SHORT.
         detail: Why a rule gave this answer, in one phrase; empty for other sources.
         passed: The sources asked before that had no answer, in order.
+        expected_move: How far the price is expected to move, by the market's model whoever
+            answered; None without one, or with too few bars.
     """
 
     symbol: str
@@ -241,6 +278,7 @@ class Prediction:
     passed: tuple[Passed, ...] = ()
     version_id: str | None = None
     worth: Worth | None = None
+    expected_move: ExpectedMove | None = None
     horizon_bars: int | None = None
 
     @property

@@ -9,13 +9,20 @@ from builders import bars_from_closes, drop_bars, make_bars, make_index
 from percoin import json_codec
 from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import MoveRows, conformal_quantile, fit_move
+from percoin.expected_move.fitting import MoveRows, choose_move, conformal_quantile
 from percoin.expected_move.inputs import MoveInputs, bars_needed, move_columns
-from percoin.expected_move.judging import judge_move, move_losses
+from percoin.expected_move.judging import (
+    JudgedMove,
+    MoveRival,
+    judge_move,
+    move_losses,
+    sum_up,
+)
 from percoin.expected_move.model import LEVELS, MoveModel
 from percoin.expected_move.rivals import CASCADE, GARCH, garch, rival_variances
 from percoin.expected_move.scores import qlike
 from percoin.expected_move.targets import move_targets
+from percoin.intervals import Interval
 from percoin.types import Timeframe
 
 HORIZON = 3
@@ -48,6 +55,10 @@ def make_lively_bars(n_bars: int = 6000, seed: int = 1) -> Bars:
 
 
 LIVELY = make_lively_bars()
+
+
+def fit_move(bars, horizon, train, validation):
+    return choose_move(MoveRows.of(bars, horizon, train, validation), horizon)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +172,6 @@ def test_too_few_rows_or_a_price_that_stands_still_have_no_forecast():
 def test_a_model_survives_json(model):
     text = json_codec.dumps(model)
     assert json_codec.decode(MoveModel, json_codec.loads(text)) == model
-    assert model.reach(0.01, 95) == pytest.approx(math.exp(0.01 * model.quantiles["95"]))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,7 @@ def test_numbers_that_make_no_forecast_are_refused(model, key, value):
 
 
 def test_coefficients_of_another_timeframe_are_refused(model):
-    with pytest.raises(ValueError, match="columns"):
+    with pytest.raises(ValueError, match="no coefficients for bars of 4h"):
         model.deviations(make_bars(800, timeframe=Timeframe.H4))
 
 
@@ -204,3 +214,14 @@ def test_every_rival_is_brought_to_the_size_of_what_came(rows):
     for variance in rival_variances(rows, HORIZON).values():
         ratio = rows.realized[VALIDATION] / variance[VALIDATION]
         assert ratio.mean() == pytest.approx(1)
+
+
+def test_many_markets_are_summed_up_in_one_line():
+    def judged(lead: float, held: float) -> JudgedMove:
+        rival = MoveRival(0.3, Interval(lead, None, None))
+        coverage = {"50": Interval(held, None, None)}
+        return JudgedMove(10, 0.25, {CASCADE: rival}, coverage)
+
+    assert sum_up([judged(0.1, 0.5), judged(-0.1, 0.6)]) == (
+        "expected move: ahead of cascade on 1 of 2; bands held 50 %: 55.0 % of prices"
+    )

@@ -8,11 +8,14 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 from small_servers import M15, Market, bring_up_to_date, make_server
 
 from percoin.bars.schema import Bars
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.expected_move.judging import fit_and_judge
 from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import RECORD_FILE, TrackRecord, sqlite_url
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
+from percoin.registry.layout import EXPECTED_MOVE
 from percoin.types import Source
 
 MODELLED, RULED = "BTCUSDT", "ETHUSDT"
@@ -32,7 +35,13 @@ def fill_record(folder: Path, **sections: object) -> int:
     bars = _with_a_gap(bars_to_learn_from(N_BEFORE + N_AFTER))
     dataset = make_dataset(bars.slice(0, N_BEFORE))
     rows = dataset.features[dataset.rows("train")]
-    told = {TRAIN_ROWS: TrainRows((0.3, 0.4, 0.3), bin_features(FEATURE_NAMES, rows)), **sections}
+    parts = (dataset.rows("train"), dataset.rows("validation"), dataset.rows("test"))
+    move = fit_and_judge(dataset.bars, RULE.horizon, parts, Bootstrap(RULE.horizon, repetitions=50))
+    told = {
+        TRAIN_ROWS: TrainRows((0.3, 0.4, 0.3), bin_features(FEATURE_NAMES, rows)),
+        EXPECTED_MOVE: move,
+        **sections,
+    }
     export(folder / "models", random_network(), dataset, sections=told)
     for symbol in (MODELLED, RULED):
         write_parquet(bars, folder / "klines" / symbol / "15m.parquet")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import datetime
+from itertools import pairwise
 
 import pytest
 from filled_record import MODELLED, RULED, fill_record
@@ -98,12 +99,39 @@ def test_the_scoreboard_says_what_the_record_says(page, filled):
     assert row[7].startswith(f"{best.replace('_', ' ')} {number(known[best]['value'])}\n[")
     shares = [f"{100 * rate[name]:.0f}\u00a0%" for name in ("value", "lower", "upper")]
     assert row[8].replace(" ", "\u00a0") == f"{shares[0]}\n[{shares[1]},\u00a0{shares[2]}]"
+    move = model["move"]
+    assert move["n_rows"] > 100
+    shares = " \u00b7 ".join(f"{100 * share['value']:.0f}" for share in move["coverage"].values())
+    assert row[9] == f"{shares} %\nQLIKE {move['qlike']['value']:.3f}"
     (source,) = [row for row in told if row[:2] == [RULED, "FALLBACK_NEUTRAL"]]
     assert (source[6], source[8]) == ("\u2013", "too few")
     # All of it can be seen without scrolling to the side.
     assert page.run("document.querySelector('#scoreboard .scroll').scrollWidth") <= page.run(
         "document.querySelector('#scoreboard .scroll').clientWidth"
     )
+
+
+def test_a_cone_of_three_bands_begins_at_the_newest_close(page, filled):
+    answer = filled.get(f"/api/predictions/{MODELLED}?tf=15m").json()
+    open_market(page, MODELLED)
+    cone = "document.querySelector('#market .chart .cone')"
+    ends = page.run(
+        f"[...{cone}.querySelectorAll('path')].map((path) => path.getBBox()).map("
+        "(box) => [box.x, box.y, box.x + box.width, box.y + box.height])"
+    )
+    assert len(ends) == len(answer["bands"]) == 3
+    for inner, outer in pairwise(ends):
+        assert (outer[0], outer[2]) == (inner[0], inner[2])
+        assert outer[1] < inner[1] < inner[3] < outer[3]
+    last = page.run("document.querySelector('#market .chart .wick').getBBox().width")
+    assert ends[0][0] == pytest.approx(last, abs=12)
+    assert "95 %" in page.run(f"{cone}.querySelector('title').textContent")
+    facts = page.run("document.querySelector('#market .facts').innerText")
+    assert f"\u00b1\u202f{answer['expected_move']:.2f} %" in facts
+    # A market without a model has no cone, and its candles take all the width.
+    page.run("document.getElementById('close').click()")
+    open_market(page, RULED)
+    assert page.run(f"{cone} === null")
 
 
 @pytest.mark.parametrize("symbol", [MODELLED, RULED])

@@ -39,6 +39,7 @@ def result(symbol: str, is_seen: bool, model: float, logistic: float) -> MarketR
         version="v",
         is_served=True,
         beside_logistic=daily(model, logistic),
+        move=None,
     )
 
 

@@ -81,32 +81,26 @@ class MoveRows:
         return float(np.mean(self.realized[known] / variance[known]))
 
 
-def fit_move(
-    bars: Bars,
-    horizon: int,
-    train: IntArray,
-    validation: IntArray,
-    candidates: Sequence[tuple[MoveInputs, ...]] = CANDIDATES,
+def choose_move(
+    rows: MoveRows, horizon: int, candidates: Sequence[tuple[MoveInputs, ...]] = CANDIDATES
 ) -> MoveModel | None:
     """Fit each candidate and take the one with the smallest QLIKE on validation rows.
 
     Args:
-        bars: Closed bars of one market.
+        rows: Of one market.
         horizon: Bars from a close to the close that is forecast.
-        train: Positions of the train rows; their horizons end before the first validation row.
-        validation: Positions of the validation rows.
         candidates: Groups of inputs to choose from.
 
     Returns:
         None if too few rows are known, or the price stands still.
     """
-    rows = MoveRows.of(bars, horizon, train, validation)
     if not rows.are_enough:
         return None
     fitted = [_fit(rows, horizon, inputs) for inputs in candidates]
     realized = rows.realized[rows.validation]
     losses = [
-        qlike(realized, model.deviations(bars)[rows.validation] ** 2).mean() for model in fitted
+        qlike(realized, model.deviations(rows.bars)[rows.validation] ** 2).mean()
+        for model in fitted
     ]
     return fitted[int(np.argmin(losses))]
 

@@ -51,6 +51,21 @@ def bars_needed(timeframe: Timeframe) -> int:
     return max(volatility_spans(timeframe)[-1], _DEVIATION_BARS + 1)
 
 
+def count_columns(timeframe: Timeframe, groups: tuple[MoveInputs, ...]) -> int:
+    """How many columns bars of this length have."""
+    n_spans, n_waves = len(volatility_spans(timeframe)), _n_waves(timeframe)
+    n_parts = max(1, _MINUTES_PER_HOUR // _bar_minutes(timeframe))
+    counts = {
+        MoveInputs.CASCADE: n_spans + 1,
+        MoveInputs.CLOCK: 2 * n_waves
+        + 2 * min(n_waves, _WEEKEND_WAVES)
+        + (_DAYS_PER_WEEK - 1)
+        + (n_parts - 1),
+        MoveInputs.RETURNS: 2 * (n_spans - 1),
+    }
+    return sum(counts[group] for group in groups)
+
+
 def move_columns(bars: Bars, groups: tuple[MoveInputs, ...] = ALL_INPUTS) -> FloatArray:
     """The columns of these groups, side by side, known when each bar closes.
 
@@ -76,11 +91,9 @@ def _clock(bars: Bars) -> FloatArray:
     timeframe = bars.timeframe
     minutes = (bars.open_time + timeframe.milliseconds) // _MINUTE_MILLISECONDS
     weekday = (minutes // _MINUTES_PER_DAY + _EPOCH_WEEKDAY) % _DAYS_PER_WEEK
-    # More waves than half the bars of a day cannot be told apart.
-    n_waves = min(_MOST_WAVES, math.ceil(timeframe.bars_per_day / 2) - 1)
-    of_day = _waves(minutes % _MINUTES_PER_DAY / _MINUTES_PER_DAY, n_waves)
+    of_day = _waves(minutes % _MINUTES_PER_DAY / _MINUTES_PER_DAY, _n_waves(timeframe))
     is_weekend = (weekday >= _SATURDAY)[:, None]
-    bar_minutes = timeframe.milliseconds // _MINUTE_MILLISECONDS
+    bar_minutes = _bar_minutes(timeframe)
     of_hour = minutes % _MINUTES_PER_HOUR // bar_minutes
     return np.concatenate(
         [
@@ -91,6 +104,15 @@ def _clock(bars: Bars) -> FloatArray:
         ],
         axis=1,
     )
+
+
+def _n_waves(timeframe: Timeframe) -> int:
+    """More waves than half the bars of a day cannot be told apart."""
+    return min(_MOST_WAVES, math.ceil(timeframe.bars_per_day / 2) - 1)
+
+
+def _bar_minutes(timeframe: Timeframe) -> int:
+    return timeframe.milliseconds // _MINUTE_MILLISECONDS
 
 
 def _waves(share: FloatArray, n_waves: int) -> FloatArray:

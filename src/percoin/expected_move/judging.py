@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import MoveRows
+from percoin.expected_move.fitting import CANDIDATES, MoveRows, choose_move
 from percoin.expected_move.model import LEVELS, MoveModel
 from percoin.expected_move.rivals import rival_variances
 from percoin.expected_move.scores import qlike
-from percoin.intervals import Interval
+from percoin.intervals import Interval, interval_text
 from percoin.types import FloatArray, IntArray
 
 
@@ -46,6 +47,33 @@ class JudgedMove:
     coverage: Mapping[str, Interval]
 
 
+@dataclass(frozen=True)
+class JudgedMoveModel:
+    """A forecast and its test, as ``metrics.json`` keeps them.
+
+    Attributes:
+        model: The forecast.
+        judged: Its test; None without a test row that moved.
+    """
+
+    model: MoveModel
+    judged: JudgedMove | None = None
+
+    def lines(self) -> list[str]:
+        """What the test showed, for people; empty without one."""
+        judged = self.judged
+        if judged is None:
+            return []
+        rivals = [
+            f"{interval_text(rival.lead)} over {name}" for name, rival in judged.rivals.items()
+        ]
+        held = [f"{level} %: {100 * share.value:.1f} %" for level, share in judged.coverage.items()]
+        return [
+            f"QLIKE {judged.qlike:.4f}; lead {', '.join(rivals)}",
+            f"bands held {', '.join(held)} of {judged.n_rows:,} prices",
+        ]
+
+
 @dataclass(frozen=True, eq=False)
 class MoveLosses:
     """Losses and bands of each test row, shape (n_rows,) each.
@@ -61,6 +89,47 @@ class MoveLosses:
     model: FloatArray
     rivals: Mapping[str, FloatArray]
     is_within: Mapping[str, FloatArray]
+
+
+def sum_up(judged: Sequence[JudgedMove]) -> str:
+    """Of many markets, one line for people: where the forecast leads, what its bands held.
+
+    Args:
+        judged: At least one.
+    """
+    leads = [
+        f"{name} on {sum(each.rivals[name].lead.value > 0 for each in known)} of {len(known)}"
+        for name in judged[0].rivals
+        if (known := [each for each in judged if name in each.rivals])
+    ]
+    held = [
+        f"{level} %: {100 * np.mean([each.coverage[level].value for each in judged]):.1f} %"
+        for level in judged[0].coverage
+    ]
+    return f"expected move: ahead of {', '.join(leads)}; bands held {', '.join(held)} of prices"
+
+
+def fit_and_judge(
+    bars: Bars, horizon: int, parts: tuple[IntArray, IntArray, IntArray], bootstrap: Bootstrap
+) -> JudgedMoveModel | None:
+    """Fit a forecast of one market and test it.
+
+    Args:
+        bars: Closed bars of the market.
+        horizon: Bars from a close to the close that is forecast.
+        parts: Positions of the train, validation and test rows.
+        bootstrap: Of the market's judgement; its blocks are at least a day.
+
+    Returns:
+        None if too few rows are known, or the price stands still.
+    """
+    train, validation, test = parts
+    rows = MoveRows.of(bars, horizon, train, validation)
+    model = choose_move(rows, horizon, CANDIDATES)
+    if model is None:
+        return None
+    losses = move_losses(model, rows, test)
+    return JudgedMoveModel(model, judge_move(losses, bootstrap) if len(losses.rows) else None)
 
 
 def move_losses(model: MoveModel, rows: MoveRows, test: IntArray) -> MoveLosses:

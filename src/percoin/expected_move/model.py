@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from percoin.bars.schema import Bars
-from percoin.expected_move.inputs import MoveInputs, move_columns
-from percoin.types import FloatArray
+from percoin.expected_move.inputs import MoveInputs, bars_needed, count_columns, move_columns
+from percoin.types import Band, ExpectedMove, FloatArray, Timeframe
 
 # Shares of all cases, in percent, that the bands are made to hold.
 LEVELS = (50, 80, 95)
@@ -52,6 +51,10 @@ class MoveModel:
         if self.range_factor <= 0 or list(rising) != sorted(rising):
             raise ValueError("range_factor is not positive, or the quantiles do not rise")
 
+    def fits(self, timeframe: Timeframe) -> bool:
+        """Whether the coefficients are as many as bars of this length have columns."""
+        return len(self.coefficients) == count_columns(timeframe, self.inputs)
+
     def deviations(self, bars: Bars) -> FloatArray:
         """Forecast standard deviation of the log return over the horizon, at each close.
 
@@ -64,18 +67,33 @@ class MoveModel:
         Raises:
             ValueError: The coefficients do not fit the timeframe of the bars.
         """
+        if not self.fits(bars.timeframe):
+            raise ValueError(f"the expected move has no coefficients for bars of {bars.timeframe}")
         columns = move_columns(bars, self.inputs)
-        if columns.shape[1] != len(self.coefficients):
-            raise ValueError(
-                f"the expected move has {len(self.coefficients)} coefficients, and "
-                f"{bars.timeframe} has {columns.shape[1]} columns"
-            )
         # einsum gives a row the same sum for any number of rows; a BLAS product does not.
         logs = np.einsum("nf,f->n", columns, np.array(self.coefficients)) + self.intercept
         with np.errstate(over="ignore"):
             deviations: FloatArray = np.exp(logs / 2)
         return deviations
 
-    def reach(self, deviation: float, level: int) -> float:
-        """Factor by which the price may rise or fall within the band of this level, above 1."""
-        return math.exp(self.quantiles[str(level)] * deviation)
+    def newest(self, bars: Bars) -> ExpectedMove | None:
+        """The forecast at the newest close; None if earlier bars are missing or it overflows.
+
+        Raises:
+            ValueError: As ``deviations``.
+        """
+        recent = bars.slice(max(0, len(bars) - bars_needed(bars.timeframe)))
+        deviation = float(self.deviations(recent)[-1])
+        close = float(recent.column("close")[-1])
+        reached = np.array([self.quantiles[str(level)] for level in LEVELS]) * deviation
+        with np.errstate(over="ignore"):
+            lower, upper = close * np.exp(-reached), close * np.exp(reached)
+        if not (np.isfinite(upper).all() and (lower > 0).all()):
+            return None
+        bands = zip(LEVELS, lower.tolist(), upper.tolist(), strict=True)
+        return ExpectedMove(
+            100 * deviation,
+            self.horizon,
+            tuple(Band(*band) for band in bands),
+            self.range_factor,
+        )

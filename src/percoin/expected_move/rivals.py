@@ -23,13 +23,24 @@ _PERCENT = 100.0
 
 
 def rival_variances(rows: MoveRows, horizon: int) -> dict[str, FloatArray]:
-    """Variance forecasts of every rival, shape (n_bars,) each."""
+    """Variance forecasts of every rival, shape (n_bars,) each.
+
+    A rival whose fit failed, as that of GARCH on a price that hardly moves, is left out.
+    """
     made = {
         CASCADE: corsi_cascade(rows),
         GARCH: garch(rows.bars, int(rows.train[-1]) + 1, horizon),
         RECENT: np.exp(2 * volatility_columns(rows.bars)[:, -1]),
     }
-    return {name: variance * rows.scale(variance) for name, variance in made.items()}
+    return {
+        name: variance * rows.scale(variance)
+        for name, variance in made.items()
+        if _is_variance(variance[rows.validation[0] :])
+    }
+
+
+def _is_variance(values: FloatArray) -> bool:
+    return bool((np.isfinite(values) & (values > 0)).all())
 
 
 def corsi_cascade(rows: MoveRows) -> FloatArray:

@@ -30,6 +30,7 @@ from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
+    ExpectedMove,
     Float32Array,
     FloatArray,
     IntArray,
@@ -82,6 +83,7 @@ class ServedModel:
         self.scaling = self.manifest.scaling.fitted()
         self._calibration = self.manifest.calibration.to_json()
         self._network = load_network(artifact, device)
+        self._move = artifact.move
         self._blend = _blend_of(self.manifest)
         self._horizon = known_horizon(self.manifest.label_rule)
 
@@ -153,9 +155,17 @@ class ServedModel:
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
+            expected_move=self.expected_move(bars),
             levels=_levels(newest, signal),
             horizon_bars=self._horizon,
         )
+
+    def expected_move(self, bars: Bars) -> ExpectedMove | None:
+        """How far the price is expected to move from the newest close.
+
+        None if the version has no such forecast, or the bars are too few for it.
+        """
+        return None if self._move is None else self._move.newest(bars)
 
     def predict_range(
         self,

@@ -56,7 +56,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from percoin.errors import ConfigError, RecordError
 from percoin.labels import label_rule_from_json
 from percoin.printable import printable
-from percoin.types import UNKNOWN_LABEL, Signal, Timeframe, is_symbol
+from percoin.types import UNKNOWN_LABEL, Band, ExpectedMove, Signal, Timeframe, is_symbol
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,22 @@ _predictions = Table(
         name="percoin_predictions_once",
     ),
 )
+# A table of its own: an older percoin reads and writes the other one beside it.
+_moves = Table(
+    "percoin_moves",
+    _metadata,
+    Column(
+        "prediction_id",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("move_percent", Float(53), nullable=False),
+    Column("move_horizon_bars", Integer, nullable=False),
+    Column("move_bands", Text, nullable=False),
+    Column("move_range_factor", Float(53), nullable=False),
+    Column("realized_variance", Float(53)),
+)
 # Text columns of the key and their maximum length in characters.
 _LONGEST = {
     name: cast(String, _predictions.c[name].type).length or 0
@@ -143,6 +159,8 @@ class RecordedPrediction:
         probabilities: In class order, or None.
         close: Close price of the bar.
         baselines: Forecasts by name, from bars that were closed at ``ts``.
+        expected_move: How far the price was expected to move over the label's horizon; None if
+            nothing was said of that.
         is_live: Whether the prediction was written before its outcome could be known.
         written_at: Milliseconds since 1970-01-01 UTC.
     """
@@ -160,6 +178,7 @@ class RecordedPrediction:
     probabilities: tuple[float, ...] | None
     close: float
     baselines: Mapping[str, BaselineForecast] = field(default_factory=dict)
+    expected_move: ExpectedMove | None = None
     is_live: bool
     written_at: int
 
@@ -175,6 +194,8 @@ class Kept(RecordedPrediction):
         void: Why there will never be a label; empty otherwise.
         resolved_at: When the outcome was written, milliseconds since 1970-01-01 UTC; None
             while the prediction is open.
+        realized_variance: What the variance of the expected move came to, by the ranges of the
+            horizon's bars; None like ``label``, or without an expected move.
     """
 
     id: int
@@ -182,6 +203,7 @@ class Kept(RecordedPrediction):
     forward_return: float | None = None
     void: str = ""
     resolved_at: int | None = None
+    realized_variance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +214,7 @@ class PredictionOutcome:
     label: int | None
     forward_return: float | None
     void: str = ""
+    realized_variance: float | None = None
 
 
 class TrackRecord:
@@ -286,10 +309,12 @@ class TrackRecord:
             statement = dialect.insert(_predictions).on_conflict_do_nothing()
             # A new row returns its id. Row counts would not do: some drivers do not give them.
             statement = statement.returning(_predictions.c.id)
-            return [
-                connection.execute(statement, _to_row(entry)).first() is not None
-                for entry in entries
-            ]
+            ids = [connection.execute(statement, _to_row(entry)).scalar() for entry in entries]
+            for new_id, entry in zip(ids, entries, strict=True):
+                if new_id is not None and entry.expected_move is not None:
+                    move = _to_move_row(new_id, entry.expected_move)
+                    connection.execute(insert(_moves).values(move))
+            return [new_id is not None for new_id in ids]
 
     def resolve(self, outcomes: Iterable[PredictionOutcome], now_ms: int) -> int:
         """Write the outcomes of open predictions; an outcome in the record stays as it is.
@@ -317,6 +342,15 @@ class TrackRecord:
                         resolved_at=now_ms,
                     )
                 ).rowcount
+                if outcome.realized_variance is not None:
+                    connection.execute(
+                        update(_moves)
+                        .where(
+                            _moves.c.prediction_id == outcome.id,
+                            _moves.c.realized_variance.is_(None),
+                        )
+                        .values(realized_variance=outcome.realized_variance)
+                    )
         return n_resolved
 
     def open_predictions(
@@ -335,7 +369,7 @@ class TrackRecord:
         """
         columns = _predictions.c
         return self._read(
-            select(_predictions)
+            _everything()
             .where(
                 columns.resolved_at.is_(None),
                 columns.symbol == symbol,
@@ -364,7 +398,7 @@ class TrackRecord:
             RecordError: The database cannot be used now.
         """
         columns = _predictions.c
-        statement = select(_predictions).order_by(columns.ts.desc(), columns.id.desc())
+        statement = _everything().order_by(columns.ts.desc(), columns.id.desc())
         if symbols is not None:
             statement = statement.where(columns.symbol.in_(symbols))
         if timeframe is not None:
@@ -545,17 +579,46 @@ def _make_tables(connection: Connection) -> object:
     if version is not None and (not isinstance(version, int) or version > SCHEMA_VERSION):
         return version
     connection.execute(CreateTable(_predictions, if_not_exists=True))
+    connection.execute(CreateTable(_moves, if_not_exists=True))
     connection.execute(CreateIndex(_open_ones, if_not_exists=True))
     if version is None:
         connection.execute(insert(_schema).values(version=SCHEMA_VERSION))
     return SCHEMA_VERSION
 
 
+def _everything() -> Select[Any]:
+    """Every column of the predictions, each with its expected move, if it has one."""
+    moves = [column for column in _moves.c if column is not _moves.c.prediction_id]
+    beside = _predictions.c.id == _moves.c.prediction_id
+    return select(_predictions, *moves).outerjoin(_moves, beside)
+
+
+def _to_move_row(prediction_id: int, move: ExpectedMove) -> dict[str, object]:
+    return {
+        "prediction_id": prediction_id,
+        "move_percent": move.percent,
+        "move_horizon_bars": move.horizon_bars,
+        "move_bands": json.dumps([[band.level, band.lower, band.upper] for band in move.bands]),
+        "move_range_factor": move.range_factor,
+    }
+
+
+def _to_move(entries: dict[str, Any]) -> ExpectedMove | None:
+    """Take the columns of the expected move out of a row."""
+    names = ("move_percent", "move_horizon_bars", "move_bands", "move_range_factor")
+    percent, horizon_bars, bands, factor = (entries.pop(name) for name in names)
+    if percent is None:
+        return None
+    return ExpectedMove(
+        percent, horizon_bars, tuple(Band(*band) for band in json.loads(bands)), factor
+    )
+
+
 def _to_row(entry: RecordedPrediction) -> dict[str, object]:
     row: dict[str, object] = {
         name.name: getattr(entry, name.name)
         for name in fields(RecordedPrediction)
-        if name.name != "baselines"
+        if name.name not in ("baselines", "expected_move")
     }
     probabilities = entry.probabilities
     said = {name: [line.signal, *line.probabilities] for name, line in entry.baselines.items()}
@@ -570,6 +633,7 @@ def _from_row(entries: dict[str, Any]) -> Kept:
     said = json.loads(entries["baselines"])
     probabilities = entries["probabilities"]
     entries |= {
+        "expected_move": _to_move(entries),
         "tf": Timeframe(entries["tf"]),
         "is_live": bool(entries["is_live"]),
         "probabilities": None if probabilities is None else tuple(json.loads(probabilities)),
@@ -583,6 +647,8 @@ def _from_row(entries: dict[str, Any]) -> Kept:
     _require(kept.label is None or _is_class(kept.label), "label")
     _require(kept.forward_return is None or _is_number(kept.forward_return), "forward_return")
     _require(isinstance(kept.void, str), "void")
+    realized = kept.realized_variance
+    _require(realized is None or (_is_number(realized) and realized > 0), "realized_variance")
     _require(kept.resolved_at is None or _is_moment(kept.resolved_at), "resolved_at")
     return kept
 
@@ -606,6 +672,7 @@ def _check(entry: RecordedPrediction) -> None:
     _require(_is_number(entry.confidence), "confidence")
     _require(_is_number(entry.close), "close")
     _require(entry.probabilities is None or _are_shares(entry.probabilities), "probabilities")
+    _require(entry.expected_move is None or _is_move(entry.expected_move), "expected_move")
     for line in entry.baselines.values():
         is_known = line.signal == UNKNOWN_LABEL or _is_class(line.signal)
         _require(is_known and _are_shares(line.probabilities), "baselines")
@@ -630,6 +697,14 @@ def _is_moment(value: object) -> bool:
 
 def _is_class(value: object) -> bool:
     return type(value) is int and 0 <= value < len(Signal)
+
+
+def _is_move(move: ExpectedMove) -> bool:
+    sizes = [move.percent, move.range_factor]
+    sizes += [end for band in move.bands for end in (band.lower, band.upper)]
+    is_sized = all(_is_number(size) and size > 0 for size in sizes)
+    counts = [move.horizon_bars, *(band.level for band in move.bands)]
+    return is_sized and all(type(count) is int and count > 0 for count in counts)
 
 
 def _is_number(value: object) -> bool:

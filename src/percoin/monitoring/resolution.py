@@ -19,6 +19,7 @@ from percoin.evaluation.baselines import (
     settled_class_counts,
     shares_of,
 )
+from percoin.expected_move.targets import move_targets
 from percoin.features.rules import Readings, read_momentum, read_rsi_ma
 from percoin.labels import LabelRule, Labels, TripleBarrier, label_rule_from_json
 from percoin.monitoring.record import (
@@ -29,7 +30,15 @@ from percoin.monitoring.record import (
     TrackRecord,
     kind_of_bars,
 )
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Prediction, Signal, Timeframe
+from percoin.types import (
+    UNKNOWN_LABEL,
+    ExpectedMove,
+    FloatArray,
+    IntArray,
+    Prediction,
+    Signal,
+    Timeframe,
+)
 
 PRIOR = "prior"
 PERSISTENCE = "persistence"
@@ -73,9 +82,17 @@ def make_entry(
         probabilities=prediction.probabilities,
         close=float(bars.column("close")[-1]),
         baselines={} if rule is None else _baselines(bars, rule, train_shares),
+        expected_move=_move_of(prediction, rule),
         is_live=rule is not None and is_before_outcome(rule, ts, bars.timeframe, now_ms),
         written_at=now_ms,
     )
+
+
+def _move_of(prediction: Prediction, rule: LabelRule | None) -> ExpectedMove | None:
+    """The expected move, if its horizon is that of the rule: they are resolved together."""
+    move = prediction.expected_move
+    is_measured = rule is not None and move is not None and move.horizon_bars == rule.horizon
+    return move if is_measured else None
 
 
 def rule_text(rule: LabelRule) -> str:
@@ -154,14 +171,17 @@ def _outcomes_by(
         # Saves time: labels are slow for a horizon longer than the bars.
         return []
     labels = rule.label(bars)
+    variance = move_targets(bars, rule.horizon).range_variance
     rows = [int(np.searchsorted(open_time, kept.ts - step)) for kept in due]
     return [
-        _outcome(kept, labels, row, bool(open_time[row] == kept.ts - step))
+        _outcome(kept, labels, row, bool(open_time[row] == kept.ts - step), float(variance[row]))
         for kept, row in zip(due, rows, strict=True)
     ]
 
 
-def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> PredictionOutcome:
+def _outcome(
+    kept: Kept, labels: Labels, row: int, is_there: bool, range_variance: float
+) -> PredictionOutcome:
     if not is_there:
         return PredictionOutcome(kept.id, None, None, "the bar that it was made on is missing")
     label, forward_return = int(labels.label[row]), float(labels.forward_return[row])
@@ -171,7 +191,11 @@ def _outcome(kept: Kept, labels: Labels, row: int, is_there: bool) -> Prediction
         )
     if not math.isfinite(forward_return):
         return PredictionOutcome(kept.id, None, None, "its return is no number")
-    return PredictionOutcome(kept.id, label, forward_return)
+    move, realized = kept.expected_move, None
+    # Bars that all stand still have no variance to score a forecast by.
+    if move is not None and range_variance > 0:
+        realized = move.range_factor * range_variance
+    return PredictionOutcome(kept.id, label, forward_return, realized_variance=realized)
 
 
 def _baselines(

@@ -16,7 +16,8 @@ from percoin.evaluation.baselines import ROLLING_PRIOR
 from percoin.evaluation.hit_rate import moves_after
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
-from percoin.intervals import KnownInterval
+from percoin.expected_move.scores import qlike
+from percoin.intervals import Interval, KnownInterval
 from percoin.monitoring.record import Kept, TrackRecord
 from percoin.monitoring.resolution import PRIOR
 from percoin.types import FloatArray, IntArray, Source, Timeframe
@@ -44,6 +45,21 @@ class Score:
     n_moves: int
 
 
+@dataclass(frozen=True)
+class MoveScore:
+    """The score of the expected moves of some rows.
+
+    Attributes:
+        n_rows: Number of expected moves that are known to have come true or not.
+        qlike: Mean loss of the variances (Patton, 2011); 0 is the best.
+        coverage: By level in percent, the share of prices within the band.
+    """
+
+    n_rows: int
+    qlike: Interval
+    coverage: Mapping[str, Interval]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """The track record of one model or source on one market.
@@ -64,6 +80,7 @@ class Standing:
         baselines: Scores of the baselines on the same rows, by name.
         ruler: Reference baseline of the skill. It is ``rolling_prior``, or ``prior`` if some
             rows were written before the record stored the rolling prior.
+        move: Score of the expected moves; None if none is known yet.
         since: Close of the first scored bar; None without scored bars.
         until: Close of the last scored bar; None without scored bars.
     """
@@ -85,6 +102,7 @@ class Standing:
     n_moves: int
     baselines: Mapping[str, Score] = field(default_factory=dict)
     ruler: str = ROLLING_PRIOR
+    move: MoveScore | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -193,6 +211,7 @@ def _stand(rows: Sequence[Kept], repetitions: int) -> Standing:
         n_moves=own.n_moves,
         baselines=baselines,
         ruler=_ruler(baselines),
+        move=_move_score(scored, bootstrap),
         since=_moment(scored[0].ts) if scored else None,
         until=_moment(scored[-1].ts) if scored else None,
     )
@@ -231,6 +250,34 @@ def _scores(
         own, _ = _said(rows, _SAME_RULE[source])
     signals = np.array([kept.signal for kept in rows], dtype=np.int64)
     return score(own, signals), baselines
+
+
+def _move_score(rows: Sequence[Kept], bootstrap: Bootstrap) -> MoveScore | None:
+    """How good the expected moves of these rows were; None without any."""
+    known = [
+        (kept, kept.expected_move, kept.realized_variance)
+        for kept in rows
+        if kept.expected_move is not None and kept.realized_variance is not None
+    ]
+    if not known:
+        return None
+    losses = qlike(
+        np.array([realized for _, _, realized in known]),
+        np.array([(move.percent / 100) ** 2 for _, move, _ in known]),
+    )
+    within: dict[str, list[bool]] = {}
+    for kept, move, _ in known:
+        price = kept.close * (1 + (kept.forward_return or 0.0))
+        for band in move.bands:
+            is_within = band.lower <= price <= band.upper
+            within.setdefault(str(band.level), []).append(is_within)
+
+    def interval(values: FloatArray) -> Interval:
+        estimate = bootstrap.estimate(values)
+        return Interval(estimate.value, estimate.lower, estimate.upper)
+
+    coverage = {level: interval(np.array(held, np.float64)) for level, held in within.items()}
+    return MoveScore(len(known), interval(losses), coverage)
 
 
 def day_rows(timeframe: Timeframe) -> int:

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from percoin import json_codec
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, UnreadableArtifactError
+from percoin.expected_move.judging import JudgedMoveModel
+from percoin.expected_move.model import MoveModel
 from percoin.registry import publish
 from percoin.registry.contents import (
     check_hashes,
     parse_manifest,
+    parse_metrics,
     read_files,
     read_manifest,
     sha256,
@@ -29,6 +33,7 @@ from percoin.registry.contents import (
 from percoin.registry.history import Action
 from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
+    EXPECTED_MOVE,
     MANIFEST_FILE,
     METRICS_FILE,
     ONNX_FILE,
@@ -54,24 +59,28 @@ _PICKLE_PROTOCOL = 4
 class Artifact:
     """A loaded model: its manifest, its served weights, and the version they lie in.
 
-    Without a network there are no weights: the manifest is the model.
+    Without a network there are no weights: the manifest is the model. ``move`` forecasts how
+    far the price moves; older versions have none.
     """
 
     manifest: Manifest
     state_dict: dict[str, Tensor]
     folder: Path
+    move: MoveModel | None = None
 
 
 @dataclass(frozen=True)
 class OnnxArtifact:
     """A loaded model for ONNX Runtime: its manifest, its network, the version they lie in.
 
-    Without a network its bytes are empty: the manifest is the model.
+    Without a network its bytes are empty: the manifest is the model. ``move`` as in
+    ``Artifact``.
     """
 
     manifest: Manifest
     network: bytes
     folder: Path
+    move: MoveModel | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,8 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
     manifest, files, folder = _read_served(market)
     weights = _load_all(market, manifest, files, (SERVED_WEIGHTS_FILE,))
     _log_loaded(manifest)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder)
+    move = _move_of(market, manifest, files)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, move)
 
 
 def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
@@ -168,7 +178,8 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
             "train with export.onnx=true, or predict with predictor=torch",
         )
     _log_loaded(manifest)
-    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder)
+    move = _move_of(market, manifest, files)
+    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder, move)
 
 
 def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
@@ -226,7 +237,21 @@ def read_artifact(market: MarketFolder, folder: Path) -> Artifact:
     manifest = read_manifest(market, folder)
     files = read_files(market, folder, manifest)
     weights = _load_all(market, manifest, files)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder)
+    move = _move_of(market, manifest, files)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, move)
+
+
+def _move_of(
+    market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes]
+) -> MoveModel | None:
+    """The forecast of the expected move; None in older versions, or if it cannot be read."""
+    try:
+        section = parse_metrics(market, files[METRICS_FILE]).get(EXPECTED_MOVE)
+        move = json_codec.decode(JudgedMoveModel, section).model
+    except (InvalidArtifactError, ValueError):
+        # The classifier is intact, so it answers.
+        return None
+    return move if move.fits(manifest.timeframe) else None
 
 
 def _may_replace(market: MarketFolder, new: Manifest) -> bool:

@@ -24,6 +24,8 @@ BEST_WEIGHTS_FILE = "cnn_lstm_best.pth"
 SERVED_WEIGHTS_FILE = "cnn_lstm_v1.pth"
 SCALER_FILE = "scaler.pkl"
 METRICS_FILE = "metrics.json"
+# The section of that file with the forecast of the expected move and its test.
+EXPECTED_MOVE = "expected_move"
 MANIFEST_FILE = "meta.json"
 # Only in versions exported with export.onnx=true.
 ONNX_FILE = "cnn_lstm_v1.onnx"

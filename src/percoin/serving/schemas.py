@@ -38,6 +38,13 @@ class HitRateSchema(_Exact):
     until: Annotated[datetime, Field(description="Close of the newest bar measured on, UTC")]
 
 
+class BandSchema(_Exact):
+    """Two prices that the close at the horizon is expected to lie between."""
+
+    lower: Price
+    upper: Price
+
+
 class ShareSchema(_Exact):
     """A share of past signals with its interval."""
 
@@ -82,6 +89,15 @@ class PredictionSchema(_Exact):
     bars: Annotated[str | None, Field(description="Where the bars are from")]
     probabilities: dict[SignalName, Share] | None
     detail: str | None
+    expected_move: Annotated[
+        float | None,
+        Field(description="Forecast standard deviation of the return over the horizon, in percent"),
+    ]
+    bands: Annotated[
+        dict[Literal["50", "80", "95"], BandSchema] | None,
+        Field(description="By how many of 100 closes at the horizon are expected to lie within"),
+    ]
+    bands_at: Annotated[datetime | None, Field(description="Close that the bands are for, UTC")]
     verdict: Annotated[
         str | None,
         Field(
@@ -230,6 +246,19 @@ class ScoredSchema(_Exact):
     n_moves: int
 
 
+class MoveScoreSchema(_Exact):
+    """The track record of the expected moves."""
+
+    n_rows: int
+    qlike: Annotated[
+        TestedSkillSchema, Field(description="Mean loss of the variances (Patton, 2011); 0 is best")
+    ]
+    coverage: Annotated[
+        dict[Literal["50", "80", "95"], TestedSkillSchema],
+        Field(description="Share of prices within each band"),
+    ]
+
+
 class StandingSchema(_Exact):
     """The track record of one model or source on one market."""
 
@@ -251,6 +280,9 @@ class StandingSchema(_Exact):
     baselines: dict[str, ScoredSchema]
     ruler: Annotated[
         str, Field(description="Of the baselines, the one that skill is measured from")
+    ]
+    move: Annotated[
+        MoveScoreSchema | None, Field(description="Of the expected moves; null without any")
     ]
     since: datetime | None
     until: datetime | None
@@ -303,6 +335,10 @@ class PastPredictionSchema(_Exact):
     valid_until: Annotated[datetime | None, Field(description="Close of the last of them, UTC")]
     bars: str
     close: Price
+    expected_move: Annotated[
+        float | None, Field(description="In percent; null where nothing was said of it")
+    ]
+    bands: dict[Literal["50", "80", "95"], BandSchema] | None
     is_live: Annotated[bool, Field(description="Written before its outcome could be known")]
     written_at: datetime
     label: Annotated[SignalName | None, Field(description="The right answer; null while open")]

@@ -26,6 +26,7 @@ from percoin.serving.questions import (
 )
 from percoin.serving.recorder import Recorder
 from percoin.serving.strict_json import json_response
+from percoin.signals.response import bands_to_json
 from percoin.types import CLASS_NAMES, horizon_end
 
 MOST_HISTORY = 1000
@@ -143,7 +144,7 @@ def _add_history(
 
 
 def _told(kept: Kept) -> dict[str, object]:
-    probabilities = kept.probabilities
+    probabilities, move = kept.probabilities, kept.expected_move
     return {
         "ts": _moment(kept.ts),
         "pred": CLASS_NAMES[kept.signal],
@@ -157,6 +158,8 @@ def _told(kept: Kept) -> dict[str, object]:
         **_horizon(kept),
         "bars": kept.bars,
         "close": kept.close,
+        "expected_move": None if move is None else move.percent,
+        "bands": None if move is None else bands_to_json(move),
         "is_live": kept.is_live,
         "written_at": _moment(kept.written_at),
         "label": None if kept.label is None else CLASS_NAMES[kept.label],

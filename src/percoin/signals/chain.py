@@ -16,7 +16,7 @@ from percoin.signals.protocol import MarketBars, SignalSource
 from percoin.signals.rsi_ma import RsiMaRule
 from percoin.signals.rule import Rule, RuleSource
 from percoin.signals.worth import WorthFiles
-from percoin.types import Passed, Prediction, Source
+from percoin.types import ExpectedMove, Passed, Prediction, Source
 
 __all__ = ["Chain", "HoldSource", "ModelSource", "SignalSource", "ask", "build_chain"]
 
@@ -80,7 +80,7 @@ def ask(
     """Ask the sources in order; log who answered and why the others did not.
 
     If the newest bar is too old to act on, every answer but holding is skipped
-    (``stale_data``).
+    (``stale_data``), and there is no expected move.
 
     Args:
         sources: The sources; the last one must always have an answer.
@@ -96,10 +96,20 @@ def ask(
             answer = Passed(answer.source, "stale_data", staleness)
         if isinstance(answer, Prediction):
             _log_prediction(answer)
-            return replace(answer, passed=tuple(passed))
+            return replace(
+                answer,
+                passed=tuple(passed),
+                expected_move=None if staleness else _move(answer, passed),
+            )
         log.info("FALLBACK %s reason=%s", market.asked.symbol, answer.reason)
         passed.append(answer)
     raise ValueError("the last source of a chain must always have an answer")
+
+
+def _move(answer: Prediction, passed: Sequence[Passed]) -> ExpectedMove | None:
+    """The expected move by the market's model, whether that gives the answer or not."""
+    moves = [answer.expected_move, *(each.expected_move for each in passed)]
+    return next((move for move in moves if move is not None), None)
 
 
 def _log_prediction(prediction: Prediction) -> None:

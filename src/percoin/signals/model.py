@@ -22,6 +22,7 @@ from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.signals.protocol import MarketBars
 from percoin.types import (
     NO_TRADES,
+    ExpectedMove,
     Passed,
     Prediction,
     Signal,
@@ -76,12 +77,17 @@ class ModelSource:
             # Load the model once: another version may be served before the prediction is made.
             model = self._predictor.model(bars.symbol, bars.timeframe)
             manifest, gate = model.manifest, model.manifest.gate
+            trained_on = manifest.bars.origin
+            is_other = is_simulated(trained_on) != is_simulated(bars.origin)
             if self._require_accepted and gate.verdict is not StoredVerdict.ACCEPTED:
                 reasons = "; ".join(gate.reasons)
                 hint = "require_accepted=false asks it anyway"
-                return self._pass(f"model_{gate.verdict.value}", f"{reasons} ({hint})")
-            trained_on = manifest.bars.origin
-            if is_simulated(trained_on) != is_simulated(bars.origin):
+                return self._pass(
+                    f"model_{gate.verdict.value}",
+                    f"{reasons} ({hint})",
+                    None if is_other else model.expected_move(bars),
+                )
+            if is_other:
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
                 return self._pass("other_data", detail)
             prediction = model.predict(bars)
@@ -91,7 +97,7 @@ class ModelSource:
                 minimum = 0.0 if prediction.signal is Signal.NO_TRADE else of_direction
                 if minimum >= NO_TRADES:
                     detail = "no confidence has earned anything on validation rows: no trades"
-                    return self._pass("low_confidence", detail)
+                    return self._pass("low_confidence", detail, prediction.expected_move)
         except ModelNotFoundError as error:
             # The error text ends with the command that trains a model.
             return self._pass("model_missing", command(str(error), *self._bars_from))
@@ -101,7 +107,7 @@ class ModelSource:
             return self._pass("insufficient_data", str(error))
         if prediction.confidence < minimum:
             detail = f"{prediction.confidence:.3f} is below {minimum:.3f}"
-            return self._pass("low_confidence", detail)
+            return self._pass("low_confidence", detail, prediction.expected_move)
         return replace(prediction, worth=self._worth(manifest))
 
     def _worth(self, manifest: Manifest) -> Worth:
@@ -113,8 +119,8 @@ class ModelSource:
             self._worths[market] = known
         return known[1]
 
-    def _pass(self, reason: str, detail: str) -> Passed:
-        return Passed(Source.MODEL, reason, detail)
+    def _pass(self, reason: str, detail: str, move: ExpectedMove | None = None) -> Passed:
+        return Passed(Source.MODEL, reason, detail, move)
 
 
 def _read_worth(models_dir: Path, manifest: Manifest) -> Worth:

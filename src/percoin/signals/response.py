@@ -7,7 +7,16 @@ from datetime import datetime
 
 from percoin.bars.schema import Bars
 from percoin.signals.freshness import is_overdue
-from percoin.types import CLASS_NAMES, Prediction, Signal, Source, Timeframe, Worth
+from percoin.types import (
+    CLASS_NAMES,
+    ExpectedMove,
+    Prediction,
+    Signal,
+    Source,
+    Timeframe,
+    Worth,
+    horizon_end,
+)
 
 TARGETS = ("tp1", "tp2", "tp3")
 _USE_FIELDS = (
@@ -41,6 +50,7 @@ def to_json(prediction: Prediction, bars: Bars, now: datetime) -> dict[str, obje
         "bars": bars.origin,
         "probabilities": None,
         "detail": prediction.detail or None,
+        **_move_to_json(prediction),
         **_worth_to_json(prediction.worth),
         **_use_to_json(prediction),
         "passed": [
@@ -74,6 +84,24 @@ def age_to_json(ts: datetime, timeframe: Timeframe, now: datetime) -> dict[str, 
         "age_secs": round((now - ts).total_seconds(), 3),
         "stale": is_overdue(ts, timeframe, now),
     }
+
+
+def _move_to_json(prediction: Prediction | None) -> dict[str, object]:
+    """Return how far the price is expected to move; null values if that is not known."""
+    move = None if prediction is None else prediction.expected_move
+    if prediction is None or move is None:
+        return {"expected_move": None, "bands": None, "bands_at": None}
+    at = horizon_end(prediction.ts, move.horizon_bars, prediction.timeframe)
+    return {
+        "expected_move": move.percent,
+        "bands": bands_to_json(move),
+        "bands_at": None if at is None else at.isoformat(),
+    }
+
+
+def bands_to_json(move: ExpectedMove) -> dict[str, dict[str, float]]:
+    """Return the two prices of each band by its level in percent."""
+    return {str(band.level): {"lower": band.lower, "upper": band.upper} for band in move.bands}
 
 
 def _worth_to_json(worth: Worth | None) -> dict[str, object]:
@@ -134,6 +162,7 @@ def no_bars_to_json(
         "bars": None,
         "probabilities": None,
         "detail": None,
+        **_move_to_json(None),
         **_worth_to_json(None),
         **dict.fromkeys(_USE_FIELDS),
         "passed": [

@@ -11,6 +11,7 @@ from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.judgement import Judgement, JudgingRules
+from percoin.expected_move.judging import JudgedMoveModel
 from percoin.features.drift import bin_features
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
@@ -46,11 +47,13 @@ class ExportedModel:
         judgement: Judgement on its test rows.
         beside_logistic: Its losses by day, with the logistic regression in the place of the
             best baseline; None if the regression is no baseline.
+        move: Its forecast of the expected move; None if there are too few rows.
     """
 
     version: Exported
     judgement: Judgement
     beside_logistic: DailyLosses | None = None
+    move: JudgedMoveModel | None = None
 
 
 _SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}

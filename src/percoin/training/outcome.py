@@ -9,6 +9,7 @@ from typing import Any
 
 from percoin.commands import command
 from percoin.errors import MarketsError
+from percoin.expected_move.judging import sum_up
 from percoin.registry.manifest import StoredVerdict
 from percoin.run_record import MARKETS_FOLDER
 from percoin.training.recipes.recipe import Trained
@@ -48,6 +49,7 @@ class TrainingOutcome:
         if self.means is None:
             return ""
         by_symbol = {entry.symbol: entry for entry in self.results}
+        moves = [entry.move for entry in self.results if entry.move is not None]
         minutes, secs = divmod(round(self.trained.secs), 60)
         accepted = [
             entry.symbol for entry in self.results if entry.verdict == StoredVerdict.ACCEPTED
@@ -56,6 +58,7 @@ class TrainingOutcome:
             [
                 "",
                 format_markets(self.results, self.means, self.shares_network),
+                *([sum_up(moves)] if moves else []),
                 *self.trained.notes,
                 *(f"FAILED {symbol}: {reason}" for symbol, reason in self.failed.items()),
                 *(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from percoin.dataset import PARTS
 from percoin.evaluation.baselines import LOGISTIC, TRAIN_PRIOR
 from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION
 from percoin.evaluation.judgement import (
@@ -17,7 +18,9 @@ from percoin.evaluation.judgement import (
     judge_folds,
 )
 from percoin.evaluation.metrics import row_log_loss
+from percoin.expected_move.judging import JudgedMoveModel, fit_and_judge
 from percoin.registry.artifact import export_artifact
+from percoin.registry.layout import EXPECTED_MOVE
 from percoin.training.fitted import Fitted
 from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
 
@@ -32,11 +35,14 @@ class Judged:
         folds: Forecasts of each fold.
         judgement: Judgement over all folds.
         rules: Rules of the judgement, such as trading costs.
+        move: Forecast of the expected move, fitted and tested on the newest fold; None if it
+            has too few rows.
     """
 
     folds: tuple[FoldForecasts, ...]
     judgement: Judgement
     rules: JudgingRules
+    move: JudgedMoveModel | None = None
 
     def validation_skill(self) -> float:
         """Log-loss skill over the train prior on the validation rows of the newest fold.
@@ -61,7 +67,16 @@ def judge(fitted: Fitted, rules: JudgingRules) -> Judged:
     n_rows = len(fitted.dataset.rows("test"))
     log.info("judging %d test rows beside the baselines", n_rows)
     folds = fitted.forecast(rules)
-    return Judged(folds, judge_folds(folds, rules), rules)
+    judgement = judge_folds(folds, rules)
+    dataset = folds[-1].dataset
+    train, validation, test = (dataset.rows(part) for part in PARTS)
+    move = fit_and_judge(
+        dataset.bars,
+        dataset.label_rule.horizon,
+        (train, validation, test),
+        judgement.evaluation.bootstrap,
+    )
+    return Judged(folds, judgement, rules, move)
 
 
 def publish(
@@ -91,11 +106,13 @@ def publish(
     record = record_training(
         dataset, config, parts.history, judgement, len(judged.folds), judged.rules
     )
-    record = replace(record, sections={**record.sections, **(sections or {})})
+    moves = {} if judged.move is None else {EXPECTED_MOVE: judged.move}
+    record = replace(record, sections={**record.sections, **moves, **(sections or {})})
     draft = draft_manifest(dataset, judgement, parts.spec, config, fitted.seed)
     draft = replace(draft, pool=fitted.pool)
     # The registry format has two weight files; both get the weights of the best epoch.
     version = export_artifact(
         models_dir, draft, parts.state_dict, parts.state_dict, record, parts.onnx
     )
-    return ExportedModel(version, judgement, daily_beside(judged.folds, LOGISTIC))
+    beside = daily_beside(judged.folds, LOGISTIC)
+    return ExportedModel(version, judgement, beside, judged.move)

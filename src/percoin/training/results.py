@@ -10,6 +10,7 @@ from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.table import align
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.expected_move.judging import JudgedMove
 from percoin.intervals import Interval, interval_text
 from percoin.training.manifest_draft import ExportedModel
 
@@ -50,6 +51,7 @@ class MarketResult:
         version: The exported version.
         is_served: Whether this version is served now.
         beside_logistic: Losses by day, with the regression in the place of the best baseline.
+        move: Test of the forecast of the expected move; None if there are too few rows.
     """
 
     symbol: str
@@ -66,6 +68,7 @@ class MarketResult:
     version: str
     is_served: bool
     beside_logistic: DailyLosses
+    move: JudgedMove | None
 
     def __post_init__(self) -> None:
         texts = (self.symbol, self.verdict, self.reason, self.version)
@@ -94,6 +97,7 @@ class MarketResult:
             version=exported.version.folder.name,
             is_served=exported.version.is_served,
             beside_logistic=exported.beside_logistic or exported.judgement.daily,
+            move=None if exported.move is None else exported.move.judged,
         )
 
     @property

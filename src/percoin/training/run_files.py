@@ -204,7 +204,8 @@ def write_market_result(folder: Path, summary: TrainingSummary, further: Mapping
     """
     write_whole(folder / SUMMARY_FILE, summary.render())
     tables = format_evaluation(summary.evaluation, summary.exit)
-    write_whole(folder / EVALUATION_FILE, tables + "\n")
+    moves = [] if summary.move is None else ["", "expected move", *summary.move.lines()]
+    write_whole(folder / EVALUATION_FILE, "\n".join([tables, *moves, ""]))
     verdict = summary.evaluation.verdict
     result = {
         **summary.key_results(),

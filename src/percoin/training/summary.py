@@ -21,6 +21,7 @@ from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAI
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
 from percoin.evaluation.level_reach import reached_text
+from percoin.expected_move.judging import JudgedMoveModel
 from percoin.intervals import number_text
 from percoin.registry.layout import MarketFolder
 from percoin.training.fitted import Fitted
@@ -55,6 +56,7 @@ class TrainingSummary:
         is_served: Whether the new version is the served model.
         run_folder: Folder of logs and pictures.
         predict_command: Command that predicts for the newest bar of the same source.
+        move: The forecast of the expected move; None if there is none.
         levels: How often stop and targets were reached on the test rows; None if too few.
         exit: Where positions of the backtests close.
     """
@@ -69,6 +71,7 @@ class TrainingSummary:
     run_folder: Path
     predict_command: str
     blend: JudgedBlend | None = None
+    move: JudgedMoveModel | None = None
     levels: LevelsReached | None = None
     exit: Exit = Exit.HORIZON
 
@@ -89,6 +92,7 @@ class TrainingSummary:
             dataset=fitted.dataset,
             evaluation=judgement.evaluation,
             blend=judgement.blend,
+            move=exported.move,
             levels=judgement.levels,
             exit=Exit(settings.backtest.exit),
             epochs=fitted.epochs,
@@ -197,6 +201,7 @@ class TrainingSummary:
         for name, text in (
             ("trained", self._trained()),
             *self._parts(),
+            *zip(("expected move", ""), self._move(), strict=False),
             *self._levels(),
             ("bars", f"{len(bars):,} of {bars.origin}"),
             ("model", f"{self.model_folder}{served}"),
@@ -215,6 +220,9 @@ class TrainingSummary:
         epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
         kept = f"epoch {best} kept" if best else "no epoch was better: the pooled weights are kept"
         return f"{epochs} in {minutes} min {secs} s, {kept}"
+
+    def _move(self) -> list[str]:
+        return [] if self.move is None else self.move.lines()
 
     def _parts(self) -> list[tuple[str, str]]:
         """The weights of a blend, and the skill of each part over the train prior."""

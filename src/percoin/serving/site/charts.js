@@ -69,16 +69,37 @@ const charts = (() => {
     return signal.label === signal.pred ? "right" : "wrong";
   };
 
-  // Bars: columns as of /api/bars. Signals: as of /api/history. Levels: name to price.
-  const candles = (bars, signals, levels, width, onRead) => {
+  const CONE_STEPS = 12;
+  // Where the price is expected to go from its last close: the bands widen with the root of time.
+  // Cone: {close, bands, words}; x0 and x1 are its ends.
+  const drawCone = (cone, x0, x1, y) => {
+    const root = svg("g", { class: "cone" }, svg("title", {}, cone.words));
+    for (const { lower, upper } of Object.values(cone.bands)) {
+      const edge = (end) => Array.from({ length: CONE_STEPS + 1 }, (_, k) => {
+        const part = k / CONE_STEPS;
+        const at = Math.round((x0 + part * (x1 - x0)) * 10) / 10;
+        return `${at} ${y(cone.close * (end / cone.close) ** Math.sqrt(part))}`;
+      });
+      root.append(svg("path", { d: `M${[...edge(upper), ...edge(lower).reverse()].join("L")}z` }));
+    }
+    return root;
+  };
+
+  // Bars: columns as of /api/bars. Signals: as of /api/history. Levels: name to price. Cone: of
+  // the newest bar, or null.
+  const candles = (bars, signals, levels, cone, width, onRead) => {
     const n = bars.open_time.length;
     const height = Math.max(300, Math.min(430, width * 0.42));
-    const [left, right, top, bottom] = [4, width - 78, 10, height - 26];
+    const [left, edge, top, bottom] = [4, width - 78, 10, height - 26];
+    // A cone of few bars would be too narrow to see among many.
+    const coneWidth = cone ? Math.max((edge - left) * 0.07, ((edge - left) / n) * cone.n_bars) : 0;
+    const right = edge - coneWidth;
     const span = bars.open_time[1] - bars.open_time[0] || 1;
     const near = (value) => value > Math.min(...bars.low) * 0.9 && value < Math.max(...bars.high) * 1.1;
     const shown = Object.entries(levels).filter(([, value]) => typeof value === "number" && near(value));
-    const low = Math.min(...bars.low, ...shown.map(([, value]) => value));
-    const high = Math.max(...bars.high, ...shown.map(([, value]) => value));
+    const wide = cone ? Object.values(cone.bands).flatMap(({ lower, upper }) => [lower, upper]).filter(near) : [];
+    const low = Math.min(...bars.low, ...shown.map(([, value]) => value), ...wide);
+    const high = Math.max(...bars.high, ...shown.map(([, value]) => value), ...wide);
     const margin = (high - low || high) * 0.06;
     const y = scale(low - margin, high + margin, bottom - 34, top);
     const x = (place) => Math.round((left + ((place + 0.5) / n) * (right - left)) * 10) / 10;
@@ -88,9 +109,10 @@ const charts = (() => {
 
     const axis = ticks(low, high, 5);
     for (const tick of axis.found) {
-      root.append(line(left, y(tick), right, y(tick), "gridline"));
-      root.append(text(right + 8, y(tick) + 4, price(tick), ""));
+      root.append(line(left, y(tick), edge, y(tick), "gridline"));
+      root.append(text(edge + 8, y(tick) + 4, price(tick), ""));
     }
+    if (cone) root.append(drawCone(cone, x(n - 1), edge, y));
     root.append(...timeAxis(bars.open_time, x, height - 6, right - left));
 
     const most = Math.max(...bars.volume) || 1;

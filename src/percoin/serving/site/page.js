@@ -428,6 +428,15 @@
       + `${ratio.toFixed(1)} times the furthest of as many train rows`;
     return h("span", { title: told }, `${drift.worst} ${ratio.toFixed(1)}×`);
   };
+  // How often the price came to lie within each band of the expected move.
+  const bandsCell = ({ move }) => {
+    if (!move) return "–";
+    const ends = (share) => (share.lower === null ? "" : ` ${interval(share, percent)}`);
+    const told = Object.entries(move.coverage).map(([level, share]) => `${level} %: ${percent(share.value, 1)}${ends(share)}`);
+    const shares = Object.values(move.coverage).map((share) => (share.value * 100).toFixed(0)).join(" · ");
+    return [h("span", { title: `${told.join(", ")} of ${move.n_rows} prices` }, `${shares} %`),
+      h("small", { class: "ends" }, `QLIKE ${move.qlike.value.toFixed(3)}`)];
+  };
   const STANDING = [
     ["Market", "", (row) => row.symbol],
     ["Source", "", (row) => row.source],
@@ -439,6 +448,7 @@
     ["Skill [95 %]", "num", (row) => estimated(row.skill, signed, "–", row.too_few)],
     ["Best baseline [95 %]", "num", bestBaseline],
     ["Hit rate [95 %]", "num", (row) => estimated(row.hit_rate, percent, row.too_few ? "too few" : "–", row.too_few)],
+    ["Bands held", "num", bandsCell],
     ["Furthest drift", "num", driftCell],
   ];
   const showScoreboard = () => {
@@ -541,10 +551,28 @@
       known.push(fact("Valid until (UTC)", [charts.stamp(Date.parse(answer.valid_until)),
         h("small", { class: "ends" }, barCount(answer.horizon_bars))]));
     }
-    known.push(...tradeFact(answer));
+    known.push(...moveFacts(answer), ...tradeFact(answer));
     const levels = levelFacts(answer, money);
     return h("div", {}, h("dl", { class: "facts" }, known),
       levels.length ? h("dl", { class: "facts", id: "levels" }, levels) : null, ...reachedNote(answer));
+  };
+
+  // How far the price is expected to move, and until when.
+  const reachOf = (answer) => `until ${charts.stamp(Date.parse(answer.bands_at)).slice(5)}`;
+  const bandText = ({ lower, upper }) => `${charts.price(lower)} to ${charts.price(upper)}`;
+  const moveFacts = (answer) => {
+    if (typeof answer.expected_move !== "number") return [];
+    const bands = Object.entries(answer.bands).map(([level, band]) => `${level} %: ${bandText(band)}`);
+    return [h("div", { class: "broad" }, h("dt", {}, "Expected move"), h("dd", {}, `±\u202f${answer.expected_move.toFixed(2)} %`,
+      bands.map((told) => h("small", { class: "ends" }, told))))];
+  };
+  // The cone begins at the close of the newest bar; an answer on an older one has none.
+  const coneOf = (answer, bars) => {
+    const span = bars.open_time[1] - bars.open_time[0];
+    if (!answer.bands || Date.parse(answer.ts) !== bars.open_time.at(-1) + span) return null;
+    const said = Object.entries(answer.bands).map(([level, band]) => `${level} %: ${bandText(band)}`);
+    return { close: answer.close, bands: answer.bands, n_bars: (Date.parse(answer.bands_at) - Date.parse(answer.ts)) / span,
+      words: `Expected ${reachOf(answer)}: ${said.join(", ")}` };
   };
 
   const candleCard = (answer, bars, signals, width) => {
@@ -556,12 +584,15 @@
     reading.textContent = idle;
     const levels = typeof answer.entry_price === "number"
       ? { entry: answer.entry_price, stop: answer.stop_loss, "target 1": answer.tp1, "target 2": answer.tp2, "target 3": answer.tp3 } : {};
-    const picture = charts.candles(bars, signals, levels, width, (said) => { reading.textContent = said || idle; });
+    const cone = coneOf(answer, bars);
+    const picture = charts.candles(bars, signals, levels, cone, width,
+      (said) => { reading.textContent = said || idle; });
     const key = signals.length
       ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as given at the time"),
         h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet, or no outcome"))
       : h("p", { class: "below" }, "No track record yet: past signals appear here once they have been served and recorded. None are drawn in hindsight.");
-    return h("section", { class: "card" }, reading, picture, key);
+    return h("section", { class: "card" }, reading, picture, key,
+      cone ? h("p", { class: "below" }, `The cone: where 50, 80 and 95 of 100 closes are expected ${reachOf(answer)}.`) : null);
   };
 
   const probabilityCard = (signals, width) => {

@@ -1,0 +1,92 @@
+"""The expected move of a served version: that of its training, or none."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from exported_models import bars_to_learn_from, export, make_dataset, random_network
+
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.expected_move.inputs import bars_needed
+from percoin.expected_move.judging import fit_and_judge
+from percoin.inference import Predictor
+from percoin.json_codec import one_line
+from percoin.registry.layout import EXPECTED_MOVE
+from percoin.registry.manifest import StoredVerdict
+from percoin.signals.chain import ask
+from percoin.signals.hold import HoldSource
+from percoin.signals.market import SourcedBars
+from percoin.signals.model import ModelSource
+from percoin.signals.response import to_json
+from percoin.types import Source, Timeframe
+
+BARS = bars_to_learn_from(1800)
+DATASET = make_dataset(BARS.slice(0, 1700))
+SOON = BARS.close_time().to_pydatetime() + timedelta(seconds=5)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    parts = (DATASET.rows("train"), DATASET.rows("validation"), DATASET.rows("test"))
+    bootstrap = Bootstrap(3, repetitions=50)
+    return fit_and_judge(DATASET.bars, 3, parts, bootstrap)
+
+
+def served(root, sections, verdict=StoredVerdict.ACCEPTED) -> Predictor:
+    export(root, random_network(), DATASET, verdict, sections=sections)
+    return Predictor(root)
+
+
+def test_it_is_that_of_the_training_on_the_same_bars(tmp_path, judged):
+    predictor = served(tmp_path, {EXPECTED_MOVE: judged})
+    move = predictor.predict(BARS, SOON).expected_move
+    deviation = judged.model.deviations(BARS)[-1]
+    close = BARS.column("close")[-1]
+    assert move.percent == pytest.approx(100 * deviation, rel=1e-12)
+    assert move.horizon_bars == 3
+    assert [band.level for band in move.bands] == [50, 80, 95]
+    for inner, outer in pairwise(move.bands):
+        assert outer.lower < inner.lower < close < inner.upper < outer.upper
+    [together] = predictor.predict_many([BARS], SOON)
+    assert together.expected_move == move
+
+
+@pytest.mark.parametrize("section", [None, {}, {"model": {"horizon": 3}}, [1, 2]])
+def test_a_version_without_one_or_with_a_broken_one_answers_without(tmp_path, section):
+    sections = {} if section is None else {EXPECTED_MOVE: section}
+    prediction = served(tmp_path, sections).predict(BARS, SOON)
+    assert prediction.expected_move is None
+    content = to_json(prediction, BARS, SOON)
+    assert (content["expected_move"], content["bands"], content["bands_at"]) == (None, None, None)
+
+
+def test_one_of_another_timeframe_is_none(tmp_path, judged):
+    model = replace(judged.model, coefficients=judged.model.coefficients[:-1])
+    predictor = served(tmp_path, {EXPECTED_MOVE: replace(judged, model=model)})
+    assert predictor.predict(BARS, SOON).expected_move is None
+
+
+def test_with_too_few_bars_there_is_none(judged):
+    needed = bars_needed(Timeframe.M15)
+    assert judged.model.newest(BARS.slice(1800 - needed)) is not None
+    assert judged.model.newest(BARS.slice(1801 - needed)) is None
+
+
+def test_a_rejected_model_still_says_how_far_the_price_moves(tmp_path, judged):
+    predictor = served(tmp_path, {EXPECTED_MOVE: judged}, StoredVerdict.REJECTED)
+    sources = [ModelSource(predictor), HoldSource()]
+    answer = ask(sources, SourcedBars(BARS), max_age_bars=2, now=SOON)
+    assert answer.source is Source.HOLD
+    assert answer.expected_move == judged.model.newest(BARS)
+    content = json.loads(one_line(to_json(answer, BARS, SOON)))
+    assert content["bands_at"] == (BARS.close_time() + timedelta(minutes=45)).isoformat()
+    assert set(content["bands"]) == {"50", "80", "95"}
+
+
+def test_on_a_bar_that_is_too_old_nothing_is_said_of_the_move(tmp_path, judged):
+    predictor = served(tmp_path, {EXPECTED_MOVE: judged}, StoredVerdict.REJECTED)
+    later = SOON + timedelta(hours=5)
+    sources = [ModelSource(predictor), HoldSource()]
+    assert ask(sources, SourcedBars(BARS), 2, later).expected_move is None
