@@ -91,3 +91,18 @@ def test_a_dataset_holds_what_its_functions_give():
 
     shifted = replace(dataset, label=np.roll(dataset.label, 1))
     assert "differ from the label rule" in check_contents(shifted, compute_features).evidence
+
+
+def test_a_leak_in_an_extra_column_is_found_by_its_name():
+    features = FeatureSet(extra=("clock", "volatility"))
+    place = features.names(BARS.timeframe).index("range_volatility_4")
+
+    def compute(bars, feature_set):
+        columns = compute_features(bars, feature_set)
+        columns[:-1, place] = columns[1:, place]
+        return columns
+
+    assert check_features(BARS, features, compute_features).status is FindingStatus.OK
+    finding = check_features(BARS, features, compute)
+    assert finding.status is FindingStatus.LEAK
+    assert finding.evidence.startswith("range_volatility_4: changed by later bars")

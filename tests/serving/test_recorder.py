@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from exported_models import export, make_dataset, random_network
@@ -17,13 +18,15 @@ from small_servers import (
     make_server,
 )
 
+from percoin.assembly import newest_bars
+from percoin.bars.schema import Bars
 from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import TrackRecord, sqlite_url
 from percoin.registry.judged import TRAIN_ROWS, TrainRows
 from percoin.serving import schemas
-from percoin.types import CLASS_NAMES, Signal
+from percoin.types import CLASS_NAMES, Signal, Timeframe
 
 BARS = exchange_bars()
 RULES = {M15: FixedHorizon(3, 0.0025)}
@@ -111,6 +114,42 @@ def test_a_model_is_held_against_its_train_rows(tmp_path, record):
     assert list(drift["shifts"]) == list(FEATURE_NAMES)
     ratios = {name: shift["ratio"] for name, shift in drift["shifts"].items()}
     assert ratios[drift["worst"]] == max(ratios.values()) > 0
+
+
+@dataclass
+class Newest:
+    """A source that gives no more than the newest bars of a market, as an exchange does."""
+
+    market: Market
+    n_bars: int
+
+    def load(self, symbol: str, timeframe: Timeframe) -> Bars:
+        bars = self.market.load(symbol, timeframe)
+        return bars.slice(max(0, len(bars) - self.n_bars))
+
+
+def test_a_server_holds_enough_bars_for_the_answers_and_the_drift_of_extra_columns(
+    tmp_path, record
+):
+    bars = exchange_bars(7400)
+    dataset = make_dataset(bars.slice(0, 6800), extra=("volatility", "clock"))
+    rows, names = dataset.features[dataset.rows("train")], dataset.feature_names
+    told = TrainRows((0.7, 0.2, 0.1), bin_features(names, rows))
+    network = random_network(n_features=len(names))
+    export(tmp_path, network, dataset, sections={TRAIN_ROWS: told})
+    market = Market(bars, n_closed=7340)
+    server = start(
+        tmp_path, market, record, make_source=lambda n_bars: Newest(market, newest_bars(n_bars))
+    )
+    bring_up_to_date(server)
+
+    said = ask(server, "/api/predictions/BTCUSDT?tf=15m").json()
+    assert said["source"] == "ML_PER_COIN_V1"
+    [model, _] = ask(server, "/api/models").json()["models"]
+    assert (model["features"], model["extra_features"]) == ("relative", ["volatility", "clock"])
+    [drift] = ask(server, "/api/scoreboard").json()["drift"]
+    assert drift["unknown"] == ""
+    assert list(drift["shifts"]) == list(names)
 
 
 def test_a_model_that_does_not_tell_of_its_train_rows_is_said_to(models_dir, market, record):

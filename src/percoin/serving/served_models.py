@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.features.drift import STRETCH_ROWS
 from percoin.features.feature_set import history_bars
 from percoin.labels import LabelRule, label_rule_from_json
 from percoin.registry.artifact import served_mark
@@ -88,11 +89,17 @@ class ServedModels:
         """The state of every market's model as JSON objects."""
         return [status.content for status in list(self._statuses.values())]
 
-    def history_bars(self, market: Market) -> int:
-        """How many bars the market's model needs; without a model those of one bar's features."""
+    def bars_to_hold(self, market: Market) -> int:
+        """How many bars the market's model needs, for an answer and for its drift.
+
+        Without a model those of one bar's features.
+        """
         status = self._statuses.get(market)
         manifest = None if status is None else status.manifest
-        return history_bars(1) if manifest is None else manifest.history_bars
+        if manifest is None:
+            return history_bars(1)
+        for_drift = manifest.features.feature_set.warm_up_bars(manifest.timeframe) + STRETCH_ROWS
+        return max(manifest.history_bars, for_drift)
 
     def _told(self, market: Market) -> ModelStatus:
         # Taken before the files are read, so that the next look notices a change meanwhile.

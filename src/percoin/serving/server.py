@@ -182,7 +182,7 @@ class PredictionServer:
         return has_ended
 
     def _load(self, symbol: str, timeframe: Timeframe) -> Bars:
-        n_bars = self.models.history_bars((symbol, timeframe))
+        n_bars = self.models.bars_to_hold((symbol, timeframe))
         return self._setup.make_source(n_bars).load(symbol, timeframe)
 
 
