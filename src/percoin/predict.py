@@ -17,6 +17,7 @@ from percoin.commands import folder_words
 from percoin.config import BinanceConfig, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.evaluation.level_reach import reached_text
+from percoin.features.levels import LevelUnit
 from percoin.inference import Backend, Predictor
 from percoin.json_codec import one_line
 from percoin.printable import printable
@@ -35,6 +36,9 @@ from percoin.types import (
     Source,
     Worth,
 )
+
+# A band is no price that anybody trades at.
+_BAND_DIGITS = 6
 
 
 def answer(settings: PredictConfig) -> None:
@@ -56,7 +60,12 @@ def answer(settings: PredictConfig) -> None:
     min_confidence = find_min_confidence(settings.min_confidence, Path(settings.models_dir))
     bars_from = [*source_words(settings.source), *folder_words(data_dir=settings.data_dir)]
     model = ModelSource(
-        predictor, settings.use_ml, min_confidence, settings.require_accepted, bars_from
+        predictor,
+        settings.use_ml,
+        min_confidence,
+        settings.require_accepted,
+        bars_from,
+        LevelUnit(settings.levels),
     )
     market = SourcedBars(bars, source)
     chain = build_chain(
@@ -176,7 +185,8 @@ def _move(move: ExpectedMove) -> str:
     """How far the price is expected to move, and the bands for it."""
     n_bars = "1 bar" if move.horizon_bars == 1 else f"{move.horizon_bars} bars"
     bands = ", ".join(
-        f"{band.level} % {_price(band.lower)} to {_price(band.upper)}" for band in move.bands
+        f"{band.level} % {_price(band.lower, _BAND_DIGITS)} to {_price(band.upper, _BAND_DIGITS)}"
+        for band in move.bands
     )
     return f"expected move: {move.percent:.2f} % within {n_bars}; bands: {bands}"
 
@@ -188,9 +198,9 @@ def _judged(worth: Worth, measure: str) -> str:
     return worth_text(worth)
 
 
-def _price(value: float) -> str:
-    """Eight significant digits without an exponent, as exchanges show prices."""
-    return np.format_float_positional(value, precision=8, fractional=False, trim="-")
+def _price(value: float, digits: int = 8) -> str:
+    """Significant digits without an exponent; eight, as exchanges show prices."""
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="-")
 
 
 def _age(age: timedelta, bars: Bars) -> str:

@@ -26,6 +26,7 @@ from percoin.cli import compose_config, explain, run_command
 from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
+from percoin.features.levels import LevelUnit
 from percoin.inference import Backend, Predictor
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
@@ -168,6 +169,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
             settings.use_ml,
             find_min_confidence(settings.min_confidence, models_dir),
             settings.require_accepted,
+            levels=LevelUnit(settings.levels),
         ),
         sources=[Source.of_option(name) for name in settings.chain],
         use_pro=settings.use_pro,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.bars.schema import PRICE_COLUMNS
-from percoin.bars.tick import find_ticks
+from percoin.bars.tick import find_ticks, newest_tick
 
 N_BARS = 300
 
@@ -62,6 +62,19 @@ def test_the_tick_at_a_bar_comes_from_the_last_256_bars():
     # One price alone shows no tick.
     np.testing.assert_array_equal(find_ticks(bars).units[1:], expected[1:])
     assert find_ticks(bars).units[0] == 0
+
+
+@pytest.mark.parametrize("n_bars", [1, 2, 255, 256, 257, 700])
+def test_the_newest_tick_is_the_last_of_all(n_bars):
+    prices = np.random.default_rng(n_bars).integers(1, 500, n_bars) * 6
+    # Older bars are quoted in more decimals.
+    bars = quoted(1, 4, np.where(np.arange(n_bars) < n_bars - 300, prices + 1, prices * 100))
+    newest, ticks = newest_tick(bars), find_ticks(bars)
+
+    assert len(newest.units) == 1
+    assert newest.units[0] / 10**newest.decimals == ticks.units[-1] / 10**ticks.decimals
+    price, up = np.array([0.123456789]), np.array([True])
+    assert newest.round(price, up) == ticks.take(np.array([-1])).round(price, up)
 
 
 @pytest.mark.parametrize("bars", [make_bars(N_BARS), bars_from_closes([100.0] * N_BARS)])

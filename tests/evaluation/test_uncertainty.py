@@ -7,6 +7,7 @@ from percoin.evaluation import uncertainty
 from percoin.evaluation.metrics import log_loss_skill
 from percoin.evaluation.uncertainty import (
     MIN_BLOCKS,
+    MOST_BLOCKS,
     Bootstrap,
     _circular_block_means,
     _draw_t_statistics,
@@ -184,6 +185,28 @@ def test_blocks_are_never_shorter_than_the_horizon():
     rows = np.random.default_rng(12).standard_normal(4000)
     assert choose_block_length(rows, 1) < 24
     assert choose_block_length(rows, 24) == 24
+
+
+def test_the_rows_of_a_market_make_at_most_sixteen_blocks_and_other_rows_as_many_as_they_like():
+    rows = np.random.default_rng(12).standard_normal(100 * 24)
+    market = Bootstrap(HORIZON, repetitions=50, day=24).estimate(rows)
+    assert len(rows) // market.block_length == MOST_BLOCKS
+    assert Bootstrap(HORIZON, repetitions=50).estimate(rows).block_length < 24
+    # Of ten days there are ten blocks.
+    assert Bootstrap(HORIZON, repetitions=50, day=24).estimate(rows[:240]).block_length == 24
+
+
+def test_intervals_of_a_market_cover_the_truth_though_its_level_moves_for_days():
+    # Eight rows a day for 96 days; the level forgets within days, and is small beside the noise.
+    levels, noise = autoregressive(768, 0.95, 31, 200), autoregressive(768, 0.0, 32, 200)
+
+    def covered(bootstrap):
+        found = [bootstrap.estimate(rows) for rows in 0.15 * levels + noise]
+        return np.mean([estimate.lower <= 0 <= estimate.upper for estimate in found])
+
+    of_a_day = covered(Bootstrap(8, seed=1, repetitions=300))
+    of_a_market = covered(Bootstrap(HORIZON, seed=1, repetitions=300, day=8))
+    assert of_a_day < 0.87 < 0.88 <= of_a_market
 
 
 def test_blocks_grow_with_the_dependence_and_stay_at_least_eight():

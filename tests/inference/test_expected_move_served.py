@@ -11,8 +11,11 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.inputs import bars_needed
 from percoin.expected_move.judging import fit_and_judge
+from percoin.features.levels import LevelUnit
 from percoin.inference import Predictor
+from percoin.intervals import KnownInterval
 from percoin.json_codec import one_line
+from percoin.registry.judged import LEVELS, LEVELS_IN_MOVES
 from percoin.registry.layout import EXPECTED_MOVE
 from percoin.registry.manifest import StoredVerdict
 from percoin.signals.chain import ask
@@ -20,7 +23,7 @@ from percoin.signals.hold import HoldSource
 from percoin.signals.market import SourcedBars
 from percoin.signals.model import ModelSource
 from percoin.signals.response import to_json
-from percoin.types import Source, Timeframe
+from percoin.types import LevelsReached, Signal, Source, Timeframe
 
 BARS = bars_to_learn_from(1800)
 DATASET = make_dataset(BARS.slice(0, 1700))
@@ -90,3 +93,31 @@ def test_on_a_bar_that_is_too_old_nothing_is_said_of_the_move(tmp_path, judged):
     later = SOON + timedelta(hours=5)
     sources = [ModelSource(predictor), HoldSource()]
     assert ask(sources, SourcedBars(BARS), 2, later).expected_move is None
+
+
+def test_levels_in_units_of_the_expected_move_with_how_often_they_were_reached(tmp_path, judged):
+    shares = [KnownInterval(share, share - 0.01, share + 0.01) for share in (0.1, 0.6, 0.3, 0.2)]
+    in_atr, in_moves = LevelsReached(90, *shares), LevelsReached(91, *shares)
+    network = random_network(Signal.LONG)
+    sections = {EXPECTED_MOVE: judged, LEVELS: in_atr, LEVELS_IN_MOVES: in_moves}
+    export(tmp_path, network, DATASET, sections=sections)
+    usual, moves = (
+        ModelSource(Predictor(tmp_path), levels=unit).answer(SourcedBars(BARS))
+        for unit in (LevelUnit.ATR, LevelUnit.BANDS)
+    )
+    assert (usual.worth.reached, moves.worth.reached) == (in_atr, in_moves)
+    close = BARS.column("close")[-1]
+    unit = close * moves.expected_move.percent / 100
+    # Rounded away from the entry, by less than a tick of these prices.
+    assert moves.levels.stop_loss == pytest.approx(close - 1.5 * unit, abs=1e-2)
+    assert moves.levels.tp1 == pytest.approx(close + unit, abs=1e-2)
+    assert moves.levels.tp3 == pytest.approx(close + 3 * unit, abs=1e-2)
+    assert usual.levels != moves.levels
+
+
+def test_without_an_expected_move_there_are_no_levels_in_its_units(tmp_path):
+    export(tmp_path, random_network(Signal.LONG), DATASET)
+    source = ModelSource(Predictor(tmp_path), levels=LevelUnit.BANDS)
+    answer = source.answer(SourcedBars(BARS))
+    assert answer.signal is Signal.LONG
+    assert answer.levels is None

@@ -324,6 +324,12 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     assert main([*arguments, "output=json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["evaluation"]["verdict"]["outcome"] == "rejected"
+    assert document["exit"] == "horizon"
+    assert f"within 3 bars {document['levels']['n_signals']} judged signals reached" in text
+    assert main([*arguments, "output=json", "backtest.exit=levels"]) == 0
+    by_levels = json.loads(capsys.readouterr().out)
+    assert (by_levels["exit"], by_levels["levels"]) == ("levels", document["levels"])
+    assert by_levels["evaluation"]["money"] != document["evaluation"]["money"]
     (tmp_path / "taken").write_text("")
     assert main([*arguments, f"report_dir={tmp_path / 'taken'}"]) == 2
     told = capsys.readouterr()

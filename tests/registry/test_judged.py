@@ -5,16 +5,19 @@ from exported_models import bars_to_learn_from, export, make_dataset, random_net
 
 from percoin.errors import InvalidArtifactError
 from percoin.features.drift import bin_features
+from percoin.intervals import KnownInterval
 from percoin.registry.artifact import load_artifact
 from percoin.registry.judged import (
+    LEVELS,
     TRAIN_ROWS,
     TrainRows,
+    judged_levels,
     judged_skill,
     judged_threshold,
     train_rows,
 )
 from percoin.registry.layout import METRICS_FILE
-from percoin.types import Timeframe
+from percoin.types import LevelsReached, Timeframe
 
 DATASET = make_dataset(bars_to_learn_from(600))
 
@@ -130,3 +133,24 @@ def test_a_model_that_does_not_tell_of_its_train_rows_has_none(tmp_path, section
     export(tmp_path, random_network(), DATASET, sections={TRAIN_ROWS: section})
 
     assert read_train_rows(tmp_path) is None
+
+
+SHARE = KnownInterval(0.25, 0.2, 0.3)
+
+
+def read_levels(root):
+    return judged_levels(root, load_artifact(root, "BTCUSDT", Timeframe.M15).manifest)
+
+
+def test_how_often_levels_were_reached_is_read_back(tmp_path):
+    told = LevelsReached(700, SHARE, SHARE, SHARE, KnownInterval(0.0, 0.0, 0.01))
+    export(tmp_path, random_network(), DATASET, sections={LEVELS: told})
+
+    assert read_levels(tmp_path) == told
+
+
+@pytest.mark.parametrize("sections", [{}, {LEVELS: None}, {LEVELS: 0.5}, {LEVELS: {}}])
+def test_a_model_that_does_not_tell_of_its_levels_has_none(tmp_path, sections):
+    export(tmp_path, random_network(), DATASET, sections=sections)
+
+    assert read_levels(tmp_path) is None

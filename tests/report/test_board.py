@@ -3,9 +3,11 @@ from dataclasses import replace
 import pytest
 from report_builders import NOW, draft, export, judged, registry
 
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
 from percoin.evaluation.gate import Outcome
 from percoin.evaluation.regression import Regression
+from percoin.intervals import KnownInterval
 from percoin.registry.manifest import Blend, Calibration, Gate, StoredVerdict
 from percoin.report.board import (
     BoardStatus,
@@ -19,7 +21,7 @@ from percoin.report.board import (
 from percoin.report.board import test_days as days_of_test
 from percoin.report.cells import facts
 from percoin.report.reading import Judging, SavedModel, read_models
-from percoin.types import Timeframe
+from percoin.types import LevelsReached, Timeframe
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +237,17 @@ def test_of_a_walk_forward_only_the_end_is_dated():
     }
     assert ("judged on", "300 test bars") in facts(single)
     assert "5 folds of a walk-forward" in dict(facts(folds))["judged on"]
+
+
+def test_another_exit_and_the_levels_are_told_where_they_are_known():
+    plain = model("BTCUSDT", judged(n_rows=300))
+    assert not {"exit", "levels"} & set(dict(facts(plain)))
+
+    share = KnownInterval(0.25, 0.2, 0.3)
+    levels = LevelsReached(700, share, share, share, share)
+    told = dict(facts(replace(plain, judging=Judging(exit=Exit.LEVELS, levels=levels))))
+    assert told["exit"].startswith("positions close at the stop or the first target")
+    assert "700 judged signals reached the stop in 0.250 [0.200, 0.300]" in told["levels"]
 
 
 def test_a_blend_says_what_it_is_made_of_and_how_good_each_part_is():

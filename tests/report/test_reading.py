@@ -10,6 +10,7 @@ from report_builders import export, judged, losses, registry
 
 from percoin import json_codec
 from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.evaluation.backtest import Exit
 from percoin.registry.layout import MarketFolder
 from percoin.registry.revision import withdraw_acceptance
 from percoin.report import reading
@@ -34,6 +35,18 @@ def test_a_judged_model_comes_with_manifest_evaluation_and_how_it_was_judged(tmp
     assert model.evaluation.to_json() == json.loads(json.dumps(evaluation.to_json()))
     assert (model.judging.n_folds, model.judging.threshold) == (5, 0.41)
     assert model.problem == ""
+
+
+def test_exit_and_levels_are_read_and_older_models_closed_where_the_label_ends(tmp_path):
+    share = {"value": 0.25, "lower": 0.2, "upper": 0.3}
+    levels = {"n_signals": 700} | dict.fromkeys(("stop_loss", "tp1", "tp2", "tp3"), share)
+    sections = {"evaluation": judged().to_json(), "judging": {"exit": "levels"}, "levels": levels}
+    export(tmp_path / "new", sections=sections)
+    export(tmp_path / "old", sections={"evaluation": judged().to_json(), "levels": {}})
+
+    new, old = only(tmp_path / "new").judging, only(tmp_path / "old").judging
+    assert (new.exit, new.levels.n_signals) == (Exit.LEVELS, 700)
+    assert (old.exit, old.levels) == (Exit.HORIZON, None)
 
 
 def test_all_models_are_read_whatever_is_wrong_with_some(tmp_path):

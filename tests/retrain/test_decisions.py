@@ -1,10 +1,14 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import lfilter
+from scipy.stats import t as student
 
+from percoin.evaluation.uncertainty import MOST_BLOCKS
 from percoin.retrain.decisions import (
     Absent,
     Cause,
@@ -39,7 +43,7 @@ FRESH = MarketState(
     n_bars=35_000,
     n_new_bars=288,
     drift=FurthestDrift("volatility", 0.3, 0.9),
-    live=LiveSkill(0.01, -0.005, 0.025, 500, 300.0),
+    live=LiveSkill(0.01, -0.005, 0.025, 500, 300.0, 180.0),
     gate_lower=0.004,
     last_tried=NOW - timedelta(days=8),
 )
@@ -89,7 +93,7 @@ def test_a_fresh_model_is_kept_and_every_reason_has_its_number_and_its_key():
             "max_drift=2",
         ),
         (
-            {"live": LiveSkill(-0.01, -0.022, 0.002, 500, 300.0)},
+            {"live": LiveSkill(-0.01, -0.022, 0.002, 500, 300.0, 180.0)},
             Cause.LIVE_SKILL,
             "all of it below +0.0040, the least that its gate accepted it for",
         ),
@@ -174,7 +178,7 @@ def test_what_is_due_may_have_to_wait_and_both_are_said(changes, text, condition
         ),
         ({"gate_lower": None}, "; its gate measured no skill to compare it with"),
         (
-            {"live": LiveSkill(0.01, 0.0, 0.02, 500, 199.9)},
+            {"live": LiveSkill(0.01, 0.0, 0.02, 500, 199.9, 180.0)},
             "too few to judge: min_resolved=200",
         ),
     ],
@@ -196,9 +200,9 @@ def test_what_is_asked_for_at_once_is_trained_though_a_clock_was_wrong():
         ({"n_new_bars": 3_499}, Verb.KEEP),
         ({"n_new_bars": 3_500}, Verb.TRAIN),
         ({"drift": FurthestDrift("rsi_14", 0.2, 2.0)}, Verb.KEEP),
-        ({"live": LiveSkill(0.0, -0.01, 0.0039, 500, 200.0)}, Verb.TRAIN),
-        ({"live": LiveSkill(0.0, -0.01, 0.004, 500, 200.0)}, Verb.KEEP),
-        ({"live": LiveSkill(0.0, -0.01, 0.0039, 500, 199.0)}, Verb.KEEP),
+        ({"live": LiveSkill(0.0, -0.01, 0.0039, 500, 200.0, 180.0)}, Verb.TRAIN),
+        ({"live": LiveSkill(0.0, -0.01, 0.004, 500, 200.0, 180.0)}, Verb.KEEP),
+        ({"live": LiveSkill(0.0, -0.01, 0.0039, 500, 199.0, 180.0)}, Verb.KEEP),
     ],
 )
 def test_each_limit_belongs_to_the_side_that_its_setting_names(changes, verb):
@@ -223,14 +227,38 @@ def test_the_causes_come_before_what_was_looked_at_and_objections_before_the_cau
 
 
 def test_the_lasting_interval_is_that_of_the_normal_mixture():
-    # By hand: n/min = 1.5, rho = 8 * 1.5 = 12, reach = sqrt(13/12 * (ln 13 - 2 ln 0.1)).
-    live = LiveSkill(-0.01, -0.02, 0.0, 500, 300.0)
-    assert lasting_upper(live, RULES) == pytest.approx(
-        -0.01 + 0.01 * 2.7870467 / 1.9599640, abs=1e-8
-    )
-    # Below min_resolved the mixture is as wide as there.
-    few, least = (replace(live, n_independent=n) for n in (10.0, 200.0))
-    assert lasting_upper(few, RULES) == lasting_upper(least, RULES)
+    # By hand: -2 ln 0.05 = 5.99146, rho = 5.99146 + ln 6.99146 = 7.93616 after a year, and
+    # reach = sqrt(8.93616 / 7.93616 * (ln 8.93616 + 5.99146)) = 3.03521, whose tail is 0.0012018.
+    live = LiveSkill(-0.01, -0.02, 0.0, 5_000, 1_000.0, 365.0)
+    wider = student.ppf(0.0012018, 15) / student.ppf(0.025, 15)
+    assert lasting_upper(live, RULES) == pytest.approx(-0.01 + 0.01 * wider, abs=1e-6)
+
+
+@given(st.floats(8, 300), st.floats(1, 60))
+def test_a_short_record_needs_more_evidence_than_a_longer_one(n_days, more):
+    short = LiveSkill(-0.01, -0.02, 0.0, 5_000, 1_000.0, n_days)
+    assert lasting_upper(short, RULES) > lasting_upper(replace(short, n_days=n_days + more), RULES)
+
+
+def test_a_record_of_a_moment_demotes_nothing():
+    live = LiveSkill(-0.3, -0.31, -0.29, 5_000, 1_000.0, 1e-6)
+    assert decided(live=live).verb is not Verb.DEMOTE
+
+
+def test_a_year_of_looks_demotes_few_records_without_skill():
+    """Skill that comes and goes for days, as that of a forecast does which knows nothing."""
+    shocks = np.random.default_rng(5).standard_normal((200, 365 + 60))
+    n_demoted = 0
+    for record in lfilter([1], [1, -0.6], shocks, axis=1)[:, 60:]:
+        for n_days in range(MOST_BLOCKS, 366, 7):
+            means = [part.mean() for part in np.array_split(record[:n_days], MOST_BLOCKS)]
+            value, error = np.mean(means), np.std(means, ddof=1) / np.sqrt(MOST_BLOCKS)
+            half = error * student.ppf(0.975, MOST_BLOCKS - 1)
+            live = LiveSkill(value, value - half, value + half, 9_000, 1_000.0, float(n_days))
+            if live.upper < 0 and lasting_upper(live, RULES) < 0:
+                n_demoted += 1
+                break
+    assert n_demoted / 200 <= 0.05
 
 
 KEPT, DUE = decided(), decided(data_end=NOW - timedelta(days=40))
@@ -278,7 +306,7 @@ def test_what_is_not_known_is_said_and_decides_nothing():
 
 
 def test_skill_that_is_gone_for_good_demotes_before_anything_else():
-    gone = LiveSkill(-0.03, -0.045, -0.015, 5_000, 1_000.0)
+    gone = LiveSkill(-0.03, -0.045, -0.015, 5_000, 1_000.0, 180.0)
     decision = decided(live=gone, data_end=NOW - timedelta(days=90), obstacle="a pool")
     assert decision.verb is Verb.DEMOTE
     (reason,) = decision.reasons
@@ -287,25 +315,25 @@ def test_skill_that_is_gone_for_good_demotes_before_anything_else():
 
 
 def test_one_interval_below_zero_is_not_enough_to_demote_when_it_is_looked_every_day():
-    unlucky = LiveSkill(-0.0155, -0.0305, -0.0005, 5_000, 1_000.0)
+    unlucky = LiveSkill(-0.0155, -0.0305, -0.0005, 5_000, 1_000.0, 180.0)
     assert decided(live=unlucky).verb is Verb.TRAIN
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"live": LiveSkill(-0.3, -0.4, -0.2, 800, 199.0)},
+        {"live": LiveSkill(-0.3, -0.4, -0.2, 800, 199.0, 180.0)},
         {"is_forced": True},
         {"condition": Condition.NOT_ACCEPTED},
     ],
 )
 def test_too_few_predictions_or_somebody_who_insists_demote_nothing(changes):
-    gone = {"live": LiveSkill(-0.3, -0.4, -0.2, 5_000, 1_000.0)}
+    gone = {"live": LiveSkill(-0.3, -0.4, -0.2, 5_000, 1_000.0, 180.0)}
     assert decided(**(gone | changes)).verb is not Verb.DEMOTE
 
 
 def test_the_lasting_interval_is_wider_than_that_of_one_look_and_gives_less_for_less_error():
-    live = LiveSkill(-0.01, -0.02, 0.0, 500, 300.0)
+    live = LiveSkill(-0.01, -0.02, 0.0, 500, 300.0, 180.0)
     assert lasting_upper(live, RULES) > live.upper
     assert lasting_upper(live, replace(RULES, demote_error=0.01)) > lasting_upper(live, RULES)
 
@@ -317,7 +345,7 @@ WIDTHS = st.floats(1e-4, 0.1)
 @given(VALUES, WIDTHS, st.floats(0, 5_000), st.floats(0, 0.2))
 def test_worse_evidence_never_takes_a_demotion_back(value, half, n_independent, loss):
     def verb(center: float) -> Verb:
-        live = LiveSkill(center, center - half, center + half, 9_000, n_independent)
+        live = LiveSkill(center, center - half, center + half, 9_000, n_independent, 94.0)
         return decided(live=live, data_end=NOW - timedelta(days=3)).verb
 
     order = [Verb.KEEP, Verb.TRAIN, Verb.DEMOTE]

@@ -26,7 +26,7 @@ from percoin.retrain.trainings import job_of
 from percoin.types import Timeframe
 
 NOW = datetime.now(UTC)
-GONE = LiveSkill(-0.04, -0.05, -0.03, 5_000, 1_000.0)
+GONE = LiveSkill(-0.04, -0.05, -0.03, 5_000, 1_000.0, 180.0)
 
 
 def gone(_manifest: Manifest) -> Watched:

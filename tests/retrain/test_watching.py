@@ -135,7 +135,9 @@ def test_predictions_on_bars_of_another_source_are_no_live_skill_of_the_model():
     )
     own = replace(standing, bars="binance spot", n_resolved=800)
     # As many predictions as a label reaches count as one.
-    assert live_skill(manifest, [standing, own]) == LiveSkill(-0.03, -0.04, -0.02, 800, 200.0)
+    assert live_skill(manifest, [standing, own]) == LiveSkill(
+        -0.03, -0.04, -0.02, 800, 200.0, 800 / 96
+    )
     other = replace(own, version_id="another", n_resolved=5_000)
     assert live_skill(manifest, [other, own]).n_resolved == 800
 

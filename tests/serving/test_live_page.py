@@ -31,6 +31,8 @@ EVALUATION = {
     "against_best": ESTIMATE | {"value": 0.0023},
     "bootstrap": {"confidence": 0.95},
 }
+SHARE = {"value": 0.25, "lower": 0.2, "upper": 0.3}
+LEVELS = {"n_signals": 700} | dict.fromkeys(("stop_loss", "tp1", "tp2", "tp3"), SHARE)
 ROWS = "document.querySelectorAll('#board tbody tr')"
 
 
@@ -48,7 +50,7 @@ def serve_model(folder: Path, signal: Signal) -> None:
         random_network(signal),
         make_dataset(BARS),
         StoredVerdict.ACCEPTED,
-        sections={"evaluation": EVALUATION},
+        sections={"evaluation": EVALUATION, "judging": {"threshold": 0.4375}, "levels": LEVELS},
     )
 
 
@@ -157,6 +159,37 @@ def test_a_market_opens_with_candles_skill_and_who_was_asked(page):
     assert "market=BTCUSDT" in page.run("location.hash")
     page.press("Escape")
     page.wait_for("!document.getElementById('market').open && !location.hash.includes('market')")
+
+
+def test_a_direction_says_what_was_judged_of_it(page, server):
+    page.run(f"{row('BTCUSDT')}.querySelector('button').click()")
+    page.wait_for("document.querySelector('#levels') !== null")
+    answer = server.get("/api/predictions/BTCUSDT?tf=15m").json()
+    told = page.run(
+        "[...document.querySelectorAll('#market .facts > div')].map((fact) => fact.innerText)"
+    )
+    facts = dict(each.split("\n", 1) for each in told)
+    ends = answer["valid_until"][:16].replace("T", " ")
+    assert facts["Valid until (UTC)"] == f"{ends}\n3 bars"
+    sure = f"{answer['confidence']:.3f}"
+    assert facts["Would be traded"] == f"yes\nconfidence {sure}, judged threshold 0.438"
+    assert facts["Stop"].endswith("\n25.0 % [20.0, 30.0]")
+    assert facts["Target 3"].endswith("\n25.0 % [20.0, 30.0]")
+    note = page.run("document.querySelector('.reached').innerText")
+    assert "within 3 bars when 700 such signals were judged" in note
+
+    page.show_as(390, 844, mobile=True)
+    dialog = "document.getElementById('market')"
+    page.wait_for(f"{dialog}.clientWidth <= 390")
+    assert page.run(f"{dialog}.scrollWidth") <= page.run(f"{dialog}.clientWidth")
+
+
+@pytest.mark.parametrize(
+    ("price", "shown"),
+    [(0.00001234, "0.00001234"), (0.8107, "0.8107"), (0, "0.00"), (108410.6, "108,410.60")],
+)
+def test_prices_are_shown_down_to_the_tick_of_the_cheapest_coins(page, price, shown):
+    assert page.run(f"charts.price({price})") == shown
 
 
 def test_another_length_of_bars_is_a_click_away(page):

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import pytest
 from exported_models import export, make_dataset, random_network
@@ -83,6 +84,9 @@ def test_the_whole_loop_from_served_to_scored(models_dir, market, record):
     assert times == sorted(times)
     assert len(times) == 10
     assert times[-1] == served[0]["ts"]
+    for entry in content["predictions"]:
+        stands = datetime.fromisoformat(entry["valid_until"]) - datetime.fromisoformat(entry["ts"])
+        assert (entry["horizon_bars"], stands) == (3, timedelta(minutes=45))
     assert [entry["label"] is None for entry in content["predictions"]] == [False] * 7 + [True] * 3
     lines = ask(server, "/metrics").text.splitlines()
     assert 'percoin_record_total{event="written"} 80.0' in lines

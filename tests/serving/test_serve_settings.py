@@ -113,6 +113,7 @@ def test_every_key_of_the_file_reaches_the_server():
         "chain=[ml,hold]",
         "use_pro=false",
         "max_age_bars=7",
+        "levels=bands",
         "refresh.delay_secs=1.5",
         "refresh.jitter_secs=2.5",
         "refresh.retry_secs=3.5",

@@ -62,14 +62,36 @@ def find_ticks(bars: Bars) -> Ticks:
     Args:
         bars: Bars of one market.
     """
-    prices = np.stack([bars.column(name) for name in PRICE_COLUMNS], axis=1)
-    decimals = _find_decimals(prices)
-    if decimals is None:
+    found = _whole_numbers(bars)
+    if found is None:
         return Ticks(np.zeros(len(bars), dtype=np.int64), 0)
-    whole = np.rint(prices * 10.0**decimals).astype(np.int64)
+    whole, decimals = found
     units = _recent(np.gcd, np.gcd.reduce(whole, axis=1))
     highest, lowest = _recent(np.maximum, whole.max(axis=1)), _recent(np.minimum, whole.min(axis=1))
     return Ticks(np.where(highest > lowest, units, 0), decimals)
+
+
+def newest_tick(bars: Bars) -> Ticks:
+    """The tick at the newest bar alone; the same as the last of ``find_ticks``, but sooner.
+
+    Args:
+        bars: At least one bar of one market.
+    """
+    found = _whole_numbers(bars.slice(max(0, len(bars) - _RECENT_BARS)))
+    if found is None:
+        return Ticks(np.zeros(1, dtype=np.int64), 0)
+    whole, decimals = found
+    unit = np.gcd.reduce(whole, axis=None) if whole.max() > whole.min() else 0
+    return Ticks(np.array([unit]), decimals)
+
+
+def _whole_numbers(bars: Bars) -> tuple[IntArray, int] | None:
+    """All prices times ``10 ** decimals``, shape (n_bars, 4), and the decimals; None without."""
+    prices = bars.values[:, : len(PRICE_COLUMNS)]
+    decimals = _find_decimals(prices)
+    if decimals is None:
+        return None
+    return np.rint(prices * 10.0**decimals).astype(np.int64), decimals
 
 
 def _find_decimals(prices: FloatArray) -> int | None:

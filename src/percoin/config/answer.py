@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from percoin.config.fields import choice, number, require, setting
+from percoin.features.levels import LevelUnit
 from percoin.inference import Backend
 from percoin.printable import printable
 from percoin.types import Source
@@ -36,6 +37,11 @@ class AnswerConfig:
     )
     require_accepted: bool = setting(
         "false also uses models that the gate did not accept, and rules that are worse than a coin"
+    )
+    levels: str = choice(
+        "a model's stop and targets are multiples of the mean range of the last 14 bars; bands: of "
+        "its expected move",
+        LevelUnit,
     )
     max_age_bars: float | None = number(
         "oldest bar that gets an answer, in bar lengths; null is 2 for an exchange, no limit for "

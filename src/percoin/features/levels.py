@@ -1,21 +1,33 @@
 """Entry, stop and targets of a directional signal, for one bar or for many.
 
-The unit is an ATR(14): the stop lies 1.5 units from the entry, the targets 1, 2 and 3. All of them
-are rounded to the market's tick, away from the entry: a target is never easier to reach and a stop
-never tighter than meant, so the shares that are measured for them flatter nobody.
+The unit is an ATR(14), or the expected move: the stop lies 1.5 units from the entry, the targets
+1, 2 and 3. All of them are rounded to the market's tick, away from the entry: a target is never
+easier to reach and a stop never tighter than meant, so the shares that are measured for them
+flatter nobody.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
 from percoin.bars.schema import Bars
-from percoin.bars.tick import Ticks, find_ticks
+from percoin.bars.tick import Ticks, find_ticks, newest_tick
 from percoin.features.feature_set import history_bars
 from percoin.features.indicators import atr
 from percoin.types import BoolArray, FloatArray, IntArray, Levels, Signal
+
+
+class LevelUnit(StrEnum):
+    """What the stop and the targets of a model's signal are measured in."""
+
+    ATR = "atr"
+    """The mean range of the last 14 bars."""
+    BANDS = "bands"
+    """The expected move, as the bands are: the forecast standard deviation over the horizon."""
+
 
 # In units, in the direction of the signal; the stop first, then the targets.
 _DISTANCES = np.array([-1.5, 1.0, 2.0, 3.0])
@@ -54,17 +66,17 @@ def find_levels(bars: Bars, signal: Signal, entry_price: float | None = None) ->
         return None
     recent = bars.slice(max(0, len(bars) - history_bars(1)))
     entry = float(recent.column("close")[-1]) if entry_price is None else entry_price
-    return levels_at(signal, entry, float(atr_of(recent)[-1]), find_ticks(recent))
+    return levels_at(signal, entry, float(atr_of(recent)[-1]), newest_tick(recent))
 
 
-def levels_at(signal: Signal, entry_price: float, unit: float, ticks: Ticks) -> Levels | None:
+def levels_at(signal: Signal, entry_price: float, unit: float, tick: Ticks) -> Levels | None:
     """Stop 1.5 units from the entry, targets 1, 2 and 3, rounded away from it to the tick.
 
     Args:
         signal: The direction.
         entry_price: In the quote currency.
-        unit: An ATR(14), in the same.
-        ticks: At bars of the market; the newest counts.
+        unit: An ATR(14) or an expected move, in the same.
+        tick: Of the market, at one bar.
 
     Returns:
         None without a direction, for a unit that is none, and where a target would lie
@@ -72,9 +84,8 @@ def levels_at(signal: Signal, entry_price: float, unit: float, ticks: Ticks) -> 
     """
     if signal is Signal.NO_TRADE:
         return None
-    newest = ticks.take(np.array([-1]))
     is_long = np.array([signal is Signal.LONG])
-    found = level_prices(np.array([entry_price]), np.array([unit]), newest, is_long)
+    found = level_prices(np.array([entry_price]), np.array([unit]), tick, is_long)
     stop, first, second, third = found.prices[0].tolist()
     if np.isnan(stop):
         return None
@@ -100,7 +111,7 @@ def level_prices(
 
     Args:
         entry: Entry prices, shape (n,).
-        unit: ATR(14) of each, shape (n,).
+        unit: ATR(14) or expected move of each, shape (n,).
         ticks: Of each, shape (n,).
         is_long: Whether each is a LONG, shape (n,).
     """

@@ -12,7 +12,7 @@ import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.bars.silence import describe_silence
-from percoin.bars.tick import find_ticks
+from percoin.bars.tick import newest_tick
 from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
 from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
@@ -233,7 +233,7 @@ class ServedModel:
 def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
     if signal is Signal.NO_TRADE:
         return None
-    return levels_at(signal, newest.close, newest.atr, find_ticks(newest.bars))
+    return levels_at(signal, newest.close, newest.atr, newest_tick(newest.bars))
 
 
 def _blend_of(manifest: Manifest) -> Callable[[FloatArray, Float32Array], FloatArray] | None:

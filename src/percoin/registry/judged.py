@@ -11,6 +11,7 @@ from percoin import json_codec
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.hit_rate import HitRate
 from percoin.features.drift import Bins
+from percoin.features.levels import LevelUnit
 from percoin.intervals import Interval
 from percoin.registry import publish
 from percoin.registry.contents import read_metrics
@@ -24,6 +25,7 @@ _T = TypeVar("_T")
 TRAIN_ROWS = "train_rows"
 HIT_RATE = "hit_rate"
 LEVELS = "levels"
+LEVELS_IN_MOVES = "levels_bands"
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,15 @@ def judged_hit_rate(root: Path, manifest: Manifest) -> HitRate | None:
     return _section(HitRate, HIT_RATE, root, manifest)
 
 
-def judged_levels(root: Path, manifest: Manifest) -> LevelsReached | None:
+def judged_levels(
+    root: Path, manifest: Manifest, unit: LevelUnit = LevelUnit.ATR
+) -> LevelsReached | None:
     """How often stop and targets of the served model's directions were reached on its test rows.
 
     Args:
         root: The models folder.
         manifest: Of the model that is served.
+        unit: What stop and targets are measured in.
 
     Returns:
         None for an older model, for one with too few directions, or if it cannot be read.
@@ -170,7 +175,8 @@ def judged_levels(root: Path, manifest: Manifest) -> LevelsReached | None:
     Raises:
         InvalidArtifactError: ``metrics.json`` is not the one of this manifest.
     """
-    return _section(LevelsReached, LEVELS, root, manifest)
+    name = LEVELS if unit is LevelUnit.ATR else LEVELS_IN_MOVES
+    return _section(LevelsReached, name, root, manifest)
 
 
 def _section(kind: type[_T], name: str, root: Path, manifest: Manifest) -> _T | None:

@@ -6,8 +6,9 @@ looks. Sooner or later, chance puts almost every model without skill below zero,
 little skill. So the interval is widened before its upper end is compared with zero: all looks
 together then err with probability ``demote_error``. The formula is the normal mixture of Robbins
 (1970), as an asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
-2024). ``stress/false_demotions.md`` measures it. A new training costs a model nothing, so that
-decision uses the plain interval.
+2024), in days of the record, because the level of a market moves for weeks. The interval comes
+from few blocks, so Student's t stands for the normal distribution. ``stress/placebo.md`` measures
+it on real bars. A new training costs a model nothing, so that decision uses the plain interval.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from statistics import NormalDist
 
+from percoin.evaluation.uncertainty import MOST_BLOCKS
 from percoin.intervals import KnownInterval, interval_text
 from percoin.types import Timeframe
 
-# Half width of the live record's two-sided 95 % interval, in standard errors.
-_HALF_WIDTH = NormalDist().inv_cdf(0.975)
-# Makes the mixture tightest near ``min_resolved`` rows, where most looks that matter happen.
-_TIGHTEST = 8.0
+# One tail of the live record's two-sided 95 % interval.
+_TAIL = 0.025
+# The mixture is tightest for a record of a year (equation 11 of Howard and Ramdas, 2022). Short
+# records are of one season of the market, so they need more evidence.
+_TIGHTEST_DAYS = 365.0
+# SciPy's quantiles end below.
+_SMALLEST_TAIL = 1e-300
 # Clocks may be set back a little. A larger step means that one of the two clocks is wrong.
 _OF_ANOTHER_CLOCK_DAYS = 1.0
 
@@ -96,10 +101,12 @@ class LiveSkill(KnownInterval):
         n_resolved: Number of predictions with a known outcome.
         n_independent: Number of independent predictions they count as, since their labels
             overlap.
+        n_days: Number of days that they fill, one prediction a bar.
     """
 
     n_resolved: int
     n_independent: float
+    n_days: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,13 +263,19 @@ def lasting_upper(live: LiveSkill, rules: DueRules) -> float:
 
     Args:
         live: Live skill with its 95 % interval for one look.
-        rules: Gives ``min_resolved``, where the looks begin, and ``demote_error``.
+        rules: Gives ``demote_error``.
     """
-    grown = _TIGHTEST * max(1.0, live.n_independent / rules.min_resolved)
-    # The mixture is two-sided, and each side gets half of the error.
-    error = 2.0 * rules.demote_error
-    reach = math.sqrt((grown + 1.0) / grown * (math.log(grown + 1.0) - 2.0 * math.log(error)))
-    return live.value + (live.upper - live.value) * reach / _HALF_WIDTH
+    from scipy.stats import t as student
+
+    # The mixture is two-sided. Only one side is used; the other half of the error pays for
+    # standard errors that are estimated anew from other blocks at every look.
+    error = rules.demote_error
+    log_error = -2.0 * math.log(error)
+    grown = live.n_days / _TIGHTEST_DAYS * (log_error + math.log(log_error + 1.0))
+    reach = math.sqrt((grown + 1.0) / grown * (math.log(grown + 1.0) + log_error))
+    tail = max(NormalDist().cdf(-reach), _SMALLEST_TAIL)
+    wider = student.ppf(tail, MOST_BLOCKS - 1) / student.ppf(_TAIL, MOST_BLOCKS - 1)
+    return float(live.value + (live.upper - live.value) * wider)
 
 
 def _skill_gone(market: MarketState, rules: DueRules) -> RetrainReason | None:

@@ -116,4 +116,6 @@ def live_skill(manifest: Manifest, standings: list[Standing]) -> LiveSkill | Abs
     rule = standing.label_rule or {}
     horizon = rule.get("horizon")
     n_independent = standing.n_resolved / (horizon if isinstance(horizon, int) else 1)
-    return LiveSkill(skill.value, skill.lower, skill.upper, standing.n_resolved, n_independent)
+    return LiveSkill(
+        skill.value, skill.lower, skill.upper, standing.n_resolved, n_independent, n_days
+    )

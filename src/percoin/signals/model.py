@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from percoin.bars.schema import is_simulated
+from percoin.bars.schema import Bars, is_simulated
+from percoin.bars.tick import newest_tick
 from percoin.commands import command
 from percoin.errors import (
     ConfigError,
@@ -16,6 +17,7 @@ from percoin.errors import (
     ModelNotFoundError,
     NotEnoughBarsError,
 )
+from percoin.features.levels import LevelUnit, levels_at
 from percoin.inference import Predictor
 from percoin.registry.judged import judged_hit_rate, judged_levels, known_threshold
 from percoin.registry.manifest import Manifest, StoredVerdict
@@ -23,6 +25,7 @@ from percoin.signals.protocol import MarketBars
 from percoin.types import (
     NO_TRADES,
     ExpectedMove,
+    Levels,
     Passed,
     Prediction,
     Signal,
@@ -47,6 +50,8 @@ class ModelSource:
         require_accepted: Give no answer from models that the gate did not accept.
         bars_from: Command-line words that choose the source of the bars; the advice to train
             a missing model repeats them.
+        levels: Unit of stop and targets. In the unit of the expected move there are none if that
+            is not known.
     """
 
     def __init__(
@@ -56,12 +61,14 @@ class ModelSource:
         min_confidence: float | Callable[[Manifest], float] = 0.0,
         require_accepted: bool = True,
         bars_from: Sequence[str] = (),
+        levels: LevelUnit = LevelUnit.ATR,
     ) -> None:
         self._predictor = predictor
         self._enabled = enabled
         self._min_confidence = min_confidence
         self._require_accepted = require_accepted
         self._bars_from = bars_from
+        self._levels = levels
         self._worths: dict[tuple[str, Timeframe], tuple[str, Worth]] = {}
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
@@ -108,6 +115,8 @@ class ModelSource:
         if prediction.confidence < minimum:
             detail = f"{prediction.confidence:.3f} is below {minimum:.3f}"
             return self._pass("low_confidence", detail, prediction.expected_move)
+        if self._levels is LevelUnit.BANDS:
+            prediction = replace(prediction, levels=_in_moves(prediction, bars))
         return replace(prediction, worth=self._worth(manifest))
 
     def _worth(self, manifest: Manifest) -> Worth:
@@ -115,7 +124,8 @@ class ModelSource:
         market = (manifest.symbol, manifest.timeframe)
         known = self._worths.get(market)
         if known is None or known[0] != manifest.version_id:
-            known = (manifest.version_id, _read_worth(self._predictor.models_dir, manifest))
+            worth = _read_worth(self._predictor.models_dir, manifest, self._levels)
+            known = (manifest.version_id, worth)
             self._worths[market] = known
         return known[1]
 
@@ -123,12 +133,21 @@ class ModelSource:
         return Passed(Source.MODEL, reason, detail, move)
 
 
-def _read_worth(models_dir: Path, manifest: Manifest) -> Worth:
+def _in_moves(prediction: Prediction, bars: Bars) -> Levels | None:
+    """Stop and targets in units of the expected move; None without one or a direction."""
+    move = prediction.expected_move
+    if move is None:
+        return None
+    close = float(bars.column("close")[-1])
+    return levels_at(prediction.signal, close, close * move.percent / 100, newest_tick(bars))
+
+
+def _read_worth(models_dir: Path, manifest: Manifest, levels: LevelUnit) -> Worth:
     bare = Worth(manifest.gate.verdict.value)
     try:
         rate = judged_hit_rate(models_dir, manifest)
         threshold = known_threshold(models_dir, manifest)
-        reached = judged_levels(models_dir, manifest)
+        reached = judged_levels(models_dir, manifest, levels)
     except InvalidArtifactError as error:
         # The model itself is intact, so it answers; only the verdict of its test is reported.
         log.warning("%s", error)

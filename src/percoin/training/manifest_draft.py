@@ -35,7 +35,7 @@ from percoin.registry.manifest import (
     TestMetrics,
 )
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
-from percoin.types import NO_TRADES
+from percoin.types import NO_TRADES, LevelsReached
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,15 @@ class ExportedModel:
         beside_logistic: Its losses by day, with the logistic regression in the place of the
             best baseline; None if the regression is no baseline.
         move: Its forecast of the expected move; None if there are too few rows.
+        levels_in_moves: How often stop and targets in units of that forecast were reached; None
+            if too few.
     """
 
     version: Exported
     judgement: Judgement
     beside_logistic: DailyLosses | None = None
     move: JudgedMoveModel | None = None
+    levels_in_moves: LevelsReached | None = None
 
 
 _SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}

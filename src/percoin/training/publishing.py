@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from percoin.bars.tick import find_ticks
 from percoin.dataset import PARTS
 from percoin.evaluation.baselines import LOGISTIC, TRAIN_PRIOR
 from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION
@@ -17,12 +18,19 @@ from percoin.evaluation.judgement import (
     daily_beside,
     judge_folds,
 )
+from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.threshold import decide
+from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.judging import JudgedMoveModel, fit_and_judge
+from percoin.expected_move.model import MoveModel
+from percoin.features.levels import level_prices
 from percoin.registry.artifact import export_artifact
+from percoin.registry.judged import LEVELS_IN_MOVES
 from percoin.registry.layout import EXPECTED_MOVE
 from percoin.training.fitted import Fitted
 from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
+from percoin.types import LevelsReached, Signal
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +45,15 @@ class Judged:
         rules: Rules of the judgement, such as trading costs.
         move: Forecast of the expected move, fitted and tested on the newest fold; None if it
             has too few rows.
+        levels_in_moves: How often stop and targets in units of that forecast were reached on the
+            test rows of the newest fold; None if too few.
     """
 
     folds: tuple[FoldForecasts, ...]
     judgement: Judgement
     rules: JudgingRules
     move: JudgedMoveModel | None = None
+    levels_in_moves: LevelsReached | None = None
 
     def validation_skill(self) -> float:
         """Log-loss skill over the train prior on the validation rows of the newest fold.
@@ -68,15 +79,30 @@ def judge(fitted: Fitted, rules: JudgingRules) -> Judged:
     log.info("judging %d test rows beside the baselines", n_rows)
     folds = fitted.forecast(rules)
     judgement = judge_folds(folds, rules)
+    bootstrap = judgement.evaluation.bootstrap
     dataset = folds[-1].dataset
     train, validation, test = (dataset.rows(part) for part in PARTS)
     move = fit_and_judge(
         dataset.bars,
         dataset.label_rule.horizon,
         (train, validation, test),
-        judgement.evaluation.bootstrap,
+        bootstrap,
     )
-    return Judged(folds, judgement, rules, move)
+    reached = None if move is None else _reached_in_moves(folds[-1], move.model, bootstrap)
+    return Judged(folds, judgement, rules, move, reached)
+
+
+def _reached_in_moves(
+    fold: FoldForecasts, move: MoveModel, bootstrap: Bootstrap
+) -> LevelsReached | None:
+    bars, rows = fold.dataset.bars, fold.dataset.rows("test")
+    decided = decide(fold.model.probabilities)
+    has_direction = decided != Signal.NO_TRADE
+    rows, is_long = rows[has_direction], decided[has_direction] == Signal.LONG
+    close = bars.column("close")[rows]
+    unit = close * move.deviations(bars)[rows]
+    levels = level_prices(close, unit, find_ticks(bars).take(rows), is_long)
+    return levels_reached(bars, rows, levels, bootstrap)
 
 
 def publish(
@@ -106,7 +132,7 @@ def publish(
     record = record_training(
         dataset, config, parts.history, judgement, len(judged.folds), judged.rules
     )
-    moves = {} if judged.move is None else {EXPECTED_MOVE: judged.move}
+    moves = {EXPECTED_MOVE: judged.move, LEVELS_IN_MOVES: judged.levels_in_moves}
     record = replace(record, sections={**record.sections, **moves, **(sections or {})})
     draft = draft_manifest(dataset, judgement, parts.spec, config, fitted.seed)
     draft = replace(draft, pool=fitted.pool)
@@ -115,4 +141,4 @@ def publish(
         models_dir, draft, parts.state_dict, parts.state_dict, record, parts.onnx
     )
     beside = daily_beside(judged.folds, LOGISTIC)
-    return ExportedModel(version, judgement, beside, judged.move)
+    return ExportedModel(version, judgement, beside, judged.move, judged.levels_in_moves)

@@ -58,6 +58,7 @@ class TrainingSummary:
         predict_command: Command that predicts for the newest bar of the same source.
         move: The forecast of the expected move; None if there is none.
         levels: How often stop and targets were reached on the test rows; None if too few.
+        levels_in_moves: Same for stop and targets in units of the expected move.
         exit: Where positions of the backtests close.
     """
 
@@ -73,6 +74,7 @@ class TrainingSummary:
     blend: JudgedBlend | None = None
     move: JudgedMoveModel | None = None
     levels: LevelsReached | None = None
+    levels_in_moves: LevelsReached | None = None
     exit: Exit = Exit.HORIZON
 
     @classmethod
@@ -94,6 +96,7 @@ class TrainingSummary:
             blend=judgement.blend,
             move=exported.move,
             levels=judgement.levels,
+            levels_in_moves=exported.levels_in_moves,
             exit=Exit(settings.backtest.exit),
             epochs=fitted.epochs,
             secs=fitted.secs,
@@ -238,7 +241,10 @@ class TrainingSummary:
     def _levels(self) -> list[tuple[str, str]]:
         """How often stop and targets were reached, and the exit if it is another than usual."""
         horizon = self.dataset.label_rule.horizon
-        known = [] if self.levels is None else [("levels", reached_text(self.levels, horizon))]
+        named = (("levels", self.levels), ("levels=bands", self.levels_in_moves))
+        known = [
+            (name, reached_text(reached, horizon)) for name, reached in named if reached is not None
+        ]
         return known if self.exit is Exit.HORIZON else [*known, ("exit", self.exit.words)]
 
     def _baseline(self, name: str) -> Assessment:

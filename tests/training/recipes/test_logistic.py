@@ -114,6 +114,35 @@ def test_the_command_below_its_screen_asks_the_model_on_the_same_bars(fitted):
     assert served(folder).folder.is_relative_to(asked.models_dir)
 
 
+def test_the_backtest_can_exit_at_the_levels_of_its_signals(fitted, tmp_path):
+    # Half of the rows are a direction.
+    labels = ("labels.threshold=0.001", "source.n_bars=2400")
+    usual, levels = tmp_path / "usual", tmp_path / "levels"
+    assert run_train(arguments(usual, *labels)).code == 0
+    done = run_train(arguments(levels, *labels, "backtest.exit=levels"))
+    assert (done.code, done.stderr) == (0, "")
+    of_usual, of_levels = (
+        json.loads((served(folder).folder / "metrics.json").read_text())
+        for folder in (usual, levels)
+    )
+
+    assert "exit" not in of_usual["judging"]
+    assert of_levels["judging"]["exit"] == "levels"
+    # What the model says and how often its levels were reached does not depend on the exit.
+    assert of_levels["levels"] == of_usual["levels"]
+    assert of_levels["evaluation"]["model"] == of_usual["evaluation"]["model"]
+    assert of_levels["evaluation"]["money"] != of_usual["evaluation"]["money"]
+    words = "positions close at the stop or the first target"
+    assert words in done.stdout
+    [tables] = levels.glob("outputs/**/evaluation.txt")
+    assert words in tables.read_text()
+    [plain] = usual.glob("outputs/**/evaluation.txt")
+    assert "positions close" not in plain.read_text()
+    reached = of_usual["levels"]
+    assert f"within 3 bars {reached['n_signals']:,} judged signals" in done.stdout
+    assert reached["tp1"]["value"] >= reached["tp2"]["value"] >= reached["tp3"]["value"]
+
+
 def test_a_walk_forward_fits_one_regression_a_fold(tmp_path):
     done = run_train(arguments(tmp_path, "evaluation=walk_forward", "folds=2"))
     assert done.code == 0
