@@ -1,4 +1,4 @@
-"""What a blended pool's parts are worth, as one line of Markdown for each registry.
+"""What a pool's network and regression, averaged, are worth: a line of Markdown a registry.
 
     python benchmarks/pool_table.py MODELS_DIR [MODELS_DIR ...] [--tf 15m]
 
@@ -16,7 +16,8 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from percoin.evaluation.blend import PartSkills
+from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
 from percoin.registry.artifact import load_artifact
 from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.types import Timeframe
@@ -28,8 +29,8 @@ def main() -> None:
     parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
     arguments = parser.parse_args()
     print(
-        "| models | markets | network: validation, test | regression | blend | ahead of the "
-        "regression | weight of the network | accepted |"
+        "| models | markets | network: validation, test | logistic | blend | ahead of the "
+        "logistic regression | weight of the network | accepted |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for folder in arguments.folders:
@@ -39,17 +40,17 @@ def main() -> None:
 def row(folder: Path, timeframe: Timeframe) -> str:
     symbols = sorted(path.name for path in (folder / "per_coin").iterdir())
     manifests = [load_artifact(folder, symbol, timeframe).manifest for symbol in symbols]
-    blended = [manifest for manifest in manifests if manifest.blend is not None]
+    blended = [manifest for manifest in manifests if LOGISTIC in manifest.weights]
     ahead = sum(
-        skills(manifest, "blend").test.value > skills(manifest, "regression").test.value
+        skills(manifest, "blend").test.value > skills(manifest, LOGISTIC).test.value
         for manifest in blended
     )
-    weight = statistics.mean(manifest.blend.network_weight for manifest in blended)
+    weight = statistics.mean(manifest.weights[NETWORK] for manifest in blended)
     n_accepted = sum(manifest.gate.verdict is StoredVerdict.ACCEPTED for manifest in manifests)
     cells = [
         folder.name,
         str(len(blended)),
-        *(both(blended, part) for part in ("network", "regression", "blend")),
+        *(both(blended, part) for part in (NETWORK, LOGISTIC, BLEND)),
         f"{ahead} of {len(blended)}",
         f"{weight:.2f}",
         str(n_accepted),
@@ -68,8 +69,7 @@ def mean(manifests: list[Manifest], value: Callable[[Manifest], float]) -> float
 
 
 def skills(manifest: Manifest, part: str) -> PartSkills:
-    assert manifest.blend is not None
-    return manifest.blend.skills[part]
+    return manifest.part_skills[part]
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.baselines import LOGISTIC, Baseline, class_shares, default_baselines
-from percoin.evaluation.blend import blend_probabilities, choose_weight
+from percoin.evaluation.blend import blend_probabilities, choose_weights
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.joint import JointMean, days_of, joint_lead, joint_skill
@@ -237,7 +237,7 @@ def kind_of_rows(name: str, settings: TrainConfig) -> tuple[str, ...]:
 
 def regression(dataset: MarketDataset) -> tuple[FloatArray, FloatArray]:
     """Logits of validation and test rows."""
-    model = fitted(LOGISTIC, dataset).regression()  # type: ignore[attr-defined]
+    model = fitted(LOGISTIC, dataset).plain()  # type: ignore[attr-defined]
     validation, test = (
         model.logits(dataset.features[dataset.rows(part)]) for part in ("validation", "test")
     )
@@ -318,9 +318,9 @@ def line(
         dataset = answer.dataset
         known = dataset.label[dataset.rows("validation")]
         came = dataset.label[dataset.rows("test")]
-        weight = choose_weight(answer.network[0], answer.regression[0], known)
+        weights = choose_weights([answer.network[0], answer.regression[0]], known)
         averaged = [
-            blend_probabilities(*both, weight)
+            blend_probabilities(both, weights)
             for both in zip(answer.network, answer.regression, strict=True)
         ]
         shares = class_shares(dataset.label[dataset.rows("train")])

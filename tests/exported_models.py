@@ -16,7 +16,6 @@ from percoin.registry.artifact import export_artifact, load_artifact
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.manifest import (
     BarsInfo,
-    Calibration,
     DatasetInfo,
     Features,
     Gate,
@@ -27,6 +26,7 @@ from percoin.registry.manifest import (
     StoredVerdict,
     TestMetrics,
 )
+from percoin.registry.parts import Calibration
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Signal
 

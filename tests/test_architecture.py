@@ -87,7 +87,7 @@ STARTS_WITH = {
     # Which imports what all recipes with networks do.
     "training.recipes.fleet": LIGHTNING,
     "training.pipeline": {"matplotlib", "hydra", "omegaconf"},
-    "training.recipes.logistic": {"matplotlib", "hydra", "omegaconf"},
+    "training.recipes.last_row": {"matplotlib", "hydra", "omegaconf"},
     "tuning.command": LIGHTNING | {"optuna", "sqlalchemy", "tensorboard"},
     "sweep.launcher": {"matplotlib", "hydra", "omegaconf"},
     "registry.command.actions": {"hydra", "omegaconf"},

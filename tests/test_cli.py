@@ -231,6 +231,8 @@ def test_several_values_without_m_say_how_to_sweep(tmp_path):
         ("model=logistic epochs=3", "epochs has no effect with model=logistic: leave it out"),
         ("lr=0.1 model=logistic", "lr has no effect with model=logistic: leave it out"),
         ("-m model=logistic batch_size=8,16", "batch_size has no effect with model=logistic"),
+        ("-m model=logistic,boosting lr=0.1", "lr has no effect with model=logistic,boosting"),
+        ("model=volatility epochs=3", "epochs has no effect with model=volatility: leave it out"),
         ("model=logistic trainer.precision=32-true", "trainer.precision has no effect with model"),
         ("model=logistic optimizer.weight_decay=1", "optimizer.weight_decay has no effect with"),
         ("init=pooled lr=0.1", "lr has no effect with init=pooled: leave it out"),

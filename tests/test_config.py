@@ -14,13 +14,13 @@ from percoin.config import (
     CONF_DIR,
     SCHEMAS,
     CnnLstmConfig,
-    LogisticConfig,
     PredictConfig,
     TrainConfig,
     name_nearest,
     typed,
 )
 from percoin.errors import BarsNotFoundError
+from percoin.evaluation.baselines import ALONE
 from percoin.run_folder import run_dir
 from percoin.types import OFFERED_TIMEFRAMES, Source, Timeframe
 
@@ -86,7 +86,9 @@ def test_every_choice_composes_and_becomes_typed(chosen):
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
     assert label_rule(made.labels).horizon == made.labels.horizon == made.split.purge_bars
-    assert made.model == LogisticConfig() if model == "logistic" else len(made.model.channels) == 3
+    assert made.model.option == (model if model in ALONE else "cnn_lstm")
+    assert made.model.has_network is (model not in ALONE)
+    assert not made.model.has_network or len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
     assert made.logger["_target_"].lower().endswith(f"{logger}logger")
 
@@ -586,7 +588,7 @@ def test_what_the_network_is_built_from_are_its_own_arguments():
     from percoin.network import CnnLstm
 
     arguments = set(inspect.signature(CnnLstm).parameters) - {"n_features"}
-    for option in set(options("model")) - {"logistic"}:
+    for option in set(options("model")) - set(ALONE):
         assert set(_leaves(OmegaConf.load(CONF_DIR / "model" / f"{option}.yaml"))) == arguments
 
 
@@ -594,28 +596,49 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
     made = settings("model.hidden_size=8", "blend=logistic")
     assert isinstance(made.model, CnnLstmConfig)
     assert (made.model.hidden_size, made.blend) == (8, "logistic")
-    assert settings().blend == "none"
-    assert settings("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'").blend == "logistic"
-    assert settings("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "blend=none").blend == "none"
-    assert refusal("symbol=BTCUSDT", "blend=boosting") == (
-        "blend=boosting must be one of none, logistic"
+    own = ("logistic", "volatility", "volatility_clock", "boosting")
+    assert settings().blended == own
+    pool = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'")
+    pooled = ("pooled_logistic", "pooled_boosting", "pooled_volatility_clock_boosting")
+    assert settings(*pool).blended == ("volatility", "volatility_clock", *pooled)
+    assert settings(*pool, "blend=none").blended == ()
+    assert settings(*pool, "blend=pooled_boosting+logistic").blended == (pooled[1], "logistic")
+    assert settings("blend=[boosting,volatility]").blended == ("boosting", "volatility")
+    for name in ALONE:
+        assert settings(f"model={name}").blended == ()
+
+
+@pytest.mark.parametrize("words", ["bagging", "logistic+logistic", "none+logistic", "[]", "true"])
+def test_a_blend_of_anything_else_is_refused_with_all_that_it_may_be(words):
+    found = refusal("symbol=BTCUSDT", f"blend={words}")
+    assert found == (
+        f"blend={words} must be none, or some of logistic, volatility, volatility_clock, "
+        "boosting, pooled_logistic, pooled_boosting, pooled_volatility_clock_boosting, joined by +"
+    )
+
+
+def test_what_learns_from_a_pool_is_no_part_of_the_blend_of_one_market():
+    assert refusal("symbol=BTCUSDT", "blend=logistic+pooled_boosting") == (
+        "blend=logistic+pooled_boosting: pooled_boosting learns from all markets of a pool; use "
+        "it with recipe=pooled"
     )
 
 
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("blend=logistic", "blend=logistic averages a network with a regression, and model=log"),
-        ("experiment=tune", "experiment=tune searches settings of a network, and model=logistic"),
+        ("blend=logistic", "blend=logistic averages a network with other models, and model={name}"),
+        ("experiment=tune", "experiment=tune searches settings of a network, and model={name}"),
         ("resume=true", "in seconds and cannot be resumed: leave out resume=true"),
-        ("init=pooled", "init=pooled trains a network, and model=logistic is none"),
-        ("recipe=pooled", "recipe=pooled trains a network, and model=logistic is none"),
+        ("init=pooled", "init=pooled trains a network, and model={name} is none"),
+        ("recipe=pooled", "recipe=pooled trains a network, and model={name} is none"),
         ("model.hidden_size=8", "model.hidden_size is a setting of model=cnn_lstm"),
     ],
 )
-def test_a_regression_refuses_what_only_a_network_can_be_told(override, reason):
+@pytest.mark.parametrize("name", ALONE)
+def test_a_model_without_a_network_refuses_what_only_one_can_be_told(name, override, reason):
     market = "symbol='BTCUSDT,ETHUSDT'" if override == "recipe=pooled" else "symbol=BTCUSDT"
-    assert reason in refusal(market, "model=logistic", override)
+    assert reason.format(name=name) in refusal(market, f"model={name}", override)
 
 
 def test_every_schema_key_has_a_value_or_asks_for_one():

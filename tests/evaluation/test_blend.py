@@ -5,29 +5,73 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from percoin.evaluation.blend import PartSkill, blend_probabilities, choose_weight
+from percoin.evaluation.blend import PartSkill, blend_probabilities, choose_weights
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 
 
+def loss_of(parts, labels, weights):
+    return row_log_loss(blend_probabilities(parts, weights), labels).mean()
+
+
 def loss(network, regression, labels, weight):
-    return row_log_loss(blend_probabilities(network, regression, weight), labels).mean()
+    return loss_of([network, regression], labels, [weight, 1 - weight])
+
+
+def choose_weight(network, regression, labels):
+    """Of the first of two."""
+    weight, other = choose_weights([network, regression], labels)
+    assert weight + other == 1
+    return weight
 
 
 @st.composite
-def two_forecasts(draw):
-    """Any two forecasts of the same rows, certain and impossible ones among them."""
+def forecasts(draw, least=2, most=2):
+    """Any forecasts of the same rows, certain and impossible ones among them."""
     n_rows = draw(st.integers(1, 30))
     shares = arrays.arrays(np.float64, (n_rows, 3), elements=st.floats(0, 1))
-    both = [draw(shares) for _ in range(2)]
-    for forecast in both:
+    made = [draw(shares) for _ in range(draw(st.integers(least, most)))]
+    for forecast in made:
         forecast[forecast.sum(axis=1) < 1e-3] = 1.0
         forecast /= forecast.sum(axis=1, keepdims=True)
     labels = draw(arrays.arrays(np.int64, n_rows, elements=st.integers(0, 2)))
-    return (*both, labels)
+    return (*made, labels)
 
 
-@given(two_forecasts())
+@given(forecasts(least=1, most=6), st.randoms(use_true_random=False))
+def test_on_its_rows_no_part_and_no_other_weights_are_better(drawn, random):
+    *parts, labels = drawn
+    weights = choose_weights(parts, labels)
+    assert min(weights) >= 0
+    assert sum(weights) == pytest.approx(1, abs=1e-12)
+    chosen = loss_of(parts, labels, weights)
+    drawn_weights = np.random.default_rng(random.randrange(99)).dirichlet(np.ones(len(parts)), 30)
+    for others in (*np.eye(len(parts)), *drawn_weights):
+        assert chosen <= loss_of(parts, labels, others) + 1e-7
+
+
+def test_of_five_forecasts_the_two_that_know_something_share_the_weight():
+    rng = np.random.default_rng(4)
+    truth = random_probabilities(4000)
+    labels = draw_labels(truth)
+    known = rng.random(4000) < 0.5
+    shares = truth.mean(axis=0)
+    one, other = (np.where(rows[:, None], truth, shares) for rows in (known, ~known))
+    noise = [random_probabilities(4000, seed=seed) for seed in (1, 2, 3)]
+    weights = choose_weights([noise[0], one, noise[1], other, noise[2]], labels)
+    assert min(weights[1], weights[3]) > 0.3
+    assert weights[0] + weights[2] + weights[4] < 0.1
+    # The same ones, whatever their order: the best weights of these rows are unique.
+    again = choose_weights([one, other, *noise], labels)
+    np.testing.assert_allclose(again[:2], [weights[1], weights[3]], rtol=0, atol=1e-3)
+
+
+def test_one_forecast_has_all_of_the_weight():
+    said = random_probabilities(40)
+    assert choose_weights([said], draw_labels(said)) == (1.0,)
+
+
+@given(forecasts())
 def test_on_its_rows_the_weight_is_never_worse_than_either_end_or_any_other(drawn):
     network, regression, labels = drawn
     weight = choose_weight(network, regression, labels)

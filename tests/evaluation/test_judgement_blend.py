@@ -9,23 +9,24 @@ from exported_models import make_dataset
 
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_folds
 from percoin.evaluation.baselines import LOGISTIC, default_baselines
-from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION, PartSkill, blend_probabilities
+from percoin.evaluation.blend import BLEND, NETWORK, PartSkill, blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.judgement import (
     FoldForecasts,
     JudgingRules,
     baseline_inputs,
     forecast_fold,
-    forecast_regression,
+    forecast_last_row,
     judge_folds,
 )
 from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.regression import Regression
 from percoin.evaluation.threshold import choose_threshold
 from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.types import Signal
 
 BARS = make_bars(700)
-RULES = JudgingRules(repetitions=50, model_name=BLEND, blend=True)
+RULES = JudgingRules(repetitions=50, model_name=BLEND, blend=(LOGISTIC,))
 ALONE = JudgingRules(repetitions=50, model_name=LOGISTIC)
 
 
@@ -66,6 +67,10 @@ def forecast(
 FOLD = forecast()
 
 
+def regression_of(fold: FoldForecasts) -> Regression:
+    return fold.parts[LOGISTIC].numbers.numbers
+
+
 def loss(probabilities: np.ndarray, part: str) -> float:
     return float(row_log_loss(probabilities, labels(part)).mean())
 
@@ -75,19 +80,19 @@ def skill(said: np.ndarray, truth: np.ndarray, prior: np.ndarray) -> float:
 
 
 def test_the_judged_model_is_the_weighted_mean_of_two_calibrated_parts():
-    network, beside = FOLD.parts[NETWORK], FOLD.parts[REGRESSION]
+    network, beside = FOLD.parts[NETWORK], FOLD.parts[LOGISTIC]
     logits = knowing("validation", 1.0)
     assert FOLD.calibration == fit_calibration(logits, labels("validation"))
     np.testing.assert_array_equal(network.validation, apply_calibration(logits, FOLD.calibration))
     features = DATASET.features[DATASET.rows("test")]
     np.testing.assert_array_equal(
-        beside.test, apply_calibration(FOLD.regression.logits(features), beside.calibration)
+        beside.test, apply_calibration(regression_of(FOLD).logits(features), beside.calibration)
     )
-    assert 0.2 < FOLD.weight < 0.98
-    np.testing.assert_array_equal(
-        FOLD.model.probabilities, blend_probabilities(network.test, beside.test, FOLD.weight)
-    )
-    np.testing.assert_array_equal(FOLD.model.probabilities, FOLD.parts[BLEND].test)
+    assert 0.2 < FOLD.weights[NETWORK] < 0.98
+    weights = [FOLD.weights[NETWORK], FOLD.weights[LOGISTIC]]
+    for name, said in (("test", FOLD.model.probabilities), ("validation", FOLD.validation)):
+        parts = [getattr(network, name), getattr(beside, name)]
+        np.testing.assert_array_equal(said, blend_probabilities(parts, weights))
     np.testing.assert_allclose(FOLD.model.probabilities.sum(axis=1), 1, rtol=0, atol=1e-15)
 
 
@@ -95,14 +100,14 @@ def test_the_regression_of_a_blend_is_the_one_among_the_baselines():
     baseline = next(each for each in default_baselines() if each.name == LOGISTIC)
     train = DATASET.rows("train")
     baseline.fit(baseline_inputs(DATASET).take(train), labels("train"))
-    assert FOLD.regression == baseline.regression()
+    assert regression_of(FOLD) == baseline.plain().numbers
     [shown] = [each for each in FOLD.baselines if each.name == LOGISTIC]
-    np.testing.assert_allclose(FOLD.parts[REGRESSION].test, shown.probabilities, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(FOLD.parts[LOGISTIC].test, shown.probabilities, rtol=0, atol=1e-9)
 
 
 def test_on_validation_rows_the_blend_beats_both_of_its_parts():
     losses = {name: loss(part.validation, "validation") for name, part in FOLD.parts.items()}
-    assert losses[BLEND] < min(losses[NETWORK], losses[REGRESSION])
+    assert loss(FOLD.validation, "validation") < min(losses[NETWORK], losses[LOGISTIC])
 
 
 def test_nothing_of_a_blend_depends_on_test_rows():
@@ -110,10 +115,10 @@ def test_nothing_of_a_blend_depends_on_test_rows():
     test = dataset.rows("test")
     dataset.label[test] = 2 - dataset.label[test]
     after = forecast_fold(dataset, knowing("validation", 1.0), knowing("test", 5.0), RULES)
-    assert (after.weight, after.threshold) == (FOLD.weight, FOLD.threshold)
-    assert after.regression == FOLD.regression
+    assert (after.weights, after.threshold) == (FOLD.weights, FOLD.threshold)
+    assert regression_of(after) == regression_of(FOLD)
     assert after.calibration == FOLD.calibration
-    assert after.parts[REGRESSION].calibration == FOLD.parts[REGRESSION].calibration
+    assert after.parts[LOGISTIC].calibration == FOLD.parts[LOGISTIC].calibration
 
 
 def test_the_confidence_to_trade_is_chosen_for_the_blend_not_for_its_network(monkeypatch):
@@ -125,27 +130,28 @@ def test_the_confidence_to_trade_is_chosen_for_the_blend_not_for_its_network(mon
 
     monkeypatch.setattr("percoin.evaluation.judgement.choose_threshold", spy)
     fold = forecast()
-    np.testing.assert_array_equal(asked[0], fold.parts[BLEND].validation)
+    np.testing.assert_array_equal(asked[0], fold.validation)
     assert len(asked) == 1
 
 
 def test_without_a_blend_the_network_alone_is_judged():
-    plain = forecast(rules=replace(RULES, blend=False, model_name="cnn_lstm"))
+    plain = forecast(rules=replace(RULES, blend=(), model_name="cnn_lstm"))
     np.testing.assert_array_equal(plain.model.probabilities, FOLD.parts[NETWORK].test)
-    assert plain.weight is None
+    assert plain.weights == {NETWORK: 1.0}
     judged = judge_folds([plain], RULES)
-    assert (judged.blend, judged.regression) == (None, None)
+    assert (judged.blend, judged.numbers) == (None, None)
 
 
 def test_both_parts_and_the_blend_show_their_skill_on_validation_and_test():
     judged = judge_folds([FOLD], RULES)
     assert judged.blend is not None
-    assert judged.blend.weight == FOLD.weight
-    assert judged.blend.calibration == FOLD.parts[REGRESSION].calibration
-    assert judged.regression == FOLD.regression
+    parts = judged.blend.parts
+    assert {name: part.weight for name, part in parts.items()} == FOLD.weights
+    assert parts[LOGISTIC].calibration == FOLD.parts[LOGISTIC].calibration
+    assert parts[LOGISTIC].numbers is FOLD.parts[LOGISTIC].numbers
     assert judged.evaluation.model.name == BLEND
-    skills = judged.blend.skills
-    assert list(skills) == [NETWORK, REGRESSION, BLEND]
+    skills = {name: part.skills for name, part in parts.items()} | {BLEND: judged.blend.skills}
+    assert list(skills) == [NETWORK, LOGISTIC, BLEND]
     [prior] = [each.probabilities for each in FOLD.baselines if each.name == "train_prior"]
     for name, part in FOLD.parts.items():
         expected = skill(part.test, labels("test"), prior)
@@ -164,19 +170,22 @@ def cautions(fold: FoldForecasts) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("best", [LOGISTIC, "volatility"])
+@pytest.mark.parametrize("best", [LOGISTIC, "volatility", "persistence"])
 def test_a_baseline_that_is_better_alone_is_named_with_its_command_if_it_has_one(best):
     guessing = forecast(certainty=0.5)
     network = loss(guessing.parts[NETWORK].validation, "validation")
     guessing = replace(guessing, validation_losses={**guessing.validation_losses, best: 0.4321})
     assert network > 0.4321
-    assert 0 < guessing.weight < 0.3
+    assert 0 < guessing.weights[NETWORK] < 0.3
     expected = (
         f"on validation rows the baseline {best} alone is better than the network alone "
         f"(log-loss 0.4321 against {network:.4f})"
     )
-    command = ": the same command for BTCUSDT alone with model=logistic trains it"
-    assert cautions(guessing) == [expected + (command if best == LOGISTIC else "")]
+    if best != LOGISTIC:
+        model = loss(guessing.validation, "validation")
+        expected += f", and than the blend ({model:.4f}), of which it is no part"
+    command = f": the same command for BTCUSDT alone with model={best} trains it"
+    assert cautions(guessing) == [expected + (command if best != "persistence" else "")]
     assert cautions(forecast(certainty=4.0)) == []
 
 
@@ -184,23 +193,24 @@ def test_a_network_without_weight_is_named_so():
     # Wrong more often than right, so that no share of it helps.
     logits = [np.roll(knowing(part, 6.0), 1, axis=1) for part in ("validation", "test")]
     fold = forecast_fold(DATASET, *logits, RULES)
-    assert fold.weight == 0.0
-    np.testing.assert_array_equal(fold.model.probabilities, fold.parts[REGRESSION].test)
+    assert fold.weights == {NETWORK: 0.0, LOGISTIC: 1.0}
+    np.testing.assert_array_equal(fold.model.probabilities, fold.parts[LOGISTIC].test)
     [caution] = cautions(fold)
     assert ", and the network has no weight in the blend" in caution
 
 
 def test_the_regression_as_the_model_is_calibrated_and_no_baseline_of_its_own():
-    fold = forecast_regression(DATASET, ALONE)
-    logits = fold.regression.logits(DATASET.features[DATASET.rows("validation")])
-    assert fold.regression == FOLD.regression
+    fold = forecast_last_row(DATASET, LOGISTIC, ALONE)
+    logits = regression_of(fold).logits(DATASET.features[DATASET.rows("validation")])
+    assert regression_of(fold) == regression_of(FOLD)
     assert fold.calibration == fit_calibration(logits, labels("validation"))
-    np.testing.assert_array_equal(fold.model.probabilities, FOLD.parts[REGRESSION].test)
+    np.testing.assert_array_equal(fold.model.probabilities, FOLD.parts[LOGISTIC].test)
     judged = judge_folds([fold], ALONE)
     names = [each.name for each in judged.evaluation.baselines]
     assert names == [b.name for b in default_baselines() if b.name != LOGISTIC]
     assert judged.evaluation.model.name == LOGISTIC
-    assert (judged.regression, judged.blend) == (fold.regression, None)
+    assert judged.numbers is fold.parts[LOGISTIC].numbers
+    assert judged.blend is None
     assert judged.calibration == fold.calibration
     assert cautions(fold) == []
     assert [result.name for result in judged.evaluation.money].count(LOGISTIC) == 1
@@ -215,15 +225,15 @@ def test_every_fold_of_a_walk_forward_has_its_own_weight_and_test_rows_are_poole
         forecast(dataset=dataset, certainty=c)
         for dataset, c in zip(datasets, (0.5, 2.0), strict=True)
     ]
-    assert told[0].weight != told[1].weight
+    assert told[0].weights != told[1].weights
     judged = judge_folds(told, RULES)
-    assert judged.blend.weight == told[1].weight
-    assert judged.regression == told[1].regression
+    assert {name: part.weight for name, part in judged.blend.parts.items()} == told[1].weights
+    assert judged.blend.parts[LOGISTIC].numbers is told[1].parts[LOGISTIC].numbers
     truth = np.concatenate([labels("test", dataset) for dataset in datasets])
-    for name, skills in judged.blend.skills.items():
+    for name, part in judged.blend.parts.items():
         said = np.concatenate([fold.parts[name].test for fold in told])
         prior = np.concatenate(
             [b.probabilities for fold in told for b in fold.baselines if b.name == "train_prior"]
         )
-        assert skills.test.value == pytest.approx(skill(said, truth, prior), abs=1e-12)
+        assert part.skills.test.value == pytest.approx(skill(said, truth, prior), abs=1e-12)
     assert set(np.unique(truth)) <= set(Signal)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from percoin.evaluation.baselines import LOGISTIC, BaselineInputs, default_baselines
+from percoin.evaluation.baselines import BESIDE, LOGISTIC, BaselineInputs, default_baselines
 from percoin.evaluation.calibration import apply_calibration
 from percoin.evaluation.regression import Regression
 from percoin.types import Signal
@@ -31,24 +31,33 @@ def fitted(name, labels=LABELS):
 def test_its_numbers_say_what_the_fitted_baseline_says():
     baseline = fitted(LOGISTIC)
     later = RNG.normal(size=(50, 5)) * 3
-    said = apply_calibration(baseline.regression().logits(later), {"method": "none"})
+    said = apply_calibration(baseline.plain().logits(later), {"method": "none"})
     np.testing.assert_allclose(said, baseline.predict_proba(inputs(later)), rtol=0, atol=1e-14)
 
 
 def test_a_row_gets_the_same_bits_whatever_rows_come_along():
-    regression = fitted(LOGISTIC).regression()
+    regression = fitted(LOGISTIC).plain().numbers
     rows = RNG.normal(size=(257, 5)).astype(np.float32)
     together = regression.logits(rows)
     for size in (1, 2, 3, 64, 255):
         np.testing.assert_array_equal(regression.logits(rows[-size:]), together[-size:])
 
 
-def test_only_a_logistic_regression_of_all_three_classes_has_numbers():
-    with pytest.raises(ValueError, match="boosting is no logistic regression of 3 classes"):
-        fitted("boosting").regression()
+@pytest.mark.parametrize("name", BESIDE)
+def test_the_numbers_of_a_baseline_say_what_it_says(name):
+    baseline = fitted(name)
+    later = RNG.normal(size=(500, 5)) * 3
+    model = baseline.plain()
+    rows = inputs(later).columns(model.columns)
+    said = apply_calibration(model.logits(rows), {"method": "none"})
+    np.testing.assert_allclose(said, baseline.predict_proba(inputs(later)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_only_a_baseline_of_all_three_classes_has_numbers(name):
     for labels in (np.minimum(LABELS, 1), np.full_like(LABELS, Signal.LONG)):
-        with pytest.raises(ValueError, match="logistic is no logistic regression of 3 classes"):
-            fitted(LOGISTIC, labels).regression()
+        with pytest.raises(ValueError, match=f"{name} was fitted without a train row of each"):
+            fitted(name, labels).plain()
 
 
 @pytest.mark.parametrize(

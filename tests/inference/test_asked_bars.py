@@ -29,7 +29,8 @@ from percoin.inference import BarPart, NoPrediction, NoPredictionReason, Predict
 from percoin.inference.asked import checked_bars, closed_bars
 from percoin.registry.artifact import export_artifact
 from percoin.registry.layout import MANIFEST_FILE
-from percoin.registry.manifest import Calibration, ScalingNumbers, StoredVerdict
+from percoin.registry.manifest import ScalingNumbers, StoredVerdict
+from percoin.registry.parts import Calibration
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Signal, Timeframe
 

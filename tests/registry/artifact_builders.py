@@ -15,18 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.blend import PartSkill, PartSkills
+from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
+from percoin.evaluation.trees import TreeNumbers, Trees
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
+    BLEND_PARTS,
     FORMAT_VERSION,
     LOGISTIC_KIND,
-    LOGISTIC_VERSION,
     BarsInfo,
     Blend,
-    Calibration,
     DatasetInfo,
     Features,
     Gate,
@@ -38,11 +39,13 @@ from percoin.registry.manifest import (
     StoredVerdict,
     TestMetrics,
 )
+from percoin.registry.parts import Calibration, Combination, StoredNumbers, StoredPart
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
 OTHER_SYMBOL = "ETHUSDT"
+EXTRA_SYMBOL = "SOLUSDT"
 TIMEFRAME = Timeframe.M15
 GOLDEN = Path(__file__).with_name("golden")
 CREATED_AT = datetime(2025, 9, 1, 0, 3, 12, 482911, tzinfo=UTC)
@@ -101,13 +104,13 @@ def regression(seed: int = 5) -> Regression:
 
 def blend(weight: float = 0.25) -> Blend:
     skill = PartSkills(PartSkill(0.02, 0.01, 0.03), PartSkill(0.01))
-    return Blend(weight, Calibration("temperature", 0.9), dict.fromkeys(PARTS, skill))
+    return Blend(weight, Calibration("temperature", 0.9), dict.fromkeys(BLEND_PARTS, skill))
 
 
 # What makes a draft that of another kind of model.
 BLENDED = {"regression": regression(), "blend": blend()}
 LOGISTIC = {
-    "model_version": LOGISTIC_VERSION,
+    "model_version": "logistic_v1",
     "model": ModelSpec({}, LOGISTIC_KIND),
     "regression": regression(),
 }
@@ -123,6 +126,44 @@ WITH_EXTRA = {
     ),
     "features": Features.of(EXTRA_SET, TIMEFRAME),
     "scaling": ScalingNumbers((0.0,) * N_EXTRA, (1.0,) * N_EXTRA),
+}
+
+
+def trees() -> Trees:
+    """Three small trees on the 15 features: a stump, a leaf, and one of two splits."""
+    numbers = TreeNumbers(
+        n_columns=len(FEATURE_NAMES),
+        baseline=(0.1, 0.2, 0.3),
+        n_nodes=(3, 1, 5),
+        column=(0, -1, -1, -1, 14, 0, -1, -1, -1),
+        number=(0.5, 1.0, 2.0, 3.0, 0.0, -1.0, 4.0, 5.0, 6.0),
+        right=(2, 0, 0, 0, 4, 3, 0, 0, 0),
+        missing_left=(1, 0, 0, 0, 0, 0, 0, 0, 0),
+    )
+    return Trees(numbers)
+
+
+def part(weight: float, numbers: StoredNumbers | None = None) -> StoredPart:
+    skill = PartSkills(PartSkill(0.01, 0.001, 0.02), PartSkill(0.02))
+    return StoredPart(weight, Calibration("temperature", 0.9), skill, numbers)
+
+
+def combination(**changes: StoredPart) -> Combination:
+    """A network with trees, a regression on volatility, and a part without weight."""
+    on_volatility = Regression(((0.5, -0.5, 0.25, 0.0, 1.0, 2.0),) * 3, (0.1, 0.0, -0.1))
+    parts = {
+        "network": part(0.5),
+        "logistic": part(0.0),
+        "volatility": part(0.25, StoredNumbers(InputColumns.VOLATILITY, on_volatility)),
+        "boosting": part(0.25, StoredNumbers(InputColumns.FEATURES, trees="boosting.json")),
+    }
+    return Combination(parts | changes, PartSkills(PartSkill(0.03), PartSkill(0.03)))
+
+
+BOOSTED = {
+    "model_version": "boosting_v1",
+    "model": ModelSpec({}, "boosting"),
+    "last_row": StoredNumbers(InputColumns.FEATURES, trees="boosting.json"),
 }
 
 
@@ -146,7 +187,13 @@ def export(root: Path, value: float = 0.5, n_values: int = 50, **changes) -> Pat
     """Export a model whose every weight is ``value``; its seed in the manifest tells it too."""
     weights = state_dict(value, n_values)
     made = draft(config={"value": value}, **changes)
-    return artifact.export_artifact(root, made, weights, weights, record()).folder
+    files = {"boosting.json": trees()} if made.combination is not None else None
+    return artifact.export_artifact(root, made, weights, weights, record(), trees=files).folder
+
+
+def export_boosted(root: Path, **changes) -> Path:
+    made, files = draft(**BOOSTED | changes), {"boosting.json": trees()}
+    return artifact.export_artifact(root, made, {}, {}, record(), trees=files).folder
 
 
 def export_logistic(root: Path, **changes) -> Path:
@@ -185,14 +232,15 @@ def forge(folder: Path, **files: bytes) -> None:
 
 
 def write_golden() -> None:
-    """Export a small blend and a regression as plain folders, without link and versions."""
+    """Export a small combination and trees alone as plain folders, without link and versions."""
     markets = GOLDEN / f"format_{FORMAT_VERSION}" / "per_coin"
     shutil.rmtree(markets, ignore_errors=True)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         made = {
-            SYMBOL: export(root, n_values=4, **BLENDED),
-            OTHER_SYMBOL: export_logistic(root, symbol=OTHER_SYMBOL),
+            SYMBOL: export(root, n_values=4, combination=combination()),
+            OTHER_SYMBOL: export_boosted(root, symbol=OTHER_SYMBOL),
+            EXTRA_SYMBOL: export(root, n_values=4, symbol=EXTRA_SYMBOL, **WITH_EXTRA),
         }
         for symbol, folder in made.items():
             shutil.copytree(folder, markets / symbol / TIMEFRAME.value)

@@ -1,6 +1,18 @@
 import pytest
 import torch
-from artifact_builders import GOLDEN, OTHER_SYMBOL, SYMBOL, blend, check_whole, load, regression
+from artifact_builders import (
+    EXTRA_SET,
+    EXTRA_SYMBOL,
+    GOLDEN,
+    OTHER_SYMBOL,
+    SYMBOL,
+    blend,
+    check_whole,
+    combination,
+    load,
+    regression,
+    trees,
+)
 
 from percoin import json_codec
 from percoin.registry.artifact import load_onnx
@@ -10,7 +22,10 @@ from percoin.registry.manifest import FORMAT_VERSION
 from percoin.types import Timeframe
 
 
-@pytest.mark.parametrize(("version", "symbol"), [(1, SYMBOL), (2, SYMBOL), (2, OTHER_SYMBOL)])
+@pytest.mark.parametrize(
+    ("version", "symbol"),
+    [(1, SYMBOL), *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL))],
+)
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
     loaded = load(GOLDEN / f"format_{version}", symbol)
     assert loaded.manifest.to_json().encode() == (loaded.folder / MANIFEST_FILE).read_bytes()
@@ -43,6 +58,26 @@ def test_the_committed_blend_still_says_what_it_is_made_of():
     assert load(GOLDEN / "format_1").manifest.blend is None
 
 
+def test_the_committed_combination_still_says_what_it_is_made_of():
+    loaded = load(GOLDEN / "format_3")
+    assert loaded.manifest.combination == combination()
+    assert loaded.trees["boosting.json"].numbers == trees().numbers
+    weights = {"network": 0.5, "logistic": 0.0, "volatility": 0.25, "boosting": 0.25}
+    assert loaded.manifest.weights == weights
+
+
+def test_the_committed_trees_still_load_for_either_backend_without_a_weight_file():
+    loaded = load(GOLDEN / "format_3", OTHER_SYMBOL)
+    assert (loaded.manifest.model_version, loaded.state_dict) == ("boosting_v1", {})
+    assert {path.name for path in loaded.folder.iterdir()} == {
+        *("boosting.json", "meta.json", "metrics.json", "scaler.pkl")
+    }
+    by_onnx = load_onnx(GOLDEN / "format_3", OTHER_SYMBOL, Timeframe.M15)
+    assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, b"")
+    for trees_of in (loaded.trees, by_onnx.trees):
+        assert trees_of["boosting.json"].numbers == trees().numbers
+
+
 def test_the_committed_regression_still_loads_for_either_backend_without_a_weight_file():
     loaded = load(GOLDEN / "format_2", OTHER_SYMBOL)
     assert (loaded.manifest.model_version, loaded.state_dict) == ("logistic_v1", {})
@@ -52,3 +87,13 @@ def test_the_committed_regression_still_loads_for_either_backend_without_a_weigh
     }
     by_onnx = load_onnx(GOLDEN / "format_2", OTHER_SYMBOL, Timeframe.M15)
     assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, b"")
+
+
+def test_the_committed_model_with_extra_columns_still_says_which_ones():
+    loaded = load(GOLDEN / "format_3", EXTRA_SYMBOL)
+    manifest = loaded.manifest
+    assert manifest.to_json().encode() == (loaded.folder / MANIFEST_FILE).read_bytes()
+    assert manifest.features.feature_set == EXTRA_SET
+    assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
+    assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)
+    assert check_whole(loaded) == 0.5

@@ -13,21 +13,22 @@ from hypothesis.extra.numpy import arrays
 
 from percoin import json_codec
 from percoin.errors import InvalidArtifactError
-from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.calibration import (
     CALIBRATION_METHODS,
     apply_calibration,
     fit_calibration,
 )
+from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.registry.field_checks import open_time_text, time_text
 from percoin.registry.layout import COMMON_FILES, HASHED_FILES, ONNX_FILE
 from percoin.registry.manifest import (
+    BLEND_PARTS,
     LOGISTIC_KIND,
     Blend,
-    Calibration,
     Features,
     Gate,
     Manifest,
@@ -35,6 +36,7 @@ from percoin.registry.manifest import (
     ScalingNumbers,
     StoredVerdict,
 )
+from percoin.registry.parts import Calibration, StoredNumbers
 from percoin.types import Timeframe
 
 HASHES = dict.fromkeys(HASHED_FILES, "0f" * 32)
@@ -85,7 +87,7 @@ blends = st.builds(
     Blend,
     st.floats(0, 1),
     st.just(Calibration()),
-    st.fixed_dictionaries(dict.fromkeys(PARTS, skills)),
+    st.fixed_dictionaries(dict.fromkeys(BLEND_PARTS, skills)),
 )
 moments = st.datetimes(
     min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
@@ -282,6 +284,7 @@ def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
 def test_a_model_that_the_first_format_can_describe_says_so():
     assert sealed().format_version == 1
     assert sealed(**builders.BLENDED).format_version == 2
+    assert combined().format_version == 3
     text = (
         sealed(**builders.BLENDED).to_json().replace('"format_version": 2', '"format_version": 1')
     )
@@ -335,7 +338,7 @@ def test_a_manifest_that_hides_its_extra_columns_is_refused():
 
 
 def test_a_regression_of_the_15_does_not_go_with_extra_columns():
-    with pytest.raises(ValueError, match="regression takes 15 features"):
+    with pytest.raises(ValueError, match="logistic takes 15 columns, not 27"):
         builders.draft(**builders.WITH_EXTRA, **builders.BLENDED)
 
 
@@ -360,17 +363,88 @@ def test_each_kind_of_model_has_its_own_files_and_no_others():
         ({"regression": builders.regression()}, "regression and model do not agree"),
         ({"blend": builders.blend()}, "regression and model do not agree"),
         (builders.LOGISTIC | {"blend": builders.blend()}, "a logistic has nothing to blend with"),
+        (
+            builders.BOOSTED | {"combination": builders.combination()},
+            "a boosting has nothing to blend with",
+        ),
+        (
+            builders.BLENDED | {"combination": builders.combination()},
+            "a blend and a combination at once",
+        ),
+        (builders.BOOSTED | {"last_row": None}, "last_row and model do not agree"),
+        ({"last_row": builders.BOOSTED["last_row"]}, "last_row and model do not agree"),
         (builders.LOGISTIC | {"model_version": "cnn_lstm_v1"}, "is cnn_lstm_v1 of a logistic"),
         ({"model_version": "logistic_v1"}, "is logistic_v1 of a cnn_lstm"),
         (
             builders.BLENDED | {"regression": Regression(((0.0,) * 14,) * 3, (0.0,) * 3)},
-            "regression takes 14 features",
+            "logistic takes 14 columns, not 15",
         ),
     ],
 )
 def test_parts_that_do_not_make_one_model_are_refused(changes, reason):
     with pytest.raises(ValueError, match=reason):
         builders.draft(**changes)
+
+
+def combined(**changes) -> Manifest:
+    hashes = {**HASHES, "boosting.json": "0f" * 32}
+    made = builders.draft(combination=builders.combination(), **changes)
+    return made.seal(builders.CREATED_AT, hashes)
+
+
+def test_a_combination_reads_back_and_asks_for_the_file_of_its_trees():
+    made = combined()
+    assert read(made.to_json()) == made
+    assert made.tree_files == ("boosting.json",)
+    assert list(made.parts) == ["network", "volatility", "boosting"]
+    # On 5m a week has more bars than the features ask for.
+    assert made.history_bars == 961
+    last_row = StoredNumbers(InputColumns.VOLATILITY, Regression(((0.0,) * 7,) * 3, (0.0,) * 3))
+    alone = {"model_version": "volatility_v1", "model": ModelSpec({}, "volatility")}
+    five = builders.draft(**alone, last_row=last_row, timeframe=Timeframe.M5)
+    assert five.history_bars == 2016
+    with pytest.raises(ValueError, match=r"files does not list .'boosting\.json'"):
+        builders.draft(combination=builders.combination()).seal(builders.CREATED_AT, HASHES)
+
+
+@pytest.mark.parametrize("file", ["boosting.json", "pooled_boosting.json"])
+def test_trees_that_no_part_needs_are_refused(file):
+    with pytest.raises(ValueError, match=f"files lists .'{file}'.*not of a cnn_lstm"):
+        builders.draft().seal(builders.CREATED_AT, {**HASHES, file: "0f" * 32})
+
+
+TREES = StoredNumbers(InputColumns.FEATURES, trees="boosting.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"network": builders.part(0.6)}, "the weights of the parts sum to 1.1"),
+        ({"network": builders.part(0.5, TREES)}, "numbers and weight of network"),
+        ({"boosting": builders.part(0.25)}, "numbers and weight of boosting"),
+        ({"logistic": builders.part(0.0, TREES)}, "numbers and weight of logistic"),
+        ({"volatility": builders.part(0.25, TREES)}, "the trees of volatility lie in 'boosting.j"),
+        ({"bagging": builders.part(0.0)}, "'bagging' is no part of a combination"),
+    ],
+)
+def test_a_combination_that_cannot_be_meant_is_refused(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        builders.combination(**changes)
+
+
+def test_numbers_of_a_part_that_cannot_be_meant_are_refused():
+    regression = builders.regression()
+    for wrong in ({}, {"regression": regression, "trees": "boosting.json"}):
+        with pytest.raises(ValueError, match="is not a regression or trees"):
+            StoredNumbers(InputColumns.FEATURES, **wrong)
+    with pytest.raises(ValueError, match="is no file of trees"):
+        StoredNumbers(InputColumns.FEATURES, trees="../../meta.json")
+    with pytest.raises(ValueError, match="weight of a part is not between 0 and 1"):
+        builders.part(-0.1)
+    wide = builders.part(0.25, StoredNumbers(InputColumns.VOLATILITY, regression))
+    too_wide = builders.combination(volatility=wide)
+    with pytest.raises(ValueError, match="volatility takes 15 columns, not 6"):
+        builders.draft(combination=too_wide)
 
 
 def test_a_blend_that_cannot_be_meant_is_refused():

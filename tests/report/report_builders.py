@@ -16,7 +16,6 @@ from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.registry.artifact import export_artifact
 from percoin.registry.manifest import (
     BarsInfo,
-    Calibration,
     DatasetInfo,
     Features,
     Gate,
@@ -27,6 +26,7 @@ from percoin.registry.manifest import (
     StoredVerdict,
     TestMetrics,
 )
+from percoin.registry.parts import Calibration
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import Timeframe
 

@@ -4,11 +4,12 @@ import pytest
 from report_builders import NOW, draft, export, judged, registry
 
 from percoin.evaluation.backtest import Exit
-from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.gate import Outcome
 from percoin.evaluation.regression import Regression
 from percoin.intervals import KnownInterval
-from percoin.registry.manifest import Blend, Calibration, Gate, StoredVerdict
+from percoin.registry.manifest import BLEND_PARTS, Blend, Gate, StoredVerdict
+from percoin.registry.parts import Calibration
 from percoin.report.board import (
     BoardStatus,
     answer,
@@ -257,11 +258,11 @@ def test_a_blend_says_what_it_is_made_of_and_how_good_each_part_is():
     blended = replace(
         plain.manifest,
         regression=Regression(((0.5,) * 15,) * 3, (0.0,) * 3),
-        blend=Blend(0.25, Calibration(), dict.fromkeys(PARTS, skills)),
+        blend=Blend(0.25, Calibration(), dict.fromkeys(BLEND_PARTS, skills)),
         format_version=2,
     )
     shown = "+0.0200 [+0.0100, +0.0300]"
     assert dict(facts(replace(plain, manifest=blended)))["model"] == (
-        "cnn_lstm, averaged with a logistic regression at a weight of 0.25 for the network; "
-        f"skill on the test bars: network {shown}, regression {shown}, blend {shown}"
+        "cnn_lstm, averaged: 0.25 network + 0.75 logistic regression; "
+        f"skill on the test bars: network {shown}, logistic {shown}, blend {shown}"
     )

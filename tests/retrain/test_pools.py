@@ -163,7 +163,8 @@ def test_a_market_with_a_model_of_its_own_is_no_longer_one_of_the_pool(pool):
 def test_a_model_that_began_with_its_own_pooled_one_belongs_to_that_pool(pool):
     write_bars(pool, N_BARS, *MARKETS)
     manifest = load_artifact(pool / "models", "BTCUSDT", Timeframe.H1).manifest
-    config = {**manifest.config, "recipe": "per_market", "init": "pooled", "symbol": "BTCUSDT"}
+    own = {"recipe": "per_market", "init": "pooled", "symbol": "BTCUSDT", "blend": "none"}
+    config = {**manifest.config, **own}
     began = replace(manifest.pool, started_from=manifest.version_id, improved=True)
     add_version(pool, gate=ACCEPTED, config=config, pool=began)
     assert "3 of its 3 models" in decisions(explained(pool))["BTCUSDT"][2]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -40,8 +41,13 @@ def register_configs() -> None:
             store.store(group=group, name=f"{option.option}_schema", node=option)
     # Cached: Hydra asks several times and must hear one answer.
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("percoin.usual_blend", usual_blend, replace=True)
+    OmegaConf.register_new_resolver("percoin.usual_blend", _usual_blend, replace=True)
     OmegaConf.register_new_resolver("percoin.usual_epochs", usual_epochs, replace=True)
+
+
+def _usual_blend(recipe: str, model: DictConfig) -> str:
+    kind: Any = OmegaConf.get_type(model)
+    return usual_blend(recipe, has_network=kind.has_network)
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:

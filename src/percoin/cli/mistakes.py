@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from percoin.cli.overrides import text_keys
@@ -147,25 +147,31 @@ def check_used(overrides: Sequence[str]) -> None:
     }
     leaves = {leaf.name: leaf.used for leaf in leaves_of(TrainConfig)}
 
-    def is_among(choice: str) -> bool:
-        name, _, option = choice.partition("=")
-        return option in told.get(name, ())
-
-    def is_all(choice: str) -> bool:
-        name, _, option = choice.partition("=")
-        return set(told.get(name, ())) == {option}
-
     for key in told:
         when = leaves.get(key)
         if when is None:
             continue
-        for choice in filter(is_all, when.unless):
-            raise ConfigError(f"{key} has no effect with {choice}: leave it out")
-        if when.needs and not any(map(is_among, when.needs)):
+        if idle := _all_among(when.unless, told):
+            raise ConfigError(f"{key} has no effect with {idle}: leave it out")
+        if when.needs and not any(_is_told(choice, told) for choice in when.needs):
             needed = " or ".join(when.needs)
             raise ConfigError(
                 f"{key} has no effect without {needed}: add {needed}, or leave {key} out"
             )
+
+
+def _is_told(choice: str, told: Mapping[str, Sequence[str]]) -> bool:
+    name, _, option = choice.partition("=")
+    return option in told.get(name, ())
+
+
+def _all_among(choices: Sequence[str], told: Mapping[str, Sequence[str]]) -> str:
+    """The choice whose every value is among these; a sweep may have others too."""
+    for name in dict.fromkeys(choice.partition("=")[0] for choice in choices):
+        values = told.get(name, ())
+        if values and all(f"{name}={value}" in choices for value in values):
+            return f"{name}={','.join(values)}"
+    return ""
 
 
 def refuse_bar_length_settings(overrides: Sequence[str]) -> None:

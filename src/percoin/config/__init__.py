@@ -17,10 +17,10 @@ from percoin.config.labels import (
     VolatilityScaledConfig,
 )
 from percoin.config.launcher import LauncherConfig, ProcessesConfig, RayConfig, SlurmConfig
-from percoin.config.model import CnnLstmConfig, LogisticConfig, ModelConfig
+from percoin.config.model import CnnLstmConfig, ModelConfig
 from percoin.config.output import OutputFormat
 from percoin.config.predict import PredictConfig
-from percoin.config.recipes import BlendKind, EvaluationMode, RecipeName, usual_blend, usual_epochs
+from percoin.config.recipes import EvaluationMode, RecipeName, usual_blend, usual_epochs
 from percoin.config.registry import RegistryAction, RegistryConfig
 from percoin.config.report import ReportConfig
 from percoin.config.retrain import RetrainConfig
@@ -47,7 +47,6 @@ __all__ = [
     "SCHEMAS",
     "AuditConfig",
     "BinanceConfig",
-    "BlendKind",
     "CnnLstmConfig",
     "Config",
     "CostsConfig",
@@ -58,7 +57,6 @@ __all__ = [
     "JudgeConfig",
     "LabelsConfig",
     "LauncherConfig",
-    "LogisticConfig",
     "ModelConfig",
     "OptimizerConfig",
     "OutputFormat",

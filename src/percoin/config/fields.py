@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
@@ -127,8 +128,31 @@ class When:
     unless: tuple[str, ...] = ()
 
 
-# A regression takes none of the settings of a network.
-OF_A_NETWORK = When(unless=("model=logistic",))
+@dataclass(frozen=True)
+class Names:
+    """A text that is one word, or some of several names joined by ``+``.
+
+    Attributes:
+        alone: The word that stands for no name.
+        options: The names.
+    """
+
+    alone: str
+    options: tuple[str, ...]
+
+    def split(self, value: str) -> tuple[str, ...]:
+        """The names of a text; a list such as ``[a,b]`` may stand for them too."""
+        names = re.split(r"[+,]", re.sub(r"[\s\[\]]", "", value))
+        return () if names == [self.alone] else tuple(names)
+
+    def broken_by(self, value: object, or_null: str = "") -> str:
+        """What ``value`` must be instead; empty if it may be what it is, or is no text."""
+        if not isinstance(value, str):
+            return ""
+        names = self.split(value)
+        if set(names) <= set(self.options) and len(set(names)) == len(names):
+            return ""
+        return f"must be {self.alone}, or some of {', '.join(self.options)}, joined by +{or_null}"
 
 
 @dataclass(frozen=True)
@@ -144,7 +168,7 @@ class Setting:
 
     help: str = ""
     affects: Effect | None = None
-    bounds: Range | PathBounds | Choice | None = None
+    bounds: Range | PathBounds | Choice | Names | None = None
     used: When | None = None
 
 
@@ -223,6 +247,11 @@ def choice(
     """A field that holds one of some texts; the other arguments are those of ``setting``."""
     texts = tuple(str(option) for option in options)
     return _field(Setting(line, affects, Choice(texts), used), default)
+
+
+def some_of(line: str, names: Names, *, affects: Effect | None = None) -> Any:
+    """A field that holds some of several names; the other arguments are those of ``setting``."""
+    return _field(Setting(line, affects, names), _NEEDED)
 
 
 def _field(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from percoin.config.fields import Effect, number, require
+from percoin.config.fields import Effect, When, number, require
 from percoin.errors import ConfigError
+from percoin.evaluation.baselines import BOOSTING, LOGISTIC, VOLATILITY
 from percoin.registry.bounds import check_network
 
 _WIDEST = 8192
@@ -18,13 +19,29 @@ class ModelConfig:
 
     # Of the group model.
     option: ClassVar[str]
+    # Without one it is fitted in seconds, and is one of the judge's baselines.
+    has_network: ClassVar[bool] = False
 
 
 @dataclass
 class LogisticConfig(ModelConfig):
     """A logistic regression on the newest bar's features; it has nothing to set."""
 
-    option: ClassVar[str] = "logistic"
+    option: ClassVar[str] = LOGISTIC
+
+
+@dataclass
+class VolatilityConfig(ModelConfig):
+    """A regression on how much the market moved over some spans; it has nothing to set."""
+
+    option: ClassVar[str] = VOLATILITY
+
+
+@dataclass
+class BoostingConfig(ModelConfig):
+    """Boosted trees on the newest bar's features; they have nothing to set."""
+
+    option: ClassVar[str] = BOOSTING
 
 
 @dataclass
@@ -32,6 +49,7 @@ class CnnLstmConfig(ModelConfig):
     """Widths of the network; see ``percoin.network.CnnLstm``."""
 
     option: ClassVar[str] = "cnn_lstm"
+    has_network: ClassVar[bool] = True
 
     channels: list[int] = number(
         "widths of the three convolutions", 1, _WIDEST, affects=Effect.MODEL
@@ -67,3 +85,11 @@ class CnnLstmConfig(ModelConfig):
             check_network(asdict(self), n_features)
         except ValueError as error:
             raise ConfigError(f"model: {error}") from None
+
+
+# Other models take none of the settings of a network.
+OF_A_NETWORK = When(
+    unless=tuple(
+        f"model={kind.option}" for kind in ModelConfig.__subclasses__() if not kind.has_network
+    )
+)

@@ -7,7 +7,9 @@ from enum import StrEnum
 
 from percoin.bars.renames import current_symbol
 from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, Effect, When, number, setting
+from percoin.evaluation.baselines import BESIDE, POOLED, VOLATILITY, VOLATILITY_CLOCK
 
+NO_BLEND = "none"
 # In place of nothing: a training that begins with the weights of a pooled model.
 INIT_POOLED = "pooled"
 
@@ -20,13 +22,6 @@ class EvaluationMode(StrEnum):
 
     SINGLE_SPLIT = "single_split"
     WALK_FORWARD = "walk_forward"
-
-
-class BlendKind(StrEnum):
-    """What a network's probabilities are averaged with."""
-
-    NONE = "none"
-    LOGISTIC = "logistic"
 
 
 class RecipeName(StrEnum):
@@ -106,9 +101,12 @@ class PooledConfig:
             current_symbol(symbol)
 
 
-def usual_blend(recipe: str) -> str:
+def usual_blend(recipe: str, has_network: bool) -> str:
     """What a recipe is blended with by itself; docs/RECIPES.md has the evidence."""
-    return (BlendKind.LOGISTIC if recipe == RecipeName.POOLED else BlendKind.NONE).value
+    if not has_network:
+        return NO_BLEND
+    pooled = (VOLATILITY, VOLATILITY_CLOCK, *POOLED)
+    return "+".join(pooled if recipe == RecipeName.POOLED else BESIDE)
 
 
 def usual_epochs(recipe: str) -> int:

@@ -17,8 +17,8 @@ from percoin.config.fields import (
     MOST_EPOCHS,
     MOST_LOOKS,
     MOST_SEED,
-    OF_A_NETWORK,
     Effect,
+    Names,
     When,
     check_all,
     choice,
@@ -26,10 +26,17 @@ from percoin.config.fields import (
     number,
     require,
     setting,
+    some_of,
 )
 from percoin.config.labels import LabelsConfig
-from percoin.config.model import CnnLstmConfig, LogisticConfig, ModelConfig
-from percoin.config.recipes import INIT_POOLED, BlendKind, EvaluationMode, PooledConfig, RecipeName
+from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
+from percoin.config.recipes import (
+    INIT_POOLED,
+    NO_BLEND,
+    EvaluationMode,
+    PooledConfig,
+    RecipeName,
+)
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -37,6 +44,9 @@ from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
 from percoin.config.tune import TuneConfig
 from percoin.dataset import check_purge
 from percoin.errors import ConfigError
+from percoin.evaluation.baselines import BESIDE, POOLED
+
+BLEND_NAMES = Names(NO_BLEND, (*BESIDE, *POOLED))
 
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 
@@ -71,10 +81,9 @@ class TrainConfig:
     features: FeaturesConfig = setting()
     labels: LabelsConfig = setting()
     model: ModelConfig = setting()
-    blend: str = choice(
-        "none, or logistic (the default of recipe=pooled): average of network and logistic "
-        "regression, weighted on validation rows",
-        BlendKind,
+    blend: str = some_of(
+        "models to average the network with, weighted on validation rows, joined by +; or none",
+        BLEND_NAMES,
         affects=Effect.JUDGEMENT,
     )
     trainer: TrainerConfig = setting(used=OF_A_NETWORK)
@@ -187,25 +196,37 @@ class TrainConfig:
             "experiment=tune goes on with its study by itself: leave out resume=true",
         )
         check_purge(self.split.purge_bars, self.labels.horizon)
-        if isinstance(self.model, LogisticConfig):
-            self._check_logistic()
+        if not self.model.has_network:
+            self._check_without_network()
         if isinstance(self.model, CnnLstmConfig):
             self.model.check_size(len(self.features.feature_set.names(self.tf.timeframe)))
-
-    def _check_logistic(self) -> None:
-        """Refuse what only a network can be told."""
+        strange = [name for name in self.blended if name in POOLED]
         require(
-            self.blend == BlendKind.NONE,
-            f"blend={self.blend} averages a network with a regression, and model=logistic trains "
+            not strange or self.recipe == RecipeName.POOLED,
+            f"blend={self.blend}: {', '.join(strange)} learns from all markets of a pool; use it "
+            "with recipe=pooled",
+        )
+
+    @property
+    def blended(self) -> tuple[str, ...]:
+        """The baselines to average the network with."""
+        return BLEND_NAMES.split(self.blend)
+
+    def _check_without_network(self) -> None:
+        """Refuse what only a network can be told."""
+        name = self.model.option
+        require(
+            not self.blended,
+            f"blend={self.blend} averages a network with other models, and model={name} trains "
             "none: leave out one of the two",
         )
         require(
             self.experiment is None,
-            "experiment=tune searches settings of a network, and model=logistic has none of them",
+            f"experiment=tune searches settings of a network, and model={name} has none of them",
         )
         require(
             not self.resume,
-            "model=logistic trains in seconds and cannot be resumed: leave out resume=true",
+            f"model={name} trains in seconds and cannot be resumed: leave out resume=true",
         )
 
     @property
@@ -253,7 +274,7 @@ class TrainConfig:
         others = {
             "recipe=pooled": self.recipe == RecipeName.POOLED,
             "init=pooled": self.init == INIT_POOLED,
-            "model=logistic": isinstance(self.model, LogisticConfig),
+            f"model={self.model.option}": not self.model.has_network,
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
         }
@@ -309,8 +330,9 @@ class TrainConfig:
             f"{option} uses the cuts of the pool; leave out evaluation={self.evaluation}",
         )
         require(
-            not isinstance(self.model, LogisticConfig),
-            f"{option} trains a network, and model=logistic is none: leave out one of the two",
+            self.model.has_network,
+            f"{option} trains a network, and model={self.model.option} is none: leave out one of "
+            "the two",
         )
         require(
             self.experiment is None,

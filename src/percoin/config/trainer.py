@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from percoin.config.fields import (
     MOST_EPOCHS,
-    OF_A_NETWORK,
     Effect,
     When,
     choice,
@@ -14,6 +13,7 @@ from percoin.config.fields import (
     require,
     setting,
 )
+from percoin.config.model import OF_A_NETWORK
 
 # A pool's learning rate falls by a cosine.
 _OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))

@@ -20,8 +20,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from percoin.evaluation.last_row import InputColumns, LastRowModel
 from percoin.evaluation.metrics import N_CLASSES
 from percoin.evaluation.regression import Regression
+from percoin.evaluation.trees import Trees
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal, Timeframe
 
 TRAIN_PRIOR = "train_prior"
@@ -31,6 +33,13 @@ LOGISTIC = "logistic"
 BOOSTING = "boosting"
 VOLATILITY = "volatility"
 VOLATILITY_CLOCK = "volatility_clock"
+POOLED_LOGISTIC = f"pooled_{LOGISTIC}"
+POOLED_BOOSTING = f"pooled_{BOOSTING}"
+POOLED_VOLATILITY_CLOCK_BOOSTING = f"pooled_{VOLATILITY_CLOCK}_{BOOSTING}"
+# Those that can be a model by themselves, and those that a network can be averaged with.
+ALONE = (LOGISTIC, VOLATILITY, BOOSTING)
+BESIDE = (LOGISTIC, VOLATILITY, VOLATILITY_CLOCK, BOOSTING)
+POOLED = (POOLED_LOGISTIC, POOLED_BOOSTING, POOLED_VOLATILITY_CLOCK_BOOSTING)
 # Never calibrated: their definition fixes their probabilities.
 UNCALIBRATED = frozenset({TRAIN_PRIOR, ROLLING_PRIOR, MAJORITY})
 
@@ -71,6 +80,14 @@ class BaselineInputs:
     def take(self, rows: IntArray | slice) -> BaselineInputs:
         """The inputs of some rows."""
         return replace(self, **{name: values[rows] for name, values in vars(self).items()})
+
+    def columns(self, columns: InputColumns) -> FloatArray:
+        """The inputs of a last-row model, shape (n, D)."""
+        if columns is InputColumns.FEATURES:
+            return self.features
+        if columns is InputColumns.VOLATILITY:
+            return self.volatility
+        return np.concatenate([self.volatility, self.clock], axis=1)
 
     @classmethod
     def joined(cls, markets: Sequence[BaselineInputs]) -> BaselineInputs:
@@ -284,46 +301,31 @@ def frequencies_after(answers: IntArray, labels: IntArray) -> FloatArray:
     return table
 
 
-def scaled_features(inputs: BaselineInputs) -> FloatArray:
-    """The features of the window's last bar, shape (n, F)."""
-    return inputs.features
-
-
-def volatility_alone(inputs: BaselineInputs) -> FloatArray:
-    """The columns of ``features.volatility``, shape (n, V)."""
-    return inputs.volatility
-
-
-def volatility_and_clock(inputs: BaselineInputs) -> FloatArray:
-    """The columns of ``features.volatility`` and of the clock, shape (n, V + 6)."""
-    return np.concatenate([inputs.volatility, inputs.clock], axis=1)
-
-
 class LastRowClassifier:
     """A scikit-learn classifier on data known at the close of the window's last bar.
 
     Args:
         name: Name in tables.
         make_estimator: Makes a new classifier with ``fit`` and ``predict_proba``.
-        columns: Selects the input columns, shape (n, ...). A row has NaN if an indicator needs
-            more past bars. Training skips such a row; in prediction it gets the prior.
+        columns: The inputs. A row has NaN if an indicator needs more past bars. Training skips
+            such a row; in prediction it gets the prior.
     """
 
     def __init__(
         self,
         name: str,
         make_estimator: Callable[[], Any],
-        columns: Callable[[BaselineInputs], FloatArray] = scaled_features,
+        columns: InputColumns = InputColumns.FEATURES,
     ) -> None:
         self.name = name
         self._make_estimator = make_estimator
-        self._columns = columns
+        self.columns = columns
 
     def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
         """Fit the classifier; if all train rows have one class, only the prior is used."""
         self.shares_ = class_shares(labels)
         self.estimator_ = None
-        columns = self._columns(inputs)
+        columns = inputs.columns(self.columns)
         complete = np.isfinite(columns).all(axis=1)
         if len(np.unique(labels[complete])) > 1:
             with _one_thread():
@@ -332,7 +334,7 @@ class LastRowClassifier:
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
         """The classifier's probabilities; a class without train rows keeps its Laplace share."""
         probabilities = np.tile(self.shares_, (len(inputs), 1))
-        columns = self._columns(inputs)
+        columns = inputs.columns(self.columns)
         complete = np.flatnonzero(np.isfinite(columns).all(axis=1))
         if self.estimator_ is None or len(complete) == 0:
             return probabilities
@@ -346,19 +348,34 @@ class LastRowClassifier:
         """The most probable class."""
         return most_probable(self.predict_proba(inputs))
 
-    def regression(self) -> Regression:
-        """The fitted logistic regression as plain numbers, usable without scikit-learn.
+    def plain(self) -> LastRowModel:
+        """The fitted classifier as plain numbers, usable without scikit-learn.
 
         Raises:
-            ValueError: The train rows lack a class, or the classifier is no logistic
-                regression.
+            ValueError: The complete train rows lack a class.
         """
+        from sklearn.pipeline import Pipeline
+
         fitted = self.estimator_
-        if fitted is None or len(fitted.classes_) != N_CLASSES or not hasattr(fitted, "coef_"):
-            raise ValueError(f"{self.name} is no logistic regression of {N_CLASSES} classes")
-        return Regression(
-            tuple(map(tuple, fitted.coef_.tolist())), tuple(fitted.intercept_.tolist())
-        )
+        if fitted is None or len(fitted.classes_) != N_CLASSES:
+            raise ValueError(f"{self.name} was fitted without a train row of each class")
+        if isinstance(fitted, Pipeline):
+            scaler, regression = fitted[0], fitted[-1]
+            return LastRowModel(self.columns, _regression(regression, scaler.mean_, scaler.scale_))
+        if hasattr(fitted, "coef_"):
+            return LastRowModel(self.columns, _regression(fitted))
+        return LastRowModel(self.columns, Trees.of(fitted))
+
+
+def _regression(
+    fitted: Any, mean: FloatArray | None = None, scale: FloatArray | None = None
+) -> Regression:
+    """The numbers of a logistic regression; a scaling before it becomes a part of them."""
+    coefficients, intercept = fitted.coef_, fitted.intercept_
+    if mean is not None and scale is not None:
+        coefficients = coefficients / scale
+        intercept = intercept - coefficients @ mean
+    return Regression(tuple(map(tuple, coefficients.tolist())), tuple(intercept.tolist()))
 
 
 def default_baselines(seed: int = 0) -> list[Baseline]:
@@ -372,27 +389,22 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
         AnswerFrequencies("momentum", lambda inputs: inputs.momentum),
         LastRowClassifier(LOGISTIC, _make_logistic),
         LastRowClassifier(BOOSTING, lambda: make_boosting(seed)),
-        LastRowClassifier(VOLATILITY, _make_scaled_logistic, volatility_alone),
-        LastRowClassifier(VOLATILITY_CLOCK, _make_scaled_logistic, volatility_and_clock),
+        LastRowClassifier(VOLATILITY, _make_scaled_logistic, InputColumns.VOLATILITY),
+        LastRowClassifier(VOLATILITY_CLOCK, _make_scaled_logistic, InputColumns.VOLATILITY_CLOCK),
     ]
 
 
 def pooled_baselines(seed: int = 0) -> list[Baseline]:
     """The baselines that learn from the train rows of many markets at once, unfitted."""
     return [
-        LastRowClassifier(pooled(LOGISTIC), _make_logistic),
-        LastRowClassifier(pooled(BOOSTING), lambda: make_boosting(seed)),
+        LastRowClassifier(POOLED_LOGISTIC, _make_logistic),
+        LastRowClassifier(POOLED_BOOSTING, lambda: make_boosting(seed)),
         LastRowClassifier(
-            pooled(f"{VOLATILITY_CLOCK}_{BOOSTING}"),
+            POOLED_VOLATILITY_CLOCK_BOOSTING,
             lambda: make_boosting(seed),
-            volatility_and_clock,
+            InputColumns.VOLATILITY_CLOCK,
         ),
     ]
-
-
-def pooled(name: str) -> str:
-    """Name of a baseline that is fitted on many markets instead of one."""
-    return f"pooled_{name}"
 
 
 def _one_thread() -> AbstractContextManager[Any]:

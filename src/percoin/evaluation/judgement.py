@@ -6,15 +6,18 @@ one fold (the usual split) or several folds of a walk-forward test.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.dataset import MarketDataset
+from percoin.dataset import Part as DatasetPart
+from percoin.errors import NotEnoughBarsError
 from percoin.evaluation.backtest import (
     BacktestResult,
     Brackets,
@@ -26,7 +29,7 @@ from percoin.evaluation.backtest import (
     buy_and_hold,
 )
 from percoin.evaluation.baselines import (
-    LOGISTIC,
+    ALONE,
     ROLLING_PRIOR,
     TRAIN_PRIOR,
     UNCALIBRATED,
@@ -41,28 +44,28 @@ from percoin.evaluation.baselines import (
     settled_class_counts,
 )
 from percoin.evaluation.blend import (
-    BLEND,
     NETWORK,
-    REGRESSION,
     PartSkill,
     PartSkills,
     blend_probabilities,
-    choose_weight,
+    choose_weights,
 )
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
 from percoin.evaluation.gate import Search
 from percoin.evaluation.hit_rate import HitRate, hit_rate, moves_after
+from percoin.evaluation.last_row import LastRowModel
 from percoin.evaluation.level_reach import levels_reached
-from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
-from percoin.evaluation.regression import Regression
+from percoin.evaluation.metrics import N_CLASSES, PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
 from percoin.evaluation.uncertainty import Bootstrap, skill_rows
 from percoin.features.levels import FIRST_TARGET, STOP, levels_along
 from percoin.features.rules import read_momentum, read_rsi_ma
 from percoin.features.volatility import clock_columns, volatility_columns
 from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal, Timeframe
+
+log = logging.getLogger(__name__)
 
 _DAYS_PER_YEAR = 365.0
 
@@ -81,7 +84,7 @@ class JudgingRules:
         repetitions: Bootstrap draws for each interval.
         seed: For the bootstrap and the boosting baseline.
         model_name: Name of the model in tables.
-        blend: Average the network with a logistic regression.
+        blend: Baselines to average the network with, by name.
         exit: Where positions of the backtests close.
     """
 
@@ -92,32 +95,25 @@ class JudgingRules:
     repetitions: int = 2000
     seed: int = 0
     model_name: str = "cnn_lstm"
-    blend: bool = False
+    blend: tuple[str, ...] = ()
     exit: Exit = Exit.HORIZON
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Probabilities of one forecaster of a fold; the forecaster can be served alone.
+    """Calibrated probabilities of one forecaster of a fold; it can be served alone.
 
     Attributes:
         validation: Probabilities on the validation rows, shape (n_rows, C).
         test: Probabilities on the test rows, shape (n_rows, C).
+        calibration: Fitted on the validation rows.
+        numbers: What it computes with; None for the network.
     """
 
     validation: FloatArray
     test: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class CalibratedPart(Part):
-    """A forecaster with its own calibration. A blend has none.
-
-    Attributes:
-        calibration: Fitted on the validation rows.
-    """
-
     calibration: Mapping[str, Any]
+    numbers: LastRowModel | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,44 +122,61 @@ class FoldForecasts:
 
     Attributes:
         dataset: The fold.
-        calibration: Calibration of the network, or of the regression if that is the model.
-        model: The model's forecast, calibrated, and blended if the rules say so.
+        model: The model's forecast: of its one part, or the weighted mean of its parts.
+        validation: The model's probabilities on the validation rows, shape (n_rows, C); empty
+            for forecasts of others.
         baselines: Fitted on the fold's train rows. Calibrated on its validation rows, like the
             model.
         validation_losses: Mean log-loss of each baseline on the validation rows, by name.
         threshold: Minimum confidence for a trade, chosen on the validation rows.
-        regression: The logistic regression, fitted on the train rows.
-        parts: The forecasters that the model uses or could use, by the names of
-            ``evaluation.blend``.
-        weight: Weight of the network in the blend, chosen on the validation rows; None without
-            a blend.
+        parts: The forecasters of the model, by name: the network, baselines. None for forecasts
+            of others.
+        weights: Weight of each part, chosen on the validation rows.
     """
 
     dataset: MarketDataset
-    calibration: Mapping[str, Any]
     model: Forecast
+    validation: FloatArray
     baselines: tuple[Forecast, ...]
     validation_losses: Mapping[str, float]
     threshold: float
-    regression: Regression
     parts: Mapping[str, Part]
-    weight: float | None = None
+    weights: Mapping[str, float]
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """Calibration of the network, or of the model's one part if it has no network."""
+        return next((part.calibration for part in self.parts.values()), {"method": "none"})
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedBlend:
-    """Results for the parts of a blended model.
+class JudgedPart:
+    """Results for one part of a blended model.
 
     Attributes:
-        weight: Weight of the network in the newest fold.
-        calibration: Calibration of the regression in the newest fold.
-        skills: Skill of the network alone, the regression alone and the blend. It uses the
-            validation rows of the newest fold and the test rows of all folds.
+        weight: Its weight in the newest fold.
+        calibration: Its calibration in the newest fold.
+        numbers: What it computes with in the newest fold; None for the network.
+        skills: On the validation rows of the newest fold and the test rows of all folds.
     """
 
     weight: float
     calibration: Mapping[str, Any]
-    skills: Mapping[str, PartSkills]
+    numbers: LastRowModel | None
+    skills: PartSkills
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedBlend:
+    """Results for the parts of a blended model, and for the blend itself.
+
+    Attributes:
+        parts: By name, the network first.
+        skills: Of the blend, on the same rows as those of its parts.
+    """
+
+    parts: Mapping[str, JudgedPart]
+    skills: PartSkills
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +188,8 @@ class Judgement:
         threshold: Minimum confidence for a trade, from the newest fold.
         evaluation: Scores, skills, intervals, backtests, verdict.
         daily: Losses by day, to compare the model with others.
-        regression: Regression of the newest fold, if the model uses it.
-        blend: Results for the parts, if the model is a blend.
+        numbers: What a model without a network computes with, from the newest fold.
+        blend: Results for the parts, if the model has several.
         hit_rate: Share of right directions on the test rows, at any confidence; None if there
             are too few for an interval.
         levels: How often stop and targets of directions were reached on the test rows, at any
@@ -187,7 +200,7 @@ class Judgement:
     threshold: float
     evaluation: Evaluation
     daily: DailyLosses
-    regression: Regression | None = None
+    numbers: LastRowModel | None = None
     blend: JudgedBlend | None = None
     hit_rate: HitRate | None = None
     levels: LevelsReached | None = None
@@ -209,47 +222,67 @@ def forecast_fold(
         rules: Settings of the judgement.
         pooled: More baselines, fitted on the train rows of many markets, including this one.
     """
-    baselines = _fit_baselines(dataset, rules.seed)
-    regression = _regression_among(baselines)
-    network = _calibrated(dataset, validation_logits, test_logits)
-    beside = _calibrated(dataset, *_logits_of(regression, dataset))
-    parts: dict[str, Part] = {NETWORK: network, REGRESSION: beside}
-    weight, name = None, NETWORK
-    if rules.blend:
-        labels = dataset.label[dataset.rows("validation")]
-        weight, name = choose_weight(network.validation, beside.validation, labels), BLEND
-        parts[BLEND] = _blend(network, beside, weight)
-    return FoldForecasts(
-        dataset,
-        network.calibration,
-        Forecast(rules.model_name, parts[name].test),
-        *_ask(dataset, [*baselines, *pooled]),
-        _threshold(dataset, parts[name].validation, rules),
-        regression,
-        parts,
-        weight,
-    )
+    baselines = [*_fit_baselines(dataset, rules.seed), *pooled]
+    parts = {NETWORK: _calibrated(dataset, validation_logits, test_logits)}
+    by_name = {baseline.name: baseline for baseline in baselines}
+    for name in rules.blend:
+        try:
+            parts[name] = _part_of(by_name[name], dataset)
+        except ValueError as error:
+            market = dataset.bars.symbol, dataset.bars.timeframe.value
+            log.warning("%s %s: %s takes no part in the blend: %s", *market, name, error)
+    return _forecast_with(dataset, parts, baselines, rules)
 
 
-def forecast_regression(dataset: MarketDataset, rules: JudgingRules) -> FoldForecasts:
-    """Use the logistic regression as the model of one fold, and drop it from the baselines.
+def forecast_last_row(dataset: MarketDataset, name: str, rules: JudgingRules) -> FoldForecasts:
+    """Use a baseline as the model of one fold, and drop it from the baselines.
 
     Args:
         dataset: The fold.
+        name: Name of the baseline.
         rules: Settings of the judgement.
+
+    Raises:
+        NotEnoughBarsError: Its inputs are not known on enough of the rows.
     """
     baselines = _fit_baselines(dataset, rules.seed)
-    regression = _regression_among(baselines)
-    part = _calibrated(dataset, *_logits_of(regression, dataset))
-    others = [baseline for baseline in baselines if baseline.name != LOGISTIC]
+    [chosen] = [baseline for baseline in baselines if baseline.name == name]
+    try:
+        part = _part_of(chosen, dataset)
+    except ValueError as error:
+        bars = dataset.bars
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe,
+            f"{len(bars)} bars are too few for model={name}: {error}",
+            "load more bars or use a longer history_days",
+        ) from error
+    others = [baseline for baseline in baselines if baseline is not chosen]
+    return _forecast_with(dataset, {name: part}, others, rules)
+
+
+def _forecast_with(
+    dataset: MarketDataset,
+    parts: Mapping[str, Part],
+    baselines: Sequence[Baseline],
+    rules: JudgingRules,
+) -> FoldForecasts:
+    labels = dataset.label[dataset.rows("validation")]
+    weights: tuple[float, ...] = (1.0,)
+    if len(parts) > 1:
+        weights = choose_weights([part.validation for part in parts.values()], labels)
+    validation, test = (
+        blend_probabilities([getattr(part, rows) for part in parts.values()], weights)
+        for rows in ("validation", "test")
+    )
     return FoldForecasts(
         dataset,
-        part.calibration,
-        Forecast(rules.model_name, part.test),
-        *_ask(dataset, others),
-        _threshold(dataset, part.validation, rules),
-        regression,
-        {REGRESSION: part},
+        Forecast(rules.model_name, test),
+        validation,
+        *_ask(dataset, baselines),
+        _threshold(dataset, validation, rules),
+        parts,
+        dict(zip(parts, weights, strict=True)),
     )
 
 
@@ -280,14 +313,13 @@ def forecast_given(
         rules: Settings of the judgement.
         threshold: Minimum confidence for a trade, if the forecast has no decisions.
     """
-    baselines = _fit_baselines(dataset, rules.seed)
     return FoldForecasts(
         dataset,
-        {"method": "none"},
         forecast,
-        *_ask(dataset, baselines),
+        np.empty((0, N_CLASSES)),
+        *_ask(dataset, _fit_baselines(dataset, rules.seed)),
         threshold,
-        _regression_among(baselines),
+        {},
         {},
     )
 
@@ -324,7 +356,7 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
     """
     _check_order(folds)
     newest = folds[-1]
-    labels = np.concatenate([fold.dataset.label[fold.dataset.rows("test")] for fold in folds])
+    labels = np.concatenate([_labels(fold, "test") for fold in folds])
     baselines = [
         pool(forecasts[0].name, forecasts)
         for forecasts in zip(*(fold.baselines for fold in folds), strict=True)
@@ -355,8 +387,8 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         newest.threshold,
         evaluation,
         daily,
-        newest.regression if newest.weight is not None or NETWORK not in newest.parts else None,
-        _judge_blend(folds, by_name[TRAIN_PRIOR].probabilities, labels, evaluation.bootstrap),
+        next((part.numbers for part in newest.parts.values()), None),
+        _judge_blend(folds, evaluation.bootstrap),
         _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
         _levels_reached(folds, _decided(model), evaluation.bootstrap),
     )
@@ -405,7 +437,7 @@ def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | No
     Returns:
         None if there is no baseline of that name.
     """
-    labels = np.concatenate([fold.dataset.label[fold.dataset.rows("test")] for fold in folds])
+    labels = np.concatenate([_labels(fold, "test") for fold in folds])
     forecasts = [{entry.name: entry for entry in fold.baselines} for fold in folds]
     if any(rival not in by_name for by_name in forecasts):
         return None
@@ -473,32 +505,32 @@ def _ask(
     return tuple(forecasts), losses
 
 
-def _regression_among(baselines: Sequence[Baseline]) -> Regression:
-    fitted = (baseline for baseline in baselines if isinstance(baseline, LastRowClassifier))
-    return next(baseline for baseline in fitted if baseline.name == LOGISTIC).regression()
+def _part_of(baseline: Baseline, dataset: MarketDataset) -> Part:
+    """A fitted baseline as a part of the model, computed as a prediction computes it.
 
-
-def _logits_of(regression: Regression, dataset: MarketDataset) -> tuple[FloatArray, FloatArray]:
-    """Logits on the last row of each validation window and of each test window."""
-    validation, test = dataset.rows("validation"), dataset.rows("test")
-    features = dataset.features
-    return regression.logits(features[validation]), regression.logits(features[test])
+    Raises:
+        ValueError: It is no such baseline, or its inputs are not known on enough of the rows.
+    """
+    if not isinstance(baseline, LastRowClassifier):
+        raise ValueError(f"{baseline.name} is no model that can be served")
+    numbers, inputs = baseline.plain(), baseline_inputs(dataset).columns(baseline.columns)
+    logits = []
+    for part in ("validation", "test"):
+        rows = inputs[dataset.rows(part)]
+        n_unknown = int((~np.isfinite(rows).all(axis=1)).sum())
+        if n_unknown:
+            raise ValueError(f"its inputs are not known on {n_unknown} of {len(rows)} {part} rows")
+        logits.append(numbers.logits(rows))
+    return replace(_calibrated(dataset, *logits), numbers=numbers)
 
 
 def _calibrated(
     dataset: MarketDataset, validation_logits: FloatArray, test_logits: FloatArray
-) -> CalibratedPart:
+) -> Part:
     labels = dataset.label[dataset.rows("validation")]
     calibration = fit_calibration(validation_logits, labels)
     validation = apply_calibration(validation_logits, calibration)
-    return CalibratedPart(validation, apply_calibration(test_logits, calibration), calibration)
-
-
-def _blend(network: Part, regression: Part, weight: float) -> Part:
-    return Part(
-        blend_probabilities(network.validation, regression.validation, weight),
-        blend_probabilities(network.test, regression.test, weight),
-    )
+    return Part(validation, apply_calibration(test_logits, calibration), calibration)
 
 
 def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: JudgingRules) -> float:
@@ -519,21 +551,27 @@ def _better_alone(fold: FoldForecasts) -> list[str]:
     """Caution if a baseline beats the network on the validation rows, else an empty list."""
     if NETWORK not in fold.parts:
         return []
-    dataset = fold.dataset
-    labels = dataset.label[dataset.rows("validation")]
-    network = float(row_log_loss(fold.parts[NETWORK].validation, labels).mean())
     rival = choose_rival([fold])
-    loss = fold.validation_losses[rival]
+    loss, model = fold.validation_losses[rival], _validation_loss(fold, fold.validation)
+    network = _validation_loss(fold, fold.parts[NETWORK].validation)
     if loss >= network:
         return []
-    no_weight = ", and the network has no weight in the blend" if fold.weight == 0 else ""
+    no_weight = ", and the network has no weight in the blend" if not fold.weights[NETWORK] else ""
+    behind = ""
+    if len(fold.parts) > 1 and rival not in fold.parts and loss < model:
+        behind = f", and than the blend ({model:.4f}), of which it is no part"
     advice = ""
-    if rival == LOGISTIC:
-        advice = f": the same command for {dataset.bars.symbol} alone with model=logistic trains it"
+    if rival in ALONE:
+        symbol = fold.dataset.bars.symbol
+        advice = f": the same command for {symbol} alone with model={rival} trains it"
     return [
         f"on validation rows the baseline {rival} alone is better than the network alone "
-        f"(log-loss {loss:.4f} against {network:.4f}){no_weight}{advice}"
+        f"(log-loss {loss:.4f} against {network:.4f}){no_weight}{behind}{advice}"
     ]
+
+
+def _validation_loss(fold: FoldForecasts, probabilities: FloatArray) -> float:
+    return float(row_log_loss(probabilities, _labels(fold, "validation")).mean())
 
 
 def _never_trades(fold: FoldForecasts) -> list[str]:
@@ -543,30 +581,50 @@ def _never_trades(fold: FoldForecasts) -> list[str]:
     return ["no trades: no confidence threshold earned anything after costs on validation rows"]
 
 
-def _judge_blend(
-    folds: Sequence[FoldForecasts], prior: FloatArray, labels: IntArray, bootstrap: Bootstrap
-) -> JudgedBlend | None:
+def _judge_blend(folds: Sequence[FoldForecasts], bootstrap: Bootstrap) -> JudgedBlend | None:
     """The skill of each part, with the same kind of interval that the gate uses for the model."""
     newest = folds[-1]
-    regression = newest.parts.get(REGRESSION)
-    if newest.weight is None or not isinstance(regression, CalibratedPart):
+    if len(newest.parts) < 2:
         return None
-    dataset = newest.dataset
-    known = dataset.label[dataset.rows("validation")]
-    shares = class_shares(dataset.label[dataset.rows("train")])
 
-    def skill(probabilities: FloatArray, reference: FloatArray, came: IntArray) -> PartSkill:
-        losses, prior_losses = row_log_loss(probabilities, came), row_log_loss(reference, came)
-        return PartSkill.of(bootstrap.estimate(skill_rows(losses, prior_losses)))
-
-    skills = {
-        name: PartSkills(
-            skill(part.validation, np.tile(shares, (len(known), 1)), known),
-            skill(np.concatenate([fold.parts[name].test for fold in folds]), prior, labels),
+    def skills(validation: FloatArray, tests: Mapping[int, FloatArray]) -> PartSkills:
+        """Of a forecaster: on the newest validation rows, and on the test rows of its folds."""
+        asked = [folds[number] for number in tests]
+        known, labels = _labels(newest, "validation"), [_labels(fold, "test") for fold in asked]
+        shares = class_shares(newest.dataset.label[newest.dataset.rows("train")])
+        prior = np.concatenate([_prior(fold) for fold in asked])
+        return PartSkills(
+            _part_skill(validation, np.tile(shares, (len(known), 1)), known, bootstrap),
+            _part_skill(
+                np.concatenate(list(tests.values())), prior, np.concatenate(labels), bootstrap
+            ),
         )
-        for name, part in newest.parts.items()
-    }
-    return JudgedBlend(newest.weight, regression.calibration, skills)
+
+    parts = {}
+    for name, part in newest.parts.items():
+        # In an earlier fold there may have been too few bars for a part.
+        tests = {k: fold.parts[name].test for k, fold in enumerate(folds) if name in fold.parts}
+        parts[name] = JudgedPart(
+            newest.weights[name], part.calibration, part.numbers, skills(part.validation, tests)
+        )
+    tests = {k: fold.model.probabilities for k, fold in enumerate(folds)}
+    return JudgedBlend(parts, skills(newest.validation, tests))
+
+
+def _part_skill(
+    probabilities: FloatArray, reference: FloatArray, came: IntArray, bootstrap: Bootstrap
+) -> PartSkill:
+    losses, prior_losses = row_log_loss(probabilities, came), row_log_loss(reference, came)
+    return PartSkill.of(bootstrap.estimate(skill_rows(losses, prior_losses)))
+
+
+def _prior(fold: FoldForecasts) -> FloatArray:
+    return next(said.probabilities for said in fold.baselines if said.name == TRAIN_PRIOR)
+
+
+def _labels(fold: FoldForecasts, part: DatasetPart) -> IntArray:
+    labels: IntArray = fold.dataset.label[fold.dataset.rows(part)]
+    return labels
 
 
 def _check_order(folds: Sequence[FoldForecasts]) -> None:

@@ -16,10 +16,10 @@ from percoin.types import CLASS_NAMES, Float32Array, FloatArray
 
 @dataclass(frozen=True)
 class Regression:
-    """A multinomial logistic regression on the scaled features of a window's last bar.
+    """A multinomial logistic regression on numbers of a window's last bar.
 
     Attributes:
-        coefficients: One row per class in the order of ``Signal``, one number per feature.
+        coefficients: One row per class in the order of ``Signal``, one number per column.
         intercept: One number per class.
 
     Raises:
@@ -39,15 +39,15 @@ class Regression:
             raise ValueError("a coefficient is not finite")
 
     @property
-    def n_features(self) -> int:
-        """Number of features of a bar."""
+    def n_columns(self) -> int:
+        """Number of input columns."""
         return len(self.coefficients[0])
 
     def logits(self, rows: FloatArray | Float32Array) -> FloatArray:
         """Log-odds up to a constant, shape (n, C).
 
         Args:
-            rows: Scaled features, shape (n, F).
+            rows: Shape (n, ``n_columns``).
         """
         # einsum gives a row the same sum for any number of rows; a BLAS product does not.
         with np.errstate(over="ignore", invalid="ignore"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,8 +14,7 @@ from percoin.bars.schema import COLUMNS, Bars
 from percoin.bars.silence import describe_silence
 from percoin.bars.tick import newest_tick
 from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
-from percoin.evaluation.blend import blend_probabilities
-from percoin.evaluation.calibration import apply_calibration
+from percoin.evaluation.last_row import InputColumns
 from percoin.features.feature_set import (
     FEATURE_NAMES,
     FeatureDefinition,
@@ -24,14 +23,14 @@ from percoin.features.feature_set import (
     compute_newest_features,
 )
 from percoin.features.levels import levels_at
-from percoin.inference.networks import load_network
+from percoin.inference.parts import ModelInputs, ServedParts
 from percoin.inference.results import RangeAnswers, find_parts
 from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest
 from percoin.types import (
+    BoolArray,
     ExpectedMove,
-    Float32Array,
     FloatArray,
     IntArray,
     Levels,
@@ -56,13 +55,13 @@ class NewestWindow:
 
     Attributes:
         bars: Of the market; the window ends on the newest.
-        window: Scaled features, shape (1, L, F).
+        inputs: Of that one window.
         close: Of the newest bar.
         atr: ATR(14) at the newest bar, in price units.
     """
 
     bars: Bars
-    window: Float32Array
+    inputs: ModelInputs
     close: float
     atr: float
 
@@ -81,16 +80,14 @@ class ServedModel:
     def __init__(self, artifact: Artifact | OnnxArtifact, device: str = "cpu") -> None:
         self.manifest = artifact.manifest
         self.scaling = self.manifest.scaling.fitted()
-        self._calibration = self.manifest.calibration.to_json()
-        self._network = load_network(artifact, device)
+        self.parts = ServedParts(artifact, device)
         self._move = artifact.move
-        self._blend = _blend_of(self.manifest)
         self._horizon = known_horizon(self.manifest.label_rule)
 
     def probabilities(
         self, bars: Bars, first: int = 0, map_batches: MapBatches = map
     ) -> tuple[IntArray, FloatArray]:
-        """Answer for every bar on which a whole window ends.
+        """Answer for every bar on which a whole window ends, with all inputs known.
 
         Args:
             bars: Of the model's market, oldest first. The first rows of a history
@@ -105,15 +102,18 @@ class ServedModel:
         manifest = self.manifest
         features = compute_features(bars, manifest.features.feature_set)
         rows = eligible_rows(features, bars.open_time, bars.timeframe, manifest.lookback)
-        rows = rows[rows >= first]
+        newest = self.parts.newest(bars)
+        rows = rows[(rows >= first) & _all_known(newest, len(bars))[rows]]
         if len(rows) == 0:
             return rows, np.empty((0, len(Signal)))
         windows = make_windows(self.scaling.transform(features), manifest.lookback)
-        starts = rows - manifest.lookback + 1
-        batches = np.array_split(starts, -(-len(starts) // _BATCH_SIZE))
-        return rows, np.concatenate(
-            list(map_batches(lambda batch: self._ask(windows[batch]), batches))
-        )
+
+        def ask(batch: IntArray) -> FloatArray:
+            known = {columns: values[batch] for columns, values in newest.items()}
+            return self._ask(ModelInputs(windows[batch - manifest.lookback + 1], known))
+
+        batches = np.array_split(rows, -(-len(rows) // _BATCH_SIZE))
+        return rows, np.concatenate(list(map_batches(ask, batches)))
 
     def newest(self, bars: Bars) -> FloatArray:
         """Answer for the newest bar: its probabilities, shape (C,).
@@ -124,7 +124,7 @@ class ServedModel:
                 a gap or a zero-volume bar is too recent.
             InvalidArtifactError: The network answers with no number.
         """
-        probabilities: FloatArray = self._ask(self._show(bars).window)[0]
+        probabilities: FloatArray = self._ask(self._show(bars).inputs)[0]
         return probabilities
 
     def predict(self, bars: Bars) -> Prediction:
@@ -141,7 +141,7 @@ class ServedModel:
         Raises:
             InvalidArtifactError: The network answers with no number.
         """
-        [[short, no_trade, long]] = self._ask(newest.window).tolist()
+        [[short, no_trade, long]] = self._ask(newest.inputs).tolist()
         probabilities = (short, no_trade, long)
         signal = Signal(int(np.argmax(probabilities)))
         bars = newest.bars
@@ -216,12 +216,11 @@ class ServedModel:
             raise shown
         return shown
 
-    def _ask(self, windows: Float32Array) -> FloatArray:
+    def _ask(self, inputs: ModelInputs) -> FloatArray:
         try:
-            if not np.isfinite(windows).all():
+            if not np.isfinite(inputs.windows).all():
                 raise ValueError("its scaling gives values that are not finite on these bars")
-            own = apply_calibration(self._network(windows), self._calibration)
-            return own if self._blend is None else self._blend(own, windows)
+            return self.parts.probabilities(inputs)
         except ValueError as error:
             manifest = self.manifest
             found = f"version {manifest.version_id} gives no valid answer: {error}"
@@ -236,18 +235,12 @@ def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
     return levels_at(signal, newest.close, newest.atr, newest_tick(newest.bars))
 
 
-def _blend_of(manifest: Manifest) -> Callable[[FloatArray, Float32Array], FloatArray] | None:
-    """Averages the network's probabilities with the regression's; None if the model is no blend."""
-    blend, regression = manifest.blend, manifest.regression
-    if blend is None or regression is None:
-        return None
-    calibration, weight = blend.calibration.to_json(), blend.network_weight
-
-    def blended(network: FloatArray, windows: Float32Array) -> FloatArray:
-        beside = apply_calibration(regression.logits(windows[:, -1]), calibration)
-        return blend_probabilities(network, beside, weight)
-
-    return blended
+def _all_known(newest: Mapping[InputColumns, FloatArray], n_bars: int) -> BoolArray:
+    """Whether all that the parts take of a bar is known when it closes, shape (n_bars,)."""
+    known = np.ones(n_bars, dtype=bool)
+    for values in newest.values():
+        known &= np.isfinite(values).all(axis=1)
+    return known
 
 
 def newest_windows(
@@ -280,15 +273,30 @@ def newest_windows(
 
 
 def _newest_window(model: ServedModel, bars: Bars, rows: FloatArray) -> NewestWindow | DataError:
-    lookback = model.manifest.lookback
+    manifest = model.manifest
+    lookback = manifest.lookback
     rows = rows[-lookback:]
     # A gap shows here too: the first bar after it has no return.
     if len(rows) < lookback or not np.isfinite(rows).all():
         return _unfinished_window(bars, lookback)
     close = float(bars.values[-1, _CLOSE])
-    is_relative = model.manifest.features.definition is FeatureDefinition.RELATIVE
+    is_relative = manifest.features.definition is FeatureDefinition.RELATIVE
     unit = float(rows[-1, _ATR]) * (close if is_relative else 1.0)
-    return NewestWindow(bars, model.scaling.transform(rows)[np.newaxis], close, unit)
+    newest = model.parts.newest(bars)
+    if not _all_known(newest, len(bars))[-1]:
+        return _unknown_volatility(bars, manifest)
+    known = {columns: values[-1:] for columns, values in newest.items()}
+    inputs = ModelInputs(model.scaling.transform(rows)[np.newaxis], known)
+    return NewestWindow(bars, inputs, close, unit)
+
+
+def _unknown_volatility(bars: Bars, manifest: Manifest) -> NotEnoughBarsError:
+    return NotEnoughBarsError(
+        bars.symbol,
+        bars.timeframe.value,
+        f"the volatility that the model takes is not known from {len(bars)} bars",
+        f"load {manifest.history_bars} bars or more",
+    )
 
 
 def _unfinished_window(bars: Bars, lookback: int) -> NotEnoughBarsError:

@@ -1,6 +1,6 @@
 """The network of an artifact as a function of windows, by PyTorch or by ONNX Runtime.
 
-Each library is imported only for a model that needs it; a regression needs neither.
+Each library is imported only for a model with a network.
 """
 
 from __future__ import annotations
@@ -70,15 +70,12 @@ def load_network(artifact: Artifact | OnnxArtifact, device: str = "cpu") -> Netw
     """The network of an artifact, ready to be asked from several threads at once.
 
     Args:
-        artifact: Checked by the registry.
+        artifact: Checked by the registry; its model has a network.
         device: In torch's words; ONNX Runtime takes only ``cpu``.
 
     Raises:
         InvalidArtifactError: It does not fit what the manifest describes.
     """
-    regression = artifact.manifest.regression
-    if regression is not None and not artifact.manifest.has_network:
-        return lambda windows: regression.logits(windows[:, -1])
     if isinstance(artifact, OnnxArtifact):
         return _onnx_network(artifact)
     return _torch_network(artifact, device)

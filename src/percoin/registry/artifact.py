@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,10 @@ import numpy as np
 from percoin import json_codec
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, UnreadableArtifactError
+from percoin.evaluation.trees import Trees
 from percoin.expected_move.judging import JudgedMoveModel
 from percoin.expected_move.model import MoveModel
+from percoin.printable import printable
 from percoin.registry import publish
 from percoin.registry.contents import (
     check_hashes,
@@ -53,19 +55,24 @@ log = logging.getLogger(__name__)
 
 # Readable by every Python that other tools may run.
 _PICKLE_PROTOCOL = 4
+# Of the reason in an error.
+_MOST_CHARS_SHOWN = 300
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A loaded model: its manifest, its served weights, and the version they lie in.
 
-    Without a network there are no weights: the manifest is the model. ``move`` forecasts how
-    far the price moves; older versions have none.
+    Attributes:
+        state_dict: Empty without a network.
+        trees: Boosted trees of the model's parts, by the name of their file.
+        move: Forecasts how far the price moves; older versions have none.
     """
 
     manifest: Manifest
     state_dict: dict[str, Tensor]
     folder: Path
+    trees: Mapping[str, Trees] = field(default_factory=dict)
     move: MoveModel | None = None
 
 
@@ -73,13 +80,16 @@ class Artifact:
 class OnnxArtifact:
     """A loaded model for ONNX Runtime: its manifest, its network, the version they lie in.
 
-    Without a network its bytes are empty: the manifest is the model. ``move`` as in
-    ``Artifact``.
+    Attributes:
+        network: Empty without a network.
+        trees: Boosted trees of the model's parts, by the name of their file.
+        move: Forecasts how far the price moves; older versions have none.
     """
 
     manifest: Manifest
     network: bytes
     folder: Path
+    trees: Mapping[str, Trees] = field(default_factory=dict)
     move: MoveModel | None = None
 
 
@@ -98,6 +108,7 @@ def export_artifact(
     served_state_dict: Mapping[str, Tensor],
     record: TrainingRecord,
     onnx: bytes | None = None,
+    trees: Mapping[str, Trees] | None = None,
 ) -> Exported:
     """Write a model as a new version, and serve it unless the served one must stay.
 
@@ -112,6 +123,7 @@ def export_artifact(
         served_state_dict: Weights that predictions are made with; empty likewise.
         record: History and evaluation.
         onnx: The network once more, with its served weights, for ONNX Runtime.
+        trees: Boosted trees of the model's parts, by the name of their file.
 
     Raises:
         RegistryWriteError: The models folder refuses it; the old version stays.
@@ -126,6 +138,7 @@ def export_artifact(
         SCALER_FILE: _save_scaler(draft),
         METRICS_FILE: record.to_json(draft, created_at).encode(),
         **({} if onnx is None else {ONNX_FILE: onnx}),
+        **{name: entry.to_json().encode() for name, entry in (trees or {}).items()},
     }
     manifest = draft.seal(created_at, {name: sha256(content) for name, content in files.items()})
     files[MANIFEST_FILE] = manifest.to_json().encode()
@@ -153,9 +166,10 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
     market = MarketFolder(root, symbol, timeframe)
     manifest, files, folder = _read_served(market)
     weights = _load_all(market, manifest, files, (SERVED_WEIGHTS_FILE,))
+    trees = _load_trees(market, manifest, files)
     _log_loaded(manifest)
     move = _move_of(market, manifest, files)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, move)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees, move)
 
 
 def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
@@ -177,9 +191,10 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
             f"version {manifest.version_id} holds no {ONNX_FILE}",
             "train with export.onnx=true, or predict with predictor=torch",
         )
+    trees = _load_trees(market, manifest, files)
     _log_loaded(manifest)
     move = _move_of(market, manifest, files)
-    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder, move)
+    return OnnxArtifact(manifest, files.get(ONNX_FILE, b""), folder, trees, move)
 
 
 def served_mark(root: Path, symbol: str, timeframe: Timeframe) -> str | None:
@@ -237,8 +252,9 @@ def read_artifact(market: MarketFolder, folder: Path) -> Artifact:
     manifest = read_manifest(market, folder)
     files = read_files(market, folder, manifest)
     weights = _load_all(market, manifest, files)
+    trees = _load_trees(market, manifest, files)
     move = _move_of(market, manifest, files)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, move)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees, move)
 
 
 def _move_of(
@@ -286,6 +302,7 @@ def _verified(market: MarketFolder, files: Mapping[str, bytes]) -> None:
     manifest = parse_manifest(market, files[MANIFEST_FILE])
     check_hashes(market, manifest, files)
     _load_all(market, manifest, files)
+    _load_trees(market, manifest, files)
 
 
 def _save_all(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
@@ -306,6 +323,27 @@ def _load_all(
     from percoin.registry.weights import load_weights
 
     return {name: load_weights(market, name, files[name]) for name in names}
+
+
+def _load_trees(
+    market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes]
+) -> dict[str, Trees]:
+    """The boosted trees of a model's parts, by the name of their file."""
+    found = {}
+    for part in manifest.parts.values():
+        name = None if part.numbers is None else part.numbers.trees
+        if part.numbers is None or name is None:
+            continue
+        try:
+            found[name] = Trees.from_json(files[name])
+            expected = part.numbers.columns.n_columns(manifest.timeframe, manifest.num_features)
+            if found[name].n_columns != expected:
+                raise ValueError(f"it takes {found[name].n_columns} columns, not {expected}")
+        except ValueError as error:
+            reason = printable(f"{name} cannot be used: {error}", _MOST_CHARS_SHOWN)
+            action = "train the model again"
+            raise InvalidArtifactError(market.symbol, market.timeframe, reason, action) from error
+    return found
 
 
 def _save_scaler(draft: ManifestDraft) -> bytes:

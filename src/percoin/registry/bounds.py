@@ -15,6 +15,7 @@ from percoin.registry.layout import (
     METRICS_FILE,
     ONNX_FILE,
     SCALER_FILE,
+    TREE_FILES,
     WEIGHT_FILES,
 )
 from percoin.types import CLASS_NAMES
@@ -25,6 +26,8 @@ _MOST_BYTES = {
     MANIFEST_FILE: 4 * _MEBIBYTE,
     METRICS_FILE: 16 * _MEBIBYTE,
     SCALER_FILE: 1 * _MEBIBYTE,
+    # Percoin's trees take 0.15 MiB.
+    **dict.fromkeys(TREE_FILES, 4 * _MEBIBYTE),
 }
 # Weights, the network as ONNX, and whatever a later percoin adds.
 _MOST_BYTES_OF_OTHERS = 512 * _MEBIBYTE

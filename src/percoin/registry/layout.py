@@ -9,7 +9,7 @@
         |-- history.jsonl                          what was exported, promoted, rolled back
         |-- .tmp-20250902T...                      an export that is running, or was killed
         |-- 20250825T...-91c06b7d55ee/             earlier versions, for rollback
-        `-- 20250901T000312482911Z-3fa9c14e07b2/   five files; three of a model without a network
+        `-- 20250901T000312482911Z-3fa9c14e07b2/   five files; three without a network; trees
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ EXPECTED_MOVE = "expected_move"
 MANIFEST_FILE = "meta.json"
 # Only in versions exported with export.onnx=true.
 ONNX_FILE = "cnn_lstm_v1.onnx"
+# Boosted trees, each under the name of the baseline that they are; only of models that use them.
+TREE_FILES = ("boosting.json", "pooled_boosting.json", "pooled_volatility_clock_boosting.json")
 WEIGHT_FILES = (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE)
 # Of every version, whatever kind of model it is.
 COMMON_FILES = (SCALER_FILE, METRICS_FILE)
@@ -40,6 +42,11 @@ PROBE_PREFIX = ".probe-"
 VERSION_ID_PATTERN = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
 
 _VERSIONS = ".versions"
+
+
+def trees_file(name: str) -> str:
+    """The file of the boosted trees that are the baseline of this name."""
+    return f"{name}.json"
 
 
 @dataclass(frozen=True)

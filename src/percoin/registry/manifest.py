@@ -13,8 +13,9 @@ import numpy as np
 
 from percoin import json_codec
 from percoin.errors import ConfigError, InvalidArtifactError
-from percoin.evaluation.blend import PARTS, PartSkills
-from percoin.evaluation.calibration import check_calibration
+from percoin.evaluation.baselines import ALONE, LOGISTIC
+from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
+from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.features.scaling import Scaling
@@ -25,22 +26,27 @@ from percoin.registry.layout import (
     COMMON_FILES,
     HASHED_FILES,
     MANIFEST_FILE,
+    TREE_FILES,
     VERSION_ID_PATTERN,
+    trees_file,
 )
+from percoin.registry.parts import Calibration, Combination, ModelPart, StoredNumbers
 from percoin.registry.pool_record import PoolRecord
 from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
-# format 3 extra features.
+# format 3 extra features, combinations, and models of volatility and of boosted trees.
 FORMAT_VERSION = 3
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
-LOGISTIC_VERSION = "logistic_v1"
-LOGISTIC_KIND = "logistic"
-_KINDS = {MODEL_VERSION: MODEL_KIND, LOGISTIC_VERSION: LOGISTIC_KIND}
+LOGISTIC_KIND = LOGISTIC
+_KINDS = {MODEL_VERSION: MODEL_KIND, **{f"{name}_v1": name for name in ALONE}}
+VERSIONS = {kind: version for version, kind in _KINDS.items()}
+# What a manifest of format 2 calls the parts of a network and a regression averaged.
+BLEND_PARTS = (NETWORK, "regression", BLEND)
 SPLIT_NAMES = ("train", "val", "test")
 
 _HASH_LENGTH = 12
@@ -145,28 +151,6 @@ class ScalingNumbers:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How logits become probabilities; ``evaluation.calibration`` fits and applies it.
-
-    Attributes:
-        method: ``none``, ``temperature`` or ``vector``; it decides which of the others are set.
-    """
-
-    method: str = "none"
-    temperature: float | None = None
-    weights: tuple[float, ...] | None = None
-    bias: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_calibration(self.to_json())
-
-    def to_json(self) -> dict[str, object]:
-        """As ``fit_calibration`` returned it."""
-        entries = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {name: value for name, value in entries.items() if value is not None}
-
-
-@dataclass(frozen=True)
 class Blend:
     """How the network's probabilities are averaged with those of the manifest's regression.
 
@@ -174,6 +158,9 @@ class Blend:
         network_weight: The network's share; the regression has the rest.
         calibration: The regression's; the manifest's own is the network's.
         skills: Of ``network``, ``regression`` and ``blend``, each calibrated.
+
+    Only of models of format 2: a network and one regression on its features. ``Combination``
+    describes every other average.
     """
 
     network_weight: float
@@ -182,7 +169,7 @@ class Blend:
 
     def __post_init__(self) -> None:
         require(0 <= self.network_weight <= 1, "network_weight is not between 0 and 1")
-        require(set(self.skills) == set(PARTS), f"skills are not of {', '.join(PARTS)}")
+        require(set(self.skills) == set(BLEND_PARTS), f"skills are not of {', '.join(BLEND_PARTS)}")
 
 
 @dataclass(frozen=True)
@@ -257,6 +244,8 @@ class ManifestDraft:
         pool: Set for a network that was trained on many markets.
         regression: Set for a regression, and for a blend with one.
         blend: Set for a network that is averaged with ``regression``.
+        combination: Set for a network that is averaged with other forecasters.
+        last_row: Set for a model without a network, unless it is a regression on the features.
     """
 
     symbol: str
@@ -282,6 +271,8 @@ class ManifestDraft:
     pool: PoolRecord | None = None
     regression: Regression | None = None
     blend: Blend | None = None
+    combination: Combination | None = None
+    last_row: StoredNumbers | None = None
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)
@@ -290,7 +281,7 @@ class ManifestDraft:
         require(
             _KINDS[self.model_version] == kind, f"model_version is {self.model_version} of a {kind}"
         )
-        self._check_regression()
+        self._check_parts()
         require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
         require(self.lookback <= MOST_LOOKBACK, f"lookback {self.lookback} is no number of bars")
         self._check_features()
@@ -312,8 +303,58 @@ class ManifestDraft:
 
     @property
     def history_bars(self) -> int:
-        """How many bars a caller loads so that one window's features equal training's."""
-        return self.features.feature_set.history_bars(self.lookback, self.timeframe)
+        """How many bars a caller loads so that one prediction's inputs equal training's."""
+        numbers = (part.numbers for part in self.parts.values())
+        memories = (n.columns.memory_bars(self.timeframe) for n in numbers if n is not None)
+        own = self.features.feature_set.history_bars(self.lookback, self.timeframe)
+        return max([own, *(memory + 1 for memory in memories)])
+
+    @property
+    def parts(self) -> Mapping[str, ModelPart]:
+        """The forecasters that the model asks, by name; the network comes first."""
+        regression = self.regression
+        if self.combination is not None:
+            return {
+                name: ModelPart(part.weight, part.calibration, part.numbers)
+                for name, part in self.combination.parts.items()
+                if name == NETWORK or part.weight > 0
+            }
+        beside = None if regression is None else StoredNumbers(InputColumns.FEATURES, regression)
+        if not self.has_network:
+            return {self.model.kind: ModelPart(1.0, self.calibration, self.last_row or beside)}
+        if self.blend is None:
+            return {NETWORK: ModelPart(1.0, self.calibration)}
+        weight = self.blend.network_weight
+        return {
+            NETWORK: ModelPart(weight, self.calibration),
+            LOGISTIC: ModelPart(1 - weight, self.blend.calibration, beside),
+        }
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The weight of each part, those without weight included; empty if there is one part."""
+        if self.combination is not None:
+            return {name: part.weight for name, part in self.combination.parts.items()}
+        parts = self.parts
+        return {name: part.weight for name, part in parts.items()} if len(parts) > 1 else {}
+
+    @property
+    def part_skills(self) -> Mapping[str, PartSkills]:
+        """The skill of each part and of their average; empty if there is one part."""
+        if self.combination is not None:
+            parts = self.combination.parts.items()
+            return {name: part.skills for name, part in parts} | {BLEND: self.combination.skills}
+        if self.blend is None:
+            return {}
+        names = (NETWORK, LOGISTIC, BLEND)
+        skills = (self.blend.skills[part] for part in BLEND_PARTS)
+        return dict(zip(names, skills, strict=True))
+
+    @property
+    def tree_files(self) -> tuple[str, ...]:
+        """The files of boosted trees that the model needs."""
+        numbers = [part.numbers for part in self.parts.values()]
+        return tuple(entry.trees for entry in numbers if entry is not None and entry.trees)
 
     def _check_features(self) -> None:
         expected = self.features.feature_set.names(self.timeframe)
@@ -325,14 +366,23 @@ class ManifestDraft:
         require(n_scaled == len(expected), f"scaling has {n_scaled} entries, not {len(expected)}")
         check_network(self.model.kwargs, len(expected))
 
-    def _check_regression(self) -> None:
-        require(
-            self.has_network or self.blend is None, f"a {self.model.kind} has nothing to blend with"
-        )
-        is_needed = not self.has_network or self.blend is not None
+    def _check_parts(self) -> None:
+        kind, further = self.model.kind, (self.blend, self.combination)
+        require(self.has_network or further == (None, None), f"a {kind} has nothing to blend with")
+        require(None in further, "a blend and a combination at once")
+        is_needed = kind == LOGISTIC_KIND or self.blend is not None
         require(is_needed == (self.regression is not None), "regression and model do not agree")
-        n_features = self.num_features if self.regression is None else self.regression.n_features
-        require(n_features == self.num_features, f"regression takes {n_features} features")
+        is_needed = not self.has_network and kind != LOGISTIC_KIND
+        require(is_needed == (self.last_row is not None), "last_row and model do not agree")
+        trees = None if self.last_row is None else self.last_row.trees
+        require(trees in (None, trees_file(kind)), f"the trees of a {kind} lie in {trees!r:.60}")
+        for name, part in self.parts.items():
+            numbers = part.numbers
+            if numbers is not None and numbers.regression is not None:
+                n_columns = numbers.regression.n_columns
+                expected = numbers.columns.n_columns(self.timeframe, self.num_features)
+                found = f"{name} takes {n_columns} columns, not {expected}"
+                require(n_columns == expected, found)
 
     def seal(
         self, created_at: datetime, files: Mapping[str, str], revised_from: str | None = None
@@ -391,10 +441,14 @@ class Manifest(ManifestDraft):
         is_version = origin is None or VERSION_ID_PATTERN.fullmatch(origin) is not None
         require(is_version, "revised_from names no version")
         require(self.format_version == _format_for(self), f"format version {self.format_version}")
-        needed = HASHED_FILES if self.has_network else COMMON_FILES
+        needed = (*(HASHED_FILES if self.has_network else COMMON_FILES), *self.tree_files)
         missing = [name for name in needed if name not in self.files]
         require(not missing, f"files does not list {missing[:1]}")
-        further = [] if self.has_network else [name for name in self.files if name not in needed]
+        further = [
+            name
+            for name in self.files
+            if name not in needed and (not self.has_network or name in TREE_FILES)
+        ]
         require(not further, f"files lists {further[:1]}, which is not of a {self.model.kind}")
         require(len(self.files) <= MOST_FILES, f"files lists {len(self.files)} files")
         for name, sha256 in self.files.items():
@@ -445,7 +499,8 @@ class Manifest(ManifestDraft):
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
-    if draft.features.extra is not None:
+    parts = (draft.features.extra, draft.combination, draft.last_row)
+    if any(part is not None for part in parts):
         return FORMAT_VERSION
     is_plain = draft.regression is None and draft.pool is None
     return _FIRST_FORMAT if is_plain else _SECOND_FORMAT

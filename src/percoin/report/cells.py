@@ -7,11 +7,13 @@ from datetime import datetime
 
 from percoin.commands import flat
 from percoin.evaluation.backtest import BacktestResult, Exit
+from percoin.evaluation.blend import weights_text
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.level_reach import reached_text
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import ends_text, number_text
-from percoin.registry.manifest import Calibration, Manifest
+from percoin.registry.manifest import Manifest
+from percoin.registry.parts import Calibration
 from percoin.report.board import RankedModel, age, majority_share, money_of, rival_of, test_days
 from percoin.report.reading import Judging, SavedModel
 from percoin.types import NO_TRADES
@@ -175,14 +177,10 @@ def _extra_features(manifest: Manifest) -> str:
 
 
 def _blend(manifest: Manifest) -> str:
-    blend = manifest.blend
-    if blend is None:
+    if not manifest.weights:
         return ""
-    skills = ", ".join(f"{name} {skills.test}" for name, skills in blend.skills.items())
-    return (
-        f", averaged with a logistic regression at a weight of {blend.network_weight:.2f} for the "
-        f"network; skill on the test bars: {skills}"
-    )
+    skills = ", ".join(f"{name} {skills.test}" for name, skills in manifest.part_skills.items())
+    return f", averaged: {weights_text(manifest.weights)}; skill on the test bars: {skills}"
 
 
 def _calibration(calibration: Calibration) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from percoin.config import LogisticConfig, TrainConfig, TrainerConfig
+from percoin.config import TrainConfig, TrainerConfig
 from percoin.errors import ConfigError
 from percoin.registry.artifact import check_writable
 from percoin.training.memory import keep_freed_memory
@@ -27,7 +27,7 @@ def check_machine(settings: TrainConfig) -> None:
     if settings.workers is not None:
         torch.set_num_threads(settings.workers)
     keep_freed_memory()
-    if isinstance(settings.model, LogisticConfig):
+    if not settings.model.has_network:
         return
     _check_accelerator(settings.trainer)
     if settings.export.onnx:

@@ -8,22 +8,26 @@ from typing import Any
 
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.backtest import Exit
-from percoin.evaluation.baselines import class_shares
+from percoin.evaluation.baselines import LOGISTIC, class_shares
+from percoin.evaluation.blend import NETWORK, PartSkills
 from percoin.evaluation.daily import DailyLosses
-from percoin.evaluation.judgement import Judgement, JudgingRules
+from percoin.evaluation.judgement import JudgedPart, Judgement, JudgingRules
+from percoin.evaluation.last_row import LastRowModel
+from percoin.evaluation.regression import Regression
+from percoin.evaluation.trees import Trees
 from percoin.expected_move.judging import JudgedMoveModel
 from percoin.features.drift import bin_features
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.judged import HIT_RATE, LEVELS, TRAIN_ROWS, TrainRows
+from percoin.registry.layout import trees_file
 from percoin.registry.manifest import (
+    BLEND_PARTS,
     LOGISTIC_KIND,
-    LOGISTIC_VERSION,
-    MODEL_VERSION,
+    VERSIONS,
     BarsInfo,
     Blend,
-    Calibration,
     DatasetInfo,
     Features,
     Gate,
@@ -34,6 +38,7 @@ from percoin.registry.manifest import (
     StoredVerdict,
     TestMetrics,
 )
+from percoin.registry.parts import Calibration, Combination, StoredNumbers, StoredPart
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.types import NO_TRADES, LevelsReached
 
@@ -84,7 +89,7 @@ def draft_manifest(
     return ManifestDraft(
         symbol=bars.symbol,
         timeframe=bars.timeframe,
-        model_version=LOGISTIC_VERSION if model.kind == LOGISTIC_KIND else MODEL_VERSION,
+        model_version=VERSIONS[model.kind],
         lookback=dataset.lookback,
         num_features=n_features,
         dataset_info=DatasetInfo(
@@ -110,8 +115,7 @@ def draft_manifest(
         code_version=code_version(),
         libraries=library_versions(),
         machine=machine_facts(),
-        regression=judgement.regression,
-        blend=_blend(judgement),
+        **_parts(judgement, model.kind),
     )
 
 
@@ -164,11 +168,61 @@ def _train_rows(dataset: MarketDataset) -> TrainRows:
     )
 
 
-def _blend(judgement: Judgement) -> Blend | None:
-    judged = judgement.blend
-    if judged is None:
-        return None
-    return Blend(judged.weight, Calibration(**judged.calibration), judged.skills)
+def _parts(judgement: Judgement, kind: str) -> dict[str, Any]:
+    """The fields of the manifest that describe the parts, in the oldest format that can."""
+    blend, numbers = judgement.blend, judgement.numbers
+    if blend is None:
+        if numbers is None:
+            return {}
+        if kind == LOGISTIC_KIND:
+            return {"regression": numbers.numbers}
+        return {"last_row": _stored(kind, numbers)}
+    parts = blend.parts
+    if list(parts) == [NETWORK, LOGISTIC]:
+        return _network_and_regression(parts[NETWORK], parts[LOGISTIC], blend.skills)
+    stored = {
+        name: StoredPart(
+            part.weight,
+            Calibration(**part.calibration),
+            part.skills,
+            None if part.numbers is None or not part.weight else _stored(name, part.numbers),
+        )
+        for name, part in parts.items()
+    }
+    return {"combination": Combination(stored, blend.skills)}
+
+
+def _network_and_regression(
+    network: JudgedPart, beside: JudgedPart, skills: PartSkills
+) -> dict[str, Any]:
+    blend = Blend(
+        network.weight,
+        Calibration(**beside.calibration),
+        dict(zip(BLEND_PARTS, (network.skills, beside.skills, skills), strict=True)),
+    )
+    return {
+        "regression": None if beside.numbers is None else beside.numbers.numbers,
+        "blend": blend,
+    }
+
+
+def _stored(name: str, model: LastRowModel) -> StoredNumbers:
+    if isinstance(model.numbers, Regression):
+        return StoredNumbers(model.columns, model.numbers)
+    return StoredNumbers(model.columns, trees=trees_file(name))
+
+
+def trees_of(judgement: Judgement) -> dict[str, Trees]:
+    """The boosted trees that the registry stores, by the name of their file."""
+    models = {judgement.evaluation.model.name: judgement.numbers}
+    if judgement.blend is not None:
+        parts = judgement.blend.parts.items()
+        models = {name: part.numbers for name, part in parts if part.weight}
+    return {
+        trees_file(name): model.numbers
+        for name, model in models.items()
+        if model is not None and isinstance(model.numbers, Trees)
+    }
 
 
 def _span(dataset: MarketDataset, part: Part) -> SplitSpan:

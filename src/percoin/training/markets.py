@@ -10,10 +10,9 @@ from pathlib import Path
 
 from percoin import json_codec
 from percoin.assembly import trading_costs
-from percoin.config import BlendKind, LogisticConfig, TrainConfig
+from percoin.config import TrainConfig
 from percoin.errors import InterruptedRunError, MarketError, RegistryError
 from percoin.evaluation.backtest import Exit
-from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.judgement import JudgingRules
@@ -241,15 +240,13 @@ class TrainedMarkets:
 
 def judging_rules(settings: TrainConfig) -> JudgingRules:
     """The rules of judgement from the settings: costs, numbers of trials and looks, seed, blend."""
-    is_blend, name = settings.blend == BlendKind.LOGISTIC, JudgingRules.model_name
-    if isinstance(settings.model, LogisticConfig):
-        name = LOGISTIC
+    name = JudgingRules.model_name if settings.model.has_network else settings.model.option
     return JudgingRules(
         costs=trading_costs(settings.costs),
         exit=Exit(settings.backtest.exit),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,
-        model_name=BLEND if is_blend else name,
-        blend=is_blend,
+        model_name=BLEND if settings.blended else name,
+        blend=settings.blended,
     )

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from percoin.config import LogisticConfig, RecipeName, TrainConfig
+from percoin.config import RecipeName, TrainConfig
 from percoin.training.folds import load_bars
 from percoin.training.interruption import RunInterruption
 from percoin.training.machine import check_machine
@@ -57,10 +57,10 @@ def prepare(settings: TrainConfig, load: LoadBars = load_bars) -> Recipe:
         PoolError: Markets of a pool have no bars, or too few; the message names all of them.
     """
     # Lightning takes seconds to import, so import it after the settings are checked.
-    if isinstance(settings.model, LogisticConfig):
-        from percoin.training.recipes.logistic import Logistic
+    if not settings.model.has_network:
+        from percoin.training.recipes.last_row import LastRow
 
-        return Logistic.prepare(settings, load)
+        return LastRow.prepare(settings, load)
     if settings.fleet:
         from percoin.training.recipes.fleet import Fleet
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from percoin.bars.tick import find_ticks
 from percoin.dataset import PARTS
 from percoin.evaluation.baselines import LOGISTIC, TRAIN_PRIOR
-from percoin.evaluation.blend import BLEND, NETWORK, REGRESSION
 from percoin.evaluation.judgement import (
     FoldForecasts,
     Judgement,
@@ -29,7 +28,12 @@ from percoin.registry.artifact import export_artifact
 from percoin.registry.judged import LEVELS_IN_MOVES
 from percoin.registry.layout import EXPECTED_MOVE
 from percoin.training.fitted import Fitted
-from percoin.training.manifest_draft import ExportedModel, draft_manifest, record_training
+from percoin.training.manifest_draft import (
+    ExportedModel,
+    draft_manifest,
+    record_training,
+    trees_of,
+)
 from percoin.types import LevelsReached, Signal
 
 log = logging.getLogger(__name__)
@@ -62,10 +66,8 @@ class Judged:
         differ.
         """
         fold = self.folds[-1]
-        name = NETWORK if NETWORK in fold.parts else REGRESSION
-        said = fold.parts[name if fold.weight is None else BLEND].validation
         labels = fold.dataset.label[fold.dataset.rows("validation")]
-        loss = float(row_log_loss(said, labels).mean())
+        loss = float(row_log_loss(fold.validation, labels).mean())
         return 1 - loss / fold.validation_losses[TRAIN_PRIOR]
 
 
@@ -138,7 +140,13 @@ def publish(
     draft = replace(draft, pool=fitted.pool)
     # The registry format has two weight files; both get the weights of the best epoch.
     version = export_artifact(
-        models_dir, draft, parts.state_dict, parts.state_dict, record, parts.onnx
+        models_dir,
+        draft,
+        parts.state_dict,
+        parts.state_dict,
+        record,
+        parts.onnx,
+        trees_of(judgement),
     )
     beside = daily_beside(judged.folds, LOGISTIC)
     return ExportedModel(version, judgement, beside, judged.move, judged.levels_in_moves)

@@ -17,7 +17,15 @@ from percoin.commands import command
 from percoin.config import TrainConfig
 from percoin.dataset import PARTS, MarketDataset
 from percoin.evaluation.backtest import Exit
-from percoin.evaluation.baselines import LOGISTIC, MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
+from percoin.evaluation.baselines import (
+    BOOSTING,
+    LOGISTIC,
+    MAJORITY,
+    ROLLING_PRIOR,
+    TRAIN_PRIOR,
+    VOLATILITY,
+)
+from percoin.evaluation.blend import BLEND, weights_text
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
 from percoin.evaluation.level_reach import reached_text
@@ -33,6 +41,11 @@ _WIDTH = 100
 _HEADINGS = ("log-loss", "skill", "recent", "act. AUC", "dir. AUC", "macro-F1", "accuracy")
 # Width left inside the frame, its padding and the column of names.
 _COMMAND_WIDTH = 85
+_TRAINED = {
+    LOGISTIC: "a logistic regression",
+    VOLATILITY: "a regression on volatility",
+    BOOSTING: "boosted trees",
+}
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
     ROLLING_PRIOR: "rolling_prior (last days)",
@@ -47,7 +60,7 @@ class TrainingSummary:
     Attributes:
         dataset: The training data; in a walk-forward, the newest fold.
         evaluation: Results on the test rows.
-        blend: The parts of a blended model (network and logistic regression), if it is one.
+        blend: The parts of a blended model, if it is one.
         epochs: Number of epochs trained and the best epoch, counted from 1; 0 means the initial
             weights. None for a model without epochs.
         secs: Wall time of training and testing.
@@ -171,7 +184,7 @@ class TrainingSummary:
             table.add_column(heading, justify="right")
         rival = self.evaluation.rival_name
         first = (rival, LOGISTIC, ROLLING_PRIOR, TRAIN_PRIOR, MAJORITY)
-        # If the model is itself the logistic regression, that is no baseline.
+        # If the model is itself one of them, that is no baseline.
         shown = [name for name in dict.fromkeys(first) if name != self.evaluation.model.name]
         for line in (self.evaluation.model, *(self._baseline(name) for name in shown)):
             table.add_row(*self._cells(line))
@@ -217,7 +230,9 @@ class TrainingSummary:
 
     def _trained(self) -> str:
         if self.epochs is None:
-            return f"a logistic regression, in {self.secs:.1f} s with the baselines"
+            return (
+                f"{_TRAINED[self.evaluation.model.name]}, in {self.secs:.1f} s with the baselines"
+            )
         minutes, secs = divmod(round(self.secs), 60)
         n_epochs, best = self.epochs
         epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
@@ -231,11 +246,12 @@ class TrainingSummary:
         """The weights of a blend, and the skill of each part over the train prior."""
         if self.blend is None:
             return []
-        weight = self.blend.weight
-        shares = f"{weight:.2f} network + {1 - weight:.2f} logistic regression"
-        return [("blend", f"{shares}; skill over the train prior:")] + [
-            (f"  {name}", f"validation {skills.validation}, test {skills.test}")
-            for name, skills in self.blend.skills.items()
+        parts = self.blend.parts
+        skills = {name: part.skills for name, part in parts.items()} | {BLEND: self.blend.skills}
+        weights = {name: part.weight for name, part in parts.items()}
+        return [("blend", f"{weights_text(weights)}; skill over the train prior:")] + [
+            (f"  {name}", f"validation {both.validation}, test {both.test}")
+            for name, both in skills.items()
         ]
 
     def _levels(self) -> list[tuple[str, str]]:

@@ -13,16 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
-from percoin.config import OPTIONS, CnnLstmConfig, LogisticConfig, RecipeName, TrainConfig, typed
+from percoin.config import OPTIONS, CnnLstmConfig, RecipeName, TrainConfig, typed
 from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
-from percoin.registry.manifest import LOGISTIC_KIND, MODEL_KIND, Manifest
+from percoin.evaluation.baselines import ALONE
+from percoin.registry.manifest import MODEL_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
 
 # Options in conf/labels and conf/model for the kinds in a manifest.
 _LABELS = frozenset(option.option for option in OPTIONS["labels"])
-_MODELS = {MODEL_KIND: CnnLstmConfig.option, LOGISTIC_KIND: LogisticConfig.option}
+_MODELS = {MODEL_KIND: CnnLstmConfig.option, **{name: name for name in ALONE}}
 # A value may depend on another one; two rounds settle such dependencies.
 _MOST_ROUNDS = 3
 # Real settings have at most three levels, and the longest is the list of a pool's markets.

@@ -13,13 +13,14 @@ from trained_registry import add_version, market, served
 
 from percoin.cli import EXIT_USAGE, help_text
 from percoin.config import RegistryAction
-from percoin.evaluation.blend import PARTS, PartSkill, PartSkills
+from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.regression import Regression
 from percoin.registry.artifact import load_version
 from percoin.registry.catalogue import version_ids
 from percoin.registry.command.actions import EXIT_FOUND
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Blend, Calibration, Gate, StoredVerdict
+from percoin.registry.manifest import BLEND_PARTS, Blend, Gate, StoredVerdict
+from percoin.registry.parts import Calibration
 
 MARKET = ("symbol=BTCUSDT", "tf=1h")
 ACCEPTED = Gate(StoredVerdict.ACCEPTED, ("made for a test",))
@@ -213,16 +214,18 @@ def test_a_blend_is_listed_as_one_and_shows_the_skill_of_its_parts(call, trained
     add_version(
         trained,
         regression=Regression(((0.5,) * 15,) * 3, (0.0, 0.1, 0.2)),
-        blend=Blend(0.25, Calibration(), dict.fromkeys(PARTS, skills)),
+        blend=Blend(0.25, Calibration(), dict.fromkeys(BLEND_PARTS, skills)),
     )
     assert call(trained, "list") == 0
     assert "  cnn_lstm_v1 blend  " in capsys.readouterr().out
     assert call(trained, "list", "output=json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["network_weight"] == 0.25
+    [listed] = json.loads(capsys.readouterr().out)
+    assert listed["network_weight"] == 0.25
+    assert listed["weights"] == {"network": 0.25, "logistic": 0.75}
     assert call(trained, "show", *MARKET) == 0
     out = capsys.readouterr().out
     assert re.search(r"^blend +0\.2500 network \+ 0\.7500 logistic regression$", out, re.MULTILINE)
-    for name in PARTS:
+    for name in ("network", "logistic", "blend"):
         skill = r"skill \+0\.0200 \[\+0\.0100, \+0\.0300\] on validation, -0\.0100 on test"
         assert re.search(rf"^  {name} +{skill}$", out, re.MULTILINE)
 

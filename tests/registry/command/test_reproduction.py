@@ -78,6 +78,25 @@ def test_the_numbers_of_a_regression_are_compared_too(call, tmp_path, capsys, ov
     assert [e["part"] for e in found["compared"] if not e["is_same"]] == ["regression"]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["blend=volatility+boosting"], ["weights", "scaling", "calibration", "combination"]),
+        (["model=boosting"], ["scaling", "calibration", "last_row"]),
+        (["model=volatility"], ["scaling", "calibration", "last_row"]),
+    ],
+)
+def test_trees_and_volatility_come_out_the_same(call, tmp_path, capsys, overrides, parts):
+    train_one(tmp_path, *overrides)
+    files = load_artifact(tmp_path / "models", SYMBOL, TIMEFRAME).manifest.tree_files
+    assert files == (("boosting.json",) if overrides == ["model=boosting"] else files)
+    assert call(tmp_path, *REPRODUCE, "output=json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["is_same"]
+    compared = [entry["part"] for entry in found["compared"]]
+    assert compared == [*parts, *files, "training history", "test metrics"]
+
+
 def test_another_seed_gives_another_model_and_every_part_says_so(call, trained, capsys):
     add_version(trained, config=config_of(trained) | {"seed": 1}, seed=1)
     assert call(trained, *REPRODUCE, *SIMULATED, "output=json") == EXIT_FOUND

@@ -56,8 +56,9 @@ def train_one(folder: Path, *overrides: str) -> str:
         "model.hidden_size=4",
         "model.n_heads=2",
         "model.head_sizes=[4,4]",
+        "blend=none",
     ]
-    kind = "logistic" if "model=logistic" in overrides else "cnn_lstm"
+    is_network = not any(word.startswith("model=") for word in overrides)
     settings = typed(
         compose_config(
             "train",
@@ -70,7 +71,7 @@ def train_one(folder: Path, *overrides: str) -> str:
                 "epochs=1",
                 "lookback=8",
                 "logger=csv",
-                *(network if kind == "cnn_lstm" else []),
+                *(network if is_network else []),
                 *(f"{name}_dir={folder / name}" for name in ("data", "models", "outputs")),
                 *overrides,
             ],
@@ -81,7 +82,7 @@ def train_one(folder: Path, *overrides: str) -> str:
     BarStore(folder / "data" / "bars").write(bars)
     run = folder / "outputs"
     run.mkdir(parents=True, exist_ok=True)
-    choices = {"source": "simulated", "labels": "fixed_horizon", "model": kind}
+    choices = {"source": "simulated", "labels": "fixed_horizon", "model": settings.model.option}
     recipe = prepare(settings, lambda _: bars.slice(0, N_TRAINED_ON))
     [result] = train(settings, recipe, RunContext(run, choices)).results
     return result.version

@@ -20,7 +20,7 @@ from percoin.cli import compose_config
 from percoin.config import PredictConfig, SimulatedConfig, typed
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.baselines import LOGISTIC
-from percoin.evaluation.judgement import JudgingRules, forecast_regression
+from percoin.evaluation.judgement import JudgingRules, forecast_last_row
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.types import Timeframe
@@ -61,8 +61,8 @@ def test_the_regression_is_judged_and_served_like_any_model(fitted):
         *("meta.json", "metrics.json", "scaler.pkl")
     }
     dataset = rebuild(manifest, bars_of(folder))
-    fold = forecast_regression(dataset, JudgingRules(model_name=LOGISTIC))
-    assert manifest.regression == fold.regression
+    fold = forecast_last_row(dataset, LOGISTIC, JudgingRules(model_name=LOGISTIC))
+    assert manifest.regression == fold.parts[LOGISTIC].numbers.numbers
     assert manifest.calibration.to_json() == fold.calibration
     answers = Predictor(folder / "models").predict_range(bars_of(folder))
     np.testing.assert_allclose(
@@ -148,8 +148,8 @@ def test_a_walk_forward_fits_one_regression_a_fold(tmp_path):
     assert done.code == 0
     manifest = served(tmp_path).manifest
     last = rebuild(manifest, bars_of(tmp_path))
-    fold = forecast_regression(last, JudgingRules(model_name=LOGISTIC))
-    assert manifest.regression == fold.regression
+    fold = forecast_last_row(last, LOGISTIC, JudgingRules(model_name=LOGISTIC))
+    assert manifest.regression == fold.parts[LOGISTIC].numbers.numbers
     assert manifest.dataset_info.test_samples > len(last.rows("test"))
 
 

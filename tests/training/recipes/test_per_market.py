@@ -12,7 +12,8 @@ from train_runs import run_train, train_arguments
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
-from percoin.config import LogisticConfig, TrainConfig, typed
+from percoin.config import TrainConfig, typed
+from percoin.config.model import LogisticConfig, VolatilityConfig
 from percoin.dataset import DatasetSpec, SplitSpec, build_dataset
 from percoin.errors import ConfigError, DataError, InterruptedRunError
 from percoin.evaluation.baselines import LOGISTIC
@@ -278,10 +279,13 @@ def test_the_judgement_takes_for_granted_what_the_settings_say(tmp_path):
     rules = judging_rules(settings)
     assert (rules.n_looks, rules.n_trials, rules.seed) == (3, 7, 5)
     assert (rules.costs.fee_bps, rules.costs.slippage_bps) == (4, 3)
-    assert not rules.blend
-    blend = judging_rules(replace(settings, blend="logistic"))
-    assert (blend.blend, blend.model_name) == (True, BLEND)
-    assert judging_rules(replace(settings, model=LogisticConfig())).model_name == LOGISTIC
+    assert rules.blend == ("logistic", "volatility", "volatility_clock", "boosting")
+    assert rules.model_name == BLEND
+    alone = judging_rules(replace(settings, blend="none"))
+    assert (alone.blend, alone.model_name) == ((), "cnn_lstm")
+    for kind, name in ((LogisticConfig(), LOGISTIC), (VolatilityConfig(), "volatility")):
+        made = judging_rules(replace(settings, model=kind, blend="none"))
+        assert (made.blend, made.model_name) == ((), name)
 
 
 def test_a_resumed_run_asks_an_exchange_for_no_newer_bars(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from percoin.errors import InvalidArtifactError
+from percoin.evaluation.blend import weights_text
 from percoin.printable import printable
 from percoin.registry.catalogue import Version, find_version, read_versions
 from percoin.registry.command.overview import age_text, skill_as_json, skill_text
@@ -129,12 +130,10 @@ def _describe_pool(manifest: Manifest) -> Iterator[str]:
 
 
 def _describe_blend(manifest: Manifest) -> Iterator[str]:
-    blend = manifest.blend
-    if blend is None:
+    if not manifest.weights:
         return
-    weight = blend.network_weight
-    yield _line("blend", f"{weight:.4f} network + {1 - weight:.4f} logistic regression")
-    for name, skills in blend.skills.items():
+    yield _line("blend", weights_text(manifest.weights, digits=4))
+    for name, skills in manifest.part_skills.items():
         yield _line(f"  {name}", f"skill {skills.validation} on validation, {skills.test} on test")
 
 

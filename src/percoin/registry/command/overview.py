@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from percoin.errors import ModelNotFoundError, UnreadableArtifactError
+from percoin.evaluation.blend import NETWORK
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 from percoin.printable import printable
@@ -103,13 +104,22 @@ def list_as_json(lines: Sequence[Line]) -> list[dict[str, object]]:
 
 def _manifest_as_json(manifest: Manifest | None) -> dict[str, object]:
     if manifest is None:
-        names = ("version", "model_version", "network_weight", "created_at", "data", "verdict")
+        names = (
+            "version",
+            "model_version",
+            "network_weight",
+            "weights",
+            "created_at",
+            "data",
+            "verdict",
+        )
         return dict.fromkeys((*names, "reasons"))
     bars = manifest.bars
     return {
         "version": manifest.version_id,
         "model_version": manifest.model_version,
-        "network_weight": None if manifest.blend is None else manifest.blend.network_weight,
+        "network_weight": manifest.weights.get(NETWORK),
+        "weights": dict(manifest.weights) or None,
         "created_at": manifest.created_at,
         "data": {"first": bars.first_open_time, "last": bars.last_open_time, "origin": bars.origin},
         "verdict": manifest.gate.verdict.value,
@@ -118,7 +128,7 @@ def _manifest_as_json(manifest: Manifest | None) -> dict[str, object]:
 
 
 def _model_text(manifest: Manifest) -> str:
-    return manifest.model_version + (" blend" if manifest.blend is not None else "")
+    return manifest.model_version + (" blend" if manifest.weights else "")
 
 
 def age_text(manifest: Manifest, now: datetime) -> str:

@@ -289,12 +289,19 @@ def _train_and_compare(
         again = load_version(made, version_ids(made)[-1])
         if original.manifest.has_network:
             yield _compare_weights(original.state_dict, again.state_dict)
-        for part in ("scaling", "calibration", "regression", "blend"):
+        for part in ("scaling", "calibration", "regression", "blend", "combination", "last_row"):
             then, now = (getattr(entry.manifest, part) for entry in (original, again))
             if then is None and now is None:
                 continue
             yield Compared(part, then == now, "all numbers" if then == now else f"{then} -> {now}")
+        for name in original.manifest.tree_files:
+            yield _compare_trees(name, original, again)
         yield from _compare_records(record, _record(made, again))
+
+
+def _compare_trees(name: str, then: Artifact, now: Artifact) -> Compared:
+    is_same = now.manifest.files.get(name) == then.manifest.files[name]
+    return Compared(name, is_same, "all numbers" if is_same else "other trees")
 
 
 def _compare_weights(then: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Compared:

@@ -66,7 +66,7 @@ def network_kwargs(settings: ModelConfig) -> dict[str, Any]:
         ConfigError: The settings describe no network.
     """
     if not isinstance(settings, CnnLstmConfig):
-        raise ConfigError("model=logistic has no network: choose another model")
+        raise ConfigError(f"model={settings.option} has no network: choose another model")
     kwargs = asdict(settings)
     kwargs["channels"] = tuple(settings.channels)
     kwargs["head_sizes"] = tuple(settings.head_sizes)

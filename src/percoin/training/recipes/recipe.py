@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from percoin.bars.schema import Bars
 from percoin.config import RecipeName, TrainConfig
+from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
+from percoin.evaluation.baselines import POOLED
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PooledMarket
@@ -160,7 +162,10 @@ class OneMarket(Recipe):
 
 def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
     """Turn the settings of several markets into those of one of them."""
-    return replace(settings, symbol=symbol, recipe=RecipeName.PER_MARKET.value)
+    own = [name for name in settings.blended if name not in POOLED]
+    # A market alone has no part that learns from all of a pool.
+    blend = settings.blend if len(own) == len(settings.blended) else "+".join(own) or NO_BLEND
+    return replace(settings, symbol=symbol, recipe=RecipeName.PER_MARKET.value, blend=blend)
 
 
 def known_bars(dataset: MarketDataset, is_seen: bool = True) -> PooledMarket:

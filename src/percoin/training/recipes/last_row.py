@@ -1,4 +1,4 @@
-"""The logistic recipe: a logistic regression as the model, fitted in seconds."""
+"""The last-row recipe: a model on the newest bar alone, without a network, fitted in seconds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from matplotlib.figure import Figure
 from percoin.config import TrainConfig
 from percoin.dataset import Part
 from percoin.evaluation.calibration import apply_calibration
-from percoin.evaluation.judgement import FoldForecasts, JudgingRules, forecast_regression
+from percoin.evaluation.judgement import (
+    FoldForecasts,
+    JudgingRules,
+    baseline_inputs,
+    forecast_last_row,
+)
+from percoin.evaluation.last_row import LastRowModel
 from percoin.evaluation.metrics import row_log_loss, score
-from percoin.registry.manifest import LOGISTIC_KIND, ModelSpec
+from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.figures import draw_pictures
 from percoin.training.fitted import Fitted, ModelParts
@@ -26,35 +32,38 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logistic(OneMarket):
-    """One market with a logistic regression as its model."""
+class LastRow(OneMarket):
+    """One market with one of the judge's baselines as its model."""
 
     can_resume: ClassVar[bool] = False
 
     def max_epochs(self, settings: TrainConfig) -> int:
-        """0: a regression has no epochs."""
+        """0: such a model has no epochs."""
         return 0
 
     def fit(self, fitting: Fitting) -> Trained:
-        """Fit the regression of every fold, together with the baselines."""
+        """Fit the model of every fold, together with the other baselines."""
         started, newest = time.monotonic(), self.folds[-1]
-        log.info("fitting a logistic regression to %d train rows", len(newest.rows("train")))
-        forecasts = tuple(forecast_regression(fold, fitting.rules) for fold in self.folds)
+        name = fitting.settings.model.option
+        log.info("fitting model=%s to %d train rows", name, len(newest.rows("train")))
+        forecasts = tuple(forecast_last_row(fold, name, fitting.rules) for fold in self.folds)
         secs = time.monotonic() - started
-        market = FittedRegression(
-            dataset=newest, seed=fitting.settings.seed, secs=secs, forecasts=forecasts
+        market = FittedLastRow(
+            dataset=newest, seed=fitting.settings.seed, secs=secs, name=name, forecasts=forecasts
         )
         return Trained([market], secs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedRegression(Fitted):
-    """A market with a fitted regression.
+class FittedLastRow(Fitted):
+    """A market with a fitted model on the newest bar alone.
 
     Attributes:
+        name: Of the baseline that is the model.
         forecasts: Forecasts of each fold.
     """
 
+    name: str
     forecasts: tuple[FoldForecasts, ...]
 
     def forecast(self, rules: JudgingRules) -> tuple[FoldForecasts, ...]:
@@ -69,16 +78,22 @@ class FittedRegression(Fitted):
         return draw_pictures(self.dataset, matrix, said, labels, "calibrated")
 
     def parts(self, onnx: bool) -> ModelParts:
-        """Empty weights: the manifest holds the regression's coefficients."""
-        train, validation = (self._loss_and_accuracy(part) for part in ("train", "validation"))
-        history = TrainingHistory([train[0]], [train[1]], [validation[0]], [validation[1]])
-        return ModelParts(ModelSpec({}, LOGISTIC_KIND), {}, history)
+        """Empty weights: the registry takes the numbers from the judgement."""
+        history = TrainingHistory([], [], [], [])
+        model = self.forecasts[-1].parts[self.name].numbers
+        if model is not None:
+            train, validation = (
+                self._loss_and_accuracy(model, part) for part in ("train", "validation")
+            )
+            history = TrainingHistory([train[0]], [train[1]], [validation[0]], [validation[1]])
+        return ModelParts(ModelSpec({}, self.name), {}, history)
 
-    def _loss_and_accuracy(self, part: Part) -> tuple[float, float]:
+    def _loss_and_accuracy(self, model: LastRowModel, part: Part) -> tuple[float, float]:
         """Log-loss and accuracy before calibration, as in an epoch of a network."""
-        dataset, regression = self.dataset, self.forecasts[-1].regression
-        rows = dataset.rows(part)
-        labels = dataset.label[rows]
-        said = apply_calibration(regression.logits(dataset.features[rows]), {"method": "none"})
+        columns = baseline_inputs(self.dataset).columns(model.columns)
+        rows = self.dataset.rows(part)
+        rows = rows[np.isfinite(columns[rows]).all(axis=1)]
+        labels = self.dataset.label[rows]
+        said = apply_calibration(model.logits(columns[rows]), {"method": "none"})
         accuracy = float(np.mean(said.argmax(axis=1) == labels))
         return float(row_log_loss(said, labels).mean()), accuracy

@@ -1,0 +1,143 @@
+"""What combinations of the judge's baselines are worth, with weights chosen on validation rows.
+
+    python benchmarks/combinations.py FOLDER [--symbols A,B] [--tf 15m] [--until 2025-07-15]
+
+No network. Each part is fitted on the train rows of a market (the pooled ones on those of all of
+them) and calibrated on its validation rows, as a training does it. For each label rule a Markdown
+table: mean log-loss skill over the train prior on test rows, the lead in nats a row over the part
+that validation rows prefer, both with joint intervals that draw days, on how many markets it is
+ahead of that part, and the mean weights. ``--until`` leaves out the bars from then on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rivals import HORIZON, THRESHOLDS, load, shown
+
+from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
+from percoin.evaluation.baselines import (
+    BESIDE,
+    POOLED,
+    VOLATILITY,
+    VOLATILITY_CLOCK,
+    Baseline,
+    class_shares,
+    default_baselines,
+)
+from percoin.evaluation.blend import blend_probabilities, choose_weights
+from percoin.evaluation.calibration import apply_calibration, fit_calibration
+from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.joint import joint_lead, joint_skill
+from percoin.evaluation.judgement import baseline_inputs, fit_pooled_baselines
+from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
+from percoin.evaluation.uncertainty import Bootstrap
+from percoin.features.feature_set import FeatureDefinition, FeatureSet
+from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
+from percoin.training.recipes.pool import build_pool
+from percoin.types import FloatArray, IntArray, Timeframe
+
+ALL = (*BESIDE, *POOLED)
+# Each with the parts of which validation rows choose the one that it is held against.
+COMBINATIONS = (
+    ((VOLATILITY, VOLATILITY_CLOCK), BESIDE),
+    (BESIDE[:3], BESIDE),
+    (BESIDE[1:], BESIDE),
+    (BESIDE, BESIDE),
+    ((VOLATILITY, VOLATILITY_CLOCK, *POOLED), ALL),
+    (ALL, ALL),
+)
+
+
+def main() -> None:
+    """Print a table for each label rule."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--symbols", type=lambda text: text.split(","), help="all without")
+    parser.add_argument("--tf", default="15m", choices=THRESHOLDS)
+    parser.add_argument("--days", type=float, default=365, help="of history")
+    parser.add_argument("--until", type=lambda text: pd.Timestamp(text, tz="UTC"))
+    options = parser.parse_args()
+    markets = load(options.folder, Timeframe(options.tf), options.until)
+    if options.symbols is not None:
+        markets = [bars for bars in markets if bars.symbol in options.symbols]
+    split = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
+    rules: dict[str, LabelRule] = {
+        "fixed": FixedHorizon(HORIZON, THRESHOLDS[options.tf]),
+        "scaled": VolatilityScaled(HORIZON, 0.4, 50, None),
+    }
+    for name, rule in rules.items():
+        features = FeatureSet(FeatureDefinition.RELATIVE)
+        pool = build_pool(markets, [], DatasetSpec(rule, features, 60, split, options.days))
+        pooled = fit_pooled_baselines(pool.seen)
+        judged = [Judged(dataset, pooled) for dataset in pool.seen]
+        first, last = pool.seen[0].dates("test")
+        print(f"\n{name} label, {len(judged)} markets, test {first:%Y-%m-%d} to {last:%Y-%m-%d}\n")
+        print(table(judged), flush=True)
+
+
+class Judged:
+    """The calibrated forecasts of every part on one market's validation and test rows."""
+
+    def __init__(self, dataset: MarketDataset, pooled: list[Baseline]) -> None:
+        train, inputs = dataset.rows("train"), baseline_inputs(dataset)
+        own = [baseline for baseline in default_baselines() if baseline.name in BESIDE]
+        for baseline in own:
+            baseline.fit(inputs.take(train), dataset.label[train])
+        rows = [dataset.rows("validation"), dataset.rows("test")]
+        self.labels = [dataset.label[part] for part in rows]
+        self.opened: IntArray = dataset.bars.open_time[rows[1]]
+        self.shares = class_shares(dataset.label[train])
+        self.parts: dict[str, list[FloatArray]] = {}
+        for baseline in [*own, *pooled]:
+            said = [baseline.predict_proba(inputs.take(part)) for part in rows]
+            logits = [np.log(np.maximum(one, PROBABILITY_FLOOR)) for one in said]
+            fitted = fit_calibration(logits[0], self.labels[0])
+            self.parts[baseline.name] = [apply_calibration(one, fitted) for one in logits]
+
+    def best_of(self, names: tuple[str, ...]) -> str:
+        """The part with the smallest log-loss on validation rows."""
+        return min(names, key=lambda n: row_log_loss(self.parts[n][0], self.labels[0]).mean())
+
+    def combined(self, names: tuple[str, ...]) -> tuple[FloatArray, tuple[float, ...]]:
+        """Losses of the average on test rows, and the weights."""
+        validation, test = ([self.parts[name][part] for name in names] for part in (0, 1))
+        weights = choose_weights(validation, self.labels[0])
+        return row_log_loss(blend_probabilities(test, weights), self.labels[1]), weights
+
+    def daily(self, losses: FloatArray, beside: FloatArray) -> DailyLosses:
+        """With the train prior, and another forecast in the place of the best baseline."""
+        prior = np.tile(self.shares, (len(losses), 1))
+        return sum_by_day(self.opened, [losses, row_log_loss(prior, self.labels[1]), beside])
+
+
+def table(judged: list[Judged]) -> str:
+    """Markdown."""
+    lines = [
+        "| parts | skill over the train prior | lead over the best part | ahead | weights |",
+        "|---|---:|---:|---:|---|",
+    ]
+    bootstrap = Bootstrap(1)
+    for names, rivals in [*(((name,), (name,)) for name in ALL), *COMBINATIONS]:
+        daily, weights, n_ahead = [], [], 0
+        for market in judged:
+            losses, chosen = market.combined(names)
+            beside, _ = market.combined((market.best_of(rivals),))
+            daily.append(market.daily(losses, beside))
+            weights.append(chosen)
+            n_ahead += bool(losses.mean() < beside.mean())
+        mean = " ".join(f"{weight:.2f}" for weight in np.mean(weights, axis=0))
+        lead = f"{shown(joint_lead(daily, bootstrap))} | {n_ahead} of {len(judged)}"
+        is_one = len(names) == 1
+        lines.append(
+            f"| {', '.join(names)} | {shown(joint_skill(daily, bootstrap))} | "
+            f"{' | ' if is_one else lead} | {'' if is_one else mean} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Boosted trees as plain numbers: the answers of scikit-learn, and nothing a file can break."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from percoin import json_codec
+from percoin.evaluation.baselines import make_boosting
+from percoin.evaluation.trees import TreeNumbers, Trees
+
+RNG = np.random.default_rng(0)
+N_COLUMNS = 6
+ROWS = RNG.normal(size=(3000, N_COLUMNS))
+ROWS[:, 3] = np.round(ROWS[:, 3])
+LABELS = np.digitize(ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 3] + RNG.normal(size=3000), [-0.6, 0.6])
+
+
+@pytest.fixture(scope="module")
+def fitted() -> HistGradientBoostingClassifier:
+    return make_boosting(0).fit(ROWS, LABELS)
+
+
+@pytest.fixture(scope="module")
+def trees(fitted) -> Trees:
+    return Trees.of(fitted)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def strange_rows(n_rows: int) -> np.ndarray:
+    """Rows far out, on the thresholds themselves, and with values that are no numbers."""
+    rows = RNG.normal(size=(n_rows, N_COLUMNS)) * 4
+    rows[: n_rows // 4] = ROWS[: n_rows // 4]
+    for value in (np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, 1e308):
+        rows[RNG.random(rows.shape) < 0.03] = value
+    return rows
+
+
+def on_thresholds(trees: Trees) -> np.ndarray:
+    numbers = trees.numbers
+    rows = np.zeros((len(numbers.column), N_COLUMNS))
+    for row, (column, number) in enumerate(zip(numbers.column, numbers.number, strict=True)):
+        rows[row, max(column, 0)] = number
+    return rows
+
+
+def test_they_say_what_scikit_learn_says_on_any_rows(fitted, trees):
+    # Several batches, and one row more.
+    rows = np.concatenate([strange_rows(5001), on_thresholds(trees)])
+    said = softmax(trees.logits(rows))
+    np.testing.assert_allclose(said, fitted.predict_proba(rows), rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(trees.logits(rows), fitted._raw_predict(rows))
+
+
+def test_trees_that_have_seen_missing_values_send_them_where_training_did():
+    rows = ROWS.copy()
+    # Missing where the label is LONG, so that it matters where they go.
+    rows[(LABELS == 2) & (RNG.random(3000) < 0.5), 0] = np.nan
+    rows[(LABELS == 0) & (RNG.random(3000) < 0.3), 1] = np.nan
+    model = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, random_state=0)
+    nodes = [predictor.nodes for step in model.fit(rows, LABELS)._predictors for predictor in step]
+    inner = np.concatenate([tree[tree["is_leaf"] == 0] for tree in nodes])
+    if not np.isfinite(inner["num_threshold"]).all():
+        with pytest.raises(ValueError, match="a number of the trees is not finite"):
+            Trees.of(model)
+        # Such splits separate the missing values alone; trees of complete rows have none.
+        rows = np.where(np.isnan(rows) & (RNG.random(rows.shape) < 0.97), -9.0, rows)
+        model = make_boosting(0).fit(rows, LABELS)
+        finite = [p.nodes["num_threshold"] for step in model._predictors for p in step]
+        if not np.isfinite(np.concatenate(finite)).all():
+            return
+    asked = strange_rows(2000)
+    said = softmax(Trees.of(model).logits(asked))
+    np.testing.assert_allclose(said, model.predict_proba(asked), rtol=0, atol=1e-9)
+
+
+def test_a_row_gets_the_same_bits_whatever_rows_come_along(trees):
+    rows = strange_rows(1500)
+    together = trees.logits(rows)
+    for size in (1, 2, 3, 64, 1025):
+        np.testing.assert_array_equal(trees.logits(rows[-size:]), together[-size:])
+    assert trees.logits(rows[:0]).shape == (0, 3)
+
+
+def test_their_file_gives_the_same_numbers_back(trees):
+    again = Trees.from_json(trees.to_json().encode())
+    assert again.numbers == trees.numbers
+    assert again.n_columns == N_COLUMNS
+
+
+def test_only_trees_of_all_three_classes_are_taken():
+    two = make_boosting(0).fit(ROWS, np.minimum(LABELS, 1))
+    with pytest.raises(ValueError, match=r"know the classes \[.*0.*1.*\], not all three"):
+        Trees.of(two)
+
+
+# Three trees: a stump, a leaf, and a root whose left child is an inner node.
+SMALL = TreeNumbers(
+    n_columns=2,
+    baseline=(0.1, 0.2, 0.3),
+    n_nodes=(3, 1, 5),
+    column=(0, -1, -1, -1, 1, 0, -1, -1, -1),
+    number=(0.5, 1.0, 2.0, 3.0, 0.0, -1.0, 4.0, 5.0, 6.0),
+    right=(2, 0, 0, 0, 4, 3, 0, 0, 0),
+    missing_left=(1, 0, 0, 0, 0, 0, 0, 0, 0),
+)
+
+
+def test_a_worked_case_by_hand():
+    rows = np.array([[0.5, 0.0], [0.6, 0.1], [np.nan, np.nan], [-1.0, 0.0], [np.inf, -np.inf]])
+    expected = [
+        [0.1 + 1.0, 0.2 + 3.0, 0.3 + 5.0],
+        [0.1 + 2.0, 0.2 + 3.0, 0.3 + 6.0],
+        [0.1 + 1.0, 0.2 + 3.0, 0.3 + 6.0],
+        [0.1 + 1.0, 0.2 + 3.0, 0.3 + 4.0],
+        [0.1 + 2.0, 0.2 + 3.0, 0.3 + 5.0],
+    ]
+    np.testing.assert_allclose(Trees(SMALL).logits(rows), expected, rtol=0, atol=1e-15)
+
+
+def changed(name: str, position: int, value: object) -> dict[str, object]:
+    entries = list(getattr(SMALL, name))
+    entries[position] = value
+    return {name: tuple(entries)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_columns": 0}, "take 0 columns"),
+        ({"n_columns": 10**9}, "take 1000000000 columns"),
+        ({"baseline": (0.0, 0.0)}, "2 baselines, not 3"),
+        ({"n_nodes": ()}, "there are 0 trees"),
+        ({"n_nodes": (3, 6)}, "there are 2 trees"),
+        ({"n_nodes": (3, 1, 4)}, "does not share out the nodes"),
+        ({"n_nodes": (3, 1, 10**18)}, "does not share out the nodes"),
+        ({"n_nodes": (9, 0, 0)}, "does not share out the nodes"),
+        ({"n_nodes": (-1, 5, 5)}, "does not share out the nodes"),
+        ({"right": SMALL.right[:-1]}, "in columns of other lengths"),
+        (changed("column", 0, 2), "a column that is not there"),
+        (changed("column", 0, -2), "a column that is not there"),
+        (changed("column", 0, 10**30), "a column that is not there"),
+        # A node that leads to itself, back to its root, to its left child, out of its tree.
+        (changed("right", 4, 0), "leads back, or out of its tree"),
+        (changed("right", 5, 1), "leads back, or out of its tree"),
+        (changed("right", 5, -3), "leads back, or out of its tree"),
+        (changed("right", 4, 1), "leads back, or out of its tree"),
+        (changed("right", 0, 3), "leads back, or out of its tree"),
+        (changed("right", 0, 10**30), "leads back, or out of its tree"),
+        (changed("right", 3, 1), "leads back, or out of its tree"),
+        # The last node of a tree has no place for a left child.
+        (changed("column", 3, 0) | changed("right", 3, 2), "leads back, or out of its tree"),
+        (changed("missing_left", 0, 2), "missing_left is not 0 or 1"),
+        (changed("number", 0, float("nan")), "not finite"),
+        (changed("number", 1, float("inf")), "not finite"),
+        ({"baseline": (0.0, 0.0, float("inf"))}, "not finite"),
+    ],
+)
+def test_numbers_that_are_no_trees_are_refused(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        Trees(replace(SMALL, **changes))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"n_columns": 2}',
+        json.dumps(json_codec.loads(json_codec.dumps(SMALL)) | {"right": "a"}),
+        json.dumps(json_codec.loads(json_codec.dumps(SMALL)) | {"column": [0.5] * 9}),
+        json.dumps(json_codec.loads(json_codec.dumps(SMALL)) | {"n_nodes": [True, 4, 4]}),
+        json_codec.dumps(SMALL).replace("0.5", "NaN"),
+    ],
+)
+def test_a_file_of_anything_else_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - the reader of JSON has its own tests
+        Trees.from_json(text.encode())
