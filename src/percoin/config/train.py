@@ -106,7 +106,7 @@ class TrainConfig:
         above=0,
         below=1,
         affects=Effect.MODEL,
-        used=When(unless=("model=logistic", "init=pooled")),
+        used=When(unless=(*OF_A_NETWORK.unless, "init=pooled")),
     )
     seed: int = number(
         "for the initial weights, the shuffles and dropout", 0, MOST_SEED, affects=Effect.MODEL

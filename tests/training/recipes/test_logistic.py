@@ -32,9 +32,7 @@ EDGE = (*SIMULATED, "source.edge=0.6")
 
 
 def arguments(folder: Path, *overrides: str) -> list[str]:
-    """Of a training without a network, which takes no widths and no epochs."""
-    told = train_arguments(folder, "model=logistic", *overrides, source=EDGE)
-    return [argument for argument in told if not argument.startswith(("model.", "epochs="))]
+    return train_arguments(folder, "model=logistic", *overrides, source=EDGE)
 
 
 def served(folder: Path) -> Artifact:
