@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
+from percoin.evaluation.baselines import BESIDE
+from percoin.evaluation.blend import BLEND
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.artifact import check_writable
 from percoin.training.datamodule import MarketDataModule
@@ -35,7 +37,10 @@ class ModelExporter:
     """
 
     models_dir: Path | str
-    rules: JudgingRules = field(default_factory=JudgingRules)
+    # As train.py has it: averaged with all that can stand beside the network.
+    rules: JudgingRules = field(
+        default_factory=partial(JudgingRules, model_name=BLEND, blend=BESIDE)
+    )
     onnx: bool = False
     config: Mapping[str, object] | None = None
 
