@@ -115,9 +115,9 @@ def test_qlike_is_zero_for_a_right_forecast_and_hardest_on_one_too_small():
 
 
 def test_the_conformal_rank_counts_one_row_more_than_there_is():
-    scores = np.arange(1.0, 100.0)
-    assert conformal_quantile(scores, 95) == 95  # rank 95 of 99
-    assert conformal_quantile(scores[:19], 95) == 19  # the largest of 19
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, 101.0))
+    assert conformal_quantile(scores, 95) == 96  # rank 95.95 of 101
+    assert conformal_quantile(np.sort(scores)[:20], 95) == 20
 
 
 def test_half_the_validation_rows_lie_within_the_band_of_50(model, rows):

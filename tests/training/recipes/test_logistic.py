@@ -21,6 +21,7 @@ from percoin.config import PredictConfig, SimulatedConfig, typed
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.judgement import JudgingRules, forecast_last_row
+from percoin.expected_move.fitting import MoveRows, choose_move
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.types import Timeframe
@@ -93,6 +94,25 @@ def test_its_run_leaves_what_a_run_leaves_but_for_the_network(fitted):
     assert 0.5 < history["val_loss"][0] < 1.05
     assert record["hyperparameters"]["model"] == {}
     assert record["hyperparameters"]["choices"]["model"] == "logistic"
+
+
+def test_the_expected_move_is_fitted_on_the_same_split_told_and_served(fitted):
+    done, folder = fitted
+    artifact = served(folder)
+    dataset = rebuild(artifact.manifest, bars_of(folder))
+    horizon = dataset.label_rule.horizon
+    rows = MoveRows.of(dataset.bars, horizon, dataset.rows("train"), dataset.rows("validation"))
+    again = choose_move(rows, horizon)
+    assert artifact.move.inputs == again.inputs
+    np.testing.assert_allclose(artifact.move.coefficients, again.coefficients, rtol=1e-6)
+    assert dict(artifact.move.quantiles) == pytest.approx(dict(again.quantiles))
+    record = json.loads((artifact.folder / "metrics.json").read_text())
+    judged = record["expected_move"]["judged"]
+    assert set(judged["rivals"]) == {"cascade", "garch", "last_50_bars"}
+    [run] = (folder / "outputs" / "BTCUSDT" / "1h").iterdir()
+    told = f"QLIKE {judged['qlike']:.4f}; lead "
+    assert told in (run / "evaluation.txt").read_text()
+    assert f"expected move  {told}" in done.stdout
 
 
 def test_its_screen_has_no_epochs_and_shows_it_once(fitted):

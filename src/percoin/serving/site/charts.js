@@ -131,8 +131,8 @@ const charts = (() => {
     for (const [name, value] of shown) {
       const kind = name === "entry" ? "NO_TRADE" : name === "stop" ? "SHORT" : "LONG";
       root.append(svg("g", { class: kind },
-        line(right - 150, y(value), right, y(value), "level"),
-        text(right - 4, y(value) - 4, name, "level-text end")));
+        line(edge - 150, y(value), edge, y(value), "level"),
+        text(edge - 4, y(value) - 4, name, "level-text end")));
     }
 
     // A signal belongs to the bar at whose close it was made.
