@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from percoin.bars.sources.base import BarSource
@@ -16,6 +17,8 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
+from percoin.evaluation.baselines import BESIDE
+from percoin.evaluation.blend import BLEND
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.artifact import check_writable
 from percoin.training.datamodule import MarketDataModule
@@ -41,7 +44,10 @@ class ModelExporter:
     """
 
     models_dir: Path | str
-    rules: JudgingRules = field(default_factory=JudgingRules)
+    # As train.py has it: averaged with all that can stand beside the network.
+    rules: JudgingRules = field(
+        default_factory=partial(JudgingRules, model_name=BLEND, blend=BESIDE)
+    )
     onnx: bool = False
     config: Mapping[str, object] | None = None
 
