@@ -26,9 +26,11 @@ import torch
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 COMMON = (
-    *("tf=1h", "source=simulated", "history_days=100", "model=cnn_lstm_half", "lookback=24"),
-    *("epochs=2", "workers=1", "logger=csv", "seed=7"),
+    *("tf=1h", "source=simulated", "history_days=100", "lookback=24"),
+    *("workers=1", "logger=csv", "seed=7"),
 )
+NETWORK = ("model=cnn_lstm_half", "epochs=2")
+LOGISTIC = "model=logistic"
 POOL = ("recipe=pooled", "pooled.seeds=2", "pooled.windows_per_epoch=1500")
 MARKETS = "symbol=BTCUSDT,ETHUSDT,SOLUSDT"
 # The commands of each recipe in their order; all of them share one folder.
@@ -36,7 +38,7 @@ RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {
     "per_market": (("symbol=BTCUSDT",),),
     "blend": (("symbol=BTCUSDT", "blend=logistic"),),
     "walk_forward": (("symbol=ETHUSDT", "evaluation=walk_forward", "folds=2"),),
-    "logistic": (("symbol=BTCUSDT", "model=logistic", "epochs=50"),),
+    "logistic": (("symbol=BTCUSDT", LOGISTIC),),
     "sweep": (("-m", "symbol=BTCUSDT,ETHUSDT"),),
     "fleet": (("fleet=true", MARKETS),),
     "pooled": ((MARKETS, *POOL),),
@@ -80,7 +82,8 @@ def train(recipe: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Run a recipe's commands in a folder of their own; the hashes of each model that is left."""
     with tempfile.TemporaryDirectory(prefix="percoin-hashes-") as name:
         for words in RECIPES[recipe]:
-            command = [sys.executable, str(TRAIN), *words[:1], *COMMON, *words[1:]]
+            network = () if LOGISTIC in words else NETWORK
+            command = [sys.executable, str(TRAIN), *words[:1], *COMMON, *network, *words[1:]]
             done = subprocess.run(
                 command,
                 cwd=name,

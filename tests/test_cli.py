@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from percoin.cli import EXIT_USAGE, help_text, run_command, run_jobs
+from percoin.cli.mistakes import check_used
 from percoin.config import CONF_DIR, TrainConfig
 from percoin.errors import (
     BarsNotFoundError,
@@ -222,6 +223,52 @@ def test_several_values_without_m_say_how_to_sweep(tmp_path):
     assert result.returncode == EXIT_USAGE
     assert "several values make a sweep: add -m" in result.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("model=logistic epochs=3", "epochs has no effect with model=logistic: leave it out"),
+        ("lr=0.1 model=logistic", "lr has no effect with model=logistic: leave it out"),
+        ("-m model=logistic batch_size=8,16", "batch_size has no effect with model=logistic"),
+        ("-m model=logistic,boosting lr=0.1", "lr has no effect with model=logistic,boosting"),
+        ("model=volatility epochs=3", "epochs has no effect with model=volatility: leave it out"),
+        ("model=logistic trainer.precision=32-true", "trainer.precision has no effect with model"),
+        ("model=logistic optimizer.weight_decay=1", "optimizer.weight_decay has no effect with"),
+        ("init=pooled lr=0.1", "lr has no effect with init=pooled: leave it out"),
+        ("init=pooled split.train=0.8", "split.train has no effect with init=pooled"),
+        (
+            "recipe=pooled optimizer.plateau_factor=0.1",
+            "optimizer.plateau_factor has no effect with recipe=pooled: leave it out",
+        ),
+        ("pooled.init_lr=0.1", "pooled.init_lr has no effect without init=pooled: add init=pooled"),
+        (
+            "fleet=true pooled.seeds=2",
+            "pooled.seeds has no effect without recipe=pooled: add recipe=pooled, or leave "
+            "pooled.seeds out",
+        ),
+        ("folds=3", "folds has no effect without evaluation=walk_forward: add evaluation=walk"),
+        ("trainer.record_steps=false", "trainer.record_steps has no effect without fleet=true"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(monkeypatch, capsys, words, reason):
+    assert reason in cli_error(monkeypatch, capsys, "symbol=BTCUSDT", *words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--symbol BTCUSDT", "error: --symbol is not KEY=VALUE; write symbol=VALUE"),
+        ("symbol=BTCUSDT --history-days=9", "error: --history-days=9 is not KEY=VALUE; write "),
+    ],
+)
+def test_a_setting_written_as_an_option_says_how_to_write_it(monkeypatch, capsys, words, line):
+    assert cli_error(monkeypatch, capsys, *words.split()).startswith(line)
+
+
+def test_a_sweep_over_models_takes_the_settings_of_each():
+    check_used(["model=logistic,cnn_lstm", "epochs=3", "symbol=BTCUSDT"])
+    check_used(["evaluation=single_split,walk_forward", "folds=3", "+lr=0.1"])
 
 
 def test_a_failing_job_is_one_line(tmp_path):

@@ -149,6 +149,7 @@ def test_purge_and_embargo_follow_the_horizon():
         ("+epoch=3", "epochs"),
         ("+split.tran=0.5", "split.train"),
         ("spilt.train=0.5", "split.train"),
+        ("optimizer.lr=0.1", "lr"),
     ],
 )
 def test_a_misspelt_key_names_the_nearest(override, nearest):
@@ -288,7 +289,7 @@ def test_an_option_that_does_not_exist_lists_those_that_do(group, value):
 @pytest.mark.parametrize("override", ["~epochs", "~logger", "~symbol", "~split.train"])
 def test_a_setting_cannot_be_left_out(override):
     assert refusal("symbol=BTCUSDT", override) == (
-        f"{override}: a setting cannot be left out; give it another value"
+        f"{override}: a setting cannot be removed; give it another value"
     )
 
 
@@ -461,7 +462,7 @@ NO_CONFIDENCE = "(or MIN_CONFIDENCE) must be a number between 0 and 1, or judged
             "chain=[ml,magic,hold]",
             "chain=[ml,magic,hold]: 'magic' is none of ml, pro, rsi_ma, momentum, hold",
         ),
-        ("chain=[pro,pro,hold]", "chain=[pro,pro,hold]: pro is there twice"),
+        ("chain=[pro,pro,hold]", "chain=[pro,pro,hold]: pro is named twice"),
         ("chain=[]", "chain=[] must end with hold, which alone always has an answer"),
         ("chain=[ml,pro]", "chain=[ml,pro] must end with hold, which alone always has an answer"),
         (
@@ -628,7 +629,7 @@ def test_what_learns_from_a_pool_is_no_part_of_the_blend_of_one_market():
     [
         ("blend=logistic", "blend=logistic averages a network with other models, and model={name}"),
         ("experiment=tune", "experiment=tune searches settings of a network, and model={name}"),
-        ("resume=true", "leaves nothing to go on with: leave out resume=true"),
+        ("resume=true", "in seconds and cannot be resumed: leave out resume=true"),
         ("init=pooled", "init=pooled trains a network, and model={name} is none"),
         ("recipe=pooled", "recipe=pooled trains a network, and model={name} is none"),
         ("model.hidden_size=8", "model.hidden_size is a setting of model=cnn_lstm"),

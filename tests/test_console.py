@@ -152,4 +152,4 @@ def test_other_errors_of_the_same_classes_keep_their_traceback(error):
 def test_a_clock_far_in_the_future_is_named_before_anything_runs(monkeypatch, capsys):
     monkeypatch.setattr("time.time", lambda: 253_339_228_800.0)
     assert run_command(lambda: pytest.fail("ran"), "predict") == 2
-    assert "the clock of this machine says that it is the year 9998" in capsys.readouterr().err
+    assert "the clock of this machine shows the year 9998" in capsys.readouterr().err

@@ -328,25 +328,25 @@ def test_a_rule_answers_behind_a_missing_model_and_says_what_it_rests_on(tmp_pat
     ]
     said, levels, because, judged, *passed = result.stdout.splitlines()
     assert judged == (
-        "judged: unjudged; python -m percoin.signals symbol=BTCUSDT tf=15m source=store says what "
-        "this source is worth here"
+        "judged: not measured on this market yet; this command does it: "
+        "python -m percoin.signals symbol=BTCUSDT tf=15m source=store"
     )
     assert said.startswith("BTCUSDT 15m  LONG (FALLBACK_MOMENTUM, score 0.50, not a probability)")
     assert levels.startswith("entry ")
-    assert because == "because: 15m: +5.00% over 14 bars, 2.5% either way is the mark"
+    assert because == "because: 15m: +5.00% over 14 bars, 2.5% up or down is needed"
     assert len(passed) == 3
 
 
 def test_the_command_that_measures_a_rule_helps_when_followed(tmp_path, capsys):
     folder = moving_folder(tmp_path, 0.05)
     before = ask_for_people(folder, capsys)
-    command = re.search(r"judged: unjudged; (.+) says what this source is worth here", before)[1]
+    command = re.search(r"judged: not measured .*; this command does it: (.+)", before)[1]
     python, option, module, *words = shlex.split(command)
     assert (python, option, module) == ("python", "-m", "percoin.signals")
     assert measure([*words, "repetitions=100"]) == 0
     after = ask_for_people(folder, capsys)
     assert "\njudged: " in after
-    assert "unjudged" not in after
+    assert "not measured" not in after
 
 
 def test_the_answer_of_a_rule_fits_the_contract(tmp_path, capsys):
@@ -414,7 +414,7 @@ def test_a_signal_on_old_bars_of_an_exchange_is_passed_over_with_its_reason(exch
 
 def test_who_wants_an_answer_on_old_bars_can_have_it(exchange_bars, capsys):
     refused = ask_in_process(exchange_bars, capsys)
-    [hint] = re.findall(r"(max_age_bars=\d+) asks all the same", refused["passed"][0]["detail"])
+    [hint] = re.findall(r"(max_age_bars=\d+) asks anyway", refused["passed"][0]["detail"])
 
     assert ask_in_process(exchange_bars, capsys, hint)["pred"] == "LONG"
 
@@ -454,7 +454,7 @@ def test_a_model_without_a_judged_threshold_is_passed_over_when_it_is_asked_for(
     passed = ask_in_process(long_model, capsys, "min_confidence=judged")["passed"][0]
 
     assert passed["reason"] == "model_invalid"
-    assert "metrics.json says no threshold that a backtest traded with" in passed["detail"]
+    assert "metrics.json has no threshold of a backtest" in passed["detail"]
     assert "give min_confidence a number" in passed["detail"]
 
 

@@ -66,9 +66,9 @@ def test_markets_of_a_pool_may_have_no_part_in_it_and_looks_of_their_own():
         ((*POOL, "pooled.looks=[1,0]"), "pooled.looks=[1, 0] must be at least 1"),
         ((*POOL, "pooled.leave_out=[MATICUSDT]"), "symbol=MATICUSDT is called POLUSDT today"),
         ((*POOL, "init=pooled"), "init=pooled is for one market after its pool was trained"),
-        ((*POOL, "evaluation=walk_forward"), "recipe=pooled has the cuts of the pool"),
+        ((*POOL, "evaluation=walk_forward"), "recipe=pooled uses the cuts of the pool"),
         ((*POOL, "experiment=tune"), "recipe=pooled and experiment=tune do not go together"),
-        (("symbol=BTCUSDT", "init=pooled", "evaluation=walk_forward"), "init=pooled has the cuts"),
+        (("symbol=BTCUSDT", "init=pooled", "evaluation=walk_forward"), "init=pooled uses the cuts"),
         (("symbol=BTCUSDT", "init=pooled", "experiment=tune"), "init=pooled and experiment=tune"),
     ],
 )

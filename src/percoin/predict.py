@@ -194,7 +194,7 @@ def _move(move: ExpectedMove) -> str:
 def _judged(worth: Worth, measure: str) -> str:
     """The measured skill of the answering source on this market, or the command to measure it."""
     if worth.verdict == UNJUDGED:
-        return f"{UNJUDGED}; {measure} says what this source is worth here"
+        return f"not measured on this market yet; this command does it: {measure}"
     return worth_text(worth)
 
 

@@ -84,14 +84,14 @@ def test_json_says_the_same_in_one_object(call, old_metrics, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "nothing to look at; give symbol=BTCUSDT or metrics=FILE"),
+        ((), "there is nothing to check; give symbol=BTCUSDT or metrics=FILE"),
         (("symbol=btcusdt",), "did you mean symbol=BTCUSDT"),
         (("symbol=BTCUSDT", "cuts=0"), "cuts=0 must be at least 1"),
         (("symbol=BTCUSDT", "output=xml"), "output=xml must be one of text, json"),
         (("metrics=none.json",), "metrics=none.json cannot be read"),
         (("symbol=BTCUSDT", "cut=3"), "cuts"),
-        (("replay=true",), "replay=true takes a market; give symbol=BTCUSDT"),
-        (("metrics=old.json", "replay=true"), "replay=true takes a market"),
+        (("replay=true",), "replay=true needs a market; give symbol=BTCUSDT"),
+        (("metrics=old.json", "replay=true"), "replay=true needs a market"),
         (("symbol=BTCUSDT", "predictor=jax"), "predictor=jax must be one of torch, onnx"),
         (("symbol=BTCUSDT", "replay_bars=0"), "replay_bars=0 must be at least 1, or null"),
     ],

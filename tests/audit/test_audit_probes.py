@@ -77,7 +77,7 @@ def test_a_change_of_regime_is_told_apart_from_skill():
     label[DATASET.rows("train")] = rng.choice(3, len(DATASET.rows("train")), p=[0.3, 0.4, 0.3])
     label[test] = rng.choice(3, len(test), p=[0.1, 0.8, 0.1])
     finding = check_last_row(replace(DATASET, features=features, label=label), "logistic")
-    told = re.search(r"explain (\S+); (\S+) over those", finding.evidence)
+    told = re.search(r"explain (\S+); (\S+) beyond that", finding.evidence)
     assert float(told[1]) > 0.25
     assert float(told[2]) < 0
     assert finding.status is FindingStatus.OK
@@ -123,4 +123,4 @@ def test_where_no_move_came_direction_is_not_asked():
     label = DATASET.label.copy()
     label[DATASET.rows("test")] = Signal.NO_TRADE
     finding = check_last_row(replace(DATASET, label=label), "logistic")
-    assert finding.evidence.endswith("direction was never asked")
+    assert finding.evidence.endswith("as the test rows lack one of the two")

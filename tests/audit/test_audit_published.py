@@ -108,7 +108,7 @@ def test_what_is_no_file_of_figures_is_refused_and_not_waited_for(tmp_path):
         (pipe, "is no file"),
         (tmp_path, "is no file"),
         (deep, "is nested too deeply"),
-        (vast, "53,687,091,200 bytes, more than figures ever take"),
+        (vast, "53,687,091,200 bytes, too many for a file of scores"),
     ):
         with pytest.raises(ConfigError, match=words):
             audit_metrics_file(path)

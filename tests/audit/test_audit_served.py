@@ -132,7 +132,7 @@ def test_bars_that_changed_are_reported_and_prove_nothing(tmp_path):
     found = {f.check: f for f in audit_served(tmp_path, replace(BARS, frame=frame))}
     changed = found["model: bars are those it knew"]
     assert changed.status is FindingStatus.CANNOT_TELL
-    assert "have changed or are not here any more" in changed.evidence
+    assert "have changed or are missing" in changed.evidence
     assert "model: scaler knows train only" not in found
 
 

@@ -96,7 +96,7 @@ def test_live_says_what_the_batch_says_through_gaps_and_a_halt(models: Path) -> 
     # next window; after the halt the bar after each of its bars.
     reasons = {str(silence["reason"]) for silence in found.silences()}
     assert "a gap lies in the window" in reasons
-    assert "volume_change not defined somewhere in the window" in reasons
+    assert "volume_change not defined on every bar of the window" in reasons
     n_silent = sum(step.answered_by == "nobody" for step in found.steps)
     assert n_silent + len(found.compared) == N_REPLAYED
     assert n_silent == 2 * (60 + 19) + 64
@@ -125,7 +125,7 @@ def test_where_the_stored_history_begins_late_live_rightly_waits(models: Path) -
     assert {step.reason for step in waiting} == {f"live waits for {HISTORY} bars"}
     assert {step.answered_by for step in waiting} == {"batch"}
     assert waiting[-1].closed == later.close_time(HISTORY - 2)
-    assert f"rightly silent on {len(waiting)}" in found.findings()[1].evidence
+    assert f"no answer on {len(waiting)}, as it should be" in found.findings()[1].evidence
 
 
 def test_more_bars_than_there_are_means_all_of_them(models: Path) -> None:
@@ -137,7 +137,9 @@ def test_nothing_to_compare_is_no_success(models: Path) -> None:
 
     assert found.largest_difference is None
     assert found.findings()[0].status is FindingStatus.CANNOT_TELL
-    assert found.findings()[0].evidence.startswith("none of 100 bars from 2024-01-01 00:15 to ")
+    assert found.findings()[0].evidence.startswith(
+        "no bar has an answer from both sides: 100 bars from 2024-01-01 00:15 to "
+    )
 
 
 def test_a_market_without_a_model_cannot_be_replayed(tmp_path: Path) -> None:
@@ -258,7 +260,7 @@ def test_answers_in_a_gap_are_found_with_the_batchs_reason(models: Path) -> None
     assert {step.answered_by for step in found.differing} == {"live"}
     silences = found.findings()[1]
     assert silences.status is FindingStatus.DIFFERS
-    assert "live alone answers 30 bars, the first at " in silences.evidence
+    assert "only live answers 30 bars, the first at " in silences.evidence
     assert "batch nothing (a gap lies in the window)" in silences.evidence
 
 
@@ -275,7 +277,7 @@ def test_a_bar_that_live_alone_refuses_is_found_with_its_reason(models: Path) ->
 
     [step] = found.differing
     assert (step.closed, step.answered_by, step.reason) == (refused, "batch", "out of sorts")
-    assert "batch alone answers 1 bar, the first at " in found.findings()[1].evidence
+    assert "only batch answers 1 bar, the first at " in found.findings()[1].evidence
     assert found.to_json()["n_differing"] == 1
 
 

@@ -129,7 +129,7 @@ def test_open_times_off_the_grid_are_named() -> None:
 def test_open_times_between_milliseconds_are_not_rounded_away() -> None:
     frame = _frame()
     frame.index = frame.index.as_unit("us") + pd.Timedelta(microseconds=1)
-    assert "60 open times are no whole milliseconds" in _refusal(frame).found
+    assert "60 open times are not whole milliseconds" in _refusal(frame).found
 
 
 def test_bars_of_a_finer_timeframe_are_off_the_grid_of_a_longer_one() -> None:

@@ -463,7 +463,7 @@ def test_a_column_twice_is_named(store: BarStore) -> None:
 @pytest.mark.parametrize(
     ("year", "found"),
     [
-        ("1969-12-31", "30 open times are not of the years 1970 to 9999"),
+        ("1969-12-31", "30 open times are outside the years 1970 to 9999"),
         ("2200-01-01", "open_time not between 1970 and 2200 in 30 bars"),
     ],
 )

@@ -216,6 +216,6 @@ def test_the_text_says_verdict_costs_and_what_to_compare_accuracy_with():
     assert lines[0] == "ACCEPTED model: skill shown, ahead of blurred"
     assert lines[1].startswith("  skill over the train prior +")
     assert "5 bps fee and 2 bps slippage a side; deflated Sharpe ratio for 4 tried" in lines[-1]
-    assert "beside those of majority" in text
+    assert "with those of majority" in text
     assert "buy_and_hold" in text
     assert max(len(line) for line in lines) < 200

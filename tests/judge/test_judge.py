@@ -110,7 +110,7 @@ def test_signals_alone_take_the_first_rows_to_learn_what_they_are_worth():
     judged = judge_forecasts(Forecasts(BARS.open_time[TEST], signal=said), MARKET, RULES)
     n_learn = -(-3 * len(TEST) // 10)
     np.testing.assert_array_equal(judged.dataset.rows("test"), TEST[n_learn:])
-    assert any(f"the first {n_learn} teach" in note for note in judged.notes)
+    assert any(f"the first {n_learn} are used to learn" in note for note in judged.notes)
     # Whatever comes after them changes nothing about what they have taught.
     label = USUAL.label.copy()
     learnt = TEST[:n_learn][TEST[:n_learn] < TEST[n_learn] - RULE.horizon]
@@ -158,7 +158,7 @@ def test_forecasts_of_bars_that_the_forecaster_has_seen_are_refused():
 
 def test_rows_on_bars_that_are_not_there_are_refused():
     moved = Forecasts(BARS.open_time[TEST] + 60_000, probabilities(TEST))
-    with pytest.raises(InvalidForecastsError, match="are on bars that are not there, first"):
+    with pytest.raises(InvalidForecastsError, match="are for bars that are missing, first"):
         judge_forecasts(moved, MARKET, RULES)
 
 
@@ -228,7 +228,7 @@ def test_signals_by_name_or_number(tmp_path, said):
         (GOOD.assign(p_long=["x", 0.3, 0.3, 0.3]), "p_long of 1 rows is no probability"),
         (GOOD.iloc[[0, 1, 1, 2]], "1 bars have more than one row, first 2025-01-01 00:15 UTC;"),
         (GOOD.drop(columns="p_long"), "has the columns"),
-        (GOOD[["open_time"]].assign(signal=["BUY", 1, 2, 2]), "signal of 1 rows is none"),
+        (GOOD[["open_time"]].assign(signal=["BUY", 1, 2, 2]), "signal of 1 rows is no signal"),
         (GOOD.iloc[:0], "holds no row"),
         (GOOD.drop(columns="open_time"), "has no column open_time; the columns are p_short"),
     ],
@@ -340,4 +340,4 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     assert main([*arguments, "name=volatility"]) == 2
     assert "name=volatility is the name of a baseline" in capsys.readouterr().err
     assert main([*arguments, "trained_until=May"]) == 2
-    assert "trained_until=May is no day" in capsys.readouterr().err
+    assert "trained_until=May is not a day" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_a_version_that_is_no_number_is_one_line(url):
 )
 def test_an_entry_that_no_database_could_keep_is_refused_before_any_is_written(url, changes):
     record = TrackRecord(url)
-    with pytest.raises(ValueError, match=f"its {next(iter(changes))} cannot be meant"):
+    with pytest.raises(ValueError, match=f"its {next(iter(changes))} is invalid"):
         record.write_all([replace(ENTRY, symbol="ETHUSDT"), replace(ENTRY, **changes)])
     assert record.revision() == (0, 0)
     assert record.write(replace(ENTRY, symbol="ETHUSDT"))

@@ -170,8 +170,8 @@ def test_a_newer_record_is_refused_in_one_line(url):
     [
         ("nonsense", "it is no URL"),
         ("mysql://localhost/x", "mysql is not supported"),
-        ("sqlite://", "in memory is none"),
-        ("sqlite:///:memory:", "in memory is none"),
+        ("sqlite://", "in memory would be lost"),
+        ("sqlite:///:memory:", "in memory would be lost"),
         ("postgresql://me:secret@host:port/x", "it is no URL"),
     ],
 )

@@ -51,7 +51,7 @@ def test_the_threshold_that_was_judged_is_read_back(tmp_path, threshold):
 def test_a_model_that_says_none_is_refused_with_what_to_do(tmp_path, sections):
     export(tmp_path, random_network(), DATASET, sections=sections)
 
-    with pytest.raises(InvalidArtifactError, match=r"BTCUSDT 15m: metrics\.json says no threshold"):
+    with pytest.raises(InvalidArtifactError, match=r"BTCUSDT 15m: metrics\.json has no threshold"):
         read_threshold(tmp_path)
 
 

@@ -73,7 +73,7 @@ def test_the_order_is_by_skill_and_what_has_none_follows(board):
 
 
 def test_the_answer_counts_what_is_accepted(board):
-    assert answer(board) == "2 of 7 models have proved to know something."
+    assert answer(board) == "2 of 7 models have shown skill."
     assert board.counts[BoardStatus.BROKEN] == 2
     assert board.tested == "tests of 2025-01-25 to 2025-01-31"
 
@@ -92,8 +92,8 @@ def test_a_model_that_passes_alone_may_fail_among_many():
     assert among.entries[0].status is BoardStatus.REJECTED
     assert among.entries[0].reasons[0].startswith("does not stand among 10 models tried: p=0.02")
     assert (among.n_tried, among.n_lost) == (10, 1)
-    assert answer(among) == "None of the 10 models has proved to know anything."
-    assert sweep_note(among).endswith("alone 1 would be accepted, among the others 0.")
+    assert answer(among) == "None of the 10 models has shown skill."
+    assert sweep_note(among).endswith("judged alone 1 would be accepted, judged together 0.")
 
 
 def test_one_model_is_named_and_the_reader_is_warned_of_a_hidden_search():

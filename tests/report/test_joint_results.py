@@ -64,7 +64,7 @@ def test_without_all_losses_by_day_the_interval_is_the_widest():
 
     assert group.skill.n_days is None
     assert (group.skill.lower, group.skill.upper) == pytest.approx((own.lower, own.upper))
-    assert "if they all err together" in in_a_sentence(group)
+    assert "if all err together" in in_a_sentence(group)
 
 
 def test_too_few_days_or_rows_give_no_interval():

@@ -131,7 +131,7 @@ def test_what_is_missing_leaves_the_page_whole(tmp_path):
 
     Outline(page)
     assert page.count("<b>Equity after costs.</b>") == 1
-    assert "there was nothing to tell" in page
+    assert "so this cannot be measured" in page
     assert "[too few rows]" in page
 
 

@@ -32,7 +32,7 @@ def test_the_terminal_shows_the_leaderboard_and_the_answer(board):
     assert [line.split()[0] for line in lines[1:3]] == [
         entry.model.symbol for entry in board.entries[:2]
     ]
-    assert lines[-4] == "2 of 7 models have proved to know something."
+    assert lines[-4] == "2 of 7 models have shown skill."
     assert lines[-3].startswith("4 models were tried.")
     assert lines[-2].startswith("15m: the 2 models' mean skill is")
     assert lines[-1].startswith("Surely ahead of its rival, by the same control: 2 of 4")

@@ -65,10 +65,10 @@ def test_a_fresh_model_is_kept_and_every_reason_has_its_number_and_its_key():
         "its data ends 3.0 days ago, at most max_age_days=30",
         "288 new bars since, 0.008, below max_new_bars_share=0.1 of the 35,000 that it was made "
         "from",
-        "volatility has drifted by 0.300, 0.9 times what it did within its train rows, at most "
+        "volatility has drifted by 0.300, 0.9 times as far as within its train rows, at most "
         "max_drift=2",
         "live skill +0.0100 [-0.0050, +0.0250] of 500 predictions, 300 independent ones, not below "
-        "the +0.0040 that its gate accepted it for at least (min_resolved=200)",
+        "+0.0040, the least that its gate accepted it for (min_resolved=200)",
     ]
     assert not any(reason.is_due for reason in decision.reasons)
 
@@ -89,13 +89,13 @@ def test_a_fresh_model_is_kept_and_every_reason_has_its_number_and_its_key():
         (
             {"drift": FurthestDrift("atr_14", 0.26, 2.1)},
             Cause.DRIFT,
-            "atr_14 has drifted by 0.260, 2.1 times what it did within its train rows, more than "
+            "atr_14 has drifted by 0.260, 2.1 times as far as within its train rows, more than "
             "max_drift=2",
         ),
         (
             {"live": LiveSkill(-0.01, -0.022, 0.002, 500, 300.0, 180.0)},
             Cause.LIVE_SKILL,
-            "all of it below the +0.0040 that its gate accepted it for",
+            "all of it below +0.0040, the least that its gate accepted it for",
         ),
         (
             {"condition": Condition.NOT_ACCEPTED, "said": "rejected, no skill shown"},
@@ -125,7 +125,7 @@ def test_each_cause_alone_makes_a_model_due_and_comes_first(changes, cause, text
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"n_new_bars": 0}, "there is not one new bar, so a training would bring the same"),
+        ({"n_new_bars": 0}, "there is no new bar, so a training would give the same model"),
         (
             {"last_tried": NOW - timedelta(days=6)},
             "it was trained 6.0 days ago, less than retry_days=7",
@@ -151,14 +151,14 @@ def test_what_is_due_may_have_to_wait_and_both_are_said(changes, text, condition
         ({"data_end": NOW - timedelta(days=30)}, "its data ends 30.0 days ago, at most max_age"),
         (
             {"data_end": NOW + timedelta(days=900)},
-            "its data ends 900.0 days from now, by this clock",
+            "its data ends 900.0 days in the future: look at the clock",
         ),
-        ({"n_new_bars": 0}, "not one new bar since"),
+        ({"n_new_bars": 0}, "no new bar since"),
         ({"n_new_bars": 1}, "1 new bar since, 0.000, below"),
         ({"n_new_bars": 3_499}, "3,499 new bars since, 0.09997, below max_new_bars_share=0.1"),
         (
             {"drift": FurthestDrift("rsi_14", 0.2, 2.01)},
-            "rsi_14 has drifted by 0.200, 2.01 times what it did within its train rows, more than",
+            "rsi_14 has drifted by 0.200, 2.01 times as far as within its train rows, more than",
         ),
         (
             {"last_tried": NOW - timedelta(days=6.99), "data_end": NOW - timedelta(days=40)},
@@ -173,13 +173,13 @@ def test_what_is_due_may_have_to_wait_and_both_are_said(changes, text, condition
                 "last_tried": datetime(9998, 1, 2, 3, 4, tzinfo=UTC),
                 "data_end": NOW - timedelta(days=40),
             },
-            "it was trained at 9998-01-02 03:04, which is still to come: look at the clock, or "
+            "it was trained at 9998-01-02 03:04, which is in the future: look at the clock, or "
             "give retry_days=0",
         ),
-        ({"gate_lower": None}, "; its gate left nothing to compare it with"),
+        ({"gate_lower": None}, "; its gate measured no skill to compare it with"),
         (
             {"live": LiveSkill(0.01, 0.0, 0.02, 500, 199.9, 180.0)},
-            "too few to say anything: min_resolved=200",
+            "too few to judge: min_resolved=200",
         ),
     ],
 )

@@ -137,11 +137,11 @@ def test_one_line_says_that_a_market_of_a_pool_has_no_bars_any_more(pool):
     assert (verb, cause) == (Verb.KEEP, Cause.OBSTACLE)
     assert text.startswith("it takes no part in its pool: it has no bars that can be used (no file")
     (note,) = found.notes
-    assert note.startswith("pool of 3 markets 1h goes without 1: SOLUSDT has no bars that can be")
+    assert note.startswith("pool of 3 markets 1h leaves out 1: SOLUSDT has no bars that can be")
     shutil.rmtree(pool / "bars" / "BTCUSDT")
     alone = decisions(explained(pool))["ETHUSDT"]
     assert alone[:2] == (Verb.KEEP, Cause.OBSTACLE)
-    assert alone[2].startswith("a pool takes at least two markets")
+    assert alone[2].startswith("a pool needs at least two markets")
 
 
 def test_a_market_with_a_model_of_its_own_is_no_longer_one_of_the_pool(pool):
@@ -152,9 +152,7 @@ def test_a_market_with_a_model_of_its_own_is_no_longer_one_of_the_pool(pool):
     found = explained(pool)
     assert decisions(found)["BTCUSDT"][:2] == (Verb.TRAIN, Cause.AGE)
     assert "2 of its 2 models" in decisions(found)["ETHUSDT"][2]
-    assert found.notes == (
-        "pool of 3 markets 1h goes without 1: BTCUSDT has a model of its own by now",
-    )
+    assert found.notes == ("pool of 3 markets 1h leaves out 1: BTCUSDT now has a model of its own",)
     network, settings = shared(pool)
     assert network.taking_part == ("ETHUSDT", "SOLUSDT")
     asked = typed(compose_config("train", pool_job_of(network, settings).overrides), TrainConfig)
@@ -174,7 +172,7 @@ def test_a_model_that_began_with_its_own_pooled_one_belongs_to_that_pool(pool):
     add_version(pool, gate=ACCEPTED, config=config, pool=elsewhere)
     verb, cause, text = decisions(explained(pool))["BTCUSDT"]
     assert (verb, cause) == (Verb.KEEP, Cause.OBSTACLE)
-    assert text.startswith("it began with the pooled model of another market or of a folder")
+    assert text.startswith("it started from the pooled model of another market or of a folder")
 
 
 def test_a_pool_whose_bars_nobody_names_is_left_as_it_is_though_it_was_interrupted(pool):
@@ -213,7 +211,7 @@ def test_a_market_of_a_pool_that_cannot_be_looked_at_takes_no_part(pool, monkeyp
     found = explained(pool)
     assert decisions(found)["BTCUSDT"][0] is Verb.TRAIN
     assert decisions(found)["SOLUSDT"][0] is Verb.KEEP
-    assert found.notes == ("pool of 3 markets 1h goes without 1: SOLUSDT could not be looked at",)
+    assert found.notes == ("pool of 3 markets 1h leaves out 1: SOLUSDT could not be checked",)
 
 
 def test_a_pool_of_which_a_manifest_names_other_markets_brings_none_along(pool):
@@ -261,7 +259,7 @@ def test_what_a_pool_may_not_be_trained_by_is_said_by_each_of_its_markets(pool):
     add_version(pool, gate=ACCEPTED, config={**before.config, "lr": "much"})
     found = run_round(task(pool), NOW)
     assert all(outcome.failed for outcome in found.outcomes)
-    assert all("not those of this percoin" in outcome.result for outcome in found.outcomes)
+    assert all("cannot be read by this percoin" in outcome.result for outcome in found.outcomes)
     assert not (pool / "outputs" / "retrain").exists()
 
 
@@ -337,7 +335,7 @@ def test_a_round_trains_a_pool_once_and_every_market_has_its_own_verdict(pool):
         pools.add(manifest.pool.test_time)
     assert len(pools) == 1
     assert versions_of(pool, "SOLUSDT") == before["SOLUSDT"]
-    assert found.notes[0].startswith("pool of 3 markets 1h goes without 1: SOLUSDT has no bars")
+    assert found.notes[0].startswith("pool of 3 markets 1h leaves out 1: SOLUSDT has no bars")
     summary = json.loads((pool / "outputs" / "retrain" / "summary.json").read_text())
     assert [job["name"] for job in summary["jobs"]] == ["BTCUSDT 1h", "ETHUSDT 1h"]
 

@@ -98,7 +98,7 @@ def test_a_due_model_is_trained_accepted_and_served_by_a_server_that_runs_all_th
     # Bars that it knew no longer make it due; its age does, though not so soon.
     code, stdout, _ = run(tmp_path, "dry_run=true", *source)
     assert code == 0
-    assert stdout.startswith("BTCUSDT 1h  keep    there is not one new bar")
+    assert stdout.startswith("BTCUSDT 1h  keep    there is no new bar")
 
 
 @pytest.mark.slow

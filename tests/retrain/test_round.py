@@ -151,15 +151,27 @@ HOSTS = {"archive_url": "https://data.binance.vision", "api_url": None}
         ("../../trap", {}, "its manifest does not say where its bars came from; name a source"),
         ("files.yaml/../sample", {}, "its manifest does not say where its bars came from"),
         (["store"], {}, "its manifest does not say where its bars came from; name a source"),
-        ("binance", {"market": "../../trap"}, "its source is none of this percoin (source.market="),
-        ("binance", {"market": "'perp',source.api_url=http://evil"}, "its source is none of this"),
+        (
+            "binance",
+            {"market": "../../trap"},
+            "this percoin does not know its source (source.market=",
+        ),
+        (
+            "binance",
+            {"market": "'perp',source.api_url=http://evil"},
+            "this percoin does not know its source",
+        ),
         ("binance", {"market": {"_target_": "os.system"}}, "its manifest has source.market={'_tar"),
-        ("binance", {"exchange": "${oc.env:HOME}"}, "its source is none of this percoin (source.e"),
+        (
+            "binance",
+            {"exchange": "${oc.env:HOME}"},
+            "this percoin does not know its source (source.e",
+        ),
         ("binance", {"api_url": "http://evil"}, "its manifest names a host, source.api_url='http:"),
         ("binance", {"archive_url": "http://evil"}, "its manifest names a host, source.archive_ur"),
         ("binance", {"exchange": "kraken"}, "its manifest names kraken, and the store has no bars"),
-        ("simulated", {"edge": 10**30}, "its source is none of this percoin ("),
-        ("simulated", {"seed": "${oc.env:HOME}"}, "its source is none of this percoin ("),
+        ("simulated", {"edge": 10**30}, "this percoin does not know its source ("),
+        ("simulated", {"seed": "${oc.env:HOME}"}, "this percoin does not know its source ("),
     ],
 )
 def test_a_manifest_chooses_no_file_no_host_and_no_option(trained, option, settings, words):
@@ -218,7 +230,7 @@ def test_a_manifest_that_only_says_it_is_of_a_pool_brings_no_market_along(traine
     outcome = only(run_round(task(trained, AT_ONCE), NOW))
     assert outcome.state.symbol == "BTCUSDT"
     assert outcome.decisions[0].verb is Verb.KEEP
-    assert "name a pool, and it was not trained in one" in outcome.decisions[0].reasons[0].text
+    assert "name a pool, but it was not trained in one" in outcome.decisions[0].reasons[0].text
 
 
 def test_models_that_failed_on_the_same_test_rows_make_the_next_gate_stricter(trained):
@@ -283,7 +295,7 @@ def test_one_market_that_cannot_be_done_stops_no_other(trained):
     found = run_round(task(trained, AT_ONCE), NOW)
     outcome = only(found)
     assert outcome.failed
-    assert "are not those of this percoin" in outcome.result
+    assert "cannot be read by this percoin" in outcome.result
     assert to_json(found)["markets"][0]["failed"] is True
     with pytest.raises(SweepError, match="not done: BTCUSDT 1h; the table says why"):
         raise_if_undone(found)
@@ -323,7 +335,7 @@ def test_a_market_that_cannot_be_looked_at_is_named_and_stops_no_other(
     for symbol in ("AAAUSDT", "ZZZUSDT"):
         assert by_symbol[symbol].failed
         assert by_symbol[symbol].result.startswith(f"unexpected {type(error).__name__}: ")
-        assert by_symbol[symbol].decisions[0].reasons[0].text == "it could not be looked at"
+        assert by_symbol[symbol].decisions[0].reasons[0].text == "it could not be checked"
     lines = [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
     assert [line.split(":")[0] for line in lines] == ["AAAUSDT 1h", "ZZZUSDT 1h"]
     assert all(line.isprintable() for line in (*lines, *to_text(found).splitlines()))
@@ -425,6 +437,8 @@ def test_an_empty_registry_is_no_error(tmp_path, capsys):
         (["workers=0"], "workers=0 must be at least 1, or null"),
         (["output=xml"], "output=xml must be one of text, json"),
         (["max_ages_days=3"], "max_ages_days is not a setting; did you mean max_age_days?"),
+        (["schedule=daily"], "schedule is no setting any more: leave it out, and start each round"),
+        (["+at=03:00"], "at is no setting any more: leave it out, and start each round with cron"),
         (["tf.threshold=1", "tf=1h"], "tf.threshold is a setting of trainings"),
         (["symbol=../x"], "is not a market"),
         (["record_url=nonsense"], "record_url cannot be used: it is no URL of a database"),

@@ -204,7 +204,7 @@ def test_drift_is_little_in_the_same_market_and_large_in_another_one(tmp_path):
         BarStore(tmp_path / "data" / "bars").write(bars.slice(6000, len(bars)))
         return watch(tmp_path)(manifest).drift
 
-    assert drift_after(1.0, n_bars=499) == Absent("499 bars at hand since, 500 are needed")
+    assert drift_after(1.0, n_bars=499) == Absent("499 bars since then, 500 are needed")
     assert drift_after(4.0).ratio > 2 > drift_after(1.0).ratio > 0
 
 

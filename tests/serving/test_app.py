@@ -153,7 +153,7 @@ def test_metrics_count_by_route_and_know_each_markets_age(server):
     [
         ("/api/predictions?tf=2h", 400, "unknown_tf", "served are 15m, 1h"),
         ("/api/predictions?tf=", 400, "unknown_tf", "tf='' is not served"),
-        ("/api/predictions?tf=15m&tf=1h", 400, "repeated_parameter", "tf is there twice"),
+        ("/api/predictions?tf=15m&tf=1h", 400, "repeated_parameter", "tf is given twice"),
         ("/api/predictions?symbol=BTCUSDT", 400, "unknown_parameter", "did you mean symbols?"),
         ("/api/predictions?x=1", 400, "unknown_parameter", "known are symbols, tf"),
         ("/api/predictions?symbols=", 400, "unknown_symbol", "a symbol is empty"),

@@ -104,13 +104,15 @@ def test_a_bar_that_does_not_come_is_a_failure_only_from_the_second_question_on(
     market.pass_time(seconds=6)
     keeper.refresh("BTCUSDT")
     found = tell_missing("BTCUSDT", M15, held(keeper))
-    assert found.startswith("BTCUSDT 15m: nothing newer than the bar that closed 2024-01-01 02:15")
+    assert found.startswith(
+        "BTCUSDT 15m: no bar has come since the one that closed 2024-01-01 02:15"
+    )
 
 
 def test_an_unforeseen_failure_is_one_as_well_and_the_log_has_it(market, caplog):
     market.failure = ZeroDivisionError("a bug")
     keeper = keeper_of(market)
-    assert held(keeper).failure == "BTCUSDT 15m: the bars cannot be had (ZeroDivisionError)"
+    assert held(keeper).failure == "BTCUSDT 15m: the bars cannot be loaded (ZeroDivisionError)"
     assert "a bug" in caplog.text
 
 

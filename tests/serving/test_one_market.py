@@ -345,7 +345,7 @@ def test_health_names_ten_markets_at_most(models_dir, market):
 
 def test_a_failure_is_told_once_until_it_changes_or_is_over(caplog):
     now = datetime(2025, 1, 1, tzinfo=UTC)
-    steps = EachMarket("BARS", "the bars cannot be had", lambda: now)
+    steps = EachMarket("BARS", "the bars cannot be loaded", lambda: now)
 
     def fail(error):
         def step():
@@ -359,7 +359,7 @@ def test_a_failure_is_told_once_until_it_changes_or_is_over(caplog):
     assert caplog.text.count("out\\nof reach") == 1
     assert steps.failure(BTC) == "BTCUSDT 15m: out\\nof reach; wait"
     steps.run(BTC, fail(KeyError("x")), None)
-    assert steps.failure(BTC) == "BTCUSDT 15m: the bars cannot be had (KeyError)"
+    assert steps.failure(BTC) == "BTCUSDT 15m: the bars cannot be loaded (KeyError)"
     assert "BARS BTCUSDT tf=15m failed" in caplog.text
     assert not steps.may_try(BTC)
     assert steps.run(BTC, lambda: 7, None) == 7
@@ -370,7 +370,7 @@ def test_a_failure_is_told_once_until_it_changes_or_is_over(caplog):
 
 
 def test_what_128_markets_have_in_common_is_not_told_128_times(caplog):
-    steps = EachMarket("BARS", "the bars cannot be had")
+    steps = EachMarket("BARS", "the bars cannot be loaded")
     for number in range(128):
         symbol = f"COIN{number}USDT"
 

@@ -110,7 +110,7 @@ def test_a_model_is_held_against_its_train_rows(tmp_path, record):
     content = ask(server, "/api/scoreboard").json()
     [drift] = schemas.ScoreboardSchema.model_validate(content).drift
     assert (drift.symbol, drift.n_bars, drift.shifts) == ("BTCUSDT", 40, {})
-    assert drift.unknown == "40 bars at hand since, 500 are needed"
+    assert drift.unknown == "40 bars since then, 500 are needed"
     market.pass_time(minutes=15 * 500)
     bring_up_to_date(server)
     [drift] = ask(server, "/api/scoreboard").json()["drift"]

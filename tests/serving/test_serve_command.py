@@ -76,7 +76,7 @@ def test_a_server_follows_its_bars_and_its_models_until_it_is_stopped(folder):
             lambda: [
                 entry["problem"]
                 for entry in server.get("/health").json()["failing"]
-                if "nothing newer" not in entry["problem"]
+                if "no bar has come" not in entry["problem"]
             ]
         )
         assert problem[0].startswith("BTCUSDT 15m: ")

@@ -54,7 +54,7 @@ def test_up_to_two_bars_are_the_usual_age_of_an_exchanges_newest():
     assert find_staleness(BARS, None, after(2)) == ""
     assert find_staleness(BARS, None, after(2.1)) == (
         "the newest bar closed 2024-01-01 05:00 UTC, 2.1 bars ago, and max_age_bars is 2 "
-        "(max_age_bars=4 asks all the same)"
+        "(max_age_bars=4 asks anyway)"
     )
 
 

@@ -74,7 +74,7 @@ def test_momentum_answers_from_quarter_hours(change, signal):
     assert isinstance(found, Prediction)
     assert (found.source, found.signal) == (Source.MOMENTUM, signal)
     assert found.confidence == pytest.approx(1 - 0.025 / 0.03)
-    assert found.detail == f"15m: {change:+.2%} over 14 bars, 2.5% either way is the mark"
+    assert found.detail == f"15m: {change:+.2%} over 14 bars, 2.5% up or down is needed"
 
 
 def test_the_professional_answers_where_everything_points_one_way():

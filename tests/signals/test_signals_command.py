@@ -48,8 +48,8 @@ def test_one_object_for_programs(capsys):
 def test_where_nothing_can_be_kept_the_table_is_shown_all_the_same(capsys, caplog):
     Path("data").write_text("a file in the place of the folder")
     assert main([*SIMULATED, "chain=[momentum,hold]"]) == 0
-    assert "as answers go by it" in capsys.readouterr().out
-    assert "what its sources are worth cannot be kept in data_dir=data" in caplog.text
+    assert "which decide who may answer" in capsys.readouterr().out
+    assert "the worth of its sources cannot be stored in data_dir=data" in caplog.text
 
 
 def test_a_number_that_json_has_no_word_for_is_null(monkeypatch, capsys):

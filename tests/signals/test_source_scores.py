@@ -177,7 +177,7 @@ def test_a_model_is_not_scored_on_bars_that_it_learnt_from(tmp_path):
     export(tmp_path, random_network(), make_dataset(bars))
     table = table_of(bars.slice(0, 1600), tmp_path, (Source.MODEL, Source.HOLD))
     assert table.scores == ()
-    assert "made the model: give the settings and bars it was trained with" in table.missing["ml"]
+    assert "give the settings and bars that it was trained with" in table.missing["ml"]
 
 
 def test_a_model_of_real_bars_is_not_scored_on_simulated_ones(tmp_path):
@@ -240,7 +240,10 @@ def test_text_and_json_name_every_source(tmp_path):
         assert sum(line.startswith(f"{name}  ") for line in text.splitlines()) == 5
     assert [entry["name"] for entry in content["sources"]] == names
     assert "equity" not in str(content)
-    assert "all 1,600 bars, as answers go by it: (96.7% interval, for 3 sources)\n  pro: " in text
+    assert (
+        "all 1,600 bars, which decide who may answer: (96.7% interval, for 3 sources)\n  pro: "
+        in text
+    )
     assert list(content["worth"]["sources"]) == ["pro", "rsi_ma", "momentum"]
 
 

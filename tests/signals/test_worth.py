@@ -180,7 +180,7 @@ def test_a_source_that_is_worse_than_a_coin_gives_no_answer(tmp_path):
         "worse than a coin; where the price moved after its LONG or SHORT, it was right in "
         "0.410 [0.370, 0.450] of 500 cases (bars until "
     )
-    assert passed.detail.endswith("(require_accepted=false asks it all the same)")
+    assert passed.detail.endswith("(require_accepted=false asks it anyway)")
 
 
 def test_who_asks_it_all_the_same_is_told_what_it_is_worth(tmp_path):
@@ -216,7 +216,7 @@ def test_what_nobody_has_measured_is_unjudged_and_says_how_to_measure_it(tmp_pat
     content = to_json(prediction, JUMPED, prediction.ts)
     assert (content["verdict"], content["hit_rate"]) == ("unjudged", None)
     text = to_text(prediction, JUMPED, prediction.ts, "measure it")
-    assert "\njudged: unjudged; measure it says" in text
+    assert "\njudged: not measured on this market yet; this command does it: measure it" in text
 
 
 def test_holding_claims_nothing(tmp_path):

@@ -63,7 +63,7 @@ def test_one_run_holds_leaderboard_pictures_and_curves(results):
         "validation loss 15m/XRPUSDT": [(1, 1.5), (2, 1.3), (3, 1.2), (4, 1.0)],
     }
     assert events.Tags()["images"] == ["skills/15m", "skills/1h", "skills/1h lr=0.1 x"]
-    assert "1 of 3 models has proved to know something" in text_of(events, "answer")
+    assert "1 of 3 models has shown skill" in text_of(events, "answer")
     assert "| failed | 1 |" in text_of(events, "jobs")
     assert r"| SOLUSDT 15m | failed | no \| bars |" in text_of(events, "jobs")
     assert text_of(events, "leaderboard").count("\n| ETHUSDT 1h") == 2

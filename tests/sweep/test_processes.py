@@ -141,7 +141,7 @@ def test_a_job_that_cannot_write_anything_down_says_why_all_the_same(tmp_path, e
     (ending,) = wait_for_endings(engine, 1)
 
     assert ending.death is not None
-    assert ending.death.startswith("it could not write down how it went: ")
+    assert ending.death.startswith("it could not record its result: ")
     assert str(tmp_path / "BTCUSDT") in ending.death
     assert capfd.readouterr() == ("", "")
 

@@ -101,7 +101,7 @@ def test_the_leaderboard_holds_the_best_and_says_how_many_there_are(sweep):
     assert [int(rank) for rank, _ in ranks] == list(range(1, 21))
     assert ranks[0][1] == "M00USDT 15m"
     assert "and 104 more: the report has all of them" in board
-    assert "would be accepted, among the others" in " ".join(board.split())
+    assert "would be accepted, judged together" in " ".join(board.split())
     assert "15m: the 31 models' mean skill is" in board
 
 

@@ -240,7 +240,7 @@ def test_a_signal_lets_running_jobs_stop_and_begins_no_others(tmp_path, number, 
     assert (ended.stopped_by, ended.at_once) == (number, False)
     assert engine.interrupted
     assert states(ended) == {"A": "interrupted", "B": "finished", "C": "waiting"}
-    assert f"{number.name}: stopping 1 job; again ends now" in capfd.readouterr().out
+    assert f"{number.name}: stopping 1 job; a second signal ends at once" in capfd.readouterr().out
     assert signal.getsignal(number) == usual
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_builders import LOOKBACK, TINY, make_dataset
 
 from percoin import Predictor
-from percoin.assembly import dataset_spec
+from percoin.assembly import bar_source, dataset_spec
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -36,7 +36,9 @@ from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
+from percoin.retrain.sources import source_of
 from percoin.training import ExportToRegistry, MarketDataModule, ModelExporter, SignalClassifier
+from percoin.training.export import source_settings
 from percoin.training.lit_module import new_network
 from percoin.training.recipes.network import network_kwargs, plan_of
 from percoin.training.version_settings import settings_of
@@ -143,6 +145,37 @@ def test_the_manifest_of_a_notebook_says_how_to_train_the_same_again(notebook):
     assert (settings.epochs, settings.batch_size, settings.lookback) == (2, 64, LOOKBACK)
     assert settings.history_days == math.ceil(1200 / 24)
     assert tuple(settings.model.channels) == TINY["channels"]
+
+
+def test_the_manifest_of_a_notebook_names_the_source_for_retraining(notebook, tmp_path):
+    manifest = load_artifact(notebook[3] / "models", "BTCUSDT", Timeframe.H1).manifest
+    assert source_of(manifest, BarStore(tmp_path)) == (
+        "source=simulated",
+        "source.seed=0",
+        "source.n_bars=1200",
+        "source.edge=0.0",
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["source=store"],
+        ["source=sample"],
+        ["source=files", "source.path=bars"],
+        ["source=simulated", "source.seed=3", "source.n_bars=10", "source.edge=0.5"],
+        ["source=binance", "source.market=perp", "source.attempts=2", "source.archive_url=null"],
+    ],
+)
+def test_a_source_is_described_by_the_settings_that_make_it(words, tmp_path):
+    settings = typed(compose_config("train", ["symbol=BTCUSDT", *words]), TrainConfig).source
+    described = source_settings(bar_source(settings, BarStore(tmp_path)))
+    assert described == {"source": asdict(settings), "choices": {"source": settings.option}}
+
+
+def test_a_source_of_the_users_own_is_described_by_nothing():
+    assert source_settings(SimpleNamespace(load=None)) == {}
+    assert source_settings(SimulatedSource(end="2020-01-01")) == {}
 
 
 def test_what_a_notebook_does_not_say_is_as_in_the_config():

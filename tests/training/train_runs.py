@@ -27,6 +27,14 @@ class Finished:
 
 
 SIMULATED = ("source=simulated", "source.n_bars=1200")
+NETWORK = (
+    "epochs=2",
+    "model.channels=[4,4,4]",
+    "model.hidden_size=4",
+    "model.n_heads=2",
+    "model.head_sizes=[4,4]",
+)
+WITHOUT_NETWORK = {"model=logistic", "model=volatility", "model=boosting"}
 
 
 def train_arguments(
@@ -38,12 +46,8 @@ def train_arguments(
         "tf=1h",
         *source,
         "workers=1",
-        "epochs=2",
         f"lookback={LOOKBACK}",
-        "model.channels=[4,4,4]",
-        "model.hidden_size=4",
-        "model.n_heads=2",
-        "model.head_sizes=[4,4]",
+        *(() if WITHOUT_NETWORK & set(overrides) else NETWORK),
         *(f"{name}_dir={folder / name}" for name in ("data", "models", "outputs")),
         *overrides,
     ]

@@ -67,14 +67,15 @@ def check_features(
         guilty |= {names[column] for column in np.flatnonzero(differs.any(axis=0))}
         row = int(np.flatnonzero(differs.any(axis=1))[-1])
         example = (
-            f"the bar that closed at {format_time(bars.close_time(row))} has another value "
-            f"once bars after {format_time(bars.close_time(cut - 1))} are known"
+            f"the bar that closed at {format_time(bars.close_time(row))} changes when bars after "
+            f"{format_time(bars.close_time(cut - 1))} are added"
         )
     if guilty:
         listed = ", ".join(sorted(guilty))
         evidence = f"{listed}: changed by later bars at {n_guilty_cuts} of {len(cuts)} cuts; "
         return Finding(name, FindingStatus.LEAK, evidence + example)
-    evidence = f"{len(names)} features the same, bit for bit, at {len(cuts)} random cuts"
+    same = f"{len(names)} features are the same, bit for bit"
+    evidence = f"{same}, at {len(cuts)} random cuts"
     return Finding(name, FindingStatus.OK, evidence)
 
 
@@ -90,11 +91,11 @@ def check_labels(bars: Bars, rule: LabelRule, n_cuts: int = 40, seed: int = 0) -
         n_guilty_cuts += not np.array_equal(settled, full[:n_settled])
     if n_guilty_cuts:
         evidence = (
-            f"labels older than {rule.horizon} bars still changed with later bars at "
+            f"labels older than {rule.horizon} bars change with later bars at "
             f"{n_guilty_cuts} of {len(cuts)} cuts"
         )
         return Finding(name, FindingStatus.LEAK, evidence)
-    evidence = f"settled after {rule.horizon} bars at {len(cuts)} random cuts"
+    evidence = f"labels are final after {rule.horizon} bars at {len(cuts)} random cuts"
     return Finding(name, FindingStatus.OK, evidence)
 
 
@@ -105,12 +106,12 @@ def check_contents(dataset: MarketDataset, compute: ComputeFeatures) -> Finding:
     wrong = _differs(dataset.features, expected).any(axis=0)
     if wrong.any():
         listed = ", ".join(dataset.feature_names[column] for column in np.flatnonzero(wrong))
-        return Finding(name, FindingStatus.LEAK, f"{listed}: not what the feature function gives")
+        return Finding(name, FindingStatus.LEAK, f"{listed}: differs from the feature function")
     n_wrong = int((dataset.label != dataset.label_rule.label(dataset.bars).label).sum())
     if n_wrong:
-        evidence = f"{n_wrong} of {len(dataset.bars)} labels are not those of the label rule"
+        evidence = f"{n_wrong} of {len(dataset.bars)} labels differ from the label rule"
         return Finding(name, FindingStatus.LEAK, evidence)
-    evidence = f"features and labels of {len(dataset.bars)} bars are those of the functions"
+    evidence = f"features and labels of {len(dataset.bars)} bars agree with the functions"
     return Finding(name, FindingStatus.OK, evidence)
 
 

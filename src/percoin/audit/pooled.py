@@ -54,7 +54,7 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
     """
     if load is None:
         return Finding(
-            _NAME, FindingStatus.CANNOT_TELL, "the bars of the pool's markets are not at hand"
+            _NAME, FindingStatus.CANNOT_TELL, "the bars of the pool's markets are not stored here"
         )
     try:
         spec, cuts = spec_of(manifest), CalendarCuts(*pool.moments())
@@ -64,8 +64,8 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
         return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
     if strange:
         evidence = (
-            f"the bars of {', '.join(strange)} have changed or are not here any more: "
-            f"the scaler of {len(pool.seen)} markets cannot be computed again"
+            f"the bars of {', '.join(strange)} have changed or are missing: the scaler of "
+            f"{len(pool.seen)} markets cannot be computed again"
         )
         return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
     return _compare(manifest.scaling.fitted(), parts)

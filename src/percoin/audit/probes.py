@@ -104,14 +104,18 @@ def check_last_row(dataset: MarketDataset, baseline: str, seed: int = 0) -> Find
     left = log_loss_skill(losses, hindsight)
     evidence = (
         f"skill {log_loss_skill(losses, train_prior):+.4f} over the train prior, of which the "
-        f"test rows' own shares explain {log_loss_skill(hindsight, train_prior):+.4f}; "
-        f"{left:+.4f} over those"
+        f"class shares of the test rows explain {log_loss_skill(hindsight, train_prior):+.4f}; "
+        f"{left:+.4f} beyond that"
     )
     name = f"{baseline} is plausible"
     status = FindingStatus.CANNOT_TELL if left > SUSPICIOUS_SKILL else FindingStatus.OK
     view = direction(probabilities, label)
     if view.auc() is None:
-        return Finding(name, status, f"{evidence}; direction was never asked")
+        return Finding(
+            name,
+            status,
+            f"{evidence}; direction cannot be measured, as the test rows lack one of the two",
+        )
     bootstrap = Bootstrap(dataset.label_rule.horizon, seed, _REPETITIONS)
     auc = bootstrap.estimate(view.auc_rows(), null=0.5)
     if auc.value >= 0.5 and _judge_auc(auc) is not FindingStatus.OK:

@@ -49,14 +49,14 @@ def _read(path: Path) -> Any:
             raise ConfigError(f"metrics={path} is no file; give a metrics.json or meta.json")
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(
-                f"metrics={path} has {path.stat().st_size:,} bytes, more than figures ever take; "
-                "give a metrics.json or meta.json"
+                f"metrics={path} has {path.stat().st_size:,} bytes, too many for a file of "
+                "scores; give a metrics.json or meta.json"
             )
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"metrics={path} cannot be read as JSON: {error}") from error
     except RecursionError:
-        raise ConfigError(f"metrics={path} is nested too deeply to be figures") from None
+        raise ConfigError(f"metrics={path} is nested too deeply for a file of scores") from None
 
 
 def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
@@ -69,7 +69,7 @@ def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
     """
     answer = _only_answer(metrics.get("confusion_matrix"))
     if answer is not None:
-        evidence = f"the confusion matrix has no other decision than {answer}"
+        evidence = f"every decision of the confusion matrix is {answer}"
         return Finding(_NAME, FindingStatus.CONSTANT, evidence)
     scores = [float(metrics[name]) for name in _SCORES]
     # Works for scores rounded to four digits and for full precision.

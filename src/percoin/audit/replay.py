@@ -182,7 +182,9 @@ class Replay:
         first, last = (format_time(self.steps[end].closed) for end in (0, -1))
         period = f"{len(self.steps):,} bars from {first} to {last} UTC"
         if not self.compared:
-            return Finding(name, FindingStatus.CANNOT_TELL, f"none of {period} is answered by both")
+            return Finding(
+                name, FindingStatus.CANNOT_TELL, f"no bar has an answer from both sides: {period}"
+            )
         differing = [step for step in self.compared if step.differs]
         largest = f"largest difference {self.largest_difference:.1e}"
         evidence = f"{len(self.compared):,} of {period} compared, {largest}"
@@ -198,13 +200,15 @@ class Replay:
         one_sided = [step for step in self.differing if step.answered_by != "both"]
         counts = Counter(step.answered_by for step in one_sided)
         parts = [
-            f"{side} alone answers {_count(counts[side], 'bar')}, the first at "
+            f"only {side} answers {_count(counts[side], 'bar')}, the first at "
             f"{next(step for step in one_sided if step.answered_by == side)}"
             for side in ("live", "batch")
             if counts[side]
         ]
         quiet = Counter(step.reason for step in self.steps if step.reason and not step.differs)
-        parts += [f"rightly silent on {count:,}: {reason}" for reason, count in quiet.items()]
+        parts += [
+            f"no answer on {count:,}, as it should be: {reason}" for reason, count in quiet.items()
+        ]
         odd = f"{_count(self.n_gaps, 'gap')} and {_count(self.n_silent_bars, 'bar')} without volume"
         status = FindingStatus.DIFFERS if one_sided else FindingStatus.OK
         return Finding(name, status, "; ".join([f"through {odd}", *parts]))
@@ -312,7 +316,7 @@ class _Silence:
         if not names:
             return "no gap lies in the window and all of its features are defined"
         shown = ", ".join(names) if len(names) <= _NAMES_SHOWN else f"{len(names)} features"
-        return f"{shown} not defined somewhere in the window"
+        return f"{shown} not defined on every bar of the window"
 
 
 def _count(number: int, noun: str) -> str:

@@ -54,7 +54,11 @@ def check_order(split: Split) -> Finding:
             evidence = f"{n_wrong} {earlier} rows are not earlier than the first {later} row"
             return Finding(name, FindingStatus.LEAK, evidence)
     counts = ", ".join(f"{len(_rows(split, part))} {part}" for part in PARTS)
-    return Finding(name, FindingStatus.OK, f"{counts} rows, none shared, each part after the other")
+    return Finding(
+        name,
+        FindingStatus.OK,
+        f"{counts} rows; no row is in two parts, and each part follows the one before",
+    )
 
 
 def check_purge(split: Split, horizon: int) -> Finding:

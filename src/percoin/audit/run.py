@@ -48,9 +48,9 @@ def audit(settings: AuditConfig) -> Audit:
         PercoinError: The settings, the bars, the model or the file cannot be used.
     """
     if settings.replay and settings.symbol is None:
-        raise ConfigError("replay=true takes a market; give symbol=BTCUSDT")
+        raise ConfigError("replay=true needs a market; give symbol=BTCUSDT")
     if settings.symbol is None and settings.metrics is None:
-        raise ConfigError("nothing to look at; give symbol=BTCUSDT or metrics=FILE")
+        raise ConfigError("there is nothing to check; give symbol=BTCUSDT or metrics=FILE")
     findings = [] if settings.metrics is None else audit_metrics_file(Path(settings.metrics))
     if settings.symbol is None:
         return Audit(findings)

@@ -125,7 +125,7 @@ def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], Mar
     if same_bars.sha256() != manifest.bars.sha256:
         evidence = (
             f"the {manifest.bars.n_bars} bars from {manifest.bars.first_open_time} to "
-            f"{manifest.bars.last_open_time} have changed or are not here any more "
+            f"{manifest.bars.last_open_time} have changed or are missing "
             f"({len(same_bars)} found): scaler and splits cannot be computed again"
         )
         return [Finding("bars are those it knew", FindingStatus.CANNOT_TELL, evidence)], None
@@ -179,7 +179,8 @@ def _check_same_split(manifest: Manifest, dataset: MarketDataset) -> Finding:
         span = manifest.bars.splits[split]
         if (span.first, span.last, span.rows) != (first, last, len(rows)):
             evidence = (
-                f"{split} is said to be {span.rows} rows from {span.first} to {span.last}, the "
+                f"the manifest gives {split} {span.rows} rows from {span.first} to {span.last}, "
+                "the "
                 f"settings give {len(rows)} from {first} to {last}"
             )
             return Finding(name, FindingStatus.LEAK, evidence)

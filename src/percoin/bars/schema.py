@@ -182,10 +182,10 @@ def _as_milliseconds(open_time: pd.Series) -> pd.DatetimeIndex:
     rounded = exact.as_unit("ms")
     n_outside = int(((rounded.asi8 < 0) | (rounded.asi8 >= _END_OF_9999_MS)).sum())
     if n_outside:
-        raise _MalformedError(f"{n_outside:,} open times are not of the years 1970 to 9999")
+        raise _MalformedError(f"{n_outside:,} open times are outside the years 1970 to 9999")
     n_finer = int((rounded != exact).sum())
     if n_finer:
-        raise _MalformedError(f"{n_finer:,} open times are no whole milliseconds")
+        raise _MalformedError(f"{n_finer:,} open times are not whole milliseconds")
     return rounded
 
 

@@ -282,7 +282,7 @@ def _of_any_writer(table: pa.Table, path: Path, symbol: str, timeframe: Timefram
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
     except _UNREADABLE as error:
         reason = printable(str(error).partition("\n")[0].rstrip(". "), _MOST_CHARS)
-        found = f"{path} holds what is no table of bars ({reason or type(error).__name__})"
+        found = f"{path} holds no table of bars ({reason or type(error).__name__})"
         raise InvalidBarsError(symbol, timeframe, found, _LOAD_AGAIN) from error
     if "open_time" not in names and _UNNAMED_INDEX in names:
         frame = frame.rename(columns={_UNNAMED_INDEX: "open_time"})

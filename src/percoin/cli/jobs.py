@@ -25,7 +25,7 @@ from percoin.cli.compose import (
     register_configs,
     without_hydra,
 )
-from percoin.cli.mistakes import MULTIRUN, check_overrides
+from percoin.cli.mistakes import MULTIRUN, check_overrides, check_used
 from percoin.cli.run import run_command
 from percoin.config import CONF_DIR, Config, TrainConfig, typed
 from percoin.config.effects import names_with
@@ -69,9 +69,11 @@ def run_jobs(
         overrides = _overrides_of_sweep(arguments)
         if overrides is not None:
             check_overrides(overrides, schema)
+            check_used(overrides)
             sweep(overrides)
             return
         _check_not_of_sweeps(arguments)
+        check_used(arguments)
         arguments = as_meant(config_name, arguments)
         # Hydra reads them once more.
         sys.argv[1:] = arguments

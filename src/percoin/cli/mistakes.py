@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from percoin.cli.overrides import text_keys
 from percoin.config import CONF_DIR, TrainConfig
 from percoin.config.fields import check_path
+from percoin.config.structure import leaves_of
 from percoin.errors import ConfigError
 from percoin.printable import printable
 
@@ -47,12 +49,12 @@ def _check_markets(overrides: Sequence[str], schema: type) -> None:
         if "\r" in value:
             raise ConfigError(
                 "symbol= holds a carriage return: the file of markets has the line ends of "
-                "Windows; tr -d '\\r' takes them away"
+                "Windows; remove them with tr -d '\\r'"
             )
         if alone:
             raise ConfigError(
-                f"{alone[0]!r} stands alone: name all markets in one word, separated by commas "
-                "without spaces or line breaks; of a file with one market a line that is "
+                f"{alone[0]!r} stands alone: name all markets in one word, separated by commas, "
+                "without spaces or line breaks; for a file with one market a line: "
                 "symbol=$(paste -sd, FILE)"
             )
         if "\n" in value.strip():
@@ -62,6 +64,16 @@ def _check_markets(overrides: Sequence[str], schema: type) -> None:
             )
         if value.rstrip().endswith(","):
             raise ConfigError(f"symbol= ends with a comma after {value.split(',')[-2].strip()}")
+
+
+def _check_dashes(overrides: Sequence[str], schema: type) -> None:
+    """Refuse settings that are written like the options of other programs."""
+    known = {leaf.name for leaf in leaves_of(schema)} | {entry.name for entry in fields(schema)}
+    for override in overrides:
+        name, _, value = override.removeprefix("--").partition("=")
+        key = name.replace("-", "_")
+        if override.startswith("--") and key in known:
+            raise ConfigError(f"{override} is not KEY=VALUE; write {key}={value or 'VALUE'}")
 
 
 def options(group: str) -> list[str]:
@@ -82,10 +94,11 @@ def choices(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 def check_overrides(overrides: Sequence[str], schema: type) -> None:
     """Refuse what Hydra would not explain, or would not notice."""
+    _check_dashes(overrides, schema)
     _check_markets(overrides, schema)
     for override in overrides:
         if override.startswith("~"):
-            raise ConfigError(f"{override}: a setting cannot be left out; give it another value")
+            raise ConfigError(f"{override}: a setting cannot be removed; give it another value")
         if override in MULTIRUN and schema is not TrainConfig:
             raise ConfigError(f"{override} is for sweeps of train.py; name one market at a time")
         if re.match(r"\+*hydra\b", override):
@@ -118,6 +131,47 @@ def _check_of_hydra(override: str, schema: type) -> None:
         raise ConfigError(
             f"hydra.verbose={shown_value(value)} must be true, false, or the name of a logger"
         )
+
+
+def check_used(overrides: Sequence[str]) -> None:
+    """Refuse settings of a training that the other words of the command line leave unused.
+
+    For words that a person typed: stored settings may name what is not used.
+
+    Raises:
+        ConfigError: Names the setting, and the choice that it needs or does not go with.
+    """
+    told = {
+        key.lstrip("+"): [one.strip(" '\"") for one in value.strip("[]").split(",")]
+        for key, _, value in (word.partition("=") for word in overrides)
+    }
+    leaves = {leaf.name: leaf.used for leaf in leaves_of(TrainConfig)}
+
+    for key in told:
+        when = leaves.get(key)
+        if when is None:
+            continue
+        if idle := _all_among(when.unless, told):
+            raise ConfigError(f"{key} has no effect with {idle}: leave it out")
+        if when.needs and not any(_is_told(choice, told) for choice in when.needs):
+            needed = " or ".join(when.needs)
+            raise ConfigError(
+                f"{key} has no effect without {needed}: add {needed}, or leave {key} out"
+            )
+
+
+def _is_told(choice: str, told: Mapping[str, Sequence[str]]) -> bool:
+    name, _, option = choice.partition("=")
+    return option in told.get(name, ())
+
+
+def _all_among(choices: Sequence[str], told: Mapping[str, Sequence[str]]) -> str:
+    """The choice whose every value is among these; a sweep may have others too."""
+    for name in dict.fromkeys(choice.partition("=")[0] for choice in choices):
+        values = told.get(name, ())
+        if values and all(f"{name}={value}" in choices for value in values):
+            return f"{name}={','.join(values)}"
+    return ""
 
 
 def refuse_bar_length_settings(overrides: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ def _unread(failure: OSError, code: int, config_name: str) -> int:
         return code or 128 + signal.SIGPIPE
     found = f"standard output is incomplete: {failure.strerror}"
     if code == 0 and config_name in _WORK_IS_IN_FILES:
-        print(f"warning: {found}; what the command was for is done", file=sys.stderr)
+        print(f"warning: {found}; the command has done its work", file=sys.stderr)
         return 0
     print(f"error: {found}", file=sys.stderr)
     return code or PercoinError.exit_code
@@ -145,6 +145,6 @@ def _check_clock() -> None:
     if now > _END_OF_TIME:
         year = 1970 + int(now / (365.2425 * 86_400))
         raise ConfigError(
-            f"the clock of this machine says that it is the year {year}; set it right, as bars and "
-            "models carry the time"
+            f"the clock of this machine shows the year {year}; set it right, as bars and models "
+            "carry the time"
         )

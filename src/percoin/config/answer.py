@@ -23,20 +23,20 @@ class AnswerConfig:
     """Who answers for a market, and with what."""
 
     predictor: str = choice(
-        "or onnx, which starts sooner: models trained with export.onnx=true, on the CPU", Backend
+        "torch, or onnx: starts sooner, takes models trained with export.onnx=true, on the CPU",
+        Backend,
     )
     device: str = setting("cpu, cuda or cuda:N")
     chain: list[str] = setting(
-        "who is asked, in this order, until one answers; hold is always last"
+        "sources, asked in this order until one answers; hold is always last"
     )
-    use_ml: bool = setting("false passes the model over")
-    use_pro: bool = setting("false passes the professional analyzer over")
+    use_ml: bool = setting("false skips the model")
+    use_pro: bool = setting("false skips the professional analyzer")
     min_confidence: Any = setting(
-        "a less probable signal is passed over; judged is the threshold that the model's backtest "
-        "traded with"
+        "least probability of a model's signal; judged is the threshold of the model's backtest"
     )
     require_accepted: bool = setting(
-        "false also asks models that the gate did not accept, and rules that are worse than a coin"
+        "false also uses models that the gate did not accept, and rules that are worse than a coin"
     )
     levels: str = choice(
         "a model's stop and targets are multiples of the mean range of the last 14 bars; bands: of "
@@ -44,8 +44,8 @@ class AnswerConfig:
         LevelUnit,
     )
     max_age_bars: float | None = number(
-        "a signal on an older bar is passed over (stale_data); null is 2 for bars of an exchange, "
-        "no limit for others",
+        "oldest bar that gets an answer, in bar lengths; null is 2 for an exchange, no limit for "
+        "other sources",
         1,
         1_000_000_000,
         why=": the newest bar is one bar old before the next one has closed",
@@ -71,7 +71,7 @@ def check_chain(names: Sequence[str]) -> None:
     known = [source.option for source in Source]
     for name in names:
         require(name in known, f"{shown}: {name!r} is none of {', '.join(known)}")
-        require(names.count(name) == 1, f"{shown}: {name} is there twice")
+        require(names.count(name) == 1, f"{shown}: {name} is named twice")
     require(
         len(names) > 0 and names[-1] == Source.HOLD.option,
         f"{shown} must end with hold, which alone always has an answer",

@@ -31,28 +31,28 @@ class AuditConfig:
         "market as the exchange spells it, for example BTCUSDT", default=None
     )
     metrics: str | None = file_path(
-        "a metrics.json or meta.json with test_metrics, of whatever system", default=None
+        "a metrics.json or meta.json with test_metrics, from any system", default=None
     )
     tf: TimeframeConfig = setting()
     source: SourceConfig = setting()
     features: FeaturesConfig = setting()
     labels: LabelsConfig = setting()
-    output: str = output_format("text is one line a check, json one object for programs")
+    output: str = output_format("text is one line per check, json is one object for programs")
     replay: bool = setting(
         "true feeds stored bars one by one to the served model, and checks nothing else"
     )
     replay_bars: int | None = number(
-        "newest bars that are replayed; null is all of them", 1, 100_000_000, default=None
+        "how many of the newest bars are replayed; null is all", 1, 100_000_000, default=None
     )
     predictor: str = choice(
-        "or onnx: what the live side of a replay computes with; the batch is torch's", Backend
+        "torch or onnx: the live side of a replay; the batch side always uses torch", Backend
     )
     cuts: int = number("random moments at which the bars are cut off", 1, 1000)
     seed: int = number("for cut points, shuffles and bootstrap intervals", 0, MOST_SEED)
-    lookback: int = number("bars that a window holds", 1, MOST_BARS, why=" bar")
-    history_days: int = number("how far back rows go from the newest bar", 1, MOST_DAYS)
+    lookback: int = number("bars in a window", 1, MOST_BARS, why=" bar")
+    history_days: int = number("days of history, back from the newest bar", 1, MOST_DAYS)
     split: SplitConfig = setting("shares of the rows, oldest first")
-    data_dir: str = file_path("bars, below bars/")
+    data_dir: str = file_path("bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:

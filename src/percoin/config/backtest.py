@@ -13,8 +13,8 @@ class BacktestConfig:
     """How signals are traded in the backtest."""
 
     exit: str = choice(
-        "where the label ends, or levels: at the stop or the first target (tp1), at the horizon at "
-        "the latest",
+        "horizon: where the label ends, or levels: at the stop or the first target (tp1), at the "
+        "horizon at the latest",
         Exit,
         affects=Effect.JUDGEMENT,
     )

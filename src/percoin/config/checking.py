@@ -74,6 +74,8 @@ def name_nearest(key: str, known: Iterable[str]) -> str:
     elif dot and beside:
         leaves = [name.rpartition(".")[2] for name in beside]
         nearest = [f"{group}.{name}" for name in _like(leaf, leaves)]
+        if not nearest and leaf in names:
+            nearest = [leaf]
     else:
         nearest = _like(key, names) or [name for name in names if name.endswith(f".{key}")]
     if nearest:

@@ -19,17 +19,17 @@ class FetchConfig:
     tf: TimeframeConfig = setting()
     source: SourceConfig = setting()
     history_days: int = number(
-        "how far back; a longer history that is stored is kept", 1, MOST_DAYS
+        "days of history, back from now; older stored bars are kept", 1, MOST_DAYS
     )
     lookback: int = number(
-        "of the models to train: the bars before their first window are fetched too",
+        "lookback of the models to train; the bars before their first window are fetched too",
         1,
         MOST_BARS,
         why=" bar",
     )
     report: bool = setting("true fetches nothing and reports what is stored")
     output: str = output_format()
-    data_dir: str = file_path("bars go below bars/")
+    data_dir: str = file_path("bars are stored in bars/")
 
     def __post_init__(self) -> None:
         for symbol in self.symbol:

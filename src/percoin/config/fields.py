@@ -116,6 +116,19 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class When:
+    """With which choices on the command line a setting is used; without it, nothing reads it.
+
+    Attributes:
+        needs: Choices of which one must be made, such as ``recipe=pooled``.
+        unless: Choices that leave it unused, such as ``model=logistic``.
+    """
+
+    needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Names:
     """A text that is one word, or some of several names joined by ``+``.
 
@@ -150,11 +163,13 @@ class Setting:
         help: Its line in ``--help`` and in the files of ``conf/``; empty if its name says it all.
         affects: What another value changes; None in commands that train nothing.
         bounds: What its value may be, beside its type.
+        used: When it is used; None is always.
     """
 
     help: str = ""
     affects: Effect | None = None
     bounds: Range | PathBounds | Choice | Names | None = None
+    used: When | None = None
 
 
 def setting_of(entry: Field[Any]) -> Setting:
@@ -169,6 +184,7 @@ def setting(
     default: Any = _NEEDED,
     default_factory: Callable[[], Any] | None = None,
     affects: Effect | None = None,
+    used: When | None = None,
 ) -> Any:
     """A field of a settings dataclass: a text, a flag, a list, or a group of further settings.
 
@@ -177,8 +193,9 @@ def setting(
         default: As of ``dataclasses.field``; without one the config files have to say it.
         default_factory: In place of ``default``, for a list.
         affects: As in ``Setting``; of a group it counts for all in it.
+        used: As in ``Setting``; of a group it counts for all in it that say nothing themselves.
     """
-    return _field(Setting(line, affects), default, default_factory)
+    return _field(Setting(line, affects, used=used), default, default_factory)
 
 
 def number(
@@ -192,6 +209,7 @@ def number(
     default: Any = _NEEDED,
     default_factory: Callable[[], Any] | None = None,
     affects: Effect | None = None,
+    used: When | None = None,
 ) -> Any:
     """A field that holds a number, or a list of numbers.
 
@@ -205,11 +223,12 @@ def number(
         default: As of ``setting``.
         default_factory: As of ``setting``.
         affects: As in ``Setting``.
+        used: As in ``Setting``.
     """
     if (most is None) == (below is None) or (least is None) == (above is None):
         raise TypeError("a number has one lower and one upper bound")
     bounds = Range(least, most, above, below, why)
-    return _field(Setting(line, affects, bounds), default, default_factory)
+    return _field(Setting(line, affects, bounds, used), default, default_factory)
 
 
 def file_path(line: str, default: Any = _NEEDED, affects: Effect | None = None) -> Any:
@@ -223,10 +242,11 @@ def choice(
     *,
     default: Any = _NEEDED,
     affects: Effect | None = None,
+    used: When | None = None,
 ) -> Any:
     """A field that holds one of some texts; the other arguments are those of ``setting``."""
     texts = tuple(str(option) for option in options)
-    return _field(Setting(line, affects, Choice(texts)), default)
+    return _field(Setting(line, affects, Choice(texts), used), default)
 
 
 def some_of(line: str, names: Names, *, affects: Effect | None = None) -> Any:

@@ -35,45 +35,43 @@ class JudgeConfig:
 
     forecasts: str = file_path("file of forecasts; needed")
     symbol: str = setting("market as the exchange spells it, for example BTCUSDT; needed")
-    name: str = setting("what tables call the forecaster")
+    name: str = setting("name of the forecaster in tables")
     trained_until: str | None = setting(
-        "day up to which it has seen bars, as in 2025-05-01 (UTC); forecasts of earlier bars are "
-        "refused",
+        "last day of the bars that it learnt from, such as 2025-05-01 (UTC); forecasts of earlier "
+        "bars are refused",
         default=None,
     )
     threshold: float = number(
-        "least probability of LONG and SHORT for a trade of the backtest", 0, 1
+        "least probability of LONG or SHORT for a trade in the backtest", 0, 1
     )
     trials: int = number(
         "settings or models that were tried before this one was chosen", 1, 1_000_000
     )
     looks: int = number(
-        "chosen models that these bars have judged, this one among them", 1, 1_000_000
+        "chosen models that were judged on these bars, this one included", 1, 1_000_000
     )
-    output: str = output_format("text is tables, json one object for programs")
+    output: str = output_format("text is tables, json is one object for programs")
     report_dir: str | None = file_path(
         "a folder for the report as a page, Markdown and JSON", default=None
     )
     repetitions: int = number("bootstrap draws behind each interval", 100, 100_000)
-    seed: int = number("for these draws, and for boosting", 0, MOST_SEED)
-    lookback: int = number(
-        "bars before a row that must be there without a gap", 1, MOST_BARS, why=" bar"
-    )
-    history_days: int = number("how far back rows go from the newest bar", 1, MOST_DAYS)
+    seed: int = number("for the bootstrap and for boosting", 0, MOST_SEED)
+    lookback: int = number("bars before a row that must have no gap", 1, MOST_BARS, why=" bar")
+    history_days: int = number("days of history, back from the newest bar", 1, MOST_DAYS)
     tf: TimeframeConfig = setting()
     source: SourceConfig = setting()
     labels: LabelsConfig = setting()
     split: SplitConfig = setting(
-        "of the rows before the forecasts: the baselines learn from train and are chosen on "
+        "shares of the rows before the forecasts: baselines learn on train and are chosen on "
         "validation"
     )
-    costs: CostsConfig = setting("of each side of a trade, in basis points")
+    costs: CostsConfig = setting("for each side of a trade, in basis points")
     backtest: BacktestConfig = setting()
-    data_dir: str = file_path("bars, below bars/")
+    data_dir: str = file_path("bars are stored here, in bars/")
 
     def __post_init__(self) -> None:
         current_symbol(self.symbol)
-        require(bool(self.name.strip()), "name= is empty; it stands in tables")
+        require(bool(self.name.strip()), "name= is empty; give a name for the tables")
         shown = printable(self.name, _LONGEST_NAME)
         require(
             shown == self.name,
@@ -93,5 +91,5 @@ class JudgeConfig:
             return round(moment.timestamp() * 1000)
         except (ValueError, OverflowError):
             raise ConfigError(
-                f"trained_until={self.trained_until} is no day: write it as in 2025-05-01"
+                f"trained_until={self.trained_until} is not a day; write it like 2025-05-01"
             ) from None

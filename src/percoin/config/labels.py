@@ -59,14 +59,14 @@ class VolatilityScaledConfig(LabelsConfig):
     option: ClassVar[str] = VolatilityScaled.kind
 
     no_trade_share: float = number(
-        "of the train rows; the threshold is set to give it",
+        "of the train rows; the threshold is fitted to it",
         above=0,
         below=1,
         affects=Effect.MODEL,
     )
     volatility_bars: int = volatility_window()
     width: float | None = number(
-        "threshold in units of volatility; null has it set on the train rows",
+        "threshold in units of volatility; null fits it on the train rows",
         above=0,
         most=1000,
         default=None,

@@ -38,7 +38,7 @@ class RayConfig(LauncherConfig):
         "auto, HOST:PORT or ray://HOST:PORT; null starts a cluster of this machine alone",
         default=None,
     )
-    cpus_per_job: int = number("also the threads of a job", 1, MOST_CORES)
+    cpus_per_job: int = number("CPUs of a job; it uses as many threads", 1, MOST_CORES)
     gpus_per_job: float | None = number(
         "0.25 lets four jobs share one; null is 1 with trainer=gpu, else 0",
         0,
@@ -70,16 +70,16 @@ class SlurmConfig(LauncherConfig):
     cluster: str = choice(
         "or local: submitit's jobs as processes of this machine, to try it out", ("slurm", "local")
     )
-    partition: str | None = setting("null is the cluster's default", default=None)
-    time_limit_min: int = number("of a job, in minutes", 1, 525_600)
+    partition: str | None = setting("null is the default of the cluster", default=None)
+    time_limit_min: int = number("time limit of a job, in minutes", 1, 525_600)
     timeouts: int = number(
         "how often a job that reaches the limit goes on from its checkpoint", 0, 1000
     )
-    cpus_per_job: int = number("also the threads of a job", 1, MOST_CORES)
+    cpus_per_job: int = number("CPUs of a job; it uses as many threads", 1, MOST_CORES)
     gpus_per_job: int | None = number(
-        "whole ones; null is 1 with trainer=gpu, else 0", 0, MOST_CORES, default=None
+        "whole GPUs; null is 1 with trainer=gpu, else 0", 0, MOST_CORES, default=None
     )
     memory_gb: float | None = number("of a job", above=0, most=100_000, default=None)
     sbatch: dict[str, Any] = setting(
-        "further options of sbatch, such as {account: NAME, qos: NAME}", default_factory=dict
+        "more options of sbatch, such as {account: NAME, qos: NAME}", default_factory=dict
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from percoin.config.fields import Effect, number, require
+from percoin.config.fields import Effect, When, number, require
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import BOOSTING, LOGISTIC, VOLATILITY
 from percoin.registry.bounds import check_network
@@ -51,11 +51,17 @@ class CnnLstmConfig(ModelConfig):
     option: ClassVar[str] = "cnn_lstm"
     has_network: ClassVar[bool] = True
 
-    channels: list[int] = number("of the three convolutions", 1, _WIDEST, affects=Effect.MODEL)
-    hidden_size: int = number("of the LSTM, each way", 1, _WIDEST, affects=Effect.MODEL)
-    n_layers: int = number("of the LSTM", 1, 64, affects=Effect.MODEL)
-    n_heads: int = number("of the attention", 1, 2 * _WIDEST, affects=Effect.MODEL)
-    head_sizes: list[int] = number("of the two last layers", 1, _WIDEST, affects=Effect.MODEL)
+    channels: list[int] = number(
+        "widths of the three convolutions", 1, _WIDEST, affects=Effect.MODEL
+    )
+    hidden_size: int = number(
+        "width of the LSTM in each direction", 1, _WIDEST, affects=Effect.MODEL
+    )
+    n_layers: int = number("layers of the LSTM", 1, 64, affects=Effect.MODEL)
+    n_heads: int = number("heads of the attention", 1, 2 * _WIDEST, affects=Effect.MODEL)
+    head_sizes: list[int] = number(
+        "widths of the two hidden layers at the end", 1, _WIDEST, affects=Effect.MODEL
+    )
     dropout: float = number("share of values set to 0", 0, below=1, affects=Effect.MODEL)
 
     def __post_init__(self) -> None:
@@ -79,3 +85,11 @@ class CnnLstmConfig(ModelConfig):
             check_network(asdict(self), n_features)
         except ValueError as error:
             raise ConfigError(f"model: {error}") from None
+
+
+# Other models take none of the settings of a network.
+OF_A_NETWORK = When(
+    unless=tuple(
+        f"model={kind.option}" for kind in ModelConfig.__subclasses__() if not kind.has_network
+    )
+)

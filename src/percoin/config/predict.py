@@ -19,8 +19,8 @@ class PredictConfig(AnswerConfig):
     symbol: str = setting("market as the exchange spells it, for example ETHUSDT; needed")
     tf: TimeframeConfig = setting()
     source: SourceConfig = setting()
-    output: str = output_format("text is one line for people, json one object for programs")
-    data_dir: str = file_path("bars, below bars/")
+    output: str = output_format("text is one line for people, json is one object for programs")
+    data_dir: str = file_path("bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from percoin.bars.renames import current_symbol
-from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, Effect, number, setting
+from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, Effect, When, number, setting
 from percoin.evaluation.baselines import BESIDE, POOLED, VOLATILITY, VOLATILITY_CLOCK
 
 NO_BLEND = "none"
 # In place of nothing: a training that begins with the weights of a pooled model.
 INIT_POOLED = "pooled"
+
+_OF_A_POOL = When(needs=("recipe=pooled",))
+_OF_A_START = When(needs=(f"init={INIT_POOLED}",))
 
 
 class EvaluationMode(StrEnum):
@@ -34,40 +37,46 @@ class PooledConfig:
 
     # Batch normalisation needs two windows to know a variance.
     windows_per_epoch: int = number(
-        "train windows drawn anew for each epoch, from all markets",
+        "train windows of an epoch, drawn anew each time from all markets",
         2,
         100_000_000,
         affects=Effect.MODEL,
+        used=_OF_A_POOL,
     )
     validation_windows: int = number(
-        "at most, spread evenly over markets and time, to choose the epoch by",
+        "most validation windows, spread evenly over markets and time; they choose the best epoch",
         1,
         100_000_000,
         affects=Effect.MODEL,
+        used=_OF_A_POOL,
     )
     warmup_epochs: float = number(
-        "over which the learning rate grows to lr; then it falls to 0 by a cosine",
+        "epochs in which the learning rate grows to lr; then it falls to 0 by a cosine",
         0,
         MOST_EPOCHS,
         affects=Effect.MODEL,
+        used=_OF_A_POOL,
     )
     seeds: int = number(
-        "networks to train, from seed=N on; the best on validation windows is kept",
+        "networks to train, with seeds from seed=N on; the best on validation windows is kept",
         1,
         100,
         affects=Effect.MODEL,
+        used=_OF_A_POOL,
     )
     leave_out: list[str] = setting(
         "markets of symbol that are not trained on, but calibrated, judged and saved",
         affects=Effect.MODEL,
+        used=_OF_A_POOL,
     )
     without: list[str] = setting(
         "markets of symbol that take no part; percoin.retrain names those without bars here",
         default_factory=list,
         affects=Effect.MODEL,
+        used=_OF_A_POOL,
     )
     looks: list[int] = number(
-        "looks of each market of symbol, in their order; [] is looks for all of them",
+        "looks for each market of symbol, in that order; [] uses looks for all",
         1,
         MOST_LOOKS,
         default_factory=list,
@@ -77,9 +86,14 @@ class PooledConfig:
         "with init=pooled: a market or a version's folder; null is the market's own",
         default=None,
         affects=Effect.MODEL,
+        used=_OF_A_START,
     )
     init_lr: float = number(
-        "with init=pooled, in place of lr", above=0, below=1, affects=Effect.MODEL
+        "learning rate with init=pooled, in place of lr",
+        above=0,
+        below=1,
+        affects=Effect.MODEL,
+        used=_OF_A_START,
     )
 
     def __post_init__(self) -> None:

@@ -36,10 +36,10 @@ class RegistryConfig:
     tf: TimeframeConfig | None = setting(default=None)
     source: SourceConfig = setting()
     version: str | None = setting("how its name begins; null is the served one", default=None)
-    why: str = setting("with a change: a phrase for the history")
-    force: bool = setting("with promote and rollback: serve also what the gate did not accept")
+    why: str = setting("with a change: the reason, kept in the history")
+    force: bool = setting("with promote and rollback: also serve what the gate did not accept")
     keep: int = number(
-        "with prune: how many of the newest versions of each market stay in any case",
+        "with prune: how many of the newest versions of each market are always kept",
         0,
         1_000_000,
     )
@@ -48,7 +48,7 @@ class RegistryConfig:
     )
     dry_run: bool = setting("with prune: only say what would go")
     output: str = output_format()
-    data_dir: str = file_path("with reproduce: bars, below bars/")
+    data_dir: str = file_path("with reproduce: bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:

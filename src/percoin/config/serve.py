@@ -15,15 +15,15 @@ from percoin.types import check_timeframe
 class RefreshConfig:
     """When a server asks for bars."""
 
-    delay_secs: float = number("from the close of a bar to the first question for it", 0, 60)
+    delay_secs: float = number("from the close of a bar to the first request for it", 0, 60)
     jitter_secs: float = number(
-        "at most so much later, so that not everything is asked for at once", 0, 60
+        "largest random delay on top, so that requests do not all come at once", 0, 60
     )
     retry_secs: float = number(
-        "to the next question if the bar did not come; doubled after each", 0.1, 86_400
+        "to the next request if the bar has not come; doubled after each", 0.1, 86_400
     )
-    max_retry_secs: float = number("the longest time between two questions", 0.1, 86_400)
-    workers: int = number("markets that are asked for at a time", 1, 64)
+    max_retry_secs: float = number("the longest time between two requests", 0.1, 86_400)
+    workers: int = number("markets whose bars are requested at a time", 1, 64)
 
 
 @dataclass
@@ -31,10 +31,10 @@ class LimitsConfig:
     """How much one client of a server may ask."""
 
     requests_per_sec: float = number(
-        "of one client; twice as many may come at once", above=0, most=1_000_000
+        "for one client; twice as many may come at once", above=0, most=1_000_000
     )
     connections: int = number(
-        "of one client at a time; further ones can only ask for /health", 1, 100_000
+        "open connections of one client; more can only ask for /health", 1, 100_000
     )
     query_chars: int = number("of one request", 1, 1_000_000)
     symbols: int = number("of one request", 1, 100_000)
@@ -44,32 +44,28 @@ class LimitsConfig:
 class ServeConfig(AnswerConfig):
     """Everything ``python -m percoin.serve`` can be told."""
 
-    host: str = setting("where to listen; 0.0.0.0 is everywhere, with PERCOIN_API_KEY only")
-    port: int = number("0 is any that is free; the first line of the output names it", 0, 65535)
+    host: str = setting("address to listen on; 0.0.0.0 is all addresses and needs PERCOIN_API_KEY")
+    port: int = number("0 takes a free port; the first line of the output names it", 0, 65535)
     symbol: list[str] = setting("markets, with commas between them; none is all of symbols_file")
     symbols_file: str | None = file_path(
         "a line of markets with commas; null is the file symbols beside conf", default=None
     )
-    timeframes: list[str] = setting("that are answered for; tf=15m,1h means the same")
+    timeframes: list[str] = setting("bar lengths to serve; tf=15m,1h means the same")
     default_tf: str = setting(
-        "of a request that names none; if it is not served, the first that is"
+        "bar length of a request that names none; if it is not served, the first one"
     )
     source: SourceConfig = setting()
-    refresh: RefreshConfig = setting("of the bars, in the background")
-    check_secs: float = number("how often to look whether another model is served", 0.1, 60)
-    limits: LimitsConfig = setting("how much one client may ask")
-    stop_secs: float = number(
-        "how long unfinished responses may take once it is told to stop", 1, 3600
-    )
-    record: bool = setting(
-        "write down every prediction before it is served, and later what became of it"
-    )
+    refresh: RefreshConfig = setting("how bars are requested, in the background")
+    check_secs: float = number("seconds between two checks for a new model", 0.1, 60)
+    limits: LimitsConfig = setting("limits for one client")
+    stop_secs: float = number("how long open responses may take when the server stops", 1, 3600)
+    record: bool = setting("record every prediction before it is served, and later its outcome")
     record_url: str | None = setting(
         "where: sqlite:////folder/record.sqlite or postgresql://user@host/name "
         "(pip install '.[postgres]'); null is record.sqlite in data_dir",
         default=None,
     )
-    data_dir: str = file_path("bars, below bars/, and the track record")
+    data_dir: str = file_path("bars (in bars/) and the track record are stored here")
     models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:

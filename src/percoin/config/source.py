@@ -48,8 +48,8 @@ class SimulatedConfig(SourceConfig):
 
     option: ClassVar[str] = "simulated"
 
-    seed: int = number("another one makes another market", 0, MOST_SEED, affects=Effect.BARS)
-    n_bars: int = number("how many there are", 1, 10_000_000, affects=Effect.BARS)
+    seed: int = number("another seed makes another market", 0, MOST_SEED, affects=Effect.BARS)
+    n_bars: int = number("number of bars", 1, 10_000_000, affects=Effect.BARS)
     edge: float = number(
         "0 to 1: strength of a planted pattern that can be learnt", 0, 1, affects=Effect.BARS
     )
@@ -62,21 +62,21 @@ class BinanceConfig(SourceConfig):
     option: ClassVar[str] = "binance"
 
     market: str = choice(
-        "or perp for perpetual futures margined in USDT", MARKETS, affects=Effect.BARS
+        "spot, or perp: perpetual futures margined in USDT", MARKETS, affects=Effect.BARS
     )
-    exchange: str = setting(
-        "any that ccxt knows; the archive is Binance's alone", affects=Effect.BARS
-    )
+    exchange: str = setting("any that ccxt knows; only Binance has an archive", affects=Effect.BARS)
     archive_url: str | None = setting(
-        "of a mirror, or null for the API alone", default=None, affects=Effect.RUN
+        "the archive or a mirror of it; null uses the API alone", default=None, affects=Effect.RUN
     )
     api_url: str | None = setting(
         "another host with Binance's API, for example https://data-api.binance.vision",
         default=None,
         affects=Effect.RUN,
     )
-    parallel: int = number("files of the archive under way at a time", 1, 64, affects=Effect.RUN)
-    attempts: int = number("how often one thing is asked for", 1, 100, affects=Effect.RUN)
+    parallel: int = number(
+        "files of the archive that are loaded at a time", 1, 64, affects=Effect.RUN
+    )
+    attempts: int = number("how often a request is tried", 1, 100, affects=Effect.RUN)
     timeout_secs: float = number(
         "how long to wait for an answer", above=0, most=3600, affects=Effect.RUN
     )

@@ -8,7 +8,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from percoin.config.fields import Effect, Setting, setting_of
+from percoin.config.fields import Effect, Setting, When, setting_of
 
 
 @dataclass(frozen=True)
@@ -20,30 +20,32 @@ class Leaf:
         kinds: The types that its value may have, without None.
         setting: What its field declares.
         affects: What it changes: as its group says, or else its field.
+        used: When it is used: as its field says, or else its group.
     """
 
     name: str
     kinds: frozenset[type]
     setting: Setting
     affects: Effect | None
+    used: When | None
 
 
 @cache
 def leaves_of(schema: Any) -> tuple[Leaf, ...]:
     """Every setting of a schema and of every option that its groups may have."""
-    return tuple(_leaves_of(schema, "", None))
+    return tuple(_leaves_of(schema, "", Setting()))
 
 
-def _leaves_of(schema: type, prefix: str, of_group: Effect | None) -> Iterator[Leaf]:
+def _leaves_of(schema: type, prefix: str, around: Setting) -> Iterator[Leaf]:
     for entry in fields(schema):
         name, setting = f"{prefix}{entry.name}", setting_of(entry)
-        affects = of_group or setting.affects
+        affects, used = around.affects or setting.affects, setting.used or around.used
         group = group_in(schema, entry.name)
         if group is None:
-            yield Leaf(name, _kinds(schema, entry.name), setting, affects)
+            yield Leaf(name, _kinds(schema, entry.name), setting, affects, used)
         else:
             for option in (group, *group.__subclasses__()):
-                yield from _leaves_of(option, f"{name}.", affects)
+                yield from _leaves_of(option, f"{name}.", Setting(affects=affects, used=used))
 
 
 @cache

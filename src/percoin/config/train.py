@@ -19,6 +19,7 @@ from percoin.config.fields import (
     MOST_SEED,
     Effect,
     Names,
+    When,
     check_all,
     choice,
     file_path,
@@ -28,7 +29,7 @@ from percoin.config.fields import (
     some_of,
 )
 from percoin.config.labels import LabelsConfig
-from percoin.config.model import CnnLstmConfig, ModelConfig
+from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
     NO_BLEND,
@@ -58,12 +59,13 @@ class TrainConfig:
         "market as the exchange spells it, for example BTCUSDT; needed", affects=Effect.MODEL
     )
     recipe: str = choice(
-        "or pooled: one network for all markets of symbol=A,B,C, saved and judged for each",
+        "per_market, or pooled: one network for all markets of symbol=A,B,C, saved and judged for "
+        "each",
         RecipeName,
         affects=Effect.MODEL,
     )
     init: str | None = choice(
-        "or pooled: begin with the weights of a pooled model and train on gently",
+        "null, or pooled: start from the weights of a pooled model and fine-tune them",
         (INIT_POOLED,),
         default=None,
         affects=Effect.MODEL,
@@ -84,24 +86,33 @@ class TrainConfig:
         BLEND_NAMES,
         affects=Effect.JUDGEMENT,
     )
-    trainer: TrainerConfig = setting()
+    trainer: TrainerConfig = setting(used=OF_A_NETWORK)
     logger: Any = setting(default=None, affects=Effect.RUN)
     # A search is over before the training begins, which has the settings that it found.
     experiment: TuneConfig | None = setting(default=None, affects=Effect.RUN)
     epochs: int = number(
-        "at most: 50, or 15 with recipe=pooled; early stopping may end sooner",
+        "at most; 50, or 15 with recipe=pooled; early stopping may end sooner",
         1,
         MOST_EPOCHS,
         affects=Effect.LENGTH,
+        used=OF_A_NETWORK,
     )
     # Batch normalisation needs two windows to know a variance.
-    batch_size: int = number("windows per step", 2, 1_000_000, affects=Effect.MODEL)
-    lr: float = number("learning rate to begin with", above=0, below=1, affects=Effect.MODEL)
+    batch_size: int = number(
+        "windows per step", 2, 1_000_000, affects=Effect.MODEL, used=OF_A_NETWORK
+    )
+    lr: float = number(
+        "learning rate to begin with",
+        above=0,
+        below=1,
+        affects=Effect.MODEL,
+        used=When(unless=(*OF_A_NETWORK.unless, "init=pooled")),
+    )
     seed: int = number(
-        "for the first weights, the shuffle and dropout", 0, MOST_SEED, affects=Effect.MODEL
+        "for the initial weights, the shuffles and dropout", 0, MOST_SEED, affects=Effect.MODEL
     )
     workers: int | None = number(
-        "cores to use; in a sweep: jobs at a time, which share the cores; null is all",
+        "cores to use; in a sweep: jobs at a time; they share the cores; null is all cores",
         1,
         MOST_CORES,
         default=None,
@@ -113,37 +124,41 @@ class TrainConfig:
         affects=Effect.RUN,
     )
     sweep: str | None = setting(
-        "of a sweep: its name; null makes one from the settings that are not swept",
+        "name of a sweep; null makes one from the settings that are not swept",
         default=None,
         affects=Effect.SWEEP,
     )
     force: bool = setting(
-        "of a sweep: train finished jobs again", default=False, affects=Effect.SWEEP
+        "in a sweep: train finished jobs again", default=False, affects=Effect.SWEEP
     )
     reuse_bars_secs: float = number(
-        "of a sweep: bars that an exchange gave so recently are not asked for again",
+        "in a sweep: an exchange's bars that are no older than this are not fetched again",
         0,
         1_000_000_000,
         affects=Effect.SWEEP,
     )
     # Two poolings by 2 leave nothing of a window shorter than 4 bars.
-    lookback: int = number(
-        "bars that the network sees", 4, MOST_BARS, why=" bars", affects=Effect.MODEL
-    )
+    lookback: int = number("bars in a window", 4, MOST_BARS, why=" bars", affects=Effect.MODEL)
     history_days: int = number(
-        "how far back rows go from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
+        "days of history, back from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
     )
     split: SplitConfig = setting("shares of the rows, oldest first")
-    optimizer: OptimizerConfig = setting()
+    optimizer: OptimizerConfig = setting(used=OF_A_NETWORK)
     evaluation: str = choice(
-        "or walk_forward: train anew for each fold, judge the test rows of all",
+        "single_split, or walk_forward: train anew for each fold, judge the test rows of all folds",
         EvaluationMode,
         affects=Effect.MODEL,
     )
-    folds: int = number("of a walk-forward", 2, 1000, affects=Effect.MODEL)
-    costs: CostsConfig = setting("of each side of a trade, in basis points")
+    folds: int = number(
+        "folds of a walk-forward",
+        2,
+        1000,
+        affects=Effect.MODEL,
+        used=When(needs=("evaluation=walk_forward",)),
+    )
+    costs: CostsConfig = setting("for each side of a trade, in basis points")
     backtest: BacktestConfig = setting()
-    export: ExportConfig = setting("of the trained model, beside its usual files")
+    export: ExportConfig = setting("more files of the trained model")
     trials: int = number(
         "models and settings tried, this one included; deflates the Sharpe ratio",
         1,
@@ -151,13 +166,13 @@ class TrainConfig:
         affects=Effect.JUDGEMENT,
     )
     looks: int = number(
-        "chosen models that these test rows have judged, this one included; with more of them the "
-        "gate asks for more",
+        "chosen models that were judged on these test rows, this one included; the more, the "
+        "stricter the gate",
         1,
         MOST_LOOKS,
         affects=Effect.JUDGEMENT,
     )
-    data_dir: str = file_path("bars, below bars/", affects=Effect.FOLDER)
+    data_dir: str = file_path("bars are stored here, in bars/", affects=Effect.FOLDER)
     models_dir: str = file_path("the registry of trained models", affects=Effect.FOLDER)
     outputs_dir: str = file_path(
         "logs, checkpoints and pictures of every run", affects=Effect.FOLDER
@@ -211,8 +226,7 @@ class TrainConfig:
         )
         require(
             not self.resume,
-            f"model={name} trains in seconds and leaves nothing to go on with: "
-            "leave out resume=true",
+            f"model={name} trains in seconds and cannot be resumed: leave out resume=true",
         )
 
     @property
@@ -288,8 +302,8 @@ class TrainConfig:
             strange = [name for name in named if name not in self.symbols]
             require(
                 not strange,
-                f"pooled.{key} names {', '.join(strange)}, which symbol does not: it chooses "
-                "among the markets of symbol",
+                f"pooled.{key} names {', '.join(strange)}, which symbol does not name; add them "
+                "to symbol, or leave them out",
             )
         require(
             len(self.pooled_symbols) > 1,
@@ -313,7 +327,7 @@ class TrainConfig:
     def _check_single_split(self, option: str) -> None:
         require(
             self.evaluation == EvaluationMode.SINGLE_SPLIT,
-            f"{option} has the cuts of the pool; leave out evaluation={self.evaluation}",
+            f"{option} uses the cuts of the pool; leave out evaluation={self.evaluation}",
         )
         require(
             self.model.has_network,

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from percoin.config.fields import MOST_EPOCHS, Effect, choice, number, require, setting
+from percoin.config.fields import (
+    MOST_EPOCHS,
+    Effect,
+    When,
+    choice,
+    number,
+    require,
+    setting,
+)
+from percoin.config.model import OF_A_NETWORK
+
+# A pool's learning rate falls by a cosine.
+_OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))
 
 
 @dataclass
@@ -18,6 +30,7 @@ class TrainerConfig:
     record_steps: bool = setting(
         "with fleet=true: replay steps as CUDA graphs; false launches their kernels one by one",
         affects=Effect.RUN,
+        used=When(needs=("fleet=true",)),
     )
 
     def __post_init__(self) -> None:
@@ -31,21 +44,23 @@ class TrainerConfig:
 class OptimizerConfig:
     """AdamW, the learning rate's decay, and when to stop."""
 
-    weight_decay: float = number("of AdamW", 0, 100, affects=Effect.MODEL)
+    weight_decay: float = number("weight decay of AdamW", 0, 100, affects=Effect.MODEL)
     plateau_factor: float = number(
-        "the learning rate is multiplied by it when the validation loss stalls",
+        "factor on the learning rate when the validation loss stalls",
         above=0,
         below=1,
         affects=Effect.MODEL,
+        used=_OF_A_PLATEAU,
     )
     plateau_patience: int = number(
         "epochs without a better validation loss before that",
         0,
         MOST_EPOCHS,
         affects=Effect.MODEL,
+        used=_OF_A_PLATEAU,
     )
     gradient_clip_norm: float = number(
-        "a gradient with a larger norm is scaled down to it",
+        "largest gradient norm; a larger gradient is scaled down to it",
         above=0,
         most=1_000_000,
         affects=Effect.MODEL,

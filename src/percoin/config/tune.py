@@ -37,15 +37,15 @@ class PrunerKind(StrEnum):
 class PrunerConfig:
     """Which trials of a search end early, by the validation skill of their epochs."""
 
-    kind: str = choice("or halving, or none", PrunerKind, affects=Effect.MODEL)
+    kind: str = choice("median, halving or none", PrunerKind, affects=Effect.MODEL)
     startup_trials: int = number(
-        "whole trials before the median counts", 1, MOST_TRIALS, affects=Effect.MODEL
+        "complete trials before the median is used", 1, MOST_TRIALS, affects=Effect.MODEL
     )
     warmup_epochs: int = number(
-        "epochs that every trial gets", 1, MOST_EPOCHS, affects=Effect.MODEL
+        "epochs that every trial gets in any case", 1, MOST_EPOCHS, affects=Effect.MODEL
     )
     reduction_factor: int = number(
-        "with kind=halving: the share of trials that goes on is one in so many",
+        "with kind=halving: one trial in so many goes on",
         2,
         1000,
         affects=Effect.MODEL,
@@ -57,7 +57,7 @@ class FixedHorizonRangeConfig:
     """Which labels of a fixed horizon a search may try."""
 
     horizon: list[int] = setting("bars", affects=Effect.MODEL)
-    threshold: list[float] = setting("times tf.threshold", affects=Effect.MODEL)
+    threshold: list[float] = setting("factors of tf.threshold", affects=Effect.MODEL)
 
     def __post_init__(self) -> None:
         _check_range("space.fixed_horizon.horizon", self.horizon, 1, 1000)
@@ -83,7 +83,7 @@ class SpaceConfig:
 
     lr: list[float] = setting("smallest and largest", affects=Effect.MODEL)
     dropout: list[float] = setting("smallest and largest", affects=Effect.MODEL)
-    width: list[float] = setting("times the widths of the model", affects=Effect.MODEL)
+    width: list[float] = setting("factors of the model's widths", affects=Effect.MODEL)
     lookback: list[int] = setting("smallest and largest, in bars", affects=Effect.MODEL)
     labels: list[str] = setting(
         "rules to try; [] keeps the command's own labels", affects=Effect.MODEL
@@ -122,7 +122,7 @@ class TuneConfig:
     option: ClassVar[str] = "tune"
 
     trials: int = number(
-        "settings to try; the command's own are the first of them",
+        "how many settings to try; the command's own come first",
         1,
         MOST_TRIALS,
         affects=Effect.RUN,
@@ -134,7 +134,7 @@ class TuneConfig:
         affects=Effect.MODEL,
     )
     max_minutes: float | None = number(
-        "begin no further trial after so long; null is no limit",
+        "no new trial begins after so many minutes; null is no limit",
         above=0,
         most=525_600,
         default=None,
@@ -144,18 +144,20 @@ class TuneConfig:
         "begin a new study, on the newest bars; the trials of earlier ones still count",
         affects=Effect.RUN,
     )
-    seed: int = number("for the proposals", 0, MOST_SEED, affects=Effect.MODEL)
+    seed: int = number("for the choice of settings", 0, MOST_SEED, affects=Effect.MODEL)
     startup_trials: int = number(
-        "proposed at random, before the search learns from what it has seen",
+        "random trials, before the search learns from earlier ones",
         1,
         MOST_TRIALS,
         affects=Effect.MODEL,
     )
     min_class_share: float = number(
-        "of each class among the train rows; proposed labels with a rarer class fail",
+        "least share of each class in the train rows; a trial with a rarer class fails",
         0,
         below=1 / 3,
         affects=Effect.MODEL,
     )
-    pruner: PrunerConfig = setting("ends a trial early that does worse than others did")
-    space: SpaceConfig = setting("what is tried; ranges grow to hold the command's own settings")
+    pruner: PrunerConfig = setting("ends trials early that do worse than others did")
+    space: SpaceConfig = setting(
+        "what is searched; ranges grow to include the command's own settings"
+    )

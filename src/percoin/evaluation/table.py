@@ -150,7 +150,8 @@ def format_evaluation(evaluation: Evaluation, where: Exit = Exit.HORIZON) -> str
         f"rival: {evaluation.rival_name}, the strongest baseline on validation rows",
         "",
         align(SCORE_COLUMNS, score_rows(evaluation)),
-        f"accuracy and the weighted (w.) scores mean nothing but beside those of {MAJORITY}",
+        f"compare accuracy and the weighted (w.) scores with those of {MAJORITY}: alone they mean "
+        "nothing",
         "",
         align(CLASS_COLUMNS, class_rows(evaluation.model)),
     ]

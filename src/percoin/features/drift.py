@@ -116,7 +116,7 @@ def measure_shifts(bins: Mapping[str, Bins], features: Float32Array) -> dict[str
 
 def _shift(bins: Bins, values: FloatArray) -> Shift:
     if bins.furthest is None:
-        raise ValueError("the train rows are too few to say how far a stretch of them moves")
+        raise ValueError("too few train rows to measure how far a stretch of them drifts")
     psi = bins.stability_index(values)
     return Shift(psi, psi / max(bins.furthest, _NO_CHANGE))
 

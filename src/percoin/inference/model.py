@@ -219,11 +219,11 @@ class ServedModel:
     def _ask(self, inputs: ModelInputs) -> FloatArray:
         try:
             if not np.isfinite(inputs.windows).all():
-                raise ValueError("its scaling makes no finite numbers of these bars")
+                raise ValueError("its scaling gives values that are not finite on these bars")
             return self.parts.probabilities(inputs)
         except ValueError as error:
             manifest = self.manifest
-            found = f"version {manifest.version_id} answers with no number: {error}"
+            found = f"version {manifest.version_id} gives no valid answer: {error}"
             raise InvalidArtifactError(
                 manifest.symbol, manifest.timeframe, found, "train the model again"
             ) from error
@@ -301,15 +301,15 @@ def _unknown_volatility(bars: Bars, manifest: Manifest) -> NotEnoughBarsError:
 
 def _unfinished_window(bars: Bars, lookback: int) -> NotEnoughBarsError:
     found = (
-        f"the newest of {len(bars)} bars does not end a whole window of {lookback} bars with all "
-        "indicators known"
+        f"the newest of {len(bars)} bars does not end a full window of {lookback} bars with all "
+        "indicators"
     )
     action = "load more history, or wait until the last gap is far enough back"
     # A bar without volume leaves the change to the next one unknown.
     silence = describe_silence(bars.slice(max(0, len(bars) - lookback - 1)))
     if silence:
         found = f"{found}: of the last {lookback + 1}, {silence}"
-        action = f"wait until the last of them is {lookback} bars back, or ask a longer timeframe"
+        action = f"wait until the last of them is {lookback} bars back, or ask for a longer tf"
     return NotEnoughBarsError(bars.symbol, bars.timeframe.value, found, action)
 
 

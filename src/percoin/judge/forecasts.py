@@ -88,7 +88,7 @@ def read_forecasts(path: Path, symbol: str, timeframe: Timeframe) -> Forecasts:
     if len(twice):
         raise refuse(
             f"{len(twice)} bars have more than one row, first {_minute(opened[twice[0]])}",
-            "keep the row that was said when the bar closed",
+            "keep the row that was made when the bar closed",
         )
     columns = set(table.columns)
     if columns >= set(PROBABILITY_COLUMNS):
@@ -161,7 +161,8 @@ def _signals(table: pd.DataFrame, opened: IntArray, refuse: Refusal) -> IntArray
     wrong = np.flatnonzero(classes.isna())
     if len(wrong):
         raise refuse(
-            f"{SIGNAL_COLUMN} of {len(wrong)} rows is none, first {_minute(opened[wrong[0]])}: "
+            f"{SIGNAL_COLUMN} of {len(wrong)} rows is no signal, first "
+            f"{_minute(opened[wrong[0]])}: "
             f"{printable(str(said.iloc[wrong[0]]), 40)}",
             "write SHORT, NO_TRADE or LONG, or 0, 1 or 2 in that order",
         )

@@ -169,7 +169,7 @@ def judge_forecasts(
     dataset, kept = _dataset(market, rows)
     if len(kept) < len(rows):
         notes.append(
-            f"{len(rows) - len(kept)} of {len(rows)} forecasts are not judged: what came is not "
+            f"{len(rows) - len(kept)} of {len(rows)} forecasts are not judged: the outcome is not "
             "known yet, or bars around them are missing"
         )
     dataset, forecast, said = _as_forecast(forecasts, dataset, kept, rules.model_name)
@@ -182,9 +182,7 @@ def judge_forecasts(
 
 def _check_seen(forecasts: Forecasts, bars: Bars, trained_until: int | None) -> list[str]:
     if trained_until is None:
-        return [
-            "trained_until is not given: nothing says that the forecaster had not seen these bars"
-        ]
+        return ["trained_until is not given: the forecaster may have learnt from these bars"]
     # A bar that opens at trained_until or later closes after it: the forecaster has not seen it.
     n_seen = int((forecasts.open_time < trained_until).sum())
     if n_seen:
@@ -210,7 +208,7 @@ def _rows_of(forecasts: Forecasts, bars: Bars) -> IntArray:
         raise InvalidForecastsError(
             bars.symbol,
             bars.timeframe.value,
-            f"{n_missing} of {len(forecasts)} forecasts are on bars that are not there, first "
+            f"{n_missing} of {len(forecasts)} forecasts are for bars that are missing, first "
             f"{first} UTC; the bars go from {held}",
             "give the open times of the bars, in UTC, and bars that hold all of them",
         )
@@ -225,7 +223,7 @@ def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDat
         raise InvalidForecastsError(
             market.bars.symbol,
             market.bars.timeframe.value,
-            f"none of the {len(forecast_rows)} forecasts can be judged: what came is not known "
+            f"none of the {len(forecast_rows)} forecasts can be judged: the outcome is not known "
             "yet, or bars around them are missing",
             "give newer forecasts, or older bars and a longer history_days"
             if is_early
@@ -287,7 +285,7 @@ def _as_forecast(
     if forecasts.confidence is not None:
         shares = class_shares(dataset.label[dataset.rows("train")])
         said = _spread(signal, forecasts.confidence[chosen], shares)
-        note = "what its confidence leaves is shared out as the classes of the train rows are"
+        note = "the rest of the probability is shared by the class shares of the train rows"
         return dataset, Forecast(name, said, signal), [note]
     n_learn = math.ceil(len(kept) * _LEARNING_SHARE)
     if n_learn == len(kept):
@@ -303,8 +301,8 @@ def _as_forecast(
     table = frequencies_after(signal[: len(learnt)], dataset.label[learnt])
     split = replace(dataset.split, test=kept[n_learn:])
     note = (
-        f"signals without probabilities: the first {n_learn} teach how often each class followed "
-        "each signal, and are not judged"
+        f"signals without probabilities: the first {n_learn} are used to learn how often each "
+        "class followed each signal, and are not judged"
     )
     judged = signal[n_learn:]
     return replace(dataset, split=split), Forecast(name, table[judged], judged), [note]
@@ -333,9 +331,9 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
     if early is not None:
         bars, gain = early
         reason = (
-            f"stamped {_bars(bars)} too early: they fit what comes {_bars(bars)} later better than "
-            f"their own bar, by {interval_text(gain)} nats a row; at the close of their own bar "
-            "they were not known"
+            f"stamped {_bars(bars)} too early: they fit the outcome {_bars(bars)} later better "
+            f"than that of their own bar, by {interval_text(gain)} nats a row; they were not "
+            "known at the close of their own bar"
         )
         verdict = Verdict(
             Outcome.REJECTED, (reason, *verdict.reasons), verdict.cautions, verdict.p_value
@@ -343,8 +341,9 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
     elif late is not None:
         bars, gain = late
         caution = (
-            f"stamped {_bars(-bars)} too late? they fit what came {_bars(-bars)} earlier better "
-            f"than their own bar, by {interval_text(gain)} nats a row; open_time is when a bar "
+            f"stamped {_bars(-bars)} too late? they fit the outcome {_bars(-bars)} earlier better "
+            f"than that of their own bar, by {interval_text(gain)} nats a row; open_time is when "
+            "a bar "
             "opens"
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
@@ -352,8 +351,8 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
     if evaluation.collapse is None and day is not None and (day.lower is None or day.lower <= 0):
         caution = (
             "no better than the same forecasts a day earlier or later "
-            f"({interval_text(day)} nats a row): what they know is the time of day or the market's "
-            "mood"
+            f"({interval_text(day)} nats a row): they know only the time of day or how active the "
+            "market is"
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
     return replace(evaluation, verdict=verdict)

@@ -60,7 +60,7 @@ def measure_drift(manifest: Manifest, bins: Mapping[str, Bins] | None, bars: Bar
             scaled = manifest.scaling.fitted().transform(rows)
             return FeatureDrift(n_since, measure_shifts(bins, scaled))
         n_since = len(rows)
-    return FeatureDrift(n_since, unknown=f"{n_since} bars at hand since, {STRETCH_ROWS} are needed")
+    return FeatureDrift(n_since, unknown=f"{n_since} bars since then, {STRETCH_ROWS} are needed")
 
 
 def _ms(text: str) -> int:

@@ -494,7 +494,7 @@ def _checked_url(text_url: str) -> URL:
         raise ConfigError(_no_url(f"{url.get_backend_name()} is not supported"))
     if driver == "sqlite":
         if not url.database or url.database == ":memory:":
-            raise ConfigError(_no_url("it names no file, and a record in memory is none"))
+            raise ConfigError(_no_url("it names no file, and a record in memory would be lost"))
         return url.set(database=str(Path(url.database).expanduser().absolute()))
     try:
         import psycopg  # noqa: F401
@@ -683,12 +683,12 @@ def _check_rule(text: str) -> None:
     try:
         label_rule_from_json(json.loads(text))
     except (ConfigError, TypeError, RecursionError) as error:
-        raise ValueError(f"its label_rule cannot be meant: {error}") from error
+        raise ValueError(f"its label_rule is invalid: {error}") from error
 
 
 def _require(condition: bool, name: str) -> None:
     if not condition:
-        raise ValueError(f"its {name} cannot be meant")
+        raise ValueError(f"its {name} is invalid")
 
 
 def _is_moment(value: object) -> bool:

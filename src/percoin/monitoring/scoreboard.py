@@ -309,7 +309,7 @@ def _interval(estimate: Estimate) -> KnownInterval | None:
 
 def _tell_too_few(own: Score, baselines: Mapping[str, Score], n_resolved: int, horizon: int) -> str:
     if n_resolved and not baselines:
-        return "what the prior says was not written beside them: nothing to hold them against"
+        return "recorded without the probabilities of the prior, so nothing to compare with"
     has_skill = own.skill is not None or any(score.skill for score in baselines.values())
     if has_skill and own.hit_rate is not None:
         return ""

@@ -128,7 +128,7 @@ def now_text() -> str:
 
 
 def _noticed(last: Iterable[Event], event: Event) -> list[Event]:
-    why = "not what the line above says: that change was cut short, or this one is not percoin's"
+    why = "not what the line above says: that change was interrupted, or percoin did not write this"
     return [
         Event(
             time=event.time,

@@ -83,7 +83,7 @@ def judged_threshold(root: Path, manifest: Manifest) -> float:
     threshold = known_threshold(root, manifest)
     if threshold is None:
         market = MarketFolder(root, manifest.symbol, manifest.timeframe)
-        raise _invalid(market, f"{METRICS_FILE} says no threshold that a backtest traded with")
+        raise _invalid(market, f"{METRICS_FILE} has no threshold of a backtest")
     return threshold
 
 

@@ -226,7 +226,7 @@ def _refuse_other_places(market: MarketFolder) -> None:
         found = f"{market.versions} leads out of the models folder"
         raise _write_error(market, found, "remove the link in its path")
     if market.link.exists() and not market.link.is_symlink():
-        found = f"{market.link} is not a link to a version, as percoin would have made it"
+        found = f"{market.link} is not a link to a version, as percoin makes it"
         raise _write_error(market, found, "move it away")
 
 
@@ -466,7 +466,7 @@ def _advice(error: OSError) -> str:
         return "it is read again when files can be opened; raise the limit with ulimit -n"
     if isinstance(error, PermissionError):
         return "make it readable for the user of this process"
-    return "it is read again when it is asked for; check the disk that it lies on"
+    return "it is read again at the next request; check the disk that it lies on"
 
 
 @contextmanager

@@ -254,9 +254,9 @@ def answer(board: Board) -> str:
     if n_models == 1:
         return f"{models[0].model.name}: {models[0].status}."
     if n_accepted == 0:
-        return f"None of the {_models(n_models)} has proved to know anything."
+        return f"None of the {_models(n_models)} has shown skill."
     verb = "has" if n_accepted == 1 else "have"
-    return f"{n_accepted} of {_models(n_models)} {verb} proved to know something."
+    return f"{n_accepted} of {_models(n_models)} {verb} shown skill."
 
 
 def headlines(board: Board) -> list[str]:
@@ -290,8 +290,8 @@ def sweep_note(board: Board) -> str:
     return (
         f"{board.n_tried} models were tried. Luck alone would make some of them look good, so "
         f"at most {FALSE_DISCOVERY_RATE:.0%} of the accepted may be expected to be false "
-        "(Benjamini-Yekutieli, which allows for markets that move together): alone "
-        f"{n_alone} would be accepted, among the others {n_alone - board.n_lost}."
+        "(Benjamini-Yekutieli, which allows for markets that move together): judged alone "
+        f"{n_alone} would be accepted, judged together {n_alone - board.n_lost}."
     )
 
 
@@ -333,7 +333,7 @@ def _better(skill: float) -> str:
 def _activity_in_words(evaluation: Evaluation) -> str:
     auc = evaluation.model.activity.auc
     if auc is None:
-        return "Moves: the test bars were all moves or all quiet, so there was nothing to tell."
+        return "Moves: the test bars were all moves or all quiet, so this cannot be measured."
     return (
         f"Moves: shown one bar before a move and one before none, it picks the right one "
         f"{auc.value:.0%} of the time{_likely(auc, '.0%')}; 50% is a coin flip."
@@ -343,9 +343,9 @@ def _activity_in_words(evaluation: Evaluation) -> str:
 def _direction_in_words(evaluation: Evaluation) -> str:
     auc = evaluation.model.direction.auc
     if auc is None:
-        return "Direction: moves went one way only, so there was nothing to tell."
+        return "Direction: moves went one way only, so this cannot be measured."
     if auc.lower is None or auc.upper is None:
-        found = "there are too few moves to say more"
+        found = "there are too few moves for more"
     elif auc.lower > 0.5:
         found = "that is more than a coin flip"
     elif auc.upper < 0.5:

@@ -90,10 +90,7 @@ def in_a_sentence(group: JointResult) -> str:
     """The means with their intervals, and the basis of the intervals."""
     skill = group.skill
     if skill.n_days is None:
-        basis = (
-            "if they all err together, the worst case: some were exported without their losses "
-            "by day"
-        )
+        basis = "the worst case, if all err together: some models have no losses by day"
     elif skill.lower is None:
         basis = f"{skill.n_days} days are too few for an interval"
     else:

@@ -13,12 +13,15 @@ from pathlib import Path
 from percoin.cli import Composed, refuse_bar_length_settings, run_command
 from percoin.cli.overrides import as_overrides
 from percoin.config import OutputFormat, RetrainConfig, typed
-from percoin.errors import SweepError
+from percoin.errors import ConfigError, SweepError
 from percoin.json_codec import one_line
 from percoin.retrain.round import Round, run_round
 from percoin.retrain.states import Task
 from percoin.retrain.table import to_json, to_text
 from percoin.retrain.watching import Watch
+
+# Settings of the timetable that a round had once.
+_TIMETABLE = ("schedule", "at")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,6 +44,12 @@ def read_task(arguments: Sequence[str]) -> Task:
     Raises:
         ConfigError: A setting is invalid.
     """
+    for key in (argument.partition("=")[0].lstrip("+") for argument in arguments):
+        if key in _TIMETABLE:
+            raise ConfigError(
+                f"{key} is no setting any more: leave it out, and start each round with cron or a "
+                "systemd timer (docs/RETRAIN.md)"
+            )
     composed = Composed.of("retrain", arguments)
     settings = typed(composed.config, RetrainConfig)
     source = settings.source

@@ -288,8 +288,8 @@ def _skill_gone(market: MarketState, rules: DueRules) -> RetrainReason | None:
     if upper >= 0:
         return None
     text = (
-        f"its live skill is gone: {_shown(live)}, and {upper:+.4f} at most where all looks "
-        f"together may err with demote_error={rules.demote_error:g}"
+        f"its live skill is gone: {_shown(live)}, at most {upper:+.4f} over all checks together "
+        f"(demote_error={rules.demote_error:g})"
     )
     return RetrainReason(Cause.LIVE_SKILL, True, text)
 
@@ -316,7 +316,7 @@ def _age(data_end: datetime, rules: DueRules, now: datetime) -> RetrainReason:
     limit = f"{'more than' if is_due else 'at most'} max_age_days={rules.max_age_days:g}"
     if days < 0:
         return RetrainReason(
-            Cause.AGE, False, f"its data ends {-days:.1f} days from now, by this clock"
+            Cause.AGE, False, f"its data ends {-days:.1f} days in the future: look at the clock"
         )
     shown = _beside(days, rules.max_age_days, 1)
     return RetrainReason(Cause.AGE, is_due, f"its data ends {shown} days ago, {limit}")
@@ -327,7 +327,7 @@ def _new_bars(market: MarketState, rules: DueRules) -> RetrainReason:
     if isinstance(n_new, Absent):
         return RetrainReason(Cause.NEW_BARS, False, f"new bars: {n_new.why}")
     if n_new == 0:
-        return RetrainReason(Cause.NEW_BARS, False, "not one new bar since")
+        return RetrainReason(Cause.NEW_BARS, False, "no new bar since")
     share = n_new / max(1, market.n_bars)
     is_due = share >= rules.max_new_bars_share
     limit = (
@@ -350,8 +350,8 @@ def _drift(market: MarketState, rules: DueRules) -> RetrainReason:
     limit = f"{'more than' if is_due else 'at most'} max_drift={rules.max_drift:g}"
     shown = _beside(drift.ratio, rules.max_drift, 1)
     text = (
-        f"{drift.feature} has drifted by {drift.psi:.3f}, {shown} times what it did "
-        f"within its train rows, {limit}"
+        f"{drift.feature} has drifted by {drift.psi:.3f}, {shown} times as far as within its "
+        f"train rows, {limit}"
     )
     return RetrainReason(Cause.DRIFT, is_due, text)
 
@@ -362,15 +362,15 @@ def _live(market: MarketState, rules: DueRules) -> RetrainReason:
         return RetrainReason(Cause.LIVE_SKILL, False, f"live skill: {live.why}")
     shown = _shown(live)
     if live.n_independent < rules.min_resolved:
-        few = f"{shown}, too few to say anything: min_resolved={rules.min_resolved}"
+        few = f"{shown}, too few to judge: min_resolved={rules.min_resolved}"
         return RetrainReason(Cause.LIVE_SKILL, False, few)
     if market.gate_lower is None:
         return RetrainReason(
-            Cause.LIVE_SKILL, False, f"{shown}; its gate left nothing to compare it with"
+            Cause.LIVE_SKILL, False, f"{shown}; its gate measured no skill to compare it with"
         )
     is_due = live.upper < market.gate_lower
     place = "all of it below" if is_due else "not below"
-    gate = f"{place} the {market.gate_lower:+.4f} that its gate accepted it for at least"
+    gate = f"{place} {market.gate_lower:+.4f}, the least that its gate accepted it for"
     return RetrainReason(
         Cause.LIVE_SKILL, is_due, f"{shown}, {gate} (min_resolved={rules.min_resolved})"
     )
@@ -383,14 +383,14 @@ def _objections(market: MarketState, rules: DueRules, now: datetime) -> Iterator
     has_model = market.condition in {Condition.ACCEPTED, Condition.NOT_ACCEPTED}
     if has_model and market.n_new_bars == 0:
         yield RetrainReason(
-            Cause.NEW_BARS, False, "there is not one new bar, so a training would bring the same"
+            Cause.NEW_BARS, False, "there is no new bar, so a training would give the same model"
         )
     if market.last_tried is not None:
         days = (now - market.last_tried) / timedelta(days=1)
         limit = f"less than retry_days={rules.retry_days:g}"
         if days < -_OF_ANOTHER_CLOCK_DAYS and rules.retry_days > 0:
             text = (
-                f"it was trained at {market.last_tried:%Y-%m-%d %H:%M}, which is still to come: "
+                f"it was trained at {market.last_tried:%Y-%m-%d %H:%M}, which is in the future: "
                 "look at the clock, or give retry_days=0"
             )
             yield RetrainReason(Cause.TRIED_LATELY, False, text)

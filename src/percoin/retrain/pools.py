@@ -21,7 +21,7 @@ from percoin.sweep.jobs import JobState, read_record
 from percoin.types import Timeframe
 
 _UNFINISHED = frozenset({JobState.RUNNING, JobState.INTERRUPTED})
-_OWN_MODEL = "has a model of its own by now"
+_OWN_MODEL = "now has a model of its own"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SharedNetwork:
         if not self.without:
             return ""
         listed = "; ".join(f"{symbol} {why}" for symbol, why in self.without.items())
-        return f"{self.name} goes without {len(self.without)}: {listed}"
+        return f"{self.name} leaves out {len(self.without)}: {listed}"
 
     def decide(self, alone: Mapping[str, Decision], rules: DueRules) -> dict[str, Decision]:
         """Decide what to do with each member.
@@ -82,7 +82,7 @@ class SharedNetwork:
         others = {symbol: decision for symbol, decision in alone.items() if symbol not in held}
         why = self.obstacle
         if len(self.taking_part) < 2:
-            why = "a pool takes at least two markets, and of its pool no other one takes part"
+            why = "a pool needs at least two markets, and no other market of its pool takes part"
         if why:
             return held | {
                 symbol: held_up(decision, why) if decision.verb is Verb.TRAIN else decision
@@ -137,7 +137,7 @@ def _share(
     for subject in everyone:
         symbol = subject.market.symbol
         if subject.problem:
-            without[symbol] = "could not be looked at"
+            without[symbol] = "could not be checked"
             continue
         if subject.manifest is not None and frozenset(subject.pool) != wanted:
             without[symbol] = _OWN_MODEL

@@ -157,7 +157,7 @@ class _RoundUnderWay:
 
     def _decide(self, subject: Subject) -> Decision:
         if subject.problem:
-            return held_up(Decision(Verb.KEEP, ()), "it could not be looked at")
+            return held_up(Decision(Verb.KEEP, ()), "it could not be checked")
         return decide(subject.state, self._task.rules, self._now)
 
     def _decide_for_pool(self, pool: SharedNetwork) -> None:

@@ -91,7 +91,7 @@ def source_config(overrides: tuple[str, ...]) -> SourceConfig:
     ) as error:
         problem = explain(error, "retrain", overrides)
         raise ConfigError(
-            f"its source is none of this percoin ({problem}); name another"
+            f"this percoin does not know its source ({problem}); name another"
         ) from error
     if source is None:
         raise ConfigError("its manifest does not say where its bars came from; name a source")
@@ -113,7 +113,7 @@ def bars_at_hand(config: SourceConfig, market: MarketFolder, store: BarStore) ->
     except Exception as error:  # noqa: BLE001 - the other markets of a round go on
         found = f"unexpected {type(error).__name__}: {printable(str(error))}"
         log.error("%s %s: its bars cannot be read: %s", market.symbol, market.timeframe, found)
-    raise InvalidBarsError(market.symbol, market.timeframe, found, "mend them, or name a source")
+    raise InvalidBarsError(market.symbol, market.timeframe, found, "repair them, or name a source")
 
 
 def _harmless(settings: Mapping[str, object], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def _check_hosts(
         url = settings.get(name)
         if url is not None and url != getattr(config, name):
             raise ConfigError(
-                f"its manifest names a host, source.{name}={url!r}; say so if you trust it: "
+                f"its manifest names a host, source.{name}={url!r}; if you trust it, name it: "
                 f"source=binance source.{name}=URL"
             )
     known = cast(BinanceConfig, source_config(DEFAULT_SOURCE))

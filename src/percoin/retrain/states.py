@@ -207,7 +207,7 @@ def _condition(shown: SavedModel) -> tuple[Condition, str]:
     gate = shown.manifest.gate
     if gate.verdict is StoredVerdict.ACCEPTED:
         return Condition.ACCEPTED, ""
-    reason = gate.reasons[0] if gate.reasons else "no reason is kept"
+    reason = gate.reasons[0] if gate.reasons else "no reason was recorded"
     return Condition.NOT_ACCEPTED, f"{gate.verdict.value.replace('_', ' ')}, {reason}"
 
 
@@ -308,8 +308,8 @@ def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
         return f"it learnt from {kinds[0]} bars, and {source[0]} gives {kinds[1]} ones"
     if not pool_of(manifest) and manifest.pool is not None:
         return (
-            "it began with the pooled model of another market or of a folder, whose cuts bound its "
-            "bars: train that pool again, then this market with init=pooled"
+            "it started from the pooled model of another market or of a folder, whose cuts in "
+            "time it uses: train that pool again, then this market with init=pooled"
         )
     return ""
 

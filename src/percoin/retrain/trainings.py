@@ -251,5 +251,5 @@ def _ended(result: JobResult, models_dir: Path) -> Training:
             return Training(job.name, f"trained and promoted: {version} is accepted", version)
         why = f"trained, accepted, not served: {version}"
     if served is None or served.objection:
-        return Training(job.name, f"{why}; the sources behind the model answer", version)
+        return Training(job.name, f"{why}; the sources after the model answer", version)
     return Training(job.name, f"{why}; {served.version_id} stays", version)

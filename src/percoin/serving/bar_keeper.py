@@ -91,7 +91,7 @@ class BarKeeper:
         self._clock = clock
         self._on_change = on_change
         self._on_load = on_load
-        self._steps = EachMarket("BARS", "the bars cannot be had", clock)
+        self._steps = EachMarket("BARS", "the bars cannot be loaded", clock)
         self._held = {symbol: dict.fromkeys(timeframes, Held()) for symbol in symbols}
         self._due = {symbol: dict.fromkeys(timeframes, 0.0) for symbol in symbols}
         self._under_way: set[str] = set()
@@ -225,7 +225,7 @@ class HeldSource:
         held = self._held.get(timeframe, Held())
         if held.bars is None:
             found = held.failure.removeprefix(f"{symbol} {timeframe}: ") or "no bars have come yet"
-            raise BarsNotFoundError(symbol, timeframe, found, "they are asked for again")
+            raise BarsNotFoundError(symbol, timeframe, found, "they are requested again")
         return held.bars
 
 
@@ -237,7 +237,7 @@ def tell_missing(symbol: str, timeframe: Timeframe, held: Held) -> str:
         return f"{symbol} {timeframe}: no bars have come yet; ask again in a moment"
     if held.n_tries > 1:
         closed = format_time(held.bars.close_time())
-        return f"{symbol} {timeframe}: nothing newer than the bar that closed {closed} UTC has come"
+        return f"{symbol} {timeframe}: no bar has come since the one that closed {closed} UTC"
     return ""
 
 

@@ -94,7 +94,7 @@ class Connections:
         n_own, n_all = self._counts[client], self._counts.total()
         log.warning(
             "CONNECTIONS are full: %s has %d of limits.connections=%d, all together %d of %d; "
-            "more are only told the health",
+            "more can only ask for /health",
             *(client, n_own, self._of_one, n_all, self._in_all),
         )
 

@@ -198,7 +198,7 @@ class Guard:
             known = ", ".join(sorted(host.decode() for host in self._hosts))
             message = (
                 f"the Host header {shown(given.decode('latin-1'))} does not name this server: "
-                f"ask for {known}, or start it with PERCOIN_API_KEY, and any name will do"
+                f"ask for {known}, or start it with PERCOIN_API_KEY, which allows any name"
             )
             raise RefusedError(400, "unknown_host", message)
 

@@ -41,7 +41,7 @@ def check_parameters(pairs: Sequence[tuple[str, str]], known: Collection[str]) -
             message = f"{shown(name)} is not a parameter of this address; {hint}"
             raise RefusedError(400, "unknown_parameter", message)
         if name in found:
-            raise RefusedError(400, "repeated_parameter", f"{name} is there twice; give it once")
+            raise RefusedError(400, "repeated_parameter", f"{name} is given twice; give it once")
         found[name] = value
     return found
 

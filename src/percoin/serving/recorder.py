@@ -64,7 +64,7 @@ class Recorder:
         self._on_event = on_event
         self._waiting: deque[tuple[RecordedPrediction, LabelRule | None]] = deque()
         self._seen: dict[Market, tuple[int, int]] = {}
-        self._notes = EachMarket("RECORD", "its prediction cannot be settled later", clock)
+        self._notes = EachMarket("RECORD", "its prediction cannot be resolved later", clock)
         self._writes = EachMarket("RECORD", "its prediction cannot be written", clock)
         self._outcomes = EachMarket("RECORD", "no outcome can be found", clock)
         self._failure = ""

@@ -103,7 +103,7 @@ class PredictionSchema(_Exact):
         Field(
             description="On the source that answered: of a model accepted, rejected or untestable; "
             "of a rule better_than_coin, not_told_from_coin, worse_than_coin or too_few_answers; "
-            "unjudged where nothing was measured; null for holding"
+            "unjudged where nothing was measured; null if no source had an answer"
         ),
     ]
     hit_rate: HitRateSchema | None
@@ -182,9 +182,9 @@ class SkillSchema(TestedSkillSchema):
     best_baseline: Annotated[
         str, Field(description="The rival: the strongest baseline on validation rows")
     ]
-    baseline: Annotated[TestedSkillSchema | None, Field(description="The same of that baseline")]
+    baseline: Annotated[TestedSkillSchema | None, Field(description="Skill of the rival")]
     against_best: Annotated[
-        TestedSkillSchema | None, Field(description="By how much it beats it, in nats a row")
+        TestedSkillSchema | None, Field(description="Lead over the rival, in nats a row")
     ]
     recent: Annotated[
         TestedSkillSchema | None, Field(description="Skill over the class shares of the last days")
@@ -210,7 +210,7 @@ class ModelSchema(_Exact):
     version_id: str | None
     model_version: str | None
     created_at: datetime | None
-    verdict: Annotated[str | None, Field(description="What the gate said", examples=["accepted"])]
+    verdict: Annotated[str | None, Field(description="Verdict of the gate", examples=["accepted"])]
     reasons: list[str]
     skill: Annotated[SkillSchema | None, Field(description="Null where its test is not known")]
     lookback: int | None
@@ -304,7 +304,9 @@ class DriftSchema(_Exact):
     tf: str
     version_id: str
     worst: Annotated[str | None, Field(description="The feature whose ratio is highest")]
-    n_bars: Annotated[int, Field(description="Held bars since the last that the model was made of")]
+    n_bars: Annotated[
+        int, Field(description="Bars since the last one that the model was made from")
+    ]
     shifts: Annotated[dict[str, ShiftSchema], Field(description="Of each feature")]
     unknown: Annotated[str, Field(description="Why there is none; empty if there is")]
 

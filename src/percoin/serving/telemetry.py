@@ -47,11 +47,11 @@ class Telemetry:
             registry=self._registry,
         )
         self._answers = Counter(
-            "percoin_answers", "Answers made, by who gave them", ["source"], registry=self._registry
+            "percoin_answers", "Answers made, by source", ["source"], registry=self._registry
         )
         self._loads = Counter(
             "percoin_bar_loads",
-            "Questions for bars",
+            "Requests for bars",
             ["tf", "outcome"],
             registry=self._registry,
         )

@@ -76,7 +76,7 @@ def _keep(worth: MarketWorth, data_dir: Path) -> None:
         WorthFiles(data_dir).write(worth)
     except OSError as error:
         log.warning(
-            "%s %s: what its sources are worth cannot be kept in data_dir=%s (%s), so answers go "
-            "by what was measured before; give a folder that can be written",
+            "%s %s: the worth of its sources cannot be stored in data_dir=%s (%s), so answers use "
+            "the last measurement; give a folder that can be written",
             *(worth.symbol, worth.tf.value, data_dir, error.strerror),
         )

@@ -35,8 +35,7 @@ def find_staleness(bars: Bars, max_age_bars: float | None, now: datetime) -> str
         return ""
     return (
         f"the newest bar closed {format_time(bars.close_time())} UTC, {age_bars:,.1f} bars ago, "
-        f"and max_age_bars is {max_age_bars:g} (max_age_bars={math.ceil(age_bars) + 1} asks "
-        "all the same)"
+        f"and max_age_bars is {max_age_bars:g} (max_age_bars={math.ceil(age_bars) + 1} asks anyway)"
     )
 
 

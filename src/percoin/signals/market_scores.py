@@ -91,14 +91,12 @@ def _ask_model(model: ServedModel, dataset: MarketDataset) -> FloatArray:
     first, unseen = bars.frame.index[test[0]], pd.Timestamp(manifest.bars.splits["test"].first)
     if first < unseen:
         raise _NotComparableError(
-            f"the test rows here begin {format_time(first)} UTC, but bars before "
-            f"{format_time(unseen)} made the model: give the settings and bars it was trained with"
+            f"the test rows here begin {format_time(first)} UTC, but the model learnt from bars "
+            f"before {format_time(unseen)}: give the settings and bars that it was trained with"
         )
     rows, probabilities = model.probabilities(bars, int(test[0]))
     if not np.isin(test, rows).all():
-        raise _NotComparableError(
-            f"its window of {manifest.lookback} bars is not whole on every test row"
-        )
+        raise _NotComparableError(f"some test rows have no full window of {manifest.lookback} bars")
     return probabilities[np.searchsorted(rows, test)]
 
 

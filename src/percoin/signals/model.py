@@ -88,7 +88,7 @@ class ModelSource:
             is_other = is_simulated(trained_on) != is_simulated(bars.origin)
             if self._require_accepted and gate.verdict is not StoredVerdict.ACCEPTED:
                 reasons = "; ".join(gate.reasons)
-                hint = "require_accepted=false asks it all the same"
+                hint = "require_accepted=false asks it anyway"
                 return self._pass(
                     f"model_{gate.verdict.value}",
                     f"{reasons} ({hint})",

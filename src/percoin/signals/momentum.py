@@ -29,5 +29,5 @@ class MomentumRule:
     def describe(self, readings: Readings, row: int) -> str:
         """Return the price change and its threshold."""
         change = float(readings.values["change_14"][row])
-        mark = f"{MOMENTUM_CHANGE:.1%} either way is the mark"
+        mark = f"{MOMENTUM_CHANGE:.1%} up or down is needed"
         return f"15m: {change:+.2%} over {MOMENTUM_BARS} bars, {mark}"

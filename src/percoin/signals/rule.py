@@ -86,7 +86,7 @@ class RuleSource:
             return self._pass(f"{name}_disabled", f"switched off: use_{name}=false")
         worth, horizon = self._measured(market.asked)
         if self._require_accepted and worth.verdict == SourceVerdict.WORSE:
-            hint = "require_accepted=false asks it all the same"
+            hint = "require_accepted=false asks it anyway"
             return self._pass("source_rejected", f"{worth_text(worth)} ({hint})")
         moments = close_times(market.asked)[-1:]
         frames: dict[Timeframe, Bars] = {}
@@ -103,7 +103,7 @@ class RuleSource:
             frames[timeframe] = bars.slice(max(0, len(bars) - rule.memory_bars))
         readings = _read(rule, frames, moments)
         if not readings.is_known[0]:
-            detail = f"not all that it looks at is defined: {rule.describe(readings, 0)}"
+            detail = f"some of its indicators have no value: {rule.describe(readings, 0)}"
             return self._pass("insufficient_data", detail)
         if readings.signal[0] == Signal.NO_TRADE:
             return self._pass(rule.silence, rule.describe(readings, 0))

@@ -48,7 +48,7 @@ def format_table(table: SourceTable, worth: MarketWorth) -> str:
         "",
         _money(table.scores, lambda score: score.test, hold_test),
         "",
-        f"all rows, {_dates(table, 'train', 'test')}: rules have learnt from none of them",
+        f"all rows, {_dates(table, 'train', 'test')}: rules learn from no rows",
         "",
         _hits(everywhere, lambda score: score.everywhere),
         "",
@@ -99,7 +99,7 @@ def _skills(scores: Sequence[SourceScore]) -> str:
 
 def _worth(worth: MarketWorth) -> list[str]:
     """Lines with the verdict on each rule over all bars; answers depend on it."""
-    title = f"all {worth.bars.n_bars:,} bars, as answers go by it:"
+    title = f"all {worth.bars.n_bars:,} bars, which decide who may answer:"
     level = f"{worth.confidence:.1%} interval, for {len(worth.sources)} sources"
     lines = []
     for name, source in worth.sources.items():

@@ -197,7 +197,7 @@ def _notes(folder: Path, jobs: Sequence[tuple[Job, JobRecord]]) -> Iterator[str]
     n_open = sum(states[state] for state in _OPEN)
     if n_open:
         yield (
-            f"{n_open} of the jobs had no turn or were interrupted: the verdicts over the sweep "
+            f"{n_open} of the jobs did not run or were interrupted: the verdicts over the sweep "
             "are provisional and change nothing in the registry; the same command goes on."
         )
 

@@ -100,7 +100,9 @@ class _Sweep:
                 is_told_to_stop = True
                 n_running = len(self._running)
                 jobs = "1 job" if n_running == 1 else f"{n_running} jobs"
-                self._progress.tell(f"{self._signals.first.name}: stopping {jobs}; again ends now")
+                self._progress.tell(
+                    f"{self._signals.first.name}: stopping {jobs}; a second signal ends at once"
+                )
                 self._engine.interrupt()
 
     def _start_next(self) -> bool:
@@ -142,9 +144,9 @@ class _Sweep:
         if record is not None and ending.death is None and record.state in _ENDED_BY_ITSELF:
             self._end(job, record)
             return
-        death = ending.death or "it ended without a word"
+        death = ending.death or "it ended without a message"
         if not ending.death and record and record.state == JobState.INTERRUPTED:
-            death = "told to stop, though not by this sweep"
+            death = "told to stop, but not by this sweep"
         if self._signals.first is not None:
             self._settle(job, record, JobState.INTERRUPTED, _STOPPED)
         elif attempt.number < _MOST_ATTEMPTS:

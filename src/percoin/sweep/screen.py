@@ -131,7 +131,7 @@ def _leaderboard(results: SweepResults, width: int) -> Iterable[RenderableType]:
     yield _plain(
         "skill: share of the log-loss of the long-run class shares that is removed. rival: the "
         "baseline that was strongest on validation rows. ahead of rival: its log-loss minus the "
-        "model's, in nats a bar; * surely. act., dir.: AUC "
+        "model's, in nats a bar; * sure, among so many. act., dir.: AUC "
         "of telling that a move comes, and of telling up from down; .5 is a coin flip. only alone: "
         "accepted by its own test, not among so many.",
         "dim",

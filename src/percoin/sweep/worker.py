@@ -222,7 +222,7 @@ def _resume(begin: Callable[[TrainConfig], None], settings: TrainConfig, diary: 
     try:
         begin(replace(settings, resume=True))
     except ResumeError as error:
-        log.warning("%s: beginning afresh", error.found)
+        log.warning("%s: starting afresh", error.found)
         return False
     return True
 

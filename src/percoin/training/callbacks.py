@@ -122,7 +122,8 @@ class ExportToRegistry(pl.Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             log.info("nothing is exported after fast_dev_run")
             return
-        self._exported = self._exporter.export(classifier(pl_module), _market_data(trainer).dataset)
+        data = _market_data(trainer)
+        self._exported = self._exporter.export(classifier(pl_module), data.dataset, data.source)
 
 
 def classifier(module: pl.LightningModule) -> SignalClassifier:

@@ -6,10 +6,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
+from percoin.bars.sources.base import BarSource
+from percoin.bars.sources.binance.source import ExchangeSource
+from percoin.bars.sources.files import FilesSource
+from percoin.bars.sources.sample import SampleSource
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
+from percoin.evaluation.baselines import BESIDE
+from percoin.evaluation.blend import BLEND
 from percoin.evaluation.judgement import JudgingRules
 from percoin.registry.artifact import check_writable
 from percoin.training.datamodule import MarketDataModule
@@ -31,11 +40,14 @@ class ModelExporter:
         rules: Rules of the judgement, such as trading costs.
         onnx: Export the network for ONNX Runtime as well.
         config: Training settings, as plain containers; None collects them from the module and
-            its dataset.
+            its dataset, and from the source of its bars if that is given.
     """
 
     models_dir: Path | str
-    rules: JudgingRules = field(default_factory=JudgingRules)
+    # As train.py has it: averaged with all that can stand beside the network.
+    rules: JudgingRules = field(
+        default_factory=partial(JudgingRules, model_name=BLEND, blend=BESIDE)
+    )
     onnx: bool = False
     config: Mapping[str, object] | None = None
 
@@ -51,12 +63,15 @@ class ModelExporter:
         if self.onnx:
             check_packages()
 
-    def export(self, module: SignalClassifier, dataset: MarketDataset) -> ExportedModel:
+    def export(
+        self, module: SignalClassifier, dataset: MarketDataset, source: BarSource | None = None
+    ) -> ExportedModel:
         """Judge the module on the test rows and write it as a new version.
 
         Args:
             module: A trained module; its current weights are exported.
             dataset: The training data.
+            source: Where its bars came from; retraining asks it again.
 
         Raises:
             TrainingError: The module was not trained, or on another market.
@@ -68,7 +83,9 @@ class ModelExporter:
         fitted = FittedNetwork(
             dataset=dataset, seed=module.seed, secs=module.secs, test=lambda: module
         )
-        config = settings_of(module, dataset) if self.config is None else self.config
+        config = self.config
+        if config is None:
+            config = {**settings_of(module, dataset), **source_settings(source)}
         judged = judge(fitted, self.rules)
         return publish(fitted, judged, config, Path(self.models_dir), self.onnx)
 
@@ -106,6 +123,44 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
         "optimizer": asdict(module.optimizer),
     }
     return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
+
+
+def source_settings(source: BarSource | None) -> dict[str, object]:
+    """Describe a source with the names of ``conf/source``, as the manifests of ``train.py`` do.
+
+    Returns:
+        Its settings under ``source`` and its option under ``choices``; empty for a source that no
+        option describes, such as one of the user's own.
+    """
+    match source:
+        case BarStore():
+            return _named("store", {})
+        case SampleSource():
+            return _named("sample", {})
+        case FilesSource():
+            return _named("files", {"path": str(source.path)})
+        case SimulatedSource(seed=seed, n_bars=n_bars, edge=edge):
+            # Its end is no setting.
+            is_usual = source == SimulatedSource(seed, n_bars, edge)
+            drawn = {"seed": seed, "n_bars": n_bars, "edge": edge}
+            return _named("simulated", drawn) if is_usual else {}
+        case ExchangeSource():
+            patience = source.patience
+            asked = {
+                "market": source.market,
+                "exchange": source.exchange,
+                "archive_url": source.archive_url,
+                "api_url": source.api_url,
+                "parallel": source.n_parallel,
+                "attempts": patience.attempts,
+                "timeout_secs": patience.timeout_secs,
+            }
+            return _named("binance", asked)
+    return {}
+
+
+def _named(option: str, settings: Mapping[str, object]) -> dict[str, object]:
+    return {"source": dict(settings), "choices": {"source": option}}
 
 
 def _check_trained(module: SignalClassifier, dataset: MarketDataset) -> None:

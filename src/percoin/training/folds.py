@@ -41,11 +41,11 @@ def load_bars(settings: TrainConfig) -> Bars:
     bars = source.load(settings.symbol, timeframe)
     store.write(bars)
     log.info(
-        "%s %s: %d bars until %s from %s",
+        "%s %s: %s bars until %s UTC from %s",
         bars.symbol,
         bars.timeframe.value,
-        len(bars),
-        bars.close_time(),
+        f"{len(bars):,}",
+        format_time(bars.close_time()),
         bars.origin,
     )
     gaps = find_gaps(bars)
@@ -55,7 +55,7 @@ def load_bars(settings: TrainConfig) -> Bars:
     if 0 < len(bars) < needed:
         log.warning(
             "%s %s: %d bars are fewer than the %d that a prediction takes: until there are so "
-            "many, it needs bars that begin where these begin, at %s",
+            "many, predict with bars that begin where these begin, at %s",
             bars.symbol,
             bars.timeframe.value,
             len(bars),

@@ -40,7 +40,7 @@ def _check_accelerator(trainer: TrainerConfig) -> None:
     import torch
 
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer=gpu needs a GPU that torch can use, and finds none: trainer=cpu")
+        raise ConfigError("trainer=gpu needs a GPU that torch can use; without one use trainer=cpu")
     is_bf16_on_cpu = trainer.accelerator == "cpu" and trainer.precision.startswith("bf16")
     if is_bf16_on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise ConfigError(

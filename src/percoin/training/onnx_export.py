@@ -72,7 +72,7 @@ def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]
         if not difference <= TOLERANCE:
             raise InvalidArtifactError(
                 *market,
-                f"as ONNX the network answers {difference:.1e} away from PyTorch on "
+                f"the ONNX network differs from PyTorch by {difference:.1e} on "
                 f"{len(batch)} validation windows, {TOLERANCE:.0e} is allowed",
                 "with resume=true export.onnx=false the same command saves it without training",
             )

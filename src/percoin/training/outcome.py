@@ -97,7 +97,7 @@ class TrainingOutcome:
             return
         reasons = ", ".join(f"{symbol} ({reason})" for symbol, reason in self.failed.items())
         n_all = len(self.results) + len(self.failed)
-        others = "; the others have theirs" if self.results else ""
+        others = "; the others have one" if self.results else ""
         raise MarketsError(
             f"{len(self.failed)} of {n_all} markets have no new model: {reasons}{others}"
         )

@@ -48,7 +48,7 @@ _TRAINED = {
 }
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",
-    ROLLING_PRIOR: "rolling_prior (of late)",
+    ROLLING_PRIOR: "rolling_prior (last days)",
     MAJORITY: "majority (constant)",
 }
 
@@ -236,7 +236,7 @@ class TrainingSummary:
         minutes, secs = divmod(round(self.secs), 60)
         n_epochs, best = self.epochs
         epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
-        kept = f"epoch {best} kept" if best else "none better: the pooled weights kept"
+        kept = f"epoch {best} kept" if best else "no epoch was better: the pooled weights are kept"
         return f"{epochs} in {minutes} min {secs} s, {kept}"
 
     def _move(self) -> list[str]:

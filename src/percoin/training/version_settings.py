@@ -57,7 +57,7 @@ def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id} "
-            f"are not those of this percoin ({reason}); use the code that made it, "
+            f"cannot be read by this percoin ({reason}); use the code that made it, "
             f"{manifest.code_version}"
         ) from error
 
@@ -101,7 +101,7 @@ def pool_of(manifest: Manifest) -> tuple[str, ...]:
         return ()
     name = f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id}"
     if pool is None or pool.started_from is not None:
-        raise ConfigError(f"{name} name a pool, and it was not trained in one; train it by hand")
+        raise ConfigError(f"{name} name a pool, but it was not trained in one; train it by hand")
     told = config.get("symbol")
     markets = tuple(word.strip() for word in told.split(",")) if isinstance(told, str) else ()
     strange = {manifest.symbol, *pool.markets} - set(markets)

@@ -107,8 +107,8 @@ class Screen:
         elif own is not None:
             lines.append(f"the command's own settings failed: {own.reason}")
         lines.append(
-            "The best of many is flattered on the rows it was chosen on; "
-            "only its test rows say what it is worth."
+            "The best of many looks too good on the rows that chose it; only its test rows show "
+            "what it is worth."
         )
         return Text("\n".join(lines))
 

@@ -316,7 +316,10 @@ def test_bars_of_another_source_are_used_as_they_are_where_none_may_be_replaced(
 
     assert_same_bars(bars, sample)
     assert server.requests == []
-    assert "stored are bars of another source (sample: gym), used as they are" in caplog.text
+    assert (
+        "the stored bars are of another source (sample: gym) and are used as they are"
+        in caplog.text
+    )
 
 
 def test_a_prediction_goes_on_with_the_perpetual_bars_it_finds(server, make_source):

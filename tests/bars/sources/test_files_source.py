@@ -130,7 +130,7 @@ def test_open_times_that_are_no_date_in_any_unit_are_refused(tmp_path: Path, ope
 def test_a_microsecond_off_the_grid_is_not_rounded_away(tmp_path: Path) -> None:
     opened = 1_735_689_600_000_001
     (tmp_path / "BTCUSDT-15m.csv").write_text(f"{opened},1,1,1,1,1,0,0,0,0,0,0\n")
-    with pytest.raises(InvalidBarsError, match="1 open times are no whole milliseconds"):
+    with pytest.raises(InvalidBarsError, match="1 open times are not whole milliseconds"):
         _load(tmp_path)
 
 

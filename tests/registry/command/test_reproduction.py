@@ -192,7 +192,7 @@ def test_a_machine_that_was_not_noted_is_told(trained):
     artifact = load_artifact(market(trained).root, SYMBOL, TIMEFRAME)
     bars = BarStore(trained / "data" / "bars").load(SYMBOL, TIMEFRAME)
     found = {entry.name: entry for entry in reproduction._changes(artifact.manifest, bars)}
-    assert found["machine"].then == "not noted"
+    assert found["machine"].then == "not recorded"
     assert found["bars"].now.startswith("1440 from")
 
 

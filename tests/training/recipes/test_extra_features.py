@@ -46,10 +46,7 @@ RECIPES = {
 
 
 def train(folder: Path, *overrides: str):
-    arguments = train_arguments(folder, EXTRA, *overrides)
-    if "model=logistic" in overrides:
-        arguments = [word for word in arguments if not word.startswith("model.")]
-    return run_train(arguments)
+    return run_train(train_arguments(folder, EXTRA, *overrides))
 
 
 @pytest.fixture(scope="module", params=RECIPES)

@@ -202,7 +202,7 @@ def test_markets_without_bars_or_with_too_few_are_named_and_the_others_are_train
     line = only_error(finished)
     assert line.startswith("error: 2 of 3 markets have no new model: ETHUSDT (")
     assert "SOLUSDT (" in line
-    assert line.endswith("; the others have theirs")
+    assert line.endswith("; the others have one")
     assert [word in finished.stdout for word in ("FAILED ETHUSDT: ", "FAILED SOLUSDT: ")] == [
         True,
         True,
@@ -226,7 +226,7 @@ def test_a_market_whose_export_fails_does_not_stop_the_rest(tmp_path, monkeypatc
     assert only_error(finished) == (
         "error: 2 of 3 markets have no new model: BTCUSDT (no room; make some), ETHUSDT (memory "
         "ran out (MemoryError); give it more memory, or use a smaller batch_size, lookback or "
-        "history_days); the others have theirs"
+        "history_days); the others have one"
     )
     assert artifact(tmp_path, MARKETS[2]).manifest.version_id
 
@@ -358,7 +358,7 @@ def test_a_version_of_a_fleet_that_names_no_others_is_not_reproduced_and_says_wh
     monkeypatch.setattr(
         reproduction, "_record", lambda *args: {**record(*args), "fleet": {"BTCUSDT": 1}}
     )
-    with pytest.raises(VersionRefusedError, match="does not say with which markets"):
+    with pytest.raises(VersionRefusedError, match="does not name the other markets"):
         reproduced(dropping, MARKETS[1])
 
 

@@ -25,9 +25,7 @@ TITLES = {VOLATILITY: "a regression on volatility", BOOSTING: "boosted trees"}
 
 
 def arguments(folder: Path, name: str, *overrides: str) -> list[str]:
-    """Of a training without a network, which takes none of the widths."""
-    told = train_arguments(folder, f"model={name}", *overrides, source=EDGE)
-    return [argument for argument in told if not argument.startswith("model.")]
+    return train_arguments(folder, f"model={name}", *overrides, source=EDGE)
 
 
 def served(folder: Path) -> Artifact:
@@ -114,7 +112,7 @@ def in_minutes(word: str) -> str:
 
 def test_too_few_bars_for_the_volatility_are_told_in_one_line(tmp_path):
     words = train_arguments(tmp_path, "model=volatility", source=FEW)
-    done = run_train([in_minutes(word) for word in words if not word.startswith("model.")])
+    done = run_train([in_minutes(word) for word in words])
     assert done.code == 1
     [line] = done.stderr.splitlines()
     assert line.startswith("error: BTCUSDT 15m: ")

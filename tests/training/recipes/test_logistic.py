@@ -33,9 +33,7 @@ EDGE = (*SIMULATED, "source.edge=0.6")
 
 
 def arguments(folder: Path, *overrides: str) -> list[str]:
-    """Of a training without a network, which takes none of the widths."""
-    told = train_arguments(folder, "model=logistic", *overrides, source=EDGE)
-    return [argument for argument in told if not argument.startswith("model.")]
+    return train_arguments(folder, "model=logistic", *overrides, source=EDGE)
 
 
 def served(folder: Path) -> Artifact:

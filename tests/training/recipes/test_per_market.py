@@ -268,7 +268,7 @@ def test_too_few_bars_to_predict_from_alone_are_told(tmp_path, caplog, n_bars, i
         load_bars(settings)
     words = (
         f"BTCUSDT 1h: {n_bars} bars are fewer than the 909 that a prediction takes: until there "
-        "are so many, it needs bars that begin where these begin, at 2024-01-01 00:00"
+        "are so many, predict with bars that begin where these begin, at 2024-01-01 00:00"
     )
     assert (words in caplog.messages) == is_told
 

@@ -282,8 +282,7 @@ def test_a_market_that_fails_while_it_is_judged_is_named_and_the_others_go_on(
     finished = train_pooled(tmp_path, "epochs=1")
     assert finished.code == 1
     assert only_error(finished) == (
-        "error: 1 of 3 markets have no new model: BTCUSDT (no room; make some); the others have "
-        "theirs"
+        "error: 1 of 3 markets have no new model: BTCUSDT (no room; make some); the others have one"
     )
     assert "FAILED BTCUSDT: no room; make some" in finished.stdout
     result = json.loads((run_folder(tmp_path) / "result.json").read_text())
@@ -307,7 +306,7 @@ def test_a_market_that_begins_with_its_pool_has_its_cuts_and_scaler_and_says_wha
     finished = begin_with_pool(folder, SEEN[0], "pooled.init_lr=0.9")
     assert (finished.code, finished.stderr) == (0, "")
     assert "the pooled ones, as they were, are kept" in finished.stdout
-    assert "none better: the pooled weights kept" in finished.stdout
+    assert "no epoch was better: the pooled weights are kept" in finished.stdout
     market = MarketFolder(folder / "models", SEEN[0], Timeframe.H1)
     newest = json.loads((market.version(version_ids(market)[-1]) / "meta.json").read_text())
     pool = before.manifest.pool
@@ -393,7 +392,7 @@ def test_a_market_of_a_pool_is_reproduced_by_training_the_pool_again(pooled, sym
 def test_a_version_that_began_with_a_pool_is_not_reproduced_and_says_why(pooled, tmp_path):
     shutil.copytree(pooled[1], tmp_path, symlinks=True, dirs_exist_ok=True)
     assert begin_with_pool(tmp_path, SEEN[0]).code == 0
-    with pytest.raises(VersionRefusedError, match=r"began with the weights of .*init=pooled"):
+    with pytest.raises(VersionRefusedError, match=r"started from the weights of .*init=pooled"):
         reproduced(tmp_path, SEEN[0])
 
 

@@ -111,7 +111,7 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
     yield _line("seed", str(manifest.seed))
     yield _line("code", manifest.code_version)
     yield _line("libraries", _pairs(manifest.libraries))
-    yield _line("machine", _pairs(manifest.machine) if manifest.machine else "not noted")
+    yield _line("machine", _pairs(manifest.machine) if manifest.machine else "not recorded")
     for name, digest in manifest.files.items():
         yield _line("file", f"{name}  sha256 {digest}")
 
@@ -126,7 +126,7 @@ def _describe_pool(manifest: Manifest) -> Iterator[str]:
     yield _line("", f"validation from {pool.validation_time}, test from {pool.test_time}")
     if pool.started_from is not None:
         kept = "trained on" if pool.improved else "kept as they were"
-        yield _line("", f"began with the weights of {pool.started_from}, {kept}")
+        yield _line("", f"started from the weights of {pool.started_from}, {kept}")
 
 
 def _describe_blend(manifest: Manifest) -> Iterator[str]:

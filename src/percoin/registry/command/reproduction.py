@@ -176,8 +176,8 @@ def _pool_of(manifest: Manifest, pool: PoolRecord) -> dict[str, PooledMarket]:
         raise VersionRefusedError(
             manifest.symbol,
             manifest.timeframe,
-            f"{manifest.version_id} began with the weights of {pool.started_from}, and reproduce "
-            "begins with none",
+            f"{manifest.version_id} started from the weights of {pool.started_from}, and "
+            "reproduce starts from none",
             "train it again with init=pooled",
         )
     named = pool_of(manifest)
@@ -205,8 +205,8 @@ def _fleet_of(manifest: Manifest, record: Mapping[str, object]) -> dict[str, Poo
         raise VersionRefusedError(
             manifest.symbol,
             manifest.timeframe,
-            f"{manifest.version_id} was trained in a fleet and does not say with which markets, "
-            "whose dropout was drawn together",
+            f"{manifest.version_id} was trained in a fleet, whose dropout is drawn together, and "
+            "does not name the other markets",
             "train the fleet again, or this market alone; either can be reproduced",
         ) from error
 
@@ -233,7 +233,7 @@ def _bars_of_others(
             manifest.symbol,
             manifest.timeframe,
             f"{manifest.version_id} was trained together with {', '.join(strange)}, whose bars "
-            "have changed or are not here",
+            "have changed or are missing",
             "bring back those bars, or train the market alone, which can be reproduced",
         )
     return [bars for bars in found.values() if bars is not None]
@@ -355,7 +355,7 @@ def _changes(manifest: Manifest, bars: Bars) -> Iterator[Circumstance]:
         yield Circumstance("code", manifest.code_version, code_version())
     yield from _differences("library", manifest.libraries, library_versions())
     if manifest.machine is None:
-        yield Circumstance("machine", "not noted", ", ".join(machine_facts().values()))
+        yield Circumstance("machine", "not recorded", ", ".join(machine_facts().values()))
     else:
         yield from _differences("machine", manifest.machine, machine_facts())
 

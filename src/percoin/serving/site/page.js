@@ -62,7 +62,7 @@
     + `(bars until ${rate.until.slice(0, 10)})`;
   const judgedText = (answer) => {
     if (answer.hit_rate) return hitText(answer.hit_rate);
-    if (judgedOf(answer) === "nothing") return "No source had an answer, and holding claims nothing.";
+    if (judgedOf(answer) === "nothing") return "No source had an answer, so the answer is to hold.";
     if (answer.verdict === "unjudged") return "What this source is worth has not been measured here.";
     if (answer.verdict === "too_few_answers") return "Its directions on this market are too few to tell it from a coin.";
     return tested(answer)?.reasons?.join("; ") ?? "";
@@ -206,7 +206,7 @@
       const since = clock(state.downSince);
       by("banner").textContent = state.problem
         ? `The server has not answered properly since ${since}: ${state.problem}. What is shown is older.`
-        : `Server unreachable since ${since}. What is shown is older; it is asked again by itself.`;
+        : `Server unreachable since ${since}. What is shown is older; the page goes on asking.`;
     }
     by("key-form").hidden = !state.isLocked;
     by("key-problem").hidden = !(state.isLocked && readKey());
@@ -235,7 +235,7 @@
   const chip = (verdict, title = "") => h("span", { class: `chip ${verdict}`, title }, verdictWords(verdict));
   const skillCell = (model) => {
     if (!model?.skill) return h("span", { class: "soft" }, "–");
-    return [`${signed(model.skill.value)} `, h("span", { class: "interval" }, interval(model.skill))];
+    return [signed(model.skill.value), h("small", { class: "ends" }, interval(model.skill))];
   };
   const hitCell = ({ hit_rate: rate }) => {
     if (!rate) return h("span", { class: "soft" }, "–");
@@ -257,7 +257,7 @@
     { id: "source", name: "Source", kind: "wide", key: (a) => a.source, cell: (a) => a.source },
     { id: "verdict", name: "Source's test", kind: "wide", key: judgedOf,
       cell: (a) => chip(judgedOf(a), judgedText(a)) },
-    { id: "skill", name: "Skill on test [95 %]", kind: "num wide optional", first: -1,
+    { id: "skill", name: "Test skill [95 %]", kind: "num wide optional", first: -1,
       key: (a) => tested(a)?.skill?.value ?? null, cell: (a) => skillCell(tested(a)) },
     { id: "hits", name: "Hit rate", kind: "num wide optional", first: -1,
       key: (a) => a.hit_rate?.value ?? null, cell: hitCell },
@@ -588,9 +588,9 @@
     const picture = charts.candles(bars, signals, levels, cone, width,
       (said) => { reading.textContent = said || idle; });
     const key = signals.length
-      ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as they were said at the time"),
+      ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as given at the time"),
         h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet, or no outcome"))
-      : h("p", { class: "below" }, "No track record yet: past signals appear here once they have been served and written down. None are drawn in hindsight.");
+      : h("p", { class: "below" }, "No track record yet: past signals appear here once they have been served and recorded. None are drawn in hindsight.");
     return h("section", { class: "card" }, reading, picture, key,
       cone ? h("p", { class: "below" }, `The cone: where 50, 80 and 95 of 100 closes are expected ${reachOf(answer)}.`) : null);
   };
@@ -599,7 +599,7 @@
     const known = signals.filter((signal) => signal.probabilities);
     const card = h("section", { class: "card", id: "probabilities" }, h("h3", {}, "Probabilities over time"));
     if (known.length === 0) {
-      card.append(h("p", { class: "below" }, "No answers of a model have been written down yet."));
+      card.append(h("p", { class: "below" }, "No answers of a model have been recorded yet."));
       return card;
     }
     const reading = h("p", { class: "reading" });

@@ -210,7 +210,7 @@ def _work(attempt: Attempt, last_words: Connection) -> None:
         last_words.send(str(error))
         sys.exit(1)
     except OSError as error:
-        last_words.send(f"it could not write down how it went: {error.filename}: {error.strerror}")
+        last_words.send(f"it could not record its result: {error.filename}: {error.strerror}")
         sys.exit(1)
 
 

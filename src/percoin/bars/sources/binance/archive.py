@@ -261,7 +261,10 @@ class Archive:
             return self._fetch_verified(url)
         except _UnverifiedError as error:
             logger.warning(
-                "%s %s: %s; its bars are looked for elsewhere", name, self._timeframe, error
+                "%s %s: %s; other files or the API are asked for its bars",
+                name,
+                self._timeframe,
+                error,
             )
             self._unverified.add(period.label)
             return None

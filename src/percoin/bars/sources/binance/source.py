@@ -133,7 +133,7 @@ class ExchangeSource:
                         logger.info("%s %s: going on with %s bars", symbol, timeframe, market)
                         return other.update(symbol, timeframe)
                 logger.info(
-                    "%s %s: stored are bars of another source (%s), used as they are",
+                    "%s %s: the stored bars are of another source (%s) and are used as they are",
                     symbol,
                     timeframe,
                     printable(origin),
@@ -415,7 +415,7 @@ class _Run:
             return local_ms, error
         if abs(now_ms - local_ms) > _CLOCK_TOLERANCE_MS:
             logger.warning(
-                "the clock of this machine is %s off that of %s, which is the one that counts",
+                "the clock of this machine is %s off that of %s, and percoin goes by the latter",
                 _age(abs(now_ms - local_ms) / 1000),
                 self._source.exchange,
             )
@@ -480,7 +480,7 @@ class _Run:
         known = {(gap.last_before, gap.first_after) for gap in before}
         new = [gap for gap in find_gaps(bars) if (gap.last_before, gap.first_after) not in known]
         if new:
-            logger.warning("%s; nobody who was asked has them", describe_gaps(bars, new))
+            logger.warning("%s; no place that was asked has them", describe_gaps(bars, new))
 
     def _origin(self, segments: Sequence[Segment]) -> str:
         source = self._source

@@ -55,7 +55,7 @@ def check_beginning(path: Path) -> None:
     """
     kind = suffix(path)
     if not kind:
-        raise FileError("not a kind of file that is read", f"save it as one of {KINDS}")
+        raise FileError("not a kind of file that percoin reads", f"save it as one of {KINDS}")
     status = path.stat()
     # Reading a pipe would wait, and a device never ends.
     if not stat.S_ISREG(status.st_mode):

@@ -203,7 +203,7 @@ def _with_decimal(form: _Form, rows: list[_Line]) -> _Form:
     if not with_comma or not all(_DECIMAL_COMMA.fullmatch(cell) for cell in with_comma):
         return form
     if all(_THOUSANDS.fullmatch(cell) for cell in with_comma):
-        found = f"{with_comma[0]} has a comma of thousands or of decimals, which cannot be told"
+        found = f"{with_comma[0]} has a comma that may mean thousands or decimals"
         raise FileError(found, "write numbers with a decimal point")
     return replace(form, decimal=",")
 
