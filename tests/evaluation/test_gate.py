@@ -120,7 +120,7 @@ def test_rows_too_few_for_any_interval_are_untestable():
     verdict = judge(bare, bare, "logistic", None)
     assert verdict.outcome is Outcome.UNTESTABLE
     assert verdict.p_value is None
-    assert verdict.reasons[0].startswith("20 test rows are 6.7 blocks of 3 (a day, or")
+    assert verdict.reasons[0].startswith("20 test rows are 6.7 blocks of 3 rows (a day, or")
 
 
 def test_too_good_to_be_true_earns_a_caution():
@@ -150,7 +150,7 @@ def test_every_look_at_the_same_test_rows_is_paid_for():
     assert [verdict.outcome for verdict in verdicts] == [Outcome.ACCEPTED, Outcome.REJECTED]
     assert verdicts[1].p_value == pytest.approx(0.026)
     assert verdicts[1].reasons[0].startswith("no skill shown after 26 looks at the same test rows")
-    assert "judged chosen models before, 26 with this one" in verdicts[1].cautions[0]
+    assert "26 chosen models, this one included, were judged" in verdicts[1].cautions[0]
     assert judge(SKILL, EVEN, "logistic", None, search=Search(n_looks=5000)).p_value == 1.0
 
 

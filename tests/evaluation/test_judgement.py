@@ -380,7 +380,10 @@ def test_looks_at_the_test_rows_reach_the_gate(quick_baselines):
     rules = replace(RULES, n_trials=7, n_looks=3)
     verdict = judge_folds([forecast(DATASETS[FIXED.kind])], rules).evaluation.verdict
 
-    assert any("have judged chosen models before, 3 with this one" in c for c in verdict.cautions)
+    assert any(
+        "3 chosen models, this one included, were judged on the same test rows" in c
+        for c in verdict.cautions
+    )
     assert any("chosen from 7 trials" in caution for caution in verdict.cautions)
 
 

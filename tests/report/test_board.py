@@ -90,7 +90,9 @@ def test_a_model_that_passes_alone_may_fail_among_many():
 
     assert alone.entries[0].status is BoardStatus.ACCEPTED
     assert among.entries[0].status is BoardStatus.REJECTED
-    assert among.entries[0].reasons[0].startswith("does not stand among 10 models tried: p=0.02")
+    assert (
+        among.entries[0].reasons[0].startswith("not significant among the 10 models tried: p=0.02")
+    )
     assert (among.n_tried, among.n_lost) == (10, 1)
     assert answer(among) == "None of the 10 models has shown skill."
     assert sweep_note(among).endswith("judged alone 1 would be accepted, judged together 0.")

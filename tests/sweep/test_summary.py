@@ -121,7 +121,7 @@ def test_what_does_not_stand_over_the_sweep_is_no_longer_served_as_accepted(fold
     )
     assert all(line in summary.render() for line in summary.withdrawn)
     manifest = served_version(MarketFolder(models, "ETHUSDT", Timeframe.M15)).manifest
-    assert manifest.gate.reasons[0].startswith("does not stand among 9 models tried: p=0.02")
+    assert manifest.gate.reasons[0].startswith("not significant among the 9 models tried: p=0.02")
     assert "sweep-1" in manifest.gate.reasons[0]
 
 

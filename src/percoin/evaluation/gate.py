@@ -168,11 +168,12 @@ def _choices(search: Search) -> list[str]:
     found = []
     if search.n_trials > 1:
         found.append(
-            f"chosen from {search.n_trials} trials on validation: its figures there are flattered"
+            f"chosen from {search.n_trials} trials on validation rows, so its scores on them are "
+            "too good"
         )
     if search.n_looks > 1:
         found.append(
-            f"the same test rows have judged chosen models before, {search.n_looks} with this one"
+            f"{search.n_looks} chosen models, this one included, were judged on the same test rows"
         )
     return found
 
@@ -186,8 +187,8 @@ def _after_looks(skill: Estimate, search: Search) -> Estimate:
 
 def _worn(p_value: float, search: Search) -> str:
     return (
-        f"no skill shown after {search.n_looks} looks at the same test rows: p={p_value:.2g} "
-        f"with all of them paid for, {_ONE_SIDED:g} at most; newer bars make fresh test rows"
+        f"no skill shown after {search.n_looks} looks at the same test rows: p={p_value:.2g}, "
+        f"corrected for the looks, must be at most {_ONE_SIDED:g}; newer bars give fresh test rows"
     )
 
 
@@ -222,7 +223,7 @@ def why_not_standing(
     """The reason text for a model that is not significant among all tried models."""
     shown = "without a p-value" if p_value is None else f"p={p_value:.2g}"
     return (
-        f"does not stand among {n_tested} models tried: {shown}, false discovery rate "
+        f"not significant among the {n_tested} models tried: {shown}, false discovery rate "
         f"{rate:g} (Benjamini-Yekutieli)"
     )
 
@@ -255,23 +256,26 @@ def _undecided(skill: Estimate, shown: str, rules: GateRules) -> tuple[Outcome, 
     detectable = skill.smallest_detectable or 0.0
     if detectable > rules.plausible_skill:
         reason = (
-            f"{skill.n_rows} test rows would show no skill below {detectable:.3f}, and at most "
-            f"{rules.plausible_skill:g} is plausible: {shown}"
+            f"too few test rows: {skill.n_rows} show only a skill above {detectable:.3f}, and "
+            f"more than {rules.plausible_skill:g} is not plausible: {shown}"
         )
         return Outcome.UNTESTABLE, reason
-    return Outcome.REJECTED, f"no skill shown: {shown}; {detectable:.4f} would have been seen"
+    return (
+        Outcome.REJECTED,
+        f"no skill shown: {shown}; these rows would show a skill of {detectable:.4f}",
+    )
 
 
 def _too_few_rows(skill: Estimate, rules: GateRules) -> str:
     if skill.lower is None:
         n_blocks = skill.n_rows / skill.block_length
         return (
-            f"{skill.n_rows} test rows are {n_blocks:.1f} blocks of {skill.block_length} (a day, "
-            f"or the reach of a label); an interval takes {MIN_BLOCKS}"
+            f"{skill.n_rows} test rows are {n_blocks:.1f} blocks of {skill.block_length} rows (a "
+            f"day, or the reach of a label); an interval needs {MIN_BLOCKS} blocks"
         )
     return (
         f"{skill.n_rows} test rows count as {skill.n_effective_rows:.0f} independent ones; "
-        f"{rules.min_effective_rows:.0f} are needed to prove anything"
+        f"at least {rules.min_effective_rows:.0f} are needed"
     )
 
 

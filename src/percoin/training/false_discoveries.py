@@ -63,7 +63,7 @@ def withdraw_false_discoveries(
         )
     if kept:
         raise MarketsError(
-            f"accepted models that do not stand among {n_tested} tried could not lose "
+            f"accepted models that are not significant among {n_tested} tried could not lose "
             f"their acceptance: {', '.join(kept)}; the same command with resume=true tries again"
         )
     return withdrawn

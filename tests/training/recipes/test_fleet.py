@@ -279,7 +279,7 @@ def test_an_acceptance_that_was_not_held_against_the_others_does_not_survive_an_
     stands = p_value < 0.01
     gate = artifact(tmp_path, MARKETS[0]).manifest.gate
     assert (gate.verdict is StoredVerdict.ACCEPTED) == stands
-    assert gate.reasons[0].startswith("does not stand among 3 models tried") != stands
+    assert gate.reasons[0].startswith("not significant among the 3 models tried") != stands
     resumed = train_fleet(tmp_path, "epochs=1", "logger=csv", "resume=true")
     assert (resumed.code, resumed.stderr) == (0, "")
     # Judged again if its acceptance was withdrawn: among all three it might have stood.
@@ -301,7 +301,7 @@ def test_an_acceptance_whose_result_cannot_be_written_counts_among_the_others(
     assert finished.code == 1
     assert only_error(finished).startswith("error: fleet of 3 markets 1h: cannot write to ")
     gate = artifact(tmp_path, MARKETS[0]).manifest.gate
-    assert gate.reasons[0].startswith("does not stand among 3 models tried")
+    assert gate.reasons[0].startswith("not significant among the 3 models tried")
 
 
 def market(folder: Path, symbol: str) -> MarketFolder:
