@@ -40,7 +40,7 @@ def test_a_process_without_an_output_is_no_error(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "code", "line"),
     [
-        ("train", 0, "warning: standard output is incomplete: No space left on device; what "),
+        ("train", 0, "warning: standard output is incomplete: No space left on device; the "),
         ("predict", 1, "error: standard output is incomplete: No space left on device\n"),
     ],
 )

@@ -385,6 +385,7 @@ def test_real_bars_are_replayed_through_an_exchange_halt(
 # --- ONNX Runtime
 
 
+@pytest.mark.slow
 def test_onnx_says_live_what_torch_says_in_the_batch(tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="pip install 'percoin[onnx]'")

@@ -27,6 +27,8 @@ from percoin.evaluation.baselines import (
 from percoin.evaluation.gate import Outcome, apply_false_discovery_control
 from percoin.types import Signal, Timeframe
 
+pytestmark = pytest.mark.slow
+
 # A two-sided 95 % interval lies above the truth in one case of 40.
 ERROR_RATE = 0.025
 

@@ -97,7 +97,10 @@ def test_a_version_without_the_network_says_how_to_get_it(tmp_path):
             linear_onnx(kind=TensorProto.DOUBLE, weights=WEIGHTS.astype(np.float64)),
             "not any windows to logits",
         ),
-        (linear_onnx(weights=WEIGHTS * np.float32("inf")), "answers with no number"),
+        (
+            linear_onnx(weights=WEIGHTS * np.float32("inf")),
+            "gives no valid answer: logits are not finite",
+        ),
     ],
 )
 def test_a_network_that_is_none_is_an_invalid_model(tmp_path, content, words):

@@ -164,7 +164,8 @@ def test_weights_that_overflow_are_an_invalid_model_not_a_nan(tmp_path):
     export(tmp_path, network, make_dataset(BARS))
 
     with pytest.raises(
-        InvalidArtifactError, match=r"BTCUSDT 15m: version .* answers with no number"
+        InvalidArtifactError,
+        match=r"BTCUSDT 15m: version .* gives no valid answer: logits are not finite",
     ):
         Predictor(tmp_path).predict(BARS)
     [answer] = Predictor(tmp_path).predict_many([BARS])

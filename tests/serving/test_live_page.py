@@ -212,6 +212,7 @@ def test_it_fits_a_small_telephone(page):
     assert table <= 400
 
 
+@pytest.mark.slow
 def test_it_changes_with_an_answer_and_lives_through_a_killed_server(page, server, folder):
     serve_model(folder, Signal.SHORT)
     page.wait_for(f"{row('BTCUSDT')}.innerText.includes('SHORT')")

@@ -162,6 +162,7 @@ def test_it_stops_while_it_still_starts(folder):
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_a_client_that_never_finishes_its_request_is_let_go(folder):
     with running(folder) as server:
         server.wait_until_started()

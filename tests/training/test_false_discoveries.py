@@ -24,6 +24,6 @@ def test_an_acceptance_that_cannot_be_withdrawn_saves_no_other_one(tmp_path, mon
         withdraw_false_discoveries(results, tmp_path, Timeframe.H1, unknown)
     assert withdrawn == ["BBB", "CCC"]
     assert str(caught.value) == (
-        "accepted models that are not significant among 1003 tried could not lose their acceptance: "
-        "AAA (no room; make some); the same command with resume=true tries again"
+        "accepted models that are not significant among 1003 tried could not lose their "
+        "acceptance: AAA (no room; make some); the same command with resume=true tries again"
     )

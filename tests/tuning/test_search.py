@@ -195,6 +195,7 @@ def killed(folder: Path, in_trial: int) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr
 
 
+@pytest.mark.slow
 def test_a_search_whose_process_is_killed_goes_on_as_if_it_had_not_been(tmp_path, uninterrupted):
     killed(tmp_path, in_trial=3)
     assert states(tmp_path) == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.RUNNING]

@@ -164,7 +164,7 @@ def _check_logits(logits: FloatArray) -> FloatArray:
     if checked.ndim != 2 or checked.shape[1] != _N_CLASSES:
         raise ValueError(f"logits have shape {checked.shape}, expected (n, {_N_CLASSES})")
     if not np.isfinite(checked).all():
-        raise ValueError("logits are not finite; take the log of probabilities above zero only")
+        raise ValueError("logits are not finite")
     return checked
 
 

@@ -107,8 +107,8 @@ class Screen:
         elif own is not None:
             lines.append(f"the command's own settings failed: {own.reason}")
         lines.append(
-            "The best of many looks too good on the rows that chose it; only its test rows show "
-            "what it is worth."
+            "The rows that chose the best of many make it seem better than it is; only its test "
+            "rows show its worth."
         )
         return Text("\n".join(lines))
 

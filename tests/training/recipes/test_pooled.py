@@ -245,6 +245,7 @@ def test_a_market_whose_bars_end_too_early_is_refused_by_name_and_the_others_go_
     assert not (tmp_path / "models" / "per_coin" / "XRPUSDT" / "1h").exists()
 
 
+@pytest.mark.slow
 def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, monkeypatch):
     write, seen = trained_markets.write_market_result, []
 
