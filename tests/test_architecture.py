@@ -371,6 +371,7 @@ def test_importing_inference_in_a_fresh_process_loads_no_training_library():
     assert {name.split(".")[0] for name in loaded} & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_training_in_a_notebook_loads_no_config_framework():
     loaded = modules_loaded_by("from percoin.training import *")
 
@@ -385,7 +386,13 @@ def test_what_a_prediction_imports_loads_neither_of_its_two_engines(module):
     assert {name.split(".")[0] for name in loaded} & {"torch", "onnxruntime"} == set()
 
 
-@pytest.mark.parametrize("module", STARTS_WITH)
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "torch" in may else name
+        for name, may in STARTS_WITH.items()
+    ],
+)
 def test_a_command_imports_nothing_heavy_that_it_may_not_use(module):
     loaded = modules_loaded_by(f"import percoin.{module}")
 

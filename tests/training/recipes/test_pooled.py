@@ -292,6 +292,7 @@ def test_a_market_that_fails_while_it_is_judged_is_named_and_the_others_go_on(
     assert artifact(tmp_path, SEEN[1]).manifest.pool.seen == SEEN
 
 
+@pytest.mark.slow
 def test_a_resumed_pool_with_other_bars_is_refused(tmp_path):
     train_pooled(tmp_path)
     (run_folder(tmp_path) / "result.json").unlink()  # as if it had been killed
@@ -346,6 +347,7 @@ def test_what_is_shown_of_a_version_names_its_pool(pooled):
         assert f"test from {artifact(folder, symbol).manifest.pool.test_time}" in shown
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_is_another_one_once_its_pool_is(pooled, tmp_path):
     _, folder = pooled
     shutil.copytree(folder / "models", tmp_path / "models", symlinks=True)
