@@ -104,7 +104,7 @@ def test_results_of_an_older_percoin_change_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_of_two_learning_rates_the_better_one_is_served(tmp_path):
-    sweep = run_sweep_command(tmp_path, "symbol=BTCUSDT", "lr=0.02,0.0000001")
+    sweep = run_sweep_command(tmp_path, "symbol=BTCUSDT", "blend=none", "lr=0.02,0.0000001")
     assert sweep.code == 0, sweep.stderr
     results = {
         path.parent.name: json.loads(path.read_text())
