@@ -26,6 +26,16 @@ class Interval:
         """Both ends; None where there is no interval."""
         return None if self.lower is None or self.upper is None else (self.lower, self.upper)
 
+    @property
+    def plain(self) -> Interval:
+        """The figure and its ends alone, whatever else a subclass knows."""
+        return Interval(self.value, self.lower, self.upper)
+
+    @property
+    def known(self) -> KnownInterval | None:
+        """The same figure with its ends; None where there is no interval."""
+        return None if self.ends is None else KnownInterval(self.value, *self.ends)
+
     def as_json(self) -> dict[str, float | None]:
         """The three numbers by name, whatever else a subclass knows."""
         return {"value": self.value, "lower": self.lower, "upper": self.upper}

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from percoin.evaluation.hit_rate import hit_rate, moves_after
 from percoin.evaluation.uncertainty import Bootstrap
@@ -68,3 +69,20 @@ def test_labels_that_reach_over_days_make_blocks_of_as_many():
     days = np.arange(400)
     hits = (np.random.default_rng(3).random(400) < 0.5).astype(float)
     assert hit_rate(hits, days * DAY_MS, Timeframe.D1, BOOTSTRAP).block_length >= 3
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_a_source_that_was_right_each_time_may_still_err(right):
+    rows = np.arange(0, 60 * BARS_A_DAY, BARS_A_DAY)
+    found = hit_rate(np.full(60, right), opened(rows), Timeframe.M15, BOOTSTRAP)
+    exact = binomtest(int(60 * right), 60).proportion_ci(0.95, method="exact")
+    assert found.value == right
+    assert found.ends == (pytest.approx(exact.low), pytest.approx(exact.high))
+
+
+def test_ends_are_shares_where_hardly_a_day_differs():
+    rows = np.arange(0, 60 * BARS_A_DAY, 24)
+    hits = np.ones(240)
+    hits[100] = 0.0
+    found = hit_rate(hits, opened(rows), Timeframe.M15, BOOTSTRAP)
+    assert 0 <= found.lower < found.value < found.upper <= 1

@@ -68,4 +68,4 @@ def hit_rate(
     by_day = rate + (n_hits - rate * n_moves) / n_moves.mean()
     reach_days = math.ceil(bootstrap.horizon * timeframe.milliseconds / _DAY_MS)
     of_days = Bootstrap(reach_days, bootstrap.seed, bootstrap.repetitions, bootstrap.confidence)
-    return of_days.estimate(by_day, null=0.5)
+    return of_days.estimate_share(by_day, null=0.5)

@@ -79,18 +79,4 @@ def _share(
 ) -> KnownInterval | None:
     """The share with an interval over days; None with too few of them."""
     share = hit_rate(reached, bars.open_time[rows], bars.timeframe, bootstrap)
-    if share is None or share.ends is None:
-        return None
-    if share.value in (0.0, 1.0):
-        return _all_alike(share.value, int(share.n_rows), bootstrap.confidence)
-    lower, upper = share.ends
-    return KnownInterval(share.value, max(0.0, lower), min(1.0, upper))
-
-
-def _all_alike(share: float, n_days: int, confidence: float) -> KnownInterval:
-    """Exact binomial bound (Clopper and Pearson, 1934) with each day as one trial.
-
-    Draws from days without a single difference would show no error at all.
-    """
-    beyond = ((1 - confidence) / 2) ** (1 / n_days)
-    return KnownInterval(0.0, 0.0, 1 - beyond) if share == 0 else KnownInterval(1.0, beyond, 1.0)
+    return None if share is None else share.known

@@ -9,7 +9,7 @@ of one value per row; ``skill_rows`` turns a ratio into such a mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -120,6 +120,24 @@ class Bootstrap:
             n_effective_rows=min(float(len(rows)), float(rows.var() / error**2)),
             block_length=block_length,
         )
+
+    def estimate_share(self, values: FloatArray, null: float = 0.0) -> Estimate:
+        """As ``estimate``, for a mean that is a share: its interval lies within 0 to 1.
+
+        From rows without a single difference, draws would show no error at all. For a share of
+        0 or 1 the interval is the exact binomial bound (Clopper and Pearson, 1934), with each
+        block as one trial.
+        """
+        found = self.estimate(values, null)
+        if found.ends is None:
+            return found
+        lower, upper = found.ends
+        beyond = ((1 - self.confidence) / 2) ** (1 / (found.n_rows // found.block_length))
+        if found.value == 0:
+            lower, upper = 0.0, 1 - beyond
+        elif found.value == 1:
+            lower, upper = beyond, 1.0
+        return replace(found, lower=max(0.0, lower), upper=min(1.0, upper))
 
 
 def choose_block_length(values: FloatArray, shortest: int) -> int:

@@ -161,17 +161,15 @@ def judge_move(losses: MoveLosses, bootstrap: Bootstrap) -> JudgedMove:
         losses: At least one row.
         bootstrap: Of the market's judgement; its blocks are at least a day.
     """
-
-    def interval(values: FloatArray) -> Interval:
-        estimate = bootstrap.estimate(values)
-        return Interval(estimate.value, estimate.lower, estimate.upper)
-
     return JudgedMove(
         len(losses.rows),
         float(losses.model.mean()),
         {
-            name: MoveRival(float(rival.mean()), interval(rival - losses.model))
+            name: MoveRival(float(rival.mean()), bootstrap.estimate(rival - losses.model).plain)
             for name, rival in losses.rivals.items()
         },
-        {level: interval(within) for level, within in losses.is_within.items()},
+        {
+            level: bootstrap.estimate_share(within).plain
+            for level, within in losses.is_within.items()
+        },
     )

@@ -238,7 +238,7 @@ def _scores(
             losses = row_log_loss(probabilities, labels)
             skill = _interval(bootstrap.estimate(skill_rows(losses, reference)))
         _, hits = moves_after(signals, labels)
-        rate = _interval(of_moves.estimate(hits, null=0.5)) if len(hits) else None
+        rate = _interval(of_moves.estimate_share(hits, null=0.5)) if len(hits) else None
         return Score(skill, rate, len(hits))
 
     baselines = {name: score(*_said(rows, name)) for name in names}
@@ -272,12 +272,11 @@ def _move_score(rows: Sequence[Kept], bootstrap: Bootstrap) -> MoveScore | None:
             is_within = band.lower <= price <= band.upper
             within.setdefault(str(band.level), []).append(is_within)
 
-    def interval(values: FloatArray) -> Interval:
-        estimate = bootstrap.estimate(values)
-        return Interval(estimate.value, estimate.lower, estimate.upper)
-
-    coverage = {level: interval(np.array(held, np.float64)) for level, held in within.items()}
-    return MoveScore(len(known), interval(losses), coverage)
+    coverage = {
+        level: bootstrap.estimate_share(np.array(held, np.float64)).plain
+        for level, held in within.items()
+    }
+    return MoveScore(len(known), bootstrap.estimate(losses).plain, coverage)
 
 
 def day_rows(timeframe: Timeframe) -> int:
@@ -302,9 +301,7 @@ def _said(rows: Sequence[Kept], name: str) -> tuple[FloatArray, IntArray]:
 
 def _interval(estimate: Estimate) -> KnownInterval | None:
     """The value with its interval; None without an interval, or if all rows are equal."""
-    if estimate.ends is None or not estimate.standard_error:
-        return None
-    return KnownInterval(estimate.value, *estimate.ends)
+    return estimate.known if estimate.standard_error else None
 
 
 def _tell_too_few(own: Score, baselines: Mapping[str, Score], n_resolved: int, horizon: int) -> str:

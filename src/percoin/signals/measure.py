@@ -19,7 +19,6 @@ from percoin.errors import DataError, NotEnoughBarsError
 from percoin.evaluation.hit_rate import hit_rate, moves_after
 from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.intervals import KnownInterval
 from percoin.labels import LabelRule
 from percoin.registry.field_checks import open_time_text, time_text
 from percoin.signals.chain import RULES
@@ -129,9 +128,9 @@ def _measure(
     rows, hits = moves_after(signals, labels)
     estimate = hit_rate(hits, bars.open_time[rows], bars.timeframe, bootstrap)
     n_answers = int((signals != Signal.NO_TRADE).sum())
-    if estimate is None or estimate.ends is None or len(hits) < MIN_MOVES:
+    rate = None if estimate is None else estimate.known
+    if rate is None or len(hits) < MIN_MOVES:
         return SourceWorth(SourceVerdict.TOO_FEW, n_answers, len(hits), levels=reached)
-    rate = KnownInterval(estimate.value, *estimate.ends)
     return SourceWorth(SourceVerdict.of(rate), n_answers, len(hits), rate, reached)
 
 
