@@ -85,9 +85,7 @@ class BaselineInputs:
         """The inputs of a last-row model, shape (n, D)."""
         if columns is InputColumns.FEATURES:
             return self.features
-        if columns is InputColumns.VOLATILITY:
-            return self.volatility
-        return np.concatenate([self.volatility, self.clock], axis=1)
+        return np.concatenate([getattr(self, group) for group in columns.groups], axis=1)
 
     @classmethod
     def joined(cls, markets: Sequence[BaselineInputs]) -> BaselineInputs:

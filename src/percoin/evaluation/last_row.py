@@ -6,6 +6,7 @@ without scikit-learn.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,13 +15,7 @@ import numpy as np
 from percoin.bars.schema import Bars
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees
-from percoin.features.volatility import (
-    CLOCK_NAMES,
-    clock_columns,
-    volatility_columns,
-    volatility_memory_bars,
-    volatility_spans,
-)
+from percoin.features.extra import GROUPS
 from percoin.types import Float32Array, FloatArray, Timeframe
 
 
@@ -34,32 +29,40 @@ class InputColumns(StrEnum):
     VOLATILITY_CLOCK = "volatility_clock"
     """The same, then ``features.volatility.clock_columns``."""
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of ``features.extra`` that they are; empty for the features themselves."""
+        return _GROUPS[self]
+
     def n_columns(self, timeframe: Timeframe, n_features: int) -> int:
         """How many there are, for a bar length and a number of features."""
         if self is InputColumns.FEATURES:
             return n_features
-        n_volatility = len(volatility_spans(timeframe)) + 1
-        return n_volatility + (len(CLOCK_NAMES) if self is InputColumns.VOLATILITY_CLOCK else 0)
+        return sum(len(GROUPS[group].names(timeframe)) for group in self.groups)
 
     def memory_bars(self, timeframe: Timeframe) -> int:
-        """How many bars before the newest they look at, beyond what the features need."""
-        return 0 if self is InputColumns.FEATURES else volatility_memory_bars(timeframe)
+        """How many bars before the newest they look at; 0 for the features."""
+        return max((GROUPS[group].memory_bars(timeframe) for group in self.groups), default=0)
 
 
-def columns_of(bars: Bars, columns: InputColumns, features: FloatArray) -> FloatArray:
-    """The inputs of a model at every bar, shape (n_bars, D); NaN where one is not known yet.
+_GROUPS: Mapping[InputColumns, tuple[str, ...]] = {
+    InputColumns.FEATURES: (),
+    InputColumns.VOLATILITY: ("volatility",),
+    InputColumns.VOLATILITY_CLOCK: ("volatility", "clock"),
+}
+
+
+def columns_beside(bars: Bars, columns: InputColumns) -> FloatArray:
+    """Inputs that are not features, at every bar; NaN where one is not known yet.
 
     Args:
         bars: Closed bars of one market.
-        columns: Which numbers.
-        features: Scaled features of these bars, shape (n_bars, F).
+        columns: Which numbers; not the features.
+
+    Returns:
+        Shape (n_bars, D).
     """
-    if columns is InputColumns.FEATURES:
-        return features
-    volatility = volatility_columns(bars)
-    if columns is InputColumns.VOLATILITY:
-        return volatility
-    return np.concatenate([volatility, clock_columns(bars)], axis=1)
+    return np.concatenate([GROUPS[group].columns(bars) for group in columns.groups], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,17 +13,22 @@ from enum import StrEnum
 import numpy as np
 
 from percoin.bars.schema import Bars
-from percoin.features.volatility import volatility_columns, volatility_spans
+from percoin.features.indicators import before
+from percoin.features.volatility import (
+    DAYS_PER_WEEK,
+    MINUTE_MILLISECONDS,
+    MINUTES_PER_DAY,
+    minutes_at_close,
+    sines_and_cosines,
+    volatility_columns,
+    volatility_memory_bars,
+    volatility_spans,
+    weekdays,
+)
 from percoin.types import FloatArray, IntArray, Timeframe
 
-_MINUTE_MILLISECONDS = 60_000
 _MINUTES_PER_HOUR = 60
-_MINUTES_PER_DAY = 1440
-# 1970-01-01 was a Thursday; weeks are counted from Monday.
-_EPOCH_WEEKDAY = 3
-_DAYS_PER_WEEK = 7
 _SATURDAY = 5
-_DEVIATION_BARS = 50
 
 # Sine waves of a day; one of a weekend's own needs fewer.
 _MOST_WAVES = 10
@@ -48,7 +53,7 @@ ALL_INPUTS = tuple(MoveInputs)
 
 def bars_needed(timeframe: Timeframe) -> int:
     """Bars up to the newest one without which its columns are unknown."""
-    return max(volatility_spans(timeframe)[-1], _DEVIATION_BARS + 1)
+    return volatility_memory_bars(timeframe) + 1
 
 
 def count_columns(timeframe: Timeframe, groups: tuple[MoveInputs, ...]) -> int:
@@ -59,7 +64,7 @@ def count_columns(timeframe: Timeframe, groups: tuple[MoveInputs, ...]) -> int:
         MoveInputs.CASCADE: n_spans + 1,
         MoveInputs.CLOCK: 2 * n_waves
         + 2 * min(n_waves, _WEEKEND_WAVES)
-        + (_DAYS_PER_WEEK - 1)
+        + (DAYS_PER_WEEK - 1)
         + (n_parts - 1),
         MoveInputs.RETURNS: 2 * (n_spans - 1),
     }
@@ -88,18 +93,17 @@ def move_columns(bars: Bars, groups: tuple[MoveInputs, ...] = ALL_INPUTS) -> Flo
 
 
 def _clock(bars: Bars) -> FloatArray:
-    timeframe = bars.timeframe
-    minutes = (bars.open_time + timeframe.milliseconds) // _MINUTE_MILLISECONDS
-    weekday = (minutes // _MINUTES_PER_DAY + _EPOCH_WEEKDAY) % _DAYS_PER_WEEK
-    of_day = _waves(minutes % _MINUTES_PER_DAY / _MINUTES_PER_DAY, _n_waves(timeframe))
+    minutes = minutes_at_close(bars)
+    weekday = weekdays(minutes)
+    of_day = _waves(minutes % MINUTES_PER_DAY / MINUTES_PER_DAY, _n_waves(bars.timeframe))
     is_weekend = (weekday >= _SATURDAY)[:, None]
-    bar_minutes = _bar_minutes(timeframe)
+    bar_minutes = _bar_minutes(bars.timeframe)
     of_hour = minutes % _MINUTES_PER_HOUR // bar_minutes
     return np.concatenate(
         [
             of_day,
             is_weekend * of_day[:, : 2 * _WEEKEND_WAVES],
-            _is_each(weekday, _DAYS_PER_WEEK),
+            _is_each(weekday, DAYS_PER_WEEK),
             _is_each(of_hour, _MINUTES_PER_HOUR // bar_minutes),
         ],
         axis=1,
@@ -112,14 +116,12 @@ def _n_waves(timeframe: Timeframe) -> int:
 
 
 def _bar_minutes(timeframe: Timeframe) -> int:
-    return timeframe.milliseconds // _MINUTE_MILLISECONDS
+    return timeframe.milliseconds // MINUTE_MILLISECONDS
 
 
 def _waves(share: FloatArray, n_waves: int) -> FloatArray:
     """Sine and cosine of 1 to ``n_waves`` turns, shape (n, 2 ``n_waves``)."""
-    angles = 2 * np.pi * share[:, None] * np.arange(1, n_waves + 1)
-    waves: FloatArray = np.stack([np.sin(angles), np.cos(angles)], axis=2)
-    return waves.reshape(len(share), 2 * n_waves)
+    return sines_and_cosines(2 * np.pi * share[:, None] * np.arange(1, n_waves + 1))
 
 
 def _is_each(number: IntArray, n_numbers: int) -> FloatArray:
@@ -132,11 +134,6 @@ def _returns(bars: Bars, cascade: FloatArray) -> FloatArray:
     *shorter, _ = volatility_spans(bars.timeframe)
     close = np.log(bars.column("close"))
     deviation = np.exp(cascade[:, len(shorter) - 1] / 2)
-    columns = [(close - _earlier(close, span)) / (deviation * math.sqrt(span)) for span in shorter]
+    columns = [(close - before(close, span)) / (deviation * math.sqrt(span)) for span in shorter]
     signed = np.clip(np.stack(columns, axis=1), -_WIDEST_RETURN, _WIDEST_RETURN)
     return np.concatenate([signed, np.abs(signed)], axis=1)
-
-
-def _earlier(values: FloatArray, n_bars: int) -> FloatArray:
-    """Each bar's value ``n_bars`` before, NaN on the first bars."""
-    return np.concatenate([np.full(n_bars, np.nan), values])[: len(values)]

@@ -177,9 +177,9 @@ def money_flow(
     return _preceded_by_nan(_over(signed, total), len(close) - len(total))
 
 
-def before(values: FloatArray) -> FloatArray:
-    """The value of the bar before; NaN on the first bar."""
-    return _preceded_by_nan(values, 1)[: len(values)]
+def before(values: FloatArray, n_bars: int = 1) -> FloatArray:
+    """Each bar's value ``n_bars`` before; NaN on the first bars."""
+    return _preceded_by_nan(values, n_bars)[: len(values)]
 
 
 def _smoothed(values: FloatArray, weight: float) -> FloatArray:

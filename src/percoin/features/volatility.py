@@ -1,4 +1,4 @@
-"""Six numbers that say how much a market moves, and the clock: the inputs of simple rivals.
+"""A few numbers that say how much a market moves, and the clock: the inputs of simple rivals.
 
 The volatility of a market comes in runs on several scales at once, from minutes to weeks. A
 regression on the mean volatility over a few nested spans, a cascade (Corsi, 2009), is hard to
@@ -16,11 +16,11 @@ import numpy as np
 from percoin.bars.gaps import follows_gap
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.features.indicators import before
-from percoin.types import FloatArray, Timeframe
+from percoin.types import FloatArray, IntArray, Timeframe
 
-_MINUTE_MILLISECONDS = 60_000
-_MINUTES_PER_DAY = 1440
-_DAYS_PER_WEEK = 7
+MINUTE_MILLISECONDS = 60_000
+MINUTES_PER_DAY = 1440
+DAYS_PER_WEEK = 7
 # 1970-01-01 was a Thursday; weeks are counted from Monday.
 _EPOCH_WEEKDAY = 3
 
@@ -52,7 +52,7 @@ def volatility_spans(timeframe: Timeframe) -> tuple[int, ...]:
     Other bar lengths have the same spans in time, without those shorter than a bar, and with
     four weeks added if fewer than four spans are left. The first span is always one bar.
     """
-    minutes = timeframe.milliseconds // _MINUTE_MILLISECONDS
+    minutes = timeframe.milliseconds // MINUTE_MILLISECONDS
     spans = {1, *(span // minutes for span in _SPAN_MINUTES if span >= minutes)}
     if len(spans) < _FEWEST_SPANS:
         spans.add(_MONTH_MINUTES // minutes)
@@ -97,16 +97,31 @@ def clock_columns(bars: Bars) -> FloatArray:
     Each as sine and cosine of its share of the day, week or hour, in the order of
     ``CLOCK_NAMES``; shape (n_bars, 6).
     """
-    minutes = (bars.open_time + bars.timeframe.milliseconds) // _MINUTE_MILLISECONDS
-    days = minutes // _MINUTES_PER_DAY
+    minutes = minutes_at_close(bars)
     shares = (
-        minutes % _MINUTES_PER_DAY // 60 / 24,
-        (days + _EPOCH_WEEKDAY) % _DAYS_PER_WEEK / _DAYS_PER_WEEK,
+        minutes % MINUTES_PER_DAY // 60 / 24,
+        weekdays(minutes) / DAYS_PER_WEEK,
         minutes % 60 / 60,
     )
-    angles = 2 * np.pi * np.stack(shares, axis=1)
+    return sines_and_cosines(2 * np.pi * np.stack(shares, axis=1))
+
+
+def minutes_at_close(bars: Bars) -> IntArray:
+    """Minutes from 1970-01-01 UTC to the close of each bar, shape (n_bars,)."""
+    minutes: IntArray = (bars.open_time + bars.timeframe.milliseconds) // MINUTE_MILLISECONDS
+    return minutes
+
+
+def weekdays(minutes: IntArray) -> IntArray:
+    """Day of the week of each of ``minutes_at_close``; Monday is 0."""
+    days: IntArray = (minutes // MINUTES_PER_DAY + _EPOCH_WEEKDAY) % DAYS_PER_WEEK
+    return days
+
+
+def sines_and_cosines(angles: FloatArray) -> FloatArray:
+    """The sine and the cosine of each angle, from shape (n, D) to (n, 2 D)."""
     columns: FloatArray = np.stack([np.sin(angles), np.cos(angles)], axis=2)
-    return columns.reshape(len(bars), len(CLOCK_NAMES))
+    return columns.reshape(len(angles), 2 * angles.shape[1])
 
 
 def _variance_of_returns(bars: Bars) -> FloatArray:

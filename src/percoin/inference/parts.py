@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from percoin.bars.schema import Bars
 from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
-from percoin.evaluation.last_row import InputColumns, LastRowModel, columns_of
+from percoin.evaluation.last_row import InputColumns, LastRowModel, columns_beside
 from percoin.inference.networks import load_network
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.parts import ModelPart
@@ -57,8 +55,7 @@ class ServedParts:
         Args:
             bars: Closed bars of the model's market.
         """
-        none = np.empty((len(bars), 0))
-        return {columns: columns_of(bars, columns, none) for columns in self._columns}
+        return {columns: columns_beside(bars, columns) for columns in self._columns}
 
     def probabilities(self, inputs: ModelInputs) -> FloatArray:
         """Calibrated probabilities, shape (B, C).
