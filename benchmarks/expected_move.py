@@ -73,7 +73,7 @@ def rows_of(dataset: MarketDataset) -> MoveRows:
 
 
 def fit(dataset: MarketDataset, candidates: tuple = CANDIDATES) -> MoveModel | None:
-    return choose_move(rows_of(dataset), dataset.label_rule.horizon, candidates)
+    return choose_move(rows_of(dataset), candidates)
 
 
 def of_inputs(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: Bootstrap) -> str:

@@ -187,3 +187,12 @@ def test_hash_depends_on_every_value_and_time() -> None:
     later = bars.frame.set_axis(bars.frame.index + pd.Timedelta(days=1))
     hashes.add(Bars(bars.symbol, bars.timeframe, later, bars.origin).sha256())
     assert len(hashes) == 8
+
+
+def test_moments_of_damaged_files_have_a_text_too() -> None:
+    moments = pd.DatetimeIndex(np.array([0, 90_000, 10**15], dtype="datetime64[ms]"))
+    assert [format_time(moment) for moment in moments] == [
+        "1970-01-01 00:00",
+        "1970-01-01 00:01:30",
+        "33658-09-27 01:46:40",
+    ]

@@ -58,7 +58,7 @@ LIVELY = make_lively_bars()
 
 
 def fit_move(bars, horizon, train, validation):
-    return choose_move(MoveRows.of(bars, horizon, train, validation), horizon)
+    return choose_move(MoveRows.of(bars, horizon, train, validation))
 
 
 @pytest.fixture(scope="module")
@@ -211,17 +211,23 @@ def test_garch_over_the_horizon_is_that_of_its_own_forecast():
 
 
 def test_every_rival_is_brought_to_the_size_of_what_came(rows):
-    for variance in rival_variances(rows, HORIZON).values():
+    for variance in rival_variances(rows).values():
         ratio = rows.realized[VALIDATION] / variance[VALIDATION]
         assert ratio.mean() == pytest.approx(1)
 
 
-def test_many_markets_are_summed_up_in_one_line():
-    def judged(lead: float, held: float) -> JudgedMove:
-        rival = MoveRival(0.3, Interval(lead, None, None))
-        coverage = {"50": Interval(held, None, None)}
-        return JudgedMove(10, 0.25, {CASCADE: rival}, coverage)
+def judged(lead: float, held: float, *rivals: str) -> JudgedMove:
+    coverage = {"50": Interval(held, None, None)}
+    rival = MoveRival(0.3, Interval(lead, None, None))
+    return JudgedMove(10, 0.25, dict.fromkeys((CASCADE, *rivals), rival), coverage)
 
+
+def test_many_markets_are_summed_up_in_one_line():
     assert sum_up([judged(0.1, 0.5), judged(-0.1, 0.6)]) == (
         "expected move: ahead of cascade on 1 of 2; bands held 50 %: 55.0 % of prices"
     )
+
+
+def test_a_rival_that_the_first_market_lacks_is_summed_up_too():
+    line = sum_up([judged(0.1, 0.5), judged(0.1, 0.5, GARCH)])
+    assert "ahead of cascade on 2 of 2, garch on 1 of 1;" in line

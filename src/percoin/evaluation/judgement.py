@@ -122,16 +122,11 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         cautions=[*_better_alone(newest), *_never_trades(newest)],
         rival=choose_rival(folds),
     )
-    by_name = {forecast.name: forecast for forecast in baselines}
-    named = (TRAIN_PRIOR, evaluation.best_baseline, ROLLING_PRIOR, evaluation.rival)
-    compared = (model, *(by_name[name] for name in named))
-    losses = [row_log_loss(forecast.probabilities, labels) for forecast in compared]
-    daily = sum_by_day(_test_times(folds), losses)
     return Judgement(
         newest.calibration,
         newest.threshold,
         evaluation,
-        daily,
+        _daily(folds, evaluation.best_baseline, evaluation.rival),
         next((part.numbers for part in newest.parts.values()), None),
         _judge_blend(folds, evaluation.bootstrap),
         _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
@@ -182,17 +177,19 @@ def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | No
     Returns:
         None if there is no baseline of that name.
     """
-    labels = np.concatenate([_labels(fold, "test") for fold in folds])
-    forecasts = [{entry.name: entry for entry in fold.baselines} for fold in folds]
-    if any(rival not in by_name for by_name in forecasts):
+    if any(rival not in {entry.name for entry in fold.baselines} for fold in folds):
         return None
+    return _daily(folds, rival, rival)
+
+
+def _daily(folds: Sequence[FoldForecasts], best_baseline: str, rival: str) -> DailyLosses:
+    by_name = [{entry.name: entry for entry in fold.baselines} for fold in folds]
+    names = (TRAIN_PRIOR, best_baseline, ROLLING_PRIOR, rival)
     compared = (
         [fold.model for fold in folds],
-        *(
-            [by_name[name] for by_name in forecasts]
-            for name in (TRAIN_PRIOR, rival, ROLLING_PRIOR, rival)
-        ),
+        *([baselines[name] for baselines in by_name] for name in names),
     )
+    labels = np.concatenate([_labels(fold, "test") for fold in folds])
     losses = [
         row_log_loss(np.concatenate([entry.probabilities for entry in entries]), labels)
         for entries in compared

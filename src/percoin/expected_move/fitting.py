@@ -34,12 +34,14 @@ class MoveRows:
 
     Attributes:
         bars: The market.
+        horizon: Bars from a close to the close that is forecast.
         targets: What came after each bar.
         train: Positions of the rows that the regression is fitted on.
         validation: Positions of the rows that choose and calibrate.
     """
 
     bars: Bars
+    horizon: int
     targets: MoveTargets
     train: IntArray
     validation: IntArray
@@ -50,7 +52,9 @@ class MoveRows:
         targets = move_targets(bars, horizon)
         has_past = np.isfinite(move_columns(bars, (MoveInputs.CASCADE,))).all(axis=1)
         is_usable = has_past & (targets.range_variance > 0)
-        return cls(bars, targets, train[is_usable[train]], validation[is_usable[validation]])
+        return cls(
+            bars, horizon, targets, train[is_usable[train]], validation[is_usable[validation]]
+        )
 
     @property
     def are_enough(self) -> bool:
@@ -82,13 +86,12 @@ class MoveRows:
 
 
 def choose_move(
-    rows: MoveRows, horizon: int, candidates: Sequence[tuple[MoveInputs, ...]] = CANDIDATES
+    rows: MoveRows, candidates: Sequence[tuple[MoveInputs, ...]] = CANDIDATES
 ) -> MoveModel | None:
     """Fit each candidate and take the one with the smallest QLIKE on validation rows.
 
     Args:
         rows: Of one market.
-        horizon: Bars from a close to the close that is forecast.
         candidates: Groups of inputs to choose from.
 
     Returns:
@@ -96,7 +99,7 @@ def choose_move(
     """
     if not rows.are_enough:
         return None
-    fitted = [_fit(rows, horizon, inputs) for inputs in candidates]
+    fitted = [_fit(rows, inputs) for inputs in candidates]
     realized = rows.realized[rows.validation]
     losses = [
         qlike(realized, model.deviations(rows.bars)[rows.validation] ** 2).mean()
@@ -119,7 +122,7 @@ def conformal_quantile(scores: FloatArray, level: int) -> float:
     return float(np.partition(scores, rank - 1)[rank - 1])
 
 
-def _fit(rows: MoveRows, horizon: int, inputs: tuple[MoveInputs, ...]) -> MoveModel:
+def _fit(rows: MoveRows, inputs: tuple[MoveInputs, ...]) -> MoveModel:
     columns, train, validation = move_columns(rows.bars, inputs), rows.train, rows.validation
     coefficients, intercept = _ridge(columns[train], np.log(rows.realized[train]))
     # The mean of logs is not the log of the mean.
@@ -128,7 +131,7 @@ def _fit(rows: MoveRows, horizon: int, inputs: tuple[MoveInputs, ...]) -> MoveMo
     scores = np.abs(rows.targets.log_return[validation]) / deviations
     quantiles = {str(level): conformal_quantile(scores, level) for level in LEVELS}
     return MoveModel(
-        horizon, inputs, tuple(coefficients.tolist()), intercept, rows.range_factor, quantiles
+        rows.horizon, inputs, tuple(coefficients.tolist()), intercept, rows.range_factor, quantiles
     )
 
 

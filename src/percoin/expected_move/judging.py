@@ -9,7 +9,7 @@ import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import CANDIDATES, MoveRows, choose_move
+from percoin.expected_move.fitting import MoveRows, choose_move
 from percoin.expected_move.model import LEVELS, MoveModel
 from percoin.expected_move.rivals import rival_variances
 from percoin.expected_move.scores import qlike
@@ -99,7 +99,7 @@ def sum_up(judged: Sequence[JudgedMove]) -> str:
     """
     leads = [
         f"{name} on {sum(each.rivals[name].lead.value > 0 for each in known)} of {len(known)}"
-        for name in judged[0].rivals
+        for name in dict.fromkeys(name for each in judged for name in each.rivals)
         if (known := [each for each in judged if name in each.rivals])
     ]
     held = [
@@ -125,7 +125,7 @@ def fit_and_judge(
     """
     train, validation, test = parts
     rows = MoveRows.of(bars, horizon, train, validation)
-    model = choose_move(rows, horizon, CANDIDATES)
+    model = choose_move(rows)
     if model is None:
         return None
     losses = move_losses(model, rows, test)
@@ -144,7 +144,7 @@ def move_losses(model: MoveModel, rows: MoveRows, test: IntArray) -> MoveLosses:
     is_usable = np.isfinite(deviations) & (rows.realized > 0)
     test = test[is_usable[test]]
     realized, own = rows.realized[test], deviations[test]
-    rivals = rival_variances(rows, model.horizon)
+    rivals = rival_variances(rows)
     moved = np.abs(rows.targets.log_return[test]) / own
     return MoveLosses(
         test,

@@ -22,14 +22,14 @@ CASCADE, GARCH, RECENT = "cascade", "garch", "last_50_bars"
 _PERCENT = 100.0
 
 
-def rival_variances(rows: MoveRows, horizon: int) -> dict[str, FloatArray]:
+def rival_variances(rows: MoveRows) -> dict[str, FloatArray]:
     """Variance forecasts of every rival, shape (n_bars,) each.
 
     A rival whose fit failed, as that of GARCH on a price that hardly moves, is left out.
     """
     made = {
         CASCADE: corsi_cascade(rows),
-        GARCH: garch(rows.bars, int(rows.train[-1]) + 1, horizon),
+        GARCH: garch(rows.bars, int(rows.train[-1]) + 1, rows.horizon),
         RECENT: np.exp(2 * volatility_columns(rows.bars)[:, -1]),
     }
     return {

@@ -100,7 +100,7 @@ def test_the_expected_move_is_fitted_on_the_same_split_told_and_served(fitted):
     dataset = rebuild(artifact.manifest, bars_of(folder))
     horizon = dataset.label_rule.horizon
     rows = MoveRows.of(dataset.bars, horizon, dataset.rows("train"), dataset.rows("validation"))
-    again = choose_move(rows, horizon)
+    again = choose_move(rows)
     assert artifact.move.inputs == again.inputs
     np.testing.assert_allclose(artifact.move.coefficients, again.coefficients, rtol=1e-6)
     assert dict(artifact.move.quantiles) == pytest.approx(dict(again.quantiles))
