@@ -44,8 +44,8 @@ from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.evaluation.baselines import BaselineInputs, class_shares, make_boosting
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
-from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet

@@ -31,8 +31,8 @@ from percoin.evaluation.baselines import (
 from percoin.evaluation.blend import blend_probabilities, choose_weights
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.fold_forecasts import baseline_inputs, fit_pooled_baselines
 from percoin.evaluation.joint import joint_lead, joint_skill
-from percoin.evaluation.judgement import baseline_inputs, fit_pooled_baselines
 from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition, FeatureSet

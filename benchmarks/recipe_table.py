@@ -35,8 +35,8 @@ from percoin.evaluation.baselines import LOGISTIC, Baseline, class_shares, defau
 from percoin.evaluation.blend import blend_probabilities, choose_weights
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.joint import JointMean, days_of, joint_lead, joint_skill
-from percoin.evaluation.judgement import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.skills import activity, direction
 from percoin.evaluation.uncertainty import Bootstrap

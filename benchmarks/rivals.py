@@ -23,8 +23,8 @@ from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.errors import PercoinError
 from percoin.evaluation.baselines import MAJORITY, ROLLING_PRIOR, TRAIN_PRIOR
 from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.fold_forecasts import fit_pooled_baselines, forecast_baselines
 from percoin.evaluation.joint import JointMean, joint_recent_skill, joint_skill
-from percoin.evaluation.judgement import fit_pooled_baselines, forecast_baselines
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet

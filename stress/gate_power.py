@@ -34,7 +34,7 @@ from market_judgements import (  # noqa: E402
 
 from percoin.bars.sources.simulated import SimulatedSource  # noqa: E402
 from percoin.dataset import MarketDataset  # noqa: E402
-from percoin.evaluation import judgement  # noqa: E402
+from percoin.evaluation import fold_forecasts  # noqa: E402
 from percoin.evaluation.baselines import TrainPrior  # noqa: E402
 from percoin.evaluation.evaluate import Evaluation  # noqa: E402
 from percoin.evaluation.gate import apply_false_discovery_control  # noqa: E402
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markets", type=int, default=FULL)
     n_markets = parser.parse_args().markets
-    judgement.default_baselines = lambda seed: [TrainPrior()]
+    fold_forecasts.default_baselines = lambda seed: [TrainPrior()]
     rows = []
     for sweep in SWEEPS:
         started = time.monotonic()

@@ -48,14 +48,9 @@ from scipy.stats import t as student
 
 from percoin.bars.sources.files import FilesSource
 from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket, SplitSpec
-from percoin.evaluation.baselines import (
-    ROLLING_PRIOR,
-    TRAIN_PRIOR,
-    VOLATILITY,
-    default_baselines,
-)
+from percoin.evaluation.baselines import ROLLING_PRIOR, TRAIN_PRIOR, VOLATILITY, default_baselines
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
-from percoin.evaluation.judgement import baseline_inputs
+from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import MIN_BLOCKS, MOST_BLOCKS, Bootstrap, skill_rows
 from percoin.features.feature_set import FeatureSet

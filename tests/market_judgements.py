@@ -17,7 +17,8 @@ import numpy as np
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset
 from percoin.evaluation.evaluate import Evaluation
-from percoin.evaluation.judgement import JudgingRules, baseline_inputs, forecast_fold, judge_folds
+from percoin.evaluation.fold_forecasts import JudgingRules, baseline_inputs, forecast_fold
+from percoin.evaluation.judgement import judge_folds
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule
 from percoin.types import FloatArray

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_dataset, build_folds
-from percoin.evaluation import judgement
+from percoin.evaluation import fold_forecasts, judgement
 from percoin.evaluation.backtest import Costs, Exit, backtest
 from percoin.evaluation.baselines import (
     LOGISTIC,
@@ -23,18 +23,17 @@ from percoin.evaluation.baselines import (
     default_baselines,
 )
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
-from percoin.evaluation.judgement import (
+from percoin.evaluation.fold_forecasts import (
     JudgingRules,
-    bars_per_year,
     baseline_inputs,
-    choose_rival,
     fit_pooled_baselines,
     forecast_fold,
-    judge_folds,
 )
+from percoin.evaluation.judgement import choose_rival, judge_folds
 from percoin.evaluation.level_reach import find_reached
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.threshold import ThresholdChoice, decide
+from percoin.evaluation.trading import bars_per_year
 from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.features.levels import find_levels, levels_along
 from percoin.features.rules import read_momentum, read_rsi_ma
@@ -84,7 +83,7 @@ def quick_baselines(monkeypatch):
     """Those that fit at once; what they say is not these tests' business."""
     quick = (MAJORITY, TRAIN_PRIOR, ROLLING_PRIOR, LOGISTIC)
     few = [baseline for baseline in default_baselines() if baseline.name in quick]
-    monkeypatch.setattr(judgement, "default_baselines", lambda seed: few)
+    monkeypatch.setattr(fold_forecasts, "default_baselines", lambda seed: few)
 
 
 @pytest.fixture
@@ -198,8 +197,8 @@ def test_the_threshold_is_chosen_on_validation_bars_alone(rule, monkeypatch):
         seen.update(rows=rows, prices=prices, exit_rule=exit_rule)
         return chosen(probabilities, rows, prices, exit_rule, costs)
 
-    chosen = judgement.choose_threshold
-    monkeypatch.setattr(judgement, "choose_threshold", spy)
+    chosen = fold_forecasts.choose_threshold
+    monkeypatch.setattr(fold_forecasts, "choose_threshold", spy)
     forecast(dataset)
 
     rows = dataset.rows("validation")
@@ -520,7 +519,7 @@ def test_positions_close_at_the_levels_that_are_served_if_the_rules_say_so(rule,
 def test_the_threshold_is_chosen_with_the_exit_that_is_judged(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        judgement,
+        fold_forecasts,
         "choose_threshold",
         lambda probabilities, rows, prices, exit_rule, costs: (
             seen.append(exit_rule) or ThresholdChoice(0.5, 0.1, 20)

@@ -11,14 +11,14 @@ from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_folds
 from percoin.evaluation.baselines import LOGISTIC, default_baselines
 from percoin.evaluation.blend import BLEND, NETWORK, PartSkill, blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
-from percoin.evaluation.judgement import (
+from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
     JudgingRules,
     baseline_inputs,
     forecast_fold,
     forecast_last_row,
-    judge_folds,
 )
+from percoin.evaluation.judgement import judge_folds
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.threshold import choose_threshold
@@ -128,7 +128,7 @@ def test_the_confidence_to_trade_is_chosen_for_the_blend_not_for_its_network(mon
         asked.append(probabilities)
         return choose_threshold(probabilities, *arguments)
 
-    monkeypatch.setattr("percoin.evaluation.judgement.choose_threshold", spy)
+    monkeypatch.setattr("percoin.evaluation.fold_forecasts.choose_threshold", spy)
     fold = forecast()
     np.testing.assert_array_equal(asked[0], fold.validation)
     assert len(asked) == 1

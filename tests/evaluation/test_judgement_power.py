@@ -16,7 +16,7 @@ from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
 from percoin.bars.sources.simulated import SimulatedSource
-from percoin.evaluation import judgement
+from percoin.evaluation import fold_forecasts
 from percoin.evaluation.baselines import (
     LOGISTIC,
     LastRowClassifier,
@@ -51,10 +51,9 @@ def silenced() -> LastRowClassifier:
 def one_baseline(monkeypatch):
     """The priors decide; the others would take most of the time."""
     few = [TrainPrior(), RollingPrior(), silenced()]
-    monkeypatch.setattr(judgement, "default_baselines", lambda seed: few)
+    monkeypatch.setattr(fold_forecasts, "default_baselines", lambda seed: few)
 
 
-@pytest.mark.slow
 def test_128_markets_without_edge_are_accepted_no_more_often_than_the_error_rate_allows():
     verdicts = {}
     for seed in range(128):
@@ -114,7 +113,7 @@ def test_an_oracle_feature_is_near_perfect_and_called_a_leak():
 
 
 def test_with_every_baseline_the_model_must_also_keep_up_with_them(monkeypatch):
-    monkeypatch.setattr(judgement, "default_baselines", default_baselines)
+    monkeypatch.setattr(fold_forecasts, "default_baselines", default_baselines)
     evaluation = judge_market(dataset_of(simulated(1, edge=0.5, n_bars=12_000)))
     assert evaluation.rival in {"logistic", "boosting"}
     assert evaluation.verdict.outcome is Outcome.ACCEPTED

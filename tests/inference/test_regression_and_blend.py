@@ -24,13 +24,13 @@ from percoin.bars.store import BarStore
 from percoin.errors import InvalidArtifactError, NotEnoughBarsError
 from percoin.evaluation.baselines import ALONE, BESIDE, BOOSTING, LOGISTIC, VOLATILITY
 from percoin.evaluation.blend import BLEND
-from percoin.evaluation.judgement import (
+from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
     JudgingRules,
     forecast_fold,
     forecast_last_row,
-    judge_folds,
 )
+from percoin.evaluation.judgement import judge_folds
 from percoin.evaluation.regression import Regression
 from percoin.inference import Backend, Predictor
 from percoin.registry.artifact import export_artifact, load_artifact

@@ -16,8 +16,9 @@ from percoin.dataset import DatasetSpec, PreparedMarket, SplitSpec
 from percoin.errors import InvalidForecastsError, NotEnoughBarsError
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.calibration import apply_calibration
+from percoin.evaluation.fold_forecasts import JudgingRules, forecast_fold
 from percoin.evaluation.gate import Outcome
-from percoin.evaluation.judgement import JudgingRules, forecast_fold, judge_folds
+from percoin.evaluation.judgement import judge_folds
 from percoin.features.feature_set import FeatureSet
 from percoin.judge.__main__ import main
 from percoin.judge.forecasts import Forecasts, read_forecasts

@@ -11,7 +11,7 @@ from percoin.bars.schema import Bars
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import RollingPrior, default_baselines
 from percoin.evaluation.evaluate import Forecast, assess
-from percoin.evaluation.judgement import baseline_inputs
+from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.rules import read_momentum

@@ -8,7 +8,7 @@ import torch
 from training_builders import learnable_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
-from percoin.evaluation.judgement import JudgingRules
+from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.training import fitted_network
 from percoin.training.fitted_network import forecast_test
 from percoin.training.lit_module import SignalClassifier

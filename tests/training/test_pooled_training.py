@@ -16,7 +16,7 @@ from percoin.bars.schema import Bars
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.errors import DivergedError, InterruptedRunError, ResumeError
-from percoin.evaluation.judgement import JudgingRules
+from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.features.feature_set import FEATURE_NAMES, FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm

@@ -11,13 +11,8 @@ import numpy as np
 
 from percoin.audit.findings import Finding, FindingStatus
 from percoin.dataset import MarketDataset
-from percoin.evaluation.baselines import (
-    Baseline,
-    BaselineInputs,
-    class_shares,
-    default_baselines,
-)
-from percoin.evaluation.judgement import baseline_inputs
+from percoin.evaluation.baselines import Baseline, BaselineInputs, class_shares, default_baselines
+from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.skills import BinaryView, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows

@@ -1,152 +1,34 @@
-"""Judge a trained model: calibrate it, run the baselines on the same rows, backtest, decide.
+"""Judge the forecasts of one fold (the usual split) or of several (a walk-forward test).
 
-This module connects a market (``dataset``) with the calculations (``evaluation``). It judges
-one fold (the usual split) or several folds of a walk-forward test.
+Compares the model with the baselines on the same test rows, backtests them, and decides.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset
 from percoin.dataset import Part as DatasetPart
-from percoin.errors import NotEnoughBarsError
-from percoin.evaluation.backtest import (
-    BacktestResult,
-    Brackets,
-    Costs,
-    Exit,
-    ExitRule,
-    Prices,
-    backtest,
-    buy_and_hold,
-)
-from percoin.evaluation.baselines import (
-    ALONE,
-    ROLLING_PRIOR,
-    TRAIN_PRIOR,
-    UNCALIBRATED,
-    Baseline,
-    BaselineInputs,
-    LastRowClassifier,
-    class_shares,
-    default_baselines,
-    last_known_labels,
-    pooled_baselines,
-    rolling_prior_bars,
-    settled_class_counts,
-)
-from percoin.evaluation.blend import (
-    NETWORK,
-    PartSkill,
-    PartSkills,
-    blend_probabilities,
-    choose_weights,
-)
-from percoin.evaluation.calibration import apply_calibration, fit_calibration
+from percoin.evaluation.backtest import BacktestResult, backtest, buy_and_hold
+from percoin.evaluation.baselines import ALONE, ROLLING_PRIOR, TRAIN_PRIOR, class_shares
+from percoin.evaluation.blend import NETWORK, PartSkill, PartSkills
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.evaluate import Evaluation, Forecast, evaluate, pool
+from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
 from percoin.evaluation.gate import Search
 from percoin.evaluation.hit_rate import HitRate, hit_rate, moves_after
 from percoin.evaluation.last_row import LastRowModel
 from percoin.evaluation.level_reach import levels_reached
-from percoin.evaluation.metrics import N_CLASSES, PROBABILITY_FLOOR, row_log_loss
-from percoin.evaluation.threshold import choose_threshold, decide, spread_signals
+from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.threshold import decide, spread_signals
+from percoin.evaluation.trading import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.uncertainty import Bootstrap, skill_rows
-from percoin.features.levels import FIRST_TARGET, STOP, levels_along
-from percoin.features.rules import read_momentum, read_rsi_ma
-from percoin.features.volatility import clock_columns, volatility_columns
-from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal, Timeframe
-
-log = logging.getLogger(__name__)
-
-_DAYS_PER_YEAR = 365.0
-
-
-@dataclass(frozen=True)
-class JudgingRules:
-    """Settings of a judgement.
-
-    Attributes:
-        costs: Costs of each side of a trade.
-        n_trials: Number of models and settings tried, for the deflated Sharpe ratio and the
-            gate.
-        n_looks: Number of chosen models that these test rows have judged, including this one.
-        n_shown: Number of models shown together, such as those of one model trained on many
-            markets (a pool). The deflated Sharpe ratio uses it.
-        repetitions: Bootstrap draws for each interval.
-        seed: For the bootstrap and the boosting baseline.
-        model_name: Name of the model in tables.
-        blend: Baselines to average the network with, by name.
-        exit: Where positions of the backtests close.
-    """
-
-    costs: Costs = field(default_factory=Costs)
-    n_trials: int = 1
-    n_looks: int = 1
-    n_shown: int = 1
-    repetitions: int = 2000
-    seed: int = 0
-    model_name: str = "cnn_lstm"
-    blend: tuple[str, ...] = ()
-    exit: Exit = Exit.HORIZON
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Calibrated probabilities of one forecaster of a fold; it can be served alone.
-
-    Attributes:
-        validation: Probabilities on the validation rows, shape (n_rows, C).
-        test: Probabilities on the test rows, shape (n_rows, C).
-        calibration: Fitted on the validation rows.
-        numbers: What it computes with; None for the network.
-    """
-
-    validation: FloatArray
-    test: FloatArray
-    calibration: Mapping[str, Any]
-    numbers: LastRowModel | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class FoldForecasts:
-    """Forecasts of the model and of every baseline on the test rows of one fold.
-
-    Attributes:
-        dataset: The fold.
-        model: The model's forecast: of its one part, or the weighted mean of its parts.
-        validation: The model's probabilities on the validation rows, shape (n_rows, C); empty
-            for forecasts of others.
-        baselines: Fitted on the fold's train rows. Calibrated on its validation rows, like the
-            model.
-        validation_losses: Mean log-loss of each baseline on the validation rows, by name.
-        threshold: Minimum confidence for a trade, chosen on the validation rows.
-        parts: The forecasters of the model, by name: the network, baselines. None for forecasts
-            of others.
-        weights: Weight of each part, chosen on the validation rows.
-    """
-
-    dataset: MarketDataset
-    model: Forecast
-    validation: FloatArray
-    baselines: tuple[Forecast, ...]
-    validation_losses: Mapping[str, float]
-    threshold: float
-    parts: Mapping[str, Part]
-    weights: Mapping[str, float]
-
-    @property
-    def calibration(self) -> Mapping[str, Any]:
-        """Calibration of the network, or of the model's one part if it has no network."""
-        return next((part.calibration for part in self.parts.values()), {"method": "none"})
+from percoin.features.levels import levels_along
+from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,143 +86,6 @@ class Judgement:
     blend: JudgedBlend | None = None
     hit_rate: HitRate | None = None
     levels: LevelsReached | None = None
-
-
-def forecast_fold(
-    dataset: MarketDataset,
-    validation_logits: FloatArray,
-    test_logits: FloatArray,
-    rules: JudgingRules,
-    pooled: Sequence[Baseline] = (),
-) -> FoldForecasts:
-    """Calibrate the network and fit the baselines of one fold; blend if the rules say so.
-
-    Args:
-        dataset: The fold.
-        validation_logits: Logits of the validation rows in order, shape (n_rows, C).
-        test_logits: Logits of the test rows in order, shape (n_rows, C).
-        rules: Settings of the judgement.
-        pooled: More baselines, fitted on the train rows of many markets, including this one.
-    """
-    baselines = [*_fit_baselines(dataset, rules.seed), *pooled]
-    parts = {NETWORK: _calibrated(dataset, validation_logits, test_logits)}
-    by_name = {baseline.name: baseline for baseline in baselines}
-    for name in rules.blend:
-        try:
-            parts[name] = _part_of(by_name[name], dataset)
-        except ValueError as error:
-            market = dataset.bars.symbol, dataset.bars.timeframe.value
-            log.warning("%s %s: %s takes no part in the blend: %s", *market, name, error)
-    return _forecast_with(dataset, parts, baselines, rules)
-
-
-def forecast_last_row(dataset: MarketDataset, name: str, rules: JudgingRules) -> FoldForecasts:
-    """Use a baseline as the model of one fold, and drop it from the baselines.
-
-    Args:
-        dataset: The fold.
-        name: Name of the baseline.
-        rules: Settings of the judgement.
-
-    Raises:
-        NotEnoughBarsError: Its inputs are not known on enough of the rows.
-    """
-    baselines = _fit_baselines(dataset, rules.seed)
-    [chosen] = [baseline for baseline in baselines if baseline.name == name]
-    try:
-        part = _part_of(chosen, dataset)
-    except ValueError as error:
-        bars = dataset.bars
-        raise NotEnoughBarsError(
-            bars.symbol,
-            bars.timeframe,
-            f"{len(bars)} bars are too few for model={name}: {error}",
-            "load more bars or use a longer history_days",
-        ) from error
-    others = [baseline for baseline in baselines if baseline is not chosen]
-    return _forecast_with(dataset, {name: part}, others, rules)
-
-
-def _forecast_with(
-    dataset: MarketDataset,
-    parts: Mapping[str, Part],
-    baselines: Sequence[Baseline],
-    rules: JudgingRules,
-) -> FoldForecasts:
-    labels = dataset.label[dataset.rows("validation")]
-    weights: tuple[float, ...] = (1.0,)
-    if len(parts) > 1:
-        weights = choose_weights([part.validation for part in parts.values()], labels)
-    validation, test = (
-        blend_probabilities([getattr(part, rows) for part in parts.values()], weights)
-        for rows in ("validation", "test")
-    )
-    return FoldForecasts(
-        dataset,
-        Forecast(rules.model_name, test),
-        validation,
-        *_ask(dataset, baselines),
-        _threshold(dataset, validation, rules),
-        parts,
-        dict(zip(parts, weights, strict=True)),
-    )
-
-
-def forecast_baselines(
-    dataset: MarketDataset, seed: int = 0, pooled: Sequence[Baseline] = ()
-) -> tuple[tuple[Forecast, ...], dict[str, float]]:
-    """Fit and calibrate the baselines of one market and make their forecasts, without a model.
-
-    Args:
-        dataset: The fold.
-        seed: For the boosting baseline.
-        pooled: As in ``forecast_fold``.
-
-    Returns:
-        Forecasts of the test rows, and the log-loss of each on the validation rows, by name.
-    """
-    return _ask(dataset, [*_fit_baselines(dataset, seed), *pooled])
-
-
-def forecast_given(
-    dataset: MarketDataset, forecast: Forecast, rules: JudgingRules, threshold: float = 0.0
-) -> FoldForecasts:
-    """Compare external forecasts of the test rows with the baselines, without calibration.
-
-    Args:
-        dataset: The fold.
-        forecast: Forecast of the test rows in order.
-        rules: Settings of the judgement.
-        threshold: Minimum confidence for a trade, if the forecast has no decisions.
-    """
-    return FoldForecasts(
-        dataset,
-        forecast,
-        np.empty((0, N_CLASSES)),
-        *_ask(dataset, _fit_baselines(dataset, rules.seed)),
-        threshold,
-        {},
-        {},
-    )
-
-
-def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> list[Baseline]:
-    """Fit the baselines that learn from the train rows of many markets at once.
-
-    Args:
-        markets: At least one; all with the same split times and the same feature scaling.
-        seed: For the boosting baselines.
-    """
-    rows = [dataset.rows("train") for dataset in markets]
-    known = [
-        baseline_inputs(dataset).take(train) for dataset, train in zip(markets, rows, strict=True)
-    ]
-    labels = [dataset.label[train] for dataset, train in zip(markets, rows, strict=True)]
-    inputs, came = BaselineInputs.joined(known), np.concatenate(labels)
-    baselines = pooled_baselines(seed)
-    for baseline in baselines:
-        baseline.fit(inputs, came)
-    return baselines
 
 
 def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgement:
@@ -453,98 +198,6 @@ def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | No
         for entries in compared
     ]
     return sum_by_day(_test_times(folds), losses)
-
-
-def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
-    """Inputs of the baselines at each bar, shape (n_bars, ...).
-
-    The first bars are NaN, because indicators need earlier bars.
-    """
-    return BaselineInputs(
-        features=dataset.features.astype(np.float64),
-        last_known_label=last_known_labels(dataset.label, dataset.label_rule.horizon),
-        rsi_ma=read_rsi_ma(dataset.bars).signal,
-        momentum=read_momentum(dataset.bars).signal,
-        settled_counts=settled_class_counts(
-            dataset.label, dataset.label_rule.horizon, rolling_prior_bars(dataset.bars.timeframe)
-        ),
-        volatility=volatility_columns(dataset.bars),
-        clock=clock_columns(dataset.bars),
-    )
-
-
-def bars_per_year(timeframe: Timeframe) -> float:
-    """Bars in a year; crypto markets do not close."""
-    return timeframe.bars_per_day * _DAYS_PER_YEAR
-
-
-def _fit_baselines(dataset: MarketDataset, seed: int) -> list[Baseline]:
-    train = dataset.rows("train")
-    known, baselines = baseline_inputs(dataset).take(train), default_baselines(seed)
-    for baseline in baselines:
-        baseline.fit(known, dataset.label[train])
-    return baselines
-
-
-def _ask(
-    dataset: MarketDataset, baselines: Sequence[Baseline]
-) -> tuple[tuple[Forecast, ...], dict[str, float]]:
-    """Calibrated forecasts of the test rows, and the log-loss of each on the validation rows."""
-    inputs = baseline_inputs(dataset)
-    validation, test = (inputs.take(dataset.rows(part)) for part in ("validation", "test"))
-    labels = dataset.label[dataset.rows("validation")]
-    forecasts, losses = [], {}
-    for baseline in baselines:
-        known, asked = baseline.predict_proba(validation), baseline.predict_proba(test)
-        if baseline.name not in UNCALIBRATED:
-            logits = [np.log(np.maximum(said, PROBABILITY_FLOOR)) for said in (known, asked)]
-            part = _calibrated(dataset, *logits)
-            known, asked = part.validation, part.test
-        forecasts.append(Forecast(baseline.name, asked, baseline.predict(test)))
-        losses[baseline.name] = float(row_log_loss(known, labels).mean())
-    return tuple(forecasts), losses
-
-
-def _part_of(baseline: Baseline, dataset: MarketDataset) -> Part:
-    """A fitted baseline as a part of the model, computed as a prediction computes it.
-
-    Raises:
-        ValueError: It is no such baseline, or its inputs are not known on enough of the rows.
-    """
-    if not isinstance(baseline, LastRowClassifier):
-        raise ValueError(f"{baseline.name} is no model that can be served")
-    numbers, inputs = baseline.plain(), baseline_inputs(dataset).columns(baseline.columns)
-    logits = []
-    for part in ("validation", "test"):
-        rows = inputs[dataset.rows(part)]
-        n_unknown = int((~np.isfinite(rows).all(axis=1)).sum())
-        if n_unknown:
-            raise ValueError(f"its inputs are not known on {n_unknown} of {len(rows)} {part} rows")
-        logits.append(numbers.logits(rows))
-    return replace(_calibrated(dataset, *logits), numbers=numbers)
-
-
-def _calibrated(
-    dataset: MarketDataset, validation_logits: FloatArray, test_logits: FloatArray
-) -> Part:
-    labels = dataset.label[dataset.rows("validation")]
-    calibration = fit_calibration(validation_logits, labels)
-    validation = apply_calibration(validation_logits, calibration)
-    return Part(validation, apply_calibration(test_logits, calibration), calibration)
-
-
-def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: JudgingRules) -> float:
-    """Choose the confidence threshold on the validation rows, for the served probabilities."""
-    validation = dataset.rows("validation")
-    first, last = int(validation[0]), int(validation[-1]) + dataset.label_rule.horizon + 1
-    choice = choose_threshold(
-        probabilities,
-        validation - first,
-        prices_of(dataset, first, last),
-        exit_rule_of(dataset, first, last, rules.exit),
-        rules.costs,
-    )
-    return choice.threshold
 
 
 def _better_alone(fold: FoldForecasts) -> list[str]:
@@ -693,39 +346,3 @@ def _decided(forecast: Forecast, threshold: float = 0.0) -> IntArray:
     if forecast.decisions is not None:
         return forecast.decisions
     return decide(forecast.probabilities, threshold)
-
-
-def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:
-    """Prices at positions ``first`` to ``last - 1``."""
-    columns = (dataset.bars.column(name)[first:last] for name in ("open", "high", "low", "close"))
-    return Prices(*columns)
-
-
-def exit_rule_of(
-    dataset: MarketDataset, first: int, last: int, where: Exit = Exit.HORIZON
-) -> ExitRule:
-    """The exit rule for bars ``first`` to ``last - 1``.
-
-    Args:
-        dataset: Has the label rule and the bars.
-        first: Position of the first bar.
-        last: Position after the last bar.
-        where: Where positions close before the horizon ends.
-    """
-    horizon = dataset.label_rule.horizon
-    if where is Exit.LEVELS:
-        return ExitRule(horizon, brackets=_brackets(dataset.bars, np.arange(first, last)))
-    distance = dataset.label_rule.barrier_distance(dataset.bars)
-    return ExitRule(horizon, None if distance is None else distance[first:last])
-
-
-def _brackets(bars: Bars, rows: IntArray) -> Brackets:
-    """Stop and first target of a LONG and of a SHORT at each bar.
-
-    The nearest target: with the usual horizons the others are seldom reached.
-    """
-    long, short = (
-        levels_along(bars, rows, np.full(len(rows), signal)).prices
-        for signal in (Signal.LONG, Signal.SHORT)
-    )
-    return Brackets(long[:, [STOP, FIRST_TARGET]], short[:, [FIRST_TARGET, STOP]])

@@ -19,8 +19,9 @@ from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsErro
 from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
+from percoin.evaluation.fold_forecasts import JudgingRules, forecast_given
 from percoin.evaluation.gate import Outcome, Verdict
-from percoin.evaluation.judgement import JudgingRules, forecast_given, judge_folds
+from percoin.evaluation.judgement import judge_folds
 from percoin.evaluation.level_reach import reached_text
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
 from percoin.evaluation.table import format_evaluation

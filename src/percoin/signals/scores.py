@@ -17,8 +17,8 @@ from percoin.evaluation.baselines import (
 )
 from percoin.evaluation.evaluate import Assessment, Forecast, assess
 from percoin.evaluation.hit_rate import hit_rate, moves_after
-from percoin.evaluation.judgement import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.threshold import spread_signals
+from percoin.evaluation.trading import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
 from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Signal
 

@@ -19,7 +19,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
 from percoin.evaluation.baselines import BESIDE
 from percoin.evaluation.blend import BLEND
-from percoin.evaluation.judgement import JudgingRules
+from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.registry.artifact import check_writable
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.fitted_network import FittedNetwork, network_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from percoin.dataset import MarketDataset
-from percoin.evaluation.judgement import FoldForecasts, JudgingRules
+from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.training_record import TrainingHistory

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import Baseline
-from percoin.evaluation.judgement import FoldForecasts, JudgingRules, forecast_fold
+from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules, forecast_fold
 from percoin.network import CnnLstm
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory

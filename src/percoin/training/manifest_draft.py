@@ -11,7 +11,8 @@ from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import LOGISTIC, class_shares
 from percoin.evaluation.blend import NETWORK, PartSkills
 from percoin.evaluation.daily import DailyLosses
-from percoin.evaluation.judgement import JudgedPart, Judgement, JudgingRules
+from percoin.evaluation.fold_forecasts import JudgingRules
+from percoin.evaluation.judgement import JudgedPart, Judgement
 from percoin.evaluation.last_row import LastRowModel
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees

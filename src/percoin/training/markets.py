@@ -14,8 +14,8 @@ from percoin.config import TrainConfig
 from percoin.errors import InterruptedRunError, MarketError, RegistryError
 from percoin.evaluation.backtest import Exit
 from percoin.evaluation.blend import BLEND
+from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.evaluation.joint import days_of
-from percoin.evaluation.judgement import JudgingRules
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MarketFolder

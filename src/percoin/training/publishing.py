@@ -10,13 +10,8 @@ from pathlib import Path
 from percoin.bars.tick import find_ticks
 from percoin.dataset import PARTS
 from percoin.evaluation.baselines import LOGISTIC, TRAIN_PRIOR
-from percoin.evaluation.judgement import (
-    FoldForecasts,
-    Judgement,
-    JudgingRules,
-    daily_beside,
-    judge_folds,
-)
+from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
+from percoin.evaluation.judgement import Judgement, daily_beside, judge_folds
 from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import decide

@@ -12,7 +12,7 @@ from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.evaluation.baselines import BOOSTING, VOLATILITY
-from percoin.evaluation.judgement import JudgingRules, forecast_last_row
+from percoin.evaluation.fold_forecasts import JudgingRules, forecast_last_row
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.training.version_settings import overrides_of, settings_of

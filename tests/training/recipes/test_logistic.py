@@ -20,7 +20,7 @@ from percoin.cli import compose_config
 from percoin.config import PredictConfig, SimulatedConfig, typed
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.baselines import LOGISTIC
-from percoin.evaluation.judgement import JudgingRules, forecast_last_row
+from percoin.evaluation.fold_forecasts import JudgingRules, forecast_last_row
 from percoin.expected_move.fitting import MoveRows, choose_move
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact

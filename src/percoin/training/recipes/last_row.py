@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from percoin.config import TrainConfig
 from percoin.dataset import Part
 from percoin.evaluation.calibration import apply_calibration
-from percoin.evaluation.judgement import (
+from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
     JudgingRules,
     baseline_inputs,

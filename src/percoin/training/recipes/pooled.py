@@ -17,7 +17,7 @@ from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
 from percoin.evaluation.baselines import Baseline
-from percoin.evaluation.judgement import fit_pooled_baselines
+from percoin.evaluation.fold_forecasts import fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork

@@ -19,7 +19,7 @@ from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
 from percoin.evaluation.baselines import POOLED
-from percoin.evaluation.judgement import JudgingRules
+from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PooledMarket
 from percoin.training.fitted import Fitted

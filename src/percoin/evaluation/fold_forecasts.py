@@ -1,0 +1,344 @@
+"""The forecasts of one fold: the model calibrated, blended if asked, and every baseline beside it.
+
+This module connects a market (``dataset``) with the calculations (``evaluation``). What it makes
+is judged in ``judgement``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from percoin.dataset import MarketDataset
+from percoin.errors import NotEnoughBarsError
+from percoin.evaluation.backtest import Costs, Exit
+from percoin.evaluation.baselines import (
+    UNCALIBRATED,
+    Baseline,
+    BaselineInputs,
+    LastRowClassifier,
+    default_baselines,
+    last_known_labels,
+    pooled_baselines,
+    rolling_prior_bars,
+    settled_class_counts,
+)
+from percoin.evaluation.blend import NETWORK, blend_probabilities, choose_weights
+from percoin.evaluation.calibration import apply_calibration, fit_calibration
+from percoin.evaluation.evaluate import Forecast
+from percoin.evaluation.last_row import LastRowModel
+from percoin.evaluation.metrics import N_CLASSES, PROBABILITY_FLOOR, row_log_loss
+from percoin.evaluation.threshold import choose_threshold
+from percoin.evaluation.trading import exit_rule_of, prices_of
+from percoin.features.rules import read_momentum, read_rsi_ma
+from percoin.features.volatility import clock_columns, volatility_columns
+from percoin.types import FloatArray
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JudgingRules:
+    """Settings of a judgement.
+
+    Attributes:
+        costs: Costs of each side of a trade.
+        n_trials: Number of models and settings tried, for the deflated Sharpe ratio and the
+            gate.
+        n_looks: Number of chosen models that these test rows have judged, including this one.
+        n_shown: Number of models shown together, such as those of one model trained on many
+            markets (a pool). The deflated Sharpe ratio uses it.
+        repetitions: Bootstrap draws for each interval.
+        seed: For the bootstrap and the boosting baseline.
+        model_name: Name of the model in tables.
+        blend: Baselines to average the network with, by name.
+        exit: Where positions of the backtests close.
+    """
+
+    costs: Costs = field(default_factory=Costs)
+    n_trials: int = 1
+    n_looks: int = 1
+    n_shown: int = 1
+    repetitions: int = 2000
+    seed: int = 0
+    model_name: str = "cnn_lstm"
+    blend: tuple[str, ...] = ()
+    exit: Exit = Exit.HORIZON
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Calibrated probabilities of one forecaster of a fold; it can be served alone.
+
+    Attributes:
+        validation: Probabilities on the validation rows, shape (n_rows, C).
+        test: Probabilities on the test rows, shape (n_rows, C).
+        calibration: Fitted on the validation rows.
+        numbers: What it computes with; None for the network.
+    """
+
+    validation: FloatArray
+    test: FloatArray
+    calibration: Mapping[str, Any]
+    numbers: LastRowModel | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FoldForecasts:
+    """Forecasts of the model and of every baseline on the test rows of one fold.
+
+    Attributes:
+        dataset: The fold.
+        model: The model's forecast: of its one part, or the weighted mean of its parts.
+        validation: The model's probabilities on the validation rows, shape (n_rows, C); empty
+            for forecasts of others.
+        baselines: Fitted on the fold's train rows. Calibrated on its validation rows, like the
+            model.
+        validation_losses: Mean log-loss of each baseline on the validation rows, by name.
+        threshold: Minimum confidence for a trade, chosen on the validation rows.
+        parts: The forecasters of the model, by name: the network, baselines. None for forecasts
+            of others.
+        weights: Weight of each part, chosen on the validation rows.
+    """
+
+    dataset: MarketDataset
+    model: Forecast
+    validation: FloatArray
+    baselines: tuple[Forecast, ...]
+    validation_losses: Mapping[str, float]
+    threshold: float
+    parts: Mapping[str, Part]
+    weights: Mapping[str, float]
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """Calibration of the network, or of the model's one part if it has no network."""
+        return next((part.calibration for part in self.parts.values()), {"method": "none"})
+
+
+def forecast_fold(
+    dataset: MarketDataset,
+    validation_logits: FloatArray,
+    test_logits: FloatArray,
+    rules: JudgingRules,
+    pooled: Sequence[Baseline] = (),
+) -> FoldForecasts:
+    """Calibrate the network and fit the baselines of one fold; blend if the rules say so.
+
+    Args:
+        dataset: The fold.
+        validation_logits: Logits of the validation rows in order, shape (n_rows, C).
+        test_logits: Logits of the test rows in order, shape (n_rows, C).
+        rules: Settings of the judgement.
+        pooled: More baselines, fitted on the train rows of many markets, including this one.
+    """
+    baselines = [*_fit_baselines(dataset, rules.seed), *pooled]
+    parts = {NETWORK: _calibrated(dataset, validation_logits, test_logits)}
+    by_name = {baseline.name: baseline for baseline in baselines}
+    for name in rules.blend:
+        try:
+            parts[name] = _part_of(by_name[name], dataset)
+        except ValueError as error:
+            market = dataset.bars.symbol, dataset.bars.timeframe.value
+            log.warning("%s %s: %s takes no part in the blend: %s", *market, name, error)
+    return _forecast_with(dataset, parts, baselines, rules)
+
+
+def forecast_last_row(dataset: MarketDataset, name: str, rules: JudgingRules) -> FoldForecasts:
+    """Use a baseline as the model of one fold, and drop it from the baselines.
+
+    Args:
+        dataset: The fold.
+        name: Name of the baseline.
+        rules: Settings of the judgement.
+
+    Raises:
+        NotEnoughBarsError: Its inputs are not known on enough of the rows.
+    """
+    baselines = _fit_baselines(dataset, rules.seed)
+    [chosen] = [baseline for baseline in baselines if baseline.name == name]
+    try:
+        part = _part_of(chosen, dataset)
+    except ValueError as error:
+        bars = dataset.bars
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe,
+            f"{len(bars)} bars are too few for model={name}: {error}",
+            "load more bars or use a longer history_days",
+        ) from error
+    others = [baseline for baseline in baselines if baseline is not chosen]
+    return _forecast_with(dataset, {name: part}, others, rules)
+
+
+def forecast_given(
+    dataset: MarketDataset, forecast: Forecast, rules: JudgingRules, threshold: float = 0.0
+) -> FoldForecasts:
+    """Compare external forecasts of the test rows with the baselines, without calibration.
+
+    Args:
+        dataset: The fold.
+        forecast: Forecast of the test rows in order.
+        rules: Settings of the judgement.
+        threshold: Minimum confidence for a trade, if the forecast has no decisions.
+    """
+    return FoldForecasts(
+        dataset,
+        forecast,
+        np.empty((0, N_CLASSES)),
+        *_ask(dataset, _fit_baselines(dataset, rules.seed)),
+        threshold,
+        {},
+        {},
+    )
+
+
+def forecast_baselines(
+    dataset: MarketDataset, seed: int = 0, pooled: Sequence[Baseline] = ()
+) -> tuple[tuple[Forecast, ...], dict[str, float]]:
+    """Fit and calibrate the baselines of one market and make their forecasts, without a model.
+
+    Args:
+        dataset: The fold.
+        seed: For the boosting baseline.
+        pooled: As in ``forecast_fold``.
+
+    Returns:
+        Forecasts of the test rows, and the log-loss of each on the validation rows, by name.
+    """
+    return _ask(dataset, [*_fit_baselines(dataset, seed), *pooled])
+
+
+def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> list[Baseline]:
+    """Fit the baselines that learn from the train rows of many markets at once.
+
+    Args:
+        markets: At least one; all with the same split times and the same feature scaling.
+        seed: For the boosting baselines.
+    """
+    rows = [dataset.rows("train") for dataset in markets]
+    known = [
+        baseline_inputs(dataset).take(train) for dataset, train in zip(markets, rows, strict=True)
+    ]
+    labels = [dataset.label[train] for dataset, train in zip(markets, rows, strict=True)]
+    inputs, came = BaselineInputs.joined(known), np.concatenate(labels)
+    baselines = pooled_baselines(seed)
+    for baseline in baselines:
+        baseline.fit(inputs, came)
+    return baselines
+
+
+def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
+    """Inputs of the baselines at each bar, shape (n_bars, ...).
+
+    The first bars are NaN, because indicators need earlier bars.
+    """
+    return BaselineInputs(
+        features=dataset.features.astype(np.float64),
+        last_known_label=last_known_labels(dataset.label, dataset.label_rule.horizon),
+        rsi_ma=read_rsi_ma(dataset.bars).signal,
+        momentum=read_momentum(dataset.bars).signal,
+        settled_counts=settled_class_counts(
+            dataset.label, dataset.label_rule.horizon, rolling_prior_bars(dataset.bars.timeframe)
+        ),
+        volatility=volatility_columns(dataset.bars),
+        clock=clock_columns(dataset.bars),
+    )
+
+
+def _forecast_with(
+    dataset: MarketDataset,
+    parts: Mapping[str, Part],
+    baselines: Sequence[Baseline],
+    rules: JudgingRules,
+) -> FoldForecasts:
+    labels = dataset.label[dataset.rows("validation")]
+    weights: tuple[float, ...] = (1.0,)
+    if len(parts) > 1:
+        weights = choose_weights([part.validation for part in parts.values()], labels)
+    validation, test = (
+        blend_probabilities([getattr(part, rows) for part in parts.values()], weights)
+        for rows in ("validation", "test")
+    )
+    return FoldForecasts(
+        dataset,
+        Forecast(rules.model_name, test),
+        validation,
+        *_ask(dataset, baselines),
+        _threshold(dataset, validation, rules),
+        parts,
+        dict(zip(parts, weights, strict=True)),
+    )
+
+
+def _fit_baselines(dataset: MarketDataset, seed: int) -> list[Baseline]:
+    train = dataset.rows("train")
+    known, baselines = baseline_inputs(dataset).take(train), default_baselines(seed)
+    for baseline in baselines:
+        baseline.fit(known, dataset.label[train])
+    return baselines
+
+
+def _ask(
+    dataset: MarketDataset, baselines: Sequence[Baseline]
+) -> tuple[tuple[Forecast, ...], dict[str, float]]:
+    """Calibrated forecasts of the test rows, and the log-loss of each on the validation rows."""
+    inputs = baseline_inputs(dataset)
+    validation, test = (inputs.take(dataset.rows(part)) for part in ("validation", "test"))
+    labels = dataset.label[dataset.rows("validation")]
+    forecasts, losses = [], {}
+    for baseline in baselines:
+        known, asked = baseline.predict_proba(validation), baseline.predict_proba(test)
+        if baseline.name not in UNCALIBRATED:
+            logits = [np.log(np.maximum(said, PROBABILITY_FLOOR)) for said in (known, asked)]
+            part = _calibrated(dataset, *logits)
+            known, asked = part.validation, part.test
+        forecasts.append(Forecast(baseline.name, asked, baseline.predict(test)))
+        losses[baseline.name] = float(row_log_loss(known, labels).mean())
+    return tuple(forecasts), losses
+
+
+def _part_of(baseline: Baseline, dataset: MarketDataset) -> Part:
+    """A fitted baseline as a part of the model, computed as a prediction computes it.
+
+    Raises:
+        ValueError: It is no such baseline, or its inputs are not known on enough of the rows.
+    """
+    if not isinstance(baseline, LastRowClassifier):
+        raise ValueError(f"{baseline.name} is no model that can be served")
+    numbers, inputs = baseline.plain(), baseline_inputs(dataset).columns(baseline.columns)
+    logits = []
+    for part in ("validation", "test"):
+        rows = inputs[dataset.rows(part)]
+        n_unknown = int((~np.isfinite(rows).all(axis=1)).sum())
+        if n_unknown:
+            raise ValueError(f"its inputs are not known on {n_unknown} of {len(rows)} {part} rows")
+        logits.append(numbers.logits(rows))
+    return replace(_calibrated(dataset, *logits), numbers=numbers)
+
+
+def _calibrated(
+    dataset: MarketDataset, validation_logits: FloatArray, test_logits: FloatArray
+) -> Part:
+    labels = dataset.label[dataset.rows("validation")]
+    calibration = fit_calibration(validation_logits, labels)
+    validation = apply_calibration(validation_logits, calibration)
+    return Part(validation, apply_calibration(test_logits, calibration), calibration)
+
+
+def _threshold(dataset: MarketDataset, probabilities: FloatArray, rules: JudgingRules) -> float:
+    """Choose the confidence threshold on the validation rows, for the served probabilities."""
+    validation = dataset.rows("validation")
+    first, last = int(validation[0]), int(validation[-1]) + dataset.label_rule.horizon + 1
+    choice = choose_threshold(
+        probabilities,
+        validation - first,
+        prices_of(dataset, first, last),
+        exit_rule_of(dataset, first, last, rules.exit),
+        rules.costs,
+    )
+    return choice.threshold
