@@ -50,13 +50,18 @@ def test_on_its_rows_no_part_and_no_other_weights_are_better(drawn, random):
         assert chosen <= loss_of(parts, labels, others) + 1e-7
 
 
-def test_of_five_forecasts_the_two_that_know_something_share_the_weight():
-    rng = np.random.default_rng(4)
+def two_that_know_something_else():
+    """Labels, and two forecasts that are right about half of the rows; else they say the shares."""
     truth = random_probabilities(4000)
     labels = draw_labels(truth)
-    known = rng.random(4000) < 0.5
+    known = np.random.default_rng(4).random(4000) < 0.5
     shares = truth.mean(axis=0)
     one, other = (np.where(rows[:, None], truth, shares) for rows in (known, ~known))
+    return labels, one, other
+
+
+def test_of_five_forecasts_the_two_that_know_something_share_the_weight():
+    labels, one, other = two_that_know_something_else()
     noise = [random_probabilities(4000, seed=seed) for seed in (1, 2, 3)]
     weights = choose_weights([noise[0], one, noise[1], other, noise[2]], labels)
     assert min(weights[1], weights[3]) > 0.3
@@ -98,13 +103,7 @@ def test_of_a_forecast_that_knows_and_one_that_guesses_the_first_gets_nearly_all
 
 
 def test_two_that_each_know_something_else_are_both_asked():
-    rng = np.random.default_rng(4)
-    truth = random_probabilities(4000)
-    labels = draw_labels(truth)
-    # Each is right about half of the rows and says the shares of all on the others.
-    known = rng.random(4000) < 0.5
-    shares = truth.mean(axis=0)
-    one, other = (np.where(rows[:, None], truth, shares) for rows in (known, ~known))
+    labels, one, other = two_that_know_something_else()
     weight = choose_weight(one, other, labels)
     assert 0.3 < weight < 0.7
     assert loss(one, other, labels, weight) < min(loss(one, other, labels, end) for end in (0, 1))

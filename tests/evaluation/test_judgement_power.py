@@ -54,7 +54,6 @@ def one_baseline(monkeypatch):
     monkeypatch.setattr(fold_forecasts, "default_baselines", lambda seed: few)
 
 
-@pytest.mark.slow
 def test_128_markets_without_edge_are_accepted_no_more_often_than_the_error_rate_allows():
     verdicts = {}
     for seed in range(128):

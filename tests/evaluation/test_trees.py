@@ -60,24 +60,23 @@ def test_they_say_what_scikit_learn_says_on_any_rows(fitted, trees):
 
 def test_trees_that_have_seen_missing_values_send_them_where_training_did():
     rows = ROWS.copy()
-    # Missing where the label is LONG, so that it matters where they go.
-    rows[(LABELS == 2) & (RNG.random(3000) < 0.5), 0] = np.nan
-    rows[(LABELS == 0) & (RNG.random(3000) < 0.3), 1] = np.nan
-    model = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, random_state=0)
-    nodes = [predictor.nodes for step in model.fit(rows, LABELS)._predictors for predictor in step]
-    inner = np.concatenate([tree[tree["is_leaf"] == 0] for tree in nodes])
-    if not np.isfinite(inner["num_threshold"]).all():
-        with pytest.raises(ValueError, match="a number of the trees is not finite"):
-            Trees.of(model)
-        # Such splits separate the missing values alone; trees of complete rows have none.
-        rows = np.where(np.isnan(rows) & (RNG.random(rows.shape) < 0.97), -9.0, rows)
-        model = make_boosting(0).fit(rows, LABELS)
-        finite = [p.nodes["num_threshold"] for step in model._predictors for p in step]
-        if not np.isfinite(np.concatenate(finite)).all():
-            return
+    # Missing where it says the label, so that it matters where they go; too few for a leaf alone.
+    rows[np.flatnonzero(LABELS == 2)[:40], 0] = np.nan
+    rows[np.flatnonzero(LABELS == 0)[:40], 1] = np.nan
+    model = make_boosting(0).fit(rows, LABELS)
+    found = Trees.of(model)
+    assert 0 < sum(found.numbers.missing_left) < len(found.numbers.missing_left)
     asked = strange_rows(2000)
-    said = softmax(Trees.of(model).logits(asked))
+    said = softmax(found.logits(asked))
     np.testing.assert_allclose(said, model.predict_proba(asked), rtol=0, atol=1e-9)
+
+
+def test_splits_that_separate_the_missing_values_alone_are_refused():
+    # Percoin fits on complete rows, which make no such split.
+    rows = ROWS.copy()
+    rows[(LABELS == 2) & (np.random.default_rng(1).random(3000) < 0.5), 0] = np.nan
+    with pytest.raises(ValueError, match="a number of the trees is not finite"):
+        Trees.of(make_boosting(0).fit(rows, LABELS))
 
 
 def test_a_row_gets_the_same_bits_whatever_rows_come_along(trees):
@@ -165,6 +164,32 @@ def changed(name: str, position: int, value: object) -> dict[str, object]:
 def test_numbers_that_are_no_trees_are_refused(changes, reason):
     with pytest.raises(ValueError, match=reason):
         Trees(replace(SMALL, **changes))
+
+
+def one_tree_of(n_inner: int) -> TreeNumbers:
+    """Beside two leaves a tree whose inner nodes all lie on one path."""
+    n_nodes = 2 * n_inner + 1
+    inner, leaves = range(n_inner), n_inner + 3
+    return TreeNumbers(
+        n_columns=1,
+        baseline=(0.0, 0.0, 0.0),
+        n_nodes=(n_nodes, 1, 1),
+        column=(0,) * n_inner + (-1,) * leaves,
+        number=(0.0,) * (n_nodes + 2),
+        right=tuple(n_nodes - 1 - here for here in inner) + (0,) * leaves,
+        missing_left=(0,) * (n_nodes + 2),
+    )
+
+
+def test_a_tree_so_deep_that_an_answer_would_take_minutes_is_refused():
+    np.testing.assert_array_equal(Trees(one_tree_of(100)).logits(np.zeros((1, 1))), 0)
+    with pytest.raises(ValueError, match="more than 100 steps deep"):
+        Trees(one_tree_of(101))
+
+
+def test_a_sum_beyond_all_numbers_is_left_to_the_calibration():
+    huge = replace(SMALL, baseline=(1e308,) * 3, number=(1e308,) * 9)
+    assert np.isinf(Trees(huge).logits(np.zeros((1, 2)))).all()
 
 
 @pytest.mark.parametrize(

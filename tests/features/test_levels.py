@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.bars.schema import PRICE_COLUMNS
-from percoin.bars.tick import find_ticks
 from percoin.features.levels import atr_of, find_levels, levels_along
 from percoin.types import Signal
 
@@ -53,7 +52,6 @@ def test_levels_that_are_less_than_a_tick_away_move_to_the_next_tick():
     bars = replace(bars, frame=frame)
     assert 0 < atr_of(bars)[-1] < 0.01
 
-    assert find_levels(bars, Signal.LONG) is not None
     assert astuple(find_levels(bars, Signal.LONG)) == (100.25, 100.0, 100.5, 100.5, 100.5)
     assert astuple(find_levels(bars, Signal.SHORT)) == (100.25, 100.5, 100.0, 100.0, 100.0)
 
@@ -91,4 +89,3 @@ def test_rows_without_an_atr_have_no_levels():
 
     assert np.isnan(found.prices[0]).all()
     assert np.isfinite(found.prices[1]).all()
-    assert find_ticks(quoted(2)).units[-1] == 1

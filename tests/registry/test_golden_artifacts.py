@@ -24,7 +24,11 @@ from percoin.types import Timeframe
 
 @pytest.mark.parametrize(
     ("version", "symbol"),
-    [(1, SYMBOL), *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL))],
+    [
+        (1, SYMBOL),
+        *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        (3, EXTRA_SYMBOL),
+    ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
     loaded = load(GOLDEN / f"format_{version}", symbol)
@@ -92,7 +96,6 @@ def test_the_committed_regression_still_loads_for_either_backend_without_a_weigh
 def test_the_committed_model_with_extra_columns_still_says_which_ones():
     loaded = load(GOLDEN / "format_3", EXTRA_SYMBOL)
     manifest = loaded.manifest
-    assert manifest.to_json().encode() == (loaded.folder / MANIFEST_FILE).read_bytes()
     assert manifest.features.feature_set == EXTRA_SET
     assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
     assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)

@@ -78,18 +78,25 @@ def test_the_numbers_of_a_regression_are_compared_too(call, tmp_path, capsys, ov
     assert [e["part"] for e in found["compared"] if not e["is_same"]] == ["regression"]
 
 
+JUDGED = ("scaling", "calibration")
+BOTH = "blend=volatility+boosting"
+
+
 @pytest.mark.parametrize(
-    ("overrides", "parts"),
+    ("overrides", "parts", "files"),
     [
-        (["blend=volatility+boosting"], ["weights", "scaling", "calibration", "combination"]),
-        (["model=boosting"], ["scaling", "calibration", "last_row"]),
-        (["model=volatility"], ["scaling", "calibration", "last_row"]),
+        # Here all weight goes to the trees, and there to the volatility.
+        ([BOTH, "labels=triple_barrier"], ["weights", *JUDGED, "combination"], ("boosting.json",)),
+        ([BOTH, "labels.threshold=0.002"], ["weights", *JUDGED, "combination"], ()),
+        (["model=boosting"], [*JUDGED, "last_row"], ("boosting.json",)),
+        (["model=volatility"], [*JUDGED, "last_row"], ()),
     ],
 )
-def test_trees_and_volatility_come_out_the_same(call, tmp_path, capsys, overrides, parts):
+def test_trees_and_volatility_come_out_the_same(call, tmp_path, capsys, overrides, parts, files):
     train_one(tmp_path, *overrides)
-    files = load_artifact(tmp_path / "models", SYMBOL, TIMEFRAME).manifest.tree_files
-    assert files == (("boosting.json",) if overrides == ["model=boosting"] else files)
+    manifest = load_artifact(tmp_path / "models", SYMBOL, TIMEFRAME).manifest
+    assert manifest.tree_files == files
+    assert manifest.weights.get("network", 0.0) == 0.0
     assert call(tmp_path, *REPRODUCE, "output=json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["is_same"]
