@@ -92,6 +92,9 @@ CLASS_NAMES = tuple(signal.name for signal in Signal)
 # The label of a row whose class is unknown.
 UNKNOWN_LABEL = -1
 
+# Of an expected move: squares of such sizes, and their ratios, are still numbers.
+_LEAST_SIZE, _MOST_SIZE = 1e-20, 1e20
+
 
 class Source(StrEnum):
     """Who gives an answer, in the default order of the chain; the value is used in responses."""
@@ -165,6 +168,12 @@ class ExpectedMove:
     horizon_bars: int
     bands: tuple[Band, ...]
     range_factor: float
+
+    @property
+    def can_be_scored(self) -> bool:
+        """Whether its variance, and what that comes to, are numbers that can be compared."""
+        sizes = (self.percent, self.range_factor)
+        return all(_LEAST_SIZE <= size <= _MOST_SIZE for size in sizes)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,32 @@ def test_numbers_that_are_no_trees_are_refused(changes, reason):
         Trees(replace(SMALL, **changes))
 
 
+def one_tree_of(n_inner: int) -> TreeNumbers:
+    """Beside two leaves a tree whose inner nodes all lie on one path."""
+    n_nodes = 2 * n_inner + 1
+    inner, leaves = range(n_inner), n_inner + 3
+    return TreeNumbers(
+        n_columns=1,
+        baseline=(0.0, 0.0, 0.0),
+        n_nodes=(n_nodes, 1, 1),
+        column=(0,) * n_inner + (-1,) * leaves,
+        number=(0.0,) * (n_nodes + 2),
+        right=tuple(n_nodes - 1 - here for here in inner) + (0,) * leaves,
+        missing_left=(0,) * (n_nodes + 2),
+    )
+
+
+def test_a_tree_so_deep_that_an_answer_would_take_minutes_is_refused():
+    np.testing.assert_array_equal(Trees(one_tree_of(100)).logits(np.zeros((1, 1))), 0)
+    with pytest.raises(ValueError, match="more than 100 steps deep"):
+        Trees(one_tree_of(101))
+
+
+def test_a_sum_beyond_all_numbers_is_left_to_the_calibration():
+    huge = replace(SMALL, baseline=(1e308,) * 3, number=(1e308,) * 9)
+    assert np.isinf(Trees(huge).logits(np.zeros((1, 2)))).all()
+
+
 @pytest.mark.parametrize(
     "text",
     [

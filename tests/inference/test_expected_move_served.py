@@ -71,6 +71,13 @@ def test_one_of_another_timeframe_is_none(tmp_path, judged):
     assert predictor.predict(BARS, SOON).expected_move is None
 
 
+@pytest.mark.parametrize(
+    "changes", [{"intercept": -2000.0}, {"intercept": -200.0}, {"range_factor": 1e300}]
+)
+def test_one_that_nobody_could_score_is_none(judged, changes):
+    assert replace(judged.model, **changes).newest(BARS) is None
+
+
 def test_with_too_few_bars_there_is_none(judged):
     needed = bars_needed(Timeframe.M15)
     assert judged.model.newest(BARS.slice(1800 - needed)) is not None

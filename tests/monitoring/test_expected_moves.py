@@ -9,7 +9,7 @@ import pytest
 from builders import make_bars
 from made_up_predictions import ENTRY, RULE, prediction_on, soon_after
 
-from percoin.monitoring.record import TrackRecord, sqlite_url
+from percoin.monitoring.record import PredictionOutcome, TrackRecord, sqlite_url
 from percoin.monitoring.resolution import make_entry, resolve
 from percoin.monitoring.scoreboard import make_scoreboard
 from percoin.types import Band, ExpectedMove
@@ -101,8 +101,11 @@ def test_a_record_from_before_the_moves_is_read_and_written(record, tmp_path):
     [
         {"percent": math.nan},
         {"percent": 0.0},
+        {"percent": 1e200},
+        {"percent": 1e-200},
         {"horizon_bars": 0},
         {"range_factor": -1.0},
+        {"range_factor": 1e300},
         {"bands": (Band(50, math.inf, 1.0),)},
     ],
 )
@@ -111,3 +114,50 @@ def test_a_move_that_cannot_be_meant_is_refused(record, changes):
     with pytest.raises(ValueError, match="expected_move"):
         record.write(replace(ENTRY, expected_move=move))
     assert record.predictions() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "move_percent = 1e200",
+        "move_percent = 1e-200",
+        "move_percent = 'much'",
+        "move_horizon_bars = 'long'",
+        "move_bands = '[[50, 1.0]]'",
+        "move_bands = '7'",
+        "move_range_factor = 9e999",
+        "realized_variance = 1e300",
+        "realized_variance = 0",
+    ],
+)
+def test_a_move_that_another_program_spoilt_hides_its_row_alone(record, tmp_path, change):
+    play(record, range(100, 150))
+    database = sqlite3.connect(tmp_path / "record.sqlite", isolation_level=None)
+    database.execute(f"UPDATE percoin_moves SET {change} WHERE prediction_id = 4")
+    database.close()
+    [standing] = make_scoreboard(record)
+    assert (standing.n_resolved, standing.move.n_rows) == (49, 49)
+    assert math.isfinite(standing.move.qlike.upper)
+
+
+def test_an_outcome_that_comes_second_changes_no_move(record):
+    [entry] = play(record, [100])
+    [kept] = record.predictions()
+    record.write(replace(entry, ts=entry.ts + 1))
+    void = record.predictions()[1]
+    assert record.resolve([PredictionOutcome(void.id, None, None, "a gap")], 5) == 1
+    late = [PredictionOutcome(each.id, 2, 0.01, realized_variance=1e-4) for each in (kept, void)]
+    assert record.resolve(late, 6) == 0
+    realized = [each.realized_variance for each in record.predictions()]
+    assert realized == [kept.realized_variance, None]
+
+
+def test_after_rows_were_deleted_by_hand_the_next_ones_are_written(record, tmp_path):
+    play(record, range(100, 103))
+    database = sqlite3.connect(tmp_path / "record.sqlite", isolation_level=None)
+    database.execute("DELETE FROM percoin_predictions")
+    database.close()
+    entry = replace(ENTRY, expected_move=move_on(101.0))
+    assert record.write(entry)
+    [kept] = record.predictions()
+    assert (kept.id, kept.expected_move, kept.realized_variance) == (1, move_on(101.0), None)

@@ -16,6 +16,7 @@ from made_up_predictions import ENTRY
 
 from percoin.errors import ConfigError, RecordError
 from percoin.monitoring.record import PredictionOutcome, TrackRecord
+from percoin.types import Band, ExpectedMove
 
 WRITER = """
 import sys
@@ -130,6 +131,25 @@ def test_written_once_read_as_written_and_resolved_once(url):
     assert record.revision() == (1, 1)
     for one in (record, other):
         one.close()
+
+
+def test_a_record_from_before_the_moves_gets_their_table(url):
+    import psycopg
+
+    record = TrackRecord(url)
+    assert record.write(ENTRY)
+    record.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP TABLE percoin_moves")
+    move = ExpectedMove(0.5, 3, (Band(50, 99.0, 101.0),), 1.25)
+    assert record.write(replace(ENTRY, ts=ENTRY.ts + 1, expected_move=move))
+    assert [kept.expected_move for kept in record.predictions()] == [None, move]
+    outcomes = [
+        PredictionOutcome(kept.id, 2, 0.01, realized_variance=1e-4) for kept in record.predictions()
+    ]
+    assert record.resolve(outcomes, 5) == 2
+    assert [kept.realized_variance for kept in record.predictions()] == [None, 1e-4]
+    record.close()
 
 
 def test_two_processes_that_begin_together_double_nothing(url):

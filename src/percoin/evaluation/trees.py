@@ -16,10 +16,11 @@ from percoin.types import CLASS_NAMES, BoolArray, Float32Array, FloatArray, IntA
 
 _N_CLASSES = len(CLASS_NAMES)
 _LEAF = -1
-# What a file may describe at most; percoin fits 300 trees of at most 15 nodes.
+# What a file may describe at most; percoin fits 300 trees of at most 15 nodes, so 7 steps deep.
 _MOST_TREES = 10_000
 _MOST_NODES = 200_000
 _MOST_COLUMNS = 10_000
+_MOST_STEPS = 100
 # Rows at a time, so that memory does not grow with them.
 _BATCH_ROWS = 1024
 
@@ -115,8 +116,9 @@ class Trees:
         added[:, 0] = self.numbers.baseline
         added[:, 1:] = self._value[node].reshape(len(values), -1, _N_CLASSES)
         # One tree after another as in training, so that a row gets the same sum whatever rows
-        # come along.
-        sums: FloatArray = added.sum(axis=1)
+        # come along. The calibration reports an overflow, because it accepts only finite logits.
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums: FloatArray = added.sum(axis=1)
         return sums
 
     def to_json(self) -> str:
@@ -201,11 +203,15 @@ def _check_nodes(
 
 
 def _depth(children: IntArray, roots: IntArray) -> int:
-    """Number of steps after which every path has reached a leaf."""
+    """Number of steps after which every path has reached a leaf.
+
+    Raises:
+        ValueError: More than anyone fits: each prediction would take as many.
+    """
     pairs = children.reshape(-1, 2)
-    seen, depth = np.unique(roots), 0
-    while True:
-        ahead = np.unique(pairs[seen][pairs[seen] != seen[:, None]])
-        if len(ahead) == 0:
+    seen = np.unique(roots)
+    for depth in range(_MOST_STEPS + 1):
+        seen = np.unique(pairs[seen][pairs[seen] != seen[:, None]])
+        if len(seen) == 0:
             return depth
-        seen, depth = ahead, depth + 1
+    raise ValueError(f"a tree is more than {_MOST_STEPS} steps deep")

@@ -77,7 +77,9 @@ class MoveModel:
         return deviations
 
     def newest(self, bars: Bars) -> ExpectedMove | None:
-        """The forecast at the newest close; None if earlier bars are missing or it overflows.
+        """The forecast at the newest close; None if earlier bars are missing.
+
+        None also if it is too small or too large to be scored.
 
         Raises:
             ValueError: As ``deviations``.
@@ -91,9 +93,10 @@ class MoveModel:
         if not (np.isfinite(upper).all() and (lower > 0).all()):
             return None
         bands = zip(LEVELS, lower.tolist(), upper.tolist(), strict=True)
-        return ExpectedMove(
+        move = ExpectedMove(
             100 * deviation,
             self.horizon,
             tuple(Band(*band) for band in bands),
             self.range_factor,
         )
+        return move if move.can_be_scored else None

@@ -69,6 +69,8 @@ _LONGEST_KIND = 200
 _ADVISORY_LOCK = 0x7065_7263
 # End of the year 9999 in milliseconds: ``datetime`` cannot represent later times.
 _LAST_MOMENT = 253_402_300_799_999
+# Beyond all that an expected move that can be scored comes to.
+_LEAST_VARIANCE, _MOST_VARIANCE = 1e-60, 1e60
 # The log names at most this many unreadable rows, each once.
 _MOST_NAMED = 1000
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
@@ -313,7 +315,12 @@ class TrackRecord:
             for new_id, entry in zip(ids, entries, strict=True):
                 if new_id is not None and entry.expected_move is not None:
                     move = _to_move_row(new_id, entry.expected_move)
-                    connection.execute(insert(_moves).values(move))
+                    # SQLite gives the id of a row that was deleted by hand again.
+                    connection.execute(
+                        dialect.insert(_moves)
+                        .values(move)
+                        .on_conflict_do_update(index_elements=["prediction_id"], set_=move)
+                    )
             return [new_id is not None for new_id in ids]
 
     def resolve(self, outcomes: Iterable[PredictionOutcome], now_ms: int) -> int:
@@ -332,7 +339,7 @@ class TrackRecord:
         table, n_resolved = _predictions, 0
         with self._connected() as connection:
             for outcome in outcomes:
-                n_resolved += connection.execute(
+                was_open = connection.execute(
                     update(table)
                     .where(table.c.id == outcome.id, table.c.resolved_at.is_(None))
                     .values(
@@ -342,13 +349,11 @@ class TrackRecord:
                         resolved_at=now_ms,
                     )
                 ).rowcount
-                if outcome.realized_variance is not None:
+                n_resolved += was_open
+                if was_open and outcome.realized_variance is not None:
                     connection.execute(
                         update(_moves)
-                        .where(
-                            _moves.c.prediction_id == outcome.id,
-                            _moves.c.realized_variance.is_(None),
-                        )
+                        .where(_moves.c.prediction_id == outcome.id)
                         .values(realized_variance=outcome.realized_variance)
                     )
         return n_resolved
@@ -600,6 +605,7 @@ def _to_move_row(prediction_id: int, move: ExpectedMove) -> dict[str, object]:
         "move_horizon_bars": move.horizon_bars,
         "move_bands": json.dumps([[band.level, band.lower, band.upper] for band in move.bands]),
         "move_range_factor": move.range_factor,
+        "realized_variance": None,
     }
 
 
@@ -648,7 +654,7 @@ def _from_row(entries: dict[str, Any]) -> Kept:
     _require(kept.forward_return is None or _is_number(kept.forward_return), "forward_return")
     _require(isinstance(kept.void, str), "void")
     realized = kept.realized_variance
-    _require(realized is None or (_is_number(realized) and realized > 0), "realized_variance")
+    _require(realized is None or _is_variance(realized), "realized_variance")
     _require(kept.resolved_at is None or _is_moment(kept.resolved_at), "resolved_at")
     return kept
 
@@ -702,9 +708,13 @@ def _is_class(value: object) -> bool:
 def _is_move(move: ExpectedMove) -> bool:
     sizes = [move.percent, move.range_factor]
     sizes += [end for band in move.bands for end in (band.lower, band.upper)]
-    is_sized = all(_is_number(size) and size > 0 for size in sizes)
+    is_sized = all(_is_number(size) and size > 0 for size in sizes) and move.can_be_scored
     counts = [move.horizon_bars, *(band.level for band in move.bands)]
     return is_sized and all(type(count) is int and count > 0 for count in counts)
+
+
+def _is_variance(value: float) -> bool:
+    return _is_number(value) and _LEAST_VARIANCE <= value <= _MOST_VARIANCE
 
 
 def _is_number(value: object) -> bool:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from percoin import json_codec
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, UnreadableArtifactError
 from percoin.evaluation.trees import Trees
@@ -30,6 +29,7 @@ from percoin.registry.contents import (
     parse_metrics,
     read_files,
     read_manifest,
+    read_section,
     sha256,
 )
 from percoin.registry.history import Action
@@ -262,12 +262,14 @@ def _move_of(
 ) -> MoveModel | None:
     """The forecast of the expected move; None in older versions, or if it cannot be read."""
     try:
-        section = parse_metrics(market, files[METRICS_FILE]).get(EXPECTED_MOVE)
-        move = json_codec.decode(JudgedMoveModel, section).model
-    except (InvalidArtifactError, ValueError):
+        sections = parse_metrics(market, files[METRICS_FILE])
+    except InvalidArtifactError:
         # The classifier is intact, so it answers.
         return None
-    return move if move.fits(manifest.timeframe) else None
+    judged = read_section(JudgedMoveModel, sections, EXPECTED_MOVE)
+    if judged is None or not judged.model.fits(manifest.timeframe):
+        return None
+    return judged.model
 
 
 def _may_replace(market: MarketFolder, new: Manifest) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from percoin import json_codec
 from percoin.errors import InvalidArtifactError
@@ -13,6 +14,8 @@ from percoin.registry import publish
 from percoin.registry.bounds import most_bytes, most_bytes_beside
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
+
+_T = TypeVar("_T")
 
 # Of the reason in an error: a key may be as long as the file.
 _MOST_CHARS_SHOWN = 300
@@ -77,6 +80,14 @@ def parse_metrics(market: MarketFolder, content: bytes) -> Mapping[str, object]:
     if not isinstance(document, dict):
         raise _invalid(market, f"{METRICS_FILE} cannot be read: it is no JSON object")
     return document
+
+
+def read_section(kind: type[_T], sections: Mapping[str, object], name: str) -> _T | None:
+    """One section of such a record; None if it is not there or of another form."""
+    try:
+        return json_codec.decode(kind, sections.get(name))
+    except ValueError:
+        return None
 
 
 def parse_manifest(market: MarketFolder, content: bytes) -> Manifest:

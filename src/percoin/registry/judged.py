@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from percoin import json_codec
 from percoin.errors import InvalidArtifactError
 from percoin.evaluation.hit_rate import HitRate
 from percoin.features.drift import Bins
 from percoin.features.levels import LevelUnit
 from percoin.intervals import Interval
 from percoin.registry import publish
-from percoin.registry.contents import read_metrics
+from percoin.registry.contents import read_metrics, read_section
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.types import CLASS_NAMES, LevelsReached
@@ -180,12 +179,8 @@ def judged_levels(
 
 
 def _section(kind: type[_T], name: str, root: Path, manifest: Manifest) -> _T | None:
-    """A section of ``metrics.json``; None if it is not there or of another form."""
     market = MarketFolder(root, manifest.symbol, manifest.timeframe)
-    try:
-        return json_codec.decode(kind, _read_metrics(market, manifest).get(name))
-    except ValueError:
-        return None
+    return read_section(kind, _read_metrics(market, manifest), name)
 
 
 def _read_skill(evaluation: Any) -> JudgedSkill | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from percoin import json_codec
 from percoin.commands import train_command
 from percoin.errors import ConfigError, InvalidArtifactError, UnreadableArtifactError
 from percoin.evaluation.backtest import Exit
@@ -14,7 +13,7 @@ from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
 from percoin.registry.catalogue import Version, has_shown, markets_in, read_versions
-from percoin.registry.contents import parse_metrics, read_files, read_manifest
+from percoin.registry.contents import parse_metrics, read_files, read_manifest, read_section
 from percoin.registry.judged import LEVELS
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
@@ -208,7 +207,10 @@ def read_saved(market: MarketFolder, folder: Path) -> SavedModel:
         evaluation=evaluation,
         judging=_read_judging(sections),
         problem=problem,
-        course=Course(_read_daily(sections), _read_val_loss(sections)),
+        # The report mentions losses that cannot be read.
+        course=Course(
+            read_section(DailyLosses, sections, "daily_losses"), _read_val_loss(sections)
+        ),
     )
 
 
@@ -219,14 +221,6 @@ def _read_evaluation(sections: Mapping[str, object]) -> tuple[Evaluation | None,
         return evaluation_from_json(sections["evaluation"]), ""
     except ValueError as error:
         return None, f"its evaluation cannot be read: {error}"
-
-
-def _read_daily(sections: Mapping[str, object]) -> DailyLosses | None:
-    """Losses by day; None if they cannot be read, which the report mentions."""
-    try:
-        return json_codec.decode(DailyLosses, sections.get("daily_losses"))
-    except ValueError:
-        return None
 
 
 def _read_val_loss(sections: Mapping[str, object]) -> tuple[float, ...]:
@@ -241,13 +235,9 @@ def _read_judging(sections: Mapping[str, object]) -> Judging:
     section = sections.get("judging")
     entries = section if isinstance(section, dict) else {}
     n_folds, threshold = entries.get("folds"), entries.get("threshold")
-    try:
-        levels = json_codec.decode(LevelsReached, sections.get(LEVELS))
-    except ValueError:
-        levels = None
     return Judging(
         n_folds if isinstance(n_folds, int) and n_folds > 1 else 1,
         threshold if isinstance(threshold, float) else None,
         Exit.LEVELS if entries.get("exit") == Exit.LEVELS else Exit.HORIZON,
-        levels,
+        read_section(LevelsReached, sections, LEVELS),
     )
