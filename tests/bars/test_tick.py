@@ -85,6 +85,19 @@ def test_results_of_a_calculation_and_a_price_that_never_moves_show_no_tick(bars
     np.testing.assert_array_equal(ticks.round(price, np.full(N_BARS, True)), price)
 
 
+@pytest.mark.parametrize(("start", "unit"), [(99_999_999_000, 1), (1_000_000_001_000, 0)])
+def test_prices_of_more_than_twelve_digits_show_no_tick(start, unit):
+    assert find_ticks(quoted(1, 6, walk(start))).units[-1] == unit
+
+
+def test_prices_of_zero_and_below_are_not_rounded():
+    ticks = find_ticks(quoted(1, 2, walk(1_003))).take(np.array([-1, -1, -1]))
+    prices = np.array([0.0, -0.005, -3.141])
+
+    for is_up in (True, False):
+        np.testing.assert_array_equal(ticks.round(prices, np.full(3, is_up)), prices)
+
+
 @given(
     unit=st.sampled_from([1, 2, 5, 10, 25]),
     decimals=st.integers(0, 10),

@@ -9,6 +9,8 @@ from percoin.evaluation.blend import PartSkill, blend_probabilities, choose_weig
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.7)
+
 
 def loss_of(parts, labels, weights):
     return row_log_loss(blend_probabilities(parts, weights), labels).mean()
@@ -69,6 +71,18 @@ def test_of_five_forecasts_the_two_that_know_something_share_the_weight():
     # The same ones, whatever their order: the best weights of these rows are unique.
     again = choose_weights([one, other, *noise], labels)
     np.testing.assert_allclose(again[:2], [weights[1], weights[3]], rtol=0, atol=1e-3)
+
+
+def test_no_other_weights_could_be_better_by_more_than_a_hundred_millionth_of_a_nat():
+    truth = random_probabilities(2000)
+    labels, rows = draw_labels(truth), np.arange(2000)
+    noise = [random_probabilities(2000, seed=seed) for seed in range(1, 6)]
+    parts = [share * truth + (1 - share) * each for share, each in zip(SHARES, noise, strict=True)]
+    weights = choose_weights(parts, labels)
+    said = blend_probabilities(parts, weights)[rows, labels]
+    # Moving weight to a part gains at most this, as the loss is convex.
+    assert max((part[rows, labels] / said).mean() for part in parts) - 1 < 1e-8
+    assert sum(weight > 0.02 for weight in weights) >= 3
 
 
 def test_one_forecast_has_all_of_the_weight():

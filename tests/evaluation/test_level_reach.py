@@ -124,6 +124,17 @@ def test_what_was_never_reached_may_still_be():
     assert (always.value, always.lower, always.upper) == (1, pytest.approx(1 - exact.high), 1)
 
 
+def test_an_interval_of_a_share_ends_at_0_and_at_1():
+    rows = np.arange(100, 2900, 96)
+    prices = np.tile([1.0, 2.0, 1e6, 1e6], (len(rows), 1))
+    # One signal alone misses the first target, and another one alone reaches the second.
+    prices[3, 1], prices[7, 2] = 1e6, 2.0
+    reached = levels_reached(BARS, rows, LevelPrices(prices, rows > 0), Bootstrap(3))
+
+    assert reached.tp1.lower < reached.tp1.value < reached.tp1.upper == 1
+    assert 0 == reached.tp2.lower < reached.tp2.value < reached.tp2.upper
+
+
 def test_words_for_people():
     reached, _ = measured(np.arange(100, 2900, 2))
     text = reached_text(reached, 8)

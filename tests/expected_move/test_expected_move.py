@@ -175,20 +175,22 @@ def test_a_model_survives_json(model):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "reason"),
     [
-        ("quantiles", {"50": 1.0, "80": 0.5, "95": 2.0}),
-        ("quantiles", {"50": 1.0}),
-        ("range_factor", 0.0),
-        ("coefficients", []),
-        ("inputs", []),
-        ("inputs", ["market"]),
-        ("horizon", 0),
+        ("quantiles", {"50": 1.0, "80": 0.5, "95": 2.0}, "the quantiles do not rise"),
+        ("quantiles", {"50": 1.0}, "the quantiles are not of"),
+        ("quantiles", {"50": 1.0, "80": 1.5, "95": math.inf}, "is not finite"),
+        ("range_factor", 0.0, "range_factor is not positive"),
+        ("intercept", math.nan, "is not finite"),
+        ("coefficients", [], "no coefficients"),
+        ("inputs", [], "no inputs"),
+        ("inputs", ["market"], "Invalid enum value 'market'"),
+        ("horizon", 0, "no horizon"),
     ],
 )
-def test_numbers_that_make_no_forecast_are_refused(model, key, value):
+def test_numbers_that_make_no_forecast_are_refused(model, key, value, reason):
     content = json.loads(json_codec.dumps(model)) | {key: value}
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match=reason):
         json_codec.decode(MoveModel, content)
 
 

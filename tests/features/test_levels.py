@@ -56,6 +56,18 @@ def test_levels_that_are_less_than_a_tick_away_move_to_the_next_tick():
     assert astuple(find_levels(bars, Signal.SHORT)) == (100.25, 100.5, 100.0, 100.0, 100.0)
 
 
+def test_a_unit_that_no_price_can_show_gives_no_levels():
+    # The ATR has shrunk beneath what a float tells from the entry; the price alone shows no tick.
+    bars = bars_from_closes([100.0, 100.5] + [100.25] * 700)
+    frame = bars.frame.copy()
+    frame["high"] = frame["low"] = frame["open"] = frame["close"]
+    bars = replace(bars, frame=frame)
+    assert 0 < atr_of(bars)[-1] < 1e-20
+
+    for signal in DIRECTIONS:
+        assert find_levels(bars, signal) is None
+
+
 @given(
     closes=st.lists(st.integers(1, 12), min_size=30, max_size=60),
     decimals=st.integers(0, 9),
