@@ -16,10 +16,10 @@ same times, and the parts are fitted on train rows:
   ``moves_m`` the state of all markets too.
 
 What was fitted is kept in ANSWERS and not fitted again. The table has each part's skill over the
-train prior on test rows, and for combinations with ``moves`` the lead in nats a row over the same
-combination without. Weights of a combination are convex, one vector for all markets, solved on
-their validation rows; every part is calibrated on them. Intervals draw days, the same for all
-markets.
+train prior on test rows, and for combinations the lead in nats a row over the part that each
+market's validation rows prefer and, with ``moves``, over the same combination without. Weights of
+a combination are convex, one vector for all markets, solved on their validation rows; every part
+is calibrated on them. Intervals draw days, the same for all markets.
 """
 
 from __future__ import annotations
@@ -395,23 +395,46 @@ def show(group: Group, name: str, parts: dict[str, np.ndarray]) -> None:
 
     print(f"\n### {name}: {len(group.pool.seen)} markets\n")
     print(
-        "| forecast | skill over the train prior | lead over it without moves | ahead | weights |"
+        "| forecast | skill over the train prior | lead over it without moves | ahead "
+        "| lead over the strongest of the first three | ahead | weights |"
     )
-    print("|---|---:|---:|---:|---|")
+    print("|---|---:|---:|---:|---:|---:|---|")
     for part, probabilities in said.items():
         daily = losses_by_day(group, probabilities["test"], probabilities["test"])
-        print(f"| {part} | {shown(joint_skill(daily, bootstrap))} | | | |")
+        print(f"| {part} | {shown(joint_skill(daily, bootstrap))} | | | | | |")
+    strongest = strongest_part(group, said)
     mixed = {title: combined(names) for title, names in COMBINATIONS.items()}
     for title, (weights, probabilities) in mixed.items():
         other = mixed[BESIDE.get(title, title)][1]
         daily = losses_by_day(group, probabilities, other)
-        cells = [f"combination {title}", shown(joint_skill(daily, bootstrap)), "", ""]
-        if title in BESIDE:
-            leads = [sum(day.best_baseline) - sum(day.model) for day in daily]
-            cells[2] = shown(joint_lead(daily, bootstrap))
-            cells[3] = f"{sum(lead > 0 for lead in leads)} of {len(leads)}"
+        cells = [f"combination {title}", shown(joint_skill(daily, bootstrap))]
+        cells += lead_cells(daily, bootstrap) if title in BESIDE else ["", ""]
+        cells += lead_cells(losses_by_day(group, probabilities, strongest), bootstrap)
         cells.append(" ".join(f"{weight:.2f}" for weight in weights))
         print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def strongest_part(group: Group, said: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
+    """Test forecasts of the part that each market's validation rows prefer, of ``PARTS``."""
+    label = by_market(group.label[group.rows["validation"]], group.counts["validation"])
+    of_part = {
+        part: [by_market(said[part][rows], group.counts[rows]) for rows in ("validation", "test")]
+        for part in PARTS
+    }
+    found = []
+    for market, came in enumerate(label):
+        losses = {part: row_log_loss(of_part[part][0][market], came).mean() for part in PARTS}
+        found.append(of_part[min(losses, key=losses.__getitem__)][1][market])
+    return np.concatenate(found)
+
+
+def lead_cells(daily: list[DailyLosses], bootstrap: Bootstrap) -> list[str]:
+    """The mean lead with its interval, and on how many markets it is above zero."""
+    leads = [sum(day.best_baseline) - sum(day.model) for day in daily]
+    return [
+        shown(joint_lead(daily, bootstrap)),
+        f"{sum(lead > 0 for lead in leads)} of {len(leads)}",
+    ]
 
 
 def shown(mean: JointMean) -> str:
