@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from percoin.config.fields import Effect, choice
+from percoin.config.fields import Effect, choice, setting
 from percoin.features.extra import GROUPS
 from percoin.features.feature_set import FeatureDefinition, FeatureSet
+from percoin.features.own import extra_of
 
 
 @dataclass
@@ -14,8 +16,10 @@ class FeaturesConfig:
     """Which of the two definitions of the 15 features, and what comes beside them."""
 
     definition: str = choice("", FeatureDefinition, affects=Effect.MODEL)
-    extra: list[str] = choice(
-        "groups of columns after the 15: volatility, clock", tuple(GROUPS), affects=Effect.MODEL
+    extra: list[Any] = setting(
+        f"columns after the 15: {', '.join(GROUPS)}, MODULE:FUNCTION of your own, "
+        "ta:MODULE.CLASS.METHOD",
+        affects=Effect.MODEL,
     )
 
     def __post_init__(self) -> None:
@@ -24,4 +28,4 @@ class FeaturesConfig:
     @property
     def feature_set(self) -> FeatureSet:
         """Which features these are."""
-        return FeatureSet(FeatureDefinition(self.definition), tuple(self.extra))
+        return FeatureSet(FeatureDefinition(self.definition), extra_of(self.extra))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from datetime import datetime
 import numpy as np
 
 from percoin.bars.schema import Bars
+from percoin.errors import ConfigError, OwnCodeError
 from percoin.evaluation.baselines import (
     ROLLING_PRIOR,
     class_shares,
@@ -39,6 +41,8 @@ from percoin.types import (
     Signal,
     Timeframe,
 )
+
+log = logging.getLogger(__name__)
 
 PRIOR = "prior"
 PERSISTENCE = "persistence"
@@ -151,7 +155,11 @@ def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[PredictionOut
     for text in dict.fromkeys(kept.label_rule for kept in predictions):
         rule = label_rule_from_json(json.loads(text))
         chosen = [kept for kept in predictions if kept.label_rule == text]
-        outcomes += _outcomes_by(rule, chosen, bars)
+        try:
+            outcomes += _outcomes_by(rule, chosen, bars)
+        except (ConfigError, OwnCodeError) as error:
+            # Code of the user's own; they stay open until it is there.
+            log.warning("%s %s: no outcomes: %s", bars.symbol, bars.timeframe.value, error)
     return outcomes
 
 

@@ -18,7 +18,9 @@ from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
 from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
+from percoin.features.own import MOST_COLUMNS, MOST_OWN_MEMORY_BARS, OwnFeature
 from percoin.features.scaling import Scaling
+from percoin.labels import OwnRule
 from percoin.printable import printable
 from percoin.registry.bounds import MOST_FILES, MOST_LABEL_BARS, MOST_LOOKBACK, check_network
 from percoin.registry.field_checks import parse_time, require, require_sha256, time_text
@@ -36,10 +38,12 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
-# format 3 extra features, combinations, and models of volatility and of boosted trees.
-FORMAT_VERSION = 3
+# format 3 extra features, combinations, and models of volatility and of boosted trees,
+# format 4 code of the user's own.
+FORMAT_VERSION = 4
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
+_THIRD_FORMAT = 3
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 LOGISTIC_KIND = LOGISTIC
@@ -104,26 +108,41 @@ class Features:
     """Feature names in column order, and which definition and groups they follow.
 
     Attributes:
-        extra: The groups after the 15; None, and not in the text, if there are none.
+        extra: What comes after the 15, by name; None, and not in the text, if nothing does.
+        own: Those of the user's own among them: which code, and what was measured.
     """
 
     definition: FeatureDefinition
     names: tuple[str, ...] = FEATURE_NAMES
     extra: tuple[str, ...] | None = None
+    own: tuple[OwnFeature, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self.extra != (), "extra is an empty list")
+        require(self.own != (), "own is an empty list")
+        for feature in self.own or ():
+            require(feature.label in (self.extra or ()), f"{feature.label} is not in extra")
+            memory_bars = feature.memory_bars
+            is_known = memory_bars is not None and 0 <= memory_bars <= MOST_OWN_MEMORY_BARS
+            require(is_known, f"memory_bars of {feature.label} is {memory_bars}")
+            require(len(feature.columns) <= MOST_COLUMNS, f"{feature.label} has too many columns")
         _ = self.feature_set
 
     @property
     def feature_set(self) -> FeatureSet:
         """What the features are computed with."""
-        return FeatureSet(self.definition, self.extra or ())
+        own = {feature.label: feature for feature in self.own or ()}
+        return FeatureSet(self.definition, tuple(own.get(name, name) for name in self.extra or ()))
 
     @classmethod
     def of(cls, feature_set: FeatureSet, timeframe: Timeframe) -> Features:
         """Describe the features of a model of one bar length."""
-        return cls(feature_set.definition, feature_set.names(timeframe), feature_set.extra or None)
+        return cls(
+            feature_set.definition,
+            feature_set.names(timeframe),
+            feature_set.extra_names or None,
+            feature_set.own or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -499,9 +518,11 @@ class Manifest(ManifestDraft):
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
+    if draft.features.own is not None or draft.label_rule.get("kind") == OwnRule.kind:
+        return FORMAT_VERSION
     parts = (draft.features.extra, draft.combination, draft.last_row)
     if any(part is not None for part in parts):
-        return FORMAT_VERSION
+        return _THIRD_FORMAT
     is_plain = draft.regression is None and draft.pool is None
     return _FIRST_FORMAT if is_plain else _SECOND_FORMAT
 

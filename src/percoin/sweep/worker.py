@@ -107,7 +107,8 @@ def job_key(settings: TrainConfig, recipe: Recipe) -> str:
     bars = [(dataset.bars.source, dataset.bars.sha256()) for dataset in recipe.datasets]
     # The pooled model that it starts from is not among the settings.
     start = [] if recipe.begins_with is None else [recipe.begins_with]
-    return facts_hash([plain, bars, code_version(), *start], n_digits=16)
+    own = [dataset.spec.code for dataset in recipe.datasets[:1] if dataset.spec.code]
+    return facts_hash([plain, bars, code_version(), *start, *own], n_digits=16)
 
 
 class _Diary:

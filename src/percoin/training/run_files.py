@@ -170,7 +170,7 @@ def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any])
         for name, value in flat(now["config"])
         if effects_of(TrainConfig, name) - free and was.get(name) != value
     ]
-    others = [name for name in now if name != "config" and before[name] != now[name]]
+    others = [name for name in now if name != "config" and before.get(name) != now[name]]
     return [*changed, *(f"the {name}" for name in others)]
 
 

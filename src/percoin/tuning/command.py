@@ -29,6 +29,7 @@ import optuna
 from hydra.core.hydra_config import HydraConfig
 from torch.utils.tensorboard import SummaryWriter
 
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.config.effects import settings_with
@@ -204,7 +205,9 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
     search = settings_with(config, {Effect.MODEL})
-    return facts_hash([facts, settings.source.option, search], n_digits=10)
+    code = dataset_spec(settings).code
+    own = [code] if code else []
+    return facts_hash([facts, settings.source.option, search, *own], n_digits=10)
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:

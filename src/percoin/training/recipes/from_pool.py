@@ -18,6 +18,7 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.features.feature_set import FeatureSet
 from percoin.network import CnnLstm
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
@@ -184,8 +185,8 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
         "tf": (manifest.timeframe, settings.tf.timeframe),
         "lookback": (spec.lookback, settings.lookback),
         "features.definition": (spec.feature_set.definition, asked.definition),
-        "features.extra": (list(spec.feature_set.extra), list(asked.extra)),
-        "labels": (spec.label_rule.to_json() | {"width": None}, rule),
+        "features.extra": (_described(spec.feature_set), _described(asked)),
+        "labels": (spec.label_rule.unproven.to_json() | {"width": None}, rule),
         "model": (_plain(dict(manifest.model.kwargs)), _plain(asdict(settings.model))),
     }
     for name, (pooled, given) in pairs.items():
@@ -194,6 +195,11 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
                 f"init=pooled: the pooled model {manifest.version_id} has {name}={pooled}, not "
                 f"{given}; repeat the settings that it was trained with"
             )
+
+
+def _described(features: FeatureSet) -> list[str]:
+    codes = {feature.label: f" ({feature.source.sha256[:12]})" for feature in features.own}
+    return [f"{name}{codes.get(name, '')}" for name in features.extra_names]
 
 
 def _plain(values: dict[str, object]) -> object:

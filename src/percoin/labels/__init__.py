@@ -1,0 +1,24 @@
+"""The rules that make labels: which answer later bars show to have been right."""
+
+from percoin.labels.own import OwnRule
+from percoin.labels.rules import (
+    FixedHorizon,
+    LabelRule,
+    Labels,
+    TripleBarrier,
+    VolatilityScaled,
+    return_ahead,
+)
+from percoin.labels.stored import known_horizon, label_rule_from_json
+
+__all__ = [
+    "FixedHorizon",
+    "LabelRule",
+    "Labels",
+    "OwnRule",
+    "TripleBarrier",
+    "VolatilityScaled",
+    "known_horizon",
+    "label_rule_from_json",
+    "return_ahead",
+]
