@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from percoin.config.fields import check_bounds, require
 from percoin.config.structure import group_in
 from percoin.errors import ConfigError
+from percoin.plugins import allow_plugins
 
 Config = TypeVar("Config")
 
@@ -29,6 +30,9 @@ def typed(config: DictConfig, schema: type[Config]) -> Config:
         example = _EXAMPLES.get(missing[0], f"{missing[0]}=VALUE")
         raise ConfigError(f"{missing[0]} has no value; give one, for example {example}")
     _check_settings(config)
+    if "plugins" in config:
+        # Further settings may name code of the user's own.
+        allow_plugins(list(config.plugins))
     result = OmegaConf.to_object(config)
     require(isinstance(result, schema), f"the config is not a {schema.__name__}")
     return cast(Config, result)
