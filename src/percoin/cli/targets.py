@@ -7,17 +7,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
-from percoin.config.structure import group_in
+from percoin.config.structure import group_in, leaves_of
 from percoin.errors import ConfigError
 
 _TARGET = "_target_"
 _ARGUMENTS = "arguments"
-_ADDED = re.compile(rf"\+\+(\w+)\.{_ARGUMENTS}\.")
+_ADDED = re.compile(rf"(\w+)\.{_ARGUMENTS}\.")
 
 
 def with_targets(words: Sequence[str], schema: type) -> list[str]:
@@ -46,21 +46,35 @@ def with_targets(words: Sequence[str], schema: type) -> list[str]:
                 f"{group}.{_TARGET} names a {group} of your own: leave out {group}={told[group]}"
             )
         chosen += [] if f"{group}={own}" in words else [f"{group}={own}"]
-    return [*chosen, *(_placed(word, targets) for word in words)]
+    open_keys = _keys_of_any_names(schema)
+    return [*chosen, *(_placed(word, targets, open_keys) for word in words)]
 
 
 def as_typed(text: str) -> str:
     """A word or key, as a person would type it."""
-    return _ADDED.sub(r"\1.", text)
+    typed = text.removeprefix("++")
+    return typed if typed == text else _ADDED.sub(r"\1.", typed, count=1)
 
 
-def _placed(word: str, targets: dict[str, Any]) -> str:
-    group, dot, key = word.partition("=")[0].partition(".")
-    if not dot or group not in targets:
+def _placed(word: str, targets: Mapping[str, Any], open_keys: Collection[str]) -> str:
+    key = word.partition("=")[0]
+    group, dot, name = key.partition(".")
+    if any(f"{key}.".startswith(f"{each}.") for each in open_keys):
+        return f"++{word}"
+    if not dot or group not in targets or name in _names(targets[group]):
         return word
-    rest = word[len(group) + 1 :].removeprefix(f"{_ARGUMENTS}.")
-    is_declared = key in {entry.name for entry in fields(targets[group])}
-    return word if is_declared else f"++{group}.{_ARGUMENTS}.{rest}"
+    return f"++{group}.{_ARGUMENTS}.{word[len(group) + 1 :]}"
+
+
+def _names(option: Any) -> set[str]:
+    return {entry.name for entry in fields(option)}
+
+
+@cache
+def _keys_of_any_names(schema: type) -> frozenset[str]:
+    """Settings that hold values by names that no schema knows."""
+    leaves = leaves_of(schema)
+    return frozenset(leaf.name for leaf in leaves if dict in map(get_origin, leaf.kinds))
 
 
 @cache
@@ -72,5 +86,5 @@ def _find_groups(schema: type) -> Iterator[tuple[str, Any]]:
     for entry in fields(schema):
         group = group_in(schema, entry.name)
         for option in () if group is None else (group, *group.__subclasses__()):
-            if {_TARGET, _ARGUMENTS} <= {each.name for each in fields(option)}:
+            if {_TARGET, _ARGUMENTS} <= _names(option):
                 yield entry.name, option
