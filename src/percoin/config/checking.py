@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from percoin.config.fields import check_bounds, require
 from percoin.config.structure import group_in
@@ -32,7 +32,9 @@ def typed(config: DictConfig, schema: type[Config]) -> Config:
     _check_settings(config)
     if "plugins" in config:
         # Further settings may name code of the user's own.
-        allow_plugins(list(config.plugins))
+        named = config.plugins
+        require(isinstance(named, ListConfig), "plugins must be a list, as in plugins=[my_code.py]")
+        allow_plugins([str(entry) for entry in named])
     result = OmegaConf.to_object(config)
     require(isinstance(result, schema), f"the config is not a {schema.__name__}")
     return cast(Config, result)
