@@ -5,6 +5,8 @@ from artifact_builders import (
     EXTRA_SYMBOL,
     GOLDEN,
     OTHER_SYMBOL,
+    OWN,
+    OWN_SYMBOL,
     SYMBOL,
     blend,
     check_whole,
@@ -28,6 +30,7 @@ from percoin.types import Timeframe
         (1, SYMBOL),
         *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
+        (4, OWN_SYMBOL),
     ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
@@ -39,9 +42,11 @@ def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version
     assert json_codec.dumps(metrics).encode() == content
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
-def test_the_committed_artifact_of_each_format_still_loads(version):
-    loaded = load(GOLDEN / f"format_{version}")
+@pytest.mark.parametrize(
+    ("version", "symbol"), [(1, SYMBOL), (2, SYMBOL), (3, SYMBOL), (FORMAT_VERSION, OWN_SYMBOL)]
+)
+def test_the_committed_artifact_of_each_format_still_loads(version, symbol):
+    loaded = load(GOLDEN / f"format_{version}", symbol)
     assert check_whole(loaded) == 0.5
     assert torch.equal(loaded.state_dict["norm.num_batches_tracked"], torch.tensor(11))
     assert loaded.manifest.label_rule == {
@@ -100,3 +105,9 @@ def test_the_committed_model_with_extra_columns_still_says_which_ones():
     assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
     assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)
     assert check_whole(loaded) == 0.5
+
+
+def test_the_committed_network_of_the_users_own_still_says_which_code_it_is():
+    manifest = load(GOLDEN / "format_4", OWN_SYMBOL).manifest
+    assert (manifest.model, manifest.sources) == (OWN["model"], OWN["sources"])
+    assert (manifest.format_version, manifest.n_weights) == (4, 1234)

@@ -43,6 +43,7 @@ from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, make_folds
 from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome
+from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import train
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.run_files import RunContext
@@ -205,8 +206,8 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
     search = settings_with(config, {Effect.MODEL})
-    code = dataset_spec(settings).code
-    own = [code] if code else []
+    code = [(group, source.sha256) for group, source in sources_of(settings).items()]
+    own = [entry for entry in (code, dataset_spec(settings).code) if entry]
     return facts_hash([facts, settings.source.option, search, *own], n_digits=10)
 
 
