@@ -26,6 +26,7 @@ from percoin.config import (
     FixedHorizonConfig,
     JudgeConfig,
     LabelsConfig,
+    OwnLabelsConfig,
     SampleConfig,
     SignalsConfig,
     SimulatedConfig,
@@ -122,6 +123,8 @@ def label_rule(settings: LabelsConfig) -> LabelRule:
                 settings.volatility_bars,
                 settings.width,
             )
+        case OwnLabelsConfig():
+            return settings.rule
     raise _unknown(settings)
 
 

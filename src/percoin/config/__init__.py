@@ -13,6 +13,7 @@ from percoin.config.judge import JudgeConfig
 from percoin.config.labels import (
     FixedHorizonConfig,
     LabelsConfig,
+    OwnLabelsConfig,
     TripleBarrierConfig,
     VolatilityScaledConfig,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OutputFormat",
+    "OwnLabelsConfig",
     "OwnNetworkConfig",
     "PredictConfig",
     "ProcessesConfig",

@@ -18,6 +18,7 @@ from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import ALONE
+from percoin.labels import OwnRule, label_rule_from_json
 from percoin.plugins import allowed_plugins
 from percoin.registry.manifest import MODEL_KIND, OWN_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
@@ -128,8 +129,10 @@ def _choices(manifest: Manifest) -> list[str]:
     if not isinstance(kind, str) or kind not in _LABELS:
         known = ", ".join(sorted(_LABELS))
         raise ConfigError(f"label rule {kind!r} is not known; known are {known}")
-    source = manifest.model.source
+    source, rule = manifest.model.source, label_rule_from_json(manifest.label_rule)
+    target = rule.source.name if isinstance(rule, OwnRule) else None
     return [
+        *([] if target is None else [f"labels._target_={literal(target)}"]),
         *([] if source is None else [f"model._target_={literal(source.name)}"]),
         f"symbol={manifest.symbol}",
         f"tf={manifest.timeframe.value}",

@@ -1,11 +1,11 @@
-"""Features of the user's own with every recipe: from the command to the answers."""
+"""Features and labels of the user's own with every recipe: from the command to the answers."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from own_code import features_file
+from own_code import features_file, labels_file
 from train_runs import run_train, train_arguments
 
 from percoin.audit.replay import replay_market
@@ -46,13 +46,19 @@ RECIPES = {
     "tuned": ("experiment=tune", "experiment.trials=1", "experiment.epochs=1"),
     "fleet": (TWO, "fleet=true", "model.dropout=0"),
     "pooled": (TWO, "recipe=pooled", *POOL),
+    "init_pooled": (TWO, "recipe=pooled", *POOL),
 }
+LABELS = ("labels._target_=my_labels:Scaled", "labels.share=0.5")
 
 
 def train(folder: Path, *overrides: str, extra: str = EXTRA):
     return run_train(
-        train_arguments(folder, extra, f"plugins=[{folder / 'my_features.py'}]", *overrides)
+        train_arguments(folder, extra, f"plugins=[{','.join(code_of(folder))}]", *overrides)
     )
+
+
+def code_of(folder: Path) -> list[str]:
+    return sorted(map(str, folder.glob("my_*.py")))
 
 
 @pytest.fixture(
@@ -65,14 +71,18 @@ def train(folder: Path, *overrides: str, extra: str = EXTRA):
 def trained(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     features_file(folder)
-    finished = train(folder, *RECIPES[request.param])
+    labels_file(folder)
+    finished = train(folder, *RECIPES[request.param], *LABELS)
     assert (finished.code, finished.stderr) == (0, "")
+    if request.param == "init_pooled":
+        finished = train(folder, *LABELS, "init=pooled")
+        assert (finished.code, finished.stderr) == (0, "")
     return folder
 
 
 @pytest.fixture
 def folder(trained):
-    allow_plugins([str(trained / "my_features.py")])
+    allow_plugins(code_of(trained))
     yield trained
     allow_plugins([])
 
@@ -95,6 +105,14 @@ def test_the_artifact_records_columns_parameters_code_and_measured_memory(folder
     assert (several.columns, several.memory_bars) == (("body", "of three"), 3)
     assert stoch.memory_bars == 13
     assert settings_of(manifest).features.extra == SETTING
+
+
+def test_the_artifact_records_the_label_rule_and_what_it_learnt(folder):
+    stored_rule = manifest_of(folder).label_rule
+    assert (stored_rule["kind"], stored_rule["target"]) == ("own", "my_labels:Scaled")
+    assert stored_rule["arguments"] == {"share": 0.5}
+    assert stored_rule["learnt"]["width"] > 0
+    assert (stored_rule["horizon"], stored_rule["past_bars"]) == (3, 30)
 
 
 def test_live_answers_equal_those_of_the_batch(folder):
@@ -127,7 +145,7 @@ def test_without_its_code_a_model_is_invalid_and_says_what_to_allow(folder):
 def test_with_other_code_a_model_is_invalid(folder, tmp_path):
     bars, other = stored(folder), features_file(tmp_path)
     other.write_text(other.read_text() + "\n")
-    allow_plugins([str(other)])
+    allow_plugins([str(other), str(folder / "my_labels.py")])
     with pytest.raises(InvalidArtifactError, match="has changed since the training"):
         Predictor(folder / "models").predict(bars)
 
@@ -137,7 +155,10 @@ def test_a_version_is_reproduced_bit_for_bit(folder, monkeypatch):
     if "," in str(manifest_of(folder).config["symbol"]):
         pytest.skip("a market of several")
     words = ["action=reproduce", "symbol=BTCUSDT", "tf=1h", "source=store"]
-    wanted = typed(compose_config("registry", [*words, "plugins=[my_features.py]"]), RegistryConfig)
+    wanted = typed(
+        compose_config("registry", [*words, "plugins=[my_features.py,my_labels.py]"]),
+        RegistryConfig,
+    )
     found = reproduce(wanted, MarketFolder(folder / "models", "BTCUSDT", Timeframe.H1))
     assert found.is_same
 
@@ -147,7 +168,8 @@ def test_the_command_of_a_retraining_names_the_code(folder):
     allow_plugins([])
     again = typed(compose_config("train", words), TrainConfig)
     assert again.features.extra == SETTING
-    assert again.plugins == [str(folder / "my_features.py")]
+    assert again.plugins == code_of(folder)
+    assert (again.labels.arguments, again.labels.horizon) == ({"share": 0.5}, 3)
 
 
 def test_a_peeking_feature_ends_the_training_in_one_line(tmp_path):
