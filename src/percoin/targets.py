@@ -19,7 +19,9 @@ from percoin.memory import is_out_of_memory
 from percoin.plugins import PluginSource, resolve
 from percoin.printable import printable
 
-_OF_TORCH = re.compile(r"(torch\.nn|torch\.optim|torch\.optim\.lr_scheduler)[.:]([A-Za-z]\w*)")
+_OF_TORCH = re.compile(
+    r"(torch\.nn(?=[.:]\w+Loss$)|torch\.optim|torch\.optim\.lr_scheduler)[.:]([A-Za-z]\w*)"
+)
 _MOST_CHARS_SHOWN = 200
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from builders import make_bars
+from torch.nn import functional
 
 from percoin.audit.served import rebuild
 from percoin.bars.schema import Bars
@@ -20,7 +21,10 @@ from percoin.plugins import allow_plugins
 from percoin.registry.artifact import load_artifact
 from percoin.registry.manifest import Manifest
 from percoin.sweep.worker import job_key
+from percoin.training.datamodule import MarketDataModule
+from percoin.training.export import ModelExporter
 from percoin.training.folds import make_folds
+from percoin.training.lit_module import OwnTraining, SignalClassifier
 from percoin.training.own_checks import check_own_parts
 from percoin.training.pipeline import prepare, train
 from percoin.training.recipes.network import plan_of, seeded_network
@@ -120,7 +124,7 @@ def test_a_network_that_could_not_be_trained_or_trusted_is_refused_before(how):
         (("model._target_=others:Net",), "does not allow; add its file, such as plugins=[others"),
         ((NET, "loss._target_=my_nets:each_row"), "shape (12,), not with one number"),
         ((NET, "loss._target_=my_nets:takes_one"), "too many positional arguments; it takes log"),
-        ((NET, "loss._target_=torch.nn.Losses"), "torch.nn has no class Losses"),
+        ((NET, "loss._target_=torch.nn.NoSuchLoss"), "torch.nn has no class NoSuchLoss"),
     ],
 )
 def test_what_cannot_be_made_or_called_is_said_in_one_line(words, line):
@@ -291,6 +295,14 @@ def test_fleets_and_models_without_a_network_take_none():
     assert line(NET, "model=cnn_lstm").startswith("model._target_ names a model of your own")
     assert "is no argument that percoin can pass on" in line(NET, "model.width={a: 1}")
     assert "loss.arguments" not in line(NET, "loss._target_=my_nets:focal", "loss.a=[[1]]")
+
+
+def test_a_notebook_exports_no_training_that_it_cannot_describe(tmp_path):
+    data = MarketDataModule.of(dataset(settings(NET)))
+    own = OwnTraining(make_loss=lambda: functional.cross_entropy)
+    for module in (SignalClassifier(own=own), SignalClassifier(seeded_network(settings(NET)))):
+        with pytest.raises(ConfigError, match=r"no settings name a loss|Net comes without"):
+            ModelExporter(tmp_path).check(module, data)
 
 
 @pytest.mark.slow

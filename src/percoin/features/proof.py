@@ -161,8 +161,7 @@ def find_faults(
     known = ~np.isnan(values)
     for column, memory_bars in enumerate(proof.memory_bars):
         known[:memory_bars, column] = False
-    is_unknown: BoolArray = ~known.any(axis=0)
-    proof.blame(is_unknown, lambda c: "is unknown on every bar")
+    proof.blame(known.sum(axis=0) == 0, lambda c: "is unknown on every bar")
     kept = np.where(known, values, np.nan)
     constant = [known[:, c].any() and np.ptp(v[~np.isnan(v)]) == 0 for c, v in enumerate(kept.T)]
     proof.blame(
