@@ -1,15 +1,19 @@
 """Features of the user's own: what the proof refuses, and what it measures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from builders import make_bars
 from own_code import features_file
 
 from percoin.config.features import FeaturesConfig
+from percoin.dataset import DatasetSpec, build_dataset
 from percoin.errors import ConfigError, OwnCodeError
 from percoin.features.feature_set import FeatureSet, compute_features, compute_newest_features
 from percoin.features.own import OwnFeature, extra_of
 from percoin.features.proof import find_faults
+from percoin.labels import OwnRule
 from percoin.plugins import PluginSource, allow_plugins
 
 BARS = make_bars(2000)
@@ -134,6 +138,15 @@ def test_code_that_has_changed_is_not_taken_for_that_of_a_training(own):
     indicator = OwnFeature(PluginSource("ta", "momentum.RSIIndicator.rsi", "0" * 64))
     with pytest.raises(ConfigError, match="has changed since the training: ta is 0"):
         indicator.function()
+
+
+def test_the_example_passes_its_proof():
+    example = Path(__file__).parents[2] / "examples" / "template_features.py"
+    allow_plugins([str(example)])
+    features = proven("template_features:zscore", "template_features:candle")
+    assert [own.memory_bars for own in features.own] == [49, 0]
+    rule = OwnRule.of("template_features:Breakout", 4, {"share": 0.3})
+    assert (build_dataset(BARS, DatasetSpec(rule)).class_counts("train") > 0).all()
 
 
 def faults_of_ta(bars) -> dict[str, str]:

@@ -18,8 +18,9 @@ volatility                                   fraction per bar, in both
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -33,6 +34,8 @@ from percoin.features.extra import GROUPS, FeatureGroup
 from percoin.features.own import Extra, OwnFeature
 from percoin.features.proof import prove_feature
 from percoin.types import BoolArray, FloatArray, Timeframe
+
+log = logging.getLogger(__name__)
 
 # Order and count are the contract with every saved model; extra groups come after them.
 FEATURE_NAMES = (
@@ -230,9 +233,24 @@ def _prove(features: FeatureSet, bars: Bars) -> FeatureSet:
     return replace(features, extra=tuple(extra))
 
 
+def _tell(feature: OwnFeature, bars: Bars, columns: Mapping[str, FloatArray]) -> None:
+    market, memory_bars = (bars.symbol, bars.timeframe.value), feature.memory_bars or 0
+    log.info("%s %s: %s looks back %d bars", *market, feature.label, memory_bars)
+    for name, values in columns.items():
+        unknown = float(np.isnan(values[memory_bars:]).mean())
+        if unknown > _MUCH_UNKNOWN:
+            log.warning(
+                "%s %s: %s is NaN on %.0f %% of the bars, and no window may hold one of them",
+                *market,
+                name,
+                100 * unknown,
+            )
+
+
 # A search prepares the same bars for each of its trials.
 _proven: dict[object, FeatureSet] = {}
 _MOST_PROOFS_KEPT = 256
+_MUCH_UNKNOWN = 0.05
 
 
 def compute_features(bars: Bars, features: FeatureSet) -> FloatArray:
