@@ -65,11 +65,10 @@ def _read(table: Table, symbol: str, timeframe: Timeframe) -> Bars:
     from percoin.bars.sources.files.times import Zone
 
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(list(table))
-    name = frame.index.name
-    if name is not None or not isinstance(frame.index, pd.RangeIndex):
-        if name is None and isinstance(frame.index, pd.DatetimeIndex):
-            name = "open_time"
-        frame = frame.rename_axis(name).reset_index()
+    if frame.index.name is None and isinstance(frame.index, pd.DatetimeIndex):
+        frame = frame.rename_axis("open_time")
+    if frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.reset_index()
     names = tuple(map(str, frame.columns)) if isinstance(table, pd.DataFrame) else None
     if isinstance(frame.columns, pd.RangeIndex):
         names = None
@@ -99,8 +98,9 @@ def _timeframe(tf: Timeframe | str) -> Timeframe:
 
 
 def _are_rows(table: object) -> bool:
-    is_list = isinstance(table, Sequence) and not isinstance(table, str | bytes)
-    return is_list and all(isinstance(row, Sequence) and not isinstance(row, str) for row in table)
+    if not isinstance(table, Sequence) or isinstance(table, str | bytes):
+        return False
+    return all(isinstance(row, Sequence) and not isinstance(row, str) for row in table)
 
 
 def _kind(value: object) -> str:

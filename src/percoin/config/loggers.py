@@ -27,7 +27,9 @@ def loggers_of(logger: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]
     """
     if not logger:
         return {}
-    found = {"logger": logger} if _TARGET_KEY in logger else dict(logger)
+    several = [value for value in logger.values() if isinstance(value, Mapping)]
+    is_single = _TARGET_KEY in logger or not several
+    found = {"logger": logger} if is_single else dict(logger)
     for name, arguments in found.items():
         if not isinstance(arguments, Mapping):
             known = ", ".join(key for key, value in found.items() if isinstance(value, Mapping))
