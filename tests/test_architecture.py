@@ -33,6 +33,7 @@ ORDER = (
     "types",
     "commands",
     "provenance",
+    "plugins",
     "bars",
     "features",
     "labels",
