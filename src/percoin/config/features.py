@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from percoin.config.fields import Effect, choice, setting
+from percoin.config.fields import Effect, choice, require, setting
 from percoin.features.extra import GROUPS
 from percoin.features.feature_set import FeatureDefinition, FeatureSet
 from percoin.features.own import extra_of
@@ -23,6 +23,8 @@ class FeaturesConfig:
     )
 
     def __post_init__(self) -> None:
+        # An interpolation can put anything in the place of a list.
+        require(isinstance(self.extra, list), "features.extra must be a list, such as [clock]")
         _ = self.feature_set
 
     @property
