@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from optuna.trial import BaseTrial, FixedTrial
 
 from percoin.cli.targets import as_typed
+from percoin.commands import command
 from percoin.config import (
     CnnLstmConfig,
     FixedHorizonConfig,
@@ -238,7 +238,7 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
         for word in map(as_typed, overrides)
         if (key := word.partition("=")[0]) not in dropped and key.split(".")[0] != "experiment"
     ]
-    return shlex.join(["python", "train.py", *kept, *words])
+    return command("python train.py", *kept, *words)
 
 
 def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
