@@ -4,6 +4,7 @@ from artifact_builders import (
     EXTRA_SET,
     EXTRA_SYMBOL,
     GOLDEN,
+    MOVES_NUMBERS,
     OTHER_SYMBOL,
     OWN,
     OWN_SYMBOL,
@@ -12,8 +13,10 @@ from artifact_builders import (
     check_whole,
     combination,
     load,
+    moves_trees,
     regression,
     trees,
+    with_moves,
 )
 
 from percoin import json_codec
@@ -28,7 +31,7 @@ from percoin.types import Timeframe
     ("version", "symbol"),
     [
         (1, SYMBOL),
-        *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        *((version, symbol) for version in (2, 3, 4) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
         (4, OWN_SYMBOL),
     ],
@@ -42,11 +45,9 @@ def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version
     assert json_codec.dumps(metrics).encode() == content
 
 
-@pytest.mark.parametrize(
-    ("version", "symbol"), [(1, SYMBOL), (2, SYMBOL), (3, SYMBOL), (FORMAT_VERSION, OWN_SYMBOL)]
-)
-def test_the_committed_artifact_of_each_format_still_loads(version, symbol):
-    loaded = load(GOLDEN / f"format_{version}", symbol)
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_the_committed_artifact_of_each_format_still_loads(version):
+    loaded = load(GOLDEN / f"format_{version}")
     assert check_whole(loaded) == 0.5
     assert torch.equal(loaded.state_dict["norm.num_batches_tracked"], torch.tensor(11))
     assert loaded.manifest.label_rule == {
@@ -85,6 +86,15 @@ def test_the_committed_trees_still_load_for_either_backend_without_a_weight_file
     assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, b"")
     for trees_of in (loaded.trees, by_onnx.trees):
         assert trees_of["boosting.json"].numbers == trees().numbers
+
+
+def test_the_committed_models_in_two_stages_still_say_what_they_are_made_of():
+    loaded = load(GOLDEN / "format_4")
+    assert loaded.manifest.combination == with_moves()
+    alone = load(GOLDEN / "format_4", OTHER_SYMBOL)
+    assert (alone.manifest.model_version, alone.manifest.last_row) == ("moves_v1", MOVES_NUMBERS)
+    for trees_of in (loaded.trees, alone.trees):
+        assert trees_of["moves.json"].numbers == moves_trees().numbers
 
 
 def test_the_committed_regression_still_loads_for_either_backend_without_a_weight_file():

@@ -95,7 +95,7 @@ def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
     """
     schema = SCHEMAS[config_name]
     check_overrides(overrides, schema)
-    return quote_texts(with_targets(as_loggers(overrides), schema), schema)
+    return quote_texts(as_loggers(with_targets(overrides, schema)), schema)
 
 
 def composed(config_name: str, words: Sequence[str]) -> DictConfig:
