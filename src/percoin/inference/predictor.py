@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from threading import Lock
 
 import numpy as np
 
+from percoin.bars.panel import with_panel
 from percoin.bars.schema import Bars
 from percoin.errors import (
     ConfigError,
@@ -109,12 +110,14 @@ class Predictor:
         """Answer for the newest bar of a market that has closed.
 
         Args:
-            bars: Of one market, with the history that ``Manifest.history_bars`` asks for.
+            bars: Of one market, with the history that ``Manifest.history_bars`` asks for, and
+                with those of ``Manifest.references`` (``percoin.bars.panel.with_panel``).
             now: The current time, with a zone; None is this machine's clock.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             NotEnoughBarsError: No whole window ends on the newest bar.
+            BarsNotFoundError: A market that the model compares it with is missing.
             InvalidBarsError: The bars break the schema or lie in the future.
         """
         return self.model(bars.symbol, bars.timeframe).predict(closed_bars(bars, now))
@@ -127,7 +130,8 @@ class Predictor:
         that market's answer here; the others are not affected.
 
         Args:
-            bars_of_markets: Of any symbols and timeframes.
+            bars_of_markets: Of any symbols and timeframes. A market without a panel is compared
+                with the others, if its model compares it.
             now: As for ``predict``.
         """
         asked = list(bars_of_markets)
@@ -141,6 +145,7 @@ class Predictor:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
             else:
                 models[position] = model
+        self._put_side_by_side(asked, models)
         shown = newest_windows([(model, asked[position]) for position, model in models.items()])
         predicted = self._share_out(list(models.values()), shown)
         answers |= zip(models, predicted, strict=True)
@@ -187,6 +192,19 @@ class Predictor:
                 answers.version_id,
             )
         return answers
+
+    def _put_side_by_side(self, asked: list[Bars], models: Mapping[int, ServedModel]) -> None:
+        """Give the markets whose model compares them with others asked about the bars of those."""
+        for position, model in models.items():
+            bars, references = asked[position], model.manifest.references
+            if references and bars.panel is None:
+                others = [
+                    asked[other]
+                    for other in models
+                    if asked[other].symbol in references
+                    and asked[other].timeframe is bars.timeframe
+                ]
+                asked[position] = with_panel(bars, others)
 
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)
