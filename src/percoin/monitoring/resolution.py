@@ -79,8 +79,8 @@ def make_entry(
     now_ms, ts = _ms(now), _ms(prediction.ts)
     labels = np.full(len(bars), UNKNOWN_LABEL)
     if rule is not None and (seen := beside_rule(rule, bars, beside)) is not None:
-        # Bars of the market alone, after the last of all, have no label yet.
-        labels[: len(seen)] = rule.label(seen).label
+        start = int(np.searchsorted(bars.open_time, seen.open_time[0]))
+        labels[start : start + len(seen)] = rule.label(seen).label
     return RecordedPrediction(
         symbol=prediction.symbol,
         tf=prediction.timeframe,
@@ -180,7 +180,7 @@ def find_outcomes(
 
 
 def beside_rule(rule: LabelRule, bars: Bars, beside: LoadBeside | None) -> Bars | None:
-    """The bars with those of the markets that a rule compares, until the last moment all reach.
+    """The bars with those of the markets that a rule compares, where all are at hand.
 
     Args:
         rule: The label rule.
@@ -203,16 +203,16 @@ def beside_rule(rule: LabelRule, bars: Bars, beside: LoadBeside | None) -> Bars 
     except DataError as error:
         log.warning("%s: predictions of labels=%s stay open: %s", market, rule.kind, error)
         return None
-    # As many bars of each as of the market itself, so that only time decides what is known.
     behind = min(others, key=lambda other: int(other.open_time[-1]))
     newest = int(behind.open_time[-1])
     if newest < int(bars.open_time[-1]):
         told = "%s: predictions after %s wait for bars of %s"
         log.info(told, market, format_time(behind.close_time()), behind.symbol)
-    n_known = int(np.searchsorted(bars.open_time, newest, side="right"))
-    first = int(bars.open_time[0])
+    # Before the first bar at hand of one of them, its absence would be no fact of the market.
+    first = max(int(other.open_time[0]) for other in others)
+    start, stop = (int(n) for n in np.searchsorted(bars.open_time, [first, newest + 1]))
     cut = [other.slice(int(np.searchsorted(other.open_time, first))) for other in others]
-    return with_panel(bars, cut).slice(0, n_known) if n_known else None
+    return with_panel(bars, cut).slice(start, stop) if start < stop else None
 
 
 def _outcomes_by(

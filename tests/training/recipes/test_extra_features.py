@@ -9,9 +9,9 @@ import pytest
 from train_runs import run_train, train_arguments
 
 from percoin.audit.findings import FindingStatus
+from percoin.audit.pooled import with_compared
 from percoin.audit.replay import replay_market
 from percoin.audit.run import audit_dataset
-from percoin.audit.pooled import with_compared
 from percoin.audit.served import audit_served, rebuild
 from percoin.bars.panel import load_panel, with_panel
 from percoin.bars.schema import Bars
