@@ -47,6 +47,8 @@ from percoin.types import Signal, Timeframe
 log = logging.getLogger("relative")
 
 HORIZON, N_WINDOWS, SUREST = 3, 4, 0.1
+# Share of the first window's history that a market may lack.
+LATE = 0.2
 REFERENCES = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT")
 FEATURES = FeatureSet(extra=("volatility", "clock", "market"), references=REFERENCES)
 MODELS = ("boosting", "boosting, market state", "logit", "logit, market state")
@@ -75,6 +77,9 @@ def main() -> None:
     timeframe = Timeframe(options.tf)
     markets = markets_of(options.folder.split(":"), timeframe)
     newest = max(int(bars.open_time[-1]) for bars in markets) + timeframe.milliseconds
+    # With markets that are not there for most of the train rows, the mean is of few.
+    begins = newest - ((N_WINDOWS - 1) * options.test_days + (1 - LATE) * options.days) * DAY
+    markets = [bars for bars in markets if bars.open_time[0] <= begins]
     print(
         f"\n{len(markets)} markets of {options.tf}\n\n"
         "| test from | model | AUC | skill | gross bps a trade | net | trades |\n"

@@ -65,7 +65,12 @@ def test_a_group_has_at_least_two_members(group):
 def choices() -> list[tuple[str, ...]]:
     """Every timeframe with every source, while all else goes through all it can be."""
     data = list(itertools.product(options("tf"), options("source")))
-    others = list(itertools.product(*map(options, GROUPS[2:])))
+    others = [
+        chosen
+        for chosen in itertools.product(*map(options, GROUPS[2:]))
+        # They are for pools, and a pool has a network.
+        if chosen[1] != "relative" or chosen[2] not in ALONE
+    ]
     longer = max(len(data), len(others))
     turns = zip(itertools.cycle(data), itertools.cycle(others), range(longer), strict=False)
     return [(*first, *second) for first, second, _ in turns]
@@ -82,6 +87,7 @@ def test_every_choice_composes_and_becomes_typed(chosen):
         f"model={model}",
         f"trainer={trainer}",
         f"logger={logger}",
+        *(["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'"] if labels == "relative" else []),
     )
     assert made.tf.timeframe is Timeframe(tf)
     assert made.history_days == made.tf.history_days
