@@ -55,8 +55,10 @@ RECIPES = {
 
 
 def train(folder: Path, *overrides: str):
-    references = f"features.references=[{','.join(REFERENCES)}]"
-    return run_train(train_arguments(folder, EXTRA, references, *overrides))
+    words = [EXTRA, *overrides]
+    if all("market" in word for word in words if word.startswith("features.extra=")):
+        words.append(f"features.references=[{','.join(REFERENCES)}]")
+    return run_train(train_arguments(folder, *words))
 
 
 # Two in every run; the others are as long, and take the same paths through most of the code.
