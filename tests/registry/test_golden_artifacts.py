@@ -5,6 +5,7 @@ from artifact_builders import (
     EXTRA_SYMBOL,
     GOLDEN,
     MARKET_SET,
+    MOVES_NUMBERS,
     OTHER_SYMBOL,
     RELATIVE,
     SYMBOL,
@@ -12,8 +13,10 @@ from artifact_builders import (
     check_whole,
     combination,
     load,
+    moves_trees,
     regression,
     trees,
+    with_moves,
 )
 
 from percoin import json_codec
@@ -29,7 +32,7 @@ from percoin.types import Timeframe
     ("version", "symbol"),
     [
         (1, SYMBOL),
-        *((version, symbol) for version in (2, 3, 4) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        *((version, symbol) for version in (2, 3, 4, 5) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
     ],
 )
@@ -57,10 +60,10 @@ def test_the_committed_artifact_of_each_format_still_loads(version):
 
 
 def test_the_committed_comparisons_still_say_whom_they_compare():
-    compared = load(GOLDEN / "format_4").manifest
+    compared = load(GOLDEN / "format_5").manifest
     assert compared.features.feature_set == MARKET_SET
     assert compared.references == tuple(compared.bars.references) == ("BTCUSDT", "XRPUSDT")
-    relative = load(GOLDEN / "format_4", OTHER_SYMBOL).manifest
+    relative = load(GOLDEN / "format_5", OTHER_SYMBOL).manifest
     assert label_rule_from_json(relative.label_rule) == RELATIVE
 
 
@@ -91,6 +94,15 @@ def test_the_committed_trees_still_load_for_either_backend_without_a_weight_file
     assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, b"")
     for trees_of in (loaded.trees, by_onnx.trees):
         assert trees_of["boosting.json"].numbers == trees().numbers
+
+
+def test_the_committed_models_in_two_stages_still_say_what_they_are_made_of():
+    loaded = load(GOLDEN / "format_4")
+    assert loaded.manifest.combination == with_moves()
+    alone = load(GOLDEN / "format_4", OTHER_SYMBOL)
+    assert (alone.manifest.model_version, alone.manifest.last_row) == ("moves_v1", MOVES_NUMBERS)
+    for trees_of in (loaded.trees, alone.trees):
+        assert trees_of["moves.json"].numbers == moves_trees().numbers
 
 
 def test_the_committed_regression_still_loads_for_either_backend_without_a_weight_file():

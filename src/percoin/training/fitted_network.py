@@ -14,8 +14,12 @@ from torch.utils.data import DataLoader
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
-from percoin.evaluation.baselines import Baseline
-from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules, forecast_fold
+from percoin.evaluation.fold_forecasts import (
+    FoldForecasts,
+    JudgingRules,
+    PooledBaseline,
+    forecast_fold,
+)
 from percoin.network import CnnLstm
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory
@@ -51,7 +55,7 @@ class FittedNetwork(Fitted):
 
     test: Callable[[], SignalClassifier]
     earlier: Sequence[Fold] = ()
-    pooled_baselines: Callable[[], Sequence[Baseline]] = field(default=tuple)
+    pooled_baselines: Callable[[], Sequence[PooledBaseline]] = field(default=tuple)
 
     @cached_property
     def module(self) -> SignalClassifier:
@@ -113,7 +117,7 @@ def forecast_test(
     module: SignalClassifier,
     dataset: MarketDataset,
     rules: JudgingRules,
-    pooled: Sequence[Baseline] = (),
+    pooled: Sequence[PooledBaseline] = (),
 ) -> FoldForecasts:
     """Forecasts of a trained module and the baselines on the test rows of a fold."""
     data = MarketDataModule.of(dataset)

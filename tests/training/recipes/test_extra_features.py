@@ -107,7 +107,7 @@ def test_the_artifact_says_which_columns_it_takes(folder):
     assert manifest.features.extra == GROUPS
     assert manifest.features.references == REFERENCES
     assert tuple(manifest.bars.references) == REFERENCES
-    assert manifest.format_version == 4
+    assert manifest.format_version == 5
     n_features = len(NAMES)
     assert (manifest.num_features, manifest.dataset_info.num_features) == (n_features, n_features)
     assert len(manifest.scaling.mean) == n_features

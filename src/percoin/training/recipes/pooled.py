@@ -17,8 +17,8 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
-from percoin.evaluation.baselines import Baseline
-from percoin.evaluation.fold_forecasts import fit_pooled_baselines
+from percoin.evaluation.baselines import POOLED_MOVES
+from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork
@@ -129,9 +129,10 @@ class Pooled(Recipe):
         model, record, plan = trained.model, record_pool(self.pool), plan_of(fitting.settings)
 
         @cache
-        def baselines() -> Sequence[Baseline]:
+        def baselines() -> Sequence[PooledBaseline]:
             log.info("fitting the baselines that learn from all markets")
-            return tuple(fit_pooled_baselines(self.pool.seen, trained.seed))
+            has_moves = POOLED_MOVES in fitting.settings.blended
+            return tuple(fit_pooled_baselines(self.pool.seen, trained.seed, has_moves))
 
         def fitted(dataset: MarketDataset) -> FittedNetwork:
             return FittedNetwork(
