@@ -7,6 +7,8 @@ from artifact_builders import (
     MARKET_SET,
     MOVES_NUMBERS,
     OTHER_SYMBOL,
+    OWN,
+    OWN_SYMBOL,
     RELATIVE,
     SYMBOL,
     blend,
@@ -34,6 +36,7 @@ from percoin.types import Timeframe
         (1, SYMBOL),
         *((version, symbol) for version in (2, 3, 4, 5) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
+        (4, OWN_SYMBOL),
     ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
@@ -123,3 +126,9 @@ def test_the_committed_model_with_extra_columns_still_says_which_ones():
     assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
     assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)
     assert check_whole(loaded) == 0.5
+
+
+def test_the_committed_network_of_the_users_own_still_says_which_code_it_is():
+    manifest = load(GOLDEN / "format_4", OWN_SYMBOL).manifest
+    assert (manifest.model, manifest.sources) == (OWN["model"], OWN["sources"])
+    assert (manifest.format_version, manifest.n_weights) == (4, 1234)

@@ -24,8 +24,9 @@ from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork
 from percoin.training.folds import LoadBars
 from percoin.training.loggers import make_loggers
+from percoin.training.own_parts import sources_of
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
-from percoin.training.recipes.network import ask_network, plan_of, seeded_network
+from percoin.training.recipes.network import ask_network, network_spec, plan_of, seeded_network
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import (
     Fitting,
@@ -126,7 +127,8 @@ class Pooled(Recipe):
 
     def _fitted(self, fitting: Fitting, trained: TrainedPool) -> list[FittedNetwork]:
         """One entry per market, all with the same network."""
-        model, record, plan = trained.model, record_pool(self.pool), plan_of(fitting.settings)
+        model, record, settings = trained.model, record_pool(self.pool), fitting.settings
+        plan, spec, sources = plan_of(settings), network_spec(settings), sources_of(settings)
 
         @cache
         def baselines() -> Sequence[PooledBaseline]:
@@ -142,6 +144,8 @@ class Pooled(Recipe):
                 epochs=(model.n_epochs, model.best_epoch),
                 pool=record,
                 test=lambda: ask_network(model.module, dataset, plan, fitting.interruption),
+                spec=spec,
+                sources=sources,
                 pooled_baselines=baselines,
             )
 
