@@ -14,6 +14,7 @@ from percoin.config.labels import (
     FixedHorizonConfig,
     LabelsConfig,
     OwnLabelsConfig,
+    RelativeConfig,
     TripleBarrierConfig,
     VolatilityScaledConfig,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "RecipeName",
     "RegistryAction",
     "RegistryConfig",
+    "RelativeConfig",
     "ReportConfig",
     "RetrainConfig",
     "SampleConfig",

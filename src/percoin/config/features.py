@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from percoin.config.fields import Effect, choice, require, setting
+from percoin.bars.renames import current_symbol
+from percoin.config.fields import Effect, When, choice, require, setting
 from percoin.features.extra import GROUPS
 from percoin.features.feature_set import FeatureDefinition, FeatureSet
 from percoin.features.own import extra_of
@@ -21,6 +22,11 @@ class FeaturesConfig:
         "ta:MODULE.CLASS.METHOD",
         affects=Effect.MODEL,
     )
+    references: list[str] = setting(
+        "the markets whose state features.extra=[market] adds; a prediction needs their bars",
+        affects=Effect.MODEL,
+        used=When(needs=("features.extra=market",)),
+    )
 
     def __post_init__(self) -> None:
         # An interpolation can put anything in the place of a list.
@@ -30,4 +36,9 @@ class FeaturesConfig:
     @property
     def feature_set(self) -> FeatureSet:
         """Which features these are."""
-        return FeatureSet(FeatureDefinition(self.definition), extra_of(self.extra))
+        extra = extra_of(self.extra)
+        compares = any(
+            GROUPS[name].compares for name in extra if isinstance(name, str) and name in GROUPS
+        )
+        references = tuple(map(current_symbol, self.references)) if compares else ()
+        return FeatureSet(FeatureDefinition(self.definition), extra, references)

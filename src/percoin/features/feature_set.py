@@ -33,7 +33,7 @@ from percoin.features import indicators
 from percoin.features.extra import GROUPS, FeatureGroup
 from percoin.features.own import Extra, OwnFeature
 from percoin.features.proof import prove_feature
-from percoin.types import BoolArray, FloatArray, Timeframe
+from percoin.types import BoolArray, FloatArray, Timeframe, check_symbol
 
 log = logging.getLogger(__name__)
 
@@ -127,13 +127,15 @@ class FeatureSet:
         definition: How the 15 are expressed.
         extra: The extra groups by their names, and features of the user's own, each once, in
             the order of their columns.
+        references: The markets that a group compares with; empty without such a group.
 
     Raises:
-        ConfigError: A group is unknown or named twice.
+        ConfigError: A group is unknown or named twice, or its markets are not given.
     """
 
     definition: FeatureDefinition = FeatureDefinition.RELATIVE
     extra: tuple[Extra, ...] = ()
+    references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.extra if isinstance(name, str) and name not in GROUPS]
@@ -144,6 +146,15 @@ class FeatureSet:
             )
         if len(set(self.extra_names)) != len(self.extra):
             raise ConfigError(f"features.extra={list(self.extra_names)} names a group twice")
+        compares = any(_group(entry).compares for entry in self.extra)
+        for symbol in self.references:
+            check_symbol(symbol)
+        n_markets = len(set(self.references))
+        if n_markets != len(self.references) or (n_markets > 1) != compares:
+            raise ConfigError(
+                f"features.references={list(self.references)}: name two or more markets, each "
+                "once, for features.extra=[market]"
+            )
 
     def __str__(self) -> str:
         beside = f" with {', '.join(self.extra_names)}" if self.extra else ""
@@ -304,7 +315,7 @@ def _newest_extra(bars: Bars, features: FeatureSet, n_rows: int) -> FloatArray:
     def newest(entry: Extra) -> FloatArray:
         group = _group(entry)
         n_bars = n_rows + group.memory_bars(bars.timeframe)
-        columns = group.columns(bars.slice(max(0, len(bars) - n_bars)))
+        columns = group.columns(bars.slice(max(0, len(bars) - n_bars)), features.references)
         return columns[len(columns) - n_rows :]
 
     return np.concatenate([newest(entry) for entry in features.extra], axis=1)

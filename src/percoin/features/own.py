@@ -114,7 +114,11 @@ class OwnFeature:
     def group(self) -> FeatureGroup:
         """As the built-in groups of columns are described."""
         memory_bars = self.memory_bars or 0
-        return FeatureGroup(lambda timeframe: self.names, lambda timeframe: memory_bars, self.known)
+        return FeatureGroup(
+            lambda timeframe: self.names,
+            lambda timeframe: memory_bars,
+            lambda bars, references: self.known(bars),
+        )
 
     def function(self) -> Callable[..., Any]:
         """The function from a table of bars to the values.

@@ -5,19 +5,22 @@ from percoin.labels.rules import (
     FixedHorizon,
     LabelRule,
     Labels,
+    Relative,
     TripleBarrier,
     VolatilityScaled,
     return_ahead,
 )
-from percoin.labels.stored import known_horizon, label_rule_from_json
+from percoin.labels.stored import is_relative, known_horizon, label_rule_from_json
 
 __all__ = [
     "FixedHorizon",
     "LabelRule",
     "Labels",
     "OwnRule",
+    "Relative",
     "TripleBarrier",
     "VolatilityScaled",
+    "is_relative",
     "known_horizon",
     "label_rule_from_json",
     "return_ahead",

@@ -7,10 +7,16 @@ from typing import Any
 
 from percoin.errors import ConfigError
 from percoin.labels.own import OwnRule
-from percoin.labels.rules import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
+from percoin.labels.rules import (
+    FixedHorizon,
+    LabelRule,
+    Relative,
+    TripleBarrier,
+    VolatilityScaled,
+)
 
 _RULES: dict[str, type[LabelRule]] = {
-    rule.kind: rule for rule in (FixedHorizon, VolatilityScaled, TripleBarrier)
+    rule.kind: rule for rule in (FixedHorizon, VolatilityScaled, TripleBarrier, Relative)
 }
 
 
@@ -31,6 +37,11 @@ def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
         return _RULES[kind](**parameters)
     except TypeError as error:
         raise ConfigError(f"label rule {kind}: {error}") from None
+
+
+def is_relative(values: Mapping[str, Any]) -> bool:
+    """Whether a stored rule compares a market with others, so that it says nothing of its price."""
+    return values.get("kind") == Relative.kind
 
 
 def known_horizon(values: Mapping[str, Any]) -> int | None:

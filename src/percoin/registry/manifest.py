@@ -20,7 +20,7 @@ from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.features.own import MOST_COLUMNS, MOST_OWN_MEMORY_BARS, OwnFeature
 from percoin.features.scaling import Scaling
-from percoin.labels import OwnRule
+from percoin.labels import OwnRule, is_relative
 from percoin.plugins import PluginSource
 from percoin.printable import printable
 from percoin.registry.bounds import (
@@ -47,11 +47,12 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
-# models in two stages, and code of the user's own.
-FORMAT_VERSION = 4
+# models in two stages and code of the user's own, format 5 what compares a market with others.
+FORMAT_VERSION = 5
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
 _THIRD_FORMAT = 3
+_FOURTH_FORMAT = 4
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 # A network of the user's own.
@@ -124,16 +125,20 @@ class Features:
 
     Attributes:
         extra: What comes after the 15, by name; None, and not in the text, if nothing does.
-        own: Those of the user's own among them: which code, and what was measured.
+        references: The markets that a group compares with; None, and not in the text, without
+            such a group.
+        own: Those of the user's own in ``extra``: which code, and what was measured.
     """
 
     definition: FeatureDefinition
     names: tuple[str, ...] = FEATURE_NAMES
     extra: tuple[str, ...] | None = None
+    references: tuple[str, ...] | None = None
     own: tuple[OwnFeature, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self.extra != (), "extra is an empty list")
+        require(self.references != (), "references is an empty list")
         require(self.own != (), "own is an empty list")
         for feature in self.own or ():
             require(feature.label in (self.extra or ()), f"{feature.label} is not in extra")
@@ -147,7 +152,8 @@ class Features:
     def feature_set(self) -> FeatureSet:
         """What the features are computed with."""
         own = {feature.label: feature for feature in self.own or ()}
-        return FeatureSet(self.definition, tuple(own.get(name, name) for name in self.extra or ()))
+        extra = tuple(own.get(name, name) for name in self.extra or ())
+        return FeatureSet(self.definition, extra, self.references or ())
 
     @classmethod
     def of(cls, feature_set: FeatureSet, timeframe: Timeframe) -> Features:
@@ -156,6 +162,7 @@ class Features:
             feature_set.definition,
             feature_set.names(timeframe),
             feature_set.extra_names or None,
+            feature_set.references or None,
             feature_set.own or None,
         )
 
@@ -229,7 +236,12 @@ class SplitSpan:
 
 @dataclass(frozen=True)
 class BarsInfo:
-    """The bars the model was made from; ``sha256`` is ``Bars.sha256()``."""
+    """The bars the model was made from; ``sha256`` is ``Bars.sha256()``.
+
+    Attributes:
+        references: ``MarketPanel.sha256`` of each market that the features compare with, over
+            the time of these bars; None, and not in the text, without such features.
+    """
 
     origin: str
     sha256: str
@@ -237,9 +249,12 @@ class BarsInfo:
     last_open_time: str
     n_bars: int
     splits: Mapping[str, SplitSpan]
+    references: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         require_sha256(self.sha256)
+        for sha256 in (self.references or {}).values():
+            require_sha256(sha256)
         require(self.n_bars >= 1, "n_bars is not positive")
         require(set(self.splits) == set(SPLIT_NAMES), "splits are not train, val and test")
         times = [self.first_open_time]
@@ -359,6 +374,11 @@ class ManifestDraft:
         return count_weights(self.model.kwargs, self.num_features)
 
     @property
+    def references(self) -> tuple[str, ...]:
+        """The markets whose bars a prediction takes beside those of its own; most take none."""
+        return self.features.references or ()
+
+    @property
     def history_bars(self) -> int:
         """How many bars a caller loads so that one prediction's inputs equal training's."""
         numbers = (part.numbers for part in self.parts.values())
@@ -414,7 +434,10 @@ class ManifestDraft:
         return tuple(entry.trees for entry in numbers if entry is not None and entry.trees)
 
     def _check_features(self) -> None:
-        expected = self.features.feature_set.names(self.timeframe)
+        feature_set = self.features.feature_set
+        expected = feature_set.names(self.timeframe)
+        is_same = set(self.bars.references or ()) == set(feature_set.references)
+        require(is_same, "references of bars and features do not agree")
         is_same = self.features.names == expected
         require(is_same, "names are not the features of this percoin")
         counts = (self.num_features, self.dataset_info.num_features)
@@ -555,13 +578,14 @@ class Manifest(ManifestDraft):
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
+    has_code = draft.features.own is not None or draft.label_rule["kind"] == OwnRule.kind
+    if has_code or draft.features.references is not None or is_relative(draft.label_rule):
+        return FORMAT_VERSION
     combined = {} if draft.combination is None else draft.combination.parts
     numbers = (draft.last_row, *(part.numbers for part in combined.values()))
     has_moves = MOVES in combined or POOLED_MOVES in combined or any(n and n.ridge for n in numbers)
-    own = (draft.features.own, draft.model.source, draft.sources)
-    has_code = any(part is not None for part in own) or draft.label_rule["kind"] == OwnRule.kind
-    if has_moves or has_code:
-        return FORMAT_VERSION
+    if has_moves or draft.model.source is not None or draft.sources is not None:
+        return _FOURTH_FORMAT
     parts = (draft.features.extra, draft.combination, draft.last_row)
     if any(part is not None for part in parts):
         return _THIRD_FORMAT

@@ -129,12 +129,15 @@ def _choices(manifest: Manifest) -> list[str]:
     if not isinstance(kind, str) or kind not in _LABELS:
         known = ", ".join(sorted(_LABELS))
         raise ConfigError(f"label rule {kind!r} is not known; known are {known}")
-    source, rule = manifest.model.source, label_rule_from_json(manifest.label_rule)
+    pool, source = pool_of(manifest), manifest.model.source
+    rule = label_rule_from_json(manifest.label_rule)
     target = rule.source.name if isinstance(rule, OwnRule) else None
     return [
         *([] if target is None else [f"labels._target_={literal(target)}"]),
         *([] if source is None else [f"model._target_={literal(source.name)}"]),
-        f"symbol={manifest.symbol}",
+        f"symbol={literal(','.join(pool or (manifest.symbol,)))}",
+        # Labels that compare the markets of a pool go with no other recipe.
+        *([f"recipe={RecipeName.POOLED.value}"] if pool else []),
         f"tf={manifest.timeframe.value}",
         f"labels={kind}",
         f"model={_MODELS[manifest.model.kind]}",

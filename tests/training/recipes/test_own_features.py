@@ -98,7 +98,7 @@ def manifest_of(folder: Path):
 def test_the_artifact_records_columns_parameters_code_and_measured_memory(folder):
     manifest = manifest_of(folder)
     zscore, several, stoch = manifest.features.own
-    assert manifest.format_version == 4
+    assert manifest.format_version == 5
     assert manifest.features.names[15:19] == NAMES
     assert (zscore.source.module, zscore.source.qualname) == ("my_features", "zscore")
     assert (zscore.parameters, zscore.memory_bars) == ({"span": 20}, 19)
