@@ -117,7 +117,7 @@ def test_a_function_that_fails_when_a_prediction_is_due_says_so():
         ({"name": "my_features:zscore", "span": [1]}, "span must be a number, a text"),
         ({"name": "clock", "span": 1}, "'clock' takes no parameters"),
         ({"span": 1}, "write the name of a group or of a function"),
-        ("voltility", "this percoin knows volatility, clock, MODULE:FUNCTION of your own"),
+        ("voltility", "this percoin knows volatility, clock, market, MODULE:FUNCTION"),
         ("ta:os.system.x", "is no indicator of ta: write ta:MODULE.CLASS.METHOD"),
         ("ta:momentum.RSI.rsi", "ta.momentum has .*RSIIndicator"),
         ("ta:momentum.RSIIndicator.fit", "RSIIndicator has rsi"),

@@ -47,7 +47,8 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
-# models in two stages and code of the user's own, format 5 what compares a market with others.
+# models in two stages and code of the user's own, format 5 what compares a
+# market with others, and features and labels of the user's own.
 FORMAT_VERSION = 5
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
