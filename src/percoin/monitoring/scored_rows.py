@@ -94,8 +94,12 @@ class ForecasterRows:
         own = None if kept.probabilities is None else _share(kept.probabilities, kept.label)
         if None in shares.values() or (own is None and kept.probabilities is not None):
             return
-        place = {"ts": (_LONG, kept.ts), "id": (_LONG, kept.id)}
-        row = {**place, "label": (_SMALL, kept.label), "signal": (_SMALL, kept.signal)}
+        place: dict[str, tuple[str, float | int]] = {"ts": (_LONG, kept.ts), "id": (_LONG, kept.id)}
+        row: dict[str, tuple[str, float | int]] = {
+            **place,
+            "label": (_SMALL, kept.label),
+            "signal": (_SMALL, kept.signal),
+        }
         if own is not None:
             self._n_given += 1
             row["own"] = (_REAL, own)
