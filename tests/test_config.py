@@ -80,6 +80,7 @@ def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
         f"features={features}",
         f"labels={labels}",
         f"model={model}",
+        *(["model._target_=my_models:MyNet"] if model == "own" else []),
         f"trainer={trainer}",
         f"logger={logger}",
     )
@@ -87,9 +88,9 @@ def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
     assert label_rule(made.labels).horizon == made.labels.horizon == made.split.purge_bars
-    assert made.model.option == (model if model in ALONE else "cnn_lstm")
+    assert made.model.option == (model if model in {*ALONE, "own"} else "cnn_lstm")
     assert made.model.has_network is (model not in ALONE)
-    assert not made.model.has_network or len(made.model.channels) == 3
+    assert model in {*ALONE, "own"} or len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
     assert made.logger[logger]["_target_"].lower().endswith(f"{logger}logger")
 
@@ -616,7 +617,7 @@ def test_what_the_network_is_built_from_are_its_own_arguments():
     from percoin.network import CnnLstm
 
     arguments = set(inspect.signature(CnnLstm).parameters) - {"n_features"}
-    for option in set(options("model")) - set(ALONE):
+    for option in set(options("model")) - {*ALONE, "own"}:
         assert set(_leaves(OmegaConf.load(CONF_DIR / "model" / f"{option}.yaml"))) == arguments
 
 
@@ -624,10 +625,13 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
     made = settings("model.hidden_size=8", "blend=logistic")
     assert isinstance(made.model, CnnLstmConfig)
     assert (made.model.hidden_size, made.blend) == (8, "logistic")
-    own = ("logistic", "volatility", "volatility_clock", "boosting")
+    own = ("logistic", "volatility", "volatility_clock", "boosting", "moves")
     assert settings().blended == own
     pool = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'")
-    pooled = ("pooled_logistic", "pooled_boosting", "pooled_volatility_clock_boosting")
+    pooled = (
+        *("pooled_logistic", "pooled_boosting", "pooled_volatility_clock_boosting"),
+        "pooled_moves",
+    )
     assert settings(*pool).blended == ("volatility", "volatility_clock", *pooled)
     assert settings(*pool, "blend=none").blended == ()
     assert settings(*pool, "blend=pooled_boosting+logistic").blended == (pooled[1], "logistic")
@@ -641,7 +645,8 @@ def test_a_blend_of_anything_else_is_refused_with_all_that_it_may_be(words):
     found = refusal("symbol=BTCUSDT", f"blend={words}")
     assert found == (
         f"blend={words} must be none, or some of logistic, volatility, volatility_clock, "
-        "boosting, pooled_logistic, pooled_boosting, pooled_volatility_clock_boosting, joined by +"
+        "boosting, moves, pooled_logistic, pooled_boosting, pooled_volatility_clock_boosting, "
+        "pooled_moves, joined by +"
     )
 
 

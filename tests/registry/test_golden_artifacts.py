@@ -4,14 +4,19 @@ from artifact_builders import (
     EXTRA_SET,
     EXTRA_SYMBOL,
     GOLDEN,
+    MOVES_NUMBERS,
     OTHER_SYMBOL,
+    OWN,
+    OWN_SYMBOL,
     SYMBOL,
     blend,
     check_whole,
     combination,
     load,
+    moves_trees,
     regression,
     trees,
+    with_moves,
 )
 
 from percoin import json_codec
@@ -26,8 +31,9 @@ from percoin.types import Timeframe
     ("version", "symbol"),
     [
         (1, SYMBOL),
-        *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        *((version, symbol) for version in (2, 3, 4) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
+        (4, OWN_SYMBOL),
     ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
@@ -82,6 +88,15 @@ def test_the_committed_trees_still_load_for_either_backend_without_a_weight_file
         assert trees_of["boosting.json"].numbers == trees().numbers
 
 
+def test_the_committed_models_in_two_stages_still_say_what_they_are_made_of():
+    loaded = load(GOLDEN / "format_4")
+    assert loaded.manifest.combination == with_moves()
+    alone = load(GOLDEN / "format_4", OTHER_SYMBOL)
+    assert (alone.manifest.model_version, alone.manifest.last_row) == ("moves_v1", MOVES_NUMBERS)
+    for trees_of in (loaded.trees, alone.trees):
+        assert trees_of["moves.json"].numbers == moves_trees().numbers
+
+
 def test_the_committed_regression_still_loads_for_either_backend_without_a_weight_file():
     loaded = load(GOLDEN / "format_2", OTHER_SYMBOL)
     assert (loaded.manifest.model_version, loaded.state_dict) == ("logistic_v1", {})
@@ -100,3 +115,9 @@ def test_the_committed_model_with_extra_columns_still_says_which_ones():
     assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
     assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)
     assert check_whole(loaded) == 0.5
+
+
+def test_the_committed_network_of_the_users_own_still_says_which_code_it_is():
+    manifest = load(GOLDEN / "format_4", OWN_SYMBOL).manifest
+    assert (manifest.model, manifest.sources) == (OWN["model"], OWN["sources"])
+    assert (manifest.format_version, manifest.n_weights) == (4, 1234)

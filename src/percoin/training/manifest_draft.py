@@ -14,6 +14,7 @@ from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.evaluation.judgement import JudgedPart, Judgement
 from percoin.evaluation.last_row import LastRowModel
+from percoin.evaluation.moves import Moves
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees
 from percoin.expected_move.judging import JudgedMoveModel
@@ -208,8 +209,11 @@ def _network_and_regression(
 
 
 def _stored(name: str, model: LastRowModel) -> StoredNumbers:
-    if isinstance(model.numbers, Regression):
-        return StoredNumbers(model.columns, model.numbers)
+    numbers = model.numbers
+    if isinstance(numbers, Moves):
+        return StoredNumbers(model.columns, numbers.classes, trees_file(name), numbers.ridge)
+    if isinstance(numbers, Regression):
+        return StoredNumbers(model.columns, numbers)
     return StoredNumbers(model.columns, trees=trees_file(name))
 
 
@@ -220,9 +224,9 @@ def trees_of(judgement: Judgement) -> dict[str, Trees]:
         parts = judgement.blend.parts.items()
         models = {name: part.numbers for name, part in parts if part.weight}
     return {
-        trees_file(name): model.numbers
+        trees_file(name): model.trees
         for name, model in models.items()
-        if model is not None and isinstance(model.numbers, Trees)
+        if model is not None and model.trees is not None
     }
 
 
