@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _REPETITIONS = 1000
 # How long a request waits for a record that is read for the first time.
-_PATIENCE_SECS = 10.0
+_PATIENCE_SECS = 60.0
 # So far back a row may appear among rows that are known.
 _LATE_ROWS = 200
 # Sources that are also baselines. They give no probabilities, so their skill uses the class
