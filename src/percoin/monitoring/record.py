@@ -6,6 +6,7 @@ unique key below, so a restart, a second server or a repeated write adds no seco
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -124,11 +125,20 @@ _moves = Table(
     Column("move_range_factor", Float(53), nullable=False),
     Column("realized_variance", Float(53)),
 )
+# Label rules that are too long for the key, such as one with the names of a pool's markets; the
+# key has ``_rule_name`` in their place.
+_rules = Table(
+    "percoin_rules",
+    _metadata,
+    Column("name", String(100), primary_key=True),
+    Column("long_rule", Text, nullable=False),
+)
 # Text columns of the key and their maximum length in characters.
 _LONGEST = {
     name: cast(String, _predictions.c[name].type).length or 0
     for name in ("bars", "source", "model_version", "version_id", "label_rule")
 }
+_MOST_RULE_CHARS = 300_000
 _open_ones = Index(
     "percoin_predictions_open", *(_predictions.c[name] for name in ("resolved_at", "symbol", "tf"))
 )
@@ -311,6 +321,11 @@ class TrackRecord:
             statement = dialect.insert(_predictions).on_conflict_do_nothing()
             # A new row returns its id. Row counts would not do: some drivers do not give them.
             statement = statement.returning(_predictions.c.id)
+            rules = {_rule_name(entry.label_rule): entry.label_rule for entry in entries}
+            for name, rule in rules.items():
+                if name != rule:
+                    row = {"name": name, "long_rule": rule}
+                    connection.execute(dialect.insert(_rules).on_conflict_do_nothing(), row)
             ids = [connection.execute(statement, _to_row(entry)).scalar() for entry in entries]
             for new_id, entry in zip(ids, entries, strict=True):
                 if new_id is not None and entry.expected_move is not None:
@@ -585,6 +600,7 @@ def _make_tables(connection: Connection) -> object:
         return version
     connection.execute(CreateTable(_predictions, if_not_exists=True))
     connection.execute(CreateTable(_moves, if_not_exists=True))
+    connection.execute(CreateTable(_rules, if_not_exists=True))
     connection.execute(CreateIndex(_open_ones, if_not_exists=True))
     if version is None:
         connection.execute(insert(_schema).values(version=SCHEMA_VERSION))
@@ -592,10 +608,18 @@ def _make_tables(connection: Connection) -> object:
 
 
 def _everything() -> Select[Any]:
-    """Every column of the predictions, each with its expected move, if it has one."""
+    """Every column of the predictions, each with its expected move and long rule, if it has one."""
     moves = [column for column in _moves.c if column is not _moves.c.prediction_id]
     beside = _predictions.c.id == _moves.c.prediction_id
-    return select(_predictions, *moves).outerjoin(_moves, beside)
+    found = select(_predictions, *moves, _rules.c.long_rule).outerjoin(_moves, beside)
+    return found.outerjoin(_rules, _predictions.c.label_rule == _rules.c.name)
+
+
+def _rule_name(rule: str) -> str:
+    """What the key has of a label rule: the rule itself, or the hash of a long one."""
+    if len(rule) <= _LONGEST["label_rule"]:
+        return rule
+    return json.dumps({"sha256": hashlib.sha256(rule.encode()).hexdigest()})
 
 
 def _to_move_row(prediction_id: int, move: ExpectedMove) -> dict[str, object]:
@@ -630,6 +654,7 @@ def _to_row(entry: RecordedPrediction) -> dict[str, object]:
     said = {name: [line.signal, *line.probabilities] for name, line in entry.baselines.items()}
     return row | {
         "tf": entry.tf.value,
+        "label_rule": _rule_name(entry.label_rule),
         "probabilities": None if probabilities is None else json.dumps(list(probabilities)),
         "baselines": json.dumps(said, allow_nan=False),
     }
@@ -637,7 +662,9 @@ def _to_row(entry: RecordedPrediction) -> dict[str, object]:
 
 def _from_row(entries: dict[str, Any]) -> Kept:
     said = json.loads(entries["baselines"])
-    probabilities = entries["probabilities"]
+    probabilities, long_rule = entries["probabilities"], entries.pop("long_rule")
+    if long_rule is not None:
+        entries["label_rule"] = long_rule
     entries |= {
         "expected_move": _to_move(entries),
         "tf": Timeframe(entries["tf"]),
@@ -668,6 +695,7 @@ def _check(entry: RecordedPrediction) -> None:
     _require(is_symbol(entry.symbol), "symbol")
     for name, most in _LONGEST.items():
         value = getattr(entry, name)
+        most = _MOST_RULE_CHARS if name == "label_rule" else most
         is_text = isinstance(value, str) and value.isprintable() and len(value) <= most
         _require(is_text, name)
     if entry.label_rule:

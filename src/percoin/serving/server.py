@@ -70,7 +70,8 @@ class Setup:
         default_rules: Label rule per timeframe, for sources without a model.
         worths: Measured skill of the rules per market; None leaves the rules unjudged.
         require_accepted: Skip a rule that was measured as worse than a coin.
-        measured_bars: Bars for measuring the rules; None measures nothing.
+        measured_bars: Stored bars, for measuring the rules and for labels that compare a market
+            with others that are not served; None measures nothing.
     """
 
     offer: Offer
@@ -124,7 +125,8 @@ class PredictionServer:
         self.recorder: Recorder | None = None
         if record is not None:
             rules, count = setup.default_rules, telemetry.count_record
-            self.recorder = Recorder(record, self.models, rules, clock, count)
+            stored = setup.measured_bars
+            self.recorder = Recorder(record, self.models, rules, clock, count, stored)
         self.board = AnswerBoard(
             offer,
             self.keeper,
