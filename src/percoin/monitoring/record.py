@@ -65,6 +65,8 @@ RECORD_FILE = "record.sqlite"
 SCHEMA_VERSION = 1
 
 _WAIT_SECS = 5
+# Rows and row numbers of one query.
+_PAGE_ROWS, _MOST_IDS = 10_000, 500
 _LONGEST_KIND = 200
 # PostgreSQL lock for making the tables. Any number works, if every percoin uses the same.
 _ADVISORY_LOCK = 0x7065_7263
@@ -426,6 +428,33 @@ class TrackRecord:
         if newest is not None:
             statement = statement.limit(newest)
         return self._read(statement)[::-1]
+
+    def after(self, row_id: int) -> Iterator[Kept]:
+        """Read the rows with a larger number, in that order and some thousands at a time.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        while True:
+            page = _everything().where(columns.id > row_id).order_by(columns.id).limit(_PAGE_ROWS)
+            with self._connected() as connection:
+                rows = [row._asdict() for row in connection.execute(page)]
+            yield from (kept for row in rows if (kept := self._from_row(row)) is not None)
+            if len(rows) < _PAGE_ROWS:
+                return
+            row_id = rows[-1]["id"]
+
+    def resolved_among(self, ids: Sequence[int]) -> Iterator[Kept]:
+        """Read those of the rows with these numbers that have an outcome.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        for start in range(0, len(ids), _MOST_IDS):
+            wanted = columns.id.in_(ids[start : start + _MOST_IDS])
+            yield from self._read(_everything().where(wanted, columns.resolved_at.is_not(None)))
 
     def revision(self) -> tuple[int, int]:
         """Count the predictions and those with an outcome; both numbers only grow.

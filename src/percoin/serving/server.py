@@ -172,12 +172,16 @@ class PredictionServer:
         self.board.start(self._setup.check_secs)
         if self.measuring is not None:
             self.measuring.start()
+        if self.recorder is not None:
+            self.recorder.scoreboard.start()
 
     def stop(self, timeout_secs: float) -> bool:
         """Stop the background work; return whether the answer thread ended in time."""
         self.keeper.stop()
         if self.measuring is not None:
             self.measuring.stop()
+        if self.recorder is not None:
+            self.recorder.scoreboard.stop()
         has_ended = self.board.stop(timeout_secs)
         if self.recorder is not None and has_ended:
             self.recorder.record.close()
