@@ -16,6 +16,7 @@ from percoin.config import (
     CnnLstmConfig,
     PredictConfig,
     TrainConfig,
+    VolatilityScaledConfig,
     name_nearest,
     typed,
 )
@@ -64,14 +65,20 @@ def test_a_group_has_at_least_two_members(group):
 def choices() -> list[tuple[str, ...]]:
     """Every timeframe with every source, while all else goes through all it can be."""
     data = list(itertools.product(options("tf"), options("source")))
-    others = list(itertools.product(*map(options, GROUPS[2:])))
+    others = [
+        chosen
+        for chosen in itertools.product(*map(options, GROUPS[2:]))
+        # They are for pools, and a pool has a network.
+        if chosen[1] != "relative" or chosen[2] not in ALONE
+    ]
     longer = max(len(data), len(others))
     turns = zip(itertools.cycle(data), itertools.cycle(others), range(longer), strict=False)
     return [(*first, *second) for first, second, _ in turns]
 
 
 @pytest.mark.parametrize("chosen", choices(), ids="-".join)
-def test_every_choice_composes_and_becomes_typed(chosen):
+def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
+    monkeypatch.setattr("percoin.config.loggers.find_spec", lambda name: name)
     tf, source, features, labels, model, trainer, logger = chosen
     made = settings(
         f"tf={tf}",
@@ -79,18 +86,43 @@ def test_every_choice_composes_and_becomes_typed(chosen):
         f"features={features}",
         f"labels={labels}",
         f"model={model}",
+        *(["model._target_=my_models:MyNet"] if model == "own" else []),
         f"trainer={trainer}",
         f"logger={logger}",
+        *(["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'"] if labels == "relative" else []),
     )
     assert made.tf.timeframe is Timeframe(tf)
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
     assert label_rule(made.labels).horizon == made.labels.horizon == made.split.purge_bars
-    assert made.model.option == (model if model in ALONE else "cnn_lstm")
+    assert made.model.option == (model if model in {*ALONE, "own"} else "cnn_lstm")
     assert made.model.has_network is (model not in ALONE)
-    assert not made.model.has_network or len(made.model.channels) == 3
+    assert model in {*ALONE, "own"} or len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
-    assert made.logger["_target_"].lower().endswith(f"{logger}logger")
+    assert made.logger[logger]["_target_"].lower().endswith(f"{logger}logger")
+
+
+def test_several_loggers_or_none_are_chosen_in_one_word():
+    assert list(settings("logger=[csv,tensorboard]").logger) == ["csv", "tensorboard"]
+    assert not settings("logger=null").logger
+    assert settings("logger.version=3").logger["tensorboard"]["version"] == 3
+    assert settings("logger=csv", "logger.name=mine").logger["csv"]["name"] == "mine"
+    assert "logger is one of csv, mlflow, tensorboard, wandb" in refusal(
+        "symbol=BTCUSDT", "logger=[csv,aim]"
+    )
+    assert "labels=[fixed_horizon is not an option" in refusal(
+        "symbol=BTCUSDT", "labels=[fixed_horizon,triple_barrier]"
+    )
+    assert "logger.version is no logger" in refusal(
+        "symbol=BTCUSDT", "logger=[csv,tensorboard]", "+logger.version=3"
+    )
+
+
+def test_a_logger_without_its_package_is_refused_with_the_extra_to_install(monkeypatch):
+    monkeypatch.setattr("percoin.config.loggers.find_spec", lambda name: None)
+    line = refusal("symbol=BTCUSDT", "logger=[csv,wandb]")
+    assert line.startswith("logger=wandb needs wandb: pip install 'percoin[wandb]'")
+    assert settings("logger=[csv,tensorboard]").logger
 
 
 @pytest.mark.parametrize("tf", options("tf"))
@@ -281,6 +313,9 @@ def test_a_value_of_the_wrong_type_is_named_with_its_key(override, words):
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("value", ["nonsense", "4", "null", "", "[15m,1h]"])
 def test_an_option_that_does_not_exist_lists_those_that_do(group, value):
+    if (group, value) == ("logger", "null"):
+        assert not settings("logger=null").logger
+        return
     line = refusal("symbol=BTCUSDT", f"{group}={value}")
     assert line.startswith(f"{group}=")
     assert line.endswith(f" is not an option; {group} is one of {', '.join(options(group))}")
@@ -423,6 +458,7 @@ def test_a_number_out_of_its_range_names_its_key(override):
         ("labels=volatility_scaled", "labels.no_trade_share=1"),
         ("labels=volatility_scaled", "labels.volatility_bars=1"),
         ("labels=volatility_scaled", "labels.width=0"),
+        ("labels=relative", "labels.min_share=0"),
     ],
 )
 def test_numbers_of_an_option_have_ranges_too(overrides):
@@ -572,7 +608,8 @@ def attributes_read() -> set[str]:
 # The outputs folder goes to the resolver that names the folder of a run.
 PASSED_ON = {
     *("channels", "hidden_size", "n_layers", "n_heads", "head_sizes", "dropout"),
-    *("version", "default_hp_metric"),
+    *("version", "default_hp_metric", "experiment_name", "tracking_uri", "offline", "project"),
+    "reinit",
     "outputs_dir",
 }
 
@@ -588,7 +625,7 @@ def test_what_the_network_is_built_from_are_its_own_arguments():
     from percoin.network import CnnLstm
 
     arguments = set(inspect.signature(CnnLstm).parameters) - {"n_features"}
-    for option in set(options("model")) - set(ALONE):
+    for option in set(options("model")) - {*ALONE, "own"}:
         assert set(_leaves(OmegaConf.load(CONF_DIR / "model" / f"{option}.yaml"))) == arguments
 
 
@@ -596,10 +633,13 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
     made = settings("model.hidden_size=8", "blend=logistic")
     assert isinstance(made.model, CnnLstmConfig)
     assert (made.model.hidden_size, made.blend) == (8, "logistic")
-    own = ("logistic", "volatility", "volatility_clock", "boosting")
+    own = ("logistic", "volatility", "volatility_clock", "boosting", "moves")
     assert settings().blended == own
     pool = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'")
-    pooled = ("pooled_logistic", "pooled_boosting", "pooled_volatility_clock_boosting")
+    pooled = (
+        *("pooled_logistic", "pooled_boosting", "pooled_volatility_clock_boosting"),
+        "pooled_moves",
+    )
     assert settings(*pool).blended == ("volatility", "volatility_clock", *pooled)
     assert settings(*pool, "blend=none").blended == ()
     assert settings(*pool, "blend=pooled_boosting+logistic").blended == (pooled[1], "logistic")
@@ -608,12 +648,28 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
         assert settings(f"model={name}").blended == ()
 
 
+def test_relative_labels_are_for_pools_and_have_no_levels():
+    pool = ("symbol='BTCUSDT,ETHUSDT'", "labels=relative")
+    assert settings(*pool, "recipe=pooled").labels.alone() == VolatilityScaledConfig(3, 0.4, 50)
+    alone = (
+        "labels=relative compares a market with the mean of its pool, and this trains each market "
+        "alone: add recipe=pooled and name the markets with symbol=A,B,C"
+    )
+    assert refusal("symbol=BTCUSDT", "labels=relative") == alone
+    assert refusal("symbol=BTCUSDT", "labels=relative", "init=pooled") == alone
+    assert refusal(*pool, "fleet=true") == alone
+    assert "leave out backtest.exit=levels" in refusal(
+        *pool, "recipe=pooled", "backtest.exit=levels"
+    )
+
+
 @pytest.mark.parametrize("words", ["bagging", "logistic+logistic", "none+logistic", "[]", "true"])
 def test_a_blend_of_anything_else_is_refused_with_all_that_it_may_be(words):
     found = refusal("symbol=BTCUSDT", f"blend={words}")
     assert found == (
         f"blend={words} must be none, or some of logistic, volatility, volatility_clock, "
-        "boosting, pooled_logistic, pooled_boosting, pooled_volatility_clock_boosting, joined by +"
+        "boosting, moves, pooled_logistic, pooled_boosting, pooled_volatility_clock_boosting, "
+        "pooled_moves, joined by +"
     )
 
 

@@ -22,7 +22,7 @@ from test_networks import linear_onnx
 from percoin.audit.replay import replay_market
 from percoin.bars.store import BarStore
 from percoin.errors import InvalidArtifactError, NotEnoughBarsError
-from percoin.evaluation.baselines import ALONE, BESIDE, BOOSTING, LOGISTIC, VOLATILITY
+from percoin.evaluation.baselines import ALONE, BESIDE, BOOSTING, LOGISTIC, MOVES, VOLATILITY
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
@@ -40,10 +40,10 @@ from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.training.manifest_draft import draft_manifest, trees_of
 from percoin.types import Timeframe
 
-BARS = bars_to_learn_from(1300)
+BARS = bars_to_learn_from(1600)
 DATASET = make_dataset(BARS)
 NETWORK = random_network(seed=2)
-# A network with all four models that can stand beside it.
+# A network with all models that can stand beside it.
 COMBINATION = "combination"
 KINDS = (*ALONE, BLEND, COMBINATION)
 BACKENDS = pytest.mark.parametrize("backend", list(Backend))
@@ -116,7 +116,7 @@ def served(tmp_path_factory):
 def test_the_predictor_answers_with_the_probabilities_that_were_judged(served, kind, backend):
     root, fold = served[kind, backend]
     rows, predictor = DATASET.rows("test"), Predictor(root, backend=backend)
-    answers = predictor.predict_range(BARS).probabilities[rows]
+    answers = predictor.predict_range(BARS, in_sample=True).probabilities[rows]
     np.testing.assert_allclose(answers, fold.model.probabilities, rtol=0, atol=TOLERANCE)
     # Not those of a part of it: the parts are far apart.
     if kind not in ALONE:
@@ -152,7 +152,9 @@ def test_bars_replayed_as_live_get_the_answers_of_the_batch(served, kind, backen
 def test_a_regression_with_a_network_of_no_weight_is_the_regression(tmp_path):
     fold = judged(BLEND, Backend.TORCH)
     export(tmp_path, BLEND, with_weights(fold, 0.0))
-    answers = Predictor(tmp_path).predict_range(BARS).probabilities[DATASET.rows("test")]
+    answers = (
+        Predictor(tmp_path).predict_range(BARS, in_sample=True).probabilities[DATASET.rows("test")]
+    )
     expected = fold.parts[LOGISTIC].test
     np.testing.assert_allclose(answers, expected, rtol=0, atol=TOLERANCE)
 
@@ -194,7 +196,7 @@ def test_a_combination_is_described_in_the_newest_format_and_its_trees_lie_besid
     root, fold = served[COMBINATION, Backend.TORCH]
     artifact = load_artifact(root, "BTCUSDT", Timeframe.M15)
     manifest = artifact.manifest
-    assert manifest.format_version == 3
+    assert manifest.format_version == 4
     assert manifest.weights == pytest.approx(fold.weights, abs=1e-12)
     assert list(manifest.part_skills) == ["network", *BESIDE, BLEND]
     assert (artifact.folder / "boosting.json").stat().st_size < 300_000
@@ -203,6 +205,11 @@ def test_a_combination_is_described_in_the_newest_format_and_its_trees_lie_besid
     for name in (LOGISTIC, VOLATILITY):
         numbers = manifest.parts[name].numbers
         assert numbers.regression == fold.parts[name].numbers.numbers
+    assert (artifact.folder / "moves.json").stat().st_size < 300_000
+    stored = manifest.parts[MOVES].numbers.model(artifact.trees).numbers
+    judged_as = fold.parts[MOVES].numbers.numbers
+    assert (stored.ridge, stored.classes) == (judged_as.ridge, judged_as.classes)
+    assert stored.trees.numbers == judged_as.trees.numbers
 
 
 def test_parts_without_weight_are_shown_and_not_stored(tmp_path):
@@ -215,11 +222,13 @@ def test_parts_without_weight_are_shown_and_not_stored(tmp_path):
     assert not (folder / "boosting.json").exists()
     assert (manifest.weights, list(manifest.parts)) == (weights, ["network", VOLATILITY])
     assert set(manifest.part_skills) == {*fold.parts, BLEND}
-    answers = Predictor(tmp_path).predict_range(BARS).probabilities[DATASET.rows("test")]
+    answers = (
+        Predictor(tmp_path).predict_range(BARS, in_sample=True).probabilities[DATASET.rows("test")]
+    )
     np.testing.assert_allclose(answers, mixed, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", [VOLATILITY, COMBINATION])
+@pytest.mark.parametrize("kind", [VOLATILITY, MOVES, COMBINATION])
 def test_a_model_of_volatility_gets_no_answer_from_too_few_bars(served, kind):
     root, _ = served[kind, Backend.TORCH]
     predictor = Predictor(root)
@@ -229,15 +238,15 @@ def test_a_model_of_volatility_gets_no_answer_from_too_few_bars(served, kind):
     ):
         predictor.predict(BARS.slice(0, 671))
     assert predictor.predict(BARS.slice(0, 672)).probabilities is not None
-    answered = ~np.isnan(predictor.predict_range(BARS).probabilities[:, 0])
+    answered = ~np.isnan(predictor.predict_range(BARS, in_sample=True).probabilities[:, 0])
     assert answered[:671].sum() == 0
     assert answered[671:].all()
 
 
-def hostile_trees(root: Path, **changes: object) -> None:
+def hostile_trees(root: Path, file: str = "boosting.json", **changes: object) -> None:
     folder = load_artifact(root, "BTCUSDT", Timeframe.M15).folder
-    numbers = json.loads((folder / "boosting.json").read_text())
-    forged = {"boosting.json": json.dumps(numbers | changes).encode()}
+    numbers = json.loads((folder / file).read_text())
+    forged = {file: json.dumps(numbers | changes).encode()}
     vouch_for(MarketFolder(root, "BTCUSDT", Timeframe.M15), folder, forged)
 
 
@@ -255,6 +264,13 @@ def test_trees_with_a_right_hash_that_nobody_fits_are_an_invalid_model(tmp_path,
     for backend in Backend:
         with pytest.raises(InvalidArtifactError, match=rf"boosting\.json cannot be used.*{reason}"):
             Predictor(tmp_path, backend=backend).predict(BARS)
+
+
+def test_trees_of_classes_make_no_forecast_of_a_range(tmp_path):
+    export(tmp_path, MOVES, judged(MOVES, Backend.TORCH))
+    hostile_trees(tmp_path, "moves.json", baseline=[0, 0, 0])
+    with pytest.raises(InvalidArtifactError, match=r"moves\.json .* add up to 3 sums, not 1"):
+        Predictor(tmp_path).predict(BARS)
 
 
 def test_a_file_of_trees_is_not_read_beyond_its_bound(tmp_path):

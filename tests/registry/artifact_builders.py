@@ -17,9 +17,12 @@ import torch
 
 from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.last_row import InputColumns
+from percoin.evaluation.moves import RangeRegression
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import TreeNumbers, Trees
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
+from percoin.labels import Relative
+from percoin.plugins import PluginSource
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
@@ -127,6 +130,25 @@ WITH_EXTRA = {
     "features": Features.of(EXTRA_SET, TIMEFRAME),
     "scaling": ScalingNumbers((0.0,) * N_EXTRA, (1.0,) * N_EXTRA),
 }
+# The state of reference markets in place of the clock.
+MARKET_SET = FeatureSet(extra=("volatility", "market"), references=("BTCUSDT", "XRPUSDT"))
+N_MARKET = len(MARKET_SET.names(TIMEFRAME))
+RELATIVE = Relative(3, 0.4, 50, 0.75, 0.5, ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
+
+
+def with_market() -> dict[str, object]:
+    """What gives a draft such columns; the first 15 are scaled as without them."""
+    made = draft()
+    mean, scale = made.scaling.mean, made.scaling.scale
+    n_more = N_MARKET - len(mean)
+    return {
+        "num_features": N_MARKET,
+        "dataset_info": replace(made.dataset_info, num_features=N_MARKET),
+        "features": Features.of(MARKET_SET, TIMEFRAME),
+        "scaling": ScalingNumbers((*mean, *(0.0,) * n_more), (*scale, *(1.0,) * n_more)),
+        "bars": replace(made.bars, references={"BTCUSDT": "ab" * 32, "XRPUSDT": "cd" * 32}),
+        "model": ModelSpec({"n_features": N_MARKET, "channels": [64, 128, 256]}),
+    }
 
 
 def trees() -> Trees:
@@ -167,6 +189,39 @@ BOOSTED = {
 }
 
 
+def moves_trees() -> Trees:
+    """A stump and a leaf that add up to one number, on all columns of a model in two stages."""
+    numbers = TreeNumbers(
+        n_columns=27,
+        baseline=(-6.5,),
+        n_nodes=(3, 1),
+        column=(26, -1, -1, -1),
+        number=(0.5, 0.25, -0.25, 0.125),
+        right=(2, 0, 0, 0),
+        missing_left=(1, 0, 0, 0),
+    )
+    return Trees(numbers)
+
+
+MOVES_NUMBERS = StoredNumbers(
+    InputColumns.VOLATILITY_CLOCK_FEATURES,
+    Regression(((0.5, -0.5, 0.25, 0.0, 1.0, 2.0, 0.75, -1.0),) * 3, (0.1, 0.0, -0.1)),
+    "moves.json",
+    RangeRegression((0.25, 0.5, -0.5, 0.0, 1.0, 2.0, *(0.125,) * 6), -6.0),
+)
+MOVES = {
+    "model_version": "moves_v1",
+    "model": ModelSpec({}, "moves"),
+    "last_row": MOVES_NUMBERS,
+}
+TREES = {"boosting.json": trees(), "moves.json": moves_trees()}
+
+
+def with_moves() -> Combination:
+    """A network with trees and a model in two stages."""
+    return combination(volatility=part(0.0), moves=part(0.25, MOVES_NUMBERS))
+
+
 def state_dict(value: float = 0.5, n_values: int = 50) -> dict[str, torch.Tensor]:
     return {
         "head.weight": torch.full((3, n_values), value),
@@ -187,17 +242,32 @@ def export(root: Path, value: float = 0.5, n_values: int = 50, **changes) -> Pat
     """Export a model whose every weight is ``value``; its seed in the manifest tells it too."""
     weights = state_dict(value, n_values)
     made = draft(config={"value": value}, **changes)
-    files = {"boosting.json": trees()} if made.combination is not None else None
+    files = {name: TREES[name] for name in made.tree_files}
     return artifact.export_artifact(root, made, weights, weights, record(), trees=files).folder
 
 
-def export_boosted(root: Path, **changes) -> Path:
-    made, files = draft(**BOOSTED | changes), {"boosting.json": trees()}
+def export_alone(root: Path, **changes) -> Path:
+    made = draft(**changes)
+    files = {name: TREES[name] for name in made.tree_files}
     return artifact.export_artifact(root, made, {}, {}, record(), trees=files).folder
 
 
 def export_logistic(root: Path, **changes) -> Path:
     return artifact.export_artifact(root, draft(**LOGISTIC | changes), {}, {}, record()).folder
+
+
+# A network of the user's own, and a loss of theirs.
+OWN_SYMBOL = "ADAUSDT"
+OWN = {
+    "model_version": "own_v1",
+    "model": ModelSpec(
+        {"width": 4, "kernels": [3, 5], "kind": "wide"},
+        "own",
+        PluginSource("my_models", "Nets.Wide", "ab" * 32),
+        1234,
+    ),
+    "sources": {"loss": PluginSource("my_losses", "focal", "cd" * 32)},
+}
 
 
 def load(root: Path, symbol: str = SYMBOL) -> artifact.Artifact:
@@ -232,15 +302,16 @@ def forge(folder: Path, **files: bytes) -> None:
 
 
 def write_golden() -> None:
-    """Export a small combination and trees alone as plain folders, without link and versions."""
+    """Export what the newest format is for as plain folders, without link and versions."""
     markets = GOLDEN / f"format_{FORMAT_VERSION}" / "per_coin"
     shutil.rmtree(markets, ignore_errors=True)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         made = {
-            SYMBOL: export(root, n_values=4, combination=combination()),
-            OTHER_SYMBOL: export_boosted(root, symbol=OTHER_SYMBOL),
-            EXTRA_SYMBOL: export(root, n_values=4, symbol=EXTRA_SYMBOL, **WITH_EXTRA),
+            SYMBOL: export(root, n_values=4, **with_market()),
+            OTHER_SYMBOL: export(
+                root, n_values=4, symbol=OTHER_SYMBOL, label_rule=RELATIVE.to_json()
+            ),
         }
         for symbol, folder in made.items():
             shutil.copytree(folder, markets / symbol / TIMEFRAME.value)

@@ -4,17 +4,25 @@ from artifact_builders import (
     EXTRA_SET,
     EXTRA_SYMBOL,
     GOLDEN,
+    MARKET_SET,
+    MOVES_NUMBERS,
     OTHER_SYMBOL,
+    OWN,
+    OWN_SYMBOL,
+    RELATIVE,
     SYMBOL,
     blend,
     check_whole,
     combination,
     load,
+    moves_trees,
     regression,
     trees,
+    with_moves,
 )
 
 from percoin import json_codec
+from percoin.labels import label_rule_from_json
 from percoin.registry.artifact import load_onnx
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
@@ -26,8 +34,9 @@ from percoin.types import Timeframe
     ("version", "symbol"),
     [
         (1, SYMBOL),
-        *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        *((version, symbol) for version in (2, 3, 4, 5) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
+        (4, OWN_SYMBOL),
     ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
@@ -51,6 +60,14 @@ def test_the_committed_artifact_of_each_format_still_loads(version):
     }
     # Drawn once from a seed; read back to the last bit.
     assert loaded.manifest.scaling.scale[0] == 1.7051423210160281
+
+
+def test_the_committed_comparisons_still_say_whom_they_compare():
+    compared = load(GOLDEN / "format_5").manifest
+    assert compared.features.feature_set == MARKET_SET
+    assert compared.references == tuple(compared.bars.references) == ("BTCUSDT", "XRPUSDT")
+    relative = load(GOLDEN / "format_5", OTHER_SYMBOL).manifest
+    assert label_rule_from_json(relative.label_rule) == RELATIVE
 
 
 def test_the_committed_blend_still_says_what_it_is_made_of():
@@ -82,6 +99,15 @@ def test_the_committed_trees_still_load_for_either_backend_without_a_weight_file
         assert trees_of["boosting.json"].numbers == trees().numbers
 
 
+def test_the_committed_models_in_two_stages_still_say_what_they_are_made_of():
+    loaded = load(GOLDEN / "format_4")
+    assert loaded.manifest.combination == with_moves()
+    alone = load(GOLDEN / "format_4", OTHER_SYMBOL)
+    assert (alone.manifest.model_version, alone.manifest.last_row) == ("moves_v1", MOVES_NUMBERS)
+    for trees_of in (loaded.trees, alone.trees):
+        assert trees_of["moves.json"].numbers == moves_trees().numbers
+
+
 def test_the_committed_regression_still_loads_for_either_backend_without_a_weight_file():
     loaded = load(GOLDEN / "format_2", OTHER_SYMBOL)
     assert (loaded.manifest.model_version, loaded.state_dict) == ("logistic_v1", {})
@@ -100,3 +126,9 @@ def test_the_committed_model_with_extra_columns_still_says_which_ones():
     assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
     assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)
     assert check_whole(loaded) == 0.5
+
+
+def test_the_committed_network_of_the_users_own_still_says_which_code_it_is():
+    manifest = load(GOLDEN / "format_4", OWN_SYMBOL).manifest
+    assert (manifest.model, manifest.sources) == (OWN["model"], OWN["sources"])
+    assert (manifest.format_version, manifest.n_weights) == (4, 1234)

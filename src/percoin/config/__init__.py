@@ -13,11 +13,13 @@ from percoin.config.judge import JudgeConfig
 from percoin.config.labels import (
     FixedHorizonConfig,
     LabelsConfig,
+    OwnLabelsConfig,
+    RelativeConfig,
     TripleBarrierConfig,
     VolatilityScaledConfig,
 )
 from percoin.config.launcher import LauncherConfig, ProcessesConfig, RayConfig, SlurmConfig
-from percoin.config.model import CnnLstmConfig, ModelConfig
+from percoin.config.model import CnnLstmConfig, ModelConfig, OwnNetworkConfig
 from percoin.config.output import OutputFormat
 from percoin.config.predict import PredictConfig
 from percoin.config.recipes import EvaluationMode, RecipeName, usual_blend, usual_epochs
@@ -60,6 +62,8 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OutputFormat",
+    "OwnLabelsConfig",
+    "OwnNetworkConfig",
     "PredictConfig",
     "ProcessesConfig",
     "PrunerConfig",
@@ -68,6 +72,7 @@ __all__ = [
     "RecipeName",
     "RegistryAction",
     "RegistryConfig",
+    "RelativeConfig",
     "ReportConfig",
     "RetrainConfig",
     "SampleConfig",

@@ -29,7 +29,8 @@ from percoin.config.fields import (
     setting,
     some_of,
 )
-from percoin.config.labels import LabelsConfig
+from percoin.config.labels import LabelsConfig, RelativeConfig
+from percoin.config.loggers import loggers_of
 from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
@@ -40,11 +41,13 @@ from percoin.config.recipes import (
 )
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
+from percoin.config.targets import LossConfig, SchedulerConfig
 from percoin.config.timeframe import TimeframeConfig
 from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
 from percoin.config.tune import TuneConfig
 from percoin.dataset import check_purge
 from percoin.errors import ConfigError
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import BESIDE, POOLED
 
 BLEND_NAMES = Names(NO_BLEND, (*BESIDE, *POOLED))
@@ -88,7 +91,11 @@ class TrainConfig:
         affects=Effect.JUDGEMENT,
     )
     trainer: TrainerConfig = setting(used=OF_A_NETWORK)
-    logger: Any = setting(default=None, affects=Effect.RUN)
+    logger: Any = setting(
+        "tensorboard, csv, mlflow or wandb, several as [A,B], or null",
+        default=None,
+        affects=Effect.RUN,
+    )
     # A search is over before the training begins, which has the settings that it found.
     experiment: TuneConfig | None = setting(default=None, affects=Effect.RUN)
     epochs: int = number(
@@ -144,7 +151,9 @@ class TrainConfig:
         "days of history, back from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
     )
     split: SplitConfig = setting("shares of the rows, oldest first")
+    loss: LossConfig = setting("what is minimised", used=OF_A_NETWORK)
     optimizer: OptimizerConfig = setting(used=OF_A_NETWORK)
+    scheduler: SchedulerConfig = setting("how the learning rate changes", used=OF_A_NETWORK)
     evaluation: str = choice(
         "single_split, or walk_forward: train anew for each fold, judge the test rows of all folds",
         EvaluationMode,
@@ -183,6 +192,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # A search makes settings without a config to look at.
         check_all(self)
+        loggers_of(self.logger)
         self._check_recipe()
         require(
             self.sweep is None or _SWEEP_NAME.fullmatch(self.sweep) is not None,
@@ -232,6 +242,21 @@ class TrainConfig:
         )
 
     @property
+    def targets(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """What is of the user's own, by its group: the name of its code, and its arguments."""
+        groups: dict[str, Any] = {
+            "model": self.model,
+            "loss": self.loss,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+        }
+        return {
+            name: (group._target_, group.arguments)
+            for name, group in groups.items()
+            if getattr(group, "_target_", None) is not None
+        }
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         """The markets, of which only ``recipe=pooled`` and ``fleet=true`` have several."""
         return tuple(word.strip() for word in self.symbol.split(","))
@@ -269,6 +294,21 @@ class TrainConfig:
             current_symbol(self.symbol)
         if self.init == INIT_POOLED:
             self._check_single_split("init=pooled")
+        if isinstance(self.labels, RelativeConfig):
+            self._check_relative()
+
+    def _check_relative(self) -> None:
+        """Refuse what labels that compare the markets of a pool do not go with."""
+        require(
+            self.recipe == RecipeName.POOLED,
+            "labels=relative compares a market with the mean of its pool, and this trains each "
+            "market alone: add recipe=pooled and name the markets with symbol=A,B,C",
+        )
+        require(
+            self.backtest.exit != Exit.LEVELS,
+            "labels=relative trades a market against a basket, for which there is no stop and no "
+            "target: leave out backtest.exit=levels",
+        )
 
     def _check_fleet(self) -> None:
         """Refuse what a fleet does not know how to do."""
@@ -276,9 +316,10 @@ class TrainConfig:
         others = {
             "recipe=pooled": self.recipe == RecipeName.POOLED,
             "init=pooled": self.init == INIT_POOLED,
-            f"model={self.model.option}": not self.model.has_network,
+            f"model={self.model.option}": not isinstance(self.model, CnnLstmConfig),
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
+            **dict.fromkeys((f"{name}._target_" for name in self.targets), True),
         }
         for option, is_asked in others.items():
             require(

@@ -10,10 +10,17 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from percoin.bars.schema import COLUMNS, Bars
+from percoin.bars.schema import COLUMNS, Bars, format_time
 from percoin.bars.silence import describe_silence
 from percoin.bars.tick import newest_tick
-from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
+from percoin.errors import (
+    ConfigError,
+    DataError,
+    InvalidArtifactError,
+    MarketError,
+    NotEnoughBarsError,
+    OwnCodeError,
+)
 from percoin.evaluation.last_row import InputColumns
 from percoin.features.feature_set import (
     FEATURE_NAMES,
@@ -23,6 +30,7 @@ from percoin.features.feature_set import (
     compute_newest_features,
 )
 from percoin.features.levels import levels_at
+from percoin.features.market import late_reference
 from percoin.inference.parts import ModelInputs, ServedParts
 from percoin.inference.results import RangeAnswers, find_parts
 from percoin.labels import known_horizon
@@ -74,15 +82,24 @@ class ServedModel:
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
 
     Raises:
-        InvalidArtifactError: The weights do not fit the network the manifest describes.
+        InvalidArtifactError: The weights do not fit the network the manifest describes, or code
+            of the user's own is not allowed here, or is not that of the training.
     """
 
     def __init__(self, artifact: Artifact | OnnxArtifact, device: str = "cpu") -> None:
         self.manifest = artifact.manifest
+        try:
+            self.manifest.features.feature_set.check_code()
+        except ConfigError as error:
+            raise _invalid(self.manifest, f"cannot be asked: {error}", "then ask again") from error
         self.scaling = self.manifest.scaling.fitted()
         self.parts = ServedParts(artifact, device)
         self._move = artifact.move
-        self._horizon = known_horizon(self.manifest.label_rule)
+        rule = self.manifest.label_rule
+        self._horizon = known_horizon(rule)
+        self._labels = str(rule["kind"])
+        markets = rule.get("markets")
+        self._compared_with = tuple(markets) if isinstance(markets, list) else ()
 
     def probabilities(
         self, bars: Bars, first: int = 0, map_batches: MapBatches = map
@@ -156,8 +173,11 @@ class ServedModel:
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
             expected_move=self.expected_move(bars),
-            levels=_levels(newest, signal),
+            # No price of the market alone ends a position against a basket.
+            levels=None if self._compared_with else _levels(newest, signal),
             horizon_bars=self._horizon,
+            labels=self._labels,
+            compared_with=self._compared_with,
         )
 
     def expected_move(self, bars: Bars) -> ExpectedMove | None:
@@ -212,7 +232,7 @@ class ServedModel:
 
     def _show(self, bars: Bars) -> NewestWindow:
         [shown] = newest_windows([(self, bars)])
-        if isinstance(shown, DataError):
+        if isinstance(shown, MarketError):
             raise shown
         return shown
 
@@ -222,11 +242,14 @@ class ServedModel:
                 raise ValueError("its scaling gives values that are not finite on these bars")
             return self.parts.probabilities(inputs)
         except ValueError as error:
-            manifest = self.manifest
-            found = f"version {manifest.version_id} gives no valid answer: {error}"
-            raise InvalidArtifactError(
-                manifest.symbol, manifest.timeframe, found, "train the model again"
+            raise _invalid(
+                self.manifest, f"gives no valid answer: {error}", "train the model again"
             ) from error
+
+
+def _invalid(manifest: Manifest, found: str, action: str) -> InvalidArtifactError:
+    found = f"version {manifest.version_id} {found}"
+    return InvalidArtifactError(manifest.symbol, manifest.timeframe, found, action)
 
 
 def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
@@ -245,13 +268,13 @@ def _all_known(newest: Mapping[InputColumns, FloatArray], n_bars: int) -> BoolAr
 
 def newest_windows(
     asked: Sequence[tuple[ServedModel, Bars]],
-) -> list[NewestWindow | DataError]:
+) -> list[NewestWindow | MarketError]:
     """The newest window of each market, or why there is none.
 
     Histories of the same length and features, the usual case, go through the feature code
     together.
     """
-    found: dict[int, NewestWindow | DataError] = {}
+    found: dict[int, NewestWindow | MarketError] = {}
     recent: dict[int, Bars] = {}
     alike: dict[tuple[FeatureSet, tuple[str, ...], int], list[int]] = {}
     for position, (model, bars) in enumerate(asked):
@@ -266,7 +289,17 @@ def newest_windows(
     for (feature_set, _, n_bars), positions in alike.items():
         n_rows = min(n_bars, max(asked[position][0].manifest.lookback for position in positions))
         markets = [recent[position] for position in positions]
-        computed = compute_newest_features(markets, feature_set, n_rows)
+        try:
+            computed = compute_newest_features(markets, feature_set, n_rows)
+        except OwnCodeError as error:
+            if len(positions) > 1:
+                # It may fail on the bars of one market alone.
+                alone = {position: newest_windows([asked[position]])[0] for position in positions}
+                found |= alone
+            else:
+                failing = asked[positions[0]][0].manifest
+                found[positions[0]] = _invalid(failing, f"has no features: {error}", error.action)
+            continue
         for position, rows in zip(positions, computed, strict=True):
             found[position] = _newest_window(*asked[position], rows)
     return [found[position] for position in range(len(asked))]
@@ -320,7 +353,9 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
     indicators start there too.
 
     Raises:
-        NotEnoughBarsError: They start so late that the recursive indicators still know it.
+        NotEnoughBarsError: They start so late that the recursive indicators still know it. Or:
+            a market that the features compare with has no newest bar.
+        BarsNotFoundError: Such a market is not in ``bars.panel``.
     """
     needed = manifest.history_bars
     if len(bars) < needed and not _reaches_back(manifest, bars):
@@ -330,6 +365,14 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
             f"{len(bars)} bars are too few for indicators that do not depend on the first bar",
             f"load {needed} bars or more, or all since {manifest.bars.first_open_time}, where "
             "those of its training begin",
+        )
+    if late := late_reference(bars, manifest.references):
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"the market {late}, which the model compares it with, has no bar that closed at "
+            f"{format_time(bars.close_time())} UTC",
+            f"bring the newest bars of {late} too",
         )
     return bars.slice(max(0, len(bars) - needed))
 

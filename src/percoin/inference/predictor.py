@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,18 +14,27 @@ from threading import Lock
 
 import numpy as np
 
+from percoin.bars.given import Table, as_bars
+from percoin.bars.panel import with_panel
 from percoin.bars.schema import Bars
 from percoin.errors import (
     ConfigError,
     DataError,
     InvalidArtifactError,
+    MarketError,
     PercoinError,
     RegistryError,
 )
 from percoin.inference.asked import closed_bars
 from percoin.inference.model import NewestWindow, ServedModel, newest_windows
 from percoin.inference.networks import Backend, check_backend
-from percoin.inference.results import Answer, Answers, BarPart, NoPrediction, RangeAnswers
+from percoin.inference.results import (
+    FORECAST_PARTS,
+    Answer,
+    Answers,
+    NoPrediction,
+    RangeAnswers,
+)
 from percoin.registry.artifact import load_artifact, load_onnx, served_mark
 from percoin.types import Prediction, Timeframe
 
@@ -105,18 +114,32 @@ class Predictor:
             self._held[key] = held
         return held.model
 
-    def predict(self, bars: Bars, now: datetime | None = None) -> Prediction:
+    def predict(
+        self,
+        bars: Bars | Table,
+        now: datetime | None = None,
+        *,
+        symbol: str | None = None,
+        tf: Timeframe | str | None = None,
+    ) -> Prediction:
         """Answer for the newest bar of a market that has closed.
 
         Args:
-            bars: Of one market, with the history that ``Manifest.history_bars`` asks for.
+            bars: Of one market, with the history that ``Manifest.history_bars`` asks for: bars,
+                or a table as ``percoin.bars.given.as_bars`` takes it. With the bars of
+                ``Manifest.references`` too (``percoin.bars.panel.with_panel``).
             now: The current time, with a zone; None is this machine's clock.
+            symbol: The market of a table, such as ``BTCUSDT``.
+            tf: The length of a table's bars, such as ``15m``.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             NotEnoughBarsError: No whole window ends on the newest bar.
+            BarsNotFoundError: A market that the model compares it with is missing.
             InvalidBarsError: The bars break the schema or lie in the future.
+            ConfigError: What was given is no table of bars, or its market is missing.
         """
+        bars = as_bars(bars, symbol, tf)
         return self.model(bars.symbol, bars.timeframe).predict(closed_bars(bars, now))
 
     def predict_many(self, bars_of_markets: Iterable[Bars], now: datetime | None = None) -> Answers:
@@ -127,7 +150,8 @@ class Predictor:
         that market's answer here; the others are not affected.
 
         Args:
-            bars_of_markets: Of any symbols and timeframes.
+            bars_of_markets: Of any symbols and timeframes. A market without a panel is compared
+                with the others, if its model compares it.
             now: As for ``predict``.
         """
         asked = list(bars_of_markets)
@@ -141,6 +165,7 @@ class Predictor:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
             else:
                 models[position] = model
+        self._put_side_by_side(asked, models)
         shown = newest_windows([(model, asked[position]) for position, model in models.items()])
         predicted = self._share_out(list(models.values()), shown)
         answers |= zip(models, predicted, strict=True)
@@ -148,45 +173,70 @@ class Predictor:
 
     def predict_range(
         self,
-        bars: Bars,
+        bars: Bars | Table,
         first: datetime | str | None = None,
         last: datetime | str | None = None,
         now: datetime | None = None,
+        *,
+        symbol: str | None = None,
+        tf: Timeframe | str | None = None,
+        in_sample: bool = False,
     ) -> RangeAnswers:
         """Answer for every bar of a range, as ``predict`` would have when it closed.
 
         The model was trained on some bars and its settings were chosen on others: answers
-        for these are no forecasts. ``RangeAnswers.part`` gives the part that each bar belongs
-        to, and a warning names such bars in the range. A backtest uses only the part
-        ``after``, and ``test`` too if nothing was chosen on test rows.
+        for these are no forecasts and are NaN unless ``in_sample`` asks for them; a warning says
+        how many. ``RangeAnswers.part`` gives the part that each bar belongs to. A backtest uses
+        only the part ``live``, and ``test`` too if nothing was chosen on test rows.
 
         Args:
-            bars: Of one market, with the history before the range.
+            bars: Of one market, with the history before the range; as for ``predict``.
             first: Open time of the first bar, UTC where it has no zone; None is the
                 first there is.
             last: Open time of the last bar, included; a day such as "2025-08-31" is all of
                 it; None is the newest that has closed.
             now: As for ``predict``.
+            symbol: As for ``predict``.
+            tf: As for ``predict``.
+            in_sample: Also answer for train, validation and purged bars and those before.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             InvalidBarsError: The bars break the schema or lie in the future.
+            ConfigError: As for ``predict``.
             ValueError: ``last`` lies before ``first``.
         """
+        bars = as_bars(bars, symbol, tf)
         model = self.model(bars.symbol, bars.timeframe)
         answers = model.predict_range(closed_bars(bars, now), first, last, self._threads().map)
-        n_seen = int(np.isin(answers.part, (BarPart.TRAIN, BarPart.VAL)).sum())
+        n_seen = int((~np.isin(answers.part, FORECAST_PARTS)).sum())
         if n_seen:
             log.warning(
-                "%s %s: %d of %d bars are among those that version %s was trained and validated "
-                "on, and its answers there are no forecasts: see the column part",
+                "%s %s: %d of %d bars are among those that version %s was made from, or older: its "
+                "answers there are no forecasts and are %s; see the column part",
                 answers.symbol,
                 answers.timeframe,
                 n_seen,
                 len(answers),
                 answers.version_id,
+                "shown as in_sample=True asks"
+                if in_sample
+                else "hidden (in_sample=True shows them)",
             )
-        return answers
+        return answers if in_sample else answers.forecasts_only()
+
+    def _put_side_by_side(self, asked: list[Bars], models: Mapping[int, ServedModel]) -> None:
+        """Give the markets whose model compares them with others asked about the bars of those."""
+        for position, model in models.items():
+            bars, references = asked[position], model.manifest.references
+            if references and bars.panel is None:
+                others = [
+                    asked[other]
+                    for other in models
+                    if asked[other].symbol in references
+                    and asked[other].timeframe is bars.timeframe
+                ]
+                asked[position] = with_panel(bars, others)
 
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)
@@ -204,7 +254,7 @@ class Predictor:
         return _Held(version_id if is_version else mark, ServedModel(artifact, self._device))
 
     def _share_out(
-        self, models: Sequence[ServedModel], shown: Sequence[NewestWindow | DataError]
+        self, models: Sequence[ServedModel], shown: Sequence[NewestWindow | MarketError]
     ) -> list[Answer]:
         if len(models) < 2 or self._workers < 2:
             return list(map(_predict, models, shown))
@@ -217,7 +267,7 @@ class Predictor:
         return self._pool
 
 
-def _predict(model: ServedModel, shown: NewestWindow | DataError) -> Answer:
+def _predict(model: ServedModel, shown: NewestWindow | MarketError) -> Answer:
     error: PercoinError
     if isinstance(shown, NewestWindow):
         try:

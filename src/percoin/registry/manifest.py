@@ -13,14 +13,24 @@ import numpy as np
 
 from percoin import json_codec
 from percoin.errors import ConfigError, InvalidArtifactError
-from percoin.evaluation.baselines import ALONE, LOGISTIC
+from percoin.evaluation.baselines import ALONE, LOGISTIC, MOVES, POOLED_MOVES
 from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
 from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
+from percoin.features.own import MOST_COLUMNS, MOST_OWN_MEMORY_BARS, OwnFeature
 from percoin.features.scaling import Scaling
+from percoin.labels import OwnRule, is_relative
+from percoin.plugins import PluginSource
 from percoin.printable import printable
-from percoin.registry.bounds import MOST_FILES, MOST_LABEL_BARS, MOST_LOOKBACK, check_network
+from percoin.registry.bounds import (
+    MOST_FILES,
+    MOST_LABEL_BARS,
+    MOST_LOOKBACK,
+    check_network,
+    check_own_network,
+    count_weights,
+)
 from percoin.registry.field_checks import parse_time, require, require_sha256, time_text
 from percoin.registry.layout import (
     COMMON_FILES,
@@ -36,14 +46,25 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
-# format 3 extra features, combinations, and models of volatility and of boosted trees.
-FORMAT_VERSION = 3
+# format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
+# models in two stages and code of the user's own, format 5 what compares a
+# market with others, and features and labels of the user's own.
+FORMAT_VERSION = 5
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
+_THIRD_FORMAT = 3
+_FOURTH_FORMAT = 4
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
+# A network of the user's own.
+OWN_KIND = "own"
 LOGISTIC_KIND = LOGISTIC
-_KINDS = {MODEL_VERSION: MODEL_KIND, **{f"{name}_v1": name for name in ALONE}}
+_NETWORKS = (MODEL_KIND, OWN_KIND)
+_KINDS = {
+    MODEL_VERSION: MODEL_KIND,
+    f"{OWN_KIND}_v1": OWN_KIND,
+    **{f"{name}_v1": name for name in ALONE},
+}
 VERSIONS = {kind: version for version, kind in _KINDS.items()}
 # What a manifest of format 2 calls the parts of a network and a regression averaged.
 BLEND_PARTS = (NETWORK, "regression", BLEND)
@@ -104,26 +125,47 @@ class Features:
     """Feature names in column order, and which definition and groups they follow.
 
     Attributes:
-        extra: The groups after the 15; None, and not in the text, if there are none.
+        extra: What comes after the 15, by name; None, and not in the text, if nothing does.
+        references: The markets that a group compares with; None, and not in the text, without
+            such a group.
+        own: Those of the user's own in ``extra``: which code, and what was measured.
     """
 
     definition: FeatureDefinition
     names: tuple[str, ...] = FEATURE_NAMES
     extra: tuple[str, ...] | None = None
+    references: tuple[str, ...] | None = None
+    own: tuple[OwnFeature, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self.extra != (), "extra is an empty list")
+        require(self.references != (), "references is an empty list")
+        require(self.own != (), "own is an empty list")
+        for feature in self.own or ():
+            require(feature.label in (self.extra or ()), f"{feature.label} is not in extra")
+            memory_bars = feature.memory_bars
+            is_known = memory_bars is not None and 0 <= memory_bars <= MOST_OWN_MEMORY_BARS
+            require(is_known, f"memory_bars of {feature.label} is {memory_bars}")
+            require(len(feature.columns) <= MOST_COLUMNS, f"{feature.label} has too many columns")
         _ = self.feature_set
 
     @property
     def feature_set(self) -> FeatureSet:
         """What the features are computed with."""
-        return FeatureSet(self.definition, self.extra or ())
+        own = {feature.label: feature for feature in self.own or ()}
+        extra = tuple(own.get(name, name) for name in self.extra or ())
+        return FeatureSet(self.definition, extra, self.references or ())
 
     @classmethod
     def of(cls, feature_set: FeatureSet, timeframe: Timeframe) -> Features:
         """Describe the features of a model of one bar length."""
-        return cls(feature_set.definition, feature_set.names(timeframe), feature_set.extra or None)
+        return cls(
+            feature_set.definition,
+            feature_set.names(timeframe),
+            feature_set.extra_names or None,
+            feature_set.references or None,
+            feature_set.own or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -195,7 +237,12 @@ class SplitSpan:
 
 @dataclass(frozen=True)
 class BarsInfo:
-    """The bars the model was made from; ``sha256`` is ``Bars.sha256()``."""
+    """The bars the model was made from; ``sha256`` is ``Bars.sha256()``.
+
+    Attributes:
+        references: ``MarketPanel.sha256`` of each market that the features compare with, over
+            the time of these bars; None, and not in the text, without such features.
+    """
 
     origin: str
     sha256: str
@@ -203,9 +250,12 @@ class BarsInfo:
     last_open_time: str
     n_bars: int
     splits: Mapping[str, SplitSpan]
+    references: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         require_sha256(self.sha256)
+        for sha256 in (self.references or {}).values():
+            require_sha256(sha256)
         require(self.n_bars >= 1, "n_bars is not positive")
         require(set(self.splits) == set(SPLIT_NAMES), "splits are not train, val and test")
         times = [self.first_open_time]
@@ -218,14 +268,27 @@ class BarsInfo:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The kind of model, and the keyword arguments of its network, if it has one."""
+    """The kind of model, and the keyword arguments of its network, if it has one.
+
+    Attributes:
+        kwargs: Of a network of the user's own those that its settings give.
+        kind: What it is.
+        source: The code of a network of the user's own.
+        n_weights: Numbers in the parameters and buffers of such a network.
+    """
 
     kwargs: Mapping[str, object]
     kind: str = MODEL_KIND
+    source: PluginSource | None = None
+    n_weights: int | None = None
 
     def __post_init__(self) -> None:
         require(self.kind in _KINDS.values(), f"kind {self.kind!r} is unknown")
-        require(self.kind == MODEL_KIND or not self.kwargs, f"kwargs are not of a {self.kind}")
+        require(self.kind in _NETWORKS or not self.kwargs, f"kwargs are not of a {self.kind}")
+        is_own = (self.source is not None, self.n_weights is not None)
+        require(is_own == (self.kind == OWN_KIND,) * 2, f"source or n_weights of a {self.kind}")
+        if self.source is not None:
+            require_sha256(self.source.sha256, "the source of the network has no sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +309,8 @@ class ManifestDraft:
         blend: Set for a network that is averaged with ``regression``.
         combination: Set for a network that is averaged with other forecasters.
         last_row: Set for a model without a network, unless it is a regression on the features.
+        sources: The user's own code that a training needs and a prediction does not, by the
+            group of the setting that names it.
     """
 
     symbol: str
@@ -273,6 +338,7 @@ class ManifestDraft:
     blend: Blend | None = None
     combination: Combination | None = None
     last_row: StoredNumbers | None = None
+    sources: Mapping[str, PluginSource] | None = None
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)
@@ -299,7 +365,19 @@ class ManifestDraft:
     @property
     def has_network(self) -> bool:
         """Whether the model has weights in files of its own."""
-        return self.model.kind == MODEL_KIND
+        return self.model.kind in _NETWORKS
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers the network has."""
+        if self.model.n_weights is not None:
+            return self.model.n_weights
+        return count_weights(self.model.kwargs, self.num_features)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The markets whose bars a prediction takes beside those of its own; most take none."""
+        return self.features.references or ()
 
     @property
     def history_bars(self) -> int:
@@ -357,14 +435,20 @@ class ManifestDraft:
         return tuple(entry.trees for entry in numbers if entry is not None and entry.trees)
 
     def _check_features(self) -> None:
-        expected = self.features.feature_set.names(self.timeframe)
+        feature_set = self.features.feature_set
+        expected = feature_set.names(self.timeframe)
+        is_same = set(self.bars.references or ()) == set(feature_set.references)
+        require(is_same, "references of bars and features do not agree")
         is_same = self.features.names == expected
         require(is_same, "names are not the features of this percoin")
         counts = (self.num_features, self.dataset_info.num_features)
         require(counts == (len(expected),) * 2, f"num_features is {counts}, not {len(expected)}")
         n_scaled = len(self.scaling.mean)
         require(n_scaled == len(expected), f"scaling has {n_scaled} entries, not {len(expected)}")
-        check_network(self.model.kwargs, len(expected))
+        if self.model.n_weights is None:
+            check_network(self.model.kwargs, len(expected))
+        else:
+            check_own_network(self.model.kwargs, self.model.n_weights)
 
     def _check_parts(self) -> None:
         kind, further = self.model.kind, (self.blend, self.combination)
@@ -377,12 +461,8 @@ class ManifestDraft:
         trees = None if self.last_row is None else self.last_row.trees
         require(trees in (None, trees_file(kind)), f"the trees of a {kind} lie in {trees!r:.60}")
         for name, part in self.parts.items():
-            numbers = part.numbers
-            if numbers is not None and numbers.regression is not None:
-                n_columns = numbers.regression.n_columns
-                expected = numbers.columns.n_columns(self.timeframe, self.num_features)
-                found = f"{name} takes {n_columns} columns, not {expected}"
-                require(n_columns == expected, found)
+            if part.numbers is not None:
+                part.numbers.check_columns(name, self.timeframe, self.num_features)
 
     def seal(
         self, created_at: datetime, files: Mapping[str, str], revised_from: str | None = None
@@ -499,9 +579,17 @@ class Manifest(ManifestDraft):
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
+    has_code = draft.features.own is not None or draft.label_rule["kind"] == OwnRule.kind
+    if has_code or draft.features.references is not None or is_relative(draft.label_rule):
+        return FORMAT_VERSION
+    combined = {} if draft.combination is None else draft.combination.parts
+    numbers = (draft.last_row, *(part.numbers for part in combined.values()))
+    has_moves = MOVES in combined or POOLED_MOVES in combined or any(n and n.ridge for n in numbers)
+    if has_moves or draft.model.source is not None or draft.sources is not None:
+        return _FOURTH_FORMAT
     parts = (draft.features.extra, draft.combination, draft.last_row)
     if any(part is not None for part in parts):
-        return FORMAT_VERSION
+        return _THIRD_FORMAT
     is_plain = draft.regression is None and draft.pool is None
     return _FIRST_FORMAT if is_plain else _SECOND_FORMAT
 

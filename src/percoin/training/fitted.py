@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from percoin.dataset import MarketDataset
 from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
+from percoin.plugins import PluginSource
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.training_record import TrainingHistory
@@ -46,6 +47,7 @@ class Fitted(ABC):
         secs: Wall time of the training.
         epochs: Number of epochs and the best epoch; None for a model without epochs.
         pool: Record of the pool that the weights come from, if any.
+        sources: Code of the user's own that the training used, by the group of its setting.
         loggers: Lightning loggers of this market alone.
     """
 
@@ -54,6 +56,7 @@ class Fitted(ABC):
     secs: float
     epochs: tuple[int, int] | None = None
     pool: PoolRecord | None = None
+    sources: Mapping[str, PluginSource] = field(default_factory=dict)
     loggers: Sequence[Logger] = ()
 
     @property

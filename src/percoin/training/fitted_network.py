@@ -9,13 +9,17 @@ from functools import cached_property
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
-from percoin.evaluation.baselines import Baseline
-from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules, forecast_fold
+from percoin.evaluation.fold_forecasts import (
+    FoldForecasts,
+    JudgingRules,
+    PooledBaseline,
+    forecast_fold,
+)
 from percoin.network import CnnLstm
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory
@@ -25,7 +29,7 @@ from percoin.training.fitted import Fitted, ModelParts
 from percoin.training.lit_module import SignalClassifier, full_precision
 from percoin.training.metrics import confusion_matrix
 from percoin.training.onnx_export import export_onnx
-from percoin.types import FloatArray
+from percoin.types import Float32Array, FloatArray
 
 # Windows for the ONNX comparison, spread over the validation rows.
 _MOST_ONNX_WINDOWS = 512
@@ -46,12 +50,14 @@ class FittedNetwork(Fitted):
     Attributes:
         test: Tests the module with its best weights on the market and returns it.
         earlier: Walk-forward folds before the newest, in time order.
+        spec: What a manifest says of the network; None for a ``CnnLstm``, which says it itself.
         pooled_baselines: Gives extra baselines, fitted on the train rows of a whole pool.
     """
 
     test: Callable[[], SignalClassifier]
     earlier: Sequence[Fold] = ()
-    pooled_baselines: Callable[[], Sequence[Baseline]] = field(default=tuple)
+    spec: ModelSpec | None = None
+    pooled_baselines: Callable[[], Sequence[PooledBaseline]] = field(default=tuple)
 
     @cached_property
     def module(self) -> SignalClassifier:
@@ -77,21 +83,25 @@ class FittedNetwork(Fitted):
 
     def parts(self, onnx: bool) -> ModelParts:
         """Weights (copied to the CPU), history and, if requested, the ONNX file."""
-        network = copy.deepcopy(network_of(self.module)).cpu()
+        spec = self.spec or ModelSpec(network_of(self.module).kwargs)
+        network = copy.deepcopy(self.module.network).cpu()
         weights: dict[str, Tensor] = network.state_dict()
         return ModelParts(
-            ModelSpec(network.kwargs),
+            spec,
             weights,
             TrainingHistory(**self.module.history),
             self._to_onnx(network) if onnx else None,
         )
 
-    def _to_onnx(self, network: CnnLstm) -> bytes:
-        dataset = self.dataset
-        starts = dataset.rows("validation") - dataset.lookback + 1
-        asked = starts[:: -(-len(starts) // _MOST_ONNX_WINDOWS)]
-        market = (self.symbol, dataset.bars.timeframe.value)
-        return export_onnx(network, dataset.windows[asked], market)
+    def _to_onnx(self, network: nn.Module) -> bytes:
+        market = (self.symbol, self.dataset.bars.timeframe.value)
+        return export_onnx(network, spread_windows(self.dataset), market)
+
+
+def spread_windows(dataset: MarketDataset) -> Float32Array:
+    """Validation windows to compare two computations of a network on, spread over time."""
+    starts = dataset.rows("validation") - dataset.lookback + 1
+    return dataset.windows[starts[:: -(-len(starts) // _MOST_ONNX_WINDOWS)]]
 
 
 def network_of(module: SignalClassifier) -> CnnLstm:
@@ -103,8 +113,9 @@ def network_of(module: SignalClassifier) -> CnnLstm:
     network = module.network
     if not isinstance(network, CnnLstm):
         raise ConfigError(
-            f"the registry keeps networks of the kind CnnLstm alone, and this is a "
-            f"{type(network).__name__}: train without the export, or use percoin.network.CnnLstm"
+            f"the registry keeps a network of your own with the file of its code, and "
+            f"{type(network).__name__} comes without: train without the export, or by train.py "
+            "model._target_=MODULE:NAME, or use percoin.network.CnnLstm"
         )
     return network
 
@@ -113,7 +124,7 @@ def forecast_test(
     module: SignalClassifier,
     dataset: MarketDataset,
     rules: JudgingRules,
-    pooled: Sequence[Baseline] = (),
+    pooled: Sequence[PooledBaseline] = (),
 ) -> FoldForecasts:
     """Forecasts of a trained module and the baselines on the test rows of a fold."""
     data = MarketDataModule.of(dataset)

@@ -7,6 +7,7 @@ from pathlib import Path
 from percoin.config import TrainConfig, TrainerConfig
 from percoin.errors import ConfigError
 from percoin.registry.artifact import check_writable
+from percoin.training.early import NO_GPU
 from percoin.training.memory import keep_freed_memory
 
 
@@ -30,6 +31,10 @@ def check_machine(settings: TrainConfig) -> None:
     if not settings.model.has_network:
         return
     _check_accelerator(settings.trainer)
+    if settings.targets:
+        from percoin.training.own_parts import find_targets
+
+        find_targets(settings)
     if settings.export.onnx:
         from percoin.training.onnx_export import check_packages
 
@@ -40,7 +45,7 @@ def _check_accelerator(trainer: TrainerConfig) -> None:
     import torch
 
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer=gpu needs a GPU that torch can use; without one use trainer=cpu")
+        raise ConfigError(NO_GPU)
     is_bf16_on_cpu = trainer.accelerator == "cpu" and trainer.precision.startswith("bf16")
     if is_bf16_on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise ConfigError(

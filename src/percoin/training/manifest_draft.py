@@ -14,6 +14,7 @@ from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.evaluation.judgement import JudgedPart, Judgement
 from percoin.evaluation.last_row import LastRowModel
+from percoin.evaluation.moves import Moves
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees
 from percoin.expected_move.judging import JudgedMoveModel
@@ -109,6 +110,7 @@ def draft_manifest(
             last_open_time=open_time_text(int(bars.open_time[-1])),
             n_bars=len(bars),
             splits={name: _span(dataset, part) for name, part in _SPLIT_NAMES.items()},
+            references=hash_references(dataset) or None,
         ),
         model=model,
         config=config,
@@ -208,8 +210,11 @@ def _network_and_regression(
 
 
 def _stored(name: str, model: LastRowModel) -> StoredNumbers:
-    if isinstance(model.numbers, Regression):
-        return StoredNumbers(model.columns, model.numbers)
+    numbers = model.numbers
+    if isinstance(numbers, Moves):
+        return StoredNumbers(model.columns, numbers.classes, trees_file(name), numbers.ridge)
+    if isinstance(numbers, Regression):
+        return StoredNumbers(model.columns, numbers)
     return StoredNumbers(model.columns, trees=trees_file(name))
 
 
@@ -220,10 +225,20 @@ def trees_of(judgement: Judgement) -> dict[str, Trees]:
         parts = judgement.blend.parts.items()
         models = {name: part.numbers for name, part in parts if part.weight}
     return {
-        trees_file(name): model.numbers
+        trees_file(name): model.trees
         for name, model in models.items()
-        if model is not None and isinstance(model.numbers, Trees)
+        if model is not None and model.trees is not None
     }
+
+
+def hash_references(dataset: MarketDataset) -> dict[str, str]:
+    """Hashes of the bars of the markets that the features compare with."""
+    bars, panel = dataset.bars, dataset.bars.panel
+    if panel is None:
+        return {}
+    first, last = (int(bars.open_time[end]) for end in (0, -1))
+    references = dataset.feature_set.references
+    return {symbol: panel.sha256(symbol, first, last) for symbol in references}
 
 
 def _span(dataset: MarketDataset, part: Part) -> SplitSpan:

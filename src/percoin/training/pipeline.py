@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from percoin.config import RecipeName, TrainConfig
-from percoin.training.folds import load_bars
+from percoin.training.folds import LoadBars, load_bars
 from percoin.training.interruption import RunInterruption
 from percoin.training.machine import check_machine
+from percoin.training.manifest_draft import hash_references
 from percoin.training.markets import TrainedMarkets, judging_rules
 from percoin.training.outcome import TrainingOutcome
-from percoin.training.recipes.recipe import Fitting, LoadBars, Recipe
+from percoin.training.recipes.recipe import Fitting, Recipe
 from percoin.training.run_files import (
     RunContext,
     check_resumable,
@@ -107,9 +109,14 @@ def train(
     ):
         config = plain_settings(settings, run.choices)
         if recipe.can_resume:
-            check_resumable(settings, run.folder, {"config": config, **_origin(recipe)})
+            facts = {"config": config, **_origin(recipe), **_own_code(settings)}
+            check_resumable(settings, run.folder, facts)
         log.info("training %s %s in %s", settings.title, settings.tf.name, run.folder)
         rules = judging_rules(settings)
+        if settings.targets:
+            from percoin.training.own_checks import check_own_parts
+
+            check_own_parts(settings, recipe.markets[-1], settings.export.onnx)
         trained = recipe.fit(Fitting(settings, run.folder, rules, interruption, callbacks))
         wanted = [each for each in trained.markets if only is None or each.symbol in only]
         markets = TrainedMarkets(settings, recipe, run, trained)
@@ -121,11 +128,24 @@ def train(
         return markets.outcome()
 
 
+def _own_code(settings: TrainConfig) -> dict[str, object]:
+    """The code of the user's own, which must be the same when a run resumes."""
+    if not settings.targets:
+        return {}
+    from percoin.training.own_parts import sources_of
+
+    return {"code": {group: asdict(source) for group, source in sources_of(settings).items()}}
+
+
 def _origin(recipe: Recipe) -> dict[str, object]:
     """Facts that must be the same when a run resumes, apart from its settings."""
     hashes = {data.bars.symbol: data.bars.sha256() for data in recipe.markets}
     start = recipe.begins_with
+    code = next((data.spec.code for data in recipe.markets), {})
+    beside = {data.bars.symbol: hash_references(data) for data in recipe.markets}
     return {
         "bars": hashes if recipe.is_set else next(iter(hashes.values())),
+        **({"references": beside} if any(beside.values()) else {}),
         **({} if start is None else {"pooled model": start}),
+        **({"code of your own": code} if code else {}),
     }

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
-from percoin.network import CnnLstm
 from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import PooledClassifier, PooledDataModule
@@ -71,7 +71,7 @@ class TrainedPool:
 
 def train_pool(
     pool: Pool,
-    make_network: Callable[[int], CnnLstm],
+    make_network: Callable[[int], nn.Module],
     plan: PooledPlan,
     folder: Path,
     make_loggers: Callable[[Path], Sequence[Logger]] = lambda folder: (),
@@ -126,7 +126,7 @@ class _PoolTraining:
 
     def go(
         self,
-        make_network: Callable[[int], CnnLstm],
+        make_network: Callable[[int], nn.Module],
         make_loggers: Callable[[Path], Sequence[Logger]],
     ) -> TrainedPool:
         for seed in self._seeds:
@@ -154,7 +154,7 @@ class _PoolTraining:
             check_checkpoint(checkpoint, self._plan.training.epochs, self._pool.name)
 
     def _fit(
-        self, seed: int, network: CnnLstm, loggers: Sequence[Logger]
+        self, seed: int, network: nn.Module, loggers: Sequence[Logger]
     ) -> tuple[SignalClassifier, int]:
         """Train one seed; return the module with its best weights, and the best epoch."""
         plan, folder = self._plan, self._folder_of(seed)
@@ -173,6 +173,7 @@ class _PoolTraining:
             seed,
             plan.warmup_epochs,
             data.n_validation_windows,
+            training.own,
         )
         if len(self._seeds) > 1:
             log.info("seed %d of %s", seed, ", ".join(map(str, self._seeds)))

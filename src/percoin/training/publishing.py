@@ -85,7 +85,9 @@ def judge(fitted: Fitted, rules: JudgingRules) -> Judged:
         (train, validation, test),
         bootstrap,
     )
-    reached = None if move is None else _reached_in_moves(folds[-1], move.model, bootstrap)
+    reached = None
+    if move is not None and not dataset.label_rule.compared_with:
+        reached = _reached_in_moves(folds[-1], move.model, bootstrap)
     return Judged(folds, judgement, rules, move, reached)
 
 
@@ -132,7 +134,9 @@ def publish(
     moves = {EXPECTED_MOVE: judged.move, LEVELS_IN_MOVES: judged.levels_in_moves}
     record = replace(record, sections={**record.sections, **moves, **(sections or {})})
     draft = draft_manifest(dataset, judgement, parts.spec, config, fitted.seed)
-    draft = replace(draft, pool=fitted.pool)
+    # The manifest's model names the code of its network.
+    sources = {group: each for group, each in fitted.sources.items() if group != "model"}
+    draft = replace(draft, pool=fitted.pool, sources=sources or None)
     # The registry format has two weight files; both get the weights of the best epoch.
     version = export_artifact(
         models_dir,

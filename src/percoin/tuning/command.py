@@ -29,19 +29,22 @@ import optuna
 from hydra.core.hydra_config import HydraConfig
 from torch.utils.tensorboard import SummaryWriter
 
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
+from percoin.config.loggers import class_of, loggers_of
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
 from percoin.run_folder import claimed_run
 from percoin.run_record import can_go_on, facts_hash, is_finished
 from percoin.training.figures import write_picture
-from percoin.training.folds import load_bars, make_folds
+from percoin.training.folds import load_bars, load_with_references, make_folds
 from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome
+from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import train
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.run_files import RunContext
@@ -204,16 +207,19 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
     search = settings_with(config, {Effect.MODEL})
-    return facts_hash([facts, settings.source.option, search], n_digits=10)
+    code = [(group, source.sha256) for group, source in sources_of(settings).items()]
+    own = [entry for entry in (code, dataset_spec(settings).code) if entry]
+    return facts_hash([facts, settings.source.option, search, *own], n_digits=10)
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
     """The newest bars, or the bars that the study started with."""
     settings = replace(space.base, lookback=space.largest_lookback)
     if study is None:
-        return load_bars(settings)
+        return load_with_references(settings, load_bars)
     # As in a resumed run, no newer bars are downloaded.
-    bars, known = load_bars(replace(settings, resume=True)), facts_of(study)["bars"]
+    bars = load_with_references(replace(settings, resume=True), load_bars)
+    known = facts_of(study)["bars"]
     first = int(bars.open_time.searchsorted(known.get("first", 0)))
     behind = int(bars.open_time.searchsorted(known.get("last", 0), side="right"))
     bars = bars.slice(first, behind)
@@ -239,8 +245,8 @@ class _Display:
     def __init__(self, session: _Session) -> None:
         self._session = session
         self._n_trials = session.searcher.config.trials
-        logger = session.settings.logger or {}
-        wanted = "TensorBoard" in logger.get("_target_", "")
+        loggers = loggers_of(session.settings.logger).values()
+        wanted = any("TensorBoard" in class_of(arguments) for arguments in loggers)
         self._curves = SummaryWriter(str(session.folder)) if wanted else None
         self._drawn_at = -math.inf
 

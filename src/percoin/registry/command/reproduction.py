@@ -14,12 +14,13 @@ from torch import Tensor
 
 from percoin import json_codec
 from percoin.assembly import bar_source
-from percoin.audit.pooled import bars_as_known
+from percoin.audit.pooled import bars_as_known, with_compared
 from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
-from percoin.errors import ConfigError, VersionRefusedError
+from percoin.errors import ConfigError, DataError, VersionRefusedError
+from percoin.plugins import PluginSource
 from percoin.printable import printable
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Artifact, load_version
@@ -30,6 +31,7 @@ from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.publish import served_folder
 from percoin.training.machine import check_machine
+from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import prepare, train
 from percoin.training.recipes.recipe import FLEET_SECTION
 from percoin.training.run_files import RunContext
@@ -152,6 +154,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     compared: tuple[Compared, ...] = ()
     if bars.sha256() == manifest.bars.sha256:
         others = _bars_of_others(wanted, settings, manifest, together)
+        others += _references(wanted, settings, manifest, bars, [bars, *others])
         compared = tuple(_train_and_compare(market, original, record, settings, [bars, *others]))
     return Reproduction(
         market.symbol,
@@ -159,7 +162,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
         manifest.version_id,
         compared,
         # After the training, which sets the number of threads.
-        tuple(_changes(manifest, bars)),
+        tuple(_changes(manifest, bars, settings)),
     )
 
 
@@ -237,6 +240,36 @@ def _bars_of_others(
             "bring back those bars, or train the market alone, which can be reproduced",
         )
     return [bars for bars in found.values() if bars is not None]
+
+
+def _references(
+    wanted: RegistryConfig,
+    settings: TrainConfig,
+    manifest: Manifest,
+    bars: Bars,
+    known: Sequence[Bars],
+) -> list[Bars]:
+    """Those of the markets that the features compare with, unless they are trained on too.
+
+    Raises:
+        VersionRefusedError: Some are not here, or have changed.
+    """
+    here = {each.symbol: each for each in known}
+
+    def load(symbol: str) -> Bars:
+        if symbol not in here:
+            first = manifest.bars.first_open_time
+            here[symbol] = _load_bars(wanted, settings, symbol, first)
+        return here[symbol]
+
+    try:
+        with_compared(manifest, bars, load)
+    except DataError as error:
+        action = "bring back those bars"
+        raise VersionRefusedError(
+            manifest.symbol, manifest.timeframe, error.found, action
+        ) from error
+    return list(here.values())[len(known) :]
 
 
 def _load(market: MarketFolder, start: str | None) -> Artifact:
@@ -341,7 +374,7 @@ def _compare_records(then: Mapping[str, object], now: Mapping[str, object]) -> I
         yield Compared(section.replace("_", " "), not differing, detail)
 
 
-def _changes(manifest: Manifest, bars: Bars) -> Iterator[Circumstance]:
+def _changes(manifest: Manifest, bars: Bars, settings: TrainConfig) -> Iterator[Circumstance]:
     if bars.sha256() != manifest.bars.sha256:
         then, now = (
             f"{n_bars} from {origin} (sha256 {sha256[:12]})"
@@ -353,11 +386,19 @@ def _changes(manifest: Manifest, bars: Bars) -> Iterator[Circumstance]:
         yield Circumstance("bars", then, now)
     if manifest.code_version != code_version():
         yield Circumstance("code", manifest.code_version, code_version())
+    own = {} if manifest.model.source is None else {"model": manifest.model.source}
+    recorded = {**own, **(manifest.sources or {})}
+    found = sources_of(settings) if recorded else {}
+    yield from _differences("own code", _named(recorded), _named(found))
     yield from _differences("library", manifest.libraries, library_versions())
     if manifest.machine is None:
         yield Circumstance("machine", "not recorded", ", ".join(machine_facts().values()))
     else:
         yield from _differences("machine", manifest.machine, machine_facts())
+
+
+def _named(sources: Mapping[str, PluginSource]) -> dict[str, str]:
+    return {group: f"{each.name} (sha256 {each.sha256:.12})" for group, each in sources.items()}
 
 
 def _differences(

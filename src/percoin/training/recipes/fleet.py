@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from lightning.pytorch.loggers import Logger
 
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
+from percoin.network import CnnLstm
 from percoin.run_record import MARKETS_FOLDER
 from percoin.training.fitted_network import FittedNetwork
 from percoin.training.fleet_run import FleetModel, train_fleet
-from percoin.training.folds import make_folds
+from percoin.training.folds import LoadBars, load_with_references, make_folds
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
 from percoin.training.recipes.network import ask_network, plan_of, seeded_network
 from percoin.training.recipes.recipe import (
     FLEET_SECTION,
     Fitting,
-    LoadBars,
     Recipe,
     Trained,
     failure,
@@ -51,7 +51,7 @@ class Fleet(Recipe):
         for symbol in settings.symbols:
             own = market_settings(settings, symbol)
             try:
-                fleet += make_folds(own, load(own))
+                fleet += make_folds(own, load_with_references(own, load))
             except MarketError as error:
                 failed[symbol] = failure(error)
         return cls(fleet=fleet, failed=failed)
@@ -87,7 +87,7 @@ class Fleet(Recipe):
             models = train_fleet(
                 self.fleet,
                 # All networks start from one seed, as separate trainings do.
-                [seeded_network(settings)] * len(self.fleet),
+                [cast(CnnLstm, seeded_network(settings))] * len(self.fleet),
                 plan_of(settings),
                 fitting.interruption.end_if_received,
                 log_epoch,

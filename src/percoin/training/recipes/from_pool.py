@@ -6,11 +6,11 @@ A pooled model is one network that was trained on several markets.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from percoin import json_codec
 from percoin.assembly import dataset_spec, label_rule
@@ -18,13 +18,15 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
-from percoin.network import CnnLstm
+from percoin.features.feature_set import FeatureSet
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Manifest
+from percoin.registry.manifest import Manifest, ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_id
+from percoin.training.folds import LoadBars, load_with_references
+from percoin.training.recipes.network import network_spec
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.recipes.pool import (
     UNUSABLE,
@@ -32,7 +34,6 @@ from percoin.training.recipes.pool import (
     build_pooled_market,
     spec_of,
 )
-from percoin.training.recipes.recipe import LoadBars
 from percoin.training.run import TrainedModel, TrainingPlan
 from percoin.types import Timeframe
 
@@ -83,15 +84,15 @@ class FromPool(PerMarket):
             ModelNotFoundError: There is no pooled model.
             DataError: There are no bars, or too few.
         """
-        start = find_start(settings)
-        return cls(folds=[start.dataset(dataset_spec(settings), load(settings))], start=start)
+        start, bars = find_start(settings), load_with_references(settings, load)
+        return cls(folds=[start.dataset(dataset_spec(settings), bars)], start=start)
 
     @property
     def begins_with(self) -> str | None:
         """The version id of the pooled model."""
         return self.start.manifest.version_id
 
-    def _network(self, settings: TrainConfig) -> CnnLstm:
+    def _network(self, settings: TrainConfig) -> nn.Module:
         network = super()._network(settings)
         network.load_state_dict(self.start.state_dict)
         return network
@@ -184,9 +185,10 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
         "tf": (manifest.timeframe, settings.tf.timeframe),
         "lookback": (spec.lookback, settings.lookback),
         "features.definition": (spec.feature_set.definition, asked.definition),
-        "features.extra": (list(spec.feature_set.extra), list(asked.extra)),
-        "labels": (spec.label_rule.to_json() | {"width": None}, rule),
-        "model": (_plain(dict(manifest.model.kwargs)), _plain(asdict(settings.model))),
+        "features.extra": (_with_code(spec.feature_set), _with_code(asked)),
+        "features.references": (list(spec.feature_set.references), list(asked.references)),
+        "labels": (spec.label_rule.unproven.to_json() | {"width": None}, rule),
+        "model": (_described(manifest.model), _described(network_spec(settings))),
     }
     for name, (pooled, given) in pairs.items():
         if pooled != given:
@@ -196,5 +198,11 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
             )
 
 
-def _plain(values: dict[str, object]) -> object:
-    return json.loads(json.dumps(values))
+def _with_code(features: FeatureSet) -> list[str]:
+    codes = {feature.label: f" ({feature.source.sha256[:12]})" for feature in features.own}
+    return [f"{name}{codes.get(name, '')}" for name in features.extra_names]
+
+
+def _described(spec: ModelSpec) -> object:
+    code = {} if spec.source is None else {"code": f"{spec.source.name} {spec.source.sha256:.12}"}
+    return json.loads(json.dumps({**code, **spec.kwargs}))

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
-from percoin.network import CnnLstm
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork, Fold
 from percoin.training.loggers import make_loggers
-from percoin.training.recipes.network import plan_of, seeded_network
+from percoin.training.own_parts import sources_of
+from percoin.training.recipes.network import network_spec, plan_of, seeded_network
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
 from percoin.training.run import TrainedModel, TrainingPlan, checkpoint_of, train
 
@@ -55,6 +56,8 @@ class PerMarket(OneMarket):
             loggers=loggers,
             test=lambda: trained.module,
             earlier=before,
+            spec=network_spec(settings),
+            sources=sources_of(settings),
         )
         return Trained([market], trained.secs)
 
@@ -78,7 +81,7 @@ class PerMarket(OneMarket):
             is_gentle=self.is_gentle,
         )
 
-    def _network(self, settings: TrainConfig) -> CnnLstm:
+    def _network(self, settings: TrainConfig) -> nn.Module:
         """The network with its initial weights."""
         return seeded_network(settings)
 

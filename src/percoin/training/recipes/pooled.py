@@ -12,22 +12,24 @@ from typing import ClassVar, Self
 from lightning.pytorch.loggers import Logger
 
 from percoin.assembly import dataset_spec
+from percoin.bars.panel import load_beside
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, PoolError
-from percoin.evaluation.baselines import Baseline
-from percoin.evaluation.fold_forecasts import fit_pooled_baselines
+from percoin.evaluation.baselines import POOLED_MOVES
+from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork
+from percoin.training.folds import LoadBars
 from percoin.training.loggers import make_loggers
+from percoin.training.own_parts import sources_of
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
-from percoin.training.recipes.network import ask_network, plan_of, seeded_network
+from percoin.training.recipes.network import ask_network, network_spec, plan_of, seeded_network
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import (
     Fitting,
-    LoadBars,
     Recipe,
     Trained,
     known_bars,
@@ -57,8 +59,14 @@ class Pooled(Recipe):
             PoolError: Markets have no bars, or too few are left to train on; the message names
                 all of them.
         """
-        markets = load_pool_bars(settings, load)
-        return cls(pool=build_pool(markets, settings.pooled.leave_out, dataset_spec(settings)))
+        markets, spec = load_pool_bars(settings, load), dataset_spec(settings)
+        known = {bars.symbol for bars in markets}
+        beside = [
+            load_beside(markets[0], symbol, lambda name: load(market_settings(settings, name)))
+            for symbol in spec.feature_set.references
+            if symbol not in known
+        ]
+        return cls(pool=build_pool(markets, settings.pooled.leave_out, spec, beside))
 
     @property
     def datasets(self) -> Sequence[MarketDataset]:
@@ -119,12 +127,14 @@ class Pooled(Recipe):
 
     def _fitted(self, fitting: Fitting, trained: TrainedPool) -> list[FittedNetwork]:
         """One entry per market, all with the same network."""
-        model, record, plan = trained.model, record_pool(self.pool), plan_of(fitting.settings)
+        model, record, settings = trained.model, record_pool(self.pool), fitting.settings
+        plan, spec, sources = plan_of(settings), network_spec(settings), sources_of(settings)
 
         @cache
-        def baselines() -> Sequence[Baseline]:
+        def baselines() -> Sequence[PooledBaseline]:
             log.info("fitting the baselines that learn from all markets")
-            return tuple(fit_pooled_baselines(self.pool.seen, trained.seed))
+            has_moves = POOLED_MOVES in fitting.settings.blended
+            return tuple(fit_pooled_baselines(self.pool.seen, trained.seed, has_moves))
 
         def fitted(dataset: MarketDataset) -> FittedNetwork:
             return FittedNetwork(
@@ -134,6 +144,8 @@ class Pooled(Recipe):
                 epochs=(model.n_epochs, model.best_epoch),
                 pool=record,
                 test=lambda: ask_network(model.module, dataset, plan, fitting.interruption),
+                spec=spec,
+                sources=sources,
                 pooled_baselines=baselines,
             )
 

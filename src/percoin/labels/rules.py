@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from percoin.bars.gaps import contiguous_run
+from percoin.bars.panel import MarketPanel
 from percoin.bars.schema import Bars
-from percoin.errors import ConfigError, MissingClassError
-from percoin.types import UNKNOWN_LABEL, BoolArray, FloatArray, IntArray, Signal
+from percoin.errors import BarsNotFoundError, ConfigError, MissingClassError
+from percoin.types import UNKNOWN_LABEL, BoolArray, FloatArray, IntArray, Signal, is_symbol
+
+_FEWEST_MARKETS = 2
+_MOST_MARKETS = 10_000
+_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +77,24 @@ class LabelRule(ABC):
         """
         return self
 
+    @property
+    def unproven(self) -> LabelRule:
+        """The rule without what was measured on bars."""
+        return self
+
+    def proven(self, bars: Bars) -> LabelRule:
+        """The rule after a proof of what it looks at; those of percoin need none."""
+        return self
+
+    @property
+    def compared_with(self) -> tuple[str, ...]:
+        """The markets whose bars the rule takes from ``Bars.panel``; most take none."""
+        return ()
+
+    def among(self, symbols: Sequence[str]) -> LabelRule:
+        """The rule for the markets of a pool; only a rule that compares markets is another."""
+        return self
+
     def barrier_distance(self, bars: Bars) -> FloatArray | None:
         """Distance of price barriers from each close as a fraction of it, shape (n_bars,).
 
@@ -105,7 +129,7 @@ class FixedHorizon(LabelRule):
 
     def label(self, bars: Bars) -> Labels:
         """Compare the close ``horizon`` bars later with this one."""
-        forward_return = _forward_return(bars, self.horizon)
+        forward_return = return_ahead(bars, self.horizon)
         label = np.full(len(bars), Signal.NO_TRADE, dtype=np.int64)
         label[forward_return > self.threshold] = Signal.LONG
         label[forward_return < -self.threshold] = Signal.SHORT
@@ -170,7 +194,7 @@ class VolatilityScaled(LabelRule):
         label[ratio > self.width] = Signal.LONG
         label[ratio < -self.width] = Signal.SHORT
         label[np.isnan(ratio)] = UNKNOWN_LABEL
-        return Labels(label, _forward_return(bars, self.horizon))
+        return Labels(label, return_ahead(bars, self.horizon))
 
     def knows(self, bars: Bars) -> BoolArray:
         """Where the return and sigma are known, whatever the width."""
@@ -195,9 +219,108 @@ class VolatilityScaled(LabelRule):
 
     def _ratio(self, bars: Bars) -> FloatArray:
         """Forward return over its expected size, shape (n_bars,), NaN where unknown."""
-        expected = _volatility(bars, self.volatility_bars) * math.sqrt(self.horizon)
-        forward_return = _forward_return(bars, self.horizon)
+        expected = _volatility(self._returns(bars), self.volatility_bars) * math.sqrt(self.horizon)
+        forward_return = self._forward(bars)
         return _finite_quotient(forward_return, np.where(expected > 0, expected, np.nan))
+
+    def _forward(self, bars: Bars) -> FloatArray:
+        """The return over the horizon that is labelled, shape (n_bars,)."""
+        return return_ahead(bars, self.horizon)
+
+    def _returns(self, bars: Bars) -> pd.Series:
+        """The same of the one bar that ends on each bar."""
+        return _one_bar_returns(bars)
+
+
+@dataclass(frozen=True)
+class Relative(VolatilityScaled):
+    """LONG or SHORT if the market does better or worse than the mean of its pool by enough.
+
+    As ``VolatilityScaled``, with the return of the market less the mean return of ``markets``
+    over the same bars, the market itself among them, and sigma of that difference. So it is
+    the label of a position in the market against an equal one in the basket of all of them.
+    A market counts in the mean of a bar if it has that bar and each of the next ``horizon``.
+    ``Labels.forward_return`` stays that of the market.
+
+    Attributes:
+        min_share: Share of ``markets`` that must count; with fewer, or fewer than two, the label
+            is unknown.
+        markets: Symbols of the markets that form the mean; empty until ``among`` names them.
+    """
+
+    kind: ClassVar[str] = "relative"
+
+    min_share: float = 0.5
+    markets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_share <= 1:
+            raise ConfigError(
+                f"labels.min_share={self.min_share}: give a share above 0, and 1 at most"
+            )
+        markets = tuple(self.markets)
+        if len(markets) > _MOST_MARKETS or not all(map(is_symbol, markets)):
+            raise ConfigError(f"labels.markets={str(markets)[:60]} are no markets")
+        object.__setattr__(self, "markets", markets)
+
+    @property
+    def compared_with(self) -> tuple[str, ...]:
+        """The markets of the basket."""
+        return self.markets
+
+    def among(self, symbols: Sequence[str]) -> Relative:
+        """The same rule with these markets in the mean."""
+        return replace(self, markets=tuple(symbols))
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``LabelRule.to_json``, the markets as a list."""
+        return super().to_json() | {"markets": list(self.markets)}
+
+    def _forward(self, bars: Bars) -> FloatArray:
+        return super()._forward(bars) - self._mean(bars, self.horizon, bars.open_time)
+
+    def _returns(self, bars: Bars) -> pd.Series:
+        before = bars.open_time - bars.timeframe.milliseconds
+        return super()._returns(bars) - self._mean(bars, 1, before)
+
+    def _mean(self, bars: Bars, n_bars: int, open_time: IntArray) -> FloatArray:
+        """Mean return of the basket over ``n_bars`` from the close of the bars at these times."""
+        panel = self._panel(bars)
+
+        def mean() -> FloatArray:
+            close = panel.column("close", self.markets)
+            later, counts = np.full_like(close, np.nan), np.isfinite(close)
+            if n_bars < len(close):
+                later[:-n_bars] = close[n_bars:]
+            # A halt within the horizon leaves the market out, as its own label is unknown then.
+            for ahead in range(1, n_bars + 1):
+                counts[: max(0, len(close) - ahead)] &= np.isfinite(close[ahead:])
+            returns = np.where(counts & np.isfinite(later), later / close - 1, 0.0)
+            n_counted = (counts & np.isfinite(later)).sum(axis=1)
+            enough = max(_FEWEST_MARKETS, math.ceil(self.min_share * len(self.markets)))
+            means: FloatArray = returns.sum(axis=1) / n_counted
+            return np.where(n_counted >= enough, means, np.nan)
+
+        key = ("mean return", self.markets, self.min_share, n_bars)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return panel.rows_at(panel.computed(key, mean), open_time)
+
+    def _panel(self, bars: Bars) -> MarketPanel:
+        missing = self.markets if bars.panel is None else bars.panel.lacks(self.markets)
+        if bars.panel is not None and self.markets and not missing:
+            return bars.panel
+        if not self.markets:
+            raise ConfigError(
+                "labels=relative compares a market with the mean of its pool: use it with "
+                "recipe=pooled symbol=A,B,C"
+            )
+        raise BarsNotFoundError(
+            bars.symbol,
+            bars.timeframe,
+            f"its label compares it with {len(self.markets)} markets, and {missing[0]} is missing",
+            f"bring the {bars.timeframe} bars of {', '.join(missing[:_SHOWN])} to the same source",
+        )
 
 
 @dataclass(frozen=True)
@@ -243,7 +366,7 @@ class TripleBarrier(LabelRule):
         Also unknown where sigma is: at the first ``volatility_bars`` bars, while a
         gap lies within them, and where the price did not move at all.
         """
-        forward_return = _forward_return(bars, self.horizon)
+        forward_return = return_ahead(bars, self.horizon)
         width = self.barrier_distance(bars)
         label = self._first_touch(bars, width)
         label[np.isnan(forward_return) | ~(width > 0)] = UNKNOWN_LABEL
@@ -252,7 +375,9 @@ class TripleBarrier(LabelRule):
     def barrier_distance(self, bars: Bars) -> FloatArray:
         """Distance of the barriers from each close, as a fraction of it, NaN where unknown."""
         return (
-            self.barrier_width * _volatility(bars, self.volatility_bars) * math.sqrt(self.horizon)
+            self.barrier_width
+            * _volatility(_one_bar_returns(bars), self.volatility_bars)
+            * math.sqrt(self.horizon)
         )
 
     def _first_touch(self, bars: Bars, width: FloatArray) -> IntArray:
@@ -271,37 +396,6 @@ class TripleBarrier(LabelRule):
         return label
 
 
-_RULES: dict[str, type[LabelRule]] = {
-    rule.kind: rule for rule in (FixedHorizon, VolatilityScaled, TripleBarrier)
-}
-
-
-def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
-    """Rebuild a rule from ``LabelRule.to_json``.
-
-    Raises:
-        ConfigError: Unknown kind, a key missing or too many, a value out of range.
-    """
-    parameters = dict(values)
-    kind = parameters.pop("kind", None)
-    if kind not in _RULES:
-        raise ConfigError(f"label rule {kind!r} is not known; known are {', '.join(_RULES)}")
-    try:
-        return _RULES[kind](**parameters)
-    except TypeError as error:
-        raise ConfigError(f"label rule {kind}: {error}") from None
-
-
-def known_horizon(values: Mapping[str, Any]) -> int | None:
-    """How many bars a stored rule looks ahead; None for a rule that this percoin does not know."""
-    try:
-        horizon: object = label_rule_from_json(values).horizon
-    except ConfigError:
-        return None
-    # A file from outside can hold any type of number.
-    return horizon if type(horizon) is int else None
-
-
 def _check_volatility_bars(volatility_bars: int) -> None:
     if volatility_bars < 2:
         raise ConfigError(
@@ -309,15 +403,19 @@ def _check_volatility_bars(volatility_bars: int) -> None:
         )
 
 
-def _volatility(bars: Bars, n_bars: int) -> FloatArray:
+def _volatility(returns: pd.Series, n_bars: int) -> FloatArray:
     """Standard deviation of one bar's return over the last ``n_bars``, known at each close.
 
-    Shape (n_bars of ``bars``,), NaN where one of the returns is unknown.
+    Shape (n_bars of ``returns``,), NaN where one of the returns is unknown.
     """
+    return returns.rolling(n_bars).std().to_numpy(dtype=np.float64)
+
+
+def _one_bar_returns(bars: Bars) -> pd.Series:
+    """Return of each bar over the one before it, NaN after a gap."""
     follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
     with np.errstate(over="ignore"):
-        returns = bars.frame["close"].pct_change().mask(follows_gap)
-    return returns.rolling(n_bars).std().to_numpy(dtype=np.float64)
+        return bars.frame["close"].pct_change().mask(follows_gap)
 
 
 def _later(values: FloatArray, n_bars: int) -> FloatArray:
@@ -328,7 +426,7 @@ def _later(values: FloatArray, n_bars: int) -> FloatArray:
     return result
 
 
-def _forward_return(bars: Bars, horizon: int) -> FloatArray:
+def return_ahead(bars: Bars, horizon: int) -> FloatArray:
     """Return from each close to the one ``horizon`` bars later, NaN if any bar is missing."""
     close = bars.column("close")
     forward_return = _finite_quotient(_later(close, horizon), close) - 1
