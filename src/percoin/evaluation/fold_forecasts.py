@@ -7,7 +7,7 @@ is judged in ``judgement``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -232,6 +232,28 @@ def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> lis
     return baselines
 
 
+def fit_parts(
+    dataset: MarketDataset, names: Collection[str], seed: int = 0, pooled: Sequence[Baseline] = ()
+) -> dict[str, LastRowModel]:
+    """Fit parts of a model to train rows alone, as plain numbers.
+
+    Args:
+        dataset: Its train rows are used.
+        names: The baselines that are parts of the model.
+        seed: Of the judgement.
+        pooled: More of them, fitted already on the rows of many markets.
+
+    Raises:
+        ValueError: A part cannot be served.
+    """
+    fitted = [*_fit_baselines(dataset, seed, names), *pooled]
+    return {
+        baseline.name: baseline.plain()
+        for baseline in fitted
+        if baseline.name in names and isinstance(baseline, LastRowClassifier)
+    }
+
+
 def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
     """Inputs of the baselines at each bar, shape (n_bars, ...).
 
@@ -275,9 +297,14 @@ def _forecast_with(
     )
 
 
-def _fit_baselines(dataset: MarketDataset, seed: int) -> list[Baseline]:
+def _fit_baselines(
+    dataset: MarketDataset, seed: int, names: Collection[str] | None = None
+) -> list[Baseline]:
+    """All baselines, or those with one of the names."""
     train = dataset.rows("train")
     known, baselines = baseline_inputs(dataset).take(train), default_baselines(seed)
+    if names is not None:
+        baselines = [baseline for baseline in baselines if baseline.name in names]
     for baseline in baselines:
         baseline.fit(known, dataset.label[train])
     return baselines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import Batch, MarketDataModule
 from percoin.training.metrics import build_metrics, metric_values
+
+log = logging.getLogger(__name__)
 
 # Checkpoints, early stopping and the learning rate schedule watch this value.
 # The slash groups the curves in TensorBoard.
@@ -153,6 +156,8 @@ class SignalClassifier(pl.LightningModule):
 
     Attributes:
         history: Losses and accuracies by epoch.
+        twin: In a refit, the history of the judged twin: its validation losses stand in for
+            those that a training without validation rows does not have.
         test_probabilities: Class probabilities of the last tested rows, shape (n_rows, C).
         test_labels: True classes of the same rows, shape (n_rows,).
         market: Symbol and timeframe of the training data.
@@ -176,6 +181,7 @@ class SignalClassifier(pl.LightningModule):
         self.lr = lr
         self.seed = seed
         self.history = no_epochs()
+        self.twin: EpochHistory | None = None
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()
@@ -300,7 +306,13 @@ class SignalClassifier(pl.LightningModule):
         return is_fit and not self.trainer.sanity_checking
 
     def on_train_epoch_end(self) -> None:
-        """Update the learning rate from the epoch's validation loss."""
+        """Update the learning rate from the epoch's validation loss, or the twin's."""
+        if self.twin is not None:
+            epoch, (loss, accuracy) = self.current_epoch, self._means()
+            self._check_finite("train", loss)
+            validation = self.twin["val_loss"][epoch], self.twin["val_acc"][epoch]
+            add_epoch(self.history, (loss, accuracy), validation)
+            log.info("refit epoch %d/%d  train_loss %.4f", epoch + 1, self.trainer.max_epochs, loss)
         losses = self.history["val_loss"]
         if self._plateau is not None and losses:
             self._plateau.step(losses[-1])

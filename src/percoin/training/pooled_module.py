@@ -122,6 +122,7 @@ class PooledClassifier(SignalClassifier):
         seed: As in ``SignalClassifier``.
         warmup_epochs: Epochs over which the learning rate rises.
         n_validation_windows: Validation windows of each market, in the order of the loaders.
+        planned_epochs: Epochs that the schedule covers; None means the trainer's.
     """
 
     def __init__(
@@ -132,17 +133,20 @@ class PooledClassifier(SignalClassifier):
         seed: int,
         warmup_epochs: float,
         n_validation_windows: Sequence[int],
+        planned_epochs: int | None = None,
     ) -> None:
         super().__init__(network, optimizer, lr, seed)
         self._warmup_epochs = warmup_epochs
+        self._planned_epochs = planned_epochs
         n_all, n_markets = sum(n_validation_windows), len(n_validation_windows)
         self._market_weights = [n_all / (n_markets * n_own) for n_own in n_validation_windows]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; the schedule sets the learning rate of every step."""
         adamw = self._adamw()
-        n_steps = int(self.trainer.estimated_stepping_batches)
-        per_epoch = n_steps / int(self.trainer.max_epochs or 1)
+        n_epochs = int(self.trainer.max_epochs or 1)
+        per_epoch = int(self.trainer.estimated_stepping_batches) / n_epochs
+        n_steps = round(per_epoch * (self._planned_epochs or n_epochs))
         n_warmup = n_warmup_steps(self._warmup_epochs, per_epoch, n_steps)
         schedule = LambdaLR(adamw, lambda step: lr_share(step, n_warmup, n_steps))
         return {
@@ -153,9 +157,6 @@ class PooledClassifier(SignalClassifier):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Set the learning rate of the next step."""
         scheduler.step()
-
-    def on_train_epoch_end(self) -> None:
-        """Do nothing: the schedule sets the learning rate."""
 
     def validation_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> None:
         """Add a batch of one market, weighted so that all markets count equally."""
