@@ -55,7 +55,11 @@ from percoin.types import Timeframe
 
 log = logging.getLogger("added_value")
 
-UNTIL = {"later": None, "earlier": "2025-07-16"}
+# Where bars end, by window and bar length: the earlier test rows end where the later ones begin.
+UNTIL: dict[str, dict[str, str]] = {
+    "later": {},
+    "earlier": {"15m": "2025-07-16", "1h": "2025-03-20", "4h": "2025-06-10", "1d": "2024-08-01"},
+}
 LABELS = ("scaled", "fixed")
 GROUPS = tuple(f"{window}-{label}" for label in LABELS for window in UNTIL)
 LOOKBACK = 60
@@ -172,7 +176,7 @@ def future_log_range(bars: Bars) -> np.ndarray:
 def make_group(folder: Path, name: str, timeframe: Timeframe, days: float) -> Group:
     """Build the markets of a group."""
     window, label = name.split("-")
-    until = UNTIL[window]
+    until = UNTIL[window].get(timeframe.value)
     markets = load(folder, timeframe, until and pd.Timestamp(until, tz="UTC"))
     rule: LabelRule = (
         VolatilityScaled(HORIZON, 0.4, 50, None)

@@ -28,7 +28,7 @@ from percoin.evaluation.joint import days_of, joint_lead
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.fitting import CANDIDATES, MoveRows, choose_move
 from percoin.expected_move.judging import MoveLosses, move_losses
-from percoin.expected_move.model import LEVELS, MoveModel
+from percoin.expected_move.model import LEVELS, MoveModel, MoveRegression
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.training.recipes.pool import build_pool
@@ -78,19 +78,20 @@ def fit(dataset: MarketDataset, candidates: tuple = CANDIDATES) -> MoveModel | N
 
 def of_inputs(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: Bootstrap) -> str:
     """What each candidate gains on the cascade alone, on validation and on test rows."""
-    chosen = Counter(model.inputs for _, _, model in known)
+    chosen = Counter(MoveRegression(model.inputs, model.shape) for _, _, model in known)
     fitted = {c: [(d, rows, fit(d, (c,))) for d, rows, _ in known] for c in CANDIDATES}
     lines = [
         "| inputs | gain on validation rows | on test rows | on squared returns of test rows "
         "| chosen |",
         "|---|---:|---:|---:|---:|",
     ]
-    for inputs, own in fitted.items():
+    for candidate, own in fitted.items():
         cells = [
             gain(own, fitted[CANDIDATES[0]], part, is_squared, bootstrap)
             for part, is_squared in (("validation", False), ("test", False), ("test", True))
         ]
-        lines.append(f"| {', '.join(inputs)} | {' | '.join(cells)} | {chosen[inputs] or ''} |")
+        named = f"{', '.join(candidate.inputs)} ({candidate.form})"
+        lines.append(f"| {named} | {' | '.join(cells)} | {chosen[candidate] or ''} |")
     return "\n".join(lines)
 
 

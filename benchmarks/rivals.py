@@ -76,7 +76,8 @@ def load(folder: Path, timeframe: Timeframe, until: pd.Timestamp | None) -> list
             continue
         if until is not None:
             bars = bars.slice(0, int((bars.frame.index < until).sum()))
-        found.append(bars)
+        if len(bars):
+            found.append(bars)
     newest = max(int(bars.open_time[-1]) for bars in found)
     return [bars for bars in found if bars.open_time[-1] == newest]
 

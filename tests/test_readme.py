@@ -1,4 +1,4 @@
-"""Every shell command in README.md is run, or the README says why it is not.
+"""Every shell command of README.md and of docs/ is run, or the page says why it is not.
 
 A block of commands is fenced as ``console`` (commands start with ``$ ``, the rest is output),
 ``bash`` or ``sh``; a block of ``python`` is a script. A comment on the line before the fence may
@@ -26,9 +26,11 @@ from percoin.cli import compose_config
 from percoin.config import PredictConfig, TrainConfig, typed
 
 ROOT = Path(__file__).parents[1]
+# Their commands are run in this order, in one folder: README trains the model that others use.
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL_LANGUAGES = {"console", "bash", "sh"}
 SCRIPTS = {"python"}
-OTHER_LANGUAGES = {"text", "json", "yaml", "toml", "csv"}
+OTHER_LANGUAGES = {"text", "json", "yaml", "toml", "csv", "ini"}
 FENCE = re.compile(r"^ *```(?P<language>.*)$")
 COMMENT = re.compile(r"^ *<!-- *(?P<text>.*?) *-->$")
 SECONDS_PER_COMMAND = 600
@@ -37,7 +39,7 @@ SCHEMAS = {"train": TrainConfig, "predict": PredictConfig}
 
 @dataclass(frozen=True)
 class Command:
-    """One command of the README, with the line its block starts on."""
+    """One command of a page, with the line its block starts on."""
 
     line: str
     block_line: int
@@ -268,35 +270,63 @@ def test_overrides_are_read_from_calls_of_the_two_programs():
     assert composed_by("tensorboard --logdir outputs") is None
 
 
-def test_every_setting_in_the_readme_exists_and_has_a_value_it_may_have():
-    calls = [composed_by(command.line) for command in commands_in((ROOT / "README.md").read_text())]
-    checked = [call for call in calls if call]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_on_a_page_exists_and_has_a_value_it_may_have(page):
+    calls = [composed_by(command.line) for command in commands_in(page.read_text())]
 
-    assert checked, "the README shows neither train.py nor predict.py"
-    for name, overrides in checked:
+    for name, overrides in filter(None, calls):
         assert typed(compose_config(name, overrides), SCHEMAS[name])
 
 
+def test_the_readme_shows_both_programs():
+    calls = [composed_by(command.line) for command in commands_in(PAGES[0].read_text())]
+
+    assert {call[0] for call in calls if call} == {"train", "predict"}
+
+
+def test_the_readme_is_a_door():
+    assert len(PAGES[0].read_text().splitlines()) <= 250
+
+
 @pytest.mark.timeout(3600)
-def test_every_command_in_the_readme_works(tmp_path):
-    commands = [
-        command for command in commands_in((ROOT / "README.md").read_text()) if not command.not_run
-    ]
-    assert commands, "the README has no command that can be run"
+def test_every_command_on_the_pages_works(tmp_path):
+    checkout, done = scratch_copy(tmp_path / "percoin"), set()
+    for page in PAGES:
+        for command in commands_in(page.read_text()):
+            if command.not_run or command.line in done:
+                continue
+            done.add(command.line)
+            started = time.monotonic()
+            result = run_in_shell(command, checkout)
+            print(f"{time.monotonic() - started:.0f} s: {command.line} {command.appended}")
+            assert result.returncode == 0, (
+                f"{page.name} line {command.block_line}: {command.line} {command.appended}\n"
+                f"exit code {result.returncode}\n{result.stdout[-4000:]}"
+            )
 
-    checkout = scratch_copy(tmp_path / "percoin")
-    for command in commands:
-        started = time.monotonic()
-        result = run_in_shell(command, checkout)
-        print(f"{time.monotonic() - started:.0f} s: {command.line} {command.appended}")
-        assert result.returncode == 0, (
-            f"README.md line {command.block_line}: {command.line} {command.appended}\n"
-            f"exit code {result.returncode}\n{result.stdout[-4000:]}"
-        )
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_figure_on_a_page_is_still_to_be_filled_in(page):
+    assert re.findall(r"\b(?:REAL|DEMO|STARTUP|TODO)_?[A-Z]+\b", page.read_text()) == []
 
 
-def test_no_figure_in_the_readme_is_still_to_be_filled_in():
-    assert (
-        re.findall(r"\b(?:REAL|DEMO|STARTUP|TODO)_?[A-Z]+\b", (ROOT / "README.md").read_text())
-        == []
-    )
+def anchors_in(markdown: str) -> set[str]:
+    """The anchors that a Markdown page has for its headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", markdown, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted({*ROOT.glob("*.md"), *ROOT.glob("*/*.md")}),
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.is_file(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors_in(target.read_text()), f"{page.name}: {link}"

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from builders import bars_from_closes, drop_bars, make_bars, make_index
 from percoin import json_codec
 from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import MoveRows, choose_move, conformal_quantile
+from percoin.expected_move.fitting import CASCADES, MoveRows, choose_move, conformal_quantile
 from percoin.expected_move.inputs import MoveInputs, bars_needed, move_columns
 from percoin.expected_move.judging import (
     JudgedMove,
@@ -18,7 +19,7 @@ from percoin.expected_move.judging import (
     move_losses,
     sum_up,
 )
-from percoin.expected_move.model import LEVELS, MoveModel
+from percoin.expected_move.model import LEVELS, MoveForm, MoveModel, MoveRegression
 from percoin.expected_move.rivals import CASCADE, GARCH, garch, rival_variances
 from percoin.expected_move.scores import qlike
 from percoin.expected_move.targets import move_targets
@@ -156,10 +157,47 @@ def test_a_row_has_the_same_forecast_alone_as_among_others(model):
     assert np.isnan(alone[:-1]).all()
 
 
-def test_validation_rows_may_prefer_the_cascade_alone():
+def test_where_validation_rows_prefer_the_cascade_the_forecast_is_not_behind_it():
     steady = make_bars(2500, seed=4)
-    chosen = fit_move(steady, HORIZON, np.arange(700, 1100), np.arange(1110, 2400))
-    assert chosen.inputs == (MoveInputs.CASCADE,)
+    rows = MoveRows.of(steady, HORIZON, np.arange(700, 1100), np.arange(1110, 2200))
+    chosen = choose_move(rows)
+    assert chosen.inputs == (MoveInputs.SPANS,)
+    judged = judge_move(move_losses(chosen, rows, np.arange(2210, 2400)), Bootstrap(HORIZON, 50))
+    assert judged.rivals[CASCADE].lead.value == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("form", MoveForm)
+def test_the_cascade_in_each_form_is_least_squares_within_what_train_rows_had(rows, form):
+    shaped = {"log": np.log, "root": np.sqrt, "variance": np.asarray}[form]
+    back = {"log": np.exp, "root": np.square, "variance": np.asarray}[form]
+    model = choose_move(rows, [MoveRegression((MoveInputs.SPANS,), form)])
+    spans = shaped(np.exp(move_columns(LIVELY, (MoveInputs.SPANS,))))
+    columns = np.column_stack([np.ones(len(spans)), spans])
+    target = shaped(rows.realized[rows.train])
+    line = columns @ np.linalg.lstsq(columns[rows.train], target, rcond=None)[0]
+    if form is not MoveForm.LOG:
+        line = np.clip(line, target.min(), target.max())
+    variance = back(line)
+    known = slice(671, None)
+    np.testing.assert_allclose(
+        model.deviations(LIVELY)[known] ** 2,
+        (variance * rows.scale(variance))[known],
+        rtol=2e-2,
+    )
+
+
+def test_a_line_below_zero_is_no_variance(rows):
+    model = choose_move(rows, [MoveRegression((MoveInputs.SPANS,), MoveForm.VARIANCE)])
+    falling = replace(model, coefficients=tuple(-50 * each for each in model.coefficients))
+    deviations = falling.deviations(LIVELY)[671:]
+    assert deviations.min() == pytest.approx(math.sqrt(model.bounds[0]))
+
+
+def test_a_model_from_before_the_forms_is_one_of_logarithms(model):
+    content = json.loads(json_codec.dumps(model))
+    assert content.pop("form") == "log"
+    older = json_codec.decode(MoveModel, content)
+    np.testing.assert_array_equal(older.deviations(LIVELY), model.deviations(LIVELY))
 
 
 def test_too_few_rows_or_a_price_that_stands_still_have_no_forecast():
@@ -169,9 +207,9 @@ def test_too_few_rows_or_a_price_that_stands_still_have_no_forecast():
     assert fit_move(still, HORIZON, np.arange(700, 1200), np.arange(1300, 1900)) is None
 
 
-def test_a_model_survives_json(model):
-    text = json_codec.dumps(model)
-    assert json_codec.decode(MoveModel, json_codec.loads(text)) == model
+def test_a_model_survives_json(model, rows):
+    for each in (model, choose_move(rows, CASCADES[1:])):
+        assert json_codec.decode(MoveModel, json_codec.loads(json_codec.dumps(each))) == each
 
 
 @pytest.mark.parametrize(
@@ -186,12 +224,29 @@ def test_a_model_survives_json(model):
         ("inputs", [], "no inputs"),
         ("inputs", ["market"], "Invalid enum value 'market'"),
         ("horizon", 0, "no horizon"),
+        ("form", "cube", "Invalid enum value 'cube'"),
+        ("form", "root", "only a forecast in logarithms has no bounds"),
+        ("bounds", [1e-6, 1e-4], "a forecast in logarithms has no bounds"),
     ],
 )
 def test_numbers_that_make_no_forecast_are_refused(model, key, value, reason):
     content = json.loads(json_codec.dumps(model)) | {key: value}
     with pytest.raises(ValueError, match=reason):
         json_codec.decode(MoveModel, content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bounds": (0.0, 1.0)}, "not positive, finite and rising"),
+        ({"bounds": (1.0, math.inf)}, "not positive, finite and rising"),
+        ({"inputs": (MoveInputs.CASCADE,)}, "form root has other inputs than the spans"),
+    ],
+)
+def test_bounds_and_inputs_fit_the_form(rows, changes, reason):
+    model = choose_move(rows, [MoveRegression((MoveInputs.SPANS,), MoveForm.ROOT)])
+    with pytest.raises(ValueError, match=reason):
+        replace(model, **changes)
 
 
 def test_coefficients_of_another_timeframe_are_refused(model):

@@ -59,3 +59,20 @@ class Regression:
     @cached_property
     def _matrix(self) -> FloatArray:
         return np.array(self.coefficients)
+
+
+def fit_ridge(columns: FloatArray, target: FloatArray, penalty: float) -> tuple[FloatArray, float]:
+    """Coefficients and intercept of a linear regression with a small penalty.
+
+    Args:
+        columns: Shape (n, D).
+        target: Shape (n,).
+        penalty: In rows of a column with deviation 1; it keeps columns that never change from
+            mattering.
+    """
+    mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+    scale = np.where(deviation > 0, deviation, 1.0)
+    scaled = (columns - mean) / scale
+    penalized = scaled.T @ scaled + penalty * np.eye(scaled.shape[1])
+    coefficients = np.linalg.solve(penalized, scaled.T @ (target - target.mean())) / scale
+    return coefficients, float(target.mean() - mean @ coefficients)

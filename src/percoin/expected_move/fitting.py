@@ -1,21 +1,23 @@
 """Fit a volatility forecast on train rows, choose its inputs and its bands on validation rows.
 
-The regression is that of a cascade (Corsi, 2009) in logarithms: the log of how much the next
-bars moved on the log of how much the last ones did, over several spans. Logarithms keep one
-violent hour from deciding all coefficients. Overlapping horizons are all used.
+The regression is that of a cascade (Corsi, 2009): how much the next bars moved on how much the
+last ones did, over several spans. In logarithms, which keep one violent hour from deciding all
+coefficients, further inputs may join; in roots or variances it stands alone. Overlapping horizons
+are all used.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from percoin.bars.schema import Bars
+from percoin.evaluation.regression import fit_ridge
 from percoin.expected_move.inputs import ALL_INPUTS, MoveInputs, move_columns
-from percoin.expected_move.model import LEVELS, MoveModel
+from percoin.expected_move.model import LEVELS, MoveForm, MoveModel, MoveRegression
 from percoin.expected_move.scores import qlike
 from percoin.expected_move.targets import MoveTargets, move_targets
 from percoin.types import FloatArray, IntArray
@@ -24,8 +26,13 @@ from percoin.types import FloatArray, IntArray
 FEWEST_ROWS = 100
 # In rows of a column with deviation 1: keeps columns that never change from mattering.
 _RIDGE = 1.0
-# Those of which validation rows choose one; the first is the cascade alone.
-CANDIDATES = tuple(ALL_INPUTS[: n_groups + 1] for n_groups in range(len(ALL_INPUTS)))
+# The cascade of Corsi in each form.
+CASCADES = tuple(MoveRegression((MoveInputs.SPANS,), form) for form in MoveForm)
+# Those of which validation rows choose one.
+CANDIDATES = (
+    *(MoveRegression(ALL_INPUTS[: n_groups + 1]) for n_groups in range(len(ALL_INPUTS))),
+    *CASCADES,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,20 +93,20 @@ class MoveRows:
 
 
 def choose_move(
-    rows: MoveRows, candidates: Sequence[tuple[MoveInputs, ...]] = CANDIDATES
+    rows: MoveRows, candidates: Sequence[MoveRegression] = CANDIDATES
 ) -> MoveModel | None:
     """Fit each candidate and take the one with the smallest QLIKE on validation rows.
 
     Args:
         rows: Of one market.
-        candidates: Groups of inputs to choose from.
+        candidates: To choose from.
 
     Returns:
         None if too few rows are known, or the price stands still.
     """
     if not rows.are_enough:
         return None
-    fitted = [_fit(rows, inputs) for inputs in candidates]
+    fitted = [_fit(rows, candidate) for candidate in candidates]
     realized = rows.realized[rows.validation]
     losses = [
         qlike(realized, model.deviations(rows.bars)[rows.validation] ** 2).mean()
@@ -122,24 +129,24 @@ def conformal_quantile(scores: FloatArray, level: int) -> float:
     return float(np.partition(scores, rank - 1)[rank - 1])
 
 
-def _fit(rows: MoveRows, inputs: tuple[MoveInputs, ...]) -> MoveModel:
-    columns, train, validation = move_columns(rows.bars, inputs), rows.train, rows.validation
-    coefficients, intercept = _ridge(columns[train], np.log(rows.realized[train]))
-    # The mean of logs is not the log of the mean.
-    intercept += math.log(rows.scale(np.exp(columns @ coefficients + intercept)))
-    deviations = np.exp((columns[validation] @ coefficients + intercept) / 2)
-    scores = np.abs(rows.targets.log_return[validation]) / deviations
-    quantiles = {str(level): conformal_quantile(scores, level) for level in LEVELS}
-    return MoveModel(
-        rows.horizon, inputs, tuple(coefficients.tolist()), intercept, rows.range_factor, quantiles
+def _fit(rows: MoveRows, regression: MoveRegression) -> MoveModel:
+    form, train = regression.form, rows.train
+    columns = form.of_log(move_columns(rows.bars, regression.inputs))
+    shaped = form.of_log(np.log(rows.realized[train]))
+    bounds = None if form is MoveForm.LOG else (float(shaped.min()), float(shaped.max()))
+    coefficients, intercept = fit_ridge(columns[train], shaped, _RIDGE)
+    model = MoveModel(
+        rows.horizon,
+        regression.inputs,
+        tuple(coefficients.tolist()),
+        intercept,
+        rows.range_factor,
+        dict.fromkeys(map(str, LEVELS), 1.0),
+        form,
+        bounds,
     )
-
-
-def _ridge(columns: FloatArray, target: FloatArray) -> tuple[FloatArray, float]:
-    """Coefficients and intercept of a linear regression with a small penalty."""
-    mean, deviation = columns.mean(axis=0), columns.std(axis=0)
-    scale = np.where(deviation > 0, deviation, 1.0)
-    scaled = (columns - mean) / scale
-    penalized = scaled.T @ scaled + _RIDGE * np.eye(scaled.shape[1])
-    coefficients = np.linalg.solve(penalized, scaled.T @ (target - target.mean())) / scale
-    return coefficients, float(target.mean() - mean @ coefficients)
+    # The mean of logs is not the log of the mean.
+    model = model.scaled(rows.scale(model.deviations(rows.bars) ** 2))
+    validation = rows.validation
+    scores = np.abs(rows.targets.log_return[validation]) / model.deviations(rows.bars)[validation]
+    return replace(model, quantiles={str(k): conformal_quantile(scores, k) for k in LEVELS})

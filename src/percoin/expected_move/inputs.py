@@ -40,15 +40,18 @@ _WIDEST_RETURN = 6.0
 class MoveInputs(StrEnum):
     """A group of columns."""
 
+    SPANS = "spans"
+    """Log variance of the bars' ranges over nested spans."""
     CASCADE = "cascade"
-    """Log variance of the bars' ranges over nested spans, and of the last 50 returns."""
+    """The same, and log variance of the last 50 returns."""
     CLOCK = "clock"
     """The hour of the day in sine waves, a weekend's apart; the weekday; the part of the hour."""
     RETURNS = "returns"
     """Returns over all but the longest span in units of volatility, and their sizes."""
 
 
-ALL_INPUTS = tuple(MoveInputs)
+# Side by side without one twice.
+ALL_INPUTS = (MoveInputs.CASCADE, MoveInputs.CLOCK, MoveInputs.RETURNS)
 
 
 def bars_needed(timeframe: Timeframe) -> int:
@@ -61,6 +64,7 @@ def count_columns(timeframe: Timeframe, groups: tuple[MoveInputs, ...]) -> int:
     n_spans, n_waves = len(volatility_spans(timeframe)), _n_waves(timeframe)
     n_parts = max(1, _MINUTES_PER_HOUR // _bar_minutes(timeframe))
     counts = {
+        MoveInputs.SPANS: n_spans,
         MoveInputs.CASCADE: n_spans + 1,
         MoveInputs.CLOCK: 2 * n_waves
         + 2 * min(n_waves, _WEEKEND_WAVES)
@@ -83,6 +87,7 @@ def move_columns(bars: Bars, groups: tuple[MoveInputs, ...] = ALL_INPUTS) -> Flo
     """
     cascade = 2 * volatility_columns(bars)
     made = {
+        MoveInputs.SPANS: lambda: cascade[:, :-1],
         MoveInputs.CASCADE: lambda: cascade,
         MoveInputs.CLOCK: lambda: _clock(bars),
         MoveInputs.RETURNS: lambda: _returns(bars, cascade),

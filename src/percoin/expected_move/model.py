@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 
@@ -15,21 +17,59 @@ from percoin.types import Band, ExpectedMove, FloatArray, Timeframe
 LEVELS = (50, 80, 95)
 
 
+class MoveForm(StrEnum):
+    """What is made of every variance before it enters the regression (Corsi, 2009)."""
+
+    LOG = "log"
+    ROOT = "root"
+    VARIANCE = "variance"
+
+    def of_log(self, logs: FloatArray) -> FloatArray:
+        """Variances in this form, of their logarithms."""
+        if self is MoveForm.LOG:
+            return logs
+        return np.exp(logs / 2 if self is MoveForm.ROOT else logs)
+
+    def deviation(self, shaped: FloatArray) -> FloatArray:
+        """The roots of variances in this form."""
+        if self is MoveForm.LOG:
+            with np.errstate(over="ignore"):
+                return np.exp(shaped / 2)
+        return shaped if self is MoveForm.ROOT else np.sqrt(shaped)
+
+
+@dataclass(frozen=True)
+class MoveRegression:
+    """What a forecast is a linear function of.
+
+    Attributes:
+        inputs: Groups of columns, in their order.
+        form: Of the variances on both sides; the other groups know logarithms alone.
+    """
+
+    inputs: tuple[MoveInputs, ...]
+    form: MoveForm = MoveForm.LOG
+
+
 @dataclass(frozen=True)
 class MoveModel:
-    """Forecasts the log variance of the return over the horizon, and bands around the price.
+    """Forecasts the variance of the return over the horizon, and bands around the price.
 
     Attributes:
         horizon: Bars from a close to the close that is forecast.
         inputs: Groups of columns, in their order.
         coefficients: One per column.
-        intercept: Log variance where every column is 0.
+        intercept: The variance in its form where every column is 0.
         range_factor: Variance of the horizon's return over the sum of its bars' range variances
             (Parkinson, 1980), measured on train rows.
         quantiles: By level in percent, how many standard deviations a return stays within.
+        form: Of the variances on both sides of the regression; None in older versions, whose
+            forecasts are all in logarithms.
+        bounds: Of the forecast in its form, as a line may fall below 0; None in logarithms.
 
     Raises:
-        ValueError: No inputs, a number is not finite, or the quantiles do not rise.
+        ValueError: No inputs, a number is not finite, the quantiles do not rise, or the form
+            fits neither the inputs nor the bounds.
     """
 
     horizon: int
@@ -38,6 +78,8 @@ class MoveModel:
     intercept: float
     range_factor: float
     quantiles: Mapping[str, float]
+    form: MoveForm | None = None
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         numbers = (*self.coefficients, self.intercept, self.range_factor, *self.quantiles.values())
@@ -50,10 +92,40 @@ class MoveModel:
         rising = (0.0, *self.quantiles.values())
         if self.range_factor <= 0 or list(rising) != sorted(rising):
             raise ValueError("range_factor is not positive, or the quantiles do not rise")
+        self._check_form()
+
+    def _check_form(self) -> None:
+        if self.shape is MoveForm.LOG:
+            if self.bounds is not None:
+                raise ValueError("a forecast in logarithms has no bounds, and this one has some")
+            return
+        if self.bounds is None:
+            raise ValueError("only a forecast in logarithms has no bounds")
+        if not 0 < self.bounds[0] <= self.bounds[1] < math.inf:
+            raise ValueError("the bounds of the forecast are not positive, finite and rising")
+        if self.inputs != (MoveInputs.SPANS,):
+            raise ValueError(f"a forecast in form {self.shape} has other inputs than the spans")
+
+    @property
+    def shape(self) -> MoveForm:
+        """The form, of older versions too."""
+        return self.form or MoveForm.LOG
 
     def fits(self, timeframe: Timeframe) -> bool:
         """Whether the coefficients are as many as bars of this length have columns."""
         return len(self.coefficients) == count_columns(timeframe, self.inputs)
+
+    def scaled(self, factor: float) -> MoveModel:
+        """With ``factor`` times the variance, at every close."""
+        if self.bounds is None:
+            return replace(self, intercept=self.intercept + math.log(factor))
+        by = math.sqrt(factor) if self.shape is MoveForm.ROOT else factor
+        return replace(
+            self,
+            coefficients=tuple(by * each for each in self.coefficients),
+            intercept=by * self.intercept,
+            bounds=(by * self.bounds[0], by * self.bounds[1]),
+        )
 
     def deviations(self, bars: Bars) -> FloatArray:
         """Forecast standard deviation of the log return over the horizon, at each close.
@@ -69,12 +141,12 @@ class MoveModel:
         """
         if not self.fits(bars.timeframe):
             raise ValueError(f"the expected move has no coefficients for bars of {bars.timeframe}")
-        columns = move_columns(bars, self.inputs)
+        columns = self.shape.of_log(move_columns(bars, self.inputs))
         # einsum gives a row the same sum for any number of rows; a BLAS product does not.
-        logs = np.einsum("nf,f->n", columns, np.array(self.coefficients)) + self.intercept
-        with np.errstate(over="ignore"):
-            deviations: FloatArray = np.exp(logs / 2)
-        return deviations
+        shaped = np.einsum("nf,f->n", columns, np.array(self.coefficients)) + self.intercept
+        return self.shape.deviation(
+            shaped if self.bounds is None else np.clip(shaped, *self.bounds)
+        )
 
     def newest(self, bars: Bars) -> ExpectedMove | None:
         """The forecast at the newest close; None if earlier bars are missing.

@@ -5,15 +5,12 @@ Each gives a variance up to a factor, which is found as the forecast's own is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 from percoin.bars.gaps import follows_gap
 from percoin.bars.schema import Bars
-from percoin.expected_move.fitting import MoveRows
-from percoin.expected_move.scores import qlike
-from percoin.features.volatility import volatility_columns, volatility_spans
+from percoin.expected_move.fitting import CASCADES, MoveRows, choose_move
+from percoin.features.volatility import volatility_columns
 from percoin.types import FloatArray
 
 CASCADE, GARCH, RECENT = "cascade", "garch", "last_50_bars"
@@ -27,8 +24,10 @@ def rival_variances(rows: MoveRows) -> dict[str, FloatArray]:
 
     A rival whose fit failed, as that of GARCH on a price that hardly moves, is left out.
     """
+    cascade = choose_move(rows, CASCADES)
     made = {
-        CASCADE: corsi_cascade(rows),
+        # The regression of Corsi (2009) in the form that is best on validation rows.
+        **({} if cascade is None else {CASCADE: cascade.deviations(rows.bars) ** 2}),
         GARCH: garch(rows.bars, int(rows.train[-1]) + 1, rows.horizon),
         RECENT: np.exp(2 * volatility_columns(rows.bars)[:, -1]),
     }
@@ -41,27 +40,6 @@ def rival_variances(rows: MoveRows) -> dict[str, FloatArray]:
 
 def _is_variance(values: FloatArray) -> bool:
     return bool((np.isfinite(values) & (values > 0)).all())
-
-
-def corsi_cascade(rows: MoveRows) -> FloatArray:
-    """The regression of Corsi (2009) on the variance of nested spans, in its best form.
-
-    Of variances, of their roots or of their logarithms, whichever is best on validation rows.
-    """
-    n_spans = len(volatility_spans(rows.bars.timeframe))
-    logs = 2 * volatility_columns(rows.bars)[:, :n_spans]
-    forms: Mapping[str, tuple[Callable[..., FloatArray], Callable[..., FloatArray]]] = {
-        "variance": (np.asarray, np.asarray),
-        "root": (np.sqrt, np.square),
-        "log": (np.log, np.exp),
-    }
-    made = [_regressed(rows, np.exp(logs), *form) for form in forms.values()]
-    known = rows.validation
-    losses = [
-        qlike(rows.realized[known], rows.scale(variance) * variance[known]).mean()
-        for variance in made
-    ]
-    return made[int(np.argmin(losses))]
 
 
 def garch(bars: Bars, n_train_bars: int, horizon: int) -> FloatArray:
@@ -88,18 +66,3 @@ def garch(bars: Bars, n_train_bars: int, horizon: int) -> FloatArray:
         total += ahead
         ahead = constant + (alpha + beta) * ahead
     return total / _PERCENT**2
-
-
-def _regressed(
-    rows: MoveRows,
-    spans: FloatArray,
-    shape: Callable[..., FloatArray],
-    back: Callable[..., FloatArray],
-) -> FloatArray:
-    """Least squares of the shaped variance of the horizon on the shaped variances of the spans."""
-    columns = np.column_stack([np.ones(len(spans)), shape(spans)])
-    target, train = rows.realized, rows.train
-    coefficients = np.linalg.lstsq(columns[train], shape(target[train]), rcond=None)[0]
-    # A line may fall below 0; no variance does.
-    lowest, highest = shape(target[train].min()), shape(target[train].max())
-    return back(np.clip(columns @ coefficients, lowest, highest))
