@@ -1,33 +1,8 @@
 """Train one signal classifier: ``python train.py symbol=BTCUSDT tf=15m``."""
 
 import sys
-from collections.abc import Sequence
 
-from percoin.cli import run_jobs
-from percoin.config import TrainConfig
-from percoin.training.memory import memory_errors
-
-
-def train(settings: TrainConfig) -> None:
-    """Train what the settings describe, after a search for better ones if they ask for it."""
-    # Both take seconds to import: only once the settings are known to be good.
-    with memory_errors(settings.title, settings.tf.name):
-        if settings.experiment is not None:
-            from percoin.tuning.command import tune_from_config
-
-            tune_from_config(settings)
-            return
-        from percoin.training.pipeline import train_from_config
-
-        train_from_config(settings)
-
-
-def sweep(overrides: Sequence[str]) -> None:
-    """Train one model per combination of what the overrides list."""
-    from percoin.sweep.launcher import launch
-
-    launch(overrides)
-
+from percoin.train import main
 
 if __name__ == "__main__":
-    sys.exit(run_jobs(train, TrainConfig, config_name="train", sweep=sweep))
+    sys.exit(main())

@@ -33,6 +33,7 @@ ORDER = (
     "types",
     "commands",
     "provenance",
+    "plugins",
     "bars",
     "features",
     "labels",
@@ -61,9 +62,11 @@ ORDER = (
     "audit",
     "tuning",
     "sweep",
+    "train",
     "registry.command",
     "retrain",
     "serve",
+    "__main__",
 )
 TRAINING_FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf"}
 # What a prediction would pay for at start-up without using it.

@@ -60,7 +60,8 @@ def commands_in(markdown: str) -> list[Command]:
         fence = FENCE.match(line)
         if fence and language is None:
             language, block, start = fence["language"].strip(), [], number
-            if language not in SHELL_LANGUAGES | SCRIPTS | OTHER_LANGUAGES:
+            is_directive = language.startswith("{")  # of the site: a table of contents, say
+            if not is_directive and language not in SHELL_LANGUAGES | SCRIPTS | OTHER_LANGUAGES:
                 raise ValueError(f"line {number}: a block in {language or 'no language'}")
         elif fence:
             if language in SHELL_LANGUAGES:

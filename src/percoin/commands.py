@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+PROGRAM = "percoin"
 
 # The defaults, below the folder that a command runs in.
 _USUAL = {"data_dir": "data", "models_dir": "models"}
@@ -18,7 +22,20 @@ def command(program: str, *words: str, **folders: str | Path | None) -> str:
         words: ``KEY=VALUE`` each, not yet quoted.
         folders: By the name of their setting; a default folder is left out.
     """
-    return " ".join([program, *map(shlex.quote, [*words, *folder_words(**folders)])])
+    words = (*words, *folder_words(**folders))
+    return " ".join([as_called(program), *map(shlex.quote, words)])
+
+
+def as_called(text: str) -> str:
+    """A text with its commands as this process was called.
+
+    ``python train.py`` and ``python -m percoin.fetch`` work in a checkout. Whoever called the
+    installed program reads ``percoin train`` and ``percoin fetch``.
+    """
+    if Path(sys.argv[0] if sys.argv else "").name != PROGRAM:
+        return text
+    text = re.sub(r"\bpython (train|predict)\.py\b", rf"{PROGRAM} \1", text)
+    return re.sub(r"\bpython -m percoin\.(\w+)", rf"{PROGRAM} \1", text)
 
 
 def folder_words(**folders: str | Path | None) -> list[str]:

@@ -6,7 +6,7 @@ import warm_processes
 from report_builders import NOW, export, judged
 
 from percoin.errors import ConfigError, ModelNotFoundError
-from percoin.report.__main__ import main
+from percoin.report.__main__ import main, report
 
 FILES = ["index.html", "report.json", "report.md", "skills.svg"]
 
@@ -54,11 +54,11 @@ def test_one_bar_length_or_one_market_can_be_asked_for(tmp_path, capsys):
         export(tmp_path, symbol, timeframe)
     folders = [f"models_dir={tmp_path}", f"output_dir={tmp_path / 'out'}"]
 
-    main([*folders, "tf=1h"], NOW)
+    report([*folders, "tf=1h"], NOW)
     assert "of the 2 models" in capsys.readouterr().out
-    main([*folders, "symbol=BTCUSDT"], NOW)
+    report([*folders, "symbol=BTCUSDT"], NOW)
     assert "of the 2 models" in capsys.readouterr().out
-    main([*folders, "symbol=BTCUSDT", "tf=1h"], NOW)
+    report([*folders, "symbol=BTCUSDT", "tf=1h"], NOW)
     assert "BTCUSDT 1h: not judged." in capsys.readouterr().out
 
 
@@ -66,7 +66,7 @@ def test_the_same_models_at_the_same_moment_give_the_same_files(tmp_path):
     export(tmp_path, evaluation=judged(n_rows=300))
     written = []
     for _ in range(2):
-        main([f"models_dir={tmp_path}", f"output_dir={tmp_path / 'out'}"], NOW)
+        report([f"models_dir={tmp_path}", f"output_dir={tmp_path / 'out'}"], NOW)
         written.append({p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()})
 
     assert written[0] == written[1]
@@ -78,16 +78,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken").write_text("a file")
 
     with pytest.raises(ConfigError, match=r"output_dir=.*taken cannot be written"):
-        main([f"models_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'taken'}"], NOW)
+        report([f"models_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'taken'}"], NOW)
 
 
 def test_a_missing_model_is_an_error_of_its_market(tmp_path):
     with pytest.raises(ModelNotFoundError):
-        main([f"models_dir={tmp_path}", "symbol=BTCUSDT", "tf=15m"], NOW)
+        report([f"models_dir={tmp_path}", "symbol=BTCUSDT", "tf=15m"], NOW)
 
 
-def test_help_names_every_key(capsys):
-    main(["--help"])
+def test_help_names_every_key(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["report", "--help"])
+    assert main(["--help"]) == 0
 
     shown = capsys.readouterr().out
     for key in ("symbol", "tf", "models_dir", "output_dir"):

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.cli.console import outlets
 from percoin.cli.explain import explain
 from percoin.cli.help import help_text
+from percoin.commands import as_called
 from percoin.errors import ConfigError, PercoinError
 from percoin.interruption import Interrupted, interruptible
 from percoin.memory import is_out_of_memory
@@ -89,15 +90,15 @@ def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
         _check_clock()
         _check_memory_limit()
         if {"-h", "--help"} & set(arguments):
-            print(help_text(config_name))
+            print(as_called(help_text(config_name)))
         else:
             with interruptible():
                 command()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
+        print(f"error: {as_called(explain(error, config_name, arguments))}", file=sys.stderr)
         return EXIT_USAGE
     except PercoinError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {as_called(printable(str(error)))}", file=sys.stderr)
         return error.exit_code
     except (MemoryError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {_explain_machine(error)}", file=sys.stderr)

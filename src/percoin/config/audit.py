@@ -10,6 +10,7 @@ from percoin.config.fields import (
     MOST_BARS,
     MOST_DAYS,
     MOST_SEED,
+    allowed_code,
     choice,
     file_path,
     number,
@@ -52,6 +53,7 @@ class AuditConfig:
     lookback: int = number("bars in a window", 1, MOST_BARS, why=" bar")
     history_days: int = number("days of history, back from the newest bar", 1, MOST_DAYS)
     split: SplitConfig = setting("shares of the rows, oldest first")
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from percoin.config.fields import check_bounds, require
 from percoin.config.structure import group_in
 from percoin.errors import ConfigError
+from percoin.plugins import allow_plugins
 
 Config = TypeVar("Config")
 
@@ -29,6 +30,11 @@ def typed(config: DictConfig, schema: type[Config]) -> Config:
         example = _EXAMPLES.get(missing[0], f"{missing[0]}=VALUE")
         raise ConfigError(f"{missing[0]} has no value; give one, for example {example}")
     _check_settings(config)
+    if "plugins" in config:
+        # Further settings may name code of the user's own.
+        named = config.plugins
+        require(isinstance(named, ListConfig), "plugins must be a list, as in plugins=[my_code.py]")
+        allow_plugins([str(entry) for entry in named])
     result = OmegaConf.to_object(config)
     require(isinstance(result, schema), f"the config is not a {schema.__name__}")
     return cast(Config, result)

@@ -254,6 +254,12 @@ def some_of(line: str, names: Names, *, affects: Effect | None = None) -> Any:
     return _field(Setting(line, affects, names), _NEEDED)
 
 
+def allowed_code() -> Any:
+    """A field: the user's own code that a command may import."""
+    line = "your own code that may be imported: files (my_code.py) and modules; [] allows none"
+    return _field(Setting(line, Effect.RUN), _NEEDED)
+
+
 def _field(
     declared: Setting, default: Any, default_factory: Callable[[], Any] | None = None
 ) -> Any:

@@ -12,6 +12,7 @@ from percoin.config.fields import (
     MOST_BARS,
     MOST_DAYS,
     MOST_SEED,
+    allowed_code,
     file_path,
     number,
     require,
@@ -67,6 +68,7 @@ class JudgeConfig:
     )
     costs: CostsConfig = setting("for each side of a trade, in basis points")
     backtest: BacktestConfig = setting()
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/")
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from percoin.bars.renames import current_symbol
 from percoin.config.answer import AnswerConfig
-from percoin.config.fields import file_path, setting
+from percoin.config.fields import allowed_code, file_path, setting
 from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -20,6 +20,7 @@ class PredictConfig(AnswerConfig):
     tf: TimeframeConfig = setting()
     source: SourceConfig = setting()
     output: str = output_format("text is one line for people, json is one object for programs")
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from percoin.config.fields import MOST_DAYS, choice, file_path, number, setting
+from percoin.config.fields import MOST_DAYS, allowed_code, choice, file_path, number, setting
 from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -48,6 +48,7 @@ class RegistryConfig:
     )
     dry_run: bool = setting("with prune: only say what would go")
     output: str = output_format()
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("with reproduce: bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 

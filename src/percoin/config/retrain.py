@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from percoin.bars.renames import current_symbol
-from percoin.config.fields import MOST_CORES, MOST_DAYS, file_path, number, setting
+from percoin.config.fields import MOST_CORES, MOST_DAYS, allowed_code, file_path, number, setting
 from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.timeframe import TimeframeConfig
@@ -57,6 +57,7 @@ class RetrainConfig:
         "the track record, as in percoin.serve; null is record.sqlite in data_dir", default=None
     )
     output: str = output_format()
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars (in bars/) and the track record are stored here")
     models_dir: str = file_path("the registry of trained models")
     outputs_dir: str = file_path("logs and checkpoints, in retrain/")

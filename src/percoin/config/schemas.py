@@ -22,7 +22,8 @@ from percoin.config.source import SourceConfig
 from percoin.config.train import TrainConfig
 from percoin.config.tune import TuneConfig
 
-CONF_DIR = Path(__file__).parents[3] / "conf"
+# In a checkout a link to the folder at its top; in an installed package the files themselves.
+CONF_DIR = Path(__file__).parents[1] / "conf"
 
 
 # By the name of its file in conf/.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from percoin.bars.renames import current_symbol
 from percoin.config.answer import AnswerConfig
-from percoin.config.fields import file_path, number, require, setting
+from percoin.config.fields import allowed_code, file_path, number, require, setting
 from percoin.config.source import SourceConfig
 from percoin.types import check_timeframe
 
@@ -65,6 +65,7 @@ class ServeConfig(AnswerConfig):
         "(pip install '.[postgres]'); null is record.sqlite in data_dir",
         default=None,
     )
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars (in bars/) and the track record are stored here")
     models_dir: str = file_path("the registry of trained models")
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from percoin.bars.renames import current_symbol
 from percoin.config.answer import check_chain
 from percoin.config.costs import CostsConfig
-from percoin.config.fields import MOST_BARS, MOST_DAYS, MOST_SEED, file_path, number, setting
+from percoin.config.fields import (
+    MOST_BARS,
+    MOST_DAYS,
+    MOST_SEED,
+    allowed_code,
+    file_path,
+    number,
+    setting,
+)
 from percoin.config.labels import LabelsConfig
 from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
@@ -31,6 +39,7 @@ class SignalsConfig:
     history_days: int = number("days of history, back from the newest bar", 1, MOST_DAYS)
     split: SplitConfig = setting("shares of the rows, oldest first")
     costs: CostsConfig = setting("for each side of a trade, in basis points")
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 

@@ -20,6 +20,7 @@ from percoin.config.fields import (
     Effect,
     Names,
     When,
+    allowed_code,
     check_all,
     choice,
     file_path,
@@ -178,6 +179,7 @@ class TrainConfig:
         MOST_LOOKS,
         affects=Effect.JUDGEMENT,
     )
+    plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/", affects=Effect.FOLDER)
     models_dir: str = file_path("the registry of trained models", affects=Effect.FOLDER)
     outputs_dir: str = file_path(

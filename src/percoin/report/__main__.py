@@ -15,31 +15,19 @@ from percoin.report.files import PAGE, write_report
 from percoin.report.plain import to_text
 from percoin.report.reading import read_models
 
-HELP = """\
-What the saved models are worth: one HTML page, beside it Markdown, JSON and a picture.
 
-  python -m percoin.report                         every market of models_dir
-  python -m percoin.report tf=15m                  one bar length
-  python -m percoin.report symbol=BTCUSDT          one market, all its bar lengths
-  python -m percoin.report symbol=BTCUSDT tf=15m   one model
-
-Keys:
-  symbol, tf   which models; all if not given
-  models_dir   the registry                        (models)
-  output_dir   where index.html, report.md, report.json and skills.svg go (outputs/report)
-"""
+def main(arguments: Sequence[str]) -> int:
+    """Report what the arguments name and return the exit code."""
+    return run_command(lambda: report(arguments), config_name="report")
 
 
-def main(arguments: Sequence[str], now: datetime | None = None) -> None:
+def report(arguments: Sequence[str], now: datetime | None = None) -> None:
     """Read the models, write the files, print the leaderboard.
 
     Raises:
         ModelNotFoundError: One model was requested and does not exist.
         ConfigError: There is no model, or the folder cannot be written.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return
     refuse_bar_length_settings(arguments)
     wanted = typed(compose_config("report", arguments), ReportConfig)
     timeframe = None if wanted.tf is None else wanted.tf.timeframe
@@ -56,4 +44,4 @@ def main(arguments: Sequence[str], now: datetime | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(lambda: main(sys.argv[1:]), config_name="report"))
+    sys.exit(main(sys.argv[1:]))

@@ -30,6 +30,7 @@ from percoin.config.effects import names_with
 from percoin.config.fields import Effect
 from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.file_lock import claimed
+from percoin.plugins import allowed_plugins
 from percoin.registry.catalogue import served_version
 from percoin.registry.layout import MarketFolder
 from percoin.report.board import BoardStatus
@@ -124,7 +125,9 @@ def pool_job_of(pool: SharedNetwork, settings: RetrainConfig) -> Job:
 def _surroundings(settings: RetrainConfig) -> list[str]:
     # Absolute paths, like the folder of the job.
     folders = {name: str(Path(getattr(settings, name)).absolute()) for name in _FOLDERS}
-    return ["logger=csv", *(f"{name}={literal(path)}" for name, path in folders.items())]
+    words = ["logger=csv", *(f"{name}={literal(path)}" for name, path in folders.items())]
+    allowed = allowed_plugins()
+    return [*words, f"plugins={literal(allowed)}"] if allowed else words
 
 
 def fetch(job: Job, symbol: str, data_end: datetime | None) -> int | None:

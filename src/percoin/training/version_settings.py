@@ -18,6 +18,7 @@ from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import ALONE
+from percoin.plugins import allowed_plugins
 from percoin.registry.manifest import MODEL_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
 
@@ -46,7 +47,7 @@ def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
         ConfigError: The settings are invalid in this percoin version, or of another market.
     """
     try:
-        values = _plain_settings(manifest)
+        values = _plain_settings(manifest) | {"plugins": list(allowed_plugins())}
         composed = compose_config("train", _choices(manifest))
         return typed(OmegaConf.merge(composed, values | changes), TrainConfig)  # type: ignore[arg-type]
     except (
@@ -77,6 +78,8 @@ def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
     wanted = settings_with(settings_of(manifest), OF_THE_MODEL)
     wanted = {name: value for name, value in wanted.items() if name not in said}
     told = [*_choices(manifest), *others]
+    if allowed_plugins() and "plugins" not in said:
+        told.append(f"plugins={literal(allowed_plugins())}")
     for _ in range(_MOST_ROUNDS):
         found = settings_with(typed(compose_config("train", told), TrainConfig), OF_THE_MODEL)
         differing = [name for name, value in wanted.items() if found.get(name) != value]

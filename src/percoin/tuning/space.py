@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
 
 from optuna.trial import BaseTrial, FixedTrial
 
+from percoin.commands import command
 from percoin.config import (
     CnnLstmConfig,
     FixedHorizonConfig,
@@ -209,7 +209,7 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
         for word in overrides
         if (key := word.partition("=")[0]) not in dropped and key.split(".")[0] != "experiment"
     ]
-    return shlex.join(["python", "train.py", *kept, *words])
+    return command("python train.py", *kept, *words)
 
 
 def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
