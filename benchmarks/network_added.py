@@ -77,7 +77,7 @@ class Training:
     """
 
     is_on_top: bool = True
-    n_epochs: int = 5
+    n_epochs: int = 3
     n_windows: int = 40_000
     batch_size: int = 256
     learning_rate: float = 5e-4

@@ -7,11 +7,17 @@ full size), then times in turn, so that a busy moment of the machine meets all o
 ``import torch``, ``predict.py`` from the shell to its answer, and ``train.py`` from the shell
 to the end of its first step, with a year of 15m bars from the store. Prints medians and
 their ratios to the first.
+
+    python benchmarks/startup.py mistakes [repetitions]
+
+How long wrong settings take to be refused, in wall and CPU seconds: no GPU, an exchange
+that does not exist, no network, and no network for a sweep of 32 markets.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -46,6 +52,14 @@ sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 sys.exit("no step was taken")
 """
+# Nothing listens there: the connection is refused, as without a network.
+NOWHERE = "source.api_url=http://127.0.0.1:9 source.archive_url=http://127.0.0.1:9"
+MISTAKES = {
+    "no GPU": "symbol=BTCUSDT source=simulated trainer=gpu",
+    "unknown exchange": "symbol=BTCUSDT source.exchange=krakn",
+    "no network": f"symbol=BTCUSDT {NOWHERE}",
+    "no network, sweep": f"-m symbol={(ROOT / 'symbols').read_text().strip()} {NOWHERE}",
+}
 AIMS = {"predict.py": 2, "train.py, first step": 5}
 
 
@@ -82,7 +96,36 @@ def measure(folder: Path, repetitions: int) -> dict[str, list[float]]:
     return times
 
 
+def measure_mistakes(repetitions: int) -> None:
+    """Print how long each mistake takes to be refused."""
+    for name, words in MISTAKES.items():
+        walls, cpus = [], []
+        with tempfile.TemporaryDirectory() as folder:
+            folders = [f"{kind}_dir={folder}/{kind}" for kind in ("data", "models", "outputs")]
+            for _ in range(repetitions):
+                before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+                done = subprocess.run(
+                    [sys.executable, "train.py", *words.split(), *folders],
+                    cwd=ROOT,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                walls.append(time.perf_counter() - started)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        lines = done.stderr.splitlines()
+        print(
+            f"{name:20}CPU {statistics.median(cpus):.2f} s, wall {statistics.median(walls):.2f} s "
+            f"(medians, n={repetitions}), {len(lines)} line(s): {lines[-1][:70]}"
+        )
+    print(f"{'load':20}{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
 def main() -> None:
+    if "mistakes" in sys.argv[1:2]:
+        measure_mistakes(int(sys.argv[2]) if len(sys.argv) > 2 else REPETITIONS)
+        return
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else REPETITIONS
     with tempfile.TemporaryDirectory() as folder:
         times = measure(Path(folder), repetitions)

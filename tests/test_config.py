@@ -71,7 +71,8 @@ def choices() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("chosen", choices(), ids="-".join)
-def test_every_choice_composes_and_becomes_typed(chosen):
+def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
+    monkeypatch.setattr("percoin.config.loggers.find_spec", lambda name: name)
     tf, source, features, labels, model, trainer, logger = chosen
     made = settings(
         f"tf={tf}",
@@ -90,7 +91,30 @@ def test_every_choice_composes_and_becomes_typed(chosen):
     assert made.model.has_network is (model not in ALONE)
     assert not made.model.has_network or len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
-    assert made.logger["_target_"].lower().endswith(f"{logger}logger")
+    assert made.logger[logger]["_target_"].lower().endswith(f"{logger}logger")
+
+
+def test_several_loggers_or_none_are_chosen_in_one_word():
+    assert list(settings("logger=[csv,tensorboard]").logger) == ["csv", "tensorboard"]
+    assert not settings("logger=null").logger
+    assert settings("logger.version=3").logger["tensorboard"]["version"] == 3
+    assert settings("logger=csv", "logger.name=mine").logger["csv"]["name"] == "mine"
+    assert "logger is one of csv, mlflow, tensorboard, wandb" in refusal(
+        "symbol=BTCUSDT", "logger=[csv,aim]"
+    )
+    assert "labels=[fixed_horizon is not an option" in refusal(
+        "symbol=BTCUSDT", "labels=[fixed_horizon,triple_barrier]"
+    )
+    assert "logger.version is no logger" in refusal(
+        "symbol=BTCUSDT", "logger=[csv,tensorboard]", "+logger.version=3"
+    )
+
+
+def test_a_logger_without_its_package_is_refused_with_the_extra_to_install(monkeypatch):
+    monkeypatch.setattr("percoin.config.loggers.find_spec", lambda name: None)
+    line = refusal("symbol=BTCUSDT", "logger=[csv,wandb]")
+    assert line.startswith("logger=wandb needs wandb: pip install 'percoin[wandb]'")
+    assert settings("logger=[csv,tensorboard]").logger
 
 
 @pytest.mark.parametrize("tf", options("tf"))
@@ -281,6 +305,9 @@ def test_a_value_of_the_wrong_type_is_named_with_its_key(override, words):
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("value", ["nonsense", "4", "null", "", "[15m,1h]"])
 def test_an_option_that_does_not_exist_lists_those_that_do(group, value):
+    if (group, value) == ("logger", "null"):
+        assert not settings("logger=null").logger
+        return
     line = refusal("symbol=BTCUSDT", f"{group}={value}")
     assert line.startswith(f"{group}=")
     assert line.endswith(f" is not an option; {group} is one of {', '.join(options(group))}")
@@ -572,7 +599,8 @@ def attributes_read() -> set[str]:
 # The outputs folder goes to the resolver that names the folder of a run.
 PASSED_ON = {
     *("channels", "hidden_size", "n_layers", "n_heads", "head_sizes", "dropout"),
-    *("version", "default_hp_metric"),
+    *("version", "default_hp_metric", "experiment_name", "tracking_uri", "offline", "project"),
+    "reinit",
     "outputs_dir",
 }
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,8 +23,9 @@ from exported_models import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from percoin.bars.given import as_bars
 from percoin.bars.schema import Bars
-from percoin.errors import DataError, InvalidArtifactError, InvalidBarsError
+from percoin.errors import ConfigError, DataError, InvalidArtifactError, InvalidBarsError
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.inference import BarPart, NoPrediction, NoPredictionReason, Predictor
 from percoin.inference.asked import checked_bars, closed_bars
@@ -134,22 +136,30 @@ def test_bars_of_the_last_day_of_all_calendars_are_of_the_future(predictor):
 
 def test_a_range_says_what_each_bar_was_to_the_model(predictor, caplog):
     later = bars_to_learn_from(1300)
-    answers = predictor.predict_range(later)
+    answers = predictor.predict_range(later, in_sample=True)
     splits = predictor.model("BTCUSDT", Timeframe.M15).manifest.bars.splits
     frame = answers.to_frame()
 
     assert frame["part"].tolist() == [str(part) for part in answers.part]
     runs = frame["part"][frame["part"] != frame["part"].shift()].tolist()
     assert runs == [
-        *("before", "train", "left_out", "val", "left_out", "test", "left_out", "after")
+        *("before", "train", "purged", "validation", "purged", "test", "purged", "live")
     ]
     for name, span in splits.items():
-        rows = frame.index[frame["part"] == name]
+        rows = frame.index[frame["part"] == ("validation" if name == "val" else name)]
         assert (rows[0], rows[-1]) == (pd.Timestamp(span.first), pd.Timestamp(span.last))
-    assert frame.index[frame["part"] == "after"].tolist() == later.frame.index[1200:].tolist()
+    assert frame.index[frame["part"] == "live"].tolist() == later.frame.index[1200:].tolist()
     warning = caplog.records[-1].getMessage()
-    n_seen = int(frame["part"].isin(["train", "val"]).sum())
+    n_seen = int((~frame["part"].isin(["test", "live"])).sum())
     assert f"{n_seen} of 1300 bars are among those that version" in warning
+    assert np.isfinite(answers.probabilities[200:]).all()
+
+    masked = predictor.predict_range(later)
+    shown = np.isin(masked.part, [BarPart.TEST, BarPart.LIVE])
+    assert (masked.part == answers.part).all()
+    assert np.isnan(masked.probabilities[~shown]).all()
+    np.testing.assert_array_equal(masked.probabilities[shown], answers.probabilities[shown])
+    assert "hidden (in_sample=True shows them)" in caplog.records[-1].getMessage()
 
 
 def test_a_range_that_the_model_has_not_seen_warns_of_nothing(predictor, caplog):
@@ -158,8 +168,76 @@ def test_a_range_that_the_model_has_not_seen_warns_of_nothing(predictor, caplog)
     caplog.clear()
     answers = predictor.predict_range(later, later.frame.index[1200])
 
-    assert set(answers.part) == {BarPart.AFTER}
+    assert set(answers.part) == {BarPart.LIVE}
     assert caplog.records == []
+
+
+# --- Tables of callers
+
+
+OHLCV = ["open", "high", "low", "close", "volume"]
+CCXT = [
+    [int(moment), *row]
+    for moment, row in zip(BARS.open_time, BARS.frame.to_numpy().tolist(), strict=True)
+]
+
+
+def table(**changes) -> pd.DataFrame:
+    return BARS.frame.rename(columns=changes)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        table(),
+        table().rename_axis("date"),
+        table().reset_index(names="timestamp"),
+        table(open="Open", high="High", low="Low", close="Close", volume="Vol").rename_axis(None),
+        table().tz_convert("Asia/Tokyo").rename_axis("Datetime"),
+        table().tz_localize(None).reset_index(names="Date")[["Date", *OHLCV]],
+        pd.DataFrame(CCXT, columns=["timestamp", *OHLCV]),
+        pd.DataFrame(CCXT, columns=["timestamp", *OHLCV]).set_index("timestamp"),
+        pd.DataFrame(CCXT),
+        table().assign(symbol="BTC/USDT", rsi=50.0),
+        CCXT,
+        [tuple(row) for row in CCXT],
+    ],
+)
+def test_a_table_in_any_usual_spelling_is_answered_as_the_same_bars(predictor, given):
+    found = predictor.predict(given, symbol="BTC/USDT", tf="15m", now=CLOSED)
+
+    assert found == predictor.predict(BARS)
+    assert predictor.predict(given, RUNNING, symbol="BTCUSDT", tf="15m").ts == BARS.close_time(-2)
+
+
+def test_a_range_takes_a_table_too_and_times_without_a_zone_are_named(predictor, caplog):
+    caplog.set_level(logging.INFO, "percoin")
+    given = table().tz_localize(None)
+    answers = predictor.predict_range(given, "2024-01-13", symbol="BTCUSDT", tf="15m")
+
+    assert answers.open_time[-1] == BARS.frame.index[-1]
+    assert "BTCUSDT 15m: times of open_time have no zone and are read as UTC" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("given", "beside", "words"),
+    [
+        ("bars.csv", {}, "a str was given for bars; wanted are Bars, a pandas DataFrame, or rows"),
+        ([1, 2], {}, "a list was given for bars"),
+        (table(), {}, "give both, for example symbol='BTCUSDT', tf='15m'"),
+        (table(), {"symbol": "BTCUSDT", "tf": "7m"}, "tf=7m is no length of bars; known are 1m"),
+        (table(), {"symbol": "btc", "tf": "15m"}, "symbol='btc' is not a market"),
+        (BARS, {"symbol": "ETHUSDT"}, "symbol=ETHUSDT was given beside bars of BTCUSDT"),
+        (table(close="last"), {"symbol": "BTCUSDT", "tf": "15m"}, "no column close, the columns"),
+        (table().iloc[::-1], {"symbol": "BTCUSDT", "tf": "15m"}, "before that of the row above"),
+        (table(), {"symbol": "BTCUSDT", "tf": "1h"}, "open_time off the 1h grid in 900 bars"),
+        (table().assign(symbol="XRPUSDT"), {"symbol": "BTCUSDT", "tf": "15m"}, "are of XRPUSDT"),
+        (CCXT[:0], {"symbol": "BTCUSDT", "tf": "15m"}, "BTCUSDT 15m: "),
+    ],
+)
+def test_what_is_no_table_of_bars_is_refused_by_what_is_wanted(tmp_path, given, beside, words):
+    with pytest.raises((ConfigError, DataError), match=re.escape(words)):
+        closed_bars(as_bars(given, **beside))
 
 
 # --- Bars that are none

@@ -68,7 +68,7 @@ def test_the_onnx_file_answers_not_the_weights_beside_it(tmp_path):
     assert prediction.version_id == manifest.version_id
     [result] = predictor.predict_many([BARS])
     assert result == prediction
-    last = predictor.predict_range(BARS, BARS.frame.index[-3])
+    last = predictor.predict_range(BARS, BARS.frame.index[-3], in_sample=True)
     assert last.probabilities[-1] == pytest.approx(expected, abs=1e-5)
 
 

@@ -402,7 +402,7 @@ def test_a_range_says_of_each_bar_what_was_said_when_it_closed(tmp_path):
     export(tmp_path, random_network(), make_dataset(bars))
     predictor = Predictor(tmp_path)
     index = bars.frame.index
-    answers = predictor.predict_range(bars, index[1100], index[1250])
+    answers = predictor.predict_range(bars, index[1100], index[1250], in_sample=True)
 
     assert len(answers) == 151
     assert answers.open_time.equals(index[1100:1251])
@@ -424,7 +424,9 @@ def test_bars_whose_indicators_remember_the_start_have_no_answer(tmp_path, first
     export(tmp_path, random_network(), make_dataset(bars_to_learn_from(2000)))
     late = bars_to_learn_from(2000).slice(700)
     index = late.frame.index
-    answers = Predictor(tmp_path).predict_range(late, None if first is None else index[first])
+    answers = Predictor(tmp_path).predict_range(
+        late, None if first is None else index[first], in_sample=True
+    )
 
     n_unknown = max(0, HISTORY - 1 - (first or 0))
     assert len(answers) == 1300 - (first or 0)
@@ -434,7 +436,7 @@ def test_bars_whose_indicators_remember_the_start_have_no_answer(tmp_path, first
 
 def test_bars_from_the_start_of_training_have_answers_from_the_warm_up_on(tmp_path):
     export(tmp_path, random_network(), make_dataset(BARS))
-    answers = Predictor(tmp_path).predict_range(BARS)
+    answers = Predictor(tmp_path).predict_range(BARS, in_sample=True)
 
     assert np.flatnonzero(answers.signal >= 0)[0] == 49 + LOOKBACK - 1
 
@@ -453,16 +455,18 @@ def test_bars_from_the_start_of_training_have_answers_from_the_warm_up_on(tmp_pa
 )
 def test_a_range_is_given_by_open_times_with_both_ends_in_it(tmp_path, first, last, n_bars):
     export(tmp_path, random_network(), make_dataset(BARS))
-    answers = Predictor(tmp_path).predict_range(BARS, first, last)
+    answers = Predictor(tmp_path).predict_range(BARS, first, last, in_sample=True)
 
     assert len(answers) == len(answers.to_frame()) == n_bars
     with pytest.raises(ValueError, match="the range ends on 2024-01-01, before it begins"):
-        Predictor(tmp_path).predict_range(BARS, "2024-01-02", "2024-01-01")
+        Predictor(tmp_path).predict_range(BARS, "2024-01-02", "2024-01-01", in_sample=True)
 
 
 def test_a_range_as_a_table(tmp_path):
     export(tmp_path, random_network(), make_dataset(BARS))
-    answers = Predictor(tmp_path).predict_range(BARS, BARS.frame.index[90], BARS.frame.index[120])
+    answers = Predictor(tmp_path).predict_range(
+        BARS, BARS.frame.index[90], BARS.frame.index[120], in_sample=True
+    )
     frame = answers.to_frame()
     unknown, known = frame.iloc[0], frame.iloc[-1]
 
@@ -475,7 +479,7 @@ def test_a_range_as_a_table(tmp_path):
 
 def test_an_empty_history_has_an_empty_range(tmp_path):
     export(tmp_path, random_network(), make_dataset(BARS))
-    answers = Predictor(tmp_path).predict_range(BARS.slice(0, 0))
+    answers = Predictor(tmp_path).predict_range(BARS.slice(0, 0), in_sample=True)
 
     assert len(answers) == 0
     assert answers.to_frame().empty

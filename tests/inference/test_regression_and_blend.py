@@ -116,7 +116,7 @@ def served(tmp_path_factory):
 def test_the_predictor_answers_with_the_probabilities_that_were_judged(served, kind, backend):
     root, fold = served[kind, backend]
     rows, predictor = DATASET.rows("test"), Predictor(root, backend=backend)
-    answers = predictor.predict_range(BARS).probabilities[rows]
+    answers = predictor.predict_range(BARS, in_sample=True).probabilities[rows]
     np.testing.assert_allclose(answers, fold.model.probabilities, rtol=0, atol=TOLERANCE)
     # Not those of a part of it: the parts are far apart.
     if kind not in ALONE:
@@ -152,7 +152,9 @@ def test_bars_replayed_as_live_get_the_answers_of_the_batch(served, kind, backen
 def test_a_regression_with_a_network_of_no_weight_is_the_regression(tmp_path):
     fold = judged(BLEND, Backend.TORCH)
     export(tmp_path, BLEND, with_weights(fold, 0.0))
-    answers = Predictor(tmp_path).predict_range(BARS).probabilities[DATASET.rows("test")]
+    answers = (
+        Predictor(tmp_path).predict_range(BARS, in_sample=True).probabilities[DATASET.rows("test")]
+    )
     expected = fold.parts[LOGISTIC].test
     np.testing.assert_allclose(answers, expected, rtol=0, atol=TOLERANCE)
 
@@ -215,7 +217,9 @@ def test_parts_without_weight_are_shown_and_not_stored(tmp_path):
     assert not (folder / "boosting.json").exists()
     assert (manifest.weights, list(manifest.parts)) == (weights, ["network", VOLATILITY])
     assert set(manifest.part_skills) == {*fold.parts, BLEND}
-    answers = Predictor(tmp_path).predict_range(BARS).probabilities[DATASET.rows("test")]
+    answers = (
+        Predictor(tmp_path).predict_range(BARS, in_sample=True).probabilities[DATASET.rows("test")]
+    )
     np.testing.assert_allclose(answers, mixed, rtol=0, atol=TOLERANCE)
 
 
@@ -229,7 +233,7 @@ def test_a_model_of_volatility_gets_no_answer_from_too_few_bars(served, kind):
     ):
         predictor.predict(BARS.slice(0, 671))
     assert predictor.predict(BARS.slice(0, 672)).probabilities is not None
-    answered = ~np.isnan(predictor.predict_range(BARS).probabilities[:, 0])
+    answered = ~np.isnan(predictor.predict_range(BARS, in_sample=True).probabilities[:, 0])
     assert answered[:671].sum() == 0
     assert answered[671:].all()
 

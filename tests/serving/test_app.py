@@ -140,6 +140,8 @@ def test_metrics_count_by_route_and_know_each_markets_age(server):
         'percoin_bar_age_seconds{symbol="BTCUSDT",tf="15m"} 10.0',
         'percoin_bar_age_seconds{symbol="ETHUSDT",tf="15m"} 10.0',
     ]
+    signals = [line for line in lines if line.startswith("percoin_signal{")]
+    assert len(signals) == 2
     assert 'percoin_answers_total{source="ML_PER_COIN_V1"} 1.0' in lines
     assert 'percoin_answers_total{source="PRO"} 0.0' in lines
     assert 'percoin_bar_loads_total{outcome="failed",tf="1h"} 2.0' in lines

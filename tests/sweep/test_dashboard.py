@@ -4,6 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from summary_builders import SYMBOLS, ended, finished, kept
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from percoin.report.board import make_board
 from percoin.sweep.dashboard import draw_skills, write_dashboard
@@ -77,6 +78,26 @@ def test_a_later_run_takes_the_place_of_the_earlier_one(results):
 
     assert len(list(folder.iterdir())) == 1
     assert read(folder).Tags()["scalars"] == ["validation loss 15m/BTCUSDT"]
+
+
+def test_jobs_of_a_sweep_over_settings_are_compared_by_hparams(tmp_path):
+    models, folder = tmp_path / "models", tmp_path / "sweep-1"
+    jobs = [
+        finished(folder, models, f"{name}USDT", skill, 0.1, "1h", f"lr={lr}")
+        for name, skill, lr in (("A", 0.03, 0.1), ("B", 0.0, 0.01))
+    ]
+    results = gather(folder, jobs, models, 5.0)
+    write_dashboard(results, folder / "tensorboard")
+
+    places = sorted((folder / "tensorboard" / "hparams").glob("*/*/*"))
+    assert [path.name for path in places] == ["lr=0.1", "lr=0.01"]
+    for place, skill, symbol in zip(places, (0.03, 0.0), ("AUSDT", "BUSDT"), strict=True):
+        events = read(place)
+        assert events.Scalars("result/test_log_loss_skill")[0].value == pytest.approx(skill)
+        start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        found = HParamsPluginData.FromString(start).session_start_info.hparams
+        assert found["symbol"].string_value == symbol
+        assert found["verdict"].string_value
 
 
 def test_the_picture_names_every_market_of_a_full_bar_length(tmp_path):

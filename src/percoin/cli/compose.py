@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from percoin.cli.mistakes import check_overrides
+from percoin.cli.mistakes import as_loggers, check_overrides
 from percoin.cli.overrides import quote_texts
 from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, usual_blend, usual_epochs
 from percoin.errors import ConfigError
@@ -94,7 +94,7 @@ def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
     """
     schema = SCHEMAS[config_name]
     check_overrides(overrides, schema)
-    return quote_texts(overrides, schema)
+    return quote_texts(as_loggers(overrides), schema)
 
 
 def composed(config_name: str, words: Sequence[str]) -> DictConfig:

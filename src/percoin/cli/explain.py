@@ -10,7 +10,15 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
 from percoin.cli.compose import compose_config
-from percoin.cli.mistakes import MARKET, MOST_SHOWN, choices, no_option, options, shown_value
+from percoin.cli.mistakes import (
+    MARKET,
+    MOST_SHOWN,
+    SEVERAL,
+    choices,
+    no_option,
+    options,
+    shown_value,
+)
 from percoin.config import CONF_DIR, SCHEMAS, TrainConfig, name_nearest
 from percoin.printable import printable
 from percoin.types import Timeframe
@@ -84,7 +92,12 @@ def _explain_unknown_key(key: str, config_name: str, overrides: Sequence[str]) -
 
 def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
     """Every key of the config that these choices make."""
-    chosen = [f"{group}={values[0]}" for group, values in choices(overrides).items()]
+    chosen = [
+        f"{group}=[{','.join(values)}]".replace("null", "")
+        if group == SEVERAL
+        else f"{group}={values[0]}"
+        for group, values in choices(overrides).items()
+    ]
     config = compose_config(config_name, chosen)
     container = OmegaConf.to_container(config, resolve=False)
     return list(_flatten(container, prefix=""))

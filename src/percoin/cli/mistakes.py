@@ -35,6 +35,11 @@ MOST_SHOWN = 60
 _OPTIONAL_GROUP = "experiment"
 
 
+# The only group of which one training may have several options, or none.
+SEVERAL = "logger"
+_USUAL_LOGGER = "tensorboard"
+
+
 def _check_markets(overrides: Sequence[str], schema: type) -> None:
     """Refuse broken lists of markets; each mistake, and a missing ``-m``, has its own message."""
     alone = [word.strip() for word in overrides if MARKET.fullmatch(word.strip(", \r\n"))]
@@ -85,11 +90,18 @@ def choices(overrides: Sequence[str]) -> dict[str, list[str]]:
     """The overrides that choose options, with the options that they name."""
     found = (_GROUP_CHOICE.fullmatch(override) for override in overrides)
     return {
-        match["group"]: [value.strip() for value in match["values"].split(",")]
+        match["group"]: [value.strip() for value in _listed(match).split(",")]
         for match in found
         # Quotes, functions and interpolations are left for Hydra to read.
         if match and options(match["group"]) and not re.search(r"""["'($]""", match["values"])
     }
+
+
+def _listed(match: re.Match[str]) -> str:
+    """The options that a word names; one group takes several at once, in brackets."""
+    values = match["values"].strip()
+    is_list = match["group"] == SEVERAL and values.startswith("[") and values.endswith("]")
+    return (values[1:-1] or "null") if is_list else values
 
 
 def check_overrides(overrides: Sequence[str], schema: type) -> None:
@@ -106,13 +118,22 @@ def check_overrides(overrides: Sequence[str], schema: type) -> None:
     chosen = choices(overrides)
     for group, values in chosen.items():
         for value in values:
-            if value not in options(group):
+            is_none = group == SEVERAL and value == "null"
+            if value not in options(group) and not is_none:
                 raise ConfigError(no_option(group, value))
     stray = [text for text in overrides if text.startswith(f"{_OPTIONAL_GROUP}.")]
     if stray and _OPTIONAL_GROUP not in chosen:
         key, option = stray[0].partition("=")[0], options(_OPTIONAL_GROUP)[0]
         choice = f"{_OPTIONAL_GROUP}={option}"
         raise ConfigError(f"{key} is a setting of {choice}; add {choice}")
+
+
+def as_loggers(overrides: Sequence[str]) -> list[str]:
+    """The words, with ``logger=null`` and ``logger.KEY`` of the only logger as Hydra takes them."""
+    named = choices(overrides).get(SEVERAL, [_USUAL_LOGGER])
+    short = re.compile(rf"\A(\+*{SEVERAL}\.)(?!({'|'.join(options(SEVERAL))})\b)")
+    words = [f"{SEVERAL}=[]" if word == f"{SEVERAL}=null" else word for word in overrides]
+    return [short.sub(rf"\g<1>{named[0]}.", word) for word in words] if len(named) == 1 else words
 
 
 def _check_of_hydra(override: str, schema: type) -> None:

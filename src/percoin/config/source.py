@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 from percoin.bars.sources.binance.source import MARKETS
@@ -86,9 +89,23 @@ class BinanceConfig(SourceConfig):
             re.fullmatch(r"[a-z0-9]+", self.exchange) is not None,
             f"source.exchange={self.exchange} is not a name as ccxt spells it, such as binance",
         )
+        _check_exchange(self.exchange)
         for name in ("archive_url", "api_url"):
             url = getattr(self, name)
             require(
                 url is None or (re.match(r"https?://\S+$", url) is not None and is_address(url)),
                 f"source.{name}={url} must begin with http:// or https:// and name a host",
             )
+
+
+def _check_exchange(name: str) -> None:
+    """Refuse an exchange that ccxt has no module for, without importing ccxt."""
+    package = find_spec("ccxt")
+    folders = [] if package is None else package.submodule_search_locations or []
+    known = {path.stem for folder in folders for path in Path(folder).glob("[a-z]*.py")}
+    near = difflib.get_close_matches(name, known, 1)
+    require(
+        not known or name in known,
+        f"source.exchange={name} is no exchange that ccxt knows"
+        + (f"; did you mean {near[0]}?" if near else ""),
+    )

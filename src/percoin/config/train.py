@@ -30,6 +30,7 @@ from percoin.config.fields import (
     some_of,
 )
 from percoin.config.labels import LabelsConfig
+from percoin.config.loggers import loggers_of
 from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
@@ -88,7 +89,11 @@ class TrainConfig:
         affects=Effect.JUDGEMENT,
     )
     trainer: TrainerConfig = setting(used=OF_A_NETWORK)
-    logger: Any = setting(default=None, affects=Effect.RUN)
+    logger: Any = setting(
+        "tensorboard, csv, mlflow or wandb, several as [A,B], or null",
+        default=None,
+        affects=Effect.RUN,
+    )
     # A search is over before the training begins, which has the settings that it found.
     experiment: TuneConfig | None = setting(default=None, affects=Effect.RUN)
     epochs: int = number(
@@ -189,6 +194,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # A search makes settings without a config to look at.
         check_all(self)
+        loggers_of(self.logger)
         self._check_recipe()
         require(
             self.sweep is None or _SWEEP_NAME.fullmatch(self.sweep) is not None,

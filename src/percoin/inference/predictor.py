@@ -14,6 +14,7 @@ from threading import Lock
 
 import numpy as np
 
+from percoin.bars.given import Table, as_bars
 from percoin.bars.schema import Bars
 from percoin.errors import (
     ConfigError,
@@ -25,7 +26,13 @@ from percoin.errors import (
 from percoin.inference.asked import closed_bars
 from percoin.inference.model import NewestWindow, ServedModel, newest_windows
 from percoin.inference.networks import Backend, check_backend
-from percoin.inference.results import Answer, Answers, BarPart, NoPrediction, RangeAnswers
+from percoin.inference.results import (
+    FORECAST_PARTS,
+    Answer,
+    Answers,
+    NoPrediction,
+    RangeAnswers,
+)
 from percoin.registry.artifact import load_artifact, load_onnx, served_mark
 from percoin.types import Prediction, Timeframe
 
@@ -105,18 +112,30 @@ class Predictor:
             self._held[key] = held
         return held.model
 
-    def predict(self, bars: Bars, now: datetime | None = None) -> Prediction:
+    def predict(
+        self,
+        bars: Bars | Table,
+        now: datetime | None = None,
+        *,
+        symbol: str | None = None,
+        tf: Timeframe | str | None = None,
+    ) -> Prediction:
         """Answer for the newest bar of a market that has closed.
 
         Args:
-            bars: Of one market, with the history that ``Manifest.history_bars`` asks for.
+            bars: Of one market, with the history that ``Manifest.history_bars`` asks for: bars,
+                or a table as ``percoin.bars.given.as_bars`` takes it.
             now: The current time, with a zone; None is this machine's clock.
+            symbol: The market of a table, such as ``BTCUSDT``.
+            tf: The length of a table's bars, such as ``15m``.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             NotEnoughBarsError: No whole window ends on the newest bar.
             InvalidBarsError: The bars break the schema or lie in the future.
+            ConfigError: What was given is no table of bars, or its market is missing.
         """
+        bars = as_bars(bars, symbol, tf)
         return self.model(bars.symbol, bars.timeframe).predict(closed_bars(bars, now))
 
     def predict_many(self, bars_of_markets: Iterable[Bars], now: datetime | None = None) -> Answers:
@@ -148,45 +167,57 @@ class Predictor:
 
     def predict_range(
         self,
-        bars: Bars,
+        bars: Bars | Table,
         first: datetime | str | None = None,
         last: datetime | str | None = None,
         now: datetime | None = None,
+        *,
+        symbol: str | None = None,
+        tf: Timeframe | str | None = None,
+        in_sample: bool = False,
     ) -> RangeAnswers:
         """Answer for every bar of a range, as ``predict`` would have when it closed.
 
         The model was trained on some bars and its settings were chosen on others: answers
-        for these are no forecasts. ``RangeAnswers.part`` gives the part that each bar belongs
-        to, and a warning names such bars in the range. A backtest uses only the part
-        ``after``, and ``test`` too if nothing was chosen on test rows.
+        for these are no forecasts and are NaN unless ``in_sample`` asks for them; a warning says
+        how many. ``RangeAnswers.part`` gives the part that each bar belongs to. A backtest uses
+        only the part ``live``, and ``test`` too if nothing was chosen on test rows.
 
         Args:
-            bars: Of one market, with the history before the range.
+            bars: Of one market, with the history before the range; as for ``predict``.
             first: Open time of the first bar, UTC where it has no zone; None is the
                 first there is.
             last: Open time of the last bar, included; a day such as "2025-08-31" is all of
                 it; None is the newest that has closed.
             now: As for ``predict``.
+            symbol: As for ``predict``.
+            tf: As for ``predict``.
+            in_sample: Also answer for train, validation and purged bars and those before.
 
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             InvalidBarsError: The bars break the schema or lie in the future.
+            ConfigError: As for ``predict``.
             ValueError: ``last`` lies before ``first``.
         """
+        bars = as_bars(bars, symbol, tf)
         model = self.model(bars.symbol, bars.timeframe)
         answers = model.predict_range(closed_bars(bars, now), first, last, self._threads().map)
-        n_seen = int(np.isin(answers.part, (BarPart.TRAIN, BarPart.VAL)).sum())
+        n_seen = int((~np.isin(answers.part, FORECAST_PARTS)).sum())
         if n_seen:
             log.warning(
-                "%s %s: %d of %d bars are among those that version %s was trained and validated "
-                "on, and its answers there are no forecasts: see the column part",
+                "%s %s: %d of %d bars are among those that version %s was made from, or older: its "
+                "answers there are no forecasts and are %s; see the column part",
                 answers.symbol,
                 answers.timeframe,
                 n_seen,
                 len(answers),
                 answers.version_id,
+                "shown as in_sample=True asks"
+                if in_sample
+                else "hidden (in_sample=True shows them)",
             )
-        return answers
+        return answers if in_sample else answers.forecasts_only()
 
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)

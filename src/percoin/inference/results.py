@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import overload
 
@@ -18,7 +18,7 @@ from percoin.errors import (
     PercoinError,
     UnreadableArtifactError,
 )
-from percoin.registry.manifest import SPLIT_NAMES, Manifest
+from percoin.registry.manifest import Manifest
 from percoin.types import (
     CLASS_NAMES,
     UNKNOWN_LABEL,
@@ -50,15 +50,19 @@ class BarPart(StrEnum):
     """Before the train rows: warm-up, or bars that training left out."""
     TRAIN = "train"
     """A train row: the weights were fitted to its label."""
-    VAL = "val"
+    VALIDATION = "validation"
     """A validation row: epoch, calibration and threshold were chosen on these."""
     TEST = "test"
     """A test row: the model was judged on these."""
-    LEFT_OUT = "left_out"
+    PURGED = "purged"
     """Too close to a cut or to the end of the bars: in no part."""
-    AFTER = "after"
+    LIVE = "live"
     """Newer than all bars of the training: unseen."""
 
+
+# The parts on which a model's answers are forecasts.
+FORECAST_PARTS = (BarPart.TEST, BarPart.LIVE)
+_SPLITS = {BarPart.TRAIN: "train", BarPart.VALIDATION: "val", BarPart.TEST: "test"}
 
 _REASONS: dict[type[PercoinError], NoPredictionReason] = {
     ModelNotFoundError: NoPredictionReason.MODEL_MISSING,
@@ -142,7 +146,8 @@ class RangeAnswers:
         timeframe: Length of each bar.
         open_time: Start of each bar, datetime64[ms, UTC], shape (n_bars,).
         probabilities: In the order of ``Signal``, shape (n_bars, C); NaN where no whole
-            window ends, or where the indicators still remember where the bars begin.
+            window ends, where the indicators still remember where the bars begin, or where
+            ``Predictor.predict_range`` hides what is no forecast.
         model_version: Of the model that answered.
         version_id: The exported version that answered.
         part: The ``BarPart`` that each bar was to the model, shape (n_bars,).
@@ -159,6 +164,13 @@ class RangeAnswers:
     def __len__(self) -> int:
         return len(self.open_time)
 
+    def forecasts_only(self) -> RangeAnswers:
+        """The same without answers for bars that the model or its settings were made from."""
+        hidden = ~np.isin(self.part, FORECAST_PARTS)
+        return replace(
+            self, probabilities=np.where(hidden[:, np.newaxis], np.nan, self.probabilities)
+        )
+
     @property
     def signal(self) -> IntArray:
         """The most probable ``Signal`` of each bar; ``UNKNOWN_LABEL`` where there is none."""
@@ -174,7 +186,7 @@ class RangeAnswers:
     def to_frame(self) -> pd.DataFrame:
         """One row a bar under its ``open_time``; the answer stands from ``ts`` on, its close.
 
-        What is absent is NaN. ``part`` says which rows are no forecasts: ``train`` and ``val``.
+        What is absent is NaN. ``part`` says what each row was to the model: a ``BarPart``.
         """
         names = np.array([*CLASS_NAMES, None], dtype=object)
         return pd.DataFrame(
@@ -197,15 +209,15 @@ def find_parts(open_time: pd.DatetimeIndex, manifest: Manifest) -> NDArray[np.ob
         manifest: Of the model that answers; to a refit all rows are train rows.
     """
     splits, refit = manifest.bars.splits, manifest.refit
-    spans = {part: (splits[part].first, splits[part].last) for part in SPLIT_NAMES}
+    spans = {part: (splits[name].first, splits[name].last) for part, name in _SPLITS.items()}
     if refit is not None:
-        spans = {BarPart.TRAIN.value: (refit.first_open_time, refit.last_open_time)}
-    parts = np.full(len(open_time), BarPart.LEFT_OUT, dtype=object)
-    parts[open_time < pd.Timestamp(spans["train"][0])] = BarPart.BEFORE
-    parts[open_time > pd.Timestamp(manifest.bars.last_open_time)] = BarPart.AFTER
+        spans = {BarPart.TRAIN: (refit.first_open_time, refit.last_open_time)}
+    parts = np.full(len(open_time), BarPart.PURGED, dtype=object)
+    parts[open_time < pd.Timestamp(spans[BarPart.TRAIN][0])] = BarPart.BEFORE
+    parts[open_time > pd.Timestamp(manifest.bars.last_open_time)] = BarPart.LIVE
     for part, (first, last) in spans.items():
         is_within = (open_time >= pd.Timestamp(first)) & (open_time <= pd.Timestamp(last))
-        parts[is_within] = BarPart(part)
+        parts[is_within] = part
     return parts
 
 

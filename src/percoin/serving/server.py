@@ -139,7 +139,7 @@ class PredictionServer:
         health = Health(
             offer, self.keeper, self.board, discretion, clock, self.recorder, setup.check_secs
         )
-        telemetry.watch_ages(health.ages)
+        telemetry.watch_markets(health.states)
         self.app = create_app(
             offer,
             self.board,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,10 +16,30 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from percoin.types import Source, Timeframe
+from percoin.types import Signal, Source, Timeframe
 
-# Symbol, timeframe, and seconds since the newest bar closed.
-Ages = Callable[[], Iterable[tuple[str, Timeframe, float]]]
+
+@dataclass(frozen=True)
+class MarketState:
+    """What one market's newest answer says.
+
+    Attributes:
+        symbol: Market.
+        timeframe: Bar length.
+        age_secs: Since the close of the bar behind the answer.
+        answer: The answer as a JSON object.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    age_secs: float
+    answer: Mapping[str, object]
+
+
+States = Callable[[], Iterable[MarketState]]
+
+# SHORT is -1, so that a line above or below 0 shows the way.
+_SIGNALS = {signal.name: float(signal - Signal.NO_TRADE) for signal in Signal}
 
 RECORD_EVENTS = ("written", "resolved", "failed", "dropped")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -63,9 +84,9 @@ class Telemetry:
         for source in Source:
             self._answers.labels(source.value)
 
-    def watch_ages(self, ages: Ages) -> None:
-        """Report the age of every market's newest bar; ``ages`` is called at each scrape."""
-        self._registry.register(_AgeCollector(ages))
+    def watch_markets(self, states: States) -> None:
+        """Report what every market's answer says; ``states`` is called at each scrape."""
+        self._registry.register(_MarketCollector(states))
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request.
@@ -97,13 +118,43 @@ class Telemetry:
         return generate_latest(self._registry)
 
 
-class _AgeCollector(Collector):
-    def __init__(self, ages: Ages) -> None:
-        self._ages = ages
+class _MarketCollector(Collector):
+    def __init__(self, states: States) -> None:
+        self._states = states
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        name, text = "percoin_bar_age_seconds", "Since the newest bar closed that was answered on"
-        family = GaugeMetricFamily(name, text, labels=["symbol", "tf"])
-        for symbol, timeframe, seconds in self._ages():
-            family.add_metric([symbol, timeframe.value], seconds)
-        yield family
+        market = ["symbol", "tf"]
+        age = GaugeMetricFamily(
+            "percoin_bar_age_seconds",
+            "Since the newest bar closed that was answered on",
+            labels=market,
+        )
+        signal = GaugeMetricFamily(
+            "percoin_signal", "SHORT is -1, NO_TRADE 0, LONG 1", labels=[*market, "source"]
+        )
+        confidence = GaugeMetricFamily(
+            "percoin_confidence", "Confidence of the answer, from 0 to 1", labels=market
+        )
+        move = GaugeMetricFamily(
+            "percoin_expected_move_percent",
+            "Forecast standard deviation of the return over the horizon",
+            labels=market,
+        )
+        verdict = GaugeMetricFamily(
+            "percoin_verdict",
+            "1 for what the source that answers was found to be worth",
+            labels=[*market, "verdict"],
+        )
+        for state in self._states():
+            named, answer = [state.symbol, state.timeframe.value], state.answer
+            age.add_metric(named, state.age_secs)
+            signal.add_metric([*named, str(answer["source"])], _SIGNALS[str(answer["pred"])])
+            for family, value in (
+                (confidence, answer["confidence"]),
+                (move, answer["expected_move"]),
+            ):
+                if isinstance(value, float):
+                    family.add_metric(named, value)
+            if answer["verdict"] is not None:
+                verdict.add_metric([*named, str(answer["verdict"])], 1.0)
+        yield from (age, signal, confidence, move, verdict)

@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from percoin.commands import flat
 from percoin.evaluation.uncertainty import Estimate
 from percoin.printable import printable
 from percoin.report.board import BoardStatus, RankedModel, answer, headlines
 from percoin.report.plain import escape, markdown_leaderboard, markdown_table
-from percoin.sweep.results import SweepResults
+from percoin.sweep.results import JobResult, SweepResults
 from percoin.whole_file import write_new
 
 # Suitable for colour-blind readers (Okabe and Ito, 2008).
@@ -29,6 +30,8 @@ _COLOURS = {
     BoardStatus.UNTESTABLE: "#999999",
     BoardStatus.NOT_JUDGED: "#999999",
 }
+# Each is a run of its own; TensorBoard grows sluggish near 250.
+_MOST_COMPARED = 200
 # Skill over the train prior, then both AUCs.
 _PANELS = (
     ("log-loss skill", 0.0),
@@ -42,7 +45,7 @@ def write_dashboard(results: SweepResults, folder: Path) -> None:
 
     Text: the answer, job counts by state, jobs without a model, and the leaderboard. Images:
     skills with their intervals, one image per bar length and variant. Scalars: validation
-    loss by epoch, in the same groups.
+    loss by epoch, in the same groups. If settings are swept, HPARAMS compares the jobs.
 
     Args:
         results: Results of the sweep.
@@ -58,7 +61,12 @@ def write_dashboard(results: SweepResults, folder: Path) -> None:
     try:
         aside.mkdir(parents=True)
         # TensorBoard finds its files by this name.
-        write_new(aside / f"events.out.tfevents.{time.time():.0f}.sweep", _events(results))
+        name = f"events.out.tfevents.{time.time():.0f}.sweep"
+        write_new(aside / name, _events(_summaries(results)))
+        for result in _compared(results):
+            place = aside / "hparams" / result.job.folder.relative_to(results.folder)
+            place.mkdir(parents=True)
+            write_new(place / name, _events(_hparams(result, results)))
         if folder.exists():
             shutil.rmtree(folder)
         aside.rename(folder)
@@ -66,32 +74,65 @@ def write_dashboard(results: SweepResults, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _events(results: SweepResults) -> bytes:
-    """Content of the run's event file.
+def _events(summaries: Iterable[tuple[Any, int]]) -> bytes:
+    """Content of an event file, from summaries and their steps.
 
     TensorBoard's own writer works in a thread: the sweep would not notice an error such as
     a full disk.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
-    from torch.utils.tensorboard.summary import image, scalar, text
 
     buffer, now = io.BytesIO(), time.time()
     writer = RecordWriter(buffer)
-
-    def add(summary: Any, step: int = 0) -> None:
-        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-
     writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for summary, step in summaries:
+        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
+    return buffer.getvalue()
+
+
+def _summaries(results: SweepResults) -> Iterator[tuple[Any, int]]:
+    """What the run of the whole sweep shows."""
+    from torch.utils.tensorboard.summary import image, scalar, text
+
     for name, words in _texts(results).items():
-        add(text(name, words))
+        yield text(name, words), 0
     for name, entries in _groups(results).items():
-        add(image(f"skills/{name}", _pixels(draw_skills(entries, name)), dataformats="HWC"))
+        yield image(f"skills/{name}", _pixels(draw_skills(entries, name)), dataformats="HWC"), 0
     for result in results.jobs:
         tag = f"validation loss {_group(result.entry)}/{result.job.symbol}"
         for epoch, loss in enumerate(result.val_loss, start=1):
-            add(scalar(tag, loss), epoch)
-    return buffer.getvalue()
+            yield scalar(tag, loss), epoch
+
+
+def _compared(results: SweepResults) -> list[JobResult]:
+    """Jobs to compare by their settings: judged ones of a sweep over settings, if not too many."""
+    judged = [each for each in results.jobs if each.job.variant and each.entry.rank is not None]
+    return judged if len(judged) <= _MOST_COMPARED else []
+
+
+def _hparams(result: JobResult, results: SweepResults) -> Iterator[tuple[Any, int]]:
+    """A job's settings that differ between jobs, its verdict and its main figures."""
+    from torch.utils.tensorboard.summary import hparams, scalar
+
+    manifest, evaluation = result.entry.model.manifest, result.entry.model.evaluation
+    shared, config = results.shared_settings, dict(flat(manifest.config)) if manifest else {}
+    settings = {
+        name: value if isinstance(value, bool | int | float) else str(value)
+        for name, value in {"symbol": result.job.symbol, "tf": result.job.tf, **config}.items()
+        if name not in shared and not name.startswith("tf.")
+    }
+    figures = {} if evaluation is None else {"test_log_loss_skill": evaluation.model.skill.value}
+    figures |= {
+        name: value
+        for name, value in result.record.result.items()
+        if name.startswith(("test_", "validation_")) and isinstance(value, float)
+    }
+    named = {f"result/{name}": value for name, value in figures.items()}
+    for summary in hparams({**settings, "verdict": result.verdict}, named):
+        yield summary, 0
+    for name, value in named.items():
+        yield scalar(name, value), 0
 
 
 def _pixels(figure: Figure) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from percoin.config import ProcessesConfig
 from percoin.errors import SweepError
 from percoin.file_lock import claimed
 from percoin.sweep.engine import Engine
@@ -15,6 +16,8 @@ from percoin.sweep.jobs import BROKEN, DONE, Job, JobState
 from percoin.sweep.plan import SweepPlan, plan_sweep
 from percoin.sweep.run import SweepEnd, run_sweep
 from percoin.sweep.summary import summarize
+from percoin.training.early import check_device, check_network
+from percoin.types import Timeframe
 
 
 def launch(arguments: Sequence[str]) -> None:
@@ -28,6 +31,11 @@ def launch(arguments: Sequence[str]) -> None:
         PercoinError: The sweep could not start.
     """
     plan = plan_sweep(arguments)
+    if isinstance(plan.launcher, ProcessesConfig):
+        # Jobs elsewhere have another machine and another network.
+        check_device(plan.settings)
+        markets = {(job.symbol, Timeframe(job.tf)) for job in plan.jobs}
+        check_network(plan.settings, markets, f"all {len(plan.jobs)} jobs", "of the sweep")
     plan.folder.mkdir(parents=True, exist_ok=True)
     with claimed(plan.folder, advice="wait for it, or name another sweep with sweep=NAME"):
         began = time.monotonic()

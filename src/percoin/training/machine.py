@@ -7,6 +7,7 @@ from pathlib import Path
 from percoin.config import TrainConfig, TrainerConfig
 from percoin.errors import ConfigError
 from percoin.registry.artifact import check_writable
+from percoin.training.early import NO_GPU
 from percoin.training.memory import keep_freed_memory
 
 
@@ -40,7 +41,7 @@ def _check_accelerator(trainer: TrainerConfig) -> None:
     import torch
 
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer=gpu needs a GPU that torch can use; without one use trainer=cpu")
+        raise ConfigError(NO_GPU)
     is_bf16_on_cpu = trainer.accelerator == "cpu" and trainer.precision.startswith("bf16")
     if is_bf16_on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise ConfigError(

@@ -15,6 +15,7 @@ from percoin.errors import InterruptedRunError, MarketError, RegistryError
 from percoin.evaluation.backtest import Exit
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.fold_forecasts import JudgingRules
+from percoin.evaluation.gate import Outcome
 from percoin.evaluation.joint import days_of
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.registry.catalogue import read_versions
@@ -168,8 +169,9 @@ class TrainedMarkets:
                 "labels": run.choices["labels"],
                 "model": run.choices["model"],
                 **compared_settings(settings),
+                "verdict": result.verdict,
             }
-            log_run(fitted.loggers, parameters, summary.key_results())
+            log_run(fitted.loggers, parameters, summary.key_results(), _epochs_of(fitted))
         further: dict[str, object] = {"validation_skill": judged.validation_skill()}
         if self.recipe.is_set:
             further["market"] = asdict(result)
@@ -184,8 +186,7 @@ class TrainedMarkets:
         if fitted.loggers:
             from percoin.training.loggers import log_pictures
 
-            n_epochs = 0 if fitted.epochs is None else fitted.epochs[0]
-            log_pictures(fitted.loggers, pictures, n_epochs)
+            log_pictures(fitted.loggers, pictures, _epochs_of(fitted))
 
     def _was_judged(self, symbol: str) -> bool:
         """Whether an interrupted run judged this market and its version is not withdrawn."""
@@ -236,8 +237,13 @@ class TrainedMarkets:
         means = {
             "mean_skill": outcome.means.seen.value,
             "mean_lead_over_logistic": outcome.means.lead_seen.value,
+            "accepted": sum(entry.verdict == Outcome.ACCEPTED for entry in outcome.results),
         }
-        log_run(self.trained.loggers, parameters, means)
+        log_run(self.trained.loggers, parameters, means, self.settings.epochs)
+
+
+def _epochs_of(fitted: Fitted) -> int:
+    return 0 if fitted.epochs is None else fitted.epochs[0]
 
 
 def judging_rules(settings: TrainConfig) -> JudgingRules:

@@ -47,6 +47,7 @@ _WRITTEN_BY_A_RUN = (
     MARKETS_FOLDER,
     "figures",
     "csv",
+    "wandb",
     "events.out.tfevents.*",
     "hparams.yaml",
     SETTINGS_FILE,

@@ -33,6 +33,7 @@ from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
+from percoin.config.loggers import class_of, loggers_of
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
@@ -239,8 +240,8 @@ class _Display:
     def __init__(self, session: _Session) -> None:
         self._session = session
         self._n_trials = session.searcher.config.trials
-        logger = session.settings.logger or {}
-        wanted = "TensorBoard" in logger.get("_target_", "")
+        loggers = loggers_of(session.settings.logger).values()
+        wanted = any("TensorBoard" in class_of(arguments) for arguments in loggers)
         self._curves = SummaryWriter(str(session.folder)) if wanted else None
         self._drawn_at = -math.inf
 

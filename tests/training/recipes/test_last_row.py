@@ -55,7 +55,7 @@ def test_it_is_judged_and_served_like_any_model(fitted, name):
     dataset = rebuild(manifest, bars_of(folder))
     fold = forecast_last_row(dataset, name, JudgingRules(model_name=name))
     assert manifest.calibration.to_json() == fold.calibration
-    answers = Predictor(folder / "models").predict_range(bars_of(folder))
+    answers = Predictor(folder / "models").predict_range(bars_of(folder), in_sample=True)
     np.testing.assert_allclose(
         answers.probabilities[dataset.rows("test")], fold.model.probabilities, rtol=0, atol=1e-9
     )

@@ -63,7 +63,7 @@ def test_the_regression_is_judged_and_served_like_any_model(fitted):
     fold = forecast_last_row(dataset, LOGISTIC, JudgingRules(model_name=LOGISTIC))
     assert manifest.regression == fold.parts[LOGISTIC].numbers.numbers
     assert manifest.calibration.to_json() == fold.calibration
-    answers = Predictor(folder / "models").predict_range(bars_of(folder))
+    answers = Predictor(folder / "models").predict_range(bars_of(folder), in_sample=True)
     np.testing.assert_allclose(
         answers.probabilities[dataset.rows("test")], fold.model.probabilities, rtol=0, atol=1e-9
     )

@@ -217,7 +217,10 @@ def test_the_csv_logger_numbers_its_files(tmp_path):
     assert not list(run.rglob("events.*"))
     (path,) = run.rglob("metrics.csv")
     assert path.parent == run / "csv" / "version_0"
-    assert "loss/val" in path.read_text().splitlines()[0]
+    columns = path.read_text().splitlines()[0]
+    assert "loss/val" in columns
+    assert "result/test_log_loss_skill" in columns
+    assert "\nverdict: " in path.with_name("hparams.yaml").read_text()
 
 
 def test_resume_without_an_interrupted_run_is_refused(tmp_path):
@@ -431,6 +434,7 @@ def test_bars_with_a_negative_price_fail_in_one_line(tmp_path):
         {"name": "no target"},
         {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": {"_target_": "os.getcwd"}},
         {"_target_": "lightning.pytorch.loggers.CSVLogger", "n": [[{"_target_": "os.getcwd"}]]},
+        {"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger"}, "b": {"_target_": "os.abort"}},
     ],
 )
 def test_nothing_but_a_logger_is_made_of_what_a_config_names(tmp_path, monkeypatch, logger):
@@ -445,3 +449,4 @@ def test_the_loggers_of_the_options_are_made(tmp_path, name):
     settings = typed(compose_config("train", ["symbol=BTCUSDT", f"logger={name}"]), TrainConfig)
     [logger] = loggers.make_loggers(settings, tmp_path)
     assert type(logger).__name__.lower() == f"{name}logger"
+    assert loggers.make_loggers(replace(settings, logger=settings.logger[name]), tmp_path)

@@ -210,9 +210,9 @@ def test_it_serves_the_refit_and_says_whose_the_figures_are(refit):
 def test_none_of_its_rows_is_a_forecast(refit):
     bars, manifest = bars_of(refit[1]), newest(refit[1]).manifest
     answers = ServedModel(newest(refit[1])).predict_range(bars)
-    assert set(answers.part) == {BarPart.BEFORE, BarPart.TRAIN, BarPart.LEFT_OUT}
+    assert set(answers.part) == {BarPart.BEFORE, BarPart.TRAIN, BarPart.PURGED}
     later = pd.DatetimeIndex([bars.frame.index[-1] + bars.timeframe.timedelta])
-    assert list(find_parts(later, manifest)) == [BarPart.AFTER]
+    assert list(find_parts(later, manifest)) == [BarPart.LIVE]
 
 
 def test_the_audit_knows_the_refit_from_a_leak(refit):

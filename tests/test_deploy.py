@@ -1,0 +1,126 @@
+"""What is kept for running percoin: containers, Prometheus, Grafana, systemd, CI, hooks.
+
+No container engine is needed: the files are read, and what they name is looked for.
+"""
+
+import configparser
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from percoin.__main__ import COMMANDS
+from percoin.serving.telemetry import MarketState, Telemetry
+from percoin.types import Source, Timeframe
+
+ROOT = Path(__file__).parents[1]
+DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/percoin.json").read_text())
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+ANSWER = {
+    "pred": "SHORT",
+    "source": "ML_PER_COIN_V1",
+    "confidence": 0.5,
+    "expected_move": 0.7,
+    "verdict": "accepted",
+}
+
+
+@pytest.fixture(scope="module")
+def exposed() -> str:
+    telemetry = Telemetry()
+    telemetry.watch_markets(lambda: [MarketState("BTCUSDT", Timeframe.M15, 10.0, ANSWER)])
+    telemetry.count_request("/health", "GET", 200, 0.1)
+    telemetry.count_answer(Source("ML_PER_COIN_V1"))
+    telemetry.count_load(Timeframe.M15, failed=True)
+    return telemetry.exposition().decode()
+
+
+def test_gauges_say_what_a_market_answers(exposed):
+    named = 'symbol="BTCUSDT",tf="15m"'
+    assert f'percoin_signal{{source="ML_PER_COIN_V1",{named}}} -1.0' in exposed
+    assert f"percoin_confidence{{{named}}} 0.5" in exposed
+    assert f"percoin_expected_move_percent{{{named}}} 0.7" in exposed
+    assert f'percoin_verdict{{{named},verdict="accepted"}} 1.0' in exposed
+
+
+def test_an_answer_without_a_model_has_no_verdict_and_no_move():
+    telemetry = Telemetry()
+    held = ANSWER | {"verdict": None, "expected_move": None, "pred": "NO_TRADE"}
+    telemetry.watch_markets(lambda: [MarketState("BTCUSDT", Timeframe.M15, 10.0, held)])
+    lines = telemetry.exposition().decode().splitlines()
+
+    assert not [line for line in lines if re.match("percoin_(verdict|expected_move.*){", line)]
+
+
+@pytest.mark.parametrize("panel", DASHBOARD["panels"], ids=lambda panel: panel["title"])
+def test_every_query_of_the_dashboard_names_metrics_and_labels_that_are_served(panel, exposed):
+    for target in panel["targets"]:
+        query = target["expr"]
+        metrics = re.findall(r"\bpercoin_\w+", query)
+        assert metrics
+        for metric in metrics:
+            lines = [line for line in exposed.splitlines() if line.startswith(f"{metric}{{")]
+            assert lines, metric
+            used = re.findall(r"(\w+)=~?\"", query) + re.findall(r"by \((\w+)\)", query)
+            used += re.findall(r"{{(\w+)}}", target["legendFormat"])
+            assert {label for label in used if f'{label}="' not in lines[0]} == set()
+
+
+def test_panels_do_not_overlap():
+    taken = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for place in [panel["gridPos"]]
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(taken) == len(set(taken))
+
+
+def test_compose_names_files_volumes_and_commands_that_are_there():
+    for service in COMPOSE["services"].values():
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert (ROOT / source).exists() or source in COMPOSE["volumes"], volume
+        for config in service.get("configs", []):
+            assert config["source"] in COMPOSE["configs"]
+    assert COMPOSE["services"]["percoin"]["command"][0] in COMMANDS
+    assert (
+        re.search(r"percoin (\w+)", COMPOSE["services"]["retrain"]["entrypoint"][2])[1] in COMMANDS
+    )
+
+
+def test_no_port_is_open_beyond_this_machine():
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_prometheus_asks_the_server_of_the_compose_file():
+    scrape = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"][0]
+    host, _, port = scrape["static_configs"][0]["targets"][0].partition(":")
+
+    assert host in COMPOSE["services"]
+    assert f"127.0.0.1:{port}:{port}" in COMPOSE["services"][host]["ports"]
+
+
+def test_the_unit_runs_a_command_that_exists():
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str
+    unit.read(ROOT / "deploy/percoin-serve.service")
+
+    assert unit["Service"]["ExecStart"].split()[-1] in COMMANDS
+
+
+def test_ci_and_hooks_run_targets_that_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
+    steps = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+
+    assert {step.split()[1] for step in steps} <= targets
+    for hook in hooks:
+        assert hook["entry"].removeprefix(".venv/bin/python ").split()[1] in lint
