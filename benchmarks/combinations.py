@@ -5,13 +5,15 @@
 No network. Each part is fitted on the train rows of a market (the pooled ones on those of all of
 them) and calibrated on its validation rows, as a training does it. For each label rule a Markdown
 table: mean log-loss skill over the train prior on test rows, the lead in nats a row over the part
-that validation rows prefer, both with joint intervals that draw days, on how many markets it is
-ahead of that part, and the mean weights. ``--until`` leaves out the bars from then on.
+that validation rows prefer, or over the same combination without ``moves``, both with joint
+intervals that draw days, on how many markets it is ahead of that, and the mean weights.
+``--until`` leaves out the bars from then on.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,35 +23,46 @@ from rivals import HORIZON, THRESHOLDS, load, shown
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.evaluation.baselines import (
     BESIDE,
+    MOVES,
     POOLED,
+    POOLED_MOVES,
     VOLATILITY,
     VOLATILITY_CLOCK,
-    Baseline,
     class_shares,
     default_baselines,
 )
 from percoin.evaluation.blend import blend_probabilities, choose_weights
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
-from percoin.evaluation.fold_forecasts import baseline_inputs, fit_pooled_baselines
+from percoin.evaluation.fold_forecasts import (
+    PooledBaseline,
+    baseline_inputs,
+    fit_pooled_baselines,
+)
 from percoin.evaluation.joint import joint_lead, joint_skill
 from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
+from percoin.evaluation.moves_fitting import RangeBoosting, RangeRows, fit_moves
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition, FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.training.recipes.pool import build_pool
 from percoin.types import FloatArray, IntArray, Timeframe
 
-ALL = (*BESIDE, *POOLED)
+FOUR = tuple(name for name in BESIDE if name != MOVES)
+FIVE = (VOLATILITY, VOLATILITY_CLOCK, *(name for name in POOLED if name != POOLED_MOVES))
+SEVEN = tuple(dict.fromkeys((*FOUR, *FIVE)))
+SINGLE = (*FOUR, MOVES, *FIVE[2:], POOLED_MOVES)
 # Each with the parts of which validation rows choose the one that it is held against.
 COMBINATIONS = (
-    ((VOLATILITY, VOLATILITY_CLOCK), BESIDE),
-    (BESIDE[:3], BESIDE),
-    (BESIDE[1:], BESIDE),
-    (BESIDE, BESIDE),
-    ((VOLATILITY, VOLATILITY_CLOCK, *POOLED), ALL),
-    (ALL, ALL),
+    ((VOLATILITY, VOLATILITY_CLOCK), FOUR),
+    (FOUR[:3], FOUR),
+    (FOUR[1:], FOUR),
+    (FOUR, FOUR),
+    (FIVE, SEVEN),
+    (SEVEN, SEVEN),
 )
+# Each with the combination that it is held against.
+WITH_MOVES = (((*FOUR, MOVES), FOUR), ((*FIVE, POOLED_MOVES), FIVE), ((*FIVE, MOVES), FIVE))
 
 
 def main() -> None:
@@ -72,27 +85,39 @@ def main() -> None:
     for name, rule in rules.items():
         features = FeatureSet(FeatureDefinition.RELATIVE)
         pool = build_pool(markets, [], DatasetSpec(rule, features, 60, split, options.days))
-        pooled = fit_pooled_baselines(pool.seen)
+        pooled = fit_pooled_baselines(pool.seen, has_moves=True)
         judged = [Judged(dataset, pooled) for dataset in pool.seen]
         first, last = pool.seen[0].dates("test")
-        print(f"\n{name} label, {len(judged)} markets, test {first:%Y-%m-%d} to {last:%Y-%m-%d}\n")
+        print(f"\n{name} label, {len(judged)} markets, test {first:%Y-%m-%d} to {last:%Y-%m-%d}")
+        for part in (MOVES, POOLED_MOVES):
+            secs = np.mean([market.secs[part] for market in judged])
+            print(f"fitting {part}: {secs:.1f} s of processor time a market")
+        print()
         print(table(judged), flush=True)
 
 
 class Judged:
     """The calibrated forecasts of every part on one market's validation and test rows."""
 
-    def __init__(self, dataset: MarketDataset, pooled: list[Baseline]) -> None:
+    def __init__(self, dataset: MarketDataset, pooled: list[PooledBaseline]) -> None:
         train, inputs = dataset.rows("train"), baseline_inputs(dataset)
         own = [baseline for baseline in default_baselines() if baseline.name in BESIDE]
         for baseline in own:
             baseline.fit(inputs.take(train), dataset.label[train])
+        began = time.process_time()
+        moves = fit_moves(dataset, inputs, 0)
+        then = time.process_time()
+        rows = RangeRows.of(dataset, inputs)
+        pooled = [
+            each.moves_of(rows) if isinstance(each, RangeBoosting) else each for each in pooled
+        ]
+        self.secs = {MOVES: then - began, POOLED_MOVES: time.process_time() - then}
         rows = [dataset.rows("validation"), dataset.rows("test")]
         self.labels = [dataset.label[part] for part in rows]
         self.opened: IntArray = dataset.bars.open_time[rows[1]]
         self.shares = class_shares(dataset.label[train])
         self.parts: dict[str, list[FloatArray]] = {}
-        for baseline in [*own, *pooled]:
+        for baseline in [*own, moves, *pooled]:
             said = [baseline.predict_proba(inputs.take(part)) for part in rows]
             logits = [np.log(np.maximum(one, PROBABILITY_FLOOR)) for one in said]
             fitted = fit_calibration(logits[0], self.labels[0])
@@ -117,15 +142,18 @@ class Judged:
 def table(judged: list[Judged]) -> str:
     """Markdown."""
     lines = [
-        "| parts | skill over the train prior | lead over the best part | ahead | weights |",
+        "| parts | skill over the train prior | lead over the best part, or without moves | ahead "
+        "| weights |",
         "|---|---:|---:|---:|---|",
     ]
     bootstrap = Bootstrap(1)
-    for names, rivals in [*(((name,), (name,)) for name in ALL), *COMBINATIONS]:
+    alone = [((name,), (name,)) for name in SINGLE]
+    for names, rivals in [*alone, *COMBINATIONS, *WITH_MOVES]:
         daily, weights, n_ahead = [], [], 0
         for market in judged:
             losses, chosen = market.combined(names)
-            beside, _ = market.combined((market.best_of(rivals),))
+            is_beside = (names, rivals) in WITH_MOVES
+            beside, _ = market.combined(rivals if is_beside else (market.best_of(rivals),))
             daily.append(market.daily(losses, beside))
             weights.append(chosen)
             n_ahead += bool(losses.mean() < beside.mean())

@@ -12,10 +12,14 @@ import pytest
 from composed_once import compose_once
 from hypothesis import settings
 
+from percoin.evaluation import moves_fitting
+
 # A machine that is busy with something else must not fail a test.
 settings.register_profile("percoin", deadline=None)
 settings.load_profile("percoin")
 compose_once()
+# Most trainings here are over in a second; tests/evaluation/test_moves.py fits as many as usual.
+moves_fitting.N_TREES = 6
 
 
 @pytest.fixture(scope="session")

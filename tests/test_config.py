@@ -624,10 +624,13 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
     made = settings("model.hidden_size=8", "blend=logistic")
     assert isinstance(made.model, CnnLstmConfig)
     assert (made.model.hidden_size, made.blend) == (8, "logistic")
-    own = ("logistic", "volatility", "volatility_clock", "boosting")
+    own = ("logistic", "volatility", "volatility_clock", "boosting", "moves")
     assert settings().blended == own
     pool = ("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'")
-    pooled = ("pooled_logistic", "pooled_boosting", "pooled_volatility_clock_boosting")
+    pooled = (
+        *("pooled_logistic", "pooled_boosting", "pooled_volatility_clock_boosting"),
+        "pooled_moves",
+    )
     assert settings(*pool).blended == ("volatility", "volatility_clock", *pooled)
     assert settings(*pool, "blend=none").blended == ()
     assert settings(*pool, "blend=pooled_boosting+logistic").blended == (pooled[1], "logistic")
@@ -641,7 +644,8 @@ def test_a_blend_of_anything_else_is_refused_with_all_that_it_may_be(words):
     found = refusal("symbol=BTCUSDT", f"blend={words}")
     assert found == (
         f"blend={words} must be none, or some of logistic, volatility, volatility_clock, "
-        "boosting, pooled_logistic, pooled_boosting, pooled_volatility_clock_boosting, joined by +"
+        "boosting, moves, pooled_logistic, pooled_boosting, pooled_volatility_clock_boosting, "
+        "pooled_moves, joined by +"
     )
 
 

@@ -22,7 +22,7 @@ from test_networks import linear_onnx
 from percoin.audit.replay import replay_market
 from percoin.bars.store import BarStore
 from percoin.errors import InvalidArtifactError, NotEnoughBarsError
-from percoin.evaluation.baselines import ALONE, BESIDE, BOOSTING, LOGISTIC, VOLATILITY
+from percoin.evaluation.baselines import ALONE, BESIDE, BOOSTING, LOGISTIC, MOVES, VOLATILITY
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
@@ -40,10 +40,10 @@ from percoin.registry.training_record import TrainingHistory, TrainingRecord
 from percoin.training.manifest_draft import draft_manifest, trees_of
 from percoin.types import Timeframe
 
-BARS = bars_to_learn_from(1300)
+BARS = bars_to_learn_from(1600)
 DATASET = make_dataset(BARS)
 NETWORK = random_network(seed=2)
-# A network with all four models that can stand beside it.
+# A network with all models that can stand beside it.
 COMBINATION = "combination"
 KINDS = (*ALONE, BLEND, COMBINATION)
 BACKENDS = pytest.mark.parametrize("backend", list(Backend))
@@ -196,7 +196,7 @@ def test_a_combination_is_described_in_the_newest_format_and_its_trees_lie_besid
     root, fold = served[COMBINATION, Backend.TORCH]
     artifact = load_artifact(root, "BTCUSDT", Timeframe.M15)
     manifest = artifact.manifest
-    assert manifest.format_version == 3
+    assert manifest.format_version == 4
     assert manifest.weights == pytest.approx(fold.weights, abs=1e-12)
     assert list(manifest.part_skills) == ["network", *BESIDE, BLEND]
     assert (artifact.folder / "boosting.json").stat().st_size < 300_000
@@ -205,6 +205,11 @@ def test_a_combination_is_described_in_the_newest_format_and_its_trees_lie_besid
     for name in (LOGISTIC, VOLATILITY):
         numbers = manifest.parts[name].numbers
         assert numbers.regression == fold.parts[name].numbers.numbers
+    assert (artifact.folder / "moves.json").stat().st_size < 300_000
+    stored = manifest.parts[MOVES].numbers.model(artifact.trees).numbers
+    judged_as = fold.parts[MOVES].numbers.numbers
+    assert (stored.ridge, stored.classes) == (judged_as.ridge, judged_as.classes)
+    assert stored.trees.numbers == judged_as.trees.numbers
 
 
 def test_parts_without_weight_are_shown_and_not_stored(tmp_path):
@@ -223,7 +228,7 @@ def test_parts_without_weight_are_shown_and_not_stored(tmp_path):
     np.testing.assert_allclose(answers, mixed, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", [VOLATILITY, COMBINATION])
+@pytest.mark.parametrize("kind", [VOLATILITY, MOVES, COMBINATION])
 def test_a_model_of_volatility_gets_no_answer_from_too_few_bars(served, kind):
     root, _ = served[kind, Backend.TORCH]
     predictor = Predictor(root)
@@ -238,10 +243,10 @@ def test_a_model_of_volatility_gets_no_answer_from_too_few_bars(served, kind):
     assert answered[671:].all()
 
 
-def hostile_trees(root: Path, **changes: object) -> None:
+def hostile_trees(root: Path, file: str = "boosting.json", **changes: object) -> None:
     folder = load_artifact(root, "BTCUSDT", Timeframe.M15).folder
-    numbers = json.loads((folder / "boosting.json").read_text())
-    forged = {"boosting.json": json.dumps(numbers | changes).encode()}
+    numbers = json.loads((folder / file).read_text())
+    forged = {file: json.dumps(numbers | changes).encode()}
     vouch_for(MarketFolder(root, "BTCUSDT", Timeframe.M15), folder, forged)
 
 
@@ -259,6 +264,13 @@ def test_trees_with_a_right_hash_that_nobody_fits_are_an_invalid_model(tmp_path,
     for backend in Backend:
         with pytest.raises(InvalidArtifactError, match=rf"boosting\.json cannot be used.*{reason}"):
             Predictor(tmp_path, backend=backend).predict(BARS)
+
+
+def test_trees_of_classes_make_no_forecast_of_a_range(tmp_path):
+    export(tmp_path, MOVES, judged(MOVES, Backend.TORCH))
+    hostile_trees(tmp_path, "moves.json", baseline=[0, 0, 0])
+    with pytest.raises(InvalidArtifactError, match=r"moves\.json .* add up to 3 sums, not 1"):
+        Predictor(tmp_path).predict(BARS)
 
 
 def test_a_file_of_trees_is_not_read_beyond_its_bound(tmp_path):

@@ -17,6 +17,7 @@ import torch
 
 from percoin.evaluation.blend import PartSkill, PartSkills
 from percoin.evaluation.last_row import InputColumns
+from percoin.evaluation.moves import RangeRegression
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import TreeNumbers, Trees
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
@@ -169,6 +170,39 @@ BOOSTED = {
 }
 
 
+def moves_trees() -> Trees:
+    """A stump and a leaf that add up to one number, on all columns of a model in two stages."""
+    numbers = TreeNumbers(
+        n_columns=27,
+        baseline=(-6.5,),
+        n_nodes=(3, 1),
+        column=(26, -1, -1, -1),
+        number=(0.5, 0.25, -0.25, 0.125),
+        right=(2, 0, 0, 0),
+        missing_left=(1, 0, 0, 0),
+    )
+    return Trees(numbers)
+
+
+MOVES_NUMBERS = StoredNumbers(
+    InputColumns.VOLATILITY_CLOCK_FEATURES,
+    Regression(((0.5, -0.5, 0.25, 0.0, 1.0, 2.0, 0.75, -1.0),) * 3, (0.1, 0.0, -0.1)),
+    "moves.json",
+    RangeRegression((0.25, 0.5, -0.5, 0.0, 1.0, 2.0, *(0.125,) * 6), -6.0),
+)
+MOVES = {
+    "model_version": "moves_v1",
+    "model": ModelSpec({}, "moves"),
+    "last_row": MOVES_NUMBERS,
+}
+TREES = {"boosting.json": trees(), "moves.json": moves_trees()}
+
+
+def with_moves() -> Combination:
+    """A network with trees and a model in two stages."""
+    return combination(volatility=part(0.0), moves=part(0.25, MOVES_NUMBERS))
+
+
 def state_dict(value: float = 0.5, n_values: int = 50) -> dict[str, torch.Tensor]:
     return {
         "head.weight": torch.full((3, n_values), value),
@@ -189,7 +223,7 @@ def export(root: Path, value: float = 0.5, n_values: int = 50, **changes) -> Pat
     """Export a model whose every weight is ``value``; its seed in the manifest tells it too."""
     weights = state_dict(value, n_values)
     made = draft(config={"value": value}, **changes)
-    files = {"boosting.json": trees()} if made.combination is not None else None
+    files = {name: TREES[name] for name in made.tree_files}
     return artifact.export_artifact(root, made, weights, weights, record(), trees=files).folder
 
 
@@ -211,8 +245,9 @@ def export_refit(root: Path, judged: float = 0.25, served: float = 0.5, **change
     return artifact.export_artifact(root, made, twin, weights, record()).folder
 
 
-def export_boosted(root: Path, **changes) -> Path:
-    made, files = draft(**BOOSTED | changes), {"boosting.json": trees()}
+def export_alone(root: Path, **changes) -> Path:
+    made = draft(**changes)
+    files = {name: TREES[name] for name in made.tree_files}
     return artifact.export_artifact(root, made, {}, {}, record(), trees=files).folder
 
 

@@ -4,15 +4,18 @@ from artifact_builders import (
     EXTRA_SET,
     EXTRA_SYMBOL,
     GOLDEN,
+    MOVES_NUMBERS,
     OTHER_SYMBOL,
     SYMBOL,
     blend,
     check_whole,
     combination,
     load,
+    moves_trees,
     refit,
     regression,
     trees,
+    with_moves,
 )
 
 from percoin import json_codec
@@ -27,9 +30,9 @@ from percoin.types import Timeframe
     ("version", "symbol"),
     [
         (1, SYMBOL),
-        *((version, symbol) for version in (2, 3) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        *((version, symbol) for version in (2, 3, 4) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
-        (4, SYMBOL),
+        (5, SYMBOL),
     ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
@@ -73,7 +76,7 @@ def test_the_committed_combination_still_says_what_it_is_made_of():
 
 
 def test_the_committed_refit_still_has_its_twin():
-    where = MarketFolder(GOLDEN / "format_4", SYMBOL, Timeframe.M15)
+    where = MarketFolder(GOLDEN / "format_5", SYMBOL, Timeframe.M15)
     loaded = read_artifact(where, where.link)
     assert (loaded.judged["head.weight"] == 0.25).all()
     assert loaded.manifest.judged_scaling.scale == (2.0,) * 15
@@ -90,6 +93,15 @@ def test_the_committed_trees_still_load_for_either_backend_without_a_weight_file
     assert (by_onnx.manifest, by_onnx.network) == (loaded.manifest, b"")
     for trees_of in (loaded.trees, by_onnx.trees):
         assert trees_of["boosting.json"].numbers == trees().numbers
+
+
+def test_the_committed_models_in_two_stages_still_say_what_they_are_made_of():
+    loaded = load(GOLDEN / "format_4")
+    assert loaded.manifest.combination == with_moves()
+    alone = load(GOLDEN / "format_4", OTHER_SYMBOL)
+    assert (alone.manifest.model_version, alone.manifest.last_row) == ("moves_v1", MOVES_NUMBERS)
+    for trees_of in (loaded.trees, alone.trees):
+        assert trees_of["moves.json"].numbers == moves_trees().numbers
 
 
 def test_the_committed_regression_still_loads_for_either_backend_without_a_weight_file():

@@ -20,6 +20,7 @@ from percoin.evaluation.calibration import (
     fit_calibration,
 )
 from percoin.evaluation.last_row import InputColumns
+from percoin.evaluation.moves import RangeRegression
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
@@ -271,14 +272,14 @@ def test_each_missing_key_is_named():
         rest = {name: value for name, value in content.items() if name != key}
         with pytest.raises(
             InvalidArtifactError,
-            match=f"missing (key|required field) ['`]{key}['`]|format version 4",
+            match=f"missing (key|required field) ['`]{key}['`]|format version 5",
         ):
             read(json.dumps(rest))
 
 
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
-    with pytest.raises(InvalidArtifactError, match=r"format version 5 is newer than 4; upgrade"):
-        read('{"format_version": 5, "layers": []}')
+    with pytest.raises(InvalidArtifactError, match=r"format version 6 is newer than 5; upgrade"):
+        read('{"format_version": 6, "layers": []}')
 
 
 def test_a_model_that_the_first_format_can_describe_says_so():
@@ -356,6 +357,10 @@ def test_each_kind_of_model_has_its_own_files_and_no_others():
         builders.draft(**builders.BLENDED).seal(builders.CREATED_AT, LOGISTIC_HASHES)
 
 
+def moves(**changes) -> dict[str, object]:
+    return builders.MOVES | {"last_row": replace(builders.MOVES_NUMBERS, **changes)}
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -379,11 +384,39 @@ def test_each_kind_of_model_has_its_own_files_and_no_others():
             builders.BLENDED | {"regression": Regression(((0.0,) * 14,) * 3, (0.0,) * 3)},
             "logistic takes 14 columns, not 15",
         ),
+        (moves(regression=Regression(((0.0,) * 7,) * 3, (0.0,) * 3)), "takes 7 columns, not 8"),
+        (moves(ridge=RangeRegression((0.0,) * 6, 0.0)), "moves takes 6 columns, not 12"),
     ],
 )
 def test_parts_that_do_not_make_one_model_are_refused(changes, reason):
     with pytest.raises(ValueError, match=reason):
         builders.draft(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ridge": None}, "not a regression, trees, or two stages"),
+        ({"regression": None}, "not a regression, trees, or two stages"),
+        ({"trees": None}, "not a regression, trees, or two stages"),
+        ({"columns": InputColumns.FEATURES}, "the columns are not those of the model"),
+    ],
+)
+def test_half_a_model_in_two_stages_is_refused(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        moves(**changes)
+
+
+def test_a_model_in_two_stages_is_described_in_the_format_that_older_percoins_refuse():
+    hashes = {**HASHES, "boosting.json": "0f" * 32, "moves.json": "0f" * 32}
+    made = builders.draft(combination=builders.with_moves()).seal(builders.CREATED_AT, hashes)
+    assert (made.format_version, combined().format_version) == (4, 3)
+    assert read(made.to_json()) == made
+    # Its name is enough: an older percoin knows no such part, and would not say to upgrade.
+    unused = builders.combination(moves=builders.part(0.0))
+    del hashes["moves.json"]
+    sealed = builders.draft(combination=unused).seal(builders.CREATED_AT, hashes)
+    assert sealed.format_version == 4
 
 
 def combined(**changes) -> Manifest:
@@ -435,7 +468,7 @@ def test_a_combination_that_cannot_be_meant_is_refused(changes, reason):
 def test_numbers_of_a_part_that_cannot_be_meant_are_refused():
     regression = builders.regression()
     for wrong in ({}, {"regression": regression, "trees": "boosting.json"}):
-        with pytest.raises(ValueError, match="is not a regression or trees"):
+        with pytest.raises(ValueError, match="is not a regression, trees, or two"):
             StoredNumbers(InputColumns.FEATURES, **wrong)
     with pytest.raises(ValueError, match="is no file of trees"):
         StoredNumbers(InputColumns.FEATURES, trees="../../meta.json")

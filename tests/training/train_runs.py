@@ -34,7 +34,7 @@ NETWORK = (
     "model.n_heads=2",
     "model.head_sizes=[4,4]",
 )
-WITHOUT_NETWORK = {"model=logistic", "model=volatility", "model=boosting"}
+WITHOUT_NETWORK = {"model=logistic", "model=volatility", "model=boosting", "model=moves"}
 
 
 def train_arguments(

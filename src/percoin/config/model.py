@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from percoin.config.fields import Effect, When, number, require
 from percoin.errors import ConfigError
-from percoin.evaluation.baselines import BOOSTING, LOGISTIC, VOLATILITY
+from percoin.evaluation.baselines import BOOSTING, LOGISTIC, MOVES, VOLATILITY
 from percoin.registry.bounds import check_network
 
 _WIDEST = 8192
@@ -42,6 +42,13 @@ class BoostingConfig(ModelConfig):
     """Boosted trees on the newest bar's features; they have nothing to set."""
 
     option: ClassVar[str] = BOOSTING
+
+
+@dataclass
+class MovesConfig(ModelConfig):
+    """How far the price will move first, then which class; it has nothing to set."""
+
+    option: ClassVar[str] = MOVES
 
 
 @dataclass

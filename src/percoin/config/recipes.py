@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from percoin.bars.renames import current_symbol
 from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, Effect, When, number, setting
-from percoin.evaluation.baselines import BESIDE, POOLED, VOLATILITY, VOLATILITY_CLOCK
+from percoin.evaluation.baselines import USUAL_BESIDE, USUAL_POOLED
 
 NO_BLEND = "none"
 # In place of nothing: a training that begins with the weights of a pooled model.
@@ -105,8 +105,7 @@ def usual_blend(recipe: str, has_network: bool) -> str:
     """What a recipe is blended with by itself; docs/RECIPES.md has the evidence."""
     if not has_network:
         return NO_BLEND
-    pooled = (VOLATILITY, VOLATILITY_CLOCK, *POOLED)
-    return "+".join(pooled if recipe == RecipeName.POOLED else BESIDE)
+    return "+".join(USUAL_POOLED if recipe == RecipeName.POOLED else USUAL_BESIDE)
 
 
 def usual_epochs(recipe: str) -> int:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,13 +33,18 @@ LOGISTIC = "logistic"
 BOOSTING = "boosting"
 VOLATILITY = "volatility"
 VOLATILITY_CLOCK = "volatility_clock"
+MOVES = "moves"
 POOLED_LOGISTIC = f"pooled_{LOGISTIC}"
 POOLED_BOOSTING = f"pooled_{BOOSTING}"
 POOLED_VOLATILITY_CLOCK_BOOSTING = f"pooled_{VOLATILITY_CLOCK}_{BOOSTING}"
+POOLED_MOVES = f"pooled_{MOVES}"
 # Those that can be a model by themselves, and those that a network can be averaged with.
-ALONE = (LOGISTIC, VOLATILITY, BOOSTING)
-BESIDE = (LOGISTIC, VOLATILITY, VOLATILITY_CLOCK, BOOSTING)
-POOLED = (POOLED_LOGISTIC, POOLED_BOOSTING, POOLED_VOLATILITY_CLOCK_BOOSTING)
+ALONE = (LOGISTIC, VOLATILITY, BOOSTING, MOVES)
+BESIDE = (LOGISTIC, VOLATILITY, VOLATILITY_CLOCK, BOOSTING, MOVES)
+POOLED = (POOLED_LOGISTIC, POOLED_BOOSTING, POOLED_VOLATILITY_CLOCK_BOOSTING, POOLED_MOVES)
+# Those that a network is averaged with by itself; docs/RECIPES.md has the evidence.
+USUAL_BESIDE = BESIDE
+USUAL_POOLED = (VOLATILITY, VOLATILITY_CLOCK, *POOLED)
 # Never calibrated: their definition fixes their probabilities.
 UNCALIBRATED = frozenset({TRAIN_PRIOR, ROLLING_PRIOR, MAJORITY})
 
@@ -83,9 +88,8 @@ class BaselineInputs:
 
     def columns(self, columns: InputColumns) -> FloatArray:
         """The inputs of a last-row model, shape (n, D)."""
-        if columns is InputColumns.FEATURES:
-            return self.features
-        return np.concatenate([getattr(self, group) for group in columns.groups], axis=1)
+        names = (*columns.groups, *(["features"] if columns.has_features else []))
+        return np.concatenate([getattr(self, name) for name in names], axis=1)
 
     @classmethod
     def joined(cls, markets: Sequence[BaselineInputs]) -> BaselineInputs:
@@ -94,14 +98,10 @@ class BaselineInputs:
         return cls(**{n: np.concatenate([getattr(entry, n) for entry in markets]) for n in names})
 
 
-class Baseline(Protocol):
-    """A forecaster that is fitted once on train rows."""
+class FittedBaseline(Protocol):
+    """A forecaster that was fitted on train rows."""
 
     name: str
-
-    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
-        """Learn from train rows; ``labels`` are theirs, shape (n,)."""
-        ...
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
         """Class probabilities, shape (n, C); exactly zero only on purpose."""
@@ -109,6 +109,29 @@ class Baseline(Protocol):
 
     def predict(self, inputs: BaselineInputs) -> IntArray:
         """Signals, shape (n,): a rule's own answer, or else the most probable class."""
+        ...
+
+
+class Baseline(FittedBaseline, Protocol):
+    """A forecaster that is fitted once on train rows."""
+
+    def fit(self, inputs: BaselineInputs, labels: IntArray) -> None:
+        """Learn from train rows; ``labels`` are theirs, shape (n,)."""
+        ...
+
+
+@runtime_checkable
+class ServableBaseline(FittedBaseline, Protocol):
+    """One that can be a part of a model: it looks at the newest bar alone."""
+
+    columns: InputColumns
+
+    def plain(self) -> LastRowModel:
+        """What it computes with.
+
+        Raises:
+            ValueError: Its train rows were too few.
+        """
         ...
 
 
@@ -326,7 +349,7 @@ class LastRowClassifier:
         columns = inputs.columns(self.columns)
         complete = np.isfinite(columns).all(axis=1)
         if len(np.unique(labels[complete])) > 1:
-            with _one_thread():
+            with one_thread():
                 self.estimator_ = self._make_estimator().fit(columns[complete], labels[complete])
 
     def predict_proba(self, inputs: BaselineInputs) -> FloatArray:
@@ -337,7 +360,7 @@ class LastRowClassifier:
         if self.estimator_ is None or len(complete) == 0:
             return probabilities
         seen = self.estimator_.classes_
-        with _one_thread():
+        with one_thread():
             given = self.estimator_.predict_proba(columns[complete])
         probabilities[np.ix_(complete, seen)] = given * self.shares_[seen].sum()
         return probabilities
@@ -359,13 +382,15 @@ class LastRowClassifier:
             raise ValueError(f"{self.name} was fitted without a train row of each class")
         if isinstance(fitted, Pipeline):
             scaler, regression = fitted[0], fitted[-1]
-            return LastRowModel(self.columns, _regression(regression, scaler.mean_, scaler.scale_))
+            return LastRowModel(
+                self.columns, plain_regression(regression, scaler.mean_, scaler.scale_)
+            )
         if hasattr(fitted, "coef_"):
-            return LastRowModel(self.columns, _regression(fitted))
+            return LastRowModel(self.columns, plain_regression(fitted))
         return LastRowModel(self.columns, Trees.of(fitted))
 
 
-def _regression(
+def plain_regression(
     fitted: Any, mean: FloatArray | None = None, scale: FloatArray | None = None
 ) -> Regression:
     """The numbers of a logistic regression; a scaling before it becomes a part of them."""
@@ -387,8 +412,8 @@ def default_baselines(seed: int = 0) -> list[Baseline]:
         AnswerFrequencies("momentum", lambda inputs: inputs.momentum),
         LastRowClassifier(LOGISTIC, _make_logistic),
         LastRowClassifier(BOOSTING, lambda: make_boosting(seed)),
-        LastRowClassifier(VOLATILITY, _make_scaled_logistic, InputColumns.VOLATILITY),
-        LastRowClassifier(VOLATILITY_CLOCK, _make_scaled_logistic, InputColumns.VOLATILITY_CLOCK),
+        LastRowClassifier(VOLATILITY, make_scaled_logistic, InputColumns.VOLATILITY),
+        LastRowClassifier(VOLATILITY_CLOCK, make_scaled_logistic, InputColumns.VOLATILITY_CLOCK),
     ]
 
 
@@ -405,7 +430,7 @@ def pooled_baselines(seed: int = 0) -> list[Baseline]:
     ]
 
 
-def _one_thread() -> AbstractContextManager[Any]:
+def one_thread() -> AbstractContextManager[Any]:
     """Limit scikit-learn to one thread, so it does not wait for cores that a sweep uses.
 
     With both cores of a small machine busy, boosting on two threads took 88 s instead of 3 s.
@@ -422,7 +447,8 @@ def _make_logistic() -> Any:
     return LogisticRegression(C=1.0, max_iter=2000)
 
 
-def _make_scaled_logistic() -> Any:
+def make_scaled_logistic() -> Any:
+    """The multinomial logit of the volatility baselines, unfitted."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 

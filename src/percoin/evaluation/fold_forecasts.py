@@ -7,7 +7,7 @@ is judged in ``judgement``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from percoin.dataset import MarketDataset
 from percoin.errors import NotEnoughBarsError
 from percoin.evaluation.backtest import Costs, Exit
 from percoin.evaluation.baselines import (
+    MOVES,
     UNCALIBRATED,
-    Baseline,
     BaselineInputs,
-    LastRowClassifier,
+    FittedBaseline,
+    ServableBaseline,
     default_baselines,
     last_known_labels,
     pooled_baselines,
@@ -32,6 +33,7 @@ from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.evaluate import Forecast
 from percoin.evaluation.last_row import LastRowModel
 from percoin.evaluation.metrics import N_CLASSES, PROBABILITY_FLOOR, row_log_loss
+from percoin.evaluation.moves_fitting import RangeBoosting, RangeRows, fit_moves
 from percoin.evaluation.threshold import choose_threshold
 from percoin.evaluation.trading import exit_rule_of, prices_of
 from percoin.features.rules import read_momentum, read_rsi_ma
@@ -39,6 +41,9 @@ from percoin.features.volatility import clock_columns, volatility_columns
 from percoin.types import FloatArray
 
 log = logging.getLogger(__name__)
+
+# Fitted on many markets: a baseline, or the first stage of one that each market completes.
+PooledBaseline = FittedBaseline | RangeBoosting
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def forecast_fold(
     validation_logits: FloatArray,
     test_logits: FloatArray,
     rules: JudgingRules,
-    pooled: Sequence[Baseline] = (),
+    pooled: Sequence[PooledBaseline] = (),
 ) -> FoldForecasts:
     """Calibrate the network and fit the baselines of one fold; blend if the rules say so.
 
@@ -136,7 +141,10 @@ def forecast_fold(
         rules: Settings of the judgement.
         pooled: More baselines, fitted on the train rows of many markets, including this one.
     """
-    baselines = [*_fit_baselines(dataset, rules.seed), *pooled]
+    baselines = [
+        *_fit_baselines(dataset, rules.seed, rules.blend),
+        *_fitted_to(dataset, pooled),
+    ]
     parts = {NETWORK: _calibrated(dataset, validation_logits, test_logits)}
     by_name = {baseline.name: baseline for baseline in baselines}
     for name in rules.blend:
@@ -159,7 +167,7 @@ def forecast_last_row(dataset: MarketDataset, name: str, rules: JudgingRules) ->
     Raises:
         NotEnoughBarsError: Its inputs are not known on enough of the rows.
     """
-    baselines = _fit_baselines(dataset, rules.seed)
+    baselines = _fit_baselines(dataset, rules.seed, (name,))
     [chosen] = [baseline for baseline in baselines if baseline.name == name]
     try:
         part = _part_of(chosen, dataset)
@@ -198,7 +206,7 @@ def forecast_given(
 
 
 def forecast_baselines(
-    dataset: MarketDataset, seed: int = 0, pooled: Sequence[Baseline] = ()
+    dataset: MarketDataset, seed: int = 0, pooled: Sequence[PooledBaseline] = ()
 ) -> tuple[tuple[Forecast, ...], dict[str, float]]:
     """Fit and calibrate the baselines of one market and make their forecasts, without a model.
 
@@ -210,30 +218,38 @@ def forecast_baselines(
     Returns:
         Forecasts of the test rows, and the log-loss of each on the validation rows, by name.
     """
-    return _ask(dataset, [*_fit_baselines(dataset, seed), *pooled])
+    return _ask(dataset, [*_fit_baselines(dataset, seed), *_fitted_to(dataset, pooled)])
 
 
-def fit_pooled_baselines(markets: Sequence[MarketDataset], seed: int = 0) -> list[Baseline]:
+def fit_pooled_baselines(
+    markets: Sequence[MarketDataset], seed: int = 0, has_moves: bool = False
+) -> list[PooledBaseline]:
     """Fit the baselines that learn from the train rows of many markets at once.
 
     Args:
         markets: At least one; all with the same split times and the same feature scaling.
         seed: For the boosting baselines.
+        has_moves: Whether ``pooled_moves`` is one of them.
     """
     rows = [dataset.rows("train") for dataset in markets]
-    known = [
-        baseline_inputs(dataset).take(train) for dataset, train in zip(markets, rows, strict=True)
-    ]
+    everything = [baseline_inputs(dataset) for dataset in markets]
+    known = [inputs.take(train) for inputs, train in zip(everything, rows, strict=True)]
     labels = [dataset.label[train] for dataset, train in zip(markets, rows, strict=True)]
     inputs, came = BaselineInputs.joined(known), np.concatenate(labels)
     baselines = pooled_baselines(seed)
     for baseline in baselines:
         baseline.fit(inputs, came)
-    return baselines
+    if not has_moves:
+        return [*baselines]
+    of_range = [RangeRows.of(*market) for market in zip(markets, everything, strict=True)]
+    return [*baselines, RangeBoosting.fit(of_range, seed)]
 
 
 def fit_parts(
-    dataset: MarketDataset, names: Collection[str], seed: int = 0, pooled: Sequence[Baseline] = ()
+    dataset: MarketDataset,
+    names: Collection[str],
+    seed: int = 0,
+    pooled: Sequence[PooledBaseline] = (),
 ) -> dict[str, LastRowModel]:
     """Fit parts of a model to train rows alone, as plain numbers.
 
@@ -246,11 +262,11 @@ def fit_parts(
     Raises:
         ValueError: A part cannot be served.
     """
-    fitted = [*_fit_baselines(dataset, seed, names), *pooled]
+    own = _fit_baselines(dataset, seed, names, only_parts=True)
     return {
         baseline.name: baseline.plain()
-        for baseline in fitted
-        if baseline.name in names and isinstance(baseline, LastRowClassifier)
+        for baseline in (*own, *_fitted_to(dataset, pooled))
+        if baseline.name in names and isinstance(baseline, ServableBaseline)
     }
 
 
@@ -275,7 +291,7 @@ def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
 def _forecast_with(
     dataset: MarketDataset,
     parts: Mapping[str, Part],
-    baselines: Sequence[Baseline],
+    baselines: Sequence[FittedBaseline],
     rules: JudgingRules,
 ) -> FoldForecasts:
     labels = dataset.label[dataset.rows("validation")]
@@ -298,20 +314,31 @@ def _forecast_with(
 
 
 def _fit_baselines(
-    dataset: MarketDataset, seed: int, names: Collection[str] | None = None
-) -> list[Baseline]:
-    """All baselines, or those with one of the names."""
+    dataset: MarketDataset, seed: int, parts: Collection[str] = (), only_parts: bool = False
+) -> list[FittedBaseline]:
+    """Those of every report, or the parts of the model alone; ``moves`` only as such a part."""
     train = dataset.rows("train")
-    known, baselines = baseline_inputs(dataset).take(train), default_baselines(seed)
-    if names is not None:
-        baselines = [baseline for baseline in baselines if baseline.name in names]
+    inputs, baselines = baseline_inputs(dataset), default_baselines(seed)
+    if only_parts:
+        baselines = [baseline for baseline in baselines if baseline.name in parts]
+    known = inputs.take(train)
     for baseline in baselines:
         baseline.fit(known, dataset.label[train])
-    return baselines
+    return [*baselines, *([fit_moves(dataset, inputs, seed)] if MOVES in parts else [])]
+
+
+def _fitted_to(
+    dataset: MarketDataset, pooled: Sequence[PooledBaseline]
+) -> Iterator[FittedBaseline]:
+    for baseline in pooled:
+        if isinstance(baseline, RangeBoosting):
+            yield baseline.moves_of(RangeRows.of(dataset, baseline_inputs(dataset)))
+        else:
+            yield baseline
 
 
 def _ask(
-    dataset: MarketDataset, baselines: Sequence[Baseline]
+    dataset: MarketDataset, baselines: Sequence[FittedBaseline]
 ) -> tuple[tuple[Forecast, ...], dict[str, float]]:
     """Calibrated forecasts of the test rows, and the log-loss of each on the validation rows."""
     inputs = baseline_inputs(dataset)
@@ -329,13 +356,13 @@ def _ask(
     return tuple(forecasts), losses
 
 
-def _part_of(baseline: Baseline, dataset: MarketDataset) -> Part:
+def _part_of(baseline: FittedBaseline, dataset: MarketDataset) -> Part:
     """A fitted baseline as a part of the model, computed as a prediction computes it.
 
     Raises:
         ValueError: It is no such baseline, or its inputs are not known on enough of the rows.
     """
-    if not isinstance(baseline, LastRowClassifier):
+    if not isinstance(baseline, ServableBaseline):
         raise ValueError(f"{baseline.name} is no model that can be served")
     numbers, inputs = baseline.plain(), baseline_inputs(dataset).columns(baseline.columns)
     logits = []

@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from percoin.bars.schema import Bars
+from percoin.evaluation.moves import Moves
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees
 from percoin.features.extra import GROUPS
@@ -28,17 +29,23 @@ class InputColumns(StrEnum):
     """``features.volatility.volatility_columns``."""
     VOLATILITY_CLOCK = "volatility_clock"
     """The same, then ``features.volatility.clock_columns``."""
+    VOLATILITY_CLOCK_FEATURES = "volatility_clock_features"
+    """The same, then the scaled features of the bar."""
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the features of the bar are among them; they come last."""
+        return self in (InputColumns.FEATURES, InputColumns.VOLATILITY_CLOCK_FEATURES)
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups of ``features.extra`` that they are; empty for the features themselves."""
+        """The groups of ``features.extra`` that are among them; they come first."""
         return _GROUPS[self]
 
     def n_columns(self, timeframe: Timeframe, n_features: int) -> int:
         """How many there are, for a bar length and a number of features."""
-        if self is InputColumns.FEATURES:
-            return n_features
-        return sum(len(GROUPS[group].names(timeframe)) for group in self.groups)
+        beside = sum(len(GROUPS[group].names(timeframe)) for group in self.groups)
+        return beside + (n_features if self.has_features else 0)
 
     def memory_bars(self, timeframe: Timeframe) -> int:
         """How many bars before the newest they look at; 0 for the features."""
@@ -49,6 +56,7 @@ _GROUPS: Mapping[InputColumns, tuple[str, ...]] = {
     InputColumns.FEATURES: (),
     InputColumns.VOLATILITY: ("volatility",),
     InputColumns.VOLATILITY_CLOCK: ("volatility", "clock"),
+    InputColumns.VOLATILITY_CLOCK_FEATURES: ("volatility", "clock"),
 }
 
 
@@ -57,7 +65,7 @@ def columns_beside(bars: Bars, columns: InputColumns) -> FloatArray:
 
     Args:
         bars: Closed bars of one market.
-        columns: Which numbers; not the features.
+        columns: Which numbers; not the features alone.
 
     Returns:
         Shape (n_bars, D).
@@ -75,7 +83,13 @@ class LastRowModel:
     """
 
     columns: InputColumns
-    numbers: Regression | Trees
+    numbers: Regression | Trees | Moves
+
+    @property
+    def trees(self) -> Trees | None:
+        """The boosted trees among the numbers."""
+        numbers = self.numbers.trees if isinstance(self.numbers, Moves) else self.numbers
+        return numbers if isinstance(numbers, Trees) else None
 
     def logits(self, rows: FloatArray | Float32Array) -> FloatArray:
         """Log-odds up to a constant, shape (n, C).

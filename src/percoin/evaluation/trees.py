@@ -15,6 +15,8 @@ from percoin import json_codec
 from percoin.types import CLASS_NAMES, BoolArray, Float32Array, FloatArray, IntArray
 
 _N_CLASSES = len(CLASS_NAMES)
+# What trees add up to: one number, or log-odds of each class.
+_N_SUMS = (1, _N_CLASSES)
 _LEAF = -1
 # What a file may describe at most; percoin fits 300 trees of at most 15 nodes, so 7 steps deep.
 _MOST_TREES = 10_000
@@ -35,8 +37,8 @@ class TreeNumbers:
 
     Attributes:
         n_columns: Number of input columns.
-        baseline: What the sums of each class start from.
-        n_nodes: Number of nodes of each tree; tree ``k`` adds to class ``k % 3``.
+        baseline: What the sums start from: one of each class, or one alone.
+        n_nodes: Number of nodes of each tree; tree ``k`` of three sums adds to ``k % 3``.
         column: The input column that an inner node looks at; -1 of a leaf.
         number: The threshold of an inner node: a value up to it goes left. The value of a leaf.
         right: The right child of an inner node; 0 of a leaf.
@@ -53,7 +55,7 @@ class TreeNumbers:
 
 
 class Trees:
-    """Boosted trees for the three classes.
+    """Boosted trees for the three classes, or for one number.
 
     Args:
         numbers: Their numbers.
@@ -92,15 +94,22 @@ class Trees:
         """Number of input columns."""
         return self.numbers.n_columns
 
+    @property
+    def n_sums(self) -> int:
+        """3 for log-odds of the classes, 1 for a number."""
+        return len(self.numbers.baseline)
+
     def logits(self, rows: FloatArray | Float32Array) -> FloatArray:
-        """The sums of the trees of each class: log-odds up to a constant, shape (n, C).
+        """The sums of the trees: log-odds up to a constant, shape (n, C), or a number, (n, 1).
 
         Args:
             rows: Shape (n, ``n_columns``); NaN goes the way that it went in training.
         """
         values = np.ascontiguousarray(rows, dtype=np.float64)
         batches = [values[k : k + _BATCH_ROWS] for k in range(0, len(values), _BATCH_ROWS)]
-        return np.concatenate([self._sums(batch) for batch in batches] or [np.empty((0, 3))])
+        return np.concatenate(
+            [self._sums(batch) for batch in batches] or [np.empty((0, self.n_sums))]
+        )
 
     def _sums(self, values: FloatArray) -> FloatArray:
         flat, begins = values.ravel(), np.arange(len(values))[:, None] * self.n_columns
@@ -112,13 +121,14 @@ class Trees:
             if has_missing:
                 goes_right &= ~(np.isnan(known) & self._missing_left[node])
             node = self._children[2 * node + goes_right]
-        added = np.empty((len(values), 1 + len(self._roots) // _N_CLASSES, _N_CLASSES))
+        n_sums = self.n_sums
+        added = np.empty((len(values), 1 + len(self._roots) // n_sums, n_sums))
         added[:, 0] = self.numbers.baseline
-        added[:, 1:] = self._value[node].reshape(len(values), -1, _N_CLASSES)
+        added[:, 1:] = self._value[node].reshape(len(values), -1, n_sums)
         # One tree after another as in training, so that a row gets the same sum whatever rows
         # come along. The calibration reports an overflow, because it accepts only finite logits.
         with np.errstate(over="ignore", invalid="ignore"):
-            sums: FloatArray = added.sum(axis=1)
+            sums: FloatArray = np.add.accumulate(added, axis=1)[:, -1]
         return sums
 
     def to_json(self) -> str:
@@ -137,14 +147,15 @@ class Trees:
 
     @classmethod
     def of(cls, fitted: Any) -> Trees:
-        """Take over a fitted ``HistGradientBoostingClassifier`` of three classes.
+        """Take over a fitted scikit-learn boosting of trees, of three classes or of a number.
 
         Raises:
             ValueError: It has other classes, or nodes that these numbers cannot describe.
         """
         n_columns = int(fitted.n_features_in_)
-        if list(fitted.classes_) != list(range(_N_CLASSES)):
-            raise ValueError(f"the trees know the classes {list(fitted.classes_)}, not all three")
+        classes = list(getattr(fitted, "classes_", range(_N_CLASSES)))
+        if classes != list(range(_N_CLASSES)):
+            raise ValueError(f"the trees know the classes {classes}, not all three")
         trees = [predictor.nodes for step in fitted._predictors for predictor in step]
         nodes = np.concatenate(trees)
         if nodes["is_categorical"].any():
@@ -156,7 +167,7 @@ class Trees:
         return cls(
             TreeNumbers(
                 n_columns,
-                tuple(fitted._baseline_prediction.ravel().tolist()),
+                tuple(np.ravel(fitted._baseline_prediction).tolist()),
                 tuple(len(tree) for tree in trees),
                 tuple(np.where(leaf, _LEAF, nodes["feature_idx"]).tolist()),
                 tuple(np.where(leaf, nodes["value"], nodes["num_threshold"]).tolist()),
@@ -171,9 +182,10 @@ def _check_sizes(numbers: TreeNumbers) -> None:
     n_trees, total = len(numbers.n_nodes), len(numbers.column)
     if not 1 <= numbers.n_columns <= _MOST_COLUMNS:
         raise ValueError(f"the trees take {numbers.n_columns} columns")
-    if len(numbers.baseline) != _N_CLASSES:
-        raise ValueError(f"the trees have {len(numbers.baseline)} baselines, not {_N_CLASSES}")
-    if not 1 <= n_trees <= _MOST_TREES or n_trees % _N_CLASSES:
+    n_sums = len(numbers.baseline)
+    if n_sums not in _N_SUMS:
+        raise ValueError(f"the trees have {n_sums} baselines, not {_N_CLASSES} or 1")
+    if not 1 <= n_trees <= _MOST_TREES or n_trees % n_sums:
         raise ValueError(f"there are {n_trees} trees, not up to {_MOST_TREES} of each class alike")
     if {len(column) for column in columns} != {total} or total > _MOST_NODES:
         raise ValueError(f"the trees have {total} nodes in columns of other lengths, or too many")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from percoin.bars.schema import Bars
 from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration
@@ -47,7 +49,7 @@ class ServedParts:
         self._asked = [_asked(artifact, part, device) for part in parts]
         numbers = [part.numbers for part in parts]
         found = dict.fromkeys(entry.columns for entry in numbers if entry is not None)
-        self._columns = tuple(columns for columns in found if columns is not InputColumns.FEATURES)
+        self._columns = tuple(columns for columns in found if columns.groups)
 
     def newest(self, bars: Bars) -> dict[InputColumns, FloatArray]:
         """What the parts take beside the features at each bar; NaN where it is not known yet.
@@ -73,16 +75,16 @@ def _asked(
     if numbers is None:
         network = load_network(artifact, device)
         return lambda inputs: apply_calibration(network(inputs.windows), calibration)
-    computed = numbers.regression or artifact.trees[numbers.trees or ""]
-    return _last_row(LastRowModel(numbers.columns, computed), calibration)
+    return _last_row(numbers.model(artifact.trees), calibration)
 
 
 def _last_row(
     model: LastRowModel, calibration: Mapping[str, Any]
 ) -> Callable[[ModelInputs], FloatArray]:
     def probabilities(inputs: ModelInputs) -> FloatArray:
-        is_of_window = model.columns is InputColumns.FEATURES
-        rows = inputs.windows[:, -1] if is_of_window else inputs.newest[model.columns]
+        beside = [inputs.newest[model.columns]] if model.columns.groups else []
+        features = [inputs.windows[:, -1]] if model.columns.has_features else []
+        rows = np.concatenate([*beside, *features], axis=1)
         return apply_calibration(model.logits(rows), calibration)
 
     return probabilities

@@ -18,6 +18,7 @@ import numpy as np
 
 from percoin.bars.schema import is_simulated
 from percoin.errors import InvalidArtifactError, ModelNotFoundError, UnreadableArtifactError
+from percoin.evaluation.metrics import N_CLASSES
 from percoin.evaluation.trees import Trees
 from percoin.expected_move.judging import JudgedMoveModel
 from percoin.expected_move.model import MoveModel
@@ -346,6 +347,9 @@ def _load_trees(
             expected = part.numbers.columns.n_columns(manifest.timeframe, manifest.num_features)
             if found[name].n_columns != expected:
                 raise ValueError(f"it takes {found[name].n_columns} columns, not {expected}")
+            expected = N_CLASSES if part.numbers.ridge is None else 1
+            if found[name].n_sums != expected:
+                raise ValueError(f"its trees add up to {found[name].n_sums} sums, not {expected}")
         except ValueError as error:
             reason = printable(f"{name} cannot be used: {error}", _MOST_CHARS_SHOWN)
             action = "train the model again"

@@ -30,7 +30,13 @@ MANIFEST_FILE = "meta.json"
 # Only in versions exported with export.onnx=true.
 ONNX_FILE = "cnn_lstm_v1.onnx"
 # Boosted trees, each under the name of the baseline that they are; only of models that use them.
-TREE_FILES = ("boosting.json", "pooled_boosting.json", "pooled_volatility_clock_boosting.json")
+TREE_FILES = (
+    "boosting.json",
+    "pooled_boosting.json",
+    "pooled_volatility_clock_boosting.json",
+    "moves.json",
+    "pooled_moves.json",
+)
 WEIGHT_FILES = (BEST_WEIGHTS_FILE, SERVED_WEIGHTS_FILE)
 # Of every version, whatever kind of model it is.
 COMMON_FILES = (SCALER_FILE, METRICS_FILE)

@@ -13,7 +13,7 @@ import numpy as np
 
 from percoin import json_codec
 from percoin.errors import ConfigError, InvalidArtifactError
-from percoin.evaluation.baselines import ALONE, LOGISTIC
+from percoin.evaluation.baselines import ALONE, LOGISTIC, MOVES, POOLED_MOVES
 from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
 from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
@@ -38,11 +38,12 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
-# models that were fitted again to all rows after their judgement.
-FORMAT_VERSION = 4
+# models in two stages, format 5 models that were fitted again to all rows after their judgement.
+FORMAT_VERSION = 5
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
 _THIRD_FORMAT = 3
+_FOURTH_FORMAT = 4
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 LOGISTIC_KIND = LOGISTIC
@@ -452,12 +453,8 @@ class ManifestDraft:
         trees = None if self.last_row is None else self.last_row.trees
         require(trees in (None, trees_file(kind)), f"the trees of a {kind} lie in {trees!r:.60}")
         for name, part in self.parts.items():
-            numbers = part.numbers
-            if numbers is not None and numbers.regression is not None:
-                n_columns = numbers.regression.n_columns
-                expected = numbers.columns.n_columns(self.timeframe, self.num_features)
-                found = f"{name} takes {n_columns} columns, not {expected}"
-                require(n_columns == expected, found)
+            if part.numbers is not None:
+                part.numbers.check_columns(name, self.timeframe, self.num_features)
 
     def seal(
         self, created_at: datetime, files: Mapping[str, str], revised_from: str | None = None
@@ -580,6 +577,10 @@ def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
     if draft.refit is not None:
         return FORMAT_VERSION
+    combined = {} if draft.combination is None else draft.combination.parts
+    numbers = (draft.last_row, *(part.numbers for part in combined.values()))
+    if MOVES in combined or POOLED_MOVES in combined or any(n and n.ridge for n in numbers):
+        return _FOURTH_FORMAT
     parts = (draft.features.extra, draft.combination, draft.last_row)
     if any(part is not None for part in parts):
         return _THIRD_FORMAT

@@ -9,10 +9,13 @@ from dataclasses import dataclass, fields
 from percoin.evaluation.baselines import BESIDE, POOLED
 from percoin.evaluation.blend import NETWORK, PartSkills
 from percoin.evaluation.calibration import check_calibration
-from percoin.evaluation.last_row import InputColumns
+from percoin.evaluation.last_row import InputColumns, LastRowModel
+from percoin.evaluation.moves import N_RANGES, Moves, RangeRegression
 from percoin.evaluation.regression import Regression
+from percoin.evaluation.trees import Trees
 from percoin.registry.field_checks import require
 from percoin.registry.layout import TREE_FILES, trees_file
+from percoin.types import Timeframe
 
 # Rounding of a sum of weights.
 _ROUNDING = 1e-9
@@ -48,16 +51,54 @@ class StoredNumbers:
         columns: What it takes.
         regression: A regression lies in the manifest itself.
         trees: Boosted trees lie in the file of this name.
+        ridge: Of a model in two stages, ``evaluation.moves``, which has all three.
     """
 
     columns: InputColumns
     regression: Regression | None = None
     trees: str | None = None
+    ridge: RangeRegression | None = None
 
     def __post_init__(self) -> None:
-        is_one = (self.regression is None) != (self.trees is None)
-        require(is_one, "a model of the newest bar is not a regression or trees")
+        n_kinds = (self.regression is not None) + (self.trees is not None)
+        is_one = n_kinds == (1 if self.ridge is None else 2)
+        require(is_one, "a model of the newest bar is not a regression, trees, or two stages")
+        has_all = self.columns is InputColumns.VOLATILITY_CLOCK_FEATURES
+        require(has_all == (self.ridge is not None), "the columns are not those of the model")
         require(self.trees in (None, *TREE_FILES), f"{self.trees!r:.60} is no file of trees")
+
+    def check_columns(self, name: str, timeframe: Timeframe, n_features: int) -> None:
+        """Refuse a regression on another number of columns than there are.
+
+        Args:
+            name: Of the part.
+            timeframe: Bar length of the model.
+            n_features: Number of its features.
+        """
+
+        def check(found: Regression | RangeRegression | None, *expected: int) -> None:
+            wrong = found is not None and found.n_columns != sum(expected)
+            n_found = 0 if found is None else found.n_columns
+            require(not wrong, f"{name} takes {n_found} columns, not {sum(expected)}")
+
+        def count(columns: InputColumns) -> int:
+            return columns.n_columns(timeframe, n_features)
+
+        if self.ridge is None:
+            check(self.regression, count(self.columns))
+        else:
+            check(self.regression, count(InputColumns.VOLATILITY), N_RANGES)
+            check(self.ridge, count(InputColumns.VOLATILITY_CLOCK))
+
+    def model(self, trees: Mapping[str, Trees]) -> LastRowModel:
+        """What it computes with.
+
+        Args:
+            trees: The boosted trees of the version, by the name of their file.
+        """
+        if self.regression is None or self.trees is None or self.ridge is None:
+            return LastRowModel(self.columns, self.regression or trees[self.trees or ""])
+        return LastRowModel(self.columns, Moves(trees[self.trees], self.ridge, self.regression))
 
 
 @dataclass(frozen=True)

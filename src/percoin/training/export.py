@@ -17,7 +17,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.dataset import MarketDataset
 from percoin.errors import TrainingError
-from percoin.evaluation.baselines import BESIDE
+from percoin.evaluation.baselines import USUAL_BESIDE
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.registry.artifact import check_writable
@@ -46,7 +46,7 @@ class ModelExporter:
     models_dir: Path | str
     # As train.py has it: averaged with all that can stand beside the network.
     rules: JudgingRules = field(
-        default_factory=partial(JudgingRules, model_name=BLEND, blend=BESIDE)
+        default_factory=partial(JudgingRules, model_name=BLEND, blend=USUAL_BESIDE)
     )
     onnx: bool = False
     config: Mapping[str, object] | None = None

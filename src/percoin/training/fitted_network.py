@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
-from percoin.evaluation.baselines import POOLED, Baseline
+from percoin.evaluation.baselines import POOLED
 from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
     JudgingRules,
+    PooledBaseline,
     fit_parts,
     forecast_fold,
 )
@@ -55,7 +56,7 @@ class TrainedAgain:
 
     dataset: MarketDataset
     module: SignalClassifier
-    pooled_baselines: Callable[[], Sequence[Baseline]] = tuple
+    pooled_baselines: Callable[[], Sequence[PooledBaseline]] = tuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class FittedNetwork(Fitted):
 
     test: Callable[[], SignalClassifier]
     earlier: Sequence[Fold] = ()
-    pooled_baselines: Callable[[], Sequence[Baseline]] = field(default=tuple)
+    pooled_baselines: Callable[[], Sequence[PooledBaseline]] = field(default=tuple)
     again: Callable[[], TrainedAgain] | None = None
 
     @cached_property
@@ -149,7 +150,7 @@ def forecast_test(
     module: SignalClassifier,
     dataset: MarketDataset,
     rules: JudgingRules,
-    pooled: Sequence[Baseline] = (),
+    pooled: Sequence[PooledBaseline] = (),
 ) -> FoldForecasts:
     """Forecasts of a trained module and the baselines on the test rows of a fold."""
     logits = logits_of(module, dataset, "validation"), logits_of(module, dataset, "test")

@@ -15,6 +15,7 @@ from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.evaluation.judgement import JudgedPart, Judgement
 from percoin.evaluation.last_row import LastRowModel
+from percoin.evaluation.moves import Moves
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import Trees
 from percoin.expected_move.judging import JudgedMoveModel
@@ -195,7 +196,7 @@ def with_refit(
     """
     dataset = refitted.dataset
     span = _span(dataset, "train")
-    hashes = {name: sha256(_numbers_text(model)) for name, model in judgement.fitted.items()}
+    hashes = {name: sha256(_numbers_text(name, model)) for name, model in judgement.fitted.items()}
     if judged:
         from percoin.registry.weights import save_weights
 
@@ -211,10 +212,9 @@ def with_refit(
     return replace(draft, scaling=ScalingNumbers.of(dataset.scaling), refit=refit)
 
 
-def _numbers_text(model: LastRowModel) -> bytes:
-    numbers = model.numbers
-    text = numbers.to_json() if isinstance(numbers, Trees) else json_codec.dumps(numbers)
-    return text.encode()
+def _numbers_text(name: str, model: LastRowModel) -> bytes:
+    trees = "" if model.trees is None else model.trees.to_json()
+    return (json_codec.dumps(_stored(name, model)) + trees).encode()
 
 
 def _parts(judgement: Judgement, kind: str) -> dict[str, Any]:
@@ -256,8 +256,11 @@ def _network_and_regression(
 
 
 def _stored(name: str, model: LastRowModel) -> StoredNumbers:
-    if isinstance(model.numbers, Regression):
-        return StoredNumbers(model.columns, model.numbers)
+    numbers = model.numbers
+    if isinstance(numbers, Moves):
+        return StoredNumbers(model.columns, numbers.classes, trees_file(name), numbers.ridge)
+    if isinstance(numbers, Regression):
+        return StoredNumbers(model.columns, numbers)
     return StoredNumbers(model.columns, trees=trees_file(name))
 
 
@@ -268,9 +271,9 @@ def trees_of(judgement: Judgement) -> dict[str, Trees]:
         parts = judgement.blend.parts.items()
         models = {name: part.numbers for name, part in parts if part.weight}
     return {
-        trees_file(name): model.numbers
+        trees_file(name): model.trees
         for name, model in models.items()
-        if model is not None and isinstance(model.numbers, Trees)
+        if model is not None and model.trees is not None
     }
 
 

@@ -21,6 +21,7 @@ from percoin.evaluation.baselines import (
     BOOSTING,
     LOGISTIC,
     MAJORITY,
+    MOVES,
     ROLLING_PRIOR,
     TRAIN_PRIOR,
     VOLATILITY,
@@ -45,6 +46,7 @@ _TRAINED = {
     LOGISTIC: "a logistic regression",
     VOLATILITY: "a regression on volatility",
     BOOSTING: "boosted trees",
+    MOVES: "how far first, then which class",
 }
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",

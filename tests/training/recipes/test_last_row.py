@@ -11,17 +11,21 @@ from percoin.audit.served import rebuild
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.evaluation.baselines import BOOSTING, VOLATILITY
+from percoin.evaluation.baselines import BOOSTING, MOVES, VOLATILITY
 from percoin.evaluation.fold_forecasts import JudgingRules, forecast_last_row
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.training.version_settings import overrides_of, settings_of
 from percoin.types import Timeframe
 
-KINDS = (VOLATILITY, BOOSTING)
+KINDS = (VOLATILITY, BOOSTING, MOVES)
 # Something to find.
 EDGE = (*SIMULATED, "source.edge=0.6")
-TITLES = {VOLATILITY: "a regression on volatility", BOOSTING: "boosted trees"}
+TITLES = {
+    VOLATILITY: "a regression on volatility",
+    BOOSTING: "boosted trees",
+    MOVES: "how far first, then which class",
+}
 
 
 def arguments(folder: Path, name: str, *overrides: str) -> list[str]:
@@ -50,7 +54,7 @@ def test_it_is_judged_and_served_like_any_model(fitted, name):
     manifest = artifact.manifest
     assert (manifest.model_version, manifest.model.kind) == (f"{name}_v1", name)
     files = {path.name for path in artifact.folder.iterdir()}
-    trees = {"boosting.json"} if name == BOOSTING else set()
+    trees = set() if name == VOLATILITY else {f"{name}.json"}
     assert files == {"meta.json", "metrics.json", "scaler.pkl", *trees}
     dataset = rebuild(manifest, bars_of(folder))
     fold = forecast_last_row(dataset, name, JudgingRules(model_name=name))
@@ -123,7 +127,7 @@ def test_too_few_bars_for_the_volatility_are_told_in_one_line(tmp_path):
 def test_a_blend_goes_without_a_part_that_has_too_few_bars(tmp_path):
     done = run_train([in_minutes(word) for word in train_arguments(tmp_path, source=FEW)])
     assert done.code == 0
-    for name in ("volatility", "volatility_clock"):
+    for name in ("volatility", "volatility_clock", "moves"):
         assert f"BTCUSDT 15m: {name} takes no part in the blend: " in done.stdout
     manifest = load_artifact(tmp_path / "models", "BTCUSDT", Timeframe.M15).manifest
     assert set(manifest.weights) == {"network", "logistic", "boosting"}

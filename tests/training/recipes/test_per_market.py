@@ -282,7 +282,7 @@ def test_the_judgement_takes_for_granted_what_the_settings_say(tmp_path):
     rules = judging_rules(settings)
     assert (rules.n_looks, rules.n_trials, rules.seed) == (3, 7, 5)
     assert (rules.costs.fee_bps, rules.costs.slippage_bps) == (4, 3)
-    assert rules.blend == ("logistic", "volatility", "volatility_clock", "boosting")
+    assert rules.blend == ("logistic", "volatility", "volatility_clock", "boosting", "moves")
     assert rules.model_name == BLEND
     alone = judging_rules(replace(settings, blend="none"))
     assert (alone.blend, alone.model_name) == ((), "cnn_lstm")

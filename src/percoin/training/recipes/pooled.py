@@ -16,8 +16,8 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError, DivergedError, PoolError
-from percoin.evaluation.baselines import Baseline
-from percoin.evaluation.fold_forecasts import fit_pooled_baselines
+from percoin.evaluation.baselines import POOLED_MOVES
+from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork, TrainedAgain
@@ -126,9 +126,10 @@ class Pooled(Recipe):
         again = _Again(self.pool, fitting, trained, plan)
 
         @cache
-        def baselines() -> Sequence[Baseline]:
+        def baselines() -> Sequence[PooledBaseline]:
             log.info("fitting the baselines that learn from all markets")
-            return tuple(fit_pooled_baselines(self.pool.seen, trained.seed))
+            has_moves = POOLED_MOVES in fitting.settings.blended
+            return tuple(fit_pooled_baselines(self.pool.seen, trained.seed, has_moves))
 
         def fitted(dataset: MarketDataset) -> FittedNetwork:
             return FittedNetwork(
@@ -194,9 +195,10 @@ class _Again:
             raise PoolError(str(error)) from error
 
     @cached_property
-    def _baselines(self) -> Sequence[Baseline]:
+    def _baselines(self) -> Sequence[PooledBaseline]:
         log.info("fitting the baselines that learn from all markets again, on all rows")
-        return tuple(fit_pooled_baselines(self._whole.seen, self.trained.seed))
+        has_moves = POOLED_MOVES in self.fitting.settings.blended
+        return tuple(fit_pooled_baselines(self._whole.seen, self.trained.seed, has_moves))
 
 
 def _told(trained: TrainedPool) -> str:
