@@ -80,6 +80,7 @@ def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
         f"features={features}",
         f"labels={labels}",
         f"model={model}",
+        *(["model._target_=my_models:MyNet"] if model == "own" else []),
         f"trainer={trainer}",
         f"logger={logger}",
     )
@@ -87,9 +88,9 @@ def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
     assert label_rule(made.labels).horizon == made.labels.horizon == made.split.purge_bars
-    assert made.model.option == (model if model in ALONE else "cnn_lstm")
+    assert made.model.option == (model if model in {*ALONE, "own"} else "cnn_lstm")
     assert made.model.has_network is (model not in ALONE)
-    assert not made.model.has_network or len(made.model.channels) == 3
+    assert model in {*ALONE, "own"} or len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
     assert made.logger[logger]["_target_"].lower().endswith(f"{logger}logger")
 
@@ -616,7 +617,7 @@ def test_what_the_network_is_built_from_are_its_own_arguments():
     from percoin.network import CnnLstm
 
     arguments = set(inspect.signature(CnnLstm).parameters) - {"n_features"}
-    for option in set(options("model")) - set(ALONE):
+    for option in set(options("model")) - {*ALONE, "own"}:
         assert set(_leaves(OmegaConf.load(CONF_DIR / "model" / f"{option}.yaml"))) == arguments
 
 

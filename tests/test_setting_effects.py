@@ -43,7 +43,8 @@ def names_in(config, prefix: str = "") -> list[str]:
     for entry in fields(config):
         value = getattr(config, entry.name)
         inner = names_in(value, f"{prefix}{entry.name}.") if is_dataclass(value) else None
-        found += [f"{prefix}{entry.name}"] if inner is None else inner
+        # Arguments of objects that nothing names.
+        found += [] if value == {} else [f"{prefix}{entry.name}"] if inner is None else inner
     return found
 
 
@@ -54,7 +55,7 @@ def changed(config: TrainConfig, name: str) -> TrainConfig:
     group = other
     for key in groups:
         group = getattr(group, key)
-    setattr(group, leaf, "something else")
+    setattr(group, leaf, "torch.optim.SGD" if leaf == "_target_" else "something else")
     return other
 
 

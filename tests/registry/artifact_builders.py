@@ -21,6 +21,7 @@ from percoin.evaluation.moves import RangeRegression
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import TreeNumbers, Trees
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
+from percoin.plugins import PluginSource
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
 from percoin.registry.manifest import (
@@ -253,6 +254,20 @@ def export_alone(root: Path, **changes) -> Path:
 
 def export_logistic(root: Path, **changes) -> Path:
     return artifact.export_artifact(root, draft(**LOGISTIC | changes), {}, {}, record()).folder
+
+
+# A network of the user's own, and a loss of theirs.
+OWN_SYMBOL = "ADAUSDT"
+OWN = {
+    "model_version": "own_v1",
+    "model": ModelSpec(
+        {"width": 4, "kernels": [3, 5], "kind": "wide"},
+        "own",
+        PluginSource("my_models", "Nets.Wide", "ab" * 32),
+        1234,
+    ),
+    "sources": {"loss": PluginSource("my_losses", "focal", "cd" * 32)},
+}
 
 
 def load(root: Path, symbol: str = SYMBOL) -> artifact.Artifact:

@@ -6,6 +6,8 @@ from artifact_builders import (
     GOLDEN,
     MOVES_NUMBERS,
     OTHER_SYMBOL,
+    OWN,
+    OWN_SYMBOL,
     SYMBOL,
     blend,
     check_whole,
@@ -32,6 +34,7 @@ from percoin.types import Timeframe
         (1, SYMBOL),
         *((version, symbol) for version in (2, 3, 4) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
+        (4, OWN_SYMBOL),
         (5, SYMBOL),
     ],
 )
@@ -122,3 +125,9 @@ def test_the_committed_model_with_extra_columns_still_says_which_ones():
     assert manifest.features.names == EXTRA_SET.names(Timeframe.M15)
     assert (manifest.num_features, len(manifest.scaling.mean)) == (27, 27)
     assert check_whole(loaded) == 0.5
+
+
+def test_the_committed_network_of_the_users_own_still_says_which_code_it_is():
+    manifest = load(GOLDEN / "format_4", OWN_SYMBOL).manifest
+    assert (manifest.model, manifest.sources) == (OWN["model"], OWN["sources"])
+    assert (manifest.format_version, manifest.n_weights) == (4, 1234)

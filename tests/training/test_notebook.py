@@ -375,7 +375,7 @@ def nan_weights(folder: Path) -> None:
         ),
         (without_validation, TrainingError, "with validation"),
         (own_loaders, ConfigError, "needs a MarketDataModule.* no data module"),
-        (other_network, ConfigError, "CnnLstm alone, and this is a Sequential"),
+        (other_network, ConfigError, "and Sequential comes without"),
         (other_features, ConfigError, "takes 14 features and there are 15"),
         (extra_features, ConfigError, r"takes 15 features and there are 21: use CnnLstm\(21\)"),
         (other_module, ConfigError, "the trainer has a BoringModel"),

@@ -116,3 +116,41 @@ def test_a_proposal_says_all_of_itself_in_a_line():
     assert str(space.candidate(space.own())) == (
         "lr=0.001 dropout=0.3 width=1 lookback=8 labels=fixed_horizon horizon=3 threshold=0.005"
     )
+
+
+OWN_NET = ("model._target_=my_models:Net", "model.width=8", "model.kind=deep")
+OWN_SPACE = "experiment.space.arguments={width:[16,32],kind:[deep,wide]}"
+
+
+def own_settings(*words: str) -> TrainConfig:
+    told = [word for word in TINY if not word.startswith("model.")]
+    return typed(compose_config("train", [*told, *SEARCH, *OWN_NET, *words]), TrainConfig)
+
+
+def test_the_arguments_of_an_own_network_are_searched_and_its_command_says_them():
+    settings = own_settings(OWN_SPACE)
+    space = SearchSpace(settings, settings.experiment.space)
+    assert space.settings(space.candidate(space.own())) == space.base
+    own = ("lr", "model.width", "model.kind", "lookback", "labels")
+    assert tuple(space.own())[:5] == own
+    found = set()
+    for candidate in proposals(space, 8):
+        chosen = space.settings(candidate)
+        found.add(tuple(chosen.model.arguments.items()))
+        told = [word for word in TINY if not word.startswith("model.")]
+        placed = ("model=own", OWN_NET[0], "++model.arguments.width=8", "model.kind=deep")
+        placed += (f"++{OWN_SPACE}",)
+        words = shlex.split(command_for([*told, *SEARCH, *placed], settings, chosen))[2:]
+        assert len({word.partition("=")[0] for word in words}) == len(words)
+        assert typed(compose_config("train", words), TrainConfig) == chosen
+    assert found <= {(("width", w), ("kind", k)) for w in (8, 16, 32) for k in ("deep", "wide")}
+    assert len(found) > 2
+    assert "dropout" not in str(candidate)
+
+
+def test_only_what_the_command_says_of_an_own_network_can_be_searched():
+    settings = own_settings("experiment.space.arguments={depth:[1,2]}")
+    with pytest.raises(ConfigError, match=r"say the command's own value too, with model\.depth="):
+        SearchSpace(settings, settings.experiment.space)
+    with pytest.raises(ConfigError, match="and model=cnn_lstm has dropout and width"):
+        make_space("experiment.space.arguments={width:[1]}")

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli.mistakes import as_loggers, check_overrides
 from percoin.cli.overrides import quote_texts
+from percoin.cli.targets import with_targets
 from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, usual_blend, usual_epochs
 from percoin.errors import ConfigError
 from percoin.run_folder import run_dir
@@ -94,7 +95,7 @@ def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
     """
     schema = SCHEMAS[config_name]
     check_overrides(overrides, schema)
-    return quote_texts(as_loggers(overrides), schema)
+    return quote_texts(as_loggers(with_targets(overrides, schema)), schema)
 
 
 def composed(config_name: str, words: Sequence[str]) -> DictConfig:

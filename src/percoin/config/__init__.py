@@ -17,7 +17,7 @@ from percoin.config.labels import (
     VolatilityScaledConfig,
 )
 from percoin.config.launcher import LauncherConfig, ProcessesConfig, RayConfig, SlurmConfig
-from percoin.config.model import CnnLstmConfig, ModelConfig
+from percoin.config.model import CnnLstmConfig, ModelConfig, OwnNetworkConfig
 from percoin.config.output import OutputFormat
 from percoin.config.predict import PredictConfig
 from percoin.config.recipes import EvaluationMode, RecipeName, usual_blend, usual_epochs
@@ -60,6 +60,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OutputFormat",
+    "OwnNetworkConfig",
     "PredictConfig",
     "ProcessesConfig",
     "PrunerConfig",

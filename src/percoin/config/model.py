@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from percoin.config.fields import Effect, When, number, require
+from percoin.config.targets import check_target, target, target_arguments
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import BOOSTING, LOGISTIC, MOVES, VOLATILITY
 from percoin.registry.bounds import check_network
 
 _WIDEST = 8192
+OWN = "own"
 
 
 @dataclass
@@ -92,6 +94,20 @@ class CnnLstmConfig(ModelConfig):
             check_network(asdict(self), n_features)
         except ValueError as error:
             raise ConfigError(f"model: {error}") from None
+
+
+@dataclass
+class OwnNetworkConfig(ModelConfig):
+    """A network of the user's own."""
+
+    option: ClassVar[str] = OWN
+    has_network: ClassVar[bool] = True
+
+    _target_: str = target("its class, as MODULE:NAME or FILE.py:NAME; plugins allows the code")
+    arguments: dict[str, Any] = target_arguments()
+
+    def __post_init__(self) -> None:
+        check_target("model", self._target_, self.arguments)
 
 
 # Other models take none of the settings of a network.

@@ -41,6 +41,7 @@ from percoin.config.recipes import (
 )
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
+from percoin.config.targets import LossConfig, SchedulerConfig
 from percoin.config.timeframe import TimeframeConfig
 from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
 from percoin.config.tune import TuneConfig
@@ -149,7 +150,9 @@ class TrainConfig:
         "days of history, back from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
     )
     split: SplitConfig = setting("shares of the rows, oldest first")
+    loss: LossConfig = setting("what is minimised", used=OF_A_NETWORK)
     optimizer: OptimizerConfig = setting(used=OF_A_NETWORK)
+    scheduler: SchedulerConfig = setting("how the learning rate changes", used=OF_A_NETWORK)
     evaluation: str = choice(
         "single_split, or walk_forward: train anew for each fold, judge the test rows of all folds",
         EvaluationMode,
@@ -244,6 +247,21 @@ class TrainConfig:
         )
 
     @property
+    def targets(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """What is of the user's own, by its group: the name of its code, and its arguments."""
+        groups: dict[str, Any] = {
+            "model": self.model,
+            "loss": self.loss,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+        }
+        return {
+            name: (group._target_, group.arguments)
+            for name, group in groups.items()
+            if getattr(group, "_target_", None) is not None
+        }
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         """The markets, of which only ``recipe=pooled`` and ``fleet=true`` have several."""
         return tuple(word.strip() for word in self.symbol.split(","))
@@ -288,10 +306,11 @@ class TrainConfig:
         others = {
             "recipe=pooled": self.recipe == RecipeName.POOLED,
             "init=pooled": self.init == INIT_POOLED,
-            f"model={self.model.option}": not self.model.has_network,
+            f"model={self.model.option}": not isinstance(self.model, CnnLstmConfig),
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
             "refit=true": self.refit,
+            **dict.fromkeys((f"{name}._target_" for name in self.targets), True),
         }
         for option, is_asked in others.items():
             require(

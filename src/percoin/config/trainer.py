@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from percoin.config.fields import (
     MOST_EPOCHS,
@@ -14,6 +15,7 @@ from percoin.config.fields import (
     setting,
 )
 from percoin.config.model import OF_A_NETWORK
+from percoin.config.targets import check_target, target, target_arguments
 
 # A pool's learning rate falls by a cosine.
 _OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))
@@ -42,9 +44,13 @@ class TrainerConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW, the learning rate's decay, and when to stop."""
+    """The optimizer, the learning rate's decay, and when to stop."""
 
-    weight_decay: float = number("weight decay of AdamW", 0, 100, affects=Effect.MODEL)
+    _target_: str | None = target(
+        "null is AdamW; else MODULE:NAME of your own, or a class of torch.optim; it is given lr",
+        default=None,
+    )
+    weight_decay: float = number("weight decay of the optimizer", 0, 100, affects=Effect.MODEL)
     plateau_factor: float = number(
         "factor on the learning rate when the validation loss stalls",
         above=0,
@@ -71,6 +77,10 @@ class OptimizerConfig:
         MOST_EPOCHS,
         affects=Effect.MODEL,
     )
+    arguments: dict[str, Any] = target_arguments()
+
+    def __post_init__(self) -> None:
+        check_target("optimizer", self._target_, self.arguments)
 
 
 @dataclass

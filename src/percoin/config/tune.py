@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from percoin.config.fields import (
     MOST_EPOCHS,
@@ -85,6 +85,10 @@ class SpaceConfig:
     dropout: list[float] = setting("smallest and largest", affects=Effect.MODEL)
     width: list[float] = setting("factors of the model's widths", affects=Effect.MODEL)
     lookback: list[int] = setting("smallest and largest, in bars", affects=Effect.MODEL)
+    arguments: dict[str, Any] = setting(
+        "values of a network of your own: {width: [16, 32]} tries two of model.width",
+        affects=Effect.MODEL,
+    )
     labels: list[str] = setting(
         "rules to try; [] keeps the command's own labels", affects=Effect.MODEL
     )
@@ -99,6 +103,14 @@ class SpaceConfig:
             bool(self.width) and min(self.width) > 0 and max(self.width) <= 16,
             f"experiment.space.width={self.width} must be factors above 0 and at most 16",
         )
+        for name, values in self.arguments.items():
+            require(
+                isinstance(values, list)
+                and bool(values)
+                and all(value is None or isinstance(value, str | int | float) for value in values),
+                f"experiment.space.arguments.{name}={values!r:.60} must be a list of numbers, "
+                "texts or flags to try",
+            )
         known = (FixedHorizon.kind, TripleBarrier.kind)
         require(
             set(self.labels) <= set(known),

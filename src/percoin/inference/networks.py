@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from percoin.errors import ConfigError, InvalidArtifactError
+from percoin.plugins import resolve_same
 from percoin.printable import printable
 from percoin.registry.artifact import Artifact, OnnxArtifact
-from percoin.registry.bounds import count_weights
 from percoin.registry.layout import ONNX_FILE
 from percoin.registry.manifest import Manifest
+from percoin.targets import Target
 from percoin.types import CLASS_NAMES, Float32Array, FloatArray
 
 if TYPE_CHECKING:
     import onnxruntime
-
-    from percoin.network import CnnLstm
+    from torch import nn
 
 # Windows, shape (B, L, F), to logits, shape (B, C).
 Network = Callable[[Float32Array], FloatArray]
@@ -118,23 +118,54 @@ def _torch_network(artifact: Artifact, device: str) -> Network:
     return ask
 
 
-def _build(artifact: Artifact) -> CnnLstm:
-    from percoin.network import CnnLstm
-
+def _build(artifact: Artifact) -> nn.Module:
     manifest = artifact.manifest
-    kwargs, weights = manifest.model.kwargs, artifact.state_dict.values()
-    n_described = count_weights(kwargs, manifest.num_features)
-    if n_described > sum(tensor.numel() for tensor in weights):
-        # Building it first could take any amount of memory.
+    n_described = manifest.n_weights
+    # Building it first could take any amount of memory.
+    if manifest.model.source is None and n_described > _n_stored(artifact):
         raise _invalid(manifest, f"the weights do not fit the network: it has {n_described}")
     try:
-        # CnnLstm itself checks the arguments of the manifest.
-        network = CnnLstm(manifest.num_features, **dict(kwargs))  # type: ignore[arg-type]
+        network = _made(manifest)
         network.load_state_dict(artifact.state_dict)
+    except ConfigError as error:
+        raise InvalidArtifactError(manifest.symbol, manifest.timeframe, *_advised(error)) from error
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = _first_line(error)
         raise _invalid(manifest, f"the weights do not fit the network: {reason}") from error
     return network
+
+
+def _made(manifest: Manifest) -> nn.Module:
+    """The network, with other weights than the trained ones.
+
+    Raises:
+        ConfigError: It is of the user's own, and its code is not allowed here, or another one.
+    """
+    model, n_features = manifest.model, manifest.num_features
+    if model.source is None:
+        from percoin.network import CnnLstm
+
+        # CnnLstm itself checks the arguments of the manifest.
+        return CnnLstm(n_features, **dict(model.kwargs))  # type: ignore[arg-type]
+    from percoin.own_network import count_own_weights, make_own_network
+
+    value = resolve_same(model.source)
+    target = Target("model._target_", model.source.name, value, model.source)
+    asked = target, model.kwargs, n_features, manifest.lookback
+    n_weights = count_own_weights(*asked)
+    if n_weights != model.n_weights:
+        raise target.refusal(f"has {n_weights} weights, not {model.n_weights} as in the training")
+    return make_own_network(*asked)
+
+
+def _n_stored(artifact: Artifact) -> int:
+    return sum(tensor.numel() for tensor in artifact.state_dict.values())
+
+
+def _advised(error: ConfigError) -> tuple[str, str]:
+    """What was found, and what to do, of an error that says both."""
+    found, _, action = printable(str(error)).partition("; ")
+    return found, action or _TRAIN_AGAIN
 
 
 def _first_line(error: Exception) -> str:

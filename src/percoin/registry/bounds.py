@@ -45,6 +45,7 @@ MOST_LABEL_BARS = 1_000_000
 _MOST_WIDTH = 65_536
 _MOST_LAYERS = 256
 _MOST_WEIGHTS = 100_000_000
+_MOST_NUMBER = 1_000_000
 # The keys that size a CnnLstm, and their defaults.
 _USUAL: Mapping[str, int | tuple[int, ...]] = {
     "channels": (64, 128, 256),
@@ -60,17 +61,16 @@ def most_bytes(name: str) -> int:
     return _MOST_BYTES.get(name, _MOST_BYTES_OF_OTHERS)
 
 
-def most_bytes_beside(name: str, kwargs: Mapping[str, object], n_features: int) -> int:
+def most_bytes_beside(name: str, n_weights: int) -> int:
     """The same with a manifest, which says how many weights the network has.
 
     Args:
         name: Of the file.
-        kwargs: What the network is built with, checked.
-        n_features: Features of a bar.
+        n_weights: How many, checked.
     """
     if name not in _FRAME_BYTES:
         return most_bytes(name)
-    expected = _FRAME_BYTES[name] + _BYTES_PER_WEIGHT * count_weights(kwargs, n_features)
+    expected = _FRAME_BYTES[name] + _BYTES_PER_WEIGHT * n_weights
     return min(most_bytes(name), expected)
 
 
@@ -92,6 +92,29 @@ def check_network(kwargs: Mapping[str, object], n_features: int) -> None:
     n_weights = count_weights(kwargs, n_features)
     if n_weights > _MOST_WEIGHTS:
         raise ValueError(f"its network has {n_weights} weights, more than {_MOST_WEIGHTS}")
+
+
+def check_own_network(arguments: Mapping[str, object], n_weights: int) -> None:
+    """Refuse a network of the user's own whose manifest asks for more than anyone trains.
+
+    Raises:
+        ValueError: An argument is out of bounds, or there are too many weights; it names the key.
+    """
+    for name, value in arguments.items():
+        entries = list(value) if isinstance(value, list | tuple) else [value]
+        is_plain = all(entry is None or isinstance(entry, str | int | float) for entry in entries)
+        numbers = [entry for entry in entries if isinstance(entry, int | float)]
+        if (
+            not is_plain
+            or len(entries) > _MOST_LAYERS
+            or any(abs(n) > _MOST_NUMBER for n in numbers)
+        ):
+            raise ValueError(
+                f"{name} is {value!r:.60}, not a text, a number up to {_MOST_NUMBER}, or at most "
+                f"{_MOST_LAYERS} of them"
+            )
+    if not 1 <= n_weights <= _MOST_WEIGHTS:
+        raise ValueError(f"its network has {n_weights} weights, not 1 to {_MOST_WEIGHTS}")
 
 
 def count_weights(kwargs: Mapping[str, object], n_features: int) -> int:

@@ -51,7 +51,7 @@ def _check_sizes(market: MarketFolder, folder: Path, manifest: Manifest) -> None
     for name in manifest.files:
         most = most_bytes(name)
         if manifest.has_network:
-            most = most_bytes_beside(name, manifest.model.kwargs, manifest.num_features)
+            most = most_bytes_beside(name, manifest.n_weights)
         publish.check_size(market, folder, name, most)
 
 

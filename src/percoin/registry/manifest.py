@@ -19,8 +19,16 @@ from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.features.scaling import Scaling
+from percoin.plugins import PluginSource
 from percoin.printable import printable
-from percoin.registry.bounds import MOST_FILES, MOST_LABEL_BARS, MOST_LOOKBACK, check_network
+from percoin.registry.bounds import (
+    MOST_FILES,
+    MOST_LABEL_BARS,
+    MOST_LOOKBACK,
+    check_network,
+    check_own_network,
+    count_weights,
+)
 from percoin.registry.field_checks import parse_time, require, require_sha256, time_text
 from percoin.registry.layout import (
     BEST_WEIGHTS_FILE,
@@ -38,7 +46,8 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
-# models in two stages, format 5 models that were fitted again to all rows after their judgement.
+# models in two stages, and code of the user's own, format 5 models that were fitted again to all
+# rows after their judgement.
 FORMAT_VERSION = 5
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
@@ -46,8 +55,15 @@ _THIRD_FORMAT = 3
 _FOURTH_FORMAT = 4
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
+# A network of the user's own.
+OWN_KIND = "own"
 LOGISTIC_KIND = LOGISTIC
-_KINDS = {MODEL_VERSION: MODEL_KIND, **{f"{name}_v1": name for name in ALONE}}
+_NETWORKS = (MODEL_KIND, OWN_KIND)
+_KINDS = {
+    MODEL_VERSION: MODEL_KIND,
+    f"{OWN_KIND}_v1": OWN_KIND,
+    **{f"{name}_v1": name for name in ALONE},
+}
 VERSIONS = {kind: version for version, kind in _KINDS.items()}
 # What a manifest of format 2 calls the parts of a network and a regression averaged.
 BLEND_PARTS = (NETWORK, "regression", BLEND)
@@ -260,14 +276,27 @@ class BarsInfo:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The kind of model, and the keyword arguments of its network, if it has one."""
+    """The kind of model, and the keyword arguments of its network, if it has one.
+
+    Attributes:
+        kwargs: Of a network of the user's own those that its settings give.
+        kind: What it is.
+        source: The code of a network of the user's own.
+        n_weights: Numbers in the parameters and buffers of such a network.
+    """
 
     kwargs: Mapping[str, object]
     kind: str = MODEL_KIND
+    source: PluginSource | None = None
+    n_weights: int | None = None
 
     def __post_init__(self) -> None:
         require(self.kind in _KINDS.values(), f"kind {self.kind!r} is unknown")
-        require(self.kind == MODEL_KIND or not self.kwargs, f"kwargs are not of a {self.kind}")
+        require(self.kind in _NETWORKS or not self.kwargs, f"kwargs are not of a {self.kind}")
+        is_own = (self.source is not None, self.n_weights is not None)
+        require(is_own == (self.kind == OWN_KIND,) * 2, f"source or n_weights of a {self.kind}")
+        if self.source is not None:
+            require_sha256(self.source.sha256, "the source of the network has no sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +317,8 @@ class ManifestDraft:
         blend: Set for a network that is averaged with ``regression``.
         combination: Set for a network that is averaged with other forecasters.
         last_row: Set for a model without a network, unless it is a regression on the features.
+        sources: The user's own code that a training needs and a prediction does not, by the
+            group of the setting that names it.
         refit: Set for a model that was fitted again to all rows after its judgement.
     """
 
@@ -316,6 +347,7 @@ class ManifestDraft:
     blend: Blend | None = None
     combination: Combination | None = None
     last_row: StoredNumbers | None = None
+    sources: Mapping[str, PluginSource] | None = None
     refit: Refit | None = None
 
     def __post_init__(self) -> None:
@@ -344,7 +376,14 @@ class ManifestDraft:
     @property
     def has_network(self) -> bool:
         """Whether the model has weights in files of its own."""
-        return self.model.kind == MODEL_KIND
+        return self.model.kind in _NETWORKS
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers the network has."""
+        if self.model.n_weights is not None:
+            return self.model.n_weights
+        return count_weights(self.model.kwargs, self.num_features)
 
     @property
     def judged_scaling(self) -> ScalingNumbers:
@@ -425,7 +464,10 @@ class ManifestDraft:
         require(counts == (len(expected),) * 2, f"num_features is {counts}, not {len(expected)}")
         n_scaled = len(self.scaling.mean)
         require(n_scaled == len(expected), f"scaling has {n_scaled} entries, not {len(expected)}")
-        check_network(self.model.kwargs, len(expected))
+        if self.model.n_weights is None:
+            check_network(self.model.kwargs, len(expected))
+        else:
+            check_own_network(self.model.kwargs, self.model.n_weights)
 
     def _check_refit(self) -> None:
         if self.refit is None:
@@ -579,7 +621,8 @@ def _format_for(draft: ManifestDraft) -> int:
         return FORMAT_VERSION
     combined = {} if draft.combination is None else draft.combination.parts
     numbers = (draft.last_row, *(part.numbers for part in combined.values()))
-    if MOVES in combined or POOLED_MOVES in combined or any(n and n.ridge for n in numbers):
+    has_moves = MOVES in combined or POOLED_MOVES in combined or any(n and n.ridge for n in numbers)
+    if has_moves or draft.model.source is not None or draft.sources is not None:
         return _FOURTH_FORMAT
     parts = (draft.features.extra, draft.combination, draft.last_row)
     if any(part is not None for part in parts):

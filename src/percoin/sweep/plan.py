@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from percoin.bars.renames import current_symbol
 from percoin.cli import Composed, compose_config, config_loader
 from percoin.cli.overrides import quote_texts, text_keys
+from percoin.cli.targets import as_typed, with_targets
 from percoin.commands import flat
 from percoin.config import LauncherConfig, TrainConfig, typed
 from percoin.config.effects import is_of_the_run, names_with
@@ -109,7 +110,8 @@ def _is_in_the_name(key: str) -> bool:
 def _parse(arguments: Sequence[str]) -> dict[str, list[str]]:
     """The values of each key by Hydra's grammar; the last one wins if a key is repeated."""
     with config_loader() as loader:
-        words = quote_texts(arguments, TrainConfig, lists=text_keys(TrainConfig))
+        told = with_targets(arguments, TrainConfig)
+        words = quote_texts(told, TrainConfig, lists=text_keys(TrainConfig))
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
         return {override.get_key_element(): _values_of(override) for override in overrides}
 
@@ -185,7 +187,7 @@ def jobs_of(values: _Values, folder: Path) -> Iterator[Job]:
     for overrides in _combinations(told):
         chosen = dict(override.split("=", 1) for override in overrides)
         symbol, tf = _plain(chosen["symbol"]), _plain(chosen["tf"])
-        variant = [f"{key}={chosen[key]}" for key in varied]
+        variant = [f"{as_typed(key)}={chosen[key]}" for key in varied]
         below = [_folder_name(variant)] if variant else []
         place = folder.joinpath(symbol, tf, *below)
         yield Job(symbol, tf, place, tuple(overrides), " ".join(variant))

@@ -56,6 +56,7 @@ from percoin.sweep.plan import CONFIG_NAME
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.machine import check_machine
 from percoin.training.memory import memory_errors
+from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import prepare, train
 from percoin.training.recipes.recipe import Recipe
 from percoin.training.run_files import RunContext, clear_run_folder
@@ -101,13 +102,18 @@ def run_attempt(attempt: Attempt) -> None:
 
 
 def job_key(settings: TrainConfig, recipe: Recipe) -> str:
-    """Hash everything that determines a job's model: settings, bars, code and start weights."""
+    """Hash everything that determines a job's model: settings, bars, code and start weights.
+
+    The code is that of percoin, and the user's own that the settings name.
+    """
     plain = settings_with(settings, OF_THE_MODEL)
     # The bars count by their content, not by the setting that chose them.
     bars = [(dataset.bars.source, dataset.bars.sha256()) for dataset in recipe.datasets]
     # The pooled model that it starts from is not among the settings.
     start = [] if recipe.begins_with is None else [recipe.begins_with]
-    return facts_hash([plain, bars, code_version(), *start], n_digits=16)
+    code = [(group, source.sha256) for group, source in sources_of(settings).items()]
+    facts = [plain, bars, code_version(), *start, *([code] if code else [])]
+    return facts_hash(facts, n_digits=16)
 
 
 class _Diary:

@@ -16,14 +16,19 @@ from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.dataset import MarketDataset
-from percoin.errors import TrainingError
+from percoin.errors import ConfigError, TrainingError
 from percoin.evaluation.baselines import USUAL_BESIDE
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.registry.artifact import check_writable
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.fitted_network import FittedNetwork, network_of
-from percoin.training.lit_module import UNKNOWN_MARKET, SignalClassifier, check_n_features
+from percoin.training.lit_module import (
+    UNKNOWN_MARKET,
+    OwnTraining,
+    SignalClassifier,
+    check_n_features,
+)
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.onnx_export import check_packages
 from percoin.training.publishing import judge, publish
@@ -55,10 +60,13 @@ class ModelExporter:
         """Check before a training on the data that its model can be exported afterwards.
 
         Raises:
-            ConfigError: The registry cannot describe this network, or a package is missing.
+            ConfigError: The registry cannot describe this network or training, or a package is
+                missing.
             RegistryWriteError: A new version cannot be written to the models folder.
         """
         check_n_features(network_of(module), data.n_features)
+        if self.config is None:
+            _check_described(module)
         check_writable(Path(self.models_dir), data.symbol, data.timeframe)
         if self.onnx:
             check_packages()
@@ -91,7 +99,12 @@ class ModelExporter:
 
 
 def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, object]:
-    """Collect the settings of a module and its dataset, with the names of ``conf/train.yaml``."""
+    """Collect the settings of a module and its dataset, with the names of ``conf/train.yaml``.
+
+    Raises:
+        ConfigError: No settings describe its loss, optimizer or schedule.
+    """
+    _check_described(module)
     bars, spec = dataset.bars, dataset.spec
     split = spec.split_spec
     network = network_of(module)
@@ -157,6 +170,14 @@ def source_settings(source: BarSource | None) -> dict[str, object]:
             }
             return _named("binance", asked)
     return {}
+
+
+def _check_described(module: SignalClassifier) -> None:
+    if module.own != OwnTraining():
+        raise ConfigError(
+            "no settings name a loss, an optimizer or a schedule that is an object: say them with "
+            "ModelExporter(config=...), or train with train.py loss._target_=MODULE:NAME"
+        )
 
 
 def _named(option: str, settings: Mapping[str, object]) -> dict[str, object]:

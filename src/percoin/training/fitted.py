@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from percoin.dataset import MarketDataset
 from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
 from percoin.evaluation.last_row import LastRowModel
+from percoin.plugins import PluginSource
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.training_record import TrainingHistory
@@ -17,9 +18,7 @@ from percoin.registry.training_record import TrainingHistory
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from matplotlib.figure import Figure
-    from torch import Tensor
-
-    from percoin.network import CnnLstm
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Refitted:
 
     dataset: MarketDataset
     numbers: Mapping[str, LastRowModel]
-    network: CnnLstm | None = None
+    network: nn.Module | None = None
     epochs: int | None = None
 
 
@@ -68,6 +67,7 @@ class Fitted(ABC):
         secs: Wall time of the training.
         epochs: Number of epochs and the best epoch; None for a model without epochs.
         pool: Record of the pool that the weights come from, if any.
+        sources: Code of the user's own that the training used, by the group of its setting.
         loggers: Lightning loggers of this market alone.
     """
 
@@ -76,6 +76,7 @@ class Fitted(ABC):
     secs: float
     epochs: tuple[int, int] | None = None
     pool: PoolRecord | None = None
+    sources: Mapping[str, PluginSource] = field(default_factory=dict)
     loggers: Sequence[Logger] = ()
 
     @property

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
@@ -30,7 +31,7 @@ from percoin.training.fitted import Fitted, ModelParts, Refitted
 from percoin.training.lit_module import SignalClassifier, full_precision
 from percoin.training.metrics import confusion_matrix
 from percoin.training.onnx_export import export_onnx
-from percoin.types import FloatArray
+from percoin.types import Float32Array, FloatArray
 
 # Windows for the ONNX comparison, spread over the validation rows.
 _MOST_ONNX_WINDOWS = 512
@@ -66,12 +67,14 @@ class FittedNetwork(Fitted):
     Attributes:
         test: Tests the module with its best weights on the market and returns it.
         earlier: Walk-forward folds before the newest, in time order.
+        spec: What a manifest says of the network; None for a ``CnnLstm``, which says it itself.
         pooled_baselines: Gives extra baselines, fitted on the train rows of a whole pool.
         again: Trains the network again on all rows; None if the recipe cannot.
     """
 
     test: Callable[[], SignalClassifier]
     earlier: Sequence[Fold] = ()
+    spec: ModelSpec | None = None
     pooled_baselines: Callable[[], Sequence[PooledBaseline]] = field(default=tuple)
     again: Callable[[], TrainedAgain] | None = None
 
@@ -106,29 +109,35 @@ class FittedNetwork(Fitted):
         return Refitted(
             dataset=again.dataset,
             numbers=fit_parts(again.dataset, names, seed, pooled),
-            network=copy.deepcopy(network_of(again.module)).cpu(),
+            network=copy.deepcopy(again.module.network).cpu(),
             epochs=len(again.module.history["val_loss"]),
         )
 
     def parts(self, onnx: bool, refitted: Refitted | None = None) -> ModelParts:
         """Weights (copied to the CPU), history and, if requested, the ONNX file."""
-        served = judged = copy.deepcopy(network_of(self.module)).cpu()
+        spec = self.spec or ModelSpec(network_of(self.module).kwargs)
+        served = judged = copy.deepcopy(self.module.network).cpu()
         dataset = self.dataset
         if refitted is not None and refitted.network is not None:
-            served, dataset = refitted.network, refitted.dataset
+            # The same windows, scaled as the refit takes them.
+            served, dataset = refitted.network, replace(refitted.dataset, split=dataset.split)
         return ModelParts(
-            ModelSpec(judged.kwargs),
+            spec,
             judged.state_dict(),
             served.state_dict(),
             TrainingHistory(**self.module.history),
             self._to_onnx(served, dataset) if onnx else None,
         )
 
-    def _to_onnx(self, network: CnnLstm, dataset: MarketDataset) -> bytes:
-        starts = self.dataset.rows("validation") - dataset.lookback + 1
-        asked = starts[:: -(-len(starts) // _MOST_ONNX_WINDOWS)]
-        market = (self.symbol, dataset.bars.timeframe.value)
-        return export_onnx(network, dataset.windows[asked], market)
+    def _to_onnx(self, network: nn.Module, dataset: MarketDataset) -> bytes:
+        market = (self.symbol, self.dataset.bars.timeframe.value)
+        return export_onnx(network, spread_windows(dataset), market)
+
+
+def spread_windows(dataset: MarketDataset) -> Float32Array:
+    """Validation windows to compare two computations of a network on, spread over time."""
+    starts = dataset.rows("validation") - dataset.lookback + 1
+    return dataset.windows[starts[:: -(-len(starts) // _MOST_ONNX_WINDOWS)]]
 
 
 def network_of(module: SignalClassifier) -> CnnLstm:
@@ -140,8 +149,9 @@ def network_of(module: SignalClassifier) -> CnnLstm:
     network = module.network
     if not isinstance(network, CnnLstm):
         raise ConfigError(
-            f"the registry keeps networks of the kind CnnLstm alone, and this is a "
-            f"{type(network).__name__}: train without the export, or use percoin.network.CnnLstm"
+            f"the registry keeps a network of your own with the file of its code, and "
+            f"{type(network).__name__} comes without: train without the export, or by train.py "
+            "model._target_=MODULE:NAME, or use percoin.network.CnnLstm"
         )
     return network
 

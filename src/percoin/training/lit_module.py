@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict
@@ -18,10 +18,10 @@ from lightning.pytorch.utilities.types import (
     OptimizerLRScheduler,
     OptimizerLRSchedulerConfig,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from percoin.errors import ConfigError, DivergedError
@@ -61,6 +61,27 @@ class OptimizerSpec:
     plateau_patience: int = 3
     gradient_clip_norm: float = 1.0
     early_stopping_patience: int = 5
+
+
+# Logits (B, C) and labels (B,) to one number, the mean over the batch.
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class OwnTraining:
+    """What stands in the place of the usual loss, optimizer and schedule; None is the usual one.
+
+    Attributes:
+        make_loss: Makes what the train steps minimise. Validation always uses the log-loss.
+        make_optimizer: Parameters, learning rate and weight decay to an optimizer.
+        make_schedule: An optimizer, and how often the schedule will step, to a schedule.
+        steps_each_batch: Whether the schedule steps after each batch, and not after each epoch.
+    """
+
+    make_loss: Callable[[], LossFunction] | None = None
+    make_optimizer: Callable[[Iterable[nn.Parameter], float, float], Optimizer] | None = None
+    make_schedule: Callable[[Optimizer, int], LRScheduler] | None = None
+    steps_each_batch: bool = False
 
 
 class EpochHistory(TypedDict):
@@ -118,13 +139,13 @@ def new_network(seed: int, n_features: int = len(FEATURE_NAMES), **kwargs: Any) 
         return CnnLstm(n_features, **kwargs)
 
 
-def check_n_features(network: CnnLstm, n_features: int) -> None:
-    """Refuse a network that is made for another number of features than the data has.
+def check_n_features(network: nn.Module, n_features: int) -> None:
+    """Refuse a ``CnnLstm`` that is made for another number of features than the data has.
 
     Raises:
         ConfigError: The two numbers differ.
     """
-    if network.n_features != n_features:
+    if isinstance(network, CnnLstm) and network.n_features != n_features:
         raise ConfigError(
             f"the network takes {network.n_features} features and there are {n_features}: "
             f"use CnnLstm({n_features})"
@@ -141,7 +162,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 class SignalClassifier(pl.LightningModule):
-    """Trains a network on the mean log-loss over three classes.
+    """Trains a network on the mean log-loss over three classes, or on a loss of your own.
 
     ``SignalClassifier()`` trains the default network with the settings of ``train.py``, in any
     ``Trainer`` with one device. If the trainer sets ``gradient_clip_val``, that value is used
@@ -153,11 +174,14 @@ class SignalClassifier(pl.LightningModule):
         lr: Initial learning rate.
         seed: For dropout. Seed and epoch number decide every random draw, so a resumed run
             gives the same result as an uninterrupted one.
+        own: A loss, an optimizer or a schedule of your own.
 
     Attributes:
         history: Losses and accuracies by epoch.
         twin: In a refit, the history of the judged twin: its validation losses stand in for
             those that a training without validation rows does not have.
+        planned_epochs: Epochs that the learning rate's schedule covers; None means the trainer's.
+            A refit ends earlier.
         test_probabilities: Class probabilities of the last tested rows, shape (n_rows, C).
         test_labels: True classes of the same rows, shape (n_rows,).
         market: Symbol and timeframe of the training data.
@@ -170,18 +194,23 @@ class SignalClassifier(pl.LightningModule):
 
     def __init__(
         self,
-        network: CnnLstm | None = None,
+        network: nn.Module | None = None,
         optimizer: OptimizerSpec = OptimizerSpec(),
         lr: float = 0.001,
         seed: int = 0,
+        own: OwnTraining = OwnTraining(),
     ) -> None:
         super().__init__()
         self.network = new_network(seed) if network is None else network
+        self.own = own
+        # A loss that is a module is trained and moved to the device with this one.
+        self.loss = functional.cross_entropy if own.make_loss is None else own.make_loss()
         self.optimizer = optimizer
         self.lr = lr
         self.seed = seed
         self.history = no_epochs()
         self.twin: EpochHistory | None = None
+        self.planned_epochs: int | None = None
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()
@@ -190,7 +219,8 @@ class SignalClassifier(pl.LightningModule):
         self.batch_size: int | None = None
         self.secs_before = 0.0
         self._began_at = time.monotonic()
-        self._plateau: ReduceLROnPlateau | None = None
+        # The schedule if it steps after each epoch.
+        self._each_epoch: LRScheduler | None = None
         # Weight of each row of a batch; the validation of a pool gives all markets the same share.
         self._weight = 1.0
         self._reset_sums()
@@ -220,23 +250,54 @@ class SignalClassifier(pl.LightningModule):
             data = getattr(self.trainer, "datamodule", None)
             self.market = getattr(data, "market", UNKNOWN_MARKET)
             self.batch_size = getattr(data, "batch_size", None)
-            if isinstance(self.network, CnnLstm) and isinstance(data, MarketDataModule):
+            if isinstance(data, MarketDataModule):
                 check_n_features(self.network, data.n_features)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; the learning rate falls when the validation loss stops falling."""
-        adamw, settings = self._adamw(), self.optimizer
-        self._plateau = ReduceLROnPlateau(
-            adamw, factor=settings.plateau_factor, patience=settings.plateau_patience
-        )
+        """AdamW and its schedule, or your own ones."""
+        make_optimizer, make_schedule = self.own.make_optimizer, self.own.make_schedule
+        decay = self.optimizer.weight_decay
+        if make_optimizer is None:
+            optimizer: Optimizer = self._adamw(decay)
+        else:
+            optimizer = make_optimizer(self.parameters(), self.lr, decay)
+        if make_schedule is None:
+            schedule, each_batch = self._usual_schedule(optimizer)
+        else:
+            each_batch = self.own.steps_each_batch
+            n_steps = self._planned_steps() if each_batch else self._n_epochs
+            schedule = make_schedule(optimizer, n_steps)
+        self._each_epoch = None if each_batch else schedule
         # A trainer without validation has no loss to watch.
-        watched = LRSchedulerConfigType(scheduler=self._plateau, monitor=MONITORED, strict=False)
-        return OptimizerLRSchedulerConfig(optimizer=adamw, lr_scheduler=watched)
+        watched = LRSchedulerConfigType(
+            scheduler=schedule,
+            interval="step" if each_batch else "epoch",
+            monitor=MONITORED,
+            strict=False,
+        )
+        return OptimizerLRSchedulerConfig(optimizer=optimizer, lr_scheduler=watched)
 
-    def _adamw(self) -> torch.optim.AdamW:
+    @property
+    def _n_epochs(self) -> int:
+        """Epochs that a schedule covers."""
+        return self.planned_epochs or int(self.trainer.max_epochs or 1)
+
+    def _planned_steps(self) -> int:
+        """Steps that a schedule covers."""
+        per_epoch = self.trainer.estimated_stepping_batches / int(self.trainer.max_epochs or 1)
+        return round(per_epoch * self._n_epochs)
+
+    def _usual_schedule(self, optimizer: Optimizer) -> tuple[LRScheduler, bool]:
+        """The schedule, and whether it steps after each batch.
+
+        The learning rate falls when the validation loss stops falling.
+        """
+        factor, patience = self.optimizer.plateau_factor, self.optimizer.plateau_patience
+        return ReduceLROnPlateau(optimizer, factor=factor, patience=patience), False
+
+    def _adamw(self, decay: float) -> torch.optim.AdamW:
         # Fused AdamW makes one pass over each tensor. In mixed precision Lightning cannot clip it.
         fused = self.device.type == "cpu" and self.trainer.precision == "32-true"
-        decay = self.optimizer.weight_decay
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=decay, fused=fused)
 
     def configure_gradient_clipping(
@@ -251,11 +312,13 @@ class SignalClassifier(pl.LightningModule):
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Do nothing; ``on_train_epoch_end`` makes the step.
+        """Make the step after a batch; ``on_train_epoch_end`` makes that after an epoch.
 
-        Lightning steps after it writes the epoch's checkpoint, so a resumed run would miss
-        that step.
+        Lightning makes the latter after it writes the epoch's checkpoint, so a resumed run would
+        miss that step.
         """
+        if self._each_epoch is None:
+            scheduler.step()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed dropout from seed and epoch, before the first batch.
@@ -268,10 +331,10 @@ class SignalClassifier(pl.LightningModule):
             self._reset_sums()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Mean log-loss of a batch."""
+        """The loss of a batch."""
         windows, labels = batch
         logits = self(windows)
-        loss = functional.cross_entropy(logits, labels)
+        loss: Tensor = self.loss(logits, labels)
         self._add(loss, logits, labels)
         if batch_index % _LOG_EVERY_N_STEPS == 0:
             self.log("loss/train_step", loss)
@@ -306,16 +369,19 @@ class SignalClassifier(pl.LightningModule):
         return is_fit and not self.trainer.sanity_checking
 
     def on_train_epoch_end(self) -> None:
-        """Update the learning rate from the epoch's validation loss, or the twin's."""
+        """Update the learning rate, by the epoch's validation loss or the twin's if it depends on it."""
         if self.twin is not None:
             epoch, (loss, accuracy) = self.current_epoch, self._means()
             self._check_finite("train", loss)
             validation = self.twin["val_loss"][epoch], self.twin["val_acc"][epoch]
             add_epoch(self.history, (loss, accuracy), validation)
             log.info("refit epoch %d/%d  train_loss %.4f", epoch + 1, self.trainer.max_epochs, loss)
-        losses = self.history["val_loss"]
-        if self._plateau is not None and losses:
-            self._plateau.step(losses[-1])
+        losses, schedule = self.history["val_loss"], self._each_epoch
+        if isinstance(schedule, ReduceLROnPlateau):
+            if losses:
+                schedule.step(losses[-1])
+        elif schedule is not None:
+            schedule.step()
 
     def on_test_epoch_start(self) -> None:
         """Reset the metrics of an earlier test."""

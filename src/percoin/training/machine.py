@@ -31,6 +31,10 @@ def check_machine(settings: TrainConfig) -> None:
     if not settings.model.has_network:
         return
     _check_accelerator(settings.trainer)
+    if settings.targets:
+        from percoin.training.own_parts import find_targets
+
+        find_targets(settings)
     if settings.export.onnx:
         from percoin.training.onnx_export import check_packages
 

@@ -248,13 +248,12 @@ def _epochs_of(fitted: Fitted) -> int:
 
 def judging_rules(settings: TrainConfig) -> JudgingRules:
     """The rules of judgement from the settings: costs, numbers of trials and looks, seed, blend."""
-    name = JudgingRules.model_name if settings.model.has_network else settings.model.option
     return JudgingRules(
         costs=trading_costs(settings.costs),
         exit=Exit(settings.backtest.exit),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,
-        model_name=BLEND if settings.blended else name,
+        model_name=BLEND if settings.blended else settings.model.option,
         blend=settings.blended,
     )

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.calibration import apply_calibration
 from percoin.inference.networks import open_session
-from percoin.network import CnnLstm
 from percoin.types import Float32Array, FloatArray
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check_packages() -> None:
         )
 
 
-def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]) -> bytes:
+def export_onnx(network: nn.Module, windows: Float32Array, market: tuple[str, str]) -> bytes:
     """Export a network for any number of windows, as one file without local paths.
 
     Args:
@@ -81,7 +81,7 @@ def export_onnx(network: CnnLstm, windows: Float32Array, market: tuple[str, str]
     return content
 
 
-def _written(network: CnnLstm, windows: Float32Array) -> bytes:
+def _written(network: nn.Module, windows: Float32Array) -> bytes:
     import onnx
 
     with _quiet():
@@ -114,7 +114,7 @@ def _forget_origin(model: onnx.ModelProto) -> None:
 
 
 @torch.inference_mode()
-def _asked(network: CnnLstm, windows: Float32Array) -> FloatArray:
+def _asked(network: nn.Module, windows: Float32Array) -> FloatArray:
     logits: FloatArray = network(torch.tensor(windows)).double().numpy()
     return logits
 

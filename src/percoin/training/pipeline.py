@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from percoin.config import RecipeName, TrainConfig
@@ -107,9 +108,14 @@ def train(
     ):
         config = plain_settings(settings, run.choices)
         if recipe.can_resume:
-            check_resumable(settings, run.folder, {"config": config, **_origin(recipe)})
+            facts = {"config": config, **_origin(recipe), **_own_code(settings)}
+            check_resumable(settings, run.folder, facts)
         log.info("training %s %s in %s", settings.title, settings.tf.name, run.folder)
         rules = judging_rules(settings)
+        if settings.targets:
+            from percoin.training.own_checks import check_own_parts
+
+            check_own_parts(settings, recipe.markets[-1], settings.export.onnx)
         trained = recipe.fit(Fitting(settings, run.folder, rules, interruption, callbacks))
         wanted = [each for each in trained.markets if only is None or each.symbol in only]
         markets = TrainedMarkets(settings, recipe, run, trained)
@@ -119,6 +125,15 @@ def train(
                 markets.judge_and_publish(fitted)
         markets.control_false_discoveries()
         return markets.outcome()
+
+
+def _own_code(settings: TrainConfig) -> dict[str, object]:
+    """The code of the user's own, which must be the same when a run resumes."""
+    if not settings.targets:
+        return {}
+    from percoin.training.own_parts import sources_of
+
+    return {"code": {group: asdict(source) for group, source in sources_of(settings).items()}}
 
 
 def _origin(recipe: Recipe) -> dict[str, object]:

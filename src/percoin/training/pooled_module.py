@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 
-from percoin.network import CnnLstm
 from percoin.training.datamodule import (
     EVALUATION_BATCH_SIZE,
     Batch,
     BatchSampler,
     window_loader,
 )
-from percoin.training.lit_module import OptimizerSpec, SignalClassifier
+from percoin.training.lit_module import OptimizerSpec, OwnTraining, SignalClassifier
 from percoin.training.recipes.pool import Pool
 from percoin.types import IntArray
+
+_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class PooledDataModule(pl.LightningDataModule):
@@ -122,41 +123,29 @@ class PooledClassifier(SignalClassifier):
         seed: As in ``SignalClassifier``.
         warmup_epochs: Epochs over which the learning rate rises.
         n_validation_windows: Validation windows of each market, in the order of the loaders.
-        planned_epochs: Epochs that the schedule covers; None means the trainer's.
+        own: As in ``SignalClassifier``.
     """
 
     def __init__(
         self,
-        network: CnnLstm,
+        network: nn.Module,
         optimizer: OptimizerSpec,
         lr: float,
         seed: int,
         warmup_epochs: float,
         n_validation_windows: Sequence[int],
-        planned_epochs: int | None = None,
+        own: OwnTraining = OwnTraining(),
     ) -> None:
-        super().__init__(network, optimizer, lr, seed)
+        super().__init__(network, optimizer, lr, seed, own)
         self._warmup_epochs = warmup_epochs
-        self._planned_epochs = planned_epochs
         n_all, n_markets = sum(n_validation_windows), len(n_validation_windows)
         self._market_weights = [n_all / (n_markets * n_own) for n_own in n_validation_windows]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; the schedule sets the learning rate of every step."""
-        adamw = self._adamw()
-        n_epochs = int(self.trainer.max_epochs or 1)
-        per_epoch = int(self.trainer.estimated_stepping_batches) / n_epochs
-        n_steps = round(per_epoch * (self._planned_epochs or n_epochs))
-        n_warmup = n_warmup_steps(self._warmup_epochs, per_epoch, n_steps)
-        schedule = LambdaLR(adamw, lambda step: lr_share(step, n_warmup, n_steps))
-        return {
-            "optimizer": adamw,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Set the learning rate of the next step."""
-        scheduler.step()
+    def _usual_schedule(self, optimizer: Optimizer) -> tuple[LRScheduler, bool]:
+        """Sets the learning rate of every step."""
+        n_steps = self._planned_steps()
+        n_warmup = n_warmup_steps(self._warmup_epochs, n_steps / self._n_epochs, n_steps)
+        return LambdaLR(optimizer, lambda step: lr_share(step, n_warmup, n_steps)), True
 
     def validation_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> None:
         """Add a batch of one market, weighted so that all markets count equally."""
@@ -202,6 +191,6 @@ class GentleClassifier(SignalClassifier):
 def hold_normalisation(network: nn.Module) -> None:
     """Freeze the batch normalisation of a network: eval mode, no gradients."""
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm1d):
+        if isinstance(layer, _NORMALISATIONS):
             layer.eval()
             layer.requires_grad_(requires_grad=False)

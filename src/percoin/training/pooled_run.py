@@ -10,8 +10,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
-from percoin.network import CnnLstm
 from percoin.training.interruption import RunInterruption
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.pooled_module import PooledClassifier, PooledDataModule
@@ -72,7 +72,7 @@ class TrainedPool:
 
 def train_pool(
     pool: Pool,
-    make_network: Callable[[int], CnnLstm],
+    make_network: Callable[[int], nn.Module],
     plan: PooledPlan,
     folder: Path,
     make_loggers: Callable[[Path], Sequence[Logger]] = lambda folder: (),
@@ -109,7 +109,7 @@ def train_pool(
 def train_pool_again(
     pool: Pool,
     trained: TrainedPool,
-    network: CnnLstm,
+    network: nn.Module,
     plan: PooledPlan,
     resume: bool = False,
     interruption: RunInterruption | None = None,
@@ -136,7 +136,7 @@ def train_pool_again(
         trained.seed,
         plan.warmup_epochs,
         (),
-        training.epochs,
+        training.own,
     )
     data = _data_of(pool, plan, trained.seed)
     train_again(trained.model, module, data, training, trained.folder, resume, interruption)
@@ -170,7 +170,7 @@ class _PoolTraining:
 
     def go(
         self,
-        make_network: Callable[[int], CnnLstm],
+        make_network: Callable[[int], nn.Module],
         make_loggers: Callable[[Path], Sequence[Logger]],
     ) -> TrainedPool:
         for seed in self._seeds:
@@ -198,7 +198,7 @@ class _PoolTraining:
             check_checkpoint(checkpoint, self._plan.training.epochs, self._pool.name)
 
     def _fit(
-        self, seed: int, network: CnnLstm, loggers: Sequence[Logger]
+        self, seed: int, network: nn.Module, loggers: Sequence[Logger]
     ) -> tuple[SignalClassifier, int]:
         """Train one seed; return the module with its best weights, and the best epoch."""
         plan, folder = self._plan, self._folder_of(seed)
@@ -211,6 +211,7 @@ class _PoolTraining:
             seed,
             plan.warmup_epochs,
             data.n_validation_windows,
+            training.own,
         )
         if len(self._seeds) > 1:
             log.info("seed %d of %s", seed, ", ".join(map(str, self._seeds)))

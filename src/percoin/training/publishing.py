@@ -140,7 +140,9 @@ def publish(
     }
     served = judgement if refitted is None else judgement.served_with(refitted.numbers)
     draft = draft_manifest(dataset, served, parts.spec, config, fitted.seed)
-    draft = replace(draft, pool=fitted.pool)
+    # The manifest's model names the code of its network.
+    sources = {group: each for group, each in fitted.sources.items() if group != "model"}
+    draft = replace(draft, pool=fitted.pool, sources=sources or None)
     if refitted is not None:
         draft = with_refit(draft, judgement, refitted, parts.judged)
         further[TRAIN_ROWS] = describe_train_rows(refitted.dataset)

@@ -17,17 +17,16 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO, TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
-from percoin.network import CnnLstm
 from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT, REFIT_FOLDER
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import RunInterruption
-from percoin.training.lit_module import MONITORED, OptimizerSpec, SignalClassifier
+from percoin.training.lit_module import MONITORED, OptimizerSpec, OwnTraining, SignalClassifier
 from percoin.training.pooled_module import GentleClassifier
 from percoin.whole_file import remove_leftovers, write_whole
 
@@ -50,6 +49,7 @@ class TrainingPlan:
         precision: Lightning's name, ``32-true`` or ``bf16-mixed``.
         record_steps: Record training steps as CUDA graphs and replay them. Only used when many
             networks train at once (a fleet) on a GPU.
+        own: A loss, an optimizer or a schedule of the user's own.
     """
 
     epochs: int
@@ -60,6 +60,7 @@ class TrainingPlan:
     accelerator: str = "cpu"
     precision: str = "32-true"
     record_steps: bool = False
+    own: OwnTraining = OwnTraining()
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class TrainedModel:
 
 def train(
     dataset: MarketDataset,
-    network: CnnLstm,
+    network: nn.Module,
     plan: TrainingPlan,
     folder: Path,
     loggers: Sequence[Logger] = (),
@@ -128,10 +129,12 @@ def train(
     return TrainedModel(module, n_epochs, best_epoch, module.secs)
 
 
-def make_module(network: CnnLstm, plan: TrainingPlan, is_gentle: bool = False) -> SignalClassifier:
+def make_module(
+    network: nn.Module, plan: TrainingPlan, is_gentle: bool = False
+) -> SignalClassifier:
     """The Lightning module that trains a network on one market."""
     kind = GentleClassifier if is_gentle else SignalClassifier
-    return kind(network, plan.optimizer, plan.lr, plan.seed)
+    return kind(network, plan.optimizer, plan.lr, plan.seed, plan.own)
 
 
 @dataclass(frozen=True)
@@ -142,11 +145,11 @@ class _Begun:
     loss: float
 
     @classmethod
-    def of(cls, network: CnnLstm, data: MarketDataModule) -> _Begun:
+    def of(cls, network: nn.Module, data: MarketDataModule) -> _Begun:
         weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         return cls(weights, _validation_loss(network, data))
 
-    def is_improved(self, network: CnnLstm, data: MarketDataModule, epoch: int) -> bool:
+    def is_improved(self, network: nn.Module, data: MarketDataModule, epoch: int) -> bool:
         """Whether the network is better than at the start; if not, restore its first weights."""
         loss = _validation_loss(network, data)
         log.info(
@@ -163,7 +166,7 @@ class _Begun:
 
 
 @torch.inference_mode()
-def _validation_loss(network: CnnLstm, data: MarketDataModule) -> float:
+def _validation_loss(network: nn.Module, data: MarketDataModule) -> float:
     """Mean log-loss of the validation rows, always computed in 32 bits on the CPU."""
     was_training = network.training
     network.cpu().eval()
@@ -236,7 +239,7 @@ def train_again(
     folder = folder / REFIT_FOLDER
     last = checkpoint_of(folder)
     remove_leftovers(last)
-    module.twin = judged.module.history
+    module.twin, module.planned_epochs = judged.module.history, plan.epochs
     interruption = interruption or RunInterruption(judged.module.market, folder)
     with interruption.expected(), quiet_lightning():
         callbacks = [EndsWhenTold(interruption), _checkpoints(folder / CHECKPOINT_FOLDER)[1]]
@@ -278,7 +281,7 @@ def checkpoint_of(folder: Path) -> Path:
 
 def fit(
     dataset: MarketDataset,
-    network: CnnLstm,
+    network: nn.Module,
     plan: TrainingPlan,
     callbacks: Sequence[pl.Callback] = (),
 ) -> SignalClassifier:
@@ -298,7 +301,7 @@ def fit(
         InterruptedRunError: Ctrl-C or SIGTERM.
     """
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
-    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed)
+    module = SignalClassifier(network, plan.optimizer, plan.lr, plan.seed, plan.own)
     interruption = RunInterruption(market, folder=None)
     with interruption.expected(), quiet_lightning():
         around = [Progress(each_epoch=False), EndsWhenTold(interruption), *callbacks]

@@ -168,10 +168,12 @@ def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any])
     was = dict(flat(before["config"]))
     if "symbol" not in was:
         raise ValueError("it holds no settings")
+    told = dict(flat(now["config"]))
     changed = [
         name
-        for name, value in flat(now["config"])
-        if effects_of(TrainConfig, name) - free and was.get(name) != value
+        # An argument of the user's own object may have gone.
+        for name in {**was, **told}
+        if effects_of(TrainConfig, name) - free and was.get(name) != told.get(name)
     ]
     others = [name for name in now if name != "config" and before[name] != now[name]]
     return [*changed, *(f"the {name}" for name in others)]

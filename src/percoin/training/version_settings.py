@@ -13,18 +13,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
-from percoin.config import OPTIONS, CnnLstmConfig, RecipeName, TrainConfig, typed
+from percoin.config import OPTIONS, CnnLstmConfig, OwnNetworkConfig, RecipeName, TrainConfig, typed
 from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import ALONE
 from percoin.plugins import allowed_plugins
-from percoin.registry.manifest import MODEL_KIND, Manifest
+from percoin.registry.manifest import MODEL_KIND, OWN_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
 
 # Options in conf/labels and conf/model for the kinds in a manifest.
 _LABELS = frozenset(option.option for option in OPTIONS["labels"])
-_MODELS = {MODEL_KIND: CnnLstmConfig.option, **{name: name for name in ALONE}}
+_MODELS = {
+    MODEL_KIND: CnnLstmConfig.option,
+    OWN_KIND: OwnNetworkConfig.option,
+    **{name: name for name in ALONE},
+}
 # A value may depend on another one; two rounds settle such dependencies.
 _MOST_ROUNDS = 3
 # Real settings have at most three levels, and the longest is the list of a pool's markets.
@@ -49,6 +53,8 @@ def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
     try:
         values = _plain_settings(manifest) | {"plugins": list(allowed_plugins())}
         composed = compose_config("train", _choices(manifest))
+        # Arguments of the user's own objects have names that no schema knows.
+        OmegaConf.set_struct(composed, value=False)
         return typed(OmegaConf.merge(composed, values | changes), TrainConfig)  # type: ignore[arg-type]
     except (
         *(ConfigError, HydraException, OmegaConfBaseException),
@@ -122,7 +128,9 @@ def _choices(manifest: Manifest) -> list[str]:
     if not isinstance(kind, str) or kind not in _LABELS:
         known = ", ".join(sorted(_LABELS))
         raise ConfigError(f"label rule {kind!r} is not known; known are {known}")
+    source = manifest.model.source
     return [
+        *([] if source is None else [f"model._target_={literal(source.name)}"]),
         f"symbol={manifest.symbol}",
         f"tf={manifest.timeframe.value}",
         f"labels={kind}",

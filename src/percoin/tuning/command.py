@@ -43,6 +43,7 @@ from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, make_folds
 from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome
+from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import train
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.run_files import RunContext
@@ -205,7 +206,9 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
     if settings.evaluation != EvaluationMode.WALK_FORWARD:
         del facts["folds"]
     search = settings_with(config, {Effect.MODEL})
-    return facts_hash([facts, settings.source.option, search], n_digits=10)
+    code = [(group, source.sha256) for group, source in sources_of(settings).items()]
+    named = [facts, settings.source.option, search, *([code] if code else [])]
+    return facts_hash(named, n_digits=10)
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:

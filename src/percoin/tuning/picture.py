@@ -108,9 +108,9 @@ def _draw_history(axes: Axes, tried: Sequence[Tried], edge: float) -> None:
 def _draw_parameter(axes: Axes, tried: Sequence[Tried], name: str, edge: float) -> None:
     having, best = [each for each in tried if name in each.parameters], best_of(tried)
     values = [each.parameters[name] for each in having]
-    if name == "labels":
-        kinds = sorted(set(values))
-        _scatter(axes, having, [kinds.index(value) for value in values], edge, best)
+    if not all(type(value) in (int, float) for value in values):
+        kinds = sorted(set(map(str, values)))
+        _scatter(axes, having, [kinds.index(str(value)) for value in values], edge, best)
         axes.set_xticks(range(len(kinds)), kinds, fontsize=8)
         axes.set_xlim(-0.5, len(kinds) - 0.5)
     else:

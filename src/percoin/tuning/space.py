@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, cast
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from optuna.trial import BaseTrial, FixedTrial
 
+from percoin.cli.targets import as_typed
 from percoin.commands import command
 from percoin.config import (
     CnnLstmConfig,
     FixedHorizonConfig,
     LabelsConfig,
+    ModelConfig,
+    OwnNetworkConfig,
     SpaceConfig,
     SplitConfig,
     TrainConfig,
@@ -21,12 +24,15 @@ from percoin.config import (
 )
 from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
+from percoin.errors import ConfigError
 from percoin.labels import FixedHorizon, TripleBarrier
 
 # Significant digits of a proposed number, so that a command line can repeat it exactly.
 _DIGITS = 3
 # Upper limit of a threshold, which is a fraction of the price.
 _MOST = 0.999
+# Begins the name of a parameter that is an argument of a network of the user's own.
+_MODEL = "model."
 _FOLLOW_THE_LABELS = ("split.purge_bars", "split.embargo_bars")
 
 
@@ -36,25 +42,31 @@ class Candidate:
 
     Attributes:
         lr: Initial learning rate.
-        dropout: Dropout probability.
-        width: Factor for the layer widths of the command's model.
+        dropout: Dropout probability; None with a network of the user's own.
+        width: Factor for the layer widths of the command's model; None likewise.
         lookback: Window length in bars.
         labels: The label rule.
+        arguments: Of a network of the user's own, by name.
     """
 
     lr: float
-    dropout: float
-    width: float
+    dropout: float | None
+    width: float | None
     lookback: int
     labels: LabelsConfig
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rule = [f"labels={self.labels.option}"]
         rule += [f"{name}={_short(value)}" for name, value in asdict(self.labels).items()]
+        of_model = {
+            "dropout": self.dropout,
+            "width": self.width,
+            **{f"{_MODEL}{name}": value for name, value in self.arguments.items()},
+        }
         parts = [
             f"lr={_short(self.lr)}",
-            f"dropout={_short(self.dropout)}",
-            f"width={_short(self.width)}",
+            *(f"{name}={_short(each)}" for name, each in of_model.items() if each is not None),
             f"lookback={self.lookback}",
         ]
         return " ".join([*parts, *rule])
@@ -69,6 +81,9 @@ class SearchSpace:
     Args:
         base: The command's settings.
         space: The ranges.
+
+    Raises:
+        ConfigError: The arguments to search are none of the command's own network.
     """
 
     def __init__(self, base: TrainConfig, space: SpaceConfig) -> None:
@@ -76,7 +91,8 @@ class SearchSpace:
         self._space = space
         self._own_kind = base.labels.option
         # Other models have no settings to search; experiment=tune refuses them.
-        self._network = cast(CnnLstmConfig, base.model)
+        self._network = base.model if isinstance(base.model, CnnLstmConfig) else None
+        self._arguments = _own_values(base, space)
 
     @property
     def largest_lookback(self) -> int:
@@ -86,10 +102,11 @@ class SearchSpace:
     def own(self) -> dict[str, Any]:
         """The command's own settings as parameters of a trial."""
         base = self.base
+        network = self._network
         parameters: dict[str, Any] = {
             "lr": base.lr,
-            "dropout": self._network.dropout,
-            "width": 1.0,
+            **({} if network is None else {"dropout": network.dropout, "width": 1.0}),
+            **{f"{_MODEL}{name}": value for name, value in self._arguments.items()},
             "lookback": base.lookback,
         }
         if self._space.labels:
@@ -102,13 +119,25 @@ class SearchSpace:
         """Let the trial choose a value for each parameter."""
         base, space = self.base, self._space
         lookback = _holding(space.lookback, base.lookback)
-        widths = sorted({*space.width, 1.0})
+        lr = self._number(trial, "lr", space.lr, base.lr, log=True)
+        dropout = width = None
+        if self._network is not None:
+            dropout = self._number(trial, "dropout", space.dropout, self._network.dropout)
+            widths = sorted({*space.width, 1.0})
+            width = float(trial.suggest_categorical("width", widths))
+        arguments = {
+            name: trial.suggest_categorical(
+                f"{_MODEL}{name}", list(dict.fromkeys([*space.arguments[name], value]))
+            )
+            for name, value in self._arguments.items()
+        }
         return Candidate(
-            lr=self._number(trial, "lr", space.lr, base.lr, log=True),
-            dropout=self._number(trial, "dropout", space.dropout, self._network.dropout),
-            width=float(trial.suggest_categorical("width", widths)),
+            lr=lr,
+            dropout=dropout,
+            width=width,
             lookback=trial.suggest_int("lookback", *lookback, log=True),
             labels=self._suggest_labels(trial),
+            arguments=arguments,
         )
 
     def candidate(self, parameters: Mapping[str, Any]) -> Candidate:
@@ -130,7 +159,7 @@ class SearchSpace:
             base,
             lr=candidate.lr,
             lookback=candidate.lookback,
-            model=_scaled(self._network, candidate.width, candidate.dropout),
+            model=_model_of(base.model, candidate),
             labels=candidate.labels,
             split=_split_for(base, candidate.labels.horizon),
         )
@@ -206,7 +235,7 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
     dropped = replaced | {*_FOLLOW_THE_LABELS, "trials", "looks"}
     kept = [
         word
-        for word in overrides
+        for word in map(as_typed, overrides)
         if (key := word.partition("=")[0]) not in dropped and key.split(".")[0] != "experiment"
     ]
     return command("python train.py", *kept, *words)
@@ -216,7 +245,7 @@ def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
     """The ``KEY=VALUE`` words that turn ``base`` into ``chosen``."""
     were, wanted = (settings_with(settings, {Effect.MODEL}) for settings in (base, chosen))
     words = [
-        f"{key}={_exact(value)}"
+        f"{_typed_key(key)}={_exact(value)}"
         for key, value in wanted.items()
         if not key.startswith(("labels.", *_FOLLOW_THE_LABELS)) and value != were[key]
     ]
@@ -232,6 +261,11 @@ def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
         if wanted[key] != chosen.labels.horizon:
             words.append(f"{key}={wanted[key]}")
     return words
+
+
+def _typed_key(key: str) -> str:
+    """``model.width`` for ``model.arguments.width``."""
+    return key.replace(".arguments.", ".")
 
 
 def _exact(value: Any) -> str:
@@ -254,6 +288,37 @@ def _holding(limits: Sequence[Any], own: Any | None) -> tuple[Any, Any]:
     """The limits, widened to include the own value."""
     values = [*limits] if own is None else [*limits, own]
     return min(values), max(values)
+
+
+def _own_values(base: TrainConfig, space: SpaceConfig) -> dict[str, Any]:
+    """The command's own values of the arguments to search.
+
+    Raises:
+        ConfigError: It names none of a network of its own, or not this one.
+    """
+    model = base.model
+    own = model.arguments if isinstance(model, OwnNetworkConfig) else {}
+    for name in space.arguments:
+        if not isinstance(model, OwnNetworkConfig):
+            raise ConfigError(
+                f"experiment.space.arguments searches {name} of a network of your own, and "
+                f"model={model.option} has dropout and width: leave it out, or name "
+                "model._target_"
+            )
+        if name not in own:
+            raise ConfigError(
+                f"experiment.space.arguments searches {name}: say the command's own value too, "
+                f"with model.{name}=VALUE"
+            )
+    return {name: own[name] for name in space.arguments}
+
+
+def _model_of(model: ModelConfig, candidate: Candidate) -> ModelConfig:
+    if isinstance(model, OwnNetworkConfig):
+        return replace(model, arguments={**model.arguments, **candidate.arguments})
+    if isinstance(model, CnnLstmConfig) and None not in (candidate.width, candidate.dropout):
+        return _scaled(model, candidate.width or 1.0, candidate.dropout or 0.0)
+    return model
 
 
 def _scaled(model: CnnLstmConfig, width: float, dropout: float) -> CnnLstmConfig:

@@ -105,6 +105,9 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
         yield _line(f"  {name}", f"{span.first} to {span.last}, {span.rows:,} rows")
     shape = _pairs(manifest.model.kwargs)
     yield _line("model", ", ".join(filter(None, (manifest.model.kind, shape))))
+    own = {} if manifest.model.source is None else {"network": manifest.model.source}
+    for name, source in {**own, **(manifest.sources or {})}.items():
+        yield _line("own code", f"{name}: {source.name}, sha256 {source.sha256}")
     yield from _describe_pool(manifest)
     yield from _describe_blend(manifest)
     yield _line("features", f"{manifest.features.feature_set}, lookback {manifest.lookback}")

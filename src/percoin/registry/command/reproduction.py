@@ -21,6 +21,7 @@ from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
 from percoin.errors import ConfigError, VersionRefusedError
 from percoin.evaluation.blend import NETWORK
+from percoin.plugins import PluginSource
 from percoin.printable import printable
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Artifact, load_version
@@ -31,6 +32,7 @@ from percoin.registry.manifest import Manifest, Refit
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.publish import served_folder
 from percoin.training.machine import check_machine
+from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import prepare, train
 from percoin.training.recipes.recipe import FLEET_SECTION
 from percoin.training.run_files import RunContext
@@ -162,7 +164,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
         manifest.version_id,
         compared,
         # After the training, which sets the number of threads.
-        tuple(_changes(manifest, bars)),
+        tuple(_changes(manifest, bars, settings)),
     )
 
 
@@ -355,7 +357,7 @@ def _compare_records(then: Mapping[str, object], now: Mapping[str, object]) -> I
         yield Compared(section.replace("_", " "), not differing, detail)
 
 
-def _changes(manifest: Manifest, bars: Bars) -> Iterator[Circumstance]:
+def _changes(manifest: Manifest, bars: Bars, settings: TrainConfig) -> Iterator[Circumstance]:
     if bars.sha256() != manifest.bars.sha256:
         then, now = (
             f"{n_bars} from {origin} (sha256 {sha256[:12]})"
@@ -367,11 +369,19 @@ def _changes(manifest: Manifest, bars: Bars) -> Iterator[Circumstance]:
         yield Circumstance("bars", then, now)
     if manifest.code_version != code_version():
         yield Circumstance("code", manifest.code_version, code_version())
+    own = {} if manifest.model.source is None else {"model": manifest.model.source}
+    recorded = {**own, **(manifest.sources or {})}
+    found = sources_of(settings) if recorded else {}
+    yield from _differences("own code", _named(recorded), _named(found))
     yield from _differences("library", manifest.libraries, library_versions())
     if manifest.machine is None:
         yield Circumstance("machine", "not recorded", ", ".join(machine_facts().values()))
     else:
         yield from _differences("machine", manifest.machine, machine_facts())
+
+
+def _named(sources: Mapping[str, PluginSource]) -> dict[str, str]:
+    return {group: f"{each.name} (sha256 {each.sha256:.12})" for group, each in sources.items()}
 
 
 def _differences(

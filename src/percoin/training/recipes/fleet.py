@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from lightning.pytorch.loggers import Logger
 
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
+from percoin.network import CnnLstm
 from percoin.run_record import MARKETS_FOLDER
 from percoin.training.fitted_network import FittedNetwork
 from percoin.training.fleet_run import FleetModel, train_fleet
@@ -87,7 +88,7 @@ class Fleet(Recipe):
             models = train_fleet(
                 self.fleet,
                 # All networks start from one seed, as separate trainings do.
-                [seeded_network(settings)] * len(self.fleet),
+                [cast(CnnLstm, seeded_network(settings))] * len(self.fleet),
                 plan_of(settings),
                 fitting.interruption.end_if_received,
                 log_epoch,

@@ -6,11 +6,11 @@ A pooled model is one network that was trained on several markets.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from percoin import json_codec
 from percoin.assembly import dataset_spec, label_rule
@@ -19,13 +19,13 @@ from percoin.config import TrainConfig
 from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.scaling import Scaling
-from percoin.network import CnnLstm
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
-from percoin.registry.manifest import Manifest
+from percoin.registry.manifest import Manifest, ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_id
+from percoin.training.recipes.network import network_spec
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.recipes.pool import (
     UNUSABLE,
@@ -98,7 +98,7 @@ class FromPool(PerMarket):
     def _served_scaling(self) -> Scaling:
         return self.start.manifest.scaling.fitted()
 
-    def _network(self, settings: TrainConfig, is_refit: bool = False) -> CnnLstm:
+    def _network(self, settings: TrainConfig, is_refit: bool = False) -> nn.Module:
         network = super()._network(settings)
         network.load_state_dict(self.start.served if is_refit else self.start.judged)
         return network
@@ -193,7 +193,7 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
         "features.definition": (spec.feature_set.definition, asked.definition),
         "features.extra": (list(spec.feature_set.extra), list(asked.extra)),
         "labels": (spec.label_rule.to_json() | {"width": None}, rule),
-        "model": (_plain(dict(manifest.model.kwargs)), _plain(asdict(settings.model))),
+        "model": (_described(manifest.model), _described(network_spec(settings))),
     }
     for name, (pooled, given) in pairs.items():
         if pooled != given:
@@ -203,5 +203,6 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
             )
 
 
-def _plain(values: dict[str, object]) -> object:
-    return json.loads(json.dumps(values))
+def _described(spec: ModelSpec) -> object:
+    code = {} if spec.source is None else {"code": f"{spec.source.name} {spec.source.sha256:.12}"}
+    return json.loads(json.dumps({**code, **spec.kwargs}))

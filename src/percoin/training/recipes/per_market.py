@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, PreparedMarket
 from percoin.features.scaling import Scaling
-from percoin.network import CnnLstm
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.fitted_network import FittedNetwork, Fold, TrainedAgain
 from percoin.training.loggers import make_loggers
-from percoin.training.recipes.network import plan_of, seeded_network
+from percoin.training.own_parts import sources_of
+from percoin.training.recipes.network import network_spec, plan_of, seeded_network
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
 from percoin.training.run import (
     TrainedModel,
@@ -65,6 +66,8 @@ class PerMarket(OneMarket):
             test=lambda: trained.module,
             earlier=before,
             again=lambda: self._train_again(fitting, trained),
+            spec=network_spec(settings),
+            sources=sources_of(settings),
         )
         return Trained([market], trained.secs)
 
@@ -105,7 +108,7 @@ class PerMarket(OneMarket):
         """The scaling of a refit; None fits it to all rows."""
         return None
 
-    def _network(self, settings: TrainConfig, is_refit: bool = False) -> CnnLstm:
+    def _network(self, settings: TrainConfig, is_refit: bool = False) -> nn.Module:
         """The network with its initial weights."""
         return seeded_network(settings)
 

@@ -23,8 +23,9 @@ from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork, TrainedAgain
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
+from percoin.training.own_parts import sources_of
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool, train_pool_again
-from percoin.training.recipes.network import ask_network, plan_of, seeded_network
+from percoin.training.recipes.network import ask_network, network_spec, plan_of, seeded_network
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import (
     Fitting,
@@ -122,7 +123,8 @@ class Pooled(Recipe):
         self, fitting: Fitting, trained: TrainedPool, plan: PooledPlan
     ) -> list[FittedNetwork]:
         """One entry per market, all with the same network."""
-        model, record = trained.model, record_pool(self.pool)
+        model, record, settings = trained.model, record_pool(self.pool), fitting.settings
+        spec, sources = network_spec(settings), sources_of(settings)
         again = _Again(self.pool, fitting, trained, plan)
 
         @cache
@@ -141,6 +143,8 @@ class Pooled(Recipe):
                 test=lambda: ask_network(
                     model.module, dataset, plan.training, fitting.interruption
                 ),
+                spec=spec,
+                sources=sources,
                 pooled_baselines=baselines,
                 again=lambda: again.of(dataset.bars.symbol),
             )
