@@ -369,7 +369,7 @@ class SignalClassifier(pl.LightningModule):
         return is_fit and not self.trainer.sanity_checking
 
     def on_train_epoch_end(self) -> None:
-        """Update the learning rate, by the epoch's validation loss or the twin's if it depends on it."""
+        """Update the learning rate, by the validation loss (or the twin's) if it depends on one."""
         if self.twin is not None:
             epoch, (loss, accuracy) = self.current_epoch, self._means()
             self._check_finite("train", loss)
