@@ -16,6 +16,7 @@ from percoin.config import (
     CnnLstmConfig,
     PredictConfig,
     TrainConfig,
+    VolatilityScaledConfig,
     name_nearest,
     typed,
 )
@@ -64,7 +65,12 @@ def test_a_group_has_at_least_two_members(group):
 def choices() -> list[tuple[str, ...]]:
     """Every timeframe with every source, while all else goes through all it can be."""
     data = list(itertools.product(options("tf"), options("source")))
-    others = list(itertools.product(*map(options, GROUPS[2:])))
+    others = [
+        chosen
+        for chosen in itertools.product(*map(options, GROUPS[2:]))
+        # They are for pools, and a pool has a network.
+        if chosen[1] != "relative" or chosen[2] not in ALONE
+    ]
     longer = max(len(data), len(others))
     turns = zip(itertools.cycle(data), itertools.cycle(others), range(longer), strict=False)
     return [(*first, *second) for first, second, _ in turns]
@@ -83,6 +89,7 @@ def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
         *(["model._target_=my_models:MyNet"] if model == "own" else []),
         f"trainer={trainer}",
         f"logger={logger}",
+        *(["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'"] if labels == "relative" else []),
     )
     assert made.tf.timeframe is Timeframe(tf)
     assert made.history_days == made.tf.history_days
@@ -451,6 +458,7 @@ def test_a_number_out_of_its_range_names_its_key(override):
         ("labels=volatility_scaled", "labels.no_trade_share=1"),
         ("labels=volatility_scaled", "labels.volatility_bars=1"),
         ("labels=volatility_scaled", "labels.width=0"),
+        ("labels=relative", "labels.min_share=0"),
     ],
 )
 def test_numbers_of_an_option_have_ranges_too(overrides):
@@ -638,6 +646,21 @@ def test_a_network_can_be_told_its_widths_and_what_it_is_blended_with():
     assert settings("blend=[boosting,volatility]").blended == ("boosting", "volatility")
     for name in ALONE:
         assert settings(f"model={name}").blended == ()
+
+
+def test_relative_labels_are_for_pools_and_have_no_levels():
+    pool = ("symbol='BTCUSDT,ETHUSDT'", "labels=relative")
+    assert settings(*pool, "recipe=pooled").labels.alone() == VolatilityScaledConfig(3, 0.4, 50)
+    alone = (
+        "labels=relative compares a market with the mean of its pool, and this trains each market "
+        "alone: add recipe=pooled and name the markets with symbol=A,B,C"
+    )
+    assert refusal("symbol=BTCUSDT", "labels=relative") == alone
+    assert refusal("symbol=BTCUSDT", "labels=relative", "init=pooled") == alone
+    assert refusal(*pool, "fleet=true") == alone
+    assert "leave out backtest.exit=levels" in refusal(
+        *pool, "recipe=pooled", "backtest.exit=levels"
+    )
 
 
 @pytest.mark.parametrize("words", ["bagging", "logistic+logistic", "none+logistic", "[]", "true"])

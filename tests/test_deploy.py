@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from percoin.__main__ import COMMANDS
-from percoin.serving.telemetry import MarketState, Telemetry
+from percoin.serving.telemetry import Telemetry, WatchedMarket
 from percoin.types import Source, Timeframe
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ ANSWER = {
 @pytest.fixture(scope="module")
 def exposed() -> str:
     telemetry = Telemetry()
-    telemetry.watch_markets(lambda: [MarketState("BTCUSDT", Timeframe.M15, 10.0, ANSWER)])
+    telemetry.watch_markets(lambda: [WatchedMarket("BTCUSDT", Timeframe.M15, 10.0, ANSWER)])
     telemetry.count_request("/health", "GET", 200, 0.1)
     telemetry.count_answer(Source("ML_PER_COIN_V1"))
     telemetry.count_load(Timeframe.M15, failed=True)
@@ -48,7 +48,7 @@ def test_gauges_say_what_a_market_answers(exposed):
 def test_an_answer_without_a_model_has_no_verdict_and_no_move():
     telemetry = Telemetry()
     held = ANSWER | {"verdict": None, "expected_move": None, "pred": "NO_TRADE"}
-    telemetry.watch_markets(lambda: [MarketState("BTCUSDT", Timeframe.M15, 10.0, held)])
+    telemetry.watch_markets(lambda: [WatchedMarket("BTCUSDT", Timeframe.M15, 10.0, held)])
     lines = telemetry.exposition().decode().splitlines()
 
     assert not [line for line in lines if re.match("percoin_(verdict|expected_move.*){", line)]

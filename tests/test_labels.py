@@ -5,18 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from builders import bars_from_closes, drop_bars, make_index
+from builders import bars_from_closes, drop_bars, make_bars, make_index
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from percoin.bars.panel import with_panel
 from percoin.bars.schema import Bars
-from percoin.errors import ConfigError, MissingClassError
+from percoin.errors import BarsNotFoundError, ConfigError, MissingClassError
 from percoin.labels import (
     FixedHorizon,
     LabelRule,
     Labels,
+    Relative,
     TripleBarrier,
     VolatilityScaled,
+    is_relative,
     label_rule_from_json,
 )
 from percoin.types import UNKNOWN_LABEL as UNKNOWN
@@ -364,10 +367,108 @@ def test_different_rules_have_different_json(first, second):
             },
             "positive number",
         ),
-        ({"kind": "tea_leaves"}, "known are fixed_horizon, volatility_scaled, triple_barrier"),
+        (
+            {"kind": "tea_leaves"},
+            "known are fixed_horizon, volatility_scaled, triple_barrier, relative",
+        ),
         ({}, "not known"),
     ],
 )
 def test_impossible_rules_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
+        label_rule_from_json(values)
+
+
+# --- Relative
+
+POOL = ("AAAUSDT", "BBBUSDT", "CCCUSDT", "DDDUSDT")
+
+
+def pool_of_four(n_bars: int = 120) -> list[Bars]:
+    """Random walks; one begins later, one has a hole, one ends earlier."""
+    made = [make_bars(n_bars, name, seed=k) for k, name in enumerate(POOL)]
+    return [made[0], made[1].slice(30), drop_bars(made[2], [60, 61]), made[3].slice(0, n_bars - 20)]
+
+
+def relative_by_loop(
+    markets: list[Bars], rule: Relative
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """Relative return over the horizon and its expected size, by market and open time."""
+    closes = [dict(zip(m.open_time.tolist(), m.column("close"), strict=True)) for m in markets]
+    step, found = markets[0].timeframe.milliseconds, {}
+
+    def difference(own: dict[int, float], t: int, n_bars: int) -> float:
+        wanted = [t + k * step for k in range(n_bars + 1)]
+        if not all(moment in own for moment in wanted):
+            return math.nan
+        known = [c for c in closes if all(moment in c for moment in wanted)]
+        if len(known) < max(2, rule.min_share * len(markets)):
+            return math.nan
+        mean = sum(c[wanted[-1]] / c[t] - 1 for c in known) / len(known)
+        return own[wanted[-1]] / own[t] - 1 - mean
+
+    for market, own in zip(markets, closes, strict=True):
+        for t in own:
+            past = [difference(own, t - k * step, 1) for k in range(1, rule.volatility_bars + 1)]
+            size = np.std(past, ddof=1) * math.sqrt(rule.horizon)
+            found[market.symbol, t] = (difference(own, t, rule.horizon), size)
+    return found
+
+
+@pytest.mark.parametrize("min_share", [0.5, 1.0])
+def test_relative_labels_are_those_of_a_slow_loop(min_share):
+    markets = pool_of_four()
+    rule = Relative(3, 0.4, 5, 0.8, min_share, POOL)
+    expected = relative_by_loop(markets, rule)
+    for bars in markets:
+        labels = rule.label(with_panel(bars, markets))
+        for t, label in zip(bars.open_time.tolist(), labels.label.tolist(), strict=True):
+            moved, size = expected[bars.symbol, t]
+            known = math.isfinite(moved) and math.isfinite(size)
+            wanted = NO_TRADE + int(moved > 0.8 * size) - int(moved < -0.8 * size) if known else -1
+            assert label == wanted, (bars.symbol, t)
+        # What a position in the market alone earns.
+        alone = FixedHorizon(3, 0.5).label(bars).forward_return
+        np.testing.assert_array_equal(labels.forward_return, alone)
+        assert set(labels.label.tolist()) == ({-1, 0, 1, 2} if (labels.label >= 0).any() else {-1})
+
+
+def test_relative_labels_do_not_look_beyond_the_horizon_into_any_market():
+    rule, markets = Relative(3, 0.4, 5, 0.8, 0.5, POOL), pool_of_four()
+    bars = with_panel(markets[0], markets)
+    whole = rule.label(bars).label
+    for cut in (40, 63, 90, 119):
+        np.testing.assert_array_equal(rule.label(bars.slice(0, cut)).label[:-3], whole[: cut - 3])
+        assert (rule.label(bars.slice(0, cut)).label[-3:] == -1).all()
+
+
+def test_relative_labels_fit_the_share_and_survive_json():
+    markets = [make_bars(400, name, seed=k) for k, name in enumerate(POOL)]
+    bars, rule = with_panel(markets[0], markets), Relative(3, 0.4, 20).among(POOL)
+    rows = np.flatnonzero(rule.knows(bars))
+    fitted = rule.fitted(bars, rows)
+    assert np.mean(fitted.label(bars).label[rows] == NO_TRADE) == pytest.approx(0.4, abs=0.01)
+    stored = json.loads(json.dumps(fitted.to_json()))
+    assert stored["markets"] == list(POOL)
+    assert label_rule_from_json(stored) == fitted
+    assert is_relative(stored)
+
+
+def test_relative_labels_without_the_other_markets_name_one_that_is_missing():
+    rule, markets = Relative(3, 0.4, 5, 0.8, 0.5, POOL), pool_of_four()
+    with pytest.raises(BarsNotFoundError, match="compares it with 4 markets, and CCCUSDT is miss"):
+        rule.label(with_panel(markets[0], markets[:2]))
+    with pytest.raises(BarsNotFoundError, match="AAAUSDT is missing"):
+        rule.label(markets[0])
+    with pytest.raises(ConfigError, match="use it with recipe=pooled"):
+        Relative(3, 0.4, 5, 0.8).label(with_panel(markets[0], markets))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"min_share": 0.0}, {"min_share": 1.1}, {"markets": ["no market"]}, {"markets": [3]}],
+)
+def test_relative_labels_refuse_numbers_and_markets_out_of_range(changes):
+    values = Relative(3, 0.4, 5, None, 0.5, POOL).to_json() | changes
+    with pytest.raises(ConfigError):
         label_rule_from_json(values)

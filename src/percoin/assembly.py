@@ -26,6 +26,7 @@ from percoin.config import (
     FixedHorizonConfig,
     JudgeConfig,
     LabelsConfig,
+    RelativeConfig,
     SampleConfig,
     SignalsConfig,
     SimulatedConfig,
@@ -37,9 +38,10 @@ from percoin.config import (
     VolatilityScaledConfig,
 )
 from percoin.dataset import DatasetSpec, SplitSpec
+from percoin.errors import ConfigError
 from percoin.evaluation.backtest import Costs
 from percoin.features.feature_set import FeatureSet
-from percoin.labels import FixedHorizon, LabelRule, TripleBarrier, VolatilityScaled
+from percoin.labels import FixedHorizon, LabelRule, Relative, TripleBarrier, VolatilityScaled
 from percoin.registry.judged import judged_threshold
 from percoin.registry.manifest import Manifest
 from percoin.types import Timeframe
@@ -122,6 +124,14 @@ def label_rule(settings: LabelsConfig) -> LabelRule:
                 settings.volatility_bars,
                 settings.width,
             )
+        case RelativeConfig():
+            return Relative(
+                settings.horizon,
+                settings.no_trade_share,
+                settings.volatility_bars,
+                settings.width,
+                settings.min_share,
+            )
     raise _unknown(settings)
 
 
@@ -137,7 +147,16 @@ def split_spec(settings: SplitConfig) -> SplitSpec:
 def dataset_spec(
     settings: TrainConfig | AuditConfig | JudgeConfig | SignalsConfig,
 ) -> DatasetSpec:
-    """The rules that turn bars into a dataset; without a setting, the 15 relative features."""
+    """The rules that turn bars into a dataset; without a setting, the 15 relative features.
+
+    Raises:
+        ConfigError: The labels compare a market with its pool, and the command looks at one alone.
+    """
+    if isinstance(settings.labels, RelativeConfig) and not isinstance(settings, TrainConfig):
+        raise ConfigError(
+            "labels=relative compares a market with the others of a pool, and this command looks "
+            "at one market alone: leave it out"
+        )
     features = FeatureSet()
     if isinstance(settings, TrainConfig | AuditConfig):
         features = settings.features.feature_set

@@ -267,7 +267,7 @@ class PreparedMarket:
         Raises:
             NotEnoughBarsError: There are no bars.
         """
-        bars, first_row = _cut_history(bars, spec, first_time)
+        bars, first_row = cut_history(bars, spec, first_time)
         market = cls._of(bars, spec, first_row)
         logger.info(
             "%s %s: %d of %d bars are usable rows",
@@ -388,8 +388,11 @@ def check_shares(fractions: Sequence[float]) -> None:
         )
 
 
-def _cut_history(bars: Bars, spec: DatasetSpec, first_time: int | None) -> tuple[Bars, int]:
-    """The bars in use, and the position among them of the first that may be a row."""
+def cut_history(bars: Bars, spec: DatasetSpec, first_time: int | None) -> tuple[Bars, int]:
+    """The bars in use, and the position among them of the first that may be a row.
+
+    The arguments and the errors are those of ``PreparedMarket.prepare``.
+    """
     if len(bars) == 0:
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
     # A shorter horizon is counted below; with this one the count would take for ever.

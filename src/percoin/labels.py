@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from percoin.bars.gaps import contiguous_run
+from percoin.bars.panel import MarketPanel
 from percoin.bars.schema import Bars
-from percoin.errors import ConfigError, MissingClassError
-from percoin.types import UNKNOWN_LABEL, BoolArray, FloatArray, IntArray, Signal
+from percoin.errors import BarsNotFoundError, ConfigError, MissingClassError
+from percoin.types import UNKNOWN_LABEL, BoolArray, FloatArray, IntArray, Signal, is_symbol
+
+_FEWEST_MARKETS = 2
+_MOST_MARKETS = 10_000
+_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,15 @@ class LabelRule(ABC):
             bars: Bars of the market.
             train_rows: Positions of bars whose labels may be learnt from, shape (n_rows,).
         """
+        return self
+
+    @property
+    def compared_with(self) -> tuple[str, ...]:
+        """The markets whose bars the rule takes from ``Bars.panel``; most take none."""
+        return ()
+
+    def among(self, symbols: Sequence[str]) -> LabelRule:
+        """The rule for the markets of a pool; only a rule that compares markets is another."""
         return self
 
     def barrier_distance(self, bars: Bars) -> FloatArray | None:
@@ -195,9 +210,108 @@ class VolatilityScaled(LabelRule):
 
     def _ratio(self, bars: Bars) -> FloatArray:
         """Forward return over its expected size, shape (n_bars,), NaN where unknown."""
-        expected = _volatility(bars, self.volatility_bars) * math.sqrt(self.horizon)
-        forward_return = _forward_return(bars, self.horizon)
+        expected = _volatility(self._returns(bars), self.volatility_bars) * math.sqrt(self.horizon)
+        forward_return = self._forward(bars)
         return _finite_quotient(forward_return, np.where(expected > 0, expected, np.nan))
+
+    def _forward(self, bars: Bars) -> FloatArray:
+        """The return over the horizon that is labelled, shape (n_bars,)."""
+        return _forward_return(bars, self.horizon)
+
+    def _returns(self, bars: Bars) -> pd.Series:
+        """The same of the one bar that ends on each bar."""
+        return _one_bar_returns(bars)
+
+
+@dataclass(frozen=True)
+class Relative(VolatilityScaled):
+    """LONG or SHORT if the market does better or worse than the mean of its pool by enough.
+
+    As ``VolatilityScaled``, with the return of the market less the mean return of ``markets``
+    over the same bars, the market itself among them, and sigma of that difference. So it is
+    the label of a position in the market against an equal one in the basket of all of them.
+    A market counts in the mean of a bar if it has that bar and each of the next ``horizon``.
+    ``Labels.forward_return`` stays that of the market.
+
+    Attributes:
+        min_share: Share of ``markets`` that must count; with fewer, or fewer than two, the label
+            is unknown.
+        markets: Symbols of the markets that form the mean; empty until ``among`` names them.
+    """
+
+    kind: ClassVar[str] = "relative"
+
+    min_share: float = 0.5
+    markets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_share <= 1:
+            raise ConfigError(
+                f"labels.min_share={self.min_share}: give a share above 0, and 1 at most"
+            )
+        markets = tuple(self.markets)
+        if len(markets) > _MOST_MARKETS or not all(map(is_symbol, markets)):
+            raise ConfigError(f"labels.markets={str(markets)[:60]} are no markets")
+        object.__setattr__(self, "markets", markets)
+
+    @property
+    def compared_with(self) -> tuple[str, ...]:
+        """The markets of the basket."""
+        return self.markets
+
+    def among(self, symbols: Sequence[str]) -> Relative:
+        """The same rule with these markets in the mean."""
+        return replace(self, markets=tuple(symbols))
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``LabelRule.to_json``, the markets as a list."""
+        return super().to_json() | {"markets": list(self.markets)}
+
+    def _forward(self, bars: Bars) -> FloatArray:
+        return super()._forward(bars) - self._mean(bars, self.horizon, bars.open_time)
+
+    def _returns(self, bars: Bars) -> pd.Series:
+        before = bars.open_time - bars.timeframe.milliseconds
+        return super()._returns(bars) - self._mean(bars, 1, before)
+
+    def _mean(self, bars: Bars, n_bars: int, open_time: IntArray) -> FloatArray:
+        """Mean return of the basket over ``n_bars`` from the close of the bars at these times."""
+        panel = self._panel(bars)
+
+        def mean() -> FloatArray:
+            close = panel.column("close", self.markets)
+            later, counts = np.full_like(close, np.nan), np.isfinite(close)
+            if n_bars < len(close):
+                later[:-n_bars] = close[n_bars:]
+            # A halt within the horizon leaves the market out, as its own label is unknown then.
+            for ahead in range(1, n_bars + 1):
+                counts[: max(0, len(close) - ahead)] &= np.isfinite(close[ahead:])
+            returns = np.where(counts & np.isfinite(later), later / close - 1, 0.0)
+            n_counted = (counts & np.isfinite(later)).sum(axis=1)
+            enough = max(_FEWEST_MARKETS, math.ceil(self.min_share * len(self.markets)))
+            means: FloatArray = returns.sum(axis=1) / n_counted
+            return np.where(n_counted >= enough, means, np.nan)
+
+        key = ("mean return", self.markets, self.min_share, n_bars)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return panel.rows_at(panel.computed(key, mean), open_time)
+
+    def _panel(self, bars: Bars) -> MarketPanel:
+        missing = self.markets if bars.panel is None else bars.panel.lacks(self.markets)
+        if bars.panel is not None and self.markets and not missing:
+            return bars.panel
+        if not self.markets:
+            raise ConfigError(
+                "labels=relative compares a market with the mean of its pool: use it with "
+                "recipe=pooled symbol=A,B,C"
+            )
+        raise BarsNotFoundError(
+            bars.symbol,
+            bars.timeframe,
+            f"its label compares it with {len(self.markets)} markets, and {missing[0]} is missing",
+            f"bring the {bars.timeframe} bars of {', '.join(missing[:_SHOWN])} to the same source",
+        )
 
 
 @dataclass(frozen=True)
@@ -252,7 +366,9 @@ class TripleBarrier(LabelRule):
     def barrier_distance(self, bars: Bars) -> FloatArray:
         """Distance of the barriers from each close, as a fraction of it, NaN where unknown."""
         return (
-            self.barrier_width * _volatility(bars, self.volatility_bars) * math.sqrt(self.horizon)
+            self.barrier_width
+            * _volatility(_one_bar_returns(bars), self.volatility_bars)
+            * math.sqrt(self.horizon)
         )
 
     def _first_touch(self, bars: Bars, width: FloatArray) -> IntArray:
@@ -272,7 +388,7 @@ class TripleBarrier(LabelRule):
 
 
 _RULES: dict[str, type[LabelRule]] = {
-    rule.kind: rule for rule in (FixedHorizon, VolatilityScaled, TripleBarrier)
+    rule.kind: rule for rule in (FixedHorizon, VolatilityScaled, TripleBarrier, Relative)
 }
 
 
@@ -292,6 +408,11 @@ def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
         raise ConfigError(f"label rule {kind}: {error}") from None
 
 
+def is_relative(values: Mapping[str, Any]) -> bool:
+    """Whether a stored rule compares a market with others, so that it says nothing of its price."""
+    return values.get("kind") == Relative.kind
+
+
 def known_horizon(values: Mapping[str, Any]) -> int | None:
     """How many bars a stored rule looks ahead; None for a rule that this percoin does not know."""
     try:
@@ -309,15 +430,19 @@ def _check_volatility_bars(volatility_bars: int) -> None:
         )
 
 
-def _volatility(bars: Bars, n_bars: int) -> FloatArray:
+def _volatility(returns: pd.Series, n_bars: int) -> FloatArray:
     """Standard deviation of one bar's return over the last ``n_bars``, known at each close.
 
-    Shape (n_bars of ``bars``,), NaN where one of the returns is unknown.
+    Shape (n_bars of ``returns``,), NaN where one of the returns is unknown.
     """
+    return returns.rolling(n_bars).std().to_numpy(dtype=np.float64)
+
+
+def _one_bar_returns(bars: Bars) -> pd.Series:
+    """Return of each bar over the one before it, NaN after a gap."""
     follows_gap = contiguous_run(bars.open_time, bars.timeframe) == 1
     with np.errstate(over="ignore"):
-        returns = bars.frame["close"].pct_change().mask(follows_gap)
-    return returns.rolling(n_bars).std().to_numpy(dtype=np.float64)
+        return bars.frame["close"].pct_change().mask(follows_gap)
 
 
 def _later(values: FloatArray, n_bars: int) -> FloatArray:

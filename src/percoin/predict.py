@@ -125,6 +125,11 @@ def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> 
             f"entry {_price(levels.entry_price)}  stop {_price(levels.stop_loss)}  "
             f"targets {', '.join(map(_price, (levels.tp1, levels.tp2, levels.tp3)))}"
         )
+    if prediction.compared_with:
+        lines.append(
+            f"relative: better (LONG) or worse (SHORT) than the mean of "
+            f"{len(prediction.compared_with)} markets, whatever the price does; no levels"
+        )
     if prediction.expected_move is not None:
         lines.append(_move(prediction.expected_move))
     lines += _what_to_do(prediction)

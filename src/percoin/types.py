@@ -274,6 +274,10 @@ class Prediction:
         passed: The sources asked before that had no answer, in order.
         expected_move: How far the price is expected to move, by the market's model whoever
             answered; None without one, or with too few bars.
+        labels: The kind of label rule that the model's signals mean, as in ``labels=``; None
+            for an answer without a model.
+        compared_with: The markets whose mean a relative signal compares the market with: LONG
+            says that it does better than they do, whatever its price does. Empty otherwise.
     """
 
     symbol: str
@@ -291,6 +295,8 @@ class Prediction:
     worth: Worth | None = None
     expected_move: ExpectedMove | None = None
     horizon_bars: int | None = None
+    labels: str | None = None
+    compared_with: tuple[str, ...] = ()
 
     @property
     def valid_until(self) -> datetime | None:

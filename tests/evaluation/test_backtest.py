@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.evaluation.backtest import (
+    Basket,
     Brackets,
     Costs,
     ExitRule,
@@ -177,7 +178,8 @@ def test_costs_never_help_and_equity_compounds_the_trades(seed, horizon):
 
 def test_later_bars_do_not_change_earlier_equity():
     prices, signals = random_market(200, seed=1)
-    changed = Prices(*(np.where(np.arange(200) < 150, v, v * 2) for v in vars(prices).values()))
+    each = (prices.open, prices.high, prices.low, prices.close)
+    changed = Prices(*(np.where(np.arange(200) < 150, v, v * 2) for v in each))
     before, after = run(prices, signals, ExitRule(3)), run(changed, signals, ExitRule(3))
     np.testing.assert_array_equal(before.equity[:150], after.equity[:150])
 
@@ -338,3 +340,30 @@ def test_bars_without_levels_close_at_the_horizon_and_symmetric_ones_as_barriers
     by_barrier = find_trades(prices, signals, ExitRule(horizon, barrier_width=width))
     rule = ExitRule(horizon, brackets=Brackets(same, same))
     assert find_trades(prices, signals, rule) == by_barrier
+
+
+def test_a_basket_on_the_other_side_earns_its_own_return_and_pays_its_own_costs():
+    # LONG at the close of bar 0: in at the open of 1, out at the close of 2. The market goes from
+    # 100 to 110, the two markets of the basket that have all bars from 50 to 52 and 10 to 10.2.
+    prices = flat_bars([100, 104, 110, 110])
+    basket_close = np.array(
+        [[50, 10, np.nan], [51, 10, 7.0], [52, 10.2, 9.0], [52, 10.2, 9.0]], dtype=float
+    )
+    basket_open = np.vstack([basket_close[:1], basket_close[:-1]])
+    both = Prices(
+        prices.open, prices.high, prices.low, prices.close, Basket(basket_open, basket_close)
+    )
+    basket_then, basket_end = (1.02 + 1.0) / 2, (1.04 + 1.02) / 2
+    for side, signal in ((1, L), (-1, S)):
+        signals = [signal, N, N, N]
+        [trade] = find_trades(both, np.array(signals), ExitRule(2))
+        assert trade.gross_return == pytest.approx(side * (0.10 - (basket_end - 1)))
+        costs = Costs(fee_bps=8, slippage_bps=2)
+        assert trade.cost(costs) == pytest.approx(0.001 * (1 + 1.1 + 1 + basket_end))
+        result = run(both, signals, ExitRule(2), costs)
+        assert result.net_return == pytest.approx(trade.gross_return - trade.cost(costs))
+        assert result.equity[1] == pytest.approx(1 + side * (1.04 - basket_then) - 0.002)
+        assert result.n_legs == 2
+        assert result.costs_text.endswith("a side, of the market's leg and of the basket's")
+    hold = buy_and_hold(both, FREE, bars_per_year=365)
+    assert (hold.net_return, hold.n_legs) == (pytest.approx(0.1), 1)

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_up_predictions import RULE, bars_of, prediction_on, soon_after, walk
 
-from percoin.labels import TripleBarrier, VolatilityScaled
+from percoin.bars.panel import with_panel
+from percoin.labels import Relative, TripleBarrier, VolatilityScaled
 from percoin.monitoring.record import TrackRecord, kind_of_bars, sqlite_url
-from percoin.monitoring.resolution import make_entry, resolve
+from percoin.monitoring.resolution import make_entry, resolve, rule_text
 from percoin.types import Signal, Source
 
 
@@ -145,3 +148,66 @@ def test_simulated_markets_are_kept_apart():
     assert kind_of_bars("binance spot: BTCUSDT") == "binance spot"
     assert kind_of_bars("files: klines/BTCUSDT/15m.parquet") == "files"
     assert kind_of_bars("simulated: seed=0 n=5") != kind_of_bars("simulated: seed=1 n=5")
+
+
+# --- labels that compare markets
+
+NAMES = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+RELATIVE = Relative(3, 0.4, 10, 0.5, 0.5, NAMES)
+EACH = {name: bars_of(walk(120, k), "binance spot", name) for k, name in enumerate(NAMES)}
+
+
+def test_relative_outcomes_are_the_labels_of_training(record):
+    bars = EACH["BTCUSDT"]
+    for n_bars in range(30, 120):
+        seen = bars.slice(0, n_bars)
+        made = make_entry(
+            prediction_on(seen), seen, RELATIVE, soon_after(seen), None, lambda name: EACH[name]
+        )
+        assert record.write(made)
+    for n_bars in range(40, 121):
+        held = {name: each.slice(max(0, n_bars - 40), n_bars) for name, each in EACH.items()}
+        resolve(record, held["BTCUSDT"], soon_after(bars), held.__getitem__)
+    labels = RELATIVE.label(with_panel(bars, EACH.values()))
+    settled = [kept for kept in record.predictions() if kept.label is not None]
+    assert len(settled) == 120 - 3 - 29
+    rows = np.array([round(k.ts / 900_000) for k in settled]) - bars.open_time[0] // 900_000 - 1
+    assert [k.label for k in settled] == labels.label[rows].tolist()
+    assert [k.forward_return for k in settled] == labels.forward_return[rows].tolist()
+    known = labels.label[: 60 - 3]
+    expected = np.bincount(known[known >= 0], minlength=3) + 1
+    [then] = [k for k in record.predictions() if k.ts == bars.open_time[60]]
+    assert then.baselines["prior"].probabilities == pytest.approx(expected / expected.sum())
+    assert {*then.baselines} == {"prior", "rolling_prior", "persistence", "rsi_ma", "momentum"}
+
+
+def test_a_relative_prediction_stays_open_until_every_market_is_there(record, caplog):
+    bars = EACH["BTCUSDT"]
+    shares = (0.3, 0.4, 0.3)
+    for n_bars in (60, 80):
+        seen = bars.slice(0, n_bars)
+        entry = make_entry(prediction_on(seen), seen, RELATIVE, soon_after(seen), shares)
+        assert entry.baselines["prior"].probabilities == pytest.approx(shares)
+        assert record.write(entry)
+    assert resolve(record, bars, soon_after(bars)) == 0
+    assert "BTCUSDT 15m: predictions of labels=relative stay open" in caplog.text
+    # One is behind: only what it reaches is decided, and by all of them.
+    behind = EACH | {"SOLUSDT": EACH["SOLUSDT"].slice(0, 63)}
+    assert resolve(record, bars, soon_after(bars), behind.__getitem__) == 1
+    # Its bars begin too late for sigma of the mean.
+    late = EACH | {"SOLUSDT": EACH["SOLUSDT"].slice(75)}
+    assert resolve(record, bars, soon_after(bars), late.__getitem__) == 0
+    assert resolve(record, bars, soon_after(bars), EACH.__getitem__) == 1
+    labels = RELATIVE.label(with_panel(bars, EACH.values())).label
+    assert [kept.label for kept in record.predictions()] == [labels[59], labels[79]]
+
+
+def test_a_rule_with_many_markets_is_kept_whole(record):
+    rule = Relative(3, 0.4, 10, 0.5, 0.5, tuple(f"COIN{k}USDT" for k in range(100)))
+    bars = EACH["BTCUSDT"]
+    entry = make_entry(prediction_on(bars), bars, rule, soon_after(bars), (0.3, 0.4, 0.3))
+    assert len(entry.label_rule) > 1000
+    assert [record.write(entry), record.write(entry)] == [True, False]
+    [kept] = record.predictions()
+    assert kept.label_rule == entry.label_rule == rule_text(rule)
+    assert record.write(replace(entry, label_rule=rule_text(rule.among(NAMES))))

@@ -1,14 +1,22 @@
+import tempfile
+import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_up_predictions import RULE, bars_of, prediction_on, soon_after, walk
 
+from percoin.errors import RecordError
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.monitoring.record import Kept, PredictionOutcome, TrackRecord, sqlite_url
 from percoin.monitoring.resolution import make_entry, resolve
 from percoin.monitoring.scoreboard import Scoreboard, _stand, make_scoreboard
+from percoin.monitoring.scored_rows import ForecasterRows
 from percoin.types import Signal, Source, Timeframe
 
 BARS = bars_of(walk(400))
@@ -95,10 +103,17 @@ def test_from_eight_days_on_blocks_are_a_day_long(monkeypatch):
     for n_rows, block in ((8 * 96 - 1, 3), (8 * 96, 96)):
         asked.clear()
         rows = [
-            Kept(**vars(entry) | {"id": k, "label": int(labels[k]), "ts": k, "forward_return": 0.0})
+            Kept(
+                **vars(entry)
+                | {"id": k, "label": int(labels[k]), "ts": k, "forward_return": 0.0}
+                | {"resolved_at": k}
+            )
             for k in range(n_rows)
         ]
-        _stand(rows, 100)
+        forecaster = ForecasterRows(rows[0])
+        for row in rows:
+            forecaster.add(row)
+        _stand(forecaster, 100)
         # The first are of skills, the hit rates in between have no days.
         assert asked[0] == block
 
@@ -173,3 +188,101 @@ def test_only_live_predictions_count_as_void(record):
     )
     [standing] = make_scoreboard(record)
     assert (standing.n_void, standing.n_late, standing.n_written) == (1, 1, 1)
+
+
+@settings(max_examples=8)
+@given(data=st.data())
+def test_running_columns_give_what_all_rows_at_once_give(data):
+    """Rows may come and be resolved in any order, and a reader may look in between."""
+    n_rows = 120
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    order = random.permutation(n_rows)
+    with tempfile.TemporaryDirectory() as folder:
+        record = TrackRecord(sqlite_url(Path(folder) / "record.sqlite"))
+        board = Scoreboard(record, repetitions=50)
+        entries = []
+        for row in order:
+            seen = BARS.slice(0, 100 + int(row))
+            signal, probabilities = knowing(99 + int(row))
+            said = probabilities if data.draw(st.booleans()) else (0.3, 0.4, 0.3)
+            symbol = data.draw(st.sampled_from(["BTCUSDT", "ETHUSDT"]))
+            made = make_entry(prediction_on(seen, signal, said), seen, RULE, soon_after(seen))
+            is_live = data.draw(st.sampled_from([True, True, True, False]))
+            entries.append(replace(made, symbol=symbol, is_live=is_live))
+        for part in np.array_split(np.arange(n_rows), data.draw(st.integers(1, 5))):
+            record.write_all([entries[k] for k in part])
+            if data.draw(st.booleans()):
+                board.standings(timeframe=Timeframe.M15)
+            open_ones = [kept for kept in record.predictions() if kept.resolved_at is None]
+            random.shuffle(open_ones)
+            outcomes = [
+                PredictionOutcome(kept.id, None, None, "a gap")
+                if random.random() < 0.1
+                else PredictionOutcome(kept.id, int(random.integers(3)), 0.001)
+                for kept in open_ones[: len(open_ones) * 2 // 3]
+            ]
+            record.resolve(outcomes, int(random.integers(1, 10**9)))
+        assert board.standings() == make_scoreboard(record, repetitions=50)
+        assert board.standings(["ETHUSDT"]) == make_scoreboard(record, ["ETHUSDT"], repetitions=50)
+        by_hand = [kept for kept in record.predictions(["BTCUSDT"]) if kept.is_live]
+        if by_hand:
+            [standing] = board.standings(["BTCUSDT"])
+            scored = [kept for kept in by_hand if kept.label is not None]
+            assert (standing.n_written, standing.n_resolved) == (len(by_hand), len(scored))
+            if standing.skill is not None:
+                labels = np.array([kept.label for kept in scored])
+                own, ruler = (
+                    row_log_loss(np.array(said), labels).mean()
+                    for said in (
+                        [kept.probabilities for kept in scored],
+                        [kept.baselines["rolling_prior"].probabilities for kept in scored],
+                    )
+                )
+                assert standing.skill.value == pytest.approx(1 - own / ruler, abs=1e-12)
+        record.close()
+
+
+def test_a_thread_keeps_the_standings_that_requests_read(record):
+    board = Scoreboard(record)
+    play(record, range(100, 150), knowing)
+    board.start(every_secs=0.02)
+    assert board.latest() == make_scoreboard(record)
+    assert board.latest(["ETHUSDT"]) == board.latest(timeframe=Timeframe.D1) == []
+    first = board.latest()
+    play(record, range(150, 160), knowing)
+    until = time.monotonic() + 60
+    while board.latest() == first and time.monotonic() < until:
+        time.sleep(0.02)
+    board.stop()
+    assert board.latest()[0].n_written == 60
+
+
+def test_a_thread_whose_record_is_away_says_so_and_goes_on(record, monkeypatch):
+    board = Scoreboard(record)
+    away = RecordError("the record", "it is away")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrackRecord, "after", lambda *_: (_ for _ in ()).throw(away))
+        board.start(every_secs=0.02)
+        with pytest.raises(RecordError, match="it is away"):
+            board.latest()
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with suppress(RecordError):
+            assert board.latest() == []
+            break
+    board.stop()
+
+
+def test_a_warm_board_reads_no_row_that_it_knows(record, monkeypatch):
+    play(record, range(100, 200), knowing)
+    board = Scoreboard(record)
+    monkeypatch.setattr("percoin.monitoring.scoreboard._LATE_ROWS", 5)
+    board.standings()
+    read = []
+    after = TrackRecord.after
+    monkeypatch.setattr(
+        TrackRecord, "after", lambda *asked: (read.append(k) or k for k in after(*asked))
+    )
+    monkeypatch.setattr(TrackRecord, "predictions", lambda *_: pytest.fail("it reads all"))
+    board.standings()
+    assert len(read) == 5

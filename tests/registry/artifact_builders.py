@@ -21,6 +21,7 @@ from percoin.evaluation.moves import RangeRegression
 from percoin.evaluation.regression import Regression
 from percoin.evaluation.trees import TreeNumbers, Trees
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
+from percoin.labels import Relative
 from percoin.plugins import PluginSource
 from percoin.registry import artifact
 from percoin.registry.layout import MANIFEST_FILE
@@ -131,6 +132,25 @@ WITH_EXTRA = {
     "features": Features.of(EXTRA_SET, TIMEFRAME),
     "scaling": ScalingNumbers((0.0,) * N_EXTRA, (1.0,) * N_EXTRA),
 }
+# The state of reference markets in place of the clock.
+MARKET_SET = FeatureSet(extra=("volatility", "market"), references=("BTCUSDT", "XRPUSDT"))
+N_MARKET = len(MARKET_SET.names(TIMEFRAME))
+RELATIVE = Relative(3, 0.4, 50, 0.75, 0.5, ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
+
+
+def with_market() -> dict[str, object]:
+    """What gives a draft such columns; the first 15 are scaled as without them."""
+    made = draft()
+    mean, scale = made.scaling.mean, made.scaling.scale
+    n_more = N_MARKET - len(mean)
+    return {
+        "num_features": N_MARKET,
+        "dataset_info": replace(made.dataset_info, num_features=N_MARKET),
+        "features": Features.of(MARKET_SET, TIMEFRAME),
+        "scaling": ScalingNumbers((*mean, *(0.0,) * n_more), (*scale, *(1.0,) * n_more)),
+        "bars": replace(made.bars, references={"BTCUSDT": "ab" * 32, "XRPUSDT": "cd" * 32}),
+        "model": ModelSpec({"n_features": N_MARKET, "channels": [64, 128, 256]}),
+    }
 
 
 def trees() -> Trees:

@@ -4,10 +4,12 @@ from artifact_builders import (
     EXTRA_SET,
     EXTRA_SYMBOL,
     GOLDEN,
+    MARKET_SET,
     MOVES_NUMBERS,
     OTHER_SYMBOL,
     OWN,
     OWN_SYMBOL,
+    RELATIVE,
     SYMBOL,
     blend,
     check_whole,
@@ -21,6 +23,7 @@ from artifact_builders import (
 )
 
 from percoin import json_codec
+from percoin.labels import label_rule_from_json
 from percoin.registry.artifact import load_onnx, read_artifact
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
@@ -32,10 +35,10 @@ from percoin.types import Timeframe
     ("version", "symbol"),
     [
         (1, SYMBOL),
-        *((version, symbol) for version in (2, 3, 4) for symbol in (SYMBOL, OTHER_SYMBOL)),
+        *((version, symbol) for version in (2, 3, 4, 5) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
         (4, OWN_SYMBOL),
-        (5, SYMBOL),
+        (6, SYMBOL),
     ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
@@ -61,6 +64,14 @@ def test_the_committed_artifact_of_each_format_still_loads(version):
     assert loaded.manifest.scaling.scale[0] == 1.7051423210160281
 
 
+def test_the_committed_comparisons_still_say_whom_they_compare():
+    compared = load(GOLDEN / "format_5").manifest
+    assert compared.features.feature_set == MARKET_SET
+    assert compared.references == tuple(compared.bars.references) == ("BTCUSDT", "XRPUSDT")
+    relative = load(GOLDEN / "format_5", OTHER_SYMBOL).manifest
+    assert label_rule_from_json(relative.label_rule) == RELATIVE
+
+
 def test_the_committed_blend_still_says_what_it_is_made_of():
     manifest = load(GOLDEN / "format_2").manifest
     assert manifest.blend == blend()
@@ -79,7 +90,7 @@ def test_the_committed_combination_still_says_what_it_is_made_of():
 
 
 def test_the_committed_refit_still_has_its_twin():
-    where = MarketFolder(GOLDEN / "format_5", SYMBOL, Timeframe.M15)
+    where = MarketFolder(GOLDEN / "format_6", SYMBOL, Timeframe.M15)
     loaded = read_artifact(where, where.link)
     assert (loaded.judged["head.weight"] == 0.25).all()
     assert loaded.manifest.judged_scaling.scale == (2.0,) * 15

@@ -272,20 +272,22 @@ def test_each_missing_key_is_named():
         rest = {name: value for name, value in content.items() if name != key}
         with pytest.raises(
             InvalidArtifactError,
-            match=f"missing (key|required field) ['`]{key}['`]|format version 5",
+            match=f"missing (key|required field) ['`]{key}['`]|format version 6",
         ):
             read(json.dumps(rest))
 
 
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
-    with pytest.raises(InvalidArtifactError, match=r"format version 6 is newer than 5; upgrade"):
-        read('{"format_version": 6, "layers": []}')
+    with pytest.raises(InvalidArtifactError, match=r"format version 7 is newer than 6; upgrade"):
+        read('{"format_version": 7, "layers": []}')
 
 
 def test_a_model_that_the_first_format_can_describe_says_so():
     assert sealed().format_version == 1
     assert sealed(**builders.BLENDED).format_version == 2
     assert combined().format_version == 3
+    assert sealed(**builders.with_market()).format_version == 5
+    assert sealed(label_rule=builders.RELATIVE.to_json()).format_version == 5
     text = (
         sealed(**builders.BLENDED).to_json().replace('"format_version": 2', '"format_version": 1')
     )

@@ -156,6 +156,25 @@ def test_a_market_that_cannot_be_answered_for_is_said_and_left_alone(models_dir,
     assert server.board.failure(("BTCUSDT", M15)) == ""
 
 
+def test_a_failed_answer_is_tried_again_with_growing_pauses_until_it_works(models_dir, market):
+    server = make_server(models_dir, market)
+    broken = BrokenSource()
+    working, server.board._chain = server.board._chain, Chain([broken], ())
+    bring_up_to_date(server)
+    asked = []
+    for _ in range(30):
+        market.pass_time(seconds=1)
+        bring_up_to_date(server)
+        asked.append(broken.n_asked)
+    # Two markets, after 1, 2, 4, 8 and 16 seconds: not a second more often.
+    assert asked == [4 + 2 * sum(k >= wait for wait in (3, 7, 15)) for k in range(1, 31)]
+    server.board._chain = working
+    market.pass_time(seconds=16)
+    assert bring_up_to_date(server) == 2
+    assert server.board.failure(("BTCUSDT", M15)) == ""
+    assert server.board.answer("BTCUSDT", M15)["pred"] == "LONG"
+
+
 def test_a_rejected_model_is_passed_over_with_the_gates_reason(tmp_path, market):
     export(tmp_path, random_network(), make_dataset(BARS), StoredVerdict.REJECTED)
     server = make_server(tmp_path, market)

@@ -127,7 +127,7 @@ def test_a_failure_that_stays_is_warned_of_once(market, caplog):
 
 def test_held_bars_are_a_source_for_rules(market):
     keeper = keeper_of(market)
-    source = keeper.source("BTCUSDT")
+    source = keeper.source()
     assert source.load("BTCUSDT", M15) is held(keeper).bars
     with pytest.raises(BarsNotFoundError, match="no bars have come yet"):
         source.load("BTCUSDT", H1)
@@ -135,7 +135,7 @@ def test_held_bars_are_a_source_for_rules(market):
     failed = BarKeeper(market.load, ["BTCUSDT"], [M15], RHYTHM, market.clock)
     failed.refresh("BTCUSDT")
     with pytest.raises(BarsNotFoundError, match="out of reach"):
-        failed.source("BTCUSDT").load("BTCUSDT", M15)
+        failed.source().load("BTCUSDT", M15)
 
 
 def test_threads_share_the_symbols_out_and_load_none_twice_at_once():

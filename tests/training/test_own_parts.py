@@ -14,11 +14,13 @@ from torch.nn import functional
 from percoin.audit.served import rebuild
 from percoin.bars.schema import Bars
 from percoin.cli import compose_config, explain
-from percoin.config import TrainConfig, typed
+from percoin.config import RegistryConfig, TrainConfig, typed
 from percoin.errors import ConfigError, InvalidArtifactError, ResumeError
 from percoin.inference import Predictor
 from percoin.plugins import allow_plugins
 from percoin.registry.artifact import load_artifact
+from percoin.registry.command.reproduction import reproduce
+from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.sweep.worker import job_key
 from percoin.training.datamodule import MarketDataModule
@@ -303,6 +305,29 @@ def test_a_notebook_exports_no_training_that_it_cannot_describe(tmp_path):
     for module in (SignalClassifier(own=own), SignalClassifier(seeded_network(settings(NET)))):
         with pytest.raises(ConfigError, match=r"no settings name a loss|Net comes without"):
             ModelExporter(tmp_path).check(module, data)
+
+
+@pytest.mark.slow
+def test_a_walk_forward_with_an_own_loss_is_reproduced_and_another_file_is_named(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("evaluation=walk_forward", "folds=2", "loss._target_=my_nets:focal", "epochs=1")
+    made = settings(NET, *words, "source=simulated")
+    place = tmp_path / "outputs" / "BTCUSDT" / "1h" / "run"
+    place.mkdir(parents=True)
+    train(made, prepare(made), RunContext(place, CHOICES)).check()
+    other = tmp_path / FILE.name
+    other.write_text(FILE.read_text() + "\n# changed\n")
+    found = []
+    for file in (FILE, other):
+        asked = ("action=reproduce", "symbol=BTCUSDT", "tf=1h", "source=simulated")
+        wanted = typed(compose_config("registry", [*asked, f"plugins=[{file}]"]), RegistryConfig)
+        market = MarketFolder(Path("models"), "BTCUSDT", Timeframe.H1)
+        found.append(reproduce(wanted, market))
+    assert [each.is_same for each in found] == [True, True]
+    changed = [[one.name for one in each.changed] for each in found]
+    assert changed == [[], ["own code model", "own code loss"]]
 
 
 @pytest.mark.slow

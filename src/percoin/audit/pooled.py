@@ -9,10 +9,12 @@ import pandas as pd
 
 from percoin.audit.findings import Finding, FindingStatus
 from percoin.audit.rows import same_scaling
+from percoin.bars.panel import load_panel
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket
-from percoin.errors import PercoinError
+from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.features.scaling import Scaling
+from percoin.labels import label_rule_from_json
 from percoin.registry.manifest import Manifest
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.training.recipes.pool import (
@@ -44,6 +46,44 @@ def rebuild_pooled(manifest: Manifest, pool: PoolRecord, bars: Bars) -> MarketDa
     return build_pooled_market(bars, spec_of(manifest), cuts, manifest.judged_scaling.fitted())
 
 
+def with_compared(manifest: Manifest, bars: Bars, load: LoadBars | None) -> Bars:
+    """The bars that a model knew, with those of the markets that its labels or features compare.
+
+    Args:
+        manifest: Manifest of the model.
+        bars: Exactly the bars that the manifest names.
+        load: Loads bars by symbol; None if no bars can be loaded.
+
+    Raises:
+        BarsNotFoundError: Bars of another market are missing, or have changed.
+    """
+    markets = label_rule_from_json(manifest.label_rule).compared_with
+    wanted, known = dict.fromkeys((*markets, *manifest.references)), manifest.bars.references or {}
+
+    def found(symbol: str) -> Bars:
+        if load is None:
+            raise BarsNotFoundError(symbol, manifest.timeframe, "it is not stored here", "bring it")
+        if manifest.pool is None or symbol not in manifest.pool.markets:
+            return load(symbol)
+        same = bars_as_known(manifest.pool.markets[symbol], symbol, load)
+        if same is None:
+            found = "its bars have changed or are missing"
+            raise BarsNotFoundError(symbol, manifest.timeframe, found, "bring them back")
+        return same
+
+    beside = load_panel(bars, list(wanted), found)
+    first, last = (int(bars.open_time[end]) for end in (0, -1))
+    for symbol, sha256 in known.items():
+        if beside.panel is None or beside.panel.sha256(symbol, first, last) != sha256:
+            raise BarsNotFoundError(
+                bars.symbol,
+                bars.timeframe,
+                f"the bars of {symbol}, which it is compared with, have changed",
+                f"bring back those of {symbol}",
+            )
+    return beside
+
+
 def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | None) -> Finding:
     """Fit the scaling again on the train rows of every market that the network saw.
 
@@ -58,7 +98,7 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
         )
     try:
         spec, cuts = spec_of(manifest), CalendarCuts(*pool.moments())
-        parts, strange = _rows_of_parts(pool, spec, cuts, load)
+        parts, strange = _rows_of_parts(manifest, pool, (spec, cuts), load)
     except UNUSABLE as error:
         evidence = f"the pool cannot be built again from the manifest: {error!r}"
         return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
@@ -72,20 +112,23 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
 
 
 def _rows_of_parts(
-    pool: PoolRecord, spec: DatasetSpec, cuts: CalendarCuts, load: LoadBars
+    manifest: Manifest, pool: PoolRecord, rules: tuple[DatasetSpec, CalendarCuts], load: LoadBars
 ) -> tuple[dict[str, list[FloatArray]], list[str]]:
     """Return the features of each part of each market seen, and markets with changed bars."""
     parts: dict[str, list[FloatArray]] = {part: [] for part in ("train", "validation", "test")}
-    strange = []
-    for symbol in pool.seen:
-        bars = bars_as_known(pool.markets[symbol], symbol, load)
-        if bars is None:
-            strange.append(symbol)
-            continue
-        market = PreparedMarket.prepare(bars, spec, cuts.first_time)
+    (spec, cuts), known = rules, dict[str, Bars]()
+
+    def kept(symbol: str) -> Bars:
+        return known[symbol] if symbol in known else load(symbol)
+
+    found = {symbol: bars_as_known(pool.markets[symbol], symbol, load) for symbol in pool.seen}
+    known |= {symbol: bars for symbol, bars in found.items() if bars is not None}
+    strange = [symbol for symbol in found if symbol not in known]
+    for bars in () if strange else known.values():
+        market = PreparedMarket.prepare(with_compared(manifest, bars, kept), spec, cuts.first_time)
         split = cuts.split(market)
-        for part, found in parts.items():
-            found.append(market.features[getattr(split, part)])
+        for part, rows in parts.items():
+            rows.append(market.features[getattr(split, part)])
     return parts, strange
 
 

@@ -24,6 +24,7 @@ from percoin.audit.published import audit_metrics_file
 from percoin.audit.replay import Replay, replay_market
 from percoin.audit.rows import check_dataset_rows
 from percoin.audit.served import audit_served, check_served_scaling
+from percoin.bars.panel import load_panel
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import AuditConfig
@@ -31,6 +32,7 @@ from percoin.dataset import MarketDataset, build_dataset
 from percoin.errors import ConfigError
 from percoin.features.feature_set import compute_features
 from percoin.inference import Backend
+from percoin.registry.artifact import load_artifact
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +59,13 @@ def audit(settings: AuditConfig) -> Audit:
     bars = load_bars(settings, settings.symbol)
     models_dir, load = Path(settings.models_dir), partial(load_bars, settings)
     if settings.replay:
+        manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
+        bars = load_panel(bars, manifest.references, load)
         replay = replay_market(models_dir, bars, settings.replay_bars, Backend(settings.predictor))
         findings += [*replay.findings(), check_served_scaling(models_dir, bars, load)]
         return Audit(findings, replay)
-    findings += audit_dataset(load_dataset(settings, bars), settings.cuts, settings.seed)
+    beside = load_panel(bars, settings.features.feature_set.references, load)
+    findings += audit_dataset(load_dataset(settings, beside), settings.cuts, settings.seed)
     findings += audit_served(models_dir, bars, load)
     return Audit(findings)
 

@@ -10,7 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from percoin.audit.findings import Finding, FindingStatus
-from percoin.audit.pooled import LoadBars, check_pooled_scaling, rebuild_pooled
+from percoin.audit.pooled import (
+    LoadBars,
+    check_pooled_scaling,
+    rebuild_pooled,
+    with_compared,
+)
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling, same_scaling
 from percoin.bars.schema import Bars
@@ -79,7 +84,7 @@ def check_spans(manifest: Manifest) -> Finding:
 
 def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None) -> list[Finding]:
     """Build the dataset again from the same bars and compare scaler and splits."""
-    findings, dataset = _rebuild_checked(manifest, bars)
+    findings, dataset = _rebuild_checked(manifest, bars, load)
     if dataset is None:
         return findings
     features = compute_features(dataset.bars, dataset.feature_set)
@@ -104,7 +109,7 @@ def check_served_scaling(models_dir: Path, bars: Bars, load: LoadBars | None = N
         RegistryError: There is no model, or it cannot be trusted.
     """
     manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
-    findings, dataset = _rebuild_checked(manifest, bars)
+    findings, dataset = _rebuild_checked(manifest, bars, load)
     if dataset is None:
         finding = findings[-1]
     else:
@@ -149,7 +154,9 @@ def _check_refit(manifest: Manifest, dataset: MarketDataset) -> list[Finding]:
     return [Finding(name, FindingStatus.OK, evidence)]
 
 
-def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], MarketDataset | None]:
+def _rebuild_checked(
+    manifest: Manifest, bars: Bars, load: LoadBars | None
+) -> tuple[list[Finding], MarketDataset | None]:
     """Return the findings, and the dataset that the model was trained on or None."""
     same_bars = bars_of(manifest, bars)
     if same_bars.sha256() != manifest.bars.sha256:
@@ -162,7 +169,7 @@ def _rebuild_checked(manifest: Manifest, bars: Bars) -> tuple[list[Finding], Mar
     evidence = f"sha256 of {len(same_bars)} bars agrees"
     known = Finding("bars are those it knew", FindingStatus.OK, evidence)
     try:
-        dataset = rebuild(manifest, same_bars)
+        dataset = rebuild(manifest, with_compared(manifest, same_bars, load))
     except UNUSABLE as error:
         evidence = f"the dataset cannot be built again from the manifest: {error!r}"
         return [known, Finding("dataset can be rebuilt", FindingStatus.CANNOT_TELL, evidence)], None

@@ -17,6 +17,8 @@ from percoin.types import BarLength, FloatArray, IntArray, Timeframe
 if TYPE_CHECKING:
     import pandera.pandas as pa
 
+    from percoin.bars.panel import MarketPanel
+
 PRICE_COLUMNS = ("open", "high", "low", "close")
 COLUMNS = (*PRICE_COLUMNS, "volume")
 
@@ -41,12 +43,15 @@ class Bars:
             is ``open_time``, datetime64[ms, UTC], the start of each bar.
         origin: Where the bars came from, in one phrase for people, for example
             ``files: klines/BTCUSDT/15m.parquet``. Its first word is the source.
+        panel: Bars of other markets at the same moments, for what compares markets; None
+            without any.
     """
 
     symbol: str
     timeframe: Timeframe
     frame: pd.DataFrame
     origin: str
+    panel: MarketPanel | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -74,8 +79,15 @@ class Bars:
         return frame.to_numpy(dtype=np.float64)
 
     def slice(self, start: int, stop: int | None = None) -> Bars:
-        """The bars at positions ``start`` to ``stop``, as with a list."""
-        return replace(self, frame=self.frame.iloc[start:stop])
+        """The bars at positions ``start`` to ``stop``, as with a list.
+
+        With a ``stop`` the panel has only what was known at the last of these bars.
+        """
+        part = replace(self, frame=self.frame.iloc[start:stop])
+        if self.panel is None or stop is None or not len(part):
+            return part
+        first, last = (int(part.open_time[end]) for end in (0, -1))
+        return replace(part, panel=self.panel.between(first, last))
 
     def close_time(self, position: int = -1) -> pd.Timestamp:
         """When the bar at ``position`` closed: the moment a decision can be made (UTC)."""

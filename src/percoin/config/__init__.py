@@ -13,6 +13,7 @@ from percoin.config.judge import JudgeConfig
 from percoin.config.labels import (
     FixedHorizonConfig,
     LabelsConfig,
+    RelativeConfig,
     TripleBarrierConfig,
     VolatilityScaledConfig,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "RecipeName",
     "RegistryAction",
     "RegistryConfig",
+    "RelativeConfig",
     "ReportConfig",
     "RetrainConfig",
     "SampleConfig",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from percoin.config.fields import Effect, choice
+from percoin.bars.renames import current_symbol
+from percoin.config.fields import Effect, When, choice, setting
 from percoin.features.extra import GROUPS
 from percoin.features.feature_set import FeatureDefinition, FeatureSet
 
@@ -15,7 +16,14 @@ class FeaturesConfig:
 
     definition: str = choice("", FeatureDefinition, affects=Effect.MODEL)
     extra: list[str] = choice(
-        "groups of columns after the 15: volatility, clock", tuple(GROUPS), affects=Effect.MODEL
+        "groups of columns after the 15: volatility, clock, market",
+        tuple(GROUPS),
+        affects=Effect.MODEL,
+    )
+    references: list[str] = setting(
+        "the markets whose state features.extra=[market] adds; a prediction needs their bars",
+        affects=Effect.MODEL,
+        used=When(needs=("features.extra=market",)),
     )
 
     def __post_init__(self) -> None:
@@ -24,4 +32,7 @@ class FeaturesConfig:
     @property
     def feature_set(self) -> FeatureSet:
         """Which features these are."""
-        return FeatureSet(FeatureDefinition(self.definition), tuple(self.extra))
+        extra = tuple(self.extra)
+        compares = any(GROUPS[name].compares for name in extra if name in GROUPS)
+        references = tuple(map(current_symbol, self.references)) if compares else ()
+        return FeatureSet(FeatureDefinition(self.definition), extra, references)

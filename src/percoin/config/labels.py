@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from percoin.config.fields import MOST_BARS, Effect, number
-from percoin.labels import FixedHorizon, TripleBarrier, VolatilityScaled
+from percoin.labels import FixedHorizon, Relative, TripleBarrier, VolatilityScaled
 
 _A_FRACTION = ", and is a fraction of the price: 0.0025 for 0.25 %"
 
@@ -19,6 +19,18 @@ def volatility_window() -> Any:
     )
 
 
+def no_trade_share() -> Any:
+    """A field: the share of NO_TRADE that a threshold is fitted to."""
+    line = "of the train rows; the threshold is fitted to it"
+    return number(line, above=0, below=1, affects=Effect.MODEL)
+
+
+def fitted_width() -> Any:
+    """A field: the threshold in units of volatility, or null."""
+    line = "threshold in units of volatility; null fits it on the train rows"
+    return number(line, above=0, most=1000, default=None, affects=Effect.MODEL)
+
+
 @dataclass
 class LabelsConfig:
     """How a bar's future becomes its label; one subclass per rule."""
@@ -27,6 +39,10 @@ class LabelsConfig:
     option: ClassVar[str]
 
     horizon: int = number("bars that a label looks ahead", 1, MOST_BARS, affects=Effect.MODEL)
+
+    def alone(self) -> LabelsConfig:
+        """The rule for a market of a pool by itself."""
+        return self
 
 
 @dataclass
@@ -58,17 +74,29 @@ class VolatilityScaledConfig(LabelsConfig):
 
     option: ClassVar[str] = VolatilityScaled.kind
 
-    no_trade_share: float = number(
-        "of the train rows; the threshold is fitted to it",
-        above=0,
-        below=1,
-        affects=Effect.MODEL,
-    )
+    no_trade_share: float = no_trade_share()
     volatility_bars: int = volatility_window()
-    width: float | None = number(
-        "threshold in units of volatility; null fits it on the train rows",
+    width: float | None = fitted_width()
+
+
+@dataclass
+class RelativeConfig(LabelsConfig):
+    """The return less the mean of all markets of the pool, in units of its own volatility."""
+
+    option: ClassVar[str] = Relative.kind
+
+    no_trade_share: float = no_trade_share()
+    volatility_bars: int = volatility_window()
+    width: float | None = fitted_width()
+    min_share: float = number(
+        "share of the pool's markets that must have the bars; else there is no label",
         above=0,
-        most=1000,
-        default=None,
+        most=1,
         affects=Effect.MODEL,
     )
+
+    def alone(self) -> LabelsConfig:
+        """The same against no other market."""
+        return VolatilityScaledConfig(
+            self.horizon, self.no_trade_share, self.volatility_bars, self.width
+        )

@@ -29,7 +29,7 @@ from percoin.config.fields import (
     setting,
     some_of,
 )
-from percoin.config.labels import LabelsConfig
+from percoin.config.labels import LabelsConfig, RelativeConfig
 from percoin.config.loggers import loggers_of
 from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
@@ -47,6 +47,7 @@ from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
 from percoin.config.tune import TuneConfig
 from percoin.dataset import check_purge
 from percoin.errors import ConfigError
+from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import BESIDE, POOLED
 
 BLEND_NAMES = Names(NO_BLEND, (*BESIDE, *POOLED))
@@ -299,6 +300,21 @@ class TrainConfig:
             current_symbol(self.symbol)
         if self.init == INIT_POOLED:
             self._check_single_split("init=pooled")
+        if isinstance(self.labels, RelativeConfig):
+            self._check_relative()
+
+    def _check_relative(self) -> None:
+        """Refuse what labels that compare the markets of a pool do not go with."""
+        require(
+            self.recipe == RecipeName.POOLED,
+            "labels=relative compares a market with the mean of its pool, and this trains each "
+            "market alone: add recipe=pooled and name the markets with symbol=A,B,C",
+        )
+        require(
+            self.backtest.exit != Exit.LEVELS,
+            "labels=relative trades a market against a basket, for which there is no stop and no "
+            "target: leave out backtest.exit=levels",
+        )
 
     def _check_fleet(self) -> None:
         """Refuse what a fleet does not know how to do."""

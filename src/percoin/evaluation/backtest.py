@@ -4,6 +4,9 @@ A decision is made at the close of a bar. The position opens at the next bar's o
 by the rule that made the labels, or at the stop or first target of the signal. The next decision
 is made at the earliest in the bar in which the position closes. Every trade uses the whole
 equity, long or short, without leverage.
+
+A relative position has a second leg on the other side, of the same value: equal parts of every
+market of a basket, opened and closed with the first. Each leg pays its costs.
 """
 
 from __future__ import annotations
@@ -36,14 +39,44 @@ class Costs:
         return (self.fee_bps + self.slippage_bps) / 10_000
 
 
+@dataclass(frozen=True, eq=False)
+class Basket:
+    """Prices of the markets of a basket at the bars of ``Prices``, NaN where one has no bar.
+
+    Attributes:
+        open: Shape (n_bars, K).
+        close: Shape (n_bars, K).
+    """
+
+    open: FloatArray
+    close: FloatArray
+
+    def path(self, decided: int, last: int) -> FloatArray:
+        """Value of the basket at each close from ``decided + 1`` to ``last``, 1 when it is bought.
+
+        It is bought in equal parts at the open of bar ``decided + 1``: the markets that have
+        each bar from ``decided`` to ``last``, as in the label. Shape (last - decided,).
+        """
+        is_held = np.isfinite(self.close[decided : last + 1]).all(axis=0)
+        held = slice(decided + 1, last + 1)
+        path: FloatArray = self.close[held, is_held] / self.open[decided + 1, is_held]
+        mean: FloatArray = path.mean(axis=1)
+        return mean
+
+
 @dataclass(frozen=True)
 class Prices:
-    """Bars without gaps between them, each field of shape (n_bars,)."""
+    """Bars without gaps between them, each field of shape (n_bars,).
+
+    Attributes:
+        basket: The other leg of each position; None without one.
+    """
 
     open: FloatArray
     high: FloatArray
     low: FloatArray
     close: FloatArray
+    basket: Basket | None = None
 
     def __len__(self) -> int:
         return len(self.close)
@@ -120,6 +153,8 @@ class Trade:
         side: 1 for LONG, -1 for SHORT.
         entry_price: Open of bar ``decided + 1``.
         exit_price: Exit price before slippage.
+        basket: Value of the other leg at each close while it is open, 1 when it is opened;
+            None without one.
     """
 
     decided: int
@@ -127,15 +162,24 @@ class Trade:
     side: int
     entry_price: float
     exit_price: float
+    basket: tuple[float, ...] | None = None
 
     @property
     def gross_return(self) -> float:
-        """Return on the entry value before costs, as a fraction."""
-        return self.side * (self.exit_price / self.entry_price - 1.0)
+        """Return on the entry value of the first leg before costs, as a fraction."""
+        other = 1.0 if self.basket is None else self.basket[-1]
+        return self.side * (self.exit_price / self.entry_price - other)
+
+    def entry_cost(self, costs: Costs) -> float:
+        """Costs of opening all legs, as a fraction of the value of the first."""
+        return costs.fraction * (1.0 if self.basket is None else 2.0)
 
     def cost(self, costs: Costs) -> float:
-        """Costs of both sides on the entry value, as a fraction."""
-        return costs.fraction * (1.0 + self.exit_price / self.entry_price)
+        """Costs of both sides of all legs on the entry value of the first, as a fraction."""
+        other = 0.0 if self.basket is None else self.basket[-1]
+        return self.entry_cost(costs) + costs.fraction * (
+            self.exit_price / self.entry_price + other
+        )
 
 
 @dataclass(frozen=True)
@@ -162,6 +206,7 @@ class BacktestResult:
         equity: Equity at the close of each bar, starting from one, shape (n_bars,).
         moments: Moments of the returns of all bars; None if they never vary, or in older
             documents.
+        n_legs: 2 if each position has a basket on the other side, else 1.
     """
 
     name: str
@@ -179,6 +224,13 @@ class BacktestResult:
     slippage_bps: float
     equity: FloatArray
     moments: ReturnMoments | None = None
+    n_legs: int = 1
+
+    @property
+    def costs_text(self) -> str:
+        """The costs for people."""
+        legs = "" if self.n_legs == 1 else ", of the market's leg and of the basket's"
+        return f"{self.fee_bps:g} bps fee and {self.slippage_bps:g} bps slippage a side{legs}"
 
     def shown_among(self, n_models: int) -> BacktestResult:
         """The same result; its deflated Sharpe ratio corrects for all models shown together."""
@@ -218,8 +270,8 @@ def buy_and_hold(prices: Prices, costs: Costs, *, bars_per_year: float) -> Backt
     """Buy at the second bar's open (the first possible entry) and sell at the last close."""
     trade = Trade(0, len(prices) - 1, 1, float(prices.open[1]), float(prices.close[-1]))
     result = _summarise("buy_and_hold", prices, [trade], costs, bars_per_year, 1)
-    # Rates make no sense for a single trade.
-    return replace(result, hit_rate=None, break_even_hit_rate=None, profit_factor=None)
+    # Rates make no sense for a single trade, and it has no basket on the other side.
+    return replace(result, hit_rate=None, break_even_hit_rate=None, profit_factor=None, n_legs=1)
 
 
 def find_trades(prices: Prices, signals: IntArray, exit_rule: ExitRule) -> list[Trade]:
@@ -242,7 +294,10 @@ def find_trades(prices: Prices, signals: IntArray, exit_rule: ExitRule) -> list[
             continue
         side = 1 if signals[decided] == Signal.LONG else -1
         closed, exit_price = _find_exit(prices, decided, side, exit_rule)
-        trades.append(Trade(decided, closed, side, float(prices.open[decided + 1]), exit_price))
+        basket = prices.basket
+        path = None if basket is None else tuple(basket.path(decided, closed).tolist())
+        opened = float(prices.open[decided + 1])
+        trades.append(Trade(decided, closed, side, opened, exit_price, path))
         free_from = closed
     return trades
 
@@ -309,6 +364,7 @@ def _summarise(
         slippage_bps=costs.slippage_bps,
         equity=equity,
         moments=moments,
+        n_legs=1 if prices.basket is None else 2,
     )
 
 
@@ -321,9 +377,10 @@ def _equity(prices: Prices, trades: list[Trade], costs: Costs) -> FloatArray:
     capital = 1.0
     for trade in trades:
         held = slice(trade.decided + 1, trade.closed)
-        move = trade.side * (prices.close[held] / trade.entry_price - 1.0)
+        other = 1.0 if trade.basket is None else np.array(trade.basket[:-1])
+        move = trade.side * (prices.close[held] / trade.entry_price - other)
         # A trade opens in the bar after the previous trade closed, so they do not overlap.
-        equity[held] = capital * np.maximum(1.0 + move - costs.fraction, 0.0)
+        equity[held] = capital * np.maximum(1.0 + move - trade.entry_cost(costs), 0.0)
         capital *= max(1.0 + trade.gross_return - trade.cost(costs), 0.0)
         equity[trade.closed :] = capital
     return equity

@@ -168,6 +168,9 @@ def _levels_reached(
     folds: Sequence[FoldForecasts], decided: IntArray, bootstrap: Bootstrap
 ) -> LevelsReached | None:
     bars = folds[-1].dataset.bars
+    if folds[-1].dataset.label_rule.compared_with:
+        # Such a position is one of two legs: no price of the market alone ends it.
+        return None
     has_direction = decided != Signal.NO_TRADE
     rows = np.searchsorted(bars.open_time, _test_times(folds)[has_direction])
     levels = levels_along(bars, rows, decided[has_direction])

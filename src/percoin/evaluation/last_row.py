@@ -70,7 +70,7 @@ def columns_beside(bars: Bars, columns: InputColumns) -> FloatArray:
     Returns:
         Shape (n_bars, D).
     """
-    return np.concatenate([GROUPS[group].columns(bars) for group in columns.groups], axis=1)
+    return np.concatenate([GROUPS[group].columns(bars, ()) for group in columns.groups], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,8 +140,13 @@ def row_log_loss(probabilities: FloatArray, labels: IntArray) -> FloatArray:
         Shape (n,), at most ``-log(PROBABILITY_FLOOR)``, about 36.
     """
     checked = check_probabilities(probabilities)
-    chosen = checked[np.arange(len(checked)), check_labels(labels, len(checked))]
-    return -np.log(np.maximum(chosen, PROBABILITY_FLOOR))
+    return share_log_loss(checked[np.arange(len(checked)), check_labels(labels, len(checked))])
+
+
+def share_log_loss(shares: FloatArray) -> FloatArray:
+    """The same from the probability of each row's label alone, shape (n,)."""
+    losses: FloatArray = -np.log(np.maximum(shares, PROBABILITY_FLOOR))
+    return losses
 
 
 def log_loss_skill(losses: FloatArray, reference_losses: FloatArray) -> float:

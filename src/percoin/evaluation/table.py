@@ -179,10 +179,7 @@ def _lines(evaluation: Evaluation) -> tuple[Assessment, ...]:
 
 def _format_money(results: Sequence[BacktestResult], where: Exit) -> str:
     first = results[0]
-    note = (
-        f"after {first.fee_bps:g} bps fee and {first.slippage_bps:g} bps slippage a side; "
-        f"deflated Sharpe ratio for {first.n_trials} tried"
-    )
+    note = f"after {first.costs_text}; deflated Sharpe ratio for {first.n_trials} tried"
     if where is not Exit.HORIZON:
         note += f"; {where.words}"
     return align(MONEY_COLUMNS, money_rows(results)) + "\n" + note

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from percoin.bars.schema import Bars
+from percoin.bars.schema import PRICE_COLUMNS, Bars
 from percoin.dataset import MarketDataset
-from percoin.evaluation.backtest import Brackets, Exit, ExitRule, Prices
+from percoin.evaluation.backtest import Basket, Brackets, Exit, ExitRule, Prices
 from percoin.features.levels import FIRST_TARGET, STOP, levels_along
+from percoin.labels import LabelRule
 from percoin.types import IntArray, Signal, Timeframe
 
 _DAYS_PER_YEAR = 365.0
 
 
 def prices_of(dataset: MarketDataset, first: int, last: int) -> Prices:
-    """Prices at positions ``first`` to ``last - 1``."""
-    columns = (dataset.bars.column(name)[first:last] for name in ("open", "high", "low", "close"))
-    return Prices(*columns)
+    """Prices at positions ``first`` to ``last - 1``, with the basket that a label compares with."""
+    bars = dataset.bars
+    opened, high, low, close = (bars.column(name)[first:last] for name in PRICE_COLUMNS)
+    basket = _basket_of(bars, dataset.label_rule, slice(first, last))
+    return Prices(opened, high, low, close, basket)
 
 
 def exit_rule_of(
@@ -35,6 +38,16 @@ def exit_rule_of(
         return ExitRule(horizon, brackets=_brackets(dataset.bars, np.arange(first, last)))
     distance = dataset.label_rule.barrier_distance(dataset.bars)
     return ExitRule(horizon, None if distance is None else distance[first:last])
+
+
+def _basket_of(bars: Bars, rule: LabelRule, part: slice) -> Basket | None:
+    """The other leg of a label that compares markets."""
+    panel, markets = bars.panel, rule.compared_with
+    if panel is None or not markets:
+        return None
+    opened = bars.open_time[part]
+    columns = (panel.rows_at(panel.column(name, markets), opened) for name in ("open", "close"))
+    return Basket(*columns)
 
 
 def bars_per_year(timeframe: Timeframe) -> float:

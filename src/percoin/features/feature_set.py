@@ -30,7 +30,7 @@ from percoin.bars.schema import COLUMNS, Bars
 from percoin.errors import ConfigError
 from percoin.features import indicators
 from percoin.features.extra import GROUPS
-from percoin.types import BoolArray, FloatArray, Timeframe
+from percoin.types import BoolArray, FloatArray, Timeframe, check_symbol
 
 # Order and count are the contract with every saved model; extra groups come after them.
 FEATURE_NAMES = (
@@ -121,13 +121,15 @@ class FeatureSet:
     Attributes:
         definition: How the 15 are expressed.
         extra: Names of the extra groups, each once, in the order of their columns.
+        references: The markets that a group compares with; empty without such a group.
 
     Raises:
-        ConfigError: A group is unknown or named twice.
+        ConfigError: A group is unknown or named twice, or its markets are not given.
     """
 
     definition: FeatureDefinition = FeatureDefinition.RELATIVE
     extra: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.extra if name not in GROUPS]
@@ -137,6 +139,15 @@ class FeatureSet:
             )
         if len(set(self.extra)) != len(self.extra):
             raise ConfigError(f"features.extra={list(self.extra)} names a group twice")
+        compares = any(GROUPS[name].compares for name in self.extra)
+        for symbol in self.references:
+            check_symbol(symbol)
+        n_markets = len(set(self.references))
+        if n_markets != len(self.references) or (n_markets > 1) != compares:
+            raise ConfigError(
+                f"features.references={list(self.references)}: name two or more markets, each "
+                "once, for features.extra=[market]"
+            )
 
     def __str__(self) -> str:
         beside = f" with {', '.join(self.extra)}" if self.extra else ""
@@ -210,7 +221,7 @@ def _newest_extra(bars: Bars, features: FeatureSet, n_rows: int) -> FloatArray:
     def newest(name: str) -> FloatArray:
         group = GROUPS[name]
         n_bars = n_rows + group.memory_bars(bars.timeframe)
-        columns = group.columns(bars.slice(max(0, len(bars) - n_bars)))
+        columns = group.columns(bars.slice(max(0, len(bars) - n_bars)), features.references)
         return columns[len(columns) - n_rows :]
 
     return np.concatenate([newest(name) for name in features.extra], axis=1)

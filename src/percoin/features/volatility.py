@@ -85,10 +85,20 @@ def volatility_columns(bars: Bars) -> FloatArray:
         Shape (n_bars, n_spans + 1), NaN until a span is full.
     """
     values = bars.values
-    variance = np.log(values[:, _HIGH] / values[:, _LOW]) ** 2 / (4 * math.log(2))
-    columns = [_mean_of_last(variance, span) for span in volatility_spans(bars.timeframe)]
+    variance = parkinson_variance(values[:, _HIGH], values[:, _LOW])
+    columns = [mean_of_last(variance, span) for span in volatility_spans(bars.timeframe)]
     columns.append(_variance_of_returns(bars))
-    return np.log(np.sqrt(np.maximum(np.stack(columns, axis=1), _FLOOR**2)))
+    return log_deviation(np.stack(columns, axis=1))
+
+
+def parkinson_variance(high: FloatArray, low: FloatArray) -> FloatArray:
+    """Variance of a bar by its range (Parkinson, 1980)."""
+    return np.log(high / low) ** 2 / (4 * math.log(2))
+
+
+def log_deviation(variance: FloatArray) -> FloatArray:
+    """Log of the root of a variance a bar, which counts as a hundred-thousandth at least."""
+    return np.log(np.sqrt(np.maximum(variance, _FLOOR**2)))
 
 
 def clock_columns(bars: Bars) -> FloatArray:
@@ -136,7 +146,8 @@ def _variance_of_returns(bars: Bars) -> FloatArray:
     return np.where(n_known > 1, squares - sums**2 / n_known, np.nan) / (n_known - 1)
 
 
-def _mean_of_last(values: FloatArray, n_bars: int) -> FloatArray:
+def mean_of_last(values: FloatArray, n_bars: int) -> FloatArray:
+    """Mean of each last ``n_bars`` values; the same bits wherever the history begins."""
     return _sum_of_last(values, n_bars) / n_bars
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from percoin.bars.schema import COLUMNS, Bars
+from percoin.bars.schema import COLUMNS, Bars, format_time
 from percoin.bars.silence import describe_silence
 from percoin.bars.tick import newest_tick
 from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
@@ -23,6 +23,7 @@ from percoin.features.feature_set import (
     compute_newest_features,
 )
 from percoin.features.levels import levels_at
+from percoin.features.market import late_reference
 from percoin.inference.parts import ModelInputs, ServedParts
 from percoin.inference.results import RangeAnswers, find_parts
 from percoin.labels import known_horizon
@@ -82,7 +83,11 @@ class ServedModel:
         self.scaling = self.manifest.scaling.fitted()
         self.parts = ServedParts(artifact, device)
         self._move = artifact.move
-        self._horizon = known_horizon(self.manifest.label_rule)
+        rule = self.manifest.label_rule
+        self._horizon = known_horizon(rule)
+        self._labels = str(rule["kind"])
+        markets = rule.get("markets")
+        self._compared_with = tuple(markets) if isinstance(markets, list) else ()
 
     def probabilities(
         self, bars: Bars, first: int = 0, map_batches: MapBatches = map
@@ -156,8 +161,11 @@ class ServedModel:
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
             expected_move=self.expected_move(bars),
-            levels=_levels(newest, signal),
+            # No price of the market alone ends a position against a basket.
+            levels=None if self._compared_with else _levels(newest, signal),
             horizon_bars=self._horizon,
+            labels=self._labels,
+            compared_with=self._compared_with,
         )
 
     def expected_move(self, bars: Bars) -> ExpectedMove | None:
@@ -320,7 +328,9 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
     indicators start there too.
 
     Raises:
-        NotEnoughBarsError: They start so late that the recursive indicators still know it.
+        NotEnoughBarsError: They start so late that the recursive indicators still know it. Or:
+            a market that the features compare with has no newest bar.
+        BarsNotFoundError: Such a market is not in ``bars.panel``.
     """
     needed = manifest.history_bars
     if len(bars) < needed and not _reaches_back(manifest, bars):
@@ -330,6 +340,14 @@ def _recent_bars(manifest: Manifest, bars: Bars) -> Bars:
             f"{len(bars)} bars are too few for indicators that do not depend on the first bar",
             f"load {needed} bars or more, or all since {manifest.bars.first_open_time}, where "
             "those of its training begin",
+        )
+    if late := late_reference(bars, manifest.references):
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe.value,
+            f"the market {late}, which the model compares it with, has no bar that closed at "
+            f"{format_time(bars.close_time())} UTC",
+            f"bring the newest bars of {late} too",
         )
     return bars.slice(max(0, len(bars) - needed))
 

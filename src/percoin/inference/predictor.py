@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +15,7 @@ from threading import Lock
 import numpy as np
 
 from percoin.bars.given import Table, as_bars
+from percoin.bars.panel import with_panel
 from percoin.bars.schema import Bars
 from percoin.errors import (
     ConfigError,
@@ -124,7 +125,8 @@ class Predictor:
 
         Args:
             bars: Of one market, with the history that ``Manifest.history_bars`` asks for: bars,
-                or a table as ``percoin.bars.given.as_bars`` takes it.
+                or a table as ``percoin.bars.given.as_bars`` takes it. With the bars of
+                ``Manifest.references`` too (``percoin.bars.panel.with_panel``).
             now: The current time, with a zone; None is this machine's clock.
             symbol: The market of a table, such as ``BTCUSDT``.
             tf: The length of a table's bars, such as ``15m``.
@@ -132,6 +134,7 @@ class Predictor:
         Raises:
             RegistryError: There is no model, or none that can be trusted.
             NotEnoughBarsError: No whole window ends on the newest bar.
+            BarsNotFoundError: A market that the model compares it with is missing.
             InvalidBarsError: The bars break the schema or lie in the future.
             ConfigError: What was given is no table of bars, or its market is missing.
         """
@@ -146,7 +149,8 @@ class Predictor:
         that market's answer here; the others are not affected.
 
         Args:
-            bars_of_markets: Of any symbols and timeframes.
+            bars_of_markets: Of any symbols and timeframes. A market without a panel is compared
+                with the others, if its model compares it.
             now: As for ``predict``.
         """
         asked = list(bars_of_markets)
@@ -160,6 +164,7 @@ class Predictor:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
             else:
                 models[position] = model
+        self._put_side_by_side(asked, models)
         shown = newest_windows([(model, asked[position]) for position, model in models.items()])
         predicted = self._share_out(list(models.values()), shown)
         answers |= zip(models, predicted, strict=True)
@@ -218,6 +223,19 @@ class Predictor:
                 else "hidden (in_sample=True shows them)",
             )
         return answers if in_sample else answers.forecasts_only()
+
+    def _put_side_by_side(self, asked: list[Bars], models: Mapping[int, ServedModel]) -> None:
+        """Give the markets whose model compares them with others asked about the bars of those."""
+        for position, model in models.items():
+            bars, references = asked[position], model.manifest.references
+            if references and bars.panel is None:
+                others = [
+                    asked[other]
+                    for other in models
+                    if asked[other].symbol in references
+                    and asked[other].timeframe is bars.timeframe
+                ]
+                asked[position] = with_panel(bars, others)
 
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)

@@ -6,6 +6,7 @@ unique key below, so a restart, a second server or a repeated write adds no seco
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -64,6 +65,8 @@ RECORD_FILE = "record.sqlite"
 SCHEMA_VERSION = 1
 
 _WAIT_SECS = 5
+# Rows and row numbers of one query.
+_PAGE_ROWS, _MOST_IDS = 10_000, 500
 _LONGEST_KIND = 200
 # PostgreSQL lock for making the tables. Any number works, if every percoin uses the same.
 _ADVISORY_LOCK = 0x7065_7263
@@ -124,11 +127,20 @@ _moves = Table(
     Column("move_range_factor", Float(53), nullable=False),
     Column("realized_variance", Float(53)),
 )
+# Label rules that are too long for the key, such as one with the names of a pool's markets; the
+# key has ``_rule_name`` in their place.
+_rules = Table(
+    "percoin_rules",
+    _metadata,
+    Column("name", String(100), primary_key=True),
+    Column("long_rule", Text, nullable=False),
+)
 # Text columns of the key and their maximum length in characters.
 _LONGEST = {
     name: cast(String, _predictions.c[name].type).length or 0
     for name in ("bars", "source", "model_version", "version_id", "label_rule")
 }
+_MOST_RULE_CHARS = 300_000
 _open_ones = Index(
     "percoin_predictions_open", *(_predictions.c[name] for name in ("resolved_at", "symbol", "tf"))
 )
@@ -311,6 +323,11 @@ class TrackRecord:
             statement = dialect.insert(_predictions).on_conflict_do_nothing()
             # A new row returns its id. Row counts would not do: some drivers do not give them.
             statement = statement.returning(_predictions.c.id)
+            rules = {_rule_name(entry.label_rule): entry.label_rule for entry in entries}
+            for name, rule in rules.items():
+                if name != rule:
+                    row = {"name": name, "long_rule": rule}
+                    connection.execute(dialect.insert(_rules).on_conflict_do_nothing(), row)
             ids = [connection.execute(statement, _to_row(entry)).scalar() for entry in entries]
             for new_id, entry in zip(ids, entries, strict=True):
                 if new_id is not None and entry.expected_move is not None:
@@ -411,6 +428,33 @@ class TrackRecord:
         if newest is not None:
             statement = statement.limit(newest)
         return self._read(statement)[::-1]
+
+    def after(self, row_id: int) -> Iterator[Kept]:
+        """Read the rows with a larger number, in that order and some thousands at a time.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        while True:
+            page = _everything().where(columns.id > row_id).order_by(columns.id).limit(_PAGE_ROWS)
+            with self._connected() as connection:
+                rows = [row._asdict() for row in connection.execute(page)]
+            yield from (kept for row in rows if (kept := self._from_row(row)) is not None)
+            if len(rows) < _PAGE_ROWS:
+                return
+            row_id = rows[-1]["id"]
+
+    def resolved_among(self, ids: Sequence[int]) -> Iterator[Kept]:
+        """Read those of the rows with these numbers that have an outcome.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        for start in range(0, len(ids), _MOST_IDS):
+            wanted = columns.id.in_(ids[start : start + _MOST_IDS])
+            yield from self._read(_everything().where(wanted, columns.resolved_at.is_not(None)))
 
     def revision(self) -> tuple[int, int]:
         """Count the predictions and those with an outcome; both numbers only grow.
@@ -585,6 +629,7 @@ def _make_tables(connection: Connection) -> object:
         return version
     connection.execute(CreateTable(_predictions, if_not_exists=True))
     connection.execute(CreateTable(_moves, if_not_exists=True))
+    connection.execute(CreateTable(_rules, if_not_exists=True))
     connection.execute(CreateIndex(_open_ones, if_not_exists=True))
     if version is None:
         connection.execute(insert(_schema).values(version=SCHEMA_VERSION))
@@ -592,10 +637,18 @@ def _make_tables(connection: Connection) -> object:
 
 
 def _everything() -> Select[Any]:
-    """Every column of the predictions, each with its expected move, if it has one."""
+    """Every column of the predictions, each with its expected move and long rule, if it has one."""
     moves = [column for column in _moves.c if column is not _moves.c.prediction_id]
     beside = _predictions.c.id == _moves.c.prediction_id
-    return select(_predictions, *moves).outerjoin(_moves, beside)
+    found = select(_predictions, *moves, _rules.c.long_rule).outerjoin(_moves, beside)
+    return found.outerjoin(_rules, _predictions.c.label_rule == _rules.c.name)
+
+
+def _rule_name(rule: str) -> str:
+    """What the key has of a label rule: the rule itself, or the hash of a long one."""
+    if len(rule) <= _LONGEST["label_rule"]:
+        return rule
+    return json.dumps({"sha256": hashlib.sha256(rule.encode()).hexdigest()})
 
 
 def _to_move_row(prediction_id: int, move: ExpectedMove) -> dict[str, object]:
@@ -630,6 +683,7 @@ def _to_row(entry: RecordedPrediction) -> dict[str, object]:
     said = {name: [line.signal, *line.probabilities] for name, line in entry.baselines.items()}
     return row | {
         "tf": entry.tf.value,
+        "label_rule": _rule_name(entry.label_rule),
         "probabilities": None if probabilities is None else json.dumps(list(probabilities)),
         "baselines": json.dumps(said, allow_nan=False),
     }
@@ -637,7 +691,9 @@ def _to_row(entry: RecordedPrediction) -> dict[str, object]:
 
 def _from_row(entries: dict[str, Any]) -> Kept:
     said = json.loads(entries["baselines"])
-    probabilities = entries["probabilities"]
+    probabilities, long_rule = entries["probabilities"], entries.pop("long_rule")
+    if long_rule is not None:
+        entries["label_rule"] = long_rule
     entries |= {
         "expected_move": _to_move(entries),
         "tf": Timeframe(entries["tf"]),
@@ -668,6 +724,7 @@ def _check(entry: RecordedPrediction) -> None:
     _require(is_symbol(entry.symbol), "symbol")
     for name, most in _LONGEST.items():
         value = getattr(entry, name)
+        most = _MOST_RULE_CHARS if name == "label_rule" else most
         is_text = isinstance(value, str) and value.isprintable() and len(value) <= most
         _require(is_text, name)
     if entry.label_rule:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
 
-from percoin.bars.schema import Bars
+from percoin.bars.panel import load_beside, with_panel
+from percoin.bars.schema import Bars, format_time
+from percoin.errors import BarsNotFoundError, DataError
 from percoin.evaluation.baselines import (
     ROLLING_PRIOR,
     class_shares,
@@ -40,6 +43,10 @@ from percoin.types import (
     Timeframe,
 )
 
+LoadBeside = Callable[[str], Bars]
+
+log = logging.getLogger(__name__)
+
 PRIOR = "prior"
 PERSISTENCE = "persistence"
 
@@ -50,6 +57,7 @@ def make_entry(
     rule: LabelRule | None,
     now: datetime,
     train_shares: Sequence[float] | None = None,
+    beside: LoadBeside | None = None,
 ) -> RecordedPrediction:
     """Make the record entry of a prediction, with the baseline forecasts at the same moment.
 
@@ -66,8 +74,13 @@ def make_entry(
         now: Current time with a time zone.
         train_shares: Class shares in the train rows of the model that answered, shape (C,);
             None without a model, or if the model does not store them.
+        beside: As in ``resolve``; without the bars that a rule compares, no label is known.
     """
     now_ms, ts = _ms(now), _ms(prediction.ts)
+    labels = np.full(len(bars), UNKNOWN_LABEL)
+    if rule is not None and (seen := beside_rule(rule, bars, beside)) is not None:
+        start = int(np.searchsorted(bars.open_time, seen.open_time[0]))
+        labels[start : start + len(seen)] = rule.label(seen).label
     return RecordedPrediction(
         symbol=prediction.symbol,
         tf=prediction.timeframe,
@@ -81,7 +94,7 @@ def make_entry(
         confidence=float(prediction.confidence),
         probabilities=prediction.probabilities,
         close=float(bars.column("close")[-1]),
-        baselines={} if rule is None else _baselines(bars, rule, train_shares),
+        baselines={} if rule is None else _baselines(bars, rule, labels, train_shares),
         expected_move=_move_of(prediction, rule),
         is_live=rule is not None and is_before_outcome(rule, ts, bars.timeframe, now_ms),
         written_at=now_ms,
@@ -111,7 +124,9 @@ def is_before_outcome(rule: LabelRule, ts: int, timeframe: Timeframe, now_ms: in
     return now_ms < ts + first_bars * timeframe.milliseconds
 
 
-def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:
+def resolve(
+    record: TrackRecord, bars: Bars, now: datetime, beside: LoadBeside | None = None
+) -> int:
     """Write the outcomes of a market's open predictions that these bars decide.
 
     A second call with the same bars changes nothing. A prediction stays open until a call
@@ -121,6 +136,8 @@ def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:
         record: The track record.
         bars: Bars of one market.
         now: Current time with a time zone.
+        beside: Loads the bars of another market; without it, predictions whose label compares
+            markets stay open.
 
     Returns:
         How many predictions were resolved.
@@ -132,27 +149,70 @@ def resolve(record: TrackRecord, bars: Bars, now: datetime) -> int:
     kept = record.open_predictions(
         bars.symbol, bars.timeframe, kind_of_bars(bars.origin), newest_close
     )
-    outcomes = find_outcomes(kept, bars)
+    outcomes = find_outcomes(kept, bars, beside)
     return record.resolve(outcomes, _ms(now)) if outcomes else 0
 
 
-def find_outcomes(predictions: Sequence[Kept], bars: Bars) -> list[PredictionOutcome]:
+def find_outcomes(
+    predictions: Sequence[Kept], bars: Bars, beside: LoadBeside | None = None
+) -> list[PredictionOutcome]:
     """Find the outcomes of predictions with the label rules of training.
 
     Args:
         predictions: Open predictions of the bars' market.
         bars: The bars behind the predictions, and later ones.
+        beside: As in ``resolve``.
 
     Returns:
         One outcome for each prediction whose horizon has passed and whose bars are here. If
-        a gap leaves the bar without a label, the outcome is void.
+        a gap leaves the bar without a label, the outcome is void. A prediction whose label
+        compares markets has none before the bars of every one of them reach its horizon: the
+        mean of some of them would be another rule.
     """
     outcomes: list[PredictionOutcome] = []
     for text in dict.fromkeys(kept.label_rule for kept in predictions):
         rule = label_rule_from_json(json.loads(text))
         chosen = [kept for kept in predictions if kept.label_rule == text]
-        outcomes += _outcomes_by(rule, chosen, bars)
+        seen = beside_rule(rule, bars, beside)
+        if seen is not None:
+            outcomes += _outcomes_by(rule, chosen, seen)
     return outcomes
+
+
+def beside_rule(rule: LabelRule, bars: Bars, beside: LoadBeside | None) -> Bars | None:
+    """The bars with those of the markets that a rule compares, where all are at hand.
+
+    Args:
+        rule: The label rule.
+        bars: Of the market.
+        beside: As in ``resolve``.
+
+    Returns:
+        The same bars for a rule that compares none; None if the bars of a market are missing,
+        which is logged.
+    """
+    if not rule.compared_with or not len(bars):
+        return bars
+    market = f"{bars.symbol} {bars.timeframe}"
+    try:
+        if beside is None:
+            raise BarsNotFoundError(
+                bars.symbol, bars.timeframe, "the bars of its pool are not at hand", "bring them"
+            )
+        others = [load_beside(bars, symbol, beside) for symbol in rule.compared_with]
+    except DataError as error:
+        log.warning("%s: predictions of labels=%s stay open: %s", market, rule.kind, error)
+        return None
+    behind = min(others, key=lambda other: int(other.open_time[-1]))
+    newest = int(behind.open_time[-1])
+    if newest < int(bars.open_time[-1]):
+        told = "%s: predictions after %s wait for bars of %s"
+        log.info(told, market, format_time(behind.close_time()), behind.symbol)
+    # Before the first bar at hand of one of them, its absence would be no fact of the market.
+    first = max(int(other.open_time[0]) for other in others)
+    start, stop = (int(n) for n in np.searchsorted(bars.open_time, [first, newest + 1]))
+    cut = [other.slice(int(np.searchsorted(other.open_time, first))) for other in others]
+    return with_panel(bars, cut).slice(start, stop) if start < stop else None
 
 
 def _outcomes_by(
@@ -199,10 +259,9 @@ def _outcome(
 
 
 def _baselines(
-    bars: Bars, rule: LabelRule, train_shares: Sequence[float] | None
+    bars: Bars, rule: LabelRule, labels: IntArray, train_shares: Sequence[float] | None
 ) -> Mapping[str, BaselineForecast]:
     """The forecast of each baseline at the newest bar, by name."""
-    labels = rule.label(bars).label
     # Without gaps, persistence is the label of ``horizon`` bars ago; -1 means unknown.
     answers = {
         PERSISTENCE: last_known_labels(labels, rule.horizon),

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from threading import Lock
+from functools import cached_property
+from threading import Event, Lock, Thread
 from typing import Any
 
-import numpy as np
-
+from percoin.errors import PercoinError, RecordError
 from percoin.evaluation.baselines import ROLLING_PRIOR
 from percoin.evaluation.hit_rate import moves_after
-from percoin.evaluation.metrics import row_log_loss
+from percoin.evaluation.metrics import share_log_loss
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
 from percoin.expected_move.scores import qlike
 from percoin.intervals import Interval, KnownInterval
 from percoin.monitoring.record import Kept, TrackRecord
 from percoin.monitoring.resolution import PRIOR
+from percoin.monitoring.scored_rows import ForecasterRows
 from percoin.types import FloatArray, IntArray, Source, Timeframe
 
+log = logging.getLogger(__name__)
+
 _REPETITIONS = 1000
+# How long a request waits for a record that is read for the first time.
+_PATIENCE_SECS = 60.0
+# So far back a row may appear among rows that are known.
+_LATE_ROWS = 200
 # Sources that are also baselines. They give no probabilities, so their skill uses the class
 # shares that followed the same signal before.
 _SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
@@ -108,6 +116,11 @@ class Standing:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; times are ISO 8601 in UTC."""
+        return dict(self._content)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        # Made once for many requests.
         content = asdict(self)
         for name in ("since", "until"):
             moment = content[name]
@@ -119,7 +132,11 @@ Key = tuple[str, str, str, str, str, str, str]
 
 
 class Scoreboard:
-    """The standings of a record; each is computed again only if its rows have changed.
+    """The standings of a record, kept up to date from its new rows alone.
+
+    Each row is read when it is written and when it has an outcome; what its scores need stays in
+    memory, some 100 bytes. A standing is computed again only if its rows have changed. A row
+    that somebody deletes stays counted until the process ends.
 
     Args:
         record: The track record.
@@ -129,19 +146,108 @@ class Scoreboard:
     def __init__(self, record: TrackRecord, repetitions: int = _REPETITIONS) -> None:
         self._record = record
         self._repetitions = repetitions
+        self._rows: dict[Key, ForecasterRows] = {}
         self._known: dict[Key, tuple[tuple[int, int], Standing]] = {}
+        # Rows without an outcome, and the newest rows, by their numbers.
+        self._open: dict[int, Key] = {}
+        self._newest: set[int] = set()
+        self._last_id = 0
         self._lock = Lock()
+        self._thread: Thread | None = None
+        self._latest: list[Standing] = []
+        self._failure: PercoinError | None = None
+        self._is_read, self._is_stopped = Event(), Event()
 
     def standings(
         self, symbols: Sequence[str] | None = None, timeframe: Timeframe | None = None
     ) -> list[Standing]:
         """See ``make_scoreboard``; several threads may call this."""
         with self._lock:
-            groups = _by_forecaster(self._record.predictions(symbols, timeframe))
-            return [self._standing(key, rows) for key, rows in groups.items()]
+            self._catch_up()
+            return self._now(symbols, timeframe)
 
-    def _standing(self, key: Key, rows: Sequence[Kept]) -> Standing:
-        mark = (len(rows), sum(kept.resolved_at is not None for kept in rows))
+    def latest(
+        self, symbols: Sequence[str] | None = None, timeframe: Timeframe | None = None
+    ) -> list[Standing]:
+        """The same without waiting: as the background thread last found it, if there is one.
+
+        Raises:
+            RecordError: As ``standings``; or the thread has not read the whole record yet.
+        """
+        if self._thread is None:
+            return self.standings(symbols, timeframe)
+        if not self._is_read.wait(_PATIENCE_SECS):
+            raise RecordError(str(self._record), "it is still being read; ask again in a moment")
+        if self._failure is not None:
+            raise self._failure
+        return [
+            standing
+            for standing in self._latest
+            if (symbols is None or standing.symbol in symbols)
+            and (timeframe is None or standing.tf is timeframe)
+        ]
+
+    def start(self, every_secs: float = 30.0) -> None:
+        """Keep the standings up to date in a background thread."""
+        self._thread = Thread(
+            target=self._work, args=(every_secs,), name="percoin-scores", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the background thread after what it is doing."""
+        self._is_stopped.set()
+
+    def _work(self, every_secs: float) -> None:
+        while not self._is_stopped.is_set():
+            try:
+                self._latest = self.standings()
+                self._failure = None
+                self._is_read.set()
+            except PercoinError as error:
+                self._failure = error
+                self._is_read.set()
+            except Exception:
+                # If the thread ended here, the standings would stay as they are for ever.
+                log.exception("SCOREBOARD cannot be updated")
+            self._is_stopped.wait(every_secs)
+
+    def _now(self, symbols: Sequence[str] | None, timeframe: Timeframe | None) -> list[Standing]:
+        wanted = {
+            key: rows
+            for key, rows in self._rows.items()
+            if (symbols is None or rows.symbol in symbols)
+            and (timeframe is None or rows.tf is timeframe)
+        }
+        order = {tf: position for position, tf in enumerate(Timeframe)}
+        in_order = sorted(
+            wanted, key=lambda key: (key[0], order[wanted[key].tf], wanted[key].first)
+        )
+        return [self._standing(key, wanted[key]) for key in in_order]
+
+    def _add(self, kept: Kept) -> Key:
+        key = _key(kept)
+        self._rows.setdefault(key, ForecasterRows(kept)).add(kept)
+        return key
+
+    def _catch_up(self) -> None:
+        for kept in self._record.resolved_among(sorted(self._open)):
+            self._rows[self._open.pop(kept.id)].resolve(kept)
+        # PostgreSQL may show a row after rows with larger numbers.
+        for kept in self._record.after(max(0, self._last_id - _LATE_ROWS)):
+            if kept.id in self._newest:
+                continue
+            key = self._add(kept)
+            if kept.resolved_at is None and kept.label_rule:
+                self._open[kept.id] = key
+            self._newest.add(kept.id)
+            self._last_id = max(self._last_id, kept.id)
+            if len(self._newest) > 2 * _LATE_ROWS:
+                oldest = self._last_id - _LATE_ROWS
+                self._newest = {number for number in self._newest if number > oldest}
+
+    def _standing(self, key: Key, rows: ForecasterRows) -> Standing:
+        mark = (rows.n_rows, rows.n_resolved)
         known = self._known.get(key)
         if known is not None and known[0] == mark:
             return known[1]
@@ -167,116 +273,89 @@ def make_scoreboard(
     Raises:
         RecordError: The database cannot be used now.
     """
-    return Scoreboard(record, repetitions).standings(symbols, timeframe)
+    board = Scoreboard(record, repetitions)
+    for kept in record.predictions(symbols, timeframe):
+        board._add(kept)
+    return board._now(symbols, timeframe)
 
 
-def _by_forecaster(rows: Iterable[Kept]) -> dict[Key, list[Kept]]:
-    groups: dict[Key, list[Kept]] = {}
-    for kept in rows:
-        key = (
-            *(kept.symbol, kept.tf.value, kept.bars, kept.source),
-            *(kept.model_version, kept.version_id, kept.label_rule),
-        )
-        groups.setdefault(key, []).append(kept)
-    order = {tf.value: position for position, tf in enumerate(Timeframe)}
-    return dict(sorted(groups.items(), key=lambda item: (item[0][0], order[item[0][1]])))
+def _key(kept: Kept) -> Key:
+    return (
+        *(kept.symbol, kept.tf.value, kept.bars, kept.source),
+        *(kept.model_version, kept.version_id, kept.label_rule),
+    )
 
 
-def _stand(rows: Sequence[Kept], repetitions: int) -> Standing:
-    """The standing of one forecaster, from its rows in time order."""
-    first = rows[0]
-    live = [kept for kept in rows if kept.is_live]
-    scored = [kept for kept in live if kept.label is not None]
-    rule = json.loads(first.label_rule) if first.label_rule else None
-    horizon, day = 1 if rule is None else int(rule["horizon"]), day_rows(first.tf)
+def _stand(rows: ForecasterRows, repetitions: int) -> Standing:
+    """The standing of one forecaster."""
+    rule = json.loads(rows.label_rule) if rows.label_rule else None
+    horizon, day = 1 if rule is None else int(rule["horizon"]), day_rows(rows.tf)
     # With eight days of rows, bootstrap blocks span a day; before that, only the label horizon.
-    is_long = len(scored) >= MIN_BLOCKS * day
+    is_long = rows.n_scored >= MIN_BLOCKS * day
     bootstrap = Bootstrap(horizon, 0, repetitions, day=day if is_long else 1)
-    own, baselines = _scores(scored, first.source, bootstrap)
+    own, baselines = _scores(rows, bootstrap)
+    times = rows.times() if rows.n_scored else None
     return Standing(
-        symbol=first.symbol,
-        tf=first.tf,
-        source=first.source,
-        bars=first.bars,
-        model_version=first.model_version or None,
-        version_id=first.version_id or None,
+        symbol=rows.symbol,
+        tf=rows.tf,
+        source=rows.source,
+        bars=rows.bars,
+        model_version=rows.model_version or None,
+        version_id=rows.version_id or None,
         label_rule=rule,
-        n_written=len(live),
-        n_late=len(rows) - len(live),
-        n_resolved=len(scored),
-        n_void=sum(bool(kept.void) for kept in live),
-        too_few=_tell_too_few(own, baselines, len(scored), bootstrap.horizon),
+        n_written=rows.n_live,
+        n_late=rows.n_rows - rows.n_live,
+        n_resolved=rows.n_scored,
+        n_void=rows.n_void,
+        too_few=_tell_too_few(own, baselines, rows.n_scored, bootstrap.horizon),
         skill=own.skill,
         hit_rate=own.hit_rate,
         n_moves=own.n_moves,
         baselines=baselines,
         ruler=_ruler(baselines),
-        move=_move_score(scored, bootstrap),
-        since=_moment(scored[0].ts) if scored else None,
-        until=_moment(scored[-1].ts) if scored else None,
+        move=_move_score(rows, bootstrap),
+        since=None if times is None else _moment(int(times[0])),
+        until=None if times is None else _moment(int(times[-1])),
     )
 
 
-def _scores(
-    rows: Sequence[Kept], source: str, bootstrap: Bootstrap
-) -> tuple[Score, dict[str, Score]]:
+def _scores(rows: ForecasterRows, bootstrap: Bootstrap) -> tuple[Score, dict[str, Score]]:
     """The scores of the forecaster and of every baseline on the same rows."""
-    names = [name for name in (rows[0].baselines if rows else ()) if _is_said_in_all(rows, name)]
+    names = rows.names
     if PRIOR not in names:
         # Without the prior there is nothing to compare with.
         return Score(None, None, 0), {}
-    labels = np.array([kept.label for kept in rows], dtype=np.int64)
-    ruler, _ = _said(rows, _ruler(names))
-    reference = row_log_loss(ruler, labels)
+    labels = rows.labels()
+    reference = share_log_loss(rows.said(_ruler(names))[0])
 
     # Hit rates use no day blocks, because a day holds few moves.
     of_moves = replace(bootstrap, day=1)
 
-    def score(probabilities: FloatArray | None, signals: IntArray) -> Score:
+    def score(shares: FloatArray | None, signals: IntArray) -> Score:
         skill = None
-        if probabilities is not None:
-            losses = row_log_loss(probabilities, labels)
-            skill = _interval(bootstrap.estimate(skill_rows(losses, reference)))
+        if shares is not None:
+            skill = _interval(bootstrap.estimate(skill_rows(share_log_loss(shares), reference)))
         _, hits = moves_after(signals, labels)
         rate = _interval(of_moves.estimate_share(hits, null=0.5)) if len(hits) else None
         return Score(skill, rate, len(hits))
 
-    baselines = {name: score(*_said(rows, name)) for name in names}
-    own = None
-    given = [kept.probabilities for kept in rows if kept.probabilities is not None]
-    if len(given) == len(rows):
-        own = np.array(given, dtype=np.float64)
-    elif _SAME_RULE.get(source) in names:
-        own, _ = _said(rows, _SAME_RULE[source])
-    signals = np.array([kept.signal for kept in rows], dtype=np.int64)
-    return score(own, signals), baselines
+    baselines = {name: score(*rows.said(name)) for name in names}
+    shares, signals = rows.own()
+    same = _SAME_RULE.get(rows.source)
+    if shares is None and same in names:
+        shares, _ = rows.said(same)
+    return score(shares, signals), baselines
 
 
-def _move_score(rows: Sequence[Kept], bootstrap: Bootstrap) -> MoveScore | None:
+def _move_score(rows: ForecasterRows, bootstrap: Bootstrap) -> MoveScore | None:
     """How good the expected moves of these rows were; None without any."""
-    known = [
-        (kept, kept.expected_move, kept.realized_variance)
-        for kept in rows
-        if kept.expected_move is not None and kept.realized_variance is not None
-    ]
-    if not known:
+    found = rows.moves()
+    if found is None:
         return None
-    losses = qlike(
-        np.array([realized for _, _, realized in known]),
-        np.array([(move.percent / 100) ** 2 for _, move, _ in known]),
-    )
-    within: dict[str, list[bool]] = {}
-    for kept, move, _ in known:
-        price = kept.close * (1 + (kept.forward_return or 0.0))
-        for band in move.bands:
-            is_within = band.lower <= price <= band.upper
-            within.setdefault(str(band.level), []).append(is_within)
-
-    coverage = {
-        level: bootstrap.estimate_share(np.array(held, np.float64)).plain
-        for level, held in within.items()
-    }
-    return MoveScore(len(known), bootstrap.estimate(losses).plain, coverage)
+    realized, forecast, within = found
+    coverage = {level: bootstrap.estimate_share(held).plain for level, held in within.items()}
+    losses = qlike(realized, forecast)
+    return MoveScore(len(losses), bootstrap.estimate(losses).plain, coverage)
 
 
 def day_rows(timeframe: Timeframe) -> int:
@@ -286,17 +365,6 @@ def day_rows(timeframe: Timeframe) -> int:
 
 def _ruler(names: Collection[str]) -> str:
     return ROLLING_PRIOR if ROLLING_PRIOR in names or not names else PRIOR
-
-
-def _is_said_in_all(rows: Sequence[Kept], name: str) -> bool:
-    return all(name in kept.baselines for kept in rows)
-
-
-def _said(rows: Sequence[Kept], name: str) -> tuple[FloatArray, IntArray]:
-    """A baseline's probabilities, shape (n_rows, C), and its signals, shape (n_rows,)."""
-    said = [kept.baselines[name] for kept in rows]
-    probabilities = np.array([line.probabilities for line in said], dtype=np.float64)
-    return probabilities, np.array([line.signal for line in said], dtype=np.int64)
 
 
 def _interval(estimate: Estimate) -> KnownInterval | None:

@@ -19,6 +19,7 @@ from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.features.scaling import Scaling
+from percoin.labels import is_relative
 from percoin.plugins import PluginSource
 from percoin.printable import printable
 from percoin.registry.bounds import (
@@ -46,13 +47,14 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
-# models in two stages, and code of the user's own, format 5 models that were fitted again to all
-# rows after their judgement.
-FORMAT_VERSION = 5
+# models in two stages and code of the user's own, format 5 what compares a market with others,
+# format 6 models that were fitted again to all rows after their judgement.
+FORMAT_VERSION = 6
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
 _THIRD_FORMAT = 3
 _FOURTH_FORMAT = 4
+_FIFTH_FORMAT = 5
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 # A network of the user's own.
@@ -126,25 +128,34 @@ class Features:
 
     Attributes:
         extra: The groups after the 15; None, and not in the text, if there are none.
+        references: The markets that a group compares with; None, and not in the text, without
+            such a group.
     """
 
     definition: FeatureDefinition
     names: tuple[str, ...] = FEATURE_NAMES
     extra: tuple[str, ...] | None = None
+    references: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self.extra != (), "extra is an empty list")
+        require(self.references != (), "references is an empty list")
         _ = self.feature_set
 
     @property
     def feature_set(self) -> FeatureSet:
         """What the features are computed with."""
-        return FeatureSet(self.definition, self.extra or ())
+        return FeatureSet(self.definition, self.extra or (), self.references or ())
 
     @classmethod
     def of(cls, feature_set: FeatureSet, timeframe: Timeframe) -> Features:
         """Describe the features of a model of one bar length."""
-        return cls(feature_set.definition, feature_set.names(timeframe), feature_set.extra or None)
+        return cls(
+            feature_set.definition,
+            feature_set.names(timeframe),
+            feature_set.extra or None,
+            feature_set.references or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -253,7 +264,12 @@ class SplitSpan:
 
 @dataclass(frozen=True)
 class BarsInfo:
-    """The bars the model was made from; ``sha256`` is ``Bars.sha256()``."""
+    """The bars the model was made from; ``sha256`` is ``Bars.sha256()``.
+
+    Attributes:
+        references: ``MarketPanel.sha256`` of each market that the features compare with, over
+            the time of these bars; None, and not in the text, without such features.
+    """
 
     origin: str
     sha256: str
@@ -261,9 +277,12 @@ class BarsInfo:
     last_open_time: str
     n_bars: int
     splits: Mapping[str, SplitSpan]
+    references: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         require_sha256(self.sha256)
+        for sha256 in (self.references or {}).values():
+            require_sha256(sha256)
         require(self.n_bars >= 1, "n_bars is not positive")
         require(set(self.splits) == set(SPLIT_NAMES), "splits are not train, val and test")
         times = [self.first_open_time]
@@ -402,6 +421,11 @@ class ManifestDraft:
         )
 
     @property
+    def references(self) -> tuple[str, ...]:
+        """The markets whose bars a prediction takes beside those of its own; most take none."""
+        return self.features.references or ()
+
+    @property
     def history_bars(self) -> int:
         """How many bars a caller loads so that one prediction's inputs equal training's."""
         numbers = (part.numbers for part in self.parts.values())
@@ -457,7 +481,10 @@ class ManifestDraft:
         return tuple(entry.trees for entry in numbers if entry is not None and entry.trees)
 
     def _check_features(self) -> None:
-        expected = self.features.feature_set.names(self.timeframe)
+        feature_set = self.features.feature_set
+        expected = feature_set.names(self.timeframe)
+        is_same = set(self.bars.references or ()) == set(feature_set.references)
+        require(is_same, "references of bars and features do not agree")
         is_same = self.features.names == expected
         require(is_same, "names are not the features of this percoin")
         counts = (self.num_features, self.dataset_info.num_features)
@@ -619,6 +646,8 @@ def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
     if draft.refit is not None:
         return FORMAT_VERSION
+    if draft.features.references is not None or is_relative(draft.label_rule):
+        return _FIFTH_FORMAT
     combined = {} if draft.combination is None else draft.combination.parts
     numbers = (draft.last_row, *(part.numbers for part in combined.values()))
     has_moves = MOVES in combined or POOLED_MOVES in combined or any(n and n.ridge for n in numbers)

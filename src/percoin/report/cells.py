@@ -212,9 +212,7 @@ def _judging_facts(evaluation: Evaluation, judging: Judging) -> list[tuple[str, 
     if judging.levels is not None:
         known.append(("levels", reached_text(judging.levels, draws.horizon)))
     if evaluation.money:
-        first = evaluation.money[0]
-        costs = f"{first.fee_bps:g} bps fee and {first.slippage_bps:g} bps slippage a side"
-        known.append(("costs", costs))
+        known.append(("costs", evaluation.money[0].costs_text))
     block = evaluation.model.skill.block_length
     intervals = (
         f"{draws.confidence:.0%}, from {draws.repetitions:,} draws of blocks of {block} bars"

@@ -15,6 +15,7 @@ from percoin.monitoring.scoreboard import Standing, day_rows, make_scoreboard
 from percoin.registry.judged import train_rows
 from percoin.registry.manifest import Manifest
 from percoin.retrain.decisions import Absent, FurthestDrift, LiveSkill
+from percoin.signals.market import SourcedBars
 
 _ASKED_AGAIN_SECS = 60.0
 
@@ -66,7 +67,9 @@ class Watch:
 
     def _drift(self, manifest: Manifest) -> FurthestDrift | Absent:
         try:
-            bars = BarStore(self.data_dir / "bars").read(manifest.symbol, manifest.timeframe)
+            store, references = BarStore(self.data_dir / "bars"), manifest.references
+            stored = store.read(manifest.symbol, manifest.timeframe)
+            bars = SourcedBars(stored, store).beside(references)
             learnt = train_rows(self.models_dir, manifest)
         except MarketError as error:
             return Absent(error.found)

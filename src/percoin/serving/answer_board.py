@@ -209,10 +209,11 @@ class AnswerBoard:
 
     def _make(self, market: Market, bars: Bars, basis: Basis, now: datetime) -> bool:
         """Make one answer, write it to the record, then publish it; always return True."""
-        sourced = SourcedBars(bars, self._keeper.source(bars.symbol))
+        sourced = SourcedBars(bars, self._keeper.source())
         prediction = ask(self._chain.sources, sourced, self._chain.max_age_bars, now)
         if self._recorder is not None:
-            self._recorder.note(prediction, bars, now)
+            beside = self._recorder.beside(self._keeper, bars.timeframe)
+            self._recorder.note(prediction, bars, now, beside)
         self._on_answer(prediction.source)
         content = self._discretion.content(to_json(prediction, bars, now))
         self._answers[market] = Answer(content, prediction.ts, basis)
@@ -237,10 +238,22 @@ class AnswerBoard:
             for held in all_held.values()
             if len(times := held.close_times[: _n_closed(held, closed_ms)])
         ]
+        manifest = None if status is None else status.manifest
+        compared = (
+            []
+            if manifest is None
+            else [
+                int(times[-1])
+                for symbol in manifest.references
+                if symbol in self._keeper.symbols
+                and (held := self._keeper.held(symbol)[market[1]])
+                and len(times := held.close_times[: _n_closed(held, closed_ms)])
+            ]
+        )
         is_old = bool(find_staleness(bars, self._chain.max_age_bars, now))
         model = None if status is None else (status.mark, status.problem)
         worth = None if self._worths is None else self._worths.mark(*market, bars.origin)
-        return (model, worth, is_old, int(closed_ms), bars.origin, *seen)
+        return (model, worth, is_old, int(closed_ms), bars.origin, *seen, *compared)
 
 
 def _n_closed(held: Held, moment: int) -> int:

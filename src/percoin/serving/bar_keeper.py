@@ -109,9 +109,9 @@ class BarKeeper:
         """A symbol's bars as they are now; later loads leave the returned mapping unchanged."""
         return self._held[symbol]
 
-    def source(self, symbol: str) -> HeldSource:
-        """A bar source for the rules, with a symbol's bars as they are now."""
-        return HeldSource(self._held[symbol])
+    def source(self) -> HeldSource:
+        """A bar source with all bars as they are now; later loads do not change it."""
+        return HeldSource(dict(self._held))
 
     def refresh(self, symbol: str) -> None:
         """Load the due bars of a symbol and set the time of the next load."""
@@ -207,13 +207,13 @@ class BarKeeper:
 
 
 class HeldSource:
-    """A bar source that reads one symbol's bars from memory only.
+    """A bar source that reads from memory only.
 
     Args:
-        held: The loaded bars of each timeframe.
+        held: The loaded bars of each symbol and timeframe.
     """
 
-    def __init__(self, held: Mapping[Timeframe, Held]) -> None:
+    def __init__(self, held: Mapping[str, Mapping[Timeframe, Held]]) -> None:
         self._held = held
 
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
@@ -222,7 +222,10 @@ class HeldSource:
         Raises:
             BarsNotFoundError: No bars are loaded yet.
         """
-        held = self._held.get(timeframe, Held())
+        held = self._held.get(symbol, {}).get(timeframe, Held())
+        if symbol not in self._held:
+            found, action = "this server does not serve it", "add it to symbol="
+            raise BarsNotFoundError(symbol, timeframe, found, action)
         if held.bars is None:
             found = held.failure.removeprefix(f"{symbol} {timeframe}: ") or "no bars have come yet"
             raise BarsNotFoundError(symbol, timeframe, found, "they are requested again")

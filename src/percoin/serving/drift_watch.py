@@ -13,6 +13,7 @@ from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Market
 from percoin.serving.served_models import ModelStatus, ServedModels
+from percoin.signals.market import SourcedBars
 from percoin.types import Timeframe
 
 
@@ -61,6 +62,8 @@ class DriftWatch:
             known = self._known.get(market)
             if known is None or known[:2] != (status.mark, newest):
                 bins = None if status.train_rows is None else status.train_rows.feature_bins
-                known = (status.mark, newest, measure_drift(manifest, bins, held.bars))
+                sourced = SourcedBars(held.bars, self._keeper.source())
+                drift = measure_drift(manifest, bins, sourced.beside(manifest.references))
+                known = (status.mark, newest, drift)
                 self._known[market] = known
         return known[2]

@@ -11,7 +11,7 @@ from percoin.serving.bar_keeper import BarKeeper, tell_missing
 from percoin.serving.discretion import Discretion
 from percoin.serving.offer import Clock, Offer, utc_now
 from percoin.serving.recorder import Recorder
-from percoin.serving.telemetry import MarketState
+from percoin.serving.telemetry import WatchedMarket
 from percoin.signals.freshness import is_overdue
 from percoin.types import Timeframe
 
@@ -112,12 +112,12 @@ class Health:
         is_frozen = bool(frozen) and len(frozen) == len(ages)
         return content, not is_starting and not is_frozen
 
-    def states(self) -> Iterator[MarketState]:
+    def states(self) -> Iterator[WatchedMarket]:
         """What the answer of every market says that has one."""
         now = self._clock()
         for symbol, timeframe, closed in self._closed():
             answer = self._board.answer(symbol, timeframe)
-            yield MarketState(symbol, timeframe, (now - closed).total_seconds(), answer)
+            yield WatchedMarket(symbol, timeframe, (now - closed).total_seconds(), answer)
 
     def _closed(self) -> Iterator[tuple[str, Timeframe, datetime]]:
         for symbol, timeframe in self._offer.markets():

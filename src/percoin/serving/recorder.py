@@ -11,10 +11,16 @@ from functools import partial
 from threading import Lock
 
 from percoin.bars.schema import Bars
+from percoin.bars.sources.base import BarSource
 from percoin.errors import ConfigError, RecordError
 from percoin.labels import LabelRule
 from percoin.monitoring.record import RecordedPrediction, TrackRecord, written_at
-from percoin.monitoring.resolution import is_before_outcome, make_entry, resolve
+from percoin.monitoring.resolution import (
+    LoadBeside,
+    is_before_outcome,
+    make_entry,
+    resolve,
+)
 from percoin.monitoring.scoreboard import Scoreboard
 from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.each_market import EachMarket
@@ -46,6 +52,7 @@ class Recorder:
         default_rules: Label rule per timeframe, for sources without a model.
         clock: Gives the current time.
         on_event: Called with ``written``, ``resolved``, ``failed`` or ``dropped``, and a count.
+        stored: Bars of markets that are not served, for label rules that compare markets.
     """
 
     def __init__(
@@ -55,8 +62,10 @@ class Recorder:
         default_rules: Mapping[Timeframe, LabelRule],
         clock: Clock = utc_now,
         on_event: Callable[[str, int], None] = lambda event, count: None,
+        stored: BarSource | None = None,
     ) -> None:
         self.record = record
+        self._stored = stored
         self.scoreboard = Scoreboard(record)
         self._models = models
         self._default_rules = default_rules
@@ -78,11 +87,17 @@ class Recorder:
         with self._state:
             return self._failure
 
-    def note(self, prediction: Prediction, bars: Bars, now: datetime) -> None:
-        """Write a prediction that is about to be served."""
+    def note(
+        self,
+        prediction: Prediction,
+        bars: Bars,
+        now: datetime,
+        beside: LoadBeside | None = None,
+    ) -> None:
+        """Write a prediction that is about to be served; ``beside`` is as in ``resolve``."""
         rule, shares = self._measure(prediction)
         market = prediction.symbol, prediction.timeframe
-        settled = partial(make_entry, prediction, bars, rule, now, shares)
+        settled = partial(make_entry, prediction, bars, rule, now, shares, beside)
         entry = self._notes.run(market, settled, None)
         if entry is None:
             # The label rule failed: write the prediction without a rule; it stays open.
@@ -109,15 +124,26 @@ class Recorder:
             is_done = self._seen.get(market) == mark or not self._outcomes.may_try(market)
             if is_done or self._is_paused():
                 continue
-            n_resolved = self._outcomes.run(market, partial(self._resolve, held.bars), None)
+            beside = self.beside(keeper, market[1])
+            n_resolved = self._outcomes.run(market, partial(self._resolve, held.bars, beside), None)
             if n_resolved is not None:
                 self._seen[market] = mark
                 self._on_event("resolved", n_resolved)
 
-    def _resolve(self, bars: Bars) -> int | None:
+    def beside(self, keeper: BarKeeper, timeframe: Timeframe) -> LoadBeside:
+        """Loads other markets' bars for label rules: those held, or else those stored."""
+        held, stored = keeper.source(), self._stored
+
+        def load(symbol: str) -> Bars:
+            source = stored if stored is not None and symbol not in keeper.symbols else held
+            return source.load(symbol, timeframe)
+
+        return load
+
+    def _resolve(self, bars: Bars, beside: LoadBeside) -> int | None:
         """Resolve predictions; return how many, or None if the database cannot be used."""
         try:
-            n_resolved = resolve(self.record, bars, self._clock())
+            n_resolved = resolve(self.record, bars, self._clock(), beside)
         except RecordError as error:
             self._fail(error)
             return None

@@ -134,6 +134,18 @@ class PredictionSchema(_Exact):
         LevelsReachedSchema | None,
         Field(description="Of stop and targets; null without a direction or where not measured"),
     ]
+    labels: Annotated[
+        str | None,
+        Field(description="Label rule that the model's signals mean; null without a model"),
+    ]
+    compared_with: Annotated[
+        list[str] | None,
+        Field(
+            description="With labels=relative: the markets whose mean the market is compared with. "
+            "LONG says that it does better than they do, whatever its price does, and there are "
+            "no levels"
+        ),
+    ]
     passed: list[PassedSourceSchema]
     entry_price: Price | None = None
     stop_loss: float | None = None

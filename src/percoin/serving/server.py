@@ -70,7 +70,8 @@ class Setup:
         default_rules: Label rule per timeframe, for sources without a model.
         worths: Measured skill of the rules per market; None leaves the rules unjudged.
         require_accepted: Skip a rule that was measured as worse than a coin.
-        measured_bars: Bars for measuring the rules; None measures nothing.
+        measured_bars: Stored bars, for measuring the rules and for labels that compare a market
+            with others that are not served; None measures nothing.
     """
 
     offer: Offer
@@ -124,7 +125,8 @@ class PredictionServer:
         self.recorder: Recorder | None = None
         if record is not None:
             rules, count = setup.default_rules, telemetry.count_record
-            self.recorder = Recorder(record, self.models, rules, clock, count)
+            stored = setup.measured_bars
+            self.recorder = Recorder(record, self.models, rules, clock, count, stored)
         self.board = AnswerBoard(
             offer,
             self.keeper,
@@ -170,12 +172,16 @@ class PredictionServer:
         self.board.start(self._setup.check_secs)
         if self.measuring is not None:
             self.measuring.start()
+        if self.recorder is not None:
+            self.recorder.scoreboard.start()
 
     def stop(self, timeout_secs: float) -> bool:
         """Stop the background work; return whether the answer thread ended in time."""
         self.keeper.stop()
         if self.measuring is not None:
             self.measuring.stop()
+        if self.recorder is not None:
+            self.recorder.scoreboard.stop()
         has_ended = self.board.stop(timeout_secs)
         if self.recorder is not None and has_ended:
             self.recorder.record.close()

@@ -20,7 +20,7 @@ from percoin.types import Signal, Source, Timeframe
 
 
 @dataclass(frozen=True)
-class MarketState:
+class WatchedMarket:
     """What one market's newest answer says.
 
     Attributes:
@@ -36,7 +36,7 @@ class MarketState:
     answer: Mapping[str, object]
 
 
-States = Callable[[], Iterable[MarketState]]
+States = Callable[[], Iterable[WatchedMarket]]
 
 # SHORT is -1, so that a line above or below 0 shows the way.
 _SIGNALS = {signal.name: float(signal - Signal.NO_TRADE) for signal in Signal}

@@ -99,7 +99,7 @@ def _add_scoreboard(
         }
         if recorder is not None:
             try:
-                found = await run_in_threadpool(recorder.scoreboard.standings, chosen, timeframe)
+                found = await run_in_threadpool(recorder.scoreboard.latest, chosen, timeframe)
             except PercoinError as error:
                 raise _unavailable() from error
             content["standings"] = [standing.to_json() for standing in found]

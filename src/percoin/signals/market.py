@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from percoin.bars.panel import load_panel
 from percoin.bars.resample import divides, resample
 from percoin.bars.schema import Bars, format_time, is_simulated
 from percoin.bars.sources.base import BarSource
@@ -44,6 +47,22 @@ class SourcedBars:
         if timeframe not in self._known:
             self._known[timeframe] = self._find(timeframe, n_bars)
         return self._known[timeframe]
+
+    def beside(self, symbols: Sequence[str]) -> Bars:
+        """Return the asked bars with those of other markets, as ``MarketBars.beside``.
+
+        Raises:
+            BarsNotFoundError: A market has no bars; names it.
+        """
+        asked, source = self._asked, self._source
+
+        def load(symbol: str) -> Bars:
+            if source is None:
+                found = "there is no source of its bars"
+                raise BarsNotFoundError(symbol, asked.timeframe, found, "give one")
+            return source.load(symbol, asked.timeframe)
+
+        return asked if asked.panel is not None else load_panel(asked, symbols, load)
 
     def _find(self, timeframe: Timeframe, n_bars: int) -> Bars:
         made = self._resampled(timeframe)

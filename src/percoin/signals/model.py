@@ -12,6 +12,7 @@ from percoin.bars.schema import Bars, is_simulated
 from percoin.bars.tick import newest_tick
 from percoin.commands import command
 from percoin.errors import (
+    BarsNotFoundError,
     ConfigError,
     InvalidArtifactError,
     ModelNotFoundError,
@@ -97,7 +98,7 @@ class ModelSource:
             if is_other:
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
                 return self._pass("other_data", detail)
-            prediction = model.predict(bars)
+            prediction = model.predict(market.beside(manifest.references))
             minimum = self._min_confidence
             if callable(minimum):
                 of_direction = minimum(manifest)
@@ -110,12 +111,12 @@ class ModelSource:
             return self._pass("model_missing", command(str(error), *self._bars_from))
         except InvalidArtifactError as error:
             return self._pass("model_invalid", str(error))
-        except NotEnoughBarsError as error:
+        except (NotEnoughBarsError, BarsNotFoundError) as error:
             return self._pass("insufficient_data", str(error))
         if prediction.confidence < minimum:
             detail = f"{prediction.confidence:.3f} is below {minimum:.3f}"
             return self._pass("low_confidence", detail, prediction.expected_move)
-        if self._levels is LevelUnit.BANDS:
+        if self._levels is LevelUnit.BANDS and not prediction.compared_with:
             prediction = replace(prediction, levels=_in_moves(prediction, bars))
         return replace(prediction, worth=self._worth(manifest))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from percoin.bars.schema import Bars
@@ -25,6 +26,17 @@ class MarketBars(Protocol):
 
         Raises:
             DataError: There are no such bars.
+        """
+        ...
+
+    def beside(self, symbols: Sequence[str]) -> Bars:
+        """Return ``asked`` with the bars of other markets in ``Bars.panel``.
+
+        Args:
+            symbols: The markets; without any, ``asked`` comes as it is.
+
+        Raises:
+            DataError: A market has no bars; names it.
         """
         ...
 

@@ -26,6 +26,8 @@ _USE_FIELDS = (
     "threshold",
     "would_trade",
     "levels_reached",
+    "labels",
+    "compared_with",
 )
 
 
@@ -126,6 +128,8 @@ def _use_to_json(prediction: Prediction) -> dict[str, object]:
         "threshold": None if worth is None else worth.threshold,
         "would_trade": prediction.would_trade,
         "levels_reached": _reached_to_json(prediction),
+        "labels": prediction.labels,
+        "compared_with": list(prediction.compared_with) or None,
     }
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from percoin.bars.panel import load_panel
 from percoin.bars.renames import current_symbol
 from percoin.bars.schema import Bars
 from percoin.bars.sources.base import BarSource
@@ -199,7 +200,11 @@ class MarketDataModule(pl.LightningDataModule):
         Raises:
             DataError: The source has no bars, or they cannot be used.
         """
-        return self.source.load(self.symbol, self.timeframe)
+        bars = self.source.load(self.symbol, self.timeframe)
+        if bars.panel is not None:
+            return bars
+        references = self.spec.feature_set.references
+        return load_panel(bars, references, lambda name: self.source.load(name, self.timeframe))
 
     @cached_property
     def dataset(self) -> MarketDataset:

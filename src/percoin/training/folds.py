@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from percoin.assembly import bar_source, dataset_spec
 from percoin.bars.gaps import describe_gaps, find_gaps
+from percoin.bars.panel import load_panel
 from percoin.bars.schema import Bars, format_time
 from percoin.bars.store import BarStore
 from percoin.config import BinanceConfig, EvaluationMode, TrainConfig
 from percoin.dataset import MarketDataset, build_dataset, build_folds
 
 log = logging.getLogger(__name__)
+
+LoadBars = Callable[[TrainConfig], Bars]
 
 
 def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
@@ -26,6 +31,20 @@ def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
 def n_bars_to_load(settings: TrainConfig) -> int:
     """Number of newest bars that a training uses, if there are no gaps."""
     return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
+
+
+def load_with_references(settings: TrainConfig, load: LoadBars) -> Bars:
+    """The market's bars, with those of the markets that its features compare it with.
+
+    Args:
+        settings: Settings of the market.
+        load: Loads the bars of one market, given the settings of that market.
+
+    Raises:
+        DataError: The market, or one that it is compared with, has no bars.
+    """
+    references = settings.features.feature_set.references
+    return load_panel(load(settings), references, lambda name: load(replace(settings, symbol=name)))
 
 
 def load_bars(settings: TrainConfig) -> Bars:

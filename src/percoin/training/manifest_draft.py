@@ -119,6 +119,7 @@ def draft_manifest(
             last_open_time=open_time_text(int(bars.open_time[-1])),
             n_bars=len(bars),
             splits={name: _span(dataset, part) for name, part in _SPLIT_NAMES.items()},
+            references=hash_references(dataset) or None,
         ),
         model=model,
         config=config,
@@ -275,6 +276,16 @@ def trees_of(judgement: Judgement) -> dict[str, Trees]:
         for name, model in models.items()
         if model is not None and model.trees is not None
     }
+
+
+def hash_references(dataset: MarketDataset) -> dict[str, str]:
+    """Hashes of the bars of the markets that the features compare with."""
+    bars, panel = dataset.bars, dataset.bars.panel
+    if panel is None:
+        return {}
+    first, last = (int(bars.open_time[end]) for end in (0, -1))
+    references = dataset.feature_set.references
+    return {symbol: panel.sha256(symbol, first, last) for symbol in references}
 
 
 def _span(dataset: MarketDataset, part: Part) -> SplitSpan:

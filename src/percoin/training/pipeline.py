@@ -13,12 +13,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from percoin.config import RecipeName, TrainConfig
-from percoin.training.folds import load_bars
+from percoin.training.folds import LoadBars, load_bars
 from percoin.training.interruption import RunInterruption
 from percoin.training.machine import check_machine
+from percoin.training.manifest_draft import hash_references
 from percoin.training.markets import TrainedMarkets, judging_rules
 from percoin.training.outcome import TrainingOutcome
-from percoin.training.recipes.recipe import Fitting, LoadBars, Recipe
+from percoin.training.recipes.recipe import Fitting, Recipe
 from percoin.training.run_files import (
     RunContext,
     check_resumable,
@@ -140,7 +141,9 @@ def _origin(recipe: Recipe) -> dict[str, object]:
     """Facts that must be the same when a run resumes, apart from its settings."""
     hashes = {data.bars.symbol: data.bars.sha256() for data in recipe.markets}
     start = recipe.begins_with
+    beside = {data.bars.symbol: hash_references(data) for data in recipe.markets}
     return {
         "bars": hashes if recipe.is_set else next(iter(hashes.values())),
+        **({"references": beside} if any(beside.values()) else {}),
         **({} if start is None else {"pooled model": start}),
     }

@@ -87,7 +87,9 @@ def judge(fitted: Fitted, rules: JudgingRules) -> Judged:
         (train, validation, test),
         bootstrap,
     )
-    reached = None if move is None else _reached_in_moves(folds[-1], move.model, bootstrap)
+    reached = None
+    if move is not None and not dataset.label_rule.compared_with:
+        reached = _reached_in_moves(folds[-1], move.model, bootstrap)
     return Judged(folds, judgement, rules, move, reached)
 
 

@@ -128,10 +128,12 @@ def _choices(manifest: Manifest) -> list[str]:
     if not isinstance(kind, str) or kind not in _LABELS:
         known = ", ".join(sorted(_LABELS))
         raise ConfigError(f"label rule {kind!r} is not known; known are {known}")
-    source = manifest.model.source
+    pool, source = pool_of(manifest), manifest.model.source
     return [
         *([] if source is None else [f"model._target_={literal(source.name)}"]),
-        f"symbol={manifest.symbol}",
+        f"symbol={literal(','.join(pool or (manifest.symbol,)))}",
+        # Labels that compare the markets of a pool go with no other recipe.
+        *([f"recipe={RecipeName.POOLED.value}"] if pool else []),
         f"tf={manifest.timeframe.value}",
         f"labels={kind}",
         f"model={_MODELS[manifest.model.kind]}",

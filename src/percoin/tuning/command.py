@@ -40,7 +40,7 @@ from percoin.interruption import Interrupted, interruptible
 from percoin.run_folder import claimed_run
 from percoin.run_record import can_go_on, facts_hash, is_finished
 from percoin.training.figures import write_picture
-from percoin.training.folds import load_bars, make_folds
+from percoin.training.folds import load_bars, load_with_references, make_folds
 from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome
 from percoin.training.own_parts import sources_of
@@ -215,9 +215,10 @@ def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
     """The newest bars, or the bars that the study started with."""
     settings = replace(space.base, lookback=space.largest_lookback)
     if study is None:
-        return load_bars(settings)
+        return load_with_references(settings, load_bars)
     # As in a resumed run, no newer bars are downloaded.
-    bars, known = load_bars(replace(settings, resume=True)), facts_of(study)["bars"]
+    bars = load_with_references(replace(settings, resume=True), load_bars)
+    known = facts_of(study)["bars"]
     first = int(bars.open_time.searchsorted(known.get("first", 0)))
     behind = int(bars.open_time.searchsorted(known.get("last", 0), side="right"))
     bars = bars.slice(first, behind)

@@ -173,7 +173,9 @@ def test_settings_of_another_percoin_are_told_with_the_code_that_knows_them(call
 
 @pytest.mark.parametrize("option", [path.stem for path in (CONF_DIR / "labels").glob("*.yaml")])
 def test_a_label_rule_is_composed_by_its_kind(option):
-    settings = typed(compose_config("train", ["symbol=BTCUSDT", f"labels={option}"]), TrainConfig)
+    pool = ["symbol='BTCUSDT,ETHUSDT'", "recipe=pooled"]
+    words = [*(pool if option == "relative" else ["symbol=BTCUSDT"]), f"labels={option}"]
+    settings = typed(compose_config("train", words), TrainConfig)
     assert label_rule(settings.labels).kind == settings.labels.option == option
 
 

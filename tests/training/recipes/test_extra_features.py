@@ -1,4 +1,4 @@
-"""``features.extra=[volatility,clock]`` with every recipe: from the command to the answers."""
+"""``features.extra`` with every recipe, and relative labels of a pool: from command to answers."""
 
 import json
 from dataclasses import replace
@@ -9,13 +9,17 @@ import pytest
 from train_runs import run_train, train_arguments
 
 from percoin.audit.findings import FindingStatus
+from percoin.audit.pooled import with_compared
 from percoin.audit.replay import replay_market
 from percoin.audit.run import audit_dataset
 from percoin.audit.served import audit_served, rebuild
+from percoin.bars.panel import load_panel, with_panel
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import RegistryConfig, TrainConfig, typed
+from percoin.dataset import MarketDataset
+from percoin.errors import NotEnoughBarsError
 from percoin.features.feature_set import FeatureSet
 from percoin.inference import Backend, Predictor, ServedModel
 from percoin.monitoring.drift import measure_drift
@@ -23,11 +27,16 @@ from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.command.reproduction import reproduce
 from percoin.registry.judged import train_rows
 from percoin.registry.layout import MarketFolder
+from percoin.signals.market import SourcedBars
+from percoin.signals.model import ModelSource
+from percoin.signals.response import to_json
 from percoin.training.version_settings import overrides_of, settings_of
-from percoin.types import Timeframe
+from percoin.types import Signal, Timeframe
 
-EXTRA = "features.extra=[volatility,clock]"
-NAMES = FeatureSet(extra=("volatility", "clock")).names(Timeframe.H1)
+EXTRA = "features.extra=[volatility,clock,market]"
+REFERENCES = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
+GROUPS = ("volatility", "clock", "market")
+NAMES = FeatureSet(extra=GROUPS, references=REFERENCES).names(Timeframe.H1)
 POOL = (
     "symbol=BTCUSDT,ETHUSDT",
     "recipe=pooled",
@@ -40,13 +49,16 @@ RECIPES = {
     "walk_forward": (("evaluation=walk_forward", "folds=2"),),
     "tuned": (("experiment=tune", "experiment.trials=1", "experiment.epochs=1"),),
     "fleet": (("symbol=BTCUSDT,ETHUSDT", "fleet=true", "model.dropout=0"),),
-    "pooled": (POOL,),
+    "pooled": ((*POOL, "labels=relative"),),
     "init_pooled": (POOL, ("init=pooled",)),
 }
 
 
 def train(folder: Path, *overrides: str):
-    return run_train(train_arguments(folder, EXTRA, *overrides))
+    words = [EXTRA, *overrides]
+    if all("market" in word for word in words if word.startswith("features.extra=")):
+        words.append(f"features.references=[{','.join(REFERENCES)}]")
+    return run_train(train_arguments(folder, *words))
 
 
 # Two in every run; the others are as long, and take the same paths through most of the code.
@@ -75,13 +87,27 @@ def stored(folder: Path, symbol: str = "BTCUSDT") -> Bars:
     return BarStore(folder / "data" / "bars").load(symbol, Timeframe.H1)
 
 
+def at_hand(folder: Path) -> Bars:
+    """The stored bars, as a prediction has them."""
+    bars, store = stored(folder), BarStore(folder / "data" / "bars")
+    return SourcedBars(bars, store).beside(served(folder).manifest.references)
+
+
+def rebuilt(folder: Path) -> MarketDataset:
+    manifest = served(folder).manifest
+    return rebuild(
+        manifest, with_compared(manifest, stored(folder), lambda name: stored(folder, name))
+    )
+
+
 def test_the_artifact_says_which_columns_it_takes(folder):
     manifest = served(folder).manifest
     record = json.loads((served(folder).folder / "metrics.json").read_text())
     assert manifest.features.names == NAMES
-    assert manifest.features.extra == ("volatility", "clock")
-    # The usual blend has a model in two stages.
-    assert manifest.format_version == (3 if manifest.combination is None else 4)
+    assert manifest.features.extra == GROUPS
+    assert manifest.features.references == REFERENCES
+    assert tuple(manifest.bars.references) == REFERENCES
+    assert manifest.format_version == 5
     n_features = len(NAMES)
     assert (manifest.num_features, manifest.dataset_info.num_features) == (n_features, n_features)
     assert len(manifest.scaling.mean) == n_features
@@ -93,11 +119,11 @@ def test_the_artifact_says_which_columns_it_takes(folder):
 
 def test_serving_gives_what_was_measured(folder):
     found = served(folder)
-    dataset = rebuild(found.manifest, stored(folder))
+    dataset = rebuilt(folder)
     if found.manifest.config["evaluation"] == "walk_forward":
         # The figures are those of all folds; the served network is that of the newest.
         return
-    rows, probabilities = ServedModel(found).probabilities(stored(folder))
+    rows, probabilities = ServedModel(found).probabilities(at_hand(folder))
     by_row = dict(zip(rows.tolist(), probabilities, strict=True))
     losses = [-np.log(by_row[row][dataset.label[row]]) for row in dataset.rows("test").tolist()]
     record = json.loads((found.folder / "metrics.json").read_text())
@@ -105,7 +131,7 @@ def test_serving_gives_what_was_measured(folder):
 
 
 def test_a_replay_of_live_answers_differs_nowhere_and_the_audit_finds_no_leak(folder):
-    bars = stored(folder)
+    bars = at_hand(folder)
     backends = [Backend.TORCH]
     if "cnn_lstm_v1.onnx" in served(folder).manifest.files:
         backends.append(Backend.ONNX)
@@ -120,22 +146,57 @@ def test_a_replay_of_live_answers_differs_nowhere_and_the_audit_finds_no_leak(fo
 
 
 def test_one_market_among_many_has_the_answer_of_one_alone(folder):
-    predictor, bars = Predictor(folder / "models"), stored(folder)
+    predictor, bars = Predictor(folder / "models"), at_hand(folder)
     alone = predictor.predict(bars)
     [together, again] = predictor.predict_many([bars, bars])
     assert together.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
     assert again.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
 
 
+def test_an_answer_names_the_market_that_it_lacks(folder):
+    model = ModelSource(Predictor(folder / "models"), require_accepted=False)
+    bars = stored(folder)
+    passed = model.answer(SourcedBars(bars))
+    assert passed.reason == "insufficient_data"
+    assert passed.detail.startswith("BTCUSDT 1h: the market ETHUSDT, which it is compared with, is")
+    behind = with_panel(bars, [stored(folder, "ETHUSDT"), stored(folder, "XRPUSDT").slice(0, -1)])
+    with pytest.raises(NotEnoughBarsError, match="the market XRPUSDT, which the model compares"):
+        Predictor(folder / "models").predict(behind)
+
+
+def test_a_relative_signal_says_so_and_has_no_levels(folder):
+    bars, manifest = at_hand(folder), served(folder).manifest
+    model = ModelSource(Predictor(folder / "models"), require_accepted=False)
+    answers = []
+    for n_bars in range(len(bars) - 30, len(bars)):
+        answers.append(model.answer(SourcedBars(bars.slice(0, n_bars))))
+    directions = [answer for answer in answers if answer.signal is not Signal.NO_TRADE]
+    content = to_json(answers[-1], bars, answers[-1].ts)
+    assert content["labels"] == manifest.label_rule["kind"]
+    if manifest.label_rule["kind"] == "relative":
+        assert content["compared_with"] == manifest.label_rule["markets"] == ["BTCUSDT", "ETHUSDT"]
+        assert directions
+        assert all(answer.levels is None for answer in answers)
+        record = json.loads((served(folder).folder / "metrics.json").read_text())
+        assert {curve["n_legs"] for curve in record["evaluation"]["money"][:-1]} == {2}
+        assert record.get("levels_reached") is None
+    else:
+        assert content["compared_with"] is None
+        assert all(answer.levels is not None for answer in directions)
+
+
 def test_drift_is_measured_in_every_column(folder):
     manifest = served(folder).manifest
     bins = train_rows(folder / "models", manifest).feature_bins
     assert tuple(bins) == NAMES
-    bars = stored(folder)
-    # The same bars once more, after those that the model knows.
-    later = replace(
-        bars, frame=bars.frame.set_index(bars.frame.index + len(bars) * Timeframe.H1.timedelta)
-    )
+
+    def later_of(symbol: str) -> Bars:
+        """The same bars once more, after those that the model knows."""
+        bars = stored(folder, symbol)
+        index = bars.frame.index + len(bars) * Timeframe.H1.timedelta
+        return replace(bars, frame=bars.frame.set_index(index))
+
+    later = load_panel(later_of("BTCUSDT"), REFERENCES, later_of)
     ready = {name: replace(known, furthest=0.2) for name, known in bins.items()}
     drift = measure_drift(manifest, ready, later)
     assert tuple(drift.shifts) == NAMES
@@ -144,14 +205,22 @@ def test_drift_is_measured_in_every_column(folder):
 
 def test_a_training_that_repeats_the_version_has_its_columns(folder):
     manifest = served(folder).manifest
-    assert settings_of(manifest).features.extra == ["volatility", "clock"]
+    assert settings_of(manifest).features.extra == list(GROUPS)
+    assert settings_of(manifest).features.references == list(REFERENCES)
     words = [word for word in overrides_of(manifest) if not word.startswith("init=")]
     again = typed(compose_config("train", words), TrainConfig)
     assert again.features == settings_of(manifest).features
 
 
-def test_a_version_is_reproduced_bit_for_bit(tmp_path, monkeypatch):
-    assert train(tmp_path, "epochs=1", "blend=logistic").code == 0
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (("blend=logistic",), "regression"),
+        pytest.param((*POOL, "labels=relative"), "combination", marks=pytest.mark.slow),
+    ],
+)
+def test_a_version_is_reproduced_bit_for_bit(tmp_path, monkeypatch, overrides, part):
+    assert train(tmp_path, "epochs=1", *overrides).code == 0
     monkeypatch.chdir(tmp_path)
     source = ["source=simulated", "source.n_bars=1200"]
     wanted = typed(
@@ -160,12 +229,12 @@ def test_a_version_is_reproduced_bit_for_bit(tmp_path, monkeypatch):
     )
     found = reproduce(wanted, MarketFolder(tmp_path / "models", "BTCUSDT", Timeframe.H1))
     assert found.is_same
-    assert {entry.part for entry in found.compared} >= {"weights", "scaling", "regression"}
+    assert {entry.part for entry in found.compared} >= {"weights", "scaling", part}
 
 
 def test_the_audit_looks_at_the_extra_columns_too(tmp_path):
     assert train(tmp_path, "model=logistic").code == 0
-    dataset = rebuild(served(tmp_path).manifest, stored(tmp_path))
+    dataset = rebuilt(tmp_path)
     found = {finding.check: finding for finding in audit_dataset(dataset, n_cuts=5)}
     assert found["features look back only"].evidence.startswith(
         f"{len(NAMES)} features are the same"
@@ -188,7 +257,7 @@ def test_a_pooled_model_is_not_begun_with_under_other_columns(tmp_path, pooled):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ("[moon]", "features.extra=[moon] must be one of volatility, clock"),
+        ("[moon]", "features.extra=[moon] must be one of volatility, clock, market"),
         ("[clock,clock]", "features.extra=['clock', 'clock'] names a group twice"),
     ],
 )

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 from builders import START, drop_bars, make_bars
 
+from percoin.bars.panel import with_panel
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.errors import ConfigError, NotEnoughBarsError, PoolError
+from percoin.evaluation.trading import prices_of
 from percoin.features.feature_set import FeatureSet, compute_features
 from percoin.features.scaling import Scaling
-from percoin.labels import FixedHorizon, VolatilityScaled
+from percoin.labels import FixedHorizon, Relative, VolatilityScaled
 from percoin.training.recipes.pool import (
     CalendarCuts,
     Pool,
@@ -209,3 +211,40 @@ def test_a_gap_over_a_cut_keeps_train_labels_on_their_side():
     (dataset,) = [m for m in pool([gappy, *three()[1:]]).seen if m.bars.symbol == "AAA"]
     assert opened(dataset, "train").max() + HORIZON * STEP < cuts.validation_time
     assert opened(dataset, "validation").min() >= cuts.validation_time
+
+
+RELATIVE = Relative(horizon=HORIZON, no_trade_share=0.4, volatility_bars=20)
+
+
+def test_relative_labels_take_the_mean_of_the_markets_that_are_trained_on():
+    made = pool([*three(), market("DDD"), market("OLD", 300)], ("CCC",), label_rule=RELATIVE)
+    assert list(made.refused) == ["OLD"]
+    for dataset in made.markets:
+        assert dataset.label_rule.compared_with == ("AAA", "BBB", "DDD")
+        counts = dataset.class_counts("train")
+        assert counts[1] / counts.sum() == pytest.approx(0.4, abs=0.01)
+    # LONG in one market is SHORT in another.
+    rows = opened(made.seen[0], "train")
+    moved = [dataset.label[np.searchsorted(dataset.bars.open_time, rows)] for dataset in made.seen]
+    assert np.corrcoef(moved[0] == 2, moved[2] == 0)[0, 1] > 0.1
+
+
+def test_relative_labels_are_made_again_from_the_bars_that_a_manifest_names():
+    made = pool(label_rule=RELATIVE, history_days=6)
+    known = [dataset.bars for dataset in made.seen]
+    for dataset in made.seen:
+        bars = with_panel(replace(dataset.bars, panel=None), known)
+        again = build_pooled_market(bars, dataset.spec, made.cuts, made.scaling)
+        assert np.array_equal(again.label, dataset.label)
+        assert all(np.array_equal(again.rows(part), dataset.rows(part)) for part in PARTS)
+
+
+def test_relative_positions_are_traded_against_the_basket():
+    [dataset, *_] = pool(label_rule=RELATIVE).seen
+    row = int(dataset.rows("test")[0])
+    prices = prices_of(dataset, row, row + HORIZON + 1)
+    basket = prices.basket.path(0, HORIZON)[-1]
+    close, opened_at = prices.basket.close, prices.basket.open
+    assert basket == pytest.approx(np.nanmean(close[HORIZON] / opened_at[1]))
+    assert pool().seen[0].bars.panel is None
+    assert prices_of(pool().seen[0], row, row + HORIZON + 1).basket is None

@@ -115,7 +115,7 @@ def test_every_figure_is_that_of_the_same_training_without_a_refit(refit, judged
     for name in ("evaluation", "judging", "training_history", "daily_losses", "hit_rate"):
         assert records[0][name] == records[1][name], name
     assert without.manifest.refit is None
-    assert without.manifest.format_version < with_refit.manifest.format_version == 5
+    assert without.manifest.format_version < with_refit.manifest.format_version == 6
 
 
 def test_the_refit_has_every_row_with_a_known_label_and_its_own_scaling(refit):

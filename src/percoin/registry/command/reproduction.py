@@ -14,12 +14,12 @@ from torch import Tensor
 
 from percoin import json_codec
 from percoin.assembly import bar_source
-from percoin.audit.pooled import bars_as_known
+from percoin.audit.pooled import bars_as_known, with_compared
 from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
-from percoin.errors import ConfigError, VersionRefusedError
+from percoin.errors import ConfigError, DataError, VersionRefusedError
 from percoin.evaluation.blend import NETWORK
 from percoin.plugins import PluginSource
 from percoin.printable import printable
@@ -157,6 +157,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     compared: tuple[Compared, ...] = ()
     if bars.sha256() == manifest.bars.sha256:
         others = _bars_of_others(wanted, settings, manifest, together)
+        others += _references(wanted, settings, manifest, bars, [bars, *others])
         compared = tuple(_train_and_compare(market, original, record, settings, [bars, *others]))
     return Reproduction(
         market.symbol,
@@ -242,6 +243,36 @@ def _bars_of_others(
             "bring back those bars, or train the market alone, which can be reproduced",
         )
     return [bars for bars in found.values() if bars is not None]
+
+
+def _references(
+    wanted: RegistryConfig,
+    settings: TrainConfig,
+    manifest: Manifest,
+    bars: Bars,
+    known: Sequence[Bars],
+) -> list[Bars]:
+    """Those of the markets that the features compare with, unless they are trained on too.
+
+    Raises:
+        VersionRefusedError: Some are not here, or have changed.
+    """
+    here = {each.symbol: each for each in known}
+
+    def load(symbol: str) -> Bars:
+        if symbol not in here:
+            first = manifest.bars.first_open_time
+            here[symbol] = _load_bars(wanted, settings, symbol, first)
+        return here[symbol]
+
+    try:
+        with_compared(manifest, bars, load)
+    except DataError as error:
+        action = "bring back those bars"
+        raise VersionRefusedError(
+            manifest.symbol, manifest.timeframe, error.found, action
+        ) from error
+    return list(here.values())[len(known) :]
 
 
 def _load(market: MarketFolder, start: str | None) -> Artifact:

@@ -551,6 +551,10 @@
       known.push(fact("Valid until (UTC)", [charts.stamp(Date.parse(answer.valid_until)),
         h("small", { class: "ends" }, barCount(answer.horizon_bars))]));
     }
+    if (answer.compared_with) {
+      known.push(fact("Signal", ["relative", h("small", { class: "ends" },
+        `better or worse than the mean of ${answer.compared_with.length} markets, whatever the price does`)]));
+    }
     known.push(...moveFacts(answer), ...tradeFact(answer));
     const levels = levelFacts(answer, money);
     return h("div", {}, h("dl", { class: "facts" }, known),

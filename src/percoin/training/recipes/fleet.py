@@ -16,14 +16,13 @@ from percoin.network import CnnLstm
 from percoin.run_record import MARKETS_FOLDER
 from percoin.training.fitted_network import FittedNetwork
 from percoin.training.fleet_run import FleetModel, train_fleet
-from percoin.training.folds import make_folds
+from percoin.training.folds import LoadBars, load_with_references, make_folds
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
 from percoin.training.recipes.network import ask_network, plan_of, seeded_network
 from percoin.training.recipes.recipe import (
     FLEET_SECTION,
     Fitting,
-    LoadBars,
     Recipe,
     Trained,
     failure,
@@ -52,7 +51,7 @@ class Fleet(Recipe):
         for symbol in settings.symbols:
             own = market_settings(settings, symbol)
             try:
-                fleet += make_folds(own, load(own))
+                fleet += make_folds(own, load_with_references(own, load))
             except MarketError as error:
                 failed[symbol] = failure(error)
         return cls(fleet=fleet, failed=failed)

@@ -25,6 +25,7 @@ from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Manifest, ModelSpec
 from percoin.registry.pool_record import PoolRecord
 from percoin.registry.publish import served_id
+from percoin.training.folds import LoadBars, load_with_references
 from percoin.training.recipes.network import network_spec
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.recipes.pool import (
@@ -33,7 +34,6 @@ from percoin.training.recipes.pool import (
     build_pooled_market,
     spec_of,
 )
-from percoin.training.recipes.recipe import LoadBars
 from percoin.training.run import TrainedModel, TrainingPlan
 from percoin.types import Timeframe
 
@@ -86,8 +86,8 @@ class FromPool(PerMarket):
             ModelNotFoundError: There is no pooled model.
             DataError: There are no bars, or too few.
         """
-        start = find_start(settings)
-        return cls(folds=[start.dataset(dataset_spec(settings), load(settings))], start=start)
+        start, bars = find_start(settings), load_with_references(settings, load)
+        return cls(folds=[start.dataset(dataset_spec(settings), bars)], start=start)
 
     @property
     def begins_with(self) -> str | None:
@@ -192,6 +192,7 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
         "lookback": (spec.lookback, settings.lookback),
         "features.definition": (spec.feature_set.definition, asked.definition),
         "features.extra": (list(spec.feature_set.extra), list(asked.extra)),
+        "features.references": (list(spec.feature_set.references), list(asked.references)),
         "labels": (spec.label_rule.to_json() | {"width": None}, rule),
         "model": (_described(manifest.model), _described(network_spec(settings))),
     }

@@ -13,8 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from percoin.bars.panel import MarketPanel
 from percoin.bars.schema import Bars
-from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket, SplitSpec
+from percoin.dataset import (
+    DatasetSpec,
+    MarketDataset,
+    PreparedMarket,
+    SplitSpec,
+    cut_history,
+)
 from percoin.errors import (
     ConfigError,
     MissingClassError,
@@ -152,7 +159,12 @@ def spec_of(manifest: Manifest) -> DatasetSpec:
     )
 
 
-def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: DatasetSpec) -> Pool:
+def build_pool(
+    markets: Sequence[Bars],
+    left_out: Sequence[str],
+    spec: DatasetSpec,
+    beside: Sequence[Bars] = (),
+) -> Pool:
     """Cut all markets at the same times and fit one scaling on the seen markets' train rows.
 
     A market with a shorter history joins with the rows it has. A market without rows in one of
@@ -164,23 +176,27 @@ def build_pool(markets: Sequence[Bars], left_out: Sequence[str], spec: DatasetSp
         left_out: Symbols of the markets not to train on.
         spec: Dataset rules of each market. The split fractions apply to the time from the
             earliest first row to the latest last row of all markets. The history ends with the
-            newest bar of all markets.
+            newest bar of all markets. Labels that compare markets take the mean of the markets
+            that are trained on.
+        beside: Bars of further markets for the features.
 
     Raises:
         PoolError: Fewer than two markets are left to train on; the message names the refused.
     """
     newest_close = max(int(bars.open_time[-1]) + bars.timeframe.milliseconds for bars in markets)
     since = int(newest_close - spec.history_days * _DAY_MILLISECONDS)
-    prepared = {bars.symbol: PreparedMarket.prepare(bars, spec, since) for bars in markets}
+    left = {bars.symbol: bars for bars in _side_by_side(markets, beside, spec, since)}
+    prepared: dict[str, PreparedMarket] = {}
     refused: dict[str, str] = {}
     while True:
-        _check_left(prepared, left_out, refused)
+        _check_left(left, left_out, refused)
+        prepared = _prepare(left, left_out, spec, since, prepared)
         cuts = _common_cuts(list(prepared.values()), since, spec.split_spec.fractions)
         reasons = _refusals(prepared, cuts)
         if not reasons:
             break
         refused |= reasons
-        prepared = {name: market for name, market in prepared.items() if name not in reasons}
+        left = {name: bars for name, bars in left.items() if name not in reasons}
     scaling = fit_scaling(
         [market for name, market in prepared.items() if name not in left_out], cuts
     )
@@ -212,6 +228,38 @@ def build_pooled_market(
     return market.with_split(split, scaling)
 
 
+def _side_by_side(
+    markets: Sequence[Bars], beside: Sequence[Bars], spec: DatasetSpec, since: int
+) -> Sequence[Bars]:
+    """The markets with the bars of all others at hand, if labels or features compare them.
+
+    Only bars in use are at hand, so that the bars that a manifest names are enough to make the
+    same labels again.
+    """
+    if spec.label_rule.among(["POOL"]) == spec.label_rule and not spec.feature_set.references:
+        return markets
+    cut = [cut_history(bars, spec, since)[0] for bars in markets]
+    first = min(int(bars.open_time[0]) for bars in cut)
+    further = [bars.slice(int(bars.open_time.searchsorted(first))) for bars in beside]
+    panel = MarketPanel.of([*cut, *(bars for bars in further if len(bars))])
+    return [replace(bars, panel=panel) for bars in markets]
+
+
+def _prepare(
+    markets: Mapping[str, Bars],
+    left_out: Sequence[str],
+    spec: DatasetSpec,
+    since: int,
+    known: Mapping[str, PreparedMarket],
+) -> dict[str, PreparedMarket]:
+    """Prepare each market, or take those known if fewer markets change no label."""
+    rule = spec.label_rule.among([name for name in markets if name not in left_out])
+    if known and next(iter(known.values())).spec.label_rule == rule:
+        return {name: known[name] for name in markets}
+    spec = replace(spec, label_rule=rule)
+    return {name: PreparedMarket.prepare(bars, spec, since) for name, bars in markets.items()}
+
+
 def fit_scaling(markets: Sequence[PreparedMarket], cuts: CalendarCuts) -> Scaling:
     """Fit one scaling on the train rows of several markets together.
 
@@ -222,9 +270,9 @@ def fit_scaling(markets: Sequence[PreparedMarket], cuts: CalendarCuts) -> Scalin
 
 
 def _check_left(
-    prepared: Mapping[str, PreparedMarket], left_out: Sequence[str], refused: Mapping[str, str]
+    left: Mapping[str, Bars], left_out: Sequence[str], refused: Mapping[str, str]
 ) -> None:
-    n_seen = sum(name not in left_out for name in prepared)
+    n_seen = sum(name not in left_out for name in left)
     if n_seen < 2:
         reasons = "".join(f"; {name}: {reason}" for name, reason in refused.items())
         raise PoolError(

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 from lightning.pytorch.loggers import Logger
 
 from percoin.assembly import dataset_spec
+from percoin.bars.panel import load_beside
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
@@ -21,6 +22,7 @@ from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselin
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.fitted_network import FittedNetwork, TrainedAgain
+from percoin.training.folds import LoadBars
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
 from percoin.training.own_parts import sources_of
@@ -29,7 +31,6 @@ from percoin.training.recipes.network import ask_network, network_spec, plan_of,
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import (
     Fitting,
-    LoadBars,
     Recipe,
     Trained,
     known_bars,
@@ -59,8 +60,14 @@ class Pooled(Recipe):
             PoolError: Markets have no bars, or too few are left to train on; the message names
                 all of them.
         """
-        markets = load_pool_bars(settings, load)
-        return cls(pool=build_pool(markets, settings.pooled.leave_out, dataset_spec(settings)))
+        markets, spec = load_pool_bars(settings, load), dataset_spec(settings)
+        known = {bars.symbol for bars in markets}
+        beside = [
+            load_beside(markets[0], symbol, lambda name: load(market_settings(settings, name)))
+            for symbol in spec.feature_set.references
+            if symbol not in known
+        ]
+        return cls(pool=build_pool(markets, settings.pooled.leave_out, spec, beside))
 
     @property
     def datasets(self) -> Sequence[MarketDataset]:

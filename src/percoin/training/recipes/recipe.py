@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from percoin.bars.schema import Bars
 from percoin.config import RecipeName, TrainConfig
 from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
@@ -23,7 +22,7 @@ from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PooledMarket
 from percoin.training.fitted import Fitted
-from percoin.training.folds import make_folds
+from percoin.training.folds import LoadBars, load_with_references, make_folds
 from percoin.training.interruption import RunInterruption
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ log = logging.getLogger(__name__)
 
 # Section of metrics.json: which markets trained in the same process (a fleet), on which bars.
 FLEET_SECTION = "fleet"
-
-LoadBars = Callable[[TrainConfig], Bars]
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ class OneMarket(Recipe):
         Raises:
             DataError: There are no bars, or too few.
         """
-        return cls(folds=make_folds(settings, load(settings)))
+        return cls(folds=make_folds(settings, load_with_references(settings, load)))
 
     @property
     def datasets(self) -> Sequence[MarketDataset]:
@@ -165,7 +162,13 @@ def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
     own = [name for name in settings.blended if name not in POOLED]
     # A market alone has no part that learns from all of a pool.
     blend = settings.blend if len(own) == len(settings.blended) else "+".join(own) or NO_BLEND
-    return replace(settings, symbol=symbol, recipe=RecipeName.PER_MARKET.value, blend=blend)
+    return replace(
+        settings,
+        symbol=symbol,
+        recipe=RecipeName.PER_MARKET.value,
+        blend=blend,
+        labels=settings.labels.alone(),
+    )
 
 
 def known_bars(dataset: MarketDataset, is_seen: bool = True) -> PooledMarket:
