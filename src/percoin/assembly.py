@@ -26,6 +26,7 @@ from percoin.config import (
     FixedHorizonConfig,
     JudgeConfig,
     LabelsConfig,
+    OwnLabelsConfig,
     RelativeConfig,
     SampleConfig,
     SignalsConfig,
@@ -124,6 +125,8 @@ def label_rule(settings: LabelsConfig) -> LabelRule:
                 settings.volatility_bars,
                 settings.width,
             )
+        case OwnLabelsConfig():
+            return settings.rule
         case RelativeConfig():
             return Relative(
                 settings.horizon,

@@ -14,10 +14,10 @@ import pandas as pd
 from percoin.bars.gaps import find_gaps
 from percoin.bars.schema import Bars
 from percoin.bars.silence import advise_on_silence, describe_silence, is_silent
-from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError
+from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError, OwnCodeError
 from percoin.features.feature_set import FeatureSet, compute_features
 from percoin.features.scaling import Scaling
-from percoin.labels import LabelRule
+from percoin.labels import LabelRule, OwnRule
 from percoin.splits import (
     Split,
     are_shares,
@@ -27,6 +27,7 @@ from percoin.splits import (
 )
 from percoin.types import (
     CLASS_NAMES,
+    UNKNOWN_LABEL,
     Float32Array,
     FloatArray,
     IntArray,
@@ -100,6 +101,14 @@ class DatasetSpec:
         """How rows are shared out."""
         horizon = self.label_rule.horizon
         return self.split or SplitSpec(purge_bars=horizon, embargo_bars=horizon)
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The user's own code among the rules: sha256 of its source by name."""
+        sources = [feature.source for feature in self.feature_set.own]
+        if isinstance(self.label_rule, OwnRule):
+            sources.append(self.label_rule.source)
+        return {source.name: source.sha256 for source in sources}
 
     def bars_before(self, timeframe: Timeframe) -> int:
         """Bars that the first row needs before it, for its window, indicators and label."""
@@ -266,7 +275,9 @@ class PreparedMarket:
 
         Raises:
             NotEnoughBarsError: There are no bars.
+            OwnCodeError: A feature or the label rule is the user's own, and fails its proof.
         """
+        spec = _proven(bars, spec, first_time)
         bars, first_row = cut_history(bars, spec, first_time)
         market = cls._of(bars, spec, first_row)
         logger.info(
@@ -317,6 +328,7 @@ class PreparedMarket:
         """
         label_rule = self.spec.label_rule.fitted(self.bars, split.train)
         labels = label_rule.label(self.bars)
+        self._check_known(labels.label, split)
         dataset = MarketDataset(
             bars=self.bars,
             spec=replace(self.spec, label_rule=label_rule),
@@ -328,6 +340,19 @@ class PreparedMarket:
         )
         _check_classes(dataset)
         return dataset
+
+    def _check_known(self, label: IntArray, split: Split) -> None:
+        """Refuse a rule of the user's own that knows fewer labels once it is fitted."""
+        rows = np.concatenate([split.train, split.validation, split.test])
+        n_unknown = int((label[rows] == UNKNOWN_LABEL).sum())
+        if n_unknown:
+            raise OwnCodeError(
+                self.bars.symbol,
+                self.bars.timeframe.value,
+                f"the label rule has no label for {n_unknown} rows that it had one for before its "
+                "fit",
+                "let fit change no bar from known to unknown",
+            )
 
     def _split(self, split_rows: Callable[[IntArray], Split]) -> Split:
         try:
@@ -411,6 +436,23 @@ def cut_history(bars: Bars, spec: DatasetSpec, first_time: int | None) -> tuple[
     first_row = int(bars.open_time.searchsorted(since))
     start = max(0, first_row - spec.bars_before(bars.timeframe))
     return bars.slice(start), first_row - start
+
+
+def _proven(bars: Bars, spec: DatasetSpec, first_time: int | None) -> DatasetSpec:
+    """Put the user's own code to the proof, on the history alone.
+
+    The bars before the history depend on what the proof finds, and are other ones when the
+    training is repeated.
+    """
+    if not (spec.feature_set.own or isinstance(spec.label_rule, OwnRule)):
+        return spec
+    cut, first_row = cut_history(bars, spec, first_time)
+    history = cut.slice(first_row)
+    return replace(
+        spec,
+        feature_set=spec.feature_set.proven(history),
+        label_rule=spec.label_rule.proven(history),
+    )
 
 
 def _needed_bars(spec: DatasetSpec, timeframe: Timeframe) -> int:

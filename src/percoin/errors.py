@@ -17,6 +17,7 @@
         |   |-- FetchError           the exchange or its archive is unreachable or refuses
         |   |-- NotEnoughBarsError   too short for the lookback and the splits
         |   `-- InvalidForecastsError  a file of forecasts that cannot be judged
+        |-- OwnCodeError         a feature or label rule of the user's own fails, or its proof
         |-- TrainingError
         |   |-- MissingClassError    a split lacks one of the three classes
         |   |-- DivergedError        the loss is no longer a finite number
@@ -192,6 +193,10 @@ class NotEnoughBarsError(DataError):
 
 class InvalidForecastsError(DataError):
     """A file of forecasts cannot be judged as it is."""
+
+
+class OwnCodeError(MarketError):
+    """A feature or label rule of the user's own fails on these bars, or fails its proof."""
 
 
 class TrainingError(MarketError):

@@ -20,6 +20,7 @@ from percoin.config.structure import leaves_of
 # where Hydra writes the word again.
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.@%+-]*")
 _WORDS_OF_THE_GRAMMAR = frozenset({"true", "false", "null", "inf", "nan"})
+_KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 # Within text that the grammar of the command line reads again.
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
@@ -63,6 +64,8 @@ def literal(value: object) -> str:
         return quoted(_INTERPOLATION.sub(lambda match: rf"{match[1] * 2}\${{", value))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{','.join(map(literal, value))}]"
+    if isinstance(value, Mapping) and all(_KEY.fullmatch(str(key)) for key in value):
+        return f"{{{','.join(f'{key}:{literal(entry)}' for key, entry in value.items())}}}"
     raise TypeError(f"{value!r} is no value of a setting")
 
 

@@ -13,6 +13,7 @@ from percoin.config.judge import JudgeConfig
 from percoin.config.labels import (
     FixedHorizonConfig,
     LabelsConfig,
+    OwnLabelsConfig,
     RelativeConfig,
     TripleBarrierConfig,
     VolatilityScaledConfig,
@@ -61,6 +62,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OutputFormat",
+    "OwnLabelsConfig",
     "OwnNetworkConfig",
     "PredictConfig",
     "ProcessesConfig",

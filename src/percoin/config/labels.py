@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from percoin.config.fields import MOST_BARS, Effect, number
-from percoin.labels import FixedHorizon, Relative, TripleBarrier, VolatilityScaled
+from percoin.config.fields import MOST_BARS, Effect, number, require
+from percoin.config.targets import check_target, target, target_arguments
+from percoin.labels import FixedHorizon, OwnRule, Relative, TripleBarrier, VolatilityScaled
+from percoin.targets import code_name
 
 _A_FRACTION = ", and is a fraction of the price: 0.0025 for 0.25 %"
 
@@ -100,3 +102,23 @@ class RelativeConfig(LabelsConfig):
         return VolatilityScaledConfig(
             self.horizon, self.no_trade_share, self.volatility_bars, self.width
         )
+
+
+@dataclass
+class OwnLabelsConfig(LabelsConfig):
+    """A rule of the user's own."""
+
+    option: ClassVar[str] = OwnRule.kind
+
+    _target_: str = target("its class, as MODULE:NAME or FILE.py:NAME; plugins allows the code")
+    arguments: dict[str, Any] = target_arguments()
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.arguments, dict), "labels.arguments must be {NAME: VALUE}")
+        check_target("labels", self._target_, self.arguments)
+        _ = self.rule
+
+    @property
+    def rule(self) -> OwnRule:
+        """The rule, before its proof and its fit."""
+        return OwnRule.of(code_name(self._target_), self.horizon, self.arguments)

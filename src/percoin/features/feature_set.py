@@ -1,4 +1,4 @@
-"""The features of a model: the 15 by one of two definitions, and extra groups after them.
+"""The features of a model: the 15 by one of two definitions, and extra columns after them.
 
 Units, with ``price`` the quote currency of the market:
 
@@ -18,9 +18,10 @@ volatility                                   fraction per bar, in both
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -29,8 +30,12 @@ from percoin.bars.gaps import follows_gap
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.errors import ConfigError
 from percoin.features import indicators
-from percoin.features.extra import GROUPS
+from percoin.features.extra import GROUPS, FeatureGroup
+from percoin.features.own import Extra, OwnFeature
+from percoin.features.proof import prove_feature
 from percoin.types import BoolArray, FloatArray, Timeframe, check_symbol
+
+log = logging.getLogger(__name__)
 
 # Order and count are the contract with every saved model; extra groups come after them.
 FEATURE_NAMES = (
@@ -120,7 +125,8 @@ class FeatureSet:
 
     Attributes:
         definition: How the 15 are expressed.
-        extra: Names of the extra groups, each once, in the order of their columns.
+        extra: The extra groups by their names, and features of the user's own, each once, in
+            the order of their columns.
         references: The markets that a group compares with; empty without such a group.
 
     Raises:
@@ -128,18 +134,19 @@ class FeatureSet:
     """
 
     definition: FeatureDefinition = FeatureDefinition.RELATIVE
-    extra: tuple[str, ...] = ()
+    extra: tuple[Extra, ...] = ()
     references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.extra if name not in GROUPS]
+        unknown = [name for name in self.extra if isinstance(name, str) and name not in GROUPS]
         if unknown:
             raise ConfigError(
-                f"features.extra names {unknown[0]!r:.60}; this percoin knows {', '.join(GROUPS)}"
+                f"features.extra names {unknown[0]!r:.60}; this percoin knows {', '.join(GROUPS)}, "
+                "MODULE:FUNCTION of your own, and ta:MODULE.CLASS.METHOD"
             )
-        if len(set(self.extra)) != len(self.extra):
-            raise ConfigError(f"features.extra={list(self.extra)} names a group twice")
-        compares = any(GROUPS[name].compares for name in self.extra)
+        if len(set(self.extra_names)) != len(self.extra):
+            raise ConfigError(f"features.extra={list(self.extra_names)} names a group twice")
+        compares = any(_group(entry).compares for entry in self.extra)
         for symbol in self.references:
             check_symbol(symbol)
         n_markets = len(set(self.references))
@@ -150,12 +157,63 @@ class FeatureSet:
             )
 
     def __str__(self) -> str:
-        beside = f" with {', '.join(self.extra)}" if self.extra else ""
+        beside = f" with {', '.join(self.extra_names)}" if self.extra else ""
         return f"{self.definition.value}{beside}"
+
+    @property
+    def extra_names(self) -> tuple[str, ...]:
+        """What the entries of ``extra`` are called."""
+        return tuple(entry if isinstance(entry, str) else entry.label for entry in self.extra)
+
+    @property
+    def own(self) -> tuple[OwnFeature, ...]:
+        """The features of the user's own."""
+        return tuple(entry for entry in self.extra if isinstance(entry, OwnFeature))
+
+    @property
+    def extra_settings(self) -> list[object]:
+        """``extra`` as the setting ``features.extra`` has it."""
+        return [entry if isinstance(entry, str) else entry.setting for entry in self.extra]
+
+    @property
+    def unproven(self) -> FeatureSet:
+        """The same features, without what was measured on bars."""
+        plain = [
+            replace(entry, columns=(), memory_bars=None) if isinstance(entry, OwnFeature) else entry
+            for entry in self.extra
+        ]
+        return replace(self, extra=tuple(plain))
+
+    def check_code(self) -> None:
+        """Refuse code that is not allowed in this process, or is not that of the training.
+
+        Raises:
+            ConfigError: Says what to allow.
+        """
+        for feature in self.own:
+            feature.function()
+
+    def proven(self, bars: Bars) -> FeatureSet:
+        """Put the features of the user's own to the proof, and measure how far they look back.
+
+        Args:
+            bars: Of one market.
+
+        Raises:
+            OwnCodeError: A column cannot be used; the message says which and why.
+        """
+        if not self.own:
+            return self
+        key = (self.unproven, tuple(map(repr, self.own)), bars.symbol, bars.sha256())
+        if key not in _proven:
+            if len(_proven) >= _MOST_PROOFS_KEPT:
+                _proven.clear()
+            _proven[key] = _prove(self.unproven, bars)
+        return _proven[key]
 
     def names(self, timeframe: Timeframe) -> tuple[str, ...]:
         """The names of all columns in their order, for a bar length; F of them."""
-        extra = (name for group in self.extra for name in GROUPS[group].names(timeframe))
+        extra = (name for entry in self.extra for name in _group(entry).names(timeframe))
         return (*FEATURE_NAMES, *extra)
 
     def warm_up_bars(self, timeframe: Timeframe) -> int:
@@ -167,7 +225,43 @@ class FeatureSet:
         return max(RECURSIVE_MEMORY_BARS, self._extra_memory_bars(timeframe)) + lookback
 
     def _extra_memory_bars(self, timeframe: Timeframe) -> int:
-        return max((GROUPS[group].memory_bars(timeframe) for group in self.extra), default=0)
+        return max((_group(entry).memory_bars(timeframe) for entry in self.extra), default=0)
+
+
+def _group(entry: Extra) -> FeatureGroup:
+    return GROUPS[entry] if isinstance(entry, str) else entry.group
+
+
+def _prove(features: FeatureSet, bars: Bars) -> FeatureSet:
+    others = replace(features, extra=tuple(e for e in features.extra if isinstance(e, str)))
+    columns = dict(zip(others.names(bars.timeframe), compute_features(bars, others).T, strict=True))
+    extra: list[Extra] = []
+    for entry in features.extra:
+        if isinstance(entry, OwnFeature):
+            entry, found = prove_feature(entry, bars, columns)
+            columns |= found
+        extra.append(entry)
+    return replace(features, extra=tuple(extra))
+
+
+def _tell(feature: OwnFeature, bars: Bars, columns: Mapping[str, FloatArray]) -> None:
+    market, memory_bars = (bars.symbol, bars.timeframe.value), feature.memory_bars or 0
+    log.info("%s %s: %s looks back %d bars", *market, feature.label, memory_bars)
+    for name, values in columns.items():
+        unknown = float(np.isnan(values[memory_bars:]).mean())
+        if unknown > _MUCH_UNKNOWN:
+            log.warning(
+                "%s %s: %s is NaN on %.0f %% of the bars, and no window may hold one of them",
+                *market,
+                name,
+                100 * unknown,
+            )
+
+
+# A search prepares the same bars for each of its trials.
+_proven: dict[object, FeatureSet] = {}
+_MOST_PROOFS_KEPT = 256
+_MUCH_UNKNOWN = 0.05
 
 
 def compute_features(bars: Bars, features: FeatureSet) -> FloatArray:
@@ -218,13 +312,13 @@ def compute_newest_features(
 def _newest_extra(bars: Bars, features: FeatureSet, n_rows: int) -> FloatArray:
     """The columns of the extra groups on the last rows, shape (n_rows, n_columns)."""
 
-    def newest(name: str) -> FloatArray:
-        group = GROUPS[name]
+    def newest(entry: Extra) -> FloatArray:
+        group = _group(entry)
         n_bars = n_rows + group.memory_bars(bars.timeframe)
         columns = group.columns(bars.slice(max(0, len(bars) - n_bars)), features.references)
         return columns[len(columns) - n_rows :]
 
-    return np.concatenate([newest(name) for name in features.extra], axis=1)
+    return np.concatenate([newest(entry) for entry in features.extra], axis=1)
 
 
 def _compute(markets: Sequence[Bars], definition: FeatureDefinition, n_rows: int) -> FloatArray:

@@ -13,7 +13,14 @@ import pandas as pd
 from percoin.bars.schema import COLUMNS, Bars, format_time
 from percoin.bars.silence import describe_silence
 from percoin.bars.tick import newest_tick
-from percoin.errors import DataError, InvalidArtifactError, NotEnoughBarsError
+from percoin.errors import (
+    ConfigError,
+    DataError,
+    InvalidArtifactError,
+    MarketError,
+    NotEnoughBarsError,
+    OwnCodeError,
+)
 from percoin.evaluation.last_row import InputColumns
 from percoin.features.feature_set import (
     FEATURE_NAMES,
@@ -75,11 +82,16 @@ class ServedModel:
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
 
     Raises:
-        InvalidArtifactError: The weights do not fit the network the manifest describes.
+        InvalidArtifactError: The weights do not fit the network the manifest describes, or code
+            of the user's own is not allowed here, or is not that of the training.
     """
 
     def __init__(self, artifact: Artifact | OnnxArtifact, device: str = "cpu") -> None:
         self.manifest = artifact.manifest
+        try:
+            self.manifest.features.feature_set.check_code()
+        except ConfigError as error:
+            raise _invalid(self.manifest, f"cannot be asked: {error}", "then ask again") from error
         self.scaling = self.manifest.scaling.fitted()
         self.parts = ServedParts(artifact, device)
         self._move = artifact.move
@@ -220,7 +232,7 @@ class ServedModel:
 
     def _show(self, bars: Bars) -> NewestWindow:
         [shown] = newest_windows([(self, bars)])
-        if isinstance(shown, DataError):
+        if isinstance(shown, MarketError):
             raise shown
         return shown
 
@@ -230,11 +242,14 @@ class ServedModel:
                 raise ValueError("its scaling gives values that are not finite on these bars")
             return self.parts.probabilities(inputs)
         except ValueError as error:
-            manifest = self.manifest
-            found = f"version {manifest.version_id} gives no valid answer: {error}"
-            raise InvalidArtifactError(
-                manifest.symbol, manifest.timeframe, found, "train the model again"
+            raise _invalid(
+                self.manifest, f"gives no valid answer: {error}", "train the model again"
             ) from error
+
+
+def _invalid(manifest: Manifest, found: str, action: str) -> InvalidArtifactError:
+    found = f"version {manifest.version_id} {found}"
+    return InvalidArtifactError(manifest.symbol, manifest.timeframe, found, action)
 
 
 def _levels(newest: NewestWindow, signal: Signal) -> Levels | None:
@@ -253,13 +268,13 @@ def _all_known(newest: Mapping[InputColumns, FloatArray], n_bars: int) -> BoolAr
 
 def newest_windows(
     asked: Sequence[tuple[ServedModel, Bars]],
-) -> list[NewestWindow | DataError]:
+) -> list[NewestWindow | MarketError]:
     """The newest window of each market, or why there is none.
 
     Histories of the same length and features, the usual case, go through the feature code
     together.
     """
-    found: dict[int, NewestWindow | DataError] = {}
+    found: dict[int, NewestWindow | MarketError] = {}
     recent: dict[int, Bars] = {}
     alike: dict[tuple[FeatureSet, tuple[str, ...], int], list[int]] = {}
     for position, (model, bars) in enumerate(asked):
@@ -274,7 +289,17 @@ def newest_windows(
     for (feature_set, _, n_bars), positions in alike.items():
         n_rows = min(n_bars, max(asked[position][0].manifest.lookback for position in positions))
         markets = [recent[position] for position in positions]
-        computed = compute_newest_features(markets, feature_set, n_rows)
+        try:
+            computed = compute_newest_features(markets, feature_set, n_rows)
+        except OwnCodeError as error:
+            if len(positions) > 1:
+                # It may fail on the bars of one market alone.
+                alone = {position: newest_windows([asked[position]])[0] for position in positions}
+                found |= alone
+            else:
+                failing = asked[positions[0]][0].manifest
+                found[positions[0]] = _invalid(failing, f"has no features: {error}", error.action)
+            continue
         for position, rows in zip(positions, computed, strict=True):
             found[position] = _newest_window(*asked[position], rows)
     return [found[position] for position in range(len(asked))]

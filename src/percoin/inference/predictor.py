@@ -21,6 +21,7 @@ from percoin.errors import (
     ConfigError,
     DataError,
     InvalidArtifactError,
+    MarketError,
     PercoinError,
     RegistryError,
 )
@@ -253,7 +254,7 @@ class Predictor:
         return _Held(version_id if is_version else mark, ServedModel(artifact, self._device))
 
     def _share_out(
-        self, models: Sequence[ServedModel], shown: Sequence[NewestWindow | DataError]
+        self, models: Sequence[ServedModel], shown: Sequence[NewestWindow | MarketError]
     ) -> list[Answer]:
         if len(models) < 2 or self._workers < 2:
             return list(map(_predict, models, shown))
@@ -266,7 +267,7 @@ class Predictor:
         return self._pool
 
 
-def _predict(model: ServedModel, shown: NewestWindow | DataError) -> Answer:
+def _predict(model: ServedModel, shown: NewestWindow | MarketError) -> Answer:
     error: PercoinError
     if isinstance(shown, NewestWindow):
         try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from percoin.bars.panel import load_beside, with_panel
 from percoin.bars.schema import Bars, format_time
-from percoin.errors import BarsNotFoundError, DataError
+from percoin.errors import BarsNotFoundError, ConfigError, DataError, OwnCodeError
 from percoin.evaluation.baselines import (
     ROLLING_PRIOR,
     class_shares,
@@ -174,8 +174,13 @@ def find_outcomes(
         rule = label_rule_from_json(json.loads(text))
         chosen = [kept for kept in predictions if kept.label_rule == text]
         seen = beside_rule(rule, bars, beside)
-        if seen is not None:
+        if seen is None:
+            continue
+        try:
             outcomes += _outcomes_by(rule, chosen, seen)
+        except (ConfigError, OwnCodeError) as error:
+            # Code of the user's own; they stay open until it is there.
+            log.warning("%s %s: no outcomes: %s", bars.symbol, bars.timeframe.value, error)
     return outcomes
 
 

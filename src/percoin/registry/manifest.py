@@ -18,8 +18,9 @@ from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
 from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
+from percoin.features.own import MOST_COLUMNS, MOST_OWN_MEMORY_BARS, OwnFeature
 from percoin.features.scaling import Scaling
-from percoin.labels import is_relative
+from percoin.labels import OwnRule, is_relative
 from percoin.plugins import PluginSource
 from percoin.printable import printable
 from percoin.registry.bounds import (
@@ -47,8 +48,9 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
-# models in two stages and code of the user's own, format 5 what compares a market with others,
-# format 6 models that were fitted again to all rows after their judgement.
+# models in two stages and code of the user's own, format 5 what compares a market with others, and
+# features and labels of the user's own, format 6 models that were fitted again to all rows after
+# their judgement.
 FORMAT_VERSION = 6
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
@@ -127,25 +129,36 @@ class Features:
     """Feature names in column order, and which definition and groups they follow.
 
     Attributes:
-        extra: The groups after the 15; None, and not in the text, if there are none.
+        extra: What comes after the 15, by name; None, and not in the text, if nothing does.
         references: The markets that a group compares with; None, and not in the text, without
             such a group.
+        own: Those of the user's own in ``extra``: which code, and what was measured.
     """
 
     definition: FeatureDefinition
     names: tuple[str, ...] = FEATURE_NAMES
     extra: tuple[str, ...] | None = None
     references: tuple[str, ...] | None = None
+    own: tuple[OwnFeature, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self.extra != (), "extra is an empty list")
         require(self.references != (), "references is an empty list")
+        require(self.own != (), "own is an empty list")
+        for feature in self.own or ():
+            require(feature.label in (self.extra or ()), f"{feature.label} is not in extra")
+            memory_bars = feature.memory_bars
+            is_known = memory_bars is not None and 0 <= memory_bars <= MOST_OWN_MEMORY_BARS
+            require(is_known, f"memory_bars of {feature.label} is {memory_bars}")
+            require(len(feature.columns) <= MOST_COLUMNS, f"{feature.label} has too many columns")
         _ = self.feature_set
 
     @property
     def feature_set(self) -> FeatureSet:
         """What the features are computed with."""
-        return FeatureSet(self.definition, self.extra or (), self.references or ())
+        own = {feature.label: feature for feature in self.own or ()}
+        extra = tuple(own.get(name, name) for name in self.extra or ())
+        return FeatureSet(self.definition, extra, self.references or ())
 
     @classmethod
     def of(cls, feature_set: FeatureSet, timeframe: Timeframe) -> Features:
@@ -153,8 +166,9 @@ class Features:
         return cls(
             feature_set.definition,
             feature_set.names(timeframe),
-            feature_set.extra or None,
+            feature_set.extra_names or None,
             feature_set.references or None,
+            feature_set.own or None,
         )
 
 
@@ -646,7 +660,8 @@ def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
     if draft.refit is not None:
         return FORMAT_VERSION
-    if draft.features.references is not None or is_relative(draft.label_rule):
+    has_code = draft.features.own is not None or draft.label_rule["kind"] == OwnRule.kind
+    if has_code or draft.features.references is not None or is_relative(draft.label_rule):
         return _FIFTH_FORMAT
     combined = {} if draft.combination is None else draft.combination.parts
     numbers = (draft.last_row, *(part.numbers for part in combined.values()))

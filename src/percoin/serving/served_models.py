@@ -205,7 +205,7 @@ def describe(
         "skill": None if skill is None else asdict(skill),
         "lookback": manifest.lookback,
         "features": manifest.features.definition.value,
-        "extra_features": list(manifest.features.feature_set.extra),
+        "extra_features": list(manifest.features.feature_set.extra_names),
         "label_rule": dict(manifest.label_rule),
         "trained_on": {
             "bars": bars.origin,

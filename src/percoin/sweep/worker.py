@@ -113,6 +113,7 @@ def job_key(settings: TrainConfig, recipe: Recipe) -> str:
     start = [] if recipe.begins_with is None else [recipe.begins_with]
     code = [(group, source.sha256) for group, source in sources_of(settings).items()]
     facts = [plain, bars, code_version(), *start, *([code] if code else [])]
+    facts += [dataset.spec.code for dataset in recipe.datasets[:1] if dataset.spec.code]
     return facts_hash(facts, n_digits=16)
 
 

@@ -191,6 +191,9 @@ class MarketDataModule(pl.LightningDataModule):
     @property
     def n_features(self) -> int:
         """Number of features of a bar, F."""
+        if self.spec.feature_set.own:
+            # How many columns they have shows when they are computed.
+            return len(self.dataset.feature_names)
         return len(self.spec.feature_set.names(self.timeframe))
 
     @cached_property

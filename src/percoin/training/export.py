@@ -20,6 +20,7 @@ from percoin.errors import ConfigError, TrainingError
 from percoin.evaluation.baselines import USUAL_BESIDE
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.fold_forecasts import JudgingRules
+from percoin.labels import OwnRule
 from percoin.registry.artifact import check_writable
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.fitted_network import FittedNetwork, network_of
@@ -112,13 +113,15 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
     if math.isinf(history_days):
         n_msecs = int(bars.open_time[-1] - bars.open_time[0]) + bars.timeframe.milliseconds
         history_days = math.ceil(n_msecs / _DAY_MILLISECONDS)
-    labels = {name: value for name, value in spec.label_rule.to_json().items() if name != "kind"}
+    rule = spec.label_rule
+    labels = {name: value for name, value in rule.to_json().items() if name != "kind"}
+    labels = rule.settings if isinstance(rule, OwnRule) else labels
     settings: dict[str, object] = {
         "symbol": bars.symbol,
         "tf": {"name": bars.timeframe.value},
         "features": {
             "definition": spec.feature_set.definition.value,
-            "extra": list(spec.feature_set.extra),
+            "extra": spec.feature_set.extra_settings,
         },
         "labels": labels,
         "model": dict(network.kwargs),

@@ -141,9 +141,11 @@ def _origin(recipe: Recipe) -> dict[str, object]:
     """Facts that must be the same when a run resumes, apart from its settings."""
     hashes = {data.bars.symbol: data.bars.sha256() for data in recipe.markets}
     start = recipe.begins_with
+    code = next((data.spec.code for data in recipe.markets), {})
     beside = {data.bars.symbol: hash_references(data) for data in recipe.markets}
     return {
         "bars": hashes if recipe.is_set else next(iter(hashes.values())),
         **({"references": beside} if any(beside.values()) else {}),
         **({} if start is None else {"pooled model": start}),
+        **({"code of your own": code} if code else {}),
     }

@@ -175,7 +175,7 @@ def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any])
         for name in {**was, **told}
         if effects_of(TrainConfig, name) - free and was.get(name) != told.get(name)
     ]
-    others = [name for name in now if name != "config" and before[name] != now[name]]
+    others = [name for name in now if name != "config" and before.get(name) != now[name]]
     return [*changed, *(f"the {name}" for name in others)]
 
 

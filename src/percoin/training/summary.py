@@ -129,6 +129,7 @@ class TrainingSummary:
                 f"symbol={symbol}",
                 f"tf={settings.tf.name}",
                 *source_words(settings.source),
+                *([f"plugins=[{','.join(settings.plugins)}]"] if settings.plugins else []),
                 data_dir=settings.data_dir,
                 models_dir=settings.models_dir,
             ),

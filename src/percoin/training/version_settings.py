@@ -18,6 +18,7 @@ from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import ALONE
+from percoin.labels import OwnRule, label_rule_from_json
 from percoin.plugins import allowed_plugins
 from percoin.registry.manifest import MODEL_KIND, OWN_KIND, Manifest
 from percoin.types import check_symbol, is_symbol
@@ -129,7 +130,10 @@ def _choices(manifest: Manifest) -> list[str]:
         known = ", ".join(sorted(_LABELS))
         raise ConfigError(f"label rule {kind!r} is not known; known are {known}")
     pool, source = pool_of(manifest), manifest.model.source
+    rule = label_rule_from_json(manifest.label_rule)
+    target = rule.source.name if isinstance(rule, OwnRule) else None
     return [
+        *([] if target is None else [f"labels._target_={literal(target)}"]),
         *([] if source is None else [f"model._target_={literal(source.name)}"]),
         f"symbol={literal(','.join(pool or (manifest.symbol,)))}",
         # Labels that compare the markets of a pool go with no other recipe.

@@ -29,6 +29,7 @@ import optuna
 from hydra.core.hydra_config import HydraConfig
 from torch.utils.tensorboard import SummaryWriter
 
+from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.config.effects import settings_with
@@ -207,8 +208,8 @@ def study_key(settings: TrainConfig, config: TuneConfig) -> str:
         del facts["folds"]
     search = settings_with(config, {Effect.MODEL})
     code = [(group, source.sha256) for group, source in sources_of(settings).items()]
-    named = [facts, settings.source.option, search, *([code] if code else [])]
-    return facts_hash(named, n_digits=10)
+    own = [entry for entry in (code, dataset_spec(settings).code) if entry]
+    return facts_hash([facts, settings.source.option, search, *own], n_digits=10)
 
 
 def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:

@@ -160,4 +160,4 @@ def test_other_values_mean_themselves_too(value):
 
 def test_what_is_no_value_of_a_setting_is_none():
     with pytest.raises(TypeError, match="no value of a setting"):
-        literal({"_target_": "pandas.read_pickle"})
+        literal({"of a name": "pandas.read_pickle"})

@@ -257,7 +257,7 @@ def test_a_pooled_model_is_not_begun_with_under_other_columns(tmp_path, pooled):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ("[moon]", "features.extra=[moon] must be one of volatility, clock, market"),
+        ("[moon]", "features.extra names 'moon'; this percoin knows volatility, clock, market"),
         ("[clock,clock]", "features.extra=['clock', 'clock'] names a group twice"),
     ],
 )

@@ -18,6 +18,7 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
+from percoin.features.feature_set import FeatureSet
 from percoin.features.scaling import Scaling
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
@@ -191,9 +192,9 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
         "tf": (manifest.timeframe, settings.tf.timeframe),
         "lookback": (spec.lookback, settings.lookback),
         "features.definition": (spec.feature_set.definition, asked.definition),
-        "features.extra": (list(spec.feature_set.extra), list(asked.extra)),
+        "features.extra": (_with_code(spec.feature_set), _with_code(asked)),
         "features.references": (list(spec.feature_set.references), list(asked.references)),
-        "labels": (spec.label_rule.to_json() | {"width": None}, rule),
+        "labels": (spec.label_rule.unproven.to_json() | {"width": None}, rule),
         "model": (_described(manifest.model), _described(network_spec(settings))),
     }
     for name, (pooled, given) in pairs.items():
@@ -202,6 +203,11 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
                 f"init=pooled: the pooled model {manifest.version_id} has {name}={pooled}, not "
                 f"{given}; repeat the settings that it was trained with"
             )
+
+
+def _with_code(features: FeatureSet) -> list[str]:
+    codes = {feature.label: f" ({feature.source.sha256[:12]})" for feature in features.own}
+    return [f"{name}{codes.get(name, '')}" for name in features.extra_names]
 
 
 def _described(spec: ModelSpec) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -78,6 +78,15 @@ class LabelRule(ABC):
         return self
 
     @property
+    def unproven(self) -> LabelRule:
+        """The rule without what was measured on bars."""
+        return self
+
+    def proven(self, bars: Bars) -> LabelRule:
+        """The rule after a proof of what it looks at; those of percoin need none."""
+        return self
+
+    @property
     def compared_with(self) -> tuple[str, ...]:
         """The markets whose bars the rule takes from ``Bars.panel``; most take none."""
         return ()
@@ -120,7 +129,7 @@ class FixedHorizon(LabelRule):
 
     def label(self, bars: Bars) -> Labels:
         """Compare the close ``horizon`` bars later with this one."""
-        forward_return = _forward_return(bars, self.horizon)
+        forward_return = return_ahead(bars, self.horizon)
         label = np.full(len(bars), Signal.NO_TRADE, dtype=np.int64)
         label[forward_return > self.threshold] = Signal.LONG
         label[forward_return < -self.threshold] = Signal.SHORT
@@ -185,7 +194,7 @@ class VolatilityScaled(LabelRule):
         label[ratio > self.width] = Signal.LONG
         label[ratio < -self.width] = Signal.SHORT
         label[np.isnan(ratio)] = UNKNOWN_LABEL
-        return Labels(label, _forward_return(bars, self.horizon))
+        return Labels(label, return_ahead(bars, self.horizon))
 
     def knows(self, bars: Bars) -> BoolArray:
         """Where the return and sigma are known, whatever the width."""
@@ -216,7 +225,7 @@ class VolatilityScaled(LabelRule):
 
     def _forward(self, bars: Bars) -> FloatArray:
         """The return over the horizon that is labelled, shape (n_bars,)."""
-        return _forward_return(bars, self.horizon)
+        return return_ahead(bars, self.horizon)
 
     def _returns(self, bars: Bars) -> pd.Series:
         """The same of the one bar that ends on each bar."""
@@ -357,7 +366,7 @@ class TripleBarrier(LabelRule):
         Also unknown where sigma is: at the first ``volatility_bars`` bars, while a
         gap lies within them, and where the price did not move at all.
         """
-        forward_return = _forward_return(bars, self.horizon)
+        forward_return = return_ahead(bars, self.horizon)
         width = self.barrier_distance(bars)
         label = self._first_touch(bars, width)
         label[np.isnan(forward_return) | ~(width > 0)] = UNKNOWN_LABEL
@@ -385,42 +394,6 @@ class TripleBarrier(LabelRule):
             label[touches_lower & ~touches_upper] = Signal.SHORT
             is_open &= ~(touches_upper | touches_lower)
         return label
-
-
-_RULES: dict[str, type[LabelRule]] = {
-    rule.kind: rule for rule in (FixedHorizon, VolatilityScaled, TripleBarrier, Relative)
-}
-
-
-def label_rule_from_json(values: Mapping[str, Any]) -> LabelRule:
-    """Rebuild a rule from ``LabelRule.to_json``.
-
-    Raises:
-        ConfigError: Unknown kind, a key missing or too many, a value out of range.
-    """
-    parameters = dict(values)
-    kind = parameters.pop("kind", None)
-    if kind not in _RULES:
-        raise ConfigError(f"label rule {kind!r} is not known; known are {', '.join(_RULES)}")
-    try:
-        return _RULES[kind](**parameters)
-    except TypeError as error:
-        raise ConfigError(f"label rule {kind}: {error}") from None
-
-
-def is_relative(values: Mapping[str, Any]) -> bool:
-    """Whether a stored rule compares a market with others, so that it says nothing of its price."""
-    return values.get("kind") == Relative.kind
-
-
-def known_horizon(values: Mapping[str, Any]) -> int | None:
-    """How many bars a stored rule looks ahead; None for a rule that this percoin does not know."""
-    try:
-        horizon: object = label_rule_from_json(values).horizon
-    except ConfigError:
-        return None
-    # A file from outside can hold any type of number.
-    return horizon if type(horizon) is int else None
 
 
 def _check_volatility_bars(volatility_bars: int) -> None:
@@ -453,7 +426,7 @@ def _later(values: FloatArray, n_bars: int) -> FloatArray:
     return result
 
 
-def _forward_return(bars: Bars, horizon: int) -> FloatArray:
+def return_ahead(bars: Bars, horizon: int) -> FloatArray:
     """Return from each close to the one ``horizon`` bars later, NaN if any bar is missing."""
     close = bars.column("close")
     forward_return = _finite_quotient(_later(close, horizon), close) - 1
