@@ -279,18 +279,32 @@ class PreparedMarket:
         """
         spec = _proven(bars, spec, first_time)
         bars, first_row = cut_history(bars, spec, first_time)
-        features = compute_features(bars, spec.feature_set)
-        rows = eligible_rows(features, bars.open_time, bars.timeframe, spec.lookback)
-        rows = rows[(rows >= first_row) & spec.label_rule.knows(bars)[rows]]
-        n_history_bars = len(bars) - first_row
+        market = cls._of(bars, spec, first_row)
         logger.info(
             "%s %s: %d of %d bars are usable rows",
             bars.symbol,
             bars.timeframe,
-            len(rows),
-            n_history_bars,
+            len(market.rows),
+            market.n_history_bars,
         )
-        return cls(bars, spec, features, rows, n_history_bars)
+        return market
+
+    @classmethod
+    def again(cls, dataset: MarketDataset) -> PreparedMarket:
+        """The market of a dataset before its split, with the labels that it has."""
+        return cls._of(dataset.bars, dataset.spec, int(dataset.rows("train")[0]))
+
+    @classmethod
+    def _of(cls, bars: Bars, spec: DatasetSpec, first_row: int) -> PreparedMarket:
+        features = compute_features(bars, spec.feature_set)
+        rows = eligible_rows(features, bars.open_time, bars.timeframe, spec.lookback)
+        rows = rows[(rows >= first_row) & spec.label_rule.knows(bars)[rows]]
+        return cls(bars, spec, features, rows, len(bars) - first_row)
+
+    def without_holdout(self, scaling: Scaling | None = None) -> MarketDataset:
+        """Every row is a train row, for a model whose twin was judged; None fits the scaling."""
+        scaling = scaling or Scaling.fit(self.features[self.rows])
+        return self.with_split(Split(self.rows, self.rows[:0], self.rows[:0]), scaling)
 
     def dataset(self, split_rows: Callable[[IntArray], Split]) -> MarketDataset:
         """Split the rows, scale the features by the train rows and make the labels.

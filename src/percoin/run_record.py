@@ -31,6 +31,8 @@ CHECKPOINT_FOLDER = "checkpoints"
 LAST_CHECKPOINT = "last"
 # Below the run's folder: the results of each of several markets.
 MARKETS_FOLDER = "markets"
+# Below the folder of the judged network: its refit on all rows.
+REFIT_FOLDER = "refit"
 # Below the run's folder: earlier folds of a walk-forward, one network per seed of a pooled run.
 PARTS = ("fold-*", "seed-*")
 _CHECKPOINTS = tuple(

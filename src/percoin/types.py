@@ -240,6 +240,7 @@ class Worth:
         threshold: Minimum confidence that the backtest traded with; 1 is no trades at all.
             None for a rule, which has none, and if not known.
         reached: How often stop and targets were reached; None if not measured or too few.
+        refit: Says that the model is the refit of the judged one; None otherwise.
     """
 
     verdict: str = UNJUDGED
@@ -248,6 +249,7 @@ class Worth:
     until: datetime | None = None
     threshold: float | None = None
     reached: LevelsReached | None = None
+    refit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ from percoin.registry.manifest import (
     Manifest,
     ManifestDraft,
     ModelSpec,
+    Refit,
     ScalingNumbers,
     SplitSpan,
     StoredVerdict,
@@ -44,6 +45,7 @@ from percoin.registry.manifest import (
 )
 from percoin.registry.parts import Calibration, Combination, StoredNumbers, StoredPart
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.registry.weights import save_weights
 from percoin.types import Timeframe
 
 SYMBOL = "BTCUSDT"
@@ -246,6 +248,24 @@ def export(root: Path, value: float = 0.5, n_values: int = 50, **changes) -> Pat
     return artifact.export_artifact(root, made, weights, weights, record(), trees=files).folder
 
 
+def refit(judged: dict[str, torch.Tensor]) -> Refit:
+    return Refit(
+        rows=2900,
+        first_open_time="2025-01-02T00:00:00Z",
+        last_open_time="2025-01-31T23:00:00Z",
+        epochs=4,
+        twin_scaling=ScalingNumbers((0.5,) * 15, (2.0,) * 15),
+        twin_sha256={"network": hashlib.sha256(save_weights(judged)).hexdigest()},
+    )
+
+
+def export_refit(root: Path, judged: float = 0.25, served: float = 0.5, **changes) -> Path:
+    """Export a model whose served weights are others than the judged ones."""
+    twin, weights = state_dict(judged, 4), state_dict(served, 4)
+    made = draft(config={"value": served}, refit=refit(twin), **changes)
+    return artifact.export_artifact(root, made, twin, weights, record()).folder
+
+
 def export_alone(root: Path, **changes) -> Path:
     made = draft(**changes)
     files = {name: TREES[name] for name in made.tree_files}
@@ -302,19 +322,12 @@ def forge(folder: Path, **files: bytes) -> None:
 
 
 def write_golden() -> None:
-    """Export what the newest format is for as plain folders, without link and versions."""
+    """Export a small model of the newest format as a plain folder, without link and versions."""
     markets = GOLDEN / f"format_{FORMAT_VERSION}" / "per_coin"
     shutil.rmtree(markets, ignore_errors=True)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        made = {
-            SYMBOL: export(root, n_values=4, **with_market()),
-            OTHER_SYMBOL: export(
-                root, n_values=4, symbol=OTHER_SYMBOL, label_rule=RELATIVE.to_json()
-            ),
-        }
-        for symbol, folder in made.items():
-            shutil.copytree(folder, markets / symbol / TIMEFRAME.value)
+        shutil.copytree(export_refit(root), markets / SYMBOL / TIMEFRAME.value)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from artifact_builders import (
     combination,
     load,
     moves_trees,
+    refit,
     regression,
     trees,
     with_moves,
@@ -23,7 +24,7 @@ from artifact_builders import (
 
 from percoin import json_codec
 from percoin.labels import label_rule_from_json
-from percoin.registry.artifact import load_onnx
+from percoin.registry.artifact import load_onnx, read_artifact
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import MANIFEST_FILE, METRICS_FILE, MarketFolder
 from percoin.registry.manifest import FORMAT_VERSION
@@ -37,6 +38,7 @@ from percoin.types import Timeframe
         *((version, symbol) for version in (2, 3, 4, 5) for symbol in (SYMBOL, OTHER_SYMBOL)),
         (3, EXTRA_SYMBOL),
         (4, OWN_SYMBOL),
+        (6, SYMBOL),
     ],
 )
 def test_the_committed_artifacts_are_read_and_written_back_byte_for_byte(version, symbol):
@@ -85,6 +87,14 @@ def test_the_committed_combination_still_says_what_it_is_made_of():
     assert loaded.trees["boosting.json"].numbers == trees().numbers
     weights = {"network": 0.5, "logistic": 0.0, "volatility": 0.25, "boosting": 0.25}
     assert loaded.manifest.weights == weights
+
+
+def test_the_committed_refit_still_has_its_twin():
+    where = MarketFolder(GOLDEN / "format_6", SYMBOL, Timeframe.M15)
+    loaded = read_artifact(where, where.link)
+    assert (loaded.judged["head.weight"] == 0.25).all()
+    assert loaded.manifest.judged_scaling.scale == (2.0,) * 15
+    assert loaded.manifest.refit == refit(loaded.judged)
 
 
 def test_the_committed_trees_still_load_for_either_backend_without_a_weight_file():

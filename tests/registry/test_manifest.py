@@ -272,14 +272,14 @@ def test_each_missing_key_is_named():
         rest = {name: value for name, value in content.items() if name != key}
         with pytest.raises(
             InvalidArtifactError,
-            match=f"missing (key|required field) ['`]{key}['`]|format version 5",
+            match=f"missing (key|required field) ['`]{key}['`]|format version 6",
         ):
             read(json.dumps(rest))
 
 
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
-    with pytest.raises(InvalidArtifactError, match=r"format version 6 is newer than 5; upgrade"):
-        read('{"format_version": 6, "layers": []}')
+    with pytest.raises(InvalidArtifactError, match=r"format version 7 is newer than 6; upgrade"):
+        read('{"format_version": 7, "layers": []}')
 
 
 def test_a_model_that_the_first_format_can_describe_says_so():

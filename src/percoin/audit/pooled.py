@@ -43,7 +43,7 @@ def rebuild_pooled(manifest: Manifest, pool: PoolRecord, bars: Bars) -> MarketDa
     The scaling comes from the manifest, because one market alone cannot give the pool's scaling.
     """
     cuts = CalendarCuts(*pool.moments())
-    return build_pooled_market(bars, spec_of(manifest), cuts, manifest.scaling.fitted())
+    return build_pooled_market(bars, spec_of(manifest), cuts, manifest.judged_scaling.fitted())
 
 
 def with_compared(manifest: Manifest, bars: Bars, load: LoadBars | None) -> Bars:
@@ -108,7 +108,7 @@ def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | 
             f"{len(pool.seen)} markets cannot be computed again"
         )
         return Finding(_NAME, FindingStatus.CANNOT_TELL, evidence)
-    return _compare(manifest.scaling.fitted(), parts)
+    return _compare(manifest.judged_scaling.fitted(), parts)
 
 
 def _rows_of_parts(

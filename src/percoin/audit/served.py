@@ -17,11 +17,12 @@ from percoin.audit.pooled import (
     with_compared,
 )
 from percoin.audit.published import audit_scores
-from percoin.audit.rows import check_dataset_rows, check_scaling
+from percoin.audit.rows import check_dataset_rows, check_scaling, same_scaling
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, build_dataset, build_folds
+from percoin.dataset import MarketDataset, PreparedMarket, build_dataset, build_folds
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.features.feature_set import compute_features
+from percoin.features.scaling import Scaling
 from percoin.registry.artifact import load_artifact
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.manifest import SPLIT_NAMES, Manifest
@@ -92,6 +93,7 @@ def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None)
         _check_scaling(manifest, dataset, features, load),
         _check_same_split(manifest, dataset),
         *check_dataset_rows(dataset, features)[1:],
+        *_check_refit(manifest, dataset),
     ]
 
 
@@ -121,7 +123,35 @@ def _check_scaling(
 ) -> Finding:
     if manifest.pool is not None:
         return check_pooled_scaling(manifest, manifest.pool, load)
-    return check_scaling(manifest.scaling.fitted(), features, dataset.split)
+    return check_scaling(manifest.judged_scaling.fitted(), features, dataset.split)
+
+
+def _check_refit(manifest: Manifest, dataset: MarketDataset) -> list[Finding]:
+    """Check the rows of a refit and its scaling; no row of it counts as held out.
+
+    The figures are of the twin, which the other findings are about.
+    """
+    refit, name = manifest.refit, "refit knows all rows"
+    if refit is None:
+        return []
+    market = PreparedMarket.again(dataset)
+    rows = market.rows
+    first, last = (open_time_text(int(market.bars.open_time[rows[end]])) for end in (0, -1))
+    given = (refit.rows, refit.first_open_time, refit.last_open_time)
+    if given != (len(rows), first, last):
+        evidence = "the manifest gives {} rows from {} to {}, ".format(*given)
+        evidence += f"the settings give {len(rows)} from {first} to {last}"
+        return [Finding(name, FindingStatus.LEAK, evidence)]
+    if manifest.pool is None:
+        scaling = Scaling.fit(market.features[rows])
+        if not same_scaling(manifest.scaling.fitted(), scaling):
+            evidence = "its scaler was not fitted on the rows that it names"
+            return [Finding(name, FindingStatus.LEAK, evidence)]
+    evidence = (
+        f"served after a fit on {len(rows)} rows until {last}: none of them is evidence for it; "
+        "the figures are of its twin"
+    )
+    return [Finding(name, FindingStatus.OK, evidence)]
 
 
 def _rebuild_checked(

@@ -166,6 +166,12 @@ class TrainConfig:
         affects=Effect.MODEL,
         used=When(needs=("evaluation=walk_forward",)),
     )
+    refit: bool = setting(
+        "true trains the judged model again on all rows, the newest included, and serves that one; "
+        "the figures stay those of the judged one",
+        default=False,
+        affects=Effect.JUDGEMENT,
+    )
     costs: CostsConfig = setting("for each side of a trade, in basis points")
     backtest: BacktestConfig = setting()
     export: ExportConfig = setting("more files of the trained model")
@@ -319,6 +325,7 @@ class TrainConfig:
             f"model={self.model.option}": not isinstance(self.model, CnnLstmConfig),
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
+            "refit=true": self.refit,
             **dict.fromkeys((f"{name}._target_" for name in self.targets), True),
         }
         for option, is_asked in others.items():

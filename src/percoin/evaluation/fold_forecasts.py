@@ -7,7 +7,7 @@ is judged in ``judgement``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -245,6 +245,31 @@ def fit_pooled_baselines(
     return [*baselines, RangeBoosting.fit(of_range, seed)]
 
 
+def fit_parts(
+    dataset: MarketDataset,
+    names: Collection[str],
+    seed: int = 0,
+    pooled: Sequence[PooledBaseline] = (),
+) -> dict[str, LastRowModel]:
+    """Fit parts of a model to train rows alone, as plain numbers.
+
+    Args:
+        dataset: Its train rows are used.
+        names: The baselines that are parts of the model.
+        seed: Of the judgement.
+        pooled: More of them, fitted already on the rows of many markets.
+
+    Raises:
+        ValueError: A part cannot be served.
+    """
+    own = _fit_baselines(dataset, seed, names, only_parts=True)
+    return {
+        baseline.name: baseline.plain()
+        for baseline in (*own, *_fitted_to(dataset, pooled))
+        if baseline.name in names and isinstance(baseline, ServableBaseline)
+    }
+
+
 def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
     """Inputs of the baselines at each bar, shape (n_bars, ...).
 
@@ -289,11 +314,13 @@ def _forecast_with(
 
 
 def _fit_baselines(
-    dataset: MarketDataset, seed: int, parts: Sequence[str] = ()
+    dataset: MarketDataset, seed: int, parts: Collection[str] = (), only_parts: bool = False
 ) -> list[FittedBaseline]:
-    """Those of every report, and ``moves`` where it is a part of the model."""
+    """Those of every report, or the parts of the model alone; ``moves`` only as such a part."""
     train = dataset.rows("train")
     inputs, baselines = baseline_inputs(dataset), default_baselines(seed)
+    if only_parts:
+        baselines = [baseline for baseline in baselines if baseline.name in parts]
     known = inputs.take(train)
     for baseline in baselines:
         baseline.fit(known, dataset.label[train])

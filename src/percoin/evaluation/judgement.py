@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,25 @@ class Judgement:
     blend: JudgedBlend | None = None
     hit_rate: HitRate | None = None
     levels: LevelsReached | None = None
+
+    @property
+    def fitted(self) -> dict[str, LastRowModel]:
+        """The parts that are no network, by name."""
+        if self.blend is None:
+            return {} if self.numbers is None else {self.evaluation.model.name: self.numbers}
+        parts = self.blend.parts.items()
+        return {name: part.numbers for name, part in parts if part.numbers is not None}
+
+    def served_with(self, fitted: Mapping[str, LastRowModel]) -> Judgement:
+        """The same figures beside parts that were fitted again."""
+        numbers = fitted.get(self.evaluation.model.name, self.numbers)
+        if self.blend is None:
+            return replace(self, numbers=numbers)
+        parts = {
+            name: replace(part, numbers=fitted.get(name, part.numbers))
+            for name, part in self.blend.parts.items()
+        }
+        return replace(self, blend=replace(self.blend, parts=parts))
 
 
 def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgement:

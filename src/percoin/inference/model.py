@@ -227,7 +227,7 @@ class ServedModel:
             probabilities=probabilities,
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
-            part=find_parts(index[start : max(start, stop)], self.manifest.bars),
+            part=find_parts(index[start : max(start, stop)], self.manifest),
         )
 
     def _show(self, bars: Bars) -> NewestWindow:

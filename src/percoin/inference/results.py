@@ -18,7 +18,7 @@ from percoin.errors import (
     PercoinError,
     UnreadableArtifactError,
 )
-from percoin.registry.manifest import BarsInfo
+from percoin.registry.manifest import Manifest
 from percoin.types import (
     CLASS_NAMES,
     UNKNOWN_LABEL,
@@ -201,22 +201,23 @@ class RangeAnswers:
         )
 
 
-def find_parts(open_time: pd.DatetimeIndex, trained_on: BarsInfo) -> NDArray[np.object_]:
+def find_parts(open_time: pd.DatetimeIndex, manifest: Manifest) -> NDArray[np.object_]:
     """What each bar was to a model by the dates of its manifest, shape (n_bars,).
 
     Args:
         open_time: Start of each bar (UTC).
-        trained_on: Of the manifest.
+        manifest: Of the model that answers; to a refit all rows are train rows.
     """
-    splits = trained_on.splits
+    splits, refit = manifest.bars.splits, manifest.refit
+    spans = {part: (splits[name].first, splits[name].last) for part, name in _SPLITS.items()}
+    if refit is not None:
+        spans = {BarPart.TRAIN: (refit.first_open_time, refit.last_open_time)}
     parts = np.full(len(open_time), BarPart.PURGED, dtype=object)
-    parts[open_time < pd.Timestamp(splits["train"].first)] = BarPart.BEFORE
-    parts[open_time > pd.Timestamp(trained_on.last_open_time)] = BarPart.LIVE
-    for part, name in _SPLITS.items():
-        span = splits[name]
-        parts[(open_time >= pd.Timestamp(span.first)) & (open_time <= pd.Timestamp(span.last))] = (
-            part
-        )
+    parts[open_time < pd.Timestamp(spans[BarPart.TRAIN][0])] = BarPart.BEFORE
+    parts[open_time > pd.Timestamp(manifest.bars.last_open_time)] = BarPart.LIVE
+    for part, (first, last) in spans.items():
+        is_within = (open_time >= pd.Timestamp(first)) & (open_time <= pd.Timestamp(last))
+        parts[is_within] = part
     return parts
 
 

@@ -65,9 +65,11 @@ class Artifact:
     """A loaded model: its manifest, its served weights, and the version they lie in.
 
     Attributes:
-        state_dict: Empty without a network.
+        state_dict: Served weights; empty without a network.
         trees: Boosted trees of the model's parts, by the name of their file.
         move: Forecasts how far the price moves; older versions have none.
+        judged: The weights that the figures are of: others than the served ones after a refit.
+            Only of a version that was read by its name or folder.
     """
 
     manifest: Manifest
@@ -75,6 +77,7 @@ class Artifact:
     folder: Path
     trees: Mapping[str, Trees] = field(default_factory=dict)
     move: MoveModel | None = None
+    judged: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,10 @@ def export_artifact(
     Args:
         root: The models folder.
         draft: The content of the manifest.
-        best_state_dict: Weights of the best validation epoch; empty of a model without a
-            network.
-        served_state_dict: Weights that predictions are made with; empty likewise.
+        best_state_dict: Weights of the best validation epoch, which were judged; empty of a
+            model without a network.
+        served_state_dict: Weights that predictions are made with: the same, or those of a
+            refit; empty likewise.
         record: History and evaluation.
         onnx: The network once more, with its served weights, for ONNX Runtime.
         trees: Boosted trees of the model's parts, by the name of their file.
@@ -255,7 +259,8 @@ def read_artifact(market: MarketFolder, folder: Path) -> Artifact:
     weights = _load_all(market, manifest, files)
     trees = _load_trees(market, manifest, files)
     move = _move_of(market, manifest, files)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees, move)
+    served, judged = (weights.get(n, {}) for n in (SERVED_WEIGHTS_FILE, BEST_WEIGHTS_FILE))
+    return Artifact(manifest, served, folder, trees, move, judged)
 
 
 def _move_of(
@@ -360,7 +365,8 @@ def _save_scaler(draft: ManifestDraft) -> bytes:
     scaler.mean_ = np.array(draft.scaling.mean)
     scaler.scale_ = np.array(draft.scaling.scale)
     scaler.var_ = scaler.scale_**2
-    scaler.n_samples_seen_ = draft.bars.splits["train"].rows
+    fitted_on = draft.bars.splits["train"] if draft.refit is None else draft.refit
+    scaler.n_samples_seen_ = fitted_on.rows
     scaler.n_features_in_ = len(draft.features.names)
     scaler.feature_names_in_ = np.array(draft.features.names, dtype=object)
     return pickle.dumps(scaler, protocol=_PICKLE_PROTOCOL)

@@ -33,6 +33,7 @@ from percoin.registry.bounds import (
 )
 from percoin.registry.field_checks import parse_time, require, require_sha256, time_text
 from percoin.registry.layout import (
+    BEST_WEIGHTS_FILE,
     COMMON_FILES,
     HASHED_FILES,
     MANIFEST_FILE,
@@ -47,13 +48,15 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # The newest format. A manifest names the oldest format that can describe its model, so that an
 # older percoin still reads what it understands. Format 2 added regressions, blends and pools,
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
-# models in two stages and code of the user's own, format 5 what compares a
-# market with others, and features and labels of the user's own.
-FORMAT_VERSION = 5
+# models in two stages and code of the user's own, format 5 what compares a market with others, and
+# features and labels of the user's own, format 6 models that were fitted again to all rows after
+# their judgement.
+FORMAT_VERSION = 6
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
 _THIRD_FORMAT = 3
 _FOURTH_FORMAT = 4
+_FIFTH_FORMAT = 5
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 # A network of the user's own.
@@ -70,6 +73,7 @@ VERSIONS = {kind: version for version, kind in _KINDS.items()}
 BLEND_PARTS = (NETWORK, "regression", BLEND)
 SPLIT_NAMES = ("train", "val", "test")
 
+_TWIN = "twin"
 _HASH_LENGTH = 12
 _FILE_NAME_PATTERN = re.compile(r"\w+\.\w+", re.ASCII)
 _TRAIN_AGAIN = "train the model again"
@@ -223,6 +227,43 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Refit:
+    """What is served was fitted again to all rows; every figure is of its judged twin.
+
+    Scaling, network and the other parts of the served model are those of the refit. Label rule,
+    calibrations, weights of a blend, threshold and expected move are the twin's, because no rows
+    are left to choose them on.
+
+    Attributes:
+        rows: On how many rows.
+        first_open_time: Of the first of them (UTC).
+        last_open_time: Of the last; later ones had no known label.
+        epochs: Of the network, as many as the twin's best checkpoint had; None without one.
+        twin_scaling: With which the twin was judged.
+        twin_sha256: By part. A network's weights lie in ``cnn_lstm_best.pth``; of the other
+            parts it is the hash of their numbers as JSON.
+        figures_of: Whose the figures of the manifest and of ``metrics.json`` are.
+    """
+
+    rows: int
+    first_open_time: str
+    last_open_time: str
+    epochs: int | None
+    twin_scaling: ScalingNumbers
+    twin_sha256: Mapping[str, str]
+    figures_of: str = _TWIN
+
+    def __post_init__(self) -> None:
+        first, last = parse_time(self.first_open_time), parse_time(self.last_open_time)
+        require(first <= last, "the refit ends before it begins")
+        require(self.rows >= 1, "the refit has no rows")
+        require(self.epochs is None or self.epochs >= 0, "the refit has less than no epochs")
+        require(self.figures_of == _TWIN, f"figures_of is {self.figures_of!r:.60}, not {_TWIN}")
+        for name, digest in self.twin_sha256.items():
+            require_sha256(digest, f"the twin of {name:.60} has no sha256")
+
+
+@dataclass(frozen=True)
 class SplitSpan:
     """One split: open times of its first and last bar (UTC), and its labelled rows."""
 
@@ -311,6 +352,7 @@ class ManifestDraft:
         last_row: Set for a model without a network, unless it is a regression on the features.
         sources: The user's own code that a training needs and a prediction does not, by the
             group of the setting that names it.
+        refit: Set for a model that was fitted again to all rows after its judgement.
     """
 
     symbol: str
@@ -339,6 +381,7 @@ class ManifestDraft:
     combination: Combination | None = None
     last_row: StoredNumbers | None = None
     sources: Mapping[str, PluginSource] | None = None
+    refit: Refit | None = None
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)
@@ -351,6 +394,7 @@ class ManifestDraft:
         require(self.lookback >= 1, f"lookback {self.lookback} is not positive")
         require(self.lookback <= MOST_LOOKBACK, f"lookback {self.lookback} is no number of bars")
         self._check_features()
+        self._check_refit()
         require(self.class_order == CLASS_NAMES, f"class_order is {self.class_order}")
         require(isinstance(self.label_rule.get("kind"), str), "label_rule has no kind")
         for name, value in self.label_rule.items():
@@ -373,6 +417,22 @@ class ManifestDraft:
         if self.model.n_weights is not None:
             return self.model.n_weights
         return count_weights(self.model.kwargs, self.num_features)
+
+    @property
+    def judged_scaling(self) -> ScalingNumbers:
+        """The scaling that was fitted to train rows alone; a refit is served with another."""
+        return self.scaling if self.refit is None else self.refit.twin_scaling
+
+    @property
+    def refit_text(self) -> str | None:
+        """For people, wherever figures are shown; None without a refit."""
+        if self.refit is None:
+            return None
+        test = self.bars.splits["test"]
+        return (
+            f"refit on all rows until {self.refit.last_open_time[:10]}; figures are of its twin "
+            f"judged on {test.first[:10]} to {test.last[:10]}"
+        )
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -450,6 +510,21 @@ class ManifestDraft:
         else:
             check_own_network(self.model.kwargs, self.model.n_weights)
 
+    def _check_refit(self) -> None:
+        if self.refit is None:
+            return
+        n_scaled = len(self.refit.twin_scaling.mean)
+        require(n_scaled == self.num_features, f"the twin's scaling has {n_scaled} entries")
+        has_epochs = self.refit.epochs is not None
+        require(has_epochs == self.has_network, "the refit and the model do not agree on a network")
+        bars = self.bars
+        times = (
+            *(bars.first_open_time, self.refit.first_open_time),
+            *(bars.splits["test"].last, self.refit.last_open_time, bars.last_open_time),
+        )
+        moments = [parse_time(text) for text in times]
+        require(moments == sorted(moments), "the refit does not reach over the test rows")
+
     def _check_parts(self) -> None:
         kind, further = self.model.kind, (self.blend, self.combination)
         require(self.has_network or further == (None, None), f"a {kind} has nothing to blend with")
@@ -524,6 +599,10 @@ class Manifest(ManifestDraft):
         needed = (*(HASHED_FILES if self.has_network else COMMON_FILES), *self.tree_files)
         missing = [name for name in needed if name not in self.files]
         require(not missing, f"files does not list {missing[:1]}")
+        if self.refit is not None and self.has_network:
+            twin = self.refit.twin_sha256.get(NETWORK)
+            is_twin = self.files[BEST_WEIGHTS_FILE] == twin
+            require(is_twin, f"{BEST_WEIGHTS_FILE} does not hold the judged twin")
         further = [
             name
             for name in self.files
@@ -579,9 +658,11 @@ class Manifest(ManifestDraft):
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
+    if draft.refit is not None:
+        return FORMAT_VERSION
     has_code = draft.features.own is not None or draft.label_rule["kind"] == OwnRule.kind
     if has_code or draft.features.references is not None or is_relative(draft.label_rule):
-        return FORMAT_VERSION
+        return _FIFTH_FORMAT
     combined = {} if draft.combination is None else draft.combination.parts
     numbers = (draft.last_row, *(part.numbers for part in combined.values()))
     has_moves = MOVES in combined or POOLED_MOVES in combined or any(n and n.ridge for n in numbers)

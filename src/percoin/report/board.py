@@ -181,7 +181,7 @@ def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> RankedMod
             return RankedModel(None, model, BoardStatus.BROKEN, (model.problem,), ())
         status = BoardStatus(verdict.outcome.value)
         return RankedModel(None, model, status, verdict.reasons, verdict.cautions, leads)
-    cautions = [model.standing] if model.standing else []
+    cautions = [text for text in (model.standing, model.manifest.refit_text) if text]
     if is_simulated(model.manifest.bars.origin):
         cautions.append("its bars were simulated: it says nothing about a real market")
     if verdict is None:

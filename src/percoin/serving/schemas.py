@@ -12,6 +12,10 @@ from percoin.types import Source
 Price = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SignalName = Literal["SHORT", "NO_TRADE", "LONG"]
+_REFIT = Field(
+    description="Says that the model was fitted again to all rows after its judgement, and which "
+    "rows its figures are of; null where it was not"
+)
 
 
 class _Exact(BaseModel):
@@ -106,6 +110,7 @@ class PredictionSchema(_Exact):
             "unjudged where nothing was measured; null if no source had an answer"
         ),
     ]
+    refit: Annotated[str | None, _REFIT]
     hit_rate: HitRateSchema | None
     version_id: Annotated[str | None, Field(description="The saved version that answered")]
     horizon_bars: Annotated[
@@ -224,6 +229,7 @@ class ModelSchema(_Exact):
     created_at: datetime | None
     verdict: Annotated[str | None, Field(description="Verdict of the gate", examples=["accepted"])]
     reasons: list[str]
+    refit: Annotated[str | None, _REFIT]
     skill: Annotated[SkillSchema | None, Field(description="Null where its test is not known")]
     lookback: int | None
     features: str | None

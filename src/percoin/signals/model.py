@@ -144,7 +144,7 @@ def _in_moves(prediction: Prediction, bars: Bars) -> Levels | None:
 
 
 def _read_worth(models_dir: Path, manifest: Manifest, levels: LevelUnit) -> Worth:
-    bare = Worth(manifest.gate.verdict.value)
+    bare = Worth(manifest.gate.verdict.value, refit=manifest.refit_text)
     try:
         rate = judged_hit_rate(models_dir, manifest)
         threshold = known_threshold(models_dir, manifest)

@@ -109,12 +109,13 @@ def bands_to_json(move: ExpectedMove) -> dict[str, dict[str, float]]:
 def _worth_to_json(worth: Worth | None) -> dict[str, object]:
     """Return the measured quality of the answering source; null values for holding."""
     if worth is None:
-        return {"verdict": None, "hit_rate": None}
+        return {"verdict": None, "refit": None, "hit_rate": None}
+    judged: dict[str, object] = {"verdict": worth.verdict, "refit": worth.refit}
     rate = worth.hit_rate
     if rate is None or worth.until is None:
-        return {"verdict": worth.verdict, "hit_rate": None}
+        return judged | {"hit_rate": None}
     measured = {"n_moves": worth.n_moves, "until": worth.until.isoformat()}
-    return {"verdict": worth.verdict, "hit_rate": rate.as_json() | measured}
+    return judged | {"hit_rate": rate.as_json() | measured}
 
 
 def _use_to_json(prediction: Prediction) -> dict[str, object]:

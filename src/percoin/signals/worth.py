@@ -217,13 +217,13 @@ class WorthFiles:
 def worth_text(worth: Worth) -> str:
     """Format a worth for people: the verdict, then how often its directions were right."""
     words = _MODEL_WORDS.get(worth.verdict) or _spaced(worth.verdict)
-    if worth.hit_rate is None or worth.until is None:
-        return words
-    rate = interval_text(worth.hit_rate, decimals=3, signed=False)
-    return (
-        f"{words}; where the price moved after its LONG or SHORT, it was right in {rate} "
-        f"of {worth.n_moves:,} cases (bars until {worth.until:%Y-%m-%d})"
-    )
+    if worth.hit_rate is not None and worth.until is not None:
+        rate = interval_text(worth.hit_rate, decimals=3, signed=False)
+        words = (
+            f"{words}; where the price moved after its LONG or SHORT, it was right in {rate} "
+            f"of {worth.n_moves:,} cases (bars until {worth.until:%Y-%m-%d})"
+        )
+    return "; ".join(filter(None, (words, worth.refit)))
 
 
 def _spaced(verdict: str) -> str:

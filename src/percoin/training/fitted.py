@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from percoin.dataset import MarketDataset
 from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
+from percoin.evaluation.last_row import LastRowModel
 from percoin.plugins import PluginSource
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.pool_record import PoolRecord
@@ -17,7 +18,7 @@ from percoin.registry.training_record import TrainingHistory
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from matplotlib.figure import Figure
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,34 @@ class ModelParts:
 
     Attributes:
         spec: Kind of model and arguments of its network.
-        state_dict: Weights on the CPU; empty without a network.
-        history: Losses and accuracies by epoch.
-        onnx: The network as an ONNX file, if requested.
+        judged: Judged weights on the CPU; empty without a network.
+        served: The weights to serve: the same, or those of a refit.
+        history: Losses and accuracies by epoch, of the judged model.
+        onnx: The served network as an ONNX file, if requested.
     """
 
     spec: ModelSpec
-    state_dict: Mapping[str, Tensor]
+    judged: Mapping[str, Tensor]
+    served: Mapping[str, Tensor]
     history: TrainingHistory
     onnx: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refitted:
+    """A judged model fitted again with the same settings to all rows, which is then served.
+
+    Attributes:
+        dataset: All rows in train, with the judged model's labels.
+        numbers: The parts that are no network, by name.
+        network: On the CPU; None without one.
+        epochs: Of the network.
+    """
+
+    dataset: MarketDataset
+    numbers: Mapping[str, LastRowModel]
+    network: nn.Module | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +97,20 @@ class Fitted(ABC):
         """Pictures of the results of ``forecast``, by name."""
 
     @abstractmethod
-    def parts(self, onnx: bool) -> ModelParts:
+    def refit(self, names: Collection[str], seed: int) -> Refitted:
+        """Fit the model again to all rows; call ``forecast`` first.
+
+        Args:
+            names: Its parts that are no network.
+            seed: Of the judgement.
+
+        Raises:
+            DivergedError: The loss is no longer finite.
+            InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
+        """
+
+    @abstractmethod
+    def parts(self, onnx: bool, refitted: Refitted | None = None) -> ModelParts:
         """The parts for the registry; call ``forecast`` first.
 
         Raises:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
+from percoin.evaluation.baselines import POOLED
 from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
     JudgingRules,
     PooledBaseline,
+    fit_parts,
     forecast_fold,
 )
 from percoin.network import CnnLstm
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory
-from percoin.training.datamodule import Batch, MarketDataModule
+from percoin.training.datamodule import MarketDataModule
 from percoin.training.figures import draw_pictures
-from percoin.training.fitted import Fitted, ModelParts
+from percoin.training.fitted import Fitted, ModelParts, Refitted
 from percoin.training.lit_module import SignalClassifier, full_precision
 from percoin.training.metrics import confusion_matrix
 from percoin.training.onnx_export import export_onnx
@@ -43,6 +45,21 @@ class Fold:
     module: SignalClassifier
 
 
+@dataclass(frozen=True)
+class TrainedAgain:
+    """A network trained again on all rows.
+
+    Attributes:
+        dataset: All rows in train.
+        module: Holds the weights of the last epoch.
+        pooled_baselines: As in ``FittedNetwork``, fitted on all rows of the pool.
+    """
+
+    dataset: MarketDataset
+    module: SignalClassifier
+    pooled_baselines: Callable[[], Sequence[PooledBaseline]] = tuple
+
+
 @dataclass(frozen=True, kw_only=True)
 class FittedNetwork(Fitted):
     """A market with a fitted network.
@@ -52,12 +69,14 @@ class FittedNetwork(Fitted):
         earlier: Walk-forward folds before the newest, in time order.
         spec: What a manifest says of the network; None for a ``CnnLstm``, which says it itself.
         pooled_baselines: Gives extra baselines, fitted on the train rows of a whole pool.
+        again: Trains the network again on all rows; None if the recipe cannot.
     """
 
     test: Callable[[], SignalClassifier]
     earlier: Sequence[Fold] = ()
     spec: ModelSpec | None = None
     pooled_baselines: Callable[[], Sequence[PooledBaseline]] = field(default=tuple)
+    again: Callable[[], TrainedAgain] | None = None
 
     @cached_property
     def module(self) -> SignalClassifier:
@@ -81,21 +100,38 @@ class FittedNetwork(Fitted):
             "before calibration",
         )
 
-    def parts(self, onnx: bool) -> ModelParts:
-        """Weights (copied to the CPU), history and, if requested, the ONNX file."""
-        spec = self.spec or ModelSpec(network_of(self.module).kwargs)
-        network = copy.deepcopy(self.module.network).cpu()
-        weights: dict[str, Tensor] = network.state_dict()
-        return ModelParts(
-            spec,
-            weights,
-            TrainingHistory(**self.module.history),
-            self._to_onnx(network) if onnx else None,
+    def refit(self, names: Collection[str], seed: int) -> Refitted:
+        """Train the network again, and fit the other parts again."""
+        if self.again is None:
+            raise ConfigError("refit=true: this recipe cannot train its networks again")
+        again = self.again()
+        pooled = again.pooled_baselines() if any(name in POOLED for name in names) else ()
+        return Refitted(
+            dataset=again.dataset,
+            numbers=fit_parts(again.dataset, names, seed, pooled),
+            network=copy.deepcopy(again.module.network).cpu(),
+            epochs=len(again.module.history["val_loss"]),
         )
 
-    def _to_onnx(self, network: nn.Module) -> bytes:
+    def parts(self, onnx: bool, refitted: Refitted | None = None) -> ModelParts:
+        """Weights (copied to the CPU), history and, if requested, the ONNX file."""
+        spec = self.spec or ModelSpec(network_of(self.module).kwargs)
+        served = judged = copy.deepcopy(self.module.network).cpu()
+        dataset = self.dataset
+        if refitted is not None and refitted.network is not None:
+            # The same windows, scaled as the refit takes them.
+            served, dataset = refitted.network, replace(refitted.dataset, split=dataset.split)
+        return ModelParts(
+            spec,
+            judged.state_dict(),
+            served.state_dict(),
+            TrainingHistory(**self.module.history),
+            self._to_onnx(served, dataset) if onnx else None,
+        )
+
+    def _to_onnx(self, network: nn.Module, dataset: MarketDataset) -> bytes:
         market = (self.symbol, self.dataset.bars.timeframe.value)
-        return export_onnx(network, spread_windows(self.dataset), market)
+        return export_onnx(network, spread_windows(dataset), market)
 
 
 def spread_windows(dataset: MarketDataset) -> Float32Array:
@@ -127,14 +163,17 @@ def forecast_test(
     pooled: Sequence[PooledBaseline] = (),
 ) -> FoldForecasts:
     """Forecasts of a trained module and the baselines on the test rows of a fold."""
-    data = MarketDataModule.of(dataset)
-    validation, test = data.val_dataloader(), data.test_dataloader()
-    logits = _logits(module, validation), _logits(module, test)
+    logits = logits_of(module, dataset, "validation"), logits_of(module, dataset, "test")
     return forecast_fold(dataset, *logits, rules, pooled)
 
 
 @torch.inference_mode()
-def _logits(module: SignalClassifier, loader: DataLoader[Batch]) -> FloatArray:
+def logits_of(
+    module: SignalClassifier, dataset: MarketDataset, part: Literal["validation", "test"]
+) -> FloatArray:
+    """Logits of the rows of a part, in 32 bits as in serving, shape (n_rows, C)."""
+    data = MarketDataModule.of(dataset)
+    loader = data.val_dataloader() if part == "validation" else data.test_dataloader()
     module.eval()
     with full_precision(module.device):
         batches = [module(windows.to(module.device)).double().cpu() for windows, _ in loader]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,8 @@ from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import Batch, MarketDataModule
 from percoin.training.metrics import build_metrics, metric_values
+
+log = logging.getLogger(__name__)
 
 # Checkpoints, early stopping and the learning rate schedule watch this value.
 # The slash groups the curves in TensorBoard.
@@ -175,6 +178,10 @@ class SignalClassifier(pl.LightningModule):
 
     Attributes:
         history: Losses and accuracies by epoch.
+        twin: In a refit, the history of the judged twin: its validation losses stand in for
+            those that a training without validation rows does not have.
+        planned_epochs: Epochs that the learning rate's schedule covers; None means the trainer's.
+            A refit ends earlier.
         test_probabilities: Class probabilities of the last tested rows, shape (n_rows, C).
         test_labels: True classes of the same rows, shape (n_rows,).
         market: Symbol and timeframe of the training data.
@@ -202,6 +209,8 @@ class SignalClassifier(pl.LightningModule):
         self.lr = lr
         self.seed = seed
         self.history = no_epochs()
+        self.twin: EpochHistory | None = None
+        self.planned_epochs: int | None = None
         self.test_probabilities = torch.empty(0)
         self.test_labels = torch.empty(0, dtype=torch.long)
         self.val_metrics = build_metrics()
@@ -256,8 +265,8 @@ class SignalClassifier(pl.LightningModule):
             schedule, each_batch = self._usual_schedule(optimizer)
         else:
             each_batch = self.own.steps_each_batch
-            n_steps = self.trainer.estimated_stepping_batches if each_batch else None
-            schedule = make_schedule(optimizer, int(n_steps or self.trainer.max_epochs or 1))
+            n_steps = self._planned_steps() if each_batch else self._n_epochs
+            schedule = make_schedule(optimizer, n_steps)
         self._each_epoch = None if each_batch else schedule
         # A trainer without validation has no loss to watch.
         watched = LRSchedulerConfigType(
@@ -267,6 +276,16 @@ class SignalClassifier(pl.LightningModule):
             strict=False,
         )
         return OptimizerLRSchedulerConfig(optimizer=optimizer, lr_scheduler=watched)
+
+    @property
+    def _n_epochs(self) -> int:
+        """Epochs that a schedule covers."""
+        return self.planned_epochs or int(self.trainer.max_epochs or 1)
+
+    def _planned_steps(self) -> int:
+        """Steps that a schedule covers."""
+        per_epoch = self.trainer.estimated_stepping_batches / int(self.trainer.max_epochs or 1)
+        return round(per_epoch * self._n_epochs)
 
     def _usual_schedule(self, optimizer: Optimizer) -> tuple[LRScheduler, bool]:
         """The schedule, and whether it steps after each batch.
@@ -350,7 +369,13 @@ class SignalClassifier(pl.LightningModule):
         return is_fit and not self.trainer.sanity_checking
 
     def on_train_epoch_end(self) -> None:
-        """Update the learning rate, which may depend on the epoch's validation loss."""
+        """Update the learning rate, by the validation loss (or the twin's) if it depends on one."""
+        if self.twin is not None:
+            epoch, (loss, accuracy) = self.current_epoch, self._means()
+            self._check_finite("train", loss)
+            validation = self.twin["val_loss"][epoch], self.twin["val_acc"][epoch]
+            add_epoch(self.history, (loss, accuracy), validation)
+            log.info("refit epoch %d/%d  train_loss %.4f", epoch + 1, self.trainer.max_epochs, loss)
         losses, schedule = self.history["val_loss"], self._each_epoch
         if isinstance(schedule, ReduceLROnPlateau):
             if losses:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from percoin import json_codec
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import LOGISTIC, class_shares
@@ -21,6 +22,7 @@ from percoin.expected_move.judging import JudgedMoveModel
 from percoin.features.drift import bin_features
 from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
+from percoin.registry.contents import sha256
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.judged import HIT_RATE, LEVELS, TRAIN_ROWS, TrainRows
 from percoin.registry.layout import trees_file
@@ -35,6 +37,7 @@ from percoin.registry.manifest import (
     Gate,
     ManifestDraft,
     ModelSpec,
+    Refit,
     ScalingNumbers,
     SplitSpan,
     StoredVerdict,
@@ -42,7 +45,11 @@ from percoin.registry.manifest import (
 )
 from percoin.registry.parts import Calibration, Combination, StoredNumbers, StoredPart
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.training.fitted import Refitted
 from percoin.types import NO_TRADES, LevelsReached
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class ExportedModel:
         move: Its forecast of the expected move; None if there are too few rows.
         levels_in_moves: How often stop and targets in units of that forecast were reached; None
             if too few.
+        refit_text: As in the manifest, if the version is a refit.
     """
 
     version: Exported
@@ -64,6 +72,7 @@ class ExportedModel:
     beside_logistic: DailyLosses | None = None
     move: JudgedMoveModel | None = None
     levels_in_moves: LevelsReached | None = None
+    refit_text: str | None = None
 
 
 _SPLIT_NAMES: Mapping[str, Part] = {"train": "train", "val": "validation", "test": "test"}
@@ -156,19 +165,57 @@ def record_training(
                 # Without it the exit is that of the labels, as in every older version.
                 **({} if rules.exit is Exit.HORIZON else {"exit": rules.exit.value}),
             },
-            TRAIN_ROWS: _train_rows(dataset),
+            TRAIN_ROWS: describe_train_rows(dataset),
             HIT_RATE: judgement.hit_rate,
             LEVELS: judgement.levels,
         },
     )
 
 
-def _train_rows(dataset: MarketDataset) -> TrainRows:
+def describe_train_rows(dataset: MarketDataset) -> TrainRows:
+    """What later rows are compared with: the rows that the served model was fitted to."""
     rows = dataset.rows("train")
     shares = class_shares(dataset.label[rows])
     return TrainRows(
         tuple(shares.tolist()), bin_features(dataset.feature_names, dataset.features[rows])
     )
+
+
+def with_refit(
+    draft: ManifestDraft,
+    judgement: Judgement,
+    refitted: Refitted,
+    judged: Mapping[str, Tensor],
+) -> ManifestDraft:
+    """The manifest of a judged model whose refit is served.
+
+    Args:
+        draft: Of the judged model, with the parts of the refit.
+        judgement: Of the judged model, with its own parts.
+        refitted: What is served.
+        judged: Weights of the judged network; empty without one.
+    """
+    dataset = refitted.dataset
+    span = _span(dataset, "train")
+    hashes = {name: sha256(_numbers_text(name, model)) for name, model in judgement.fitted.items()}
+    if judged:
+        from percoin.registry.weights import save_weights
+
+        hashes = {NETWORK: sha256(save_weights(judged)), **hashes}
+    refit = Refit(
+        rows=span.rows,
+        first_open_time=span.first,
+        last_open_time=span.last,
+        epochs=refitted.epochs,
+        twin_scaling=draft.scaling,
+        twin_sha256=hashes,
+    )
+    return replace(draft, scaling=ScalingNumbers.of(dataset.scaling), refit=refit)
+
+
+def _numbers_text(name: str, model: LastRowModel) -> bytes:
+    trees = "" if model.trees is None else model.trees.to_json()
+    return (json_codec.dumps(_stored(name, model)) + trees).encode()
 
 
 def _parts(judgement: Judgement, kind: str) -> dict[str, Any]:

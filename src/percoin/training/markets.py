@@ -145,11 +145,13 @@ class TrainedMarkets:
         symbol, run, folder = fitted.symbol, self.run, self._folder_of(fitted.symbol)
         settings = self.recipe.settings_of(self.settings, symbol)
         n_shown = len(self.recipe.markets) + len(self.recipe.failed)
-        judged = judge(fitted, replace(judging_rules(settings), n_shown=n_shown))
+        rules = judging_rules(settings)
+        judged = judge(fitted, replace(rules, n_shown=n_shown))
         self._draw(fitted, folder)
+        again = fitted.refit(judged.judgement.fitted, rules.seed) if settings.refit else None
         config, models_dir = plain_settings(settings, run.choices), Path(settings.models_dir)
         exported = publish(
-            fitted, judged, config, models_dir, settings.export.onnx, self.trained.sections
+            fitted, judged, config, models_dir, settings.export.onnx, self.trained.sections, again
         )
         summary = TrainingSummary.of(settings, fitted, exported, folder)
         pool = fitted.pool

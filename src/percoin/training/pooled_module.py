@@ -143,9 +143,8 @@ class PooledClassifier(SignalClassifier):
 
     def _usual_schedule(self, optimizer: Optimizer) -> tuple[LRScheduler, bool]:
         """Sets the learning rate of every step."""
-        n_steps = int(self.trainer.estimated_stepping_batches)
-        per_epoch = n_steps / int(self.trainer.max_epochs or 1)
-        n_warmup = n_warmup_steps(self._warmup_epochs, per_epoch, n_steps)
+        n_steps = self._planned_steps()
+        n_warmup = n_warmup_steps(self._warmup_epochs, n_steps / self._n_epochs, n_steps)
         return LambdaLR(optimizer, lambda step: lr_share(step, n_warmup, n_steps)), True
 
     def validation_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> None:

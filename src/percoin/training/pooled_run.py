@@ -24,6 +24,7 @@ from percoin.training.run import (
     checkpoint_of,
     fit_best,
     quiet_lightning,
+    train_again,
 )
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,49 @@ def train_pool(
     return trained
 
 
+def train_pool_again(
+    pool: Pool,
+    trained: TrainedPool,
+    network: nn.Module,
+    plan: PooledPlan,
+    resume: bool = False,
+    interruption: RunInterruption | None = None,
+) -> SignalClassifier:
+    """Train the network of the best seed again, on a pool of which no row is held out.
+
+    Args:
+        pool: The markets without validation and test rows.
+        trained: The judged twin.
+        network: The initial weights of its seed.
+        plan: The twin's; the learning rate follows the same schedule.
+        resume: Continue from the last checkpoint of the refit.
+        interruption: Signal handling of the surrounding run; None creates one.
+
+    Raises:
+        DivergedError: The loss is no longer finite.
+        InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
+    """
+    training = replace(plan.training, seed=trained.seed)
+    module = PooledClassifier(
+        network,
+        training.optimizer,
+        training.lr,
+        trained.seed,
+        plan.warmup_epochs,
+        (),
+        training.own,
+    )
+    data = _data_of(pool, plan, trained.seed)
+    train_again(trained.model, module, data, training, trained.folder, resume, interruption)
+    return module
+
+
+def _data_of(pool: Pool, plan: PooledPlan, seed: int) -> PooledDataModule:
+    return PooledDataModule(
+        pool, plan.training.batch_size, seed, plan.windows_per_epoch, plan.validation_windows
+    )
+
+
 class _PoolTraining:
     """Trains the networks of all seeds, one after another."""
 
@@ -159,13 +203,7 @@ class _PoolTraining:
         """Train one seed; return the module with its best weights, and the best epoch."""
         plan, folder = self._plan, self._folder_of(seed)
         training = replace(plan.training, seed=seed)
-        data = PooledDataModule(
-            self._pool,
-            training.batch_size,
-            seed,
-            plan.windows_per_epoch,
-            plan.validation_windows,
-        )
+        data = _data_of(self._pool, plan, seed)
         module = PooledClassifier(
             network,
             training.optimizer,

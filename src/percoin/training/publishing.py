@@ -20,14 +20,16 @@ from percoin.expected_move.judging import JudgedMoveModel, fit_and_judge
 from percoin.expected_move.model import MoveModel
 from percoin.features.levels import level_prices
 from percoin.registry.artifact import export_artifact
-from percoin.registry.judged import LEVELS_IN_MOVES
+from percoin.registry.judged import LEVELS_IN_MOVES, TRAIN_ROWS
 from percoin.registry.layout import EXPECTED_MOVE
-from percoin.training.fitted import Fitted
+from percoin.training.fitted import Fitted, Refitted
 from percoin.training.manifest_draft import (
     ExportedModel,
+    describe_train_rows,
     draft_manifest,
     record_training,
     trees_of,
+    with_refit,
 )
 from percoin.types import LevelsReached, Signal
 
@@ -111,6 +113,7 @@ def publish(
     models_dir: Path,
     onnx: bool = False,
     sections: Mapping[str, object] | None = None,
+    refitted: Refitted | None = None,
 ) -> ExportedModel:
     """Write a judged market as a new version.
 
@@ -121,31 +124,35 @@ def publish(
         models_dir: Folder of the registry.
         onnx: Export the network for ONNX Runtime as well.
         sections: Extra sections of ``metrics.json``.
+        refitted: What to serve in place of the judged model.
 
     Raises:
         RegistryWriteError: The version cannot be written; the old version stays.
         InvalidArtifactError: The ONNX network gives other outputs than the PyTorch one.
     """
     dataset, judgement = fitted.dataset, judged.judgement
-    parts = fitted.parts(onnx)
+    parts = fitted.parts(onnx, refitted)
     record = record_training(
         dataset, config, parts.history, judgement, len(judged.folds), judged.rules
     )
-    moves = {EXPECTED_MOVE: judged.move, LEVELS_IN_MOVES: judged.levels_in_moves}
-    record = replace(record, sections={**record.sections, **moves, **(sections or {})})
-    draft = draft_manifest(dataset, judgement, parts.spec, config, fitted.seed)
+    further: dict[str, object] = {
+        EXPECTED_MOVE: judged.move,
+        LEVELS_IN_MOVES: judged.levels_in_moves,
+        **(sections or {}),
+    }
+    served = judgement if refitted is None else judgement.served_with(refitted.numbers)
+    draft = draft_manifest(dataset, served, parts.spec, config, fitted.seed)
     # The manifest's model names the code of its network.
     sources = {group: each for group, each in fitted.sources.items() if group != "model"}
     draft = replace(draft, pool=fitted.pool, sources=sources or None)
-    # The registry format has two weight files; both get the weights of the best epoch.
+    if refitted is not None:
+        draft = with_refit(draft, judgement, refitted, parts.judged)
+        further[TRAIN_ROWS] = describe_train_rows(refitted.dataset)
+    record = replace(record, sections={**record.sections, **further})
     version = export_artifact(
-        models_dir,
-        draft,
-        parts.state_dict,
-        parts.state_dict,
-        record,
-        parts.onnx,
-        trees_of(judgement),
+        models_dir, draft, parts.judged, parts.served, record, parts.onnx, trees_of(served)
     )
     beside = daily_beside(judged.folds, LOGISTIC)
-    return ExportedModel(version, judgement, beside, judged.move, judged.levels_in_moves)
+    return ExportedModel(
+        version, judgement, beside, judged.move, judged.levels_in_moves, draft.refit_text
+    )

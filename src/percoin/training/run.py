@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
-from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT
+from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT, REFIT_FOLDER
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import RunInterruption
@@ -114,8 +114,7 @@ def train(
     market = (dataset.bars.symbol, dataset.bars.timeframe.value)
     if resume:
         check_checkpoint(checkpoint_of(folder), plan.epochs, market)
-    kind = GentleClassifier if is_gentle else SignalClassifier
-    module = kind(network, plan.optimizer, plan.lr, plan.seed, plan.own)
+    module = make_module(network, plan, is_gentle)
     data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
     begun = _Begun.of(network, data) if is_gentle else None
     interruption = interruption or RunInterruption(market, folder)
@@ -128,6 +127,14 @@ def train(
         interruption.end_if_received()
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, module.secs)
+
+
+def make_module(
+    network: nn.Module, plan: TrainingPlan, is_gentle: bool = False
+) -> SignalClassifier:
+    """The Lightning module that trains a network on one market."""
+    kind = GentleClassifier if is_gentle else SignalClassifier
+    return kind(network, plan.optimizer, plan.lr, plan.seed, plan.own)
 
 
 @dataclass(frozen=True)
@@ -199,6 +206,67 @@ def fit_best(
     resumed_from = str(checkpoint_of(folder)) if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
     return trainer, _restore(module, Path(best.best_model_path), files)
+
+
+def train_again(
+    judged: TrainedModel,
+    module: SignalClassifier,
+    data: pl.LightningDataModule,
+    plan: TrainingPlan,
+    folder: Path,
+    resume: bool = False,
+    interruption: RunInterruption | None = None,
+) -> None:
+    """Train a judged model once more, as long as its twin, on rows of which none is held out.
+
+    Without validation rows, the learning rate follows the validation losses of the twin.
+
+    Args:
+        judged: The twin; its best epoch is the number of epochs.
+        module: Holds the initial weights; it is trained in place.
+        data: All rows in train.
+        plan: As the twin's.
+        folder: The twin's folder; checkpoints go below ``refit`` in it.
+        resume: Continue from the last checkpoint, if it belongs to this twin.
+        interruption: Signal handling of the surrounding run; None creates one.
+
+    Raises:
+        DivergedError: The loss is no longer finite.
+        InterruptedRunError: Ctrl-C or SIGTERM; the last finished epoch is kept.
+    """
+    if judged.best_epoch == 0:
+        return
+    folder = folder / REFIT_FOLDER
+    last = checkpoint_of(folder)
+    remove_leftovers(last)
+    module.twin, module.planned_epochs = judged.module.history, plan.epochs
+    interruption = interruption or RunInterruption(judged.module.market, folder)
+    with interruption.expected(), quiet_lightning():
+        callbacks = [EndsWhenTold(interruption), _checkpoints(folder / CHECKPOINT_FOLDER)[1]]
+        trainer = make_trainer(
+            replace(plan, epochs=judged.best_epoch), folder, (), callbacks, watches=False
+        )
+        goes_on = resume and _is_begun(last, judged)
+        trainer.fit(
+            module, datamodule=data, ckpt_path=str(last) if goes_on else None, weights_only=True
+        )
+        interruption.end_if_received()
+
+
+def _is_begun(last: Path, judged: TrainedModel) -> bool:
+    """Whether a checkpoint is of the refit of this twin; if not, the refit starts afresh."""
+    try:
+        state = _EpochState.of(torch.load(last, weights_only=True, map_location="cpu"))
+    except FileNotFoundError:
+        return False
+    except Exception as error:  # noqa: BLE001 - for broken bytes torch raises many kinds of errors
+        log.warning("%s cannot be read (%s): the refit starts afresh", last, error)
+        return False
+    n_done, losses = state.n_epochs, judged.module.history["val_loss"]
+    is_ours = n_done <= judged.best_epoch and state.history["val_loss"] == losses[:n_done]
+    if not is_ours:
+        log.warning("%s follows another twin: the refit starts afresh", last)
+    return is_ours
 
 
 def run_test(trainer: pl.Trainer, module: SignalClassifier, data: pl.LightningDataModule) -> None:
@@ -362,12 +430,16 @@ def make_trainer(
     loggers: Sequence[Logger],
     callbacks: Sequence[pl.Callback],
     files: CheckpointIO | None = None,
+    watches: bool = True,
 ) -> pl.Trainer:
-    """The Lightning trainer for training and testing; without a folder it writes nothing."""
+    """The Lightning trainer for training and testing; without a folder it writes nothing.
+
+    ``watches`` is False if there are no validation rows to stop early by.
+    """
     stopping = _EarlyStopping(
         MONITORED, patience=plan.optimizer.early_stopping_patience, check_on_train_epoch_end=True
     )
-    own = [stopping] + ([LearningRateMonitor("epoch")] if loggers else [])
+    own = ([stopping] if watches else []) + ([LearningRateMonitor("epoch")] if loggers else [])
     return pl.Trainer(
         accelerator=plan.accelerator,
         devices=1,
@@ -379,6 +451,7 @@ def make_trainer(
         # By default Lightning adds its own checkpoints if there is no checkpoint callback.
         enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
         default_root_dir=folder,
+        limit_val_batches=None if watches else 0,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -487,6 +560,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # The module steps the learning rate by itself; a refit has no validation loss.
+        warnings.filterwarnings("ignore", "ReduceLROnPlateau conditioned on metric .*")
         try:
             yield
         finally:

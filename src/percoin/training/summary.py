@@ -75,6 +75,7 @@ class TrainingSummary:
         levels: How often stop and targets were reached on the test rows; None if too few.
         levels_in_moves: Same for stop and targets in units of the expected move.
         exit: Where positions of the backtests close.
+        refit_text: Says that a refit is served, and of what the figures are; None without one.
     """
 
     dataset: MarketDataset
@@ -91,6 +92,7 @@ class TrainingSummary:
     levels: LevelsReached | None = None
     levels_in_moves: LevelsReached | None = None
     exit: Exit = Exit.HORIZON
+    refit_text: str | None = None
 
     @classmethod
     def of(
@@ -113,6 +115,7 @@ class TrainingSummary:
             levels=judgement.levels,
             levels_in_moves=exported.levels_in_moves,
             exit=Exit(settings.backtest.exit),
+            refit_text=exported.refit_text,
             epochs=fitted.epochs,
             secs=fitted.secs,
             model_folder=MarketFolder(
@@ -222,6 +225,7 @@ class TrainingSummary:
             *self._parts(),
             *zip(("expected move", ""), self._move(), strict=False),
             *self._levels(),
+            *([] if self.refit_text is None else [("served", self.refit_text)]),
             ("bars", f"{len(bars):,} of {bars.origin}"),
             ("model", f"{self.model_folder}{served}"),
             ("tables", str(self.run_folder / "evaluation.txt")),

@@ -90,6 +90,8 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
     yield from (_line("", reason) for reason in further[1:])
     if manifest.revised_from is not None:
         yield _line("revised from", manifest.revised_from)
+    if manifest.refit_text is not None:
+        yield _line("served", manifest.refit_text)
     yield _line("skill", f"{skill_text(model)} over the train prior, log-loss")
     yield _line(
         "test scores",

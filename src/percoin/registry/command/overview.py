@@ -112,6 +112,7 @@ def _manifest_as_json(manifest: Manifest | None) -> dict[str, object]:
             "created_at",
             "data",
             "verdict",
+            "refit",
         )
         return dict.fromkeys((*names, "reasons"))
     bars = manifest.bars
@@ -123,12 +124,14 @@ def _manifest_as_json(manifest: Manifest | None) -> dict[str, object]:
         "created_at": manifest.created_at,
         "data": {"first": bars.first_open_time, "last": bars.last_open_time, "origin": bars.origin},
         "verdict": manifest.gate.verdict.value,
+        "refit": manifest.refit_text,
         "reasons": list(manifest.gate.reasons),
     }
 
 
 def _model_text(manifest: Manifest) -> str:
-    return manifest.model_version + (" blend" if manifest.weights else "")
+    kinds = (" blend" * bool(manifest.weights), " refit" * (manifest.refit is not None))
+    return manifest.model_version + "".join(kinds)
 
 
 def age_text(manifest: Manifest, now: datetime) -> str:

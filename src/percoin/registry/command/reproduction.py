@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
 from percoin.errors import ConfigError, DataError, VersionRefusedError
+from percoin.evaluation.blend import NETWORK
 from percoin.plugins import PluginSource
 from percoin.printable import printable
 from percoin.provenance import code_version, library_versions, machine_facts
@@ -27,7 +28,7 @@ from percoin.registry.artifact import Artifact, load_version
 from percoin.registry.catalogue import find_version, version_ids
 from percoin.registry.contents import read_metrics
 from percoin.registry.layout import MarketFolder
-from percoin.registry.manifest import Manifest
+from percoin.registry.manifest import Manifest, Refit
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.publish import served_folder
 from percoin.training.machine import check_machine
@@ -41,6 +42,8 @@ from percoin.types import check_symbol
 _MOST_THREADS = 256
 _MOST_CHARS = 2000  # of a line
 _NOTHING = "-"
+# Fields of the manifest that a training decides.
+_NUMBERS = ("scaling", "calibration", "regression", "blend", "combination", "last_row")
 
 
 @dataclass(frozen=True)
@@ -321,9 +324,11 @@ def _train_and_compare(
         made = MarketFolder(folder / "models", market.symbol, market.timeframe)
         again = load_version(made, version_ids(made)[-1])
         if original.manifest.has_network:
-            yield _compare_weights(original.state_dict, again.state_dict)
-        for part in ("scaling", "calibration", "regression", "blend", "combination", "last_row"):
-            then, now = (getattr(entry.manifest, part) for entry in (original, again))
+            yield _compare_weights("weights", original.state_dict, again.state_dict)
+            if original.manifest.refit is not None:
+                yield _compare_weights("weights of twin", original.judged, again.judged)
+        for part in ("refit", *_NUMBERS):
+            then, now = (_numbers(entry.manifest, part) for entry in (original, again))
             if then is None and now is None:
                 continue
             yield Compared(part, then == now, "all numbers" if then == now else f"{then} -> {now}")
@@ -337,18 +342,27 @@ def _compare_trees(name: str, then: Artifact, now: Artifact) -> Compared:
     return Compared(name, is_same, "all numbers" if is_same else "other trees")
 
 
-def _compare_weights(then: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Compared:
+def _numbers(manifest: Manifest, part: str) -> object:
+    """A part of the manifest; of a refit without the hash of a file, which depends on torch."""
+    found = getattr(manifest, part)
+    if not isinstance(found, Refit):
+        return found
+    hashes = {name: text for name, text in found.twin_sha256.items() if name != NETWORK}
+    return replace(found, twin_sha256=hashes)
+
+
+def _compare_weights(part: str, then: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Compared:
     if {name: tensor.shape for name, tensor in then.items()} != {
         name: tensor.shape for name, tensor in now.items()
     }:
-        return Compared("weights", False, "of another network")
+        return Compared(part, False, "of another network")
     differing = [name for name in then if not _same_bits(then[name], now[name])]
     if not differing:
         n_numbers = sum(tensor.numel() for tensor in then.values())
-        return Compared("weights", True, f"{len(then)} tensors, {n_numbers:,} numbers")
+        return Compared(part, True, f"{len(then)} tensors, {n_numbers:,} numbers")
     apart = max(float((then[n].double() - now[n].double()).abs().max()) for n in differing)
     detail = f"{len(differing)} of {len(then)} tensors, by up to {apart:.2g}"
-    return Compared("weights", False, detail)
+    return Compared(part, False, detail)
 
 
 def _same_bits(then: Tensor, now: Tensor) -> bool:

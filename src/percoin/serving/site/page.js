@@ -630,6 +630,7 @@
         + `${skill.against_best ? `; ahead of it by ${signed(skill.against_best.value)} ${interval(skill.against_best)} nats a row` : ""}`
         + `${skill.recent ? `; skill over the class shares of the last days ${signed(skill.recent.value)} ${interval(skill.recent)}` : ""}.`));
     if (model.reasons.length) card.append(h("ul", { class: "list" }, model.reasons.map((reason) => h("li", {}, reason))));
+    if (model.refit) card.append(h("p", { class: "below" }, `${model.refit}.`));
     if (model.trained_on) {
       card.append(h("p", { class: "below" }, `Version ${model.version_id}, made on ${model.trained_on.n_bars} bars `
         + `(${model.trained_on.bars}) from ${model.trained_on.first_open_time} to ${model.trained_on.last_open_time}.`));

@@ -19,6 +19,7 @@ from percoin.config import TrainConfig
 from percoin.dataset import DatasetSpec, MarketDataset
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.feature_set import FeatureSet
+from percoin.features.scaling import Scaling
 from percoin.registry.artifact import Artifact, load_version, read_artifact
 from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
@@ -45,12 +46,14 @@ class PooledStart:
     Attributes:
         manifest: Its manifest.
         pool: The record of its markets and time cuts.
-        state_dict: Its weights.
+        judged: Its judged weights: a refit has seen the test rows.
+        served: Its served weights, with which a refit begins.
     """
 
     manifest: Manifest
     pool: PoolRecord
-    state_dict: dict[str, Tensor]
+    judged: dict[str, Tensor]
+    served: dict[str, Tensor]
 
     def dataset(self, spec: DatasetSpec, bars: Bars) -> MarketDataset:
         """Build a market's dataset with the pool's time cuts and scaling.
@@ -62,7 +65,7 @@ class PooledStart:
             MissingClassError: Its train rows lack one of the three classes.
         """
         cuts = CalendarCuts(*self.pool.moments())
-        return build_pooled_market(bars, spec, cuts, self.manifest.scaling.fitted())
+        return build_pooled_market(bars, spec, cuts, self.manifest.judged_scaling.fitted())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +95,13 @@ class FromPool(PerMarket):
         """The version id of the pooled model."""
         return self.start.manifest.version_id
 
-    def _network(self, settings: TrainConfig) -> nn.Module:
+    @property
+    def _served_scaling(self) -> Scaling:
+        return self.start.manifest.scaling.fitted()
+
+    def _network(self, settings: TrainConfig, is_refit: bool = False) -> nn.Module:
         network = super()._network(settings)
-        network.load_state_dict(self.start.state_dict)
+        network.load_state_dict(self.start.served if is_refit else self.start.judged)
         return network
 
     def _plan(self, settings: TrainConfig) -> TrainingPlan:
@@ -130,7 +137,7 @@ def find_start(settings: TrainConfig) -> PooledStart:
         action = "name another model with pooled.init_model"
         raise ModelNotFoundError(settings.symbol, settings.tf.name, found, action)
     _check_same_kind(manifest, settings)
-    return PooledStart(manifest, manifest.pool, artifact.state_dict)
+    return PooledStart(manifest, manifest.pool, artifact.judged, artifact.state_dict)
 
 
 def _pooled_version(market: MarketFolder) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,12 +12,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from percoin.config import TrainConfig
-from percoin.dataset import Part
+from percoin.dataset import Part, PreparedMarket
 from percoin.evaluation.calibration import apply_calibration
 from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
     JudgingRules,
     baseline_inputs,
+    fit_parts,
     forecast_last_row,
 )
 from percoin.evaluation.last_row import LastRowModel
@@ -25,7 +26,7 @@ from percoin.evaluation.metrics import row_log_loss, score
 from percoin.registry.manifest import ModelSpec
 from percoin.registry.training_record import TrainingHistory
 from percoin.training.figures import draw_pictures
-from percoin.training.fitted import Fitted, ModelParts
+from percoin.training.fitted import Fitted, ModelParts, Refitted
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,12 @@ class FittedLastRow(Fitted):
         matrix = score(said, labels).confusion_matrix
         return draw_pictures(self.dataset, matrix, said, labels, "calibrated")
 
-    def parts(self, onnx: bool) -> ModelParts:
+    def refit(self, names: Collection[str], seed: int) -> Refitted:
+        """Fit the model again."""
+        dataset = PreparedMarket.again(self.dataset).without_holdout()
+        return Refitted(dataset=dataset, numbers=fit_parts(dataset, names, seed))
+
+    def parts(self, onnx: bool, refitted: Refitted | None = None) -> ModelParts:
         """Empty weights: the registry takes the numbers from the judgement."""
         history = TrainingHistory([], [], [], [])
         model = self.forecasts[-1].parts[self.name].numbers
@@ -86,7 +92,7 @@ class FittedLastRow(Fitted):
                 self._loss_and_accuracy(model, part) for part in ("train", "validation")
             )
             history = TrainingHistory([train[0]], [train[1]], [validation[0]], [validation[1]])
-        return ModelParts(ModelSpec({}, self.name), {}, history)
+        return ModelParts(ModelSpec({}, self.name), {}, {}, history)
 
     def _loss_and_accuracy(self, model: LastRowModel, part: Part) -> tuple[float, float]:
         """Log-loss and accuracy before calibration, as in an epoch of a network."""

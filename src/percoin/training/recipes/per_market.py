@@ -12,14 +12,23 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset
+from percoin.dataset import MarketDataset, PreparedMarket
+from percoin.features.scaling import Scaling
 from percoin.registry.pool_record import PoolRecord
-from percoin.training.fitted_network import FittedNetwork, Fold
+from percoin.training.datamodule import MarketDataModule
+from percoin.training.fitted_network import FittedNetwork, Fold, TrainedAgain
 from percoin.training.loggers import make_loggers
 from percoin.training.own_parts import sources_of
 from percoin.training.recipes.network import network_spec, plan_of, seeded_network
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
-from percoin.training.run import TrainedModel, TrainingPlan, checkpoint_of, train
+from percoin.training.run import (
+    TrainedModel,
+    TrainingPlan,
+    checkpoint_of,
+    make_module,
+    train,
+    train_again,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +65,7 @@ class PerMarket(OneMarket):
             loggers=loggers,
             test=lambda: trained.module,
             earlier=before,
+            again=lambda: self._train_again(fitting, trained),
             spec=network_spec(settings),
             sources=sources_of(settings),
         )
@@ -81,7 +91,24 @@ class PerMarket(OneMarket):
             is_gentle=self.is_gentle,
         )
 
-    def _network(self, settings: TrainConfig) -> nn.Module:
+    def _train_again(self, fitting: Fitting, trained: TrainedModel) -> TrainedAgain:
+        """Train the newest fold once more, on all rows."""
+        settings, plan = fitting.settings, self._plan(fitting.settings)
+        dataset = PreparedMarket.again(self.folds[-1]).without_holdout(self._served_scaling)
+        log.info("refit on %d rows, as long as the judged model", len(dataset.rows("train")))
+        module = make_module(self._network(settings, is_refit=True), plan, self.is_gentle)
+        data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
+        train_again(
+            trained, module, data, plan, fitting.folder, settings.resume, fitting.interruption
+        )
+        return TrainedAgain(dataset, module)
+
+    @property
+    def _served_scaling(self) -> Scaling | None:
+        """The scaling of a refit; None fits it to all rows."""
+        return None
+
+    def _network(self, settings: TrainConfig, is_refit: bool = False) -> nn.Module:
         """The network with its initial weights."""
         return seeded_network(settings)
 

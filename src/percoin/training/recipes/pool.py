@@ -7,7 +7,7 @@ cuts the train rows of one market would leak the test days of another.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,6 +102,40 @@ class Pool:
         """Name and timeframe in messages, in place of a market's symbol and timeframe."""
         return f"pool of {len(self.markets)} markets", self.seen[0].bars.timeframe.value
 
+    @classmethod
+    def of(
+        cls,
+        cuts: CalendarCuts,
+        scaling: Scaling,
+        markets: Sequence[MarketDataset],
+        left_out: Collection[str],
+        refused: Mapping[str, str],
+    ) -> Pool:
+        """Stack the features of the markets that are not left out of the training."""
+        seen = [dataset for dataset in markets if dataset.bars.symbol not in left_out]
+        features = np.concatenate([dataset.features for dataset in seen])
+        ends = np.cumsum([len(dataset.features) for dataset in seen])
+        return cls(
+            cuts=cuts,
+            scaling=scaling,
+            seen=tuple(
+                replace(dataset, features=features[end - len(dataset.features) : end])
+                for dataset, end in zip(seen, ends.tolist(), strict=True)
+            ),
+            unseen=tuple(dataset for dataset in markets if dataset.bars.symbol in left_out),
+            refused=refused,
+            features=features,
+        )
+
+    def without_holdout(self) -> Pool:
+        """The same pool with every row in train, and one scaling fitted on all of them."""
+        prepared = {dataset.bars.symbol: PreparedMarket.again(dataset) for dataset in self.markets}
+        seen = [prepared[dataset.bars.symbol] for dataset in self.seen]
+        scaling = Scaling.fit_together(market.features[market.rows] for market in seen)
+        made = [market.without_holdout(scaling) for market in prepared.values()]
+        left_out = {dataset.bars.symbol for dataset in self.unseen}
+        return Pool.of(self.cuts, scaling, made, left_out, self.refused)
+
 
 def spec_of(manifest: Manifest) -> DatasetSpec:
     """Rebuild the dataset spec of a model from its manifest.
@@ -166,25 +200,10 @@ def build_pool(
     scaling = fit_scaling(
         [market for name, market in prepared.items() if name not in left_out], cuts
     )
-    made = {
-        name: market.with_split(cuts.split(market), scaling) for name, market in prepared.items()
-    }
-    seen = [dataset for name, dataset in made.items() if name not in left_out]
-    features = np.concatenate([dataset.features for dataset in seen])
-    ends = np.cumsum([len(dataset.features) for dataset in seen])
+    made = [market.with_split(cuts.split(market), scaling) for market in prepared.values()]
     for symbol, reason in refused.items():
         log.warning("%s is left out of the pool: %s", symbol, reason)
-    return Pool(
-        cuts=cuts,
-        scaling=scaling,
-        seen=tuple(
-            replace(dataset, features=features[end - len(dataset.features) : end])
-            for dataset, end in zip(seen, ends.tolist(), strict=True)
-        ),
-        unseen=tuple(dataset for name, dataset in made.items() if name in left_out),
-        refused=refused,
-        features=features,
-    )
+    return Pool.of(cuts, scaling, made, left_out, refused)
 
 
 def build_pooled_market(

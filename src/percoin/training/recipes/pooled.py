@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -16,16 +16,17 @@ from percoin.bars.panel import load_beside
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
-from percoin.errors import DataError, PoolError
+from percoin.errors import DataError, DivergedError, PoolError
 from percoin.evaluation.baselines import POOLED_MOVES
 from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
-from percoin.training.fitted_network import FittedNetwork
+from percoin.training.fitted_network import FittedNetwork, TrainedAgain
 from percoin.training.folds import LoadBars
+from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
 from percoin.training.own_parts import sources_of
-from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool
+from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool, train_pool_again
 from percoin.training.recipes.network import ask_network, network_spec, plan_of, seeded_network
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import (
@@ -110,7 +111,7 @@ class Pooled(Recipe):
             fitting.interruption,
         )
         return Trained(
-            self._fitted(fitting, trained),
+            self._fitted(fitting, trained, plan),
             trained.model.secs,
             _told(trained),
             self._notes(),
@@ -125,10 +126,13 @@ class Pooled(Recipe):
             loggers[trained.folder],
         )
 
-    def _fitted(self, fitting: Fitting, trained: TrainedPool) -> list[FittedNetwork]:
+    def _fitted(
+        self, fitting: Fitting, trained: TrainedPool, plan: PooledPlan
+    ) -> list[FittedNetwork]:
         """One entry per market, all with the same network."""
         model, record, settings = trained.model, record_pool(self.pool), fitting.settings
-        plan, spec, sources = plan_of(settings), network_spec(settings), sources_of(settings)
+        spec, sources = network_spec(settings), sources_of(settings)
+        again = _Again(self.pool, fitting, trained, plan)
 
         @cache
         def baselines() -> Sequence[PooledBaseline]:
@@ -143,10 +147,13 @@ class Pooled(Recipe):
                 secs=model.secs,
                 epochs=(model.n_epochs, model.best_epoch),
                 pool=record,
-                test=lambda: ask_network(model.module, dataset, plan, fitting.interruption),
+                test=lambda: ask_network(
+                    model.module, dataset, plan.training, fitting.interruption
+                ),
                 spec=spec,
                 sources=sources,
                 pooled_baselines=baselines,
+                again=lambda: again.of(dataset.bars.symbol),
             )
 
         return [fitted(dataset) for dataset in self.markets]
@@ -160,6 +167,49 @@ class Pooled(Recipe):
             f"cuts of all markets (UTC): train from {first}, validation from {validation}, "
             f"test from {test}",
         )
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The refit of a pool, made when the first market asks for it and once for all of them."""
+
+    pool: Pool
+    fitting: Fitting
+    trained: TrainedPool
+    plan: PooledPlan
+
+    def of(self, symbol: str) -> TrainedAgain:
+        """What one market serves of it."""
+        [dataset] = [each for each in self._whole.markets if each.bars.symbol == symbol]
+        return TrainedAgain(dataset, self._module, lambda: self._baselines)
+
+    @cached_property
+    def _whole(self) -> Pool:
+        return self.pool.without_holdout()
+
+    @cached_property
+    def _module(self) -> SignalClassifier:
+        settings, seed = self.fitting.settings, self.trained.seed
+        n_rows = sum(len(dataset.rows("train")) for dataset in self._whole.seen)
+        log.info("refit on all %d rows of %d markets", n_rows, len(self._whole.seen))
+        try:
+            return train_pool_again(
+                self._whole,
+                self.trained,
+                seeded_network(replace(settings, seed=seed)),
+                self.plan,
+                settings.resume,
+                self.fitting.interruption,
+            )
+        except DivergedError as error:
+            # Not the failure of one market, after which the next one would train it again.
+            raise PoolError(str(error)) from error
+
+    @cached_property
+    def _baselines(self) -> Sequence[PooledBaseline]:
+        log.info("fitting the baselines that learn from all markets again, on all rows")
+        has_moves = POOLED_MOVES in self.fitting.settings.blended
+        return tuple(fit_pooled_baselines(self._whole.seen, self.trained.seed, has_moves))
 
 
 def _told(trained: TrainedPool) -> str:
