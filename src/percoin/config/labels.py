@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from percoin.config.fields import MOST_BARS, Effect, number, require
+from percoin.config.fields import MOST_BARS, Effect, number
 from percoin.config.targets import check_target, target, target_arguments
 from percoin.labels import FixedHorizon, OwnRule, Relative, TripleBarrier, VolatilityScaled
 from percoin.targets import code_name
@@ -114,7 +114,6 @@ class OwnLabelsConfig(LabelsConfig):
     arguments: dict[str, Any] = target_arguments()
 
     def __post_init__(self) -> None:
-        require(isinstance(self.arguments, dict), "labels.arguments must be {NAME: VALUE}")
         check_target("labels", self._target_, self.arguments)
         _ = self.rule
 

@@ -33,6 +33,7 @@ def check_target(group: str, name: str | None, arguments: Mapping[str, Any]) -> 
     Raises:
         ConfigError: Names the argument.
     """
+    require(isinstance(arguments, Mapping), f"{group}.arguments must be {{NAME: VALUE}}")
     for key, value in arguments.items():
         require(
             name is not None,

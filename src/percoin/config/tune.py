@@ -103,6 +103,8 @@ class SpaceConfig:
             bool(self.width) and min(self.width) > 0 and max(self.width) <= 16,
             f"experiment.space.width={self.width} must be factors above 0 and at most 16",
         )
+        given = "experiment.space.arguments must be {NAME: [VALUES]}"
+        require(isinstance(self.arguments, dict), given)
         for name, values in self.arguments.items():
             require(
                 isinstance(values, list)

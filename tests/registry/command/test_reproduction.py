@@ -200,7 +200,10 @@ def test_a_machine_that_was_not_noted_is_told(trained):
     add_version(trained, machine=None)
     artifact = load_artifact(market(trained).root, SYMBOL, TIMEFRAME)
     bars = BarStore(trained / "data" / "bars").load(SYMBOL, TIMEFRAME)
-    found = {entry.name: entry for entry in reproduction._changes(artifact.manifest, bars)}
+    settings = typed(compose_config("train", [f"symbol={SYMBOL}"]), TrainConfig)
+    found = {
+        entry.name: entry for entry in reproduction._changes(artifact.manifest, bars, settings)
+    }
     assert found["machine"].then == "not recorded"
     assert found["bars"].now.startswith("1440 from")
 

@@ -17,6 +17,7 @@ from percoin.config import CONF_DIR, TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.registry.artifact import load_artifact
 from percoin.registry.manifest import Manifest
+from percoin.targets import find_target
 from percoin.training.version_settings import overrides_of, settings_of
 
 
@@ -62,6 +63,11 @@ def test_a_kind_that_leads_to_a_file_of_the_models_folder_is_never_composed(trai
             ask(manifest)
 
 
+def test_code_that_a_manifest_names_is_not_imported_unless_it_is_allowed():
+    with pytest.raises(ConfigError, match="plugins"):
+        find_target("optimizer._target_", "pandas.read_pickle")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -73,7 +79,7 @@ def test_a_kind_that_leads_to_a_file_of_the_models_folder_is_never_composed(trai
         ("pooled", {"init_model": "/tmp/elsewhere"}),
         ("pooled", {"init_model": ["BTCUSDT"]}),
         ("_target_", "pandas.read_pickle"),
-        ("optimizer", {"_target_": "pandas.read_pickle"}),
+        ("optimizer", {"_target_": ["pandas.read_pickle"]}),
         ("epochs", {"_target_": "pandas.read_pickle"}),
         ("recipe", "pooled"),
         ("recipe", ["pooled"]),
