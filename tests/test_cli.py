@@ -363,7 +363,7 @@ def test_help_explains_and_fits_the_screen(name):
     for noise in (
         "_schema",
         "???",
-        "_target_",
+        "_target_:",
         "hydra.run",
         "hydra/job_logging",
         "override",

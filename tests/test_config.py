@@ -70,6 +70,8 @@ def choices() -> list[tuple[str, ...]]:
         for chosen in itertools.product(*map(options, GROUPS[2:]))
         # They are for pools, and a pool has a network.
         if chosen[1] != "relative" or chosen[2] not in ALONE
+        # Rules of the user's own need their code.
+        if chosen[1] != "own"
     ]
     longer = max(len(data), len(others))
     turns = zip(itertools.cycle(data), itertools.cycle(others), range(longer), strict=False)

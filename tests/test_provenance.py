@@ -16,7 +16,7 @@ def test_the_code_version_changes_with_any_source_and_with_its_place_alone(tmp_p
     original = version_of(Path(percoin.__file__).parent)
     copy = shutil.copytree(Path(provenance.__file__).parent, tmp_path / "percoin")
     assert version_of(copy) == original
-    (copy / "labels.py").rename(copy / "labelling.py")
+    (copy / "splits.py").rename(copy / "splitting.py")
     renamed = version_of(copy)
     (copy / "windows.py").write_text("pass")
     assert len({original, renamed, version_of(copy)}) == 3

@@ -20,7 +20,7 @@ COMMANDS = re.findall(r"python -m percoin\.(retrain|registry)\b([^`\n>;]*)", TEX
 def test_every_command_line_is_understood():
     assert len(COMMANDS) >= 5
     for command, arguments in COMMANDS:
-        words = shlex.split(arguments)
+        words = shlex.split(arguments, comments=True)
         if command == "retrain":
             read_task([word for word in words if not word.startswith("-")])
         else:

@@ -179,10 +179,10 @@ def test_what_no_database_can_keep_is_dropped_by_name_and_the_rest_is_written(
     server = make_server(models_dir, market, record=record, default_rules=RULES)
     note = server.recorder.note
 
-    def note_without_a_price(prediction, bars, now):
+    def note_without_a_price(prediction, *others):
         if prediction.symbol == "BTCUSDT":
             prediction = replace(prediction, confidence=float("nan"))
-        note(prediction, bars, now)
+        note(prediction, *others)
 
     server.recorder.note = note_without_a_price
     for _ in range(3):
@@ -212,10 +212,10 @@ def test_outcomes_that_cannot_be_found_hold_up_those_of_no_other_market(
 
     resolve = recorder.resolve
 
-    def resolve_all_but_one(database, bars, now):
+    def resolve_all_but_one(database, bars, *others):
         if bars.symbol == "BTCUSDT":
             raise ZeroDivisionError("a bug")
-        return resolve(database, bars, now)
+        return resolve(database, bars, *others)
 
     monkeypatch.setattr(recorder, "resolve", resolve_all_but_one)
     server = make_server(models_dir, market, record=record, default_rules=RULES)

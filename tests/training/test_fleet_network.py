@@ -98,7 +98,8 @@ def test_gradients_of_a_stack_are_those_of_its_networks():
         functional.cross_entropy(network(windows()[model]), labels()[model]).backward()
         wanted = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
         assert wanted.norm() > 0.01
-        torch.testing.assert_close(stack.weights.grad[model], wanted, **CLOSE)
+        # Sums in 32 bits of many terms; how they are rounded depends on the processor.
+        torch.testing.assert_close(stack.weights.grad[model], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_one_clipped_update_of_a_stack_in_32_bits_is_that_of_its_networks():

@@ -48,7 +48,7 @@ def test_a_training_writes_the_network_beside_its_files_and_into_the_manifest(ru
     assert artifact.manifest.files[ONNX_FILE] == sha256(content)
     # One file, nothing beside it, and no word of whose machine wrote it.
     assert sorted(path.suffix for path in artifact.folder.iterdir()) == sorted(
-        [".onnx", ".pth", ".pth", ".pkl", *[".json"] * 3]
+        [".onnx", ".pth", ".pth", ".pkl", *[".json"] * 4]
     )
     assert b".py" not in content
     assert str(ROOT).encode() not in content

@@ -23,7 +23,8 @@ _WORDS_OF_THE_GRAMMAR = frozenset({"true", "false", "null", "inf", "nan"})
 _KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 # Within text that the grammar of the command line reads again.
-_INTERPOLATION = re.compile(r"(\\*)\$\{")
+# Begins at the first of some backslashes only, or a run of them would be read once from each.
+_INTERPOLATION = re.compile(r"(?<!\\)(\\*)\$\{")
 _MISSING = "???"
 _FUNCTION = re.compile(r"\w+\s*\(.*\)", re.DOTALL)
 _OVERRIDE = re.compile(r"(?P<start>\+{0,2}(?P<key>[\w.]+)=)(?P<value>.*)", re.DOTALL)
