@@ -190,6 +190,7 @@ def test_only_live_predictions_count_as_void(record):
     assert (standing.n_void, standing.n_late, standing.n_written) == (1, 1, 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(data=st.data())
 def test_running_columns_give_what_all_rows_at_once_give(data):

@@ -264,6 +264,7 @@ def test_a_schedule_steps_when_it_is_told_to():
     assert module.trainer.lr_scheduler_configs[0].scheduler.last_epoch == module.global_step
 
 
+@pytest.mark.slow
 def test_a_pool_of_an_own_network_is_fine_tuned_only_by_the_same_code(tmp_path):
     pool = settings(
         *(NET, "recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", "pooled.seeds=1", "epochs=1"),

@@ -242,6 +242,7 @@ def test_the_audit_looks_at_the_extra_columns_too(tmp_path):
     assert FindingStatus.LEAK not in {finding.status for finding in found.values()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooled", [EXTRA, "features.extra=[]"])
 def test_a_pooled_model_is_not_begun_with_under_other_columns(tmp_path, pooled):
     assert train(tmp_path, *POOL, pooled, "epochs=1").code == 0

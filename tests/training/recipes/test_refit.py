@@ -282,6 +282,7 @@ def pooled(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_pool_is_trained_again_once_for_all_of_its_markets(pooled):
     markets = [newest(pooled, symbol) for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT")]
     first = markets[0]
@@ -306,6 +307,7 @@ def test_a_market_of_a_pool_with_a_refit_is_reproduced(pooled):
     assert found.is_same, found.as_text()
 
 
+@pytest.mark.slow
 def test_what_begins_with_a_pool_is_judged_from_the_twin_and_served_from_the_refit(
     pooled, tmp_path
 ):
