@@ -57,8 +57,26 @@ def with_compared(manifest: Manifest, bars: Bars, load: LoadBars | None) -> Bars
     Raises:
         BarsNotFoundError: Bars of another market are missing, or have changed.
     """
+    beside = _beside(manifest, bars, load)
+    first, last = (int(bars.open_time[end]) for end in (0, -1))
+    for symbol, sha256 in (manifest.bars.references or {}).items():
+        if beside.panel is None or beside.panel.sha256(symbol, first, last) != sha256:
+            raise BarsNotFoundError(
+                bars.symbol,
+                bars.timeframe,
+                f"the bars of {symbol}, which it is compared with, have changed",
+                f"bring back those of {symbol}",
+            )
+    return beside
+
+
+def _beside(manifest: Manifest, bars: Bars, load: LoadBars | None) -> Bars:
+    """As ``with_compared``, for any market of the pool.
+
+    The hashes of references are over the time of the manifest's own market, so they say nothing
+    of a market with a shorter history.
+    """
     markets = label_rule_from_json(manifest.label_rule).compared_with
-    wanted, known = dict.fromkeys((*markets, *manifest.references)), manifest.bars.references or {}
 
     def found(symbol: str) -> Bars:
         if load is None:
@@ -71,17 +89,7 @@ def with_compared(manifest: Manifest, bars: Bars, load: LoadBars | None) -> Bars
             raise BarsNotFoundError(symbol, manifest.timeframe, found, "bring them back")
         return same
 
-    beside = load_panel(bars, list(wanted), found)
-    first, last = (int(bars.open_time[end]) for end in (0, -1))
-    for symbol, sha256 in known.items():
-        if beside.panel is None or beside.panel.sha256(symbol, first, last) != sha256:
-            raise BarsNotFoundError(
-                bars.symbol,
-                bars.timeframe,
-                f"the bars of {symbol}, which it is compared with, have changed",
-                f"bring back those of {symbol}",
-            )
-    return beside
+    return load_panel(bars, list(dict.fromkeys((*markets, *manifest.references))), found)
 
 
 def check_pooled_scaling(manifest: Manifest, pool: PoolRecord, load: LoadBars | None) -> Finding:
@@ -125,7 +133,7 @@ def _rows_of_parts(
     known |= {symbol: bars for symbol, bars in found.items() if bars is not None}
     strange = [symbol for symbol in found if symbol not in known]
     for bars in () if strange else known.values():
-        market = PreparedMarket.prepare(with_compared(manifest, bars, kept), spec, cuts.first_time)
+        market = PreparedMarket.prepare(_beside(manifest, bars, kept), spec, cuts.first_time)
         split = cuts.split(market)
         for part, rows in parts.items():
             rows.append(market.features[getattr(split, part)])
