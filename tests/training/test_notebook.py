@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
+from builders import make_bars
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -18,11 +19,12 @@ from training_builders import LOOKBACK, TINY, make_dataset
 
 from percoin import Predictor
 from percoin.assembly import bar_source, dataset_spec
+from percoin.bars.panel import with_panel
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.dataset import DatasetSpec
+from percoin.dataset import DatasetSpec, build_dataset
 from percoin.errors import (
     BarsNotFoundError,
     ConfigError,
@@ -38,6 +40,7 @@ from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.retrain.sources import source_of
 from percoin.training import ExportToRegistry, MarketDataModule, ModelExporter, SignalClassifier
+from percoin.training.export import settings_of as exported_settings
 from percoin.training.export import source_settings
 from percoin.training.lit_module import new_network
 from percoin.training.recipes.network import network_kwargs, plan_of
@@ -171,6 +174,19 @@ def test_a_source_is_described_by_the_settings_that_make_it(words, tmp_path):
     settings = typed(compose_config("train", ["symbol=BTCUSDT", *words]), TrainConfig).source
     described = source_settings(bar_source(settings, BarStore(tmp_path)))
     assert described == {"source": asdict(settings), "choices": {"source": settings.option}}
+
+
+def test_the_markets_that_a_notebook_compares_with_are_settings_of_its_training():
+    compared = ("BTCUSDT", "ETHUSDT")
+    features = FeatureSet(extra=("market",), references=compared)
+    bars = make_bars(600, timeframe=Timeframe.H1)
+    dataset = build_dataset(
+        with_panel(bars, [make_bars(600, "ETHUSDT", Timeframe.H1, seed=1)]),
+        replace(SPEC, feature_set=features),
+    )
+    network = CnnLstm(len(dataset.feature_names), **TINY)
+    described = exported_settings(SignalClassifier(network), dataset)
+    assert described["features"]["references"] == list(compared)
 
 
 def test_a_source_of_the_users_own_is_described_by_nothing():

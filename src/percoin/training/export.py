@@ -116,12 +116,15 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
     rule = spec.label_rule
     labels = {name: value for name, value in rule.to_json().items() if name != "kind"}
     labels = rule.settings if isinstance(rule, OwnRule) else labels
+    references = list(spec.feature_set.references)
     settings: dict[str, object] = {
         "symbol": bars.symbol,
         "tf": {"name": bars.timeframe.value},
         "features": {
             "definition": spec.feature_set.definition.value,
             "extra": spec.feature_set.extra_settings,
+            # Without them the settings keep their own, which nothing reads then.
+            **({"references": references} if references else {}),
         },
         "labels": labels,
         "model": dict(network.kwargs),
