@@ -28,6 +28,7 @@ from percoin.registry.manifest import (
 )
 from percoin.registry.parts import Calibration
 from percoin.registry.training_record import TrainingHistory, TrainingRecord
+from percoin.training.manifest_draft import hash_references
 from percoin.types import Signal
 
 LOOKBACK = 60
@@ -44,12 +45,13 @@ def make_dataset(
     bars: Bars,
     definition: FeatureDefinition = FeatureDefinition.RELATIVE,
     extra: tuple[str, ...] = (),
+    references: tuple[str, ...] = (),
 ) -> MarketDataset:
     return build_dataset(
         bars,
         DatasetSpec(
             FixedHorizon(horizon=3, threshold=0.0025),
-            FeatureSet(definition, extra),
+            FeatureSet(definition, extra, references),
             LOOKBACK,
             SplitSpec(purge_bars=3, embargo_bars=3),
             3650,
@@ -132,6 +134,7 @@ def make_draft(dataset: MarketDataset, verdict: StoredVerdict, kwargs: dict) -> 
                 name: SplitSpan(times[part[0]], times[part[-1]], len(part))
                 for name, part in rows.items()
             },
+            references=hash_references(dataset) or None,
         ),
         model=ModelSpec(kwargs),
         config={},

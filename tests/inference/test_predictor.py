@@ -15,6 +15,7 @@ from builders import drop_bars
 from exported_models import LOOKBACK, bars_to_learn_from, export, make_dataset, random_network
 
 from percoin import Predictor
+from percoin.bars.panel import with_panel
 from percoin.errors import ConfigError, InvalidArtifactError, ModelNotFoundError, NotEnoughBarsError
 from percoin.features.feature_set import FeatureDefinition, history_bars
 from percoin.inference import Answers, NoPrediction, NoPredictionReason, find_levels
@@ -129,6 +130,18 @@ def test_one_bad_market_of_each_kind_leaves_the_others_their_answers(tmp_path):
     for missing in answers.missing:
         assert "\n" not in missing.detail
         assert missing.symbol in missing.detail
+
+
+def test_a_market_without_a_model_still_serves_as_a_reference(tmp_path):
+    asked = [bars_to_learn_from(1200, symbol=f"COIN{k}USDT", seed=k) for k in range(3)]
+    names = tuple(bars.symbol for bars in asked)
+    dataset = make_dataset(with_panel(asked[0], asked), extra=("market",), references=names)
+    network = random_network(n_features=len(dataset.feature_names))
+    export(tmp_path, network, dataset)
+    first, second, third = Predictor(tmp_path).predict_many(asked)
+    alone = Predictor(tmp_path).predict(with_panel(asked[0], asked))
+    assert first.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
+    assert [second.reason, third.reason] == [NoPredictionReason.MODEL_MISSING] * 2
 
 
 def renamed(symbol: str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -157,16 +157,24 @@ class Predictor:
         asked = list(bars_of_markets)
         answers: dict[int, Answer] = {}
         models: dict[int, ServedModel] = {}
+        # Of markets without a model too: the model of another may compare it with them.
+        closed: dict[int, Bars] = {}
         for position, bars in enumerate(asked):
             try:
-                model = self.model(bars.symbol, bars.timeframe)
-                asked[position] = closed_bars(bars, now)
+                models[position] = self.model(bars.symbol, bars.timeframe)
             except (ConfigError, DataError, RegistryError) as error:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
-            else:
-                models[position] = model
-        self._put_side_by_side(asked, models)
-        shown = newest_windows([(model, asked[position]) for position, model in models.items()])
+            try:
+                closed[position] = closed_bars(bars, now)
+            except (ConfigError, DataError) as error:
+                models.pop(position, None)
+                answers.setdefault(position, NoPrediction(bars.symbol, bars.timeframe, error))
+        shown = newest_windows(
+            [
+                (model, _beside(closed[position], model, closed.values()))
+                for position, model in models.items()
+            ]
+        )
         predicted = self._share_out(list(models.values()), shown)
         answers |= zip(models, predicted, strict=True)
         return Answers(tuple(answers[position] for position in range(len(asked))))
@@ -225,19 +233,6 @@ class Predictor:
             )
         return answers if in_sample else answers.forecasts_only()
 
-    def _put_side_by_side(self, asked: list[Bars], models: Mapping[int, ServedModel]) -> None:
-        """Give the markets whose model compares them with others asked about the bars of those."""
-        for position, model in models.items():
-            bars, references = asked[position], model.manifest.references
-            if references and bars.panel is None:
-                others = [
-                    asked[other]
-                    for other in models
-                    if asked[other].symbol in references
-                    and asked[other].timeframe is bars.timeframe
-                ]
-                asked[position] = with_panel(bars, others)
-
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)
         held = self._held.get(key)
@@ -265,6 +260,15 @@ class Predictor:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._workers, "percoin-predict")
         return self._pool
+
+
+def _beside(bars: Bars, model: ServedModel, asked: Iterable[Bars]) -> Bars:
+    """The bars with those of the others that the model compares with, unless they have them."""
+    references = model.manifest.references
+    if not references or bars.panel is not None:
+        return bars
+    others = (other for other in asked if other.symbol in references)
+    return with_panel(bars, (other for other in others if other.timeframe is bars.timeframe))
 
 
 def _predict(model: ServedModel, shown: NewestWindow | MarketError) -> Answer:
