@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ from builders import drop_bars, make_bars
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 from market_judgements import RULE, dataset_of
 
+from percoin.bars.panel import with_panel
 from percoin.bars.schema import Bars
+from percoin.bars.sources.base import BarSource
 from percoin.evaluation.backtest import Costs
 from percoin.evaluation.baselines import RollingPrior, default_baselines
 from percoin.evaluation.evaluate import Forecast, assess
@@ -17,6 +20,7 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.rules import read_momentum
 from percoin.inference import Predictor
 from percoin.intervals import KnownInterval
+from percoin.labels import Relative
 from percoin.signals.market import SourcedBars
 from percoin.signals.market_scores import RULES_IN_ORDER, SourceTable, first_direction, score_market
 from percoin.signals.measure import measure_worth
@@ -139,9 +143,14 @@ def test_money_is_made_between_the_first_row_and_the_last_label():
     assert money.net_return == pytest.approx(np.prod([1 + gain for gain in gained]) - 1, abs=1e-9)
 
 
-def table_of(bars: Bars, models: Path, sources: tuple[Source, ...] = tuple(Source)) -> SourceTable:
+def table_of(
+    bars: Bars,
+    models: Path,
+    sources: tuple[Source, ...] = tuple(Source),
+    source: BarSource | None = None,
+) -> SourceTable:
     scorer = Scorer(make_dataset(bars), Costs(), BOOTSTRAP, n_trials=len(sources))
-    return score_market(scorer, SourcedBars(bars), sources, models)
+    return score_market(scorer, SourcedBars(bars, source), sources, models)
 
 
 def test_every_source_has_a_score_or_a_reason(tmp_path):
@@ -185,6 +194,34 @@ def test_a_model_of_real_bars_is_not_scored_on_simulated_ones(tmp_path):
     export(tmp_path, random_network(), make_dataset(bars))
     simulated = replace(bars, origin="simulated: seed=0")
     assert "learnt from" in table_of(simulated, tmp_path, (Source.MODEL, Source.HOLD)).missing["ml"]
+
+
+def test_a_model_that_compares_markets_is_scored_with_their_bars(tmp_path):
+    others = {
+        name: bars_to_learn_from(1600, symbol=name, seed=seed)
+        for seed, name in enumerate(("BTCUSDT", "ETHUSDT"))
+    }
+    bars = others["BTCUSDT"]
+    known = with_panel(bars, others.values()).slice(0, 1500)
+    dataset = make_dataset(known, extra=("market",), references=tuple(others))
+    network = random_network(n_features=len(dataset.feature_names))
+    export(tmp_path, network, dataset)
+    source = SimpleNamespace(load=lambda symbol, timeframe: others[symbol])
+    [score] = table_of(bars, tmp_path, (Source.MODEL, Source.HOLD), source).scores
+    assert score.name == "ml"
+    alone = table_of(bars, tmp_path, (Source.MODEL, Source.HOLD))
+    assert "the market ETHUSDT, which it is compared with, is missing" in alone.missing["ml"]
+
+
+def test_a_relative_model_is_not_scored_on_labels_of_the_price(tmp_path):
+    bars = bars_to_learn_from(1600)
+    dataset = make_dataset(bars)
+    relative = Relative(3, 0.4, 50, 1.0, 0.5, ("BTCUSDT", "ETHUSDT"))
+    spec = replace(dataset.spec, label_rule=relative)
+    export(tmp_path, random_network(), replace(dataset, spec=spec))
+    table = table_of(bars, tmp_path, (Source.MODEL, Source.HOLD))
+    assert table.scores == ()
+    assert "beside the others of its pool" in table.missing["ml"]
 
 
 def test_the_rules_in_order_give_the_first_direction(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from percoin.errors import PercoinError
 from percoin.evaluation.backtest import BacktestResult
 from percoin.features.rules import Readings
 from percoin.inference import Predictor, ServedModel
+from percoin.labels import is_relative
 from percoin.signals.chain import RULES
 from percoin.signals.market import SourcedBars
 from percoin.signals.rule import rule_history
@@ -60,7 +61,8 @@ def score_market(
         try:
             if source is Source.MODEL:
                 model = Predictor(models_dir).model(market.asked.symbol, market.asked.timeframe)
-                scores.append(scorer.score_model(source.option, _ask_model(model, scorer.dataset)))
+                said = _ask_model(model, scorer.dataset, market)
+                scores.append(scorer.score_model(source.option, said))
             elif source is not Source.HOLD:
                 readings = rule_history(RULES[source], market)
                 answered.append(_answers(readings, market.asked, scorer.dataset))
@@ -76,17 +78,23 @@ class _NotComparableError(Exception):
     """The model cannot be scored on these rows; the message says why."""
 
 
-def _ask_model(model: ServedModel, dataset: MarketDataset) -> FloatArray:
+def _ask_model(model: ServedModel, dataset: MarketDataset, market: SourcedBars) -> FloatArray:
     """Probabilities of the test rows, shape (n_rows, C); the model must not have seen them.
 
     Raises:
-        _NotComparableError: The model saw some of these rows or was trained on another kind of
-            bars, or a window is incomplete.
+        _NotComparableError: The model saw some of these rows, was trained on another kind of
+            bars or says nothing of the price, or a window is incomplete.
+        BarsNotFoundError: A market that the model compares it with has no bars.
     """
     manifest, bars, test = model.manifest, dataset.bars, dataset.rows("test")
     if is_simulated(manifest.bars.origin) != is_simulated(bars.origin):
         raise _NotComparableError(
             f"the model learnt from {manifest.bars.origin!r}, the bars are {bars.origin!r}"
+        )
+    if is_relative(manifest.label_rule):
+        raise _NotComparableError(
+            "the model says how the market does beside the others of its pool, and the labels here "
+            "are of its price: see its scores with percoin registry or report"
         )
     first, unseen = bars.frame.index[test[0]], pd.Timestamp(manifest.bars.splits["test"].first)
     if manifest.refit is not None:
@@ -97,6 +105,7 @@ def _ask_model(model: ServedModel, dataset: MarketDataset) -> FloatArray:
             f"the test rows here begin {format_time(first)} UTC, but the model learnt from bars "
             f"before {format_time(unseen)}: give the settings and bars that it was trained with"
         )
+    bars = replace(bars, panel=market.beside(manifest.references).panel)
     rows, probabilities = model.probabilities(bars, int(test[0]))
     if not np.isin(test, rows).all():
         raise _NotComparableError(f"some test rows have no full window of {manifest.lookback} bars")
