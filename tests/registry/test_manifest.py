@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import artifact_builders as builders
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -24,6 +26,7 @@ from percoin.evaluation.moves import RangeRegression
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
+from percoin.inference.results import BarPart, find_parts
 from percoin.registry.field_checks import open_time_text, time_text
 from percoin.registry.layout import COMMON_FILES, HASHED_FILES, ONNX_FILE
 from percoin.registry.manifest import (
@@ -38,6 +41,7 @@ from percoin.registry.manifest import (
     StoredVerdict,
 )
 from percoin.registry.parts import Calibration, StoredNumbers
+from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.types import Timeframe
 
 HASHES = dict.fromkeys(HASHED_FILES, "0f" * 32)
@@ -556,3 +560,19 @@ def test_a_scaling_is_written_and_read_bit_for_bit(features):
 def test_numbers_that_cannot_scale_are_refused(mean, scale):
     with pytest.raises(ValueError, match=r"entries|not positive"):
         ScalingNumbers(mean, scale)
+
+
+def test_a_refit_of_a_pool_knows_the_newest_bars_of_every_market_that_it_learnt_from():
+    first, last = "2025-01-01T00:00:00Z", "2025-02-03T00:00:00Z"
+    markets = {
+        "BTCUSDT": PooledMarket("ab" * 32, first, "2025-01-31T23:45:00Z", is_seen=True),
+        "ETHUSDT": PooledMarket("ab" * 32, first, last, is_seen=True),
+        "SOLUSDT": PooledMarket("ab" * 32, first, "2025-02-09T00:00:00Z", is_seen=False),
+    }
+    pool = PoolRecord(first, "2025-01-20T06:00:00Z", "2025-01-25T06:00:00Z", markets)
+    judged = builders.draft(pool=pool)
+    refit = replace(judged, refit=builders.refit({"a": torch.zeros(1)}))
+    assert judged.last_known == judged.bars.last_open_time == "2025-01-31T23:45:00Z"
+    assert refit.last_known == last
+    parts = find_parts(pd.DatetimeIndex(["2025-02-03T00:00Z", "2025-02-03T00:15Z"]), refit)
+    assert list(parts) == [BarPart.PURGED, BarPart.LIVE]

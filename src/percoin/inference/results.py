@@ -214,7 +214,7 @@ def find_parts(open_time: pd.DatetimeIndex, manifest: Manifest) -> NDArray[np.ob
         spans = {BarPart.TRAIN: (refit.first_open_time, refit.last_open_time)}
     parts = np.full(len(open_time), BarPart.PURGED, dtype=object)
     parts[open_time < pd.Timestamp(spans[BarPart.TRAIN][0])] = BarPart.BEFORE
-    parts[open_time > pd.Timestamp(manifest.bars.last_open_time)] = BarPart.LIVE
+    parts[open_time > pd.Timestamp(manifest.last_known)] = BarPart.LIVE
     for part, (first, last) in spans.items():
         is_within = (open_time >= pd.Timestamp(first)) & (open_time <= pd.Timestamp(last))
         parts[is_within] = part

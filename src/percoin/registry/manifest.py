@@ -424,6 +424,17 @@ class ManifestDraft:
         return self.scaling if self.refit is None else self.refit.twin_scaling
 
     @property
+    def last_known(self) -> str:
+        """Open time of the newest bar that the served model was made from (UTC).
+
+        A network that was fitted again to all rows of a pool knows those of every market.
+        """
+        times = [self.bars.last_open_time]
+        if self.refit is not None and self.pool is not None:
+            times += [self.pool.markets[symbol].last_open_time for symbol in self.pool.seen]
+        return max(times, key=parse_time)
+
+    @property
     def refit_text(self) -> str | None:
         """For people, wherever figures are shown; None without a refit."""
         if self.refit is None:
