@@ -4,11 +4,12 @@ import re
 import subprocess
 import tomllib
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -118,6 +119,21 @@ def test_everything_that_is_installed_with_percoin_is_pinned():
         waiting += needed_by(requirement)
 
     assert missing == set()
+
+
+def test_every_pinned_version_runs_on_the_oldest_python_that_percoin_promises():
+    oldest = project()["requires-python"].removeprefix(">=") + ".0"
+    asked = {
+        canonicalize_name(found.name): found.metadata.get("Requires-Python")
+        for found in distributions()
+    }
+    refusing = {
+        name: asked[name]
+        for name in pins()
+        if asked.get(name) and oldest not in SpecifierSet(asked[name])
+    }
+
+    assert refusing == {}
 
 
 def needed_by(requirement: Requirement) -> list[Requirement]:

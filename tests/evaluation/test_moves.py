@@ -98,6 +98,33 @@ class Recorded:
 asked: list[float] = []
 
 
+def test_rows_before_and_after_those_of_the_pool_are_of_its_first_and_last_block(monkeypatch):
+    """The line of a market that the pool has not seen learns from none of its own rows either."""
+    opened = np.arange(1200) * HOUR + 7
+    columns = np.column_stack([RNG.normal(size=(1200, 3)), opened.astype(float)])
+    label = RNG.integers(0, 3, 1200)
+    rows = RangeRows(columns, 4, 1, columns[:, 0], opened, label, np.ones(3) / 3, DAY)
+    seen = slice(400, 900)
+    pool = replace(
+        rows, **{key: getattr(rows, key)[seen] for key in ("columns", "log_range", "opened")}
+    )
+    asked_of_line = []
+
+    class Line(Recorded):
+        coefficients, intercept = (0.0,) * 4, 0.0
+
+        def log_range(self, columns):
+            asked_of_line.extend(columns[:, -1])
+            return super().predict(columns)
+
+    monkeypatch.setattr(moves_fitting, "_make_boosting", lambda seed: Recorded())
+    monkeypatch.setattr(moves_fitting, "_fit_line", lambda *rows: Line().fit(*rows))
+    monkeypatch.setattr(moves_fitting, "Moves", lambda *parts: parts)
+    monkeypatch.setattr(Trees, "of", lambda fitted: fitted)
+    RangeBoosting.fit([pool], 0).moves_of(rows)
+    assert sorted(asked_of_line) == opened.tolist()
+
+
 @pytest.mark.parametrize("apart", [DAY, 3 * DAY])
 def test_a_logit_learns_from_forecasts_of_rows_that_were_not_fitted_nor_near(monkeypatch, apart):
     """The line too: its own rows are its target, so that it would be right on them alone."""

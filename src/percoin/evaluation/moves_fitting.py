@@ -97,7 +97,8 @@ class RangeBoosting:
 
     Attributes:
         name: Of the model that they are a part of.
-        edges: Open times at which the blocks begin and the last one ends, shape (6,).
+        edges: Open times between which the blocks lie, shape (6,); the first has no begin and
+            the last no end, as a market may have rows before and after those fitted on.
         whole: Fitted on all rows; None if a block has too few others.
         blocks: For each block, fitted on the rows at least a day from it.
     """
@@ -125,6 +126,7 @@ class RangeBoosting:
         if len(opened) < _FEWEST_ROWS:
             return cls(name, np.zeros(_N_BLOCKS + 1))
         edges = np.quantile(opened, np.linspace(0, 1, _N_BLOCKS + 1))
+        edges[0], edges[-1] = -np.inf, np.inf
         far = [_is_far(edges, block, opened, markets[0].apart) for block in range(_N_BLOCKS)]
         if min(each.sum() for each in far) < _FEWEST_ROWS:
             return cls(name, edges)
@@ -141,7 +143,7 @@ class RangeBoosting:
         Args:
             rows: Its train rows; the trees may have learnt from them or not.
         """
-        asked = np.clip(np.searchsorted(self.edges, rows.opened, "right") - 1, 0, _N_BLOCKS - 1)
+        asked = np.searchsorted(self.edges, rows.opened, "right") - 1
         far = [_is_far(self.edges, block, rows.opened, rows.apart) for block in range(_N_BLOCKS)]
         is_enough = min(each.sum() for each in far) >= _FEWEST_ROWS
         if self.whole is None or not is_enough or len(np.unique(rows.label)) < N_CLASSES:
