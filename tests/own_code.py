@@ -84,12 +84,13 @@ import numpy as np
 class Scaled:
     """Large for the last 30 returns; how large is learnt from the train rows."""
 
-    def __init__(self, horizon, share=0.4, width=None):
-        self.horizon, self.share, self.width = horizon, share, width
+    def __init__(self, horizon, share=0.4, spans=(30,), width=None):
+        self.horizon, self.share, self.span, self.width = horizon, share, spans[0], width
 
     def ratio(self, bars):
         close = bars["close"]
-        return (close.shift(-self.horizon) / close - 1) / close.pct_change().rolling(30).std()
+        spread = close.pct_change().rolling(self.span).std()
+        return (close.shift(-self.horizon) / close - 1) / spread
 
     def fit(self, bars, train_rows):
         sizes = self.ratio(bars).abs().to_numpy()[train_rows]
@@ -142,6 +143,11 @@ class NoLabel:
 class SeesAll(UpOrDown):
     def fit(self, bars, train_rows):
         return {"width": float(len(bars))}
+
+
+class LearnsNothing(UpOrDown):
+    def fit(self, bars, train_rows):
+        return {"width": float("nan")}
 '''
 
 

@@ -69,10 +69,12 @@ def test_what_a_rule_learns_comes_from_train_rows_alone():
 
     seen = rule("SeesAll").fitted(BARS, np.arange(100))
     assert seen.learnt == {"width": 103.0}
+    with pytest.raises(OwnCodeError, match="fit gives values that are neither finite numbers nor"):
+        rule("LearnsNothing").fitted(BARS, np.arange(100))
 
 
 def test_a_rule_survives_json_and_answers_the_same(own):
-    dataset = build_dataset(BARS, DatasetSpec(rule("Scaled", share=0.5)))
+    dataset = build_dataset(BARS, DatasetSpec(rule("Scaled", share=0.5, spans=[30, 30])))
     text = rule_text(dataset.label_rule)
     again = label_rule_from_json(json.loads(text))
     assert again == dataset.label_rule
@@ -94,8 +96,11 @@ def test_a_rule_survives_json_and_answers_the_same(own):
         {"horizon": 0},
         {"past_bars": -1},
         {"sha256": 3},
-        {"arguments": {"a": []}},
+        {"arguments": {"a": [[]]}},
         {"arguments": 3},
+        {"arguments": None},
+        {"learnt": [1]},
+        {"spam": 1},
         {"target": None},
     ],
 )

@@ -53,6 +53,21 @@ def test_code_that_is_not_allowed_is_not_run_and_the_message_says_what_to_allow(
     assert "my_mark" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["torch.load", "torch", "load", "Rule.layer", "Rule.__class__", "__loader__.load_module"],
+)
+def test_what_an_allowed_file_imports_is_not_its_code(tmp_path, name):
+    path = tmp_path / "my_net.py"
+    path.write_text(
+        "import torch\nfrom torch import load\n\nclass Rule:\n    layer = torch.nn.Linear\n"
+    )
+    allow_plugins([str(path)])
+
+    with pytest.raises(ConfigError, match=r"is not defined in my_net.*; name it where"):
+        resolve(f"my_net:{name}")
+
+
 def test_what_was_allowed_before_is_forgotten(own_file):
     allow_plugins([str(own_file)])
     resolve("my_rules:feature")

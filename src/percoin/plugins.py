@@ -2,7 +2,7 @@
 
 A name is ``module:qualname``, such as ``my_features:zscore``, or ``FILE.py:qualname``. Nothing is
 imported that ``allow_plugins`` did not allow in this process: neither a config nor a saved model
-can run code by naming it.
+can run code by naming it. What such a file imports itself is not its code: no name leads there.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def resolve(name: str) -> Plugin:
 
     Raises:
         ConfigError: It is no such name, ``plugins=`` does not allow its module, the import
-            fails, or the module has no such object.
+            fails, or the module has no such object of its own.
     """
     place, _, qualname = name.rpartition(":")
     if not place or not qualname:
@@ -138,6 +138,7 @@ def resolve(name: str) -> Plugin:
         if not hasattr(value, part):
             raise ConfigError(_no_such_name(module_name, qualname, part, value))
         value = getattr(value, part)
+        _check_defined_in(module_name, qualname, value)
     return Plugin(value, PluginSource(module_name, qualname, loaded.sha256))
 
 
@@ -231,6 +232,21 @@ def _import(name: str) -> _Loaded:
     if origin is None:
         raise ConfigError(f"module {name} has no source file; name one of the modules in it")
     return _Loaded(module, None, _hash(_read(Path(origin))))
+
+
+def _check_defined_in(module: str, qualname: str, value: Any) -> None:
+    """Refuse what a module only imports: its hash says nothing of it, and ``torch.load`` runs code.
+
+    Plain values, which belong to no module, may be named.
+    """
+    is_module = isinstance(value, ModuleType)
+    where = value.__name__ if is_module else getattr(value, "__module__", module)
+    if is_module or where != module:
+        raise ConfigError(
+            f"{module}:{_shown(qualname)} is not defined in {module}"
+            + (f", but in {where}" if where else "")
+            + "; name it where it is defined, or write a function or class of your own"
+        )
 
 
 def _read(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,12 +21,20 @@ Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+# What code of the user's own takes as an argument: what JSON, YAML and a command line all can say.
+Plain = bool | int | float | str | None
+
 _SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{2,20}")
 # Dated contracts, as exchanges and ccxt write them: BTCUSDT_260626, BTC/USDT:USDT-260626.
 _DATED = re.compile(r"[A-Z0-9]+([-/_][A-Z0-9]+)?(:[A-Z0-9]+)?[-_]\d{6}(-\d+-[CP])?")
 _CCXT_CONTRACT = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+):([A-Z0-9]+)")
 _PERPETUAL = re.compile(r"(?:[A-Z]+:)?([A-Z0-9]+(?:[-_/][A-Z0-9]+)?)(?:\.P|[-_]PERP|[-_]SWAP)")
 _MOST_SHOWN = 60
+
+
+def is_plain(value: object) -> bool:
+    """Whether it is a ``Plain``, and finite if it is a number, as JSON takes no other."""
+    return isinstance(value, Plain) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 class BarLength(Protocol):

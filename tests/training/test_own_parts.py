@@ -121,6 +121,7 @@ def test_a_network_that_could_not_be_trained_or_trusted_is_refused_before(how):
     [
         ((NET, "model.wdth=3"), "unexpected keyword argument 'wdth'; it takes n_features, lookb"),
         ((NET, "model.width=-3"), "fails with n_features=15, lookback=8, width=-3: RuntimeErr"),
+        ((NET, "model.width=2000000"), "model: width is 2000000, not a text, a number up to"),
         (("model._target_=my_nets:Nett",), "my_nets has no Nett; did you mean Net?"),
         (("model._target_=my_nets:NoModule",), "makes a NoModule, not a torch.nn.Module"),
         (("model._target_=others:Net",), "does not allow; add its file, such as plugins=[others"),
@@ -297,6 +298,7 @@ def test_fleets_and_models_without_a_network_take_none():
     assert "does not go with loss._target_" in line("loss._target_=my_nets:focal", *two)
     assert line(NET, "model=cnn_lstm").startswith("model._target_ names a model of your own")
     assert "is no argument that percoin can pass on" in line(NET, "model.width={a: 1}")
+    assert "is no argument that percoin can pass on" in line(NET, "model.width=nan")
     assert "loss.arguments" not in line(NET, "loss._target_=my_nets:focal", "loss.a=[[1]]")
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from percoin.config.fields import Effect, choice, require, setting
+from percoin.types import is_plain
 
 _ARGUMENTS = "of _target_; GROUP.NAME=VALUE on a command line adds one"
-_PLAIN = (str, int, float, type(None))
 
 
 def target(line: str, **default: Any) -> Any:
@@ -41,7 +41,7 @@ def check_target(group: str, name: str | None, arguments: Mapping[str, Any]) -> 
         )
         several = value if isinstance(value, list) else [value]
         require(
-            key.isidentifier() and all(isinstance(one, _PLAIN) for one in several),
+            key.isidentifier() and all(map(is_plain, several)),
             f"{group}.{key}={value!r:.60} is no argument that percoin can pass on: give a number, "
             "a text, true, false, null, or a list of these",
         )

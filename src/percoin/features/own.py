@@ -25,9 +25,7 @@ from percoin.errors import ConfigError, OwnCodeError
 from percoin.features.extra import FeatureGroup
 from percoin.plugins import PluginSource, resolve, resolve_same
 from percoin.printable import printable
-from percoin.types import FloatArray
-
-Parameter = bool | int | float | str | None
+from percoin.types import FloatArray, Plain, is_plain
 
 _TA = "ta:"
 _TA_NAME = re.compile(
@@ -57,12 +55,12 @@ class OwnFeature:
     """
 
     source: PluginSource
-    parameters: Mapping[str, Parameter] = field(default_factory=dict, hash=False)
+    parameters: Mapping[str, Plain] = field(default_factory=dict, hash=False)
     columns: tuple[str, ...] = ()
     memory_bars: int | None = None
 
     @classmethod
-    def of(cls, name: str, parameters: Mapping[str, Parameter]) -> OwnFeature:
+    def of(cls, name: str, parameters: Mapping[str, Plain]) -> OwnFeature:
         """Find a feature by its name in the settings.
 
         Args:
@@ -80,7 +78,7 @@ class OwnFeature:
                 raise ConfigError(f"{plugin.source.name} is no function of bars")
             found = cls(plugin.source, parameters)
         for key, value in parameters.items():
-            if not (key.isidentifier() and isinstance(value, Parameter)):
+            if not (key.isidentifier() and is_plain(value)):
                 raise ConfigError(
                     f"features.extra: {name}: {printable(str(key), 40)} must be a number, a text, "
                     "true, false or null"
@@ -258,7 +256,7 @@ def _ta_function(name: str) -> Callable[..., Any]:
     kind, method = _ta_class(name)
     known = list(inspect.signature(kind).parameters)
 
-    def indicator(bars: pd.DataFrame | None, **parameters: Parameter) -> Any:
+    def indicator(bars: pd.DataFrame | None, **parameters: Plain) -> Any:
         taken = {} if bars is None else {c: bars[c] for c in COLUMNS if c in known}
         return getattr(kind(**taken, **parameters), method)()
 

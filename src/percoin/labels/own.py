@@ -15,19 +15,39 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from percoin import json_codec
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.errors import ConfigError, OwnCodeError
 from percoin.features.proof import LEAST_BARS, prove_causal
 from percoin.labels.rules import LabelRule, Labels, return_ahead
 from percoin.plugins import PluginSource, resolve, resolve_same
 from percoin.printable import printable
-from percoin.types import UNKNOWN_LABEL, BoolArray, FloatArray, IntArray, Signal
+from percoin.types import (
+    UNKNOWN_LABEL,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Plain,
+    Signal,
+    is_plain,
+)
 
-_PLAIN = bool | int | float | str | None
 _MOST_CHARS_SHOWN = 200
 # The record of predictions keeps a rule with each.
 _MOST_CHARS = 300
 _ANSWERS = [UNKNOWN_LABEL, *sorted(Signal)]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An ``OwnRule`` as JSON has it, beside its kind."""
+
+    horizon: int
+    target: str
+    sha256: str
+    arguments: Mapping[str, Plain | list[Plain]]
+    learnt: Mapping[str, Plain] | None = None
+    past_bars: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +90,14 @@ class OwnRule(LabelRule):
             ConfigError: The text is not one that ``to_json`` wrote.
         """
         try:
-            module, _, qualname = values["target"].partition(":")
-            source = PluginSource(module, qualname, values["sha256"])
-            told = [values.get(name, {}) for name in ("arguments", "learnt")]
-            plain = [v for entry in told for v in (entry or {}).values()]
-            memory_bars, horizon = values.get("past_bars"), values["horizon"]
-            is_sound = (
-                type(horizon) is int
-                and (memory_bars is None or (type(memory_bars) is int and memory_bars >= 0))
-                and isinstance(source.sha256, str)
-                and all(isinstance(value, _PLAIN) for value in plain)
-            )
-        except (KeyError, AttributeError) as error:
-            raise ConfigError(f"label rule own: {error} is missing or of another type") from None
-        if not is_sound:
-            raise ConfigError("label rule own: a value is of another type")
-        learnt = values.get("learnt")
-        return cls(horizon, source, dict(told[0]), learnt and dict(learnt), memory_bars)
+            stored = json_codec.decode(_Stored, dict(values))
+        except ValueError as error:
+            raise ConfigError(f"label rule own: {error}") from None
+        if (stored.past_bars or 0) < 0:
+            raise ConfigError(f"label rule own: past_bars is {stored.past_bars}")
+        module, _, qualname = stored.target.partition(":")
+        source = PluginSource(module, qualname, stored.sha256)
+        return cls(stored.horizon, source, stored.arguments, stored.learnt, stored.past_bars)
 
     def to_json(self) -> dict[str, Any]:
         """Kind, code, arguments and what was measured."""
@@ -153,8 +164,8 @@ class OwnRule(LabelRule):
             str(key): value.item() if isinstance(value, np.generic) else value
             for key, value in learnt.items()
         }
-        if not all(isinstance(value, _PLAIN) for value in plain.values()):
-            raise self._error(bars, "fit gives values that are neither numbers nor texts")
+        if not all(map(is_plain, plain.values())):
+            raise self._error(bars, "fit gives values that are neither finite numbers nor texts")
         made = replace(self, learnt=plain)
         made._rule()
         return made

@@ -18,7 +18,7 @@ from percoin.registry.layout import (
     TREE_FILES,
     WEIGHT_FILES,
 )
-from percoin.types import CLASS_NAMES
+from percoin.types import CLASS_NAMES, is_plain
 
 _MEBIBYTE = 2**20
 # A manifest of a pool of 400 markets takes 0.1 MiB, a record of training about as much.
@@ -102,10 +102,9 @@ def check_own_network(arguments: Mapping[str, object], n_weights: int) -> None:
     """
     for name, value in arguments.items():
         entries = list(value) if isinstance(value, list | tuple) else [value]
-        is_plain = all(entry is None or isinstance(entry, str | int | float) for entry in entries)
         numbers = [entry for entry in entries if isinstance(entry, int | float)]
         if (
-            not is_plain
+            not all(map(is_plain, entries))
             or len(entries) > _MOST_LAYERS
             or any(abs(n) > _MOST_NUMBER for n in numbers)
         ):

@@ -56,6 +56,8 @@ def check_own_parts(settings: TrainConfig, dataset: MarketDataset, onnx: bool = 
     if not {"model", "loss"} & set(settings.targets):
         return
     with torch.random.fork_rng(devices=()):
+        # Sized before it takes memory.
+        network_spec(settings)
         network = seeded_network(settings)
         windows, labels = _few_windows(dataset)
         proof = _Proof(settings, windows, labels)
@@ -63,7 +65,6 @@ def check_own_parts(settings: TrainConfig, dataset: MarketDataset, onnx: bool = 
         learnt = proof.learn(network)
         proof.check_alone(learnt)
         if isinstance(settings.model, OwnNetworkConfig):
-            network_spec(settings)
             proof.check_weights(network)
             if onnx:
                 proof.check_onnx(network, dataset)

@@ -21,6 +21,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.network import CnnLstm
 from percoin.own_network import count_own_weights, make_own_network
+from percoin.registry.bounds import check_own_network
 from percoin.registry.manifest import OWN_KIND, ModelSpec
 from percoin.targets import find_target
 from percoin.training.datamodule import MarketDataModule
@@ -84,7 +85,7 @@ def network_spec(settings: TrainConfig) -> ModelSpec:
     """What a manifest says of the network.
 
     Raises:
-        ConfigError: As ``seeded_network``.
+        ConfigError: As ``seeded_network``, or the registry would not take it.
     """
     model = settings.model
     if not isinstance(model, OwnNetworkConfig):
@@ -93,6 +94,10 @@ def network_spec(settings: TrainConfig) -> ModelSpec:
     if target.source is None:
         raise target.refusal("is of torch: write a class of your own around it, in a file")
     counted = count_own_weights(target, model.arguments, _n_features(settings), settings.lookback)
+    try:
+        check_own_network(model.arguments, counted)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
     return ModelSpec(model.arguments, OWN_KIND, target.source, counted)
 
 
