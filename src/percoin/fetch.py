@@ -15,6 +15,7 @@ from percoin.bars.report import MarketReport, align, make_report, to_details, to
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
+from percoin.cli.options import joined
 from percoin.cli.overrides import split_lists
 from percoin.commands import command as command_line
 from percoin.config import FetchConfig, OutputFormat, typed
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def command() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        lists, others = split_lists(arguments)
+        lists, others = split_lists(joined(arguments))
         choices = [f"tf={tf}" for tf in lists["tf"]]
         # Without tf=, one call with the default.
         settings = [

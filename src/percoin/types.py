@@ -343,6 +343,16 @@ def is_symbol(value: object) -> bool:
     return isinstance(value, str) and _SYMBOL_PATTERN.fullmatch(value) is not None
 
 
+def market_spelling(text: str) -> str:
+    """A market as the exchange spells it, from how people and ccxt write it; else the same text.
+
+    ``btcusdt`` and ``BTC/USDT`` are BTCUSDT. Spellings that could mean another market, such as
+    that of a contract, stay as they are.
+    """
+    meant = re.sub(r"\A(\s*)([A-Za-z0-9]+)/([A-Za-z0-9]+)(\s*)\Z", r"\1\2\3\4", text).upper()
+    return meant if is_symbol(meant.strip()) else text
+
+
 def check_symbol(symbol: str) -> str:
     """Return ``symbol`` if it has the spelling of an exchange symbol.
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from percoin.config import CONF_DIR, OPTIONS, BinanceConfig, SourceConfig
 from percoin.config.structure import leaves_of
+from percoin.types import market_spelling
 
 # What the grammar reads as a text without quotes, and not as a number. A colon would be escaped
 # where Hydra writes the word again.
@@ -120,14 +121,15 @@ def split_lists(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[st
     current: list[str] | None = None
     for argument in arguments:
         name, has_value, value = argument.partition("=")
-        if has_value:
+        if has_value or argument.startswith("-"):
             current = lists.get(name)
         elif current is not None:
             value = argument
         if current is None:
             others.append(argument)
         else:
-            current += [word for word in re.split(r"[,\s]+", value.strip("[] ")) if word]
+            words = re.split(r"[,\s]+", value.strip("[] "))
+            current += [market_spelling(word) for word in words if word]
     return {name: list(dict.fromkeys(words)) for name, words in lists.items()}, others
 
 
