@@ -73,9 +73,16 @@ class Timeframe(StrEnum):
         return 1440 / _MINUTES[self]
 
 
-# Models are trained and served on these, each with an option tf=... The other timeframes are
-# only resampled into these.
-OFFERED_TIMEFRAMES = (Timeframe.M15, Timeframe.H1, Timeframe.H4, Timeframe.D1)
+# Models are trained and served on these, each with an option tf=... Another one takes a file of the
+# user's own in conf/tf/.
+OFFERED_TIMEFRAMES = (
+    Timeframe.M5,
+    Timeframe.M15,
+    Timeframe.M30,
+    Timeframe.H1,
+    Timeframe.H4,
+    Timeframe.D1,
+)
 
 _MINUTES = {
     Timeframe.M1: 1,

@@ -120,7 +120,7 @@ def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
         else f"{group}={values[0]}"
         for group, values in choices(overrides).items()
         # A file of the user's own may be what is wrong.
-        if group != OPTIONAL_GROUP or values == [TuneConfig.option]
+        if group != "debug" and (group != OPTIONAL_GROUP or values == [TuneConfig.option])
     ]
     config = compose_config(config_name, chosen)
     container = OmegaConf.to_container(config, resolve=False)

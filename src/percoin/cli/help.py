@@ -118,7 +118,9 @@ def _leading_comment(lines: Sequence[str]) -> list[str]:
     n_lines = next(
         (number for number, line in enumerate(lines) if not line.startswith("#")), len(lines)
     )
-    return [line[1:].removeprefix(" ") for line in lines[:n_lines]]
+    comment = [line[1:].removeprefix(" ") for line in lines[:n_lines]]
+    # It tells Hydra where the settings of a file belong.
+    return [line for line in comment if not line.startswith("@package")]
 
 
 def _note(notes: Mapping[str, str], name: str) -> str:

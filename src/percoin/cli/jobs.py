@@ -27,14 +27,12 @@ from percoin.cli.compose import (
     without_hydra,
 )
 from percoin.cli.elsewhere import translated
-from percoin.cli.folders import folders_in
 from percoin.cli.mistakes import check_overrides, check_used
 from percoin.cli.options import MULTIRUN, Shown, is_option, joined, shown_of
 from percoin.cli.run import run_command
 from percoin.config import CONF_DIR, Config, TrainConfig, typed
 from percoin.config.effects import names_with
 from percoin.config.fields import Effect
-from percoin.config.folders import reading_from
 from percoin.errors import ConfigError, PercoinError
 from percoin.run_folder import claimed_run, run_folder
 
@@ -74,16 +72,14 @@ def run_jobs(
         overrides = _overrides_of_sweep(arguments)
         if overrides is not None:
             words = [word for word in overrides if not is_option(word)]
-            with reading_from(folders_in(words)):
-                check_overrides(words, schema)
+            check_overrides(words, schema)
             check_used(words)
             sweep(overrides)
             return
         shown, arguments = shown_of(arguments)
         _check_not_of_sweeps(arguments)
         check_used(arguments)
-        with reading_from(folders_in(arguments)):
-            _run_job(job, schema, config_name, as_meant(config_name, arguments), shown)
+        _run_job(job, schema, config_name, as_meant(config_name, arguments), shown)
         for error in failures:
             raise error
 
@@ -138,4 +134,3 @@ def _check_not_of_sweeps(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if argument.partition("=")[0] in names_with(TrainConfig, {Effect.SWEEP}):
             raise ConfigError(f"{argument} is for sweeps: add -m, or leave it out")
-

@@ -23,7 +23,9 @@ MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
 _GROUP_CHOICE = re.compile(r"(?P<group>hydra/launcher|\w+)=(?P<values>.*)", re.DOTALL)
 
 
-_OF_HYDRA = re.compile(r"hydra\.(run\.dir|verbose|(job_logging|launcher)(\..+)?)|hydra/(job_logging|launcher)")
+_OF_HYDRA = re.compile(
+    r"hydra\.(run\.dir|verbose|(job_logging|launcher)(\..+)?)|hydra/(job_logging|launcher)"
+)
 
 
 _LOGGERS = re.compile(r"\[?[A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*\]?")
@@ -143,8 +145,11 @@ def _check_group(overrides: Sequence[str], schema: type) -> None:
         others = [
             name
             for name, other in SCHEMAS.items()
-            if top in {entry.name for entry in fields(other)} and other is not schema
+            if other is not schema and top in {entry.name for entry in fields(other)}
         ]
+        if top == "debug" and schema is not TrainConfig:
+            # Its files set what lies elsewhere in the config.
+            others = ["train"]
         if others:
             command = next(name for name, other in SCHEMAS.items() if other is schema)
             raise ConfigError(

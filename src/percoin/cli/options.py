@@ -19,11 +19,11 @@ _USUAL = frozenset({"--run", "-r"})
 _SHOW = {"--cfg": "--cfg", "-c": "--cfg", "--package": "--package", "-p": "--package"}
 _RESOLVE = "--resolve"
 _SHOWN = ("job", "hydra", "all")
-_FILES = {
-    name: "percoin has one config a command; write settings into experiment/NAME.yaml of a folder, "
-    "and name it with --config-dir FOLDER experiment=NAME"
-    for name in ("--config-name", "-cn", "--config-path", "-cp", "--config")
-}
+_FILES = dict.fromkeys(
+    ("--config-name", "-cn", "--config-path", "-cp", "--config"),
+    "percoin has one config a command; write settings into experiment/NAME.yaml of a folder, "
+    "and name it with --config-dir FOLDER experiment=NAME",
+)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ import percoin
 from percoin.cli.compose import ConfigShown
 from percoin.cli.console import outlets
 from percoin.cli.explain import explain
+from percoin.cli.folders import folders_in
 from percoin.cli.help import help_text
 from percoin.cli.hydras_own import ask_hydra
-from percoin.cli.options import HELP, OF_HYDRA, VERSION
+from percoin.cli.options import HELP, OF_HYDRA, VERSION, joined
 from percoin.commands import PROGRAM, as_called
+from percoin.config.folders import reading_from
 from percoin.errors import ConfigError, PercoinError
 from percoin.interruption import Interrupted, interruptible
 from percoin.memory import is_out_of_memory
@@ -100,7 +102,7 @@ def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
         elif OF_HYDRA & set(arguments):
             ask_hydra(config_name, arguments)
         else:
-            with interruptible():
+            with interruptible(), reading_from(folders_in(joined(arguments))):
                 command()
     except ConfigShown as shown:
         print(shown, end="")

@@ -59,7 +59,8 @@ def name_nearest(key: str, known: Iterable[str]) -> str:
     beside = [name for name in names if name.rpartition(".")[0] == group]
     if NAMES.get(key) in names:
         nearest = [NAMES[key]]
-    elif (sentence := how_here(key)) and "epochs" in names:
+    elif (sentence := how_here(key)) and ("symbol" not in names or "epochs" in names):
+        # Not of a command that trains nothing.
         return f"{key} is not a setting: {sentence}"
     elif dot and beside:
         leaves = [name.rpartition(".")[2] for name in beside]

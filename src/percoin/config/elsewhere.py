@@ -23,12 +23,14 @@ RENAMED: Mapping[str, str] = {
 }
 
 # What percoin does in any case.
-DONE_ANYWAY: Collection[str] = frozenset({"train=true", "test=true", "ckpt_path=null"})
+DONE_ANYWAY: Collection[str] = frozenset(
+    {"train=true", "test=true", "ckpt_path=null", "experiment=null", "debug=null"}
+)
 
 # Words that look like a setting and are none with this value.
 NOT_WITH_VALUE: Mapping[str, str] = {
     "train=false": "a training is judged in the same run; what a saved model is worth says "
-    "percoin report, and percoin signals scores it on newer bars",
+    "python -m percoin.report, and python -m percoin.signals scores it on newer bars",
     "test=false": "no model leaves a training without being judged on its test rows; for a quick "
     "look use debug=fdr",
     "seed=null": "every training has a seed, which its manifest records, so that it can be "

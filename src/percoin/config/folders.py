@@ -18,6 +18,11 @@ _HERE = Path("conf")
 _named: ContextVar[tuple[Path, ...]] = ContextVar("named", default=())
 
 
+def named_folders() -> tuple[Path, ...]:
+    """The folders that the command line names; a job elsewhere is given them."""
+    return _named.get()
+
+
 def config_folders() -> list[Path]:
     """Every folder of config files; where two have a file of one name, the first counts."""
     own = [_HERE.absolute()] if _HERE.is_dir() and not _HERE.samefile(CONF_DIR) else []
