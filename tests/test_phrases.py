@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from percoin import __main__ as program
 from percoin.cli import EXIT_USAGE, compose_config, run_command, run_jobs
-from percoin.cli.overrides import text_keys
+from percoin.cli.overrides import split_lists, text_keys
 from percoin.config import SCHEMAS, TrainConfig, typed
 from percoin.config.elsewhere import NOT_WITH_VALUE, RENAMED, SENTENCES
 from percoin.config.folders import options
@@ -80,7 +80,7 @@ WORKS = [
     ("train symbol=BTCUSDT tags=[a,b]", {"tags": ["a", "b"]}),
     ("""train symbol=BTCUSDT 'tags=["a", "b"]'""", {"tags": ["a", "b"]}),
     ("train symbol=BTCUSDT seed=42", {"seed": 42}),
-    ("train symbol=BTCUSDT logger=null", {"logger": {}}),
+    ("train symbol=BTCUSDT logger=null", {"logger": None}),
     ("train symbol=BTCUSDT logger=csv", {"logger.csv.name": "csv"}),
     ("train symbol=BTCUSDT 'logger=[csv,tensorboard]'", {"logger.csv.name": "csv"}),
     ("train -m symbol=BTCUSDT,ETHUSDT debug=fdr trainer.max_epochs=2,3", {"epochs": 2}),
@@ -172,7 +172,7 @@ TOLD = [
     ("predict symbol=BTCUSDT trainer=gpu", "trainer is a setting of train, and predict has none"),
     (
         "predict symbol=BTCUSDT labels.horizon=3",
-        "labels is",
+        "labels.horizon is a setting of train, audit, sig",
     ),
     ("registry features=raw", "features is a setting of train, audit, and registry has none"),
     ("report source=files", "source is a setting of"),
@@ -401,7 +401,7 @@ def test_what_can_only_be_a_text_is_taken_as_it_is(name):
     ("words", "said"),
     [
         (("predict", "symbol=BTCUSDT", "trainer=gpu"), "trainer is a setting of train"),
-        (("train", "symbol=BTCUSDT", "callbacks=none"), "checkpoints and early stopping are built"),
+        (("train", "symbol=BTCUSDT", "callbacks=none"), "callbacks is not a setting: checkpoints"),
         (("serve", "--timeframe", "1h"), "--timeframe is not"),
     ],
 )
@@ -420,6 +420,13 @@ def test_the_program_itself_ends_with_that_line(tmp_path, words, said):
     assert done.stderr.startswith(f"error: {said}")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_of_markets_and_bar_lengths_are_read_as_they_are_meant():
+    lists, others = split_lists(["symbol=btcusdt,ETH/USDT", "tf=5m,30m", "port=8000"])
+
+    assert lists == {"symbol": ["BTCUSDT", "ETHUSDT"], "tf": ["5m", "30m"]}
+    assert others == ["port=8000"]
 
 
 def test_every_command_of_the_program_is_in_this_table():

@@ -141,7 +141,8 @@ def split_lists(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[st
             others.append(argument)
         else:
             words = re.split(r"[,\s]+", value.strip("[] "))
-            current += [market_spelling(word) for word in words if word]
+            current += [word for word in words if word]
+    lists["symbol"] = list(map(market_spelling, lists["symbol"]))
     return {name: list(dict.fromkeys(words)) for name, words in lists.items()}, others
 
 
