@@ -96,6 +96,7 @@ WORKS = [
     ("train symbol=btcusdt", {"symbol": "BTCUSDT"}),
     ("train symbol=btc/usdt tf=1h", {"symbol": "BTCUSDT"}),
     ("train recipe=pooled symbol=btcusdt,ETH/USDT", {"symbol": "BTCUSDT,ETHUSDT"}),
+    ("audit symbol=null", {"symbol": None}),
     ("predict symbol=eth/usdt", {"symbol": "ETHUSDT"}),
     ("train symbol=BTCUSDT tf=5m", {"tf.name": "5m", "labels.threshold": 0.0015}),
     ("train symbol=BTCUSDT tf=30m", {"tf.name": "30m", "labels.threshold": 0.0035}),
@@ -179,6 +180,7 @@ TOLD = [
     # FreqAI, freqtrade, ccxt
     ("train symbol=BTCUSDT tf=1w", "tf=1w is not an option; tf is one of 15m, 1d, 1h, 30m, 4h, 5m"),
     ("train symbol=BTC/USDT:USDT", "did you mean symbol=BTCUSDT source.market=perp?"),
+    ("train symbol=true", "symbol='true' is not a market"),
     ("train symbol=BTC-USDT", "did you mean symbol=BTCUSDT?"),
     ("train symbol=BTCUSDT timeframe=1h", "did you mean tf?"),
     ("train symbol=BTCUSDT --timeframe 1h", "--timeframe is not KEY=VALUE; write tf=VALUE"),

@@ -29,6 +29,7 @@ _SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{2,20}")
 _DATED = re.compile(r"[A-Z0-9]+([-/_][A-Z0-9]+)?(:[A-Z0-9]+)?[-_]\d{6}(-\d+-[CP])?")
 _CCXT_CONTRACT = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+):([A-Z0-9]+)")
 _PERPETUAL = re.compile(r"(?:[A-Z]+:)?([A-Z0-9]+(?:[-_/][A-Z0-9]+)?)(?:\.P|[-_]PERP|[-_]SWAP)")
+_NO_MARKETS = frozenset({"null", "true", "false"})
 _MOST_SHOWN = 60
 
 
@@ -354,8 +355,10 @@ def market_spelling(text: str) -> str:
     """A market as the exchange spells it, from how people and ccxt write it; else the same text.
 
     ``btcusdt`` and ``BTC/USDT`` are BTCUSDT. Spellings that could mean another market, such as
-    that of a contract, stay as they are.
+    that of a contract, stay as they are, and so do words for no value.
     """
+    if text.lower() in _NO_MARKETS:
+        return text
     meant = re.sub(r"\A(\s*)([A-Za-z0-9]+)/([A-Za-z0-9]+)(\s*)\Z", r"\1\2\3\4", text).upper()
     return meant if is_symbol(meant.strip()) else text
 
