@@ -1,6 +1,6 @@
 """Run examples/first_model.ipynb and write the pictures of NOTEBOOK.md beside it.
 
-python docs/notebook_pictures.py    a minute; the weights, and so the figures, may differ with the machine
+python docs/notebook_pictures.py    a minute; figures may differ from machine to machine
 """
 
 import base64

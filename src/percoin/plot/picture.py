@@ -33,7 +33,7 @@ def new_picture(
     width: float,
     height: float,
     title: str = "",
-    layout: Literal["constrained", "none"] = "constrained",
+    layout: Literal["constrained"] | None = "constrained",
 ) -> Picture:
     """An empty figure.
 
@@ -41,7 +41,7 @@ def new_picture(
         width: In inches.
         height: In inches.
         title: At the top left; taken as it is, without formulas.
-        layout: Who places the axes: matplotlib, or the caller.
+        layout: Who places the axes: matplotlib, or with None the caller.
     """
     figure = Picture(figsize=(width, height), dpi=100, layout=layout)
     FigureCanvasAgg(figure)

@@ -31,7 +31,7 @@ def draw_pictures(
     """
     market = f"{dataset.bars.symbol} {dataset.bars.timeframe.value}"
     rows = f"{market}, {len(labels):,} test rows"
-    shares = {part: dataset.class_counts(part) for part in PARTS}
+    shares: dict[str, IntArray] = {part: dataset.class_counts(part) for part in PARTS}
     return {
         "confusion_matrix": plot.confusion_matrix(counts, rows),
         "reliability": plot.reliability_of(probabilities, labels, f"{rows}, {what}"),

@@ -45,7 +45,7 @@ def draw_search(tried: Sequence[Tried], title: str) -> Picture:
     n_rows = 1 + -(-len(names) // _N_COLUMNS)
     height = 2.9 * n_rows
     # With so many axes an automatic layout takes seconds.
-    figure = new_picture(10.5, height, layout="none")
+    figure = new_picture(10.5, height, layout=None)
     grid = figure.add_gridspec(
         n_rows,
         _N_COLUMNS,
