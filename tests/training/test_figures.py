@@ -50,6 +50,24 @@ def test_the_confusion_matrix_shows_counts_and_shares_of_the_true_class():
     png(figure)
 
 
+def test_no_label_of_a_picture_is_cut_off():
+    probabilities, labels = make_forecast(5243, [0, 1, 2])
+    shares = {part: np.array([4921, 14217, 5341]) for part in ("train", "validation", "test")}
+    title = "FLOKIUSDT 15m, 52,430 test rows, calibrated"
+    for figure in (
+        draw_confusion_matrix([[701, 320, 4], [1100, 52310, 44], [0, 10, 5]], title),
+        draw_reliability(probabilities, labels, title),
+        draw_label_distribution(shares, title),
+    ):
+        png(figure)
+        drawn = figure.get_tightbbox()
+        width, height = figure.get_size_inches()
+        assert drawn.x0 >= 0
+        assert drawn.y0 >= 0
+        assert drawn.x1 <= width
+        assert drawn.y1 <= height
+
+
 def test_reliability_bins_hold_equally_many_rows_and_their_means():
     probabilities, labels = make_forecast(1000, [0, 1, 2])
     figure = draw_reliability(probabilities, labels, "a title")

@@ -55,7 +55,9 @@ def draw_confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure
     """Draw true classes as rows, predicted classes as columns, shaded by share of the row."""
     matrix = np.asarray(counts)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = _new_figure(6.0, 4.8)
+    figure = _new_figure(6.4, 4.8)
+    # A square image leaves the constrained layout no room for its labels.
+    figure.set_layout_engine("compressed")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):
