@@ -215,7 +215,7 @@ class Scoreboard:
                 log.exception("SCOREBOARD cannot be updated")
             # A server that has just begun writes its first answers one after the other.
             is_growing = len(self._latest) != n_before or not self._latest
-            self._is_stopped.wait(_GROWING_SECS if is_growing else every_secs)
+            self._is_stopped.wait(min(every_secs, _GROWING_SECS) if is_growing else every_secs)
 
     def _now(self, symbols: Sequence[str] | None, timeframe: Timeframe | None) -> list[Standing]:
         wanted = {
