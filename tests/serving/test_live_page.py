@@ -133,6 +133,7 @@ def test_what_is_old_says_so_first(page, server):
 
 def test_records_without_a_score_take_one_line_until_they_are_opened(page):
     # The file's bars ended long ago, so that every answer came too late to be scored.
+    page.wait_for("/ 3\\d given too late/.test(document.getElementById('record').innerText)")
     record = page.run("document.getElementById('record').innerText")
     assert "Nothing can be scored yet" in record
     assert re.search(
@@ -306,6 +307,7 @@ BEYOND = """[...document.querySelectorAll('body *')].filter((each) =>
 def test_it_fits_a_telephone(page):
     page.show_as(390, 844, mobile=True)
     assert page.run("innerWidth") == 390
+    page.wait_for("document.querySelector('.unscored') !== null")
     page.run("document.querySelector('.unscored').open = true")
     page.run("document.querySelector('.legend').open = true")
     assert page.run(BEYOND) == []
@@ -390,6 +392,7 @@ def test_the_record_tells_which_feature_of_a_model_has_drifted(tmp_path, browser
         browser.show_as(1400, 1000)
         browser.open(f"{server.url}/")
         browser.wait_for("document.querySelector('#scoreboard tbody tr') !== null")
+        browser.run("document.querySelector('.unscored').open = true")
         shown = browser.run("document.getElementById('record').innerText")
     ratio = drift["shifts"][drift["worst"]]["ratio"]
     assert ratio > 1
