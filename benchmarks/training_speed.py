@@ -7,9 +7,11 @@ The usual way holds all windows in memory and trains on batches of 16 from a ``D
 asks the attention about every bar, computes in 32 bits, in a plain loop, with AdamW and
 clipping as percoin has them, on all cores. Each variant trains in a process of its own, in
 turn, ``rounds`` times; only the time in training batches counts, after a first epoch that is
-not timed. Prints medians of windows per second, their ratios to the usual way, and how much
-of the machine's matrix product, measured beside them, they reach: at 136 MFLOP a window, forward
-and backward, and at 200 in the usual way, which makes a query, a key and a value of every bar.
+not timed. percoin trains in the precision that it chooses on this machine, unless the row says
+otherwise. Prints medians of windows per second, their ratios to the usual way, and how much
+of the machine's matrix product in 32 bits, measured beside them, they reach: at 136 MFLOP a window,
+forward and backward, and at 200 in the usual way, which makes a query, a key and a value of every
+bar.
 
 With ``--to-loss`` the usual way and percoin train one market of real 15m bars from the same
 first weights; printed is how long each takes to the worse one of their best validation
@@ -41,11 +43,13 @@ from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import PATIENCE_OF_THREADS, compose_config
 from percoin.config import TrainConfig, typed
+from percoin.config.trainer import AUTO_PRECISION, FULL_PRECISION, MIXED_PRECISION
 from percoin.dataset import MarketDataset, build_dataset
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.memory import keep_freed_memory
+from percoin.training.precision import choose_precision, with_precision
 from percoin.training.recipes.network import plan_of
 from percoin.training.run import fit
 from percoin.types import Timeframe
@@ -93,6 +97,7 @@ def compare_speeds(arguments: argparse.Namespace) -> None:
     runs: dict[str, Callable[[], float]] = {
         "usual": lambda: speed(arguments, "usual", n_cores),
         "percoin": lambda: speed(arguments, "percoin", n_cores),
+        "percoin in 32 bits": lambda: speed(arguments, "percoin-full", n_cores),
         "percoin without Lightning": lambda: speed(arguments, "bare", n_cores),
         f"percoin, {n_cores} jobs of 1 thread": lambda: side_by_side(arguments, n_cores),
     }
@@ -221,6 +226,7 @@ def train_usual(dataset: MarketDataset, settings: TrainConfig) -> Course:
     torch.manual_seed(settings.seed)
     network = UsualNetwork(len(FEATURE_NAMES))
     batches = DataLoader(train, USUAL_BATCH, shuffle=True, drop_last=True)
+    settings = with_precision(settings, FULL_PRECISION)
     return loop(network, lambda _: batches, DataLoader(validation, 512), settings, fused=None)
 
 
@@ -236,7 +242,7 @@ def train_bare(dataset: MarketDataset, settings: TrainConfig) -> Course:
 
     torch.manual_seed(settings.seed)
     network = CnnLstm(len(FEATURE_NAMES))
-    return loop(network, of_epoch, data.val_dataloader(), settings, fused=True)
+    return loop(network, of_epoch, data.val_dataloader(), chosen(settings), fused=True)
 
 
 def loop(
@@ -250,13 +256,16 @@ def loop(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=decay, fused=fused
     )
+    is_mixed = settings.trainer.precision == MIXED_PRECISION
     course, spent = [], 0.0
     for epoch in range(settings.epochs):
         network.train()
         began = time.perf_counter()
         for windows, labels in batches_of(epoch):
             optimizer.zero_grad()
-            functional.cross_entropy(network(windows), labels).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+                loss = functional.cross_entropy(network(windows), labels)
+            loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), settings.optimizer.gradient_clip_norm)
             optimizer.step()
         spent += time.perf_counter() - began
@@ -279,8 +288,19 @@ def train_percoin(dataset: MarketDataset, settings: TrainConfig) -> Course:
     watch = Watch()
     torch.manual_seed(settings.seed)
     network = CnnLstm(len(FEATURE_NAMES))
-    module = fit(dataset, network, plan_of(settings), [watch])
+    module = fit(dataset, network, plan_of(chosen(settings)), [watch])
     return list(zip(watch.spent, module.history["val_loss"], strict=True))
+
+
+def train_percoin_full(dataset: MarketDataset, settings: TrainConfig) -> Course:
+    return train_percoin(dataset, with_precision(settings, FULL_PRECISION))
+
+
+def chosen(settings: TrainConfig) -> TrainConfig:
+    """The settings in the precision that suits this machine, unless they name one."""
+    if settings.trainer.precision != AUTO_PRECISION:
+        return settings
+    return choose_precision(settings).applied(settings)
 
 
 class Watch(pl.Callback):
@@ -307,6 +327,7 @@ class Watch(pl.Callback):
 VARIANTS: dict[str, Callable[[MarketDataset, TrainConfig], Course]] = {
     "usual": train_usual,
     "percoin": train_percoin,
+    "percoin-full": train_percoin_full,
     "bare": train_bare,
 }
 

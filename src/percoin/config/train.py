@@ -43,7 +43,7 @@ from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.targets import LossConfig, SchedulerConfig
 from percoin.config.timeframe import TimeframeConfig
-from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
+from percoin.config.trainer import AUTO_PRECISION, ExportConfig, OptimizerConfig, TrainerConfig
 from percoin.config.tune import TuneConfig
 from percoin.dataset import check_purge
 from percoin.errors import ConfigError
@@ -224,6 +224,11 @@ class TrainConfig:
             f"blend={self.blend}: {', '.join(strange)} learns from all markets of a pool; use it "
             "with recipe=pooled",
         )
+
+    @property
+    def leaves_precision_open(self) -> bool:
+        """Whether a network is trained in the precision that suits the machine."""
+        return self.model.has_network and self.trainer.precision == AUTO_PRECISION
 
     @property
     def blended(self) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from percoin.config.fields import (
 from percoin.config.model import OF_A_NETWORK
 from percoin.config.targets import check_target, target, target_arguments
 
+AUTO_PRECISION, FULL_PRECISION, MIXED_PRECISION = "auto", "32-true", "bf16-mixed"
+
 # A pool's learning rate falls by a cosine.
 _OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))
 
@@ -27,7 +29,10 @@ class TrainerConfig:
 
     accelerator: str = choice("cpu or gpu", ("cpu", "gpu"), affects=Effect.MODEL)
     precision: str = choice(
-        "32-true or bf16-mixed", ("32-true", "bf16-mixed"), affects=Effect.MODEL
+        "auto, 32-true or bf16-mixed; auto is bf16 where a step is timed to be faster in it; tests "
+        "and judgement always compute in 32 bits",
+        (AUTO_PRECISION, FULL_PRECISION, MIXED_PRECISION),
+        affects=Effect.MODEL,
     )
     record_steps: bool = setting(
         "with fleet=true: replay steps as CUDA graphs; false launches their kernels one by one",

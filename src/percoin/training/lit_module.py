@@ -41,6 +41,8 @@ UNKNOWN_MARKET = ("unknown", "market")
 _LOG_EVERY_N_STEPS = 50
 # All of them keep the weights in 32 bits, as the registry does.
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+# Without a factor on the gradients.
+_UNSCALED = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -296,8 +298,8 @@ class SignalClassifier(pl.LightningModule):
         return ReduceLROnPlateau(optimizer, factor=factor, patience=patience), False
 
     def _adamw(self, decay: float) -> torch.optim.AdamW:
-        # Fused AdamW makes one pass over each tensor. In mixed precision Lightning cannot clip it.
-        fused = self.device.type == "cpu" and self.trainer.precision == "32-true"
+        # Fused AdamW makes one pass over each tensor.
+        fused = self.device.type == "cpu" and self.trainer.precision in _UNSCALED
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=decay, fused=fused)
 
     def configure_gradient_clipping(
@@ -309,6 +311,12 @@ class SignalClassifier(pl.LightningModule):
         """Clip by the trainer's value if it has one, else to ``gradient_clip_norm``."""
         if gradient_clip_val is None:
             gradient_clip_val = self.optimizer.gradient_clip_norm
+        is_by_norm = gradient_clip_algorithm in (None, "norm")
+        if self.trainer.precision == "bf16-mixed" and is_by_norm and gradient_clip_val > 0:
+            # Lightning clips for no fused optimizer in mixed precision; bf16 scales no gradients.
+            clipped = [each for group in optimizer.param_groups for each in group["params"]]
+            nn.utils.clip_grad_norm_(clipped, gradient_clip_val)
+            return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
