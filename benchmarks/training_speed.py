@@ -297,10 +297,12 @@ def train_percoin_full(dataset: MarketDataset, settings: TrainConfig) -> Course:
 
 
 def chosen(settings: TrainConfig) -> TrainConfig:
-    """The settings in the precision that suits this machine, unless they name one."""
+    """The settings in the precision that suits this machine, and its threads, unless they say."""
     if settings.trainer.precision != AUTO_PRECISION:
         return settings
-    return choose_precision(settings).applied(settings)
+    choice = choose_precision(settings)
+    torch.set_num_threads(choice.threads or torch.get_num_threads())
+    return choice.applied(settings)
 
 
 class Watch(pl.Callback):

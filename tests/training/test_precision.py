@@ -23,6 +23,12 @@ from percoin.types import Timeframe
 
 AUTO = "trainer.precision=auto"
 BF16_IS_FAST = {"32-true": 0.2, "bf16-mixed": 0.1}
+
+
+def steps_of(secs: dict[str, float], threads: int) -> tuple[precision.StepTime, ...]:
+    return tuple(precision.StepTime(name, threads, each) for name, each in secs.items())
+
+
 needs_bf16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU cannot compute in bf16"
 )
@@ -38,7 +44,7 @@ def timed(monkeypatch) -> dict[str, float]:
     """What the probe finds on a processor with bf16; a test may change it."""
     secs = dict(BF16_IS_FAST)
     monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
-    monkeypatch.setattr(precision, "time_steps", lambda *arguments: dict(secs))
+    monkeypatch.setattr(precision, "time_steps", lambda *asked: steps_of(secs, asked[-1][0]))
     return secs
 
 
@@ -48,9 +54,36 @@ def timed(monkeypatch) -> dict[str, float]:
 )
 def test_bf16_is_chosen_where_a_step_is_clearly_faster(timed, full, mixed, expected):
     timed.update({"32-true": full, "bf16-mixed": mixed})
-    choice = precision.choose_precision(settings())
+    choice = precision.choose_precision(settings("workers=2"))
     assert choice.precision == expected
-    assert choice.step_secs == {"32-true": full, "bf16-mixed": mixed}
+    assert choice.steps == steps_of(timed, choice.threads)
+
+
+def test_one_thread_is_chosen_where_it_is_clearly_faster_and_workers_leave_it_open(monkeypatch):
+    secs = {
+        ("32-true", 2): 0.2,
+        ("32-true", 1): 0.3,
+        ("bf16-mixed", 2): 0.2,
+        ("bf16-mixed", 1): 0.1,
+    }
+    asked = []
+
+    def time_steps(network, batch_size, lookback, counts):
+        asked.append(counts)
+        return tuple(
+            precision.StepTime(*way, each) for way, each in secs.items() if way[1] in counts
+        )
+
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precision, "time_steps", time_steps)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    chosen = precision.choose_precision(settings())
+    assert (chosen.precision, chosen.threads) == ("bf16-mixed", 1)
+    secs["bf16-mixed", 1] = 0.19
+    chosen = precision.choose_precision(settings())
+    assert (chosen.precision, chosen.threads) == ("32-true", 2)
+    precision.choose_precision(settings("workers=2"))
+    assert asked == [(2, 1), (2, 1), (2,)]
 
 
 def test_nothing_is_timed_where_the_choice_is_clear(tmp_path, monkeypatch):
@@ -73,8 +106,8 @@ def test_the_probe_times_steps_and_draws_from_no_generator_of_the_training(timed
     before = torch.random.get_rng_state()
     choice = precision.choose_precision(small)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert set(choice.step_secs) == {"32-true", "bf16-mixed"}
-    assert min(choice.step_secs.values()) > 0
+    assert {step.precision for step in choice.steps} == {"32-true", "bf16-mixed"}
+    assert min(step.secs for step in choice.steps) > 0
 
 
 def test_the_machine_says_whether_it_multiplies_bf16(monkeypatch):
@@ -115,7 +148,8 @@ def test_a_resumed_run_and_a_reproduction_take_the_precision_that_the_run_began_
     assert manifest.config["trainer"]["precision"] == "auto"
     assert manifest.config["choices"]["precision"] == "bf16-mixed"
     record = json.loads((served(tmp_path).folder / "metrics.json").read_text())
-    assert record["precision"]["step_secs"] == BF16_IS_FAST
+    found = {step["precision"]: step["secs"] for step in record["precision"]["steps"]}
+    assert found == BF16_IS_FAST
 
     market = MarketFolder(tmp_path / "models", "BTCUSDT", Timeframe.H1)
     words = ["action=reproduce", f"data_dir={tmp_path / 'data'}"]
@@ -162,7 +196,12 @@ def test_explicit_precisions_are_not_timed(monkeypatch):
     assert not settings("model=logistic").leaves_precision_open
 
 
-def test_the_probe_costs_two_steps_of_each_at_least():
+def test_the_probe_times_every_number_of_threads():
     network = CnnLstm(2, (4, 4, 4), 4, 1, 2, (4, 4))
-    secs = precision.time_steps(network, 4, 8)
-    assert min(secs.values()) > 0
+    before = torch.get_num_threads()
+    steps = precision.time_steps(network, 4, 8, (1, 2))
+    assert torch.get_num_threads() == before
+    assert {(step.precision, step.threads) for step in steps} == {
+        (name, count) for name in ("32-true", "bf16-mixed") for count in (1, 2)
+    }
+    assert min(step.secs for step in steps) > 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,7 @@ def train(
     if choice is not None:
         run = replace(run, choices={**run.choices, "precision": choice.precision})
     with (
+        nullcontext() if choice is None else choice.threads_set(),
         divergence_marked(run.folder),
         write_errors(settings, run.folder),
         interruption.expected(),
