@@ -1,17 +1,19 @@
-"""How soon a single market's network is as good, by the recipe of its training.
+"""How soon the network of a single market is as good, by the recipe of its training.
 
     python benchmarks/to_loss.py FOLDER ANSWERS [--symbols BTCUSDT SOLUSDT ETHUSDT DOGEUSDT]
-        [--seeds 0 1 2] [--arms usual plateau] [--days 150]
+        [--seeds 0 1 2] [--arms usual plateau averaged] [--days 150]
 
 Every arm trains the network alone on real 15m bars of one market, in a plain loop on one thread,
-from the same first weights. Kept are, at every validation, the windows trained on so far, the
-processor seconds spent on them and on the validations, the validation log-loss, and the test
-log-loss where the validation log-loss is the lowest so far. Answers lie in ANSWERS, one file for
-each arm, market and seed; those that are there are not computed again. Seconds of a busy machine
-vary, so the table takes the seconds of a window from ``benchmarks/training_speed.py`` where asked.
+from the same first weights. ``plateau`` was the default before ``averaged``, which is the default;
+``usual`` has batches of 16. All make use of the faster attention, which changes no result: what a
+window costs in the usual way is measured by ``benchmarks/training_speed.py``. Kept are, at every
+validation, the windows trained on so far, the processor seconds spent on them, the validation
+log-loss, and the test log-loss where the validation log-loss is the lowest so far. Answers lie in
+ANSWERS, one file for each arm, market and seed; those that are there are not computed again.
 
-Printed is for each arm, over markets and seeds: windows and seconds to the best validation
-log-loss of ``plateau``, the earlier default, and the validation and test log-losses it ends with.
+Printed are for each market and seed the lowest validation log-loss of ``plateau`` and its test
+log-loss, then for each arm the windows and processor seconds to that validation log-loss, and the
+lowest validation log-loss of its own with the test log-loss there.
 """
 
 from __future__ import annotations
@@ -75,6 +77,7 @@ class Recipe:
 ARMS = {
     "usual": Recipe(batch_size=16),
     YARDSTICK: Recipe(),
+    "averaged": Recipe(is_bf16=True, windows=5000, average=0.995),
 }
 
 
@@ -96,18 +99,49 @@ def main() -> None:
         for symbol in arguments.symbols:
             for arm in arguments.arms:
                 answer(arguments, arm, symbol, seed)
+    report(arguments)
 
 
 def answer(arguments: argparse.Namespace, arm: str, symbol: str, seed: int) -> None:
-    path = arguments.answers / f"{arm}-{symbol}-{arguments.days:g}-{seed}.json"
+    path = path_of(arguments, arm, symbol, seed)
     if path.is_file():
         return
     course = train(load(arguments.folder, symbol, arguments.days), ARMS[arm], seed)
     aside = path.with_suffix(".part")
     aside.write_text(json.dumps(course))
     aside.rename(path)
-    best = min(course, key=lambda row: row["val_loss"])
-    print(arm, symbol, seed, json.dumps(best), f"of {len(course)}", flush=True)
+
+
+def path_of(arguments: argparse.Namespace, arm: str, symbol: str, seed: int) -> Path:
+    folder: Path = arguments.answers
+    return folder / f"{arm}-{symbol}-{arguments.days:g}-{seed}.json"
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Print what is known of every market and seed that ``plateau`` has trained."""
+    print("| market, seed | arm | windows | seconds | lowest validation | test there |")
+    print("|---|---|---:|---:|---:|---:|")
+    for symbol in arguments.symbols:
+        for seed in arguments.seeds:
+            paths = {arm: path_of(arguments, arm, symbol, seed) for arm in (YARDSTICK, *ARMS)}
+            known = {arm: json.loads(p.read_text()) for arm, p in paths.items() if p.is_file()}
+            if YARDSTICK not in known:
+                continue
+            wanted = lowest(known[YARDSTICK])["val_loss"]
+            for arm, course in known.items():
+                best = lowest(course)
+                reached = next((row for row in course if row["val_loss"] <= wanted), None)
+                spent = (
+                    "not reached | "
+                    if reached is None
+                    else (f"{reached['windows']:,} | {reached['secs']:.0f}")
+                )
+                losses = f"{best['val_loss']:.4f} | {best['test_loss']:.4f}"
+                print(f"| {symbol}, {seed} | {arm} | {spent} | {losses} |")
+
+
+def lowest(course: list[dict[str, Any]]) -> dict[str, Any]:
+    return min(course, key=lambda row: float(row["val_loss"]))
 
 
 def load(folder: Path, symbol: str, days: float) -> MarketDataset:

@@ -31,7 +31,7 @@ from percoin.config.fields import (
 )
 from percoin.config.labels import LabelsConfig, RelativeConfig
 from percoin.config.loggers import loggers_of
-from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
+from percoin.config.model import OF_A_MARKET, OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
     NO_BLEND,
@@ -108,6 +108,14 @@ class TrainConfig:
     # Batch normalisation needs two windows to know a variance.
     batch_size: int = number(
         "windows per step", 2, 1_000_000, affects=Effect.MODEL, used=OF_A_NETWORK
+    )
+    windows_per_epoch: int | None = number(
+        "train windows of an epoch, drawn anew each time; null is all of them",
+        2,
+        100_000_000,
+        default=None,
+        affects=Effect.MODEL,
+        used=OF_A_MARKET,
     )
     lr: float = number(
         "learning rate to begin with",

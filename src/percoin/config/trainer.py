@@ -14,7 +14,7 @@ from percoin.config.fields import (
     require,
     setting,
 )
-from percoin.config.model import OF_A_NETWORK
+from percoin.config.model import OF_A_MARKET, OF_A_NETWORK
 from percoin.config.targets import check_target, target, target_arguments
 
 AUTO_PRECISION, FULL_PRECISION, MIXED_PRECISION = "auto", "32-true", "bf16-mixed"
@@ -75,6 +75,14 @@ class OptimizerConfig:
         above=0,
         most=1_000_000,
         affects=Effect.MODEL,
+    )
+    averaging: float = number(
+        "share that a moving average of the weights, which is what is validated and kept, keeps of "
+        "itself at each step; 0 averages nothing",
+        0,
+        below=1,
+        affects=Effect.MODEL,
+        used=OF_A_MARKET,
     )
     early_stopping_patience: int = number(
         "epochs without a better validation loss before the training ends",

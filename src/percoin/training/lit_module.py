@@ -54,6 +54,9 @@ class OptimizerSpec:
         plateau_factor: Multiplies the learning rate when the validation loss stalls.
         plateau_patience: Epochs without a better validation loss before the rate falls.
         gradient_clip_norm: Largest gradient norm.
+        averaging: Share that a moving average of the weights keeps of itself at each step;
+            ``train.py`` validates and keeps the average. 0 averages nothing. It has no effect
+            in your own ``Trainer``; use a callback there.
         early_stopping_patience: Epochs without a better validation loss before ``train.py``
             stops. It has no effect in your own ``Trainer``; use a callback there.
     """
@@ -62,6 +65,7 @@ class OptimizerSpec:
     plateau_factor: float = 0.5
     plateau_patience: int = 3
     gradient_clip_norm: float = 1.0
+    averaging: float = 0.0
     early_stopping_patience: int = 5
 
 

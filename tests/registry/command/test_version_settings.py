@@ -167,3 +167,15 @@ def test_other_values_mean_themselves_too(value):
 def test_what_is_no_value_of_a_setting_is_none():
     with pytest.raises(TypeError, match="no value of a setting"):
         literal({"of a name": "pandas.read_pickle"})
+
+
+def test_a_version_from_before_drawn_epochs_and_averages_is_trained_again_without(trained_once):
+    optimizer = dict(trained_once.config["optimizer"])
+    del optimizer["averaging"]
+    config = {**trained_once.config, "optimizer": optimizer}
+    del config["windows_per_epoch"]
+    old = replace(trained_once, config=config)
+    again = typed(compose_config("train", overrides_of(old)), TrainConfig)
+    for settings in (settings_of(old), again):
+        assert (settings.windows_per_epoch, settings.optimizer.averaging) == (None, 0.0)
+    assert settings_of(trained_once).optimizer.averaging > 0
