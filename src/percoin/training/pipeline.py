@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from percoin import json_codec
 from percoin.config import RecipeName, TrainConfig
 from percoin.training.folds import LoadBars, load_bars
 from percoin.training.interruption import RunInterruption
@@ -148,7 +149,8 @@ def _choose_precision(settings: TrainConfig, run: RunContext) -> PrecisionChoice
 
 def _noted(choice: PrecisionChoice | None) -> dict[str, object]:
     """The choice of the precision, for a run's settings and for ``metrics.json``."""
-    return {} if choice is None else {"precision": asdict(choice)}
+    # As it is read again.
+    return {} if choice is None else {"precision": json_codec.loads(json_codec.dumps(choice))}
 
 
 def _own_code(settings: TrainConfig) -> dict[str, object]:
