@@ -77,7 +77,7 @@ class Recipe:
 ARMS = {
     "usual": Recipe(batch_size=16),
     YARDSTICK: Recipe(),
-    "averaged": Recipe(is_bf16=True, windows=5000, average=0.995),
+    "averaged": Recipe(lr=2e-3, is_bf16=True, windows=5000, average=0.99),
 }
 
 

@@ -27,6 +27,7 @@ from percoin.config import (
     usual_averaging,
     usual_blend,
     usual_epochs,
+    usual_lr,
     usual_windows,
 )
 from percoin.errors import ConfigError
@@ -52,6 +53,7 @@ def register_configs() -> None:
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("percoin.usual_blend", _usual_blend, replace=True)
     OmegaConf.register_new_resolver("percoin.usual_epochs", usual_epochs, replace=True)
+    OmegaConf.register_new_resolver("percoin.usual_lr", usual_lr, replace=True)
     OmegaConf.register_new_resolver("percoin.usual_windows", usual_windows, replace=True)
     OmegaConf.register_new_resolver("percoin.usual_averaging", usual_averaging, replace=True)
 

@@ -28,6 +28,7 @@ from percoin.config.recipes import (
     usual_averaging,
     usual_blend,
     usual_epochs,
+    usual_lr,
     usual_windows,
 )
 from percoin.config.registry import RegistryAction, RegistryConfig
@@ -101,5 +102,6 @@ __all__ = [
     "usual_averaging",
     "usual_blend",
     "usual_epochs",
+    "usual_lr",
     "usual_windows",
 ]

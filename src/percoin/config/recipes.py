@@ -14,7 +14,7 @@ NO_BLEND = "none"
 INIT_POOLED = "pooled"
 
 # Of a market that learns alone and from scratch: benchmarks/RESULTS.md has the evidence.
-_WINDOWS_ALONE, _AVERAGING_ALONE = 5000, 0.995
+_WINDOWS_ALONE, _AVERAGING_ALONE, _LR_ALONE = 5000, 0.99, 0.002
 
 _OF_A_POOL = When(needs=("recipe=pooled",))
 _OF_A_START = When(needs=(f"init={INIT_POOLED}",))
@@ -124,6 +124,11 @@ def usual_windows(recipe: str, fleet: bool, init: str | None) -> int | None:
 def usual_averaging(recipe: str, fleet: bool, init: str | None) -> float:
     """How far the weights are averaged; not at all where a market has company or a start."""
     return _AVERAGING_ALONE if _learns_alone(recipe, fleet, init) else 0.0
+
+
+def usual_lr(recipe: str, fleet: bool, init: str | None) -> float:
+    """The learning rate to begin with; an average of the weights bears a larger one."""
+    return _LR_ALONE if _learns_alone(recipe, fleet, init) else 0.001
 
 
 def _learns_alone(recipe: str, fleet: bool, init: str | None) -> bool:
