@@ -169,13 +169,25 @@ def test_what_is_no_value_of_a_setting_is_none():
         literal({"of a name": "pandas.read_pickle"})
 
 
-def test_a_version_from_before_drawn_epochs_and_averages_is_trained_again_without(trained_once):
-    optimizer = dict(trained_once.config["optimizer"])
-    del optimizer["averaging"]
-    config = {**trained_once.config, "optimizer": optimizer}
-    del config["windows_per_epoch"]
-    old = replace(trained_once, config=config)
-    again = typed(compose_config("train", overrides_of(old)), TrainConfig)
-    for settings in (settings_of(old), again):
-        assert (settings.windows_per_epoch, settings.optimizer.averaging) == (None, 0.0)
-    assert settings_of(trained_once).optimizer.averaging > 0
+def test_a_history_that_ended_on_a_date_moves_on_and_keeps_its_length(trained_once):
+    dated = with_config(trained_once, start="2024-01-01", end="2024-12-31", history_days=30)
+    repeated, again = settings_of(dated), asked_again(dated)
+
+    assert (repeated.start, repeated.end) == ("2024-01-01", "2024-12-31")
+    assert (again.start, again.end, again.history_days) == (None, None, 365)
+
+
+def test_a_history_that_ends_on_a_date_alone_keeps_its_days(trained_once):
+    again = asked_again(with_config(trained_once, end="2024-12-31", history_days=30))
+
+    assert (again.start, again.end, again.history_days) == (None, None, 30)
+
+
+def test_a_history_that_began_on_a_date_grows(trained_once):
+    again = asked_again(with_config(trained_once, start="2024-01-01"))
+
+    assert (again.start, again.end) == ("2024-01-01", None)
+
+
+def asked_again(manifest: Manifest) -> TrainConfig:
+    return typed(compose_config("train", overrides_of(manifest)), TrainConfig)

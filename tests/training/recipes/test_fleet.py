@@ -141,11 +141,9 @@ def test_every_market_answers(fleet):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """Trained as a fleet trains: on all windows, without an average."""
     folder = tmp_path_factory.mktemp("alone")
-    as_a_fleet = ("windows_per_epoch=null", "optimizer.averaging=0", "lr=0.001")
-    words = (f"symbol={MARKETS[1]}", "model.dropout=0", "logger=csv", *as_a_fleet)
-    assert run_train(train_arguments(folder, *words)).code == 0
+    arguments = train_arguments(folder, f"symbol={MARKETS[1]}", "model.dropout=0", "logger=csv")
+    assert run_train(arguments).code == 0
     return folder
 
 
