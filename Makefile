@@ -81,6 +81,7 @@ bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour
 	$(PY) benchmarks/fleet_speed.py
 	$(PY) benchmarks/scale.py
 	$(PY) benchmarks/bars.py
+	$(PY) benchmarks/fetch.py
 	$(PY) benchmarks/onnx_startup.py
 	$(PY) benchmarks/predict_many.py
 	$(PY) benchmarks/serve_load.py

@@ -117,7 +117,9 @@ def train(
             from percoin.training.own_checks import check_own_parts
 
             check_own_parts(settings, recipe.markets[-1], settings.export.onnx)
-        trained = recipe.fit(Fitting(settings, run.folder, rules, interruption, callbacks))
+        trained = recipe.fit(
+            Fitting(settings, run.folder, rules, interruption, callbacks, run.fitter)
+        )
         wanted = [each for each in trained.markets if only is None or each.symbol in only]
         markets = TrainedMarkets(settings, recipe, run, trained)
         with markets.unheard_taken_back(wanted):
