@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 INSTALLED := $(VENV)/percoin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint check docs bench clean
+.PHONY: help setup demo test test-slow lint check docs screenshots bench clean
 
 help: ## list these targets
 	@echo "percoin: make TARGET"
@@ -70,6 +70,9 @@ lint: setup ## check format, lint rules and types
 docs: setup ## build the documentation as a site into outputs/docs; warnings are errors
 	$(PY) -m sphinx -c docs -b html -W --keep-going -q . outputs/docs
 	@echo "docs: outputs/docs/docs/index.html"
+
+screenshots: setup ## take the pictures of the page in docs/ anew; needs Chromium (some minutes)
+	$(PY) docs/screenshots.py
 
 # Nothing else should run meanwhile. BARS=FOLDER of real 15m bars adds the time to a loss.
 bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _REPETITIONS = 1000
 # How long a request waits for a record that is read for the first time.
 _PATIENCE_SECS = 60.0
+# Between two looks while models and sources are still joining.
+_GROWING_SECS = 1.0
 # So far back a row may appear among rows that are known.
 _LATE_ROWS = 200
 # Sources that are also baselines. They give no probabilities, so their skill uses the class
@@ -200,6 +202,7 @@ class Scoreboard:
 
     def _work(self, every_secs: float) -> None:
         while not self._is_stopped.is_set():
+            n_before = len(self._latest)
             try:
                 self._latest = self.standings()
                 self._failure = None
@@ -210,7 +213,9 @@ class Scoreboard:
             except Exception:
                 # If the thread ended here, the standings would stay as they are for ever.
                 log.exception("SCOREBOARD cannot be updated")
-            self._is_stopped.wait(every_secs)
+            # A server that has just begun writes its first answers one after the other.
+            is_growing = len(self._latest) != n_before or not self._latest
+            self._is_stopped.wait(min(every_secs, _GROWING_SECS) if is_growing else every_secs)
 
     def _now(self, symbols: Sequence[str] | None, timeframe: Timeframe | None) -> list[Standing]:
         wanted = {
