@@ -28,6 +28,7 @@ from percoin.errors import (
 from percoin.inference.asked import closed_bars
 from percoin.inference.model import NewestWindow, ServedModel, newest_windows
 from percoin.inference.networks import Backend, check_backend
+from percoin.inference.parts import ask_together
 from percoin.inference.results import (
     FORECAST_PARTS,
     Answer,
@@ -35,8 +36,9 @@ from percoin.inference.results import (
     NoPrediction,
     RangeAnswers,
 )
+from percoin.inference.shared import SharedForecasters
 from percoin.registry.artifact import load_artifact, load_onnx, served_mark
-from percoin.types import Prediction, Timeframe
+from percoin.types import FloatArray, Prediction, Timeframe
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +82,10 @@ class Predictor:
         workers: int | None = None,
     ) -> None:
         self._models_dir = Path(models_dir)
-        self._device = device
         self._backend = Backend(backend)
         check_backend(self._backend, device)
         self._workers = workers or os.cpu_count() or 1
+        self._shared = SharedForecasters(device)
         self._pool: ThreadPoolExecutor | None = None
         self._held: dict[tuple[str, Timeframe], _Held] = {}
         self._loading: defaultdict[tuple[str, Timeframe], Lock] = defaultdict(Lock)
@@ -145,8 +147,9 @@ class Predictor:
     def predict_many(self, bars_of_markets: Iterable[Bars], now: datetime | None = None) -> Answers:
         """Answer for the newest closed bar of many markets, each as ``predict`` would.
 
-        Their features are computed together and their networks by several threads, so
-        this is faster than one call a market. An error that ``predict`` would raise is
+        Their features are computed together. A network that several of them share, as markets
+        trained as a pool do, is asked once about all of them; others are asked by several
+        threads. So this is faster than one call a market. An error that ``predict`` would raise is
         that market's answer here; the others are not affected.
 
         Args:
@@ -175,7 +178,7 @@ class Predictor:
                 for position, model in models.items()
             ]
         )
-        predicted = self._share_out(list(models.values()), shown)
+        predicted = self._ask(list(models.values()), shown)
         answers |= zip(models, predicted, strict=True)
         return Answers(tuple(answers[position] for position in range(len(asked))))
 
@@ -246,14 +249,22 @@ class Predictor:
         artifact = load(self._models_dir, *key)
         version_id = artifact.manifest.version_id
         is_version = artifact.folder.name == version_id
-        return _Held(version_id if is_version else mark, ServedModel(artifact, self._device))
+        return _Held(version_id if is_version else mark, ServedModel(artifact, self._shared))
 
-    def _share_out(
+    def _ask(
         self, models: Sequence[ServedModel], shown: Sequence[NewestWindow | MarketError]
     ) -> list[Answer]:
-        if len(models) < 2 or self._workers < 2:
-            return list(map(_predict, models, shown))
-        return list(self._threads().map(_predict, models, shown))
+        """Each model about its window; where none is there, why."""
+        ready = {k: window for k, window in enumerate(shown) if isinstance(window, NewestWindow)}
+        said: dict[int, FloatArray | None] = {}
+        if ready:
+            asked = [(models[k].parts, window.inputs) for k, window in ready.items()]
+            share_out = map if self._workers < 2 or len(ready) < 2 else self._threads().map
+            said |= zip(ready, ask_together(asked, self._workers, share_out), strict=True)
+        return [
+            _answer(model, window, said.get(k))
+            for k, (model, window) in enumerate(zip(models, shown, strict=True))
+        ]
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -271,11 +282,13 @@ def _beside(bars: Bars, model: ServedModel, asked: Iterable[Bars]) -> Bars:
     return with_panel(bars, (other for other in others if other.timeframe is bars.timeframe))
 
 
-def _predict(model: ServedModel, shown: NewestWindow | MarketError) -> Answer:
+def _answer(
+    model: ServedModel, shown: NewestWindow | MarketError, said: FloatArray | None
+) -> Answer:
     error: PercoinError
     if isinstance(shown, NewestWindow):
         try:
-            return model.predict_window(shown)
+            return model.predict_window(shown) if said is None else model.prediction(shown, said)
         except InvalidArtifactError as failure:
             error = failure
     else:
