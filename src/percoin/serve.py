@@ -27,7 +27,7 @@ from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
 from percoin.features.levels import LevelUnit
-from percoin.inference import Backend, Predictor
+from percoin.inference import Predictor
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
 from percoin.signals.worth import WorthFiles
@@ -151,7 +151,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
     models_dir, data_dir = Path(settings.models_dir), Path(settings.data_dir)
     refresh, limits = settings.refresh, settings.limits
     # One thread: with more, requests would only wait longer for Python's interpreter lock.
-    predictor = Predictor(models_dir, settings.device, Backend(settings.predictor), workers=1)
+    predictor = Predictor(models_dir, settings.device, settings.backend, workers=1)
     store = BarStore(data_dir / "bars")
     make_source = live_bar_source(settings.source, store)
     folders = [models_dir, data_dir, Path.cwd()]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
@@ -37,7 +38,14 @@ from percoin.inference.results import (
     RangeAnswers,
 )
 from percoin.inference.shared import SharedForecasters
-from percoin.registry.artifact import load_artifact, load_onnx, served_mark
+from percoin.registry.artifact import (
+    Artifact,
+    OnnxArtifact,
+    load_artifact,
+    load_fastest,
+    load_onnx,
+    served_mark,
+)
 from percoin.types import FloatArray, Prediction, Timeframe
 
 log = logging.getLogger(__name__)
@@ -66,7 +74,8 @@ class Predictor:
     Args:
         models_dir: The models folder.
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
-        backend: The library that computes the networks.
+        backend: The library that computes the networks; None is ONNX Runtime where it is
+            installed, the device is the CPU and the version has a file for it, else PyTorch.
         workers: Threads for many markets and for the windows of a range; None is one a
             core.
 
@@ -78,12 +87,11 @@ class Predictor:
         self,
         models_dir: Path | str,
         device: str = "cpu",
-        backend: Backend | str = Backend.TORCH,
+        backend: Backend | str | None = None,
         workers: int | None = None,
     ) -> None:
         self._models_dir = Path(models_dir)
-        self._backend = Backend(backend)
-        check_backend(self._backend, device)
+        self._load_artifact = _loader(None if backend is None else Backend(backend), device)
         self._workers = workers or os.cpu_count() or 1
         self._shared = SharedForecasters(device)
         self._pool: ThreadPoolExecutor | None = None
@@ -245,8 +253,7 @@ class Predictor:
     def _load(self, key: tuple[str, Timeframe]) -> _Held:
         # Read before the files: a change in between is noticed the next time.
         mark = served_mark(self._models_dir, *key)
-        load = load_onnx if self._backend is Backend.ONNX else load_artifact
-        artifact = load(self._models_dir, *key)
+        artifact = self._load_artifact(self._models_dir, *key)
         version_id = artifact.manifest.version_id
         is_version = artifact.folder.name == version_id
         return _Held(version_id if is_version else mark, ServedModel(artifact, self._shared))
@@ -271,6 +278,16 @@ class Predictor:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._workers, "percoin-predict")
         return self._pool
+
+
+def _loader(
+    backend: Backend | None, device: str
+) -> Callable[[Path, str, Timeframe], Artifact | OnnxArtifact]:
+    """What reads the served version of a market, checked against this machine."""
+    if backend is None and device == "cpu" and find_spec("onnxruntime") is not None:
+        return load_fastest
+    check_backend(backend or Backend.TORCH, device)
+    return load_onnx if backend is Backend.ONNX else load_artifact
 
 
 def _beside(bars: Bars, model: ServedModel, asked: Iterable[Bars]) -> Bars:
