@@ -4,12 +4,12 @@
 
 Trains a small throw-away run first (the network has its full size), with a planted pattern so
 that the models beside the network get weights. Exports it for 32 markets as a pool, with one
-network for all, and as 32 networks, each as PyTorch and as ONNX; the parts with a weight get the same
-weight. Keeps 1,000 bars of each market in memory. Then times, with both libraries, 32 times
-``predict`` of the pool, one ``predict_many`` of both, and ``predict_range`` over 512 bars of one market;
-and the features of all alone. Features, the other parts, calibration, expected moves and levels
-count, loading the models does not. All are timed in turn, so that a busy moment of the machine
-meets each. Prints medians and ratios.
+network for all, and as 32 networks, each as PyTorch and as ONNX; the parts with a weight get
+the same weight. Keeps 1,000 bars of each market in memory. Then times, with both libraries, 32
+times ``predict`` of the pool, one ``predict_many`` of both, and ``predict_range`` over 512 bars of
+one market; and the features of all alone. Features, the other parts, calibration, expected moves
+and levels count, loading the models does not. All are timed in turn, so that a busy moment of
+the machine meets each. Prints medians and ratios.
 """
 
 from __future__ import annotations
@@ -163,9 +163,8 @@ def main() -> None:
             times[f"{library}, {call}"] for call in ("32 x predict", "pool, predict_many")
         )
         ratio = statistics.median(many) / statistics.median(single)
-        print(
-            f"{library + ', ratio':26}{ratio:.2f}  (fastest to fastest {min(many) / min(single):.2f})"
-        )
+        fastest = min(many) / min(single)
+        print(f"{library + ', ratio':26}{ratio:.2f}  (fastest to fastest {fastest:.2f})")
     print(f"{'load':26}{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -160,6 +161,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         if not path.exists():
             raise ConfigError(f"source.path={path} does not exist; give the folder of the bars")
         folders.append(path)
+    record = make_record(settings)
     return Setup(
         offer=_offer(settings),
         make_source=lambda n_bars: make_source(newest_bars(n_bars)),
@@ -185,12 +187,18 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         ),
         api_key=api_key,
         hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
-        record=make_record(settings),
+        record=record,
         default_rules=default_label_rules(),
         worths=WorthFiles(data_dir),
         require_accepted=settings.require_accepted,
         measured_bars=stored_bars(settings.source, store),
+        scores=None if record is None else data_dir / _scores_file(record),
     )
+
+
+def _scores_file(record: TrackRecord) -> str:
+    """Each record has a file of its own."""
+    return f"scores-{hashlib.sha256(str(record).encode()).hexdigest()[:12]}.bin"
 
 
 def make_record(settings: ServeConfig) -> TrackRecord | None:
