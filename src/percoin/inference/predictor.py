@@ -165,6 +165,13 @@ class Predictor:
                 with the others, if its model compares it.
             now: As for ``predict``.
         """
+        return self._answers(bars_of_markets, lambda bars: closed_bars(bars, now))
+
+    def predict_closed(self, bars_of_markets: Iterable[Bars]) -> Answers:
+        """As ``predict_many``, of bars that are known to be sound and to have closed."""
+        return self._answers(bars_of_markets, lambda bars: bars)
+
+    def _answers(self, bars_of_markets: Iterable[Bars], close: Callable[[Bars], Bars]) -> Answers:
         asked = list(bars_of_markets)
         answers: dict[int, Answer] = {}
         models: dict[int, ServedModel] = {}
@@ -176,7 +183,7 @@ class Predictor:
             except (ConfigError, DataError, RegistryError) as error:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
             try:
-                closed[position] = closed_bars(bars, now)
+                closed[position] = close(bars)
             except (ConfigError, DataError) as error:
                 models.pop(position, None)
                 answers.setdefault(position, NoPrediction(bars.symbol, bars.timeframe, error))
