@@ -14,7 +14,7 @@ from percoin.bars.schema import Bars
 from percoin.evaluation.baselines import BOOSTING, MOVES
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.judging import fit_and_judge
-from percoin.inference import Backend, shared
+from percoin.inference import Backend, forecasters
 from percoin.own_network import count_own_weights, make_own_network
 from percoin.plugins import allow_plugins
 from percoin.registry.artifact import export_artifact
@@ -106,7 +106,7 @@ def test_each_of_a_mixed_set_answers_as_alone(asked, backend, workers):
 def test_a_network_is_held_and_asked_once_for_all_markets_that_share_it(asked, monkeypatch):
     root, markets = asked
     calls: list[int] = []
-    load = shared.load_network
+    load = forecasters.load_network
 
     def counted(artifact, device):
         network = load(artifact, device)
@@ -117,7 +117,7 @@ def test_a_network_is_held_and_asked_once_for_all_markets_that_share_it(asked, m
 
         return ask
 
-    monkeypatch.setattr(shared, "load_network", counted)
+    monkeypatch.setattr(forecasters, "load_network", counted)
     predictor = Predictor(root, backend=Backend.TORCH, workers=1)
     predictor.predict_many(markets)
     # The pool, the wide pool, the two combinations, and those that are alone.

@@ -35,9 +35,9 @@ from percoin.features.feature_set import (
 from percoin.features.levels import levels_at
 from percoin.features.market import late_reference
 from percoin.features.volatility import newest_volatility
+from percoin.inference.forecasters import SharedForecasters
 from percoin.inference.parts import ModelInputs, ServedParts
 from percoin.inference.results import RangeAnswers, find_parts
-from percoin.inference.shared import SharedForecasters
 from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.manifest import Manifest

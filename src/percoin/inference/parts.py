@@ -13,8 +13,8 @@ from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, calibrate, factor_and_offset
 from percoin.evaluation.last_row import InputColumns, LastRowModel, columns_beside
 from percoin.evaluation.metrics import N_CLASSES
+from percoin.inference.forecasters import SharedForecasters
 from percoin.inference.networks import Network
-from percoin.inference.shared import SharedForecasters
 from percoin.registry.artifact import Artifact, OnnxArtifact
 from percoin.registry.parts import ModelPart
 from percoin.types import BoolArray, Float32Array, FloatArray

@@ -27,6 +27,7 @@ from percoin.errors import (
     RegistryError,
 )
 from percoin.inference.asked import closed_bars
+from percoin.inference.forecasters import SharedForecasters
 from percoin.inference.model import NewestWindow, ServedModel, newest_windows
 from percoin.inference.networks import Backend, check_backend
 from percoin.inference.parts import ask_together
@@ -37,7 +38,6 @@ from percoin.inference.results import (
     NoPrediction,
     RangeAnswers,
 )
-from percoin.inference.shared import SharedForecasters
 from percoin.registry.artifact import (
     Artifact,
     OnnxArtifact,
