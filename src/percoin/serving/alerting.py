@@ -11,7 +11,7 @@ from threading import Event, Thread
 from percoin.errors import InUseError
 from percoin.file_lock import file_lock
 from percoin.serving.alert_book import AlertBook
-from percoin.serving.alerts import AlertKind, MarketState, find_alerts
+from percoin.serving.alerts import AlertKind, ObservedMarket, find_alerts
 from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.offer import Clock, Offer, utc_now
 from percoin.serving.receivers import Send, Sender
@@ -113,14 +113,14 @@ class Alerting:
         self._on_event("raised", len(alerts))
         return len(alerts)
 
-    def _states(self) -> Iterator[MarketState]:
+    def _states(self) -> Iterator[ObservedMarket]:
         now = self._clock()
         for symbol, timeframe in self._offer.markets():
             status = self._models.status((symbol, timeframe))
             closed = self._board.closed(symbol, timeframe)
             age_bars = (now - (closed or self._began)) / timeframe.timedelta
             if status is not None:
-                yield MarketState(
+                yield ObservedMarket(
                     symbol,
                     timeframe,
                     now,

@@ -61,7 +61,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class MarketState:
+class ObservedMarket:
     """How a market stands now.
 
     Attributes:
@@ -98,7 +98,7 @@ class MarketState:
         )
 
 
-def find_alerts(before: Seen, state: MarketState) -> Iterator[Alert]:
+def find_alerts(before: Seen, state: ObservedMarket) -> Iterator[Alert]:
     """The alerts for what has changed since ``before``; a first signal is no change."""
     seen = state.seen(before)
     if before.pred is not None and seen.pred != before.pred:
@@ -109,7 +109,7 @@ def find_alerts(before: Seen, state: MarketState) -> Iterator[Alert]:
         yield _bars_stale(state)
 
 
-def _signal_changed(before: str, state: MarketState) -> Alert:
+def _signal_changed(before: str, state: ObservedMarket) -> Alert:
     answer = state.answer or {}
     sure = f", confidence {answer['confidence']:.2f}" if answer["confidence"] is not None else ""
     worth = f" ({answer['verdict']})" if answer["verdict"] else ""
@@ -119,7 +119,7 @@ def _signal_changed(before: str, state: MarketState) -> Alert:
     return _alert(AlertKind.SIGNAL_CHANGED, state, text, before=before, **details)
 
 
-def _model_demoted(state: MarketState) -> Alert:
+def _model_demoted(state: ObservedMarket) -> Alert:
     model = state.model
     reason = next(iter(model["reasons"]), "")
     text = f"its model is not accepted any more: {reason or model['verdict']}"
@@ -127,13 +127,15 @@ def _model_demoted(state: MarketState) -> Alert:
     return _alert(AlertKind.MODEL_DEMOTED, state, text, reason=reason, **details)
 
 
-def _bars_stale(state: MarketState) -> Alert:
+def _bars_stale(state: ObservedMarket) -> Alert:
     closed = None if state.closed is None else state.closed.isoformat(timespec="seconds")
     text = "no bar has come yet" if closed is None else f"no bar has come since {closed}"
     return _alert(AlertKind.BARS_STALE, state, text, closed=closed)
 
 
-def _alert(kind: AlertKind, state: MarketState, text: str, **details: str | float | None) -> Alert:
+def _alert(
+    kind: AlertKind, state: ObservedMarket, text: str, **details: str | float | None
+) -> Alert:
     at = state.now.isoformat(timespec="seconds")
     text = f"{state.key}: {text}"
     return Alert(kind.value, state.symbol, state.timeframe.value, at, text, details)
