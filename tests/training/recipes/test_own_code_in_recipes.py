@@ -12,15 +12,14 @@ from percoin.audit.replay import replay_market
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
-from percoin.config import RegistryConfig, TrainConfig, typed
+from percoin.config import TrainConfig, typed
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.inference import Backend, Predictor
 from percoin.monitoring.drift import measure_drift
 from percoin.plugins import allow_plugins
 from percoin.registry.artifact import load_artifact
-from percoin.registry.command.reproduction import reproduce
+from percoin.registry.command.actions import main
 from percoin.registry.judged import train_rows
-from percoin.registry.layout import MarketFolder
 from percoin.sweep.jobs import read_record
 from percoin.training.version_settings import overrides_of, settings_of
 from percoin.types import Timeframe
@@ -150,18 +149,14 @@ def test_with_other_code_a_model_is_invalid(folder, tmp_path):
         Predictor(folder / "models").predict(bars)
 
 
-def test_a_version_is_reproduced_bit_for_bit(folder, monkeypatch):
+def test_a_version_is_reproduced_bit_for_bit(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     pool = manifest_of(folder).pool
     if pool is not None and pool.started_from is not None:
         pytest.skip("reproduce starts from no other weights")
     words = ["action=reproduce", "symbol=BTCUSDT", "tf=1h", "source=store"]
-    wanted = typed(
-        compose_config("registry", [*words, "plugins=[my_features.py,my_labels.py]"]),
-        RegistryConfig,
-    )
-    found = reproduce(wanted, MarketFolder(folder / "models", "BTCUSDT", Timeframe.H1))
-    assert found.is_same
+    assert main([*words, "plugins=[my_features.py,my_labels.py]"]) == 0
+    assert "the same, bit for bit" in capsys.readouterr().out
 
 
 def test_the_command_of_a_retraining_names_the_code(folder):

@@ -235,5 +235,7 @@ _ACTIONS: Mapping[RegistryAction, _ActionSpec] = {
     RegistryAction.PRUNE: _ActionSpec(
         _prune, frozenset({"keep", "older_than_days", "dry_run", "why"})
     ),
-    RegistryAction.REPRODUCE: _ActionSpec(_reproduce, frozenset({"version", "source", "data_dir"})),
+    RegistryAction.REPRODUCE: _ActionSpec(
+        _reproduce, frozenset({"version", "source", "data_dir", "plugins"})
+    ),
 }

@@ -105,8 +105,9 @@ class Reproduction:
         if not self.compared:
             verdict = "not trained again, because the bars are not those of the manifest"
         lines = [f"{self.symbol} {self.timeframe} {self.version_id}: {verdict}"]
+        width = 2 + max((len(entry.part) for entry in self.compared), default=0)
         lines += [
-            f"  {entry.part:<18}{'same' if entry.is_same else 'DIFFERS'}: {entry.detail}"
+            f"  {entry.part:<{width}}{'same' if entry.is_same else 'DIFFERS'}: {entry.detail}"
             for entry in self.compared
         ]
         lines += [f"  changed since then: {c.name}: {c.then} -> {c.now}" for c in self.changed]
