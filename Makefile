@@ -80,7 +80,7 @@ bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/features.py
 	$(PY) benchmarks/training_speed.py
-	$(if $(BARS),$(PY) benchmarks/training_speed.py --to-loss $(BARS))
+	$(if $(BARS),$(PY) benchmarks/to_loss.py $(BARS) outputs/to_loss --symbols BTCUSDT --seeds 0)
 	$(PY) benchmarks/fleet_speed.py
 	$(PY) benchmarks/scale.py
 	$(PY) benchmarks/bars.py
