@@ -140,7 +140,7 @@ def answer(process: subprocess.Popen[str]) -> Any:
 def measured(arguments: argparse.Namespace) -> float:
     if arguments.variant == "product":
         return flop_per_sec()
-    words = ["symbol=BTCUSDT", "tf=15m", "windows_per_epoch=null", "epochs=2"]
+    words = ["symbol=BTCUSDT", "tf=15m", "epochs=2"]
     settings = typed(compose_config("train", words), TrainConfig)
     dataset = load(arguments.windows, settings)
     course = VARIANTS[arguments.variant](dataset, settings)

@@ -23,16 +23,7 @@ from percoin.cli.mistakes import as_loggers, check_overrides
 from percoin.cli.options import Shown, joined, shown_of
 from percoin.cli.overrides import quote_texts
 from percoin.cli.targets import with_targets
-from percoin.config import (
-    CONF_DIR,
-    OPTIONS,
-    SCHEMAS,
-    usual_averaging,
-    usual_blend,
-    usual_epochs,
-    usual_lr,
-    usual_windows,
-)
+from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, usual_blend, usual_epochs
 from percoin.config.folders import reading_from
 from percoin.errors import ConfigError
 from percoin.run_folder import run_dir
@@ -58,9 +49,6 @@ def register_configs() -> None:
     OmegaConf.register_new_resolver("percoin.run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("percoin.usual_blend", _usual_blend, replace=True)
     OmegaConf.register_new_resolver("percoin.usual_epochs", usual_epochs, replace=True)
-    OmegaConf.register_new_resolver("percoin.usual_lr", usual_lr, replace=True)
-    OmegaConf.register_new_resolver("percoin.usual_windows", usual_windows, replace=True)
-    OmegaConf.register_new_resolver("percoin.usual_averaging", usual_averaging, replace=True)
 
 
 def _usual_blend(recipe: str, model: DictConfig) -> str:

@@ -22,15 +22,7 @@ from percoin.config.launcher import LauncherConfig, ProcessesConfig, RayConfig, 
 from percoin.config.model import CnnLstmConfig, ModelConfig, OwnNetworkConfig
 from percoin.config.output import OutputFormat
 from percoin.config.predict import PredictConfig
-from percoin.config.recipes import (
-    EvaluationMode,
-    RecipeName,
-    usual_averaging,
-    usual_blend,
-    usual_epochs,
-    usual_lr,
-    usual_windows,
-)
+from percoin.config.recipes import EvaluationMode, RecipeName, usual_blend, usual_epochs
 from percoin.config.registry import RegistryAction, RegistryConfig
 from percoin.config.report import ReportConfig
 from percoin.config.retrain import RetrainConfig
@@ -99,9 +91,6 @@ __all__ = [
     "VolatilityScaledConfig",
     "name_nearest",
     "typed",
-    "usual_averaging",
     "usual_blend",
     "usual_epochs",
-    "usual_lr",
-    "usual_windows",
 ]

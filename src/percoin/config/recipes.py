@@ -13,9 +13,6 @@ NO_BLEND = "none"
 # In place of nothing: a training that begins with the weights of a pooled model.
 INIT_POOLED = "pooled"
 
-# Of a market that learns alone and from scratch: benchmarks/RESULTS.md has the evidence.
-_WINDOWS_ALONE, _AVERAGING_ALONE, _LR_ALONE = 5000, 0.99, 0.002
-
 _OF_A_POOL = When(needs=("recipe=pooled",))
 _OF_A_START = When(needs=(f"init={INIT_POOLED}",))
 
@@ -114,22 +111,3 @@ def usual_blend(recipe: str, has_network: bool) -> str:
 def usual_epochs(recipe: str) -> int:
     """How long a recipe trains by itself, at most; docs/RECIPES.md has the evidence."""
     return 15 if recipe == RecipeName.POOLED else 50
-
-
-def usual_windows(recipe: str, fleet: bool, init: str | None) -> int | None:
-    """Train windows of an epoch; all where a market does not learn alone and from scratch."""
-    return _WINDOWS_ALONE if _learns_alone(recipe, fleet, init) else None
-
-
-def usual_averaging(recipe: str, fleet: bool, init: str | None) -> float:
-    """How far the weights are averaged; not at all where a market has company or a start."""
-    return _AVERAGING_ALONE if _learns_alone(recipe, fleet, init) else 0.0
-
-
-def usual_lr(recipe: str, fleet: bool, init: str | None) -> float:
-    """The learning rate to begin with; an average of the weights bears a larger one."""
-    return _LR_ALONE if _learns_alone(recipe, fleet, init) else 0.001
-
-
-def _learns_alone(recipe: str, fleet: bool, init: str | None) -> bool:
-    return recipe == RecipeName.PER_MARKET and not fleet and init is None

@@ -119,7 +119,7 @@ class TrainConfig:
         used=OF_A_MARKET,
     )
     lr: float = number(
-        "learning rate to begin with; 0.002 of a market alone, else 0.001",
+        "learning rate to begin with",
         above=0,
         below=1,
         affects=Effect.MODEL,

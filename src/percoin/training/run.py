@@ -132,8 +132,7 @@ def train(
     if resume:
         check_checkpoint(checkpoint_of(folder), plan.epochs, market)
     module = make_module(network, plan, is_gentle)
-    seen = replace(dataset, split=plan.rows_of(dataset.split))
-    data = data_of(seen, plan)
+    data = data_of(replace(dataset, split=plan.rows_of(dataset.split)), plan)
     begun = _Begun.of(network, data) if is_gentle else None
     interruption = interruption or RunInterruption(market, folder)
     with interruption.expected(), quiet_lightning():

@@ -171,11 +171,6 @@ def _plain_settings(manifest: Manifest) -> dict[str, object]:
     tf, pooled = values.get("tf", {}), values.get("pooled", {})
     if isinstance(tf, dict):
         values["tf"] = {**tf, "name": manifest.timeframe.value}
-    # Versions from before these settings were trained without them.
-    values.setdefault("windows_per_epoch", None)
-    optimizer = values.get("optimizer", {})
-    if isinstance(optimizer, dict):
-        values["optimizer"] = {"averaging": 0.0, **optimizer}
     start = pooled.get("init_model") if isinstance(pooled, dict) else None
     # A market names a model of this registry; a folder could hold anything.
     if start is not None and not is_symbol(start):

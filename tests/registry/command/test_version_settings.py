@@ -191,15 +191,3 @@ def test_a_history_that_began_on_a_date_grows(trained_once):
 
 def asked_again(manifest: Manifest) -> TrainConfig:
     return typed(compose_config("train", overrides_of(manifest)), TrainConfig)
-
-
-def test_a_version_from_before_drawn_epochs_and_averages_is_trained_again_without(trained_once):
-    optimizer = dict(trained_once.config["optimizer"])
-    del optimizer["averaging"]
-    config = {**trained_once.config, "optimizer": optimizer}
-    del config["windows_per_epoch"]
-    old = replace(trained_once, config=config)
-    again = typed(compose_config("train", overrides_of(old)), TrainConfig)
-    for settings in (settings_of(old), again):
-        assert (settings.windows_per_epoch, settings.optimizer.averaging) == (None, 0.0)
-    assert settings_of(trained_once).optimizer.averaging > 0
