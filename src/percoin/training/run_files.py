@@ -65,7 +65,8 @@ class RunContext:
 
     Attributes:
         folder: For logs, checkpoints, pictures and the result.
-        choices: Chosen option of each config group, for records.
+        choices: Chosen option of each config group, for records; and the precision that was
+            chosen for trainer.precision=auto.
         fitter: Fits the baselines of each market alone.
     """
 
@@ -83,7 +84,8 @@ class RunContext:
 def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The settings as plain JSON values, with the names of the chosen options."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    options = {group: choices[group] for group in ("source", "labels", "model") if group in choices}
+    named = ("source", "labels", "model", "precision")
+    options = {group: choices[group] for group in named if group in choices}
     return {**plain, "choices": options}
 
 
