@@ -124,6 +124,6 @@ class ExportConfig:
     """What a trained model is written as, beside its usual files."""
 
     onnx: bool = setting(
-        "true also writes the network for predict.py predictor=onnx; needs percoin[onnx]",
+        "true also writes the network for ONNX Runtime, which answers sooner; needs percoin[onnx]",
         affects=Effect.JUDGEMENT,
     )

@@ -126,7 +126,9 @@ def train(
 
             check_own_parts(settings, recipe.markets[-1], settings.export.onnx)
         resolved = settings if choice is None else choice.applied(settings)
-        trained = recipe.fit(Fitting(resolved, run.folder, rules, interruption, callbacks))
+        trained = recipe.fit(
+            Fitting(resolved, run.folder, rules, interruption, callbacks, run.fitter)
+        )
         trained = replace(trained, sections={**trained.sections, **_noted(choice)})
         wanted = [each for each in trained.markets if only is None or each.symbol in only]
         markets = TrainedMarkets(settings, recipe, run, trained)

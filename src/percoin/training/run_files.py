@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from percoin.config import RecipeName, TrainConfig
 from percoin.config.effects import effects_of
 from percoin.config.fields import OF_THE_RUN, Effect
 from percoin.errors import DivergedError, ResumeError, TrainingError
+from percoin.evaluation.fold_forecasts import BaselineFitter
 from percoin.evaluation.table import format_evaluation
 from percoin.run_record import (
     CHECKPOINT_FOLDER,
@@ -66,10 +67,12 @@ class RunContext:
         folder: For logs, checkpoints, pictures and the result.
         choices: Chosen option of each config group, for records; and the precision that was
             chosen for trainer.precision=auto.
+        fitter: Fits the baselines of each market alone.
     """
 
     folder: Path
     choices: Mapping[str, str]
+    fitter: BaselineFitter = field(default_factory=BaselineFitter)
 
     @classmethod
     def of_hydra(cls) -> RunContext:

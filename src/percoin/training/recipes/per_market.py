@@ -68,6 +68,7 @@ class PerMarket(OneMarket):
             again=lambda: self._train_again(fitting, trained),
             spec=network_spec(settings),
             sources=sources_of(settings),
+            fitter=fitting.fitter,
         )
         return Trained([market], trained.secs)
 
