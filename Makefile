@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 INSTALLED := $(VENV)/percoin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint check docs bench clean
+.PHONY: help setup demo test test-slow lint check docs bench lock clean
 
 help: ## list these targets
 	@echo "percoin: make TARGET"
@@ -84,6 +84,17 @@ bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour
 	$(PY) benchmarks/onnx_startup.py
 	$(PY) benchmarks/predict_many.py
 	$(PY) benchmarks/serve_load.py
+
+# uv looks at all platforms and Python versions at once, and asks the registry that it is set up for.
+UV := uv==0.13.9
+lock: setup ## write requirements.lock: the versions of constraints.txt with the hashes of their files
+	@$(PIP) install $(UV)
+	@{ echo "# Made by make lock of pyproject.toml and constraints.txt: percoin[serve,onnx,postgres] without percoin."; \
+	   $(PY) -m uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
+	     --no-header --no-annotate --extra serve --extra onnx --extra postgres \
+	     --constraints constraints.txt pyproject.toml | sed -e ':a' -e '/\\$$/{N;s/ *\\\n */ /;ta' -e '}'; \
+	 } > requirements.lock
+	@echo "lock: requirements.lock has $$(grep -c == requirements.lock) packages"
 
 check: lint test test-slow ## everything CI checks: lint, the tests, the slow ones
 

@@ -21,11 +21,16 @@ root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "benchmarks/*.md", "stress/*.md"]
 html_theme = "furo"
 html_title = "percoin"
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 # Types of other libraries and private ones have no page here.
 nitpicky = False
 autodoc_typehints = "description"
+# np.object_ would be a link of reStructuredText.
+napoleon_attr_annotations = False
 autodoc_member_order = "bysource"
 
 

@@ -57,6 +57,7 @@ ORDER = (
     "cli",
     "fetch",
     "predict",
+    "plot",
     "report",
     "signals.command",
     "judge",
@@ -91,10 +92,10 @@ LIGHTNING = {"torch", "lightning", "torchmetrics", "matplotlib", "scipy", "hydra
 STARTS_WITH = {
     # Which imports what all recipes with networks do.
     "training.recipes.fleet": LIGHTNING,
-    "training.pipeline": {"matplotlib", "hydra", "omegaconf"},
-    "training.recipes.last_row": {"matplotlib", "hydra", "omegaconf"},
+    "training.pipeline": {"hydra", "omegaconf"},
+    "training.recipes.last_row": {"hydra", "omegaconf"},
     "tuning.command": LIGHTNING | {"optuna", "sqlalchemy", "tensorboard"},
-    "sweep.launcher": {"matplotlib", "hydra", "omegaconf"},
+    "sweep.launcher": {"hydra", "omegaconf"},
     "registry.command.actions": {"hydra", "omegaconf"},
     "fetch": {"hydra", "omegaconf"},
     "audit.run": {"hydra", "omegaconf"},

@@ -25,6 +25,7 @@ from percoin.assembly import (
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
+from percoin.cli.options import joined
 from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
@@ -307,7 +308,7 @@ def read_symbols_file(path: Path) -> list[str]:
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
     """Turn ``symbol=A,B`` and ``tf=15m,1h`` into Hydra lists; keep the other arguments."""
-    lists, others = split_lists(arguments)
+    lists, others = split_lists(joined(arguments))
     if lists["symbol"]:
         others.append(
             "symbol=[" + ",".join(f"'{current_symbol(s)}'" for s in lists["symbol"]) + "]"

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from training.training_builders import make_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
-from percoin.training.figures import write_picture
+from percoin.plot.picture import write_picture
 from percoin.training.fitted_network import FittedNetwork
 from percoin.training.loggers import log_pictures
 from percoin.training.run import train

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from tuning_builders import make_space
 
-from percoin.training.figures import write_picture
+from percoin.plot.picture import write_picture
 from percoin.tuning.picture import draw_search
 from percoin.tuning.screen import Screen, describe_trial, secs_left
 from percoin.tuning.search import Fate, Tried

@@ -9,6 +9,7 @@ from typing import Any
 from percoin.bars.renames import current_symbol
 from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
+from percoin.config.dates import check_dates, end_date, start_date
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
     MOST_BARS,
@@ -150,6 +151,8 @@ class TrainConfig:
     history_days: int = number(
         "days of history, back from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
     )
+    start: str | None = start_date(Effect.MODEL)
+    end: str | None = end_date(Effect.MODEL)
     split: SplitConfig = setting("shares of the rows, oldest first")
     loss: LossConfig = setting("what is minimised", used=OF_A_NETWORK)
     optimizer: OptimizerConfig = setting(used=OF_A_NETWORK)
@@ -188,6 +191,11 @@ class TrainConfig:
         MOST_LOOKS,
         affects=Effect.JUDGEMENT,
     )
+    tags: list[str] = setting(
+        "words that mark the run, in its manifest and its loggers: [A,B]",
+        default_factory=list,
+        affects=Effect.RUN,
+    )
     plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/", affects=Effect.FOLDER)
     models_dir: str = file_path("the registry of trained models", affects=Effect.FOLDER)
@@ -213,6 +221,7 @@ class TrainConfig:
             self.experiment is None or not self.resume,
             "experiment=tune goes on with its study by itself: leave out resume=true",
         )
+        check_dates(self.start, self.end)
         check_purge(self.split.purge_bars, self.labels.horizon)
         if not self.model.has_network:
             self._check_without_network()
@@ -326,6 +335,7 @@ class TrainConfig:
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
             "refit=true": self.refit,
+            self.trainer.limited: bool(self.trainer.limited),
             **dict.fromkeys((f"{name}._target_" for name in self.targets), True),
         }
         for option, is_asked in others.items():
@@ -368,6 +378,10 @@ class TrainConfig:
             len(self.pooled.looks) in (0, len(self.symbols)),
             f"pooled.looks={self.pooled.looks} must have a number for each market of symbol, "
             "in their order, or none",
+        )
+        require(
+            self.trainer.overfit_batches is None,
+            "trainer.overfit_batches is for one market alone; leave out recipe=pooled",
         )
         require(
             self.init is None,

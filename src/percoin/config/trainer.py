@@ -21,6 +21,12 @@ from percoin.config.targets import check_target, target, target_arguments
 _OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))
 
 
+def _most_batches(line: str) -> Any:
+    """A field: a number of batches, or null."""
+    unless = When(unless=(*OF_A_NETWORK.unless, "fleet=true"))
+    return number(line, 1, 1_000_000, default=None, affects=Effect.MODEL, used=unless)
+
+
 @dataclass
 class TrainerConfig:
     """What the training runs on, in Lightning's words."""
@@ -35,11 +41,28 @@ class TrainerConfig:
         used=When(needs=("fleet=true",)),
     )
 
+    limit_train_batches: int | None = _most_batches("train batches of an epoch; null is all")
+    limit_val_batches: int | None = _most_batches("validation batches of an epoch; null is all")
+    overfit_batches: int | None = _most_batches(
+        "so many train batches are trained on and validated on, again and again: can it learn them "
+        "by heart?"
+    )
+
     def __post_init__(self) -> None:
         require(
             self.accelerator == "gpu" or not self.record_steps,
             "trainer.record_steps=true is for trainer=gpu alone",
         )
+
+    @property
+    def limited(self) -> str:
+        """The first of the settings that leave out batches, as a word; empty without one."""
+        told = {
+            "limit_train_batches": self.limit_train_batches,
+            "limit_val_batches": self.limit_val_batches,
+            "overfit_batches": self.overfit_batches,
+        }
+        return next((f"trainer.{name}={n}" for name, n in told.items() if n is not None), "")
 
 
 @dataclass

@@ -19,6 +19,8 @@ import numpy as np
 from percoin.evaluation.sharpe import ReturnMoments, return_moments, sharpe_ratio
 from percoin.types import FloatArray, IntArray, Signal
 
+BUY_AND_HOLD = "buy_and_hold"
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -269,7 +271,7 @@ def backtest(
 def buy_and_hold(prices: Prices, costs: Costs, *, bars_per_year: float) -> BacktestResult:
     """Buy at the second bar's open (the first possible entry) and sell at the last close."""
     trade = Trade(0, len(prices) - 1, 1, float(prices.open[1]), float(prices.close[-1]))
-    result = _summarise("buy_and_hold", prices, [trade], costs, bars_per_year, 1)
+    result = _summarise(BUY_AND_HOLD, prices, [trade], costs, bars_per_year, 1)
     # Rates make no sense for a single trade, and it has no basket on the other side.
     return replace(result, hit_rate=None, break_even_hit_rate=None, profit_factor=None, n_legs=1)
 

@@ -132,6 +132,18 @@ class Evaluation:
         """Log-loss of ``rival_name`` minus the model's, in nats a row."""
         return self.against_best if self.against_rival is None else self.against_rival
 
+    @property
+    def filled_bins(self) -> dict[str, tuple[ReliabilityBin, ...]]:
+        """``reliability`` without bins of less than 1 % of the rows, or fewer than 10.
+
+        Their frequency is mostly chance.
+        """
+        few = max(10.0, 0.01 * self.n_rows)
+        return {
+            name: tuple(each for each in bins if each.n_rows >= few)
+            for name, bins in self.reliability.items()
+        }
+
     def shown(self, outcome: Outcome | None = None) -> str:
         """What the test rows show, as a phrase for people.
 

@@ -190,6 +190,26 @@ def reliability(
     ]
 
 
+def reliability_by_rank(
+    probabilities: FloatArray, labels: IntArray, signal: Signal, n_bins: int = 10
+) -> list[ReliabilityBin]:
+    """The same in bins of about equally many rows, from the lowest probability to the highest.
+
+    Args:
+        probabilities: Shape (n, C).
+        labels: Shape (n,).
+        signal: The class.
+        n_bins: Number of bins; fewer if there are fewer rows.
+    """
+    promised, came = probabilities[:, signal], labels == signal
+    order = np.argsort(promised, kind="stable")
+    return [
+        ReliabilityBin(float(promised[rows].mean()), float(came[rows].mean()), len(rows))
+        for rows in np.array_split(order, n_bins)
+        if len(rows)
+    ]
+
+
 def calibration_error(probabilities: FloatArray, labels: IntArray, n_bins: int = 15) -> float:
     """Class-wise expected calibration error (Kull et al., 2019).
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from percoin.bars.schema import is_simulated
-from percoin.evaluation.backtest import BacktestResult
+from percoin.evaluation.backtest import BUY_AND_HOLD, BacktestResult
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.gate import (
     FALSE_DISCOVERY_RATE,
@@ -24,7 +24,6 @@ from percoin.report.joint_results import JointResult, in_a_sentence, joint_resul
 from percoin.report.reading import SavedModel
 from percoin.types import CLASS_NAMES
 
-_BUY_AND_HOLD = "buy_and_hold"
 # Largest number of names in a list.
 _NAMED = 8
 
@@ -212,7 +211,7 @@ def rival_of(evaluation: Evaluation) -> Assessment:
 def money_of(evaluation: Evaluation) -> tuple[BacktestResult | None, BacktestResult | None]:
     """The backtest of the model and that of buy and hold; None if there is none."""
     by_name = {result.name: result for result in evaluation.money}
-    return by_name.get(evaluation.model.name), by_name.get(_BUY_AND_HOLD)
+    return by_name.get(evaluation.model.name), by_name.get(BUY_AND_HOLD)
 
 
 def test_days(model: SavedModel) -> tuple[str, str] | None:

@@ -161,14 +161,9 @@ def skill_range(entries: Sequence[RankedModel]) -> tuple[float, float]:
 def reliability_chart(evaluation: Evaluation) -> str:
     """Predicted probability against observed frequency, one line per class.
 
-    Dots grow with the number of rows. A bin with less than 1 % of the rows, or fewer than
-    10, is left out: its frequency is mostly chance.
+    Dots grow with the number of rows; bins with few rows are left out.
     """
-    few = max(10.0, 0.01 * evaluation.n_rows)
-    bins = {
-        name: [entry for entry in evaluation.reliability[name] if entry.n_rows >= few]
-        for name in CLASS_NAMES
-    }
+    bins = evaluation.filled_bins
     largest = max(
         [0.5] + [max(b.mean_probability, b.frequency) for many in bins.values() for b in many]
     )

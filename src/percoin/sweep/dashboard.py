@@ -8,36 +8,22 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from percoin.commands import flat
-from percoin.evaluation.uncertainty import Estimate
 from percoin.printable import printable
 from percoin.report.board import BoardStatus, RankedModel, answer, headlines
 from percoin.report.plain import escape, markdown_leaderboard, markdown_table
 from percoin.sweep.results import JobResult, SweepResults
 from percoin.whole_file import write_new
 
-# Suitable for colour-blind readers (Okabe and Ito, 2008).
-_COLOURS = {
-    BoardStatus.ACCEPTED: "#0072B2",
-    BoardStatus.REJECTED: "#D55E00",
-    BoardStatus.UNTESTABLE: "#999999",
-    BoardStatus.NOT_JUDGED: "#999999",
-}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Each is a run of its own; TensorBoard grows sluggish near 250.
 _MOST_COMPARED = 200
-# Skill over the train prior, then both AUCs.
-_PANELS = (
-    ("log-loss skill", 0.0),
-    ("a move comes (activity AUC)", 0.5),
-    ("up or down (direction AUC)", 0.5),
-)
 
 
 def write_dashboard(results: SweepResults, folder: Path) -> None:
@@ -137,6 +123,8 @@ def _hparams(result: JobResult, results: SweepResults) -> Iterator[tuple[Any, in
 
 def _pixels(figure: Figure) -> Any:
     """The picture as RGB pixels, shape (height, width, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3]
@@ -179,44 +167,20 @@ def draw_skills(entries: Sequence[RankedModel], title: str) -> Figure:
         entries: In the order from top to bottom.
         title: Title of the picture.
     """
-    figure = Figure(figsize=(11, 1.6 + 0.2 * len(entries)), dpi=90, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", parse_math=False)
-    panels = figure.subplots(1, len(_PANELS), sharey=True, squeeze=False)[0]
-    for column, (panel, (heading, null)) in enumerate(zip(panels, _PANELS, strict=True)):
-        panel.axvline(null, color="black", linewidth=0.8, linestyle="--")
-        for status, colour in _COLOURS.items():
-            shown = {
-                row: estimate
-                for row, entry in enumerate(entries)
-                if entry.status is status and (estimate := _estimates(entry)[column]) is not None
-            }
-            _draw_whiskers(panel, shown, colour, status.value)
-        panel.set_title(heading, fontsize=10)
-        panel.grid(axis="x", alpha=0.3)
-        panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.tick_params(axis="y", length=0, labelsize=8)
-        panel.tick_params(axis="x", labelsize=8)
-    names = [printable(entry.model.symbol) for entry in entries]
-    panels[0].set_yticks(range(len(entries)), names)
-    panels[0].set_ylim(len(entries) - 0.4, -0.6)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
-    return figure
+    from percoin.plot import skills_of
+    from percoin.plot.picture import BLUE, GREY, ORANGE
 
-
-def _estimates(entry: RankedModel) -> tuple[Estimate | None, ...]:
-    evaluation = entry.model.evaluation
-    if evaluation is None:
-        return (None,) * len(_PANELS)
-    line = evaluation.model
-    return line.skill, line.activity.auc, line.direction.auc
-
-
-def _draw_whiskers(panel: Axes, shown: dict[int, Estimate], colour: str, label: str) -> None:
-    if not shown:
-        return
-    panel.scatter([e.value for e in shown.values()], list(shown), s=16, color=colour, label=label)
-    known = {row: (e.lower, e.upper) for row, e in shown.items() if e.lower is not None}
-    if known:
-        lower, upper = zip(*known.values(), strict=True)
-        panel.hlines(list(known), lower, upper, color=colour, linewidth=1.5)
+    colours = {
+        BoardStatus.ACCEPTED.value: BLUE,
+        BoardStatus.REJECTED.value: ORANGE,
+        BoardStatus.UNTESTABLE.value: GREY,
+        BoardStatus.NOT_JUDGED.value: GREY,
+    }
+    evaluations = [entry.model.evaluation for entry in entries]
+    return skills_of(
+        [None if each is None else each.model for each in evaluations],
+        [printable(entry.model.symbol) for entry in entries],
+        [entry.status.value for entry in entries],
+        colours,
+        title,
+    )

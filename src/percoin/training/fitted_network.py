@@ -6,10 +6,9 @@ import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from percoin.dataset import MarketDataset
@@ -32,6 +31,9 @@ from percoin.training.lit_module import SignalClassifier, full_precision
 from percoin.training.metrics import confusion_matrix
 from percoin.training.onnx_export import export_onnx
 from percoin.types import Float32Array, FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Windows for the ONNX comparison, spread over the validation rows.
 _MOST_ONNX_WINDOWS = 512

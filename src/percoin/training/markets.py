@@ -22,7 +22,6 @@ from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MarketFolder
 from percoin.run_record import MARKETS_FOLDER, read_result, write_result
 from percoin.training.false_discoveries import withdraw_false_discoveries
-from percoin.training.figures import write_picture
 from percoin.training.fitted import Fitted
 from percoin.training.memory import memory_errors
 from percoin.training.outcome import TrainingOutcome
@@ -168,6 +167,7 @@ class TrainedMarkets:
                 "features": str(settings.features.feature_set),
                 "labels": run.choices["labels"],
                 "model": run.choices["model"],
+                **({"tags": ", ".join(settings.tags)} if settings.tags else {}),
                 **compared_settings(settings),
                 "verdict": result.verdict,
             }
@@ -179,6 +179,8 @@ class TrainedMarkets:
         self.alone = None if self.recipe.is_set else summary
 
     def _draw(self, fitted: Fitted, folder: Path) -> None:
+        from percoin.plot.picture import write_picture
+
         place, pictures = folder / "figures", fitted.pictures()
         place.mkdir(parents=True, exist_ok=True)
         for name, figure in pictures.items():

@@ -23,6 +23,7 @@ from torch.nn import functional
 from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
 from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT, REFIT_FOLDER
+from percoin.splits import Split
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import RunInterruption
@@ -50,6 +51,9 @@ class TrainingPlan:
         record_steps: Record training steps as CUDA graphs and replay them. Only used when many
             networks train at once (a fleet) on a GPU.
         own: A loss, an optimizer or a schedule of the user's own.
+        train_batches: Most train batches of an epoch; None means all.
+        val_batches: Most validation batches of an epoch; None means all.
+        overfit_batches: Train and validate on so many train batches alone; None means all rows.
     """
 
     epochs: int
@@ -61,6 +65,16 @@ class TrainingPlan:
     precision: str = "32-true"
     record_steps: bool = False
     own: OwnTraining = OwnTraining()
+    train_batches: int | None = None
+    val_batches: int | None = None
+    overfit_batches: int | None = None
+
+    def rows_of(self, split: Split) -> Split:
+        """The split that is trained on."""
+        if self.overfit_batches is None:
+            return split
+        few = split.train[: self.overfit_batches * self.batch_size]
+        return replace(split, train=few, validation=few)
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,8 @@ def train(
     if resume:
         check_checkpoint(checkpoint_of(folder), plan.epochs, market)
     module = make_module(network, plan, is_gentle)
-    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
+    seen = replace(dataset, split=plan.rows_of(dataset.split))
+    data = MarketDataModule.of(seen, plan.batch_size, plan.seed)
     begun = _Begun.of(network, data) if is_gentle else None
     interruption = interruption or RunInterruption(market, folder)
     with interruption.expected(), quiet_lightning():
@@ -451,7 +466,8 @@ def make_trainer(
         # By default Lightning adds its own checkpoints if there is no checkpoint callback.
         enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
         default_root_dir=folder,
-        limit_val_batches=None if watches else 0,
+        limit_train_batches=plan.train_batches,
+        limit_val_batches=plan.val_batches if watches else 0,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_progress_bar=False,

@@ -38,9 +38,9 @@ from percoin.config.loggers import class_of, loggers_of
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
+from percoin.plot.picture import write_picture
 from percoin.run_folder import claimed_run
 from percoin.run_record import can_go_on, facts_hash, is_finished
-from percoin.training.figures import write_picture
 from percoin.training.folds import load_bars, load_with_references, make_folds
 from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome

@@ -7,25 +7,24 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from percoin.plot.picture import BLUE, GREY, ORANGE, Picture, new_picture
 from percoin.tuning.search import Fate, Tried, best_of
 
 _N_COLUMNS = 3
 _LOGARITHMIC = {"lr"}
 _OFF_THE_EDGE = {"marker": "v", "label": "far below"}
-# Shapes differ too; the colours are suitable for colour-blind readers (Okabe and Ito, 2008).
-_WHOLE: dict[str, Any] = {"marker": "o", "color": "#0072B2", "label": "whole"}
+# Shapes differ too.
+_WHOLE: dict[str, Any] = {"marker": "o", "color": BLUE, "label": "whole"}
 _EARLY: dict[str, Any] = {
     "marker": "o",
     "facecolors": "none",
-    "edgecolors": "#999999",
+    "edgecolors": GREY,
     "label": "ended early",
 }
 _OWN: dict[str, Any] = {"marker": "s", "color": "black", "label": "own settings"}
-_BEST: dict[str, Any] = {"marker": "*", "color": "#D55E00", "s": 130, "label": "best", "zorder": 4}
+_BEST: dict[str, Any] = {"marker": "*", "color": ORANGE, "s": 130, "label": "best", "zorder": 4}
 _FAILED: dict[str, Any] = {
     "marker": "x",
     "color": "#CC79A7",
@@ -35,7 +34,7 @@ _FAILED: dict[str, Any] = {
 }
 
 
-def draw_search(tried: Sequence[Tried], title: str) -> Figure:
+def draw_search(tried: Sequence[Tried], title: str) -> Picture:
     """Draw all finished trials; there must be at least one.
 
     A skill far below the rest is drawn as a triangle at the lower edge, so that the rest
@@ -46,8 +45,7 @@ def draw_search(tried: Sequence[Tried], title: str) -> Figure:
     n_rows = 1 + -(-len(names) // _N_COLUMNS)
     height = 2.9 * n_rows
     # With so many axes an automatic layout takes seconds.
-    figure = Figure(figsize=(10.5, height), dpi=110)
-    FigureCanvasAgg(figure)
+    figure = new_picture(10.5, height, layout=None)
     grid = figure.add_gridspec(
         n_rows,
         _N_COLUMNS,
@@ -89,7 +87,7 @@ def _draw_history(axes: Axes, tried: Sequence[Tried], edge: float) -> None:
     if failed:
         axes.scatter(failed, [edge] * len(failed), **_FAILED)
     numbers = [each.number for each in tried]
-    axes.step(numbers, _best_so_far(tried), where="post", color="#D55E00", linewidth=1)
+    axes.step(numbers, _best_so_far(tried), where="post", color=ORANGE, linewidth=1)
     axes.set(xlabel="trial", ylabel="validation skill")
     axes.set_xlim(0.5, max(numbers) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

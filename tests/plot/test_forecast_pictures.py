@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from percoin.training.figures import (
-    draw_confusion_matrix,
-    draw_label_distribution,
-    draw_reliability,
-)
+from percoin.plot import confusion_matrix, label_distribution, reliability_of
 from percoin.types import CLASS_NAMES
-
-pytestmark = pytest.mark.usefixtures("painted")
 
 
 def make_forecast(n_rows: int, classes: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +31,7 @@ def words(figure: Figure) -> list[str]:
 
 
 def test_the_confusion_matrix_shows_counts_and_shares_of_the_true_class():
-    figure = draw_confusion_matrix([[30, 10, 0], [5, 1200, 5], [0, 0, 0]], "a title")
+    figure = confusion_matrix([[30, 10, 0], [5, 1200, 5], [0, 0, 0]], "a title")
     assert words(figure)[:2] == ["30\n75%", "10\n25%"]
     assert words(figure)[4] == "1,200\n99%"
     assert words(figure)[6:] == ["0\n0%"] * 3  # no rows, no share, no warning
@@ -52,7 +46,7 @@ def test_the_confusion_matrix_shows_counts_and_shares_of_the_true_class():
 
 def test_reliability_bins_hold_equally_many_rows_and_their_means():
     probabilities, labels = make_forecast(1000, [0, 1, 2])
-    figure = draw_reliability(probabilities, labels, "a title")
+    figure = reliability_of(probabilities, labels, "a title")
     lines = [container.lines[0] for container in figure.axes[0].containers]
     assert len(lines) == len(CLASS_NAMES)
     for index, line in enumerate(lines):
@@ -67,7 +61,7 @@ def test_reliability_intervals_are_wilsons():
     # 8 of 10 (a textbook example): 0.4902 to 0.9433.
     probabilities = np.repeat([[0.2, 0.3, 0.5]], 100, axis=0)
     labels = np.tile([2] * 8 + [0, 1], 10)
-    figure = draw_reliability(probabilities, labels, "")
+    figure = reliability_of(probabilities, labels, "")
     _, _, (intervals,) = figure.axes[0].containers[2].lines
     for segment in intervals.get_segments():
         np.testing.assert_allclose(segment[:, 1], [0.4902, 0.9433], atol=1e-4)
@@ -76,7 +70,7 @@ def test_reliability_intervals_are_wilsons():
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 10, 11, 2500])
 @pytest.mark.parametrize("classes", [[0], [1], [0, 2], [0, 1, 2]])
 def test_reliability_is_drawn_for_few_rows_and_absent_classes(n_rows, classes):
-    figure = draw_reliability(*make_forecast(n_rows, classes), "a title")
+    figure = reliability_of(*make_forecast(n_rows, classes), "a title")
     assert all(np.isfinite(figure.axes[0].axis()))
     if n_rows < 11:
         png(figure)
@@ -84,7 +78,7 @@ def test_reliability_is_drawn_for_few_rows_and_absent_classes(n_rows, classes):
 
 def test_reliability_is_drawn_for_a_model_that_is_sure():
     probabilities = np.tile([[0.0, 1.0, 0.0]], (50, 1))
-    figure = draw_reliability(probabilities, np.ones(50, dtype=np.int64), "a title")
+    figure = reliability_of(probabilities, np.ones(50, dtype=np.int64), "a title")
     lower, upper = figure.axes[0].get_ylim()
     assert lower < 0 < 1 < upper
     png(figure)
@@ -96,7 +90,7 @@ def test_the_label_distribution_shows_shares_with_their_counts():
         "validation": np.array([0, 20, 0]),
         "test": np.array([0, 0, 0]),
     }
-    figure = draw_label_distribution(counts, "a title")
+    figure = label_distribution(counts, "a title")
     heights = [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
     assert heights == [[0.2, 0, 0], [0.7, 1, 0], [0.1, 0, 0]]
     assert words(figure) == ["200", "0", "0", "700", "20", "0", "100", "0", "0"]
