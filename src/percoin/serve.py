@@ -6,10 +6,12 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,7 @@ from percoin.assembly import (
 from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
+from percoin.cli.options import joined
 from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
@@ -36,12 +39,15 @@ from percoin.types import Source, Timeframe
 
 if TYPE_CHECKING:
     from percoin.monitoring.record import TrackRecord
+    from percoin.serving.alerting import AlertSettings
     from percoin.serving.offer import Offer
     from percoin.serving.server import Setup
 
 log = logging.getLogger(__name__)
 
 API_KEY = "PERCOIN_API_KEY"
+ALERT_WEBHOOK = "PERCOIN_ALERT_WEBHOOK"
+ALERT_MESSAGES = "PERCOIN_ALERT_MESSAGES"
 _LEAST_KEY_CHARS = 16
 _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
 # These loggers would repeat the same line at every refresh of a market's bars.
@@ -86,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def command() -> None:
         settings = read_settings(arguments)
-        codes.append(run(settings, read_key(os.environ.get(API_KEY))))
+        codes.append(run(settings, os.environ))
 
     code = run_command(command, "serve")
     return code or next(iter(codes), 0)
@@ -106,8 +112,12 @@ def read_settings(arguments: Sequence[str]) -> ServeConfig:
         raise ConfigError(explain(error, "serve", overrides)) from error
 
 
-def run(settings: ServeConfig, api_key: str | None) -> int:
+def run(settings: ServeConfig, environment: Mapping[str, str]) -> int:
     """Listen, serve and stop; return the exit code.
+
+    Args:
+        settings: All that is no secret.
+        environment: Holds the secrets: the key, and where alerts go.
 
     Raises:
         ServeError: The server cannot listen on this host and port.
@@ -126,7 +136,8 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     # Imported here because only servers have its libraries.
     from percoin.serving.server import PredictionServer, bind, serve
 
-    setup = make_setup(settings, api_key)
+    api_key = read_key(environment.get(API_KEY))
+    setup = replace(make_setup(settings, api_key), alerts=make_alerts(settings, environment))
     if setup.record is not None:
         _open_record(setup.record)
     listener = bind(settings.host, settings.port, api_key is not None)
@@ -215,6 +226,51 @@ def make_record(settings: ServeConfig) -> TrackRecord | None:
     return TrackRecord(settings.record_url or default)
 
 
+def make_alerts(settings: ServeConfig, environment: Mapping[str, str]) -> AlertSettings | None:
+    """Make what alerts need; None if the environment names no receiver.
+
+    Raises:
+        ConfigError: An address is none, or Apprise is not installed; never tells the address.
+    """
+    from percoin.serving.alerting import AlertSettings
+    from percoin.serving.alerts import AlertKind
+    from percoin.serving.receivers import Send, message, webhook
+
+    alerts, receivers = settings.alerts, dict[str, Send]()
+    if address := environment.get(ALERT_WEBHOOK, "").strip():
+        receivers["webhook"] = webhook(_check_web_address(address), alerts.timeout_secs)
+    addresses = environment.get(ALERT_MESSAGES, "").split()
+    if addresses and find_spec("apprise") is None:
+        raise ConfigError(f"{ALERT_MESSAGES} needs apprise: pip install 'percoin[alerts]'")
+    for number, address in enumerate(addresses, 1):
+        try:
+            receivers[f"messages-{number}"] = message(address)
+        except ConfigError as error:
+            raise ConfigError(f"{ALERT_MESSAGES}: of address {number}: {error}") from None
+    if not receivers:
+        return None
+    log.info("ALERTS go to %s: %s", ", ".join(receivers), ", ".join(alerts.tell))
+    return AlertSettings(
+        receivers,
+        Path(settings.data_dir),
+        frozenset(map(AlertKind, alerts.tell)),
+        alerts.stale_bars,
+        alerts.retry_secs,
+        alerts.max_retry_secs,
+    )
+
+
+def _check_web_address(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or not address.isprintable() or " " in address:
+        raise ConfigError(f"{ALERT_WEBHOOK} must be one address that begins with https://")
+    return address
+
+
 def _open_record(record: TrackRecord) -> None:
     """Refuse a record of a newer percoin; if the database is away, serve and try again later."""
     try:
@@ -260,7 +316,7 @@ def read_symbols_file(path: Path) -> list[str]:
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
     """Turn ``symbol=A,B`` and ``tf=15m,1h`` into Hydra lists; keep the other arguments."""
-    lists, others = split_lists(arguments)
+    lists, others = split_lists(joined(arguments))
     if lists["symbol"]:
         others.append(
             "symbol=[" + ",".join(f"'{current_symbol(s)}'" for s in lists["symbol"]) + "]"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 COLUMNS = (*PRICE_COLUMNS, "volume")
+# The origin of made-up bars begins with this word.
+SIMULATED = "simulated"
 
 _REPAIR = "correct the source; bars are never repaired silently"
 _TIMES_SHOWN = 3
@@ -104,7 +106,7 @@ class Bars:
 
 def is_simulated(origin: str) -> bool:
     """Whether an ``origin`` says that its bars were made up."""
-    return origin.startswith("simulated")
+    return origin.startswith(SIMULATED)
 
 
 class _MalformedError(Exception):

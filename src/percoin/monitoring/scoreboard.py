@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _REPETITIONS = 1000
 # How long a request waits for a record that is read for the first time.
 _PATIENCE_SECS = 60.0
+# Between two looks while models and sources are still joining.
+_GROWING_SECS = 1.0
 # So far back a row may appear among rows that are known.
 _LATE_ROWS = 200
 # So many new ones are read again by the next start; each costs 50 microseconds.
@@ -196,6 +198,10 @@ class Scoreboard:
             and (timeframe is None or standing.tf is timeframe)
         ]
 
+    def found(self) -> list[Standing]:
+        """What ``latest`` would give, or nothing yet; neither waits nor raises."""
+        return self._latest
+
     def start(self, every_secs: float = 30.0) -> None:
         """Keep the standings up to date in a background thread."""
         self._thread = Thread(
@@ -209,6 +215,7 @@ class Scoreboard:
 
     def _work(self, every_secs: float) -> None:
         while not self._is_stopped.is_set():
+            n_before = len(self._latest)
             try:
                 if not self._n_read:
                     self.recall()
@@ -223,7 +230,9 @@ class Scoreboard:
             except Exception:
                 # If the thread ended here, the standings would stay as they are for ever.
                 log.exception("SCOREBOARD cannot be updated")
-            self._is_stopped.wait(every_secs)
+            # A server that has just begun writes its first answers one after the other.
+            is_growing = len(self._latest) != n_before or not self._latest
+            self._is_stopped.wait(min(every_secs, _GROWING_SECS) if is_growing else every_secs)
 
     def keep(self) -> None:
         """Write what was read to its file, if there is one.

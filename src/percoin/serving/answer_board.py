@@ -41,6 +41,7 @@ class Answer:
         content: The answer as a JSON object, with its age when it was made.
         closed: Close time of the bar behind the answer.
         basis: All inputs of the answer; if they change, a new answer is made.
+        version_id: The version that answered; None if no model did.
         before: JSON text before the age, written once for many requests.
         after: JSON text after the age.
     """
@@ -48,6 +49,7 @@ class Answer:
     content: Mapping[str, object]
     closed: datetime
     basis: Basis
+    version_id: str | None = None
     before: str = field(init=False)
     after: str = field(init=False)
 
@@ -136,6 +138,11 @@ class AnswerBoard:
         """Close time of the bar behind a market's answer; None without an answer."""
         answer = self._answers.get((symbol, timeframe))
         return None if answer is None else answer.closed
+
+    def version_id(self, symbol: str, timeframe: Timeframe) -> str | None:
+        """The version that gave a market's answer; None without an answer of a model."""
+        answer = self._answers.get((symbol, timeframe))
+        return None if answer is None else answer.version_id
 
     def failure(self, market: Market) -> str:
         """Why the last try to make a market's answer failed; empty if it worked."""
@@ -235,7 +242,7 @@ class AnswerBoard:
             self._recorder.note(prediction, bars, now, beside)
         self._on_answer(prediction.source)
         content = self._discretion.content(to_json(prediction, bars, now))
-        self._answers[market] = Answer(content, prediction.ts, basis)
+        self._answers[market] = Answer(content, prediction.ts, basis, prediction.version_id)
         self._renewed[market] = now
         if any(passed.reason == "model_invalid" for passed in prediction.passed):
             self._pauses.begin(market)
