@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from builders import make_bars
 from sweep_runs import sweep_arguments
 from warm_processes import Process
@@ -193,6 +194,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {paths}
+import torch
+torch.set_num_threads({threads})  # which the key of the result names
 from percoin import whole_file
 from percoin.sweep.baselines import SharedBaselineFitter
 from test_shared_baselines import DATASET
@@ -209,7 +212,9 @@ SharedBaselineFitter(Path({folder!r})).ask(DATASET, 0, ())
 def test_a_job_that_is_killed_while_it_writes_leaves_nothing_that_is_taken(tmp_path, fits):
     script = tmp_path / "killed.py"
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    script.write_text(KILLED.format(paths=paths, folder=str(tmp_path)))
+    script.write_text(
+        KILLED.format(threads=torch.get_num_threads(), paths=paths, folder=str(tmp_path))
+    )
     killed = Process([str(script)])
     killed.communicate()
     left = list(tmp_path.glob(".*.tmp"))
