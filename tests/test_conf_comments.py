@@ -13,8 +13,8 @@ from percoin.config import CONF_DIR, SCHEMAS
 from percoin.config.structure import help_lines
 
 _KEY = re.compile(r"(?P<line> *\w+:(?: +[^#\s][^#]*?)?)(?: +#.*)?")
-# Written by Hydra's and Lightning's rules.
-_OF_LIBRARIES = {"hydra/job_logging", "logger"}
+# Written by Hydra's and Lightning's rules, or set what other files explain.
+_OF_LIBRARIES = {"hydra/job_logging", "logger", "debug"}
 
 
 def groups_of(command: str) -> list[str]:

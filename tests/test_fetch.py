@@ -184,7 +184,7 @@ def test_a_damaged_file_is_reported_beside_the_others(server, run, tmp_path, cap
     ("arguments", "words"),
     [
         (["tf=1h"], "symbol has no value"),
-        (["symbol=btcusdt"], "did you mean symbol=BTCUSDT"),
+        (["symbol=BTC-USDT"], "did you mean symbol=BTCUSDT"),
         (["symbol=BTCUSDT,MATICUSDT"], "use symbol=POLUSDT"),
         (["symbol=BTCUSDT", "tf=7m"], "tf=7m is not an option"),
         (["symbol=BTCUSDT", "tf=1h", "history_days=0"], "history_days=0"),

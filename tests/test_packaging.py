@@ -150,6 +150,43 @@ def needed_by(requirement: Requirement) -> list[Requirement]:
     ]
 
 
+@cache
+def locked() -> dict[str, str]:
+    """The lines of the lock file by the name of their package."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return {canonicalize_name(line.split("==")[0]): line for line in lines if line[:1] != "#"}
+
+
+def test_the_lock_file_has_a_hash_of_every_version_and_names_no_place():
+    entry = re.compile(r"[\w.-]+==[\w.]+( ; [^;#@]+?)?( --hash=sha256:[0-9a-f]{64})+")
+
+    assert len(locked()) > 100
+    assert [name for name, line in locked().items() if not entry.fullmatch(line)] == []
+
+
+def test_the_lock_file_holds_the_tested_versions_of_all_that_a_server_needs():
+    extras = project()["optional-dependencies"]
+    waiting = [*project()["dependencies"]]
+    waiting += [text for extra in ("serve", "onnx", "postgres") for text in extras[extra]]
+    needed, left = set(), [Requirement(text) for text in waiting]
+    while left:
+        requirement = left.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in needed and not name.startswith(CUDA_PACKAGES):
+            needed.add(name)
+            left += needed_by(requirement)
+
+    assert needed - set(locked()) == set()
+    for name, line in locked().items():
+        if name in pins():
+            assert line.startswith(f"{line.split('==')[0]}=={pins()[name]} "), line[:80]
+
+
+def test_hydra_stays_below_the_next_minor_version():
+    (hydra,) = [need for need in declared() if need.name == "hydra-core"]
+    assert "1.4.0" not in hydra.specifier
+
+
 def test_constraints_hold_public_versions_only():
     assert [pin for pin in pins().items() if Version(pin[1]).local] == []
     assert pins()["torch"] == "2.13.0"

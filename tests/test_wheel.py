@@ -135,3 +135,20 @@ def test_a_sweep_is_run_by_the_installed_program(program, tmp_path):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "models" / "per_coin").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_the_installed_program_reads_config_files_of_the_users_own(program, tmp_path):
+    experiment = "# @package _global_\ndefaults: [override /model: {name}, _self_]\nseed: 7\n"
+    for folder, name, model in (("mine", "a", "logistic"), ("conf", "b", "boosting")):
+        (tmp_path / folder / "experiment").mkdir(parents=True)
+        path = tmp_path / folder / "experiment" / f"{name}.yaml"
+        path.write_text(experiment.format(name=model))
+    market = ("symbol=BTCUSDT", "--cfg", "job")
+
+    for words in (("--config-dir", "mine", "experiment=a"), ("experiment=b",)):
+        shown = run(program, tmp_path, "train", *market, *words)
+        assert shown.returncode == 0, shown.stderr
+        assert "seed: 7" in shown.stdout
+    wrong = run(program, tmp_path, "train", "symbol=BTCUSDT", "experiment=a")
+    assert wrong.stderr == ("error: experiment=a is not an option; experiment is one of b, tune\n")

@@ -17,7 +17,6 @@ from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.config import (
-    CONF_DIR,
     JUDGED,
     AuditConfig,
     BinanceConfig,
@@ -38,6 +37,8 @@ from percoin.config import (
     TripleBarrierConfig,
     VolatilityScaledConfig,
 )
+from percoin.config.dates import moment_ms
+from percoin.config.folders import option_file, options
 from percoin.dataset import DatasetSpec, SplitSpec
 from percoin.errors import ConfigError
 from percoin.evaluation.backtest import Costs
@@ -169,6 +170,8 @@ def dataset_spec(
         settings.lookback,
         split_spec(settings.split),
         settings.history_days,
+        start=moment_ms("start", settings.start),
+        end=moment_ms("end", settings.end),
     )
 
 
@@ -204,8 +207,8 @@ def _unknown(settings: object) -> TypeError:
 
 def default_label_rules() -> dict[Timeframe, LabelRule]:
     """The default label rule of each timeframe: labels=fixed_horizon."""
-    horizon = int(OmegaConf.load(CONF_DIR / "labels" / "fixed_horizon.yaml").horizon)
-    settings = [OmegaConf.load(path) for path in sorted((CONF_DIR / "tf").glob("*.yaml"))]
+    horizon = int(OmegaConf.load(option_file("labels", FixedHorizonConfig.option)).horizon)
+    settings = [OmegaConf.load(option_file("tf", name)) for name in options("tf")]
     return {
         Timeframe(entry.name): FixedHorizon(horizon, float(entry.threshold)) for entry in settings
     }

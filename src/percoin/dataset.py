@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from percoin.bars.gaps import find_gaps
-from percoin.bars.schema import Bars
+from percoin.bars.schema import Bars, format_time
 from percoin.bars.silence import advise_on_silence, describe_silence, is_silent
 from percoin.errors import ConfigError, MissingClassError, NotEnoughBarsError, OwnCodeError
 from percoin.features.feature_set import FeatureSet, compute_features
@@ -77,6 +78,9 @@ class DatasetSpec:
             of the label's horizon.
         history_days: How far back rows go from the close of the newest bar. Earlier bars
             only warm up the indicators.
+        start: In place of ``history_days``: open time of the earliest row, in milliseconds since
+            1970-01-01 UTC.
+        end: Bars that open then or later are not used; None uses the newest.
 
     Raises:
         ConfigError: The purge is shorter than the label's horizon, or a number that must be
@@ -88,6 +92,8 @@ class DatasetSpec:
     lookback: int = 60
     split: SplitSpec | None = None
     history_days: float = math.inf
+    start: int | None = None
+    end: int | None = None
 
     def __post_init__(self) -> None:
         if self.lookback < 1:
@@ -115,9 +121,45 @@ class DatasetSpec:
         needed = self.feature_set.history_bars(self.lookback, timeframe)
         return max(needed - 1, self.label_rule.past_bars)
 
+    def first_time(self, newest_close: int) -> float:
+        """When the earliest row opens, in milliseconds since 1970-01-01 UTC.
+
+        Args:
+            newest_close: Close of the newest bar in use, in milliseconds.
+        """
+        if self.start is not None:
+            return self.start
+        return newest_close - self.history_days * _DAY_MILLISECONDS
+
     def bars_to_load(self, timeframe: Timeframe) -> int:
         """How many of the newest bars a dataset makes use of, if there are no gaps."""
-        return math.ceil(self.history_days * timeframe.bars_per_day) + self.bars_before(timeframe)
+        now = math.ceil(time.time() * 1000)
+        first = self.first_time(now if self.end is None else self.end)
+        n_bars = math.ceil((now - first) / timeframe.milliseconds)
+        return n_bars + self.bars_before(timeframe)
+
+    def in_dates(self, bars: Bars) -> Bars:
+        """The bars that open before ``end``.
+
+        Raises:
+            NotEnoughBarsError: There are none from ``start`` on.
+        """
+        if self.start is None and self.end is None:
+            return bars
+        times = bars.open_time
+        stop = len(bars) if self.end is None else int(times.searchsorted(self.end))
+        start = 0 if self.start is None else int(times.searchsorted(self.start))
+        if start >= stop:
+            raise NotEnoughBarsError(
+                bars.symbol,
+                bars.timeframe,
+                f"no bars {_between(self.start, self.end)}: there are bars from "
+                f"{format_time(bars.frame.index[0])} to {format_time(bars.close_time())} UTC"
+                if len(bars)
+                else "no bars",
+                "give other dates (start, end), or load those bars first",
+            )
+        return bars.slice(0, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,10 +404,13 @@ class PreparedMarket:
 
     def _too_few_rows(self, error: ValueError) -> NotEnoughBarsError:
         """What the rows are too few for, and whether there are too few bars at all."""
-        lookback, days = self.spec.lookback, self.spec.history_days
+        lookback, days, start = self.spec.lookback, self.spec.history_days, self.spec.start
         needed = _needed_bars(self.spec, self.bars.timeframe)
         of_history = f" in history_days={days:g}" if math.isfinite(days) else ""
         longer = " or use a longer history_days" if of_history else ""
+        if start is not None:
+            of_history = f" {_between(start, self.spec.end)}"
+            longer = " or use an earlier start"
         found = (
             f"{self.n_history_bars} bars{of_history} give {len(self.rows)} usable rows ({error})"
         )
@@ -385,6 +430,16 @@ class PreparedMarket:
                 "bars, or load more bars without gaps"
             )
         return NotEnoughBarsError(self.bars.symbol, self.bars.timeframe, found, action)
+
+
+def _between(start: int | None, end: int | None) -> str:
+    """Two moments in words, of which one may be missing."""
+    words = [
+        f"{word} {format_time(pd.Timestamp(moment, unit='ms', tz='UTC'))}"
+        for word, moment in (("from", start), ("before", end))
+        if moment is not None
+    ]
+    return f"{' and '.join(words)} UTC"
 
 
 def check_purge(purge_bars: int, horizon: int) -> None:
@@ -420,6 +475,7 @@ def cut_history(bars: Bars, spec: DatasetSpec, first_time: int | None) -> tuple[
     """
     if len(bars) == 0:
         raise NotEnoughBarsError(bars.symbol, bars.timeframe, "no bars", "load bars first")
+    bars = spec.in_dates(bars)
     # A shorter horizon is counted below; with this one the count would take for ever.
     horizon = spec.label_rule.horizon
     if horizon >= max(len(bars), _ABSURD_HORIZON):
@@ -429,10 +485,8 @@ def cut_history(bars: Bars, spec: DatasetSpec, first_time: int | None) -> tuple[
             f"{len(bars)} bars and a label that looks {horizon} bars ahead",
             "use a smaller labels.horizon or load more bars",
         )
-    since: float | None = first_time
-    if since is None:
-        newest_close = bars.open_time[-1] + bars.timeframe.milliseconds
-        since = newest_close - spec.history_days * _DAY_MILLISECONDS
+    newest_close = int(bars.open_time[-1]) + bars.timeframe.milliseconds
+    since = spec.first_time(newest_close) if first_time is None else first_time
     first_row = int(bars.open_time.searchsorted(since))
     start = max(0, first_row - spec.bars_before(bars.timeframe))
     return bars.slice(start), first_row - start

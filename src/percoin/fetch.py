@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,18 @@ from percoin.bars.report import MarketReport, align, make_report, to_details, to
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
+from percoin.cli.options import joined
 from percoin.cli.overrides import split_lists
 from percoin.commands import command as command_line
 from percoin.config import FetchConfig, OutputFormat, typed
+from percoin.config.dates import moment_ms
 from percoin.errors import ConfigError, DataError
 from percoin.features.feature_set import history_bars
 from percoin.json_codec import one_line
 from percoin.printable import printable
 from percoin.types import Timeframe
+
+_DAY_MILLISECONDS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def command() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        lists, others = split_lists(arguments)
+        lists, others = split_lists(joined(arguments))
         choices = [f"tf={tf}" for tf in lists["tf"]]
         # Without tf=, one call with the default.
         settings = [
@@ -107,7 +112,10 @@ def fetch(settings: FetchConfig, symbol: str) -> Fetched:
     """Bring one market into the store."""
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe
-    n_rows = math.ceil(settings.history_days * timeframe.bars_per_day)
+    days = settings.history_days
+    if (start := moment_ms("start", settings.start)) is not None:
+        days = math.ceil((time.time() * 1000 - start) / _DAY_MILLISECONDS)
+    n_rows = math.ceil(days * timeframe.bars_per_day)
     source = bar_source(
         settings.source, store, n_rows + history_bars(settings.lookback), replace=True
     )

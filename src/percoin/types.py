@@ -29,6 +29,7 @@ _SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{2,20}")
 _DATED = re.compile(r"[A-Z0-9]+([-/_][A-Z0-9]+)?(:[A-Z0-9]+)?[-_]\d{6}(-\d+-[CP])?")
 _CCXT_CONTRACT = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+):([A-Z0-9]+)")
 _PERPETUAL = re.compile(r"(?:[A-Z]+:)?([A-Z0-9]+(?:[-_/][A-Z0-9]+)?)(?:\.P|[-_]PERP|[-_]SWAP)")
+_NO_MARKETS = frozenset({"null", "true", "false"})
 _MOST_SHOWN = 60
 
 
@@ -73,9 +74,16 @@ class Timeframe(StrEnum):
         return 1440 / _MINUTES[self]
 
 
-# Models are trained and served on these, each with an option tf=... The other timeframes are
-# only resampled into these.
-OFFERED_TIMEFRAMES = (Timeframe.M15, Timeframe.H1, Timeframe.H4, Timeframe.D1)
+# Models are trained and served on these, each with an option tf=... Another one takes a file of the
+# user's own in conf/tf/.
+OFFERED_TIMEFRAMES = (
+    Timeframe.M5,
+    Timeframe.M15,
+    Timeframe.M30,
+    Timeframe.H1,
+    Timeframe.H4,
+    Timeframe.D1,
+)
 
 _MINUTES = {
     Timeframe.M1: 1,
@@ -341,6 +349,18 @@ def horizon_end(ts: datetime, n_bars: int, timeframe: Timeframe) -> datetime | N
 def is_symbol(value: object) -> bool:
     """Whether ``value`` has the spelling of an exchange symbol."""
     return isinstance(value, str) and _SYMBOL_PATTERN.fullmatch(value) is not None
+
+
+def market_spelling(text: str) -> str:
+    """A market as the exchange spells it, from how people and ccxt write it; else the same text.
+
+    ``btcusdt`` and ``BTC/USDT`` are BTCUSDT. Spellings that could mean another market, such as
+    that of a contract, stay as they are, and so do words for no value.
+    """
+    if text.lower() in _NO_MARKETS:
+        return text
+    meant = re.sub(r"\A(\s*)([A-Za-z0-9]+)/([A-Za-z0-9]+)(\s*)\Z", r"\1\2\3\4", text).upper()
+    return meant if is_symbol(meant.strip()) else text
 
 
 def check_symbol(symbol: str) -> str:

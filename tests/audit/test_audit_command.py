@@ -85,7 +85,7 @@ def test_json_says_the_same_in_one_object(call, old_metrics, capsys):
     ("arguments", "message"),
     [
         ((), "there is nothing to check; give symbol=BTCUSDT or metrics=FILE"),
-        (("symbol=btcusdt",), "did you mean symbol=BTCUSDT"),
+        (("symbol=BTC-USDT",), "did you mean symbol=BTCUSDT"),
         (("symbol=BTCUSDT", "cuts=0"), "cuts=0 must be at least 1"),
         (("symbol=BTCUSDT", "output=xml"), "output=xml must be one of text, json"),
         (("metrics=none.json",), "metrics=none.json cannot be read"),

@@ -32,7 +32,7 @@ def test_the_command_writes_its_files_and_says_where(tmp_path):
     [
         (["symbol=BTCUSDT", "tf=1h"], 1, "BTCUSDT 1h: no model exported"),
         (["symbol=ETHUSDT"], 2, "holds no model of ETHUSDT"),
-        (["symbol=btcusdt"], 2, "did you mean symbol=BTCUSDT?"),
+        (["symbol=BTC-USDT"], 2, "did you mean symbol=BTCUSDT?"),
         (["tf=2h"], 2, "tf=2h is not an option"),
         (["symbl=BTCUSDT"], 2, "did you mean symbol?"),
         (["tf.threshold=1"], 2, "tf.threshold is a setting of trainings"),

@@ -234,7 +234,7 @@ def test_a_port_in_use_is_one_line(folder):
         ("host=no.such.host.invalid", "is no name or address; try host=127.0.0.1"),
         ("host=192.0.2.1", "can be reached from other machines"),
         ("port=70000", "port=70000 must be at most 65535"),
-        ("symbol=btcusdt", "did you mean symbol=BTCUSDT?"),
+        ("symbol=BTC-USDT", "did you mean symbol=BTCUSDT?"),
         ("tf=2h", "tf=2h is not a timeframe"),
         ("prot=1", "did you mean port?"),
         ("chain=[ml]", "must end with hold"),

@@ -148,3 +148,16 @@ def test_other_sources_are_read_each_time(tmp_path, market):
 
     assert sha256(asked) == SimulatedSource(seed=0, n_bars=900).load("BTCUSDT", H1).sha256()
     assert not (market / "bars.json").exists()
+
+
+def test_jobs_with_other_dates_share_one_download(server, settings, market):
+    ends = ("2025-02-01", "2025-02-03")
+    asked = [bars_of_job(replace(settings, end=end), market, a_day_ago()) for end in ends]
+    n_requests = len(server.requests)
+
+    assert [each.bars.close_time() for each in asked] == [
+        pd.Timestamp(end, tz="UTC") for end in ends
+    ]
+    newest = bars_of_job(settings, market, a_day_ago())
+    assert newest.bars.close_time() > pd.Timestamp(ends[1], tz="UTC")
+    assert len(server.requests) == n_requests

@@ -552,3 +552,25 @@ def test_each_epoch_has_one_line_and_lightning_is_quiet(dataset, tmp_path, caplo
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_epoch_of_few_batches_takes_few_steps(tmp_path):
+    dataset, plan = make_dataset(), make_plan(epochs=3, train_batches=2, val_batches=1)
+
+    trained = train(dataset, tiny_network(), plan, tmp_path)
+
+    last = torch.load(checkpoint(tmp_path, LAST_CHECKPOINT), weights_only=True)
+    assert (trained.n_epochs, last["global_step"]) == (3, 6)
+    assert len(trained.module.test_labels) == len(dataset.rows("test")), "all are judged"
+
+
+def test_a_few_batches_are_learnt_by_heart(tmp_path):
+    optimizer = replace(OPTIMIZER, early_stopping_patience=60)
+    plan = make_plan(epochs=60, overfit_batches=1, batch_size=32, optimizer=optimizer)
+    dataset = make_dataset()
+
+    trained = train(dataset, tiny_network(dropout=0.0), plan, tmp_path)
+
+    losses = trained.module.history["val_loss"]
+    assert min(losses) < losses[0] / 2, "the labels of a random walk cannot be told otherwise"
+    assert len(trained.module.test_labels) == len(dataset.rows("test"))

@@ -17,10 +17,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from percoin.cli.elsewhere import translated
+from percoin.cli.folders import folders_in, is_search_path, register_folders
 from percoin.cli.mistakes import as_loggers, check_overrides
+from percoin.cli.options import Shown, joined, shown_of
 from percoin.cli.overrides import quote_texts
 from percoin.cli.targets import with_targets
 from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, usual_blend, usual_epochs
+from percoin.config.folders import reading_from
 from percoin.errors import ConfigError
 from percoin.run_folder import run_dir
 
@@ -33,7 +37,8 @@ BUGS_OF_HYDRA = (
 
 @cache
 def register_configs() -> None:
-    """Tell Hydra, once, the schemas and the resolver that names a run's folder."""
+    """Tell Hydra, once, the schemas, the user's folders and the resolvers of ``conf/``."""
+    register_folders()
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -79,23 +84,57 @@ class Composed:
     @classmethod
     def of(cls, name: str, overrides: Sequence[str]) -> Composed:
         """As ``compose_config``, which says what it raises."""
-        words = as_meant(name, overrides)
+        shown, words = shown_of(joined(overrides))
         register_configs()
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            config = composed(name, words)
+        with reading_from(folders_in(words)):
+            words = as_meant(name, words)
+            with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                config = composed(name, words)
+        if shown is not None:
+            raise ConfigShown(shown_text(config, shown))
         own = config.hydra
         return cls(without_hydra(config), dict(own.runtime.choices), own)
 
 
+class ConfigShown(Exception):  # noqa: N818 - it is what was asked for
+    """The config that ``--cfg`` asks to see; nothing else is done."""
+
+
+def shown_text(config: DictConfig, shown: Shown) -> str:
+    """A config, or a part of it, as YAML.
+
+    Args:
+        config: With Hydra's own settings.
+        shown: What of it.
+
+    Raises:
+        ConfigError: There is no such part.
+    """
+    whole = without_hydra(config) if shown.kind == "job" else config
+    if shown.kind == "hydra":
+        whole = OmegaConf.masked_copy(config, ["hydra"])
+    if not shown.package:
+        return OmegaConf.to_yaml(whole, resolve=shown.resolve)
+    part = OmegaConf.select(whole, shown.package)
+    if not OmegaConf.is_config(part):
+        raise ConfigError(f"--package {shown.package}: the config has no part of that name")
+    return f"# @package {shown.package}\n{OmegaConf.to_yaml(part, resolve=shown.resolve)}"
+
+
 def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """Refuse mistakes that Hydra would not explain, and quote the words as Hydra needs them.
+    """Refuse mistakes that Hydra would not explain, and write the words as Hydra needs them.
+
+    Args:
+        config_name: The command.
+        overrides: ``KEY=VALUE`` each; folders of config files are left out.
 
     Raises:
         ConfigError: A mistake among the words.
     """
     schema = SCHEMAS[config_name]
-    check_overrides(overrides, schema)
-    return quote_texts(as_loggers(with_targets(overrides, schema)), schema)
+    words = translated([word for word in overrides if not is_search_path(word)], schema)
+    check_overrides(words, schema)
+    return quote_texts(as_loggers(with_targets(words, schema)), schema)
 
 
 def composed(config_name: str, words: Sequence[str]) -> DictConfig:
@@ -132,10 +171,17 @@ def _culprit(config_name: str, words: Sequence[str]) -> str:
 
 
 @contextmanager
-def config_loader() -> Iterator[ConfigLoader]:
-    """Hydra's loader of ``conf/``, to read overrides without composing a config."""
+def config_loader(words: Sequence[str]) -> Iterator[ConfigLoader]:
+    """Hydra's loader of config files, to read overrides without composing a config.
+
+    Args:
+        words: May name further folders.
+    """
     register_configs()
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with (
+        reading_from(folders_in(words)),
+        initialize_config_dir(str(CONF_DIR), version_base="1.3"),
+    ):
         yield GlobalHydra.instance().config_loader()
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from percoin.cli.mistakes import options
 from percoin.config import CONF_DIR, OPTIONS, SCHEMAS
+from percoin.config.folders import option_file, options
 from percoin.config.structure import group_in, help_lines
 
 _COLUMN = 40
@@ -72,7 +72,7 @@ def schema_of_option(config_name: str, group: str, option: str) -> Any:
         group: A folder of ``conf/``.
         option: A file in it.
     """
-    content = OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{option}.yaml"))
+    content = OmegaConf.to_container(OmegaConf.load(option_file(group, option)))
     defaults = content.get("defaults", []) if isinstance(content, dict) else []
     for schema in OPTIONS.get(group, ()):
         if f"{schema.option}_schema" in defaults:
@@ -89,7 +89,7 @@ def _help_on_group(config_name: str, entry: str, default: str) -> list[str]:
     explained: set[tuple[str, str]] = set()
     chosen, variable = _default_value(default)
     for option in options(group):
-        path = CONF_DIR / group / f"{option}.yaml"
+        path = option_file(group, option)
         lines = path.read_text(encoding="utf-8").splitlines()
         mark = f"[default{variable}]" if option == chosen else ""
         text.append(_help_line(f"{group}={option}", f"{_about(path)} {mark}".strip()))
@@ -118,7 +118,9 @@ def _leading_comment(lines: Sequence[str]) -> list[str]:
     n_lines = next(
         (number for number, line in enumerate(lines) if not line.startswith("#")), len(lines)
     )
-    return [line[1:].removeprefix(" ") for line in lines[:n_lines]]
+    comment = [line[1:].removeprefix(" ") for line in lines[:n_lines]]
+    # It tells Hydra where the settings of a file belong.
+    return [line for line in comment if not line.startswith("@package")]
 
 
 def _note(notes: Mapping[str, str], name: str) -> str:

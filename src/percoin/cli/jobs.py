@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,13 +18,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from percoin.cli.compose import (
     BUGS_OF_HYDRA,
+    ConfigShown,
     as_meant,
     composed,
     first_line,
     register_configs,
+    shown_text,
     without_hydra,
 )
-from percoin.cli.mistakes import MULTIRUN, check_overrides, check_used
+from percoin.cli.elsewhere import translated
+from percoin.cli.mistakes import check_overrides, check_used
+from percoin.cli.options import MULTIRUN, Shown, is_option, joined, shown_of
 from percoin.cli.run import run_command
 from percoin.config import CONF_DIR, Config, TrainConfig, typed
 from percoin.config.effects import names_with
@@ -65,24 +68,18 @@ def run_jobs(
             failures.append(error)
 
     def command() -> None:
-        arguments = sys.argv[1:]
+        arguments = translated(joined(sys.argv[1:]), schema)
         overrides = _overrides_of_sweep(arguments)
         if overrides is not None:
-            check_overrides(overrides, schema)
-            check_used(overrides)
+            words = [word for word in overrides if not is_option(word)]
+            check_overrides(words, schema)
+            check_used(words)
             sweep(overrides)
             return
+        shown, arguments = shown_of(arguments)
         _check_not_of_sweeps(arguments)
         check_used(arguments)
-        arguments = as_meant(config_name, arguments)
-        # Hydra reads them once more.
-        sys.argv[1:] = arguments
-        if _asks_hydra_itself(arguments):
-            hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")(
-                job
-            )()
-        else:
-            _run_job(job, schema, config_name, arguments)
+        _run_job(job, schema, config_name, as_meant(config_name, arguments), shown)
         for error in failures:
             raise error
 
@@ -96,10 +93,13 @@ def _run_job(
     schema: type[Config],
     config_name: str,
     overrides: Sequence[str],
+    shown: Shown | None,
 ) -> None:
     """What ``hydra.main`` does for one run, without composing the config two more times."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=config_name):
         config = composed(config_name, overrides)
+        if shown is not None:
+            raise ConfigShown(shown_text(config, shown))
         settings = typed(without_hydra(config), schema)
         names_its_folder = OmegaConf.is_interpolation(config.hydra.run, "dir")
         with open_dict(config):
@@ -127,20 +127,10 @@ def _run_job(
 def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:
     """The overrides of a command line with ``-m``; None without it."""
     overrides = [argument for argument in arguments if argument not in MULTIRUN]
-    if len(overrides) == len(arguments):
-        return None
-    for argument in overrides:
-        if argument.startswith("-"):
-            raise ConfigError(f"{argument} does not go with -m, which takes KEY=VALUE only")
-    return overrides
+    return None if len(overrides) == len(arguments) else overrides
 
 
 def _check_not_of_sweeps(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if argument.partition("=")[0] in names_with(TrainConfig, {Effect.SWEEP}):
             raise ConfigError(f"{argument} is for sweeps: add -m, or leave it out")
-
-
-def _asks_hydra_itself(arguments: Sequence[str]) -> bool:
-    """Whether there is an option (--multirun, --cfg ...) beside key=value."""
-    return any(argument.startswith("-") for argument in arguments)

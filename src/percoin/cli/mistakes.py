@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
+from percoin.cli.folders import is_search_path
+from percoin.cli.options import MULTIRUN
 from percoin.cli.overrides import text_keys
-from percoin.config import CONF_DIR, TrainConfig
+from percoin.config import SCHEMAS, TrainConfig, TuneConfig
+from percoin.config.elsewhere import NAMES, how_here
 from percoin.config.fields import check_path
+from percoin.config.folders import options
 from percoin.config.structure import leaves_of
 from percoin.errors import ConfigError
 from percoin.printable import printable
-
-MULTIRUN = {"-m", "--multirun"}
-
 
 MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
 
@@ -22,7 +23,9 @@ MARKET = re.compile(r"[A-Z0-9]{2,20}(,[A-Z0-9]{2,20})*")
 _GROUP_CHOICE = re.compile(r"(?P<group>hydra/launcher|\w+)=(?P<values>.*)", re.DOTALL)
 
 
-_OF_HYDRA = re.compile(r"hydra\.(run\.dir|verbose|(job_logging|launcher)(\..+)?)|hydra/\w+")
+_OF_HYDRA = re.compile(
+    r"hydra\.(run\.dir|verbose|(job_logging|launcher)(\..+)?)|hydra/(job_logging|launcher)"
+)
 
 
 _LOGGERS = re.compile(r"\[?[A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*\]?")
@@ -32,7 +35,7 @@ MOST_SHOWN = 60
 
 
 # The only group without a default; Hydra would fail on a key of it by an assertion.
-_OPTIONAL_GROUP = "experiment"
+OPTIONAL_GROUP = "experiment"
 
 
 # The only group of which one training may have several options, or none.
@@ -75,15 +78,15 @@ def _check_dashes(overrides: Sequence[str], schema: type) -> None:
     """Refuse settings that are written like the options of other programs."""
     known = {leaf.name for leaf in leaves_of(schema)} | {entry.name for entry in fields(schema)}
     for override in overrides:
-        name, _, value = override.removeprefix("--").partition("=")
+        name, _, value = override.lstrip("-").partition("=")
         key = name.replace("-", "_")
-        if override.startswith("--") and key in known:
+        if not override.startswith("-") or override in MULTIRUN:
+            continue
+        key = key if key in known else NAMES.get(key, "")
+        if key in known:
             raise ConfigError(f"{override} is not KEY=VALUE; write {key}={value or 'VALUE'}")
-
-
-def options(group: str) -> list[str]:
-    """The options of a group: the files in its folder of ``conf/``."""
-    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+        how = how_here(name.replace("-", "_")) or "settings are KEY=VALUE, and --help lists them"
+        raise ConfigError(f"{override} is not an option: {how}")
 
 
 def choices(overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -112,20 +115,47 @@ def check_overrides(overrides: Sequence[str], schema: type) -> None:
         if override.startswith("~"):
             raise ConfigError(f"{override}: a setting cannot be removed; give it another value")
         if override in MULTIRUN and schema is not TrainConfig:
-            raise ConfigError(f"{override} is for sweeps of train.py; name one market at a time")
-        if re.match(r"\+*hydra\b", override):
+            how = "name one market at a time"
+            if "symbol" not in text_keys(schema):
+                how = f"leave {override} out, symbol=A,B names several markets"
+            raise ConfigError(f"{override} is for sweeps of train.py; {how}")
+        if re.match(r"\+*hydra\b", override) and not is_search_path(override):
             _check_of_hydra(override, schema)
+    _check_group(overrides, schema)
     chosen = choices(overrides)
     for group, values in chosen.items():
         for value in values:
             is_none = group == SEVERAL and value == "null"
             if value not in options(group) and not is_none:
                 raise ConfigError(no_option(group, value))
-    stray = [text for text in overrides if text.startswith(f"{_OPTIONAL_GROUP}.")]
-    if stray and _OPTIONAL_GROUP not in chosen:
-        key, option = stray[0].partition("=")[0], options(_OPTIONAL_GROUP)[0]
-        choice = f"{_OPTIONAL_GROUP}={option}"
+    stray = [text for text in overrides if text.startswith(f"{OPTIONAL_GROUP}.")]
+    if stray and OPTIONAL_GROUP not in chosen:
+        key, choice = stray[0].partition("=")[0], f"{OPTIONAL_GROUP}={TuneConfig.option}"
         raise ConfigError(f"{key} is a setting of {choice}; add {choice}")
+
+
+def _check_group(overrides: Sequence[str], schema: type) -> None:
+    """Refuse settings and choices that only other commands have."""
+    own = {entry.name for entry in fields(schema)}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        top = key.partition(".")[0]
+        if top in own or "=" not in override:
+            continue
+        others = [
+            name
+            for name, other in SCHEMAS.items()
+            if other is not schema and top in {entry.name for entry in fields(other)}
+        ]
+        if top == "debug" and schema is not TrainConfig:
+            # Its files set what lies elsewhere in the config.
+            others = ["train"]
+        if others:
+            command = next(name for name, other in SCHEMAS.items() if other is schema)
+            raise ConfigError(
+                f"{key} is a setting of {', '.join(others)}, and {command} has none of that name: "
+                "leave it out"
+            )
 
 
 def as_loggers(overrides: Sequence[str]) -> list[str]:
@@ -142,6 +172,8 @@ def _check_of_hydra(override: str, schema: type) -> None:
     if schema is not TrainConfig:
         raise ConfigError(f"{key} is a setting of train.py; leave it out")
     if _OF_HYDRA.fullmatch(key) is None:
+        if how := how_here(key):
+            raise ConfigError(f"{key} is not a setting of percoin: {how}")
         raise ConfigError(
             f"{key} is not a setting of percoin; of Hydra's own there are hydra.run.dir, "
             "hydra.verbose, hydra.job_logging, hydra/launcher and hydra.launcher"

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from percoin.config import CONF_DIR, OPTIONS, BinanceConfig, SourceConfig
 from percoin.config.structure import leaves_of
+from percoin.types import market_spelling
 
 # What the grammar reads as a text without quotes, and not as a number. A colon would be escaped
 # where Hydra writes the word again.
@@ -26,6 +27,8 @@ _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 # Begins at the first of some backslashes only, or a run of them would be read once from each.
 _INTERPOLATION = re.compile(r"(?<!\\)(\\*)\$\{")
 _MISSING = "???"
+# What is in quotes or nested is left to the grammar.
+_TEXTS = re.compile(r"""\[[^\["'{$]*\]""", re.DOTALL)
 _FUNCTION = re.compile(r"\w+\s*\(.*\)", re.DOTALL)
 _OVERRIDE = re.compile(r"(?P<start>\+{0,2}(?P<key>[\w.]+)=)(?P<value>.*)", re.DOTALL)
 
@@ -83,8 +86,18 @@ def quote_texts(
         schema: The dataclass of the whole config.
         lists: Keys whose commas separate several values, as a sweep has them.
     """
-    texts = text_keys(schema)
-    return [_with_quotes(word, texts, lists) for word in words]
+    texts, several = text_keys(schema), text_list_keys(schema)
+    return [_with_quotes(_listed_texts(word, several), texts, lists) for word in words]
+
+
+def _listed_texts(word: str, keys: Collection[str]) -> str:
+    """A word of a list of texts, with quotes around those of its texts that need them."""
+    match = _OVERRIDE.fullmatch(word)
+    if match is None or match["key"] not in keys or not _TEXTS.fullmatch(match["value"]):
+        return word
+    texts = [text.strip() for text in match["value"][1:-1].split(",")]
+    quotes = ",".join(_as_text(text, match["key"]) for text in texts if text or len(texts) > 1)
+    return f"{match['start']}[{quotes}]"
 
 
 def _with_quotes(word: str, texts: Collection[str], lists: Collection[str]) -> str:
@@ -120,14 +133,16 @@ def split_lists(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[st
     current: list[str] | None = None
     for argument in arguments:
         name, has_value, value = argument.partition("=")
-        if has_value:
+        if has_value or argument.startswith("-"):
             current = lists.get(name)
         elif current is not None:
             value = argument
         if current is None:
             others.append(argument)
         else:
-            current += [word for word in re.split(r"[,\s]+", value.strip("[] ")) if word]
+            words = re.split(r"[,\s]+", value.strip("[] "))
+            current += [word for word in words if word]
+    lists["symbol"] = list(map(market_spelling, lists["symbol"]))
     return {name: list(dict.fromkeys(words)) for name, words in lists.items()}, others
 
 
@@ -154,3 +169,9 @@ def text_keys(schema: type) -> frozenset[str]:
         texts = (leaf.name for leaf in leaves_of(launcher) if leaf.kinds == {str})
         found.update(f"hydra.launcher.{name}" for name in texts)
     return frozenset(found)
+
+
+@cache
+def text_list_keys(schema: type) -> frozenset[str]:
+    """The names of all settings that are lists of texts, of every option of a group."""
+    return frozenset(leaf.name for leaf in leaves_of(schema) if leaf.kinds == {list[str]})

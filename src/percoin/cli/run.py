@@ -14,10 +14,16 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+import percoin
+from percoin.cli.compose import ConfigShown
 from percoin.cli.console import outlets
 from percoin.cli.explain import explain
+from percoin.cli.folders import folders_in
 from percoin.cli.help import help_text
-from percoin.commands import as_called
+from percoin.cli.hydras_own import ask_hydra
+from percoin.cli.options import HELP, OF_HYDRA, VERSION, joined
+from percoin.commands import PROGRAM, as_called
+from percoin.config.folders import reading_from
 from percoin.errors import ConfigError, PercoinError
 from percoin.interruption import Interrupted, interruptible
 from percoin.memory import is_out_of_memory
@@ -89,11 +95,17 @@ def _run_in_one_line(command: Callable[[], Any], config_name: str) -> int:
     try:
         _check_clock()
         _check_memory_limit()
-        if {"-h", "--help"} & set(arguments):
+        if HELP & set(arguments):
             print(as_called(help_text(config_name)))
+        elif VERSION & set(arguments):
+            print(f"{PROGRAM} {percoin.__version__}")
+        elif OF_HYDRA & set(arguments):
+            ask_hydra(config_name, arguments)
         else:
-            with interruptible():
+            with interruptible(), reading_from(folders_in(joined(arguments))):
                 command()
+    except ConfigShown as shown:
+        print(shown, end="")
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {as_called(explain(error, config_name, arguments))}", file=sys.stderr)
         return EXIT_USAGE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from percoin.bars.renames import current_symbol
+from percoin.config.dates import check_dates, end_date, start_date
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
     MOST_BARS,
@@ -52,11 +53,14 @@ class AuditConfig:
     seed: int = number("for cut points, shuffles and bootstrap intervals", 0, MOST_SEED)
     lookback: int = number("bars in a window", 1, MOST_BARS, why=" bar")
     history_days: int = number("days of history, back from the newest bar", 1, MOST_DAYS)
+    start: str | None = start_date()
+    end: str | None = end_date()
     split: SplitConfig = setting("shares of the rows, oldest first")
     plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/")
     models_dir: str = file_path("the registry of trained models")
 
     def __post_init__(self) -> None:
+        check_dates(self.start, self.end)
         if self.symbol is not None:
             current_symbol(self.symbol)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from percoin.config.elsewhere import NAMES, how_here
 from percoin.config.fields import check_bounds, require
 from percoin.config.structure import group_in
 from percoin.errors import ConfigError
@@ -47,25 +48,6 @@ _EXAMPLES = {
 }
 
 
-# What other programs call a setting.
-_ELSEWHERE = {
-    "checkpoint": "resume",
-    "ckpt_path": "resume",
-    "coin": "symbol",
-    "interval": "tf",
-    "learning_rate": "lr",
-    "market": "symbol",
-    "max_epochs": "epochs",
-    "pair": "symbol",
-    "patience": "optimizer.early_stopping_patience",
-    "resume_from_checkpoint": "resume",
-    "seq_len": "lookback",
-    "ticker": "symbol",
-    "timeframe": "tf",
-    "window_size": "lookback",
-}
-
-
 _LEAST_LIKENESS = 0.6
 
 
@@ -75,8 +57,11 @@ def name_nearest(key: str, known: Iterable[str]) -> str:
     # The name of the group would make all its settings look alike.
     group, dot, leaf = key.rpartition(".")
     beside = [name for name in names if name.rpartition(".")[0] == group]
-    if _ELSEWHERE.get(key) in names:
-        nearest = [_ELSEWHERE[key]]
+    if NAMES.get(key) in names:
+        nearest = [NAMES[key]]
+    elif (sentence := how_here(key)) and ("symbol" not in names or "epochs" in names):
+        # Not of a command that trains nothing.
+        return f"{key} is not a setting: {sentence}"
     elif dot and beside:
         leaves = [name.rpartition(".")[2] for name in beside]
         nearest = [f"{group}.{name}" for name in _like(leaf, leaves)]

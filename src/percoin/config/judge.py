@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from percoin.bars.renames import current_symbol
 from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
+from percoin.config.dates import check_dates, end_date, moment_ms, start_date
 from percoin.config.fields import (
     MOST_BARS,
     MOST_DAYS,
@@ -23,7 +23,6 @@ from percoin.config.output import output_format
 from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.timeframe import TimeframeConfig
-from percoin.errors import ConfigError
 from percoin.printable import printable
 
 # A name in tables.
@@ -59,6 +58,8 @@ class JudgeConfig:
     seed: int = number("for the bootstrap and for boosting", 0, MOST_SEED)
     lookback: int = number("bars before a row that must have no gap", 1, MOST_BARS, why=" bar")
     history_days: int = number("days of history, back from the newest bar", 1, MOST_DAYS)
+    start: str | None = start_date()
+    end: str | None = end_date()
     tf: TimeframeConfig = setting()
     source: SourceConfig = setting()
     labels: LabelsConfig = setting()
@@ -73,6 +74,7 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         current_symbol(self.symbol)
+        check_dates(self.start, self.end)
         require(bool(self.name.strip()), "name= is empty; give a name for the tables")
         shown = printable(self.name, _LONGEST_NAME)
         require(
@@ -85,13 +87,4 @@ class JudgeConfig:
     @property
     def trained_until_ms(self) -> int | None:
         """The moment in milliseconds since 1970-01-01 UTC; a day begins at midnight UTC."""
-        if self.trained_until is None:
-            return None
-        try:
-            moment = datetime.fromisoformat(self.trained_until)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return round(moment.timestamp() * 1000)
-        except (ValueError, OverflowError):
-            raise ConfigError(
-                f"trained_until={self.trained_until} is not a day; write it like 2025-05-01"
-            ) from None
+        return moment_ms("trained_until", self.trained_until)

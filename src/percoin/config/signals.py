@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from percoin.bars.renames import current_symbol
 from percoin.config.answer import check_chain
 from percoin.config.costs import CostsConfig
+from percoin.config.dates import check_dates, end_date, start_date
 from percoin.config.fields import (
     MOST_BARS,
     MOST_DAYS,
@@ -37,6 +38,8 @@ class SignalsConfig:
     seed: int = number("for the bootstrap", 0, MOST_SEED)
     lookback: int = number("bars in a window", 1, MOST_BARS, why=" bar")
     history_days: int = number("days of history, back from the newest bar", 1, MOST_DAYS)
+    start: str | None = start_date()
+    end: str | None = end_date()
     split: SplitConfig = setting("shares of the rows, oldest first")
     costs: CostsConfig = setting("for each side of a trade, in basis points")
     plugins: list[str] = allowed_code()
@@ -45,4 +48,5 @@ class SignalsConfig:
 
     def __post_init__(self) -> None:
         current_symbol(self.symbol)
+        check_dates(self.start, self.end)
         check_chain(self.chain)

@@ -9,6 +9,7 @@ from typing import Any
 from percoin.bars.renames import current_symbol
 from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
+from percoin.config.dates import check_dates, end_date, start_date
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
     MOST_BARS,
@@ -31,7 +32,7 @@ from percoin.config.fields import (
 )
 from percoin.config.labels import LabelsConfig, RelativeConfig
 from percoin.config.loggers import loggers_of
-from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
+from percoin.config.model import OF_A_MARKET, OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
     NO_BLEND,
@@ -43,7 +44,7 @@ from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.targets import LossConfig, SchedulerConfig
 from percoin.config.timeframe import TimeframeConfig
-from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
+from percoin.config.trainer import AUTO_PRECISION, ExportConfig, OptimizerConfig, TrainerConfig
 from percoin.config.tune import TuneConfig
 from percoin.dataset import check_purge
 from percoin.errors import ConfigError
@@ -109,6 +110,14 @@ class TrainConfig:
     batch_size: int = number(
         "windows per step", 2, 1_000_000, affects=Effect.MODEL, used=OF_A_NETWORK
     )
+    windows_per_epoch: int | None = number(
+        "train windows of an epoch, drawn anew each time; null is all of them",
+        2,
+        100_000_000,
+        default=None,
+        affects=Effect.MODEL,
+        used=OF_A_MARKET,
+    )
     lr: float = number(
         "learning rate to begin with",
         above=0,
@@ -150,6 +159,8 @@ class TrainConfig:
     history_days: int = number(
         "days of history, back from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
     )
+    start: str | None = start_date(Effect.MODEL)
+    end: str | None = end_date(Effect.MODEL)
     split: SplitConfig = setting("shares of the rows, oldest first")
     loss: LossConfig = setting("what is minimised", used=OF_A_NETWORK)
     optimizer: OptimizerConfig = setting(used=OF_A_NETWORK)
@@ -188,6 +199,11 @@ class TrainConfig:
         MOST_LOOKS,
         affects=Effect.JUDGEMENT,
     )
+    tags: list[str] = setting(
+        "words that mark the run, in its manifest and its loggers: [A,B]",
+        default_factory=list,
+        affects=Effect.RUN,
+    )
     plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars are stored here, in bars/", affects=Effect.FOLDER)
     models_dir: str = file_path("the registry of trained models", affects=Effect.FOLDER)
@@ -213,6 +229,7 @@ class TrainConfig:
             self.experiment is None or not self.resume,
             "experiment=tune goes on with its study by itself: leave out resume=true",
         )
+        check_dates(self.start, self.end)
         check_purge(self.split.purge_bars, self.labels.horizon)
         if not self.model.has_network:
             self._check_without_network()
@@ -224,6 +241,11 @@ class TrainConfig:
             f"blend={self.blend}: {', '.join(strange)} learns from all markets of a pool; use it "
             "with recipe=pooled",
         )
+
+    @property
+    def leaves_precision_open(self) -> bool:
+        """Whether a network is trained in the precision that suits the machine."""
+        return self.model.has_network and self.trainer.precision == AUTO_PRECISION
 
     @property
     def blended(self) -> tuple[str, ...]:
@@ -326,6 +348,7 @@ class TrainConfig:
             "experiment=tune": self.experiment is not None,
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
             "refit=true": self.refit,
+            self.trainer.limited: bool(self.trainer.limited),
             **dict.fromkeys((f"{name}._target_" for name in self.targets), True),
         }
         for option, is_asked in others.items():
@@ -368,6 +391,10 @@ class TrainConfig:
             len(self.pooled.looks) in (0, len(self.symbols)),
             f"pooled.looks={self.pooled.looks} must have a number for each market of symbol, "
             "in their order, or none",
+        )
+        require(
+            self.trainer.overfit_batches is None,
+            "trainer.overfit_batches is for one market alone; leave out recipe=pooled",
         )
         require(
             self.init is None,

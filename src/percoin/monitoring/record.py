@@ -476,6 +476,25 @@ class TrackRecord:
             n_written, n_resolved = connection.execute(counted).one()
         return int(n_written), int(n_resolved)
 
+    def place_of(self, row_id: int) -> tuple[int, str]:
+        """How many rows there are up to a number, and the newest of them in one phrase.
+
+        Of an unchanged database both stay the same, once no row with a smaller number comes.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        names = ("id", "symbol", "tf", "ts", "source", "version_id", "written_at")
+        newest = select(*(columns[name] for name in names)).where(columns.id <= row_id)
+        # Both counts are of an index or of few rows; that of all up to a number would not be.
+        beyond = select(func.count()).where(columns.id > row_id)
+        with self._connected() as connection:
+            n_rows = connection.execute(select(func.count()).select_from(_predictions)).scalar_one()
+            n_beyond = connection.execute(beyond).scalar_one()
+            found = connection.execute(newest.order_by(columns.id.desc()).limit(1)).first()
+        return int(n_rows) - int(n_beyond), json.dumps(None if found is None else list(found))
+
     def _read(self, statement: Select[Any]) -> list[Kept]:
         with self._connected() as connection:
             rows = [row._asdict() for row in connection.execute(statement)]

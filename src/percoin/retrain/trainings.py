@@ -24,10 +24,12 @@ from percoin.assembly import bar_source
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
+from percoin.cli.folders import with_search_path
 from percoin.cli.overrides import literal
 from percoin.config import ProcessesConfig, RecipeName, RetrainConfig, TrainConfig, typed
 from percoin.config.effects import names_with
 from percoin.config.fields import Effect
+from percoin.config.folders import named_folders
 from percoin.errors import BarsNotFoundError, PercoinError
 from percoin.file_lock import claimed
 from percoin.plugins import allowed_plugins
@@ -126,6 +128,7 @@ def _surroundings(settings: RetrainConfig) -> list[str]:
     # Absolute paths, like the folder of the job.
     folders = {name: str(Path(getattr(settings, name)).absolute()) for name in _FOLDERS}
     words = ["logger=csv", *(f"{name}={literal(path)}" for name, path in folders.items())]
+    words = with_search_path(words, list(map(str, named_folders())))
     allowed = allowed_plugins()
     return [*words, f"plugins={literal(allowed)}"] if allowed else words
 

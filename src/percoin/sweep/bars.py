@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from percoin import json_codec
@@ -16,7 +16,7 @@ from percoin.bars.store import BarStore
 from percoin.config import TrainConfig
 from percoin.errors import BarsNotFoundError, InvalidBarsError
 from percoin.file_lock import claimed
-from percoin.training.folds import load_bars, n_bars_to_load
+from percoin.training.folds import bars_in_dates, load_bars, load_newest, n_bars_to_load
 from percoin.whole_file import write_whole
 
 _NOTE_FILE = "bars.json"
@@ -60,6 +60,15 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
     source = bar_source(settings.source, store)
     if not isinstance(source, ExchangeSource):
         return AskedBars(load_bars(settings), time.time())
+    asked = _share(settings, market_folder, reuse_since, source)
+    # Jobs with other dates share one download.
+    return replace(asked, bars=bars_in_dates(settings, asked.bars))
+
+
+def _share(
+    settings: TrainConfig, market_folder: Path, reuse_since: float, source: ExchangeSource
+) -> AskedBars:
+    """The newest bars of an exchange, of which all jobs on the market share one download."""
     with claimed(market_folder, _LOCK_FILE, wait_secs=math.inf):
         note = _read_note(market_folder)
         wanted = n_bars_to_load(settings)
@@ -68,7 +77,7 @@ def bars_of_job(settings: TrainConfig, market_folder: Path, reuse_since: float) 
             if bars is not None:
                 return AskedBars(bars, note.asked_at)
         asked_at = time.time()
-        bars = load_bars(settings)
+        bars = load_newest(settings)
         note = _Note(asked_at, wanted, int(bars.open_time[0]), int(bars.open_time[-1]))
         write_whole(market_folder / _NOTE_FILE, json.dumps(asdict(note)))
         return AskedBars(bars, note.asked_at)

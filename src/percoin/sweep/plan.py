@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from percoin.bars.renames import current_symbol
 from percoin.cli import Composed, compose_config, config_loader
+from percoin.cli.folders import SEARCH_PATH
+from percoin.cli.options import is_option
 from percoin.cli.overrides import quote_texts, text_keys
 from percoin.cli.targets import as_typed, with_targets
 from percoin.commands import flat
@@ -33,6 +35,8 @@ _OF_THE_SWEEP = frozenset({*names_with(TrainConfig, {Effect.SWEEP}), "workers", 
 # A sweep keeps its name when its markets change.
 _MARKETS = frozenset({"symbol", "tf"})
 _LAUNCHER = re.compile(r"hydra/launcher|hydra\.launcher\..+")
+# Groups whose options may set anything.
+_CHOICES = frozenset({"experiment", "debug"})
 _LONGEST_NAME = 100
 
 _Values = Mapping[str, Sequence[str]]
@@ -65,16 +69,20 @@ def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
         ConfigError: A key or value is invalid in any of the jobs.
         HydraException: The same, found by Hydra; ``percoin.cli.explain`` makes it readable.
     """
-    values = _parse(arguments)
+    options = [word for word in arguments if is_option(word)]
+    values = _parse([word for word in arguments if word not in options])
     launcher_values = {key: found for key, found in values.items() if _LAUNCHER.fullmatch(key)}
     values = {key: found for key, found in values.items() if key not in launcher_values}
     _check_keys(values, launcher_values)
     first = next(_combinations({**values, **launcher_values}))
-    composed = Composed.of(CONFIG_NAME, first)
+    # With --cfg the config of the first job is shown, and no plan is made.
+    composed = Composed.of(CONFIG_NAME, [*first, *options])
     launcher = cast(LauncherConfig, OmegaConf.to_object(composed.hydra.launcher))
     check_all(launcher, "hydra.launcher.")
     values.setdefault("tf", [composed.choices["tf"]])
     settings = typed(composed.config, TrainConfig)
+    if settings.experiment is not None:
+        raise ConfigError("experiment=tune searches one market at a time: leave out -m")
     _check_others(values)
     swept = [key for key, found in values.items() if len(found) > 1]
     name = settings.sweep or sweep_name(composed.config, swept)
@@ -109,7 +117,7 @@ def _is_in_the_name(key: str) -> bool:
 
 def _parse(arguments: Sequence[str]) -> dict[str, list[str]]:
     """The values of each key by Hydra's grammar; the last one wins if a key is repeated."""
-    with config_loader() as loader:
+    with config_loader(arguments) as loader:
         told = with_targets(arguments, TrainConfig)
         words = quote_texts(told, TrainConfig, lists=text_keys(TrainConfig))
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
@@ -138,15 +146,15 @@ def _check_keys(values: _Values, launcher_values: _Values) -> None:
         raise ConfigError(
             "fleet=true trains all markets at once in one process, which is no sweep: leave out -m"
         )
-    if "experiment" in values:
-        raise ConfigError("experiment=tune searches one market at a time: leave out -m")
     for key, found in {**values, **launcher_values}.items():
-        is_common = key in launcher_values or is_of_the_run(TrainConfig, key.lstrip("+"))
+        is_common = key in launcher_values or (
+            key not in _CHOICES and is_of_the_run(TrainConfig, key.lstrip("+"))
+        )
         if len(found) > 1 and is_common:
             raise ConfigError(f"{key} is the same for a whole sweep; give it one value")
         if twice := sorted({value for value in found if found.count(value) > 1}):
             raise ConfigError(f"{key} names {', '.join(twice)} twice")
-        if key.startswith("hydra") and key not in launcher_values:
+        if key.startswith("hydra") and key not in {*launcher_values, SEARCH_PATH}:
             raise ConfigError(f"{key} does nothing in a sweep; sweep=NAME names its folder")
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -99,6 +100,10 @@ class ModelExporter:
         return publish(fitted, judged, config, Path(self.models_dir), self.onnx)
 
 
+def _day(moment_ms: int | None) -> str | None:
+    return None if moment_ms is None else datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat()
+
+
 def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, object]:
     """Collect the settings of a module and its dataset, with the names of ``conf/train.yaml``.
 
@@ -134,6 +139,8 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
         "seed": module.seed,
         "lookback": spec.lookback,
         "history_days": history_days,
+        "start": _day(spec.start),
+        "end": _day(spec.end),
         "split": {
             **dict(zip(("train", "validation", "test"), split.fractions, strict=True)),
             "purge_bars": split.purge_bars,

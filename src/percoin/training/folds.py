@@ -48,6 +48,40 @@ def load_with_references(settings: TrainConfig, load: LoadBars) -> Bars:
 
 
 def load_bars(settings: TrainConfig) -> Bars:
+    """Load the market's bars up to the last date in use, as ``load_newest``.
+
+    Raises:
+        NotEnoughBarsError: There are none between the dates.
+        DataError: The source fails.
+    """
+    return bars_in_dates(settings, load_newest(settings))
+
+
+def bars_in_dates(settings: TrainConfig, bars: Bars) -> Bars:
+    """The bars up to the last date in use; warns if they do not reach from date to date.
+
+    Raises:
+        NotEnoughBarsError: There are none between the dates.
+    """
+    spec = dataset_spec(settings)
+    bars = spec.in_dates(bars)
+    ends = bars.open_time[[0, -1]] + (0, bars.timeframe.milliseconds) if len(bars) else (0, 0)
+    begins_late = spec.start is not None and ends[0] > spec.start
+    ends_early = spec.end is not None and ends[1] < spec.end
+    if begins_late or ends_early:
+        log.warning(
+            "%s %s: the bars reach from %s to %s UTC, less far than start=%s and end=%s ask for",
+            bars.symbol,
+            bars.timeframe.value,
+            format_time(bars.frame.index[0]),
+            format_time(bars.close_time()),
+            settings.start or "null",
+            settings.end or "null",
+        )
+    return bars
+
+
+def load_newest(settings: TrainConfig) -> Bars:
     """Load the market's bars from its source, and store them for predictions.
 
     A resumed Binance run uses the stored bars, because newer bars would make it a different run.

@@ -44,6 +44,9 @@ def _make_logger(
     if key is None:
         made: Logger = instantiate(arguments, **further)
         return made
+    if settings.tags:
+        told = list(settings.tags)
+        further["tags"] = told if key == "name" else {"tags": ", ".join(told)}
     further |= {key: arguments.get(key) or _name_of_run(settings, folder)}
     folder.mkdir(parents=True, exist_ok=True)
     uri = str(arguments.get("tracking_uri") or "")

@@ -167,6 +167,7 @@ class TrainedMarkets:
                 "features": str(settings.features.feature_set),
                 "labels": run.choices["labels"],
                 "model": run.choices["model"],
+                **({"tags": ", ".join(settings.tags)} if settings.tags else {}),
                 **compared_settings(settings),
                 "verdict": result.verdict,
             }

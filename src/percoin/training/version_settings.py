@@ -7,6 +7,9 @@ settings, and text is quoted.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from percoin.cli import compose_config
 from percoin.cli.overrides import literal
 from percoin.config import OPTIONS, CnnLstmConfig, OwnNetworkConfig, RecipeName, TrainConfig, typed
+from percoin.config.dates import moment_ms
 from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
@@ -36,6 +40,7 @@ _MOST_ROUNDS = 3
 _MOST_LEVELS = 8
 _MOST_ENTRIES = 10_000
 _MISSING = "???"
+_DAY_MILLISECONDS = 86_400_000
 
 
 def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
@@ -65,13 +70,17 @@ def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id} "
-            f"cannot be read by this percoin ({reason}); use the code that made it, "
+            f"cannot be read by this percoin: {reason}; or use the code that made it, "
             f"{manifest.code_version}"
         ) from error
 
 
 def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
-    """The overrides for ``train.py`` that repeat the settings of the manifest.
+    """The overrides for ``train.py`` that train the model of a manifest again, on today's bars.
+
+    A history that began on a date still does, and is longer now. One that ended on a date moves on
+    to the newest bars and keeps its length in days: with the same dates, the same model would be
+    made again.
 
     Args:
         manifest: Manifest of the version.
@@ -82,7 +91,10 @@ def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
             express them.
     """
     said = {word.partition("=")[0] for word in others}
-    wanted = settings_with(settings_of(manifest), OF_THE_MODEL)
+    settings = settings_of(manifest)
+    if settings.end is not None:
+        settings = replace(settings, history_days=_days_of(settings), start=None, end=None)
+    wanted = settings_with(settings, OF_THE_MODEL)
     wanted = {name: value for name, value in wanted.items() if name not in said}
     told = [*_choices(manifest), *others]
     if allowed_plugins() and "plugins" not in said:
@@ -98,6 +110,14 @@ def overrides_of(manifest: Manifest, *others: str) -> tuple[str, ...]:
         f"{manifest.symbol} {manifest.timeframe.value}: no command line says the settings of "
         f"{manifest.version_id} ({', '.join(differing)}); train it again by hand"
     )
+
+
+def _days_of(settings: TrainConfig) -> int:
+    """Length of the history in days, rounded up."""
+    start, end = moment_ms("start", settings.start), moment_ms("end", settings.end)
+    if start is None or end is None:
+        return settings.history_days
+    return math.ceil((end - start) / _DAY_MILLISECONDS)
 
 
 def pool_of(manifest: Manifest) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class SearchRows:
         embargo = settings.split.embargo_bars * step
         return cls(
             bars=bars.slice(0, int(bars.open_time.searchsorted(end_time))),
-            first_time=newest_close - settings.history_days * _DAY_MILLISECONDS,
+            first_time=dataset_spec(settings).first_time(newest_close),
             validation_time=int(open_time[first_fold.rows("validation")[0]]) - embargo,
             end_time=end_time,
         )
@@ -62,7 +62,7 @@ class SearchRows:
         """
         newest_close = int(self.bars.open_time[-1]) + self.bars.timeframe.milliseconds
         history_days = (newest_close - self.first_time) / _DAY_MILLISECONDS
-        spec = replace(dataset_spec(settings), history_days=history_days)
+        spec = replace(dataset_spec(settings), history_days=history_days, start=None)
         return build_search_dataset(self.bars, spec, self.validation_time)
 
     def fresh(self, fold: MarketDataset) -> MarketDataset:

@@ -167,3 +167,27 @@ def test_other_values_mean_themselves_too(value):
 def test_what_is_no_value_of_a_setting_is_none():
     with pytest.raises(TypeError, match="no value of a setting"):
         literal({"of a name": "pandas.read_pickle"})
+
+
+def test_a_history_that_ended_on_a_date_moves_on_and_keeps_its_length(trained_once):
+    dated = with_config(trained_once, start="2024-01-01", end="2024-12-31", history_days=30)
+    repeated, again = settings_of(dated), asked_again(dated)
+
+    assert (repeated.start, repeated.end) == ("2024-01-01", "2024-12-31")
+    assert (again.start, again.end, again.history_days) == (None, None, 365)
+
+
+def test_a_history_that_ends_on_a_date_alone_keeps_its_days(trained_once):
+    again = asked_again(with_config(trained_once, end="2024-12-31", history_days=30))
+
+    assert (again.start, again.end, again.history_days) == (None, None, 30)
+
+
+def test_a_history_that_began_on_a_date_grows(trained_once):
+    again = asked_again(with_config(trained_once, start="2024-01-01"))
+
+    assert (again.start, again.end) == ("2024-01-01", None)
+
+
+def asked_again(manifest: Manifest) -> TrainConfig:
+    return typed(compose_config("train", overrides_of(manifest)), TrainConfig)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from percoin.cli import compose_config, refuse_bar_length_settings, run_command
+from percoin.cli.folders import is_search_path
+from percoin.cli.options import is_option, joined
 from percoin.config import OutputFormat, RegistryAction, RegistryConfig, typed
 from percoin.errors import ConfigError
 from percoin.json_codec import one_line
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def command() -> None:
         nonlocal code
-        overrides = _with_action(arguments)
+        overrides = _with_action(joined(arguments))
         refuse_bar_length_settings(overrides)
         settings = typed(compose_config("registry", overrides), RegistryConfig)
         action = _ACTIONS[RegistryAction(settings.action)]
@@ -94,7 +96,9 @@ def _check_keys(settings: RegistryConfig, action: _ActionSpec, overrides: Sequen
     """Refuse keys that would change nothing."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
-        if key.partition(".")[0] not in action.keys | _COMMON_KEYS:
+        if key.partition(".")[0] not in action.keys | _COMMON_KEYS and not (
+            is_option(override) or is_search_path(override)
+        ):
             raise ConfigError(f"{key} is no setting of {settings.action}; leave it out")
 
 

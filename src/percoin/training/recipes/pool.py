@@ -15,6 +15,7 @@ import numpy as np
 
 from percoin.bars.panel import MarketPanel
 from percoin.bars.schema import Bars
+from percoin.config.dates import moment_ms
 from percoin.dataset import (
     DatasetSpec,
     MarketDataset,
@@ -37,7 +38,6 @@ from percoin.types import Float32Array
 
 log = logging.getLogger(__name__)
 
-_DAY_MILLISECONDS = 86_400_000
 # Errors that broken settings in a manifest can raise.
 UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, PercoinError)
 
@@ -156,6 +156,8 @@ def spec_of(manifest: Manifest) -> DatasetSpec:
             embargo_bars=split["embargo_bars"],
         ),
         float(config["history_days"]),
+        # Its bars are those that the manifest names, and end where they ended.
+        start=moment_ms("start", config.get("start")),
     )
 
 
@@ -184,7 +186,7 @@ def build_pool(
         PoolError: Fewer than two markets are left to train on; the message names the refused.
     """
     newest_close = max(int(bars.open_time[-1]) + bars.timeframe.milliseconds for bars in markets)
-    since = int(newest_close - spec.history_days * _DAY_MILLISECONDS)
+    since = int(spec.first_time(newest_close))
     left = {bars.symbol: bars for bars in _side_by_side(markets, beside, spec, since)}
     prepared: dict[str, PreparedMarket] = {}
     refused: dict[str, str] = {}

@@ -1,0 +1,70 @@
+"""Exact dates of the bars to use: ``start`` and ``end``."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from percoin.config.fields import Effect, require, setting
+from percoin.errors import ConfigError
+from percoin.printable import printable
+
+_MOST_SHOWN = 40
+
+
+def start_date(affects: Effect | None = None) -> Any:
+    """A field: the first day of the bars in use."""
+    line = "first day of the rows (UTC), such as 2024-01-01; in place of history_days"
+    return setting(line, default=None, affects=affects)
+
+
+def end_date(affects: Effect | None = None) -> Any:
+    """A field: the day before which the bars in use end."""
+    line = "day before which the bars end (UTC), itself not included; null is the newest bar"
+    return setting(line, default=None, affects=affects)
+
+
+def moment_ms(name: str, text: str | None) -> int | None:
+    """A date or time in milliseconds since 1970-01-01 UTC; a day begins at midnight UTC.
+
+    Args:
+        name: Of the setting, for the message.
+        text: As ISO 8601 has it; UTC without a zone. None stays None.
+
+    Raises:
+        ConfigError: It is no date.
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{name}={printable(text, _MOST_SHOWN)} is not a day; write it like 2025-05-01"
+        ) from None
+
+
+def check_dates(start: str | None, end: str | None) -> None:
+    """Refuse dates that no bars can lie between.
+
+    Raises:
+        ConfigError: One is no date or in the future, or the end is not after the start.
+    """
+    moments = {"start": moment_ms("start", start), "end": moment_ms("end", end)}
+    now = time.time() * 1000
+    for name, text in (("start", start), ("end", end)):
+        moment = moments[name]
+        require(
+            moment is None or moment <= now,
+            f"{name}={text} is in the future; "
+            + ("leave it out to use the newest bars" if name == "end" else "give an earlier day"),
+        )
+    first, last = moments["start"], moments["end"]
+    require(
+        first is None or last is None or first < last,
+        f"start={start} is not before end={end}; bars from start up to end are used, the day of "
+        "end not included",
+    )
