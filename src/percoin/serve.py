@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -30,7 +31,7 @@ from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
 from percoin.features.levels import LevelUnit
-from percoin.inference import Backend, Predictor
+from percoin.inference import Predictor
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
 from percoin.signals.worth import WorthFiles
@@ -162,7 +163,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
     models_dir, data_dir = Path(settings.models_dir), Path(settings.data_dir)
     refresh, limits = settings.refresh, settings.limits
     # One thread: with more, requests would only wait longer for Python's interpreter lock.
-    predictor = Predictor(models_dir, settings.device, Backend(settings.predictor), workers=1)
+    predictor = Predictor(models_dir, settings.device, settings.backend, workers=1)
     store = BarStore(data_dir / "bars")
     make_source = live_bar_source(settings.source, store)
     folders = [models_dir, data_dir, Path.cwd()]
@@ -171,6 +172,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         if not path.exists():
             raise ConfigError(f"source.path={path} does not exist; give the folder of the bars")
         folders.append(path)
+    record = make_record(settings)
     return Setup(
         offer=_offer(settings),
         make_source=lambda n_bars: make_source(newest_bars(n_bars)),
@@ -196,12 +198,18 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         ),
         api_key=api_key,
         hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
-        record=make_record(settings),
+        record=record,
         default_rules=default_label_rules(),
         worths=WorthFiles(data_dir),
         require_accepted=settings.require_accepted,
         measured_bars=stored_bars(settings.source, store),
+        scores=None if record is None else data_dir / _scores_file(record),
     )
+
+
+def _scores_file(record: TrackRecord) -> str:
+    """Each record has a file of its own."""
+    return f"scores-{hashlib.sha256(str(record).encode()).hexdigest()[:12]}.bin"
 
 
 def make_record(settings: ServeConfig) -> TrackRecord | None:

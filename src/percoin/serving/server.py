@@ -73,6 +73,7 @@ class Setup:
         require_accepted: Skip a rule that was measured as worse than a coin.
         measured_bars: Stored bars, for measuring the rules and for labels that compare a market
             with others that are not served; None measures nothing.
+        scores: See ``Recorder``.
         alerts: What is alerted, and where to; None alerts nobody.
     """
 
@@ -96,6 +97,7 @@ class Setup:
     worths: WorthFiles | None = None
     require_accepted: bool = True
     measured_bars: BarSource | None = None
+    scores: Path | None = None
     alerts: AlertSettings | None = None
 
 
@@ -130,7 +132,7 @@ class PredictionServer:
         if record is not None:
             rules, count = setup.default_rules, telemetry.count_record
             stored = setup.measured_bars
-            self.recorder = Recorder(record, self.models, rules, clock, count, stored)
+            self.recorder = Recorder(record, self.models, rules, clock, count, stored, setup.scores)
         self.board = AnswerBoard(
             offer,
             self.keeper,
