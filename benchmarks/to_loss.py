@@ -78,7 +78,7 @@ class Recipe:
 ARMS = {
     "usual": Recipe(batch_size=16),
     YARDSTICK: Recipe(),
-    "averaged": Recipe(lr=2e-3, is_bf16=True, windows=5000, average=0.99),
+    "averaged": Recipe(lr=2e-3, is_bf16=True, windows=2500, average=0.99),
 }
 
 

@@ -33,7 +33,7 @@ MODELLED = SYMBOLS[:10]
 SHOWN = MODELLED[0]
 N_RECORDED = 200
 # Name, width, height, whether it is a telephone.
-SCREENS = (("", 1400, 900, False), ("-phone", 390, 844, True))
+SCREENS = (("", 1440, 900, False), ("-phone", 390, 844, True))
 
 
 def main() -> int:

@@ -40,7 +40,7 @@ def browser(tmp_path_factory):
 def page(filled, browser):
     for noted in (browser.requests, browser.given_up, browser.held, browser.complaints):
         noted.clear()
-    browser.show_as(1400, 1000)
+    browser.show_as(1440, 1000)
     browser.open("about:blank")
     browser.open(f"{filled.url}/#tf=15m")
     browser.wait_for(f"{RECORD}.length > 0")
@@ -82,6 +82,7 @@ def test_the_scoreboard_says_what_the_record_says(page, filled):
     (model,) = [each for each in standings if each["source"] == "ML_PER_COIN_V1"]
     assert model["n_resolved"] > 100
     assert model["n_void"] > 0
+    page.run("document.querySelector('.unscored').open = true")
     told = page.run(f"{RECORD}.map((row) => [...row.cells].map((cell) => cell.innerText))")
     assert len(told) == len(standings)
     # What has a score comes first.

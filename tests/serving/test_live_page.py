@@ -86,7 +86,7 @@ def server(folder):
 def page(server, browser):
     browser.requests.clear()
     browser.complaints.clear()
-    browser.show_as(1400, 1000)
+    browser.show_as(1440, 1000)
     browser.open("about:blank")
     browser.open(f"{server.url}/")
     browser.wait_for(f"{ROWS}.length === 32 && {row('BTCUSDT')}.innerText.includes('LONG')")
@@ -345,7 +345,7 @@ def test_simulated_markets_say_that_they_are(tmp_path, browser):
     served = ("source=simulated", "symbol=BTCUSDT", "tf=15m", "chain=[momentum,hold]")
     with RunningServer(tmp_path, *served) as server:
         server.wait_until_started()
-        browser.show_as(1400, 1000)
+        browser.show_as(1440, 1000)
         browser.open(f"{server.url}/#market=BTCUSDT")
         browser.wait_for("document.querySelector('#market[open] #advice') !== null")
         notice = browser.run("document.getElementById('notice').innerText")
@@ -389,7 +389,7 @@ def test_the_record_tells_which_feature_of_a_model_has_drifted(tmp_path, browser
     ) as server:
         server.wait_until_started()
         [drift] = server.get("/api/scoreboard").json()["drift"]
-        browser.show_as(1400, 1000)
+        browser.show_as(1440, 1000)
         browser.open(f"{server.url}/")
         browser.wait_for("document.querySelector('#scoreboard tbody tr') !== null")
         browser.run("document.querySelector('.unscored').open = true")
@@ -401,7 +401,7 @@ def test_the_record_tells_which_feature_of_a_model_has_drifted(tmp_path, browser
 
 def test_a_locked_server_is_opened_with_its_key(folder, browser):
     with start(folder, PERCOIN_API_KEY=KEY) as locked:
-        browser.show_as(1400, 1000)
+        browser.show_as(1440, 1000)
         browser.open(f"{locked.url}/")
         browser.wait_for("!document.getElementById('key-form').hidden")
         assert browser.run("document.getElementById('content').hidden")

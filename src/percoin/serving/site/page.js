@@ -262,7 +262,7 @@
     { id: "symbol", name: "Market", kind: "", key: (a) => a.symbol },
     { id: "signal", name: "Signal", kind: "", key: (a) => SIGNALS.indexOf(a.pred),
       cell: (a) => h("span", { class: `signal ${a.pred}` }, words(a.pred)) },
-    { id: "use", name: "What to do", kind: "wide", key: (a) => adviceOf(a).short, cell: (a) => adviceOf(a).short, isAging: true },
+    { id: "use", name: "What to do", kind: "wide use", key: (a) => adviceOf(a).short, cell: (a) => adviceOf(a).short, isAging: true },
     { id: "confidence", name: "Probability", kind: "num confidence", first: -1, key: probability,
       cell: (a) => (probability(a) === null ? none() : percent(a.confidence)) },
     { id: "score", name: "Rule's score", kind: "num wide optional extra", first: -1, key: score,
