@@ -12,7 +12,7 @@ class AlertReceiver:
 
     Attributes:
         url: Of the server.
-        status: Answered to every request; 0 answers none until it is another.
+        status: Answered to every request; while it is 0 requests hang, and none of them is taken.
         alerts: What was taken by the webhook.
         messages: Bodies that were taken anywhere else, as Apprise's ``json://`` sends them.
         n_requests: All of them, refused ones too.
@@ -52,15 +52,19 @@ class _Handler(BaseHTTPRequestHandler):
         receiver: AlertReceiver = self.server.receiver  # type: ignore[attr-defined]
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         receiver.n_requests += 1
-        while not (status := receiver.status) and not receiver.has_ended.wait(0.05):
-            pass
+        if not receiver.status:
+            while not receiver.status and not receiver.has_ended.wait(0.05):
+                pass
+            self.close_connection = True  # whoever sent this has given up, or shall
+            return
+        status = receiver.status
         if status // 100 == 2:
             is_webhook = "/hook/" in self.path
             (receiver.alerts if is_webhook else receiver.messages).extend(
                 body["alerts"] if is_webhook else [body]
             )
         try:
-            self.send_response(status or 500)
+            self.send_response(status)
             if status // 100 == 3:
                 self.send_header("Location", "/hook/elsewhere")
             self.send_header("Content-Length", "0")
