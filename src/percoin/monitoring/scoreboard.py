@@ -35,7 +35,7 @@ _PATIENCE_SECS = 60.0
 _GROWING_SECS = 1.0
 # So far back a row may appear among rows that are known.
 _LATE_ROWS = 200
-# So many new ones are read again by the next start; each costs 50 microseconds.
+# So many new ones are read again by the next start; each costs about 0.1 ms.
 _ROWS_UNKEPT = 20_000
 # Sources that are also baselines. They give no probabilities, so their skill uses the class
 # shares that followed the same signal before.
