@@ -84,7 +84,10 @@ def test_each_alert_comes_once_whatever_is_killed(folder):
             assert server.stop() == 0
             shown += [server.log(), (folder / "data" / "alerts.json").read_text()]
 
-    assert receiver.kinds == [STALE, CHANGED, CHANGED, DEMOTED, CHANGED]
+    # Which of two changes of one moment is seen first is not said.
+    assert receiver.kinds[:2] == [STALE, CHANGED]
+    assert sorted(receiver.kinds[2:4]) == [DEMOTED, CHANGED]
+    assert receiver.kinds[4:] == [CHANGED]
     assert len({alert["id"] for alert in receiver.alerts}) == 5
     texts = [line for one in receiver.messages for line in one["message"].splitlines()]
     assert sorted(texts) == sorted(alert["text"] for alert in receiver.alerts)

@@ -139,8 +139,8 @@ class Sender:
         if self._pause_secs:
             log.info("ALERTS are sent again to %s", self._name)
         self._pause_secs = 0.0
-        self._on_event("sent", len(alerts))
         try:
             self._book.sent(self._name, alerts)
         except OSError as error:
             log.warning("ALERTS: a restart may send some to %s again: %s", self._name, error)
+        self._on_event("sent", len(alerts))
