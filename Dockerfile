@@ -11,7 +11,7 @@ COPY --from=wheel /wheels /wheels
 # index in a pip.conf: docker build --secret id=pip,src=pip.conf -t percoin .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip install --no-cache-dir -c /tmp/constraints.txt torch \
-    && pip install --no-cache-dir -c /tmp/constraints.txt "$(ls /wheels/percoin-*.whl)[serve,postgres,onnx]" \
+    && pip install --no-cache-dir -c /tmp/constraints.txt "$(ls /wheels/percoin-*.whl)[serve,postgres,onnx,alerts]" \
     && useradd --create-home --uid 1000 percoin \
     && mkdir /percoin && chown percoin /percoin
 USER percoin

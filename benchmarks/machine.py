@@ -22,7 +22,7 @@ def main() -> None:
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     print(
         f"Machine: {processor()}, {n_cores} cores, {memory()}, {gpu}; "
-        f"{torch.backends.cpu.get_cpu_capability()}; Python {platform.python_version()}, "
+        f"{torch.backends.cpu.get_cpu_capability()}, {bf16()}; Python {platform.python_version()}, "
         f"{libraries}; load {os.getloadavg()[0]:.1f}"
     )
 
@@ -30,6 +30,13 @@ def main() -> None:
 def processor() -> str:
     found = re.search(r"model name\s*: (.*)", read("/proc/cpuinfo"))
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def bf16() -> str:
+    found = torch.cpu.get_capabilities()
+    units = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+    named = [name for key, name in units.items() if found.get(key)]
+    return f"bf16 by {' and '.join(named)}" if named else "no bf16"
 
 
 def memory() -> str:

@@ -84,10 +84,10 @@ def load(folder: Path, timeframe: Timeframe, until: pd.Timestamp | None) -> list
 
 def judge(dataset: MarketDataset, pooled: list) -> tuple[str, dict[str, DailyLosses]]:
     """The rival's name, and the losses by day of every baseline."""
-    forecasts, validation_losses = forecast_baselines(dataset, pooled=pooled)
+    asked = forecast_baselines(dataset, pooled=pooled)
     label, rows = dataset.label[dataset.rows("test")], dataset.rows("test")
-    losses = {f.name: row_log_loss(f.probabilities, label) for f in forecasts}
-    rival = min(validation_losses, key=validation_losses.__getitem__)
+    losses = {f.name: row_log_loss(f.probabilities, label) for f in asked.forecasts}
+    rival = min(asked.validation_losses, key=asked.validation_losses.__getitem__)
     prior, recent = losses[TRAIN_PRIOR], losses[ROLLING_PRIOR]
     opened = dataset.bars.open_time[rows]
     named = {RIVAL: losses[rival], **losses}

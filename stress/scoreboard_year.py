@@ -4,8 +4,9 @@
 
 Writes made-up predictions to a record (a new SQLite file, or an empty database at URL, such as
 postgresql://user@host/name), then measures how long the scoreboard takes to read all of it once,
-what it holds in memory, how long a request takes while nothing and while new rows come, and what
-a new bar of every market costs in the background.
+what it holds in memory, what the next start takes with what the first one kept, how long a
+request takes while nothing and while new rows come, and what a new bar of every market costs in
+the background.
 """
 
 from __future__ import annotations
@@ -117,13 +118,26 @@ def main() -> None:
         begun = now()
         write(record, 0, n_bars, random)
         timed(f"{n_bars * len(SYMBOLS):,} rows written", begun)
-        board = Scoreboard(record)
+        kept = Path(folder) / "scores.bin"
+        board = Scoreboard(record, kept=kept)
         begun = now()
         board._catch_up()
         timed("read once", begun)
         begun = now()
-        board.standings()
+        first = board.standings()
         timed("all standings computed", begun)
+        begun = now()
+        board.keep()
+        timed(f"kept, {kept.stat().st_size / 2**20:.0f} MiB", begun)
+        board = Scoreboard(record, kept=kept)
+        begun = now()
+        if not board.recall():
+            sys.exit("what was kept is not used")
+        timed("the next start: recalled", begun)
+        begun = now()
+        if board.standings() != first:
+            sys.exit("the standings of the next start are others")
+        timed("the next start: all standings", begun)
         begun = now()
         board.standings()
         timed("looked at again, nothing new", begun)

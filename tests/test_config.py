@@ -484,7 +484,7 @@ NO_CONFIDENCE = "(or MIN_CONFIDENCE) must be a number between 0 and 1, or judged
     [
         ("output=xml", "output=xml must be one of text, json"),
         ("device=tpu", "device=tpu (or ML_DEVICE) must be cpu, cuda or cuda:N"),
-        ("predictor=keras", "predictor=keras must be one of torch, onnx"),
+        ("predictor=keras", "predictor=keras must be one of auto, torch, onnx"),
         ("min_confidence=2", f"min_confidence=2 {NO_CONFIDENCE}"),
         ("min_confidence=nan", f"min_confidence=nan {NO_CONFIDENCE}"),
         ("min_confidence=" + "1" * 400, f"min_confidence={'1' * 57}... {NO_CONFIDENCE}"),

@@ -6,12 +6,16 @@ No container engine is needed: the files are read, and what they name is looked 
 import configparser
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from percoin.__main__ import COMMANDS
+from percoin.intervals import Interval, KnownInterval
+from percoin.monitoring.scoreboard import MoveScore, Standing
 from percoin.serving.telemetry import Telemetry, WatchedMarket
 from percoin.types import Source, Timeframe
 
@@ -25,12 +29,31 @@ ANSWER = {
     "expected_move": 0.7,
     "verdict": "accepted",
 }
+STANDING = Standing(
+    symbol="BTCUSDT",
+    tf=Timeframe.M15,
+    source="ML_PER_COIN_V1",
+    bars="files",
+    model_version="cnn_lstm_v1",
+    version_id="1",
+    label_rule=None,
+    n_written=900,
+    n_late=0,
+    n_resolved=900,
+    n_void=0,
+    too_few="",
+    skill=KnownInterval(0.02, -0.01, 0.05),
+    hit_rate=None,
+    n_moves=0,
+    move=MoveScore(900, Interval(0.4, None, None), {"80": Interval(0.78, 0.7, 0.9)}),
+)
 
 
 @pytest.fixture(scope="module")
 def exposed() -> str:
     telemetry = Telemetry()
-    telemetry.watch_markets(lambda: [WatchedMarket("BTCUSDT", Timeframe.M15, 10.0, ANSWER)])
+    watched = WatchedMarket("BTCUSDT", Timeframe.M15, 10.0, ANSWER, STANDING)
+    telemetry.watch_markets(lambda: [watched])
     telemetry.count_request("/health", "GET", 200, 0.1)
     telemetry.count_answer(Source("ML_PER_COIN_V1"))
     telemetry.count_load(Timeframe.M15, failed=True)
@@ -43,6 +66,11 @@ def test_gauges_say_what_a_market_answers(exposed):
     assert f"percoin_confidence{{{named}}} 0.5" in exposed
     assert f"percoin_expected_move_percent{{{named}}} 0.7" in exposed
     assert f'percoin_verdict{{{named},verdict="accepted"}} 1.0' in exposed
+    forecaster = f'source="ML_PER_COIN_V1",{named}'
+    assert f"percoin_live_skill{{{forecaster}}} 0.02" in exposed
+    assert f"percoin_live_skill_lower{{{forecaster}}} -0.01" in exposed
+    assert f"percoin_live_skill_upper{{{forecaster}}} 0.05" in exposed
+    assert f'percoin_band_coverage{{level="80",{named}}} 0.78' in exposed
 
 
 def test_an_answer_without_a_model_has_no_verdict_and_no_move():
@@ -51,7 +79,8 @@ def test_an_answer_without_a_model_has_no_verdict_and_no_move():
     telemetry.watch_markets(lambda: [WatchedMarket("BTCUSDT", Timeframe.M15, 10.0, held)])
     lines = telemetry.exposition().decode().splitlines()
 
-    assert not [line for line in lines if re.match("percoin_(verdict|expected_move.*){", line)]
+    absent = "percoin_(verdict|expected_move.*|live_skill.*|band_coverage){"
+    assert not [line for line in lines if re.match(absent, line)]
 
 
 @pytest.mark.parametrize("panel", DASHBOARD["panels"], ids=lambda panel: panel["title"])
@@ -90,6 +119,18 @@ def test_compose_names_files_volumes_and_commands_that_are_there():
     assert (
         re.search(r"percoin (\w+)", COMPOSE["services"]["retrain"]["entrypoint"][2])[1] in COMMANDS
     )
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [("compose-spec", "compose.yaml"), ("github-workflows", ".github/workflows/check.yml")],
+)
+def test_a_file_fits_the_schema_of_its_kind(schema, file):
+    pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed")
+    command = ["-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", ROOT / file]
+    checked = subprocess.run([sys.executable, *command], capture_output=True, check=False)
+
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_no_port_is_open_beyond_this_machine():

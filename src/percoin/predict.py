@@ -18,7 +18,7 @@ from percoin.config import BinanceConfig, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.evaluation.level_reach import reached_text
 from percoin.features.levels import LevelUnit
-from percoin.inference import Backend, Predictor
+from percoin.inference import Predictor
 from percoin.json_codec import one_line
 from percoin.printable import printable
 from percoin.signals.chain import ask, build_chain
@@ -51,8 +51,7 @@ def answer(settings: PredictConfig) -> None:
         ConfigError: The symbol or the device is invalid, or the predictor's library is missing.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    backend = Backend(settings.predictor)
-    predictor = Predictor(Path(settings.models_dir), settings.device, backend)
+    predictor = Predictor(Path(settings.models_dir), settings.device, settings.backend)
     store = BarStore(Path(settings.data_dir) / "bars")
     source = bar_source(settings.source, store, _needed_bars(settings, predictor))
     bars = source.load(settings.symbol, settings.tf.timeframe)

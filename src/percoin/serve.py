@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -28,7 +31,7 @@ from percoin.cli.overrides import quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
 from percoin.features.levels import LevelUnit
-from percoin.inference import Backend, Predictor
+from percoin.inference import Predictor
 from percoin.printable import printable, printable_lines
 from percoin.signals.model import ModelSource
 from percoin.signals.worth import WorthFiles
@@ -36,12 +39,15 @@ from percoin.types import Source, Timeframe
 
 if TYPE_CHECKING:
     from percoin.monitoring.record import TrackRecord
+    from percoin.serving.alerting import AlertSettings
     from percoin.serving.offer import Offer
     from percoin.serving.server import Setup
 
 log = logging.getLogger(__name__)
 
 API_KEY = "PERCOIN_API_KEY"
+ALERT_WEBHOOK = "PERCOIN_ALERT_WEBHOOK"
+ALERT_MESSAGES = "PERCOIN_ALERT_MESSAGES"
 _LEAST_KEY_CHARS = 16
 _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
 # These loggers would repeat the same line at every refresh of a market's bars.
@@ -86,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def command() -> None:
         settings = read_settings(arguments)
-        codes.append(run(settings, read_key(os.environ.get(API_KEY))))
+        codes.append(run(settings, os.environ))
 
     code = run_command(command, "serve")
     return code or next(iter(codes), 0)
@@ -106,8 +112,12 @@ def read_settings(arguments: Sequence[str]) -> ServeConfig:
         raise ConfigError(explain(error, "serve", overrides)) from error
 
 
-def run(settings: ServeConfig, api_key: str | None) -> int:
+def run(settings: ServeConfig, environment: Mapping[str, str]) -> int:
     """Listen, serve and stop; return the exit code.
+
+    Args:
+        settings: All that is no secret.
+        environment: Holds the secrets: the key, and where alerts go.
 
     Raises:
         ServeError: The server cannot listen on this host and port.
@@ -126,7 +136,8 @@ def run(settings: ServeConfig, api_key: str | None) -> int:
     # Imported here because only servers have its libraries.
     from percoin.serving.server import PredictionServer, bind, serve
 
-    setup = make_setup(settings, api_key)
+    api_key = read_key(environment.get(API_KEY))
+    setup = replace(make_setup(settings, api_key), alerts=make_alerts(settings, environment))
     if setup.record is not None:
         _open_record(setup.record)
     listener = bind(settings.host, settings.port, api_key is not None)
@@ -152,7 +163,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
     models_dir, data_dir = Path(settings.models_dir), Path(settings.data_dir)
     refresh, limits = settings.refresh, settings.limits
     # One thread: with more, requests would only wait longer for Python's interpreter lock.
-    predictor = Predictor(models_dir, settings.device, Backend(settings.predictor), workers=1)
+    predictor = Predictor(models_dir, settings.device, settings.backend, workers=1)
     store = BarStore(data_dir / "bars")
     make_source = live_bar_source(settings.source, store)
     folders = [models_dir, data_dir, Path.cwd()]
@@ -161,6 +172,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         if not path.exists():
             raise ConfigError(f"source.path={path} does not exist; give the folder of the bars")
         folders.append(path)
+    record = make_record(settings)
     return Setup(
         offer=_offer(settings),
         make_source=lambda n_bars: make_source(newest_bars(n_bars)),
@@ -186,12 +198,18 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         ),
         api_key=api_key,
         hosts=("127.0.0.1", "localhost", "[::1]", settings.host),
-        record=make_record(settings),
+        record=record,
         default_rules=default_label_rules(),
         worths=WorthFiles(data_dir),
         require_accepted=settings.require_accepted,
         measured_bars=stored_bars(settings.source, store),
+        scores=None if record is None else data_dir / _scores_file(record),
     )
+
+
+def _scores_file(record: TrackRecord) -> str:
+    """Each record has a file of its own."""
+    return f"scores-{hashlib.sha256(str(record).encode()).hexdigest()[:12]}.bin"
 
 
 def make_record(settings: ServeConfig) -> TrackRecord | None:
@@ -206,6 +224,51 @@ def make_record(settings: ServeConfig) -> TrackRecord | None:
 
     default = sqlite_url(Path(settings.data_dir) / RECORD_FILE)
     return TrackRecord(settings.record_url or default)
+
+
+def make_alerts(settings: ServeConfig, environment: Mapping[str, str]) -> AlertSettings | None:
+    """Make what alerts need; None if the environment names no receiver.
+
+    Raises:
+        ConfigError: An address is none, or Apprise is not installed; never tells the address.
+    """
+    from percoin.serving.alerting import AlertSettings
+    from percoin.serving.alerts import AlertKind
+    from percoin.serving.receivers import Send, message, webhook
+
+    alerts, receivers = settings.alerts, dict[str, Send]()
+    if address := environment.get(ALERT_WEBHOOK, "").strip():
+        receivers["webhook"] = webhook(_check_web_address(address), alerts.timeout_secs)
+    addresses = environment.get(ALERT_MESSAGES, "").split()
+    if addresses and find_spec("apprise") is None:
+        raise ConfigError(f"{ALERT_MESSAGES} needs apprise: pip install 'percoin[alerts]'")
+    for number, address in enumerate(addresses, 1):
+        try:
+            receivers[f"messages-{number}"] = message(address)
+        except ConfigError as error:
+            raise ConfigError(f"{ALERT_MESSAGES}: of address {number}: {error}") from None
+    if not receivers:
+        return None
+    log.info("ALERTS go to %s: %s", ", ".join(receivers), ", ".join(alerts.tell))
+    return AlertSettings(
+        receivers,
+        Path(settings.data_dir),
+        frozenset(map(AlertKind, alerts.tell)),
+        alerts.stale_bars,
+        alerts.retry_secs,
+        alerts.max_retry_secs,
+    )
+
+
+def _check_web_address(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or not address.isprintable() or " " in address:
+        raise ConfigError(f"{ALERT_WEBHOOK} must be one address that begins with https://")
+    return address
 
 
 def _open_record(record: TrackRecord) -> None:

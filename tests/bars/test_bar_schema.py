@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from builders import bars_from_closes, make_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from percoin.bars import schema
 from percoin.bars.schema import COLUMNS, PRICE_COLUMNS, Bars, check_bars, format_time
 from percoin.errors import InvalidBarsError
 from percoin.types import Timeframe
@@ -196,3 +198,30 @@ def test_moments_of_damaged_files_have_a_text_too() -> None:
         "1970-01-01 00:01:30",
         "33658-09-27 01:46:40",
     ]
+
+
+VALUES = st.one_of(
+    st.sampled_from([0.0, -1.0, 1e15, 1.1e15, 1e20, 1.1e20, math.nan, math.inf, -math.inf]),
+    st.floats(90, 110),
+)
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_is_told_at_once_to_keep_the_rules_has_no_broken_rule(data: st.DataObject) -> None:
+    frame = bars_from_closes([100, 101, 102, 103]).frame.reset_index()
+    for _ in range(data.draw(st.integers(0, 2))):
+        row, name = data.draw(st.integers(0, 3)), data.draw(st.sampled_from(schema.COLUMNS))
+        frame.loc[row, name] = data.draw(VALUES)
+    moved = data.draw(st.sampled_from([0, 0, 0, 1, 15, -15, 30, 60 * 24 * 365 * 300]))
+    frame.loc[2, "open_time"] += pd.Timedelta(minutes=moved)
+    rows = schema._normalised(frame)
+    at_once = schema._keeps_rules(rows, Timeframe.M15.milliseconds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "_keeps_rules", lambda *_: False)
+        try:
+            schema._check_rules(rows, "BTCUSDT", Timeframe.M15)
+            is_sound = True
+        except InvalidBarsError:
+            is_sound = False
+    assert at_once == is_sound

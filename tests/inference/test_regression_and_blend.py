@@ -153,7 +153,9 @@ def test_a_regression_with_a_network_of_no_weight_is_the_regression(tmp_path):
     fold = judged(BLEND, Backend.TORCH)
     export(tmp_path, BLEND, with_weights(fold, 0.0))
     answers = (
-        Predictor(tmp_path).predict_range(BARS, in_sample=True).probabilities[DATASET.rows("test")]
+        Predictor(tmp_path, backend=Backend.TORCH)
+        .predict_range(BARS, in_sample=True)
+        .probabilities[DATASET.rows("test")]
     )
     expected = fold.parts[LOGISTIC].test
     np.testing.assert_allclose(answers, expected, rtol=0, atol=TOLERANCE)
@@ -165,7 +167,7 @@ def test_numbers_beyond_all_bounds_are_an_invalid_model(tmp_path, kind):
     fold = judged(kind, Backend.TORCH)
     export(tmp_path, kind, fold, regression=huge)
     with pytest.raises(InvalidArtifactError, match="gives no valid answer: logits are not finite"):
-        Predictor(tmp_path).predict(BARS)
+        Predictor(tmp_path, backend=Backend.TORCH).predict(BARS)
 
 
 @pytest.mark.parametrize("kind", ALONE)
@@ -183,7 +185,9 @@ def test_a_model_without_a_network_is_served_without_torch_onnxruntime_and_sciki
         "loaded = {'torch', 'onnxruntime', 'sklearn', 'scipy', 'lightning'} & set(sys.modules)\n"
         "print(*answer.probabilities, *loaded)"
     )
-    expected = " ".join(map(repr, Predictor(root).predict(BARS).probabilities))
+    expected = " ".join(
+        map(repr, Predictor(root, backend=Backend.TORCH).predict(BARS).probabilities)
+    )
     for backend in Backend:
         command = [sys.executable, "-c", code, backend.value]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -223,7 +227,9 @@ def test_parts_without_weight_are_shown_and_not_stored(tmp_path):
     assert (manifest.weights, list(manifest.parts)) == (weights, ["network", VOLATILITY])
     assert set(manifest.part_skills) == {*fold.parts, BLEND}
     answers = (
-        Predictor(tmp_path).predict_range(BARS, in_sample=True).probabilities[DATASET.rows("test")]
+        Predictor(tmp_path, backend=Backend.TORCH)
+        .predict_range(BARS, in_sample=True)
+        .probabilities[DATASET.rows("test")]
     )
     np.testing.assert_allclose(answers, mixed, rtol=0, atol=TOLERANCE)
 
@@ -231,7 +237,7 @@ def test_parts_without_weight_are_shown_and_not_stored(tmp_path):
 @pytest.mark.parametrize("kind", [VOLATILITY, MOVES, COMBINATION])
 def test_a_model_of_volatility_gets_no_answer_from_too_few_bars(served, kind):
     root, _ = served[kind, Backend.TORCH]
-    predictor = Predictor(root)
+    predictor = Predictor(root, backend=Backend.TORCH)
     # Bars since the first of its training are enough for the features, not for the volatility.
     with pytest.raises(
         NotEnoughBarsError, match=r"volatility .* not known from 671 bars.*load 961"
@@ -270,14 +276,14 @@ def test_trees_of_classes_make_no_forecast_of_a_range(tmp_path):
     export(tmp_path, MOVES, judged(MOVES, Backend.TORCH))
     hostile_trees(tmp_path, "moves.json", baseline=[0, 0, 0])
     with pytest.raises(InvalidArtifactError, match=r"moves\.json .* add up to 3 sums, not 1"):
-        Predictor(tmp_path).predict(BARS)
+        Predictor(tmp_path, backend=Backend.TORCH).predict(BARS)
 
 
 def test_a_file_of_trees_is_not_read_beyond_its_bound(tmp_path):
     export(tmp_path, BOOSTING, judged(BOOSTING, Backend.TORCH))
     hostile_trees(tmp_path, note="x" * 4 * 2**20)
     with pytest.raises(InvalidArtifactError, match=r"boosting\.json .*bytes"):
-        Predictor(tmp_path).predict(BARS)
+        Predictor(tmp_path, backend=Backend.TORCH).predict(BARS)
 
 
 def test_a_changed_file_of_trees_is_refused(tmp_path):
@@ -285,4 +291,4 @@ def test_a_changed_file_of_trees_is_refused(tmp_path):
     path = folder / "boosting.json"
     path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(InvalidArtifactError, match=r"boosting\.json was changed after the export"):
-        Predictor(tmp_path).predict(BARS)
+        Predictor(tmp_path, backend=Backend.TORCH).predict(BARS)

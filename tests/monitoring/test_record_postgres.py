@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from made_up_predictions import ENTRY
+from test_scoreboard import check_next_start
 
 from percoin.errors import ConfigError, RecordError
 from percoin.monitoring.record import PredictionOutcome, TrackRecord
@@ -24,6 +25,7 @@ import tempfile
 from dataclasses import replace
 sys.path.insert(0, sys.argv[3])
 from made_up_predictions import ENTRY
+from test_scoreboard import check_next_start
 from percoin.monitoring.record import TrackRecord
 record = TrackRecord(sys.argv[1])
 for n in range(int(sys.argv[2])):
@@ -149,6 +151,12 @@ def test_a_record_from_before_the_moves_gets_their_table(url):
     ]
     assert record.resolve(outcomes, 5) == 2
     assert [kept.realized_variance for kept in record.predictions()] == [None, 1e-4]
+    record.close()
+
+
+def test_the_next_start_of_a_server_reads_only_what_is_new(url, tmp_path, monkeypatch):
+    record = TrackRecord(url)
+    check_next_start(record, tmp_path / "scores.bin", monkeypatch)
     record.close()
 
 

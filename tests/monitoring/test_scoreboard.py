@@ -1,6 +1,7 @@
+import sqlite3
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def test_running_columns_give_what_all_rows_at_once_give(data):
     order = random.permutation(n_rows)
     with tempfile.TemporaryDirectory() as folder:
         record = TrackRecord(sqlite_url(Path(folder) / "record.sqlite"))
-        board = Scoreboard(record, repetitions=50)
+        board = Scoreboard(record, repetitions=50, kept=Path(folder) / "scores.bin")
         entries = []
         for row in order:
             seen = BARS.slice(0, 100 + int(row))
@@ -214,6 +215,11 @@ def test_running_columns_give_what_all_rows_at_once_give(data):
             record.write_all([entries[k] for k in part])
             if data.draw(st.booleans()):
                 board.standings(timeframe=Timeframe.M15)
+                board.keep()
+            if data.draw(st.booleans()):
+                # The process ends here, with or without the newest rows in its file.
+                board = Scoreboard(record, repetitions=50, kept=Path(folder) / "scores.bin")
+                board.recall()
             open_ones = [kept for kept in record.predictions() if kept.resolved_at is None]
             random.shuffle(open_ones)
             outcomes = [
@@ -241,6 +247,97 @@ def test_running_columns_give_what_all_rows_at_once_give(data):
                 )
                 assert standing.skill.value == pytest.approx(1 - own / ruler, abs=1e-12)
         record.close()
+
+
+def check_next_start(record, kept, monkeypatch):
+    """A first process reads 100 rows; the next one only what is new, to the same standings."""
+    first = Scoreboard(record, kept=kept)
+    assert not first.recall()
+    play(record, range(100, 200), knowing)
+    assert first.standings() == make_scoreboard(record)
+    monkeypatch.setattr("percoin.monitoring.scoreboard._LATE_ROWS", 5)
+    first.keep()
+    # Written and resolved while no process looks.
+    play(record, range(200, 230), knowing)
+    expected = make_scoreboard(record)
+    read, after = [], TrackRecord.after
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            TrackRecord, "after", lambda *asked: (read.append(k) or k for k in after(*asked))
+        )
+        second = Scoreboard(record, kept=kept)
+        assert second.recall()
+        assert second.standings() == expected
+    assert len(read) == 35
+    second.keep()
+    third = Scoreboard(record, kept=kept)
+    assert third.recall()
+    assert third.standings() == expected
+
+
+def test_the_next_start_reads_only_what_is_new(record, tmp_path, monkeypatch):
+    check_next_start(record, tmp_path / "data" / "scores.bin", monkeypatch)
+
+
+@pytest.mark.parametrize("change", ["deleted", "other", "older", "damaged", "cut", "foreign"])
+def test_what_was_kept_of_another_record_is_not_used(record, tmp_path, monkeypatch, change):
+    kept = tmp_path / "scores.bin"
+    monkeypatch.setattr("percoin.monitoring.scoreboard._LATE_ROWS", 5)
+    play(record, range(100, 150), knowing)
+    board = Scoreboard(record, kept=kept)
+    board.standings()
+    board.keep()
+    content = kept.read_bytes()
+    if change == "deleted":
+        run_sql(record, "DELETE FROM percoin_predictions WHERE id = 3")
+    if change == "other":
+        run_sql(record, "UPDATE percoin_predictions SET written_at = written_at - 1")
+    if change == "older":
+        run_sql(record, "UPDATE percoin_predictions SET resolved_at = NULL WHERE id = 3")
+    if change == "damaged":
+        kept.write_bytes(content[:-400] + bytes([content[-400] ^ 1]) + content[-399:])
+    if change == "cut":
+        kept.write_bytes(content[:-1])
+    if change == "foreign":
+        kept.write_bytes(b"")
+    again = Scoreboard(record, kept=kept)
+    assert not again.recall()
+    assert again.standings() == make_scoreboard(record)
+    again.keep()
+    assert Scoreboard(record, kept=kept).recall()
+
+
+def run_sql(record, statement):
+    with closing(sqlite3.connect(record.place)) as connection, connection:
+        connection.execute(statement)
+
+
+def test_a_board_that_cannot_keep_its_rows_goes_on(record, tmp_path, caplog):
+    play(record, range(100, 120), knowing)
+    (tmp_path / "file").write_text("no folder")
+    board = Scoreboard(record, kept=tmp_path / "file" / "scores.bin")
+    assert not board.recall()
+    board.standings()
+    board.keep()
+    assert "the next start reads the whole record" in caplog.text
+    assert board.standings() == make_scoreboard(record)
+
+
+def test_the_thread_keeps_what_it_read_and_begins_with_it(record, tmp_path, monkeypatch):
+    monkeypatch.setattr("percoin.monitoring.scoreboard._ROWS_UNKEPT", 10)
+    kept = tmp_path / "scores.bin"
+    play(record, range(100, 150), knowing)
+    board = Scoreboard(record, kept=kept)
+    board.start(every_secs=0.02)
+    until = time.monotonic() + 60
+    while not kept.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    board.stop()
+    monkeypatch.setattr(ForecasterRows, "add", lambda *_: pytest.fail("it reads all"))
+    again = Scoreboard(record, kept=kept)
+    again.start(every_secs=60)
+    assert again.latest() == board.latest()
+    again.stop()
 
 
 def test_a_thread_keeps_the_standings_that_requests_read(record):

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from headless_chromium import BROWSERS, Chromium
 from report_builders import NOW, export, judged, registry
 
 from percoin.report.board import make_board
@@ -15,7 +16,10 @@ from percoin.report.reading import read_models
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"' --></style>"
 VOID = {"meta", "link", "input", "br", "img"}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# What reaches beyond the right edge and cannot be scrolled to within a box of its own.
+BEYOND = """[...document.querySelectorAll('body *')].filter((each) =>
+    each.getBoundingClientRect().right > innerWidth + 1 && !each.parentElement.closest('.scroll')
+).map((each) => `${each.tagName} ${each.className} ${each.textContent.slice(0, 40)}`)"""
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,26 @@ def test_a_browser_opens_the_page_without_a_complaint(tmp_path, page):
     assert console == []
     assert document.count("<tr data-status=") == 7
     assert '<html lang="en" class="js">' in document
+
+
+def test_on_a_telephone_the_skill_stands_beside_the_market(tmp_path, page):
+    (tmp_path / "index.html").write_text(page, encoding="utf-8")
+    with Chromium(tmp_path / "profile") as browser:
+        browser.show_as(390, 844, mobile=True)
+        browser.open((tmp_path / "index.html").as_uri())
+        opened = "for (const each of document.querySelectorAll('details')) each.open = true"
+        browser.run(opened)
+        beyond = browser.run(BEYOND)
+        ends = browser.run(
+            "[...document.querySelectorAll('#board tbody .skill, #board tbody .under .chip')]"
+            ".map((each) => each.getBoundingClientRect().right)"
+        )
+        width = browser.run("document.documentElement.scrollWidth")
+
+    assert width == 390
+    assert beyond == []
+    assert len(ends) == 2 * 7
+    assert max(ends) <= 390
 
 
 def test_a_browser_would_complain_of_another_script(tmp_path, page):

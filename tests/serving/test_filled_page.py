@@ -40,7 +40,7 @@ def browser(tmp_path_factory):
 def page(filled, browser):
     for noted in (browser.requests, browser.given_up, browser.held, browser.complaints):
         noted.clear()
-    browser.show_as(1400, 1000)
+    browser.show_as(1440, 1000)
     browser.open("about:blank")
     browser.open(f"{filled.url}/#tf=15m")
     browser.wait_for(f"{RECORD}.length > 0")
@@ -82,9 +82,12 @@ def test_the_scoreboard_says_what_the_record_says(page, filled):
     (model,) = [each for each in standings if each["source"] == "ML_PER_COIN_V1"]
     assert model["n_resolved"] > 100
     assert model["n_void"] > 0
+    page.run("document.querySelector('.unscored').open = true")
     told = page.run(f"{RECORD}.map((row) => [...row.cells].map((cell) => cell.innerText))")
     assert len(told) == len(standings)
-    for row, standing in zip(told, standings, strict=True):
+    # What has a score comes first.
+    in_order = sorted(standings, key=lambda each: not (each["skill"] or each["hit_rate"]))
+    for row, standing in zip(told, in_order, strict=True):
         n_open = standing["n_written"] - standing["n_resolved"] - standing["n_void"]
         assert row[:2] == [standing["symbol"], standing["source"]]
         counts = [str(standing["n_resolved"]), str(n_open), str(standing["n_late"])]

@@ -12,6 +12,7 @@ from exported_models import export, make_dataset, random_network
 from small_servers import M15, Market, ask, bring_up_to_date, exchange_bars, make_server
 
 from percoin.errors import FetchError
+from percoin.inference import Predictor, ServedModel
 from percoin.labels import FixedHorizon
 from percoin.monitoring.record import TrackRecord, sqlite_url
 from percoin.registry import contents
@@ -20,7 +21,12 @@ from percoin.serving import schemas
 from percoin.serving.answer_board import Answer
 from percoin.serving.bar_keeper import Held
 from percoin.serving.each_market import EachMarket, Pauses
-from percoin.types import Signal, Timeframe
+from percoin.signals.chain import ask as ask_chain
+from percoin.signals.chain import build_chain
+from percoin.signals.market import SourcedBars
+from percoin.signals.model import ModelSource
+from percoin.signals.response import to_json
+from percoin.types import Signal, Source, Timeframe
 
 BARS = exchange_bars()
 BTC, ETH = ("BTCUSDT", M15), ("ETHUSDT", M15)
@@ -68,6 +74,61 @@ def plant(models_dir, metrics: bytes | None = None, **said) -> None:
     link = models_dir / "per_coin" / "BTCUSDT" / "15m"
     link.unlink()
     link.symlink_to(planted.relative_to(link.parent))
+
+
+def test_markets_that_are_due_together_are_asked_in_one_batch(models_dir, market, monkeypatch):
+    together, alone = [], []
+    predict_closed, predict = Predictor.predict_closed, ServedModel.predict
+
+    def counted(self, asked):
+        together.append([bars.symbol for bars in asked])
+        return predict_closed(self, asked)
+
+    def counted_alone(self, bars):
+        alone.append(bars.symbol)
+        return predict(self, bars)
+
+    monkeypatch.setattr(Predictor, "predict_closed", counted)
+    monkeypatch.setattr(ServedModel, "predict", counted_alone)
+    server = make_server(models_dir, market)
+    assert bring_up_to_date(server) == 2
+    assert (together, alone) == ([["BTCUSDT", "ETHUSDT"]], [])
+    # The same as from a chain that nobody prepared.
+    chain = build_chain([Source.MODEL, Source.HOLD], ModelSource(Predictor(models_dir)))
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        bars = market.load(symbol, M15)
+        expected = to_json(ask_chain(chain, SourcedBars(bars), None, market.now), bars, market.now)
+        found = server.board.answer(symbol, M15)
+        close = [expected.pop("probabilities"), expected.pop("confidence")]
+        assert {name: found[name] for name in expected} == expected
+        assert found["probabilities"] == pytest.approx(close[0], abs=1e-6)
+        assert found["confidence"] == pytest.approx(close[1], abs=1e-6)
+
+
+def test_a_version_that_comes_after_the_batch_gives_the_answer(models_dir, market):
+    source = ModelSource(Predictor(models_dir))
+    btc, eth = (market.load(symbol, M15) for symbol in ("BTCUSDT", "ETHUSDT"))
+    source.prepare([btc, eth])
+    dataset = make_dataset(replace(BARS, origin="binance spot: BTCUSDT"))
+    export(models_dir, random_network(Signal.SHORT), dataset)
+    assert source.answer(SourcedBars(btc)).signal is Signal.SHORT
+    assert source.answer(SourcedBars(eth)).signal is Signal.LONG
+    # Other bars of the same market are no longer those of the batch.
+    source.prepare([btc, eth])
+    earlier = eth.slice(0, len(eth) - 1)
+    assert source.answer(SourcedBars(earlier)).ts == earlier.close_time()
+
+
+def test_a_batch_that_fails_leaves_every_market_its_answer(models_dir, market, monkeypatch, caplog):
+    def fail(self, asked):
+        raise MemoryError
+
+    monkeypatch.setattr(Predictor, "predict_closed", fail)
+    server = make_server(models_dir, market)
+    assert bring_up_to_date(server) == 2
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        assert server.board.answer(symbol, M15)["source"] == "ML_PER_COIN_V1"
+    assert "ANSWERS are made one by one" in caplog.text
 
 
 @pytest.mark.parametrize(

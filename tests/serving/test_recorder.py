@@ -4,7 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -169,6 +169,24 @@ def test_a_restart_and_a_second_server_double_nothing(models_dir, market, record
         bring_up_to_date(start(models_dir, market, record))
     bring_up_to_date(start(models_dir, market, TrackRecord(url)))
     assert record.revision() == (2, 0)
+
+
+def test_answers_on_simulated_bars_are_never_shown_beside_real_ones(models_dir, market, record):
+    origins = {"real": BARS.origin, "simulated": "simulated: seed=1 n_bars=9 edge=0.4 end=2026"}
+    servers = {}
+    for kind, origin in origins.items():
+        market.bars = replace(BARS, origin=origin)
+        servers[kind] = start(models_dir, market, record)
+        bring_up_to_date(servers[kind])
+    # One record holds all of them, also one that an older percoin filled.
+    assert record.revision() == (4, 0)
+    for kind, server in servers.items():
+        shown = ask(server, "/api/scoreboard").json()["standings"]
+        past = ask(server, "/api/history/BTCUSDT?limit=1").json()["predictions"]
+        kinds = {entry["bars"] for entry in (*shown, *past)}
+        assert len(shown) == 2
+        assert len(past) == 1
+        assert kinds == {origins[kind].partition(": BTC")[0]}
 
 
 def test_bars_that_ended_long_ago_are_late(models_dir, market, record):

@@ -31,7 +31,7 @@ def test_calibration_sees_validation_rows_and_the_test_rows_are_asked_without_dr
 ):
     asked = {}
 
-    def forecast_fold(dataset, validation, test, rules, pooled) -> None:
+    def forecast_fold(dataset, validation, test, *_others) -> None:
         asked.update(validation=validation, test=test)
 
     monkeypatch.setattr(fitted_network, "forecast_fold", forecast_fold)

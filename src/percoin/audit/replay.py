@@ -232,7 +232,7 @@ def replay_market(
     """
     live = Predictor(models_dir, backend=backend)
     live.model(bars.symbol, bars.timeframe)
-    batch = Predictor(models_dir).model(bars.symbol, bars.timeframe)
+    batch = Predictor(models_dir, backend=Backend.TORCH).model(bars.symbol, bars.timeframe)
     return replay(live, batch, bars, n_bars)
 
 

@@ -103,10 +103,15 @@ def _find_decimals(prices: FloatArray) -> int | None:
         scale = 10.0**decimals
         if largest * scale >= 10.0**_MOST_DIGITS:
             return None
-        # A whole number over a power of ten is the very float that the decimals stand for.
-        if np.array_equal(np.rint(prices * scale) / scale, prices):
+        # The newest bar tells at once that most numbers of decimals are too few.
+        if all(_are_written(each, scale) for each in (prices[-1:], prices)):
             return decimals
     return None
+
+
+def _are_written(prices: FloatArray, scale: float) -> bool:
+    # A whole number over a power of ten is the very float that the decimals stand for.
+    return bool((np.rint(prices * scale) / scale == prices).all())
 
 
 def _recent(combine: np.ufunc, values: IntArray) -> IntArray:

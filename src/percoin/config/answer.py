@@ -14,6 +14,8 @@ from percoin.inference import Backend
 from percoin.printable import printable
 from percoin.types import Source
 
+# In place of a library: ONNX Runtime where it is installed and the version has the file.
+AUTO = "auto"
 # In place of a number: the confidence that the model's own backtest traded with.
 JUDGED = "judged"
 
@@ -23,8 +25,9 @@ class AnswerConfig:
     """Who answers for a market, and with what."""
 
     predictor: str = choice(
-        "torch, or onnx: starts sooner, takes models trained with export.onnx=true, on the CPU",
-        Backend,
+        "torch, onnx (faster; models trained with export.onnx=true, on the CPU), or auto: onnx if "
+        "it can be",
+        (AUTO, *Backend),
     )
     device: str = setting("cpu, cuda or cuda:N")
     chain: list[str] = setting(
@@ -51,6 +54,11 @@ class AnswerConfig:
         why=": the newest bar is one bar old before the next one has closed",
         default=None,
     )
+
+    @property
+    def backend(self) -> Backend | None:
+        """What computes the networks, as ``Predictor`` takes it."""
+        return None if self.predictor == AUTO else Backend(self.predictor)
 
     def __post_init__(self) -> None:
         require(

@@ -116,3 +116,7 @@ OF_A_NETWORK = When(
         f"model={kind.option}" for kind in ModelConfig.__subclasses__() if not kind.has_network
     )
 )
+# A pool, what begins with one, and a fleet have recipes of their own.
+OF_A_MARKET = When(
+    unless=(*OF_A_NETWORK.unless, "recipe=pooled", "init=pooled", "fleet=true"),
+)

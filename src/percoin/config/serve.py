@@ -8,6 +8,7 @@ from percoin.bars.renames import current_symbol
 from percoin.config.answer import AnswerConfig
 from percoin.config.fields import allowed_code, file_path, number, require, setting
 from percoin.config.source import SourceConfig
+from percoin.serving.alerts import AlertKind
 from percoin.types import check_timeframe
 
 
@@ -41,6 +42,31 @@ class LimitsConfig:
 
 
 @dataclass
+class AlertsConfig:
+    """What a server tells the receivers that PERCOIN_ALERT_WEBHOOK and PERCOIN_ALERT_MESSAGES name.
+
+    Their addresses hold secrets: they are in the environment alone, never among the settings.
+    """
+
+    tell: list[str] = setting("some of signal_changed, model_demoted, bars_stale")
+    stale_bars: float = number(
+        "bars are stale so many bar lengths after the newest one closed", above=1, most=1_000_000
+    )
+    timeout_secs: float = number("how long a webhook may take", 0.1, 3600)
+    retry_secs: float = number(
+        "to the next try if a receiver fails; doubled after each", 0.1, 86_400
+    )
+    max_retry_secs: float = number("the longest time between two tries", 0.1, 86_400)
+
+    def __post_init__(self) -> None:
+        for name in self.tell:
+            require(
+                name in {kind.value for kind in AlertKind},
+                f"alerts.tell=[{','.join(self.tell)}]: {name!r} is none of {', '.join(AlertKind)}",
+            )
+
+
+@dataclass
 class ServeConfig(AnswerConfig):
     """Everything ``python -m percoin.serve`` can be told."""
 
@@ -64,6 +90,9 @@ class ServeConfig(AnswerConfig):
         "where: sqlite:////folder/record.sqlite or postgresql://user@host/name "
         "(pip install '.[postgres]'); null is record.sqlite in data_dir",
         default=None,
+    )
+    alerts: AlertsConfig = setting(
+        "messages about changes, to receivers that the environment names"
     )
     plugins: list[str] = allowed_code()
     data_dir: str = file_path("bars (in bars/) and the track record are stored here")

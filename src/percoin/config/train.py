@@ -32,7 +32,7 @@ from percoin.config.fields import (
 )
 from percoin.config.labels import LabelsConfig, RelativeConfig
 from percoin.config.loggers import loggers_of
-from percoin.config.model import OF_A_NETWORK, CnnLstmConfig, ModelConfig
+from percoin.config.model import OF_A_MARKET, OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
     NO_BLEND,
@@ -44,7 +44,7 @@ from percoin.config.source import SourceConfig
 from percoin.config.split import SplitConfig
 from percoin.config.targets import LossConfig, SchedulerConfig
 from percoin.config.timeframe import TimeframeConfig
-from percoin.config.trainer import ExportConfig, OptimizerConfig, TrainerConfig
+from percoin.config.trainer import AUTO_PRECISION, ExportConfig, OptimizerConfig, TrainerConfig
 from percoin.config.tune import TuneConfig
 from percoin.dataset import check_purge
 from percoin.errors import ConfigError
@@ -109,6 +109,14 @@ class TrainConfig:
     # Batch normalisation needs two windows to know a variance.
     batch_size: int = number(
         "windows per step", 2, 1_000_000, affects=Effect.MODEL, used=OF_A_NETWORK
+    )
+    windows_per_epoch: int | None = number(
+        "train windows of an epoch, drawn anew each time; null is all of them",
+        2,
+        100_000_000,
+        default=None,
+        affects=Effect.MODEL,
+        used=OF_A_MARKET,
     )
     lr: float = number(
         "learning rate to begin with",
@@ -233,6 +241,11 @@ class TrainConfig:
             f"blend={self.blend}: {', '.join(strange)} learns from all markets of a pool; use it "
             "with recipe=pooled",
         )
+
+    @property
+    def leaves_precision_open(self) -> bool:
+        """Whether a network is trained in the precision that suits the machine."""
+        return self.model.has_network and self.trainer.precision == AUTO_PRECISION
 
     @property
     def blended(self) -> tuple[str, ...]:

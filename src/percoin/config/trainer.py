@@ -14,8 +14,10 @@ from percoin.config.fields import (
     require,
     setting,
 )
-from percoin.config.model import OF_A_NETWORK
+from percoin.config.model import OF_A_MARKET, OF_A_NETWORK
 from percoin.config.targets import check_target, target, target_arguments
+
+AUTO_PRECISION, FULL_PRECISION, MIXED_PRECISION = "auto", "32-true", "bf16-mixed"
 
 # A pool's learning rate falls by a cosine.
 _OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))
@@ -33,7 +35,10 @@ class TrainerConfig:
 
     accelerator: str = choice("cpu or gpu", ("cpu", "gpu"), affects=Effect.MODEL)
     precision: str = choice(
-        "32-true or bf16-mixed", ("32-true", "bf16-mixed"), affects=Effect.MODEL
+        "auto, 32-true or bf16-mixed; auto is bf16 where a step is timed to be faster in it; tests "
+        "and judgement always compute in 32 bits",
+        (AUTO_PRECISION, FULL_PRECISION, MIXED_PRECISION),
+        affects=Effect.MODEL,
     )
     record_steps: bool = setting(
         "with fleet=true: replay steps as CUDA graphs; false launches their kernels one by one",
@@ -94,6 +99,14 @@ class OptimizerConfig:
         most=1_000_000,
         affects=Effect.MODEL,
     )
+    averaging: float = number(
+        "share that a moving average of the weights, which is what is validated and kept, keeps of "
+        "itself at each step; 0 averages nothing",
+        0,
+        below=1,
+        affects=Effect.MODEL,
+        used=OF_A_MARKET,
+    )
     early_stopping_patience: int = number(
         "epochs without a better validation loss before the training ends",
         0,
@@ -111,6 +124,6 @@ class ExportConfig:
     """What a trained model is written as, beside its usual files."""
 
     onnx: bool = setting(
-        "true also writes the network for predict.py predictor=onnx; needs percoin[onnx]",
+        "true also writes the network for ONNX Runtime, which answers sooner; needs percoin[onnx]",
         affects=Effect.JUDGEMENT,
     )

@@ -44,13 +44,22 @@ def apply_calibration(logits: FloatArray, calibration: Mapping[str, Any]) -> Flo
         ValueError: Logits have NaN, no percoin method writes such a calibration, or the result
             is not finite.
     """
-    log_probabilities = _log_softmax(_check_logits(logits))
-    factor, offset = _factor_and_offset(calibration)
-    with np.errstate(over="ignore", invalid="ignore"):
-        probabilities = np.exp(_log_softmax(log_probabilities * factor + offset))
+    probabilities = calibrate(_check_logits(logits), *factor_and_offset(calibration))
     if not np.isfinite(probabilities).all():
         raise ValueError(f"calibration {dict(calibration)} makes no probabilities of these logits")
     return probabilities
+
+
+def calibrate(logits: FloatArray, factor: FloatArray, offset: FloatArray) -> FloatArray:
+    """The same for calibrations of any method, unchecked: a row may come to no number.
+
+    Args:
+        logits: Logits or log-probabilities, shape (n, C).
+        factor: See ``factor_and_offset``; one for all rows, or one a row.
+        offset: As ``factor``.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.exp(_log_softmax(_log_softmax(logits) * factor + offset))
 
 
 def check_calibration(calibration: Mapping[str, Any]) -> None:
@@ -59,11 +68,15 @@ def check_calibration(calibration: Mapping[str, Any]) -> None:
     Raises:
         ValueError: No percoin method writes such a calibration.
     """
-    _factor_and_offset(calibration)
+    factor_and_offset(calibration)
 
 
-def _factor_and_offset(calibration: Mapping[str, Any]) -> tuple[FloatArray, FloatArray]:
-    """A factor and an offset for each log-probability; all methods have this form."""
+def factor_and_offset(calibration: Mapping[str, Any]) -> tuple[FloatArray, FloatArray]:
+    """A factor and an offset for each log-probability; all methods have this form.
+
+    Raises:
+        ValueError: No percoin method writes such a calibration.
+    """
     method = calibration.get("method")
     neutral = np.zeros(())
     if method == "none":

@@ -7,7 +7,7 @@ is judged in ``judgement``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from percoin.errors import NotEnoughBarsError
 from percoin.evaluation.backtest import Costs, Exit
 from percoin.evaluation.baselines import (
     MOVES,
+    POOLED,
     UNCALIBRATED,
     BaselineInputs,
     FittedBaseline,
@@ -93,6 +94,38 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
+class AskedBaselines:
+    """What the baselines of one fold say; it depends on the fold and not on the model.
+
+    Attributes:
+        forecasts: Of the test rows, calibrated on the validation rows, like the model.
+        validation_losses: Mean log-loss of each on the validation rows, by name.
+        parts: Those that can be parts of the model, by name.
+        refusals: Why others that were to be parts cannot, by name.
+    """
+
+    forecasts: tuple[Forecast, ...]
+    validation_losses: Mapping[str, float]
+    parts: Mapping[str, Part]
+    refusals: Mapping[str, str]
+
+    def with_others(self, others: AskedBaselines) -> AskedBaselines:
+        """These, then others of the same fold."""
+        return AskedBaselines(
+            (*self.forecasts, *others.forecasts),
+            {**self.validation_losses, **others.validation_losses},
+            {**self.parts, **others.parts},
+            {**self.refusals, **others.refusals},
+        )
+
+    def without(self, name: str) -> AskedBaselines:
+        """The baselines but one."""
+        forecasts = tuple(forecast for forecast in self.forecasts if forecast.name != name)
+        losses = {key: loss for key, loss in self.validation_losses.items() if key != name}
+        return replace(self, forecasts=forecasts, validation_losses=losses)
+
+
+@dataclass(frozen=True, eq=False)
 class FoldForecasts:
     """Forecasts of the model and of every baseline on the test rows of one fold.
 
@@ -125,12 +158,44 @@ class FoldForecasts:
         return next((part.calibration for part in self.parts.values()), {"method": "none"})
 
 
+class BaselineFitter:
+    """Fits the baselines of one market; the jobs of a sweep share what they fit."""
+
+    def ask(self, dataset: MarketDataset, seed: int, parts: tuple[str, ...]) -> AskedBaselines:
+        """Fit the baselines of a fold on its train rows, and ask them about the others.
+
+        Args:
+            dataset: The fold.
+            seed: For the boosting baseline.
+            parts: Those to try as parts of the model.
+        """
+        inputs = baseline_inputs(dataset)
+        return _ask(dataset, inputs, _fit_baselines(dataset, inputs, seed, parts), parts)
+
+    def fit_parts(
+        self, dataset: MarketDataset, seed: int, parts: tuple[str, ...]
+    ) -> dict[str, LastRowModel]:
+        """Fit parts of a model to train rows alone, as plain numbers.
+
+        Args:
+            dataset: Its train rows are used.
+            seed: For the boosting baseline.
+            parts: The baselines that are parts of the model.
+
+        Raises:
+            ValueError: A part cannot be served.
+        """
+        own = _fit_baselines(dataset, baseline_inputs(dataset), seed, parts, only_parts=True)
+        return _plain(own, parts)
+
+
 def forecast_fold(
     dataset: MarketDataset,
     validation_logits: FloatArray,
     test_logits: FloatArray,
     rules: JudgingRules,
     pooled: Sequence[PooledBaseline] = (),
+    fitter: BaselineFitter | None = None,
 ) -> FoldForecasts:
     """Calibrate the network and fit the baselines of one fold; blend if the rules say so.
 
@@ -140,47 +205,50 @@ def forecast_fold(
         test_logits: Logits of the test rows in order, shape (n_rows, C).
         rules: Settings of the judgement.
         pooled: More baselines, fitted on the train rows of many markets, including this one.
+        fitter: Fits the baselines of this market alone.
     """
-    baselines = [
-        *_fit_baselines(dataset, rules.seed, rules.blend),
-        *_fitted_to(dataset, pooled),
-    ]
+    own = tuple(name for name in rules.blend if name not in POOLED)
+    asked = (fitter or BaselineFitter()).ask(dataset, rules.seed, own)
+    if pooled:
+        inputs = baseline_inputs(dataset)
+        others = tuple(name for name in rules.blend if name in POOLED)
+        asked = asked.with_others(
+            _ask(dataset, inputs, [*_fitted_to(dataset, inputs, pooled)], others)
+        )
     parts = {NETWORK: _calibrated(dataset, validation_logits, test_logits)}
-    by_name = {baseline.name: baseline for baseline in baselines}
     for name in rules.blend:
-        try:
-            parts[name] = _part_of(by_name[name], dataset)
-        except ValueError as error:
-            market = dataset.bars.symbol, dataset.bars.timeframe.value
-            log.warning("%s %s: %s takes no part in the blend: %s", *market, name, error)
-    return _forecast_with(dataset, parts, baselines, rules)
+        if name in asked.parts:
+            parts[name] = asked.parts[name]
+            continue
+        market = dataset.bars.symbol, dataset.bars.timeframe.value
+        log.warning("%s %s: %s takes no part in the blend: %s", *market, name, asked.refusals[name])
+    return _forecast_with(dataset, parts, asked, rules)
 
 
-def forecast_last_row(dataset: MarketDataset, name: str, rules: JudgingRules) -> FoldForecasts:
+def forecast_last_row(
+    dataset: MarketDataset, name: str, rules: JudgingRules, fitter: BaselineFitter | None = None
+) -> FoldForecasts:
     """Use a baseline as the model of one fold, and drop it from the baselines.
 
     Args:
         dataset: The fold.
         name: Name of the baseline.
         rules: Settings of the judgement.
+        fitter: Fits the baselines.
 
     Raises:
         NotEnoughBarsError: Its inputs are not known on enough of the rows.
     """
-    baselines = _fit_baselines(dataset, rules.seed, (name,))
-    [chosen] = [baseline for baseline in baselines if baseline.name == name]
-    try:
-        part = _part_of(chosen, dataset)
-    except ValueError as error:
+    asked = (fitter or BaselineFitter()).ask(dataset, rules.seed, (name,))
+    if name not in asked.parts:
         bars = dataset.bars
         raise NotEnoughBarsError(
             bars.symbol,
             bars.timeframe,
-            f"{len(bars)} bars are too few for model={name}: {error}",
+            f"{len(bars)} bars are too few for model={name}: {asked.refusals[name]}",
             "load more bars or use a longer history_days",
-        ) from error
-    others = [baseline for baseline in baselines if baseline is not chosen]
-    return _forecast_with(dataset, {name: part}, others, rules)
+        )
+    return _forecast_with(dataset, {name: asked.parts[name]}, asked.without(name), rules)
 
 
 def forecast_given(
@@ -194,11 +262,13 @@ def forecast_given(
         rules: Settings of the judgement.
         threshold: Minimum confidence for a trade, if the forecast has no decisions.
     """
+    asked = BaselineFitter().ask(dataset, rules.seed, ())
     return FoldForecasts(
         dataset,
         forecast,
         np.empty((0, N_CLASSES)),
-        *_ask(dataset, _fit_baselines(dataset, rules.seed)),
+        asked.forecasts,
+        asked.validation_losses,
         threshold,
         {},
         {},
@@ -207,18 +277,17 @@ def forecast_given(
 
 def forecast_baselines(
     dataset: MarketDataset, seed: int = 0, pooled: Sequence[PooledBaseline] = ()
-) -> tuple[tuple[Forecast, ...], dict[str, float]]:
+) -> AskedBaselines:
     """Fit and calibrate the baselines of one market and make their forecasts, without a model.
 
     Args:
         dataset: The fold.
         seed: For the boosting baseline.
         pooled: As in ``forecast_fold``.
-
-    Returns:
-        Forecasts of the test rows, and the log-loss of each on the validation rows, by name.
     """
-    return _ask(dataset, [*_fit_baselines(dataset, seed), *_fitted_to(dataset, pooled)])
+    inputs = baseline_inputs(dataset)
+    fitted = [*_fit_baselines(dataset, inputs, seed), *_fitted_to(dataset, inputs, pooled)]
+    return _ask(dataset, inputs, fitted)
 
 
 def fit_pooled_baselines(
@@ -250,6 +319,7 @@ def fit_parts(
     names: Collection[str],
     seed: int = 0,
     pooled: Sequence[PooledBaseline] = (),
+    fitter: BaselineFitter | None = None,
 ) -> dict[str, LastRowModel]:
     """Fit parts of a model to train rows alone, as plain numbers.
 
@@ -258,16 +328,16 @@ def fit_parts(
         names: The baselines that are parts of the model.
         seed: Of the judgement.
         pooled: More of them, fitted already on the rows of many markets.
+        fitter: Fits the others.
 
     Raises:
         ValueError: A part cannot be served.
     """
-    own = _fit_baselines(dataset, seed, names, only_parts=True)
-    return {
-        baseline.name: baseline.plain()
-        for baseline in (*own, *_fitted_to(dataset, pooled))
-        if baseline.name in names and isinstance(baseline, ServableBaseline)
-    }
+    own = tuple(name for name in names if name not in POOLED)
+    parts = (fitter or BaselineFitter()).fit_parts(dataset, seed, own)
+    if not pooled:
+        return parts
+    return {**parts, **_plain(_fitted_to(dataset, baseline_inputs(dataset), pooled), names)}
 
 
 def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
@@ -288,11 +358,16 @@ def baseline_inputs(dataset: MarketDataset) -> BaselineInputs:
     )
 
 
+def _plain(baselines: Iterable[FittedBaseline], names: Collection[str]) -> dict[str, LastRowModel]:
+    return {
+        baseline.name: baseline.plain()
+        for baseline in baselines
+        if baseline.name in names and isinstance(baseline, ServableBaseline)
+    }
+
+
 def _forecast_with(
-    dataset: MarketDataset,
-    parts: Mapping[str, Part],
-    baselines: Sequence[FittedBaseline],
-    rules: JudgingRules,
+    dataset: MarketDataset, parts: Mapping[str, Part], asked: AskedBaselines, rules: JudgingRules
 ) -> FoldForecasts:
     labels = dataset.label[dataset.rows("validation")]
     weights: tuple[float, ...] = (1.0,)
@@ -306,7 +381,8 @@ def _forecast_with(
         dataset,
         Forecast(rules.model_name, test),
         validation,
-        *_ask(dataset, baselines),
+        asked.forecasts,
+        asked.validation_losses,
         _threshold(dataset, validation, rules),
         parts,
         dict(zip(parts, weights, strict=True)),
@@ -314,11 +390,14 @@ def _forecast_with(
 
 
 def _fit_baselines(
-    dataset: MarketDataset, seed: int, parts: Collection[str] = (), only_parts: bool = False
+    dataset: MarketDataset,
+    inputs: BaselineInputs,
+    seed: int,
+    parts: Collection[str] = (),
+    only_parts: bool = False,
 ) -> list[FittedBaseline]:
     """Those of every report, or the parts of the model alone; ``moves`` only as such a part."""
-    train = dataset.rows("train")
-    inputs, baselines = baseline_inputs(dataset), default_baselines(seed)
+    train, baselines = dataset.rows("train"), default_baselines(seed)
     if only_parts:
         baselines = [baseline for baseline in baselines if baseline.name in parts]
     known = inputs.take(train)
@@ -328,23 +407,26 @@ def _fit_baselines(
 
 
 def _fitted_to(
-    dataset: MarketDataset, pooled: Sequence[PooledBaseline]
+    dataset: MarketDataset, inputs: BaselineInputs, pooled: Sequence[PooledBaseline]
 ) -> Iterator[FittedBaseline]:
     for baseline in pooled:
         if isinstance(baseline, RangeBoosting):
-            yield baseline.moves_of(RangeRows.of(dataset, baseline_inputs(dataset)))
+            yield baseline.moves_of(RangeRows.of(dataset, inputs))
         else:
             yield baseline
 
 
 def _ask(
-    dataset: MarketDataset, baselines: Sequence[FittedBaseline]
-) -> tuple[tuple[Forecast, ...], dict[str, float]]:
-    """Calibrated forecasts of the test rows, and the log-loss of each on the validation rows."""
-    inputs = baseline_inputs(dataset)
+    dataset: MarketDataset,
+    inputs: BaselineInputs,
+    baselines: Sequence[FittedBaseline],
+    wanted: Collection[str] = (),
+) -> AskedBaselines:
+    """Ask fitted baselines of a fold, and make parts of those that are wanted as such."""
     validation, test = (inputs.take(dataset.rows(part)) for part in ("validation", "test"))
     labels = dataset.label[dataset.rows("validation")]
     forecasts, losses = [], {}
+    parts, refusals = {}, {}
     for baseline in baselines:
         known, asked = baseline.predict_proba(validation), baseline.predict_proba(test)
         if baseline.name not in UNCALIBRATED:
@@ -353,10 +435,20 @@ def _ask(
             known, asked = part.validation, part.test
         forecasts.append(Forecast(baseline.name, asked, baseline.predict(test)))
         losses[baseline.name] = float(row_log_loss(known, labels).mean())
-    return tuple(forecasts), losses
+        if baseline.name in wanted:
+            try:
+                parts[baseline.name] = _part_of(baseline, dataset, validation, test)
+            except ValueError as error:
+                refusals[baseline.name] = str(error)
+    return AskedBaselines(tuple(forecasts), losses, parts, refusals)
 
 
-def _part_of(baseline: FittedBaseline, dataset: MarketDataset) -> Part:
+def _part_of(
+    baseline: FittedBaseline,
+    dataset: MarketDataset,
+    validation: BaselineInputs,
+    test: BaselineInputs,
+) -> Part:
     """A fitted baseline as a part of the model, computed as a prediction computes it.
 
     Raises:
@@ -364,10 +456,9 @@ def _part_of(baseline: FittedBaseline, dataset: MarketDataset) -> Part:
     """
     if not isinstance(baseline, ServableBaseline):
         raise ValueError(f"{baseline.name} is no model that can be served")
-    numbers, inputs = baseline.plain(), baseline_inputs(dataset).columns(baseline.columns)
-    logits = []
-    for part in ("validation", "test"):
-        rows = inputs[dataset.rows(part)]
+    numbers, logits = baseline.plain(), []
+    for part, inputs in (("validation", validation), ("test", test)):
+        rows = inputs.columns(baseline.columns)
         n_unknown = int((~np.isfinite(rows).all(axis=1)).sum())
         if n_unknown:
             raise ValueError(f"its inputs are not known on {n_unknown} of {len(rows)} {part} rows")

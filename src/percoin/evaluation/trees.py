@@ -7,6 +7,7 @@ scikit-learn, and unpickles nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -135,15 +136,14 @@ class Trees:
         """The text of their file."""
         return json_codec.dumps(self.numbers, indent=None)
 
-    @classmethod
-    def from_json(cls, content: bytes) -> Trees:
+    @staticmethod
+    def from_json(content: bytes) -> Trees:
         """Read the text of their file.
 
         Raises:
             ValueError: It describes no trees, or more than anyone fits.
         """
-        # The other check would compare thousands of numbers with what would be written.
-        return cls(json_codec.decode(TreeNumbers, json_codec.loads(content), is_exact=False))
+        return _read(content)
 
     @classmethod
     def of(cls, fitted: Any) -> Trees:
@@ -175,6 +175,13 @@ class Trees:
                 tuple(np.where(leaf, 0, nodes["missing_go_to_left"]).tolist()),
             )
         )
+
+
+# Markets that were trained as a pool have the same trees; they never change.
+@lru_cache(maxsize=8)
+def _read(content: bytes) -> Trees:
+    # The other check would compare thousands of numbers with what would be written.
+    return Trees(json_codec.decode(TreeNumbers, json_codec.loads(content), is_exact=False))
 
 
 def _check_sizes(numbers: TreeNumbers) -> None:

@@ -8,17 +8,20 @@ follow such a shape (Andersen and Bollerslev, 1997).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import numpy as np
 
-from percoin.bars.schema import Bars
+from percoin.bars.schema import COLUMNS, Bars
+from percoin.bars.stacked import StackedBars
 from percoin.features.indicators import before
 from percoin.features.volatility import (
     DAYS_PER_WEEK,
     MINUTE_MILLISECONDS,
     MINUTES_PER_DAY,
     minutes_at_close,
+    newest_minutes,
     sines_and_cosines,
     volatility_columns,
     volatility_memory_bars,
@@ -29,6 +32,7 @@ from percoin.types import FloatArray, IntArray, Timeframe
 
 _MINUTES_PER_HOUR = 60
 _SATURDAY = 5
+_CLOSE = COLUMNS.index("close")
 
 # Sine waves of a day; one of a weekend's own needs fewer.
 _MOST_WAVES = 10
@@ -86,23 +90,66 @@ def move_columns(bars: Bars, groups: tuple[MoveInputs, ...] = ALL_INPUTS) -> Flo
         Shape (n_bars, n_columns), NaN in every row that lacks earlier bars.
     """
     cascade = 2 * volatility_columns(bars)
-    made = {
+    close = np.log(bars.column("close"))
+    *shorter, _ = volatility_spans(bars.timeframe)
+    changes = [close - before(close, span) for span in shorter]
+    return _side_by_side(groups, cascade, minutes_at_close(bars), changes, bars.timeframe)
+
+
+def newest_move_columns(
+    markets: StackedBars, volatility: FloatArray, groups: tuple[MoveInputs, ...]
+) -> FloatArray:
+    """The last row of ``move_columns`` for several markets in one go, to the same bits.
+
+    Args:
+        markets: All of one bar length, with at least one bar.
+        volatility: Their ``newest_volatility``.
+        groups: At least one.
+
+    Returns:
+        Shape (n_markets, n_columns).
+    """
+    timeframe = markets.timeframes[0]
+    *shorter, _ = volatility_spans(timeframe)
+    # Too few bars for a span leave the volatility unknown, and with it all columns.
+    rows = [-1, *(max(-1 - span, -len(markets.values)) for span in shorter)]
+    close = np.log(markets.values[rows, _CLOSE])
+    changes = [close[0] - earlier for earlier in close[1:]]
+    return _side_by_side(groups, 2 * volatility, newest_minutes(markets), changes, timeframe)
+
+
+def _side_by_side(
+    groups: tuple[MoveInputs, ...],
+    cascade: FloatArray,
+    minutes: IntArray,
+    changes: Sequence[FloatArray],
+    timeframe: Timeframe,
+) -> FloatArray:
+    """The columns of these groups at n closes.
+
+    Args:
+        groups: At least one.
+        cascade: Shape (n, n_spans + 1); NaN where earlier bars are missing, and so are all columns.
+        minutes: See ``minutes_at_close``.
+        changes: Log return over each but the longest span, shape (n,) each.
+        timeframe: Bar length.
+    """
+    made: dict[MoveInputs, Callable[[], FloatArray]] = {
         MoveInputs.SPANS: lambda: cascade[:, :-1],
         MoveInputs.CASCADE: lambda: cascade,
-        MoveInputs.CLOCK: lambda: _clock(bars),
-        MoveInputs.RETURNS: lambda: _returns(bars, cascade),
+        MoveInputs.CLOCK: lambda: _clock(minutes, timeframe),
+        MoveInputs.RETURNS: lambda: _returns(changes, cascade, timeframe),
     }
     columns = np.concatenate([made[group]() for group in groups], axis=1)
     columns[~np.isfinite(cascade).all(axis=1)] = np.nan
     return columns
 
 
-def _clock(bars: Bars) -> FloatArray:
-    minutes = minutes_at_close(bars)
+def _clock(minutes: IntArray, timeframe: Timeframe) -> FloatArray:
     weekday = weekdays(minutes)
-    of_day = _waves(minutes % MINUTES_PER_DAY / MINUTES_PER_DAY, _n_waves(bars.timeframe))
+    of_day = _waves(minutes % MINUTES_PER_DAY / MINUTES_PER_DAY, _n_waves(timeframe))
     is_weekend = (weekday >= _SATURDAY)[:, None]
-    bar_minutes = _bar_minutes(bars.timeframe)
+    bar_minutes = _bar_minutes(timeframe)
     of_hour = minutes % _MINUTES_PER_HOUR // bar_minutes
     return np.concatenate(
         [
@@ -135,10 +182,14 @@ def _is_each(number: IntArray, n_numbers: int) -> FloatArray:
     return columns.astype(np.float64)
 
 
-def _returns(bars: Bars, cascade: FloatArray) -> FloatArray:
-    *shorter, _ = volatility_spans(bars.timeframe)
-    close = np.log(bars.column("close"))
+def _returns(
+    changes: Sequence[FloatArray], cascade: FloatArray, timeframe: Timeframe
+) -> FloatArray:
+    *shorter, _ = volatility_spans(timeframe)
     deviation = np.exp(cascade[:, len(shorter) - 1] / 2)
-    columns = [(close - before(close, span)) / (deviation * math.sqrt(span)) for span in shorter]
+    columns = [
+        change / (deviation * math.sqrt(span))
+        for change, span in zip(changes, shorter, strict=True)
+    ]
     signed = np.clip(np.stack(columns, axis=1), -_WIDEST_RETURN, _WIDEST_RETURN)
     return np.concatenate([signed, np.abs(signed)], axis=1)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
-from percoin.bars.schema import Bars
-from percoin.expected_move.inputs import MoveInputs, bars_needed, count_columns, move_columns
+from percoin.bars.schema import COLUMNS, Bars
+from percoin.bars.stacked import StackedBars
+from percoin.expected_move.inputs import (
+    MoveInputs,
+    bars_needed,
+    count_columns,
+    move_columns,
+    newest_move_columns,
+)
+from percoin.features.volatility import newest_volatility
 from percoin.types import Band, ExpectedMove, FloatArray, Timeframe
 
 # Shares of all cases, in percent, that the bands are made to hold.
 LEVELS = (50, 80, 95)
+_CLOSE = COLUMNS.index("close")
 
 
 class MoveForm(StrEnum):
@@ -139,14 +148,8 @@ class MoveModel:
         Raises:
             ValueError: The coefficients do not fit the timeframe of the bars.
         """
-        if not self.fits(bars.timeframe):
-            raise ValueError(f"the expected move has no coefficients for bars of {bars.timeframe}")
-        columns = self.shape.of_log(move_columns(bars, self.inputs))
-        # einsum gives a row the same sum for any number of rows; a BLAS product does not.
-        shaped = np.einsum("nf,f->n", columns, np.array(self.coefficients)) + self.intercept
-        return self.shape.deviation(
-            shaped if self.bounds is None else np.clip(shaped, *self.bounds)
-        )
+        self._check_fits(bars.timeframe)
+        return self._deviations(move_columns(bars, self.inputs))
 
     def newest(self, bars: Bars) -> ExpectedMove | None:
         """The forecast at the newest close; None if earlier bars are missing.
@@ -156,9 +159,26 @@ class MoveModel:
         Raises:
             ValueError: As ``deviations``.
         """
-        recent = bars.slice(max(0, len(bars) - bars_needed(bars.timeframe)))
-        deviation = float(self.deviations(recent)[-1])
-        close = float(recent.column("close")[-1])
+        markets = StackedBars.of([bars.slice(max(0, len(bars) - bars_needed(bars.timeframe)))])
+        [move] = newest_moves([self], markets, newest_volatility(markets))
+        return move
+
+    def _check_fits(self, timeframe: Timeframe) -> None:
+        if not self.fits(timeframe):
+            raise ValueError(f"the expected move has no coefficients for bars of {timeframe}")
+
+    def _deviations(self, columns: FloatArray) -> FloatArray:
+        """Of ``move_columns``, shape (n, n_columns), in this order."""
+        columns = self.shape.of_log(columns)
+        # einsum gives a row the same sum for any number of rows; a BLAS product does not.
+        shaped = np.einsum("nf,f->n", columns, np.array(self.coefficients)) + self.intercept
+        return self.shape.deviation(
+            shaped if self.bounds is None else np.clip(shaped, *self.bounds)
+        )
+
+    def _move(self, columns: FloatArray, close: float) -> ExpectedMove | None:
+        """Of one close, columns of shape (1, n_columns)."""
+        deviation = float(self._deviations(columns)[0])
         reached = np.array([self.quantiles[str(level)] for level in LEVELS]) * deviation
         with np.errstate(over="ignore"):
             lower, upper = close * np.exp(-reached), close * np.exp(reached)
@@ -172,3 +192,29 @@ class MoveModel:
             self.range_factor,
         )
         return move if move.can_be_scored else None
+
+
+def newest_moves(
+    models: Sequence[MoveModel | None], markets: StackedBars, volatility: FloatArray
+) -> list[ExpectedMove | None]:
+    """``MoveModel.newest`` of several markets in one go, to the same bits.
+
+    Args:
+        models: One of each market; None gives no forecast.
+        markets: All of one bar length, with at least one bar.
+        volatility: Their ``newest_volatility``.
+
+    Raises:
+        ValueError: As ``deviations``.
+    """
+    groups = dict.fromkeys(model.inputs for model in models if model is not None)
+    columns = {inputs: newest_move_columns(markets, volatility, inputs) for inputs in groups}
+    closes = markets.values[-1, _CLOSE].tolist()
+    found: list[ExpectedMove | None] = []
+    for row, (model, close) in enumerate(zip(models, closes, strict=True)):
+        if model is None:
+            found.append(None)
+            continue
+        model._check_fits(markets.timeframes[0])
+        found.append(model._move(columns[model.inputs][row : row + 1], close))
+    return found

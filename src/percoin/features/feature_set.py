@@ -28,6 +28,7 @@ import numpy as np
 
 from percoin.bars.gaps import follows_gap
 from percoin.bars.schema import COLUMNS, Bars
+from percoin.bars.stacked import StackedBars
 from percoin.errors import ConfigError
 from percoin.features import indicators
 from percoin.features.extra import GROUPS, FeatureGroup
@@ -285,7 +286,10 @@ def compute_features(bars: Bars, features: FeatureSet) -> FloatArray:
 
 
 def compute_newest_features(
-    markets: Sequence[Bars], features: FeatureSet, n_rows: int
+    markets: Sequence[Bars],
+    features: FeatureSet,
+    n_rows: int,
+    stacked: StackedBars | None = None,
 ) -> FloatArray:
     """The last rows of ``compute_features`` for several markets in one go, to the same bits.
 
@@ -295,13 +299,14 @@ def compute_newest_features(
         features: Which columns.
         n_rows: How many of the newest bars to compute. Only the recursive indicators look
             at all bars before them, so fewer rows cost less.
+        stacked: The same markets side by side, where the caller has them.
 
     Returns:
         Shape (n_markets, n_rows, F).
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # A market whose bars break the schema gets NaN without a warning.
-        columns = _compute(markets, features.definition, n_rows)
+        columns = _compute(stacked or StackedBars.of(markets), features.definition, n_rows)
         if features.extra:
             extra = np.stack([_newest_extra(bars, features, n_rows) for bars in markets])
             columns = np.concatenate([columns, extra], axis=-1)
@@ -321,13 +326,11 @@ def _newest_extra(bars: Bars, features: FeatureSet, n_rows: int) -> FloatArray:
     return np.concatenate([newest(entry) for entry in features.extra], axis=1)
 
 
-def _compute(markets: Sequence[Bars], definition: FeatureDefinition, n_rows: int) -> FloatArray:
-    values = np.stack([bars.values for bars in markets], axis=-1)  # (n_bars, 5, n_markets)
-    recent = slice(max(0, len(values) - n_rows - _WINDOW_BARS), None)
-    open_time = np.stack([bars.open_time[recent] for bars in markets], axis=-1)
-    steps = np.array([bars.timeframe.milliseconds for bars in markets])
+def _compute(markets: StackedBars, definition: FeatureDefinition, n_rows: int) -> FloatArray:
+    values, recent = markets.values, markets.newest(n_rows + _WINDOW_BARS)
     columns = _recursive_columns(values)
-    columns |= _window_columns(values[recent], follows_gap(open_time, steps), definition)
+    is_after_gap = follows_gap(recent.open_time, markets.milliseconds)
+    columns |= _window_columns(recent.values, is_after_gap, definition)
     newest = {name: column[len(column) - n_rows :] for name, column in columns.items()}
     if definition is FeatureDefinition.RELATIVE:
         close = values[len(values) - n_rows :, _CLOSE]

@@ -15,6 +15,7 @@ import numpy as np
 
 from percoin.bars.gaps import follows_gap
 from percoin.bars.schema import COLUMNS, Bars
+from percoin.bars.stacked import StackedBars
 from percoin.features.indicators import before
 from percoin.types import FloatArray, IntArray, Timeframe
 
@@ -84,11 +85,32 @@ def volatility_columns(bars: Bars) -> FloatArray:
     Returns:
         Shape (n_bars, n_spans + 1), NaN until a span is full.
     """
-    values = bars.values
-    variance = parkinson_variance(values[:, _HIGH], values[:, _LOW])
-    columns = [mean_of_last(variance, span) for span in volatility_spans(bars.timeframe)]
-    columns.append(_variance_of_returns(bars))
-    return log_deviation(np.stack(columns, axis=1))
+    return log_deviation(_variances(StackedBars.of([bars]), bars.timeframe, len(bars))[:, 0])
+
+
+def newest_volatility(markets: StackedBars) -> FloatArray:
+    """The last row of ``volatility_columns`` for several markets in one go, to the same bits.
+
+    Args:
+        markets: All of one bar length, with at least one bar.
+
+    Returns:
+        Shape (n_markets, n_spans + 1).
+    """
+    return log_deviation(_variances(markets, markets.timeframes[0], 1)[0])
+
+
+def _variances(markets: StackedBars, timeframe: Timeframe, n_rows: int) -> FloatArray:
+    """Variances a bar at the newest rows, shape (n_rows, n_markets, n_spans + 1)."""
+    spans = volatility_spans(timeframe)
+    recent = markets.newest(n_rows + max(spans[-1] - 1, _DEVIATION_BARS))
+    variance = parkinson_variance(recent.values[:, _HIGH], recent.values[:, _LOW])
+    columns = [
+        mean_of_last(variance[max(0, len(variance) - n_rows - span + 1) :], span)[-n_rows:]
+        for span in spans
+    ]
+    columns.append(_variance_of_returns(markets.newest(n_rows + _DEVIATION_BARS))[-n_rows:])
+    return np.stack(columns, axis=-1)
 
 
 def parkinson_variance(high: FloatArray, low: FloatArray) -> FloatArray:
@@ -107,7 +129,15 @@ def clock_columns(bars: Bars) -> FloatArray:
     Each as sine and cosine of its share of the day, week or hour, in the order of
     ``CLOCK_NAMES``; shape (n_bars, 6).
     """
-    minutes = minutes_at_close(bars)
+    return _clock(minutes_at_close(bars))
+
+
+def newest_clock(markets: StackedBars) -> FloatArray:
+    """The last row of ``clock_columns`` for several markets, to the same bits, (n_markets, 6)."""
+    return _clock(newest_minutes(markets))
+
+
+def _clock(minutes: IntArray) -> FloatArray:
     shares = (
         minutes % MINUTES_PER_DAY // 60 / 24,
         weekdays(minutes) / DAYS_PER_WEEK,
@@ -119,6 +149,12 @@ def clock_columns(bars: Bars) -> FloatArray:
 def minutes_at_close(bars: Bars) -> IntArray:
     """Minutes from 1970-01-01 UTC to the close of each bar, shape (n_bars,)."""
     minutes: IntArray = (bars.open_time + bars.timeframe.milliseconds) // MINUTE_MILLISECONDS
+    return minutes
+
+
+def newest_minutes(markets: StackedBars) -> IntArray:
+    """The last of ``minutes_at_close`` for several markets, shape (n_markets,)."""
+    minutes: IntArray = (markets.open_time[-1] + markets.milliseconds) // MINUTE_MILLISECONDS
     return minutes
 
 
@@ -134,10 +170,10 @@ def sines_and_cosines(angles: FloatArray) -> FloatArray:
     return columns.reshape(len(angles), 2 * angles.shape[1])
 
 
-def _variance_of_returns(bars: Bars) -> FloatArray:
-    close = bars.values[:, _CLOSE]
+def _variance_of_returns(markets: StackedBars) -> FloatArray:
+    close = markets.values[:, _CLOSE]
     returns = np.log(close / before(close))
-    known = ~(follows_gap(bars.open_time, bars.timeframe.milliseconds) | np.isnan(returns))
+    known = ~(follows_gap(markets.open_time, markets.milliseconds) | np.isnan(returns))
     counted: FloatArray = np.where(known, returns, 0.0)
     n_known = _sum_of_last(known.astype(np.float64), _DEVIATION_BARS)
     sums, squares = (_sum_of_last(column, _DEVIATION_BARS) for column in (counted, counted**2))
@@ -147,17 +183,17 @@ def _variance_of_returns(bars: Bars) -> FloatArray:
 
 
 def mean_of_last(values: FloatArray, n_bars: int) -> FloatArray:
-    """Mean of each last ``n_bars`` values; the same bits wherever the history begins."""
+    """Mean of each last ``n_bars`` values along the first axis; the same bits in any history."""
     return _sum_of_last(values, n_bars) / n_bars
 
 
 def _sum_of_last(values: FloatArray, n_bars: int) -> FloatArray:
     """Sum of each last ``n_bars`` values; the same bits wherever the history begins."""
-    sums: FloatArray = np.full(len(values), np.nan)
+    sums: FloatArray = np.full(values.shape, np.nan)
     if len(values) >= n_bars:
         # One addition for each power of two in n_bars, in an order that no other bar changes.
         doubled, width, done = values, 1, 0
-        total = np.zeros(len(values) - n_bars + 1)
+        total = np.zeros((len(values) - n_bars + 1, *values.shape[1:]))
         while width <= n_bars:
             if n_bars & width:
                 start = n_bars - done - width

@@ -92,7 +92,7 @@ def _is_sound(bars: Bars) -> bool:
         isinstance(timeframe, Timeframe)
         and frame.index.dtype == "datetime64[ms, UTC]"
         and tuple(frame.columns) == COLUMNS
-        and bool((frame.dtypes == np.float64).all())
+        and all(dtype == np.float64 for dtype in frame.dtypes)
     )
     if not is_form:
         return False

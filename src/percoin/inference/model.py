@@ -12,6 +12,7 @@ import pandas as pd
 
 from percoin.bars.schema import COLUMNS, Bars, format_time
 from percoin.bars.silence import describe_silence
+from percoin.bars.stacked import StackedBars
 from percoin.bars.tick import newest_tick
 from percoin.errors import (
     ConfigError,
@@ -21,7 +22,9 @@ from percoin.errors import (
     NotEnoughBarsError,
     OwnCodeError,
 )
-from percoin.evaluation.last_row import InputColumns
+from percoin.evaluation.last_row import InputColumns, newest_beside
+from percoin.expected_move.inputs import bars_needed
+from percoin.expected_move.model import newest_moves
 from percoin.features.feature_set import (
     FEATURE_NAMES,
     FeatureDefinition,
@@ -31,6 +34,8 @@ from percoin.features.feature_set import (
 )
 from percoin.features.levels import levels_at
 from percoin.features.market import late_reference
+from percoin.features.volatility import newest_volatility
+from percoin.inference.forecasters import SharedForecasters
 from percoin.inference.parts import ModelInputs, ServedParts
 from percoin.inference.results import RangeAnswers, find_parts
 from percoin.labels import known_horizon
@@ -45,6 +50,7 @@ from percoin.types import (
     Prediction,
     Signal,
     Source,
+    Timeframe,
 )
 from percoin.windows import eligible_rows, make_windows
 
@@ -66,12 +72,14 @@ class NewestWindow:
         inputs: Of that one window.
         close: Of the newest bar.
         atr: ATR(14) at the newest bar, in price units.
+        expected_move: Of the model, from the newest close; None if it has none.
     """
 
     bars: Bars
     inputs: ModelInputs
     close: float
     atr: float
+    expected_move: ExpectedMove | None = None
 
 
 class ServedModel:
@@ -79,22 +87,24 @@ class ServedModel:
 
     Args:
         artifact: Checked by the registry.
-        device: In torch's words, for example ``cpu`` or ``cuda:0``.
+        shared: The forecasters of other models, some of which may be this one's too.
 
     Raises:
         InvalidArtifactError: The weights do not fit the network the manifest describes, or code
             of the user's own is not allowed here, or is not that of the training.
     """
 
-    def __init__(self, artifact: Artifact | OnnxArtifact, device: str = "cpu") -> None:
+    def __init__(
+        self, artifact: Artifact | OnnxArtifact, shared: SharedForecasters | None = None
+    ) -> None:
         self.manifest = artifact.manifest
         try:
             self.manifest.features.feature_set.check_code()
         except ConfigError as error:
             raise _invalid(self.manifest, f"cannot be asked: {error}", "then ask again") from error
         self.scaling = self.manifest.scaling.fitted()
-        self.parts = ServedParts(artifact, device)
-        self._move = artifact.move
+        self.parts = ServedParts(artifact, shared or SharedForecasters())
+        self.move = artifact.move
         rule = self.manifest.label_rule
         self._horizon = known_horizon(rule)
         self._labels = str(rule["kind"])
@@ -158,7 +168,11 @@ class ServedModel:
         Raises:
             InvalidArtifactError: The network answers with no number.
         """
-        [[short, no_trade, long]] = self._ask(newest.inputs).tolist()
+        return self.prediction(newest, self._ask(newest.inputs))
+
+    def prediction(self, newest: NewestWindow, said: FloatArray) -> Prediction:
+        """The same of probabilities that are known, shape (1, C)."""
+        [[short, no_trade, long]] = said.tolist()
         probabilities = (short, no_trade, long)
         signal = Signal(int(np.argmax(probabilities)))
         bars = newest.bars
@@ -172,7 +186,7 @@ class ServedModel:
             model_version=self.manifest.model_version,
             version_id=self.manifest.version_id,
             ts=bars.close_time().to_pydatetime(),
-            expected_move=self.expected_move(bars),
+            expected_move=newest.expected_move,
             # No price of the market alone ends a position against a basket.
             levels=None if self._compared_with else _levels(newest, signal),
             horizon_bars=self._horizon,
@@ -185,7 +199,7 @@ class ServedModel:
 
         None if the version has no such forecast, or the bars are too few for it.
         """
-        return None if self._move is None else self._move.newest(bars)
+        return None if self.move is None else self.move.newest(bars)
 
     def predict_range(
         self,
@@ -276,36 +290,90 @@ def newest_windows(
     """
     found: dict[int, NewestWindow | MarketError] = {}
     recent: dict[int, Bars] = {}
-    alike: dict[tuple[FeatureSet, tuple[str, ...], int], list[int]] = {}
+    alike: dict[tuple[FeatureSet, Timeframe, int], list[int]] = {}
     for position, (model, bars) in enumerate(asked):
         try:
             recent[position] = _recent_bars(model.manifest, bars)
         except DataError as error:
             found[position] = error
         else:
-            features = model.manifest.features
-            key = (features.feature_set, features.names, len(recent[position]))
+            key = (model.manifest.features.feature_set, bars.timeframe, len(recent[position]))
             alike.setdefault(key, []).append(position)
-    for (feature_set, _, n_bars), positions in alike.items():
-        n_rows = min(n_bars, max(asked[position][0].manifest.lookback for position in positions))
-        markets = [recent[position] for position in positions]
-        try:
-            computed = compute_newest_features(markets, feature_set, n_rows)
-        except OwnCodeError as error:
-            if len(positions) > 1:
-                # It may fail on the bars of one market alone.
-                alone = {position: newest_windows([asked[position]])[0] for position in positions}
-                found |= alone
-            else:
-                failing = asked[positions[0]][0].manifest
-                found[positions[0]] = _invalid(failing, f"has no features: {error}", error.action)
-            continue
-        for position, rows in zip(positions, computed, strict=True):
-            found[position] = _newest_window(*asked[position], rows)
+    for positions in alike.values():
+        models, given = zip(*(asked[position] for position in positions), strict=True)
+        windows = _windows_together(models, given, [recent[position] for position in positions])
+        found |= zip(positions, windows, strict=True)
     return [found[position] for position in range(len(asked))]
 
 
-def _newest_window(model: ServedModel, bars: Bars, rows: FloatArray) -> NewestWindow | DataError:
+def _windows_together(
+    models: Sequence[ServedModel], given: Sequence[Bars], recent: Sequence[Bars]
+) -> list[NewestWindow | MarketError]:
+    """The newest window of markets with the same features, bar length and number of bars.
+
+    Args:
+        models: One of each market.
+        given: All bars at hand.
+        recent: The newest of them, which the features depend on.
+    """
+    features, n_bars = models[0].manifest.features.feature_set, len(recent[0])
+    n_rows = min(n_bars, max(model.manifest.lookback for model in models))
+    stacked = StackedBars.of(recent)
+    try:
+        rows = compute_newest_features(recent, features, n_rows, stacked)
+    except OwnCodeError as error:
+        if len(models) > 1:
+            # It may fail on the bars of one market alone.
+            each = zip(models, given, recent, strict=True)
+            return [_windows_together([m], [g], [r])[0] for m, g, r in each]
+        return [_invalid(models[0].manifest, f"has no features: {error}", error.action)]
+    if n_bars == 0:
+        each_alone = zip(models, given, strict=True)
+        return [_unfinished_window(bars, model.manifest.lookback) for model, bars in each_alone]
+    beside, moves = _beside_features(models, given, stacked)
+    return [
+        _newest_window(
+            model,
+            bars,
+            rows[k],
+            {name: beside[name][k : k + 1] for name in model.parts.columns},
+            moves[k],
+        )
+        for k, (model, bars) in enumerate(zip(models, given, strict=True))
+    ]
+
+
+def _beside_features(
+    models: Sequence[ServedModel], given: Sequence[Bars], recent: StackedBars
+) -> tuple[dict[InputColumns, FloatArray], Sequence[ExpectedMove | None]]:
+    """What the parts take beside the features, shape (n_markets, D) each, and the expected moves.
+
+    Args:
+        models: One of each market.
+        given: All bars at hand.
+        recent: The newest of them, side by side; all of one bar length.
+    """
+    needed = dict.fromkeys(columns for model in models for columns in model.parts.columns)
+    have_moves = any(model.move is not None for model in models)
+    if not needed and not have_moves:
+        return {}, [None] * len(models)
+    # Bars that break the schema give NaN without a warning.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        volatility = newest_volatility(recent)
+        beside = newest_beside(needed, recent, volatility)
+        if have_moves and len(recent.values) < bars_needed(recent.timeframes[0]):
+            # Of bars of a few minutes a week is more than the features look back at.
+            return beside, [m.expected_move(bars) for m, bars in zip(models, given, strict=True)]
+        return beside, newest_moves([model.move for model in models], recent, volatility)
+
+
+def _newest_window(
+    model: ServedModel,
+    bars: Bars,
+    rows: FloatArray,
+    known: Mapping[InputColumns, FloatArray],
+    move: ExpectedMove | None,
+) -> NewestWindow | DataError:
     manifest = model.manifest
     lookback = manifest.lookback
     rows = rows[-lookback:]
@@ -315,12 +383,10 @@ def _newest_window(model: ServedModel, bars: Bars, rows: FloatArray) -> NewestWi
     close = float(bars.values[-1, _CLOSE])
     is_relative = manifest.features.definition is FeatureDefinition.RELATIVE
     unit = float(rows[-1, _ATR]) * (close if is_relative else 1.0)
-    newest = model.parts.newest(bars)
-    if not _all_known(newest, len(bars))[-1]:
+    if not _all_known(known, 1)[0]:
         return _unknown_volatility(bars, manifest)
-    known = {columns: values[-1:] for columns, values in newest.items()}
     inputs = ModelInputs(model.scaling.transform(rows)[np.newaxis], known)
-    return NewestWindow(bars, inputs, close, unit)
+    return NewestWindow(bars, inputs, close, unit, move)
 
 
 def _unknown_volatility(bars: Bars, manifest: Manifest) -> NotEnoughBarsError:

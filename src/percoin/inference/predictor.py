@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
@@ -26,8 +27,10 @@ from percoin.errors import (
     RegistryError,
 )
 from percoin.inference.asked import closed_bars
+from percoin.inference.forecasters import SharedForecasters
 from percoin.inference.model import NewestWindow, ServedModel, newest_windows
 from percoin.inference.networks import Backend, check_backend
+from percoin.inference.parts import ask_together
 from percoin.inference.results import (
     FORECAST_PARTS,
     Answer,
@@ -35,8 +38,15 @@ from percoin.inference.results import (
     NoPrediction,
     RangeAnswers,
 )
-from percoin.registry.artifact import load_artifact, load_onnx, served_mark
-from percoin.types import Prediction, Timeframe
+from percoin.registry.artifact import (
+    Artifact,
+    OnnxArtifact,
+    load_artifact,
+    load_fastest,
+    load_onnx,
+    served_mark,
+)
+from percoin.types import FloatArray, Prediction, Timeframe
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +74,8 @@ class Predictor:
     Args:
         models_dir: The models folder.
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
-        backend: The library that computes the networks.
+        backend: The library that computes the networks; None is ONNX Runtime where it is
+            installed, the device is the CPU and the version has a file for it, else PyTorch.
         workers: Threads for many markets and for the windows of a range; None is one a
             core.
 
@@ -76,14 +87,13 @@ class Predictor:
         self,
         models_dir: Path | str,
         device: str = "cpu",
-        backend: Backend | str = Backend.TORCH,
+        backend: Backend | str | None = None,
         workers: int | None = None,
     ) -> None:
         self._models_dir = Path(models_dir)
-        self._device = device
-        self._backend = Backend(backend)
-        check_backend(self._backend, device)
+        self._load_artifact = _loader(None if backend is None else Backend(backend), device)
         self._workers = workers or os.cpu_count() or 1
+        self._shared = SharedForecasters(device)
         self._pool: ThreadPoolExecutor | None = None
         self._held: dict[tuple[str, Timeframe], _Held] = {}
         self._loading: defaultdict[tuple[str, Timeframe], Lock] = defaultdict(Lock)
@@ -145,8 +155,9 @@ class Predictor:
     def predict_many(self, bars_of_markets: Iterable[Bars], now: datetime | None = None) -> Answers:
         """Answer for the newest closed bar of many markets, each as ``predict`` would.
 
-        Their features are computed together and their networks by several threads, so
-        this is faster than one call a market. An error that ``predict`` would raise is
+        Their features are computed together. A network that several of them share, as markets
+        trained as a pool do, is asked once about all of them; others are asked by several
+        threads. So this is faster than one call a market. An error that ``predict`` would raise is
         that market's answer here; the others are not affected.
 
         Args:
@@ -154,6 +165,13 @@ class Predictor:
                 with the others, if its model compares it.
             now: As for ``predict``.
         """
+        return self._answers(bars_of_markets, lambda bars: closed_bars(bars, now))
+
+    def predict_closed(self, bars_of_markets: Iterable[Bars]) -> Answers:
+        """As ``predict_many``, of bars that are known to be sound and to have closed."""
+        return self._answers(bars_of_markets, lambda bars: bars)
+
+    def _answers(self, bars_of_markets: Iterable[Bars], close: Callable[[Bars], Bars]) -> Answers:
         asked = list(bars_of_markets)
         answers: dict[int, Answer] = {}
         models: dict[int, ServedModel] = {}
@@ -165,7 +183,7 @@ class Predictor:
             except (ConfigError, DataError, RegistryError) as error:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
             try:
-                closed[position] = closed_bars(bars, now)
+                closed[position] = close(bars)
             except (ConfigError, DataError) as error:
                 models.pop(position, None)
                 answers.setdefault(position, NoPrediction(bars.symbol, bars.timeframe, error))
@@ -175,7 +193,7 @@ class Predictor:
                 for position, model in models.items()
             ]
         )
-        predicted = self._share_out(list(models.values()), shown)
+        predicted = self._ask(list(models.values()), shown)
         answers |= zip(models, predicted, strict=True)
         return Answers(tuple(answers[position] for position in range(len(asked))))
 
@@ -242,24 +260,41 @@ class Predictor:
     def _load(self, key: tuple[str, Timeframe]) -> _Held:
         # Read before the files: a change in between is noticed the next time.
         mark = served_mark(self._models_dir, *key)
-        load = load_onnx if self._backend is Backend.ONNX else load_artifact
-        artifact = load(self._models_dir, *key)
+        artifact = self._load_artifact(self._models_dir, *key)
         version_id = artifact.manifest.version_id
         is_version = artifact.folder.name == version_id
-        return _Held(version_id if is_version else mark, ServedModel(artifact, self._device))
+        return _Held(version_id if is_version else mark, ServedModel(artifact, self._shared))
 
-    def _share_out(
+    def _ask(
         self, models: Sequence[ServedModel], shown: Sequence[NewestWindow | MarketError]
     ) -> list[Answer]:
-        if len(models) < 2 or self._workers < 2:
-            return list(map(_predict, models, shown))
-        return list(self._threads().map(_predict, models, shown))
+        """Each model about its window; where none is there, why."""
+        ready = {k: window for k, window in enumerate(shown) if isinstance(window, NewestWindow)}
+        said: dict[int, FloatArray | None] = {}
+        if ready:
+            asked = [(models[k].parts, window.inputs) for k, window in ready.items()]
+            share_out = map if self._workers < 2 or len(ready) < 2 else self._threads().map
+            said |= zip(ready, ask_together(asked, self._workers, share_out), strict=True)
+        return [
+            _answer(model, window, said.get(k))
+            for k, (model, window) in enumerate(zip(models, shown, strict=True))
+        ]
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._workers, "percoin-predict")
         return self._pool
+
+
+def _loader(
+    backend: Backend | None, device: str
+) -> Callable[[Path, str, Timeframe], Artifact | OnnxArtifact]:
+    """What reads the served version of a market, checked against this machine."""
+    if backend is None and device == "cpu" and find_spec("onnxruntime") is not None:
+        return load_fastest
+    check_backend(backend or Backend.TORCH, device)
+    return load_onnx if backend is Backend.ONNX else load_artifact
 
 
 def _beside(bars: Bars, model: ServedModel, asked: Iterable[Bars]) -> Bars:
@@ -271,11 +306,13 @@ def _beside(bars: Bars, model: ServedModel, asked: Iterable[Bars]) -> Bars:
     return with_panel(bars, (other for other in others if other.timeframe is bars.timeframe))
 
 
-def _predict(model: ServedModel, shown: NewestWindow | MarketError) -> Answer:
+def _answer(
+    model: ServedModel, shown: NewestWindow | MarketError, said: FloatArray | None
+) -> Answer:
     error: PercoinError
     if isinstance(shown, NewestWindow):
         try:
-            return model.predict_window(shown)
+            return model.predict_window(shown) if said is None else model.prediction(shown, said)
         except InvalidArtifactError as failure:
             error = failure
     else:

@@ -54,6 +54,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from percoin.bars.schema import SIMULATED, is_simulated
 from percoin.errors import ConfigError, RecordError
 from percoin.labels import label_rule_from_json
 from percoin.printable import printable
@@ -408,6 +409,7 @@ class TrackRecord:
         symbols: Sequence[str] | None = None,
         timeframe: Timeframe | None = None,
         newest: int | None = None,
+        simulated: bool | None = None,
     ) -> list[Kept]:
         """Read stored predictions, oldest first.
 
@@ -415,6 +417,8 @@ class TrackRecord:
             symbols: None reads all symbols.
             timeframe: None reads all timeframes.
             newest: Read only this many of the newest; None reads all.
+            simulated: Read only those on simulated bars, or only those on real ones; None
+                reads both.
 
         Raises:
             RecordError: The database cannot be used now.
@@ -425,6 +429,9 @@ class TrackRecord:
             statement = statement.where(columns.symbol.in_(symbols))
         if timeframe is not None:
             statement = statement.where(columns.tf == timeframe.value)
+        if simulated is not None:
+            is_wanted = columns.bars.startswith(SIMULATED)
+            statement = statement.where(is_wanted if simulated else ~is_wanted)
         if newest is not None:
             statement = statement.limit(newest)
         return self._read(statement)[::-1]
@@ -468,6 +475,25 @@ class TrackRecord:
         with self._connected() as connection:
             n_written, n_resolved = connection.execute(counted).one()
         return int(n_written), int(n_resolved)
+
+    def place_of(self, row_id: int) -> tuple[int, str]:
+        """How many rows there are up to a number, and the newest of them in one phrase.
+
+        Of an unchanged database both stay the same, once no row with a smaller number comes.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        names = ("id", "symbol", "tf", "ts", "source", "version_id", "written_at")
+        newest = select(*(columns[name] for name in names)).where(columns.id <= row_id)
+        # Both counts are of an index or of few rows; that of all up to a number would not be.
+        beyond = select(func.count()).where(columns.id > row_id)
+        with self._connected() as connection:
+            n_rows = connection.execute(select(func.count()).select_from(_predictions)).scalar_one()
+            n_beyond = connection.execute(beyond).scalar_one()
+            found = connection.execute(newest.order_by(columns.id.desc()).limit(1)).first()
+        return int(n_rows) - int(n_beyond), json.dumps(None if found is None else list(found))
 
     def _read(self, statement: Select[Any]) -> list[Kept]:
         with self._connected() as connection:
@@ -524,7 +550,7 @@ def kind_of_bars(origin: str) -> str:
     The kind is the exchange and type of market, or ``files`` or ``sample``. Each simulated
     market is its own kind.
     """
-    kind = origin if origin.startswith("simulated") else origin.split(":", 1)[0]
+    kind = origin if is_simulated(origin) else origin.split(":", 1)[0]
     return printable(kind, _LONGEST_KIND)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -19,6 +20,7 @@ from percoin.evaluation.metrics import share_log_loss
 from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
 from percoin.expected_move.scores import qlike
 from percoin.intervals import Interval, KnownInterval
+from percoin.monitoring.kept_scores import NumberColumn, read_scores, write_scores
 from percoin.monitoring.record import Kept, TrackRecord
 from percoin.monitoring.resolution import PRIOR
 from percoin.monitoring.scored_rows import ForecasterRows
@@ -29,8 +31,12 @@ log = logging.getLogger(__name__)
 _REPETITIONS = 1000
 # How long a request waits for a record that is read for the first time.
 _PATIENCE_SECS = 60.0
+# Between two looks while models and sources are still joining.
+_GROWING_SECS = 1.0
 # So far back a row may appear among rows that are known.
 _LATE_ROWS = 200
+# So many new ones are read again by the next start; each costs about 0.1 ms.
+_ROWS_UNKEPT = 20_000
 # Sources that are also baselines. They give no probabilities, so their skill uses the class
 # shares that followed the same signal before.
 _SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
@@ -141,9 +147,12 @@ class Scoreboard:
     Args:
         record: The track record.
         repetitions: Bootstrap draws behind each interval.
+        kept: File in which what was read is kept for the next start; None keeps nothing.
     """
 
-    def __init__(self, record: TrackRecord, repetitions: int = _REPETITIONS) -> None:
+    def __init__(
+        self, record: TrackRecord, repetitions: int = _REPETITIONS, kept: Path | None = None
+    ) -> None:
         self._record = record
         self._repetitions = repetitions
         self._rows: dict[Key, ForecasterRows] = {}
@@ -152,6 +161,8 @@ class Scoreboard:
         self._open: dict[int, Key] = {}
         self._newest: set[int] = set()
         self._last_id = 0
+        self._kept = kept
+        self._n_kept = self._n_read = 0
         self._lock = Lock()
         self._thread: Thread | None = None
         self._latest: list[Standing] = []
@@ -187,6 +198,10 @@ class Scoreboard:
             and (timeframe is None or standing.tf is timeframe)
         ]
 
+    def found(self) -> list[Standing]:
+        """What ``latest`` would give, or nothing yet; neither waits nor raises."""
+        return self._latest
+
     def start(self, every_secs: float = 30.0) -> None:
         """Keep the standings up to date in a background thread."""
         self._thread = Thread(
@@ -200,17 +215,71 @@ class Scoreboard:
 
     def _work(self, every_secs: float) -> None:
         while not self._is_stopped.is_set():
+            n_before = len(self._latest)
             try:
+                if not self._n_read:
+                    self.recall()
                 self._latest = self.standings()
                 self._failure = None
                 self._is_read.set()
+                if self._n_read - self._n_kept >= _ROWS_UNKEPT:
+                    self.keep()
             except PercoinError as error:
                 self._failure = error
                 self._is_read.set()
             except Exception:
                 # If the thread ended here, the standings would stay as they are for ever.
                 log.exception("SCOREBOARD cannot be updated")
-            self._is_stopped.wait(every_secs)
+            # A server that has just begun writes its first answers one after the other.
+            is_growing = len(self._latest) != n_before or not self._latest
+            self._is_stopped.wait(min(every_secs, _GROWING_SECS) if is_growing else every_secs)
+
+    def keep(self) -> None:
+        """Write what was read to its file, if there is one.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        if self._kept is None:
+            return
+        with self._lock:
+            settled = max(0, self._last_id - _LATE_ROWS)
+            columns: list[NumberColumn] = []
+            header = {
+                "settled": settled,
+                "place": self._record.place_of(settled),
+                "rows": [[key, rows.state(columns)] for key, rows in self._rows.items()],
+                "open": list(self._open.items()),
+                "newest": sorted(self._newest),
+                "last_id": self._last_id,
+                "n_read": self._n_read,
+            }
+            if write_scores(self._kept, header, columns):
+                self._n_kept = self._n_read
+
+    def recall(self) -> bool:
+        """Take over what an earlier process kept of this very record; return whether it was there.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        found = None if self._kept is None else read_scores(self._kept)
+        if found is None:
+            return False
+        header = found.header
+        with self._lock:
+            n_resolved = sum(state["n_resolved"] for _, state in header["rows"])
+            is_same = list(self._record.place_of(header["settled"])) == header["place"]
+            if not is_same or self._record.revision()[1] < n_resolved:
+                log.info("SCOREBOARD: the record is another or was changed; all of it is read")
+                return False
+            columns = iter(found.columns)
+            for key, state in header["rows"]:
+                self._rows[_as_key(key)] = ForecasterRows.of_state(state, columns)
+            self._open = {number: _as_key(key) for number, key in header["open"]}
+            self._newest, self._last_id = set(header["newest"]), header["last_id"]
+            self._n_kept = self._n_read = header["n_read"]
+        return True
 
     def _now(self, symbols: Sequence[str] | None, timeframe: Timeframe | None) -> list[Standing]:
         wanted = {
@@ -242,6 +311,7 @@ class Scoreboard:
                 self._open[kept.id] = key
             self._newest.add(kept.id)
             self._last_id = max(self._last_id, kept.id)
+            self._n_read += 1
             if len(self._newest) > 2 * _LATE_ROWS:
                 oldest = self._last_id - _LATE_ROWS
                 self._newest = {number for number in self._newest if number > oldest}
@@ -277,6 +347,11 @@ def make_scoreboard(
     for kept in record.predictions(symbols, timeframe):
         board._add(kept)
     return board._now(symbols, timeframe)
+
+
+def _as_key(texts: Sequence[str]) -> Key:
+    symbol, tf, bars, source, model_version, version_id, label_rule = texts
+    return symbol, tf, bars, source, model_version, version_id, label_rule
 
 
 def _key(kept: Kept) -> Key:

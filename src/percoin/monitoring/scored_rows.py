@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from percoin.monitoring.kept_scores import NumberColumn
 from percoin.monitoring.record import Kept
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray
+from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, Timeframe
 
 # Of columns: numbers in full, times and row numbers, and small whole numbers.
 _REAL, _LONG, _SMALL = "d", "q", "b"
 # Rounding of float32, as in ``check_probabilities``; such a row is counted and not scored.
 _MOST_OFF = 1e-4
+# Attributes of ``ForecasterRows``.
+_OF_COLUMNS = ("_scored", "_moves")
 _ABSENT: Mapping[str, float | int] = {_REAL: math.nan, _LONG: 0, _SMALL: UNKNOWN_LABEL}
 
 
@@ -24,7 +28,7 @@ class _Columns:
     """Rows in columns of numbers; a row may lack any column but its time and number."""
 
     n_rows: int = 0
-    data: dict[str, array[float] | array[int]] = field(default_factory=dict)
+    data: dict[str, NumberColumn] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, tuple[str, float | int]]) -> None:
         """Append a row: each value with the kind of its column."""
@@ -40,6 +44,16 @@ class _Columns:
     def read(self, name: str) -> FloatArray:
         """A column in order of time; copied, because a view would keep the column from growing."""
         return np.array(self.data[name])[self._order()]
+
+    def state(self, columns: list[NumberColumn]) -> dict[str, Any]:
+        """What can be written as JSON; the numbers are appended to ``columns``."""
+        columns += self.data.values()
+        return {"n_rows": self.n_rows, "names": list(self.data)}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any], columns: Iterator[NumberColumn]) -> _Columns:
+        """The same again, with the columns that ``state`` appended."""
+        return cls(state["n_rows"], {name: next(columns) for name in state["names"]})
 
     def _order(self) -> IntArray:
         return np.lexsort((np.array(self.data["id"]), np.array(self.data["ts"])))
@@ -71,6 +85,24 @@ class ForecasterRows:
         self._scored = _Columns()
         self._moves = _Columns()
         self._levels: list[str] = []
+
+    def state(self, columns: list[NumberColumn]) -> dict[str, Any]:
+        """What can be written as JSON; the numbers are appended to ``columns``."""
+        plain = {name: value for name, value in vars(self).items() if name not in _OF_COLUMNS}
+        return plain | {name: getattr(self, name).state(columns) for name in _OF_COLUMNS}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any], columns: Iterator[NumberColumn]) -> ForecasterRows:
+        """The same again, with the columns that ``state`` appended."""
+        rows = cls.__new__(cls)
+        vars(rows).update(state)
+        rows.tf, rows.first = Timeframe(state["tf"]), tuple(state["first"])
+        if state["_oldest"] is not None:
+            ts, row_id, names = state["_oldest"]
+            rows._oldest = (ts, row_id, tuple(names))
+        for name in _OF_COLUMNS:
+            setattr(rows, name, _Columns.of_state(state[name], columns))
+        return rows
 
     def add(self, kept: Kept) -> None:
         """Count a row that is new, and score it if it has an outcome."""

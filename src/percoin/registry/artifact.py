@@ -169,12 +169,7 @@ def load_artifact(root: Path, symbol: str, timeframe: Timeframe) -> Artifact:
             newer format, or outside the version's folder.
     """
     market = MarketFolder(root, symbol, timeframe)
-    manifest, files, folder = _read_served(market)
-    weights = _load_all(market, manifest, files, (SERVED_WEIGHTS_FILE,))
-    trees = _load_trees(market, manifest, files)
-    _log_loaded(manifest)
-    move = _move_of(market, manifest, files)
-    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees, move)
+    return _with_weights(market, *_read_served(market))
 
 
 def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
@@ -196,6 +191,36 @@ def load_onnx(root: Path, symbol: str, timeframe: Timeframe) -> OnnxArtifact:
             f"version {manifest.version_id} holds no {ONNX_FILE}",
             "train with export.onnx=true, or predict with predictor=torch",
         )
+    return _without_torch(market, manifest, files, folder)
+
+
+def load_fastest(root: Path, symbol: str, timeframe: Timeframe) -> Artifact | OnnxArtifact:
+    """Load the served model for ONNX Runtime if its network lies there as ONNX, else with weights.
+
+    Raises:
+        ModelNotFoundError: No model has been exported for the market.
+        InvalidArtifactError: As ``load_artifact``.
+    """
+    market = MarketFolder(root, symbol, timeframe)
+    manifest, files, folder = _read_served(market)
+    needs_torch = manifest.has_network and ONNX_FILE not in files
+    read = _with_weights if needs_torch else _without_torch
+    return read(market, manifest, files, folder)
+
+
+def _with_weights(
+    market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes], folder: Path
+) -> Artifact:
+    weights = _load_all(market, manifest, files, (SERVED_WEIGHTS_FILE,))
+    trees = _load_trees(market, manifest, files)
+    _log_loaded(manifest)
+    move = _move_of(market, manifest, files)
+    return Artifact(manifest, weights.get(SERVED_WEIGHTS_FILE, {}), folder, trees, move)
+
+
+def _without_torch(
+    market: MarketFolder, manifest: Manifest, files: Mapping[str, bytes], folder: Path
+) -> OnnxArtifact:
     trees = _load_trees(market, manifest, files)
     _log_loaded(manifest)
     move = _move_of(market, manifest, files)

@@ -6,6 +6,8 @@ import io
 import pickletools
 import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,22 +50,36 @@ def load_weights(market: MarketFolder, name: str, content: bytes) -> dict[str, T
         InvalidArtifactError: It holds anything but a plain state dict of finite values.
     """
     try:
-        _check_archive(content)
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        weights, problem = _read(content)
     except Exception as error:
         # On broken bytes torch raises almost any error.
         reason = printable(str(error).strip().partition("\n")[0], _MOST_CHARS_SHOWN)
         raise _invalid(
             market, f"{name} holds no weights that are safe to load: {reason}"
         ) from error
+    if problem:
+        raise _invalid(market, f"{name} holds {problem}")
+    return dict(weights)
+
+
+# Markets that were trained as a pool have the same weights, and are loaded one after another.
+@lru_cache(maxsize=4)
+def _read(content: bytes) -> tuple[Any, str]:
+    """What a file holds, and what it should not hold, if anything."""
+    _check_archive(content)
+    weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return weights, _find_problem(weights)
+
+
+def _find_problem(weights: object) -> str:
     if not isinstance(weights, dict) or not weights:
-        raise _invalid(market, f"{name} holds no state dict")
+        return "no state dict"
     for key, tensor in weights.items():
         if not isinstance(key, str) or not _is_plain(tensor):
-            raise _invalid(market, f"{name} holds more than a plain state dict: {key!r:.80}")
+            return f"more than a plain state dict: {key!r:.80}"
         if not bool(torch.isfinite(tensor).all()):
-            raise _invalid(market, f"{name} holds a value that is not finite in {key!r:.80}")
-    return weights
+            return f"a value that is not finite in {key!r:.80}"
+    return ""
 
 
 def _check_archive(content: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -19,13 +19,16 @@ from percoin.serving.offer import Clock, Market, Offer, utc_now
 from percoin.serving.recorder import Recorder
 from percoin.serving.served_models import ServedModels
 from percoin.serving.strict_json import dumps
-from percoin.signals.chain import Chain, ask
+from percoin.signals.chain import Chain, ask, prepare
 from percoin.signals.freshness import find_staleness
 from percoin.signals.market import SourcedBars
 from percoin.signals.response import age_to_json, no_bars_to_json, to_json
 from percoin.types import Source, Timeframe
 
 log = logging.getLogger(__name__)
+
+# So many markets are asked together: the first answers need not wait for all of them.
+_TOGETHER = 64
 
 Basis = tuple[object, ...]
 
@@ -38,6 +41,7 @@ class Answer:
         content: The answer as a JSON object, with its age when it was made.
         closed: Close time of the bar behind the answer.
         basis: All inputs of the answer; if they change, a new answer is made.
+        version_id: The version that answered; None if no model did.
         before: JSON text before the age, written once for many requests.
         after: JSON text after the age.
     """
@@ -45,6 +49,7 @@ class Answer:
     content: Mapping[str, object]
     closed: datetime
     basis: Basis
+    version_id: str | None = None
     before: str = field(init=False)
     after: str = field(init=False)
 
@@ -134,6 +139,11 @@ class AnswerBoard:
         answer = self._answers.get((symbol, timeframe))
         return None if answer is None else answer.closed
 
+    def version_id(self, symbol: str, timeframe: Timeframe) -> str | None:
+        """The version that gave a market's answer; None without an answer of a model."""
+        answer = self._answers.get((symbol, timeframe))
+        return None if answer is None else answer.version_id
+
     def failure(self, market: Market) -> str:
         """Why the last try to make a market's answer failed; empty if it worked."""
         return self._looks.failure(market) or self._steps.failure(market)
@@ -146,9 +156,15 @@ class AnswerBoard:
         """Make the answers whose inputs have changed; return how many were made."""
         self._models.look()
         n_made = 0
-        for market in self._offer.markets():
-            if not self._is_stopped:
-                n_made += self._update(market)
+        due = [found for each in self._offer.markets() if (found := self._due(each)) is not None]
+        for start in range(0, len(due), _TOGETHER):
+            together = due[start : start + _TOGETHER]
+            if len(together) > 1 and not self._is_stopped:
+                self._prepare([bars for _, bars, _ in together])
+            for market, bars, basis in together:
+                if not self._is_stopped:
+                    make = partial(self._make, market, bars, basis)
+                    n_made += self._steps.run(market, make, False)
         if self._recorder is not None and not self._is_stopped:
             self._recorder.catch_up(self._offer, self._keeper)
         return n_made
@@ -187,28 +203,38 @@ class AnswerBoard:
                 log.exception("ANSWERS cannot be updated")
             self._changed.wait(every_secs)
 
-    def _update(self, market: Market) -> bool:
-        """Make one answer if it is due; return whether it was made."""
+    def _due(self, market: Market) -> tuple[Market, Bars, Basis] | None:
+        """What the next answer is made of, if one is due."""
+        if self._is_stopped:
+            return None
         now = self._clock()
         all_held = self._keeper.held(market[0])
         bars = all_held[market[1]].bars
         if bars is None:
-            return False
+            return None
         look = partial(self._basis, market, bars, all_held, now)
         basis = self._looks.run(market, look, None)
         if basis is None:
-            return False
+            return None
         known = self._answers.get(market)
         if known is not None and known.basis == basis and not self._pauses.is_due(market):
             self._renewed[market] = now
-            return False
+            return None
         if self._tried.get(market) == basis and not self._steps.may_try(market):
-            return False
+            return None
         self._tried[market] = basis
-        return self._steps.run(market, partial(self._make, market, bars, basis, now), False)
+        return market, bars, basis
 
-    def _make(self, market: Market, bars: Bars, basis: Basis, now: datetime) -> bool:
+    def _prepare(self, markets: Sequence[Bars]) -> None:
+        try:
+            prepare(self._chain.sources, markets)
+        except Exception:
+            # Asked one by one, those without an error still have their answers.
+            log.exception("ANSWERS are made one by one")
+
+    def _make(self, market: Market, bars: Bars, basis: Basis) -> bool:
         """Make one answer, write it to the record, then publish it; always return True."""
+        now = self._clock()
         sourced = SourcedBars(bars, self._keeper.source())
         prediction = ask(self._chain.sources, sourced, self._chain.max_age_bars, now)
         if self._recorder is not None:
@@ -216,7 +242,7 @@ class AnswerBoard:
             self._recorder.note(prediction, bars, now, beside)
         self._on_answer(prediction.source)
         content = self._discretion.content(to_json(prediction, bars, now))
-        self._answers[market] = Answer(content, prediction.ts, basis)
+        self._answers[market] = Answer(content, prediction.ts, basis, prediction.version_id)
         self._renewed[market] = now
         if any(passed.reason == "model_invalid" for passed in prediction.passed):
             self._pauses.begin(market)

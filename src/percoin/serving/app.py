@@ -88,7 +88,7 @@ def create_app(
     _add_state(app, served, health, telemetry, clock)
     tf, symbols = _tf_parameter(offer), _symbols_parameter(offer, limits)
     drift_watch = DriftWatch(served, keeper)
-    add_tracking(app, offer, recorder, drift_watch, limits.max_symbols, tf, symbols, clock)
+    add_tracking(app, offer, keeper, recorder, drift_watch, limits.max_symbols, tf, symbols, clock)
     add_page(app)
     if api_key is not None:
         _document_key(app)

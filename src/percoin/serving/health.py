@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from percoin import __version__
+from percoin.monitoring.record import kind_of_bars
+from percoin.monitoring.scoreboard import Standing
 from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.bar_keeper import BarKeeper, tell_missing
 from percoin.serving.discretion import Discretion
@@ -115,9 +117,13 @@ class Health:
     def states(self) -> Iterator[WatchedMarket]:
         """What the answer of every market says that has one."""
         now = self._clock()
+        standings = {} if self._recorder is None else _by_forecaster(self._recorder)
         for symbol, timeframe, closed in self._closed():
             answer = self._board.answer(symbol, timeframe)
-            yield WatchedMarket(symbol, timeframe, (now - closed).total_seconds(), answer)
+            version_id, bars = self._board.version_id(symbol, timeframe), str(answer["bars"])
+            forecaster = symbol, timeframe, answer["source"], version_id, kind_of_bars(bars)
+            age_secs = (now - closed).total_seconds()
+            yield WatchedMarket(symbol, timeframe, age_secs, answer, standings.get(forecaster))
 
     def _closed(self) -> Iterator[tuple[str, Timeframe, datetime]]:
         for symbol, timeframe in self._offer.markets():
@@ -146,6 +152,13 @@ class Health:
             if not has_answer and not held.failure and not self._board.failure((symbol, timeframe)):
                 return True
         return False
+
+
+def _by_forecaster(recorder: Recorder) -> dict[tuple[object, ...], Standing]:
+    """The standings by market, source, version and bars; of several label rules the newest."""
+    found = [standing for standing in recorder.scoreboard.found() if standing.until is not None]
+    found.sort(key=lambda standing: standing.until.timestamp() if standing.until else 0.0)
+    return {(one.symbol, one.tf, one.source, one.version_id, one.bars): one for one in found}
 
 
 def _tell_frozen(symbol: str, timeframe: Timeframe, renewed: datetime | None) -> str:

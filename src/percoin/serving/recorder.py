@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from threading import Lock
 
 from percoin.bars.schema import Bars
@@ -53,6 +54,7 @@ class Recorder:
         clock: Gives the current time.
         on_event: Called with ``written``, ``resolved``, ``failed`` or ``dropped``, and a count.
         stored: Bars of markets that are not served, for label rules that compare markets.
+        scores: File for what the scoreboard has read of the record; None keeps nothing.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class Recorder:
         clock: Clock = utc_now,
         on_event: Callable[[str, int], None] = lambda event, count: None,
         stored: BarSource | None = None,
+        scores: Path | None = None,
     ) -> None:
         self.record = record
         self._stored = stored
-        self.scoreboard = Scoreboard(record)
+        self.scoreboard = Scoreboard(record, kept=scores)
         self._models = models
         self._default_rules = default_rules
         self._clock = clock

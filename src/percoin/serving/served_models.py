@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from percoin.bars.schema import Bars
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.drift import STRETCH_ROWS
 from percoin.features.feature_set import history_bars
@@ -20,6 +21,7 @@ from percoin.registry.publish import served_folder
 from percoin.serving.discretion import Discretion
 from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Clock, Market, utc_now
+from percoin.signals.chain import prepare
 from percoin.signals.protocol import MarketBars, SignalSource
 from percoin.types import Passed, Prediction, Source
 
@@ -142,6 +144,10 @@ class TrustedModel:
     def __init__(self, models: ServedModels, model: SignalSource) -> None:
         self._models = models
         self._model = model
+
+    def prepare(self, markets: Sequence[Bars]) -> None:
+        """See ``AsksTogether.prepare``."""
+        prepare([self._model], markets)
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
         """See ``SignalSource.answer``."""

@@ -22,6 +22,7 @@ from percoin.errors import ServeError
 from percoin.interruption import STOPPING
 from percoin.labels import LabelRule
 from percoin.monitoring.record import TrackRecord
+from percoin.serving.alerting import Alerting, AlertSettings
 from percoin.serving.answer_board import AnswerBoard
 from percoin.serving.app import create_app
 from percoin.serving.bar_keeper import BarKeeper, Rhythm
@@ -72,6 +73,8 @@ class Setup:
         require_accepted: Skip a rule that was measured as worse than a coin.
         measured_bars: Stored bars, for measuring the rules and for labels that compare a market
             with others that are not served; None measures nothing.
+        scores: See ``Recorder``.
+        alerts: What is alerted, and where to; None alerts nobody.
     """
 
     offer: Offer
@@ -94,6 +97,8 @@ class Setup:
     worths: WorthFiles | None = None
     require_accepted: bool = True
     measured_bars: BarSource | None = None
+    scores: Path | None = None
+    alerts: AlertSettings | None = None
 
 
 class PredictionServer:
@@ -109,12 +114,13 @@ class PredictionServer:
         self.limits = setup.limits
         offer, clock = setup.offer, setup.clock
         discretion = Discretion(setup.folders)
-        telemetry = Telemetry()
+        kept = _kept_timeframes(setup)
+        telemetry = Telemetry(kept)
         self.models = ServedModels(setup.models_dir, offer.markets(), discretion, clock)
         self.keeper = BarKeeper(
             self._load,
             offer.symbols,
-            _kept_timeframes(setup),
+            kept,
             setup.rhythm,
             clock,
             # A lambda, because the board is made later.
@@ -126,7 +132,7 @@ class PredictionServer:
         if record is not None:
             rules, count = setup.default_rules, telemetry.count_record
             stored = setup.measured_bars
-            self.recorder = Recorder(record, self.models, rules, clock, count, stored)
+            self.recorder = Recorder(record, self.models, rules, clock, count, stored, setup.scores)
         self.board = AnswerBoard(
             offer,
             self.keeper,
@@ -138,6 +144,10 @@ class PredictionServer:
             recorder=self.recorder,
         )
         self.measuring = _measuring(setup, self.board)
+        self.alerting: Alerting | None = None
+        if setup.alerts is not None:
+            parts = offer, self.board, self.models, clock
+            self.alerting = Alerting(setup.alerts, *parts, telemetry.count_alerts)
         health = Health(
             offer, self.keeper, self.board, discretion, clock, self.recorder, setup.check_secs
         )
@@ -174,6 +184,8 @@ class PredictionServer:
             self.measuring.start()
         if self.recorder is not None:
             self.recorder.scoreboard.start()
+        if self.alerting is not None:
+            self.alerting.start(self._setup.check_secs)
 
     def stop(self, timeout_secs: float) -> bool:
         """Stop the background work; return whether the answer thread ended in time."""
@@ -182,6 +194,8 @@ class PredictionServer:
             self.measuring.stop()
         if self.recorder is not None:
             self.recorder.scoreboard.stop()
+        if self.alerting is not None:
+            self.alerting.stop(timeout_secs)
         has_ended = self.board.stop(timeout_secs)
         if self.recorder is not None and has_ended:
             self.recorder.record.close()

@@ -16,6 +16,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from percoin.monitoring.scoreboard import Standing
 from percoin.types import Signal, Source, Timeframe
 
 
@@ -28,12 +29,14 @@ class WatchedMarket:
         timeframe: Bar length.
         age_secs: Since the close of the bar behind the answer.
         answer: The answer as a JSON object.
+        standing: Live track record of whoever gave it; None without one.
     """
 
     symbol: str
     timeframe: Timeframe
     age_secs: float
     answer: Mapping[str, object]
+    standing: Standing | None = None
 
 
 States = Callable[[], Iterable[WatchedMarket]]
@@ -42,15 +45,21 @@ States = Callable[[], Iterable[WatchedMarket]]
 _SIGNALS = {signal.name: float(signal - Signal.NO_TRADE) for signal in Signal}
 
 RECORD_EVENTS = ("written", "resolved", "failed", "dropped")
+LOAD_OUTCOMES = ("ok", "failed")
+ALERT_EVENTS = ("raised", "sent", "failed", "dropped")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 # Other methods count as "other", so that invented names make no new time series.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Telemetry:
-    """All metrics of one server."""
+    """All metrics of one server.
 
-    def __init__(self) -> None:
+    Args:
+        timeframes: Of the bars that it loads.
+    """
+
+    def __init__(self, timeframes: Iterable[Timeframe] = ()) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -79,6 +88,13 @@ class Telemetry:
         self._record = Counter(
             "percoin_record", "Predictions of the track record", ["event"], registry=self._registry
         )
+        self._alerts = Counter("percoin_alerts", "Alerts", ["event"], registry=self._registry)
+        # From 0 on: Prometheus sees no increase in a counter's first value.
+        for timeframe in timeframes:
+            for outcome in LOAD_OUTCOMES:
+                self._loads.labels(timeframe.value, outcome)
+        for event in ALERT_EVENTS:
+            self._alerts.labels(event)
         for event in RECORD_EVENTS:
             self._record.labels(event)
         for source in Source:
@@ -108,6 +124,10 @@ class Telemetry:
     def count_record(self, event: str, count: int) -> None:
         """Add ``count`` to an event of the track record; see ``RECORD_EVENTS``."""
         self._record.labels(event).inc(count)
+
+    def count_alerts(self, event: str, count: int) -> None:
+        """Add ``count`` to an event of the alerts; see ``ALERT_EVENTS``."""
+        self._alerts.labels(event).inc(count)
 
     def count_load(self, timeframe: Timeframe, failed: bool) -> None:
         """Count one try to load bars."""
@@ -145,6 +165,19 @@ class _MarketCollector(Collector):
             "1 for what the source that answers was found to be worth",
             labels=[*market, "verdict"],
         )
+        skill = [
+            GaugeMetricFamily(f"percoin_live_skill{end}", text, labels=[*market, "source"])
+            for end, text in (
+                ("", "Share of the log-loss of the ruler that live answers removed"),
+                ("_lower", "Lower end of its 95 % interval"),
+                ("_upper", "Upper end of its 95 % interval"),
+            )
+        ]
+        coverage = GaugeMetricFamily(
+            "percoin_band_coverage",
+            "Share of prices within the expected move's band, live",
+            labels=[*market, "level"],
+        )
         for state in self._states():
             named, answer = [state.symbol, state.timeframe.value], state.answer
             age.add_metric(named, state.age_secs)
@@ -157,4 +190,11 @@ class _MarketCollector(Collector):
                     family.add_metric(named, value)
             if answer["verdict"] is not None:
                 verdict.add_metric([*named, str(answer["verdict"])], 1.0)
-        yield from (age, signal, confidence, move, verdict)
+            standing = state.standing
+            if standing is not None and (live := standing.skill) is not None:
+                for family, value in zip(skill, (live.value, live.lower, live.upper), strict=True):
+                    family.add_metric([*named, standing.source], value)
+            if standing is not None and standing.move is not None:
+                for level, share in standing.move.coverage.items():
+                    coverage.add_metric([*named, level], share.value)
+        yield from (age, signal, confidence, move, verdict, *skill, coverage)

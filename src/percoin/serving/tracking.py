@@ -10,10 +10,12 @@ from fastapi import FastAPI, Path, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from percoin.bars.schema import is_simulated
 from percoin.errors import PercoinError
 from percoin.labels import known_horizon
 from percoin.monitoring.record import Kept
 from percoin.serving import schemas
+from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.drift_watch import DriftWatch
 from percoin.serving.offer import Clock, Offer
 from percoin.serving.questions import (
@@ -27,7 +29,7 @@ from percoin.serving.questions import (
 from percoin.serving.recorder import Recorder
 from percoin.serving.strict_json import json_response
 from percoin.signals.response import bands_to_json
-from percoin.types import CLASS_NAMES, horizon_end
+from percoin.types import CLASS_NAMES, Timeframe, horizon_end
 
 MOST_HISTORY = 1000
 _DEFAULT_HISTORY = 200
@@ -48,6 +50,7 @@ _LIMIT = {
 def add_tracking(
     app: FastAPI,
     offer: Offer,
+    keeper: BarKeeper,
     recorder: Recorder | None,
     drift_watch: DriftWatch,
     max_symbols: int,
@@ -57,9 +60,13 @@ def add_tracking(
 ) -> None:
     """Add the routes; without a recorder they answer ``"recording": false``.
 
+    Predictions on simulated bars and on real ones share the record, never a response: a market
+    shows those of the kind of bars that it is served on.
+
     Args:
         app: The application.
         offer: The served markets.
+        keeper: Holds the bars.
         recorder: Writes the predictions; None if recording is off.
         drift_watch: Measures the feature drift.
         max_symbols: Maximum number of symbols in one request.
@@ -67,13 +74,14 @@ def add_tracking(
         symbols: OpenAPI description of the parameter ``symbols``.
         clock: Gives the current time.
     """
-    _add_scoreboard(app, offer, recorder, drift_watch, max_symbols, [tf, symbols], clock)
-    _add_history(app, offer, recorder, tf, clock)
+    _add_scoreboard(app, offer, keeper, recorder, drift_watch, max_symbols, [tf, symbols], clock)
+    _add_history(app, offer, keeper, recorder, tf, clock)
 
 
 def _add_scoreboard(
     app: FastAPI,
     offer: Offer,
+    keeper: BarKeeper,
     recorder: Recorder | None,
     drift_watch: DriftWatch,
     max_symbols: int,
@@ -102,12 +110,27 @@ def _add_scoreboard(
                 found = await run_in_threadpool(recorder.scoreboard.latest, chosen, timeframe)
             except PercoinError as error:
                 raise _unavailable() from error
-            content["standings"] = [standing.to_json() for standing in found]
+            content["standings"] = [
+                standing.to_json()
+                for standing in found
+                if is_simulated(standing.bars) == _plays(keeper, standing.symbol, timeframe)
+            ]
         return json_response(content)
 
 
+def _plays(keeper: BarKeeper, symbol: str, timeframe: Timeframe) -> bool:
+    """Whether a market is served on simulated bars."""
+    bars = keeper.held(symbol)[timeframe].bars
+    return bars is not None and is_simulated(bars.origin)
+
+
 def _add_history(
-    app: FastAPI, offer: Offer, recorder: Recorder | None, tf: dict[str, Any], clock: Clock
+    app: FastAPI,
+    offer: Offer,
+    keeper: BarKeeper,
+    recorder: Recorder | None,
+    tf: dict[str, Any],
+    clock: Clock,
 ) -> None:
     @app.get(
         "/api/history/{symbol}",
@@ -127,9 +150,9 @@ def _add_history(
         n_newest = read_limit(asked, _DEFAULT_HISTORY, MOST_HISTORY)
         kept: list[Kept] = []
         if recorder is not None:
-            read = recorder.record.predictions
+            read, simulated = recorder.record.predictions, _plays(keeper, symbol, timeframe)
             try:
-                kept = await run_in_threadpool(read, [symbol], timeframe, n_newest)
+                kept = await run_in_threadpool(read, [symbol], timeframe, n_newest, simulated)
             except PercoinError as error:
                 raise _unavailable() from error
         return json_response(

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from percoin.bars.schema import Bars
 from percoin.signals.freshness import find_staleness
 from percoin.signals.hold import HoldSource
 from percoin.signals.model import ModelSource
 from percoin.signals.momentum import MomentumRule
 from percoin.signals.professional import ProfessionalRule
-from percoin.signals.protocol import MarketBars, SignalSource
+from percoin.signals.protocol import AsksTogether, MarketBars, SignalSource
 from percoin.signals.rsi_ma import RsiMaRule
 from percoin.signals.rule import Rule, RuleSource
 from percoin.signals.worth import WorthFiles
@@ -69,6 +70,13 @@ def build_chain(
         },
     }
     return [sources[source] for source in order]
+
+
+def prepare(sources: Sequence[SignalSource], markets: Sequence[Bars]) -> None:
+    """Before ``ask`` about many markets: ask those sources together that are faster so."""
+    for source in sources:
+        if isinstance(source, AsksTogether):
+            source.prepare(markets)
 
 
 def ask(

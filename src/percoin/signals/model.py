@@ -17,9 +17,10 @@ from percoin.errors import (
     InvalidArtifactError,
     ModelNotFoundError,
     NotEnoughBarsError,
+    RegistryError,
 )
 from percoin.features.levels import LevelUnit, levels_at
-from percoin.inference import Predictor
+from percoin.inference import Predictor, ServedModel
 from percoin.registry.judged import judged_hit_rate, judged_levels, known_threshold
 from percoin.registry.manifest import Manifest, StoredVerdict
 from percoin.signals.protocol import MarketBars
@@ -70,7 +71,40 @@ class ModelSource:
         self._require_accepted = require_accepted
         self._bars_from = bars_from
         self._levels = levels
+        self._prepared: dict[tuple[str, Timeframe], tuple[Bars, Prediction]] = {}
         self._worths: dict[tuple[str, Timeframe], tuple[str, Worth]] = {}
+
+    def prepare(self, markets: Sequence[Bars]) -> None:
+        """Ask the models of many markets in one batch; each answer is used once.
+
+        A market whose model compares it with others, or would not be asked, is left out.
+
+        Args:
+            markets: Closed bars; ``answer`` is then asked about the very same objects.
+        """
+        self._prepared = {}
+        asked = [bars for bars in markets if self._is_asked(bars)]
+        for bars, said in zip(asked, self._predictor.predict_closed(asked), strict=True):
+            if isinstance(said, Prediction):
+                self._prepared[bars.symbol, bars.timeframe] = (bars, said)
+
+    def _is_asked(self, bars: Bars) -> bool:
+        if not self._enabled:
+            return False
+        try:
+            manifest = self._predictor.model(bars.symbol, bars.timeframe).manifest
+        except (ConfigError, RegistryError):
+            return False
+        is_accepted = manifest.gate.verdict is StoredVerdict.ACCEPTED
+        is_alike = is_simulated(manifest.bars.origin) == is_simulated(bars.origin)
+        return (is_accepted or not self._require_accepted) and is_alike and not manifest.references
+
+    def _predict(self, model: ServedModel, market: MarketBars) -> Prediction:
+        bars, manifest = market.asked, model.manifest
+        known = self._prepared.pop((bars.symbol, bars.timeframe), None)
+        if known and known[0] is bars and known[1].version_id == manifest.version_id:
+            return known[1]
+        return model.predict(market.beside(manifest.references))
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
         """Answer for the newest bar, or say why the model has no answer."""
@@ -98,7 +132,7 @@ class ModelSource:
             if is_other:
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
                 return self._pass("other_data", detail)
-            prediction = model.predict(market.beside(manifest.references))
+            prediction = self._predict(model, market)
             minimum = self._min_confidence
             if callable(minimum):
                 of_direction = minimum(manifest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from percoin.bars.schema import Bars
 from percoin.types import Passed, Prediction, Timeframe
@@ -46,4 +46,13 @@ class SignalSource(Protocol):
 
     def answer(self, market: MarketBars) -> Prediction | Passed:
         """Answer for the newest bar of ``market.asked``, or say why there is no answer."""
+        ...
+
+
+@runtime_checkable
+class AsksTogether(Protocol):
+    """A source that answers about many markets together sooner than about one after another."""
+
+    def prepare(self, markets: Sequence[Bars]) -> None:
+        """Find the answers for these bars, which ``answer`` then has at hand."""
         ...

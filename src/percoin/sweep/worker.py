@@ -38,15 +38,18 @@ from percoin.errors import (
     PercoinError,
     ResumeError,
 )
+from percoin.evaluation.fold_forecasts import BaselineFitter
 from percoin.file_lock import claimed
 from percoin.interruption import interruptible
 from percoin.provenance import code_version
 from percoin.registry.layout import MarketFolder
 from percoin.run_record import can_go_on, facts_hash, read_result
 from percoin.sweep.bars import bars_of_job
+from percoin.sweep.baselines import SHARED_FOLDER, SharedBaselineFitter
 from percoin.sweep.engine import Attempt
 from percoin.sweep.jobs import (
     RECORD_FILE,
+    Job,
     JobRecord,
     JobState,
     read_record,
@@ -167,14 +170,23 @@ def _skip_or_train(attempt: Attempt, before: JobRecord, diary: _Diary) -> None:
         max_epochs=recipe.max_epochs(settings),
     )
 
+    run = RunContext(folder, choices, _fitter(attempt.job))
+
     def begin(settings: TrainConfig) -> None:
-        train(settings, recipe, RunContext(folder, choices), [_Diarist(diary)])
+        train(settings, recipe, run, [_Diarist(diary)])
 
     if not (same and _can_resume(before, folder) and _resume(begin, settings, diary)):
         clear_run_folder(folder)
         diary.write(epoch=0, resumed_from=0)
         begin(settings)
     diary.end(JobState.FINISHED, result=read_result(folder))
+
+
+def _fitter(job: Job) -> BaselineFitter:
+    """Jobs on one market that differ in the network alone share its baselines."""
+    if not job.variant:
+        return BaselineFitter()
+    return SharedBaselineFitter(job.market_folder / SHARED_FOLDER)
 
 
 def _prepare(settings: TrainConfig, attempt: Attempt) -> tuple[Recipe, float]:

@@ -146,6 +146,9 @@ class MarketDataModule(pl.LightningDataModule):
         batch_size: Windows per training step; evaluation uses larger batches.
         seed: For the shuffle of the train windows.
 
+    Attributes:
+        windows_per_epoch: Train windows of an epoch, drawn anew each time; None is all of them.
+
     Raises:
         ConfigError: An argument has the wrong type or is out of range.
     """
@@ -174,6 +177,7 @@ class MarketDataModule(pl.LightningDataModule):
         self.spec = spec
         self.batch_size = batch_size
         self.seed = seed
+        self.windows_per_epoch: int | None = None
 
     @classmethod
     def of(cls, dataset: MarketDataset, batch_size: int = 64, seed: int = 0) -> MarketDataModule:
@@ -235,7 +239,8 @@ class MarketDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train rows."""
         rows = self.dataset.rows("train")
-        return self._loader(rows, BatchSampler(len(rows), self.batch_size, self.seed))
+        drawn = self.windows_per_epoch
+        return self._loader(rows, BatchSampler(len(rows), self.batch_size, self.seed, drawn))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation rows in time order, the last partial batch included."""

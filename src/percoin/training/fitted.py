@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from percoin.dataset import MarketDataset
-from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
+from percoin.evaluation.fold_forecasts import BaselineFitter, FoldForecasts, JudgingRules
 from percoin.evaluation.last_row import LastRowModel
 from percoin.plugins import PluginSource
 from percoin.registry.manifest import ModelSpec
@@ -69,6 +69,7 @@ class Fitted(ABC):
         pool: Record of the pool that the weights come from, if any.
         sources: Code of the user's own that the training used, by the group of its setting.
         loggers: Lightning loggers of this market alone.
+        fitter: Fits the baselines of the market.
     """
 
     dataset: MarketDataset
@@ -78,6 +79,7 @@ class Fitted(ABC):
     pool: PoolRecord | None = None
     sources: Mapping[str, PluginSource] = field(default_factory=dict)
     loggers: Sequence[Logger] = ()
+    fitter: BaselineFitter = field(default_factory=BaselineFitter)
 
     @property
     def symbol(self) -> str:

@@ -15,6 +15,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import POOLED
 from percoin.evaluation.fold_forecasts import (
+    BaselineFitter,
     FoldForecasts,
     JudgingRules,
     PooledBaseline,
@@ -87,8 +88,12 @@ class FittedNetwork(Fitted):
 
     def forecast(self, rules: JudgingRules) -> tuple[FoldForecasts, ...]:
         """Forecasts of the network and the baselines on the test rows of each fold."""
-        folds = [forecast_test(fold.module, fold.dataset, rules) for fold in self.earlier]
-        newest = forecast_test(self.module, self.dataset, rules, self.pooled_baselines())
+        pooled = self.pooled_baselines()
+        folds = [
+            forecast_test(fold.module, fold.dataset, rules, (), self.fitter)
+            for fold in self.earlier
+        ]
+        newest = forecast_test(self.module, self.dataset, rules, pooled, self.fitter)
         return (*folds, newest)
 
     def pictures(self) -> Mapping[str, Figure]:
@@ -110,7 +115,7 @@ class FittedNetwork(Fitted):
         pooled = again.pooled_baselines() if any(name in POOLED for name in names) else ()
         return Refitted(
             dataset=again.dataset,
-            numbers=fit_parts(again.dataset, names, seed, pooled),
+            numbers=fit_parts(again.dataset, names, seed, pooled, self.fitter),
             network=copy.deepcopy(again.module.network).cpu(),
             epochs=len(again.module.history["val_loss"]),
         )
@@ -163,10 +168,11 @@ def forecast_test(
     dataset: MarketDataset,
     rules: JudgingRules,
     pooled: Sequence[PooledBaseline] = (),
+    fitter: BaselineFitter | None = None,
 ) -> FoldForecasts:
     """Forecasts of a trained module and the baselines on the test rows of a fold."""
     logits = logits_of(module, dataset, "validation"), logits_of(module, dataset, "test")
-    return forecast_fold(dataset, *logits, rules, pooled)
+    return forecast_fold(dataset, *logits, rules, pooled, fitter)
 
 
 @torch.inference_mode()

@@ -41,6 +41,8 @@ UNKNOWN_MARKET = ("unknown", "market")
 _LOG_EVERY_N_STEPS = 50
 # All of them keep the weights in 32 bits, as the registry does.
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+# Without a factor on the gradients.
+_UNSCALED = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class OptimizerSpec:
         plateau_factor: Multiplies the learning rate when the validation loss stalls.
         plateau_patience: Epochs without a better validation loss before the rate falls.
         gradient_clip_norm: Largest gradient norm.
+        averaging: Share that a moving average of the weights keeps of itself at each step;
+            ``train.py`` validates and keeps the average. 0 averages nothing. It has no effect
+            in your own ``Trainer``; use a callback there.
         early_stopping_patience: Epochs without a better validation loss before ``train.py``
             stops. It has no effect in your own ``Trainer``; use a callback there.
     """
@@ -60,6 +65,7 @@ class OptimizerSpec:
     plateau_factor: float = 0.5
     plateau_patience: int = 3
     gradient_clip_norm: float = 1.0
+    averaging: float = 0.0
     early_stopping_patience: int = 5
 
 
@@ -296,8 +302,8 @@ class SignalClassifier(pl.LightningModule):
         return ReduceLROnPlateau(optimizer, factor=factor, patience=patience), False
 
     def _adamw(self, decay: float) -> torch.optim.AdamW:
-        # Fused AdamW makes one pass over each tensor. In mixed precision Lightning cannot clip it.
-        fused = self.device.type == "cpu" and self.trainer.precision == "32-true"
+        # Fused AdamW makes one pass over each tensor.
+        fused = self.device.type == "cpu" and self.trainer.precision in _UNSCALED
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=decay, fused=fused)
 
     def configure_gradient_clipping(
@@ -309,6 +315,12 @@ class SignalClassifier(pl.LightningModule):
         """Clip by the trainer's value if it has one, else to ``gradient_clip_norm``."""
         if gradient_clip_val is None:
             gradient_clip_val = self.optimizer.gradient_clip_norm
+        is_by_norm = gradient_clip_algorithm in (None, "norm")
+        if self.trainer.precision == "bf16-mixed" and is_by_norm and gradient_clip_val > 0:
+            # Lightning clips for no fused optimizer in mixed precision; bf16 scales no gradients.
+            clipped = [each for group in optimizer.param_groups for each in group["params"]]
+            nn.utils.clip_grad_norm_(clipped, gradient_clip_val)
+            return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

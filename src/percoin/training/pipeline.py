@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from percoin import json_codec
 from percoin.config import RecipeName, TrainConfig
 from percoin.training.folds import LoadBars, load_bars
 from percoin.training.interruption import RunInterruption
@@ -30,6 +32,8 @@ from percoin.training.run_files import (
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+    from percoin.training.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +106,18 @@ def train(
         PercoinError: Any other error that the user can fix.
     """
     interruption = RunInterruption((settings.title, settings.tf.name), run.folder)
+    choice = _choose_precision(settings, run)
+    if choice is not None:
+        run = replace(run, choices={**run.choices, "precision": choice.precision})
     with (
+        nullcontext() if choice is None else choice.threads_set(),
         divergence_marked(run.folder),
         write_errors(settings, run.folder),
         interruption.expected(),
     ):
         config = plain_settings(settings, run.choices)
         if recipe.can_resume:
-            facts = {"config": config, **_origin(recipe), **_own_code(settings)}
+            facts = {"config": config, **_origin(recipe), **_own_code(settings), **_noted(choice)}
             check_resumable(settings, run.folder, facts)
         log.info("training %s %s in %s", settings.title, settings.tf.name, run.folder)
         rules = judging_rules(settings)
@@ -117,7 +125,11 @@ def train(
             from percoin.training.own_checks import check_own_parts
 
             check_own_parts(settings, recipe.markets[-1], settings.export.onnx)
-        trained = recipe.fit(Fitting(settings, run.folder, rules, interruption, callbacks))
+        resolved = settings if choice is None else choice.applied(settings)
+        trained = recipe.fit(
+            Fitting(resolved, run.folder, rules, interruption, callbacks, run.fitter)
+        )
+        trained = replace(trained, sections={**trained.sections, **_noted(choice)})
         wanted = [each for each in trained.markets if only is None or each.symbol in only]
         markets = TrainedMarkets(settings, recipe, run, trained)
         with markets.unheard_taken_back(wanted):
@@ -126,6 +138,21 @@ def train(
                 markets.judge_and_publish(fitted)
         markets.control_false_discoveries()
         return markets.outcome()
+
+
+def _choose_precision(settings: TrainConfig, run: RunContext) -> PrecisionChoice | None:
+    """The precision of this run; None if the settings name it, or train no network."""
+    if not settings.leaves_precision_open:
+        return None
+    from percoin.training.precision import precision_of_run
+
+    return precision_of_run(settings, run.folder)
+
+
+def _noted(choice: PrecisionChoice | None) -> dict[str, object]:
+    """The choice of the precision, for a run's settings and for ``metrics.json``."""
+    # As it is read again.
+    return {} if choice is None else {"precision": json_codec.loads(json_codec.dumps(choice))}
 
 
 def _own_code(settings: TrainConfig) -> dict[str, object]:

@@ -24,6 +24,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
 from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT, REFIT_FOLDER
 from percoin.splits import Split
+from percoin.training.averaging import AveragedWeights
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import RunInterruption
@@ -48,6 +49,7 @@ class TrainingPlan:
         optimizer: AdamW, learning rate decay, clipping, early stopping.
         accelerator: Lightning's name, ``cpu`` or ``gpu``.
         precision: Lightning's name, ``32-true`` or ``bf16-mixed``.
+        windows_per_epoch: Train windows of an epoch, drawn anew each time; None is all of them.
         record_steps: Record training steps as CUDA graphs and replay them. Only used when many
             networks train at once (a fleet) on a GPU.
         own: A loss, an optimizer or a schedule of the user's own.
@@ -63,6 +65,7 @@ class TrainingPlan:
     optimizer: OptimizerSpec
     accelerator: str = "cpu"
     precision: str = "32-true"
+    windows_per_epoch: int | None = None
     record_steps: bool = False
     own: OwnTraining = OwnTraining()
     train_batches: int | None = None
@@ -129,8 +132,7 @@ def train(
     if resume:
         check_checkpoint(checkpoint_of(folder), plan.epochs, market)
     module = make_module(network, plan, is_gentle)
-    seen = replace(dataset, split=plan.rows_of(dataset.split))
-    data = MarketDataModule.of(seen, plan.batch_size, plan.seed)
+    data = data_of(replace(dataset, split=plan.rows_of(dataset.split)), plan)
     begun = _Begun.of(network, data) if is_gentle else None
     interruption = interruption or RunInterruption(market, folder)
     with interruption.expected(), quiet_lightning():
@@ -142,6 +144,13 @@ def train(
         interruption.end_if_received()
     n_epochs = len(module.history["val_loss"])
     return TrainedModel(module, n_epochs, best_epoch, module.secs)
+
+
+def data_of(dataset: MarketDataset, plan: TrainingPlan) -> MarketDataModule:
+    """The batches of a market that a plan trains on."""
+    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
+    data.windows_per_epoch = plan.windows_per_epoch
+    return data
 
 
 def make_module(
@@ -321,7 +330,7 @@ def fit(
     with interruption.expected(), quiet_lightning():
         around = [Progress(each_epoch=False), EndsWhenTold(interruption), *callbacks]
         trainer = make_trainer(plan, None, (), around)
-        trainer.fit(module, datamodule=MarketDataModule.of(dataset, plan.batch_size, plan.seed))
+        trainer.fit(module, datamodule=data_of(dataset, plan))
         interruption.end_if_received()
     return module
 
@@ -454,7 +463,10 @@ def make_trainer(
     stopping = _EarlyStopping(
         MONITORED, patience=plan.optimizer.early_stopping_patience, check_on_train_epoch_end=True
     )
-    own = ([stopping] if watches else []) + ([LearningRateMonitor("epoch")] if loggers else [])
+    own: list[pl.Callback] = [stopping] if watches else []
+    own += [LearningRateMonitor("epoch")] if loggers else []
+    if plan.optimizer.averaging:
+        own.append(AveragedWeights(plan.optimizer.averaging))
     return pl.Trainer(
         accelerator=plan.accelerator,
         devices=1,
@@ -535,6 +547,7 @@ def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:
         )
     state_dict: dict[str, Tensor] = checkpoint["state_dict"]
     module.load_state_dict(state_dict)
+    AveragedWeights.take_stored(checkpoint, module.network)
     return progress.n_epochs
 
 

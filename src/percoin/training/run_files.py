@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from percoin.config import RecipeName, TrainConfig
 from percoin.config.effects import effects_of
 from percoin.config.fields import OF_THE_RUN, Effect
 from percoin.errors import DivergedError, ResumeError, TrainingError
+from percoin.evaluation.fold_forecasts import BaselineFitter
 from percoin.evaluation.table import format_evaluation
 from percoin.run_record import (
     CHECKPOINT_FOLDER,
@@ -64,11 +65,14 @@ class RunContext:
 
     Attributes:
         folder: For logs, checkpoints, pictures and the result.
-        choices: Chosen option of each config group, for records.
+        choices: Chosen option of each config group, for records; and the precision that was
+            chosen for trainer.precision=auto.
+        fitter: Fits the baselines of each market alone.
     """
 
     folder: Path
     choices: Mapping[str, str]
+    fitter: BaselineFitter = field(default_factory=BaselineFitter)
 
     @classmethod
     def of_hydra(cls) -> RunContext:
@@ -80,7 +84,8 @@ class RunContext:
 def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The settings as plain JSON values, with the names of the chosen options."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    options = {group: choices[group] for group in ("source", "labels", "model") if group in choices}
+    named = ("source", "labels", "model", "precision")
+    options = {group: choices[group] for group in named if group in choices}
     return {**plain, "choices": options}
 
 

@@ -70,7 +70,7 @@ def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"{manifest.symbol} {manifest.timeframe.value}: the settings of {manifest.version_id} "
-            f"cannot be read by this percoin ({reason}); use the code that made it, "
+            f"cannot be read by this percoin: {reason}; or use the code that made it, "
             f"{manifest.code_version}"
         ) from error
 

@@ -46,6 +46,7 @@ from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome
 from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import train
+from percoin.training.precision import choose_precision, with_precision
 from percoin.training.recipes.per_market import PerMarket
 from percoin.training.run_files import RunContext
 from percoin.tuning.picture import draw_search
@@ -140,7 +141,10 @@ class _Session:
         bars = _load_bars(space, study)
         rows = SearchRows.of(space.base, bars)
         if study is None:
-            study = studies.begin(key, {"bars": _describe_bars(bars)})
+            facts: dict[str, Any] = {"bars": _describe_bars(bars)}
+            if settings.leaves_precision_open:
+                facts["precision"] = choose_precision(settings).precision
+            study = studies.begin(key, facts)
             log.info(
                 "study %s; trials of this market before: %d", study.study_name, studies.n_trials
             )
@@ -165,7 +169,11 @@ class _Session:
         """Run the remaining trials; returns all trials of the study."""
         config = self.searcher.config
 
+        precision = facts_of(self.searcher.study).get("precision")
+
         def measured(settings: TrainConfig, report: Report) -> Measured:
+            if precision is not None:
+                settings = with_precision(settings, precision)
             # The user chose the command's own labels, so these may have classes of any rarity.
             is_own = settings.labels == self.settings.labels
             return measure(settings, self.rows, 0.0 if is_own else config.min_class_share, report)

@@ -34,6 +34,7 @@ from percoin.registry.publish import served_folder
 from percoin.training.machine import check_machine
 from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import prepare, train
+from percoin.training.precision import with_precision
 from percoin.training.recipes.recipe import FLEET_SECTION
 from percoin.training.run_files import RunContext
 from percoin.training.version_settings import pool_of, settings_of
@@ -154,6 +155,8 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     if together:
         here["symbol"] = ",".join(together)
     settings = settings_of(manifest, **here)
+    if settings.leaves_precision_open:
+        settings = with_precision(settings, _precision(manifest))
     bars = _bars(wanted, settings, manifest)
     compared: tuple[Compared, ...] = ()
     if bars.sha256() == manifest.bars.sha256:
@@ -287,6 +290,12 @@ def _threads(manifest: Manifest) -> int | None:
         return int(noted)
     workers = manifest.config.get("workers")
     return workers if type(workers) is int and 1 <= workers <= _MOST_THREADS else None
+
+
+def _precision(manifest: Manifest) -> str:
+    """The precision that ``trainer.precision=auto`` came to."""
+    choices = manifest.config.get("choices")
+    return str(choices.get("precision")) if isinstance(choices, dict) else ""
 
 
 def _bars(wanted: RegistryConfig, settings: TrainConfig, manifest: Manifest) -> Bars:

@@ -132,7 +132,7 @@ const charts = (() => {
       const kind = name === "entry" ? "NO_TRADE" : name === "stop" ? "SHORT" : "LONG";
       root.append(svg("g", { class: kind },
         line(edge - 150, y(value), edge, y(value), "level"),
-        text(edge - 4, y(value) - 4, name, "level-text end")));
+        text(edge - 4, y(value) - 4, `${name} ${price(value)}`, "level-text end")));
     }
 
     // A signal belongs to the bar at whose close it was made.
@@ -198,9 +198,9 @@ const charts = (() => {
     return root;
   };
 
-  // Rows of {name, value, lower, upper, kind} on one scale, with 0 drawn.
-  const intervals = (rows, width) => {
-    const height = 34 * rows.length + 30;
+  // Rows of {name, value, lower, upper, kind} on one scale, with 0 drawn; unit says what it measures.
+  const intervals = (rows, unit, width) => {
+    const height = 34 * rows.length + 48;
     const ends = rows.flatMap((row) => [row.value, row.lower ?? row.value, row.upper ?? row.value]);
     const low = Math.min(-0.01, ...ends);
     const high = Math.max(0.01, ...ends);
@@ -211,9 +211,10 @@ const charts = (() => {
     const axis = ticks(low, high, Math.max(2, Math.floor(width / 150)));
     for (const tick of axis.found) {
       const isZero = Math.abs(tick) < 1e-12;
-      root.append(line(x(tick), 4, x(tick), height - 24, isZero ? "zero" : "gridline"));
-      root.append(text(x(tick), height - 8, isZero ? "0" : tick.toFixed(axis.digits), "middle"));
+      root.append(line(x(tick), 4, x(tick), height - 42, isZero ? "zero" : "gridline"));
+      root.append(text(x(tick), height - 26, isZero ? "0" : tick.toFixed(axis.digits), "middle"));
     }
+    root.append(text(width - 8, height - 6, unit, "end"));
     rows.forEach((row, k) => {
       const at = 22 + 34 * k;
       root.append(text(labels - 12, at + 4, row.name, "strong end"));

@@ -41,6 +41,8 @@
     if (s > 10 * 86400) return `${Math.floor(s / 86400)}\u00a0d`;
     return `${Math.floor(s / 86400)}\u00a0d ${Math.floor((s % 86400) / 3600)}\u00a0h`;
   };
+  // In one unit, for narrow places.
+  const coarse = (secs) => duration(secs).split(" ")[0];
   const clock = (moment) => moment.toLocaleTimeString("en-GB");
   // The ends of an interval.
   const interval = (estimate, format = signed) =>
@@ -55,6 +57,9 @@
   // What was shown, not what may be done with it: an accepted model can still lose money.
   const VERDICTS = { accepted: "skill shown", rejected: "no skill shown", untestable: "too few rows",
     missing: "no model", nothing: "no answer" };
+  // For narrow places; the full name stands in the column, the log and the API.
+  const SOURCES = { ML_PER_COIN_V1: "model", PRO: "analyzer", FALLBACK_RSI_MA: "RSI+MA rule",
+    FALLBACK_MOMENTUM: "momentum rule", FALLBACK_NEUTRAL: "nobody" };
   const verdictWords = (verdict) => VERDICTS[verdict] ?? words(verdict.replace("_coin", " a coin"));
   const tested = (answer) => (answer.probabilities ? modelOf(answer) : null);
   const hitText = (rate) => "where the price moved after its LONG or SHORT, it was right in "
@@ -160,8 +165,11 @@
     state.models = new Map(models.models.map((model) => [`${model.symbol} ${model.tf}`, model]));
     state.timeframes = [...new Set(models.models.map((model) => model.tf))];
     if (!state.timeframes.includes(state.tf)) state.tf = state.timeframes[0];
+    // While the record of a server that has just begun still grows, it is asked for at every turn.
+    const isGrowing = scoreboard?.recording
+      && (scoreboard.standings.length === 0 || scoreboard.standings.length !== state.scoreboard?.standings.length);
     state.scoreboard = scoreboard;
-    state.slowAt = performance.now();
+    state.slowAt = isGrowing ? performance.now() - SLOW_MS : performance.now();
     showTimeframes();
     showScoreboard();
   };
@@ -216,7 +224,7 @@
 
   // -- the table ------------------------------------------------------------------------------
   const shares = (answer) => {
-    if (!answer.probabilities) return h("span", { class: "soft" }, "–");
+    if (!answer.probabilities) return none();
     const told = charts.CLASSES.map((name) => `${name} ${percent(answer.probabilities[name], 1)}`).join(", ");
     const bar = h("span", { class: "shares", role: "img", "aria-label": told, title: told });
     for (const name of charts.CLASSES) {
@@ -226,33 +234,40 @@
     }
     return bar;
   };
-  const confidence = (answer) => [
-    percent(answer.confidence),
-    h("span", { class: "unit", title: answer.probabilities
-      ? "The calibrated probability of the signal" : "A score of the rule, no probability" },
-      answer.probabilities ? "p" : answer.source === "FALLBACK_NEUTRAL" ? "" : "score"),
-  ];
+  const none = () => h("span", { class: "soft" }, "–");
+  // A model's confidence is a probability, a rule's is not: they are never told or sorted as one.
+  const probability = (answer) => (answer.probabilities ? answer.confidence : null);
+  const score = (answer) => (answer.probabilities || answer.source === "FALLBACK_NEUTRAL" ? null : answer.confidence);
+  const confidence = (answer) => {
+    if (answer.probabilities) return [percent(answer.confidence), h("span", { class: "unit" }, "probability")];
+    return score(answer) === null ? [] : [h("span", { class: "unit" }, "score"), ` ${answer.confidence.toFixed(2)}`];
+  };
   const chip = (verdict, title = "") => h("span", { class: `chip ${verdict}`, title }, verdictWords(verdict));
   const skillCell = (model) => {
-    if (!model?.skill) return h("span", { class: "soft" }, "–");
+    if (!model?.skill) return none();
     return [signed(model.skill.value), h("small", { class: "ends" }, interval(model.skill))];
   };
   const hitCell = ({ hit_rate: rate }) => {
-    if (!rate) return h("span", { class: "soft" }, "–");
+    if (!rate) return none();
     return [rate.value.toFixed(3), h("small", { class: "ends" }, interval(rate, (end) => end.toFixed(3)))];
   };
   const ageCell = (answer) => {
     const age = ageOf(answer);
     if (age === null) return "no bars";
-    return `${answer.stale ? "stale, " : ""}${duration(age)}`;
+    return answer.stale ? [coarse(age), h("small", { class: "ends" }, "stale")] : coarse(age);
   };
+  const adviceOf = (answer) => advice.of(answer, ageOf(answer));
 
   const COLUMNS = [
     { id: "symbol", name: "Market", kind: "", key: (a) => a.symbol },
     { id: "signal", name: "Signal", kind: "", key: (a) => SIGNALS.indexOf(a.pred),
       cell: (a) => h("span", { class: `signal ${a.pred}` }, words(a.pred)) },
-    { id: "confidence", name: "Confidence", kind: "num confidence", first: -1, key: (a) => a.confidence, cell: confidence },
-    { id: "probabilities", name: "Short · no trade · long", kind: "wide optional",
+    { id: "use", name: "What to do", kind: "wide use", key: (a) => adviceOf(a).short, cell: (a) => adviceOf(a).short, isAging: true },
+    { id: "confidence", name: "Probability", kind: "num confidence", first: -1, key: probability,
+      cell: (a) => (probability(a) === null ? none() : percent(a.confidence)) },
+    { id: "score", name: "Rule's score", kind: "num wide optional extra", first: -1, key: score,
+      cell: (a) => (score(a) === null ? none() : a.confidence.toFixed(2)) },
+    { id: "probabilities", name: "Short · no trade · long", kind: "wide optional extra",
       first: -1, key: (a) => a.probabilities?.LONG ?? null, cell: shares },
     { id: "source", name: "Source", kind: "wide", key: (a) => a.source, cell: (a) => a.source },
     { id: "verdict", name: "Source's test", kind: "wide", key: judgedOf,
@@ -263,8 +278,11 @@
       key: (a) => a.hit_rate?.value ?? null, cell: hitCell },
     { id: "close", name: "Close", kind: "num wide", first: -1, key: (a) => a.close,
       cell: (a) => (a.close === null ? "–" : charts.price(a.close)) },
-    { id: "age", name: "Age", kind: "num age", key: (a) => ageOf(a), cell: ageCell },
+    { id: "age", name: "Age", kind: "num age", key: (a) => ageOf(a), cell: ageCell, isAging: true },
   ];
+
+  // A table that may be wider than its place; the arrow keys scroll it.
+  const sideways = (label, table) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, table);
 
   const showHead = () => {
     const heads = COLUMNS.map((column) => {
@@ -309,7 +327,7 @@
       const row = h("tr", { "data-symbol": symbol }, COLUMNS.map((column, k) => k
         ? h("td", { class: column.kind })
         : h("th", { scope: "row" }, h("button", { type: "button", "aria-haspopup": "dialog" }, symbol),
-          h("small", { class: "under" }))));
+          h("span", { class: "made-up", hidden: true }, "simulated"), h("small", { class: "under" }))));
       rows.set(symbol, row);
     }
     return rows.get(symbol);
@@ -318,7 +336,7 @@
     const row = rowOf(answer.symbol);
     const verdict = judgedOf(answer);
     const said = JSON.stringify([answer.ts, answer.pred, answer.confidence, answer.source, answer.stale, verdict, answer.hit_rate,
-      modelOf(answer)?.version_id, answer.tf]);
+      modelOf(answer)?.version_id, answer.tf, adviceOf(answer).short]);
     if (row.dataset.said === said) return row;
     const before = state.seen.get(`${answer.symbol} ${answer.tf}`);
     const now = `${answer.ts} ${answer.pred} ${answer.confidence}`;
@@ -330,7 +348,10 @@
     }
     row.dataset.said = said;
     row.classList.toggle("stale", answer.stale);
-    row.querySelector(".under").textContent = `${answer.source} · ${verdictWords(verdict)}`;
+    row.querySelector(".made-up").hidden = !advice.isSimulated(answer.bars);
+    const isAnswer = verdict !== "nothing";
+    row.querySelector(".under").textContent = [adviceOf(answer).short, SOURCES[answer.source] ?? answer.source,
+      ...(isAnswer ? [verdictWords(verdict)] : [])].join(" · ");
     COLUMNS.forEach((column, k) => {
       if (k) row.cells[k].replaceChildren(...[column.cell(answer)].flat());
     });
@@ -391,16 +412,44 @@
   // Ages go on between two answers.
   const tick = () => {
     const status = by("status");
-    status.className = `status ${state.downSince ? "down" : state.received ? "live" : ""}`;
+    status.className = `status ${state.downSince ? "down" : !state.received ? "" : isAllOld() ? "old" : "live"}`;
     if (state.isLocked) status.textContent = "locked";
     else if (state.downSince) status.textContent = `unreachable since ${clock(state.downSince)}`;
-    else if (state.received) status.textContent = `live, updated ${duration((performance.now() - state.received) / 1000)} ago`;
-    const place = COLUMNS.findIndex((column) => column.id === "age");
-    for (const answer of state.answers) {
-      const cell = rows.get(answer.symbol)?.cells[place];
-      const text = ageCell(answer);
-      if (cell && cell.textContent !== text) cell.textContent = text;
+    else if (state.received) status.textContent = statusText();
+    showNotice();
+    for (const column of COLUMNS.filter((each) => each.isAging)) {
+      const place = COLUMNS.indexOf(column);
+      for (const answer of state.answers) {
+        const cell = rows.get(answer.symbol)?.cells[place];
+        const made = h("td", {}, ...[column.cell(answer)].flat());
+        if (cell && cell.textContent !== made.textContent) cell.replaceChildren(...made.childNodes);
+      }
     }
+  };
+  // What is old says so first: an answer of the server just now may be made on bars of last year.
+  const isAllOld = () => state.answers.length > 0 && state.answers.every((answer) => answer.stale);
+  const newestAge = () => Math.min(...state.answers.map(ageOf).filter((age) => age !== null));
+  const statusText = () => {
+    const asked = `asked ${duration((performance.now() - state.received) / 1000)} ago`;
+    const nOld = state.answers.filter((answer) => answer.stale).length;
+    if (isAllOld()) return Number.isFinite(newestAge()) ? `old bars, ${asked}` : `no bars, ${asked}`;
+    return nOld ? `live but for ${nOld} of ${state.answers.length}, ${asked}` : `live, ${asked}`;
+  };
+  const showNotice = () => {
+    const known = state.answers.filter((answer) => answer.ts);
+    const madeUp = known.filter((answer) => advice.isSimulated(answer.bars));
+    const said = [];
+    if (madeUp.length > 0) {
+      const which = madeUp.length === known.length ? "These markets are simulated" : `${madeUp.length} of these markets are simulated`;
+      said.push(`${which}: percoin made their bars up, and they say nothing about a real market.`);
+    }
+    if (isAllOld() && known.length > 0) {
+      const newest = Math.max(...known.map((answer) => Date.parse(answer.ts)));
+      said.push(`All bars are old: the newest closed at ${charts.stamp(newest)} UTC, ${coarse(newestAge())} ago. There is nothing to act on.`);
+    }
+    by("notice").hidden = said.length === 0;
+    const text = said.join(" ");
+    if (by("notice").textContent !== text) by("notice").textContent = text;
   };
 
   // -- the track record -------------------------------------------------------------------------
@@ -412,7 +461,7 @@
   // The strongest of the simple forecasters on the same rows.
   const bestBaseline = (standing) => {
     const known = Object.entries(standing.baselines).filter(([, scored]) => scored.skill);
-    if (known.length === 0) return h("span", { class: "soft" }, "–");
+    if (known.length === 0) return none();
     const [name, scored] = known.reduce((best, each) => (each[1].skill.value > best[1].skill.value ? each : best));
     return [`${words(name)} `, ...estimated(scored.skill, signed)];
   };
@@ -451,18 +500,35 @@
     ["Bands held", "num", bandsCell],
     ["Furthest drift", "num", driftCell],
   ];
+  const isScored = (standing) => standing.skill !== null || standing.hit_rate !== null;
+  const standingTable = (standings, label) => sideways(label,
+    h("table", { class: "plain" },
+      h("thead", {}, h("tr", {}, STANDING.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
+      h("tbody", {}, standings.map((row) => h("tr", {}, STANDING.map(([, kind, cell]) =>
+        h("td", { class: kind }, ...[cell(row)].flat())))))));
+  // Records too short for a score are counted in one line; whoever wants to see them opens it.
+  const unscoredCard = (standings, isOpen) => {
+    const sum = (name) => standings.reduce((total, row) => total + row[name], 0);
+    const told = `${standings.length} ${standings.length === 1 ? "record has" : "records have"} too few outcomes for a score: `
+      + `${sum("n_resolved")} known, ${sum("n_written") - sum("n_resolved") - sum("n_void")} still open, ${sum("n_late")} given too late to count`;
+    return h("details", { class: "card unscored", open: isOpen }, h("summary", {}, told),
+      standingTable(standings, "Records without a score"));
+  };
   const showScoreboard = () => {
-    // What has been scored comes first; within that the order is the server's.
-    const standings = [...(state.scoreboard?.standings ?? [])].sort((a, b) => (b.n_resolved > 0) - (a.n_resolved > 0));
+    const standings = state.scoreboard?.standings ?? [];
+    const place = by("scoreboard");
     if (standings.length === 0) {
-      by("scoreboard").replaceChildren(h("p", { class: "note card" },
+      place.replaceChildren(h("p", { class: "note card" },
         "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
       return;
     }
-    by("scoreboard").replaceChildren(h("div", { class: "card scroll" }, h("table", { class: "plain" },
-      h("thead", {}, h("tr", {}, STANDING.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
-      h("tbody", {}, standings.map((row) => h("tr", {}, STANDING.map(([, kind, cell]) =>
-        h("td", { class: kind }, ...[cell(row)].flat()))))))));
+    const isOpen = place.querySelector(".unscored")?.open ?? false;
+    const scored = standings.filter(isScored);
+    const others = standings.filter((row) => !isScored(row));
+    place.replaceChildren(
+      scored.length ? h("div", { class: "card" }, standingTable(scored, "Scored records"))
+        : h("p", { class: "note card" }, "Nothing can be scored yet. A score needs answers that were given before anybody could know their outcome, and enough of them."),
+      others.length ? unscoredCard(others, isOpen) : "");
   };
 
   // -- one market -------------------------------------------------------------------------------
@@ -505,6 +571,7 @@
     by("market-name").replaceChildren(answer.symbol, h("small", {}, answer.tf),
       h("span", { class: `signal ${answer.pred}` }, words(answer.pred)),
       h("span", {}, ...confidence(answer)), h("span", { class: "soft" }, answer.source),
+      advice.isSimulated(answer.bars) ? h("span", { class: "made-up" }, "simulated") : "",
       answer.stale ? h("span", { class: "stale-word" }, "stale") : "");
     const signals = past?.predictions ?? [];
     const body = by("market-body");
@@ -512,12 +579,29 @@
     const half = innerWidth < 760 ? width : Math.max(300, (width - 48) / 2);
     const scrolled = by("market").scrollTop;
     body.replaceChildren(
-      facts(answer), candleCard(answer, bars, signals, width),
+      adviceCard(answer), facts(answer), candleCard(answer, bars, signals, width),
       h("div", { class: "pair" }, probabilityCard(signals, half),
         answer.probabilities ? skillCard(modelOf(answer), half) : worthCard(answer)),
       h("div", { class: "pair" }, askedCard(answer), summaryCard(summary)),
       pastCard(signals));
     by("market").scrollTop = scrolled;
+  };
+
+  // What can be done with the answer: the first thing that is asked of it.
+  const worthText = (answer) => {
+    if (answer.hit_rate && !answer.probabilities) return `Of its source: ${hitText(answer.hit_rate)}.`;
+    const skill = tested(answer)?.skill;
+    if (!skill) return "";
+    const better = `${Math.abs(skill.value * 100).toFixed(1)}\u00a0% ${skill.value >= 0 ? "better" : "worse"}`;
+    return `Its model's test: ${verdictWords(judgedOf(answer))}; over ${skill.n_rows} test rows its probabilities were ${better} `
+      + "than quoting how often each outcome came in training. Skill is not profit.";
+  };
+  const adviceCard = (answer) => {
+    const { short, why } = adviceOf(answer);
+    const told = advice.sentences(answer, ageOf(answer), modelOf(answer), worthText(answer), charts.stamp, duration);
+    return h("section", { class: "card", id: "advice" }, h("h3", {}, "What to do with this"),
+      h("p", { class: "advice-short" }, h("b", {}, short), `: ${why}.`),
+      ...told.map((sentence) => h("p", {}, sentence)));
   };
 
   const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
@@ -622,8 +706,8 @@
     const row = (name, estimate, kind) => ({ name, ...estimate, kind });
     const compared = [row("this model", skill, verdictOf(model))];
     if (skill.baseline) compared.push(row(words(skill.best_baseline), skill.baseline, "NO_TRADE"));
-    if (skill.recent) compared.push(row("over the last days", skill.recent, verdictOf(model)));
-    card.append(chip(verdictOf(model)), charts.intervals(compared, width),
+    if (skill.recent) compared.push(row("over recent shares", skill.recent, verdictOf(model)));
+    card.append(chip(verdictOf(model)), charts.intervals(compared, "skill: share of the log-loss removed", width),
       h("p", { class: "below" }, `Log-loss skill over the frequencies of training, ${percent(skill.confidence)} intervals, `
         + `${skill.n_rows} test rows: ${signed(skill.value)} ${interval(skill)}; rival ${words(skill.best_baseline ?? "none")}`
         + `${skill.baseline ? ` ${signed(skill.baseline.value)} ${interval(skill.baseline)}` : ""}`
@@ -648,27 +732,28 @@
       h("li", {}, h("b", {}, answer.source), " answered", answer.detail ? `: ${answer.detail}` : "")));
 
   const summaryCard = (summary) => h("section", { class: "card" }, h("h3", {}, "All bar lengths"),
-    h("div", { class: "scroll" }, h("table", { class: "plain" }, h("tbody", {}, Object.values(summary.predictions).map((each) =>
+    sideways("All bar lengths", h("table", { class: "plain" }, h("tbody", {}, Object.values(summary.predictions).map((each) =>
       h("tr", { class: each.tf === state.tf ? "shown" : "" }, h("th", { scope: "row" }, each.tf),
         h("td", {}, h("span", { class: `signal ${each.pred}` }, words(each.pred))),
-        h("td", { class: "num" }, ...confidence(each)), h("td", {}, each.source),
+        h("td", { class: "num" }, ...confidence(each)), h("td", { class: "wide" }, each.source),
         h("td", { class: "stale-word" }, each.stale ? "stale" : "")))))));
 
+  const PAST = [["Bar closed (UTC)", ""], ["Said", ""], ["Came", "wide"], ["Outcome", ""], ["Return after", "num"],
+    ["Source", "wide"], ["Given", "wide"]];
   const pastCard = (signals) => {
     if (signals.length === 0) return h("span", {});
     const last = signals.slice(-20).reverse();
     return h("section", { class: "card past" }, h("h3", {}, "Last answers and what became of them"),
-      h("div", { class: "scroll" }, h("table", { class: "plain" },
-        h("thead", {}, h("tr", {}, ["Bar closed (UTC)", "Said", "Came", "Outcome", "Return after", "Source", ""].map((name) =>
-          h("th", { scope: "col", class: name === "Return after" ? "num" : null }, name)))),
+      sideways("Last answers", h("table", { class: "plain" },
+        h("thead", {}, h("tr", {}, PAST.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
         h("tbody", {}, last.map((each) => h("tr", {},
           h("td", {}, charts.stamp(Date.parse(each.ts))),
           h("td", {}, h("span", { class: `signal ${each.pred}` }, words(each.pred))),
-          h("td", {}, each.label ? words(each.label) : "–"),
+          h("td", { class: "wide" }, each.label ? words(each.label) : "–"),
           h("td", {}, OUTCOME_WORDS[charts.outcome(each)]),
           h("td", { class: "num" }, typeof each.forward_return === "number" ? `${signed(each.forward_return * 100, 2)} %` : "–"),
-          h("td", {}, each.source),
-          h("td", {}, each.is_live === false ? "given late" : "")))))));
+          h("td", { class: "wide" }, each.source),
+          h("td", { class: "wide" }, each.is_live === false ? "late" : "in time")))))));
   };
 
   // -- what people do -------------------------------------------------------------------------

@@ -17,10 +17,14 @@
   show(choice);
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
-    button.textContent = choice;
+    const tell = () => {
+      button.textContent = choice;
+      button.setAttribute("aria-label", `Colours: ${choice}`);
+    };
+    tell();
     button.addEventListener("click", () => {
       choice = CHOICES[(CHOICES.indexOf(choice) + 1) % CHOICES.length];
-      button.textContent = choice;
+      tell();
       show(choice);
       try {
         localStorage.setItem("percoin-theme", choice);

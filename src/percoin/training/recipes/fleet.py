@@ -126,4 +126,5 @@ def _fitted(fitting: Fitting, model: FleetModel, loggers: Sequence[Logger]) -> F
         epochs=(len(model.history["val_loss"]), model.best_epoch),
         loggers=loggers,
         test=test,
+        fitter=fitting.fitter,
     )

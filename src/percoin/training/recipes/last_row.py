@@ -49,10 +49,17 @@ class LastRow(OneMarket):
         started, newest = time.monotonic(), self.folds[-1]
         name = fitting.settings.model.option
         log.info("fitting model=%s to %d train rows", name, len(newest.rows("train")))
-        forecasts = tuple(forecast_last_row(fold, name, fitting.rules) for fold in self.folds)
+        forecasts = tuple(
+            forecast_last_row(fold, name, fitting.rules, fitting.fitter) for fold in self.folds
+        )
         secs = time.monotonic() - started
         market = FittedLastRow(
-            dataset=newest, seed=fitting.settings.seed, secs=secs, name=name, forecasts=forecasts
+            dataset=newest,
+            seed=fitting.settings.seed,
+            secs=secs,
+            name=name,
+            forecasts=forecasts,
+            fitter=fitting.fitter,
         )
         return Trained([market], secs)
 
@@ -83,7 +90,7 @@ class FittedLastRow(Fitted):
     def refit(self, names: Collection[str], seed: int) -> Refitted:
         """Fit the model again."""
         dataset = PreparedMarket.again(self.dataset).without_holdout()
-        return Refitted(dataset=dataset, numbers=fit_parts(dataset, names, seed))
+        return Refitted(dataset=dataset, numbers=fit_parts(dataset, names, seed, (), self.fitter))
 
     def parts(self, onnx: bool, refitted: Refitted | None = None) -> ModelParts:
         """Empty weights: the registry takes the numbers from the judgement."""

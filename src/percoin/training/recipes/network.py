@@ -129,6 +129,7 @@ def plan_of(settings: TrainConfig) -> TrainingPlan:
         optimizer=optimizer_spec(settings.optimizer),
         accelerator=settings.trainer.accelerator,
         precision=settings.trainer.precision,
+        windows_per_epoch=settings.windows_per_epoch,
         record_steps=settings.trainer.record_steps,
         own=own_training(settings),
         train_batches=settings.trainer.limit_train_batches,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,6 @@ from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, PreparedMarket
 from percoin.features.scaling import Scaling
 from percoin.registry.pool_record import PoolRecord
-from percoin.training.datamodule import MarketDataModule
 from percoin.training.fitted_network import FittedNetwork, Fold, TrainedAgain
 from percoin.training.loggers import make_loggers
 from percoin.training.own_parts import sources_of
@@ -25,6 +24,7 @@ from percoin.training.run import (
     TrainedModel,
     TrainingPlan,
     checkpoint_of,
+    data_of,
     make_module,
     train,
     train_again,
@@ -68,6 +68,7 @@ class PerMarket(OneMarket):
             again=lambda: self._train_again(fitting, trained),
             spec=network_spec(settings),
             sources=sources_of(settings),
+            fitter=fitting.fitter,
         )
         return Trained([market], trained.secs)
 
@@ -96,8 +97,12 @@ class PerMarket(OneMarket):
         settings, plan = fitting.settings, self._plan(fitting.settings)
         dataset = PreparedMarket.again(self.folds[-1]).without_holdout(self._served_scaling)
         log.info("refit on %d rows, as long as the judged model", len(dataset.rows("train")))
+        if plan.windows_per_epoch is not None:
+            # The share of the rows that the twin's epochs had.
+            share = len(dataset.rows("train")) / len(self.folds[-1].rows("train"))
+            plan = replace(plan, windows_per_epoch=round(share * plan.windows_per_epoch))
         module = make_module(self._network(settings, is_refit=True), plan, self.is_gentle)
-        data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
+        data = data_of(dataset, plan)
         train_again(
             trained, module, data, plan, fitting.folder, settings.resume, fitting.interruption
         )

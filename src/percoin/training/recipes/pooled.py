@@ -153,6 +153,7 @@ class Pooled(Recipe):
                 spec=spec,
                 sources=sources,
                 pooled_baselines=baselines,
+                fitter=fitting.fitter,
                 again=lambda: again.of(dataset.bars.symbol),
             )
 

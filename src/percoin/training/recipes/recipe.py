@@ -18,7 +18,7 @@ from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
 from percoin.evaluation.baselines import POOLED
-from percoin.evaluation.fold_forecasts import JudgingRules
+from percoin.evaluation.fold_forecasts import BaselineFitter, JudgingRules
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PooledMarket
 from percoin.training.fitted import Fitted
@@ -45,6 +45,7 @@ class Fitting:
         rules: Assumptions of the judgement, such as trading costs.
         interruption: Ends the training between two batches after a signal.
         callbacks: Lightning callbacks for every network.
+        fitter: Fits the baselines of each market alone.
     """
 
     settings: TrainConfig
@@ -52,6 +53,7 @@ class Fitting:
     rules: JudgingRules
     interruption: RunInterruption
     callbacks: Sequence[pl.Callback] = ()
+    fitter: BaselineFitter = field(default_factory=BaselineFitter)
 
 
 @dataclass(frozen=True)

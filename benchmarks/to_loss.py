@@ -1,0 +1,248 @@
+"""How soon the network of a single market is as good, by the recipe of its training.
+
+    python benchmarks/to_loss.py FOLDER ANSWERS [--symbols BTCUSDT SOLUSDT ETHUSDT DOGEUSDT]
+        [--seeds 0 1 2] [--arms usual plateau averaged] [--days 150]
+
+Every arm trains the network alone on real 15m bars of one market, in a plain loop on one thread,
+from the same first weights. ``plateau`` is the default in 32 bits; ``averaged`` draws epochs and
+averages the weights, in bf16; ``usual`` has batches of 16. All make use of the faster attention,
+which changes no result: what a window costs in the usual way is measured by
+``benchmarks/training_speed.py``. Kept are, at every
+validation, the windows trained on so far, the processor seconds spent on them, the validation
+log-loss, and the test log-loss where the validation log-loss is the lowest so far. Answers lie in
+ANSWERS, one file for each arm, market and seed; those that are there are not computed again.
+
+Printed are for each market and seed the lowest validation log-loss of ``plateau`` and its test
+log-loss, then for each arm the windows and processor seconds to that validation log-loss, and the
+lowest validation log-loss of its own with the test log-loss there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from percoin.assembly import dataset_spec
+from percoin.bars.sources.files import FilesSource
+from percoin.cli import compose_config
+from percoin.config import TrainConfig, typed
+from percoin.dataset import MarketDataset, Part, build_dataset
+from percoin.features.feature_set import FEATURE_NAMES
+from percoin.network import CnnLstm
+from percoin.training.datamodule import EVALUATION_BATCH_SIZE, BatchSampler, WindowDataset
+from percoin.training.memory import keep_freed_memory
+from percoin.types import Timeframe
+
+YARDSTICK = "plateau"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an arm trains.
+
+    Attributes:
+        batch_size: Windows per step.
+        lr: Learning rate to begin with, or the largest one.
+        is_bf16: Autocast of the train steps; validation and test are always in 32 bits.
+        windows: Windows between two validations, drawn afresh; None is all of them.
+        rounds: Validations at most; a cosine covers all of them.
+        warmup: Share of the steps in which the rate grows; None is the plateau schedule.
+        average: Decay of a moving average of the weights, by step; 0 is none.
+        patience: Validations without a better loss before the end.
+        floor: The rate at the cosine's end, as a share of the largest.
+    """
+
+    batch_size: int = 64
+    lr: float = 1e-3
+    is_bf16: bool = False
+    windows: int | None = None
+    rounds: int = 50
+    warmup: float | None = None
+    average: float = 0.0
+    patience: int = 5
+    floor: float = 0.0
+
+
+ARMS = {
+    "usual": Recipe(batch_size=16),
+    YARDSTICK: Recipe(),
+    "averaged": Recipe(lr=2e-3, is_bf16=True, windows=2500, average=0.99),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("answers", type=Path)
+    parser.add_argument(
+        "--symbols", nargs="+", default=["BTCUSDT", "SOLUSDT", "ETHUSDT", "DOGEUSDT"]
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="*", default=[*ARMS], choices=[*ARMS])
+    parser.add_argument("--days", type=float, default=150)
+    arguments = parser.parse_args()
+    arguments.answers.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    for seed in arguments.seeds:
+        for symbol in arguments.symbols:
+            for arm in arguments.arms:
+                answer(arguments, arm, symbol, seed)
+    report(arguments)
+
+
+def answer(arguments: argparse.Namespace, arm: str, symbol: str, seed: int) -> None:
+    path = path_of(arguments, arm, symbol, seed)
+    if path.is_file():
+        return
+    course = train(load(arguments.folder, symbol, arguments.days), ARMS[arm], seed)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(course))
+    aside.rename(path)
+
+
+def path_of(arguments: argparse.Namespace, arm: str, symbol: str, seed: int) -> Path:
+    folder: Path = arguments.answers
+    return folder / f"{arm}-{symbol}-{arguments.days:g}-{seed}.json"
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Print what is known of every market and seed that ``plateau`` has trained."""
+    print("| market, seed | arm | windows | seconds | lowest validation | test there |")
+    print("|---|---|---:|---:|---:|---:|")
+    for symbol in arguments.symbols:
+        for seed in arguments.seeds:
+            paths = {arm: path_of(arguments, arm, symbol, seed) for arm in (YARDSTICK, *ARMS)}
+            known = {arm: json.loads(p.read_text()) for arm, p in paths.items() if p.is_file()}
+            if YARDSTICK not in known:
+                continue
+            wanted = lowest(known[YARDSTICK])["val_loss"]
+            for arm, course in known.items():
+                best = lowest(course)
+                reached = next((row for row in course if row["val_loss"] <= wanted), None)
+                spent = (
+                    "not reached | "
+                    if reached is None
+                    else (f"{reached['windows']:,} | {reached['secs']:.0f}")
+                )
+                losses = f"{best['val_loss']:.4f} | {best['test_loss']:.4f}"
+                print(f"| {symbol}, {seed} | {arm} | {spent} | {losses} |")
+
+
+def lowest(course: list[dict[str, Any]]) -> dict[str, Any]:
+    return min(course, key=lambda row: float(row["val_loss"]))
+
+
+def load(folder: Path, symbol: str, days: float) -> MarketDataset:
+    settings = typed(compose_config("train", [f"symbol={symbol}", "tf=15m"]), TrainConfig)
+    spec = replace(dataset_spec(settings), history_days=days)
+    return build_dataset(FilesSource(folder).load(symbol, Timeframe.M15), spec)
+
+
+def train(dataset: MarketDataset, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+    torch.manual_seed(seed)
+    network = CnnLstm(len(FEATURE_NAMES))
+    averaged = copy.deepcopy(network) if recipe.average else network
+    optimizer = torch.optim.AdamW(network.parameters(), recipe.lr, weight_decay=1e-5, fused=True)
+    plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+    parts = {part: windows_of(dataset, part) for part in ("train", "validation", "test")}
+    sampler = BatchSampler(len(parts["train"]), recipe.batch_size, seed, recipe.windows)
+    course: list[dict[str, Any]] = []
+    step, secs, best, began = 0, 0.0, math.inf, time.perf_counter()
+    for number in range(recipe.rounds):
+        sampler.set_epoch(number)
+        torch.manual_seed(seed * 1_000_003 + number)
+        network.train()
+        spent = time.process_time()
+        for positions in sampler:
+            if recipe.warmup is not None:
+                share = lr_share(step, recipe, len(sampler) * recipe.rounds)
+                optimizer.param_groups[0]["lr"] = recipe.lr * share
+            step_on(network, optimizer, parts["train"][positions], recipe.is_bf16)
+            step += 1
+            if recipe.average:
+                follow(averaged, network, min(recipe.average, step / (step + 10)))
+        secs += time.process_time() - spent
+        spent = time.process_time()
+        loss = log_loss(averaged, parts["validation"])
+        row = {
+            "windows": step * recipe.batch_size,
+            "secs": secs,
+            "val_secs": time.process_time() - spent,
+            "wall_secs": time.perf_counter() - began,
+            "val_loss": loss,
+            "test_loss": log_loss(averaged, parts["test"]) if loss < best else None,
+        }
+        course.append(row)
+        if recipe.warmup is None:
+            plateau.step(loss)
+        best = min(best, loss)
+        if best < min((row["val_loss"] for row in course[-recipe.patience :]), default=0):
+            break
+    return course
+
+
+def lr_share(step: int, recipe: Recipe, n_steps: int) -> float:
+    n_warmup = max(1, round(n_steps * (recipe.warmup or 0)))
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    done = (step - n_warmup) / max(1, n_steps - n_warmup)
+    return recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def step_on(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor],
+    is_bf16: bool,
+) -> None:
+    windows, labels = batch
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+        loss = functional.cross_entropy(network(windows), labels)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+
+
+@torch.no_grad()
+def follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move an average of weights and of the statistics of normalisations towards a network."""
+    states = averaged.state_dict().values(), network.state_dict().values()
+    pairs = [(old, new) for old, new in zip(*states, strict=True) if old.is_floating_point()]
+    torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], 1 - decay)
+
+
+def windows_of(dataset: MarketDataset, part: Part) -> WindowDataset:
+    return WindowDataset(
+        torch.tensor(dataset.features),
+        torch.tensor(dataset.label),
+        torch.from_numpy(np.asarray(dataset.rows(part))),
+        dataset.lookback,
+    )
+
+
+@torch.inference_mode()
+def log_loss(network: nn.Module, windows: WindowDataset) -> float:
+    network.eval()
+    total = 0.0
+    for positions in BatchSampler(len(windows), EVALUATION_BATCH_SIZE):
+        inputs, labels = windows[positions]
+        total += float(functional.cross_entropy(network(inputs), labels, reduction="sum"))
+    return total / len(windows)
+
+
+if __name__ == "__main__":
+    main()

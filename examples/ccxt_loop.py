@@ -1,0 +1,45 @@
+"""percoin's signals for a market of any exchange that ccxt knows, in dry mode: no order is sent.
+
+python examples/ccxt_loop.py binance BTC/USDT 15m models
+"""
+
+import logging
+import sys
+import time
+
+import ccxt
+
+from percoin import Predictor
+from percoin.errors import PercoinError
+from percoin.types import Timeframe
+
+ARRIVAL_SECS = 3.0
+
+
+def step(client: ccxt.Exchange, predictor: Predictor, pair: str, tf: str, held: str) -> str:
+    """Answer for the newest closed bar; return the side that would be held now."""
+    n_bars = predictor.model(pair.replace("/", ""), Timeframe(tf)).manifest.history_bars + 1
+    rows = client.fetch_ohlcv(pair, tf, limit=min(n_bars, 1000))
+    prediction = predictor.predict(rows, symbol=pair, tf=tf)
+    wanted = prediction.signal.name
+    print(f"{prediction.ts:%Y-%m-%d %H:%M} {pair} {wanted} {prediction.confidence:.2f}", flush=True)
+    if wanted != held:
+        print(f"dry run: {held} -> {wanted} at {rows[-1][4]}, {prediction.levels}", flush=True)
+    return wanted
+
+
+def main(exchange: str, pair: str, tf: str, models_dir: str) -> None:
+    """Ask after every close; what fails is asked again."""
+    logging.getLogger("percoin").setLevel(logging.ERROR)  # the bar that still runs is left out
+    client, predictor = getattr(ccxt, exchange)(), Predictor(models_dir)
+    held, secs = "NO_TRADE", Timeframe(tf).milliseconds / 1000
+    while True:
+        try:
+            held = step(client, predictor, pair, tf, held)
+        except (PercoinError, ccxt.NetworkError) as error:
+            print(f"no answer: {error}", file=sys.stderr, flush=True)
+        time.sleep(secs - time.time() % secs + ARRIVAL_SECS)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""The loop of examples/ccxt_loop.py against an exchange on this machine."""
+
+import importlib.util
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import ccxt
+import pandas as pd
+import pytest
+from bars.archive_server import refusing, serving, without_proxies
+from builders import make_bars
+from exported_models import export, make_dataset, random_network
+
+from percoin import Predictor
+from percoin.types import Signal
+
+FILE = Path(__file__).parents[1] / "examples" / "ccxt_loop.py"
+
+
+class EnoughError(Exception):
+    """Ends the loop."""
+
+
+@pytest.fixture
+def loop():
+    spec = importlib.util.spec_from_file_location("ccxt_loop", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_loop_answers_after_each_close_and_sends_no_order(loop, tmp_path, monkeypatch, capsys):
+    without_proxies(monkeypatch)
+    now = pd.Timestamp.now("UTC")
+    # The last bar still runs.
+    bars = make_bars(1100, start=now.floor("15min") - 1099 * pd.Timedelta(minutes=15))
+    dataset = make_dataset(bars.slice(0, 1050))
+    export(tmp_path, random_network(Signal.LONG), dataset)
+    expected = Predictor(tmp_path).predict(bars.slice(0, 1099))
+    signals = [Signal.LONG, Signal.SHORT]
+    slept = []
+
+    def sleep(secs: float) -> None:
+        slept.append(secs)
+        if not signals:
+            raise EnoughError
+        export(tmp_path, random_network(signals.pop()), dataset)
+
+    with serving() as exchange:
+        exchange.add(bars, now)
+        exchange.plan("klines", refusing(503))
+        client = ccxt.binance({"options": {"fetchMarkets": {"types": ["spot"]}}})
+        client.urls["api"]["public"] = f"{exchange.url}/api/v3"
+        monkeypatch.setattr(ccxt, "binance", lambda: client)
+        # Its own alone: ccxt sleeps too, to keep the rate limit.
+        monkeypatch.setattr(loop, "time", SimpleNamespace(time=time.time, sleep=sleep))
+        with pytest.raises(EnoughError):
+            loop.main("binance", "BTC/USDT", "15m", str(tmp_path))
+        assert {path.split("?")[0] for path in exchange.requests} == {
+            "/api/v3/exchangeInfo",
+            "/api/v3/klines",
+        }
+
+    told, errors = capsys.readouterr()
+    first, acted, second, turned = told.splitlines()
+    assert errors.startswith("no answer: ")
+    assert first == f"{expected.ts:%Y-%m-%d %H:%M} BTC/USDT SHORT 1.00"
+    assert acted.startswith("dry run: NO_TRADE -> SHORT at ")
+    assert second.endswith(" BTC/USDT LONG 1.00")
+    assert turned.startswith("dry run: SHORT -> LONG at ")
+    assert all(3 <= secs <= 903 for secs in slept)
