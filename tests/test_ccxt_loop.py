@@ -1,6 +1,7 @@
 """The loop of examples/ccxt_loop.py against an exchange on this machine."""
 
 import importlib.util
+import logging
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,9 @@ def loop():
     spec = importlib.util.spec_from_file_location("ccxt_loop", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    level = logging.getLogger("percoin").level
+    yield module
+    logging.getLogger("percoin").setLevel(level)
 
 
 def test_the_loop_answers_after_each_close_and_sends_no_order(loop, tmp_path, monkeypatch, capsys):

@@ -98,13 +98,14 @@ def _help_on_group(config_name: str, entry: str, default: str) -> list[str]:
             continue  # described by its library
         notes, others = help_lines(schema), list[str]()
         for name, value in keys_in(lines):
-            word = _word(f"{group.replace('/', '.')}.{name}", value or "")
+            shown, setter = _default_value(value or "")
+            word = _word(f"{group.replace('/', '.')}.{name}", shown)
             note = _note(notes, name)
             if value is None or not note or (name, note) in explained:
                 others += [word] if value is not None else []
                 continue
             explained.add((name, note))
-            text.append(_help_line(word, note, indent=6))
+            text.append(_help_line(word, f"{note}{setter}", indent=6))
         if others:
             text.append(_filled("  ".join(others), " " * 6, " " * 6))
     return text
