@@ -136,6 +136,8 @@ def test_a_backtest_of_freqtrade_trades_what_predict_range_says(python, klines, 
                 "OMP_NUM_THREADS": "1",
                 "NO_PROXY": "127.0.0.1",
                 "PYTHONPATH": str(ROOT / "src"),
+                # Its log is folded at the width of the terminal.
+                "COLUMNS": "400",
             },
         )
     assert backtest.returncode == 0, backtest.stdout[-3000:] + backtest.stderr[-3000:]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.metrics import ReliabilityBin, reliability_by_rank
-from percoin.plot.picture import CLASS_COLOURS, Picture, new_picture
+from percoin.plot.picture import CLASS_COLOURS, new_picture
 from percoin.types import CLASS_NAMES, FloatArray, IntArray, Signal
 
 
-def reliability(evaluation: Evaluation, title: str = "") -> Picture:
+def reliability(evaluation: Evaluation, title: str = "") -> Figure:
     """Draw how often each class came, by the probability that the judged model gave it.
 
     Bins are equally wide; those with few rows are left out, as in ``Evaluation.filled_bins``.
@@ -20,7 +21,7 @@ def reliability(evaluation: Evaluation, title: str = "") -> Picture:
     return _draw_reliability(evaluation.filled_bins, title or f"{evaluation.n_rows:,} test rows")
 
 
-def reliability_of(probabilities: FloatArray, labels: IntArray, title: str = "") -> Picture:
+def reliability_of(probabilities: FloatArray, labels: IntArray, title: str = "") -> Figure:
     """Draw the same for any forecasts, in bins of about equally many rows.
 
     Args:
@@ -32,7 +33,7 @@ def reliability_of(probabilities: FloatArray, labels: IntArray, title: str = "")
     return _draw_reliability(bins, title)
 
 
-def _draw_reliability(bins: Mapping[str, Sequence[ReliabilityBin]], title: str) -> Picture:
+def _draw_reliability(bins: Mapping[str, Sequence[ReliabilityBin]], title: str) -> Figure:
     """The error bars are 95 % Wilson intervals (Wilson, 1927) for independent rows.
 
     Rows overlap, so the true intervals are wider.
@@ -75,7 +76,7 @@ def _wilson(observed: FloatArray, sizes: FloatArray) -> tuple[FloatArray, FloatA
     return np.maximum(observed - (centre - half), 0), np.maximum(centre + half - observed, 0)
 
 
-def confusion_matrix(counts: Sequence[Sequence[int]], title: str = "") -> Picture:
+def confusion_matrix(counts: Sequence[Sequence[int]], title: str = "") -> Figure:
     """Draw true classes as rows, predicted classes as columns, shaded by share of the row."""
     matrix = np.asarray(counts)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -95,7 +96,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str = "") -> Pictur
     return figure
 
 
-def label_distribution(counts: Mapping[str, IntArray], title: str = "") -> Picture:
+def label_distribution(counts: Mapping[str, IntArray], title: str = "") -> Figure:
     """Draw the share of each class in each split, with counts on the bars.
 
     Args:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from percoin.errors import ConfigError
 from percoin.evaluation.backtest import BUY_AND_HOLD, BacktestResult
 from percoin.evaluation.evaluate import Evaluation
-from percoin.plot.picture import BLUE, GREY, ORANGE, Picture, date_axis, new_picture
+from percoin.plot.picture import BLUE, GREY, ORANGE, date_axis, new_picture
 
 
 def equity(
     evaluation: Evaluation, close_time: pd.DatetimeIndex | None = None, title: str = ""
-) -> Picture:
+) -> Figure:
     """Draw the equity of the model after costs, beside its rival's and that of buying and holding.
 
     Args:

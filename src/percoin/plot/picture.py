@@ -20,21 +20,12 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 CLASS_COLOURS = dict(zip(CLASS_NAMES, (ORANGE, GREY, BLUE), strict=True))
 
 
-class Picture(Figure):
-    """A figure that a notebook shows without ``%matplotlib inline``."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
-
-
 def new_picture(
     width: float,
     height: float,
     title: str = "",
     layout: Literal["constrained"] | None = "constrained",
-) -> Picture:
+) -> Figure:
     """An empty figure.
 
     Args:
@@ -43,11 +34,20 @@ def new_picture(
         title: At the top left; taken as it is, without formulas.
         layout: Who places the axes: matplotlib, or with None the caller.
     """
-    figure = Picture(figsize=(width, height), dpi=100, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=100, layout=layout)
     FigureCanvasAgg(figure)
+    # A notebook then shows it without %matplotlib inline. No subclass: loggers would not take one
+    # for a figure of matplotlib.
+    figure.__dict__["_repr_png_"] = partial(_as_png, figure)
     if title:
         figure.suptitle(title, x=0.01, ha="left", parse_math=False)
     return figure
+
+
+def _as_png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def date_axis(axes: Axes) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
+from matplotlib.figure import Figure
 
 from percoin.bars.schema import Bars
 from percoin.errors import ConfigError
 from percoin.inference.results import RangeAnswers
-from percoin.plot.picture import BLUE, ORANGE, Picture, date_axis, new_picture
+from percoin.plot.picture import BLUE, ORANGE, date_axis, new_picture
 from percoin.types import BoolArray, FloatArray, Signal
 
 _DAY_MILLISECONDS = 86_400_000
@@ -18,7 +19,7 @@ _RISING, _INK = "white", "#5c646d"
 
 def candles(
     bars: Bars, answers: RangeAnswers | None = None, threshold: float = 0.0, title: str = ""
-) -> Picture:
+) -> Figure:
     """Draw bars as candles, hollow if they closed higher, and each LONG and SHORT beside its bar.
 
     A triangle stands at the bar at whose close the signal was given: a trade can open with the

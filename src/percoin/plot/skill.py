@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.intervals import Interval, interval_text, number_text
-from percoin.plot.picture import BLUE, GREY, ORANGE, Picture, new_picture
+from percoin.plot.picture import BLUE, GREY, ORANGE, new_picture
 
 # Skill over the train prior, then both AUCs; and what knowing nothing is worth.
 _PANELS = (
@@ -20,7 +21,7 @@ _PANELS = (
 _COLOURS = {"model": BLUE, "rival": ORANGE, "baseline": GREY}
 
 
-def skills(evaluation: Evaluation, title: str = "") -> Picture:
+def skills(evaluation: Evaluation, title: str = "") -> Figure:
     """Draw the model and its baselines on the same test rows, best skill first.
 
     The lead over the rival is in nats a row, another unit than skill: it is told in words.
@@ -49,7 +50,7 @@ def skills_of(
     kinds: Sequence[str],
     colours: Mapping[str, str],
     title: str = "",
-) -> Picture:
+) -> Figure:
     """Draw skill, activity and direction of any forecasters with their intervals.
 
     Args:

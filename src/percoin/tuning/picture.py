@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from percoin.plot.picture import BLUE, GREY, ORANGE, Picture, new_picture
+from percoin.plot.picture import BLUE, GREY, ORANGE, new_picture
 from percoin.tuning.search import Fate, Tried, best_of
 
 _N_COLUMNS = 3
@@ -34,7 +35,7 @@ _FAILED: dict[str, Any] = {
 }
 
 
-def draw_search(tried: Sequence[Tried], title: str) -> Picture:
+def draw_search(tried: Sequence[Tried], title: str) -> Figure:
     """Draw all finished trials; there must be at least one.
 
     A skill far below the rest is drawn as a triangle at the lower edge, so that the rest
