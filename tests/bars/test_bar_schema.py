@@ -216,9 +216,13 @@ def test_what_is_told_at_once_to_keep_the_rules_has_no_broken_rule(data: st.Data
     moved = data.draw(st.sampled_from([0, 0, 0, 1, 15, -15, 30, 60 * 24 * 365 * 300]))
     frame.loc[2, "open_time"] += pd.Timedelta(minutes=moved)
     rows = schema._normalised(frame)
-    at_once = schema._keeps_rules(rows, Timeframe.M15.milliseconds)
+    at_once = schema.keeps_rules(
+        rows["open_time"].to_numpy(dtype="datetime64[ms]").astype(np.int64),
+        rows[list(COLUMNS)].to_numpy(),
+        Timeframe.M15.milliseconds,
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "_keeps_rules", lambda *_: False)
+        patch.setattr(schema, "keeps_rules", lambda *_: False)
         try:
             schema._check_rules(rows, "BTCUSDT", Timeframe.M15)
             is_sound = True

@@ -125,10 +125,25 @@ def test_any_year_of_the_clock_is_answered_or_refused(predictor, year):
     assert isinstance(answer, NoPrediction) == (year < 2024)
 
 
-def test_bars_of_the_last_day_of_all_calendars_are_of_the_future(predictor):
-    index = pd.date_range(end="9999-12-31T23:45", periods=1200, freq="15min", unit="ms", tz="UTC")
-    with pytest.raises(InvalidBarsError, match="1,200 bars had not closed"):
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        ("2199-12-31T23:45", "1,200 bars had not closed"),
+        ("9999-12-31T23:45", "open_time not between 1970 and 2200 in 1,200 bars"),
+    ],
+)
+def test_bars_of_another_century_are_refused(predictor, end, found):
+    index = pd.date_range(end=end, periods=1200, freq="15min", unit="ms", tz="UTC")
+    with pytest.raises(InvalidBarsError, match=found):
         predictor.predict(replace(BARS, frame=BARS.frame.set_axis(index)))
+
+
+@pytest.mark.parametrize(("column", "value"), [("high", 1.1e15), ("volume", 1.1e20)])
+def test_numbers_beyond_any_market_are_refused_as_in_training(predictor, column, value):
+    frame = BARS.frame.copy()
+    frame.iloc[-100, frame.columns.get_loc(column)] = value
+    with pytest.raises(InvalidBarsError, match=f"{column} above"):
+        predictor.predict(replace(BARS, frame=frame))
 
 
 # --- What a bar of a range was to the model

@@ -205,7 +205,8 @@ def _as_milliseconds(open_time: pd.Series) -> pd.DatetimeIndex:
 
 def _check_rules(rows: pd.DataFrame, symbol: str, timeframe: BarLength) -> None:
     """Run the pandera schema and turn its report into one line."""
-    if _keeps_rules(rows, timeframe.milliseconds):
+    open_time = rows["open_time"].to_numpy(dtype="datetime64[ms]").astype(np.int64)
+    if keeps_rules(open_time, rows[list(COLUMNS)].to_numpy(), timeframe.milliseconds):
         return
     from pandera.errors import SchemaErrors
 
@@ -225,17 +226,21 @@ def _check_rules(rows: pd.DataFrame, symbol: str, timeframe: BarLength) -> None:
         raise InvalidBarsError(symbol, str(timeframe), found, _REPAIR) from None
 
 
-def _keeps_rules(rows: pd.DataFrame, step: int) -> bool:
-    """Whether the pandera schema has nothing to report, in a hundredth of its time."""
-    times = rows["open_time"].to_numpy(dtype="datetime64[ms]").astype(np.int64)
+def keeps_rules(open_time: IntArray, values: FloatArray, step: int) -> bool:
+    """Whether the pandera schema has nothing to report, in a hundredth of its time.
+
+    Args:
+        open_time: Milliseconds since 1970-01-01 UTC, shape (n_bars,), at least one.
+        values: The ``COLUMNS``, shape (n_bars, 5).
+        step: Length of each bar in milliseconds.
+    """
     first, end = (int(moment.timestamp() * 1000) for moment in _TIMES)
-    opened, high, low, close = (rows[name].to_numpy() for name in PRICE_COLUMNS)
-    volume = rows["volume"].to_numpy()
+    opened, high, low, close, volume = values.T
     # Comparisons with NaN are false.
     return bool(
-        (times[0] >= first and times[-1] < end)
-        and (np.diff(times) > 0).all()
-        and (times % step == 0).all()
+        (open_time[0] >= first and open_time[-1] < end)
+        and (np.diff(open_time) > 0).all()
+        and (open_time % step == 0).all()
         and (low > 0).all()
         and (high <= _LARGEST_PRICE).all()
         and (high >= np.maximum(opened, close)).all()

@@ -13,9 +13,16 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
-from percoin.bars.schema import COLUMNS, Bars, check_bars, format_time, is_simulated
+from percoin.bars.schema import (
+    COLUMNS,
+    Bars,
+    check_bars,
+    format_time,
+    is_simulated,
+    keeps_rules,
+)
 from percoin.errors import InvalidBarsError
-from percoin.types import FloatArray, Timeframe
+from percoin.types import Timeframe
 
 # If the clock is a little slow, the bar before the running one seems to run too.
 _RUNNING_AT_MOST = 2
@@ -40,7 +47,6 @@ def closed_bars(bars: Bars, now: datetime | None = None) -> Bars:
     if moment.tz is None:
         raise ValueError(f"now={moment} has no time zone: give datetime.now(UTC) or the like")
     bars = checked_bars(bars)
-    # In whole numbers: a bar of the last day of the year 9999 closes on no day of a calendar.
     n_after = int((bars.open_time + bars.timeframe.milliseconds > moment.timestamp() * 1000).sum())
     if n_after == 0 or is_simulated(bars.origin):
         return bars
@@ -94,19 +100,4 @@ def _is_sound(bars: Bars) -> bool:
         and tuple(frame.columns) == COLUMNS
         and all(dtype == np.float64 for dtype in frame.dtypes)
     )
-    if not is_form:
-        return False
-    open_time = bars.open_time
-    in_order = (np.diff(open_time) > 0).all() and not (open_time % timeframe.milliseconds).any()
-    return bool(in_order) and _are_possible(bars.values)
-
-
-def _are_possible(values: FloatArray) -> bool:
-    opened, high, low, close, volume = values.T
-    return bool(
-        np.isfinite(values).all()
-        and (low > 0).all()
-        and (volume >= 0).all()
-        and (high >= np.maximum(opened, close)).all()
-        and (low <= np.minimum(opened, close)).all()
-    )
+    return is_form and keeps_rules(bars.open_time, bars.values, timeframe.milliseconds)
