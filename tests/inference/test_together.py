@@ -128,6 +128,22 @@ def test_a_network_is_held_and_asked_once_for_all_markets_that_share_it(asked, m
     assert calls == [2, 1]
 
 
+def test_a_network_that_fails_leaves_the_other_markets_their_answers(asked, monkeypatch):
+    root, markets = asked
+    load = forecasters.load_network
+
+    def failing(artifact, device):
+        def fail(windows):
+            raise ValueError("out of range")
+
+        return fail if artifact.manifest.symbol == "SINGLEUSDT" else load(artifact, device)
+
+    monkeypatch.setattr(forecasters, "load_network", failing)
+    [failed] = Predictor(root, backend=Backend.TORCH).predict_many(markets).missing
+    assert failed.symbol == "SINGLEUSDT"
+    assert "gives no valid answer: out of range" in str(failed.error)
+
+
 def test_a_market_that_gets_another_network_leaves_the_batch(asked, tmp_path):
     _, markets = asked
     pool = markets[:3]

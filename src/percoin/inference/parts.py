@@ -145,9 +145,7 @@ def ask_together(
     batches = [(each, batch) for each in networks for batch in _batches(networks[each], n_threads)]
     windows = [np.concatenate([places[k][1].windows for k in batch]) for _, batch in batches]
     # Threads begin here, and the other parts are computed meanwhile.
-    answers = share_out(
-        lambda network, batch: network(batch), (each for each, _ in batches), windows
-    )
+    answers = share_out(_answer_or_nan, (each for each, _ in batches), windows)
     logits = np.empty((len(places), N_CLASSES))
     for model, alike in models.items():
         logits[alike] = model.logits(
@@ -165,6 +163,14 @@ def ask_together(
         is_answer = bool(is_known[own].all() and np.isfinite(inputs.windows).all())
         found.append(parts.blend(list(said[own, np.newaxis])) if is_answer else None)
     return found
+
+
+def _answer_or_nan(network: Network, windows: Float32Array) -> FloatArray:
+    """A network that fails leaves only the models that hold it without an answer."""
+    try:
+        return network(windows)
+    except ValueError:
+        return np.full((len(windows), N_CLASSES), np.nan)
 
 
 def _batches(alike: list[int], n_threads: int) -> list[list[int]]:
