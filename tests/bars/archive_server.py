@@ -12,11 +12,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import pytest
+from local_http import serving_http, url_of
 
 from percoin.bars.schema import Bars
 
@@ -163,16 +164,10 @@ class ArchiveServer:
 @contextmanager
 def serving() -> Iterator[ArchiveServer]:
     """A server on a port of its own, for as long as the block lasts."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as http:
-        server = ArchiveServer(f"http://127.0.0.1:{http.server_port}")
+    with serving_http(_Handler) as http:
+        server = ArchiveServer(url_of(http))
         http.archive = server  # type: ignore[attr-defined]
-        thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -4,7 +4,9 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from local_http import serving_http, url_of
 
 
 class AlertReceiver:
@@ -16,6 +18,7 @@ class AlertReceiver:
         alerts: What was taken by the webhook.
         messages: Bodies that were taken anywhere else, as Apprise's ``json://`` sends them.
         n_requests: All of them, refused ones too.
+        is_garbled: Whether a line among the headers of the answer is none.
     """
 
     def __init__(self, url: str) -> None:
@@ -24,6 +27,7 @@ class AlertReceiver:
         self.alerts: list[dict] = []
         self.messages: list[dict] = []
         self.n_requests = 0
+        self.is_garbled = False
         self.has_ended = threading.Event()
 
     @property
@@ -34,17 +38,13 @@ class AlertReceiver:
 @contextmanager
 def receiving() -> Iterator[AlertReceiver]:
     """A receiver on a port of its own, for as long as the block lasts."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as http:
-        receiver = AlertReceiver(f"http://127.0.0.1:{http.server_port}")
+    with serving_http(_Handler) as http:
+        receiver = AlertReceiver(url_of(http))
         http.receiver = receiver  # type: ignore[attr-defined]
-        thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
         try:
             yield receiver
         finally:
             receiver.has_ended.set()
-            http.shutdown()
-            thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -67,6 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             if status // 100 == 3:
                 self.send_header("Location", "/hook/elsewhere")
+            if receiver.is_garbled:
+                self.flush_headers()
+                self.wfile.write(b"this is no header\r\n")
             self.send_header("Content-Length", "0")
             self.end_headers()
         except OSError:

@@ -200,6 +200,14 @@ def test_a_webhook_that_does_not_answer_is_given_up_without_its_address(watched,
     assert SECRET not in caplog.text
 
 
+def test_a_webhook_with_broken_headers_does_not_bring_its_address_into_the_log(watched, caplog):
+    alerts = some_alerts(watched)
+    with receiving() as receiver:
+        receiver.is_garbled = True
+        assert webhook(f"{receiver.url}/hook/{SECRET}", 5)(alerts) == ""
+    assert SECRET not in caplog.text
+
+
 @APPRISE
 def test_a_message_goes_through_apprise(watched, caplog):
     pytest.importorskip("apprise")

@@ -27,6 +27,7 @@ Send = Callable[[Sequence[Alert]], str]
 
 def webhook(url: str, timeout_secs: float) -> Send:
     """Sends alerts as ``{"alerts": [...]}`` in a POST; a status from 200 to 299 takes them."""
+    _keep_addresses_out_of_logs()
 
     def send(alerts: Sequence[Alert]) -> str:
         body = dumps({"alerts": alerts}, indent=None).encode()
@@ -38,7 +39,7 @@ def webhook(url: str, timeout_secs: float) -> Send:
                 headers=headers,
                 timeout=timeout_secs,
                 allow_redirects=False,
-                stream=True,  # what it says beside the status is not read
+                stream=True,  # its body is not waited for
             )
         except (OSError, ValueError) as error:  # all of requests' errors, and those of its parts
             return type(error).__name__
@@ -56,8 +57,7 @@ def message(url: str) -> Send:
     """
     import apprise
 
-    # It names addresses in what it logs.
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    _keep_addresses_out_of_logs()
     service = apprise.Apprise()
     if not service.add(url):
         raise ConfigError("Apprise knows no such address")
@@ -72,6 +72,12 @@ def message(url: str) -> Send:
         return "" if is_sent else "not delivered"
 
     return send
+
+
+def _keep_addresses_out_of_logs() -> None:
+    """Silence the libraries that name them, urllib3 where a receiver's headers are broken."""
+    for name in ("apprise", "urllib3.connection"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 class Sender:
