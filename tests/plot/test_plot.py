@@ -252,7 +252,7 @@ def test_a_notebook_shows_the_picture_that_a_file_gets(bars):
 def test_neither_a_picture_nor_the_import_touches_pyplot():
     code = (
         "import sys; from percoin import plot; assert 'matplotlib' not in sys.modules\n"
-        "assert callable(plot.equity) and callable(plot.candles) and callable(plot.candles)\n"
+        "assert callable(plot.equity) and callable(plot.candles) and callable(plot.skills)\n"
         "plot.confusion_matrix([[1, 2, 3]] * 3).savefig('/dev/null', format='png')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -32,9 +32,9 @@ def page_faults(call: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_what_a_batch_frees_serves_the_next_one():
-    # Handed back and asked for anew it is 7,812 pages where it was measured. One array of the 80,
-    # 1,953 pages, may find no free place that is long enough.
-    assert page_faults("assert keep_freed_memory()") < 2_500
+    # Handed back and asked for anew it is thousands of pages: 7,812 where it was measured. Where a
+    # process happens to have no free place that is long enough, one array more is handed out.
+    assert any(page_faults("assert keep_freed_memory()") < 50 for _ in range(3))
 
 
 def test_other_systems_are_left_alone(monkeypatch):
