@@ -21,12 +21,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-from startup import ROOT, TRAIN, run
+from startup import ROOT, run
 
 from percoin import Predictor
 from percoin.bars.schema import Bars
@@ -35,7 +35,7 @@ from percoin.evaluation.blend import NETWORK
 from percoin.evaluation.trees import Trees
 from percoin.features.feature_set import compute_features, compute_newest_features
 from percoin.inference import Backend
-from percoin.registry.artifact import export_artifact, load_artifact
+from percoin.registry.artifact import Artifact, export_artifact, load_artifact
 from percoin.registry.layout import EXPECTED_MOVE, METRICS_FILE, ONNX_FILE
 from percoin.registry.manifest import ManifestDraft
 from percoin.registry.parts import Combination
@@ -47,31 +47,63 @@ N_RANGE_BARS = 512
 REPETITIONS = 21
 SYMBOLS = (ROOT / "symbols").read_text().strip().split(",")
 TIMEFRAME = Timeframe.M15
+# Few rows to train on: only the export is wanted, not a good model.
+TRAIN = (
+    "symbol=BTCUSDT source=simulated source.n_bars=3000 source.edge=0.5 history_days=3000 "
+    "epochs=1 logger=csv export.onnx=true"
+)
 # Of the last layer.
 BIAS = "head.8.bias"
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A throw-away model, ready to be exported under other names.
+
+    Attributes:
+        artifact: Of the training.
+        combination: Its parts, each with the same weight.
+        content: Its network as ONNX.
+    """
+
+    artifact: Artifact
+    combination: Combination
+    content: bytes
+
+    def export(self, models_dir: Path, symbol: str, k: int | None = None) -> None:
+        """Publish it under a name; with ``k`` as a network and trees of its own."""
+        found = self.artifact
+        known = {entry.name: getattr(found.manifest, entry.name) for entry in fields(ManifestDraft)}
+        draft = ManifestDraft(**known | {"symbol": symbol, "combination": self.combination})
+        sections = json.loads((found.folder / METRICS_FILE).read_bytes())
+        kept = {EXPECTED_MOVE: sections[EXPECTED_MOVE]}
+        record = TrainingRecord({}, TrainingHistory([1.0], [0.5], [1.0], [0.5]), sections=kept)
+        weights, trees, content = found.state_dict, found.trees, self.content
+        if k is not None:
+            # What sets them apart costs no time.
+            weights = weights | {BIAS: weights[BIAS] + k * 1e-4}
+            trees = {name: apart(entry, k) for name, entry in trees.items()}
+            content = with_bias(content, weights[BIAS].numpy())
+        export_artifact(models_dir, draft, weights, weights, record, content, trees)
+
+
+def train_one(folder: Path, timeframe: Timeframe = TIMEFRAME) -> Trained:
+    """Train one market for an epoch."""
+    folders = [f"{name}_dir={folder}/{name}" for name in ("data", "models", "outputs")]
+    run(["train.py", f"tf={timeframe.value}", *TRAIN.split(), *folders])
+    artifact = load_artifact(folder / "models", "BTCUSDT", timeframe)
+    content = (artifact.folder / ONNX_FILE).read_bytes()
+    combination = evenly(artifact.manifest.combination)
+    print(f"parts: {', '.join(combination.parts)}")
+    return Trained(artifact, combination, content)
+
+
 def export_all(folder: Path) -> dict[str, Path]:
     """Train one market and export its model under the name of each; returns the registries."""
-    folders = [f"{name}_dir={folder}/{name}" for name in ("data", "models", "outputs")]
-    run(["train.py", *TRAIN.split(), "source.edge=0.5", "logger=csv", "export.onnx=true", *folders])
-    trained = load_artifact(folder / "models", "BTCUSDT", TIMEFRAME)
-    content = (trained.folder / ONNX_FILE).read_bytes()
-    sections = json.loads((trained.folder / METRICS_FILE).read_bytes())
-    kept = {EXPECTED_MOVE: sections[EXPECTED_MOVE]}
-    record = TrainingRecord({}, TrainingHistory([1.0], [0.5], [1.0], [0.5]), sections=kept)
-    known = {entry.name: getattr(trained.manifest, entry.name) for entry in fields(ManifestDraft)}
-    known["combination"] = combination = evenly(trained.manifest.combination)
-    print(f"parts: {', '.join(combination.parts)}")
+    trained = train_one(folder)
     for k, symbol in enumerate(SYMBOLS):
-        draft = ManifestDraft(**known | {"symbol": symbol})
-        weights, trees = trained.state_dict, trained.trees
-        export_artifact(folder / "pool", draft, weights, weights, record, content, trees)
-        # What sets them apart costs no time.
-        own = weights | {BIAS: weights[BIAS] + k * 1e-4}
-        trees = {name: apart(entry, k) for name, entry in trees.items()}
-        network = with_bias(content, own[BIAS].numpy())
-        export_artifact(folder / "own", draft, own, own, record, network, trees)
+        trained.export(folder / "pool", symbol)
+        trained.export(folder / "own", symbol, k)
     return {name: folder / name for name in ("pool", "own")}
 
 

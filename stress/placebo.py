@@ -49,10 +49,11 @@ from scipy.stats import t as student
 from percoin.bars.sources.files import FilesSource
 from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket, SplitSpec
 from percoin.evaluation.baselines import ROLLING_PRIOR, TRAIN_PRIOR, VOLATILITY, default_baselines
+from percoin.evaluation.block_length import MIN_BLOCKS
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.metrics import row_log_loss
-from percoin.evaluation.uncertainty import MIN_BLOCKS, MOST_BLOCKS, Bootstrap, skill_rows
+from percoin.evaluation.uncertainty import MOST_BLOCKS, Bootstrap, skill_rows
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.retrain.__main__ import read_task

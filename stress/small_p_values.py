@@ -13,11 +13,11 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.stats import ttest_1samp
 
+from percoin.evaluation.block_length import choose_block_length
 from percoin.evaluation.uncertainty import (
     Bootstrap,
     _draw_t_statistics,
     _standard_error,
-    choose_block_length,
 )
 from percoin.types import FloatArray
 

@@ -4,16 +4,15 @@ from arch.bootstrap import CircularBlockBootstrap
 from scipy.signal import lfilter
 
 from percoin.evaluation import uncertainty
+from percoin.evaluation.block_length import MIN_BLOCKS
 from percoin.evaluation.metrics import log_loss_skill
 from percoin.evaluation.uncertainty import (
-    MIN_BLOCKS,
     MOST_BLOCKS,
     Bootstrap,
     _circular_block_means,
     _draw_t_statistics,
     _p_value,
     _standard_error,
-    choose_block_length,
     skill_rows,
 )
 
@@ -181,12 +180,6 @@ def test_smallest_detectable_edge_is_found_four_times_in_five():
     assert np.mean(found) == pytest.approx(0.8, abs=0.08)
 
 
-def test_blocks_are_never_shorter_than_the_horizon():
-    rows = np.random.default_rng(12).standard_normal(4000)
-    assert choose_block_length(rows, 1) < 24
-    assert choose_block_length(rows, 24) == 24
-
-
 def test_the_rows_of_a_market_make_at_most_sixteen_blocks_and_other_rows_as_many_as_they_like():
     rows = np.random.default_rng(12).standard_normal(100 * 24)
     market = Bootstrap(HORIZON, repetitions=50, day=24).estimate(rows)
@@ -207,16 +200,6 @@ def test_intervals_of_a_market_cover_the_truth_though_its_level_moves_for_days()
     of_a_day = covered(Bootstrap(8, seed=1, repetitions=300))
     of_a_market = covered(Bootstrap(HORIZON, seed=1, repetitions=300, day=8))
     assert of_a_day < 0.87 < 0.88 <= of_a_market
-
-
-def test_blocks_grow_with_the_dependence_and_stay_at_least_eight():
-    lengths = [
-        choose_block_length(autoregressive(2000, correlation, seed=13)[0], HORIZON)
-        for correlation in (0.0, 0.6, 0.95)
-    ]
-    assert lengths[0] < lengths[1] < lengths[2]
-    trend = np.arange(100.0)
-    assert 100 // choose_block_length(trend, HORIZON) >= MIN_BLOCKS
 
 
 def test_too_few_rows_give_no_interval():

@@ -119,6 +119,26 @@ def test_from_eight_days_on_blocks_are_a_day_long(monkeypatch):
         assert asked[0] == block
 
 
+def test_the_hit_rate_of_a_long_record_comes_from_fewer_blocks_and_says_the_same():
+    entry = make_entry(prediction_on(BARS), BARS, RULE, soon_after(BARS))
+    labels = np.random.default_rng(0).choice([0, 2], 6000)
+    shared = vars(entry) | {"forward_return": 0.0, "signal": Signal.LONG}
+    rows = [
+        Kept(**shared | {"id": k, "label": int(label), "ts": k, "resolved_at": k})
+        for k, label in enumerate(labels)
+    ]
+    forecaster = ForecasterRows(rows[0])
+    for row in rows:
+        forecaster.add(row)
+    standing = _stand(forecaster, 1000)
+    of_all = Bootstrap(RULE.horizon, 0, 1000).estimate_share(labels == Signal.LONG)
+    assert standing.n_moves == 6000
+    assert standing.hit_rate.value == of_all.value
+    assert 6000 // of_all.block_length > 1000
+    widths = [known.upper - known.lower for known in (standing.hit_rate, of_all)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.1)
+
+
 def test_with_few_rows_there_is_no_number_and_it_is_said(record):
     play(record, range(100, 110), knowing)
     [standing] = make_scoreboard(record)

@@ -11,8 +11,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from percoin.evaluation.block_length import MIN_BLOCKS
 from percoin.evaluation.collapse import Collapse
-from percoin.evaluation.uncertainty import MIN_BLOCKS, Estimate
+from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 
 # Largest expected share of models without skill among all accepted models.

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from percoin.evaluation.block_length import MIN_BLOCKS, choose_block_length, varies
 from percoin.intervals import Interval
 from percoin.types import FloatArray
 
-MIN_BLOCKS = 8
 MOST_BLOCKS = 16
 POWER = 0.8
 
@@ -100,7 +100,7 @@ class Bootstrap:
         if len(rows) // block_length < MIN_BLOCKS:
             return _without_interval(rows, block_length)
         # If every block has the same rows, the mean has no error, as with equal rows.
-        if not (_varies(rows) and _varies(_block_means(rows, block_length))):
+        if not (varies(rows) and varies(_block_means(rows, block_length))):
             return _certain(rows, self, null)
 
         mean, error = float(rows.mean()), _standard_error(rows, block_length)
@@ -138,27 +138,6 @@ class Bootstrap:
         elif found.value == 1:
             lower, upper = beyond, 1.0
         return replace(found, lower=max(0.0, lower), upper=min(1.0, upper))
-
-
-def choose_block_length(values: FloatArray, shortest: int) -> int:
-    """Block length for the circular bootstrap (Politis and White, 2004; Patton et al., 2009).
-
-    Long blocks are cut so that at least ``MIN_BLOCKS`` blocks remain, but to no less than
-    ``shortest``.
-
-    Args:
-        values: Shape (n,).
-        shortest: Minimum rows of a block: the label's reach, or a day.
-    """
-    from arch.bootstrap import optimal_block_length
-
-    ceiling = len(values) // MIN_BLOCKS
-    if ceiling <= shortest or not _varies(values):
-        return max(1, shortest)
-    wanted = float(optimal_block_length(values)["circular"].iloc[0])
-    if not np.isfinite(wanted):
-        return ceiling
-    return int(np.clip(np.ceil(wanted), max(1, shortest), ceiling))
 
 
 def skill_rows(losses: FloatArray, reference_losses: FloatArray) -> FloatArray:
@@ -254,13 +233,8 @@ def _circular_block_means(rows: FloatArray, block_length: int) -> FloatArray:
     return means
 
 
-def _varies(rows: FloatArray) -> bool:
-    """Whether rows vary by more than rounding; a forecast minus itself varies by rounding only."""
-    return bool(np.ptp(rows) > 1e-12 * max(1.0, abs(float(rows[0]))))
-
-
 def _certain(rows: FloatArray, settings: Bootstrap, null: float) -> Estimate:
-    value, n_rows = float(rows.mean() if _varies(rows) else rows[0]), len(rows)
+    value, n_rows = float(rows.mean() if varies(rows) else rows[0]), len(rows)
     p_value = 1 / (1 + settings.repetitions) if value - null > 1e-12 else 1.0
     block_length = settings.shortest_block
     return Estimate(value, value, value, 0.0, p_value, 0.0, n_rows, float(n_rows), block_length)

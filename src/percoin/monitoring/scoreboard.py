@@ -15,9 +15,10 @@ from typing import Any
 
 from percoin.errors import PercoinError, RecordError
 from percoin.evaluation.baselines import ROLLING_PRIOR
+from percoin.evaluation.block_length import MIN_BLOCKS
 from percoin.evaluation.hit_rate import moves_after
 from percoin.evaluation.metrics import share_log_loss
-from percoin.evaluation.uncertainty import MIN_BLOCKS, Bootstrap, Estimate, skill_rows
+from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.expected_move.scores import qlike
 from percoin.intervals import Interval, KnownInterval
 from percoin.monitoring.kept_scores import NumberColumn, read_scores, write_scores
@@ -37,6 +38,8 @@ _GROWING_SECS = 1.0
 _LATE_ROWS = 200
 # So many new ones are read again by the next start; each costs about 0.1 ms.
 _ROWS_UNKEPT = 20_000
+# An interval is no better with more blocks of hits; in a long record it only takes longer.
+_MOST_HIT_BLOCKS = 500
 # Sources that are also baselines. They give no probabilities, so their skill uses the class
 # shares that followed the same signal before.
 _SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
@@ -403,14 +406,14 @@ def _scores(rows: ForecasterRows, bootstrap: Bootstrap) -> tuple[Score, dict[str
     labels = rows.labels()
     reference = share_log_loss(rows.said(_ruler(names))[0])
 
-    # Hit rates use no day blocks, because a day holds few moves.
-    of_moves = replace(bootstrap, day=1)
-
     def score(shares: FloatArray | None, signals: IntArray) -> Score:
         skill = None
         if shares is not None:
             skill = _interval(bootstrap.estimate(skill_rows(share_log_loss(shares), reference)))
         _, hits = moves_after(signals, labels)
+        # Hit rates use no day blocks, because a day holds few moves.
+        shortest = max(bootstrap.horizon, len(hits) // _MOST_HIT_BLOCKS)
+        of_moves = replace(bootstrap, day=1, horizon=shortest)
         rate = _interval(of_moves.estimate_share(hits, null=0.5)) if len(hits) else None
         return Score(skill, rate, len(hits))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from percoin.bars.store import BarStore
 from percoin.errors import MarketError, PercoinError
-from percoin.evaluation.uncertainty import MIN_BLOCKS
+from percoin.evaluation.block_length import MIN_BLOCKS
 from percoin.monitoring.drift import measure_drift
 from percoin.monitoring.record import RECORD_FILE, TrackRecord, kind_of_bars, sqlite_url
 from percoin.monitoring.scoreboard import Standing, day_rows, make_scoreboard

@@ -3,7 +3,7 @@
 The imports must start no thread and initialise no GPU; else a fork is not safe.
 """
 
-import arch.bootstrap
+import arch
 import pandera.pandas
 import sklearn.ensemble
 import sklearn.linear_model
