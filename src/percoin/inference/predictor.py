@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -124,6 +125,19 @@ class Predictor:
             self._held[key] = held
         return held.model
 
+    def preload(self, markets: Iterable[tuple[str, Timeframe]]) -> None:
+        """Load the models of many markets that were not asked yet, by several threads.
+
+        A model that cannot be loaded is left out: ``model`` raises why.
+        """
+        missing = [key for key in markets if key not in self._held]
+        if self._workers > 1 and len(missing) > 1:
+            list(self._threads().map(self._try_to_load, missing))
+
+    def _try_to_load(self, key: tuple[str, Timeframe]) -> None:
+        with suppress(ConfigError, RegistryError):
+            self.model(*key)
+
     def predict(
         self,
         bars: Bars | Table,
@@ -177,6 +191,7 @@ class Predictor:
         models: dict[int, ServedModel] = {}
         # Of markets without a model too: the model of another may compare it with them.
         closed: dict[int, Bars] = {}
+        self.preload((bars.symbol, bars.timeframe) for bars in asked)
         for position, bars in enumerate(asked):
             try:
                 models[position] = self.model(bars.symbol, bars.timeframe)

@@ -83,6 +83,8 @@ class ModelSource:
             markets: Closed bars; ``answer`` is then asked about the very same objects.
         """
         self._prepared = {}
+        if self._enabled:
+            self._predictor.preload((bars.symbol, bars.timeframe) for bars in markets)
         asked = [bars for bars in markets if self._is_asked(bars)]
         for bars, said in zip(asked, self._predictor.predict_closed(asked), strict=True):
             if isinstance(said, Prediction):
