@@ -404,6 +404,27 @@ def test_many_threads_load_a_model_once(tmp_path, caplog):
     assert len(caplog.records) == 3
 
 
+def test_the_models_of_many_markets_are_loaded_at_once_and_a_broken_one_says_why_later(tmp_path):
+    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    bars = [replace(BARS, symbol=symbol) for symbol in symbols]
+    folders = [export(tmp_path, random_network(), make_dataset(each)) for each in bars]
+    (folders[1] / SERVED_WEIGHTS_FILE).write_bytes(b"")
+    predictor = Predictor(tmp_path, workers=2)
+    missing = ("XRPUSDT", Timeframe.M15)
+    predictor.preload([*((symbol, Timeframe.M15) for symbol in symbols), missing])
+
+    for folder in folders:
+        (folder / MANIFEST_FILE).rename(folder / "away")
+    assert {predictor.predict(bars[k]).version_id for k in (0, 2)} == {
+        folders[k].name for k in (0, 2)
+    }
+    (folders[1] / "away").rename(folders[1] / MANIFEST_FILE)
+    with pytest.raises(InvalidArtifactError, match=r"was changed after the export|is empty"):
+        predictor.predict(bars[1])
+    with pytest.raises(ModelNotFoundError):
+        predictor.model(*missing)
+
+
 # --- A range
 
 
