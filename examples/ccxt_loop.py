@@ -3,7 +3,6 @@
 python examples/ccxt_loop.py binance BTC/USDT 15m models
 """
 
-import logging
 import sys
 import time
 
@@ -20,6 +19,9 @@ def step(client: ccxt.Exchange, predictor: Predictor, pair: str, tf: str, held: 
     """Answer for the newest closed bar; return the side that would be held now."""
     n_bars = predictor.model(pair.replace("/", ""), Timeframe(tf)).manifest.history_bars + 1
     rows = client.fetch_ohlcv(pair, tf, limit=min(n_bars, 1000))
+    # The last bar still runs.
+    ends = client.milliseconds() - Timeframe(tf).milliseconds
+    rows = [row for row in rows if row[0] <= ends]
     prediction = predictor.predict(rows, symbol=pair, tf=tf)
     wanted = prediction.signal.name
     print(f"{prediction.ts:%Y-%m-%d %H:%M} {pair} {wanted} {prediction.confidence:.2f}", flush=True)
@@ -30,7 +32,6 @@ def step(client: ccxt.Exchange, predictor: Predictor, pair: str, tf: str, held: 
 
 def main(exchange: str, pair: str, tf: str, models_dir: str) -> None:
     """Ask after every close; what fails is asked again."""
-    logging.getLogger("percoin").setLevel(logging.ERROR)  # the bar that still runs is left out
     client, predictor = getattr(ccxt, exchange)(), Predictor(models_dir)
     held, secs = "NO_TRADE", Timeframe(tf).milliseconds / 1000
     while True:

@@ -1,7 +1,6 @@
 """The loop of examples/ccxt_loop.py against an exchange on this machine."""
 
 import importlib.util
-import logging
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,12 +27,12 @@ def loop():
     spec = importlib.util.spec_from_file_location("ccxt_loop", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    level = logging.getLogger("percoin").level
-    yield module
-    logging.getLogger("percoin").setLevel(level)
+    return module
 
 
-def test_the_loop_answers_after_each_close_and_sends_no_order(loop, tmp_path, monkeypatch, capsys):
+def test_the_loop_answers_after_each_close_and_sends_no_order(
+    loop, tmp_path, monkeypatch, capsys, caplog
+):
     without_proxies(monkeypatch)
     now = pd.Timestamp.now("UTC")
     # The last bar still runs.
@@ -65,6 +64,7 @@ def test_the_loop_answers_after_each_close_and_sends_no_order(loop, tmp_path, mo
             "/api/v3/klines",
         }
 
+    assert not caplog.records
     told, errors = capsys.readouterr()
     first, acted, second, turned = told.splitlines()
     assert errors.startswith("no answer: ")

@@ -433,3 +433,47 @@ def test_lists_of_markets_and_bar_lengths_are_read_as_they_are_meant():
 
 def test_every_command_of_the_program_is_in_this_table():
     assert {*COMMANDS, "symbols"} == set(program.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (
+            "serve record_url=postgresql://u:pw@h/db --cfg job",
+            "record_url: postgresql://u:***@h/db",
+        ),
+        (
+            "retrain record_url=postgresql://h/db?password=pw --cfg all",
+            "postgresql://h/db?password=***",
+        ),
+        ("train symbol=BTCUSDT source.api_url=https://u:pw@h -c job -p source", "https://u:***@h"),
+    ],
+)
+def test_a_config_is_shown_without_passwords(monkeypatch, capsys, words, shown):
+    assert call(monkeypatch, words)[0] == 0
+    out = capsys.readouterr().out
+    assert shown in out
+    assert "pw" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (
+            "source.archive_url=https://u:pw@h",
+            "source.archive_url=https://u:***@h holds a password",
+        ),
+        ("+logger.tensorboard.api_key=pw", "logger.tensorboard.api_key holds a secret"),
+        ("+logger.tensorboard.more={the_token:pw}", "logger.tensorboard.the_token holds a secret"),
+        ("+logger.tensorboard.uri=https://u:pw@h", "logger.tensorboard.uri holds a secret"),
+    ],
+)
+@pytest.mark.parametrize("begin", ["train symbol=BTCUSDT", "train -m symbol=BTCUSDT,ETHUSDT"])
+def test_a_training_takes_no_password_that_its_files_would_keep(
+    monkeypatch, capsys, tmp_path, begin, words, refusal
+):
+    code, _ = call(monkeypatch, f"{begin} {words} outputs_dir={tmp_path / 'outputs'}")
+    err = capsys.readouterr().err
+    assert (code, err.count("\n"), "pw" in err) == (2, 1, False)
+    assert err.startswith(f"error: {refusal}")
+    assert not (tmp_path / "outputs").exists()

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,3 +34,20 @@ def test_a_long_text_is_cut():
 
 def test_lines_that_were_laid_out_stay_lines():
     assert printable_lines("one\ntwo\x1b\n") == "one\ntwo\\x1b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a postgresql://u:p:w/1@h:5432/db b", "a postgresql://u:***@h:5432/db b"),
+        ("https://:pw@h", "https://:***@h"),
+        ("postgresql://h/db?user=u&password=pw&x=1", "postgresql://h/db?user=u&password=***&x=1"),
+        ("'https://h/?API_KEY=pw'", "'https://h/?API_KEY=***'"),
+        ("http://127.0.0.1:8000/ and a@b", "http://127.0.0.1:8000/ and a@b"),
+        ("sqlite:////data/a:b@c.sqlite", "sqlite:////data/a:b@c.sqlite"),
+        ("postgresql://user@host/name", "postgresql://user@host/name"),
+    ],
+)
+def test_passwords_in_addresses_are_hidden_and_nothing_else(text, expected):
+    assert printable(text) == expected
+    assert printable(expected) == expected

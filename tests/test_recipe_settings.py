@@ -70,6 +70,15 @@ def test_markets_of_a_pool_may_have_no_part_in_it_and_looks_of_their_own():
         ((*POOL, "experiment=tune"), "recipe=pooled and experiment=tune do not go together"),
         (("symbol=BTCUSDT", "init=pooled", "evaluation=walk_forward"), "init=pooled uses the cuts"),
         (("symbol=BTCUSDT", "init=pooled", "experiment=tune"), "init=pooled and experiment=tune"),
+        ((*POOL, "optimizer.averaging=.9"), "optimizer.averaging=0.9 is for one market that"),
+        (
+            ("symbol=BTCUSDT", "init=pooled", "windows_per_epoch=9"),
+            "windows_per_epoch=9 is for one",
+        ),
+        (
+            ("symbol=BTCUSDT", "refit=true", "trainer.overfit_batches=2"),
+            "trainer.overfit_batches trains on a few batches alone, and refit=true on all rows",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_one_line(overrides, words):

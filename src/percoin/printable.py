@@ -7,18 +7,24 @@ of the window, and half a surrogate pair cannot be encoded at all.
 
 from __future__ import annotations
 
+import re
+
 ELLIPSIS = "..."
+_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s@]*(?=@)")
+_SECRET_OF_QUERY = re.compile(r"(?i)([?&]\w*(?:password|passwd|secret|token|key)=)[^\s&#'\"]+")
+_HIDDEN = "***"
 
 
 def printable(text: str, max_chars: int | None = None) -> str:
     r"""``text`` as one line: what is not printable is escaped, ``\n`` as backslash and n.
 
-    Letters of every language stay as they are.
+    Letters of every language stay as they are. Passwords in addresses are left out.
 
     Args:
         text: From a file, a server or a person.
         max_chars: Longer text is cut and ends in three dots; at least 4.
     """
+    text = without_passwords(text)
     # Cut before it is escaped too, so that a text of many megabytes costs nothing.
     if max_chars is not None:
         text = text[: max_chars + 1]
@@ -26,6 +32,13 @@ def printable(text: str, max_chars: int | None = None) -> str:
     if max_chars is not None and len(clean) > max_chars:
         return clean[: max_chars - len(ELLIPSIS)] + ELLIPSIS
     return clean
+
+
+def without_passwords(text: str) -> str:
+    """The text with three stars for each password or token in an address (URL)."""
+    if "://" not in text:
+        return text
+    return _SECRET_OF_QUERY.sub(rf"\1{_HIDDEN}", _PASSWORD.sub(rf"\1:{_HIDDEN}", text))
 
 
 def printable_lines(text: str) -> str:

@@ -5,12 +5,16 @@ from dataclasses import replace
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 from torch.nn import functional
 from training_builders import OPTIMIZER, learnable_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
 from percoin.errors import InterruptedRunError
 from percoin.training.datamodule import MarketDataModule
+from percoin.training.export import settings_of
+from percoin.training.lit_module import SignalClassifier
 from percoin.training.run import fit, train, train_again
 
 DECAY = 0.9
@@ -118,3 +122,68 @@ def test_a_refit_ends_with_the_average_also_when_nothing_is_left_of_it(dataset, 
         found.append(floats(module.network))
     for name, each in found[0].items():
         assert torch.equal(each, found[1][name]), name
+
+
+@pytest.fixture
+def data(dataset) -> MarketDataModule:
+    data = MarketDataModule.of(dataset, PLAN.batch_size, PLAN.seed)
+    data.windows_per_epoch = PLAN.windows_per_epoch
+    return data
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers:UserWarning",
+    "ignore:.*LeafSpec.*is deprecated:FutureWarning",
+    "ignore:Found .* module.s. in eval mode:UserWarning",
+    "ignore:ReduceLROnPlateau conditioned on metric:UserWarning",
+)
+def test_a_trainer_of_ones_own_averages_too_and_tests_the_average(dataset, data, tmp_path):
+    expected = train(dataset, tiny_network(), PLAN, tmp_path / "expected")
+    module = SignalClassifier(tiny_network(), PLAN.optimizer, PLAN.lr, PLAN.seed)
+    best = ModelCheckpoint(tmp_path / "own", monitor="loss/val", save_on_train_epoch_end=True)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=PLAN.epochs,
+        callbacks=[best],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data)
+    assert module.history == expected.module.history
+    trainer.test(datamodule=data, ckpt_path="best", verbose=False)
+    loaded = SignalClassifier.load_from_checkpoint(best.best_model_path, network=tiny_network(1))
+    for network in (module.network, loaded.network):
+        for name, each in expected.module.network.state_dict().items():
+            assert torch.equal(network.state_dict()[name], each), name
+    assert torch.equal(module.test_probabilities, expected.module.test_probabilities)
+    settings = settings_of(module, dataset)
+    assert settings["windows_per_epoch"] == PLAN.windows_per_epoch
+    assert settings["optimizer"]["averaging"] == DECAY
+
+
+class Masked(nn.Module):
+    """Two layers with one weight, and masks that no checkpoint keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(15, 15), nn.Linear(15, 15)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(15, 3)
+        mask = torch.full((8, 8), -torch.inf).triu(1)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("scale", torch.ones(1, 1).expand(8, 8), persistent=False)
+
+    def forward(self, windows):
+        shares = ((windows @ windows.transpose(1, 2)) * self.scale + self.mask).softmax(2)
+        return self.head(shares @ self.second(self.first(windows).relu())).mean(1)
+
+
+def test_a_weight_with_two_names_is_averaged_once_and_what_is_no_weight_never(dataset, tmp_path):
+    seen, network = Seen(), Masked()
+    first = floats(network)
+    trained = train(dataset, network, PLAN, tmp_path, callbacks=[seen])
+    best = list(averages(first, seen.states))[3 * trained.best_epoch - 1]
+    for name, each in floats(trained.module.network).items():
+        torch.testing.assert_close(each.double(), best[name], rtol=1e-4, atol=1e-5)
+    assert torch.equal(network.mask, Masked().mask)

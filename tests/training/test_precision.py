@@ -1,6 +1,7 @@
 """``trainer.precision=auto``: chosen once for a run, noted, and kept by what repeats the run."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from train_runs import run_train, train_arguments
 
 from percoin.cli import compose_config
 from percoin.config import RegistryConfig, TrainConfig, typed
-from percoin.errors import ConfigError, InterruptedRunError
+from percoin.errors import ConfigError, InterruptedRunError, VersionRefusedError
 from percoin.network import CnnLstm
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.command.reproduction import reproduce
@@ -141,6 +142,13 @@ def test_a_resumed_run_and_a_reproduction_take_the_precision_that_the_run_began_
     monkeypatch.setattr(per_market, "train", noted)
     assert train(tmp_path).code == 143
     timed["bf16-mixed"] = 9.0
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+        refused = train(tmp_path, "resume=true")
+    assert refused.code == 1
+    assert (
+        "trainer.precision=bf16-mixed, and this CPU cannot compute in bf16; go on" in refused.stderr
+    )
     finished = train(tmp_path, "resume=true")
     assert finished.code == 0, finished.stderr
 
@@ -156,6 +164,10 @@ def test_a_resumed_run_and_a_reproduction_take_the_precision_that_the_run_began_
     found = reproduce(typed(compose_config("registry", words), RegistryConfig), market)
     assert found.is_same, found.as_text()
     assert seen == ["bf16-mixed"] * 3
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    cpu = re.escape(manifest.machine["cpu"])
+    with pytest.raises(VersionRefusedError, match=rf"bf16; reproduce it on .* whose CPU is {cpu}$"):
+        reproduce(typed(compose_config("registry", words), RegistryConfig), market)
     # Retraining leaves it to the machine again.
     assert settings_of(manifest).trainer.precision == "auto"
     again = typed(compose_config("train", overrides_of(manifest)), TrainConfig)

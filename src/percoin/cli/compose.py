@@ -26,6 +26,7 @@ from percoin.cli.targets import with_targets
 from percoin.config import CONF_DIR, OPTIONS, SCHEMAS, usual_blend, usual_epochs
 from percoin.config.folders import reading_from
 from percoin.errors import ConfigError
+from percoin.printable import without_passwords
 from percoin.run_folder import run_dir
 
 # What Hydra raises where it has a bug.
@@ -101,7 +102,7 @@ class ConfigShown(Exception):  # noqa: N818 - it is what was asked for
 
 
 def shown_text(config: DictConfig, shown: Shown) -> str:
-    """A config, or a part of it, as YAML.
+    """A config, or a part of it, as YAML, without the passwords in its addresses.
 
     Args:
         config: With Hydra's own settings.
@@ -114,11 +115,12 @@ def shown_text(config: DictConfig, shown: Shown) -> str:
     if shown.kind == "hydra":
         whole = OmegaConf.masked_copy(config, ["hydra"])
     if not shown.package:
-        return OmegaConf.to_yaml(whole, resolve=shown.resolve)
+        return without_passwords(OmegaConf.to_yaml(whole, resolve=shown.resolve))
     part = OmegaConf.select(whole, shown.package)
     if not OmegaConf.is_config(part):
         raise ConfigError(f"--package {shown.package}: the config has no part of that name")
-    return f"# @package {shown.package}\n{OmegaConf.to_yaml(part, resolve=shown.resolve)}"
+    text = without_passwords(OmegaConf.to_yaml(part, resolve=shown.resolve))
+    return f"# @package {shown.package}\n{text}"
 
 
 def as_meant(config_name: str, overrides: Sequence[str]) -> list[str]:

@@ -8,10 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from percoin.errors import ConfigError
+from percoin.printable import without_passwords
 
 # The only classes that a config may create.
 _TARGET = re.compile(r"lightning\.pytorch\.loggers\.[A-Za-z]+Logger")
 _TARGET_KEY = "_target_"
+_SECRET_KEY = re.compile(r"(?i)password|secret|token|api_?key")
 # Optional packages by logger; each is an extra of percoin by the same name.
 _PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 
@@ -37,6 +39,7 @@ def loggers_of(logger: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]
                 f"logger.{name} is no logger; name one of {known}: logger.NAME.{name}"
             )
         _check_target(arguments)
+        _check_no_secret(name, arguments)
         package = _PACKAGES.get(class_of(arguments))
         if package and find_spec(package) is None:
             raise ConfigError(
@@ -61,6 +64,19 @@ def _check_target(arguments: Mapping[str, Any]) -> None:
         )
     if any(_TARGET_KEY in inner for inner in _mappings_in(list(arguments.values()))):
         raise ConfigError("a setting of logger has a _target_ of its own; give it a value")
+
+
+def _check_no_secret(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse what every run and model would keep in its files."""
+    for inner in _mappings_in(arguments):
+        for key, value in inner.items():
+            is_secret = value is not None and _SECRET_KEY.search(str(key))
+            if is_secret or (isinstance(value, str) and without_passwords(value) != value):
+                raise ConfigError(
+                    f"logger.{name}.{key} holds a secret, which every run and model would keep: "
+                    "leave it out, and give it by the variable of the logger's own, such as "
+                    "MLFLOW_TRACKING_PASSWORD or WANDB_API_KEY"
+                )
 
 
 def _mappings_in(value: object) -> Iterator[Mapping[str, object]]:

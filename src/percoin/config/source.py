@@ -12,6 +12,7 @@ from typing import ClassVar
 from percoin.bars.sources.binance.source import MARKETS
 from percoin.bars.sources.binance.transfer import is_address
 from percoin.config.fields import MOST_SEED, Effect, choice, file_path, number, require, setting
+from percoin.printable import without_passwords
 
 
 @dataclass
@@ -92,6 +93,11 @@ class BinanceConfig(SourceConfig):
         _check_exchange(self.exchange)
         for name in ("archive_url", "api_url"):
             url = getattr(self, name)
+            require(
+                url is None or without_passwords(url) == url,
+                f"source.{name}={without_passwords(str(url))} holds a password, which every run "
+                "and model would keep: leave it out, and give it in ~/.netrc",
+            )
             require(
                 url is None or (re.match(r"https?://\S+$", url) is not None and is_address(url)),
                 f"source.{name}={url} must begin with http:// or https:// and name a host",

@@ -229,6 +229,11 @@ class TrainConfig:
             self.experiment is None or not self.resume,
             "experiment=tune goes on with its study by itself: leave out resume=true",
         )
+        require(
+            self.trainer.overfit_batches is None or not self.refit,
+            "trainer.overfit_batches trains on a few batches alone, and refit=true on all rows: "
+            "leave out one of the two",
+        )
         check_dates(self.start, self.end)
         check_purge(self.split.purge_bars, self.labels.horizon)
         if not self.model.has_network:
@@ -349,6 +354,7 @@ class TrainConfig:
             f"evaluation={self.evaluation}": self.evaluation == EvaluationMode.WALK_FORWARD,
             "refit=true": self.refit,
             self.trainer.limited: bool(self.trainer.limited),
+            **dict.fromkeys(self._of_a_market, True),
             **dict.fromkeys((f"{name}._target_" for name in self.targets), True),
         }
         for option, is_asked in others.items():
@@ -357,6 +363,15 @@ class TrainConfig:
                 f"fleet=true trains a network from scratch for each market, in one go on one "
                 f"split, and does not go with {option}: leave out one of the two",
             )
+
+    @property
+    def _of_a_market(self) -> list[str]:
+        """What is told of the epochs and the weights of a market that trains alone."""
+        told = {
+            "windows_per_epoch": self.windows_per_epoch,
+            "optimizer.averaging": self.optimizer.averaging,
+        }
+        return [f"{name}={value}" for name, value in told.items() if value]
 
     def _check_symbols(self) -> None:
         for symbol in self.symbols:
@@ -414,4 +429,9 @@ class TrainConfig:
         require(
             self.experiment is None,
             f"{option} and experiment=tune do not go together: a search is for one market alone",
+        )
+        require(
+            not self._of_a_market,
+            f"{' '.join(self._of_a_market)} is for one market that trains alone, from scratch, and "
+            f"does not go with {option}: leave out one of the two",
         )

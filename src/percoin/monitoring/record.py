@@ -57,7 +57,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from percoin.bars.schema import SIMULATED, is_simulated
 from percoin.errors import ConfigError, RecordError
 from percoin.labels import label_rule_from_json
-from percoin.printable import printable
+from percoin.printable import printable, without_passwords
 from percoin.types import UNKNOWN_LABEL, Band, ExpectedMove, Signal, Timeframe, is_symbol
 
 log = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ class TrackRecord:
         self._named: set[int] = set()
 
     def __str__(self) -> str:
-        return self._url.render_as_string(hide_password=True)
+        return without_passwords(self._url.render_as_string(hide_password=True))
 
     @property
     def place(self) -> str:

@@ -80,19 +80,34 @@ class AveragedWeights(pl.Callback):
             tensor.copy_(self._average[name])
             self._average[name] = kept
 
-    @staticmethod
-    @torch.no_grad()
-    def take_stored(checkpoint: Mapping[str, Any], network: nn.Module) -> None:
-        """Put the average of a checkpoint, if it has one, into the network."""
-        states = checkpoint.get("callbacks", {})
-        average = states.get(AveragedWeights.__qualname__, {}).get("average", {})
-        network.load_state_dict(average, strict=False)
+
+def averaged_state(checkpoint: Mapping[str, Any], network: nn.Module) -> dict[str, Tensor]:
+    """The state of a checkpoint's module, whose network holds the average if there is one.
+
+    Args:
+        checkpoint: Of a module that trained such a network.
+        network: Says which names one tensor has; it stays as it is.
+    """
+    states = checkpoint.get("callbacks", {})
+    average = states.get(AveragedWeights.__qualname__, {}).get("average", {})
+    tensors = network.state_dict(keep_vars=True)
+    averages = {id(tensors[name]): each for name, each in average.items() if name in tensors}
+    state: dict[str, Tensor] = checkpoint["state_dict"]
+    return state | {
+        f"network.{name}": averages[id(tensor)]
+        for name, tensor in tensors.items()
+        if id(tensor) in averages
+    }
 
 
 def _averaged(module: pl.LightningModule) -> dict[str, Tensor]:
-    """Weights and statistics of the network, each once; counts of batches cannot be averaged."""
+    """Weights and statistics of the network, each once; counts of batches cannot be averaged.
+
+    Only what a checkpoint keeps: a mask beside it may be infinite, which has no average.
+    """
     network = module.network
     if not isinstance(network, nn.Module):
         raise TypeError("the module has no network")
-    state: dict[str, Tensor] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    state = network.state_dict(keep_vars=True)
+    firsts = {id(tensor): name for name, tensor in reversed(state.items())}
+    return {name: state[name] for name in firsts.values() if state[name].is_floating_point()}

@@ -135,6 +135,7 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
         "model": dict(network.kwargs),
         "epochs": len(module.history["val_loss"]),
         "batch_size": module.batch_size,
+        "windows_per_epoch": module.windows_per_epoch,
         "lr": module.lr,
         "seed": module.seed,
         "lookback": spec.lookback,

@@ -27,6 +27,7 @@ from torchmetrics import MetricCollection
 from percoin.errors import ConfigError, DivergedError
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
+from percoin.training.averaging import AveragedWeights, averaged_state
 from percoin.training.datamodule import Batch, MarketDataModule
 from percoin.training.metrics import build_metrics, metric_values
 
@@ -54,9 +55,8 @@ class OptimizerSpec:
         plateau_factor: Multiplies the learning rate when the validation loss stalls.
         plateau_patience: Epochs without a better validation loss before the rate falls.
         gradient_clip_norm: Largest gradient norm.
-        averaging: Share that a moving average of the weights keeps of itself at each step;
-            ``train.py`` validates and keeps the average. 0 averages nothing. It has no effect
-            in your own ``Trainer``; use a callback there.
+        averaging: Share that a moving average of the weights keeps of itself at each step; the
+            average is what is validated and kept. 0 averages nothing.
         early_stopping_patience: Epochs without a better validation loss before ``train.py``
             stops. It has no effect in your own ``Trainer``; use a callback there.
     """
@@ -192,6 +192,7 @@ class SignalClassifier(pl.LightningModule):
         test_labels: True classes of the same rows, shape (n_rows,).
         market: Symbol and timeframe of the training data.
         batch_size: Windows per training step; None if the data module does not say.
+        windows_per_epoch: Train windows of an epoch; None means all of them.
         secs_before: Training seconds before the run was interrupted and resumed.
         lr_setting: Name of the setting that ``lr`` comes from, for messages.
     """
@@ -223,6 +224,7 @@ class SignalClassifier(pl.LightningModule):
         self.test_metrics = build_metrics()
         self.market = UNKNOWN_MARKET
         self.batch_size: int | None = None
+        self.windows_per_epoch: int | None = None
         self.secs_before = 0.0
         self._began_at = time.monotonic()
         # The schedule if it steps after each epoch.
@@ -256,8 +258,14 @@ class SignalClassifier(pl.LightningModule):
             data = getattr(self.trainer, "datamodule", None)
             self.market = getattr(data, "market", UNKNOWN_MARKET)
             self.batch_size = getattr(data, "batch_size", None)
+            self.windows_per_epoch = getattr(data, "windows_per_epoch", None)
             if isinstance(data, MarketDataModule):
                 check_n_features(self.network, data.n_features)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """The moving average of the weights, for a trainer that fits."""
+        is_averaged = self.optimizer.averaging and self.trainer.state.fn == TrainerFn.FITTING
+        return [AveragedWeights(self.optimizer.averaging)] if is_averaged else []
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and its schedule, or your own ones."""
@@ -425,12 +433,15 @@ class SignalClassifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the history that is stored with the weights.
 
-        A test may load the best weights of this same training. Its own history is then longer
-        than the stored one, and it is kept.
+        A test may load the best weights of this same training, or their average. Its own history
+        is then longer than the stored one, and it is kept.
         """
+        is_fit = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if not is_fit:
+            checkpoint["state_dict"] = averaged_state(checkpoint, self.network)
         history, losses = checkpoint["history"], self.history["val_loss"]
         is_ours = bool(losses) and history["val_loss"] == losses[: len(history["val_loss"])]
-        if is_ours and self.trainer.state.fn != TrainerFn.FITTING:
+        if is_ours and not is_fit:
             return
         self.history = history
         # Checkpoints of earlier versions have no "secs".

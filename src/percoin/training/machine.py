@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from percoin.config import TrainConfig, TrainerConfig
+from percoin.config.trainer import MIXED_PRECISION
 from percoin.errors import ConfigError
 from percoin.registry.artifact import check_writable
 from percoin.training.early import NO_GPU
@@ -30,7 +31,13 @@ def check_machine(settings: TrainConfig) -> None:
     keep_freed_memory()
     if not settings.model.has_network:
         return
-    _check_accelerator(settings.trainer)
+    if settings.trainer.accelerator == "gpu" and lacking(settings.trainer):
+        raise ConfigError(NO_GPU)
+    if lacks := lacking(settings.trainer):
+        raise ConfigError(
+            f"trainer.precision={settings.trainer.precision}: {lacks}; "
+            "use trainer.precision=32-true"
+        )
     if settings.targets:
         from percoin.training.own_parts import find_targets
 
@@ -41,14 +48,13 @@ def check_machine(settings: TrainConfig) -> None:
         check_packages()
 
 
-def _check_accelerator(trainer: TrainerConfig) -> None:
+def lacking(trainer: TrainerConfig) -> str:
+    """What a training on these settings needs and this machine does not have; empty for nothing."""
     import torch
 
-    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError(NO_GPU)
-    is_bf16_on_cpu = trainer.accelerator == "cpu" and trainer.precision.startswith("bf16")
-    if is_bf16_on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise ConfigError(
-            f"trainer.precision={trainer.precision}: this CPU cannot compute in bf16; "
-            "use trainer.precision=32-true"
-        )
+    if trainer.accelerator == "gpu":
+        return "" if torch.cuda.is_available() else "there is no GPU that torch can use"
+    is_bf16 = trainer.precision == MIXED_PRECISION
+    if is_bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "this CPU cannot compute in bf16"
+    return ""

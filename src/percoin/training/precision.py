@@ -23,7 +23,9 @@ from torch.nn import functional
 from percoin import json_codec
 from percoin.config import OwnNetworkConfig, TrainConfig
 from percoin.config.trainer import FULL_PRECISION, MIXED_PRECISION
+from percoin.errors import ResumeError
 from percoin.run_record import SETTINGS_FILE
+from percoin.training.machine import lacking
 from percoin.training.recipes.network import seeded_network
 from percoin.types import CLASS_NAMES
 
@@ -95,15 +97,26 @@ def precision_of_run(settings: TrainConfig, folder: Path) -> PrecisionChoice:
     Args:
         settings: Settings of the run, which leave the precision open.
         folder: Folder of the run.
+
+    Raises:
+        ResumeError: The interrupted run began on a machine that can more than this one.
     """
-    if settings.resume:
-        try:
-            facts = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-            return json_codec.decode(PrecisionChoice, facts["precision"])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            # The check of what may be resumed says what is wrong with the file.
-            return PrecisionChoice(FULL_PRECISION, "the interrupted run does not say")
-    return choose_precision(settings)
+    if not settings.resume:
+        return choose_precision(settings)
+    try:
+        facts = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        choice = json_codec.decode(PrecisionChoice, facts["precision"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        # The check of what may be resumed says what is wrong with the file.
+        return PrecisionChoice(FULL_PRECISION, "the interrupted run does not say")
+    if lacks := lacking(choice.applied(settings).trainer):
+        raise ResumeError(
+            settings.title,
+            settings.tf.name,
+            f"{folder} trains with trainer.precision={choice.precision}, and {lacks}",
+            "go on with it where it began, or start afresh without resume=true",
+        )
+    return choice
 
 
 def choose_precision(settings: TrainConfig) -> PrecisionChoice:

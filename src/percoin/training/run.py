@@ -24,7 +24,7 @@ from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
 from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT, REFIT_FOLDER
 from percoin.splits import Split
-from percoin.training.averaging import AveragedWeights
+from percoin.training.averaging import averaged_state
 from percoin.training.callbacks import Progress
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.interruption import RunInterruption
@@ -465,8 +465,6 @@ def make_trainer(
     )
     own: list[pl.Callback] = [stopping] if watches else []
     own += [LearningRateMonitor("epoch")] if loggers else []
-    if plan.optimizer.averaging:
-        own.append(AveragedWeights(plan.optimizer.averaging))
     return pl.Trainer(
         accelerator=plan.accelerator,
         devices=1,
@@ -545,9 +543,7 @@ def _restore(module: SignalClassifier, path: Path, files: _WholeFiles) -> int:
             f"{path} is not what this training wrote: another process writes there",
             "nothing was exported; end the other process and train again",
         )
-    state_dict: dict[str, Tensor] = checkpoint["state_dict"]
-    module.load_state_dict(state_dict)
-    AveragedWeights.take_stored(checkpoint, module.network)
+    module.load_state_dict(averaged_state(checkpoint, module.network))
     return progress.n_epochs
 
 

@@ -169,6 +169,9 @@ def _plain_settings(manifest: Manifest) -> dict[str, object]:
     values = {k: v for k, v in manifest.config.items() if _is_wanted(k)}
     _check_plain(values, "config", _MOST_LEVELS)
     tf, pooled = values.get("tf", {}), values.get("pooled", {})
+    if isinstance(optimizer := values.get("optimizer", {}), dict):
+        # Versions from before this setting were trained without.
+        values["optimizer"] = {"averaging": 0.0, **optimizer}
     if isinstance(tf, dict):
         values["tf"] = {**tf, "name": manifest.timeframe.value}
     start = pooled.get("init_model") if isinstance(pooled, dict) else None

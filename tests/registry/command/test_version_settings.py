@@ -63,6 +63,17 @@ def test_a_kind_that_leads_to_a_file_of_the_models_folder_is_never_composed(trai
             ask(manifest)
 
 
+def test_a_version_from_before_weights_were_averaged_is_trained_without(trained_once, monkeypatch):
+    def composed(name: str, words: list[str]):
+        return compose_config(name, [*words, "optimizer.averaging=0.5"])
+
+    monkeypatch.setattr("percoin.training.version_settings.compose_config", composed)
+    before = {k: v for k, v in trained_once.config["optimizer"].items() if k != "averaging"}
+    for optimizer, averaging in ((before, 0.0), ({**before, "averaging": 0.9}, 0.9), ({}, 0.0)):
+        manifest = with_config(trained_once, optimizer=optimizer)
+        assert settings_of(manifest).optimizer.averaging == averaging
+
+
 def test_code_that_a_manifest_names_is_not_imported_unless_it_is_allowed():
     with pytest.raises(ConfigError, match="plugins"):
         find_target("optimizer._target_", "pandas.read_pickle")

@@ -413,6 +413,8 @@ def refusal(*overrides: str) -> str:
         "model=logistic",
         "experiment=tune",
         "evaluation=walk_forward",
+        "windows_per_epoch=64",
+        "optimizer.averaging=0.9",
     ],
 )
 def test_what_a_fleet_does_not_know_is_refused_by_name(option):

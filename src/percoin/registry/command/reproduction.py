@@ -31,7 +31,7 @@ from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest, Refit
 from percoin.registry.pool_record import PooledMarket, PoolRecord
 from percoin.registry.publish import served_folder
-from percoin.training.machine import check_machine
+from percoin.training.machine import check_machine, lacking
 from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import prepare, train
 from percoin.training.precision import with_precision
@@ -134,7 +134,8 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
         ModelNotFoundError: There is no such version.
         InvalidArtifactError: It is broken.
         VersionRefusedError: It began with the weights of a pool, or was trained together with
-            markets that it does not describe or whose bars are not here.
+            markets that it does not describe or whose bars are not here, or on a machine that
+            can more than this one.
         ConfigError: Its settings are not those of this percoin.
         DataError: There are no bars.
     """
@@ -157,6 +158,7 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
     settings = settings_of(manifest, **here)
     if settings.leaves_precision_open:
         settings = with_precision(settings, _precision(manifest))
+    _check_machine(settings, manifest)
     bars = _bars(wanted, settings, manifest)
     compared: tuple[Compared, ...] = ()
     if bars.sha256() == manifest.bars.sha256:
@@ -170,6 +172,25 @@ def reproduce(wanted: RegistryConfig, market: MarketFolder) -> Reproduction:
         compared,
         # After the training, which sets the number of threads.
         tuple(_changes(manifest, bars, settings)),
+    )
+
+
+def _check_machine(settings: TrainConfig, manifest: Manifest) -> None:
+    """Refuse a version that this machine cannot train as it was trained.
+
+    Raises:
+        VersionRefusedError: There is no GPU, or the CPU has no bf16.
+    """
+    if not settings.model.has_network or not (lacks := lacking(settings.trainer)):
+        return
+    trainer, cpu = settings.trainer, (manifest.machine or {}).get("cpu")
+    raise VersionRefusedError(
+        manifest.symbol,
+        manifest.timeframe,
+        f"{manifest.version_id} was trained with trainer.accelerator={trainer.accelerator} "
+        f"trainer.precision={trainer.precision}, and {lacks}",
+        "reproduce it on a machine like the one that trained it"
+        + (f", whose CPU is {cpu}" if cpu else ""),
     )
 
 
