@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 
 ELLIPSIS = "..."
-_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s@]*(?=@)")
+_LONGEST_PASSWORD = 200
+_PASSWORD = re.compile(
+    rf"(?<=://)([^\s:/@]{{0,{_LONGEST_PASSWORD}}}):[^\s@]{{0,{_LONGEST_PASSWORD}}}(?=@)"
+)
 _SECRET_OF_QUERY = re.compile(r"(?i)([?&]\w*(?:password|passwd|secret|token|key)=)[^\s&#'\"]+")
 _HIDDEN = "***"
 
@@ -24,8 +27,10 @@ def printable(text: str, max_chars: int | None = None) -> str:
         text: From a file, a server or a person.
         max_chars: Longer text is cut and ends in three dots; at least 4.
     """
-    text = without_passwords(text)
     # Cut before it is escaped too, so that a text of many megabytes costs nothing.
+    if max_chars is not None:
+        text = text[: max_chars + _LONGEST_PASSWORD + 1]
+    text = without_passwords(text)
     if max_chars is not None:
         text = text[: max_chars + 1]
     clean = text if text.isprintable() else "".join(_escaped(letter) for letter in text)
