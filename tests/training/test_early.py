@@ -60,11 +60,20 @@ def nowhere(monkeypatch) -> tuple[str, str]:
 def test_mistakes_end_in_one_line_before_any_large_library_is_loaded(tmp_path, nowhere):
     folders = [f"{kind}_dir={tmp_path / kind}" for kind in ("data", "models", "outputs")]
     markets = "symbol=BTCUSDT,ETHUSDT,SOLUSDT"
+    files = tmp_path / "bars"
+    files.mkdir()
+    (files / "BTCUSDT-15m.csv").touch()
     expected = {
         ("symbol=BTCUSDT", "source=simulated", "trainer=gpu"): (2, "trainer=gpu needs a GPU"),
         ("symbol=BTCUSDT", "source.exchange=krakn"): (2, "ccxt knows; did you mean kraken?"),
         ("symbol=BTCUSDT", "tf=1h", *nowhere): (1, "BTCUSDT 1h: 127.0.0.1 cannot be reached"),
         ("-m", markets, *nowhere): (1, "all 3 jobs of the sweep: 127.0.0.1 cannot be reached"),
+        ("symbol=DOGEUSDT", "source=sample", "tf=1h"): (1, "DOGEUSDT 1h: the sample has only BTC"),
+        ("-m", "symbol=DOGEUSDT,BNBUSDT", "source=sample", "tf=1h"): (1, "the sample has only"),
+        ("symbol=ETHUSDT", "source=store"): (1, "ETHUSDT 15m: no bars are stored in"),
+        ("symbol=ETHUSDT", "source=files", f"source.path={files}"): (1, "holds ETHUSDT, there is"),
+        ("symbol=ETHUSDT", "source=files", f"source.path={files}.csv"): (1, "does not exist"),
+        ("recipe=pooled", markets, "source=sample", "tf=1h"): (1, "1 of 3 markets have no bars"),
     }
     lines = json.dumps([[*words, *folders] for words in expected])
     done = subprocess.run(
