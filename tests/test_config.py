@@ -544,7 +544,7 @@ def test_the_original_environment_variables_are_defaults(monkeypatch):
 def test_a_bad_default_timeframe_names_its_variable(monkeypatch, name, value):
     monkeypatch.setenv("ML_DEFAULT_TF", value)
     assert refusal("symbol=BTCUSDT", name=name) == (
-        f"tf={value} (from ML_DEFAULT_TF) is not an option; tf is one of 15m, 1d, 1h, 30m, 4h, 5m"
+        f"tf={value} (from ML_DEFAULT_TF) is not an option; tf is one of 5m, 15m, 30m, 1h, 4h, 1d"
     )
 
 

@@ -88,7 +88,8 @@ class Board:
     """All models shown, best first.
 
     Attributes:
-        entries: Sorted by skill; models without a skill follow, sorted by name.
+        entries: Sorted by skill; models without a skill follow, sorted by symbol and bar
+            length.
         created_at: Time of the report (UTC).
         n_tried: Number of models with a p-value; false discovery control runs over these.
         n_lost: Number of models that were accepted alone, but not after the control.
@@ -195,12 +196,13 @@ def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> RankedMod
     return RankedModel(None, model, status, reasons, (*cautions, *verdict.cautions), leads)
 
 
-def _place(entry: RankedModel) -> tuple[bool, float, int, str]:
+def _place(entry: RankedModel) -> tuple[bool, float, int, str, int]:
     evaluation = entry.model.evaluation
     skill = -evaluation.model.skill.value if evaluation else 0.0
     has_none = (BoardStatus.BROKEN, BoardStatus.NO_MODEL)
     last = has_none.index(entry.status) + 1 if entry.status in has_none else 0
-    return (evaluation is None, skill, last, entry.model.name)
+    length = entry.model.timeframe.milliseconds
+    return (evaluation is None, skill, last, entry.model.symbol, length)
 
 
 def rival_of(evaluation: Evaluation) -> Assessment:

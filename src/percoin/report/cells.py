@@ -145,9 +145,9 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
         return []
     bars, calibration = manifest.bars, manifest.calibration
     known = [
-        ("bars", f"{bars.origin}, {bars.n_bars:,} until {_minute(bars.last_open_time)}"),
+        ("bars", f"{bars.origin}, {bars.n_bars:,}, the last opens {_minute(bars.last_open_time)}"),
         *(
-            (title, f"{_minute(span.first)} to {_minute(span.last)}, {span.rows:,} bars")
+            (title, f"open {_minute(span.first)} to {_minute(span.last)}, {span.rows:,} bars")
             for name, title in _SPLIT_TITLES.items()
             if (span := bars.splits[name])
         ),
