@@ -49,6 +49,7 @@ class LeaderboardRow:
     timeframe: str
     variant: str
     status: str
+    shown: str
     reason: str
     skill: Figure
     recent_skill: Figure
@@ -79,6 +80,7 @@ def leaderboard_row(entry: RankedModel, now: datetime) -> LeaderboardRow:
         timeframe=model.timeframe.value,
         variant=model.variant,
         status=entry.status.value,
+        shown=entry.shown,
         reason=entry.short_reason,
         skill=figure(line.skill if line else None),
         recent_skill=figure(line.recent_skill if line else None),
