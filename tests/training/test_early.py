@@ -13,7 +13,8 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.errors import ConfigError, FetchError
+from percoin.errors import BarsNotFoundError, ConfigError, FetchError
+from percoin.sweep.launcher import launch
 from percoin.training.early import check_device, check_network, may_have_gpu
 from percoin.types import Timeframe
 
@@ -91,6 +92,21 @@ def test_mistakes_end_in_one_line_before_any_large_library_is_loaded(tmp_path, n
         assert words in line
         assert (ended, heavy) == (code, [])
     assert not list(tmp_path.rglob("job.json"))
+
+
+def test_a_sweep_over_several_sources_is_not_refused_for_the_first(tmp_path, monkeypatch):
+    class HasBegun(Exception):  # noqa: N818 - no error
+        pass
+
+    def begin(plan):
+        raise HasBegun
+
+    monkeypatch.setattr("percoin.sweep.launcher._run", begin)
+    words = ["symbol=DOGEUSDT", "tf=1h", f"outputs_dir={tmp_path}", f"data_dir={tmp_path}"]
+    with pytest.raises(BarsNotFoundError, match="the sample has only"):
+        launch([*words, "source=sample"])
+    with pytest.raises(HasBegun):
+        launch([*words, "source=sample,simulated"])
 
 
 def test_a_gpu_shows_by_its_device_files(tmp_path, monkeypatch):
