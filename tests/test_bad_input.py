@@ -161,7 +161,7 @@ def test_a_damaged_store_is_named_with_what_to_do(folder, capsys, monkeypatch):
         (["symbol=NOSUCHUSDT"], ["NOSUCHUSDT 15m", "no file in bars", "give another source.path"]),
         (["symbol=BTCUSDT", "tf=15m", "source.path=nowhere"], ["nowhere does not exist"]),
         (["symbol=btc"], ["BTC 15m", "did you mean symbol=BTCUSDT?"]),
-        (["symbol=BTCUSDT", "tf=7m"], ["tf=7m is not an option", "15m, 1d, 1h, 30m, 4h, 5m"]),
+        (["symbol=BTCUSDT", "tf=7m"], ["tf=7m is not an option", "5m, 15m, 30m, 1h, 4h, 1d"]),
     ],
 )
 def test_what_is_not_there_is_said(folder, capsys, monkeypatch, overrides, words):

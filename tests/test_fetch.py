@@ -195,6 +195,7 @@ def test_a_damaged_file_is_reported_beside_the_others(server, run, tmp_path, cap
         (["symbol=BTCUSDT", "source.api_url=http://x:99999"], "and name a host"),
         (["symbol=BTCUSDT", "source.exchange=Binance"], "is not a name as ccxt spells it"),
         (["report=true"], "fetch some: python -m percoin.fetch symbol=BTCUSDT"),
+        (["report=true", "tf=1d,15m,4h"], "symbol=BTCUSDT tf=15m,4h,1d"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(arguments, words, tmp_path, capsys, monkeypatch):

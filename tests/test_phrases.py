@@ -178,7 +178,7 @@ TOLD = [
     ("registry features=raw", "features is a setting of train, audit, and registry has none"),
     ("report source=files", "source is a setting of"),
     # FreqAI, freqtrade, ccxt
-    ("train symbol=BTCUSDT tf=1w", "tf=1w is not an option; tf is one of 15m, 1d, 1h, 30m, 4h, 5m"),
+    ("train symbol=BTCUSDT tf=1w", "tf=1w is not an option; tf is one of 5m, 15m, 30m, 1h, 4h, 1d"),
     ("train symbol=BTC/USDT:USDT", "did you mean symbol=BTCUSDT source.market=perp?"),
     ("train symbol=true", "symbol='true' is not a market"),
     ("train symbol=BTC-USDT", "did you mean symbol=BTCUSDT?"),

@@ -221,9 +221,9 @@ class MarketDataset:
         return rows
 
     def dates(self, part: Part) -> tuple[pd.Timestamp, pd.Timestamp]:
-        """First and last decision of a part: when those bars closed (UTC)."""
+        """When the first and the last bar of a part open (UTC), as manifests and reports say it."""
         rows = self.rows(part)
-        return self.bars.close_time(int(rows[0])), self.bars.close_time(int(rows[-1]))
+        return self.bars.frame.index[rows[0]], self.bars.frame.index[rows[-1]]
 
     def class_counts(self, part: Part) -> IntArray:
         """How many rows of a part have each class, in the order of ``Signal``, shape (C,)."""

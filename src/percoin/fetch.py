@@ -163,7 +163,11 @@ def report_stored(settings: Sequence[FetchConfig], tf_given: bool) -> bool:
             + command_line(
                 "python -m percoin.fetch",
                 f"symbol={','.join(symbols) or 'BTCUSDT'}",
-                *([f"tf={','.join(sorted(timeframes))}"] if tf_given else []),
+                *(
+                    [f"tf={','.join(tf for tf in Timeframe if tf in timeframes)}"]
+                    if tf_given
+                    else []
+                ),
                 data_dir=settings[0].data_dir,
             )
         )

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 from percoin.cli import run_jobs
 from percoin.config import TrainConfig
-from percoin.training.early import check_device, check_network
+from percoin.training.early import check_bars, check_device, check_network
 from percoin.training.memory import memory_errors
 
 
 def train(settings: TrainConfig) -> None:
     """Train what the settings describe, after a search for better ones if they ask for it."""
-    # Both take seconds to import: only once the settings are known to be good.
+    # What comes after these checks takes seconds to import.
     check_device(settings)
     markets = [(symbol, settings.tf.timeframe) for symbol in settings.pooled_symbols]
     check_network(settings, markets, settings.title, settings.tf.name)
+    check_bars(settings, markets)
     with memory_errors(settings.title, settings.tf.name):
         if settings.experiment is not None:
             from percoin.tuning.command import tune_from_config

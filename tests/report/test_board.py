@@ -72,6 +72,25 @@ def test_the_order_is_by_skill_and_what_has_none_follows(board):
     ]
 
 
+def test_people_are_told_what_was_shown(board):
+    told = {name: (entry.shown, entry.short_reason) for name, entry in by_name(board).items()}
+    assert told["BTCUSDT 15m"][0] == "skill shown"
+    assert told["BTCUSDT 15m"][1].startswith(("ahead of ", "level with "))
+    assert told["ETHUSDT 15m"] == ("no skill shown", "hardly more than a constant answer")
+    assert told["SOLUSDT 1d"] == ("too few rows to tell", "")
+    assert told["XRPUSDT 15m"][0] == "not judged"
+
+
+def test_skill_behind_its_rival_is_not_called_none():
+    evaluation = judged()
+    lead = replace(evaluation.lead, value=-0.01, lower=-0.02, upper=-0.005)
+    rejected = replace(evaluation.verdict, outcome=Outcome.REJECTED)
+    behind = replace(evaluation, against_best=lead, against_rival=lead, verdict=rejected)
+    entry = make_board([model("BTCUSDT", behind)], NOW).entries[0]
+    assert (entry.status.value, entry.shown) == ("rejected", "behind its rival")
+    assert entry.short_reason == f"skill shown, behind {evaluation.rival_name}"
+
+
 def test_the_answer_counts_what_is_accepted(board):
     assert answer(board) == "2 of 7 models have shown skill."
     assert board.counts[BoardStatus.BROKEN] == 2
@@ -95,13 +114,13 @@ def test_a_model_that_passes_alone_may_fail_among_many():
     )
     assert (among.n_tried, among.n_lost) == (10, 1)
     assert answer(among) == "None of the 10 models has shown skill."
-    assert sweep_note(among).endswith("judged alone 1 would be accepted, judged together 0.")
+    assert sweep_note(among).endswith("judged alone 1 would show skill, judged together 0.")
 
 
 def test_one_model_is_named_and_the_reader_is_warned_of_a_hidden_search():
     board = make_board([model("BTCUSDT", judged())], NOW)
 
-    assert answer(board) == "BTCUSDT 15m: accepted."
+    assert answer(board) == "BTCUSDT 15m: skill shown."
     assert "luck finds a winner among many" in sweep_note(board)
 
 
@@ -152,7 +171,7 @@ def test_a_job_without_a_model_is_told_and_not_counted_among_the_models():
 
     assert board.entries[-1].status is BoardStatus.NO_MODEL
     assert board.entries[-1].reasons == ("its training failed",)
-    assert answer(board) == "BTCUSDT 15m: accepted."
+    assert answer(board) == "BTCUSDT 15m: skill shown."
     assert headlines(board)[0] == "One of 2 jobs failed."
     assert len(headlines(board)) == 2
     assert answer(make_board([gone, replace(gone, symbol="A")], NOW)) == "No job left a model."

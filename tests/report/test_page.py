@@ -213,6 +213,11 @@ def test_on_a_telephone_the_skill_stands_beside_the_market(tmp_path, page):
     assert max(ends) <= 390
 
 
+def test_no_escape_stands_for_a_line_break(page):
+    assert "2025-01-25<br>to 2025-01-31" in page
+    assert "\\n" not in page
+
+
 def test_a_browser_would_complain_of_another_script(tmp_path, page):
     changed = page.replace("</body>", "<script>document.title = 'other'</script></body>")
     (tmp_path / "index.html").write_text(changed, encoding="utf-8")

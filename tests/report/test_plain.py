@@ -98,9 +98,12 @@ def test_every_table_of_the_markdown_is_one(board):
 def test_the_markdown_has_a_section_with_dates_and_hashes_for_every_model(board):
     markdown = to_markdown(board)
 
-    assert re.findall(r"^## (\w+ \w+): ([\w ]+)$", markdown, re.M)[0] == ("BTCUSDT 15m", "accepted")
+    assert re.findall(r"^## (\w+ \w+): ([\w ]+)$", markdown, re.M)[0] == (
+        "BTCUSDT 15m",
+        "skill shown",
+    )
     assert markdown.count("\n## ") == 7
-    assert markdown.count("tested on: 2025-01-25 06:00 to 2025-01-31 23:00") == 5
+    assert markdown.count("tested on: open 2025-01-25 06:00 to 2025-01-31 23:00") == 5
     assert markdown.count("sha256 of bars: " + "ab" * 32) == 5
 
 

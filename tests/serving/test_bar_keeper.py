@@ -125,6 +125,46 @@ def test_a_failure_that_stays_is_warned_of_once(market, caplog):
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
+def test_bars_that_only_rules_read_and_a_source_has_none_of_are_no_failure(market, caplog):
+    absent = BarsNotFoundError("BTCUSDT", H1, "the sample has 4h bars", "use tf=4h")
+    failed = []
+
+    def load(symbol, timeframe):
+        if timeframe is H1:
+            raise absent
+        return market.load(symbol, timeframe)
+
+    for optional in ({H1}, set()):
+        keeper = BarKeeper(
+            load,
+            ["BTCUSDT"],
+            [M15, H1],
+            RHYTHM,
+            market.clock,
+            on_load=lambda timeframe, is_failure: failed.append((timeframe, is_failure)),
+            optional=optional,
+        )
+        keeper.refresh("BTCUSDT")
+        with pytest.raises(BarsNotFoundError, match="the sample has 4h bars"):
+            keeper.source().load("BTCUSDT", H1)
+    assert failed == [(M15, False), (H1, False), (M15, False), (H1, True)]
+    assert len(caplog.messages) == 1
+
+
+def test_further_markets_are_loaded_in_one_timeframe_from_then_on(market):
+    keeper = keeper_of(market)
+    assert not keeper.keeps("ETHUSDT", M15)
+    for _ in range(2):
+        keeper.keep_also([("ETHUSDT", M15), ("BTCUSDT", M15)])
+    keeper.refresh("ETHUSDT")
+    assert keeper.keeps("ETHUSDT", M15)
+    assert not keeper.keeps("ETHUSDT", H1)
+    assert len(keeper.source().load("ETHUSDT", M15)) == 10
+    # What was held before stays.
+    assert len(held(keeper).bars) == 10
+    assert market.n_questions == 2
+
+
 def test_held_bars_are_a_source_for_rules(market):
     keeper = keeper_of(market)
     source = keeper.source()

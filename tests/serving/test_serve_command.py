@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from builders import write_parquet
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 from small_servers import RunningServer
 
+from percoin.bars.panel import with_panel
 from percoin.types import Signal
 
 KEY = "a-secret-of-the-tests"
@@ -84,6 +86,21 @@ def test_a_server_follows_its_bars_and_its_models_until_it_is_stopped(folder):
         assert server.get("/api/predictions/BTCUSDT").json()["ts"] == newer
         assert server.stop(signal.SIGTERM) == 0
         assert "Traceback" not in server.log()
+
+
+def test_markets_that_a_model_compares_with_are_loaded_and_not_served(folder):
+    compared = with_panel(BARS, [replace(BARS, symbol="ETHUSDT")])
+    dataset = make_dataset(compared, extra=("market",), references=("BTCUSDT", "ETHUSDT"))
+    network = random_network(Signal.SHORT, n_features=len(dataset.feature_names))
+    with RunningServer(folder, *FILES, "symbol=BTCUSDT", "tf=15m", *QUICK) as server:
+        server.wait_until_started()
+        assert server.get("/api/predictions/BTCUSDT").json()["pred"] == "LONG"
+        export(folder / "models", network, dataset)
+        server.wait_for(lambda: server.get("/api/predictions/BTCUSDT").json()["pred"] == "SHORT")
+        assert server.get("/api/predictions/BTCUSDT").json()["source"] == "ML_PER_COIN_V1"
+        assert server.get("/api/predictions/ETHUSDT").status == 404
+        assert server.get("/health").json()["markets"]["configured"] == 1
+        assert server.stop(signal.SIGTERM) == 0
 
 
 def test_the_answer_is_the_commands_but_for_the_folders(folder):

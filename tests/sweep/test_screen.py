@@ -69,7 +69,7 @@ def test_the_tables_say_it_all_in_80_columns(sweep):
     assert lines[0] == "sweep-1: 8 jobs, 7 finished, 1 failed. Took 1h 02m."
     assert lines[2] == "job state epochs time skill [95 %] act. dir. verdict"
     assert lines[3] == (
-        "M00USDT 15m finished 12/50 3m 12s +.0300 [+.0220, +.0380] .802 .500 accepted"
+        "M00USDT 15m finished 12/50 3m 12s +.0300 [+.0220, +.0380] .802 .500 skill shown"
     )
 
 
@@ -101,7 +101,7 @@ def test_the_leaderboard_holds_the_best_and_says_how_many_there_are(sweep):
     assert [int(rank) for rank, _ in ranks] == list(range(1, 21))
     assert ranks[0][1] == "M00USDT 15m"
     assert "and 104 more: the report has all of them" in board
-    assert "would be accepted, judged together" in " ".join(board.split())
+    assert "would show skill, judged together" in " ".join(board.split())
     assert "15m: the 31 models' mean skill is" in board
 
 

@@ -13,7 +13,8 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
-from percoin.errors import ConfigError, FetchError
+from percoin.errors import BarsNotFoundError, ConfigError, FetchError
+from percoin.sweep.launcher import launch
 from percoin.training.early import check_device, check_network, may_have_gpu
 from percoin.types import Timeframe
 
@@ -60,11 +61,20 @@ def nowhere(monkeypatch) -> tuple[str, str]:
 def test_mistakes_end_in_one_line_before_any_large_library_is_loaded(tmp_path, nowhere):
     folders = [f"{kind}_dir={tmp_path / kind}" for kind in ("data", "models", "outputs")]
     markets = "symbol=BTCUSDT,ETHUSDT,SOLUSDT"
+    files = tmp_path / "bars"
+    files.mkdir()
+    (files / "BTCUSDT-15m.csv").touch()
     expected = {
         ("symbol=BTCUSDT", "source=simulated", "trainer=gpu"): (2, "trainer=gpu needs a GPU"),
         ("symbol=BTCUSDT", "source.exchange=krakn"): (2, "ccxt knows; did you mean kraken?"),
         ("symbol=BTCUSDT", "tf=1h", *nowhere): (1, "BTCUSDT 1h: 127.0.0.1 cannot be reached"),
         ("-m", markets, *nowhere): (1, "all 3 jobs of the sweep: 127.0.0.1 cannot be reached"),
+        ("symbol=DOGEUSDT", "source=sample", "tf=1h"): (1, "DOGEUSDT 1h: the sample has only BTC"),
+        ("-m", "symbol=DOGEUSDT,BNBUSDT", "source=sample", "tf=1h"): (1, "the sample has only"),
+        ("symbol=ETHUSDT", "source=store"): (1, "ETHUSDT 15m: no bars are stored in"),
+        ("symbol=ETHUSDT", "source=files", f"source.path={files}"): (1, "holds ETHUSDT, there is"),
+        ("symbol=ETHUSDT", "source=files", f"source.path={files}.csv"): (1, "does not exist"),
+        ("recipe=pooled", markets, "source=sample", "tf=1h"): (1, "1 of 3 markets have no bars"),
     }
     lines = json.dumps([[*words, *folders] for words in expected])
     done = subprocess.run(
@@ -82,6 +92,21 @@ def test_mistakes_end_in_one_line_before_any_large_library_is_loaded(tmp_path, n
         assert words in line
         assert (ended, heavy) == (code, [])
     assert not list(tmp_path.rglob("job.json"))
+
+
+def test_a_sweep_over_several_sources_is_not_refused_for_the_first(tmp_path, monkeypatch):
+    class HasBegun(Exception):  # noqa: N818 - no error
+        pass
+
+    def begin(plan):
+        raise HasBegun
+
+    monkeypatch.setattr("percoin.sweep.launcher._run", begin)
+    words = ["symbol=DOGEUSDT", "tf=1h", f"outputs_dir={tmp_path}", f"data_dir={tmp_path}"]
+    with pytest.raises(BarsNotFoundError, match="the sample has only"):
+        launch([*words, "source=sample"])
+    with pytest.raises(HasBegun):
+        launch([*words, "source=sample,simulated"])
 
 
 def test_a_gpu_shows_by_its_device_files(tmp_path, monkeypatch):

@@ -108,11 +108,21 @@ class BarStore:
         Raises:
             As ``read``.
         """
-        for name in stored_names(symbol):
-            path = self.root / name / f"{timeframe}.parquet"
-            if path.exists():
-                return _read_file(path, symbol, timeframe, name)
-        raise self._not_found(symbol, timeframe)
+        path = self.check_has(symbol, timeframe)
+        return _read_file(path, symbol, timeframe, path.parent.name)
+
+    def check_has(self, symbol: str, timeframe: Timeframe) -> Path:
+        """The file of a market, under today's name or the old one; it is not read.
+
+        Raises:
+            BarsNotFoundError: Nothing is stored for the market.
+            ConfigError: ``symbol`` is no market or an old name of one.
+        """
+        paths = (self.root / name / f"{timeframe}.parquet" for name in stored_names(symbol))
+        found = next((path for path in paths if path.exists()), None)
+        if found is None:
+            raise self._not_found(symbol, timeframe)
+        return found
 
     def origin(self, symbol: str, timeframe: Timeframe) -> str | None:
         """Where the stored bars came from, as their file says; the bars are not read.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from percoin.config.schemas import CONF_DIR, SCHEMAS
 from percoin.errors import ConfigError
+from percoin.types import Timeframe
 
 _HERE = Path("conf")
 _named: ContextVar[tuple[Path, ...]] = ContextVar("named", default=())
@@ -30,9 +31,11 @@ def config_folders() -> list[Path]:
 
 
 def options(group: str) -> list[str]:
-    """The options of a group: the files in its folder."""
+    """The options of a group, the files in its folder, by name; bar lengths by their length."""
+    found = {path.stem for place in config_folders() for path in (place / group).glob("*.yaml")}
+    lengths = [timeframe.value for timeframe in Timeframe]
     return sorted(
-        {path.stem for place in config_folders() for path in (place / group).glob("*.yaml")}
+        found, key=lambda name: (lengths.index(name) if name in lengths else len(lengths), name)
     )
 
 

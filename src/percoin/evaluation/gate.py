@@ -30,6 +30,14 @@ class Outcome(StrEnum):
     UNTESTABLE = "untestable"
 
 
+# What was shown, for people: an accepted model can still lose money. Programs read the outcome.
+SHOWN = {
+    Outcome.ACCEPTED.value: "skill shown",
+    Outcome.REJECTED.value: "no skill shown",
+    Outcome.UNTESTABLE.value: "too few rows to tell",
+}
+
+
 @dataclass(frozen=True)
 class GateRules:
     """Requirements of the gate.

@@ -13,6 +13,7 @@ from percoin.evaluation.backtest import BUY_AND_HOLD, BacktestResult
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.gate import (
     FALSE_DISCOVERY_RATE,
+    SHOWN,
     Outcome,
     Verdict,
     apply_false_discovery_control,
@@ -40,6 +41,10 @@ class BoardStatus(StrEnum):
 
 
 _JUDGED = (BoardStatus.ACCEPTED, BoardStatus.REJECTED, BoardStatus.UNTESTABLE)
+
+
+# What a rejected model has shown that has skill: its rival has surely more.
+BEHIND = "behind its rival"
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,27 @@ class RankedModel:
         return evaluation is not None and evaluation.verdict.is_accepted
 
     @property
+    def is_behind(self) -> bool:
+        """Whether it was rejected although it has skill: its rival has surely more."""
+        return self.status is BoardStatus.REJECTED and self._phrase.startswith(SHOWN["accepted"])
+
+    @property
+    def shown(self) -> str:
+        """What the test showed, in a few words for people; programs read the status."""
+        return BEHIND if self.is_behind else SHOWN.get(self.status, self.status.value)
+
+    @property
     def short_reason(self) -> str:
-        """What the test showed, or the deciding reason without its figures."""
-        evaluation = self.model.evaluation
-        if evaluation is not None and self.status in _JUDGED:
-            return evaluation.shown(Outcome(self.status.value))
+        """What ``shown`` leaves out of what the test showed, or the deciding reason."""
+        if self._phrase:
+            return self._phrase.removeprefix(self.shown).lstrip(" ,:")
         return self.reasons[0].partition(":")[0].replace("_", " ")
+
+    @property
+    def _phrase(self) -> str:
+        evaluation = self.model.evaluation
+        is_judged = evaluation is not None and self.status in _JUDGED
+        return evaluation.shown(Outcome(self.status.value)) if evaluation and is_judged else ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,8 @@ class Board:
     """All models shown, best first.
 
     Attributes:
-        entries: Sorted by skill; models without a skill follow, sorted by name.
+        entries: Sorted by skill; models without a skill follow, sorted by symbol and bar
+            length.
         created_at: Time of the report (UTC).
         n_tried: Number of models with a p-value; false discovery control runs over these.
         n_lost: Number of models that were accepted alone, but not after the control.
@@ -195,12 +216,13 @@ def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> RankedMod
     return RankedModel(None, model, status, reasons, (*cautions, *verdict.cautions), leads)
 
 
-def _place(entry: RankedModel) -> tuple[bool, float, int, str]:
+def _place(entry: RankedModel) -> tuple[bool, float, int, str, int]:
     evaluation = entry.model.evaluation
     skill = -evaluation.model.skill.value if evaluation else 0.0
     has_none = (BoardStatus.BROKEN, BoardStatus.NO_MODEL)
     last = has_none.index(entry.status) + 1 if entry.status in has_none else 0
-    return (evaluation is None, skill, last, entry.model.name)
+    length = entry.model.timeframe.milliseconds
+    return (evaluation is None, skill, last, entry.model.symbol, length)
 
 
 def rival_of(evaluation: Evaluation) -> Assessment:
@@ -251,7 +273,7 @@ def answer(board: Board) -> str:
     if n_models == 0:
         return "No job left a model."
     if n_models == 1:
-        return f"{models[0].model.name}: {models[0].status}."
+        return f"{models[0].model.name}: {models[0].shown}."
     if n_accepted == 0:
         return f"None of the {_models(n_models)} has shown skill."
     verb = "has" if n_accepted == 1 else "have"
@@ -288,9 +310,9 @@ def sweep_note(board: Board) -> str:
     n_alone = sum(entry.passed_alone for entry in board.entries)
     return (
         f"{board.n_tried} models were tried. Luck alone would make some of them look good, so "
-        f"at most {FALSE_DISCOVERY_RATE:.0%} of the accepted may be expected to be false "
-        "(Benjamini-Yekutieli, which allows for markets that move together): judged alone "
-        f"{n_alone} would be accepted, judged together {n_alone - board.n_lost}."
+        f"at most {FALSE_DISCOVERY_RATE:.0%} of those with skill shown may be expected to have "
+        "none (Benjamini-Yekutieli, which allows for markets that move together): judged alone "
+        f"{n_alone} would show skill, judged together {n_alone - board.n_lost}."
     )
 
 

@@ -49,6 +49,7 @@ class LeaderboardRow:
     timeframe: str
     variant: str
     status: str
+    shown: str
     reason: str
     skill: Figure
     recent_skill: Figure
@@ -79,6 +80,7 @@ def leaderboard_row(entry: RankedModel, now: datetime) -> LeaderboardRow:
         timeframe=model.timeframe.value,
         variant=model.variant,
         status=entry.status.value,
+        shown=entry.shown,
         reason=entry.short_reason,
         skill=figure(line.skill if line else None),
         recent_skill=figure(line.recent_skill if line else None),
@@ -145,9 +147,9 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
         return []
     bars, calibration = manifest.bars, manifest.calibration
     known = [
-        ("bars", f"{bars.origin}, {bars.n_bars:,} until {_minute(bars.last_open_time)}"),
+        ("bars", f"{bars.origin}, {bars.n_bars:,}, the last opens {_minute(bars.last_open_time)}"),
         *(
-            (title, f"{_minute(span.first)} to {_minute(span.last)}, {span.rows:,} bars")
+            (title, f"open {_minute(span.first)} to {_minute(span.last)}, {span.rows:,} bars")
             for name, title in _SPLIT_TITLES.items()
             if (span := bars.splits[name])
         ),

@@ -64,7 +64,11 @@ def to_html(board: Board) -> str:
         board=board,
         answer=answer(board),
         headlines=headlines(board),
-        statuses=[(status, board.counts[status]) for status in BoardStatus if board.counts[status]],
+        statuses=[
+            (status, _tile(status, board), board.counts[status])
+            for status in BoardStatus
+            if board.counts[status]
+        ],
         rows=[
             (
                 entry,
@@ -80,6 +84,12 @@ def to_html(board: Board) -> str:
         script=script,
         script_hash=_script_hash(script),
     )
+
+
+def _tile(status: BoardStatus, board: Board) -> str:
+    """What the models of a status have shown, in words for all of them."""
+    words = dict.fromkeys(entry.shown for entry in board.entries if entry.status is status)
+    return " or ".join(words)
 
 
 def _shown(value: object) -> object:

@@ -50,7 +50,7 @@ def leaderboard_rows(board: Board) -> list[tuple[str, ...]]:
     return [
         (
             entry.model.name,
-            row.status,
+            row.shown,
             str(row.skill),
             row.recent_skill.value,
             row.rival,
@@ -107,7 +107,7 @@ def _markdown_section(entry: RankedModel) -> list[str]:
     accuracy = accuracy_line(model)
     lines += [f"{accuracy}."] if accuracy else []
     parts = [
-        f"## {escape(model.name)}: {entry.status.value}",
+        f"## {escape(model.name)}: {escape(entry.shown)}",
         "\n".join(f"- {escape(line)}" for line in lines),
     ]
     if model.evaluation is not None:

@@ -155,6 +155,7 @@ class AnswerBoard:
     def update(self) -> int:
         """Make the answers whose inputs have changed; return how many were made."""
         self._models.look()
+        self._keeper.keep_also(self._models.compared_with())
         n_made = 0
         due = [found for each in self._offer.markets() if (found := self._due(each)) is not None]
         for start in range(0, len(due), _TOGETHER):
@@ -271,7 +272,7 @@ class AnswerBoard:
             else [
                 int(times[-1])
                 for symbol in manifest.references
-                if symbol in self._keeper.symbols
+                if self._keeper.keeps(symbol, market[1])
                 and (held := self._keeper.held(symbol)[market[1]])
                 and len(times := held.close_times[: _n_closed(held, closed_ms)])
             ]

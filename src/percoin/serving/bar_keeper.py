@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Condition, Thread
 
@@ -74,6 +74,8 @@ class BarKeeper:
         clock: Gives the current time.
         on_change: Called after each try to load bars of a symbol, also if it failed.
         on_load: Called after each try with the timeframe and whether it failed.
+        optional: Those of the timeframes that only rules read. A source without such bars is
+            no failure: the rules say themselves what they lack.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class BarKeeper:
         clock: Clock = utc_now,
         on_change: Callable[[], None] = lambda: None,
         on_load: Callable[[Timeframe, bool], None] = lambda timeframe, failed: None,
+        optional: Collection[Timeframe] = (),
     ) -> None:
         self._load = load
         self._rhythm = rhythm
         self._clock = clock
         self._on_change = on_change
         self._on_load = on_load
+        self._optional = frozenset(optional)
         self._steps = EachMarket("BARS", "the bars cannot be loaded", clock)
         self._held = {symbol: dict.fromkeys(timeframes, Held()) for symbol in symbols}
         self._due = {symbol: dict.fromkeys(timeframes, 0.0) for symbol in symbols}
@@ -100,10 +104,23 @@ class BarKeeper:
         self._wake = Condition()
         self._threads: list[Thread] = []
 
+    def keep_also(self, markets: Iterable[Market]) -> None:
+        """Load the bars of further markets from now on, those that models compare with."""
+        with self._wake:
+            for symbol, timeframe in markets:
+                if not self.keeps(symbol, timeframe):
+                    self._due.setdefault(symbol, {})[timeframe] = 0.0
+                    self._held[symbol] = {**self._held.get(symbol, {}), timeframe: Held()}
+                    self._wake.notify()
+
     @property
     def symbols(self) -> tuple[str, ...]:
         """The symbols whose bars are kept."""
         return tuple(self._held)
+
+    def keeps(self, symbol: str, timeframe: Timeframe) -> bool:
+        """Whether the bars of a market are kept."""
+        return timeframe in self._held.get(symbol, {})
 
     def held(self, symbol: str) -> Mapping[Timeframe, Held]:
         """A symbol's bars as they are now; later loads leave the returned mapping unchanged."""
@@ -116,10 +133,12 @@ class BarKeeper:
     def refresh(self, symbol: str) -> None:
         """Load the due bars of a symbol and set the time of the next load."""
         now_ms = int(self._clock().timestamp() * 1000)
-        known = self._held[symbol]
-        due = [tf for tf, moment in self._due[symbol].items() if moment * 1000 <= now_ms]
+        with self._wake:
+            known = self._held[symbol]
+            due = [tf for tf in known if self._due[symbol][tf] * 1000 <= now_ms]
         found = {tf: self._ask((symbol, tf), known[tf], now_ms) for tf in due}
-        self._held[symbol] = known | found
+        with self._wake:
+            self._held[symbol] = {**self._held[symbol], **found}
         for timeframe, held in found.items():
             self._due[symbol][timeframe] = self._next_time((symbol, timeframe), held, now_ms)
         if found:
@@ -150,7 +169,12 @@ class BarKeeper:
 
     def _loaded(self, market: Market, known: Held, now_ms: int) -> Held:
         symbol, timeframe = market
-        bars = self._load(symbol, timeframe)
+        try:
+            bars = self._load(symbol, timeframe)
+        except BarsNotFoundError as error:
+            if timeframe not in self._optional:
+                raise
+            return replace(known, failure=str(error), n_tries=known.n_tries + 1)
         close_times = bars.open_time + timeframe.milliseconds
         is_current = int(close_times[-1]) >= _last_close(now_ms, timeframe)
         return Held(bars, close_times, "", 0 if is_current else known.n_tries + 1)

@@ -138,7 +138,7 @@ class Recorder:
         held, stored = keeper.source(), self._stored
 
         def load(symbol: str) -> Bars:
-            source = stored if stored is not None and symbol not in keeper.symbols else held
+            source = held if stored is None or keeper.keeps(symbol, timeframe) else stored
             return source.load(symbol, timeframe)
 
         return load

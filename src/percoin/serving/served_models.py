@@ -91,17 +91,30 @@ class ServedModels:
         """The state of every market's model as JSON objects."""
         return [status.content for status in list(self._statuses.values())]
 
-    def bars_to_hold(self, market: Market) -> int:
-        """How many bars the market's model needs, for an answer and for its drift.
+    def compared_with(self) -> list[Market]:
+        """The markets that models compare theirs with, served or not."""
+        return [
+            (symbol, manifest.timeframe)
+            for manifest in self._manifests()
+            for symbol in manifest.references
+        ]
 
-        Without a model those of one bar's features.
+    def bars_to_hold(self, market: Market) -> int:
+        """How many bars models need of the market, for an answer and for its drift.
+
+        They are its own model and those that compare with it; without one, the bars of one
+        bar's features.
         """
-        status = self._statuses.get(market)
-        manifest = None if status is None else status.manifest
-        if manifest is None:
-            return history_bars(1)
-        for_drift = manifest.features.feature_set.warm_up_bars(manifest.timeframe) + STRETCH_ROWS
-        return max(manifest.history_bars, for_drift)
+        needed = [history_bars(1)]
+        for manifest in self._manifests():
+            named = (manifest.symbol, *manifest.references)
+            if manifest.timeframe == market[1] and market[0] in named:
+                warm_up = manifest.features.feature_set.warm_up_bars(manifest.timeframe)
+                needed += [manifest.history_bars, warm_up + STRETCH_ROWS]
+        return max(needed)
+
+    def _manifests(self) -> list[Manifest]:
+        return [one.manifest for one in list(self._statuses.values()) if one.manifest is not None]
 
     def _told(self, market: Market) -> ModelStatus:
         # Taken before the files are read, so that the next look notices a change meanwhile.

@@ -126,7 +126,9 @@ class PredictionServer:
             # A lambda, because the board is made later.
             on_change=lambda: self.board.wake(),
             on_load=telemetry.count_load,
+            optional=set(kept) - set(offer.timeframes),
         )
+        self.keeper.keep_also(self.models.compared_with())
         record = setup.record
         self.recorder: Recorder | None = None
         if record is not None:

@@ -146,7 +146,7 @@ def _note(result: BacktestResult) -> str:
 
 def _dates(table: SourceTable, first: Part, last: Part) -> str:
     start, end = table.dataset.dates(first)[0], table.dataset.dates(last)[1]
-    return f"{format_time(start)} to {format_time(end)} UTC"
+    return f"bars that open {format_time(start)} to {format_time(end)} UTC"
 
 
 def _without_curves(content: Any) -> Any:

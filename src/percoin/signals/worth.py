@@ -18,6 +18,7 @@ from percoin import json_codec
 from percoin.bars.schema import is_simulated
 from percoin.commands import command
 from percoin.errors import ConfigError
+from percoin.evaluation.gate import SHOWN
 from percoin.intervals import Interval, KnownInterval, interval_text
 from percoin.printable import printable
 from percoin.registry.field_checks import parse_time, require
@@ -30,13 +31,6 @@ FOLDER = "source_worth"
 FORMAT_VERSION = 1
 # A file of three rules takes 2 KB.
 _MOST_BYTES = 2**20
-
-# Words for people for each stored verdict of the gate on a model.
-_MODEL_WORDS = {
-    "accepted": "skill shown",
-    "rejected": "no skill shown",
-    "untestable": "too few rows to tell",
-}
 
 
 class SourceVerdict(StrEnum):
@@ -216,7 +210,7 @@ class WorthFiles:
 
 def worth_text(worth: Worth) -> str:
     """Format a worth for people: the verdict, then how often its directions were right."""
-    words = _MODEL_WORDS.get(worth.verdict) or _spaced(worth.verdict)
+    words = SHOWN.get(worth.verdict) or _spaced(worth.verdict)
     if worth.hit_rate is not None and worth.until is not None:
         rate = interval_text(worth.hit_rate, decimals=3, signed=False)
         words = (

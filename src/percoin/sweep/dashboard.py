@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from percoin.commands import flat
+from percoin.evaluation.gate import SHOWN
 from percoin.printable import printable
-from percoin.report.board import BoardStatus, RankedModel, answer, headlines
+from percoin.report.board import BEHIND, BoardStatus, RankedModel, answer, headlines
 from percoin.report.plain import escape, markdown_leaderboard, markdown_table
 from percoin.sweep.results import JobResult, SweepResults
 from percoin.whole_file import write_new
@@ -171,16 +172,17 @@ def draw_skills(entries: Sequence[RankedModel], title: str) -> Figure:
     from percoin.plot.picture import BLUE, GREY, ORANGE
 
     colours = {
-        BoardStatus.ACCEPTED.value: BLUE,
-        BoardStatus.REJECTED.value: ORANGE,
-        BoardStatus.UNTESTABLE.value: GREY,
+        SHOWN[BoardStatus.ACCEPTED]: BLUE,
+        BEHIND: ORANGE,
+        SHOWN[BoardStatus.REJECTED]: ORANGE,
+        SHOWN[BoardStatus.UNTESTABLE]: GREY,
         BoardStatus.NOT_JUDGED.value: GREY,
     }
     evaluations = [entry.model.evaluation for entry in entries]
     return skills_of(
         [None if each is None else each.model for each in evaluations],
         [printable(entry.model.symbol) for entry in entries],
-        [entry.status.value for entry in entries],
+        [entry.shown for entry in entries],
         colours,
         title,
     )

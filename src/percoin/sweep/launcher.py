@@ -16,7 +16,7 @@ from percoin.sweep.jobs import BROKEN, DONE, Job, JobState
 from percoin.sweep.plan import SweepPlan, plan_sweep
 from percoin.sweep.run import SweepEnd, run_sweep
 from percoin.sweep.summary import summarize
-from percoin.training.early import check_device, check_network
+from percoin.training.early import check_bars, check_device, check_network
 from percoin.types import Timeframe
 
 
@@ -31,11 +31,14 @@ def launch(arguments: Sequence[str]) -> None:
         PercoinError: The sweep could not start.
     """
     plan = plan_sweep(arguments)
+    markets = list(dict.fromkeys((job.symbol, Timeframe(job.tf)) for job in plan.jobs))
     if isinstance(plan.launcher, ProcessesConfig):
         # Jobs elsewhere have another machine and another network.
         check_device(plan.settings)
-        markets = {(job.symbol, Timeframe(job.tf)) for job in plan.jobs}
-        check_network(plan.settings, markets, f"all {len(plan.jobs)} jobs", "of the sweep")
+        words = [word for job in plan.jobs for word in job.variant.split()]
+        if not any(word.startswith("source") for word in words):
+            check_network(plan.settings, markets, f"all {len(plan.jobs)} jobs", "of the sweep")
+            check_bars(plan.settings, markets, all_needed=False)
     plan.folder.mkdir(parents=True, exist_ok=True)
     with claimed(plan.folder, advice="wait for it, or name another sweep with sweep=NAME"):
         began = time.monotonic()

@@ -21,6 +21,8 @@ from percoin.sweep.results import ONLY_ALONE, JobResult, SweepResults
 _N_LEADERS = 20
 # Widths from which on further columns are shown.
 _WIDE, _WIDER = 100, 120
+# What was shown, as ``gate.SHOWN`` says it, for a narrow column.
+_SHORT = {"accepted": "skill shown", "rejected": "none shown", "untestable": "too few rows"}
 _STYLES = {"accepted": "green", ONLY_ALONE: "yellow", "broken": "bold red"}
 
 
@@ -133,7 +135,7 @@ def _leaderboard(results: SweepResults, width: int) -> Iterable[RenderableType]:
         "baseline that was strongest on validation rows. ahead of rival: its log-loss minus the "
         "model's, in nats a bar; * sure, among so many. act., dir.: AUC "
         "of telling that a move comes, and of telling up from down; .5 is a coin flip. only alone: "
-        "accepted by its own test, not among so many.",
+        "skill shown by its own test, not among so many.",
         "dim",
     )
 
@@ -184,7 +186,9 @@ def _interval(figure: Figure) -> str:
 
 
 def _verdict(result: JobResult) -> Text:
-    return Text(result.verdict, style=_STYLES.get(result.verdict, ""))
+    words = _SHORT.get(result.verdict, result.verdict)
+    words = "behind" if result.entry.is_behind else words
+    return Text(words, style=_STYLES.get(result.verdict, ""))
 
 
 def _duration(secs: float) -> str:

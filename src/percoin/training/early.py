@@ -6,16 +6,18 @@ import ctypes
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from percoin.bars.sources.binance.exchange import BINANCE
+from percoin.bars.sources.files import FilesSource
+from percoin.bars.sources.sample import SampleSource
 from percoin.bars.store import BarStore
-from percoin.config import BinanceConfig, TrainConfig
-from percoin.errors import ConfigError, FetchError
+from percoin.config import BinanceConfig, FilesConfig, SampleConfig, StoreConfig, TrainConfig
+from percoin.errors import ConfigError, DataError, FetchError, PoolError
 from percoin.types import Timeframe
 
 NO_GPU = "trainer=gpu needs a GPU that torch can use; without one use trainer=cpu"
@@ -88,6 +90,51 @@ def check_network(
     named = ", ".join(f"{host} cannot be reached (no connection)" for host in servers)
     advice = "check the connection, or use other bars: source=files source.path=FOLDER, "
     raise FetchError(title, length, named, f"{advice}source=sample, source=simulated")
+
+
+def check_bars(
+    settings: TrainConfig, markets: Sequence[tuple[str, Timeframe]], all_needed: bool = True
+) -> None:
+    """Refuse a training on bars of this machine that has none of its markets.
+
+    Args:
+        settings: Of the training, or of any job of a sweep.
+        markets: All that bars are needed of.
+        all_needed: Whether one missing market prevents the training.
+
+    Raises:
+        DataError: The bars of the only market are missing, or those of all.
+        PoolError: Bars of a pool are missing; names every market without them.
+    """
+    source: SampleSource | FilesSource | BarStore
+    match settings.source:
+        case SampleConfig():
+            source = SampleSource()
+        case FilesConfig():
+            source = FilesSource(settings.source.path)
+        case StoreConfig():
+            source = BarStore(Path(settings.data_dir) / "bars")
+        case _:
+            return
+    missing: list[DataError] = []
+    for market in markets:
+        try:
+            source.check_has(*market)
+        except DataError as error:
+            missing.append(error)
+    if missing and all_needed and len(markets) > 1:
+        raise without_bars(missing, len(markets))
+    if len(missing) == len(markets):
+        raise missing[0]
+
+
+def without_bars(missing: Sequence[DataError], n_markets: int) -> PoolError:
+    """The error of a pool some of whose markets have no bars."""
+    named = ", ".join(f"{error.symbol} ({error.without_market})" for error in missing)
+    return PoolError(
+        f"{len(missing)} of {n_markets} markets have no bars to train on: {named}; nothing was "
+        "trained, leave them out or bring their bars"
+    )
 
 
 def _server(url: str) -> tuple[str, int]:

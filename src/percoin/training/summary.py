@@ -170,7 +170,7 @@ class TrainingSummary:
 
     def _spans(self) -> Table:
         table = Table(box=None, pad_edge=False)
-        for heading in ("split", "from (UTC)", "to (UTC)"):
+        for heading in ("split", "first opens (UTC)", "last opens (UTC)"):
             table.add_column(heading)
         for heading in ("rows", *CLASS_NAMES):
             table.add_column(heading, justify="right")

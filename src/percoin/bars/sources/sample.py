@@ -40,6 +40,14 @@ class SampleSource:
             InvalidBarsError: The CSV file is not as shipped.
             ConfigError: ``symbol`` is no market or an old name of one.
         """
+        return resample(_read_csv(symbol, self.check_has(symbol, timeframe)), timeframe)
+
+    def check_has(self, symbol: str, timeframe: Timeframe) -> Path:
+        """The file of a market, which is not read yet.
+
+        Raises:
+            BarsNotFoundError, ConfigError: As ``load``.
+        """
         current_symbol(symbol)
         if symbol not in _FILES:
             found = f"the sample has only {', '.join(_FILES)}"
@@ -50,7 +58,7 @@ class SampleSource:
             found = f"the sample has {_TIMEFRAME} bars, which cannot be cut into shorter ones"
             action = f"use tf={', '.join(longer)}, or another source"
             raise BarsNotFoundError(symbol, timeframe, found, action)
-        return resample(_read_csv(symbol, _find_csv(symbol, timeframe)), timeframe)
+        return _find_csv(symbol, timeframe)
 
 
 def _find_csv(symbol: str, timeframe: Timeframe) -> Path:

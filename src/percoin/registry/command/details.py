@@ -99,10 +99,10 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
         f"recall {scores.recall:.4f}, F1 {scores.f1:.4f}",
     )
     yield _line("bars", f"{bars.n_bars:,} of {bars.origin}")
-    yield _line("", f"{bars.first_open_time} to {bars.last_open_time}, sha256 {bars.sha256}")
+    yield _line("", f"open {bars.first_open_time} to {bars.last_open_time}, sha256 {bars.sha256}")
     for name in SPLIT_NAMES:
         span = bars.splits[name]
-        yield _line(f"  {name}", f"{span.first} to {span.last}, {span.rows:,} rows")
+        yield _line(f"  {name}", f"open {span.first} to {span.last}, {span.rows:,} rows")
     shape = _pairs(manifest.model.kwargs)
     yield _line("model", ", ".join(filter(None, (manifest.model.kind, shape))))
     own = {} if manifest.model.source is None else {"network": manifest.model.source}

@@ -717,7 +717,7 @@
     if (model.refit) card.append(h("p", { class: "below" }, `${model.refit}.`));
     if (model.trained_on) {
       card.append(h("p", { class: "below" }, `Version ${model.version_id}, made on ${model.trained_on.n_bars} bars `
-        + `(${model.trained_on.bars}) from ${model.trained_on.first_open_time} to ${model.trained_on.last_open_time}.`));
+        + `(${model.trained_on.bars}) that open from ${model.trained_on.first_open_time} to ${model.trained_on.last_open_time}.`));
     }
     return card;
   };

@@ -21,6 +21,7 @@ from percoin.evaluation.baselines import POOLED_MOVES
 from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
+from percoin.training.early import without_bars
 from percoin.training.fitted_network import FittedNetwork, TrainedAgain
 from percoin.training.folds import LoadBars
 from percoin.training.lit_module import SignalClassifier
@@ -234,17 +235,14 @@ def load_pool_bars(settings: TrainConfig, load: LoadBars) -> list[Bars]:
     Raises:
         PoolError: Some markets have no usable bars; the message names all of them.
     """
-    found, missing = [], []
+    found, missing = list[Bars](), list[DataError]()
     for symbol in settings.pooled_symbols:
         try:
             found.append(load(market_settings(settings, symbol)))
         except DataError as error:
-            missing.append(f"{symbol} ({error.without_market})")
+            missing.append(error)
     if missing:
-        raise PoolError(
-            f"{len(missing)} of {len(settings.pooled_symbols)} markets have no bars to train on: "
-            f"{', '.join(missing)}; nothing was trained, leave them out or bring their bars"
-        )
+        raise without_bars(missing, len(settings.pooled_symbols))
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,7 +80,7 @@ class FilesSource:
             ConfigError: ``symbol`` is no market or an old name of one.
         """
         names = stored_names(symbol)
-        try:
+        with self._reading(symbol, timeframe):
             self._check_path(symbol, timeframe)
             for name in names:
                 reader = MarketReader(symbol, (name, *names), timeframe)
@@ -88,6 +90,27 @@ class FilesSource:
                     origin = found.origin + old_name_note(symbol, name)
                     return self._bars(replace(found, origin=origin), symbol, timeframe)
             raise absent(self.path, MarketReader(symbol, names, timeframe), names, timeframe)
+
+    def check_has(self, symbol: str, timeframe: Timeframe) -> None:
+        """Refuse a market that no file's name mentions; no file is read.
+
+        Raises:
+            BarsNotFoundError: No such path, or nothing in it for the market.
+            InvalidBarsError: The path cannot be read.
+            ConfigError: ``symbol`` is no market or an old name of one.
+        """
+        names = stored_names(symbol)
+        with self._reading(symbol, timeframe):
+            self._check_path(symbol, timeframe)
+            find = single_file if self.path.is_file() else anywhere
+            if not any(find(self.path, name) for name in names):
+                raise absent(self.path, MarketReader(symbol, names, timeframe), names, timeframe)
+
+    @contextmanager
+    def _reading(self, symbol: str, timeframe: Timeframe) -> Iterator[None]:
+        """Say in one line which file cannot be read, and why."""
+        try:
+            yield
         except FileError as error:
             raise InvalidBarsError(symbol, timeframe, error.found, error.action) from error
         except OSError as error:
