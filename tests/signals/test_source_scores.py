@@ -276,6 +276,9 @@ def test_text_and_json_name_every_source(tmp_path):
         # Skill, hits and money on the test rows, hits and money on all rows.
         assert sum(line.startswith(f"{name}  ") for line in text.splitlines()) == 5
     assert [entry["name"] for entry in content["sources"]] == names
+    dataset, rows = table.dataset, table.dataset.rows("test")
+    closed = [dataset.bars.close_time(int(row)).isoformat() for row in (rows[0], rows[-1])]
+    assert [content["test_from"], content["test_until"]] == closed
     assert "equity" not in str(content)
     assert (
         "all 1,600 bars, which decide who may answer: (96.7% interval, for 3 sources)\n  pro: "

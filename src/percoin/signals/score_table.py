@@ -63,14 +63,16 @@ def format_table(table: SourceTable, worth: MarketWorth) -> str:
 def to_json(table: SourceTable, worth: MarketWorth) -> dict[str, Any]:
     """Return the scores as plain containers, without equity curves."""
     dataset = table.dataset
+    tested = dataset.rows("test")
     test, everywhere = table.hold
     return {
         "symbol": dataset.bars.symbol,
         "tf": dataset.bars.timeframe.value,
         "bars": dataset.bars.origin,
         "label_rule": dataset.label_rule.to_json(),
-        "test_from": dataset.dates("test")[0].isoformat(),
-        "test_until": dataset.dates("test")[1].isoformat(),
+        # Of programs that read this: when those bars closed.
+        "test_from": dataset.bars.close_time(int(tested[0])).isoformat(),
+        "test_until": dataset.bars.close_time(int(tested[-1])).isoformat(),
         "missing": table.missing,
         "sources": [_without_curves(asdict(score)) for score in table.scores],
         "buy_and_hold": {
