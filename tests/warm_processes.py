@@ -32,13 +32,20 @@ from pathlib import Path
 from types import TracebackType
 
 LIBRARIES = (
+    "arch",
+    "fastapi",
     "hydra",
+    "jinja2",
     "lightning.pytorch",
     "matplotlib.figure",
     "optuna",
     "pandas",
+    "prometheus_client",
+    "requests",
     "scipy.stats",
+    "sklearn.ensemble",
     "sklearn.linear_model",
+    "sqlalchemy",
     "torch.utils.tensorboard",
     "uvicorn",
 )
