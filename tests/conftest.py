@@ -59,6 +59,7 @@ BEGUN_FIRST = (
     "test_readme.py",
     "test_config.py",
     "training/recipes/test_fleet.py",
+    "training/recipes/test_pooled.py",
     "training/recipes/test_extra_features.py",
     "tuning/test_tune_process.py",
     "sweep/test_many_fits.py",
