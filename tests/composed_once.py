@@ -8,6 +8,7 @@ import pickle
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_store import ConfigStore
 
 _compose = ConfigLoaderImpl._compose_config_from_defaults_list
 _load = ConfigRepository.load_config
@@ -18,6 +19,8 @@ _loaded: dict[tuple[str, str], bytes] = {}
 def compose_once() -> None:
     ConfigLoaderImpl._compose_config_from_defaults_list = _compose_once
     ConfigRepository.load_config = _load_once
+    # Hydra copies the schemas of all commands for every question, and then takes a copy of that.
+    ConfigStore.__deepcopy__ = lambda store, _memo: store
 
 
 def _compose_once(self, defaults, repo):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_processes
 
 from percoin.cli import EXIT_USAGE, help_text, run_command, run_jobs
 from percoin.cli.mistakes import check_used
@@ -54,17 +55,23 @@ if __name__ == "__main__":
 def run_stub(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     script = folder / "stub.py"
     script.write_text(STUB)
-    return run_script(script, folder, *arguments, **environment)
+    return warm_processes.run([str(script), *arguments], folder, given(environment), timeout=120)
+
+
+def given(environment: dict[str, str]) -> dict[str, str]:
+    """This environment with further variables, and without what changes a default."""
+    inherited = {name: value for name, value in os.environ.items() if name != "ML_DEFAULT_TF"}
+    return inherited | {"OMP_NUM_THREADS": "1"} | environment
 
 
 def run_script(
     script: Path, folder: Path, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess:
-    inherited = {name: value for name, value in os.environ.items() if name != "ML_DEFAULT_TF"}
+    """In a Python that has loaded nothing yet."""
     return subprocess.run(
         [sys.executable, str(script), *arguments],
         cwd=folder,
-        env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
+        env=given(environment),
         capture_output=True,
         text=True,
         timeout=120,

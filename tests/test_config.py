@@ -1,10 +1,13 @@
 import ast
 import itertools
 import math
+import random
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from omegaconf import OmegaConf
 
 from percoin import config as config_module
@@ -78,7 +81,17 @@ def choices() -> list[tuple[str, ...]]:
     return [(*first, *second) for first, second, _ in turns]
 
 
-@pytest.mark.parametrize("chosen", choices(), ids="-".join)
+def pairs_first() -> Iterator[ParameterSet]:
+    """All choices, the first ones with every two options together; the others are slow."""
+    made = choices()
+    met: set[tuple[tuple[int, str], ...]] = set()
+    for chosen in random.Random(0).sample(made, len(made)):
+        pairs = set(itertools.combinations(enumerate(chosen), 2))
+        yield pytest.param(chosen, marks=[pytest.mark.slow] if pairs <= met else [])
+        met |= pairs
+
+
+@pytest.mark.parametrize("chosen", list(pairs_first()), ids="-".join)
 def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
     monkeypatch.setattr("percoin.config.loggers.find_spec", lambda name: name)
     tf, source, features, labels, model, trainer, logger = chosen

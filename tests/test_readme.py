@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import warm_processes
 
 from percoin.cli import compose_config
 from percoin.config import PredictConfig, TrainConfig, typed
@@ -34,6 +35,7 @@ OTHER_LANGUAGES = {"text", "json", "yaml", "toml", "csv", "ini"}
 FENCE = re.compile(r"^ *```(?P<language>.*)$")
 COMMENT = re.compile(r"^ *<!-- *(?P<text>.*?) *-->$")
 SECONDS_PER_COMMAND = 600
+FOR_A_SHELL = re.compile(r"[$`\\|&;<>(){}*?~!#]")
 SCHEMAS = {"train": TrainConfig, "predict": PredictConfig}
 
 
@@ -159,6 +161,24 @@ def run_in_shell(command: Command, checkout: Path) -> subprocess.CompletedProces
     )
 
 
+def arguments_of_python(line: str) -> list[str] | None:
+    """What follows ``python`` in a line that is one call of it, or of ``percoin``, and no more."""
+    if FOR_A_SHELL.search(re.sub("'[^']*'", "", line)):
+        return None
+    program, *words = shlex.split(line)
+    if program == "percoin":
+        return [str(Path(sys.executable).with_name("percoin")), *words]
+    return words if program == "python" else None
+
+
+def run_command(command: Command, checkout: Path) -> subprocess.CompletedProcess[str]:
+    """Where nothing is left for a shell to do, by a fork that has the libraries already."""
+    words = arguments_of_python(f"{command.line} {command.appended}")
+    if words is None:
+        return run_in_shell(command, checkout)
+    return warm_processes.run(words, checkout, shell_environment(checkout), SECONDS_PER_COMMAND)
+
+
 def composed_by(line: str) -> tuple[str, list[str]] | None:
     """The config and overrides of a call of train.py or predict.py, if ``line`` is one.
 
@@ -249,18 +269,32 @@ def test_a_block_that_would_go_unchecked_without_a_reason_is_refused(markdown):
         commands_in(markdown)
 
 
-def test_a_command_runs_in_the_copy_with_this_interpreter(tmp_path):
+@pytest.mark.parametrize("run", [run_in_shell, run_command])
+def test_a_command_runs_in_the_copy_with_this_interpreter(run, tmp_path):
     command = Command(
         "python -c 'import os, sys; print(os.getcwd(), sys.prefix, sys.argv)'", 1, "x"
     )
 
-    result = run_in_shell(command, tmp_path)
+    result = run(command, tmp_path)
 
     assert result.stdout.split(maxsplit=2) == [str(tmp_path), sys.prefix, "['-c', 'x']\n"]
 
 
 def test_a_failing_command_is_noticed_behind_a_pipe(tmp_path):
-    assert run_in_shell(Command("false | cat", 1), tmp_path).returncode != 0
+    assert run_command(Command("false | cat", 1), tmp_path).returncode != 0
+
+
+def test_what_is_one_call_of_python_needs_no_shell():
+    assert arguments_of_python("python predict.py 'chain=[ml,hold]' \"a b\"") == [
+        *("predict.py", "chain=[ml,hold]", "a b")
+    ]
+    assert arguments_of_python("python -c 'print(1); print($2)'") == ["-c", "print(1); print($2)"]
+    assert arguments_of_python("percoin report")[-1] == "report"
+    for line in (
+        *("python a.py | cat", "python a.py x=$(cat y)", "python a.py # why", "cat a.py"),
+        *("ML_DEFAULT_TF=1h python predict.py", "cd x && python a.py", "python a.py *"),
+    ):
+        assert arguments_of_python(line) is None
 
 
 def test_overrides_are_read_from_calls_of_the_two_programs():
@@ -299,11 +333,11 @@ def test_every_command_on_the_pages_works(tmp_path):
                 continue
             done.add(command.line)
             started = time.monotonic()
-            result = run_in_shell(command, checkout)
+            result = run_command(command, checkout)
             print(f"{time.monotonic() - started:.0f} s: {command.line} {command.appended}")
             assert result.returncode == 0, (
                 f"{page.name} line {command.block_line}: {command.line} {command.appended}\n"
-                f"exit code {result.returncode}\n{result.stdout[-4000:]}"
+                f"exit code {result.returncode}\n{result.stdout[-4000:]}{result.stderr or ''}"
             )
 
 

@@ -55,7 +55,7 @@ def both(
     return [warm_processes.run(arguments, folder, environment), fresh]
 
 
-@pytest.mark.parametrize("arguments", [["script/facts.py"], ["-m", "facts"]])
+@pytest.mark.parametrize("arguments", [["script/facts.py"], ["-m", "facts"], ["-c", FACTS]])
 def test_a_fork_is_given_what_a_fresh_python_is_given(arguments, tmp_path, environment):
     for folder in ("script", "more"):
         (tmp_path / folder).mkdir()

@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -31,13 +32,20 @@ from pathlib import Path
 from types import TracebackType
 
 LIBRARIES = (
+    "arch",
+    "fastapi",
     "hydra",
+    "jinja2",
     "lightning.pytorch",
     "matplotlib.figure",
     "optuna",
     "pandas",
+    "prometheus_client",
+    "requests",
     "scipy.stats",
+    "sklearn.ensemble",
     "sklearn.linear_model",
+    "sqlalchemy",
     "torch.utils.tensorboard",
     "uvicorn",
 )
@@ -140,7 +148,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float = 240.0,
 ) -> subprocess.CompletedProcess[str]:
-    """A command from its start to its end: ``["predict.py", ...]`` or ``["-m", "module", ...]``."""
+    """A command from its start to its end: what would follow ``python``."""
     with Process(arguments, cwd, env) as process:
         try:
             stdout, stderr = process.communicate(timeout)
@@ -248,12 +256,17 @@ def become(request: dict[str, object], leaving: Leaving) -> None:
         stream.reconfigure(line_buffering=stream is sys.stderr or "PYTHONUNBUFFERED" in os.environ)
     first, *others = request["arguments"]
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    at_first = str(Path.cwd() if first == "-m" else Path(first).resolve().parent)
+    script_folder = str(Path(first).resolve().parent)
+    at_first = {"-m": str(Path.cwd()), "-c": ""}.get(first, script_folder)
     sys.path[:1] = [at_first, *filter(None, places)]
     try:
         if first == "-m":
             sys.argv = others
             runpy.run_module(others[0], run_name="__main__", alter_sys=True)
+        elif first == "-c":
+            sys.argv = [first, *others[1:]]
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(others[0], "<string>", "exec"), vars(sys.modules["__main__"]))
         else:
             sys.argv = [first, *others]
             runpy.run_path(first, run_name="__main__")

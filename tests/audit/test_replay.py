@@ -1,7 +1,5 @@
 import os
 import pty
-import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import warm_processes
 from builders import drop_bars
 from exported_models import (
     LOOKBACK,
@@ -413,19 +412,13 @@ def test_a_terminal_sees_a_progress_bar(models: Path, tmp_path: Path) -> None:
     termios.tcsetwinsize(terminal, (24, 80))
     os.set_blocking(main, False)
     arguments = ("symbol=BTCUSDT", "tf=15m", "replay=true", "replay_bars=5")
-    result = subprocess.run(
-        [sys.executable, "-m", "percoin.audit", *arguments, f"models_dir={models}"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        text=True,
-        check=False,
-    )
+    command = ("-m", "percoin.audit", *arguments, f"models_dir={models}")
+    with warm_processes.Process(command, tmp_path, stderr=terminal) as process:
+        stdout, _ = process.communicate(240)
     shown = os.read(main, 65536).decode()
     os.close(terminal)
     os.close(main)
 
-    assert result.returncode == 0
+    assert process.returncode == 0
     assert "replay BTCUSDT 15m" in shown
-    assert "5 of 5 bars" in result.stdout
+    assert "5 of 5 bars" in stdout

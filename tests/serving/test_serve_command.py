@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -107,18 +105,15 @@ def test_the_answer_is_the_commands_but_for_the_folders(folder):
     with running(folder) as server:
         server.wait_until_started()
         answer = server.get("/api/predictions/BTCUSDT").json()
-    told = subprocess.run(
+    told = warm_processes.run(
         [
-            sys.executable,
             str(Path(__file__).parents[2] / "predict.py"),
             *("symbol=BTCUSDT", "output=json", "chain=[ml,hold]", *FILES[:2]),
         ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
+        folder,
         timeout=120,
-        check=True,
     )
+    assert told.returncode == 0, told.stderr
     expected = json.loads(told.stdout)
     assert expected.pop("bars") == "files: klines/BTCUSDT/15m.parquet"
     assert answer.pop("bars") == "files: 15m.parquet"

@@ -87,7 +87,8 @@ def _check_settings(config: DictConfig, prefix: str = "") -> None:
     declared = {entry.name: entry for entry in fields(schema)}
     for key in map(str, config):
         name = f"{prefix}{key}"
-        require(key in declared, name_nearest(name, [f"{prefix}{known}" for known in declared]))
+        if key not in declared:
+            raise ConfigError(name_nearest(name, [f"{prefix}{known}" for known in declared]))
         try:
             value = config[key]
         except OverflowError:

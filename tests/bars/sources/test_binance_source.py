@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import warm_processes
 from bars.archive_server import ArchiveServer, refusing, serving, without_proxies
 from builders import drop_bars, make_bars
 
@@ -410,11 +409,11 @@ def test_another_exchange_does_without_the_archive(server, make_source, monkeypa
 
 def test_two_processes_on_one_market_download_it_once(server, tmp_path):
     command = [
-        *(sys.executable, "-m", "percoin.fetch", "symbol=BTCUSDT", "tf=1h", "history_days=20"),
+        *("-m", "percoin.fetch", "symbol=BTCUSDT", "tf=1h", "history_days=20"),
         *(f"source.archive_url={server.url}", f"source.api_url={server.url}"),
         *(f"data_dir={tmp_path}", "output=json"),
     ]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [warm_processes.Process(command) for _ in range(2)]
     answers = [json.loads(process.communicate(timeout=120)[0]) for process in running]
 
     assert sorted(answer[0]["result"] for answer in answers) == ["fetched", "up to date"]
