@@ -3,9 +3,9 @@
     python benchmarks/serve_start.py [repetitions] [extra settings ...]
 
 Trains one throw-away model of each timeframe (the network has its full size), exports it for 32
-markets, then starts ``python -m percoin.serve`` on 5,000 simulated bars of each and waits until
-every market has its answer. Each start has an empty ``data_dir`` and track record. Prints wall and
-CPU seconds, and the largest memory.
+markets, then starts ``python -m percoin.serve`` on 5,000 bars of each that lie in the store, up to
+the newest that has closed, and waits until every market has its answer. The bars are simulated;
+each start has an empty track record. Prints wall and CPU seconds, and the largest memory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from pathlib import Path
 import httpx
 from predict_many import SYMBOLS, train_one
 
+from percoin.bars.sources.playing import PlayingSource
+from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.types import Timeframe
 
 TIMEFRAMES = (Timeframe.M15, Timeframe.H1, Timeframe.H4, Timeframe.D1)
@@ -34,9 +37,16 @@ REPETITIONS = 3
 def start(folder: Path, settings: list[str]) -> tuple[float, float, float]:
     """Wall and CPU seconds to the last first answer, and the largest memory in MiB."""
     shutil.rmtree(folder / "data", ignore_errors=True)
+    store, source = (
+        BarStore(folder / "data" / "bars"),
+        PlayingSource(SimulatedSource(n_bars=N_BARS)),
+    )
+    for timeframe in TIMEFRAMES:
+        for symbol in SYMBOLS:
+            store.write(source.load(symbol, timeframe))
     names = ",".join(timeframe.value for timeframe in TIMEFRAMES)
-    command = [sys.executable, "-m", "percoin.serve", "port=0", "source=simulated", f"tf={names}"]
-    command += [f"source.n_bars={N_BARS}", "limits.requests_per_sec=1000", *settings]
+    command = [sys.executable, "-m", "percoin.serve", "port=0", "source=store", f"tf={names}"]
+    command += ["limits.requests_per_sec=1000", *settings]
     began = time.perf_counter()
     with (
         (folder / "stderr.txt").open("w") as errors,

@@ -77,7 +77,7 @@ class Predictor:
         device: In torch's words, for example ``cpu`` or ``cuda:0``.
         backend: The library that computes the networks; None is ONNX Runtime where it is
             installed, the device is the CPU and the version has a file for it, else PyTorch.
-        workers: Threads for many markets and for the windows of a range; None is one a
+        workers: Threads that ask about many markets and the windows of a range; None is one a
             core.
 
     Raises:
@@ -131,8 +131,10 @@ class Predictor:
         A model that cannot be loaded is left out: ``model`` raises why.
         """
         missing = [key for key in markets if key not in self._held]
-        if self._workers > 1 and len(missing) > 1:
-            list(self._threads().map(self._try_to_load, missing))
+        if len(missing) > 1:
+            # Reading, hashing and ONNX Runtime leave the interpreter to other threads.
+            with ThreadPoolExecutor(os.cpu_count(), "percoin-load") as threads:
+                list(threads.map(self._try_to_load, missing))
 
     def _try_to_load(self, key: tuple[str, Timeframe]) -> None:
         with suppress(ConfigError, RegistryError):
