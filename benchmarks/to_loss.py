@@ -4,8 +4,8 @@
         [--seeds 0 1 2] [--arms usual plateau averaged] [--days 150]
 
 Every arm trains the network alone on real 15m bars of one market, in a plain loop on one thread,
-from the same first weights. ``plateau`` is the default in 32 bits; ``averaged`` draws epochs and
-averages the weights, in bf16; ``usual`` has batches of 16. All make use of the faster attention,
+from the same first weights. ``plateau`` is the default in 32 bits; the next three draw epochs
+of 2,500 windows and average the weights, in bf16; ``usual`` has batches of 16. All make use of the faster attention,
 which changes no result: what a window costs in the usual way is measured by
 ``benchmarks/training_speed.py``. Kept are, at every
 validation, the windows trained on so far, the processor seconds spent on them, the validation
@@ -79,6 +79,8 @@ ARMS = {
     "usual": Recipe(batch_size=16),
     YARDSTICK: Recipe(),
     "averaged": Recipe(lr=2e-3, is_bf16=True, windows=2500, average=0.99),
+    "patient": Recipe(lr=2e-3, is_bf16=True, windows=2500, rounds=200, average=0.99, patience=16),
+    "slow": Recipe(lr=1e-3, is_bf16=True, windows=2500, rounds=200, average=0.995, patience=16),
 }
 
 

@@ -148,7 +148,7 @@ def _note(result: BacktestResult) -> str:
 
 def _dates(table: SourceTable, first: Part, last: Part) -> str:
     start, end = table.dataset.dates(first)[0], table.dataset.dates(last)[1]
-    return f"bars that open {format_time(start)} to {format_time(end)} UTC"
+    return f"{format_time(start)} to {format_time(end)} UTC (when bars open)"
 
 
 def _without_curves(content: Any) -> Any:
