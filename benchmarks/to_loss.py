@@ -4,12 +4,13 @@
         [--seeds 0 1 2] [--arms usual plateau slow] [--days 150]
 
 Every arm trains the network alone on real 15m bars of one market, in a plain loop on one thread,
-from the same first weights. ``plateau`` is the default in 32 bits; the next three draw epochs
-of 2,500 windows and average the weights, in bf16; ``usual`` has batches of 16. All make use of the
+from the same first weights. ``plateau`` is the default in 32 bits; the next three draw epochs of
+2,500 windows and average the weights, in bf16; ``usual`` has batches of 16. All make use of the
 faster attention, which changes no result: what a window costs in the usual way is measured by
-``benchmarks/training_speed.py``. Kept are, at every validation, the windows trained on so far, the processor seconds spent on them, the validation
-log-loss, and the test log-loss where the validation log-loss is the lowest so far. Answers lie in
-ANSWERS, one file for each arm, market and seed; those that are there are not computed again.
+``benchmarks/training_speed.py``. Kept are, at every validation, the windows trained on so far, the
+processor seconds spent on them, the validation log-loss, and the test log-loss where the
+validation log-loss is the lowest so far. Answers lie in ANSWERS, one file for each arm, market and
+seed; those that are there are not computed again.
 
 Printed are for each market and seed the lowest validation log-loss of ``plateau`` and its test
 log-loss, then for each arm the windows and processor seconds to that validation log-loss, and the
