@@ -425,6 +425,22 @@ def test_the_models_of_many_markets_are_loaded_at_once_and_a_broken_one_says_why
         predictor.model(*missing)
 
 
+def test_markets_without_a_model_are_looked_up_once_for_each_question(tmp_path, monkeypatch):
+    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    asked = []
+    load = artifact.load_fastest
+    monkeypatch.setattr(
+        "percoin.inference.predictor.load_fastest",
+        lambda *market: (asked.append(market[1]), load(*market))[1],
+    )
+    predictor = Predictor(tmp_path, workers=1)
+    bars = [replace(BARS, symbol=symbol) for symbol in symbols]
+    predictor.predict_many(bars)
+    asked.clear()
+    assert len(predictor.predict_many(bars).missing) == 3
+    assert sorted(asked) == sorted(symbols)
+
+
 # --- A range
 
 

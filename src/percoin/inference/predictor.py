@@ -128,9 +128,9 @@ class Predictor:
     def preload(self, markets: Iterable[tuple[str, Timeframe]]) -> None:
         """Load the models of many markets that were not asked yet, by several threads.
 
-        A model that cannot be loaded is left out: ``model`` raises why.
+        A model that cannot be loaded is left out, and not tried here again: ``model`` raises why.
         """
-        missing = [key for key in markets if key not in self._held]
+        missing = [key for key in markets if key not in self._loading]
         if len(missing) > 1:
             # Reading, hashing and ONNX Runtime leave the interpreter to other threads.
             with ThreadPoolExecutor(os.cpu_count(), "percoin-load") as threads:
