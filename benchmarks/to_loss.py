@@ -39,7 +39,6 @@ from percoin.bars.sources.files import FilesSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.dataset import MarketDataset, Part, build_dataset
-from percoin.features.feature_set import FEATURE_NAMES
 from percoin.network import CnnLstm
 from percoin.training.datamodule import EVALUATION_BATCH_SIZE, BatchSampler, WindowDataset
 from percoin.training.memory import keep_freed_memory
@@ -62,6 +61,7 @@ class Recipe:
         average: Decay of a moving average of the weights, by step; 0 is none.
         patience: Validations without a better loss before the end.
         floor: The rate at the cosine's end, as a share of the largest.
+        plateau: Validations without a better loss before the rate is halved.
     """
 
     batch_size: int = 64
@@ -73,14 +73,19 @@ class Recipe:
     average: float = 0.0
     patience: int = 5
     floor: float = 0.0
+    plateau: int = 3
 
 
 ARMS = {
     "usual": Recipe(batch_size=16),
     YARDSTICK: Recipe(),
+    "today": Recipe(is_bf16=True),
     "averaged": Recipe(lr=2e-3, is_bf16=True, windows=2500, average=0.99),
     "patient": Recipe(lr=2e-3, is_bf16=True, windows=2500, rounds=200, average=0.99, patience=16),
     "slow": Recipe(lr=1e-3, is_bf16=True, windows=2500, rounds=200, average=0.995, patience=16),
+    "steady": Recipe(
+        is_bf16=True, windows=2500, rounds=200, average=0.995, patience=24, plateau=12
+    ),
 }
 
 
@@ -109,7 +114,7 @@ def answer(arguments: argparse.Namespace, arm: str, symbol: str, seed: int) -> N
     path = path_of(arguments, arm, symbol, seed)
     if path.is_file():
         return
-    course = train(load(arguments.folder, symbol, arguments.days), ARMS[arm], seed)
+    _, course = train(load(arguments.folder, symbol, arguments.days), ARMS[arm], seed)
     aside = path.with_suffix(".part")
     aside.write_text(json.dumps(course))
     aside.rename(path)
@@ -153,16 +158,20 @@ def load(folder: Path, symbol: str, days: float) -> MarketDataset:
     return build_dataset(FilesSource(folder).load(symbol, Timeframe.M15), spec)
 
 
-def train(dataset: MarketDataset, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+def train(
+    dataset: MarketDataset, recipe: Recipe, seed: int
+) -> tuple[CnnLstm, list[dict[str, Any]]]:
+    """The network where its validation log-loss is lowest, and every validation."""
     torch.manual_seed(seed)
-    network = CnnLstm(len(FEATURE_NAMES))
+    network = CnnLstm(dataset.features.shape[1])
     averaged = copy.deepcopy(network) if recipe.average else network
     optimizer = torch.optim.AdamW(network.parameters(), recipe.lr, weight_decay=1e-5, fused=True)
-    plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
+    plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=recipe.plateau)
     parts = {part: windows_of(dataset, part) for part in ("train", "validation", "test")}
     sampler = BatchSampler(len(parts["train"]), recipe.batch_size, seed, recipe.windows)
     course: list[dict[str, Any]] = []
     step, secs, best, began = 0, 0.0, math.inf, time.perf_counter()
+    kept = copy.deepcopy(network)
     for number in range(recipe.rounds):
         sampler.set_epoch(number)
         torch.manual_seed(seed * 1_000_003 + number)
@@ -190,10 +199,11 @@ def train(dataset: MarketDataset, recipe: Recipe, seed: int) -> list[dict[str, A
         course.append(row)
         if recipe.warmup is None:
             plateau.step(loss)
-        best = min(best, loss)
+        if loss < best:
+            best, kept = loss, copy.deepcopy(averaged)
         if best < min((row["val_loss"] for row in course[-recipe.patience :]), default=0):
             break
-    return course
+    return kept, course
 
 
 def lr_share(step: int, recipe: Recipe, n_steps: int) -> float:

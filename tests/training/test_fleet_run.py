@@ -8,6 +8,7 @@ import torch
 from training_builders import OPTIMIZER, learnable_dataset, make_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
+from percoin.errors import ConfigError
 from percoin.features.feature_set import FeatureSet
 from percoin.network import CnnLstm
 from percoin.training import fleet_run
@@ -188,3 +189,19 @@ def test_a_state_that_is_long_to_write_is_kept_less_often(tmp_path, monkeypatch)
                 keeper.keep({}, tmp_path)
                 kept.append(epoch)
         assert kept == list(range(0, 9, epochs))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": replace(OPTIMIZER, averaging=0.9)},
+        {"windows_per_epoch": 100},
+        {"train_batches": 1},
+        {"overfit_batches": 1},
+    ],
+)
+def test_a_plan_that_a_fleet_cannot_follow_is_refused(markets, changes):
+    (name, value), *_ = changes.items()
+    named = "optimizer.averaging" if name == "optimizer" else name
+    with pytest.raises(ConfigError, match=f"a fleet does not take {named}; leave it out"):
+        train_fleet(markets[:1], [network()], replace(make_plan(epochs=1), **{name: value}))

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from percoin.dataset import MarketDataset, Part
-from percoin.errors import DivergedError, ResumeError
+from percoin.errors import ConfigError, DivergedError, ResumeError
 from percoin.network import CnnLstm
 from percoin.training.datamodule import BatchSampler, WindowDataset
 from percoin.training.fleet_network import StackedCnnLstm
@@ -113,8 +113,11 @@ def train_fleet(
         The models in the order of the markets, including those that diverged.
 
     Raises:
+        ConfigError: The plan asks for what a fleet does not do: averaged weights, a share of the
+            windows or of the batches, a loss, optimizer or schedule of the user's own.
         ResumeError: The state is damaged, belongs to other markets or is beyond ``plan.epochs``.
     """
+    _check_plan(plan)
     fleet = _Fleet(datasets, networks, plan, check)
     n_done, secs = 0, 0.0
     if folder is not None:
@@ -177,6 +180,17 @@ def _restore(fleet: _Fleet, path: Path, most_epochs: int) -> tuple[int, float]:
         ) from error
     check_epochs(n_done, most_epochs, market)
     return n_done, secs
+
+
+def _check_plan(plan: TrainingPlan) -> None:
+    ignored = ("windows_per_epoch", "own", "train_batches", "val_batches", "overfit_batches")
+    names = [name for name in ignored if getattr(plan, name) != getattr(TrainingPlan, name)]
+    if plan.optimizer.averaging:
+        names.append("optimizer.averaging")
+    if names:
+        raise ConfigError(
+            f"a fleet does not take {', '.join(names)}; leave it out, or train each market alone"
+        )
 
 
 class _Fleet:
