@@ -1,7 +1,7 @@
 """Whether volatility and clock beside the 15 features make the network of one market better.
 
     python benchmarks/network_inputs.py FOLDER ANSWERS [--symbols BTCUSDT SOLUSDT ...]
-        [--groups later-fixed ...] [--seeds 0 1 2] [--arm today] [--days 150]
+        [--groups later-fixed ...] [--seeds 0 1 2] [--arm bf16] [--days 150]
 
 A *group* is one test window (``later``: the newest bars; ``earlier``: 47 days before) and one
 label rule (``fixed``, ``scaled``). In each, for every market and seed, the network alone is
@@ -83,7 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--groups", nargs="+", default=GROUPS, choices=GROUPS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--arm", default="today", choices=[*ARMS])
+    parser.add_argument("--arm", default="bf16", choices=[*ARMS])
     parser.add_argument("--days", type=float, default=150)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")

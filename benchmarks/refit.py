@@ -186,10 +186,9 @@ def ask_network(market: Market, epochs: int) -> Said:
     import torch
 
     from percoin.network import CnnLstm
-    from percoin.training.datamodule import MarketDataModule
     from percoin.training.fitted_network import logits_of
     from percoin.training.lit_module import OptimizerSpec
-    from percoin.training.run import TrainingPlan, make_module, train, train_again
+    from percoin.training.run import TrainingPlan, data_of, make_module, train, train_again
 
     twin, refit = market.twin, market.refit
     labels = twin.label[twin.rows("validation")]
@@ -202,8 +201,7 @@ def ask_network(market: Market, epochs: int) -> Said:
     with tempfile.TemporaryDirectory() as name:
         judged = train(twin, fresh(), plan, Path(name))
         module = make_module(fresh(), plan)
-        data = MarketDataModule.of(refit, plan.batch_size, plan.seed)
-        train_again(judged, module, data, plan, Path(name))
+        train_again(judged, module, data_of(refit, plan), plan, Path(name))
     known, asked = (logits_of(judged.module, twin, part) for part in ("validation", "test"))
     return Said.of(known, labels, asked, logits_of(module, refit, "test"))
 

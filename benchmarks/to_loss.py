@@ -1,29 +1,33 @@
 """How soon the network of a single market is as good, by the recipe of its training.
 
     python benchmarks/to_loss.py FOLDER ANSWERS [--symbols BTCUSDT SOLUSDT ETHUSDT DOGEUSDT]
-        [--seeds 0 1 2] [--arms usual plateau slow] [--days 150]
+        [--seeds 0 1 2] [--arms usual plateau slow] [--against bf16] [--days 150]
 
 Every arm trains the network alone on real 15m bars of one market, in a plain loop on one thread,
-from the same first weights. ``plateau`` is the default in 32 bits; the next three draw epochs of
-2,500 windows and average the weights, in bf16; ``usual`` has batches of 16. All make use of the
-faster attention, which changes no result: what a window costs in the usual way is measured by
-``benchmarks/training_speed.py``. Kept are, at every validation, the windows trained on so far, the
-processor seconds spent on them, the validation log-loss, and the test log-loss where the
-validation log-loss is the lowest so far. Answers lie in ANSWERS, one file for each arm, market and
-seed; those that are there are not computed again.
+from the same first weights. ``plateau`` is the default in 32 bits and ``bf16`` the default where
+the processor has it; ``usual`` has batches of 16. The others draw 2,500 or 5,000 windows an epoch
+and average the weights, in bf16. All make use of the faster attention, which changes no result:
+what a window costs in the usual way is measured by ``benchmarks/training_speed.py``. Kept are, at
+every validation, the windows trained on so far, the processor seconds spent on them, the
+validation log-loss, and the test log-loss where the validation log-loss is the lowest so far.
+Answers lie in ANSWERS, one file for each arm, market and seed; those that are there are not
+computed again.
 
-Printed are for each market and seed the lowest validation log-loss of ``plateau`` and its test
-log-loss, then for each arm the windows and processor seconds to that validation log-loss, and the
-lowest validation log-loss of its own with the test log-loss there.
+Printed are for each market, seed and arm the windows and processor seconds to the lowest validation
+log-loss of ``--against``, the seconds of the whole training with its validations, and the lowest
+validation log-loss of its own with the test log-loss there; then, over all pairs of an arm with
+``--against``, the mean differences of both with their standard errors, and the ratio of seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +48,8 @@ from percoin.training.datamodule import EVALUATION_BATCH_SIZE, BatchSampler, Win
 from percoin.training.memory import keep_freed_memory
 from percoin.types import Timeframe
 
-YARDSTICK = "plateau"
+# What was measured at every validation.
+Course = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,15 @@ class Recipe:
 
 ARMS = {
     "usual": Recipe(batch_size=16),
-    YARDSTICK: Recipe(),
-    "today": Recipe(is_bf16=True),
+    "plateau": Recipe(),
+    "bf16": Recipe(is_bf16=True),
     "averaged": Recipe(lr=2e-3, is_bf16=True, windows=2500, average=0.99),
     "patient": Recipe(lr=2e-3, is_bf16=True, windows=2500, rounds=200, average=0.99, patience=16),
     "slow": Recipe(lr=1e-3, is_bf16=True, windows=2500, rounds=200, average=0.995, patience=16),
     "steady": Recipe(
-        is_bf16=True, windows=2500, rounds=200, average=0.995, patience=24, plateau=12
+        is_bf16=True, windows=2500, rounds=200, average=0.995, patience=12, plateau=12
     ),
+    "drawn": Recipe(is_bf16=True, windows=5000, average=0.995, patience=10, plateau=6),
 }
 
 
@@ -98,6 +104,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", default=[*ARMS], choices=[*ARMS])
+    parser.add_argument("--against", default="bf16", choices=[*ARMS])
     parser.add_argument("--days", type=float, default=150)
     arguments = parser.parse_args()
     arguments.answers.mkdir(parents=True, exist_ok=True)
@@ -126,29 +133,51 @@ def path_of(arguments: argparse.Namespace, arm: str, symbol: str, seed: int) -> 
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Print what is known of every market and seed that ``plateau`` has trained."""
-    print("| market, seed | arm | windows | seconds | lowest validation | test there |")
-    print("|---|---|---:|---:|---:|---:|")
-    for symbol in arguments.symbols:
-        for seed in arguments.seeds:
-            paths = {arm: path_of(arguments, arm, symbol, seed) for arm in (YARDSTICK, *ARMS)}
-            known = {arm: json.loads(p.read_text()) for arm, p in paths.items() if p.is_file()}
-            if YARDSTICK not in known:
-                continue
-            wanted = lowest(known[YARDSTICK])["val_loss"]
-            for arm, course in known.items():
-                best = lowest(course)
-                reached = next((row for row in course if row["val_loss"] <= wanted), None)
-                spent = (
-                    "not reached | "
-                    if reached is None
-                    else (f"{reached['windows']:,} | {reached['secs']:.0f}")
-                )
-                losses = f"{best['val_loss']:.4f} | {best['test_loss']:.4f}"
-                print(f"| {symbol}, {seed} | {arm} | {spent} | {losses} |")
+    """Print what is known of every market and seed that ``--against`` has trained."""
+    print("| market, seed | arm | to it: windows | seconds | in all | validation | test |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    pairs: dict[str, list[tuple[Course, Course]]] = {}
+    for symbol, seed in itertools.product(arguments.symbols, arguments.seeds):
+        paths = {arm: path_of(arguments, arm, symbol, seed) for arm in ARMS}
+        known = {arm: json.loads(path.read_text()) for arm, path in paths.items() if path.is_file()}
+        if arguments.against not in known:
+            continue
+        yardstick = known[arguments.against]
+        wanted = lowest(yardstick)["val_loss"]
+        for arm, course in known.items():
+            pairs.setdefault(arm, []).append((course, yardstick))
+            best = lowest(course)
+            reached = next((row for row in course if row["val_loss"] <= wanted), None)
+            spent = (
+                "not reached | "
+                if reached is None
+                else f"{reached['windows']:,} | {reached['secs']:.0f}"
+            )
+            losses = f"{best['val_loss']:.4f} | {best['test_loss']:.4f}"
+            print(f"| {symbol}, {seed} | {arm} | {spent} | {seconds(course):.0f} | {losses} |")
+    print(f"\n| arm against {arguments.against} | pairs | validation | test | seconds |")
+    print("|---|---:|---:|---:|---:|")
+    for arm, both in pairs.items():
+        if arm == arguments.against:
+            continue
+        cells = [arm, str(len(both))]
+        for name in ("val_loss", "test_loss"):
+            better = [float(lowest(b)[name]) - float(lowest(a)[name]) for a, b in both]
+            cells.append(f"{np.mean(better):+.4f} ({standard_error(better):.4f})")
+        cells.append(f"{sum(seconds(b) for _, b in both) / sum(seconds(a) for a, _ in both):.2f}")
+        print(f"| {' | '.join(cells)} |")
 
 
-def lowest(course: list[dict[str, Any]]) -> dict[str, Any]:
+def seconds(course: Course) -> float:
+    """Processor seconds of a training with its validations."""
+    return float(course[-1]["secs"]) + sum(row["val_secs"] for row in course)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def lowest(course: Course) -> dict[str, Any]:
     return min(course, key=lambda row: float(row["val_loss"]))
 
 
@@ -158,9 +187,7 @@ def load(folder: Path, symbol: str, days: float) -> MarketDataset:
     return build_dataset(FilesSource(folder).load(symbol, Timeframe.M15), spec)
 
 
-def train(
-    dataset: MarketDataset, recipe: Recipe, seed: int
-) -> tuple[CnnLstm, list[dict[str, Any]]]:
+def train(dataset: MarketDataset, recipe: Recipe, seed: int) -> tuple[CnnLstm, Course]:
     """The network where its validation log-loss is lowest, and every validation."""
     torch.manual_seed(seed)
     network = CnnLstm(dataset.features.shape[1])
@@ -169,7 +196,7 @@ def train(
     plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=recipe.plateau)
     parts = {part: windows_of(dataset, part) for part in ("train", "validation", "test")}
     sampler = BatchSampler(len(parts["train"]), recipe.batch_size, seed, recipe.windows)
-    course: list[dict[str, Any]] = []
+    course: Course = []
     step, secs, best, began = 0, 0.0, math.inf, time.perf_counter()
     kept = copy.deepcopy(network)
     for number in range(recipe.rounds):

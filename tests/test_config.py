@@ -1,8 +1,10 @@
 import ast
+import inspect
 import itertools
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -165,6 +167,18 @@ def test_the_defaults_are_those_of_the_original_where_they_are_kept():
     assert made.optimizer.gradient_clip_norm == 1
     assert made.tf.name == "15m"
     assert made.history_days == 365
+
+
+def test_the_library_trains_as_the_command_does_unless_told_otherwise():
+    from percoin.training.datamodule import MarketDataModule
+    from percoin.training.lit_module import OptimizerSpec
+
+    made, usual = settings(), OptimizerSpec()
+    assert usual == OptimizerSpec(**{key: getattr(made.optimizer, key) for key in asdict(usual)})
+    for make in (MarketDataModule, MarketDataModule.of):
+        sizes = inspect.signature(make).parameters
+        for key in ("batch_size", "seed", "windows_per_epoch"):
+            assert sizes[key].default == getattr(made, key)
 
 
 def test_what_depends_on_the_timeframe_follows_it():

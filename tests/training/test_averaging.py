@@ -15,7 +15,7 @@ from percoin.errors import InterruptedRunError
 from percoin.training.datamodule import MarketDataModule
 from percoin.training.export import settings_of
 from percoin.training.lit_module import SignalClassifier
-from percoin.training.run import fit, train, train_again
+from percoin.training.run import data_of, fit, train, train_again
 
 DECAY = 0.9
 PLAN = make_plan(
@@ -126,9 +126,7 @@ def test_a_refit_ends_with_the_average_also_when_nothing_is_left_of_it(dataset, 
 
 @pytest.fixture
 def data(dataset) -> MarketDataModule:
-    data = MarketDataModule.of(dataset, PLAN.batch_size, PLAN.seed)
-    data.windows_per_epoch = PLAN.windows_per_epoch
-    return data
+    return data_of(dataset, PLAN)
 
 
 @pytest.mark.filterwarnings(

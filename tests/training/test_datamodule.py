@@ -146,3 +146,14 @@ def test_a_lone_last_row_is_left_out_of_training_but_not_of_evaluation(dataset):
     n_validation = len(shortened.rows("validation"))
     found = {name: [len(labels) for _, labels in loader] for name, loader in loaders(data).items()}
     assert found == {"train": [BATCH_SIZE], "validation": [n_validation], "test": [1]}
+
+
+def test_an_epoch_has_the_windows_that_were_asked_for_drawn_anew_each_time(dataset):
+    data = MarketDataModule.of(dataset, BATCH_SIZE, seed=3, windows_per_epoch=3 * BATCH_SIZE)
+    epochs = []
+    for epoch in range(2):
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        epochs.append([index.tolist() for index in loader.sampler])
+    assert [len(batches) for batches in epochs] == [3, 3]
+    assert epochs[0] != epochs[1]

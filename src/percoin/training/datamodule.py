@@ -145,8 +145,6 @@ class MarketDataModule(pl.LightningDataModule):
         spec: The rules for features, labels and split.
         batch_size: Windows per training step; evaluation uses larger batches.
         seed: For the shuffle of the train windows.
-
-    Attributes:
         windows_per_epoch: Train windows of an epoch, drawn anew each time; None is all of them.
 
     Raises:
@@ -161,6 +159,7 @@ class MarketDataModule(pl.LightningDataModule):
         spec: DatasetSpec,
         batch_size: int = 64,
         seed: int = 0,
+        windows_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 2:
@@ -177,13 +176,19 @@ class MarketDataModule(pl.LightningDataModule):
         self.spec = spec
         self.batch_size = batch_size
         self.seed = seed
-        self.windows_per_epoch: int | None = None
+        self.windows_per_epoch = windows_per_epoch
 
     @classmethod
-    def of(cls, dataset: MarketDataset, batch_size: int = 64, seed: int = 0) -> MarketDataModule:
+    def of(
+        cls,
+        dataset: MarketDataset,
+        batch_size: int = 64,
+        seed: int = 0,
+        windows_per_epoch: int | None = None,
+    ) -> MarketDataModule:
         """Create the data module of a dataset that is already built."""
-        bars = dataset.bars
-        data = cls(bars.symbol, bars.timeframe, _AtHand(bars), dataset.spec, batch_size, seed)
+        bars, sizes = dataset.bars, (batch_size, seed, windows_per_epoch)
+        data = cls(bars.symbol, bars.timeframe, _AtHand(bars), dataset.spec, *sizes)
         data.dataset = dataset
         return data
 

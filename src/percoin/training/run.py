@@ -148,9 +148,7 @@ def train(
 
 def data_of(dataset: MarketDataset, plan: TrainingPlan) -> MarketDataModule:
     """The batches of a market that a plan trains on."""
-    data = MarketDataModule.of(dataset, plan.batch_size, plan.seed)
-    data.windows_per_epoch = plan.windows_per_epoch
-    return data
+    return MarketDataModule.of(dataset, plan.batch_size, plan.seed, plan.windows_per_epoch)
 
 
 def make_module(
