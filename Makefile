@@ -75,18 +75,20 @@ screenshots: setup ## take the pictures of the page in docs/ anew; needs Chromiu
 	$(PY) docs/screenshots.py
 
 # Nothing else should run meanwhile. BARS=FOLDER of real 15m bars adds the time to a loss.
-bench: setup ## measure the speed figures of benchmarks/RESULTS.md (half an hour)
+bench: setup ## measure most speed figures of benchmarks/RESULTS.md (an hour)
 	$(PY) benchmarks/machine.py
 	$(PY) benchmarks/startup.py
+	$(PY) benchmarks/startup.py mistakes
 	$(PY) benchmarks/features.py
 	$(PY) benchmarks/training_speed.py
-	$(if $(BARS),$(PY) benchmarks/to_loss.py $(BARS) outputs/to_loss --symbols BTCUSDT --seeds 0)
+	$(if $(BARS),$(PY) benchmarks/to_loss.py $(BARS) outputs/to_loss --symbols BTCUSDT --seeds 0 --arms plateau bf16)
 	$(PY) benchmarks/fleet_speed.py
 	$(PY) benchmarks/scale.py
 	$(PY) benchmarks/bars.py
 	$(PY) benchmarks/fetch.py
 	$(PY) benchmarks/onnx_startup.py
 	$(PY) benchmarks/predict_many.py
+	$(PY) benchmarks/serve_start.py
 	$(PY) benchmarks/serve_load.py
 
 # uv looks at all platforms and Python versions at once, and asks the registry that it is set up for.

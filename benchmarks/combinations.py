@@ -4,9 +4,10 @@
 
 No network. Each part is fitted on the train rows of a market (the pooled ones on those of all of
 them) and calibrated on its validation rows, as a training does it. For each label rule a Markdown
-table: mean log-loss skill over the train prior on test rows, the lead in nats a row over the part
-that validation rows prefer, or over the same combination without ``moves``, both with joint
-intervals that draw days, on how many markets it is ahead of that, and the mean weights.
+table: mean log-loss skill over the train prior on test rows, the lead in nats a row over the one
+that validation rows prefer among so many parts (each market its own), or over the same combination
+without ``moves``, both with joint intervals that draw days, on how many markets it is ahead of
+that, and the mean weights.
 ``--until`` leaves out the bars from then on.
 """
 
@@ -60,6 +61,12 @@ COMBINATIONS = (
     (FOUR, FOUR),
     (FIVE, SEVEN),
     (SEVEN, SEVEN),
+    # The defaults of a market alone and of a pool, but for their network.
+    ((*FOUR, MOVES), (*FOUR, MOVES)),
+    ((*FOUR, MOVES), SEVEN),
+    ((*FOUR, MOVES), SINGLE),
+    ((*FIVE, POOLED_MOVES), SEVEN),
+    ((*FIVE, POOLED_MOVES), SINGLE),
 )
 # Each with the combination that it is held against.
 WITH_MOVES = (((*FOUR, MOVES), FOUR), ((*FIVE, POOLED_MOVES), FIVE), ((*FIVE, MOVES), FIVE))
@@ -142,9 +149,8 @@ class Judged:
 def table(judged: list[Judged]) -> str:
     """Markdown."""
     lines = [
-        "| parts | skill over the train prior | lead over the best part, or without moves | ahead "
-        "| weights |",
-        "|---|---:|---:|---:|---|",
+        "| parts | skill over the train prior | over | lead, nats a row | ahead | weights |",
+        "|---|---:|---|---:|---:|---|",
     ]
     bootstrap = Bootstrap(1)
     alone = [((name,), (name,)) for name in SINGLE]
@@ -158,11 +164,12 @@ def table(judged: list[Judged]) -> str:
             weights.append(chosen)
             n_ahead += bool(losses.mean() < beside.mean())
         mean = " ".join(f"{weight:.2f}" for weight in np.mean(weights, axis=0))
-        lead = f"{shown(joint_lead(daily, bootstrap))} | {n_ahead} of {len(judged)}"
+        over = "the same without moves" if is_beside else f"the best of {len(rivals)}"
+        lead = f"{over} | {shown(joint_lead(daily, bootstrap))} | {n_ahead} of {len(judged)}"
         is_one = len(names) == 1
         lines.append(
             f"| {', '.join(names)} | {shown(joint_skill(daily, bootstrap))} | "
-            f"{' | ' if is_one else lead} | {'' if is_one else mean} |"
+            f"{' | | ' if is_one else lead} | {'' if is_one else mean} |"
         )
     return "\n".join(lines)
 

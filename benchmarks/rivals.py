@@ -34,7 +34,7 @@ from percoin.types import Timeframe
 
 RIVAL = "the rival of each market"
 HORIZON = 3
-THRESHOLDS = {"15m": 0.0025, "1h": 0.005, "4h": 0.01, "1d": 0.02}
+THRESHOLDS = {"15m": 0.0025, "1h": 0.005, "4h": 0.01, "1d": 0.025}
 
 
 def main() -> None:

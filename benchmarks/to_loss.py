@@ -58,14 +58,12 @@ class Recipe:
 
     Attributes:
         batch_size: Windows per step.
-        lr: Learning rate to begin with, or the largest one.
+        lr: Learning rate to begin with.
         is_bf16: Autocast of the train steps; validation and test are always in 32 bits.
         windows: Windows between two validations, drawn afresh; None is all of them.
-        rounds: Validations at most; a cosine covers all of them.
-        warmup: Share of the steps in which the rate grows; None is the plateau schedule.
+        rounds: Validations at most.
         average: Decay of a moving average of the weights, by step; 0 is none.
         patience: Validations without a better loss before the end.
-        floor: The rate at the cosine's end, as a share of the largest.
         plateau: Validations without a better loss before the rate is halved.
     """
 
@@ -74,10 +72,8 @@ class Recipe:
     is_bf16: bool = False
     windows: int | None = None
     rounds: int = 50
-    warmup: float | None = None
     average: float = 0.0
     patience: int = 5
-    floor: float = 0.0
     plateau: int = 3
 
 
@@ -205,9 +201,6 @@ def train(dataset: MarketDataset, recipe: Recipe, seed: int) -> tuple[CnnLstm, C
         network.train()
         spent = time.process_time()
         for positions in sampler:
-            if recipe.warmup is not None:
-                share = lr_share(step, recipe, len(sampler) * recipe.rounds)
-                optimizer.param_groups[0]["lr"] = recipe.lr * share
             step_on(network, optimizer, parts["train"][positions], recipe.is_bf16)
             step += 1
             if recipe.average:
@@ -224,21 +217,12 @@ def train(dataset: MarketDataset, recipe: Recipe, seed: int) -> tuple[CnnLstm, C
             "test_loss": log_loss(averaged, parts["test"]) if loss < best else None,
         }
         course.append(row)
-        if recipe.warmup is None:
-            plateau.step(loss)
+        plateau.step(loss)
         if loss < best:
             best, kept = loss, copy.deepcopy(averaged)
         if best < min((row["val_loss"] for row in course[-recipe.patience :]), default=0):
             break
     return kept, course
-
-
-def lr_share(step: int, recipe: Recipe, n_steps: int) -> float:
-    n_warmup = max(1, round(n_steps * (recipe.warmup or 0)))
-    if step < n_warmup:
-        return (step + 1) / n_warmup
-    done = (step - n_warmup) / max(1, n_steps - n_warmup)
-    return recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def step_on(
