@@ -255,6 +255,14 @@ def test_several_values_without_m_say_how_to_sweep(tmp_path):
         ),
         ("folds=3", "folds has no effect without evaluation=walk_forward: add evaluation=walk"),
         ("trainer.record_steps=false", "trainer.record_steps has no effect without fleet=true"),
+        ("start=2024-01-01 history_days=30", "history_days has no effect with start=2024-01-01"),
+        ("model=volatility export.onnx=true", "export.onnx has no effect with model=volatility"),
+        ("pooled.looks=[3]", "pooled.looks has no effect without recipe=pooled: add recipe=pooled"),
+        (
+            "scheduler._target_=StepLR optimizer.plateau_patience=2",
+            "optimizer.plateau_patience has no effect with scheduler._target_=StepLR",
+        ),
+        ("scheduler.each=batch", "scheduler.each=batch has no effect without scheduler._target_"),
     ],
 )
 def test_a_setting_that_nothing_would_read_is_refused(monkeypatch, capsys, words, reason):
@@ -275,6 +283,8 @@ def test_a_setting_written_as_an_option_says_how_to_write_it(monkeypatch, capsys
 def test_a_sweep_over_models_takes_the_settings_of_each():
     check_used(["model=logistic,cnn_lstm", "epochs=3", "symbol=BTCUSDT"])
     check_used(["evaluation=single_split,walk_forward", "folds=3", "+lr=0.1"])
+    check_used(["start=null", "history_days=30"])
+    check_used(["scheduler._target_=null,StepLR", "optimizer.plateau_factor=0.2"])
 
 
 def test_a_failing_job_is_one_line(tmp_path):

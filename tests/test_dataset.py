@@ -49,9 +49,10 @@ def build(
     history_days: float = 365,
     definition: FeatureDefinition = FeatureDefinition.RELATIVE,
     extra: tuple[str, ...] = (),
+    start: int | None = None,
 ) -> MarketDataset:
     spec = DatasetSpec(
-        label_rule, FeatureSet(definition, extra), lookback, split_spec, history_days
+        label_rule, FeatureSet(definition, extra), lookback, split_spec, history_days, start
     )
     return build_dataset(bars, spec)
 
@@ -221,7 +222,10 @@ def test_a_class_missing_in_train_is_refused_with_the_counts():
         "BTCUSDT 15m: the train rows lack a class (SHORT 0, NO_TRADE 0, LONG "
     )
     assert "threshold=0.0025" in message
+    assert message.endswith("or use a longer history_days")
     assert "\n" not in message
+    with pytest.raises(MissingClassError, match=r"or use an earlier start$"):
+        build(rising, start=int(rising.open_time[50]))
 
 
 def still(n_bars: int = 1500, volume: float = 1.0, from_bar: int = 0) -> Bars:

@@ -542,7 +542,8 @@ def _check_classes(dataset: MarketDataset) -> None:
         return
     found = ", ".join(f"{name} {count}" for name, count in zip(CLASS_NAMES, counts, strict=True))
     found = f"the train rows lack a class ({found})"
-    action = f"change the label rule ({_describe(dataset.label_rule)}) or use a longer history_days"
+    longer = "a longer history_days" if dataset.spec.start is None else "an earlier start"
+    action = f"change the label rule ({_describe(dataset.label_rule)}) or use {longer}"
     if np.ptp(dataset.bars.column("close")) == 0:
         found = f"{found}; {describe_silence(dataset.bars) or 'the price stands still'}"
         action = advise_on_silence(dataset.bars)

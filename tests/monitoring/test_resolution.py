@@ -5,10 +5,11 @@ import pytest
 from made_up_predictions import RULE, bars_of, prediction_on, soon_after, walk
 
 from percoin.bars.panel import with_panel
-from percoin.labels import Relative, TripleBarrier, VolatilityScaled
+from percoin.labels import OwnRule, Relative, TripleBarrier, VolatilityScaled
 from percoin.monitoring.record import TrackRecord, kind_of_bars, sqlite_url
-from percoin.monitoring.resolution import make_entry, resolve, rule_text
-from percoin.types import Signal, Source
+from percoin.monitoring.resolution import is_before_outcome, make_entry, resolve, rule_text
+from percoin.plugins import PluginSource
+from percoin.types import Signal, Source, Timeframe
 
 
 @pytest.fixture
@@ -94,6 +95,13 @@ def test_what_is_written_after_its_outcome_is_not_live(rule, live_bars):
     for late_by, is_live in ((0.99, True), (1.0, False), (1000, False)):
         now = soon_after(bars, minutes=15 * live_bars * late_by)
         assert make_entry(prediction_on(bars), bars, rule, now).is_live is is_live
+
+
+def test_nobody_knows_when_a_rule_of_the_users_own_is_settled():
+    own = OwnRule(horizon=5, source=PluginSource("my_labels", "Mine", "0" * 64))
+    step = Timeframe.M15.milliseconds
+    assert is_before_outcome(own, 0, Timeframe.M15, step - 1)
+    assert not is_before_outcome(own, 0, Timeframe.M15, step)
 
 
 def test_without_a_rule_it_is_written_and_never_live(record):

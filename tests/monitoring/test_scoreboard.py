@@ -148,13 +148,22 @@ def test_with_few_rows_there_is_no_number_and_it_is_said(record):
 
 
 def test_a_source_is_scored_by_what_followed_its_answer_before(record):
-    play(record, range(100, 300), lambda row: (Signal.LONG, None), source=Source.RSI_MA)
+    play(record, range(100, 300), lambda row: (Signal.LONG, None), source=Source.MOMENTUM)
     [standing] = make_scoreboard(record)
     assert standing.model_version is None
-    assert standing.skill == standing.baselines["rsi_ma"].skill
+    assert standing.skill == standing.baselines["momentum"].skill
     hits = LABELS[99:299]
     assert standing.hit_rate.value == pytest.approx((hits == 2).sum() / (hits != 1).sum())
     assert standing.hit_rate.lower < standing.hit_rate.value < standing.hit_rate.upper
+
+
+def test_a_source_that_reads_other_bars_than_the_baseline_has_a_hit_rate_and_no_skill(record):
+    # RSI and averages are those of 1h bars, whatever is asked about; the baseline's those of 15m.
+    play(record, range(100, 300), lambda row: (Signal.LONG, None), source=Source.RSI_MA)
+    [standing] = make_scoreboard(record)
+    assert standing.skill is None
+    assert standing.baselines["rsi_ma"].skill is not None
+    assert standing.hit_rate is not None
 
 
 def test_late_predictions_are_counted_and_not_scored(record):

@@ -17,6 +17,7 @@ from percoin.registry.catalogue import Version, check_market, served_version, ve
 from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
 from percoin.registry.manifest import BarsInfo, Gate, Manifest, StoredVerdict
+from percoin.report.reading import read_model
 from percoin.retrain.__main__ import main, raise_if_undone, read_task
 from percoin.retrain.decisions import Absent, Cause, LiveSkill, Verb
 from percoin.retrain.round import run_round
@@ -399,6 +400,14 @@ def test_a_clock_in_the_year_9998_explains_and_ends_nothing(trained):
     state = look_at(market(trained), task(trained, "source=binance"), late).state
     assert state.n_new_bars > 60_000_000
     assert "more than max_age_days" in to_text(run_round(task(trained, "dry_run=true"), late))
+
+
+def test_live_skill_is_held_against_what_the_gate_measured_over_the_same_prior(trained):
+    serve(trained)
+    evaluation = read_model(market(trained)).evaluation
+    state = look_at(market(trained), task(trained), NOW).state
+    assert state.gate_lower == evaluation.model.recent_skill.lower
+    assert state.gate_lower != evaluation.model.skill.lower
 
 
 def test_looks_are_counted_up_to_what_a_number_can_say(trained):

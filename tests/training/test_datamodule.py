@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from training_builders import LOOKBACK, make_dataset
 
 from percoin.dataset import MarketDataset
+from percoin.errors import ConfigError
 from percoin.splits import Split
 from percoin.training.datamodule import BatchSampler, MarketDataModule, WindowDataset
 
@@ -157,3 +158,5 @@ def test_an_epoch_has_the_windows_that_were_asked_for_drawn_anew_each_time(datas
         epochs.append([index.tolist() for index in loader.sampler])
     assert [len(batches) for batches in epochs] == [3, 3]
     assert epochs[0] != epochs[1]
+    with pytest.raises(ConfigError, match="windows_per_epoch=1: an epoch takes at least 2"):
+        MarketDataModule.of(dataset, windows_per_epoch=1)

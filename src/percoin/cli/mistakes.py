@@ -222,7 +222,10 @@ def _all_among(choices: Sequence[str], told: Mapping[str, Sequence[str]]) -> str
     """The choice whose every value is among these; a sweep may have others too."""
     for name in dict.fromkeys(choice.partition("=")[0] for choice in choices):
         values = told.get(name, ())
-        if values and all(f"{name}={value}" in choices for value in values):
+        is_any = f"{name}=*" in choices
+        if values and all(
+            f"{name}={value}" in choices or (is_any and value != "null") for value in values
+        ):
             return f"{name}={','.join(values)}"
     return ""
 

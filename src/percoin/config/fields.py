@@ -121,7 +121,8 @@ class When:
 
     Attributes:
         needs: Choices of which one must be made, such as ``recipe=pooled``.
-        unless: Choices that leave it unused, such as ``model=logistic``.
+        unless: Choices that leave it unused, such as ``model=logistic``, or ``start=*`` for any
+            value but null.
     """
 
     needs: tuple[str, ...] = ()

@@ -81,6 +81,7 @@ class PooledConfig:
         MOST_LOOKS,
         default_factory=list,
         affects=Effect.JUDGEMENT,
+        used=_OF_A_POOL,
     )
     init_model: str | None = setting(
         "with init=pooled: a market or a version's folder; null is the market's own",

@@ -77,3 +77,7 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         check_target("scheduler", self._target_, self.arguments)
+        require(
+            self.each == "epoch" or self._target_ is not None,
+            f"scheduler.each={self.each} has no effect without scheduler._target_: leave it out",
+        )

@@ -157,7 +157,11 @@ class TrainConfig:
     # Two poolings by 2 leave nothing of a window shorter than 4 bars.
     lookback: int = number("bars in a window", 4, MOST_BARS, why=" bars", affects=Effect.MODEL)
     history_days: int = number(
-        "days of history, back from the newest bar", 1, MOST_DAYS, affects=Effect.MODEL
+        "days of history, back from the newest bar",
+        1,
+        MOST_DAYS,
+        affects=Effect.MODEL,
+        used=When(unless=("start=*",)),
     )
     start: str | None = start_date(Effect.MODEL)
     end: str | None = end_date(Effect.MODEL)

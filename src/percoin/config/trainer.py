@@ -20,7 +20,7 @@ from percoin.config.targets import check_target, target, target_arguments
 AUTO_PRECISION, FULL_PRECISION, MIXED_PRECISION = "auto", "32-true", "bf16-mixed"
 
 # A pool's learning rate falls by a cosine.
-_OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled"))
+_OF_A_PLATEAU = When(unless=(*OF_A_NETWORK.unless, "recipe=pooled", "scheduler._target_=*"))
 
 
 def _most_batches(line: str) -> Any:
@@ -126,4 +126,5 @@ class ExportConfig:
     onnx: bool = setting(
         "true also writes the network for ONNX Runtime, which answers sooner; needs percoin[onnx]",
         affects=Effect.JUDGEMENT,
+        used=OF_A_NETWORK,
     )

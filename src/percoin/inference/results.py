@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from percoin.errors import (
+    BarsNotFoundError,
     InvalidArtifactError,
     ModelNotFoundError,
     NotEnoughBarsError,
@@ -69,6 +70,8 @@ _REASONS: dict[type[PercoinError], NoPredictionReason] = {
     InvalidArtifactError: NoPredictionReason.MODEL_INVALID,
     UnreadableArtifactError: NoPredictionReason.MODEL_INVALID,
     NotEnoughBarsError: NoPredictionReason.INSUFFICIENT_DATA,
+    # Of a market that the model compares this one with.
+    BarsNotFoundError: NoPredictionReason.INSUFFICIENT_DATA,
 }
 
 

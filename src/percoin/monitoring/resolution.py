@@ -24,7 +24,7 @@ from percoin.evaluation.baselines import (
 )
 from percoin.expected_move.targets import move_targets
 from percoin.features.rules import Readings, read_momentum, read_rsi_ma
-from percoin.labels import LabelRule, Labels, TripleBarrier, label_rule_from_json
+from percoin.labels import LabelRule, Labels, OwnRule, TripleBarrier, label_rule_from_json
 from percoin.monitoring.record import (
     BaselineForecast,
     Kept,
@@ -116,11 +116,12 @@ def rule_text(rule: LabelRule) -> str:
 def is_before_outcome(rule: LabelRule, ts: int, timeframe: Timeframe, now_ms: int) -> bool:
     """Whether the outcome of a prediction at ``ts`` is still unknown to everybody.
 
-    The next bar can already touch a barrier; a return over the horizon is known at its last
-    bar. Only the time counts, not the bars at hand: if a file of bars ended last year,
-    somebody knows the bars that followed. Times are milliseconds since 1970-01-01 UTC.
+    The next bar can already touch a barrier, and nobody knows when a rule of the user's own is
+    settled; a return over the horizon is known at its last bar. Only the time counts, not the bars
+    at hand: if a file of bars ended last year, somebody knows the bars that followed. Times are
+    milliseconds since 1970-01-01 UTC.
     """
-    first_bars = 1 if isinstance(rule, TripleBarrier) else rule.horizon
+    first_bars = 1 if isinstance(rule, TripleBarrier | OwnRule) else rule.horizon
     return now_ms < ts + first_bars * timeframe.milliseconds
 
 

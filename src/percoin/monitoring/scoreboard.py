@@ -40,9 +40,13 @@ _LATE_ROWS = 200
 _ROWS_UNKEPT = 20_000
 # An interval is no better with more blocks of hits; in a long record it only takes longer.
 _MOST_HIT_BLOCKS = 500
-# Sources that are also baselines. They give no probabilities, so their skill uses the class
-# shares that followed the same signal before.
-_SAME_RULE = {Source.RSI_MA.value: "rsi_ma", Source.MOMENTUM.value: "momentum"}
+# Sources that are also baselines, on the bars that they always read. They give no probabilities,
+# so their skill uses the class shares that followed the same signal before; a baseline of other
+# bars had other signals.
+_SAME_RULE = {
+    (Source.RSI_MA.value, Timeframe.H1.value): "rsi_ma",
+    (Source.MOMENTUM.value, Timeframe.M15.value): "momentum",
+}
 
 
 @dataclass(frozen=True)
@@ -419,7 +423,7 @@ def _scores(rows: ForecasterRows, bootstrap: Bootstrap) -> tuple[Score, dict[str
 
     baselines = {name: score(*rows.said(name)) for name in names}
     shares, signals = rows.own()
-    same = _SAME_RULE.get(rows.source)
+    same = _SAME_RULE.get((rows.source, rows.tf))
     if shares is None and same in names:
         shares, _ = rows.said(same)
     return score(shares, signals), baselines

@@ -147,7 +147,8 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
     manifest = _recipe(shown.manifest or _newest_manifest(versions), versions)
     source, obstacle = _source_and_obstacle(manifest, task)
     data_end = _data_end(shown.manifest)
-    skill = shown.evaluation.model.skill if shown.evaluation is not None else None
+    # Live skill is measured over the rolling prior too.
+    skill = shown.evaluation.model.recent_skill if shown.evaluation is not None else None
     condition, said = _condition(shown)
     watched = _NOTHING if shown.manifest is None else task.watch(shown.manifest)
     state = MarketState(

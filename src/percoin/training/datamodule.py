@@ -164,6 +164,10 @@ class MarketDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 2:
             raise ConfigError(f"batch_size={batch_size}: batch normalisation takes at least 2")
+        if windows_per_epoch is not None and windows_per_epoch < 2:
+            raise ConfigError(
+                f"windows_per_epoch={windows_per_epoch}: an epoch takes at least 2, or None for all"
+            )
         _check_kinds(source, spec)
         if spec.lookback < _FEWEST_LOOKBACK:
             raise ConfigError(

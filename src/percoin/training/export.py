@@ -16,6 +16,7 @@ from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
+from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, TrainingError
 from percoin.evaluation.baselines import USUAL_BESIDE
@@ -95,9 +96,21 @@ class ModelExporter:
         )
         config = self.config
         if config is None:
-            config = {**settings_of(module, dataset), **source_settings(source)}
+            own = {**settings_of(module, dataset), **source_settings(source)}
+            config = {**own, **_judged_by(self.rules), "export": {"onnx": self.onnx}}
         judged = judge(fitted, self.rules)
         return publish(fitted, judged, config, Path(self.models_dir), self.onnx)
+
+
+def _judged_by(rules: JudgingRules) -> dict[str, object]:
+    """The rules of a judgement with the names of ``conf/train.yaml``."""
+    return {
+        "blend": "+".join(rules.blend) or NO_BLEND,
+        "costs": asdict(rules.costs),
+        "backtest": {"exit": rules.exit.value},
+        "trials": rules.n_trials,
+        "looks": rules.n_looks,
+    }
 
 
 def _day(moment_ms: int | None) -> str | None:

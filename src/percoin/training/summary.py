@@ -70,6 +70,7 @@ class TrainingSummary:
         version_id: Id of the new version.
         is_served: Whether the new version is the served model.
         run_folder: Folder of logs and pictures.
+        log_folder: Folder of the logs of all runs, or of this run if it lies elsewhere.
         predict_command: Command that predicts for the newest bar of the same source.
         move: The forecast of the expected move; None if there is none.
         levels: How often stop and targets were reached on the test rows; None if too few.
@@ -86,6 +87,7 @@ class TrainingSummary:
     version_id: str
     is_served: bool
     run_folder: Path
+    log_folder: Path
     predict_command: str
     blend: JudgedBlend | None = None
     move: JudgedMoveModel | None = None
@@ -124,6 +126,7 @@ class TrainingSummary:
             version_id=exported.version.folder.name,
             is_served=exported.version.is_served,
             run_folder=run_folder,
+            log_folder=_log_folder(run_folder, Path(settings.outputs_dir)),
             predict_command=command(
                 "python predict.py",
                 f"symbol={symbol}",
@@ -217,8 +220,8 @@ class TrainingSummary:
 
     def _facts(self) -> Table:
         bars = self.dataset.bars
-        served = "" if self.is_served else "  (still the accepted version before this one)"
-        logs = command("tensorboard --logdir", str(self.run_folder.parents[2]))
+        served = "" if self.is_served else "  (still the version before this one)"
+        logs = command("tensorboard --logdir", str(self.log_folder))
         table = Table.grid(padding=(0, 2))
         for name, text in (
             ("trained", self._trained()),
@@ -272,3 +275,8 @@ class TrainingSummary:
 
     def _baseline(self, name: str) -> Assessment:
         return next(line for line in self.evaluation.baselines if line.name == name)
+
+
+def _log_folder(run_folder: Path, outputs: Path) -> Path:
+    run, outputs = run_folder.absolute(), outputs.absolute()
+    return run_folder.parents[2] if outputs in run.parents[2:] else run_folder
