@@ -256,7 +256,6 @@ def test_several_values_without_m_say_how_to_sweep(tmp_path):
         ("folds=3", "folds has no effect without evaluation=walk_forward: add evaluation=walk"),
         ("trainer.record_steps=false", "trainer.record_steps has no effect without fleet=true"),
         ("start=2024-01-01 history_days=30", "history_days has no effect with start=2024-01-01"),
-        ("model=volatility export.onnx=true", "export.onnx has no effect with model=volatility"),
         ("pooled.looks=[3]", "pooled.looks has no effect without recipe=pooled: add recipe=pooled"),
         (
             "scheduler._target_=StepLR optimizer.plateau_patience=2",

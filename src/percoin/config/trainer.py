@@ -126,5 +126,4 @@ class ExportConfig:
     onnx: bool = setting(
         "true also writes the network for ONNX Runtime, which answers sooner; needs percoin[onnx]",
         affects=Effect.JUDGEMENT,
-        used=OF_A_NETWORK,
     )

@@ -88,7 +88,9 @@ def test_its_manifest_says_the_command_that_trains_it_again(fitted, name):
 
 
 def test_a_walk_forward_fits_one_model_a_fold_and_onnx_needs_no_network(tmp_path):
-    done = run_train(arguments(tmp_path, BOOSTING, "evaluation=walk_forward", "folds=2"))
+    done = run_train(
+        arguments(tmp_path, BOOSTING, "evaluation=walk_forward", "folds=2", "export.onnx=true")
+    )
     assert done.code == 0
     manifest = served(tmp_path).manifest
     last = rebuild(manifest, bars_of(tmp_path))
