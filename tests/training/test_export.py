@@ -8,8 +8,12 @@ import torch
 from training_builders import learnable_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
+from percoin.evaluation.backtest import Costs, Exit
 from percoin.evaluation.fold_forecasts import JudgingRules
+from percoin.registry.catalogue import read_versions
+from percoin.registry.layout import MarketFolder
 from percoin.training import fitted_network
+from percoin.training.export import ModelExporter
 from percoin.training.fitted_network import forecast_test
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.run import train
@@ -55,3 +59,14 @@ def test_a_network_is_tested_in_32_bits_whatever_it_was_trained_in(dataset, tmp_
     with torch.inference_mode():
         expected = module.network.eval()(windows).softmax(dim=1)
     torch.testing.assert_close(module.test_probabilities, expected, atol=1e-6, rtol=0)
+
+
+def test_the_rules_of_its_judgement_are_settings_of_a_version(module, dataset, tmp_path):
+    rules = JudgingRules(Costs(1.0, 0.5), n_trials=3, blend=("volatility",), exit=Exit.LEVELS)
+    ModelExporter(tmp_path, rules).export(module, dataset)
+    bars = dataset.bars
+    [version] = read_versions(MarketFolder(tmp_path, bars.symbol, bars.timeframe))
+    config = version.manifest.config
+    assert (config["blend"], config["trials"]) == ("volatility", 3)
+    assert config["costs"] == {"fee_bps": 1.0, "slippage_bps": 0.5}
+    assert config["backtest"] == {"exit": "levels"}

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from percoin import json_codec
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.training.results import MarketMeans, MarketResult, format_markets
+from percoin.training.summary import log_folder
 
 N_DAYS = 20
 
@@ -115,3 +117,10 @@ def test_a_result_is_read_as_it_was_written():
 def test_a_result_that_no_training_wrote_is_refused(changes):
     with pytest.raises(ValueError, match=r"Expected|out of range|unexpected key|cannot be printed"):
         json_codec.decode(MarketResult, as_json(**changes))
+
+
+def test_the_logs_of_a_run_elsewhere_lie_in_its_own_folder(tmp_path):
+    outputs = tmp_path / "outputs"
+    assert log_folder(outputs / "BTCUSDT" / "1h" / "run", outputs) == outputs
+    assert log_folder(Path("/run1"), outputs) == Path("/run1")
+    assert log_folder(tmp_path / "a" / "b" / "run1", outputs) == tmp_path / "a" / "b" / "run1"

@@ -126,7 +126,7 @@ class TrainingSummary:
             version_id=exported.version.folder.name,
             is_served=exported.version.is_served,
             run_folder=run_folder,
-            log_folder=_log_folder(run_folder, Path(settings.outputs_dir)),
+            log_folder=log_folder(run_folder, Path(settings.outputs_dir)),
             predict_command=command(
                 "python predict.py",
                 f"symbol={symbol}",
@@ -277,6 +277,7 @@ class TrainingSummary:
         return next(line for line in self.evaluation.baselines if line.name == name)
 
 
-def _log_folder(run_folder: Path, outputs: Path) -> Path:
+def log_folder(run_folder: Path, outputs: Path) -> Path:
+    """The folder of the logs of all runs, or of this run if it lies elsewhere."""
     run, outputs = run_folder.absolute(), outputs.absolute()
     return run_folder.parents[2] if outputs in run.parents[2:] else run_folder
