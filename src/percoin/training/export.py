@@ -16,7 +16,6 @@ from percoin.bars.sources.files import FilesSource
 from percoin.bars.sources.sample import SampleSource
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
-from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, TrainingError
 from percoin.evaluation.baselines import USUAL_BESIDE
@@ -105,7 +104,7 @@ class ModelExporter:
 def _judged_by(rules: JudgingRules) -> dict[str, object]:
     """The rules of a judgement with the names of ``conf/train.yaml``."""
     return {
-        "blend": "+".join(rules.blend) or NO_BLEND,
+        "blend": "+".join(rules.blend) or "none",
         "costs": asdict(rules.costs),
         "backtest": {"exit": rules.exit.value},
         "trials": rules.n_trials,
