@@ -23,14 +23,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from refit import shown
+from refit import FUTURE_DAYS, GROUPS, shown
 from rivals import HORIZON, THRESHOLDS
-from to_loss import ARMS, windows_of
+from to_loss import ARMS, add_trainings, begin, windows_of
 from to_loss import train as train_network
 
 from percoin.bars.sources.files import FilesSource
@@ -46,15 +45,11 @@ from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.training.datamodule import EVALUATION_BATCH_SIZE, BatchSampler
-from percoin.training.memory import keep_freed_memory
 from percoin.types import FloatArray, Timeframe
 
 log = logging.getLogger("network_inputs")
 
-GROUPS = tuple(
-    f"{window}-{label}" for label in ("fixed", "scaled") for window in ("later", "earlier")
-)
-STEP = pd.Timedelta(days=47)
+STEP = pd.Timedelta(days=FUTURE_DAYS)
 EXTRA = {"15": (), "27": ("volatility", "clock")}
 FORECASTS = ("network", "averaged")
 
@@ -76,21 +71,13 @@ class Answer:
 def main() -> None:
     """Train what is missing and print a line for each group and forecast."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("answers", type=Path)
-    parser.add_argument(
-        "--symbols", nargs="+", default=["BTCUSDT", "SOLUSDT", "ETHUSDT", "DOGEUSDT"]
-    )
+    add_trainings(parser)
     parser.add_argument("--groups", nargs="+", default=GROUPS, choices=GROUPS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arm", default="bf16", choices=[*ARMS])
-    parser.add_argument("--days", type=float, default=150)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     log.setLevel(logging.INFO)
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    options.answers.mkdir(parents=True, exist_ok=True)
+    begin(options)
     print("| group | forecast | better on validation rows | by | better on test rows | by |")
     print("|---|---|---:|---:|---:|---:|")
     for group in options.groups:

@@ -93,24 +93,34 @@ ARMS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_trainings(parser)
+    parser.add_argument("--arms", nargs="*", default=[*ARMS], choices=[*ARMS])
+    parser.add_argument("--against", default="bf16", choices=[*ARMS])
+    arguments = parser.parse_args()
+    begin(arguments)
+    for seed in arguments.seeds:
+        for symbol in arguments.symbols:
+            for arm in arguments.arms:
+                answer(arguments, arm, symbol, seed)
+    report(arguments)
+
+
+def add_trainings(parser: argparse.ArgumentParser) -> None:
+    """Where bars and answers lie, and which markets and seeds are trained on how many days."""
     parser.add_argument("folder", type=Path)
     parser.add_argument("answers", type=Path)
     parser.add_argument(
         "--symbols", nargs="+", default=["BTCUSDT", "SOLUSDT", "ETHUSDT", "DOGEUSDT"]
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="*", default=[*ARMS], choices=[*ARMS])
-    parser.add_argument("--against", default="bf16", choices=[*ARMS])
     parser.add_argument("--days", type=float, default=150)
-    arguments = parser.parse_args()
+
+
+def begin(arguments: argparse.Namespace) -> None:
+    """Make the folder of answers, and train on one thread."""
     arguments.answers.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     keep_freed_memory()
-    for seed in arguments.seeds:
-        for symbol in arguments.symbols:
-            for arm in arguments.arms:
-                answer(arguments, arm, symbol, seed)
-    report(arguments)
 
 
 def answer(arguments: argparse.Namespace, arm: str, symbol: str, seed: int) -> None:

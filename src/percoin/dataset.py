@@ -161,6 +161,11 @@ class DatasetSpec:
             )
         return bars.slice(0, stop)
 
+    @property
+    def longer_history(self) -> str:
+        """What gives more rows, for advice."""
+        return "a longer history_days" if self.start is None else "an earlier start"
+
 
 @dataclass(frozen=True, eq=False)
 class MarketDataset:
@@ -407,10 +412,9 @@ class PreparedMarket:
         lookback, days, start = self.spec.lookback, self.spec.history_days, self.spec.start
         needed = _needed_bars(self.spec, self.bars.timeframe)
         of_history = f" in history_days={days:g}" if math.isfinite(days) else ""
-        longer = " or use a longer history_days" if of_history else ""
+        longer = f" or use {self.spec.longer_history}" if of_history or start is not None else ""
         if start is not None:
             of_history = f" {_between(start, self.spec.end)}"
-            longer = " or use an earlier start"
         found = (
             f"{self.n_history_bars} bars{of_history} give {len(self.rows)} usable rows ({error})"
         )
@@ -542,7 +546,7 @@ def _check_classes(dataset: MarketDataset) -> None:
         return
     found = ", ".join(f"{name} {count}" for name, count in zip(CLASS_NAMES, counts, strict=True))
     found = f"the train rows lack a class ({found})"
-    longer = "a longer history_days" if dataset.spec.start is None else "an earlier start"
+    longer = dataset.spec.longer_history
     action = f"change the label rule ({_describe(dataset.label_rule)}) or use {longer}"
     if np.ptp(dataset.bars.column("close")) == 0:
         found = f"{found}; {describe_silence(dataset.bars) or 'the price stands still'}"

@@ -142,6 +142,8 @@ def test_a_market_without_a_model_still_serves_as_a_reference(tmp_path):
     alone = Predictor(tmp_path).predict(with_panel(asked[0], asked))
     assert first.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
     assert [second.reason, third.reason] == [NoPredictionReason.MODEL_MISSING] * 2
+    [lacking] = Predictor(tmp_path).predict_many(asked[:1])
+    assert lacking.reason is NoPredictionReason.INSUFFICIENT_DATA
 
 
 def renamed(symbol: str):

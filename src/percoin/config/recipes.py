@@ -7,9 +7,8 @@ from enum import StrEnum
 
 from percoin.bars.renames import current_symbol
 from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, Effect, When, number, setting
-from percoin.evaluation.baselines import USUAL_BESIDE, USUAL_POOLED
+from percoin.evaluation.baselines import NO_BLEND, USUAL_BESIDE, USUAL_POOLED
 
-NO_BLEND = "none"
 # In place of nothing: a training that begins with the weights of a pooled model.
 INIT_POOLED = "pooled"
 

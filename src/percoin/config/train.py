@@ -35,7 +35,6 @@ from percoin.config.loggers import loggers_of
 from percoin.config.model import OF_A_MARKET, OF_A_NETWORK, CnnLstmConfig, ModelConfig
 from percoin.config.recipes import (
     INIT_POOLED,
-    NO_BLEND,
     EvaluationMode,
     PooledConfig,
     RecipeName,
@@ -49,7 +48,7 @@ from percoin.config.tune import TuneConfig
 from percoin.dataset import check_purge
 from percoin.errors import ConfigError
 from percoin.evaluation.backtest import Exit
-from percoin.evaluation.baselines import BESIDE, POOLED
+from percoin.evaluation.baselines import BESIDE, NO_BLEND, POOLED
 
 BLEND_NAMES = Names(NO_BLEND, (*BESIDE, *POOLED))
 

@@ -45,6 +45,8 @@ POOLED = (POOLED_LOGISTIC, POOLED_BOOSTING, POOLED_VOLATILITY_CLOCK_BOOSTING, PO
 # Those that a network is averaged with by itself; docs/RECIPES.md has the evidence.
 USUAL_BESIDE = BESIDE
 USUAL_POOLED = (VOLATILITY, VOLATILITY_CLOCK, *POOLED)
+# A network that is averaged with none.
+NO_BLEND = "none"
 # Never calibrated: their definition fixes their probabilities.
 UNCALIBRATED = frozenset({TRAIN_PRIOR, ROLLING_PRIOR, MAJORITY})
 

@@ -246,8 +246,7 @@ def forecast_last_row(
             bars.symbol,
             bars.timeframe,
             f"{len(bars)} bars are too few for model={name}: {asked.refusals[name]}",
-            "load more bars or use "
-            + ("a longer history_days" if dataset.spec.start is None else "an earlier start"),
+            f"load more bars or use {dataset.spec.longer_history}",
         )
     return _forecast_with(dataset, {name: asked.parts[name]}, asked.without(name), rules)
 

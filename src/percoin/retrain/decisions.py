@@ -124,7 +124,8 @@ class MarketState:
         n_new_bars: Number of bars its source has, or must have, since ``data_end``.
         drift: Drift of the features.
         live: Skill of the live predictions.
-        gate_lower: Lower end of the skill interval when the gate accepted the model.
+        gate_lower: Lower end of the interval of the skill over the rolling prior when the gate
+            judged the model; None if that was not measured.
         last_tried: When the last training of the market ended, with any verdict or error.
         obstacle: Why this command cannot train the market; empty if it can.
     """

@@ -18,7 +18,7 @@ from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, TrainingError
-from percoin.evaluation.baselines import USUAL_BESIDE
+from percoin.evaluation.baselines import NO_BLEND, USUAL_BESIDE
 from percoin.evaluation.blend import BLEND
 from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.labels import OwnRule
@@ -104,7 +104,7 @@ class ModelExporter:
 def _judged_by(rules: JudgingRules) -> dict[str, object]:
     """The rules of a judgement with the names of ``conf/train.yaml``."""
     return {
-        "blend": "+".join(rules.blend) or "none",
+        "blend": "+".join(rules.blend) or NO_BLEND,
         "costs": asdict(rules.costs),
         "backtest": {"exit": rules.exit.value},
         "trials": rules.n_trials,

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from percoin.config import RecipeName, TrainConfig
-from percoin.config.recipes import NO_BLEND
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
-from percoin.evaluation.baselines import POOLED
+from percoin.evaluation.baselines import NO_BLEND, POOLED
 from percoin.evaluation.fold_forecasts import BaselineFitter, JudgingRules
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PooledMarket
