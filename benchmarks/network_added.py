@@ -17,7 +17,14 @@ network would learn to mend what was overfitted. Batches of 256, weight decay .0
 by a cosine, an exponential mean of the weights (.995), the best epoch by the
 validation loss.
 
-``--plain`` leaves the offset out: the recipe as ``recipe=pooled`` has it, 15 epochs of 30,000.
+``--variant`` changes one thing:
+
+- ``plain``: without the offset, the recipe as ``recipe=pooled`` has it, 15 epochs of 30,000.
+- ``range``: a second head forecasts the log of the range of the horizon's bars, as far as the
+  forecasts of ``moves`` miss it, by squared error; both heads share everything below.
+- ``full``: the full width.
+- ``swa``: a constant learning rate, and the equal mean of the weights of all steps after the first
+  epoch (Izmailov et al., 2018).
 
 The table has the network's skill over the train prior on test rows, and the lead in nats a row of
 the combination with it over the same combination without, for each seed and for the one that
@@ -29,6 +36,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +80,11 @@ class Training:
         batch_size: Windows of a step.
         learning_rate: At the begin; falls to 0 by a cosine.
         weight_decay: Of AdamW.
-        averaging: Of the exponential mean of weights; 0 for none.
+        averaging: Of the exponential mean of weights; 0 for none, 1 for the equal mean of the
+            steps after the first epoch at a constant learning rate.
         dropout: As in the network.
+        range_weight: Of the second head's squared error beside the log-loss; 0 for no such head.
+        is_half: Whether the network has half the width.
     """
 
     is_on_top: bool = True
@@ -84,9 +95,17 @@ class Training:
     weight_decay: float = 0.01
     averaging: float = 0.995
     dropout: float = 0.3
+    range_weight: float = 0.0
+    is_half: bool = True
 
 
-PLAIN = Training(False, 15, 30_000, 64, 1e-3, 1e-5, 0.0)
+VARIANTS = {
+    "": Training(),
+    "plain": Training(False, 15, 30_000, 64, 1e-3, 1e-5, 0.0),
+    "range": Training(range_weight=0.5),
+    "full": Training(is_half=False),
+    "swa": Training(averaging=1.0),
+}
 N_VALIDATION = 15_000
 
 
@@ -106,9 +125,16 @@ def out_of_sample(group: av.Group, ranges: dict[str, np.ndarray]) -> dict[str, n
 
 
 class Windows:
-    """Scaled windows of rows, and what is known of each row without the network."""
+    """Scaled windows of rows, and what is known of each row without the network.
 
-    def __init__(self, group: av.Group, kinds: str, offset: np.ndarray) -> None:
+    Attributes:
+        missed: What the forecasts of ``moves`` miss of the log range, in standard deviations of
+            the train rows; 0 where it is not known.
+    """
+
+    def __init__(
+        self, group: av.Group, kinds: str, offset: np.ndarray, ranges: dict[str, np.ndarray]
+    ) -> None:
         values = group.inputs(kinds)
         train = values[group.rows["train"]]
         mean, scale = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
@@ -124,6 +150,10 @@ class Windows:
         self.offset = torch.from_numpy(np.nan_to_num(offset).astype(np.float32))
         self.label = torch.from_numpy(group.label.astype(np.int64))
         self.n_features = scaled.shape[1]
+        forecasts = [ranges[name] for name in av.MOVES["moves"]]
+        missed = group.log_range - np.mean(forecasts, axis=0)
+        missed /= np.nanstd(missed[group.rows["train"]])
+        self.missed = torch.from_numpy(np.nan_to_num(missed).astype(np.float32))
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Windows (B, L, F), offsets (B, C) and labels (B,) of rows."""
@@ -131,15 +161,26 @@ class Windows:
         return self.values[at], self.offset[rows], self.label[rows]
 
 
-def logits_of(network: nn.Module, windows: Windows, rows: np.ndarray) -> Tensor:
-    """Of the forecast, offset included, in single precision, shape (n_rows, C)."""
+def outputs_of(
+    network: nn.Module, windows: Windows, rows: np.ndarray
+) -> tuple[Tensor, float | None]:
+    """What a network says of rows, in single precision.
+
+    Returns:
+        Logits, offset included, shape (n_rows, C); and the share of the squares of what
+        ``moves`` misses of the log range that the second head explains, if there is one.
+    """
     network.eval()
     found = []
     with torch.inference_mode():
         for part in torch.from_numpy(rows).split(1024):
             inputs, offset, _ = windows.batch(part)
-            found.append(network(inputs) + offset)
-    return torch.cat(found)
+            said = network(inputs)
+            found.append(torch.cat([said[:, :3] + offset, said[:, 3:]], dim=1))
+    said, missed = torch.cat(found), windows.missed[torch.from_numpy(rows)]
+    if said.shape[1] == 3:
+        return said, None
+    return said[:, :3], 1 - float((missed - said[:, 3]).square().sum() / missed.square().sum())
 
 
 def train(
@@ -148,26 +189,33 @@ def train(
     """The network of the best epoch, and the validation loss before training and after each."""
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    network = CnnLstm(windows.n_features, dropout=how.dropout, **HALF)  # type: ignore[arg-type]
+    width = HALF if how.is_half else {}
+    network = CnnLstm(windows.n_features, dropout=how.dropout, **width)  # type: ignore[arg-type]
+    if how.range_weight:
+        network.head[-1] = nn.Linear(network.head[-1].in_features, 4)
     if how.is_on_top:
         nn.init.zeros_(network.head[-1].weight)
         nn.init.zeros_(network.head[-1].bias)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay
     )
-    n_steps = how.n_epochs * how.n_windows // how.batch_size
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+    n_steps = how.n_epochs * -(-how.n_windows // how.batch_size)
+    is_constant = how.averaging == 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: 1.0 if is_constant else 0.5 + 0.5 * math.cos(math.pi * step / n_steps),
+    )
     rows = group.rows["train"][windows.is_whole[group.rows["train"]]]
     validation = group.rows["validation"][windows.is_whole[group.rows["validation"]]]
     validation = validation[:: max(1, len(validation) // N_VALIDATION)]
     came = windows.label[torch.from_numpy(validation)]
-    mean = torch.optim.swa_utils.AveragedModel(
-        network,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(how.averaging),
-        use_buffers=True,
-    )
+    average = torch.optim.swa_utils.get_swa_multi_avg_fn()
+    if not is_constant:
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(how.averaging)
+    mean = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
     best, losses = copy.deepcopy(network), []
-    losses.append(float(functional.cross_entropy(logits_of(network, windows, validation), came)))
+    logits, _ = outputs_of(network, windows, validation)
+    losses.append(float(functional.cross_entropy(logits, came)))
     for epoch in range(how.n_epochs):
         began, before, after = time.monotonic(), 0.0, 0.0
         drawn = torch.from_numpy(generator.choice(rows, how.n_windows, replace=False))
@@ -175,36 +223,50 @@ def train(
         for part in drawn.split(how.batch_size):
             inputs, offset, label = windows.batch(part)
             with torch.autocast("cpu", torch.bfloat16):
-                logits = network(inputs)
-            loss = functional.cross_entropy(logits.float() + offset, label)
+                said = network(inputs)
+            said = said.float()
+            loss = functional.cross_entropy(said[:, :3] + offset, label)
+            whole = loss
+            if how.range_weight:
+                whole = loss + how.range_weight * functional.mse_loss(
+                    said[:, 3], windows.missed[part]
+                )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            whole.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            mean.update_parameters(network)
+            if not is_constant or epoch > 0:
+                mean.update_parameters(network)
             before += float(functional.cross_entropy(offset, label)) * len(part)
             after += float(loss) * len(part)
-        asked = mean.module if how.averaging else network
-        loss_now = float(functional.cross_entropy(logits_of(asked, windows, validation), came))
+        asked = mean.module if how.averaging and mean.n_averaged else network
+        logits, explained = outputs_of(asked, windows, validation)
+        loss_now = float(functional.cross_entropy(logits, came))
         if loss_now < min(losses):
             best = copy.deepcopy(asked)
         losses.append(loss_now)
         log.info(
-            "seed %d epoch %d: train %.5f (without %.5f), validation %.5f (without %.5f), %.0f s",
+            "seed %d epoch %d: train %.5f (without %.5f), validation %.5f (without %.5f)%s, %.0f s",
             seed,
             epoch + 1,
             after / how.n_windows,
             before / how.n_windows,
             loss_now,
             losses[0],
+            "" if explained is None else f", of the range {explained:+.4f}",
             time.monotonic() - began,
         )
     return best, losses
 
 
 def network_answers(
-    group: av.Group, kind: str, base: dict[str, np.ndarray], how: Training, seed: int
+    group: av.Group,
+    kind: str,
+    base: dict[str, np.ndarray],
+    ranges: dict[str, np.ndarray],
+    how: Training,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     """Probabilities of validation and test rows; the base where a window is not whole."""
     offset = np.log(np.mean([base[name] for name in BASES[kind]], axis=0))
@@ -212,15 +274,18 @@ def network_answers(
         np.bincount(group.label[group.rows["train"]], minlength=3) / len(group.rows["train"])
     )
     known = offset if how.is_on_top else np.where(np.isfinite(offset), 0.0, np.nan)
-    windows = Windows(group, INPUTS[kind], known)
+    windows = Windows(group, INPUTS[kind], known, ranges)
     network, losses = train(windows, group, how, seed)
     found = {"losses": np.array(losses)}
     for part in ("validation", "test"):
         rows = group.rows[part]
         said = offset[rows] if how.is_on_top else np.tile(prior, (len(rows), 1))
         whole = windows.is_whole[rows]
-        said[whole] = logits_of(network, windows, rows[whole]).double().log_softmax(1).numpy()
+        logits, explained = outputs_of(network, windows, rows[whole])
+        said[whole] = logits.double().log_softmax(1).numpy()
         found[part] = said
+        if explained is not None:
+            log.info("seed %d: of the range of %s rows %+.4f", seed, part, explained)
     return found
 
 
@@ -294,12 +359,11 @@ def main() -> None:
     parser.add_argument("--groups", nargs="+", default=av.GROUPS, choices=av.GROUPS)
     parser.add_argument("--kinds", nargs="+", default=tuple(INPUTS), choices=INPUTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    parser.add_argument("--plain", action="store_true", help="without the offset")
+    parser.add_argument("--variant", default="", choices=VARIANTS)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
-    how = PLAIN if options.plain else Training()
     for name in options.groups:
         group = av.make_group(options.folder, name, Timeframe(options.tf), options.days)
         folder = options.answers / options.tf
@@ -314,17 +378,17 @@ def main() -> None:
         )
         base = parts | base
         for kind in options.kinds:
-            title = f"{name}-{kind}{'-plain' if options.plain else ''}"
+            title = "-".join(filter(None, (name, kind, options.variant)))
             trained = {
                 seed: av.kept(
                     folder / f"{title}-{seed}.npz",
-                    lambda group=group, kind=kind, base=base, seed=seed: network_answers(
-                        group, kind, base, how, seed
+                    lambda group=group, kind=kind, base=base, ranges=ranges, seed=seed: (
+                        network_answers(group, kind, base, ranges, VARIANTS[options.variant], seed)
                     ),
                 )
                 for seed in options.seeds
             }
-            show(group, f"{options.tf} {name}", kind, base, trained)
+            show(group, f"{options.tf} {name} {options.variant}".strip(), kind, base, trained)
 
 
 if __name__ == "__main__":
