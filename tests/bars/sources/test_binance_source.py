@@ -115,6 +115,21 @@ def test_a_long_absence_is_made_up_for_from_the_archive(server, make_source):
     assert "BTCUSDT-1h-2025-01.zip" in server.downloads()
 
 
+@pytest.mark.parametrize(("longest", "is_whole"), [(10_000, True), (24 * 30, False)])
+def test_a_pause_leaves_no_hole_before_the_newest_bars_if_it_is_not_of_years(
+    longest, is_whole, server, make_source, monkeypatch
+):
+    monkeypatch.setattr(source_module, "_LONGEST_PAUSE_BARS", longest)
+    server.add(TRUTH, pd.Timestamp("2024-12-03 00:00", tz="UTC"))
+    before = make_source(24).load("BTCUSDT", H1)
+    server.add(TRUTH, NOW)
+    bars = make_source(48).load("BTCUSDT", H1)
+
+    assert bars.open_time[0] <= before.open_time[0]
+    assert bars.open_time[-1] == CLOSED.open_time[-1]
+    assert bool((np.diff(bars.open_time) == H1.milliseconds).all()) == is_whole
+
+
 def test_what_is_missing_before_is_fetched_and_the_rest_is_not(server, make_source):
     make_source(24 * 10).load("BTCUSDT", H1)
     server.requests.clear()

@@ -51,6 +51,8 @@ _DAY_MS = 86_400_000
 _RECENT_MS = 3 * _DAY_MS
 # Where bars without trades are usual, so many of the newest are looked through again.
 _RECENT_BARS = 500
+# A pause between stored and needed bars that is made up for: 104 days of 15m.
+_LONGEST_PAUSE_BARS = 10_000
 # 2009-01-03, the day of the first block: no market of a cryptocurrency is older.
 _FIRST_BLOCK_MS = 1_230_940_800_000
 # Only the archive was asked; the exchange is asked once it can be reached.
@@ -422,11 +424,20 @@ class _Run:
         return now_ms, None
 
     def _wanted(self, now_ms: int) -> Span:
-        """From the oldest needed bar to the close of the newest closed one."""
+        """From the oldest needed bar to the close of the newest closed one.
+
+        Bars between the stored ones and these are needed too: a prediction that was made before
+        a pause is judged by them, and a hole in the store would look like one of the exchange.
+        """
         step = self._timeframe.milliseconds
         end = now_ms // step * step
         first = -(-_FIRST_BLOCK_MS // step) * step
-        return max(end - self._source.n_bars * step, first), end
+        start = max(end - self._source.n_bars * step, first)
+        if self._stored is not None:
+            closed = int(self._stored.open_time[-1]) + step
+            if closed < start <= closed + _LONGEST_PAUSE_BARS * step:
+                start = closed
+        return start, end
 
     def _is_page(self, span: Span, wanted: Span) -> bool:
         """Whether a stretch is the newest one or of the last days, and a single page of the API."""
