@@ -159,6 +159,38 @@ def test_the_backtest_can_exit_at_the_levels_of_its_signals(fitted, tmp_path):
     reached = of_usual["levels"]
     assert f"within 3 bars {reached['n_signals']:,} judged signals" in done.stdout
     assert reached["tp1"]["value"] >= reached["tp2"]["value"] >= reached["tp3"]["value"]
+    in_moves = {
+        name: share["value"] for name, share in of_usual["levels_bands"].items() if name[0] != "n"
+    }
+    assert in_moves == pytest.approx(reached_one_by_one(usual), abs=2 / reached["n_signals"])
+    answer = predict(usual, "levels=bands")
+    assert answer["levels_reached"]["stop_loss"]["value"] == in_moves["stop_loss"]
+    unit = answer["close"] * answer["expected_move"] / 100
+    assert abs(answer["stop_loss"] - answer["close"]) == pytest.approx(1.5 * unit, rel=0.02)
+
+
+def reached_one_by_one(folder: Path) -> dict[str, float]:
+    """Shares of the test rows' signals whose levels, in units of the expected move, came."""
+    artifact, bars = served(folder), bars_of(folder)
+    dataset = rebuild(artifact.manifest, bars)
+    said = Predictor(folder / "models").predict_range(bars, in_sample=True)
+    deviations = artifact.move.deviations(dataset.bars)
+    close, high, low = (dataset.bars.column(name) for name in ("close", "high", "low"))
+    came = []
+    for row in dataset.rows("test"):
+        side = int(said.probabilities[row].argmax()) - 1
+        if side == 0:
+            continue
+        unit = close[row] * deviations[row]
+        stop, *targets = (close[row] + side * many * unit for many in (-1.5, 1, 2, 3))
+        is_stopped, is_open = False, [False] * 3
+        for bar in range(row + 1, row + 4):
+            worst, best = (low[bar], high[bar])[::side]
+            is_stopped |= side * (worst - stop) <= 0
+            for n, target in enumerate(targets):
+                is_open[n] |= not is_stopped and side * (best - target) >= 0
+        came.append((is_stopped, *is_open))
+    return dict(zip(("stop_loss", "tp1", "tp2", "tp3"), np.mean(came, axis=0), strict=True))
 
 
 def test_a_walk_forward_fits_one_regression_a_fold(tmp_path):
