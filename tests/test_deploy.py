@@ -71,6 +71,7 @@ def test_gauges_say_what_a_market_answers(exposed):
     assert f"percoin_live_skill_lower{{{forecaster}}} -0.01" in exposed
     assert f"percoin_live_skill_upper{{{forecaster}}} 0.05" in exposed
     assert f'percoin_band_coverage{{level="80",{named}}} 0.78' in exposed
+    assert f"percoin_expected_move_qlike{{{named}}} 0.4" in exposed
 
 
 def test_an_answer_without_a_model_has_no_verdict_and_no_move():

@@ -178,6 +178,11 @@ class _MarketCollector(Collector):
             "Share of prices within the expected move's band, live",
             labels=[*market, "level"],
         )
+        loss = GaugeMetricFamily(
+            "percoin_expected_move_qlike",
+            "Mean loss of the expected move's variances (QLIKE), live; 0 is the best",
+            labels=market,
+        )
         for state in self._states():
             named, answer = [state.symbol, state.timeframe.value], state.answer
             age.add_metric(named, state.age_secs)
@@ -195,6 +200,7 @@ class _MarketCollector(Collector):
                 for family, value in zip(skill, (live.value, live.lower, live.upper), strict=True):
                     family.add_metric([*named, standing.source], value)
             if standing is not None and standing.move is not None:
+                loss.add_metric(named, standing.move.qlike.value)
                 for level, share in standing.move.coverage.items():
                     coverage.add_metric([*named, level], share.value)
-        yield from (age, signal, confidence, move, verdict, *skill, coverage)
+        yield from (age, signal, confidence, move, verdict, *skill, coverage, loss)
