@@ -131,9 +131,14 @@ class DatasetSpec:
             return self.start
         return newest_close - self.history_days * _DAY_MILLISECONDS
 
-    def bars_to_load(self, timeframe: Timeframe) -> int:
-        """How many of the newest bars a dataset makes use of, if there are no gaps."""
-        now = math.ceil(time.time() * 1000)
+    def bars_to_load(self, timeframe: Timeframe, at: float | None = None) -> int:
+        """How many of the newest bars a dataset makes use of, if there are no gaps.
+
+        Args:
+            timeframe: Length of a bar.
+            at: The moment they are the newest at, in seconds since 1970-01-01 UTC; None is now.
+        """
+        now = math.ceil((time.time() if at is None else at) * 1000)
         first = self.first_time(now if self.end is None else self.end)
         n_bars = math.ceil((now - first) / timeframe.milliseconds)
         return n_bars + self.bars_before(timeframe)

@@ -79,6 +79,26 @@ def test_no_older_model_takes_the_place_of_a_demoted_one(trained):
     assert served(trained) not in {older, newer}
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_version_of_meanwhile_is_judged_by_its_own_record(trained, is_gone):
+    older = serve(trained, ACCEPTED)
+    newer = []
+
+    def watch(manifest: Manifest) -> Watched:
+        if not newer:
+            # Another process publishes while the round looks at its markets.
+            newer.append(serve(trained, ACCEPTED))
+        unknown = Watched(Absent("not measured"), Absent("too few"))
+        return gone(manifest) if is_gone or manifest.version_id == older else unknown
+
+    outcome = only(run_round(task(trained, watch=watch), NOW))
+    (newer,) = newer
+    assert (served(trained) == newer) is not is_gone
+    assert outcome.result == (f"{newer} demoted" if is_gone else "")
+    second = Verb.DEMOTE if is_gone else Verb.KEEP
+    assert [decision.verb for decision in outcome.decisions[:2]] == [Verb.DEMOTE, second]
+
+
 def test_a_demotion_can_be_undone_and_then_stands(trained):
     kept = serve(trained, ACCEPTED)
     run_round(task(trained, watch=gone), NOW)

@@ -66,6 +66,21 @@ def test_jobs_on_one_market_ask_the_exchange_once(server, settings, market):
     assert time.time() - 60 < first.asked_at <= time.time()
 
 
+@pytest.mark.parametrize("dates", [{}, {"start": "2024-12-20"}, {"end": "2025-01-25"}])
+def test_they_are_asked_once_though_bars_close_meanwhile(
+    dates, server, settings, market, monkeypatch
+):
+    settings = replace(settings, **dates)
+    first = bars_of_job(settings, market, a_day_ago())
+    server.requests.clear()
+    later = time.time() + 3 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    second = bars_of_job(settings, market, a_day_ago())
+
+    assert server.requests == []
+    assert sha256(second) == sha256(first)
+
+
 def test_what_came_into_the_store_meanwhile_is_left_out(server, settings, market, tmp_path):
     first = bars_of_job(settings, market, a_day_ago())
     server.now_ms = ms(LATER)

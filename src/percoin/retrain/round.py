@@ -179,6 +179,13 @@ class _RoundUnderWay:
         if decision.verb is not Verb.DEMOTE:
             return
         with self._alone(name):
+            if served_id(subject.market) not in (None, subject.served):
+                # Trained or promoted since: the record that was looked at is of another version.
+                self._subjects[name] = subject = self._look(subject.market)
+                decision = self._decide(subject)
+                self._outcomes[name] = outcome = _also(outcome, decision)
+                if decision.verb is not Verb.DEMOTE:
+                    return
             self._outcomes[name] = replace(outcome, result=_demote(subject, decision))
             self._subjects[name] = subject = self._look(subject.market)
             self._outcomes[name] = _also(self._outcomes[name], self._decide(subject))
@@ -279,14 +286,13 @@ def _with_result(outcome: MarketOutcome, result: str) -> MarketOutcome:
 
 def _demote(subject: Subject, decision: Decision) -> str:
     market = subject.market
-    version_id = served_id(market)
-    if version_id is None:
+    if served_id(market) is None:
         raise SweepError(
             f"{market.link} is a plain folder, so there is no version to demote; copy the "
             "models folder with its links as they are (cp -a), or move this one aside and promote "
             "a version"
         )
     reason = decision.reasons[0].text
-    demote(market.root, market.symbol, market.timeframe, version_id, reason)
-    log.warning("%s: %s is demoted: %s", subject.state.name, version_id, reason)
-    return f"{version_id} demoted"
+    demote(market.root, market.symbol, market.timeframe, subject.served, reason)
+    log.warning("%s: %s is demoted: %s", subject.state.name, subject.served, reason)
+    return f"{subject.served} demoted"

@@ -77,6 +77,7 @@ class Subject:
         n_looks: How often the next training's test rows will have judged models of this
             market: failed models so far plus the next one, or more if a user said so.
         problem: Why the market could not be checked; empty if it could.
+        served: The version that the state is about; empty without one.
     """
 
     market: MarketFolder
@@ -85,6 +86,7 @@ class Subject:
     source: tuple[str, ...]
     n_looks: int = 1
     problem: str = ""
+    served: str = ""
 
     @classmethod
     def unknown(cls, market: MarketFolder, problem: str) -> Subject:
@@ -166,7 +168,8 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
         last_tried=_last_tried(market, settings, versions, pool_or_none(manifest)),
         obstacle=obstacle,
     )
-    return Subject(market, state, manifest, source, n_looks(versions))
+    served = "" if shown.manifest is None else shown.manifest.version_id
+    return Subject(market, state, manifest, source, n_looks(versions), served=served)
 
 
 def store_of(settings: RetrainConfig) -> BarStore:

@@ -16,7 +16,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from percoin.monitoring.scoreboard import Standing
+from percoin.monitoring.scoreboard import MoveScore, Standing
 from percoin.types import Signal, Source, Timeframe
 
 
@@ -200,7 +200,13 @@ class _MarketCollector(Collector):
                 for family, value in zip(skill, (live.value, live.lower, live.upper), strict=True):
                     family.add_metric([*named, standing.source], value)
             if standing is not None and standing.move is not None:
-                loss.add_metric(named, standing.move.qlike.value)
-                for level, share in standing.move.coverage.items():
-                    coverage.add_metric([*named, level], share.value)
+                _add_move(standing.move, named, loss, coverage)
         yield from (age, signal, confidence, move, verdict, *skill, coverage, loss)
+
+
+def _add_move(
+    score: MoveScore, named: list[str], loss: GaugeMetricFamily, coverage: GaugeMetricFamily
+) -> None:
+    loss.add_metric(named, score.qlike.value)
+    for level, share in score.coverage.items():
+        coverage.add_metric([*named, level], share.value)

@@ -71,12 +71,14 @@ def _share(
     """The newest bars of an exchange, of which all jobs on the market share one download."""
     with claimed(market_folder, _LOCK_FILE, wait_secs=math.inf):
         note = _read_note(market_folder)
-        wanted = n_bars_to_load(settings)
-        if note and note.asked_at >= reuse_since and note.n_bars_wanted >= wanted:
-            bars = _stored(settings, source, note)
+        if note and note.asked_at >= reuse_since:
+            # Since then a history with a first date has become longer, and needs no other bars.
+            reaches = note.n_bars_wanted >= n_bars_to_load(settings, note.asked_at)
+            bars = _stored(settings, source, note) if reaches else None
             if bars is not None:
                 return AskedBars(bars, note.asked_at)
         asked_at = time.time()
+        wanted = n_bars_to_load(settings, asked_at)
         bars = load_newest(settings)
         note = _Note(asked_at, wanted, int(bars.open_time[0]), int(bars.open_time[-1]))
         write_whole(market_folder / _NOTE_FILE, json.dumps(asdict(note)))
@@ -101,7 +103,8 @@ def _read_note(folder: Path) -> _Note | None:
     try:
         content = json_codec.loads((folder / _NOTE_FILE).read_text(encoding="utf-8"))
         note = json_codec.decode(_Note, content)
-        return note if max(note.first_open_time, note.last_open_time) < 2**63 else None
+        is_time = math.isfinite(note.asked_at)
+        return note if is_time and max(note.first_open_time, note.last_open_time) < 2**63 else None
     except (OSError, ValueError):
         # Without a note the exchange is asked.
         return None

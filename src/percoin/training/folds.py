@@ -11,6 +11,7 @@ from percoin.assembly import bar_source, dataset_spec
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.panel import load_panel
 from percoin.bars.schema import Bars, format_time
+from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.config import BinanceConfig, EvaluationMode, TrainConfig
 from percoin.dataset import MarketDataset, build_dataset, build_folds
@@ -28,9 +29,14 @@ def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
     return [build_dataset(bars, spec)]
 
 
-def n_bars_to_load(settings: TrainConfig) -> int:
-    """Number of newest bars that a training uses, if there are no gaps."""
-    return dataset_spec(settings).bars_to_load(settings.tf.timeframe)
+def n_bars_to_load(settings: TrainConfig, at: float | None = None) -> int:
+    """Number of newest bars that a training uses, if there are no gaps.
+
+    Args:
+        settings: Settings of the market.
+        at: The moment they are the newest at, in seconds since 1970-01-01 UTC; None is now.
+    """
+    return dataset_spec(settings).bars_to_load(settings.tf.timeframe, at)
 
 
 def load_with_references(settings: TrainConfig, load: LoadBars) -> Bars:
@@ -92,7 +98,9 @@ def load_newest(settings: TrainConfig) -> Bars:
     if settings.resume and isinstance(settings.source, BinanceConfig):
         source = store
     bars = source.load(settings.symbol, timeframe)
-    store.write(bars)
+    if not isinstance(source, BarStore | ExchangeSource):
+        # An exchange has stored them already, with who answered for them.
+        store.write(bars)
     log.info(
         "%s %s: %s bars until %s UTC from %s",
         bars.symbol,
