@@ -63,6 +63,20 @@ def test_several_symbols_are_understood_however_they_are_separated(arguments, sy
     assert others == ["history_days=3"]
 
 
+def test_what_a_file_has_more_than_the_store_is_new(tmp_path, capsys):
+    bars = make_bars(300, timeframe=H1)
+    place = tmp_path / "BTCUSDT-1h.csv"
+    source = ("source=files", f"source.path={place}", f"data_dir={tmp_path / 'data'}")
+    words = ["symbol=BTCUSDT", "tf=1h", *source, "output=json"]
+    found = []
+    for n_bars in (299, 300, 300):
+        bars.slice(0, n_bars).frame.to_csv(place)
+        assert main(words) == 0
+        (market,) = json.loads(capsys.readouterr().out)
+        found.append((market["result"], market["n_new"]))
+    assert found == [("fetched", 299), ("fetched", 1), ("up to date", 0)]
+
+
 def test_all_symbols_of_the_file_are_understood():
     text = (Path(__file__).parents[1] / "symbols").read_text()
 

@@ -187,6 +187,7 @@ class MarketDataset:
         forward_return: Return over the horizon as a fraction, NaN where unknown,
             shape (n_bars,).
         split: Positions of the bars on which the windows of each part end.
+        given_rule: The label rule before it was fitted; None if nobody knows another.
     """
 
     bars: Bars
@@ -196,6 +197,7 @@ class MarketDataset:
     label: IntArray
     forward_return: FloatArray
     split: Split
+    given_rule: LabelRule | None = None
 
     @property
     def label_rule(self) -> LabelRule:
@@ -389,6 +391,7 @@ class PreparedMarket:
             label=labels.label,
             forward_return=labels.forward_return,
             split=split,
+            given_rule=self.spec.label_rule,
         )
         _check_classes(dataset)
         return dataset

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from percoin.assembly import bar_source
 from percoin.bars.renames import current_symbol
 from percoin.bars.report import MarketReport, align, make_report, to_details, to_json, to_table
+from percoin.bars.schema import Bars
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
@@ -21,7 +24,7 @@ from percoin.cli.overrides import split_lists
 from percoin.commands import command as command_line
 from percoin.config import FetchConfig, OutputFormat, typed
 from percoin.config.dates import moment_ms
-from percoin.errors import ConfigError, DataError
+from percoin.errors import BarsNotFoundError, ConfigError, DataError, InvalidBarsError
 from percoin.features.feature_set import history_bars
 from percoin.json_codec import one_line
 from percoin.printable import printable
@@ -119,6 +122,7 @@ def fetch(settings: FetchConfig, symbol: str) -> Fetched:
     source = bar_source(
         settings.source, store, n_rows + history_bars(settings.lookback), replace=True
     )
+    is_written = False
     try:
         if isinstance(source, ExchangeSource):
             update = source.update(symbol, timeframe)
@@ -126,14 +130,25 @@ def fetch(settings: FetchConfig, symbol: str) -> Fetched:
             told = [note for note in (update.young_note, update.ended_note) if note]
         else:
             bars = source.load(symbol, timeframe)
-            n_new, failure, told = (len(bars) if store.write(bars) else 0), None, []
+            n_new, failure, told = _n_new(store, bars), None, []
+            is_written = store.write(bars)
         report = make_report(*store.read_segments(symbol, timeframe))
     except DataError as error:
         return Fetched(symbol, timeframe, "failed", 0, str(error), None)
-    result = "incomplete" if failure else "fetched" if n_new else "up to date"
+    result = "incomplete" if failure else "fetched" if n_new or is_written else "up to date"
     notes = [str(failure)] if failure else []
     notes += [f"{symbol} {timeframe}: {note}" for note in told]
     return Fetched(symbol, timeframe, result, n_new, "; ".join(notes), report)
+
+
+def _n_new(store: BarStore, bars: Bars) -> int:
+    """How many of the bars the store lacks; all of them if it has those of another source."""
+    try:
+        stored = store.read(bars.symbol, bars.timeframe)
+    except (BarsNotFoundError, InvalidBarsError):
+        return len(bars)
+    is_same = stored.origin == bars.origin
+    return int((~np.isin(bars.open_time, stored.open_time)).sum()) if is_same else len(bars)
 
 
 def report_stored(settings: Sequence[FetchConfig], tf_given: bool) -> bool:

@@ -1,10 +1,14 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders import make_bars
 
+from percoin.bars.store import BarStore
 from percoin.signals.command import main
+from percoin.types import Timeframe
 
 SIMULATED = (
     "symbol=BTCUSDT",
@@ -50,6 +54,30 @@ def test_where_nothing_can_be_kept_the_table_is_shown_all_the_same(capsys, caplo
     assert main([*SIMULATED, "chain=[momentum,hold]"]) == 0
     assert "which decide who may answer" in capsys.readouterr().out
     assert "the worth of its sources cannot be stored in data_dir=data" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stored", "word", "why"),
+    [
+        ("binance spot", "source=store", ""),
+        ("binance spot", "labels.threshold=0.02", "the labels are not the default ones"),
+        ("binance spot", "source=sample", "are of sample, those in the store of binance spot"),
+    ],
+)
+def test_what_answers_go_by_is_measured_on_stored_bars_by_the_default_labels(
+    stored, word, why, caplog
+):
+    usual = ("symbol=BTCUSDT", "tf=1h", "repetitions=100", "chain=[momentum,hold]")
+    bars = make_bars(4000, timeframe=Timeframe.H1)
+    BarStore(Path("data/bars")).write(replace(bars, origin=f"{stored}: made up"))
+    assert main(usual) == 0
+    file = Path("data/source_worth/BTCUSDT/1h.json")
+    before = file.stat().st_mtime_ns
+    assert main([*usual, word]) == 0
+    assert (file.stat().st_mtime_ns == before) is bool(why)
+    assert why in caplog.text
+    if why:
+        assert "kept is what python -m percoin.signals symbol=BTCUSDT tf=1h" in caplog.text
 
 
 def test_a_number_that_json_has_no_word_for_is_null(monkeypatch, capsys):

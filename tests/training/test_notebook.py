@@ -35,7 +35,7 @@ from percoin.errors import (
     TrainingError,
 )
 from percoin.features.feature_set import FeatureSet
-from percoin.labels import FixedHorizon
+from percoin.labels import FixedHorizon, VolatilityScaled
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.retrain.sources import source_of
@@ -187,6 +187,25 @@ def test_the_markets_that_a_notebook_compares_with_are_settings_of_its_training(
     network = CnnLstm(len(dataset.feature_names), **TINY)
     described = exported_settings(SignalClassifier(network), dataset)
     assert described["features"]["references"] == list(compared)
+
+
+def test_what_was_fitted_on_its_train_rows_is_fitted_again_by_its_retraining():
+    rule = VolatilityScaled(3, 0.4, 50)
+    dataset = build_dataset(
+        make_bars(600, timeframe=Timeframe.H1), replace(SPEC, label_rule=rule, history_days=24.5)
+    )
+    assert dataset.label_rule.width is not None
+    described = exported_settings(SignalClassifier(CnnLstm(15, **TINY)), dataset)
+    assert described["labels"]["width"] is None
+    words = ["symbol=BTCUSDT", "tf=1h", "labels=volatility_scaled"]
+    settings = typed(compose_config("train", words), TrainConfig)
+    assert described["labels"] == {
+        name: value
+        for name, value in asdict(settings.labels).items()
+        if name in described["labels"]
+    }
+    assert described["history_days"] == 25
+    assert type(described["history_days"]) is int
 
 
 def test_a_source_of_the_users_own_is_described_by_nothing():

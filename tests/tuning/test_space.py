@@ -154,3 +154,20 @@ def test_only_what_the_command_says_of_an_own_network_can_be_searched():
         SearchSpace(settings, settings.experiment.space)
     with pytest.raises(ConfigError, match="and model=cnn_lstm has dropout and width"):
         make_space("experiment.space.arguments={width:[1]}")
+    settings = own_settings("model.sizes=[16,32]", "experiment.space.arguments={sizes:[16,32]}")
+    with pytest.raises(ConfigError, match="searches sizes, which is a list"):
+        SearchSpace(settings, settings.experiment.space)
+
+
+def test_a_winner_with_other_labels_leaves_nothing_of_the_users_own_rule(tmp_path):
+    (tmp_path / "lab.py").write_text(
+        "class Labels:\n    def __init__(self, horizon, share): pass\n    def label(self, bars): pass\n"
+    )
+    own = (f"plugins=[{tmp_path / 'lab.py'}]", "labels._target_=lab:Labels", "labels.share=0.4")
+    settings = tuning(*own)
+    space = SearchSpace(settings, settings.experiment.space)
+    proposed = [space.settings(candidate) for candidate in proposals(space, 8)]
+    chosen = next(each for each in proposed if each.labels.option == "fixed_horizon")
+    words = shlex.split(command_for([*TINY, *SEARCH, *own], settings, chosen))[2:]
+    assert not [word for word in words if "lab:" in word or "share" in word]
+    assert typed(compose_config("train", words), TrainConfig) == chosen

@@ -7,15 +7,18 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from percoin.assembly import bar_source, dataset_spec, trading_costs
+from percoin.assembly import bar_source, dataset_spec, default_label_rules, trading_costs
+from percoin.bars.schema import is_simulated
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
 from percoin.config import OutputFormat, SignalsConfig, typed
 from percoin.dataset import build_dataset
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.json_codec import one_line
+from percoin.labels import LabelRule
+from percoin.printable import printable
 from percoin.signals.market import SourcedBars
-from percoin.signals.worth import MarketWorth, WorthFiles
+from percoin.signals.worth import MarketWorth, WorthFiles, measure_command
 from percoin.types import Source
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
 def score_sources(settings: SignalsConfig) -> str:
     """Score every source in the settings and return the text or JSON they ask for.
 
-    The quality of the rules on all bars is also stored; the chain reads it when it answers.
+    The quality of the rules on all bars is also stored, if they are of the kind that lies in the
+    store and the label rule is the default one; the chain reads it when it answers.
 
     Raises:
         PercoinError: The bars cannot be loaded or make no dataset.
@@ -47,7 +51,8 @@ def score_sources(settings: SignalsConfig) -> str:
 
     timeframe, spec = settings.tf.timeframe, dataset_spec(settings)
     n_bars = spec.bars_to_load(timeframe)
-    source = bar_source(settings.source, BarStore(Path(settings.data_dir) / "bars"), n_bars)
+    store = BarStore(Path(settings.data_dir) / "bars")
+    source = bar_source(settings.source, store, n_bars)
     bars = source.load(settings.symbol, timeframe)
     dataset = build_dataset(bars, spec)
     chain = [Source.of_option(name) for name in settings.chain]
@@ -65,13 +70,22 @@ def score_sources(settings: SignalsConfig) -> str:
     market = SourcedBars(bars, source)
     table = score_market(scorer, market, chain, Path(settings.models_dir))
     worth = measure_worth(market, spec.label_rule, settings.repetitions, settings.seed)
-    _keep(worth, Path(settings.data_dir))
+    _keep(worth, spec.label_rule, store, Path(settings.data_dir))
     is_json = settings.output == OutputFormat.JSON
     return one_line(to_json(table, worth)) if is_json else format_table(table, worth)
 
 
-def _keep(worth: MarketWorth, data_dir: Path) -> None:
+def _keep(worth: MarketWorth, rule: LabelRule, store: BarStore, data_dir: Path) -> None:
     """Store the measurement for the chain; if that fails, only log it and still show the scores."""
+    other = _what_differs(worth, rule, store)
+    if other:
+        log.warning(
+            "%s %s: this is shown and not kept, so answers use the last measurement: %s; "
+            "kept is what %s measures",
+            *(worth.symbol, worth.tf.value, other),
+            measure_command(worth.symbol, worth.tf, data_dir=data_dir),
+        )
+        return
     try:
         WorthFiles(data_dir).write(worth)
     except OSError as error:
@@ -80,3 +94,15 @@ def _keep(worth: MarketWorth, data_dir: Path) -> None:
             "the last measurement; give a folder that can be written",
             *(worth.symbol, worth.tf.value, data_dir, error.strerror),
         )
+
+
+def _what_differs(worth: MarketWorth, rule: LabelRule, store: BarStore) -> str:
+    """How the measurement differs from the one that answers go by; empty if it does not."""
+    if rule != default_label_rules().get(worth.tf):
+        return "the labels are not the default ones of the timeframe"
+    origin, stored = worth.bars.origin, store.origin(worth.symbol, worth.tf)
+    kind, stored_kind = (text.split(":", 1)[0] for text in (origin, stored or origin))
+    # Those of simulated bars are kept in a file of their own.
+    if kind != stored_kind and not is_simulated(origin):
+        return f"the bars are of {printable(kind)}, those in the store of {printable(stored_kind)}"
+    return ""

@@ -129,8 +129,9 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
     history_days = spec.history_days
     if math.isinf(history_days):
         n_msecs = int(bars.open_time[-1] - bars.open_time[0]) + bars.timeframe.milliseconds
-        history_days = math.ceil(n_msecs / _DAY_MILLISECONDS)
-    rule = spec.label_rule
+        history_days = n_msecs / _DAY_MILLISECONDS
+    # What was fitted on these train rows is fitted again on those of a retraining.
+    rule = dataset.given_rule or spec.label_rule
     labels = {name: value for name, value in rule.to_json().items() if name != "kind"}
     labels = rule.settings if isinstance(rule, OwnRule) else labels
     references = list(spec.feature_set.references)
@@ -151,7 +152,7 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
         "lr": module.lr,
         "seed": module.seed,
         "lookback": spec.lookback,
-        "history_days": history_days,
+        "history_days": math.ceil(history_days),
         "start": _day(spec.start),
         "end": _day(spec.end),
         "split": {

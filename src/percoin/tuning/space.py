@@ -229,14 +229,15 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
     words = [*_changes(base, chosen), f"trials={chosen.trials}"]
     if chosen.looks > 1:
         words.append(f"looks={chosen.looks}")
-    replaced = {word.partition("=")[0] for word in words}
+    replaced, groups = {word.partition("=")[0] for word in words}, {"experiment"}
     if "labels" in replaced:
-        replaced |= {f"labels.{name}" for name in (*asdict(base.labels), *asdict(chosen.labels))}
+        # Another kind of rule: what was said of the base's own, its code among it, is no part.
+        groups.add("labels")
     dropped = replaced | {*_FOLLOW_THE_LABELS, "trials", "looks"}
     kept = [
         word
         for word in map(as_typed, overrides)
-        if (key := word.partition("=")[0]) not in dropped and key.split(".")[0] != "experiment"
+        if (key := word.partition("=")[0]) not in dropped and key.split(".")[0] not in groups
     ]
     return command("python train.py", *kept, *words)
 
@@ -309,6 +310,11 @@ def _own_values(base: TrainConfig, space: SpaceConfig) -> dict[str, Any]:
             raise ConfigError(
                 f"experiment.space.arguments searches {name}: say the command's own value too, "
                 f"with model.{name}=VALUE"
+            )
+        if isinstance(own[name], list | dict):
+            raise ConfigError(
+                f"experiment.space.arguments searches {name}, which is a list: a search tries "
+                "numbers, texts and yes or no; leave it out"
             )
     return {name: own[name] for name in space.arguments}
 

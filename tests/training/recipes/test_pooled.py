@@ -368,14 +368,15 @@ def test_a_job_of_a_sweep_is_another_one_once_its_pool_is(pooled, tmp_path):
     [
         ("lookback=9", "has lookback=8, not 9"),
         ("features=raw", "has features.definition=relative, not raw"),
-        ("labels.horizon=2", "has labels="),
+        ("labels.horizon=2 split.purge_bars=3", "has labels="),
+        ("split.purge_bars=9", "has split.purge_bars=3, not 9"),
         ("model.dropout=0.2", "has model="),
         ("pooled.init_model=/nowhere", "pooled.init_model=/nowhere is no version of a model"),
     ],
 )
 def test_a_pooled_model_is_not_begun_with_under_other_settings(pooled, override, words):
     _, folder = pooled
-    assert words in only_error(begin_with_pool(folder, SEEN[1], override))
+    assert words in only_error(begin_with_pool(folder, SEEN[1], *override.split()))
 
 
 def reproduced(folder: Path, symbol: str) -> Reproduction:

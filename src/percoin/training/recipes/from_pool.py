@@ -194,6 +194,11 @@ def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:
         "features.definition": (spec.feature_set.definition, asked.definition),
         "features.extra": (_with_code(spec.feature_set), _with_code(asked)),
         "features.references": (list(spec.feature_set.references), list(asked.references)),
+        # The scaling is of the pool's train rows.
+        "split.purge_bars": (
+            spec.split_spec.purge_bars,
+            dataset_spec(settings).split_spec.purge_bars,
+        ),
         "labels": (spec.label_rule.unproven.to_json() | {"width": None}, rule),
         "model": (_described(manifest.model), _described(network_spec(settings))),
     }
