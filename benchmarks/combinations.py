@@ -1,6 +1,7 @@
 """What combinations of the judge's baselines are worth, with weights chosen on validation rows.
 
     python benchmarks/combinations.py FOLDER [--symbols A,B] [--tf 15m] [--until 2025-07-15]
+        [--labels fixed scaled relative]
 
 No network. Each part is fitted on the train rows of a market (the pooled ones on those of all of
 them) and calibrated on its validation rows, as a training does it. For each label rule a Markdown
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.moves_fitting import RangeBoosting, RangeRows, fit_moves
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition, FeatureSet
-from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
+from percoin.labels import FixedHorizon, LabelRule, Relative, VolatilityScaled
 from percoin.training.recipes.pool import build_pool
 from percoin.types import FloatArray, IntArray, Timeframe
 
@@ -68,6 +70,12 @@ COMBINATIONS = (
     ((*FIVE, POOLED_MOVES), SEVEN),
     ((*FIVE, POOLED_MOVES), SINGLE),
 )
+# By name, made with the threshold of the timeframe.
+RULES: dict[str, Callable[[float], LabelRule]] = {
+    "fixed": lambda threshold: FixedHorizon(HORIZON, threshold),
+    "scaled": lambda _: VolatilityScaled(HORIZON, 0.4, 50, None),
+    "relative": lambda _: Relative(HORIZON, 0.4, 50),
+}
 # Each with the combination that it is held against.
 WITH_MOVES = (((*FOUR, MOVES), FOUR), ((*FIVE, POOLED_MOVES), FIVE), ((*FIVE, MOVES), FIVE))
 
@@ -80,16 +88,14 @@ def main() -> None:
     parser.add_argument("--tf", default="15m", choices=THRESHOLDS)
     parser.add_argument("--days", type=float, default=365, help="of history")
     parser.add_argument("--until", type=lambda text: pd.Timestamp(text, tz="UTC"))
+    parser.add_argument("--labels", nargs="+", default=("fixed", "scaled"), choices=RULES)
     options = parser.parse_args()
     markets = load(options.folder, Timeframe(options.tf), options.until)
     if options.symbols is not None:
         markets = [bars for bars in markets if bars.symbol in options.symbols]
     split = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
-    rules: dict[str, LabelRule] = {
-        "fixed": FixedHorizon(HORIZON, THRESHOLDS[options.tf]),
-        "scaled": VolatilityScaled(HORIZON, 0.4, 50, None),
-    }
-    for name, rule in rules.items():
+    for name in options.labels:
+        rule = RULES[name](THRESHOLDS[options.tf])
         features = FeatureSet(FeatureDefinition.RELATIVE)
         pool = build_pool(markets, [], DatasetSpec(rule, features, 60, split, options.days))
         pooled = fit_pooled_baselines(pool.seen, has_moves=True)

@@ -1,6 +1,7 @@
 """What a forecast of the expected move is worth, and which one: QLIKE, rivals, coverage.
 
     python benchmarks/expected_move.py FOLDER [--tf 15m] [--until 2025-07-15] [--horizon 3]
+        [--more]
 
 FOLDER holds real bars as ``source=files`` reads them. For every market of the folder the forecast
 is fitted on train rows, chosen and calibrated on validation rows, and held on test rows against
@@ -8,6 +9,11 @@ the cascade of Corsi (2009), GARCH(1,1) of ``arch`` and the variance of the last
 Prints a table of what the inputs are worth, one of the rivals with joint intervals that draw
 days, and one of the bands. ``--until`` leaves out the bars from then on, so that the test
 window is an earlier one.
+
+``--more`` adds what percoin does not do: bands by the returns of the last 500 bars whose horizon
+is over, in place of the validation rows; and boosting of each market and of all markets together,
+which learns the log of the realized variance from volatility, clock and the 15 features, alone and
+averaged with the forecast in logs.
 """
 
 from __future__ import annotations
@@ -19,20 +25,30 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from added_value import range_boosting
 from rivals import THRESHOLDS, load, shown
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.evaluation.daily import DailyLosses, sum_by_day
+from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.joint import days_of, joint_lead
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.fitting import CANDIDATES, MoveRows, choose_move
 from percoin.expected_move.judging import MoveLosses, move_losses
 from percoin.expected_move.model import LEVELS, MoveModel, MoveRegression
+from percoin.expected_move.scores import qlike
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.training.recipes.pool import build_pool
 from percoin.types import FloatArray, Timeframe
+
+N_RECENT = 500
+BAND_TITLE = (
+    "| band | mean | lowest | highest | markets within 2 points |",
+    "|---|---:|---:|---:|---:|",
+)
 
 
 def main() -> None:
@@ -43,6 +59,7 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=365, help="of history")
     parser.add_argument("--horizon", type=int, default=3, help="in bars")
     parser.add_argument("--until", type=lambda text: pd.Timestamp(text, tz="UTC"))
+    parser.add_argument("--more", action="store_true", help="and what percoin does not do")
     options = parser.parse_args()
     markets = datasets(load(options.folder, Timeframe(options.tf), options.until), options)
     started = time.monotonic()
@@ -57,6 +74,8 @@ def main() -> None:
     bootstrap = Bootstrap(days_of(options.horizon, Timeframe(options.tf).bars_per_day))
     judged = [(d, rows, move_losses(model, rows, d.rows("test"))) for d, rows, model in known]
     print(of_inputs(known, bootstrap), of_rivals(judged, bootstrap), of_bands(judged), sep="\n\n")
+    if options.more:
+        print("", of_recent_bands(known), "", of_trees(known, bootstrap), sep="\n")
 
 
 def datasets(markets: list[Bars], options: argparse.Namespace) -> list[MarketDataset]:
@@ -138,20 +157,101 @@ def of_rivals(
     return "\n".join(lines)
 
 
+def of_recent_bands(known: list[tuple[MarketDataset, MoveRows, MoveModel]]) -> str:
+    """``of_bands``, by the last ``N_RECENT`` returns whose horizon was over at each bar."""
+    shares: dict[int, list[float]] = {level: [] for level in LEVELS}
+    for dataset, rows, model in known:
+        moved = np.abs(rows.targets.log_return) / model.deviations(dataset.bars)
+        settled = pd.Series(moved).shift(rows.horizon).rolling(N_RECENT, min_periods=N_RECENT // 2)
+        at = dataset.rows("test")
+        at = at[np.isfinite(moved[at]) & (rows.realized[at] > 0)]
+        for level, held in shares.items():
+            reach = settled.quantile(level / 100).to_numpy()[at]
+            reach = np.where(np.isfinite(reach), reach, model.quantiles[str(level)])
+            held.append(100 * float((moved[at] <= reach).mean()))
+    lines = [f"by the last {N_RECENT} bars:", "", *BAND_TITLE]
+    return "\n".join(
+        [*lines, *(band_line(level, np.array(held)) for level, held in shares.items())]
+    )
+
+
+def of_trees(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: Bootstrap) -> str:
+    """What boosting says alone and averaged with the forecast, scaled on validation rows alike."""
+    inputs = [inputs_of(dataset) for dataset, *_ in known]
+    came = [np.log(np.where(rows.realized > 0, rows.realized, np.nan)) for _, rows, _ in known]
+    trains = [
+        rows.train[np.isfinite(own[rows.train]).all(axis=1)]
+        for own, (_, rows, _) in zip(inputs, known, strict=True)
+    ]
+    pooled = range_boosting().fit(
+        np.concatenate([own[train] for own, train in zip(inputs, trains, strict=True)]),
+        np.concatenate([own[train] for own, train in zip(came, trains, strict=True)]),
+    )
+    losses: dict[str, list[DailyLosses]] = {}
+    validation: dict[str, list[bool]] = {}
+    for (dataset, rows, model), own, logs, train in zip(known, inputs, came, trains, strict=True):
+        alone = np.log(model.deviations(dataset.bars) ** 2)
+        trees = [range_boosting().fit(own[train], logs[train]), pooled]
+        of_market, of_pool = (predicted(each, own) for each in trees)
+        forecasts = {
+            "boosting": of_market,
+            "pooled boosting": of_pool,
+            "mean with boosting": (alone + of_market) / 2,
+            "mean with pooled boosting": (alone + of_pool) / 2,
+            "mean of all three": (alone + of_market + of_pool) / 3,
+        }
+        at = dataset.rows("test")
+        at = at[rows.realized[at] > 0]
+        for name, forecast in forecasts.items():
+            variance = np.where(np.isfinite(forecast), np.exp(forecast), 1.0)
+            variance *= rows.scale(variance)
+            own_loss, other = (
+                {
+                    part: qlike(rows.realized[at_], each[at_])
+                    for part, at_ in (("test", at), ("validation", rows.validation))
+                }
+                for each in (variance, np.exp(alone))
+            )
+            losses.setdefault(name, []).append(by_day(dataset, at, own_loss["test"], other["test"]))
+            validation.setdefault(name, []).append(
+                bool(own_loss["validation"].mean() < other["validation"].mean())
+            )
+    lines = ["| | lead over the forecast | better on validation rows |", "|---|---:|---:|"]
+    lines += [
+        f"| {name} | {lead_text(daily, bootstrap)} | {sum(validation[name])} of {len(daily)} |"
+        for name, daily in losses.items()
+    ]
+    return "\n".join(lines)
+
+
+def inputs_of(dataset: MarketDataset) -> FloatArray:
+    """Volatility, clock and the 15 features of each bar."""
+    known = baseline_inputs(dataset)
+    return np.hstack([known.volatility, known.clock, dataset.features])
+
+
+def predicted(trees: HistGradientBoostingRegressor, inputs: FloatArray) -> FloatArray:
+    """NaN where an input is."""
+    found, whole = np.full(len(inputs), np.nan), np.isfinite(inputs).all(axis=1)
+    found[whole] = trees.predict(inputs[whole])
+    return found
+
+
 def of_bands(judged: list[tuple[MarketDataset, MoveRows, MoveLosses]]) -> str:
     """How often the price came to lie within each band."""
-    lines = [
-        "| band | mean | lowest | highest | markets within 2 points |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    lines = list(BAND_TITLE)
     for level in LEVELS:
         shares = 100 * np.array([losses.is_within[str(level)].mean() for *_, losses in judged])
-        near = int((np.abs(shares - level) <= 2).sum())
-        lines.append(
-            f"| {level} % | {shares.mean():.1f} | {shares.min():.1f} | {shares.max():.1f} "
-            f"| {near} of {len(shares)} |"
-        )
+        lines.append(band_line(level, shares))
     return "\n".join(lines)
+
+
+def band_line(level: int, shares: np.ndarray) -> str:
+    near = int((np.abs(shares - level) <= 2).sum())
+    return (
+        f"| {level} % | {shares.mean():.1f} | {shares.min():.1f} | {shares.max():.1f} "
+        f"| {near} of {len(shares)} |"
+    )
 
 
 if __name__ == "__main__":
