@@ -158,21 +158,35 @@ def of_rivals(
 
 
 def of_recent_bands(known: list[tuple[MarketDataset, MoveRows, MoveModel]]) -> str:
-    """``of_bands``, by the last ``N_RECENT`` returns whose horizon was over at each bar."""
+    """``of_bands``, by the last ``N_RECENT`` returns whose horizon was over at each bar.
+
+    The interval score (Gneiting and Raftery, 2007) is that of these bands over that of the bands
+    by validation rows, the mean over markets: below 1 where they are better.
+    """
     shares: dict[int, list[float]] = {level: [] for level in LEVELS}
+    scores: dict[int, list[float]] = {level: [] for level in LEVELS}
     for dataset, rows, model in known:
-        moved = np.abs(rows.targets.log_return) / model.deviations(dataset.bars)
-        settled = pd.Series(moved).shift(rows.horizon).rolling(N_RECENT, min_periods=N_RECENT // 2)
+        deviations, returns = model.deviations(dataset.bars), np.abs(rows.targets.log_return)
+        settled = pd.Series(returns / deviations).shift(rows.horizon).rolling(N_RECENT)
         at = dataset.rows("test")
-        at = at[np.isfinite(moved[at]) & (rows.realized[at] > 0)]
-        for level, held in shares.items():
-            reach = settled.quantile(level / 100).to_numpy()[at]
-            reach = np.where(np.isfinite(reach), reach, model.quantiles[str(level)])
-            held.append(100 * float((moved[at] <= reach).mean()))
-    lines = [f"by the last {N_RECENT} bars:", "", *BAND_TITLE]
-    return "\n".join(
-        [*lines, *(band_line(level, np.array(held)) for level, held in shares.items())]
-    )
+        at = at[np.isfinite(returns[at] / deviations[at]) & (rows.realized[at] > 0)]
+        for level in LEVELS:
+            usual = model.quantiles[str(level)] * deviations[at]
+            recent = settled.quantile(level / 100).to_numpy()[at] * deviations[at]
+            recent = np.where(np.isfinite(recent), recent, usual)
+            shares[level].append(100 * float((returns[at] <= recent).mean()))
+            own, other = (
+                (reach + np.maximum(returns[at] - reach, 0) / (1 - level / 100)).mean()
+                for reach in (recent, usual)
+            )
+            scores[level].append(float(own / other))
+    title = (f"{BAND_TITLE[0]} interval score |", f"{BAND_TITLE[1]}---:|")
+    lines = [f"by the last {N_RECENT} bars:", "", *title]
+    lines += [
+        f"{band_line(level, np.array(shares[level]))} {np.mean(scores[level]):.4f} |"
+        for level in LEVELS
+    ]
+    return "\n".join(lines)
 
 
 def of_trees(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: Bootstrap) -> str:
