@@ -240,6 +240,7 @@ def test_several_values_without_m_say_how_to_sweep(tmp_path):
         ("-m model=logistic,boosting lr=0.1", "lr has no effect with model=logistic,boosting"),
         ("model=volatility epochs=3", "epochs has no effect with model=volatility: leave it out"),
         ("model=logistic trainer.precision=32-true", "trainer.precision has no effect with model"),
+        ("model=volatility trainer=gpu", "trainer has no effect with model=volatility: leave it"),
         ("model=logistic optimizer.weight_decay=1", "optimizer.weight_decay has no effect with"),
         ("init=pooled lr=0.1", "lr has no effect with init=pooled: leave it out"),
         ("init=pooled split.train=0.8", "split.train has no effect with init=pooled"),

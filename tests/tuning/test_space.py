@@ -161,7 +161,9 @@ def test_only_what_the_command_says_of_an_own_network_can_be_searched():
 
 def test_a_winner_with_other_labels_leaves_nothing_of_the_users_own_rule(tmp_path):
     (tmp_path / "lab.py").write_text(
-        "class Labels:\n    def __init__(self, horizon, share): pass\n    def label(self, bars): pass\n"
+        "class Labels:\n"
+        "    def __init__(self, horizon, share): pass\n"
+        "    def label(self, bars): pass\n"
     )
     own = (f"plugins=[{tmp_path / 'lab.py'}]", "labels._target_=lab:Labels", "labels.share=0.4")
     settings = tuning(*own)

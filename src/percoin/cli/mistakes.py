@@ -11,7 +11,7 @@ from percoin.cli.options import MULTIRUN
 from percoin.cli.overrides import text_keys
 from percoin.config import SCHEMAS, TrainConfig, TuneConfig
 from percoin.config.elsewhere import NAMES, how_here
-from percoin.config.fields import check_path
+from percoin.config.fields import When, check_path
 from percoin.config.folders import options
 from percoin.config.structure import leaves_of
 from percoin.errors import ConfigError
@@ -203,6 +203,8 @@ def check_used(overrides: Sequence[str]) -> None:
     for key in told:
         when = leaves.get(key)
         if when is None:
+            if idle := _idle_group(key, leaves, told):
+                raise ConfigError(f"{key} has no effect with {idle}: leave it out")
             continue
         if idle := _all_among(when.unless, told):
             raise ConfigError(f"{key} has no effect with {idle}: leave it out")
@@ -211,6 +213,20 @@ def check_used(overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"{key} has no effect without {needed}: add {needed}, or leave {key} out"
             )
+
+
+def _idle_group(
+    group: str, leaves: Mapping[str, When | None], told: Mapping[str, Sequence[str]]
+) -> str:
+    """The choice that leaves every setting of a group unused, such as ``trainer=gpu``."""
+    below = [when or When() for name, when in leaves.items() if name.startswith(f"{group}.")]
+    idle = {
+        _all_among(when.unless, told)
+        for when in below
+        if not when.needs or any(_is_told(choice, told) for choice in when.needs)
+    }
+    choice = idle.pop() if len(idle) == 1 else ""
+    return "" if choice.startswith(f"{group}=") else choice
 
 
 def _is_told(choice: str, told: Mapping[str, Sequence[str]]) -> bool:
