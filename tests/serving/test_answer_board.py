@@ -5,7 +5,10 @@ import pytest
 from exported_models import export, make_dataset, random_network
 from small_servers import M15, Market, bring_up_to_date, exchange_bars, make_server
 
+from percoin.bars.panel import with_panel
+from percoin.dataset import build_dataset
 from percoin.errors import FetchError
+from percoin.labels import Relative
 from percoin.registry.manifest import StoredVerdict
 from percoin.signals.chain import Chain, ask, build_chain
 from percoin.signals.market import SourcedBars
@@ -43,6 +46,18 @@ def test_the_answer_is_that_of_the_command(models_dir, market):
     market.pass_time(minutes=20)
     assert server.board.text("BTCUSDT", M15) == json.dumps(server.board.answer("BTCUSDT", M15))
     assert json.loads(server.board.text("BTCUSDT", M15))["stale"] is True
+
+
+def test_the_markets_of_relative_labels_are_loaded_beside_those_that_are_served(tmp_path, market):
+    other = replace(BARS, symbol="SOLUSDT", frame=BARS.frame.iloc[::-1].set_axis(BARS.frame.index))
+    rule = Relative(3, 0.4, 50, None, 0.5, ("BTCUSDT", "SOLUSDT"))
+    spec = replace(make_dataset(BARS).spec, label_rule=rule)
+    dataset = build_dataset(with_panel(BARS, [BARS, other]), spec)
+    export(tmp_path / "models", random_network(Signal.LONG), dataset)
+    server = make_server(tmp_path / "models", market)
+    bring_up_to_date(server)
+    assert server.keeper.keeps("SOLUSDT", M15)
+    assert not server.keeper.keeps("LTCUSDT", M15)
 
 
 def test_an_answer_is_made_once_a_bar(models_dir, market):

@@ -92,12 +92,14 @@ class ServedModels:
         return [status.content for status in list(self._statuses.values())]
 
     def compared_with(self) -> list[Market]:
-        """The markets that models compare theirs with, served or not."""
-        return [
-            (symbol, manifest.timeframe)
-            for manifest in self._manifests()
-            for symbol in manifest.references
-        ]
+        """The markets that features or labels of models compare theirs with, served or not."""
+        found: list[Market] = []
+        for status in list(self._statuses.values()):
+            if status.manifest is not None:
+                rule = status.label_rule
+                names = (*status.manifest.references, *(rule.compared_with if rule else ()))
+                found += [(symbol, status.manifest.timeframe) for symbol in names]
+        return list(dict.fromkeys(found))
 
     def bars_to_hold(self, market: Market) -> int:
         """How many bars models need of the market, for an answer and for its drift.
