@@ -187,7 +187,7 @@ class MarketDataset:
         forward_return: Return over the horizon as a fraction, NaN where unknown,
             shape (n_bars,).
         split: Positions of the bars on which the windows of each part end.
-        given_rule: The label rule before it was fitted; None if nobody knows another.
+        given_rule: The label rule before it was fitted; None if it is not known.
     """
 
     bars: Bars

@@ -155,7 +155,7 @@ def test_only_what_the_command_says_of_an_own_network_can_be_searched():
     with pytest.raises(ConfigError, match="and model=cnn_lstm has dropout and width"):
         make_space("experiment.space.arguments={width:[1]}")
     settings = own_settings("model.sizes=[16,32]", "experiment.space.arguments={sizes:[16,32]}")
-    with pytest.raises(ConfigError, match="searches sizes, which is a list"):
+    with pytest.raises(ConfigError, match="searches sizes, which holds several"):
         SearchSpace(settings, settings.experiment.space)
 
 

@@ -136,6 +136,18 @@ class BarStore:
         stored = next((path for path in paths if path.is_file()), None)
         return None if stored is None else _stored_metadata(stored).get("origin")
 
+    def other_kind(self, symbol: str, timeframe: Timeframe, origin: str) -> str | None:
+        """The kind of the stored bars where it is not that of ``origin``, such as ``files``.
+
+        None if it is the same, or nothing is stored.
+
+        Raises:
+            ConfigError: ``symbol`` is no market or an old name of one.
+        """
+        stored = self.origin(symbol, timeframe)
+        kinds = [text.split(":", 1)[0] for text in (stored or origin, origin)]
+        return kinds[0] if kinds[0] != kinds[1] else None
+
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
         """``read``, by the name that all sources share."""
         return self.read(symbol, timeframe)

@@ -32,7 +32,7 @@ class MarketOutcome:
     """One market after a round.
 
     Attributes:
-        state: State of the market at the start of the round.
+        state: State of the market at the start of the round, or when another version was served.
         decisions: One decision, and a second one if a demotion or new bars changed it.
         result: What was done, in words; empty in a dry run and if nothing was done.
         version: Version made by a training, or None.
@@ -107,12 +107,7 @@ class _RoundUnderWay:
         members = [member for pool in self._pools for member in pool.members]
         self._subjects = {subject.state.name: subject for subject in (*subjects, *members)}
         self._outcomes = {
-            name: MarketOutcome(
-                subject.state,
-                (self._decide(subject),),
-                subject.problem,
-                failed=bool(subject.problem),
-            )
+            name: _outcome(subject, self._decide(subject))
             for name, subject in self._subjects.items()
         }
 
@@ -183,7 +178,8 @@ class _RoundUnderWay:
                 # Trained or promoted since: the record that was looked at is of another version.
                 self._subjects[name] = subject = self._look(subject.market)
                 decision = self._decide(subject)
-                self._outcomes[name] = outcome = _also(outcome, decision)
+                outcome = _outcome(subject, decision)
+                self._outcomes[name] = outcome
                 if decision.verb is not Verb.DEMOTE:
                     return
             self._outcomes[name] = replace(outcome, result=_demote(subject, decision))
@@ -265,6 +261,10 @@ class _RoundUnderWay:
     def _round(self, notes: Sequence[str], stopped_by: int | None = None) -> Round:
         is_dry = self._task.settings.dry_run
         return Round(tuple(self._outcomes.values()), is_dry, tuple(notes), stopped_by)
+
+
+def _outcome(subject: Subject, decision: Decision) -> MarketOutcome:
+    return MarketOutcome(subject.state, (decision,), subject.problem, failed=bool(subject.problem))
 
 
 def _told(name: str, error: Exception) -> str:

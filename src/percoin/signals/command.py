@@ -100,9 +100,10 @@ def _what_differs(worth: MarketWorth, rule: LabelRule, store: BarStore) -> str:
     """How the measurement differs from the one that answers go by; empty if it does not."""
     if rule != default_label_rules().get(worth.tf):
         return "the labels are not the default ones of the timeframe"
-    origin, stored = worth.bars.origin, store.origin(worth.symbol, worth.tf)
-    kind, stored_kind = (text.split(":", 1)[0] for text in (origin, stored or origin))
+    origin = worth.bars.origin
+    other = store.other_kind(worth.symbol, worth.tf, origin)
     # Those of simulated bars are kept in a file of their own.
-    if kind != stored_kind and not is_simulated(origin):
-        return f"the bars are of {printable(kind)}, those in the store of {printable(stored_kind)}"
-    return ""
+    if other is None or is_simulated(origin):
+        return ""
+    kind = origin.split(":", 1)[0]
+    return f"the bars are of {printable(kind)}, those in the store of {printable(other)}"

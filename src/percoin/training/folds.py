@@ -99,7 +99,7 @@ def load_newest(settings: TrainConfig) -> Bars:
         source = store
     bars = source.load(settings.symbol, timeframe)
     if not isinstance(source, BarStore | ExchangeSource):
-        # An exchange has stored them already, with who answered for them.
+        # They are stored already, those of an exchange with who answered for them.
         store.write(bars)
     log.info(
         "%s %s: %s bars until %s UTC from %s",

@@ -313,8 +313,8 @@ def _own_values(base: TrainConfig, space: SpaceConfig) -> dict[str, Any]:
             )
         if isinstance(own[name], list | dict):
             raise ConfigError(
-                f"experiment.space.arguments searches {name}, which is a list: a search tries "
-                "numbers, texts and yes or no; leave it out"
+                f"experiment.space.arguments searches {name}, which holds several values: a search "
+                "tries numbers, texts and yes or no; leave it out"
             )
     return {name: own[name] for name in space.arguments}
 

@@ -115,19 +115,33 @@ def test_a_long_absence_is_made_up_for_from_the_archive(server, make_source):
     assert "BTCUSDT-1h-2025-01.zip" in server.downloads()
 
 
-@pytest.mark.parametrize(("longest", "is_whole"), [(10_000, True), (24 * 30, False)])
-def test_a_pause_leaves_no_hole_before_the_newest_bars_if_it_is_not_of_years(
-    longest, is_whole, server, make_source, monkeypatch
-):
-    monkeypatch.setattr(source_module, "_LONGEST_PAUSE_BARS", longest)
+def pause(server, make_source, **changes) -> tuple[Bars, Bars]:
+    """The stored bars before and after two months in which nobody asked."""
     server.add(TRUTH, pd.Timestamp("2024-12-03 00:00", tz="UTC"))
     before = make_source(24).load("BTCUSDT", H1)
     server.add(TRUTH, NOW)
-    bars = make_source(48).load("BTCUSDT", H1)
+    server.requests.clear()
+    return before, make_source(48, **changes).load("BTCUSDT", H1)
+
+
+@pytest.mark.parametrize(("longest", "is_whole"), [(10_000, True), (24 * 30, False)])
+def test_a_pause_leaves_no_hole_before_the_newest_bars_if_it_is_not_too_long(
+    longest, is_whole, server, make_source, monkeypatch, caplog
+):
+    monkeypatch.setattr(source_module, "_LONGEST_PAUSE_BARS", longest)
+    before, bars = pause(server, make_source)
 
     assert bars.open_time[0] <= before.open_time[0]
     assert bars.open_time[-1] == CLOSED.open_time[-1]
     assert bool((np.diff(bars.open_time) == H1.milliseconds).all()) == is_whole
+    assert (len(server.calls("/klines?")), server.downloads()) == (2 if is_whole else 1, [])
+    # Nobody was asked for what is missing.
+    assert "no place that was asked" not in caplog.text
+
+
+def test_a_pause_is_made_up_for_while_the_archive_is_down(server, make_source):
+    _, bars = pause(server, make_source, archive_url="http://127.0.0.1:9")
+    assert (np.diff(bars.open_time) == H1.milliseconds).all()
 
 
 def test_what_is_missing_before_is_fetched_and_the_rest_is_not(server, make_source):

@@ -183,13 +183,13 @@ def reached_one_by_one(folder: Path) -> dict[str, float]:
             continue
         unit = close[row] * deviations[row]
         stop, *targets = (close[row] + side * many * unit for many in (-1.5, 1, 2, 3))
-        is_stopped, is_open = False, [False] * 3
+        is_stopped, is_reached = False, [False] * 3
         for bar in range(row + 1, row + 4):
             worst, best = (low[bar], high[bar])[::side]
             is_stopped |= side * (worst - stop) <= 0
             for n, target in enumerate(targets):
-                is_open[n] |= not is_stopped and side * (best - target) >= 0
-        came.append((is_stopped, *is_open))
+                is_reached[n] |= not is_stopped and side * (best - target) >= 0
+        came.append((is_stopped, *is_reached))
     return dict(zip(("stop_loss", "tp1", "tp2", "tp3"), np.mean(came, axis=0), strict=True))
 
 

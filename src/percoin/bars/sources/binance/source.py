@@ -51,6 +51,8 @@ _DAY_MS = 86_400_000
 _RECENT_MS = 3 * _DAY_MS
 # Where bars without trades are usual, so many of the newest are looked through again.
 _RECENT_BARS = 500
+# A server asks for no more, of bars of 15m and longer.
+_BARS_OF_AN_ANSWER = 1200
 # A pause between stored and needed bars that is made up for: 104 days of 15m.
 _LONGEST_PAUSE_BARS = 10_000
 # 2009-01-03, the day of the first block: no market of a cryptocurrency is older.
@@ -231,7 +233,9 @@ class _Run:
         """What is asked of the archive first, and what of the exchange alone."""
         if failure is not None:
             return list(missing), []
-        of_exchange = [span for span in missing if self._is_page(span, wanted)]
+        # The archive has two files a day.
+        is_paused = self._is_pause(wanted)
+        of_exchange = [span for span in missing if is_paused or self._is_page(span, wanted)]
         return [span for span in missing if span not in of_exchange], of_exchange
 
     def _doubtful_holes(self, now_ms: int) -> list[Span]:
@@ -433,19 +437,32 @@ class _Run:
         end = now_ms // step * step
         first = -(-_FIRST_BLOCK_MS // step) * step
         start = max(end - self._source.n_bars * step, first)
-        if self._stored is not None:
-            closed = int(self._stored.open_time[-1]) + step
-            if closed < start <= closed + _LONGEST_PAUSE_BARS * step:
-                start = closed
-        return start, end
+        closed = self._paused_at(start)
+        return (start if closed is None else closed), end
+
+    def _paused_at(self, start: int) -> int | None:
+        """When the stored bars end, if there is a pause to make up for before the needed ones."""
+        if self._stored is None:
+            return None
+        step = self._timeframe.milliseconds
+        closed = int(self._stored.open_time[-1]) + step
+        return closed if closed < start <= closed + _LONGEST_PAUSE_BARS * step else None
 
     def _is_page(self, span: Span, wanted: Span) -> bool:
         """Whether a stretch is the newest one or of the last days, and a single page of the API."""
         is_short = (wanted[1] - span[0]) // self._timeframe.milliseconds <= PAGE_BARS
-        # Under its old name a market is in the archive only.
-        is_known = len(self._names) == 1 or any(part.end >= span[0] for part in self._segments)
         is_new = span[1] == wanted[1] or span[0] >= wanted[1] - _RECENT_MS
-        return is_new and is_short and is_known
+        return is_new and is_short and self._is_known_since(span[0])
+
+    def _is_pause(self, wanted: Span) -> bool:
+        """Whether somebody waits for an answer by few bars, and a pause is made up for."""
+        n_bars = (wanted[1] - wanted[0]) // self._timeframe.milliseconds
+        is_few = self._source.n_bars <= _BARS_OF_AN_ANSWER
+        return is_few and n_bars > self._source.n_bars and self._is_known_since(wanted[0])
+
+    def _is_known_since(self, start: int) -> bool:
+        """Whether the exchange has the market's bars: under its old name the archive alone."""
+        return len(self._names) == 1 or any(part.end >= start for part in self._segments)
 
     def _renamed_at(self) -> int | None:
         """The first stored bar that came under today's name, if there was another."""
@@ -477,7 +494,7 @@ class _Run:
                 checked = check_bars(frame, self._symbol, self._timeframe)
                 bars = Bars(self._symbol, self._timeframe, checked, self._origin(segments))
                 self._source.store.write_locked(bars, segments)
-                self._log_gaps(bars)
+                self._log_gaps(bars, segments)
                 self._stored, self._segments = bars, segments
                 with self._download_errors():
                     discard_files(self._downloads())
@@ -485,11 +502,19 @@ class _Run:
             raise self._hopeless(failure) if failure is not None else self._not_found()
         return Update(self._stored, len(self._stored) - n_before, failure)
 
-    def _log_gaps(self, bars: Bars) -> None:
+    def _log_gaps(self, bars: Bars, segments: Sequence[Segment]) -> None:
         """Name the gaps that were not there before."""
         before = () if self._stored is None else find_gaps(self._stored)
         known = {(gap.last_before, gap.first_after) for gap in before}
-        new = [gap for gap in find_gaps(bars) if (gap.last_before, gap.first_after) not in known]
+        # Between the parts lies what nobody was asked for.
+        parts = [(segment.start, segment.end) for segment in segments]
+        step = self._timeframe.timedelta
+        new = [
+            gap
+            for gap in find_gaps(bars)
+            if (gap.last_before, gap.first_after) not in known
+            and overlaps(parts, [(_ms(gap.last_before + step), _ms(gap.first_after))])
+        ]
         if new:
             logger.warning("%s; no place that was asked has them", describe_gaps(bars, new))
 
@@ -546,3 +571,7 @@ def _age(secs: float) -> str:
 def _warn_once(text: str) -> None:
     """A server asks for the bars of a market over and over."""
     logger.warning(text)
+
+
+def _ms(moment: pd.Timestamp) -> int:
+    return int(moment.timestamp() * 1000)
