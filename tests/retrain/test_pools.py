@@ -19,12 +19,13 @@ from percoin.config import TrainConfig, typed
 from percoin.errors import BarsNotFoundError, FetchError
 from percoin.registry.artifact import load_artifact
 from percoin.registry.catalogue import version_ids
+from percoin.registry.manifest import Manifest
 from percoin.retrain import trainings
 from percoin.retrain.__main__ import read_task
-from percoin.retrain.decisions import Cause, Verb, decide
+from percoin.retrain.decisions import Absent, Cause, LiveSkill, Verb, decide
 from percoin.retrain.pools import find_pools
 from percoin.retrain.round import run_round
-from percoin.retrain.states import job_folder, look_at
+from percoin.retrain.states import Watched, job_folder, look_at
 from percoin.retrain.trainings import pool_job_of
 from percoin.sweep.jobs import Job, JobRecord, JobState, write_record
 from percoin.types import Timeframe
@@ -92,6 +93,25 @@ def test_new_bars_of_all_make_a_pool_due_and_each_market_says_why(pool):
     assert all(o.decisions[0].reasons[1].cause is Cause.AGE for o in found.outcomes)
     assert found.notes == ()
     assert tree(pool) == before
+
+
+def test_a_dry_run_counts_a_market_that_would_be_demoted_among_those_that_are_due(pool):
+    write_bars(pool, N_BARS, *MARKETS)
+    add_version(pool, gate=ACCEPTED)
+    lost = LiveSkill(-0.04, -0.05, -0.03, 5_000, 1_000.0, 180.0)
+
+    def watch(manifest: Manifest) -> Watched:
+        unknown = Absent("not measured")
+        return Watched(unknown, lost if manifest.symbol == "BTCUSDT" else unknown)
+
+    found = run_round(replace(task(pool, "dry_run=true"), watch=watch), NOW)
+    verbs = {o.state.symbol: [decision.verb for decision in o.decisions] for o in found.outcomes}
+    assert verbs == {
+        "BTCUSDT": [Verb.DEMOTE, Verb.TRAIN],
+        "ETHUSDT": [Verb.TRAIN],
+        "SOLUSDT": [Verb.TRAIN],
+    }
+    assert "3 of its 3 models are due" in decisions(found)["ETHUSDT"][2]
 
 
 def test_a_pool_waits_until_enough_of_its_markets_are_due(pool):

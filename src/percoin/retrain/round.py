@@ -13,9 +13,10 @@ from percoin.errors import PercoinError, SweepError
 from percoin.file_lock import claimed
 from percoin.printable import printable
 from percoin.registry.layout import MarketFolder
+from percoin.registry.manifest import StoredVerdict
 from percoin.registry.publish import served_id
 from percoin.registry.revision import demote
-from percoin.retrain.decisions import Decision, MarketState, Verb, decide, held_up
+from percoin.retrain.decisions import Condition, Decision, MarketState, Verb, decide, held_up
 from percoin.retrain.pools import SharedNetwork, find_pools
 from percoin.retrain.source_worth import measure_sources
 from percoin.retrain.states import Subject, Task, find_markets, look_at
@@ -113,6 +114,10 @@ class _RoundUnderWay:
 
     def explain(self) -> Round:
         """Return what a round would do, without doing it."""
+        for name, subject in self._subjects.items():
+            if self._outcomes[name].decisions[-1].verb is Verb.DEMOTE:
+                after = self._decide(_demoted(subject, self._outcomes[name].decisions[-1]))
+                self._outcomes[name] = _also(self._outcomes[name], after)
         for pool in self._pools:
             self._decide_for_pool(pool)
         return self._round(notes=[pool.note for pool in self._pools if pool.note])
@@ -282,6 +287,13 @@ def _also(outcome: MarketOutcome, decision: Decision) -> MarketOutcome:
 
 def _with_result(outcome: MarketOutcome, result: str) -> MarketOutcome:
     return replace(outcome, result="; ".join(filter(None, (outcome.result, result))))
+
+
+def _demoted(subject: Subject, decision: Decision) -> Subject:
+    """The market as it would be found after its demotion."""
+    said = f"{StoredVerdict.REJECTED.value}, {decision.reasons[0].text}"
+    state = replace(subject.state, condition=Condition.NOT_ACCEPTED, said=said)
+    return replace(subject, state=state)
 
 
 def _demote(subject: Subject, decision: Decision) -> str:
