@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rivals import HORIZON, THRESHOLDS, load
+from rivals import HORIZON, THRESHOLDS, load, rule_of
 
 from percoin.bars.schema import COLUMNS, Bars
 from percoin.dataset import DatasetSpec, SplitSpec
@@ -49,7 +49,6 @@ from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet
-from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.types import Timeframe
 
@@ -178,11 +177,7 @@ def make_group(folder: Path, name: str, timeframe: Timeframe, days: float) -> Gr
     window, label = name.split("-")
     until = UNTIL[window].get(timeframe.value)
     markets = load(folder, timeframe, until and pd.Timestamp(until, tz="UTC"))
-    rule: LabelRule = (
-        VolatilityScaled(HORIZON, 0.4, 50, None)
-        if label == "scaled"
-        else FixedHorizon(HORIZON, THRESHOLDS[timeframe.value])
-    )
+    rule = rule_of(label, timeframe)
     spec = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
     pool = build_pool(markets, [], DatasetSpec(rule, FeatureSet(), LOOKBACK, spec, days))
     inputs = [baseline_inputs(dataset) for dataset in pool.seen]

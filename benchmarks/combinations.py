@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rivals import HORIZON, THRESHOLDS, load, shown
+from rivals import HORIZON, RULES, THRESHOLDS, load, rule_of, shown
 
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
 from percoin.evaluation.baselines import (
@@ -47,7 +46,6 @@ from percoin.evaluation.metrics import PROBABILITY_FLOOR, row_log_loss
 from percoin.evaluation.moves_fitting import RangeBoosting, RangeRows, fit_moves
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureDefinition, FeatureSet
-from percoin.labels import FixedHorizon, LabelRule, Relative, VolatilityScaled
 from percoin.training.recipes.pool import build_pool
 from percoin.types import FloatArray, IntArray, Timeframe
 
@@ -70,12 +68,6 @@ COMBINATIONS = (
     ((*FIVE, POOLED_MOVES), SEVEN),
     ((*FIVE, POOLED_MOVES), SINGLE),
 )
-# By name, made with the threshold of the timeframe.
-RULES: dict[str, Callable[[float], LabelRule]] = {
-    "fixed": lambda threshold: FixedHorizon(HORIZON, threshold),
-    "scaled": lambda _: VolatilityScaled(HORIZON, 0.4, 50, None),
-    "relative": lambda _: Relative(HORIZON, 0.4, 50),
-}
 # Each with the combination that it is held against.
 WITH_MOVES = (((*FOUR, MOVES), FOUR), ((*FIVE, POOLED_MOVES), FIVE), ((*FIVE, MOVES), FIVE))
 
@@ -95,7 +87,7 @@ def main() -> None:
         markets = [bars for bars in markets if bars.symbol in options.symbols]
     split = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
     for name in options.labels:
-        rule = RULES[name](THRESHOLDS[options.tf])
+        rule = rule_of(name, Timeframe(options.tf))
         features = FeatureSet(FeatureDefinition.RELATIVE)
         pool = build_pool(markets, [], DatasetSpec(rule, features, 60, split, options.days))
         pooled = fit_pooled_baselines(pool.seen, has_moves=True)

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 from refit import FUTURE_DAYS, GROUPS, shown
-from rivals import HORIZON, THRESHOLDS
+from rivals import HORIZON, rule_of
 from to_loss import ARMS, add_trainings, begin, windows_of
 from to_loss import train as train_network
 
@@ -43,7 +43,6 @@ from percoin.evaluation.joint import joint_lead
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet
-from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.training.datamodule import EVALUATION_BATCH_SIZE, BatchSampler
 from percoin.types import FloatArray, Timeframe
 
@@ -156,9 +155,7 @@ def dataset_of(
     if window == "earlier":
         until = bars.frame.index[-1] - STEP
         bars = bars.slice(0, int((bars.frame.index <= until).sum()))
-    rule: LabelRule = FixedHorizon(HORIZON, THRESHOLDS["15m"])
-    if label == "scaled":
-        rule = VolatilityScaled(HORIZON, 0.4, 50, None)
+    rule = rule_of(label, Timeframe.M15)
     split = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
     feature_set = FeatureSet(extra=extra)
     return build_dataset(bars, DatasetSpec(rule, feature_set, 60, split, options.days))

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rivals import HORIZON, THRESHOLDS, load
+from rivals import HORIZON, THRESHOLDS, load, rule_of
 
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, PreparedMarket, SplitSpec, build_dataset
@@ -41,7 +41,6 @@ from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet
-from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
 from percoin.splits import Split
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.types import FloatArray, Timeframe
@@ -95,9 +94,7 @@ class Group:
             bars.symbol: bars.slice(0, int((bars.frame.index < until).sum())) for bars in everything
         }
         self.cut = until - step
-        rule: LabelRule = FixedHorizon(HORIZON, THRESHOLDS[timeframe.value])
-        if label == "scaled":
-            rule = VolatilityScaled(HORIZON, 0.4, 50, None)
+        rule = rule_of(label, timeframe)
         split = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
         self.spec = DatasetSpec(rule, FeatureSet(), 60, split, 365.0)
 

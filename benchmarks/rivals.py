@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,24 @@ from percoin.evaluation.joint import JointMean, joint_recent_skill, joint_skill
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.features.feature_set import FeatureSet
-from percoin.labels import FixedHorizon, LabelRule, VolatilityScaled
+from percoin.labels import FixedHorizon, LabelRule, Relative, VolatilityScaled
 from percoin.training.recipes.pool import build_pool
 from percoin.types import Timeframe
 
 RIVAL = "the rival of each market"
 HORIZON = 3
 THRESHOLDS = {"15m": 0.0025, "1h": 0.005, "4h": 0.01, "1d": 0.025}
+# By name, made with the threshold of the bars.
+RULES: dict[str, Callable[[float], LabelRule]] = {
+    "fixed": lambda threshold: FixedHorizon(HORIZON, threshold),
+    "scaled": lambda _: VolatilityScaled(HORIZON, 0.4, 50, None),
+    "relative": lambda _: Relative(HORIZON, 0.4, 50),
+}
+
+
+def rule_of(name: str, timeframe: Timeframe) -> LabelRule:
+    """A label rule of the studies by its name."""
+    return RULES[name](THRESHOLDS[timeframe.value])
 
 
 def main() -> None:
@@ -48,11 +60,8 @@ def main() -> None:
     timeframe = Timeframe(options.tf)
     markets = load(options.folder, timeframe, options.until)
     spec = SplitSpec(purge_bars=HORIZON, embargo_bars=HORIZON)
-    rules: dict[str, LabelRule] = {
-        "fixed": FixedHorizon(HORIZON, THRESHOLDS[options.tf]),
-        "scaled": VolatilityScaled(HORIZON, 0.4, 50, None),
-    }
-    for name, rule in rules.items():
+    for name in ("fixed", "scaled"):
+        rule = rule_of(name, timeframe)
         pool = build_pool(markets, [], DatasetSpec(rule, FeatureSet(), 60, spec, options.days))
         started = time.monotonic()
         pooled = fit_pooled_baselines(pool.seen)

@@ -109,6 +109,14 @@ def is_simulated(origin: str) -> bool:
     return origin.startswith(SIMULATED)
 
 
+def kind_of_origin(origin: str) -> str:
+    """The kind of source: the exchange and type of market, or ``files`` or ``sample``.
+
+    Each simulated market is its own kind.
+    """
+    return origin if is_simulated(origin) else origin.split(":", 1)[0]
+
+
 class _MalformedError(Exception):
     """A table that cannot be read as bars at all; the message says why."""
 

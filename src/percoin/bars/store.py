@@ -18,7 +18,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from percoin.bars.renames import RENAMES, current_symbol, old_name_note, stored_names
-from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated
+from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated, kind_of_origin
 from percoin.bars.update import Segment
 from percoin.errors import BarsNotFoundError, DataError, InUseError, InvalidBarsError
 from percoin.file_lock import file_lock
@@ -144,9 +144,8 @@ class BarStore:
         Raises:
             ConfigError: ``symbol`` is no market or an old name of one.
         """
-        stored = self.origin(symbol, timeframe)
-        kinds = [text.split(":", 1)[0] for text in (stored or origin, origin)]
-        return kinds[0] if kinds[0] != kinds[1] else None
+        stored = kind_of_origin(self.origin(symbol, timeframe) or origin)
+        return stored if stored != kind_of_origin(origin) else None
 
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
         """``read``, by the name that all sources share."""

@@ -54,7 +54,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from percoin.bars.schema import SIMULATED, is_simulated
+from percoin.bars.schema import SIMULATED, kind_of_origin
 from percoin.errors import ConfigError, RecordError
 from percoin.labels import label_rule_from_json
 from percoin.printable import printable, without_passwords
@@ -547,11 +547,9 @@ def sqlite_url(path: Path) -> str:
 def kind_of_bars(origin: str) -> str:
     """The kind of bar source; later bars of the same kind can resolve a prediction.
 
-    The kind is the exchange and type of market, or ``files`` or ``sample``. Each simulated
-    market is its own kind.
+    As ``kind_of_origin``, short and printable.
     """
-    kind = origin if is_simulated(origin) else origin.split(":", 1)[0]
-    return printable(kind, _LONGEST_KIND)
+    return printable(kind_of_origin(origin), _LONGEST_KIND)
 
 
 def written_at(entry: RecordedPrediction, now_ms: int, is_live: bool) -> RecordedPrediction:

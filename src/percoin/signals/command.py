@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from percoin.assembly import bar_source, dataset_spec, default_label_rules, trading_costs
-from percoin.bars.schema import is_simulated
+from percoin.bars.schema import is_simulated, kind_of_origin
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
 from percoin.config import OutputFormat, SignalsConfig, typed
@@ -105,5 +105,5 @@ def _what_differs(worth: MarketWorth, rule: LabelRule, store: BarStore) -> str:
     # Those of simulated bars are kept in a file of their own.
     if other is None or is_simulated(origin):
         return ""
-    kind = origin.split(":", 1)[0]
-    return f"the bars are of {printable(kind)}, those in the store of {printable(other)}"
+    kind = printable(kind_of_origin(origin))
+    return f"the bars are of {kind}, those in the store of {printable(other)}"
