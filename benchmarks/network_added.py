@@ -23,8 +23,6 @@ validation loss.
 - ``range``: a second head forecasts the log of the range of the horizon's bars, as far as the
   forecasts of ``moves`` miss it, by squared error; both heads share everything below.
 - ``full``: the full width.
-- ``swa``: a constant learning rate, and the equal mean of the weights of all steps after the first
-  epoch (Izmailov et al., 2018).
 
 The table has the network's skill over the train prior on test rows, and the lead in nats a row of
 the combination with it over the same combination without, for each seed and for the one that
@@ -36,7 +34,6 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +77,7 @@ class Training:
         batch_size: Windows of a step.
         learning_rate: At the begin; falls to 0 by a cosine.
         weight_decay: Of AdamW.
-        averaging: Of the exponential mean of weights; 0 for none, 1 for the equal mean of the
-            steps after the first epoch at a constant learning rate.
+        averaging: Of the exponential mean of weights; 0 for none.
         dropout: As in the network.
         range_weight: Of the second head's squared error beside the log-loss; 0 for no such head.
         is_half: Whether the network has half the width.
@@ -104,7 +100,6 @@ VARIANTS = {
     "plain": Training(False, 15, 30_000, 64, 1e-3, 1e-5, 0.0),
     "range": Training(range_weight=0.5),
     "full": Training(is_half=False),
-    "swa": Training(averaging=1.0),
 }
 N_VALIDATION = 15_000
 
@@ -200,18 +195,12 @@ def train(
         network.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay
     )
     n_steps = how.n_epochs * -(-how.n_windows // how.batch_size)
-    is_constant = how.averaging == 1
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: 1.0 if is_constant else 0.5 + 0.5 * math.cos(math.pi * step / n_steps),
-    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
     rows = group.rows["train"][windows.is_whole[group.rows["train"]]]
     validation = group.rows["validation"][windows.is_whole[group.rows["validation"]]]
     validation = validation[:: max(1, len(validation) // N_VALIDATION)]
     came = windows.label[torch.from_numpy(validation)]
-    average = torch.optim.swa_utils.get_swa_multi_avg_fn()
-    if not is_constant:
-        average = torch.optim.swa_utils.get_ema_multi_avg_fn(how.averaging)
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(how.averaging)
     mean = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
     best, losses = copy.deepcopy(network), []
     logits, _ = outputs_of(network, windows, validation)
@@ -236,11 +225,10 @@ def train(
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            if not is_constant or epoch > 0:
-                mean.update_parameters(network)
+            mean.update_parameters(network)
             before += float(functional.cross_entropy(offset, label)) * len(part)
             after += float(loss) * len(part)
-        asked = mean.module if how.averaging and mean.n_averaged else network
+        asked = mean.module if how.averaging else network
         logits, explained = outputs_of(asked, windows, validation)
         loss_now = float(functional.cross_entropy(logits, came))
         if loss_now < min(losses):
