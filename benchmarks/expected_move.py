@@ -10,10 +10,9 @@ Prints a table of what the inputs are worth, one of the rivals with joint interv
 days, and one of the bands. ``--until`` leaves out the bars from then on, so that the test
 window is an earlier one.
 
-``--more`` adds what percoin does not do: bands by the returns of the last 500 bars whose horizon
-is over, in place of the validation rows; and boosting of each market and of all markets together,
-which learns the log of the realized variance from volatility, clock and the 15 features, alone and
-averaged with the forecast in logs.
+``--more`` adds what an average with the trees of ``moves`` is worth, of each market and of all
+markets together, which takes minutes; and what percoin does not do: bands by the returns of the
+last 500 bars whose horizon is over, in place of the validation rows.
 """
 
 from __future__ import annotations
@@ -21,23 +20,30 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from added_value import range_boosting
 from rivals import THRESHOLDS, load, shown
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
+from percoin.evaluation.baselines import MOVES
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.joint import days_of, joint_lead
+from percoin.evaluation.moves_fitting import RangeBoosting, RangeRows
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import CANDIDATES, MoveRows, choose_move
+from percoin.expected_move.fitting import (
+    CANDIDATES,
+    TREES_WEIGHT,
+    MoveRows,
+    average_with_trees,
+    choose_move,
+)
 from percoin.expected_move.judging import MoveLosses, move_losses
-from percoin.expected_move.model import LEVELS, MoveModel, MoveRegression
+from percoin.expected_move.model import LEVELS, MoveModel, MoveRegression, RangeForecast
 from percoin.expected_move.scores import qlike
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
@@ -59,7 +65,7 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=365, help="of history")
     parser.add_argument("--horizon", type=int, default=3, help="in bars")
     parser.add_argument("--until", type=lambda text: pd.Timestamp(text, tz="UTC"))
-    parser.add_argument("--more", action="store_true", help="and what percoin does not do")
+    parser.add_argument("--more", action="store_true", help="trees, and other bands")
     options = parser.parse_args()
     markets = datasets(load(options.folder, Timeframe(options.tf), options.until), options)
     started = time.monotonic()
@@ -190,65 +196,47 @@ def of_recent_bands(known: list[tuple[MarketDataset, MoveRows, MoveModel]]) -> s
 
 
 def of_trees(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: Bootstrap) -> str:
-    """What boosting says alone and averaged with the forecast, scaled on validation rows alike."""
-    inputs = [inputs_of(dataset) for dataset, *_ in known]
-    came = [np.log(np.where(rows.realized > 0, rows.realized, np.nan)) for _, rows, _ in known]
-    trains = [
-        rows.train[np.isfinite(own[rows.train]).all(axis=1)]
-        for own, (_, rows, _) in zip(inputs, known, strict=True)
+    """What an average with trees of ``moves`` is worth, of each market's own and of all markets'.
+
+    *Chosen* is what percoin does: validation rows say whether the trees take part. Its rivals and
+    bands follow.
+    """
+    inputs = [baseline_inputs(dataset) for dataset, *_ in known]
+    of_range = [
+        RangeRows.of(dataset, own) for (dataset, *_), own in zip(known, inputs, strict=True)
     ]
-    pooled = range_boosting().fit(
-        np.concatenate([own[train] for own, train in zip(inputs, trains, strict=True)]),
-        np.concatenate([own[train] for own, train in zip(came, trains, strict=True)]),
-    )
+    pooled = RangeBoosting.fit(of_range, 0)
     losses: dict[str, list[DailyLosses]] = {}
-    validation: dict[str, list[bool]] = {}
-    for (dataset, rows, model), own, logs, train in zip(known, inputs, came, trains, strict=True):
-        alone = np.log(model.deviations(dataset.bars) ** 2)
-        trees = [range_boosting().fit(own[train], logs[train]), pooled]
-        of_market, of_pool = (predicted(each, own) for each in trees)
-        forecasts = {
-            "boosting": of_market,
-            "pooled boosting": of_pool,
-            "mean with boosting": (alone + of_market) / 2,
-            "mean with pooled boosting": (alone + of_pool) / 2,
-            "mean of all three": (alone + of_market + of_pool) / 3,
-        }
-        at = dataset.rows("test")
-        at = at[rows.realized[at] > 0]
-        for name, forecast in forecasts.items():
-            variance = np.where(np.isfinite(forecast), np.exp(forecast), 1.0)
-            variance *= rows.scale(variance)
-            own_loss, other = (
-                {
-                    part: qlike(rows.realized[at_], each[at_])
-                    for part, at_ in (("test", at), ("validation", rows.validation))
-                }
-                for each in (variance, np.exp(alone))
-            )
-            losses.setdefault(name, []).append(by_day(dataset, at, own_loss["test"], other["test"]))
-            validation.setdefault(name, []).append(
-                bool(own_loss["validation"].mean() < other["validation"].mean())
-            )
-    lines = ["| | lead over the forecast | better on validation rows |", "|---|---:|---:|"]
-    lines += [
-        f"| {name} | {lead_text(daily, bootstrap)} | {sum(validation[name])} of {len(daily)} |"
-        for name, daily in losses.items()
-    ]
+    judged: dict[str, list[tuple[MarketDataset, MoveRows, MoveLosses]]] = {}
+    n_chosen: Counter[str] = Counter()
+    for (dataset, rows, alone), own, learnt in zip(known, inputs, of_range, strict=True):
+        for trees in (RangeBoosting.fit([learnt], 0, MOVES), pooled):
+            name, numbers = trees.name, trees.moves_of(learnt).plain()
+            log_range = numbers.log_range(own.columns(numbers.columns))
+            beside = replace(rows, log_ranges={name: log_range})
+            chosen = average_with_trees(beside, alone)
+            n_chosen[name] += chosen is not alone
+            always = average(beside, alone, name)
+            at = dataset.rows("test")
+            at = at[rows.realized[at] > 0]
+            for kind, model in (("always", always), ("chosen", chosen)):
+                both = (beside.deviations(each)[at] ** 2 for each in (model, alone))
+                daily = by_day(dataset, at, *(qlike(rows.realized[at], each) for each in both))
+                losses.setdefault(f"{name}, {kind}", []).append(daily)
+            held = move_losses(chosen, beside, dataset.rows("test"))
+            judged.setdefault(name, []).append((dataset, beside, held))
+    lines = ["| trees of | lead over the forecast without them |", "|---|---:|"]
+    lines += [f"| {name} | {lead_text(daily, bootstrap)} |" for name, daily in losses.items()]
+    for name, each in judged.items():
+        title = f"trees of {name}, chosen on {n_chosen[name]} of {len(known)} markets:"
+        lines += ["", title, "", of_rivals(each, bootstrap), "", of_bands(each)]
     return "\n".join(lines)
 
 
-def inputs_of(dataset: MarketDataset) -> FloatArray:
-    """Volatility, clock and the 15 features of each bar."""
-    known = baseline_inputs(dataset)
-    return np.hstack([known.volatility, known.clock, dataset.features])
-
-
-def predicted(trees: HistGradientBoostingRegressor, inputs: FloatArray) -> FloatArray:
-    """NaN where an input is."""
-    found, whole = np.full(len(inputs), np.nan), np.isfinite(inputs).all(axis=1)
-    found[whole] = trees.predict(inputs[whole])
-    return found
+def average(rows: MoveRows, alone: MoveModel, part: str) -> MoveModel:
+    """With trees, whatever validation rows say."""
+    model = replace(alone, range_forecast=RangeForecast(part, TREES_WEIGHT, 0.0))
+    return model.scaled(rows.scale(rows.deviations(model) ** 2))
 
 
 def of_bands(judged: list[tuple[MarketDataset, MoveRows, MoveLosses]]) -> str:

@@ -113,7 +113,7 @@ class Group:
     def pooled(self) -> tuple[list[Baseline], list[Baseline]]:
         """What learns from all markets, for the twin and for the refit."""
         began = time.monotonic()
-        twin, refit = (fit_pooled_baselines(pool.seen) for pool in self.pools)
+        twin, refit = (fit_pooled_baselines(pool.seen, has_moves=True) for pool in self.pools)
         log.info("pooled models: %.0f s", time.monotonic() - began)
         return twin, refit
 

@@ -10,11 +10,18 @@ from builders import bars_from_closes, drop_bars, make_bars, make_index
 from percoin import json_codec
 from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import CASCADES, MoveRows, choose_move, conformal_quantile
+from percoin.expected_move.fitting import (
+    CASCADES,
+    MoveRows,
+    average_with_trees,
+    choose_move,
+    conformal_quantile,
+)
 from percoin.expected_move.inputs import MoveInputs, bars_needed, move_columns
 from percoin.expected_move.judging import (
     JudgedMove,
     MoveRival,
+    fit_and_judge,
     judge_move,
     move_losses,
     sum_up,
@@ -198,6 +205,70 @@ def test_a_model_from_before_the_forms_is_one_of_logarithms(model):
     assert content.pop("form") == "log"
     older = json_codec.decode(MoveModel, content)
     np.testing.assert_array_equal(older.deviations(LIVELY), model.deviations(LIVELY))
+
+
+def told_of(rows: MoveRows, noise: float) -> MoveRows:
+    """Rows with trees that see what will come, more or less."""
+    rng = np.random.default_rng(3)
+    came = np.log(rows.realized) / 2
+    told = np.where(np.isfinite(came), came, -7.0) + noise * rng.normal(size=len(came))
+    return replace(rows, log_ranges={"moves": told})
+
+
+@pytest.mark.parametrize("form", MoveForm)
+def test_trees_that_know_something_are_averaged_with_the_regression(rows, form):
+    told = told_of(rows, noise=0.2)
+    regression = choose_move(rows, [MoveRegression((MoveInputs.SPANS,), form)])
+    averaged = average_with_trees(told, regression)
+    assert averaged.range_forecast.part == "moves"
+    assert (averaged.coefficients, averaged.bounds) == (regression.coefficients, regression.bounds)
+    losses = [move_losses(each, told, TEST).model.mean() for each in (averaged, regression)]
+    assert losses[0] < 0.8 * losses[1]
+    # A geometric mean, of the size of what came on validation rows.
+    logs = 0.75 * np.log(regression.deviations(LIVELY)) + 0.25 * told.log_ranges["moves"]
+    less = np.log(told.deviations(averaged)) - logs
+    np.testing.assert_allclose(less[671:], averaged.range_forecast.log_scale, rtol=1e-9)
+    variance = told.deviations(averaged)[VALIDATION] ** 2
+    assert (rows.realized[VALIDATION] / variance).mean() == pytest.approx(1, rel=1e-9)
+    moved = np.abs(rows.targets.log_return[VALIDATION]) / np.sqrt(variance)
+    for level in LEVELS:
+        share = (moved <= averaged.quantiles[str(level)]).mean()
+        assert share == pytest.approx(level / 100, abs=2e-3)
+    assert json_codec.decode(MoveModel, json_codec.loads(json_codec.dumps(averaged))) == averaged
+
+
+def test_trees_that_know_nothing_are_left_out(rows, model):
+    noise = np.random.default_rng(2).normal(size=len(LIVELY))
+    nothing = replace(rows, log_ranges={"moves": noise})
+    assert average_with_trees(nothing, model) is model
+    assert average_with_trees(rows, model) is model
+    better = replace(rows, log_ranges={"no": noise, "yes": told_of(rows, 0.2).log_ranges["moves"]})
+    assert average_with_trees(better, model).range_forecast.part == "yes"
+
+
+def test_the_trees_are_judged_with_the_regression(rows):
+    told = told_of(rows, noise=0.2)
+    parts = (TRAIN, VALIDATION, TEST)
+    bootstrap = Bootstrap(HORIZON, repetitions=50, day=96)
+    judged = fit_and_judge(LIVELY, HORIZON, parts, bootstrap, told.log_ranges)
+    assert judged.model == average_with_trees(told, choose_move(rows))
+    assert judged.model.range_forecast is not None
+    own = move_losses(judged.model, told, TEST)
+    assert judged.judged.qlike == own.model.mean()
+
+
+def test_the_newest_forecast_with_trees_is_that_of_its_row(rows, model):
+    told = told_of(rows, noise=0.2)
+    averaged = average_with_trees(told, model)
+    log_range = told.log_ranges["moves"][-1]
+    expected = 100 * told.deviations(averaged)[-1]
+    assert averaged.newest(LIVELY, log_range).percent == pytest.approx(expected, rel=1e-12)
+    assert averaged.newest(LIVELY) is None
+    with pytest.raises(KeyError, match="moves"):
+        averaged.deviations(LIVELY)
+    broken = replace(averaged.range_forecast, log_scale=math.inf)
+    with pytest.raises(ValueError, match="not finite"):
+        replace(averaged, range_forecast=broken)
 
 
 def test_too_few_rows_or_a_price_that_stands_still_have_no_forecast():

@@ -4,20 +4,29 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
+import test_regression_and_blend as combined
+from builders import drop_bars
 from exported_models import bars_to_learn_from, export, make_dataset, random_network
 
+from percoin.bars.panel import with_panel
+from percoin.evaluation.baselines import MOVES
+from percoin.evaluation.fold_forecasts import JudgingRules, forecast_last_row
 from percoin.evaluation.uncertainty import Bootstrap
+from percoin.expected_move.fitting import MoveRows, choose_move
 from percoin.expected_move.inputs import bars_needed
-from percoin.expected_move.judging import fit_and_judge
+from percoin.expected_move.judging import JudgedMoveModel, fit_and_judge
+from percoin.expected_move.model import RangeForecast
 from percoin.features.levels import LevelUnit
-from percoin.inference import Predictor
+from percoin.inference import Backend, Predictor
+from percoin.inference.results import NoPrediction
 from percoin.intervals import KnownInterval
 from percoin.json_codec import one_line
 from percoin.registry.judged import LEVELS, LEVELS_IN_MOVES
 from percoin.registry.layout import EXPECTED_MOVE
-from percoin.registry.manifest import StoredVerdict
+from percoin.registry.manifest import Gate, StoredVerdict
 from percoin.signals.chain import ask
 from percoin.signals.hold import HoldSource
 from percoin.signals.market import SourcedBars
@@ -54,6 +63,109 @@ def test_it_is_that_of_the_training_on_the_same_bars(tmp_path, judged):
         assert outer.lower < inner.lower < close < inner.upper < outer.upper
     [together] = predictor.predict_many([BARS], SOON)
     assert together.expected_move == move
+
+
+def forecast_with_trees(fold) -> tuple[JudgedMoveModel, float]:
+    """A forecast that the trees of the fold's model are a part of, and what it says now."""
+    dataset = fold.dataset
+    train, validation = dataset.rows("train"), dataset.rows("validation")
+    rows = MoveRows.of(dataset.bars, 3, train, validation, fold.log_ranges())
+    forecast = RangeForecast(MOVES, 0.5, -0.3)
+    model = replace(choose_move(rows), range_forecast=forecast)
+    return JudgedMoveModel(model), 100 * rows.deviations(model)[-1]
+
+
+@pytest.fixture(scope="module")
+def with_trees():
+    """Folds of models with such a forecast."""
+    folds = {kind: combined.judged(kind, Backend.TORCH) for kind in (MOVES, combined.COMBINATION)}
+    return {kind: (fold, *forecast_with_trees(fold)) for kind, fold in folds.items()}
+
+
+@pytest.mark.parametrize("kind", [MOVES, combined.COMBINATION])
+@pytest.mark.parametrize("backend", list(Backend))
+def test_where_trees_are_a_part_of_it_they_are_those_of_the_classifier(
+    tmp_path, with_trees, kind, backend
+):
+    fold, judged, percent = with_trees[kind]
+    combined.export(tmp_path, kind, fold, {EXPECTED_MOVE: judged})
+    bars = fold.dataset.bars
+    predictor = Predictor(tmp_path, backend=backend)
+    move = predictor.predict(bars).expected_move
+    # The indicators of the newest window begin at another bar.
+    assert move.percent == pytest.approx(percent, rel=1e-4)
+    assert predictor.model("BTCUSDT", Timeframe.M15).expected_move(bars) == move
+    assert move != replace(judged.model, range_forecast=None).newest(bars)
+
+
+def test_in_a_batch_each_has_the_forecast_that_it_has_alone(tmp_path, with_trees, judged):
+    fold, of_trees, _ = with_trees[MOVES]
+    for symbol in ("AUSDT", "BUSDT", "DUSDT"):
+        combined.export(tmp_path, MOVES, fold, {EXPECTED_MOVE: of_trees}, symbol=symbol)
+    combined.export(tmp_path, MOVES, fold, {EXPECTED_MOVE: judged}, symbol="CUSDT")
+    bars = fold.dataset.bars
+    asked = [
+        replace(bars, symbol="AUSDT"),
+        replace(bars_to_learn_from(1600, seed=9), symbol="BUSDT"),
+        replace(bars, symbol="CUSDT"),
+        replace(drop_bars(bars, [len(bars) - 20]), symbol="DUSDT"),
+    ]
+    predictor = Predictor(tmp_path)
+    together = predictor.predict_many(asked)
+    first, second, third = together[:3]
+    assert isinstance(together[3], NoPrediction)
+    alone = [predictor.predict(each).expected_move for each in asked[:3]]
+    assert [each.expected_move for each in (first, second, third)] == alone
+    assert len({each.percent for each in alone}) == 3
+
+
+def test_a_rejected_model_that_compares_markets_says_it_with_their_bars(tmp_path):
+    others = {
+        name: bars_to_learn_from(1600, symbol=name, seed=seed)
+        for seed, name in enumerate(("BTCUSDT", "ETHUSDT"))
+    }
+    bars = others["BTCUSDT"]
+    known = with_panel(bars, others.values())
+    dataset = make_dataset(known, extra=("market",), references=tuple(others))
+    fold = forecast_last_row(dataset, MOVES, JudgingRules(repetitions=50, model_name=MOVES))
+    judged, percent = forecast_with_trees(fold)
+    rejected = Gate(StoredVerdict.REJECTED, ("for a test",))
+    combined.export(tmp_path, MOVES, fold, {EXPECTED_MOVE: judged}, gate=rejected)
+    source = ModelSource(Predictor(tmp_path))
+    loaded = SimpleNamespace(load=lambda symbol, timeframe: others[symbol])
+    passed = source.answer(SourcedBars(bars, loaded))
+    assert passed.reason == "model_rejected"
+    assert passed.expected_move.percent == pytest.approx(percent, rel=1e-4)
+    alone = source.answer(SourcedBars(bars))
+    assert (alone.reason, alone.expected_move) == ("model_rejected", None)
+
+
+def test_without_a_window_the_trees_cannot_be_asked_and_none_is_said(tmp_path, with_trees):
+    fold, judged, _ = with_trees[MOVES]
+    combined.export(tmp_path, MOVES, fold, {EXPECTED_MOVE: judged})
+    bars = fold.dataset.bars
+    model = Predictor(tmp_path).model("BTCUSDT", Timeframe.M15)
+    few = bars.slice(len(bars) - bars_needed(Timeframe.M15))
+    broken = drop_bars(bars, [len(bars) - 20])
+    regression = replace(judged.model, range_forecast=None)
+    for asked in (few, broken):
+        assert regression.newest(asked) is not None
+        assert model.expected_move(asked) is None
+
+
+def test_trees_that_the_classifier_does_not_hold_give_no_forecast(tmp_path, judged, with_trees):
+    _, of_trees, _ = with_trees[MOVES]
+    for name in ("moves", "network", "nobody"):
+        forecast = replace(of_trees.model.range_forecast, part=name)
+        model = replace(of_trees.model, range_forecast=forecast)
+        predictor = served(tmp_path, {EXPECTED_MOVE: replace(judged, model=model)})
+        assert predictor.predict(BARS, SOON).expected_move is None
+
+
+def test_only_trees_that_are_served_are_offered(with_trees):
+    fold = with_trees[combined.COMBINATION][0]
+    assert list(fold.log_ranges()) == [MOVES]
+    assert combined.with_weights(fold, 1.0).log_ranges() == {}
 
 
 @pytest.mark.parametrize("section", [None, {}, {"model": {"horizon": 3}}, [1, 2]])

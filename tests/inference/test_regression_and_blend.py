@@ -86,14 +86,15 @@ def with_weights(fold: FoldForecasts, of_network: float) -> FoldForecasts:
     return replace(fold, weights=weights, model=replace(fold.model, probabilities=mixed))
 
 
-def export(root: Path, kind: str, fold: FoldForecasts, **changes) -> Path:
+def export(root: Path, kind: str, fold: FoldForecasts, sections=None, **changes) -> Path:
     rules = JudgingRules(repetitions=50, model_name=fold.model.name)
     judgement = judge_folds([fold], rules)
     is_network = kind not in ALONE
     model = ModelSpec(SMALL) if is_network else ModelSpec({}, kind)
-    draft = replace(draft_manifest(DATASET, judgement, model, {}, seed=0), **changes)
+    draft = replace(draft_manifest(fold.dataset, judgement, model, {}, seed=0), **changes)
     weights = NETWORK.state_dict() if is_network else {}
-    record = TrainingRecord({}, TrainingHistory([1.0], [0.3], [1.0], [0.3]))
+    history = TrainingHistory([1.0], [0.3], [1.0], [0.3])
+    record = TrainingRecord({}, history, sections=sections or {})
     onnx = linear_onnx() if is_network else None
     trees = trees_of(judgement)
     return export_artifact(root, draft, weights, weights, record, onnx, trees).folder

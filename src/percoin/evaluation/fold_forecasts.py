@@ -157,6 +157,23 @@ class FoldForecasts:
         """Calibration of the network, or of the model's one part if it has no network."""
         return next((part.calibration for part in self.parts.values()), {"method": "none"})
 
+    def log_ranges(self) -> dict[str, FloatArray]:
+        """``Moves.log_range`` at each bar of the parts that are served and have it, by name.
+
+        Of train rows it is told by trees that have seen them.
+        """
+        inputs = baseline_inputs(self.dataset)
+        models = {
+            name: part.numbers
+            for name, part in self.parts.items()
+            if part.numbers is not None and self.weights[name] > 0
+        }
+        return {
+            name: model.log_range(inputs.columns(model.columns))
+            for name, model in models.items()
+            if model.forecasts_range
+        }
+
 
 class BaselineFitter:
     """Fits the baselines of one market; the jobs of a sweep share what they fit."""

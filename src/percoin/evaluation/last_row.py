@@ -120,3 +120,21 @@ class LastRowModel:
             rows: Finite, shape (n, D), in the order of ``columns``.
         """
         return self.numbers.logits(rows)
+
+    @property
+    def forecasts_range(self) -> bool:
+        """Whether it forecasts the range of the horizon's bars too, as a model in two stages."""
+        return isinstance(self.numbers, Moves)
+
+    def log_range(self, rows: FloatArray | Float32Array) -> FloatArray:
+        """``Moves.log_range``, shape (n,); NaN where an input is not finite.
+
+        Args:
+            rows: Shape (n, D), in the order of ``columns``.
+
+        Raises:
+            ValueError: It forecasts no range.
+        """
+        if not isinstance(self.numbers, Moves):
+            raise ValueError("only a model in two stages forecasts a range")
+        return self.numbers.log_range(rows)

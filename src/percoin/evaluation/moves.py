@@ -87,10 +87,21 @@ class Moves:
         """
         values = np.asarray(rows, dtype=np.float64)
         ranges = np.column_stack(
-            [self.trees.logits(values), self.ridge.log_range(values[:, : self.ridge.n_columns])]
+            [self.log_range(values), self.ridge.log_range(values[:, : self.ridge.n_columns])]
         )
         volatility = values[:, : self.classes.n_columns - N_RANGES]
         return self.classes.logits(np.concatenate([volatility, ranges], axis=1))
+
+    def log_range(self, rows: FloatArray | Float32Array) -> FloatArray:
+        """What the trees forecast of each row, shape (n,); NaN where an input is unknown.
+
+        Args:
+            rows: As ``logits``.
+        """
+        found: FloatArray = np.where(
+            np.isfinite(rows).all(axis=1), self.trees.logits(rows)[:, 0], np.nan
+        )
+        return found
 
 
 def log_range_ahead(bars: Bars, horizon: int) -> FloatArray:

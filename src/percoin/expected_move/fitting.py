@@ -3,21 +3,23 @@
 The regression is that of a cascade (Corsi, 2009): how much the next bars moved on how much the
 last ones did, over several spans. In logarithms, which keep one violent hour from deciding all
 coefficients, further inputs may join; in roots or variances it stands alone. Overlapping horizons
-are all used.
+are all used. Where the classifier has trees that forecast the range, validation rows may prefer an
+average with these.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.evaluation.regression import fit_ridge
 from percoin.expected_move.inputs import ALL_INPUTS, MoveInputs, move_columns
-from percoin.expected_move.model import LEVELS, MoveForm, MoveModel, MoveRegression
+from percoin.expected_move.model import LEVELS, MoveForm, MoveModel, MoveRegression, RangeForecast
 from percoin.expected_move.scores import qlike
 from percoin.expected_move.targets import MoveTargets, move_targets
 from percoin.types import FloatArray, IntArray
@@ -28,6 +30,9 @@ FEWEST_ROWS = 100
 _RIDGE = 1.0
 # The cascade of Corsi in each form.
 CASCADES = tuple(MoveRegression((MoveInputs.SPANS,), form) for form in MoveForm)
+# Of trees in the average, the rest is the regression's: trees cannot go beyond what they have seen,
+# and those of one market have seen little (``benchmarks/expected_move.py --more``).
+TREES_WEIGHT = 0.25
 # Those of which validation rows choose one.
 CANDIDATES = (
     *(MoveRegression(ALL_INPUTS[: n_groups + 1]) for n_groups in range(len(ALL_INPUTS))),
@@ -45,6 +50,8 @@ class MoveRows:
         targets: What came after each bar.
         train: Positions of the rows that the regression is fitted on.
         validation: Positions of the rows that choose and calibrate.
+        log_ranges: ``Moves.log_range`` at each bar, by the part of the classifier that has it,
+            shape (n_bars,) each.
     """
 
     bars: Bars
@@ -52,16 +59,23 @@ class MoveRows:
     targets: MoveTargets
     train: IntArray
     validation: IntArray
+    log_ranges: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, bars: Bars, horizon: int, train: IntArray, validation: IntArray) -> MoveRows:
+    def of(
+        cls,
+        bars: Bars,
+        horizon: int,
+        train: IntArray,
+        validation: IntArray,
+        log_ranges: Mapping[str, FloatArray] = MappingProxyType({}),
+    ) -> MoveRows:
         """Leave out rows without a known horizon, without its move, or without earlier bars."""
         targets = move_targets(bars, horizon)
         has_past = np.isfinite(move_columns(bars, (MoveInputs.CASCADE,))).all(axis=1)
         is_usable = has_past & (targets.range_variance > 0)
-        return cls(
-            bars, horizon, targets, train[is_usable[train]], validation[is_usable[validation]]
-        )
+        known, chosen = train[is_usable[train]], validation[is_usable[validation]]
+        return cls(bars, horizon, targets, known, chosen, log_ranges)
 
     @property
     def are_enough(self) -> bool:
@@ -79,6 +93,10 @@ class MoveRows:
     def realized(self) -> FloatArray:
         """Variance of each horizon by its bars' ranges, in the size of its squared return."""
         return self.targets.range_variance * self.range_factor
+
+    def deviations(self, model: MoveModel) -> FloatArray:
+        """What a model forecasts at each close, shape (n_bars,)."""
+        return model.deviations(self.bars, self.log_ranges)
 
     def scale(self, variance: FloatArray) -> float:
         """The factor with the smallest QLIKE on validation rows.
@@ -106,13 +124,22 @@ def choose_move(
     """
     if not rows.are_enough:
         return None
-    fitted = [_fit(rows, candidate) for candidate in candidates]
-    realized = rows.realized[rows.validation]
-    losses = [
-        qlike(realized, model.deviations(rows.bars)[rows.validation] ** 2).mean()
-        for model in fitted
-    ]
-    return fitted[int(np.argmin(losses))]
+    return _best(rows, [_fit(rows, candidate) for candidate in candidates])
+
+
+def average_with_trees(rows: MoveRows, regression: MoveModel) -> MoveModel:
+    """Average a regression with a forecast of trees, if its QLIKE on validation rows is smaller.
+
+    Args:
+        rows: Of one market; every log range is known on the validation rows.
+        regression: Fitted on them.
+
+    Returns:
+        The regression itself without trees, or if it is better alone.
+    """
+    beside = [RangeForecast(part, TREES_WEIGHT, 0.0) for part in rows.log_ranges]
+    averaged = [_calibrated(rows, replace(regression, range_forecast=each)) for each in beside]
+    return _best(rows, [regression, *averaged])
 
 
 def conformal_quantile(scores: FloatArray, level: int) -> float:
@@ -145,8 +172,22 @@ def _fit(rows: MoveRows, regression: MoveRegression) -> MoveModel:
         form,
         bounds,
     )
+    return _calibrated(rows, model)
+
+
+def _calibrated(rows: MoveRows, model: MoveModel) -> MoveModel:
+    """Of the size of what came on validation rows, with bands that held it as often as they say."""
     # The mean of logs is not the log of the mean.
-    model = model.scaled(rows.scale(model.deviations(rows.bars) ** 2))
+    model = model.scaled(rows.scale(rows.deviations(model) ** 2))
     validation = rows.validation
-    scores = np.abs(rows.targets.log_return[validation]) / model.deviations(rows.bars)[validation]
+    scores = np.abs(rows.targets.log_return[validation]) / rows.deviations(model)[validation]
     return replace(model, quantiles={str(k): conformal_quantile(scores, k) for k in LEVELS})
+
+
+def _best(rows: MoveRows, models: Sequence[MoveModel]) -> MoveModel:
+    """The one with the smallest QLIKE on validation rows, the first among equals."""
+    known = rows.validation
+    losses = [
+        qlike(rows.realized[known], rows.deviations(model)[known] ** 2).mean() for model in models
+    ]
+    return models[int(np.argmin(losses))]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from percoin.bars.schema import Bars
 from percoin.evaluation.uncertainty import Bootstrap
-from percoin.expected_move.fitting import MoveRows, choose_move
+from percoin.expected_move.fitting import MoveRows, average_with_trees, choose_move
 from percoin.expected_move.model import LEVELS, MoveModel
 from percoin.expected_move.rivals import rival_variances
 from percoin.expected_move.scores import qlike
@@ -110,7 +111,11 @@ def sum_up(judged: Sequence[JudgedMove]) -> str:
 
 
 def fit_and_judge(
-    bars: Bars, horizon: int, parts: tuple[IntArray, IntArray, IntArray], bootstrap: Bootstrap
+    bars: Bars,
+    horizon: int,
+    parts: tuple[IntArray, IntArray, IntArray],
+    bootstrap: Bootstrap,
+    log_ranges: Mapping[str, FloatArray] = MappingProxyType({}),
 ) -> JudgedMoveModel | None:
     """Fit a forecast of one market and test it.
 
@@ -119,15 +124,17 @@ def fit_and_judge(
         horizon: Bars from a close to the close that is forecast.
         parts: Positions of the train, validation and test rows.
         bootstrap: Of the market's judgement; its blocks are at least a day.
+        log_ranges: As in ``MoveRows``.
 
     Returns:
         None if too few rows are known, or the price stands still.
     """
     train, validation, test = parts
-    rows = MoveRows.of(bars, horizon, train, validation)
-    model = choose_move(rows)
-    if model is None:
+    rows = MoveRows.of(bars, horizon, train, validation, log_ranges)
+    regression = choose_move(rows)
+    if regression is None:
         return None
+    model = average_with_trees(rows, regression)
     losses = move_losses(model, rows, test)
     return JudgedMoveModel(model, judge_move(losses, bootstrap) if len(losses.rows) else None)
 
@@ -140,7 +147,7 @@ def move_losses(model: MoveModel, rows: MoveRows, test: IntArray) -> MoveLosses:
         rows: The train and validation rows, for the rivals.
         test: Positions of the test rows.
     """
-    deviations = model.deviations(rows.bars)
+    deviations = rows.deviations(model)
     is_usable = np.isfinite(deviations) & (rows.realized > 0)
     test = test[is_usable[test]]
     realized, own = rows.realized[test], deviations[test]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 import numpy as np
 
@@ -61,6 +62,24 @@ class MoveRegression:
 
 
 @dataclass(frozen=True)
+class RangeForecast:
+    """A forecast of the range of the horizon's bars that the regression is averaged with.
+
+    The log of the deviation is ``(1 - weight)`` times that of the regression and ``weight`` times
+    the log of the range, plus ``log_scale``.
+
+    Attributes:
+        part: The part of the classifier whose trees make it (``evaluation.moves.Moves``).
+        weight: Of the range.
+        log_scale: Found on validation rows.
+    """
+
+    part: str
+    weight: float
+    log_scale: float
+
+
+@dataclass(frozen=True)
 class MoveModel:
     """Forecasts the variance of the return over the horizon, and bands around the price.
 
@@ -75,6 +94,8 @@ class MoveModel:
         form: Of the variances on both sides of the regression; None in older versions, whose
             forecasts are all in logarithms.
         bounds: Of the forecast in its form, as a line may fall below 0; None in logarithms.
+        range_forecast: What the regression is averaged with; None in older versions, and where
+            the classifier has no such trees or validation rows prefer the regression alone.
 
     Raises:
         ValueError: No inputs, a number is not finite, the quantiles do not rise, or the form
@@ -89,9 +110,12 @@ class MoveModel:
     quantiles: Mapping[str, float]
     form: MoveForm | None = None
     bounds: tuple[float, float] | None = None
+    range_forecast: RangeForecast | None = None
 
     def __post_init__(self) -> None:
-        numbers = (*self.coefficients, self.intercept, self.range_factor, *self.quantiles.values())
+        numbers = [*self.coefficients, self.intercept, self.range_factor, *self.quantiles.values()]
+        if self.range_forecast is not None:
+            numbers += [self.range_forecast.log_scale, self.range_forecast.weight]
         if not np.isfinite(numbers).all():
             raise ValueError("a number of the expected move is not finite")
         if self.horizon < 1 or not self.inputs or not self.coefficients:
@@ -126,6 +150,10 @@ class MoveModel:
 
     def scaled(self, factor: float) -> MoveModel:
         """With ``factor`` times the variance, at every close."""
+        beside = self.range_forecast
+        if beside is not None:
+            beside = replace(beside, log_scale=beside.log_scale + math.log(factor) / 2)
+            return replace(self, range_forecast=beside)
         if self.bounds is None:
             return replace(self, intercept=self.intercept + math.log(factor))
         by = math.sqrt(factor) if self.shape is MoveForm.ROOT else factor
@@ -136,49 +164,68 @@ class MoveModel:
             bounds=(by * self.bounds[0], by * self.bounds[1]),
         )
 
-    def deviations(self, bars: Bars) -> FloatArray:
+    def deviations(
+        self, bars: Bars, log_ranges: Mapping[str, FloatArray] = MappingProxyType({})
+    ) -> FloatArray:
         """Forecast standard deviation of the log return over the horizon, at each close.
 
         Args:
             bars: Closed bars of the market.
+            log_ranges: ``Moves.log_range`` at each close, by the name of the part, shape
+                (n_bars,) each; needed by a model with a ``range_forecast``.
 
         Returns:
-            Shape (n_bars,), as a fraction; NaN where earlier bars are missing.
+            Shape (n_bars,), as a fraction; NaN where earlier bars or the log range are missing.
 
         Raises:
             ValueError: The coefficients do not fit the timeframe of the bars.
+            KeyError: The forecast of the range is missing.
         """
         self._check_fits(bars.timeframe)
-        return self._deviations(move_columns(bars, self.inputs))
+        beside = self.range_forecast
+        log_range = np.full(len(bars), np.nan) if beside is None else log_ranges[beside.part]
+        return self._deviations(move_columns(bars, self.inputs), log_range)
 
-    def newest(self, bars: Bars) -> ExpectedMove | None:
+    def newest(self, bars: Bars, log_range: float = math.nan) -> ExpectedMove | None:
         """The forecast at the newest close; None if earlier bars are missing.
 
         None also if it is too small or too large to be scored.
+
+        Args:
+            bars: Closed bars of the market.
+            log_range: ``Moves.log_range`` there; needed by a model with a ``range_forecast``.
 
         Raises:
             ValueError: As ``deviations``.
         """
         markets = StackedBars.of([bars.slice(max(0, len(bars) - bars_needed(bars.timeframe)))])
-        [move] = newest_moves([self], markets, newest_volatility(markets))
+        [move] = newest_moves([self], markets, newest_volatility(markets), np.array([log_range]))
         return move
 
     def _check_fits(self, timeframe: Timeframe) -> None:
         if not self.fits(timeframe):
             raise ValueError(f"the expected move has no coefficients for bars of {timeframe}")
 
-    def _deviations(self, columns: FloatArray) -> FloatArray:
-        """Of ``move_columns``, shape (n, n_columns), in this order."""
+    def _deviations(self, columns: FloatArray, log_range: FloatArray) -> FloatArray:
+        """Of ``move_columns``, shape (n, n_columns), and of log ranges, shape (n,)."""
         columns = self.shape.of_log(columns)
         # einsum gives a row the same sum for any number of rows; a BLAS product does not.
         shaped = np.einsum("nf,f->n", columns, np.array(self.coefficients)) + self.intercept
-        return self.shape.deviation(
+        deviations = self.shape.deviation(
             shaped if self.bounds is None else np.clip(shaped, *self.bounds)
         )
+        if (beside := self.range_forecast) is None:
+            return deviations
+        with np.errstate(divide="ignore", over="ignore"):
+            logs = (1 - beside.weight) * np.log(deviations) + beside.weight * log_range
+            averaged: FloatArray = np.exp(logs + beside.log_scale)
+        return averaged
 
-    def _move(self, columns: FloatArray, close: float) -> ExpectedMove | None:
-        """Of one close, columns of shape (1, n_columns)."""
-        deviation = float(self._deviations(columns)[0])
+    def _move(
+        self, columns: FloatArray, log_range: FloatArray, close: float
+    ) -> ExpectedMove | None:
+        """Of one close, as ``_deviations`` takes it."""
+        deviation = float(self._deviations(columns, log_range)[0])
         reached = np.array([self.quantiles[str(level)] for level in LEVELS]) * deviation
         with np.errstate(over="ignore"):
             lower, upper = close * np.exp(-reached), close * np.exp(reached)
@@ -195,7 +242,10 @@ class MoveModel:
 
 
 def newest_moves(
-    models: Sequence[MoveModel | None], markets: StackedBars, volatility: FloatArray
+    models: Sequence[MoveModel | None],
+    markets: StackedBars,
+    volatility: FloatArray,
+    log_range: FloatArray,
 ) -> list[ExpectedMove | None]:
     """``MoveModel.newest`` of several markets in one go, to the same bits.
 
@@ -203,6 +253,7 @@ def newest_moves(
         models: One of each market; None gives no forecast.
         markets: All of one bar length, with at least one bar.
         volatility: Their ``newest_volatility``.
+        log_range: ``Moves.log_range`` of each, shape (n_markets,); NaN where no model needs it.
 
     Raises:
         ValueError: As ``deviations``.
@@ -216,5 +267,6 @@ def newest_moves(
             found.append(None)
             continue
         model._check_fits(markets.timeframes[0])
-        found.append(model._move(columns[model.inputs][row : row + 1], close))
+        own = slice(row, row + 1)
+        found.append(model._move(columns[model.inputs][own], log_range[own], close))
     return found

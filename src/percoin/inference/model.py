@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -36,7 +36,7 @@ from percoin.features.levels import levels_at
 from percoin.features.market import late_reference
 from percoin.features.volatility import newest_volatility
 from percoin.inference.forecasters import SharedForecasters
-from percoin.inference.parts import ModelInputs, ServedParts
+from percoin.inference.parts import ModelInputs, ServedParts, log_ranges_together
 from percoin.inference.results import RangeAnswers, find_parts
 from percoin.labels import known_horizon
 from percoin.registry.artifact import Artifact, OnnxArtifact
@@ -105,6 +105,8 @@ class ServedModel:
         self.scaling = self.manifest.scaling.fitted()
         self.parts = ServedParts(artifact, shared or SharedForecasters())
         self.move = artifact.move
+        beside = None if self.move is None else self.move.range_forecast
+        self.range_model = None if beside is None else self.parts.last_row(beside.part)
         rule = self.manifest.label_rule
         self._horizon = known_horizon(rule)
         self._labels = str(rule["kind"])
@@ -197,9 +199,15 @@ class ServedModel:
     def expected_move(self, bars: Bars) -> ExpectedMove | None:
         """How far the price is expected to move from the newest close.
 
-        None if the version has no such forecast, or the bars are too few for it.
+        None if the version has no such forecast, or the bars are too few for it. If trees of the
+        classifier are a part of it, they need what ``predict`` needs.
         """
-        return None if self.move is None else self.move.newest(bars)
+        if self.move is None:
+            return None
+        if self.range_model is None:
+            return self.move.newest(bars)
+        [shown] = newest_windows([(self, bars)])
+        return None if isinstance(shown, MarketError) else shown.expected_move
 
     def predict_range(
         self,
@@ -330,41 +338,75 @@ def _windows_together(
     if n_bars == 0:
         each_alone = zip(models, given, strict=True)
         return [_unfinished_window(bars, model.manifest.lookback) for model, bars in each_alone]
-    beside, moves = _beside_features(models, given, stacked)
-    return [
+    volatility, beside = _beside_features(models, stacked)
+    windows = [
         _newest_window(
-            model,
-            bars,
-            rows[k],
-            {name: beside[name][k : k + 1] for name in model.parts.columns},
-            moves[k],
+            model, bars, rows[k], {name: beside[name][k : k + 1] for name in model.parts.columns}
         )
         for k, (model, bars) in enumerate(zip(models, given, strict=True))
     ]
+    if volatility is None:
+        return windows
+    return _with_moves(models, windows, given, stacked, volatility)
 
 
 def _beside_features(
-    models: Sequence[ServedModel], given: Sequence[Bars], recent: StackedBars
-) -> tuple[dict[InputColumns, FloatArray], Sequence[ExpectedMove | None]]:
-    """What the parts take beside the features, shape (n_markets, D) each, and the expected moves.
+    models: Sequence[ServedModel], recent: StackedBars
+) -> tuple[FloatArray | None, dict[InputColumns, FloatArray]]:
+    """What the models take beside the features.
 
     Args:
         models: One of each market.
-        given: All bars at hand.
-        recent: The newest of them, side by side; all of one bar length.
+        recent: The newest bars, side by side; all of one bar length.
+
+    Returns:
+        ``newest_volatility``, None if nobody needs it, and the inputs of the parts, shape
+        (n_markets, D) each.
     """
     needed = dict.fromkeys(columns for model in models for columns in model.parts.columns)
-    have_moves = any(model.move is not None for model in models)
-    if not needed and not have_moves:
-        return {}, [None] * len(models)
+    if not needed and all(model.move is None for model in models):
+        return None, {}
     # Bars that break the schema give NaN without a warning.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         volatility = newest_volatility(recent)
-        beside = newest_beside(needed, recent, volatility)
-        if have_moves and len(recent.values) < bars_needed(recent.timeframes[0]):
+        return volatility, newest_beside(needed, recent, volatility)
+
+
+def _with_moves(
+    models: Sequence[ServedModel],
+    windows: Sequence[NewestWindow | MarketError],
+    given: Sequence[Bars],
+    recent: StackedBars,
+    volatility: FloatArray,
+) -> list[NewestWindow | MarketError]:
+    """The windows with what the models say of how far the price moves from the newest close.
+
+    Args:
+        models: One of each market.
+        windows: Of the same.
+        given: All bars at hand.
+        recent: The newest of them, side by side; all of one bar length.
+        volatility: Their ``newest_volatility``.
+    """
+    asked = {
+        row: (model.range_model, window.inputs)
+        for row, (model, window) in enumerate(zip(models, windows, strict=True))
+        if model.range_model is not None and isinstance(window, NewestWindow)
+    }
+    log_range: FloatArray = np.full(len(models), np.nan)
+    log_range[list(asked)] = log_ranges_together(list(asked.values()))
+    forecasts = [model.move for model in models]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if len(recent.values) >= bars_needed(recent.timeframes[0]):
+            moves = newest_moves(forecasts, recent, volatility, log_range)
+        else:
             # Of bars of a few minutes a week is more than the features look back at.
-            return beside, [m.expected_move(bars) for m, bars in zip(models, given, strict=True)]
-        return beside, newest_moves([model.move for model in models], recent, volatility)
+            each = zip(forecasts, given, log_range.tolist(), strict=True)
+            moves = [None if m is None else m.newest(bars, found) for m, bars, found in each]
+    return [
+        replace(window, expected_move=move) if isinstance(window, NewestWindow) else window
+        for window, move in zip(windows, moves, strict=True)
+    ]
 
 
 def _newest_window(
@@ -372,8 +414,7 @@ def _newest_window(
     bars: Bars,
     rows: FloatArray,
     known: Mapping[InputColumns, FloatArray],
-    move: ExpectedMove | None,
-) -> NewestWindow | DataError:
+) -> NewestWindow | MarketError:
     manifest = model.manifest
     lookback = manifest.lookback
     rows = rows[-lookback:]
@@ -386,7 +427,7 @@ def _newest_window(
     if not _all_known(known, 1)[0]:
         return _unknown_volatility(bars, manifest)
     inputs = ModelInputs(model.scaling.transform(rows)[np.newaxis], known)
-    return NewestWindow(bars, inputs, close, unit, move)
+    return NewestWindow(bars, inputs, close, unit)
 
 
 def _unknown_volatility(bars: Bars, manifest: Manifest) -> NotEnoughBarsError:

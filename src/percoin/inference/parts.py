@@ -13,6 +13,7 @@ from percoin.evaluation.blend import blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, calibrate, factor_and_offset
 from percoin.evaluation.last_row import InputColumns, LastRowModel, columns_beside
 from percoin.evaluation.metrics import N_CLASSES
+from percoin.evaluation.trees import Trees
 from percoin.inference.forecasters import SharedForecasters
 from percoin.inference.networks import Network
 from percoin.registry.artifact import Artifact, OnnxArtifact
@@ -92,11 +93,25 @@ class ServedParts:
     """
 
     def __init__(self, artifact: Artifact | OnnxArtifact, shared: SharedForecasters) -> None:
-        parts = artifact.manifest.parts.values()
-        self.all = tuple(ServedPart.of(artifact, part, shared) for part in parts)
-        numbers = [part.numbers for part in parts]
+        parts = artifact.manifest.parts
+        self._by_name = {
+            name: ServedPart.of(artifact, part, shared) for name, part in parts.items()
+        }
+        self.all = tuple(self._by_name.values())
+        numbers = [part.numbers for part in parts.values()]
         found = dict.fromkeys(entry.columns for entry in numbers if entry is not None)
         self.columns = tuple(columns for columns in found if columns.groups)
+
+    def last_row(self, name: str) -> LastRowModel:
+        """The model of the newest bar that is the part of this name.
+
+        Raises:
+            ValueError: The part is the network.
+        """
+        forecaster = self._by_name[name].forecaster
+        if not isinstance(forecaster, LastRowModel):
+            raise ValueError(f"{name} is no model of the newest bar")
+        return forecaster
 
     def newest(self, bars: Bars) -> dict[InputColumns, FloatArray]:
         """What the parts take beside the features at each bar; NaN where it is not known yet.
@@ -162,6 +177,21 @@ def ask_together(
         own = slice(stop, stop := stop + len(parts.all))
         is_answer = bool(is_known[own].all() and np.isfinite(inputs.windows).all())
         found.append(parts.blend(list(said[own, np.newaxis])) if is_answer else None)
+    return found
+
+
+def log_ranges_together(asked: Sequence[tuple[LastRowModel, ModelInputs]]) -> FloatArray:
+    """``LastRowModel.log_range`` of many models, each about one window, shape (n_asked,).
+
+    Trees that several models hold are asked once, about the newest bars of all of them.
+    """
+    found: FloatArray = np.full(len(asked), np.nan)
+    alike: dict[Trees | None, list[int]] = defaultdict(list)
+    for place, (model, _) in enumerate(asked):
+        alike[model.trees].append(place)
+    for places in alike.values():
+        rows = np.concatenate([_newest_row(*asked[place]) for place in places])
+        found[places] = asked[places[0]][0].log_range(rows)
     return found
 
 

@@ -300,6 +300,11 @@ def _move_of(
     judged = read_section(JudgedMoveModel, sections, EXPECTED_MOVE)
     if judged is None or not judged.model.fits(manifest.timeframe):
         return None
+    beside = judged.model.range_forecast
+    if beside is not None:
+        part = manifest.parts.get(beside.part)
+        if part is None or not part.forecasts_range:
+            return None
     return judged.model
 
 

@@ -159,3 +159,8 @@ class ModelPart:
     weight: float
     calibration: Calibration
     numbers: StoredNumbers | None = None
+
+    @property
+    def forecasts_range(self) -> bool:
+        """Whether it forecasts the range of the horizon's bars too, as a model in two stages."""
+        return self.numbers is not None and self.numbers.ridge is not None

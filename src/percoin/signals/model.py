@@ -129,7 +129,7 @@ class ModelSource:
                 return self._pass(
                     f"model_{gate.verdict.value}",
                     f"{reasons} ({hint})",
-                    None if is_other else model.expected_move(bars),
+                    None if is_other else _move_of(model, market),
                 )
             if is_other:
                 detail = f"the model learnt from {trained_on!r}, the bars are {bars.origin!r}"
@@ -168,6 +168,15 @@ class ModelSource:
 
     def _pass(self, reason: str, detail: str, move: ExpectedMove | None = None) -> Passed:
         return Passed(Source.MODEL, reason, detail, move)
+
+
+def _move_of(model: ServedModel, market: MarketBars) -> ExpectedMove | None:
+    """What a model that is not asked for a signal still says of how far the price moves."""
+    references = () if model.range_model is None else model.manifest.references
+    try:
+        return model.expected_move(market.beside(references))
+    except BarsNotFoundError:
+        return None
 
 
 def _in_moves(prediction: Prediction, bars: Bars) -> Levels | None:

@@ -17,7 +17,6 @@ from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import decide
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.judging import JudgedMoveModel, fit_and_judge
-from percoin.expected_move.model import MoveModel
 from percoin.features.levels import level_prices
 from percoin.registry.artifact import export_artifact
 from percoin.registry.judged import LEVELS_IN_MOVES, TRAIN_ROWS
@@ -31,7 +30,7 @@ from percoin.training.manifest_draft import (
     trees_of,
     with_refit,
 )
-from percoin.types import LevelsReached, Signal
+from percoin.types import FloatArray, LevelsReached, Signal
 
 log = logging.getLogger(__name__)
 
@@ -81,27 +80,30 @@ def judge(fitted: Fitted, rules: JudgingRules) -> Judged:
     bootstrap = judgement.evaluation.bootstrap
     dataset = folds[-1].dataset
     train, validation, test = (dataset.rows(part) for part in PARTS)
+    log_ranges = folds[-1].log_ranges()
     move = fit_and_judge(
         dataset.bars,
         dataset.label_rule.horizon,
         (train, validation, test),
         bootstrap,
+        log_ranges,
     )
     reached = None
     if move is not None and not dataset.label_rule.compared_with:
-        reached = _reached_in_moves(folds[-1], move.model, bootstrap)
+        deviations = move.model.deviations(dataset.bars, log_ranges)
+        reached = _reached_in_moves(folds[-1], deviations, bootstrap)
     return Judged(folds, judgement, rules, move, reached)
 
 
 def _reached_in_moves(
-    fold: FoldForecasts, move: MoveModel, bootstrap: Bootstrap
+    fold: FoldForecasts, deviations: FloatArray, bootstrap: Bootstrap
 ) -> LevelsReached | None:
     bars, rows = fold.dataset.bars, fold.dataset.rows("test")
     decided = decide(fold.model.probabilities)
     has_direction = decided != Signal.NO_TRADE
     rows, is_long = rows[has_direction], decided[has_direction] == Signal.LONG
     close = bars.column("close")[rows]
-    unit = close * move.deviations(bars)[rows]
+    unit = close * deviations[rows]
     levels = level_prices(close, unit, find_ticks(bars).take(rows), is_long)
     return levels_reached(bars, rows, levels, bootstrap)
 

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from exported_models import bars_to_learn_from, make_dataset
 from train_runs import SIMULATED, Finished, run_train, train_arguments
 
 from percoin.audit.served import rebuild
@@ -13,8 +15,16 @@ from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.evaluation.baselines import BOOSTING, MOVES, VOLATILITY
 from percoin.evaluation.fold_forecasts import JudgingRules, forecast_last_row
+from percoin.expected_move.fitting import (
+    TREES_WEIGHT,
+    MoveRows,
+    average_with_trees,
+    choose_move,
+)
+from percoin.expected_move.judging import move_losses
 from percoin.inference import Predictor
 from percoin.registry.artifact import Artifact, load_artifact
+from percoin.training.publishing import judge
 from percoin.training.version_settings import overrides_of, settings_of
 from percoin.types import Timeframe
 
@@ -85,6 +95,23 @@ def test_its_manifest_says_the_command_that_trains_it_again(fitted, name):
     assert settings_of(manifest).model.option == name
     again = typed(compose_config("train", overrides_of(manifest)), TrainConfig)
     assert (again.model.option, again.blended) == (name, ())
+
+
+def test_the_trees_of_a_model_are_offered_to_its_expected_move(monkeypatch):
+    dataset = make_dataset(bars_to_learn_from(1600))
+    rules = JudgingRules(model_name=MOVES, repetitions=50)
+    fold = forecast_last_row(dataset, MOVES, rules)
+    [log_range] = fold.log_ranges().values()
+    rows = MoveRows.of(dataset.bars, 3, dataset.rows("train"), dataset.rows("validation"))
+    # Trees that know what comes are surely preferred.
+    told = np.where(np.isfinite(log_range), np.log(rows.realized) / 2, np.nan)
+    monkeypatch.setattr(type(fold), "log_ranges", lambda _fold: {MOVES: told})
+    fitted = SimpleNamespace(dataset=dataset, forecast=lambda _rules: (fold,))
+    judged = judge(fitted, rules)
+    forecast = judged.move.model.range_forecast
+    assert (forecast.part, forecast.weight) == (MOVES, TREES_WEIGHT)
+    alone = average_with_trees(rows, choose_move(rows))
+    assert judged.move.judged.qlike < move_losses(alone, rows, dataset.rows("test")).model.mean()
 
 
 def test_a_walk_forward_fits_one_model_a_fold_and_onnx_needs_no_network(tmp_path):
