@@ -54,7 +54,8 @@ from percoin.types import Timeframe
 
 log = logging.getLogger("added_value")
 
-# Where bars end, by window and bar length: the earlier test rows end where the later ones begin.
+# Where bars end, by window and bar length. With 365 days of 15m the last 8 days of the earlier
+# test rows are the first ones of the later test rows; 1d has a few such days, 1h and 4h none.
 UNTIL: dict[str, dict[str, str]] = {
     "later": {},
     "earlier": {"15m": "2025-07-16", "1h": "2025-03-20", "4h": "2025-06-10", "1d": "2024-08-01"},
