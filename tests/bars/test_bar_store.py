@@ -305,6 +305,38 @@ def test_simulated_bars_never_take_the_place_of_real_ones(tmp_path: Path) -> Non
     assert store.read("BTCUSDT", Timeframe.M15).sha256() == real.sha256()
 
 
+def test_simulated_bars_never_take_the_place_of_a_file_of_another_program(store: BarStore) -> None:
+    path = write_parquet(make_bars(50), store.path("BTCUSDT", Timeframe.M15))
+    before = path.read_bytes()
+    with pytest.raises(
+        DataError, match=r"holds real bars \(files: BTCUSDT/15m\.parquet in the store"
+    ):
+        store.write(replace(make_bars(50, seed=1), origin="simulated: seed 1"))
+    assert path.read_bytes() == before
+
+
+def test_the_bars_of_a_file_of_another_program_have_one_origin_everywhere(
+    store: BarStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_parquet(make_bars(50), store.path("BTCUSDT", Timeframe.M15))
+    origin = "files: BTCUSDT/15m.parquet in the store"
+    assert store.origin("BTCUSDT", Timeframe.M15) == origin
+    assert store.read("BTCUSDT", Timeframe.M15).origin == origin
+    assert store.other_kind("BTCUSDT", Timeframe.M15, "binance spot: BTCUSDT") == "files"
+    store.write(replace(make_bars(50), origin="binance spot: BTCUSDT"))
+    assert caplog.messages == [
+        f"BTCUSDT 15m: stored bars ({origin}) are replaced by bars of another source "
+        "(binance spot: BTCUSDT)"
+    ]
+
+
+def test_a_file_that_is_no_parquet_has_no_origin(store: BarStore) -> None:
+    path = store.path("BTCUSDT", Timeframe.M15)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1")
+    assert store.origin("BTCUSDT", Timeframe.M15) is None
+
+
 def test_real_bars_take_the_place_of_simulated_ones(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
     store.write(replace(make_bars(50, seed=1), origin="simulated: seed 1"))

@@ -127,7 +127,8 @@ class BarStore:
     def origin(self, symbol: str, timeframe: Timeframe) -> str | None:
         """Where the stored bars came from, as their file says; the bars are not read.
 
-        None if nothing is stored, or the file does not say.
+        A file of another program does not say: as for ``read``, its bars came from files. None
+        if nothing is stored, or the file cannot be read as Parquet.
 
         Raises:
             ConfigError: ``symbol`` is no market or an old name of one.
@@ -269,7 +270,7 @@ def _read_file(
         raise InvalidBarsError(symbol, timeframe, found, "move it away and load the bars again")
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        metadata = _parse_metadata(table.schema.metadata)
+        metadata = _parse_metadata(table.schema.metadata, path)
     except _UNREADABLE as error:
         reason = printable(str(error).partition("\n")[0].rstrip(". "), _MOST_CHARS)
         found = f"{path} cannot be read as Parquet ({reason or type(error).__name__})"
@@ -278,7 +279,7 @@ def _read_file(
     if belongs_to[0] not in stored_names(symbol) or belongs_to[1] != timeframe:
         found = f"{path} holds bars of {printable(' '.join(belongs_to), _MOST_CHARS)}"
         raise InvalidBarsError(symbol, timeframe, found, "move the file back to its place")
-    origin = metadata.get("origin") or f"files: {found_as}/{path.name} in the store"
+    origin = metadata["origin"]
     if not _is_text(origin):
         found = f"the origin of {path} is no text ({printable(origin, _MOST_CHARS)})"
         raise InvalidBarsError(symbol, timeframe, found, _LOAD_AGAIN)
@@ -370,20 +371,22 @@ def _stored_metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return _parse_metadata(pq.read_schema(path).metadata)
+        return _parse_metadata(pq.read_schema(path).metadata, path)
     except _UNREADABLE:
         return {}
 
 
-def _parse_metadata(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
-    """The part of Parquet metadata that ``write`` put there; empty for other files."""
+def _parse_metadata(metadata: dict[bytes, bytes] | None, path: Path) -> dict[str, Any]:
+    """The part of Parquet metadata that ``write`` put there; the origin alone for other files."""
+    unknown = {"origin": f"files: {path.parent.name}/{path.name} in the store"}
     try:
         parsed = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
     except (ValueError, RecursionError):
-        return {}
+        return unknown
     words = ("symbol", "timeframe", "origin")
     is_ours = isinstance(parsed, dict) and all(isinstance(parsed.get(w, ""), str) for w in words)
-    return parsed if is_ours else {}
+    stored: dict[str, Any] = parsed if is_ours else {}
+    return stored if stored.get("origin") else stored | unknown
 
 
 def _refuse_unwritable(bars: Bars, segments: Sequence[Segment], path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import warm_processes
 from bars.archive_server import ArchiveServer, refusing, serving, without_proxies
-from builders import drop_bars, make_bars
+from builders import drop_bars, make_bars, write_parquet
 
 from percoin.bars.schema import Bars, check_bars
 from percoin.bars.sources.binance import source as source_module
@@ -348,6 +348,28 @@ def test_bars_of_another_source_are_used_as_they_are_where_none_may_be_replaced(
         "the stored bars are of another source (sample: gym) and are used as they are"
         in caplog.text
     )
+
+
+def test_a_file_of_another_program_is_used_as_it_is_where_none_may_be_replaced(
+    server, make_source, caplog
+):
+    caplog.set_level(logging.INFO)
+    own = make_bars(50, timeframe=H1, seed=9)
+    path = write_parquet(own, make_source().store.path("BTCUSDT", H1))
+    before = path.read_bytes()
+    bars = make_source(replace=False).load("BTCUSDT", H1)
+
+    assert_same_bars(bars, own)
+    assert path.read_bytes() == before
+    assert server.requests == []
+    assert "(files: BTCUSDT/1h.parquet in the store) and are used as they are" in caplog.text
+
+
+def test_a_damaged_file_is_fetched_again_where_none_may_be_replaced(server, make_source):
+    make_source().load("BTCUSDT", H1)
+    make_source().store.path("BTCUSDT", H1).write_bytes(b"PAR1")
+
+    assert_same_bars(make_source(replace=False).load("BTCUSDT", H1), CLOSED)
 
 
 def test_a_prediction_goes_on_with_the_perpetual_bars_it_finds(server, make_source):
