@@ -8,7 +8,7 @@ from headless_chromium import Chromium
 from report_builders import NOW, export, judged, registry
 
 from percoin.report.board import make_board
-from percoin.report.charts import nice_ticks, skill_picture, standalone
+from percoin.report.charts import equity_chart, nice_ticks, skill_picture, standalone
 from percoin.report.page import to_html
 from percoin.report.reading import read_models
 
@@ -72,6 +72,14 @@ def test_the_leaderboard_has_one_line_for_every_model(page):
 
     assert board.count("<tr data-status=") == 7
     assert board.count('<tr data-status="broken"') == 2
+
+
+def test_curves_that_end_at_the_same_height_both_keep_their_names():
+    evaluation = judged()
+    model, hold = evaluation.money
+    level = replace(evaluation, money=(model, replace(hold, equity=model.equity)))
+    chart = equity_chart(level, "2025-01-01", "2025-01-31")
+    assert chart.count(">model<") == chart.count(">buy and hold<") == 1
 
 
 def test_every_judged_model_has_its_pictures_and_tables(page):

@@ -234,8 +234,8 @@ def _curve(result: BacktestResult, kind: str, y: Scale) -> str:
 
 def _end_labels(shown: Sequence[tuple[BacktestResult, str]], y: Scale) -> list[str]:
     """Names at the ends of the curves, moved apart if they would overlap."""
-    ends = sorted((y(float(result.equity[-1])), result, kind) for result, kind in shown)
-    heights = [height for height, _, _ in ends]
+    ends = sorted(shown, key=lambda curve: y(float(curve[0].equity[-1])))
+    heights = [y(float(result.equity[-1])) for result, _ in ends]
     if len(heights) == 2 and heights[1] - heights[0] < 30:
         middle = min(max(sum(heights) / 2, 32.0), 262.0)
         heights = [middle - 15, middle + 15]
@@ -243,7 +243,7 @@ def _end_labels(shown: Sequence[tuple[BacktestResult, str]], y: Scale) -> list[s
     return [
         _text(407, height, names[kind], f"name {kind}")
         + _text(407, height + 14, f"{result.net_return:+.1%}", f"name {kind}")
-        for height, (_, result, kind) in zip(heights, ends, strict=True)
+        for height, (result, kind) in zip(heights, ends, strict=True)
     ]
 
 
