@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from bars.archive_server import serving, without_proxies
 from registry.command.trained_registry import add_version, market, served
 from retrain.pooled_registry import MARKETS, N_BARS, train_three, write_bars
 from retrain.retrain_runs import ACCEPTED, AT_ONCE, REJECTED, market_of, places, tree
 
+from percoin.bars.sources.simulated import SimulatedSource
 from percoin.cli import compose_config
 from percoin.config import TrainConfig, typed
 from percoin.errors import BarsNotFoundError, FetchError
@@ -304,6 +306,29 @@ def test_a_market_that_its_exchange_does_not_know_takes_no_part(pool, monkeypatc
     assert left.taking_part == ("BTCUSDT", "ETHUSDT")
     assert left.note.endswith(
         "SOLUSDT has no bars that can be used (the exchange does not know it)"
+    )
+
+
+def test_a_market_that_its_exchange_no_longer_lists_takes_no_part(pool, monkeypatch):
+    without_proxies(monkeypatch)
+    network, settings = shared(pool)
+    with serving() as server:
+        source = ("source=binance", "source.archive_url=null", f"source.api_url={server.url}")
+        network = replace(network, source=source)
+        for symbol in MARKETS:
+            bars = SimulatedSource(seed=0, n_bars=N_BARS, edge=0.9).load(symbol, Timeframe.H1)
+            server.add(bars.slice(0, N_BARS - 24), bars.close_time(N_BARS - 25))
+        assert trainings.fetch_pool(network, settings)[0].taking_part == MARKETS
+
+        server.bars.pop(("spot", "SOLUSDT"))
+        for symbol in MARKETS[:2]:
+            bars = SimulatedSource(seed=0, n_bars=N_BARS, edge=0.9).load(symbol, Timeframe.H1)
+            server.add(bars, bars.close_time())
+        left, n_new = trainings.fetch_pool(network, settings)
+    assert left.taking_part == ("BTCUSDT", "ETHUSDT")
+    assert set(n_new) == {"BTCUSDT", "ETHUSDT"}
+    assert left.note.endswith(
+        "SOLUSDT has no bars that can be used (binance has no spot market of that name)"
     )
 
 

@@ -365,6 +365,25 @@ def test_a_market_that_has_ended_is_said(server, make_source, caplog):
     assert [record.message for record in said] == [f"BTCUSDT 1h: {update.ended_note}"]
 
 
+def test_a_market_that_is_no_longer_listed_is_told_from_an_exchange_out_of_reach(
+    server, make_source
+):
+    stored = make_source().load("BTCUSDT", H1)
+    server.bars.pop(("spot", "BTCUSDT"))
+    server.now_ms += 3 * 24 * 3_600_000
+    update = make_source().update("BTCUSDT", H1)
+
+    assert isinstance(update.failure, BarsNotFoundError)
+    assert update.failure.found == "binance has no spot market of that name"
+    assert_same_bars(update.bars, stored)
+    # Too few bars are stored for this one.
+    with pytest.raises(BarsNotFoundError, match="binance has no spot market of that name"):
+        make_source(5000, archive_url=None).update("BTCUSDT", H1)
+
+    server.plan("exchangeInfo", refusing(503), times=99)
+    assert isinstance(make_source().update("BTCUSDT", H1).failure, FetchError)
+
+
 def test_a_market_that_is_traded_but_silent_is_incomplete(server, make_source):
     server.add(TRUTH.slice(0, 24 * 70), NOW)
     update = make_source().update("BTCUSDT", H1)

@@ -158,14 +158,15 @@ class Update:
     Attributes:
         bars: All of the market.
         n_new: How many of them were not there before.
-        failure: Why the newest are missing, if they are.
+        failure: Why the newest are missing, if they are; a ``BarsNotFoundError`` if the exchange
+            no longer lists the market.
         ended_note: That the market seems to have ended, and when; empty if it has not.
         young_note: That bars begin later than asked for, and when; empty if they do not.
     """
 
     bars: Bars
     n_new: int
-    failure: FetchError | None = None
+    failure: FetchError | BarsNotFoundError | None = None
     ended_note: str = ""
     young_note: str = ""
 
@@ -192,6 +193,7 @@ class _Run:
 
     def update(self) -> Update:
         """Fetch what is missing, store it, and say what the store then has."""
+        failure: FetchError | BarsNotFoundError | None
         now_ms, failure = self._read_clock()
         wanted = self._wanted(now_ms)
         known = without(self._segments, self._doubtful_holes(now_ms))
@@ -219,7 +221,7 @@ class _Run:
             if not stretches and self._stored is None:
                 raise
             # A market that has ended: the archive still has it, the exchange does not.
-            failure = FetchError(self._symbol, self._timeframe, error.found, error.action)
+            failure = error
         if failure is not None:
             stretches += self._archive_alone(known, stretches, read, wanted)
         update = self._store(known, stretches, failure)
@@ -480,7 +482,7 @@ class _Run:
         self,
         known: Sequence[Segment],
         stretches: Sequence[Stretch],
-        failure: FetchError | None,
+        failure: FetchError | BarsNotFoundError | None,
     ) -> Update:
         """Join what came to what is stored, check it all once more, write it whole."""
         n_before = 0 if self._stored is None else len(self._stored)
@@ -541,9 +543,9 @@ class _Run:
             for start in starts
         )
 
-    def _hopeless(self, failure: FetchError) -> FetchError:
+    def _hopeless(self, failure: FetchError | BarsNotFoundError) -> FetchError | BarsNotFoundError:
         action = f"{failure.action}, {_OTHER_SOURCES}"
-        return FetchError(self._symbol, self._timeframe, failure.found, action)
+        return type(failure)(self._symbol, self._timeframe, failure.found, action)
 
     def _not_found(self) -> BarsNotFoundError:
         source = self._source
