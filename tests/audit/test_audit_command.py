@@ -201,6 +201,34 @@ def test_a_replay_by_onnx_takes_a_model_that_was_exported_for_it(call, capsys):
     assert "train with export.onnx=true" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("market")
+@pytest.mark.parametrize(
+    ("words", "n_bars", "first", "last"),
+    [
+        (("end=2024-01-12",), 20, "2024-01-11T19:15:00+00:00", "2024-01-12T00:00:00+00:00"),
+        (
+            ("start=2024-01-11", "end=2024-01-12", "replay_bars=null"),
+            96,
+            "2024-01-11T00:15:00+00:00",
+            "2024-01-12T00:00:00+00:00",
+        ),
+        (("start=2024-01-13 10:00",), 8, "2024-01-13T10:15:00+00:00", "2024-01-13T12:00:00+00:00"),
+    ],
+)
+def test_dates_choose_the_bars_of_a_replay(call, capsys, words, n_bars, first, last):
+    assert call(*REPLAY, "output=json", *words) == 0
+    content = json.loads(capsys.readouterr().out)
+    replayed = content["replay"]
+    assert (replayed["n_bars"], replayed["n_compared"]) == (n_bars, n_bars)
+    assert (replayed["first"], replayed["last"]) == (first, last)
+
+
+@pytest.mark.usefixtures("market")
+def test_dates_without_a_bar_to_replay_are_an_error(call, capsys):
+    assert call(*REPLAY, "end=2023-06-01") == 1
+    assert "no bars before 2023-06-01" in capsys.readouterr().err
+
+
 def test_null_replays_every_bar(call, tmp_path, capsys):
     bars = bars_to_learn_from(300)
     BarStore(tmp_path / "data" / "bars").write(bars)

@@ -61,7 +61,8 @@ def audit(settings: AuditConfig) -> Audit:
     if settings.replay:
         manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
         bars = load_panel(bars, manifest.references, load)
-        replay = replay_market(models_dir, bars, settings.replay_bars, Backend(settings.predictor))
+        dated, n_bars = _between_dates(settings, bars)
+        replay = replay_market(models_dir, dated, n_bars, Backend(settings.predictor))
         findings += [*replay.findings(), check_served_scaling(models_dir, bars, load)]
         return Audit(findings, replay)
     beside = load_panel(bars, settings.features.feature_set.references, load)
@@ -76,6 +77,16 @@ def load_bars(settings: AuditConfig, symbol: str) -> Bars:
     n_bars = dataset_spec(settings).bars_to_load(timeframe)
     store = BarStore(Path(settings.data_dir) / "bars")
     return bar_source(settings.source, store, n_bars).load(symbol, timeframe)
+
+
+def _between_dates(settings: AuditConfig, bars: Bars) -> tuple[Bars, int | None]:
+    """The bars before ``end``, and how many of the newest are replayed, none before ``start``."""
+    spec = dataset_spec(settings)
+    dated = spec.in_dates(bars)
+    if spec.start is None:
+        return dated, settings.replay_bars
+    n_dated = len(dated) - int(dated.open_time.searchsorted(spec.start))
+    return dated, min(n_dated, settings.replay_bars or n_dated)
 
 
 def audit_dataset(

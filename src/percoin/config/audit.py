@@ -44,7 +44,10 @@ class AuditConfig:
         "true feeds stored bars one by one to the served model, and checks nothing else"
     )
     replay_bars: int | None = number(
-        "how many of the newest bars are replayed; null is all", 1, 100_000_000, default=None
+        "how many of the newest bars from start to end are replayed; null is all",
+        1,
+        100_000_000,
+        default=None,
     )
     predictor: str = choice(
         "torch or onnx: the live side of a replay; the batch side always uses torch", Backend
