@@ -338,7 +338,8 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     assert "REJECTED mine" in told.out
     assert main([*arguments, "trained_until=2099-01-01"]) == 1
     assert "the forecaster has learnt from them" in capsys.readouterr().err
-    assert main([*arguments, "name=volatility"]) == 2
-    assert "name=volatility is the name of a baseline" in capsys.readouterr().err
+    for name in ("volatility", "buy_and_hold"):
+        assert main([*arguments, f"name={name}"]) == 2
+        assert f"name={name} is the name of a baseline" in capsys.readouterr().err
     assert main([*arguments, "trained_until=May"]) == 2
     assert "trained_until=May is not a day" in capsys.readouterr().err

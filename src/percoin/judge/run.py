@@ -16,7 +16,7 @@ from percoin.bars.store import BarStore
 from percoin.config import JudgeConfig
 from percoin.dataset import MarketDataset, PreparedMarket, SplitSpec
 from percoin.errors import ConfigError, InvalidForecastsError, NotEnoughBarsError
-from percoin.evaluation.backtest import Exit
+from percoin.evaluation.backtest import BUY_AND_HOLD, Exit
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
 from percoin.evaluation.fold_forecasts import JudgingRules, forecast_given
@@ -111,12 +111,12 @@ def judge_file(settings: JudgeConfig) -> JudgedForecasts:
     """Judge the file that the settings name.
 
     Raises:
-        ConfigError: The name in the settings is the name of a baseline.
+        ConfigError: The name in the settings is the name of a baseline, or that of buy and hold.
         InvalidForecastsError: The file cannot be judged in its current form.
         PercoinError: The bars are not available, or too few.
     """
     timeframe = settings.tf.timeframe
-    if settings.name in {baseline.name for baseline in default_baselines()}:
+    if settings.name in {BUY_AND_HOLD, *(baseline.name for baseline in default_baselines())}:
         raise ConfigError(f"name={settings.name} is the name of a baseline; give another one")
     forecasts = read_forecasts(Path(settings.forecasts), settings.symbol, timeframe)
     spec = dataset_spec(settings)
