@@ -12,6 +12,8 @@ from builders import make_bars
 from market_judgements import RULE
 
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.cli import compose_config
+from percoin.config import JudgeConfig, typed
 from percoin.dataset import DatasetSpec, PreparedMarket, SplitSpec
 from percoin.errors import InvalidForecastsError, NotEnoughBarsError
 from percoin.evaluation.baselines import class_shares
@@ -150,7 +152,7 @@ def test_confidence_is_the_probability_of_the_signal_and_the_rest_is_shared_out(
 
 def test_forecasts_of_bars_that_the_forecaster_has_seen_are_refused():
     until = int(BARS.open_time[TEST[10]])
-    with pytest.raises(InvalidForecastsError, match=r"10 of \d+ forecasts are of bars before"):
+    with pytest.raises(InvalidForecastsError, match=r"10 of \d+ forecasts are of bars up to"):
         judge_forecasts(forecasts_of(TEST, probabilities(TEST)), MARKET, RULES, 0.0, until)
     later = TEST[10:]
     judged = judge_forecasts(forecasts_of(later, probabilities(later)), MARKET, RULES, 0.0, until)
@@ -299,10 +301,27 @@ def test_a_file_that_is_not_there_is_told_as_such(tmp_path):
         read_forecasts(tmp_path / "none.csv", "BTCUSDT", Timeframe.M15)
 
 
+@pytest.mark.parametrize(
+    ("trained_until", "end"),
+    [
+        ("2025-05-01", "2025-05-02"),
+        ("20250501", "2025-05-02"),
+        ("2025-05-01 00:00", "2025-05-01"),
+        ("2025-05-01T12:30+02:00", "2025-05-01 10:30"),
+    ],
+)
+def test_trained_until_is_a_whole_day_or_a_time(trained_until, end):
+    words = ["symbol=BTCUSDT", "forecasts=f.csv", f"trained_until='{trained_until}'"]
+    until = typed(compose_config("judge", words), JudgeConfig).trained_until_ms
+    assert pd.Timestamp(until, unit="ms") == pd.Timestamp(end)
+
+
 def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys):
     bars = make_bars(1200, timeframe=Timeframe.H1)
     bars.frame.rename_axis("open_time").to_parquet(tmp_path / "BTCUSDT-1h.parquet")
     rows = bars.frame.index[-300:-10]
+    # Of the day before, whole: a forecaster that learnt from the first row's day has seen it.
+    learnt = (rows[0] - pd.Timedelta(days=1)).date()
     table = pd.DataFrame({"open_time": rows, "p_short": 0.3, "p_no_trade": 0.3, "p_long": 0.4})
     table.loc[::2, ["p_short", "p_long"]] = [0.4, 0.3]
     arguments = [
@@ -311,7 +330,7 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
         *(
             "repetitions=100",
             f"report_dir={tmp_path / 'report'}",
-            f"trained_until={rows[0].date()}",
+            f"trained_until={learnt}",
         ),
     ]
     assert main(arguments) == 0
@@ -320,7 +339,7 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     page = (tmp_path / "report" / "index.html").read_text()
     assert "mine" in page
     assert "volatility_clock" in page
-    assert f"trained until {rows[0].date()}, as its owner says." in page
+    assert f"trained until {learnt}, as its owner says." in page
 
     assert main([*arguments, "output=json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -336,8 +355,10 @@ def test_the_command_prints_the_judgement_and_writes_the_report(tmp_path, capsys
     told = capsys.readouterr()
     assert "cannot be written (File exists)" in told.err
     assert "REJECTED mine" in told.out
-    assert main([*arguments, "trained_until=2099-01-01"]) == 1
-    assert "the forecaster has learnt from them" in capsys.readouterr().err
+    for day in (rows[0].date(), "9999-12-31"):
+        assert main([*arguments, f"trained_until={day}"]) == 1
+        told = capsys.readouterr().err
+        assert f"bars up to trained_until={day}: the forecaster has learnt from them" in told
     for name in ("volatility", "buy_and_hold"):
         assert main([*arguments, f"name={name}"]) == 2
         assert f"name={name} is the name of a baseline" in capsys.readouterr().err

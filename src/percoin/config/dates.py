@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from percoin.config.fields import Effect, require, setting
@@ -11,6 +11,7 @@ from percoin.errors import ConfigError
 from percoin.printable import printable
 
 _MOST_SHOWN = 40
+_DAY_MS = 86_400_000
 
 
 def start_date(affects: Effect | None = None) -> Any:
@@ -45,6 +46,26 @@ def moment_ms(name: str, text: str | None) -> int | None:
         raise ConfigError(
             f"{name}={printable(text, _MOST_SHOWN)} is not a day; write it like 2025-05-01"
         ) from None
+
+
+def end_ms(name: str, text: str | None) -> int | None:
+    """When a day, that day included, or a time ends, in milliseconds since 1970-01-01 UTC.
+
+    Args:
+        name: Of the setting, for the message.
+        text: As for ``moment_ms``; a date without a time is the whole day.
+
+    Raises:
+        ConfigError: It is no date.
+    """
+    moment = moment_ms(name, text)
+    if text is None or moment is None:
+        return None
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return moment
+    return moment + _DAY_MS
 
 
 def check_dates(start: str | None, end: str | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from percoin.bars.renames import current_symbol
 from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
-from percoin.config.dates import check_dates, end_date, moment_ms, start_date
+from percoin.config.dates import check_dates, end_date, end_ms, start_date
 from percoin.config.fields import (
     MOST_BARS,
     MOST_DAYS,
@@ -37,8 +37,8 @@ class JudgeConfig:
     symbol: str = setting("market as the exchange spells it, for example BTCUSDT; needed")
     name: str = setting("name of the forecaster in tables")
     trained_until: str | None = setting(
-        "last day of the bars that it learnt from, such as 2025-05-01 (UTC); forecasts of earlier "
-        "bars are refused",
+        "last day of the bars that it learnt from, such as 2025-05-01 (UTC), or the time at "
+        "which they end; forecasts of bars up to then are refused",
         default=None,
     )
     threshold: float = number(
@@ -86,5 +86,8 @@ class JudgeConfig:
 
     @property
     def trained_until_ms(self) -> int | None:
-        """The moment in milliseconds since 1970-01-01 UTC; a day begins at midnight UTC."""
-        return moment_ms("trained_until", self.trained_until)
+        """The end of the bars that it learnt from, in milliseconds since 1970-01-01 UTC.
+
+        A date without a time is a whole day: it ends at the next midnight UTC.
+        """
+        return end_ms("trained_until", self.trained_until)

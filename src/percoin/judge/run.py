@@ -35,6 +35,7 @@ from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, LevelsReached
 
 # Share of the rows used to learn class frequencies after each signal, without probabilities.
 _LEARNING_SHARE = 0.3
+_DAY_MS = 86_400_000
 # Largest shift, in bars, in the search for forecasts with a wrong time stamp.
 _MOST_BARS_OFF = 5
 
@@ -153,8 +154,8 @@ def judge_forecasts(
         market: Bars, features and labels of the market.
         rules: Settings of the judgement.
         threshold: Minimum confidence for a trade; it does not change given signals.
-        trained_until: End of the bars that the forecaster has seen, in milliseconds since
-            1970-01-01 UTC; None if unknown.
+        trained_until: End of the bars that the forecaster has seen, itself not included, in
+            milliseconds since 1970-01-01 UTC; None if unknown.
 
     Raises:
         InvalidForecastsError: A forecast has no bar or lies before ``trained_until``, or no
@@ -190,11 +191,11 @@ def _check_seen(forecasts: Forecasts, bars: Bars, trained_until: int | None) -> 
         raise InvalidForecastsError(
             bars.symbol,
             bars.timeframe.value,
-            f"{n_seen} of {len(forecasts)} forecasts are of bars before "
-            f"trained_until={_day(trained_until)}: the forecaster has learnt from them",
+            f"{n_seen} of {len(forecasts)} forecasts are of bars up to "
+            f"trained_until={_last(trained_until)}: the forecaster has learnt from them",
             "leave them out, or give the day up to which it really was trained",
         )
-    return [f"trained until {_day(trained_until)}, as its owner says"]
+    return [f"trained until {_last(trained_until)}, as its owner says"]
 
 
 def _rows_of(forecasts: Forecasts, bars: Bars) -> IntArray:
@@ -413,8 +414,11 @@ def _bars(number: int) -> str:
     return "1 bar" if number == 1 else f"{number} bars"
 
 
-def _day(moment: int) -> str:
-    return str(pd.Timestamp(moment, unit="ms").date())
+def _last(end: int) -> str:
+    """The day that ends then, or the minute."""
+    if end % _DAY_MS:
+        return f"{_minute(end)} UTC"
+    return str(pd.Timestamp(end - 1, unit="ms").date())
 
 
 def _minute(moment: int) -> str:
