@@ -117,6 +117,25 @@ def test_a_model_that_passes_alone_may_fail_among_many():
     assert sweep_note(among).endswith("judged alone 1 would show skill, judged together 0.")
 
 
+def test_an_acceptance_that_was_withdrawn_is_not_counted_as_skill_shown():
+    withdrawn = model("BTCUSDT", judged())
+    gate = Gate(StoredVerdict.REJECTED, ("its live skill fell",))
+    withdrawn = replace(withdrawn, manifest=replace(withdrawn.manifest, gate=gate))
+    other = model("ETHUSDT", judged(constant=True, n_rows=200))
+
+    board = make_board([withdrawn, other], NOW)
+
+    assert answer(board) == "None of the 2 models has shown skill."
+    assert sweep_note(board).endswith(
+        "judged alone 1 would show skill, judged together 0, 1 withdrawn since."
+    )
+    both = make_board([withdrawn, model("ETHUSDT", judged())], NOW)
+    assert answer(both) == "1 of 2 models has shown skill."
+    assert sweep_note(both).endswith(
+        "judged alone 2 would show skill, judged together 1, 1 withdrawn since."
+    )
+
+
 def test_one_model_is_named_and_the_reader_is_warned_of_a_hidden_search():
     board = make_board([model("BTCUSDT", judged())], NOW)
 

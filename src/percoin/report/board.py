@@ -308,11 +308,15 @@ def sweep_note(board: Board) -> str:
             "report them together: luck finds a winner among many."
         )
     n_alone = sum(entry.passed_alone for entry in board.entries)
+    n_accepted = board.counts[BoardStatus.ACCEPTED]
+    # What passed the control here too, but not its manifest.
+    n_withdrawn = n_alone - board.n_lost - n_accepted
+    withdrawn = f", {n_withdrawn} withdrawn since" if n_withdrawn else ""
     return (
         f"{board.n_tried} models were tried. Luck alone would make some of them look good, so "
         f"at most {FALSE_DISCOVERY_RATE:.0%} of those with skill shown may be expected to have "
         "none (Benjamini-Yekutieli, which allows for markets that move together): judged alone "
-        f"{n_alone} would show skill, judged together {n_alone - board.n_lost}."
+        f"{n_alone} would show skill, judged together {n_accepted}{withdrawn}."
     )
 
 
