@@ -136,6 +136,48 @@ def test_an_acceptance_that_was_withdrawn_is_not_counted_as_skill_shown():
     )
 
 
+def tried(symbol, n_trials, n_markets, config):
+    """A model that was judged in a run of so many markets, as its metrics.json has it."""
+    evaluation = judged()
+    model_line, hold = evaluation.money
+    baseline = replace(model_line, name=evaluation.rival_name, n_trials=1)
+    money = (replace(model_line, n_trials=n_trials), baseline)
+    money = (*(result.shown_among(n_markets) for result in money), hold)
+    saved = model(symbol, replace(evaluation, money=money))
+    return replace(saved, manifest=replace(saved.manifest, config=config))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"trials": 5}, (5 * 4, 4)),
+        # A run that kept no number of trials.
+        ({}, (5 * 3 * 4, 4)),
+        ({"trials": "five"}, (5 * 3 * 4, 4)),
+        ({"trials": 0}, (5 * 3 * 4, 4)),
+    ],
+)
+def test_the_markets_of_a_pool_are_counted_once_in_the_luck_of_trading(config, expected):
+    models = [tried(f"M{k}USDT", 5, 3, config) for k in range(3)]
+    alone = tried("BTCUSDT", 5, 1, {"trials": 5})
+
+    board = make_board([*models, alone], NOW)
+
+    for entry in board.entries:
+        mine, baseline, _ = entry.model.evaluation.money
+        if entry.model.symbol == "BTCUSDT":
+            assert (mine.n_trials, baseline.n_trials) == (5 * 4, 4)
+        else:
+            assert (mine.n_trials, baseline.n_trials) == expected
+        assert mine.deflated_sharpe == mine.moments.deflated(mine.n_trials)
+
+
+def test_one_market_of_a_pool_has_the_luck_of_the_whole_pool():
+    board = make_board([tried("BTCUSDT", 5, 8, {"trials": 5})], NOW)
+    mine, baseline, _ = board.entries[0].model.evaluation.money
+    assert (mine.n_trials, baseline.n_trials) == (40, 8)
+
+
 def test_one_model_is_named_and_the_reader_is_warned_of_a_hidden_search():
     board = make_board([model("BTCUSDT", judged())], NOW)
 

@@ -236,9 +236,12 @@ class BacktestResult:
 
     def shown_among(self, n_models: int) -> BacktestResult:
         """The same result; its deflated Sharpe ratio corrects for all models shown together."""
-        if self.moments is None or n_models == 1:
+        return self.tried(self.n_trials * n_models)
+
+    def tried(self, n_trials: int) -> BacktestResult:
+        """The same result; its deflated Sharpe ratio corrects for that many tries in all."""
+        if self.moments is None or n_trials == self.n_trials:
             return self
-        n_trials = self.n_trials * n_models
         return replace(self, n_trials=n_trials, deflated_sharpe=self.moments.deflated(n_trials))
 
 

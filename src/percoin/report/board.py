@@ -186,11 +186,29 @@ def make_board(
 
 
 def _shown_among(model: SavedModel, n_models: int) -> SavedModel:
-    """The model with Sharpe ratios deflated for the number of all models in the report."""
-    if model.evaluation is None:
+    """The model with Sharpe ratios deflated for the number of all models in the report.
+
+    Its run may have counted the markets of a pool or fleet already. These are among the models of
+    the report, or are more, so the larger number counts and they are not multiplied.
+    """
+    evaluation = model.evaluation
+    if evaluation is None:
         return model
-    money = tuple(result.shown_among(n_models) for result in model.evaluation.money)
-    return replace(model, evaluation=replace(model.evaluation, money=money))
+    money = []
+    for result in evaluation.money:
+        is_model = result.name == evaluation.model.name
+        own = _own_trials(model, result.n_trials) if is_model else 1
+        money.append(result.tried(own * max(result.n_trials // own, n_models)))
+    return replace(model, evaluation=replace(evaluation, money=tuple(money)))
+
+
+def _own_trials(model: SavedModel, n_tried: int) -> int:
+    """Trials of the model alone; ``n_tried`` is these times the models shown with it.
+
+    Settings of another program may not name them; all tries are then its own.
+    """
+    trials = None if model.manifest is None else model.manifest.config.get("trials")
+    return trials if type(trials) is int and trials > 0 and n_tried % trials == 0 else n_tried
 
 
 def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> RankedModel:

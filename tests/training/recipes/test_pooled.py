@@ -30,6 +30,8 @@ from percoin.registry.command.details import read_details, show_as_text
 from percoin.registry.command.reproduction import Reproduction, reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import ScalingNumbers
+from percoin.report.board import make_board
+from percoin.report.reading import read_models
 from percoin.sweep.worker import job_key
 from percoin.training import markets as trained_markets
 from percoin.training.pipeline import prepare
@@ -105,6 +107,15 @@ def test_one_command_leaves_a_judged_model_of_every_market(pooled):
         assert files == {"figures", "evaluation.txt", "summary.txt", "result.json"}
     mean = np.mean([result["markets"][symbol]["skill"] for symbol in SEEN])
     assert result["means"]["seen"]["value"] == pytest.approx(mean)
+
+
+def test_a_report_of_a_pool_counts_its_markets_once_in_the_deflated_sharpe_ratio(pooled):
+    _, folder = pooled
+    for models in (read_models(folder / "models"), read_models(folder / "models", "BTCUSDT")):
+        for entry in make_board(models).entries:
+            counted = {r.n_trials for r in entry.model.evaluation.money if r.moments is not None}
+            assert counted <= {len(MARKETS), len(models)}
+            assert len(MARKETS) in counted
 
 
 def test_all_markets_have_one_network_one_scaler_and_their_own_calibration(pooled):
