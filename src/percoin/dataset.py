@@ -237,6 +237,10 @@ class MarketDataset:
         rows = self.rows(part)
         return self.bars.frame.index[rows[0]], self.bars.frame.index[rows[-1]]
 
+    def tested_on(self, rows: IntArray) -> MarketDataset:
+        """The same dataset with other test rows; the other parts stay."""
+        return replace(self, split=replace(self.split, test=rows))
+
     def class_counts(self, part: Part) -> IntArray:
         """How many rows of a part have each class, in the order of ``Signal``, shape (C,)."""
         return np.bincount(self.label[self.rows(part)], minlength=len(CLASS_NAMES))
@@ -279,6 +283,26 @@ def build_folds(bars: Bars, spec: DatasetSpec, n_folds: int) -> list[MarketDatas
         )
 
     return [fold(number) for number in range(n_folds)]
+
+
+def with_newest_test_rows(folds: Sequence[MarketDataset], n_rows: int) -> list[MarketDataset]:
+    """The folds of a model without the test rows that the search for its settings saw.
+
+    Such rows are the oldest of the first fold, and no manifest names them. But it counts the test
+    rows of all folds, and the newest are the ones that were left.
+
+    Args:
+        folds: The folds by the settings, oldest first; one dataset for a single split.
+        n_rows: Test rows that the model was judged on, of all folds.
+
+    Returns:
+        The folds as they are if leaving out rows of the first fold does not give that many.
+    """
+    first, *others = folds
+    n_seen = sum(len(fold.rows("test")) for fold in folds) - n_rows
+    if not 0 < n_seen < len(first.rows("test")):
+        return list(folds)
+    return [first.tested_on(first.rows("test")[n_seen:]), *others]
 
 
 def build_search_dataset(bars: Bars, spec: DatasetSpec, validation_time: int) -> MarketDataset:

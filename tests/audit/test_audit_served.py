@@ -6,7 +6,7 @@ import torch
 from builders import make_bars
 from cheats import HORIZON, RELATIVE, RULE, SPLIT, all_rows, honest_dataset, with_scaler_of
 
-from percoin.audit.findings import FindingStatus, format_findings
+from percoin.audit.findings import Finding, FindingStatus, format_findings
 from percoin.audit.served import audit_served, check_manifest, check_spans, rebuild
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, build_folds
@@ -142,6 +142,30 @@ def test_splits_that_are_not_those_of_the_settings_are_detected(tmp_path):
     found = statuses(tmp_path)
     assert found["model: splits are as described"] is FindingStatus.LEAK
     assert found["model: scaler knows train only"] is FindingStatus.LEAK
+
+
+def findings_of(root, n_left_out: int, at_the_end: int = 0) -> dict[str, Finding]:
+    """Of a model that was judged on some of the test rows of its settings."""
+    test = DATASET.rows("test")
+    export(root, draft(DATASET.tested_on(test[n_left_out : len(test) - at_the_end])))
+    return {finding.check: finding for finding in audit_served(root, BARS)}
+
+
+def test_test_rows_that_a_search_saw_may_be_left_out(tmp_path):
+    found = findings_of(tmp_path, 7)
+    assert {finding.status for finding in found.values()} == {FindingStatus.OK}
+    assert found["model: splits are as described"].evidence == (
+        "rows and dates of all three parts agree with the settings, without the oldest 7 test "
+        "rows, as after a search for them"
+    )
+    manifest = load_artifact(tmp_path, BARS.symbol, BARS.timeframe).manifest
+    assert np.array_equal(rebuild(manifest, BARS).rows("test"), DATASET.rows("test")[7:])
+
+
+@pytest.mark.parametrize("n_left_out", [0, 7])
+def test_newest_test_rows_that_are_left_out_are_detected(tmp_path, n_left_out):
+    found = findings_of(tmp_path, n_left_out, at_the_end=2)
+    assert found["model: splits are as described"].status is FindingStatus.LEAK
 
 
 def test_dates_too_close_for_the_label_are_detected_without_any_bars(tmp_path):

@@ -7,6 +7,7 @@ from builders import drop_bars
 from tuning_builders import hourly_bars, make_space, spoil, tuning
 
 from percoin.config import FixedHorizonConfig, TrainConfig
+from percoin.dataset import with_newest_test_rows
 from percoin.training.folds import make_folds
 from percoin.tuning.rows import SearchRows
 
@@ -80,6 +81,25 @@ def test_chosen_settings_are_judged_on_later_rows_than_any_trial_saw():
     assert times(fresh, "test")[0] >= rows.end_time
     assert set(times(fresh, "test")) == {t for t in times(fold, "test") if t >= rows.end_time}
     assert np.array_equal(fresh.rows("train"), fold.rows("train"))
+    # A manifest counts them, and so they are found again without the search.
+    (again,) = with_newest_test_rows([fold], len(fresh.rows("test")))
+    assert np.array_equal(again.rows("test"), fresh.rows("test"))
+
+
+@pytest.mark.parametrize("words", [(), ("evaluation=walk_forward", "folds=3")])
+def test_only_rows_of_the_first_fold_are_left_out_and_never_all_of_them(words):
+    base = replace(tuning(*words), experiment=None)
+    folds = make_folds(base, hourly_bars(900))
+    counts = [len(fold.rows("test")) for fold in folds]
+
+    def left(n_rows: int) -> list[int]:
+        return [len(fold.rows("test")) for fold in with_newest_test_rows(folds, n_rows)]
+
+    total = sum(counts)
+    assert left(total - 4) == [counts[0] - 4, *counts[1:]]
+    assert left(total - counts[0] + 1) == [1, *counts[1:]]
+    for n_rows in (0, total - counts[0], total, total + 1):
+        assert left(n_rows) == counts
 
 
 def test_a_walk_forward_is_searched_before_the_first_of_its_test_parts():

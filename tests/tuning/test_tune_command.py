@@ -13,17 +13,24 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tune_runs import Finished, run_tune
 from tuning_builders import MARKET, hourly_bars
 
+from percoin.audit.findings import FindingStatus
+from percoin.audit.served import audit_served
 from percoin.bars.sources.simulated import SimulatedSource
+from percoin.bars.store import BarStore
 from percoin.cli import compose_config
-from percoin.config import TrainConfig, typed
+from percoin.config import RegistryConfig, TrainConfig, typed
 from percoin.dataset import DatasetSpec, SplitSpec, build_dataset
 from percoin.errors import ConfigError, InterruptedRunError
 from percoin.features.feature_set import FeatureSet
 from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
+from percoin.registry.command.reproduction import reproduce
+from percoin.registry.layout import MarketFolder
 from percoin.sweep.plan import plan_sweep
+from percoin.training.folds import make_folds
 from percoin.training.recipes import network
+from percoin.training.version_settings import settings_of
 from percoin.tuning import command
 from percoin.tuning.studies import open_studies, winners_of
 from percoin.types import Timeframe
@@ -136,6 +143,32 @@ def test_the_test_rows_are_later_than_anything_a_trial_saw(tuned):
     end_time = own.bars.open_time[own.rows("test")[0]]
     (winner,) = winners(folder)
     assert winner["test"][0] >= end_time
+
+
+@pytest.mark.parametrize("words", [(), ("evaluation=walk_forward", "folds=2")])
+def test_audit_and_reproduction_leave_out_the_test_rows_that_the_search_saw(
+    tmp_path, monkeypatch, words
+):
+    # A shorter lookback than the command's own has earlier rows, so its test part begins earlier.
+    def shortest(tried):
+        return min(tried, key=lambda each: each.candidate.lookback)
+
+    monkeypatch.setattr(command, "best_of", shortest)
+    words = (*words, "lookback=40", "experiment.space.labels=[]")
+    assert run_tune(tmp_path, *words).code == 0
+    manifest, market = served(tmp_path).manifest, ("BTCUSDT", Timeframe.H1)
+    settings = settings_of(manifest)
+    assert settings.lookback < 30
+    bars = BarStore(tmp_path / "data" / "bars").load(*market)
+    plain = make_folds(settings, bars)
+    assert manifest.dataset_info.test_samples < sum(len(fold.rows("test")) for fold in plain)
+
+    found = {finding.check: finding for finding in audit_served(tmp_path / "models", bars)}
+    assert FindingStatus.LEAK not in {finding.status for finding in found.values()}, found
+    assert "as after a search" in found["model: splits are as described"].evidence
+    wanted = compose_config("registry", ["action=reproduce", f"data_dir={tmp_path / 'data'}"])
+    again = reproduce(typed(wanted, RegistryConfig), MarketFolder(tmp_path / "models", *market))
+    assert again.is_same, again.as_text()
 
 
 def test_the_same_command_again_searches_and_trains_nothing(tuned):

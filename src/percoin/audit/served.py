@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,13 @@ from percoin.audit.pooled import (
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling, same_scaling
 from percoin.bars.schema import Bars
-from percoin.dataset import MarketDataset, PreparedMarket, build_dataset, build_folds
+from percoin.dataset import (
+    MarketDataset,
+    PreparedMarket,
+    build_dataset,
+    build_folds,
+    with_newest_test_rows,
+)
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.features.feature_set import compute_features
 from percoin.features.scaling import Scaling
@@ -84,14 +90,15 @@ def check_spans(manifest: Manifest) -> Finding:
 
 def check_manifest(manifest: Manifest, bars: Bars, load: LoadBars | None = None) -> list[Finding]:
     """Build the dataset again from the same bars and compare scaler and splits."""
-    findings, dataset = _rebuild_checked(manifest, bars, load)
-    if dataset is None:
+    findings, rebuilt = _rebuild_checked(manifest, bars, load)
+    if rebuilt is None:
         return findings
+    dataset = rebuilt.dataset
     features = compute_features(dataset.bars, dataset.feature_set)
     return [
         *findings,
         _check_scaling(manifest, dataset, features, load),
-        _check_same_split(manifest, dataset),
+        _check_same_split(manifest, rebuilt),
         *check_dataset_rows(dataset, features)[1:],
         *_check_refit(manifest, dataset),
     ]
@@ -109,10 +116,11 @@ def check_served_scaling(models_dir: Path, bars: Bars, load: LoadBars | None = N
         RegistryError: There is no model, or it cannot be trusted.
     """
     manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
-    findings, dataset = _rebuild_checked(manifest, bars, load)
-    if dataset is None:
+    findings, rebuilt = _rebuild_checked(manifest, bars, load)
+    if rebuilt is None:
         finding = findings[-1]
     else:
+        dataset = rebuilt.dataset
         features = compute_features(dataset.bars, dataset.feature_set)
         finding = _check_scaling(manifest, dataset, features, load)
     return Finding(_PREFIX + finding.check, finding.status, finding.evidence)
@@ -154,9 +162,17 @@ def _check_refit(manifest: Manifest, dataset: MarketDataset) -> list[Finding]:
     return [Finding(name, FindingStatus.OK, evidence)]
 
 
+@dataclass(frozen=True)
+class _Rebuilt:
+    """The dataset that a model was trained on, and how many test rows a search took from it."""
+
+    dataset: MarketDataset
+    n_seen: int
+
+
 def _rebuild_checked(
     manifest: Manifest, bars: Bars, load: LoadBars | None
-) -> tuple[list[Finding], MarketDataset | None]:
+) -> tuple[list[Finding], _Rebuilt | None]:
     """Return the findings, and the dataset that the model was trained on or None."""
     same_bars = bars_of(manifest, bars)
     if same_bars.sha256() != manifest.bars.sha256:
@@ -169,17 +185,20 @@ def _rebuild_checked(
     evidence = f"sha256 of {len(same_bars)} bars agrees"
     known = Finding("bars are those it knew", FindingStatus.OK, evidence)
     try:
-        dataset = rebuild(manifest, with_compared(manifest, same_bars, load))
+        folds = _folds_by_settings(manifest, with_compared(manifest, same_bars, load))
+        judged = _as_judged(manifest, folds)
     except UNUSABLE as error:
         evidence = f"the dataset cannot be built again from the manifest: {error!r}"
         return [known, Finding("dataset can be rebuilt", FindingStatus.CANNOT_TELL, evidence)], None
-    return [known], dataset
+    n_seen = len(folds[0].rows("test")) - len(judged[0].rows("test"))
+    return [known], _Rebuilt(judged[-1], n_seen)
 
 
 def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
     """Build the dataset that a model was trained on; for a walk-forward, its newest fold.
 
-    For a pool it is the part of this market.
+    For a pool it is the part of this market. After a search for the settings it is without the
+    test rows that the search saw.
 
     Args:
         manifest: Manifest of the model.
@@ -189,15 +208,27 @@ def rebuild(manifest: Manifest, bars: Bars) -> MarketDataset:
         Exception: One of ``UNUSABLE``. The manifest's config lacks a setting (for example, it
             is from another version of percoin), or a setting has a wrong range or type.
     """
+    return _as_judged(manifest, _folds_by_settings(manifest, bars))[-1]
+
+
+def _folds_by_settings(manifest: Manifest, bars: Bars) -> list[MarketDataset]:
+    """As ``rebuild``, all folds, and without regard to a search."""
     if manifest.pool is not None:
-        return rebuild_pooled(manifest, manifest.pool, bars)
+        return [rebuild_pooled(manifest, manifest.pool, bars)]
     spec, config = spec_of(manifest), manifest.config
     if config.get("evaluation") == "walk_forward":
         n_folds = int(config["folds"])  # type: ignore[call-overload]
         if n_folds > len(bars):
             raise ValueError(f"{n_folds} folds of {len(bars)} bars")
-        return build_folds(bars, spec, n_folds)[-1]
-    return build_dataset(bars, spec)
+        return build_folds(bars, spec, n_folds)
+    return [build_dataset(bars, spec)]
+
+
+def _as_judged(manifest: Manifest, folds: list[MarketDataset]) -> list[MarketDataset]:
+    """The folds with the test rows that the model was judged on; a pool has no search."""
+    if manifest.pool is not None:
+        return folds
+    return with_newest_test_rows(folds, manifest.dataset_info.test_samples)
 
 
 def bars_of(manifest: Manifest, bars: Bars) -> Bars:
@@ -208,8 +239,8 @@ def bars_of(manifest: Manifest, bars: Bars) -> Bars:
     return bars.slice(first, last)
 
 
-def _check_same_split(manifest: Manifest, dataset: MarketDataset) -> Finding:
-    name = "splits are as described"
+def _check_same_split(manifest: Manifest, rebuilt: _Rebuilt) -> Finding:
+    name, dataset = "splits are as described", rebuilt.dataset
     for split, part in _PARTS.items():
         rows = dataset.rows(part)  # type: ignore[arg-type]
         first, last = (open_time_text(int(dataset.bars.open_time[rows[end]])) for end in (0, -1))
@@ -221,9 +252,10 @@ def _check_same_split(manifest: Manifest, dataset: MarketDataset) -> Finding:
                 f"settings give {len(rows)} from {first} to {last}"
             )
             return Finding(name, FindingStatus.LEAK, evidence)
-    return Finding(
-        name, FindingStatus.OK, "rows and dates of all three parts agree with the settings"
-    )
+    evidence = "rows and dates of all three parts agree with the settings"
+    if rebuilt.n_seen:
+        evidence += f", without the oldest {rebuilt.n_seen} test rows, as after a search for them"
+    return Finding(name, FindingStatus.OK, evidence)
 
 
 def _moment(text: str) -> datetime:

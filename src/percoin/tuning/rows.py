@@ -71,5 +71,4 @@ class SearchRows:
         The chosen settings may cut some bars earlier than the command's own settings.
         """
         rows = fold.rows("test")
-        unseen = rows[fold.bars.open_time[rows] >= self.end_time]
-        return replace(fold, split=replace(fold.split, test=unseen))
+        return fold.tested_on(rows[fold.bars.open_time[rows] >= self.end_time])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trained_registry
 from trained_registry import SIMULATED, SYMBOL, TIMEFRAME, add_version, market, served, train_one
 
 from percoin.assembly import label_rule
@@ -17,6 +18,7 @@ from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import load_artifact
 from percoin.registry.command import reproduction
 from percoin.registry.command.actions import EXIT_FOUND
+from percoin.training.pipeline import prepare
 
 REPRODUCE = ("reproduce", f"symbol={SYMBOL}", f"tf={TIMEFRAME.value}")
 PARTS = ["weights", "scaling", "calibration", "training history", "test metrics"]
@@ -158,6 +160,30 @@ def test_what_has_changed_since_is_named_even_if_the_bits_are_the_same(call, tra
 
 def test_a_walk_forward_is_trained_again_fold_by_fold(call, tmp_path, capsys):
     train_one(tmp_path, "evaluation=walk_forward", "folds=2", "split.train=0.5", "split.test=0.35")
+    assert call(tmp_path, *REPRODUCE) == 0
+    assert "the same, bit for bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=logistic"],
+        ["evaluation=walk_forward", "folds=2", "split.train=0.5", "split.test=0.35"],
+    ],
+)
+def test_a_model_that_a_search_chose_is_judged_on_the_same_rows_again(
+    call, tmp_path, capsys, monkeypatch, overrides
+):
+    def searched(settings, load):
+        """The settings of a search that saw the first rows of the test part."""
+        recipe = prepare(settings, load)
+        first, *others = recipe.folds
+        fresh = first.tested_on(first.rows("test")[5:])
+        return replace(recipe, folds=[fresh, *others])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trained_registry, "prepare", searched)
+        train_one(tmp_path, *overrides)
     assert call(tmp_path, *REPRODUCE) == 0
     assert "the same, bit for bit" in capsys.readouterr().out
 

@@ -19,6 +19,7 @@ from percoin.audit.served import bars_of
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.config import RegistryConfig, TrainConfig
+from percoin.dataset import with_newest_test_rows
 from percoin.errors import ConfigError, DataError, VersionRefusedError
 from percoin.evaluation.blend import NETWORK
 from percoin.plugins import PluginSource
@@ -35,7 +36,7 @@ from percoin.training.machine import check_machine, lacking
 from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import prepare, train
 from percoin.training.precision import with_precision
-from percoin.training.recipes.recipe import FLEET_SECTION
+from percoin.training.recipes.recipe import FLEET_SECTION, OneMarket
 from percoin.training.run_files import RunContext
 from percoin.training.version_settings import pool_of, settings_of
 from percoin.types import check_symbol
@@ -351,6 +352,9 @@ def _train_and_compare(
         choices = dict(zip(("labels", "model"), map(str, kinds), strict=True))
         by_symbol = {bars.symbol: bars for bars in markets}
         recipe = prepare(settings, lambda own: by_symbol[own.symbol])
+        if isinstance(recipe, OneMarket):
+            n_rows = original.manifest.dataset_info.test_samples
+            recipe = replace(recipe, folds=with_newest_test_rows(recipe.folds, n_rows))
         train(settings, recipe, RunContext(run, choices), only=[market.symbol]).check()
         made = MarketFolder(folder / "models", market.symbol, market.timeframe)
         again = load_version(made, version_ids(made)[-1])
