@@ -211,12 +211,18 @@ def of_trees(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: 
     n_chosen: Counter[str] = Counter()
     for (dataset, rows, alone), own, learnt in zip(known, inputs, of_range, strict=True):
         for trees in (RangeBoosting.fit([learnt], 0, MOVES), pooled):
-            name, numbers = trees.name, trees.moves_of(learnt).plain()
-            log_range = numbers.log_range(own.columns(numbers.columns))
-            beside = replace(rows, log_ranges={name: log_range})
+            name, beside, always = trees.name, rows, alone
+            try:
+                numbers = trees.moves_of(learnt).plain()
+            except ValueError:
+                # Too few train rows: the regression stands alone, as in a training.
+                pass
+            else:
+                log_range = numbers.log_range(own.columns(numbers.columns))
+                beside = replace(rows, log_ranges={name: log_range})
+                always = average(beside, alone, name)
             chosen = average_with_trees(beside, alone)
             n_chosen[name] += chosen is not alone
-            always = average(beside, alone, name)
             at = dataset.rows("test")
             at = at[rows.realized[at] > 0]
             for kind, model in (("always", always), ("chosen", chosen)):
