@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from bf16 import needs_bf16
 from training_builders import learnable_dataset, make_plan, tiny_network
 
 from percoin.dataset import MarketDataset
@@ -51,6 +52,7 @@ def test_calibration_sees_validation_rows_and_the_test_rows_are_asked_without_dr
         np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 
+@needs_bf16
 def test_a_network_is_tested_in_32_bits_whatever_it_was_trained_in(dataset, tmp_path):
     plan = replace(make_plan(epochs=1), precision="bf16-mixed")
     module = train(dataset, tiny_network(), plan, tmp_path).module

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
+from bf16 import needs_bf16
 from builders import make_bars
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -442,6 +443,7 @@ def test_validation_alone_leaves_no_history(tmp_path):
     assert module.history["val_loss"] == []
 
 
+@needs_bf16
 def test_callbacks_epochs_and_precision_of_the_trainer_count(tmp_path):
     class Seen(pl.Callback):
         n_epochs = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bf16 import needs_bf16
 from train_runs import run_train, train_arguments
 
 from percoin.cli import compose_config
@@ -28,11 +29,6 @@ BF16_IS_FAST = {"32-true": 0.2, "bf16-mixed": 0.1}
 
 def steps_of(secs: dict[str, float], threads: int) -> tuple[precision.StepTime, ...]:
     return tuple(precision.StepTime(name, threads, each) for name, each in secs.items())
-
-
-needs_bf16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU cannot compute in bf16"
-)
 
 
 def settings(*overrides: str) -> TrainConfig:
@@ -99,6 +95,7 @@ def test_nothing_is_timed_where_the_choice_is_clear(tmp_path, monkeypatch):
     assert [precision.choose_precision(each).precision for each in (own, fleet)] == ["32-true"] * 2
 
 
+@needs_bf16
 def test_the_probe_times_steps_and_draws_from_no_generator_of_the_training(timed, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(precision, "_PROBE_SECS", 0.0)
@@ -208,6 +205,7 @@ def test_explicit_precisions_are_not_timed(monkeypatch):
     assert not settings("model=logistic").leaves_precision_open
 
 
+@needs_bf16
 def test_the_probe_times_every_number_of_threads():
     network = CnnLstm(2, (4, 4, 4), 4, 1, 2, (4, 4))
     before = torch.get_num_threads()
