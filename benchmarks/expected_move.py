@@ -18,6 +18,7 @@ last 500 bars whose horizon is over, in place of the validation rows.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -29,7 +30,7 @@ from rivals import THRESHOLDS, load, shown
 
 from percoin.bars.schema import Bars
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec
-from percoin.evaluation.baselines import MOVES
+from percoin.evaluation.baselines import MOVES, BaselineInputs
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.fold_forecasts import baseline_inputs
 from percoin.evaluation.joint import days_of, joint_lead
@@ -211,16 +212,9 @@ def of_trees(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: 
     n_chosen: Counter[str] = Counter()
     for (dataset, rows, alone), own, learnt in zip(known, inputs, of_range, strict=True):
         for trees in (RangeBoosting.fit([learnt], 0, MOVES), pooled):
-            name, beside, always = trees.name, rows, alone
-            try:
-                numbers = trees.moves_of(learnt).plain()
-            except ValueError:
-                # Too few train rows: the regression stands alone, as in a training.
-                pass
-            else:
-                log_range = numbers.log_range(own.columns(numbers.columns))
-                beside = replace(rows, log_ranges={name: log_range})
-                always = average(beside, alone, name)
+            name = trees.name
+            beside = replace(rows, log_ranges=log_ranges_of(trees, learnt, own, dataset))
+            always = average(beside, alone, name) if beside.log_ranges else alone
             chosen = average_with_trees(beside, alone)
             n_chosen[name] += chosen is not alone
             at = dataset.rows("test")
@@ -237,6 +231,21 @@ def of_trees(known: list[tuple[MarketDataset, MoveRows, MoveModel]], bootstrap: 
         title = f"trees of {name}, chosen on {n_chosen[name]} of {len(known)} markets:"
         lines += ["", title, "", of_rivals(each, bootstrap), "", of_bands(each)]
     return "\n".join(lines)
+
+
+def log_ranges_of(
+    trees: RangeBoosting, learnt: RangeRows, inputs: BaselineInputs, dataset: MarketDataset
+) -> dict[str, FloatArray]:
+    """What the trees forecast at each bar; empty, and said so, with too few train rows.
+
+    The regression then stands alone, as in a training.
+    """
+    try:
+        numbers = trees.moves_of(learnt).plain()
+    except ValueError as error:
+        print(f"{dataset.bars.symbol} goes without trees: {error}", file=sys.stderr)
+        return {}
+    return {trees.name: numbers.log_range(inputs.columns(numbers.columns))}
 
 
 def average(rows: MoveRows, alone: MoveModel, part: str) -> MoveModel:

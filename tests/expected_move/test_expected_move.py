@@ -26,7 +26,7 @@ from percoin.expected_move.judging import (
     move_losses,
     sum_up,
 )
-from percoin.expected_move.model import LEVELS, MoveForm, MoveModel, MoveRegression
+from percoin.expected_move.model import LEVELS, MoveForm, MoveModel, MoveRegression, RangeForecast
 from percoin.expected_move.rivals import CASCADE, GARCH, garch, rival_variances
 from percoin.expected_move.scores import qlike
 from percoin.expected_move.targets import move_targets
@@ -266,9 +266,14 @@ def test_the_newest_forecast_with_trees_is_that_of_its_row(rows, model):
     assert averaged.newest(LIVELY) is None
     with pytest.raises(KeyError, match="moves"):
         averaged.deviations(LIVELY)
-    broken = replace(averaged.range_forecast, log_scale=math.inf)
-    with pytest.raises(ValueError, match="not finite"):
-        replace(averaged, range_forecast=broken)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"weight": 0.0}, {"weight": 1.5}, {"weight": math.nan}, {"log_scale": math.inf}]
+)
+def test_numbers_that_make_no_average_are_refused(changes):
+    with pytest.raises(ValueError, match="of the forecast of the range"):
+        replace(RangeForecast("moves", 0.25, 0.1), **changes)
 
 
 def test_too_few_rows_or_a_price_that_stands_still_have_no_forecast():

@@ -162,16 +162,16 @@ class FoldForecasts:
 
         Of train rows it is told by trees that have seen them.
         """
-        inputs = baseline_inputs(self.dataset)
         models = {
             name: part.numbers
             for name, part in self.parts.items()
-            if part.numbers is not None and self.weights[name] > 0
+            if part.numbers is not None and part.numbers.forecasts_range and self.weights[name] > 0
         }
+        if not models:
+            return {}
+        inputs = baseline_inputs(self.dataset)
         return {
-            name: model.log_range(inputs.columns(model.columns))
-            for name, model in models.items()
-            if model.forecasts_range
+            name: model.log_range(inputs.columns(model.columns)) for name, model in models.items()
         }
 
 

@@ -70,13 +70,20 @@ class RangeForecast:
 
     Attributes:
         part: The part of the classifier whose trees make it (``evaluation.moves.Moves``).
-        weight: Of the range.
+        weight: Of the range, above 0 and below 1.
         log_scale: Found on validation rows.
+
+    Raises:
+        ValueError: The weight is not between 0 and 1, or ``log_scale`` is not finite.
     """
 
     part: str
     weight: float
     log_scale: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.weight < 1 and math.isfinite(self.log_scale)):
+            raise ValueError("the weight or the scale of the forecast of the range is none")
 
 
 @dataclass(frozen=True)
@@ -113,9 +120,7 @@ class MoveModel:
     range_forecast: RangeForecast | None = None
 
     def __post_init__(self) -> None:
-        numbers = [*self.coefficients, self.intercept, self.range_factor, *self.quantiles.values()]
-        if self.range_forecast is not None:
-            numbers += [self.range_forecast.log_scale, self.range_forecast.weight]
+        numbers = (*self.coefficients, self.intercept, self.range_factor, *self.quantiles.values())
         if not np.isfinite(numbers).all():
             raise ValueError("a number of the expected move is not finite")
         if self.horizon < 1 or not self.inputs or not self.coefficients:
