@@ -28,6 +28,7 @@ from percoin.splits import (
 )
 from percoin.types import (
     CLASS_NAMES,
+    DAY_MILLISECONDS,
     UNKNOWN_LABEL,
     Float32Array,
     FloatArray,
@@ -42,7 +43,6 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 _ABSURD_HORIZON = 10_000
-_DAY_MILLISECONDS = 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class DatasetSpec:
         """
         if self.start is not None:
             return self.start
-        return newest_close - self.history_days * _DAY_MILLISECONDS
+        return newest_close - self.history_days * DAY_MILLISECONDS
 
     def bars_to_load(self, timeframe: Timeframe, at: float | None = None) -> int:
         """How many of the newest bars a dataset makes use of, if there are no gaps.

@@ -28,9 +28,7 @@ from percoin.errors import BarsNotFoundError, ConfigError, DataError, InvalidBar
 from percoin.features.feature_set import history_bars
 from percoin.json_codec import one_line
 from percoin.printable import printable
-from percoin.types import Timeframe
-
-_DAY_MILLISECONDS = 86_400_000
+from percoin.types import DAY_MILLISECONDS, Timeframe
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def fetch(settings: FetchConfig, symbol: str) -> Fetched:
     timeframe = settings.tf.timeframe
     days = settings.history_days
     if (start := moment_ms("start", settings.start)) is not None:
-        days = math.ceil((time.time() * 1000 - start) / _DAY_MILLISECONDS)
+        days = math.ceil((time.time() * 1000 - start) / DAY_MILLISECONDS)
     n_rows = math.ceil(days * timeframe.bars_per_day)
     source = bar_source(
         settings.source, store, n_rows + history_bars(settings.lookback), replace=True

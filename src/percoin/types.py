@@ -21,6 +21,8 @@ Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+DAY_MILLISECONDS = 86_400_000
+
 # What code of the user's own takes as an argument: what JSON, YAML and a command line all can say.
 Plain = bool | int | float | str | None
 

@@ -9,9 +9,9 @@ from typing import Any
 from percoin.config.fields import Effect, require, setting
 from percoin.errors import ConfigError
 from percoin.printable import printable
+from percoin.types import DAY_MILLISECONDS
 
 _MOST_SHOWN = 40
-_DAY_MS = 86_400_000
 
 
 def start_date(affects: Effect | None = None) -> Any:
@@ -65,7 +65,7 @@ def end_ms(name: str, text: str | None) -> int | None:
         date.fromisoformat(text)
     except ValueError:
         return moment
-    return moment + _DAY_MS
+    return moment + DAY_MILLISECONDS
 
 
 def check_dates(start: str | None, end: str | None) -> None:

@@ -13,9 +13,8 @@ from datetime import date
 
 import numpy as np
 
-from percoin.types import FloatArray, IntArray
+from percoin.types import DAY_MILLISECONDS, FloatArray, IntArray
 
-_MILLISECONDS_PER_DAY = 86_400_000
 _FIRST_DAY, _LAST_DAY = date(1970, 1, 1).toordinal(), date(2261, 12, 31).toordinal()
 
 
@@ -71,7 +70,7 @@ def sum_by_day(open_time: IntArray, losses: Sequence[FloatArray]) -> DailyLosses
             rolling prior and the rival, in this order, in nats, each of shape (n,).
     """
     numbers, first, counts = np.unique(
-        open_time // _MILLISECONDS_PER_DAY, return_index=True, return_counts=True
+        open_time // DAY_MILLISECONDS, return_index=True, return_counts=True
     )
     days = np.datetime_as_string(numbers.astype("datetime64[D]"))
     sums = [tuple(np.add.reduceat(column, first).tolist()) for column in losses]

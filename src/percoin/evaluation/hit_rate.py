@@ -13,9 +13,7 @@ import numpy as np
 
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
 from percoin.intervals import KnownInterval
-from percoin.types import FloatArray, IntArray, Signal, Timeframe
-
-_DAY_MS = 86_400_000
+from percoin.types import DAY_MILLISECONDS, FloatArray, IntArray, Signal, Timeframe
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,11 @@ def hit_rate(
     """
     if len(hits) == 0:
         return None
-    _, day = np.unique(open_time // _DAY_MS, return_inverse=True)
+    _, day = np.unique(open_time // DAY_MILLISECONDS, return_inverse=True)
     n_moves, n_hits = np.bincount(day).astype(np.float64), np.bincount(day, weights=hits)
     rate = float(hits.mean())
     # The rate is a ratio of means: add each day's influence to its value (the delta method).
     by_day = rate + (n_hits - rate * n_moves) / n_moves.mean()
-    reach_days = math.ceil(bootstrap.horizon * timeframe.milliseconds / _DAY_MS)
+    reach_days = math.ceil(bootstrap.horizon * timeframe.milliseconds / DAY_MILLISECONDS)
     of_days = Bootstrap(reach_days, bootstrap.seed, bootstrap.repetitions, bootstrap.confidence)
     return of_days.estimate_share(by_day, null=0.5)

@@ -30,11 +30,10 @@ from percoin.evaluation.metrics import N_CLASSES
 from percoin.evaluation.moves import Moves, RangeRegression, log_range_ahead
 from percoin.evaluation.regression import fit_ridge
 from percoin.evaluation.trees import Trees
-from percoin.types import BoolArray, FloatArray, IntArray
+from percoin.types import DAY_MILLISECONDS, BoolArray, FloatArray, IntArray
 
 _COLUMNS = InputColumns.VOLATILITY_CLOCK_FEATURES
 _N_BLOCKS = 5
-_DAY_MILLISECONDS = 86_400_000
 # With fewer rows to fit on, a block has no forecasts.
 _FEWEST_ROWS = 100
 # In rows of a column with deviation 1.
@@ -87,7 +86,7 @@ class RangeRows:
             dataset.bars.open_time[rows],
             dataset.label[rows],
             class_shares(dataset.label[train]),
-            max(_DAY_MILLISECONDS, purge * dataset.bars.timeframe.milliseconds),
+            max(DAY_MILLISECONDS, purge * dataset.bars.timeframe.milliseconds),
         )
 
 

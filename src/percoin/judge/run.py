@@ -31,11 +31,10 @@ from percoin.judge.forecasts import Forecasts, read_forecasts
 from percoin.report.board import Board, make_board
 from percoin.report.reading import Judging, SavedModel
 from percoin.splits import Split, chronological_split, split_at
-from percoin.types import UNKNOWN_LABEL, FloatArray, IntArray, LevelsReached
+from percoin.types import DAY_MILLISECONDS, UNKNOWN_LABEL, FloatArray, IntArray, LevelsReached
 
 # Share of the rows used to learn class frequencies after each signal, without probabilities.
 _LEARNING_SHARE = 0.3
-_DAY_MS = 86_400_000
 # Largest shift, in bars, in the search for forecasts with a wrong time stamp.
 _MOST_BARS_OFF = 5
 
@@ -416,7 +415,7 @@ def _bars(number: int) -> str:
 
 def _last(end: int) -> str:
     """The day that ends then, or the minute."""
-    if end % _DAY_MS:
+    if end % DAY_MILLISECONDS:
         return f"{_minute(end)} UTC"
     return str(pd.Timestamp(end - 1, unit="ms").date())
 

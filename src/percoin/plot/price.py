@@ -11,9 +11,8 @@ from percoin.bars.schema import Bars
 from percoin.errors import ConfigError
 from percoin.inference.results import RangeAnswers
 from percoin.plot.picture import BLUE, ORANGE, date_axis, new_picture
-from percoin.types import BoolArray, FloatArray, Signal
+from percoin.types import DAY_MILLISECONDS, BoolArray, FloatArray, Signal
 
-_DAY_MILLISECONDS = 86_400_000
 _RISING, _INK = "white", "#5c646d"
 
 
@@ -39,7 +38,7 @@ def candles(
         raise ConfigError(f"{market}: there are no bars to draw")
     figure = new_picture(10, 4.5, title or market)
     axes = figure.add_subplot()
-    width = bars.timeframe.milliseconds / _DAY_MILLISECONDS
+    width = bars.timeframe.milliseconds / DAY_MILLISECONDS
     times: FloatArray = date2num(bars.open_time.astype("datetime64[ms]"))
     _draw_bars(axes, bars, times, 0.7 * width)
     if answers is not None:

@@ -34,8 +34,7 @@ from percoin.training.lit_module import (
 from percoin.training.manifest_draft import ExportedModel
 from percoin.training.onnx_export import check_packages
 from percoin.training.publishing import judge, publish
-
-_DAY_MILLISECONDS = 86_400_000
+from percoin.types import DAY_MILLISECONDS
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def settings_of(module: SignalClassifier, dataset: MarketDataset) -> dict[str, o
     history_days = spec.history_days
     if math.isinf(history_days):
         n_msecs = int(bars.open_time[-1] - bars.open_time[0]) + bars.timeframe.milliseconds
-        history_days = n_msecs / _DAY_MILLISECONDS
+        history_days = n_msecs / DAY_MILLISECONDS
     # What was fitted on these train rows is fitted again on those of a retraining.
     rule = dataset.given_rule or spec.label_rule
     labels = {name: value for name, value in rule.to_json().items() if name != "kind"}

@@ -25,7 +25,7 @@ from percoin.evaluation.baselines import ALONE
 from percoin.labels import OwnRule, label_rule_from_json
 from percoin.plugins import allowed_plugins
 from percoin.registry.manifest import MODEL_KIND, OWN_KIND, Manifest
-from percoin.types import check_symbol, is_symbol
+from percoin.types import DAY_MILLISECONDS, check_symbol, is_symbol
 
 # Options in conf/labels and conf/model for the kinds in a manifest.
 _LABELS = frozenset(option.option for option in OPTIONS["labels"])
@@ -40,7 +40,6 @@ _MOST_ROUNDS = 3
 _MOST_LEVELS = 8
 _MOST_ENTRIES = 10_000
 _MISSING = "???"
-_DAY_MILLISECONDS = 86_400_000
 
 
 def settings_of(manifest: Manifest, **changes: object) -> TrainConfig:
@@ -117,7 +116,7 @@ def _days_of(settings: TrainConfig) -> int:
     start, end = moment_ms("start", settings.start), moment_ms("end", settings.end)
     if start is None or end is None:
         return settings.history_days
-    return math.ceil((end - start) / _DAY_MILLISECONDS)
+    return math.ceil((end - start) / DAY_MILLISECONDS)
 
 
 def pool_of(manifest: Manifest) -> tuple[str, ...]:

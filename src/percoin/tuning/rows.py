@@ -9,8 +9,7 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset, build_search_dataset
 from percoin.training.folds import make_folds
-
-_DAY_MILLISECONDS = 86_400_000
+from percoin.types import DAY_MILLISECONDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class SearchRows:
             PercoinError: These settings cannot be trained on these bars.
         """
         newest_close = int(self.bars.open_time[-1]) + self.bars.timeframe.milliseconds
-        history_days = (newest_close - self.first_time) / _DAY_MILLISECONDS
+        history_days = (newest_close - self.first_time) / DAY_MILLISECONDS
         spec = replace(dataset_spec(settings), history_days=history_days, start=None)
         return build_search_dataset(self.bars, spec, self.validation_time)
 

@@ -26,13 +26,13 @@ from percoin.bars.update import (
     with_bars,
 )
 from percoin.errors import InvalidBarsError
-from percoin.types import Timeframe
+from percoin.types import DAY_MILLISECONDS, Timeframe
 
 logger = logging.getLogger(__name__)
 
 _FOLDERS = {"spot": "spot", "perp": "futures/um"}
 # A month is published early in the next one; until then there are days.
-_MONTH_IS_LATE_MS = 35 * 86_400_000
+_MONTH_IS_LATE_MS = 35 * DAY_MILLISECONDS
 _ADVICE = "source.archive_url=null asks the exchange alone"
 _CHECKSUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64}) [ *](?P<name>\S+)\s*")
 

@@ -37,7 +37,7 @@ from percoin.bars.update import (
 )
 from percoin.errors import BarsNotFoundError, DataError, FetchError, InvalidBarsError
 from percoin.printable import printable
-from percoin.types import IntArray, Timeframe
+from percoin.types import DAY_MILLISECONDS, IntArray, Timeframe
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,8 @@ MARKETS = ("spot", "perp")
 # A bar that is still missing so long after its close will not come.
 _LATE_BAR_MS = 3_600_000
 _CLOCK_TOLERANCE_MS = 60_000
-_DAY_MS = 86_400_000
 # Until then the archive may still publish a day, and the exchange repair its bars.
-_RECENT_MS = 3 * _DAY_MS
+_RECENT_MS = 3 * DAY_MILLISECONDS
 # Where bars without trades are usual, so many of the newest are looked through again.
 _RECENT_BARS = 500
 # A server asks for no more, of bars of 15m and longer.
@@ -297,7 +296,7 @@ class _Run:
         """The error for a traded market whose newest bars are missing."""
         is_binance = self._source.exchange == BINANCE
         # Others leave out bars without trades.
-        settled = self._settled(now_ms) if is_binance else now_ms - _DAY_MS
+        settled = self._settled(now_ms) if is_binance else now_ms - DAY_MILLISECONDS
         if answer.end >= min(span[1], settled):
             return None
         since = format_time(pd.Timestamp(answer.end, unit="ms", tz="UTC"))
@@ -360,7 +359,7 @@ class _Run:
     def _told(self, update: Update, wanted: Span) -> Update:
         """The same, with notes on where the bars begin and end."""
         bars, step = update.bars, self._timeframe.milliseconds
-        long = max(_DAY_MS, 3 * step)
+        long = max(DAY_MILLISECONDS, 3 * step)
         first, closed = int(bars.open_time[0]), int(bars.open_time[-1]) + step
         ended = young = ""
         if wanted[1] - closed >= long and update.failure is None:
