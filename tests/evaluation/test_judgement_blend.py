@@ -8,7 +8,7 @@ from builders import make_bars
 from exported_models import make_dataset
 
 from percoin.dataset import DatasetSpec, MarketDataset, SplitSpec, build_folds
-from percoin.evaluation.baselines import LOGISTIC, default_baselines
+from percoin.evaluation.baselines import BOOSTING, LOGISTIC, default_baselines
 from percoin.evaluation.blend import BLEND, NETWORK, PartSkill, blend_probabilities
 from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.fold_forecasts import (
@@ -162,6 +162,45 @@ def test_both_parts_and_the_blend_show_their_skill_on_validation_and_test():
         expected = skill(part.validation, labels("validation"), reference)
         assert skills[name].validation.value == pytest.approx(expected, abs=1e-12)
     assert skills[BLEND].test == PartSkill.of(judged.evaluation.model.skill)
+
+
+def test_what_the_network_adds_is_the_lead_over_the_same_parts_without_it():
+    three = replace(RULES, blend=(LOGISTIC, BOOSTING))
+    fold = forecast(rules=three)
+    lead = judge_folds([fold], three).blend.network
+    others = [fold.parts[name] for name in (LOGISTIC, BOOSTING)]
+    # The best of all weights of two parts, found on a grid.
+    grid = [(share, 1 - share) for share in np.linspace(0, 1, 1001)]
+    weights = min(
+        grid,
+        key=lambda pair: loss(
+            blend_probabilities([part.validation for part in others], pair), "validation"
+        ),
+    )
+    without = loss(blend_probabilities([part.test for part in others], weights), "test")
+    own = loss(fold.model.probabilities, "test")
+    assert fold.weights[NETWORK] > 0.2
+    assert lead.estimate.value == pytest.approx(without - own, abs=1e-5)
+    assert lead.estimate.value > 0.01
+    n_rows = sum(lead.daily.n_rows)
+    assert sum(lead.daily.rival) / n_rows - sum(lead.daily.model) / n_rows == pytest.approx(
+        lead.estimate.value
+    )
+    assert str(lead).startswith(f"the network adds {lead.estimate.value:+.4f} [")
+
+
+def test_a_network_without_weight_adds_nothing_at_all():
+    rng = np.random.default_rng(0)
+    blind = [rng.normal(size=(len(labels(part)), 3)) for part in ("validation", "test")]
+    fold = forecast_fold(DATASET, blind[0], blind[1], RULES)
+    assert fold.weights[NETWORK] == 0
+    assert judge_folds([fold], RULES).blend.network.estimate.value == 0
+
+
+def test_where_there_is_nothing_beside_a_network_it_adds_nothing_that_can_be_told():
+    plain = forecast(rules=replace(RULES, blend=(), model_name="cnn_lstm"))
+    assert plain.without_network() is None
+    assert forecast_last_row(DATASET, LOGISTIC, ALONE).without_network() is None
 
 
 def cautions(fold: FoldForecasts) -> list[str]:

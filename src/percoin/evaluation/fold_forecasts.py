@@ -157,6 +157,21 @@ class FoldForecasts:
         """Calibration of the network, or of the model's one part if it has no network."""
         return next((part.calibration for part in self.parts.values()), {"method": "none"})
 
+    def without_network(self) -> FloatArray | None:
+        """What the same model without its network says of the test rows, shape (n_rows, C).
+
+        The other parts are averaged with weights chosen anew on the validation rows. None if the
+        model has no network, or nothing else.
+        """
+        others = [part for name, part in self.parts.items() if name != NETWORK]
+        if NETWORK not in self.parts or not others:
+            return None
+        if self.weights[NETWORK] == 0:
+            return self.model.probabilities
+        labels = self.dataset.label[self.dataset.rows("validation")]
+        weights = choose_weights([part.validation for part in others], labels)
+        return blend_probabilities([part.test for part in others], weights)
+
     def log_ranges(self) -> dict[str, FloatArray]:
         """``Moves.log_range`` at each bar of the parts that are served and have it, by name.
 

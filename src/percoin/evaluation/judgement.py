@@ -26,8 +26,9 @@ from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import decide, spread_signals
 from percoin.evaluation.trading import bars_per_year, exit_rule_of, prices_of
-from percoin.evaluation.uncertainty import Bootstrap, skill_rows
+from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.features.levels import levels_along
+from percoin.intervals import interval_text
 from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal
 
 
@@ -49,16 +50,37 @@ class JudgedPart:
 
 
 @dataclass(frozen=True, eq=False)
+class NetworkLead:
+    """What the network of a blended model adds to the other parts.
+
+    They are averaged without it, with weights chosen anew on the validation rows.
+
+    Attributes:
+        estimate: Log-loss of the blend without its network minus that of the blend, in nats a
+            row, paired on the test rows.
+        daily: Losses by day, with the blend without its network as the rival.
+    """
+
+    estimate: Estimate
+    daily: DailyLosses
+
+    def __str__(self) -> str:
+        return f"the network adds {interval_text(self.estimate)} nats a row to the others"
+
+
+@dataclass(frozen=True, eq=False)
 class JudgedBlend:
     """Results for the parts of a blended model, and for the blend itself.
 
     Attributes:
         parts: By name, the network first.
         skills: Of the blend, on the same rows as those of its parts.
+        network: What its network adds; None if a fold has no network or nothing else.
     """
 
     parts: Mapping[str, JudgedPart]
     skills: PartSkills
+    network: NetworkLead | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,34 +211,35 @@ def choose_rival(folds: Sequence[FoldForecasts]) -> str:
     return min(losses, key=losses.__getitem__)
 
 
-def daily_beside(folds: Sequence[FoldForecasts], rival: str) -> DailyLosses | None:
-    """Losses by day, with a chosen baseline as both the rival and the best baseline.
-
-    Args:
-        folds: As in ``judge_folds``.
-        rival: Name of the baseline.
-
-    Returns:
-        None if there is no baseline of that name.
-    """
-    if any(rival not in {entry.name for entry in fold.baselines} for fold in folds):
-        return None
-    return _daily(folds, rival, rival)
-
-
 def _daily(folds: Sequence[FoldForecasts], best_baseline: str, rival: str) -> DailyLosses:
-    by_name = [{entry.name: entry for entry in fold.baselines} for fold in folds]
     names = (TRAIN_PRIOR, best_baseline, ROLLING_PRIOR, rival)
-    compared = (
-        [fold.model for fold in folds],
-        *([baselines[name] for baselines in by_name] for name in names),
-    )
-    labels = np.concatenate([_labels(fold, "test") for fold in folds])
-    losses = [
-        row_log_loss(np.concatenate([entry.probabilities for entry in entries]), labels)
-        for entries in compared
-    ]
+    losses = [_model_losses(folds), *(_baseline_losses(folds, name) for name in names)]
     return sum_by_day(_test_times(folds), losses)
+
+
+def _model_losses(folds: Sequence[FoldForecasts]) -> FloatArray:
+    return _losses(folds, [fold.model.probabilities for fold in folds])
+
+
+def _baseline_losses(folds: Sequence[FoldForecasts], name: str) -> FloatArray:
+    by_name = [{entry.name: entry for entry in fold.baselines} for fold in folds]
+    return _losses(folds, [baselines[name].probabilities for baselines in by_name])
+
+
+def _losses(folds: Sequence[FoldForecasts], said: Sequence[FloatArray]) -> FloatArray:
+    """Log-losses of forecasts of the test rows of all folds, shape (n_rows,)."""
+    labels = np.concatenate([_labels(fold, "test") for fold in folds])
+    return row_log_loss(np.concatenate(said), labels)
+
+
+def _network_lead(folds: Sequence[FoldForecasts], bootstrap: Bootstrap) -> NetworkLead | None:
+    others = [said for fold in folds if (said := fold.without_network()) is not None]
+    if len(others) < len(folds):
+        return None
+    own, without = _model_losses(folds), _losses(folds, others)
+    prior, recent = (_baseline_losses(folds, name) for name in (TRAIN_PRIOR, ROLLING_PRIOR))
+    daily = sum_by_day(_test_times(folds), [own, prior, without, recent, without])
+    return NetworkLead(bootstrap.estimate(without - own), daily)
 
 
 def _better_alone(fold: FoldForecasts) -> list[str]:
@@ -280,7 +303,7 @@ def _judge_blend(folds: Sequence[FoldForecasts], bootstrap: Bootstrap) -> Judged
             newest.weights[name], part.calibration, part.numbers, skills(part.validation, tests)
         )
     tests = {k: fold.model.probabilities for k, fold in enumerate(folds)}
-    return JudgedBlend(parts, skills(newest.validation, tests))
+    return JudgedBlend(parts, skills(newest.validation, tests), _network_lead(folds, bootstrap))
 
 
 def _part_skill(

@@ -11,7 +11,6 @@ from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import LOGISTIC, class_shares
 from percoin.evaluation.blend import NETWORK, PartSkills
-from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.fold_forecasts import JudgingRules
 from percoin.evaluation.judgement import JudgedPart, Judgement
 from percoin.evaluation.last_row import LastRowModel
@@ -59,8 +58,6 @@ class ExportedModel:
     Attributes:
         version: The version written.
         judgement: Judgement on its test rows.
-        beside_logistic: Its losses by day, with the logistic regression in the place of the
-            best baseline; None if the regression is no baseline.
         move: Its forecast of the expected move; None if there are too few rows.
         levels_in_moves: How often stop and targets in units of that forecast were reached; None
             if too few.
@@ -69,7 +66,6 @@ class ExportedModel:
 
     version: Exported
     judgement: Judgement
-    beside_logistic: DailyLosses | None = None
     move: JudgedMoveModel | None = None
     levels_in_moves: LevelsReached | None = None
     refit_text: str | None = None
@@ -149,6 +145,7 @@ def record_training(
         n_folds: Number of folds judged.
         rules: Rules of the judgement.
     """
+    lead = None if judgement.blend is None else judgement.blend.network
     return TrainingRecord(
         hyperparameters=config,
         training_history=history,
@@ -166,6 +163,7 @@ def record_training(
                 **({} if rules.exit is Exit.HORIZON else {"exit": rules.exit.value}),
             },
             TRAIN_ROWS: describe_train_rows(dataset),
+            **({} if lead is None else {"network_adds": lead.estimate.as_json()}),
             HIT_RATE: judgement.hit_rate,
             LEVELS: judgement.levels,
         },

@@ -238,7 +238,7 @@ class TrainedMarkets:
         }
         means = {
             "mean_skill": outcome.means.seen.value,
-            "mean_lead_over_logistic": outcome.means.lead_seen.value,
+            "mean_lead_over_rival": outcome.means.rival_lead_seen.value,
             "accepted": sum(entry.verdict == Outcome.ACCEPTED for entry in outcome.results),
         }
         log_run(self.trained.loggers, parameters, means, self.settings.epochs)

@@ -77,7 +77,7 @@ class TrainingOutcome:
         markets = {}
         for entry in self.results:
             values = asdict(entry)
-            del values["symbol"], values["beside_logistic"]
+            del values["symbol"], values["daily"], values["without_network"]
             markets[entry.symbol] = values
         return {
             "markets": markets,

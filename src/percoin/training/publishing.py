@@ -9,9 +9,9 @@ from pathlib import Path
 
 from percoin.bars.tick import find_ticks
 from percoin.dataset import PARTS
-from percoin.evaluation.baselines import LOGISTIC, TRAIN_PRIOR
+from percoin.evaluation.baselines import TRAIN_PRIOR
 from percoin.evaluation.fold_forecasts import FoldForecasts, JudgingRules
-from percoin.evaluation.judgement import Judgement, daily_beside, judge_folds
+from percoin.evaluation.judgement import Judgement, judge_folds
 from percoin.evaluation.level_reach import levels_reached
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.threshold import decide
@@ -154,7 +154,4 @@ def publish(
     version = export_artifact(
         models_dir, draft, parts.judged, parts.served, record, parts.onnx, trees_of(served)
     )
-    beside = daily_beside(judged.folds, LOGISTIC)
-    return ExportedModel(
-        version, judgement, beside, judged.move, judged.levels_in_moves, draft.refit_text
-    )
+    return ExportedModel(version, judgement, judged.move, judged.levels_in_moves, draft.refit_text)

@@ -1,4 +1,4 @@
-"""Results of several markets: each next to its logistic regression, then the means."""
+"""Results of several markets: each next to its rival, then the means."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _COLUMNS = (
     "market",
     _IN_TRAINING,
     "skill [95 %]",
-    "logistic",
-    "difference",
+    "ahead of rival [95 %]",
     "activity AUC",
     "direction AUC",
     "verdict",
+    "rival",
 )
 _TOO_FEW_DAYS = "[too few days]"
 _LEGEND = (
-    "skill: share of the train prior's log-loss that is removed; intervals of means draw days, "
-    "the same for all markets"
+    "skill: share of the train prior's log-loss that is removed; rival: the baseline that was "
+    "strongest on validation rows; ahead of it: its log-loss minus the model's, in nats a row; "
+    "intervals of means draw days, the same for all markets"
 )
 
 
@@ -43,6 +44,8 @@ class MarketResult:
         lower: Lower end of the skill's interval; None if there are too few rows.
         upper: Upper end.
         logistic: Same skill of the logistic regression fitted on this market alone.
+        rival: The baseline that was strongest on this market's validation rows.
+        lead: Log-loss of the rival minus the model's, in nats a row.
         activity_auc: None if the test rows have only one of the two classes.
         direction_auc: Same.
         verdict: Verdict of the acceptance gate.
@@ -50,7 +53,9 @@ class MarketResult:
         reason: First reason of the gate.
         version: The exported version.
         is_served: Whether this version is served now.
-        beside_logistic: Losses by day, with the regression in the place of the best baseline.
+        daily: Losses by day, beside those of the rival.
+        without_network: Losses by day, with the same blend without its network as the rival;
+            None if there is none.
         move: Test of the forecast of the expected move; None if there are too few rows.
     """
 
@@ -60,6 +65,8 @@ class MarketResult:
     lower: float | None
     upper: float | None
     logistic: float
+    rival: str
+    lead: Interval
     activity_auc: float | None
     direction_auc: float | None
     verdict: str
@@ -67,18 +74,20 @@ class MarketResult:
     reason: str
     version: str
     is_served: bool
-    beside_logistic: DailyLosses
+    daily: DailyLosses
+    without_network: DailyLosses | None
     move: JudgedMove | None
 
     def __post_init__(self) -> None:
-        texts = (self.symbol, self.verdict, self.reason, self.version)
+        texts = (self.symbol, self.rival, self.verdict, self.reason, self.version)
         if not all(text.isprintable() for text in texts):
             raise ValueError("a text of a result cannot be printed")
 
     @classmethod
     def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> MarketResult:
         """Build the result of a model that was judged and exported."""
-        evaluation = exported.judgement.evaluation
+        judgement = exported.judgement
+        evaluation, blend = judgement.evaluation, judgement.blend
         model, verdict = evaluation.model, evaluation.verdict
         lines = {line.name: line for line in evaluation.baselines}
         return cls(
@@ -89,6 +98,8 @@ class MarketResult:
             upper=model.skill.upper,
             # If the model is itself the logistic regression, that is no baseline.
             logistic=lines.get(LOGISTIC, model).skill.value,
+            rival=evaluation.rival_name,
+            lead=evaluation.lead.plain,
             activity_auc=None if model.activity.auc is None else model.activity.auc.value,
             direction_auc=None if model.direction.auc is None else model.direction.auc.value,
             verdict=verdict.outcome.value,
@@ -96,14 +107,10 @@ class MarketResult:
             reason=verdict.reasons[0],
             version=exported.version.folder.name,
             is_served=exported.version.is_served,
-            beside_logistic=exported.beside_logistic or exported.judgement.daily,
+            daily=judgement.daily,
+            without_network=None if blend is None or blend.network is None else blend.network.daily,
             move=None if exported.move is None else exported.move.judged,
         )
-
-    @property
-    def lead(self) -> float:
-        """The network's skill minus the regression's."""
-        return self.skill - self.logistic
 
 
 @dataclass(frozen=True)
@@ -113,14 +120,17 @@ class MarketMeans:
     Attributes:
         seen: Mean skill of the markets in the training.
         unseen: Mean skill of the markets left out of it; None if there are none.
-        lead_seen: Log-loss of the regressions minus that of the network, in nats per row.
-        lead_unseen: Same for the markets left out.
+        rival_lead_seen: Log-loss of the rivals minus that of the model, in nats per row.
+        rival_lead_unseen: Same for the markets left out.
+        network_adds: Log-loss of the models without their network minus theirs, over all
+            markets; None if no market has both.
     """
 
     seen: JointMean
     unseen: JointMean | None
-    lead_seen: JointMean
-    lead_unseen: JointMean | None
+    rival_lead_seen: JointMean
+    rival_lead_unseen: JointMean | None
+    network_adds: JointMean | None
 
     @classmethod
     def of(cls, results: Sequence[MarketResult], bootstrap: Bootstrap) -> MarketMeans:
@@ -130,13 +140,15 @@ class MarketMeans:
             results: At least one is of a market in the training.
             bootstrap: Its horizon is in days.
         """
-        seen = [entry.beside_logistic for entry in results if entry.is_seen]
-        unseen = [entry.beside_logistic for entry in results if not entry.is_seen]
+        seen = [entry.daily for entry in results if entry.is_seen]
+        unseen = [entry.daily for entry in results if not entry.is_seen]
+        without = [each for entry in results if (each := entry.without_network) is not None]
         return cls(
             joint_skill(seen, bootstrap),
             joint_skill(unseen, bootstrap) if unseen else None,
             joint_lead(seen, bootstrap),
             joint_lead(unseen, bootstrap) if unseen else None,
+            joint_lead(without, bootstrap) if without else None,
         )
 
 
@@ -157,24 +169,28 @@ def format_markets(
         table = [(*row[:place], *row[place + 1 :]) for row in table]
     lines = [align(table[0], table[1:]), ""]
     for name, is_seen, skill, lead in (
-        ("seen" if shares_network else "fleet", True, means.seen, means.lead_seen),
-        ("unseen", False, means.unseen, means.lead_unseen),
+        ("seen" if shares_network else "fleet", True, means.seen, means.rival_lead_seen),
+        ("unseen", False, means.unseen, means.rival_lead_unseen),
     ):
         if skill is not None and lead is not None:
             group = [entry for entry in results if entry.is_seen is is_seen]
             lines += _means(name, group, skill, lead)
+    if means.network_adds is not None:
+        adds = interval_text(means.network_adds, without=_TOO_FEW_DAYS)
+        which = "its network adds" if shares_network else "their networks add"
+        lines.append(f"{which} {adds} nats a row to the same averages without it")
     return "\n".join([*lines, _LEGEND])
 
 
 def _means(
     name: str, group: Sequence[MarketResult], skill: JointMean, lead: JointMean
 ) -> list[str]:
-    n_ahead = sum(entry.lead > 0 for entry in group)
+    n_ahead = sum(entry.lead.value > 0 for entry in group)
     return [
         f"{name}: mean skill {interval_text(skill, without=_TOO_FEW_DAYS)}, over "
         f"{_markets(skill.n_models)} and {skill.n_days} days",
-        f"{name}: ahead of the logistic regression on {n_ahead} of {len(group)}; its log-loss "
-        f"minus the network's {interval_text(lead, without=_TOO_FEW_DAYS)} nats a row",
+        f"{name}: ahead of the rival on {n_ahead} of {len(group)}; its log-loss minus the "
+        f"model's {interval_text(lead, without=_TOO_FEW_DAYS)} nats a row",
     ]
 
 
@@ -184,10 +200,10 @@ def _row(entry: MarketResult) -> tuple[str, ...]:
         entry.symbol,
         "seen" if entry.is_seen else "unseen",
         interval_text(Interval(entry.skill, entry.lower, entry.upper)),
-        f"{entry.logistic:+.4f}",
-        f"{entry.lead:+.4f}",
+        interval_text(entry.lead),
         *("-" if auc is None else f"{auc:.3f}" for auc in aucs),
         entry.verdict,
+        entry.rival,
     )
 
 

@@ -259,10 +259,14 @@ class TrainingSummary:
         parts = self.blend.parts
         skills = {name: part.skills for name, part in parts.items()} | {BLEND: self.blend.skills}
         weights = {name: part.weight for name, part in parts.items()}
-        return [("blend", f"{weights_text(weights)}; skill over the train prior:")] + [
-            (f"  {name}", f"validation {both.validation}, test {both.test}")
-            for name, both in skills.items()
-        ]
+        return (
+            [("blend", f"{weights_text(weights)}; skill over the train prior:")]
+            + [
+                (f"  {name}", f"validation {both.validation}, test {both.test}")
+                for name, both in skills.items()
+            ]
+            + ([] if self.blend.network is None else [("", str(self.blend.network))])
+        )
 
     def _levels(self) -> list[tuple[str, str]]:
         """How often stop and targets were reached, and the exit if it is another than usual."""

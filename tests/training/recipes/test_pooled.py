@@ -95,7 +95,7 @@ def test_one_command_leaves_a_judged_model_of_every_market(pooled):
     for symbol in MARKETS:
         (line,) = [line for line in lines if line.startswith(f"{symbol} ") and "[" in line]
         assert line.split()[1] == ("unseen" if symbol == UNSEEN else "seen")
-    for words in ("seen: mean skill ", "unseen: mean skill ", "seen: ahead of the logistic"):
+    for words in ("seen: mean skill ", "unseen: mean skill ", "seen: ahead of the rival"):
         assert any(line.startswith(words) for line in lines), words
     result = json.loads((run_folder(folder) / "result.json").read_text())
     assert set(result["markets"]) == set(MARKETS)
