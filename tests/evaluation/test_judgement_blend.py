@@ -167,7 +167,7 @@ def test_both_parts_and_the_blend_show_their_skill_on_validation_and_test():
 def test_what_the_network_adds_is_the_lead_over_the_same_parts_without_it():
     three = replace(RULES, blend=(LOGISTIC, BOOSTING))
     fold = forecast(rules=three)
-    lead = judge_folds([fold], three).blend.network
+    judged = judge_folds([fold], three)
     others = [fold.parts[name] for name in (LOGISTIC, BOOSTING)]
     # The best of all weights of two parts, found on a grid.
     grid = [(share, 1 - share) for share in np.linspace(0, 1, 1001)]
@@ -180,13 +180,11 @@ def test_what_the_network_adds_is_the_lead_over_the_same_parts_without_it():
     without = loss(blend_probabilities([part.test for part in others], weights), "test")
     own = loss(fold.model.probabilities, "test")
     assert fold.weights[NETWORK] > 0.2
-    assert lead.estimate.value == pytest.approx(without - own, abs=1e-5)
-    assert lead.estimate.value > 0.01
-    n_rows = sum(lead.daily.n_rows)
-    assert sum(lead.daily.rival) / n_rows - sum(lead.daily.model) / n_rows == pytest.approx(
-        lead.estimate.value
-    )
-    assert str(lead).startswith(f"the network adds {lead.estimate.value:+.4f} [")
+    adds, daily = judged.blend.network_adds.value, judged.daily
+    assert adds == pytest.approx(without - own, abs=1e-5)
+    assert adds > 0.01
+    by_day = (sum(daily.without_network) - sum(daily.model)) / sum(daily.n_rows)
+    assert by_day == pytest.approx(adds)
 
 
 def test_a_network_without_weight_adds_nothing_at_all():
@@ -194,13 +192,14 @@ def test_a_network_without_weight_adds_nothing_at_all():
     blind = [rng.normal(size=(len(labels(part)), 3)) for part in ("validation", "test")]
     fold = forecast_fold(DATASET, blind[0], blind[1], RULES)
     assert fold.weights[NETWORK] == 0
-    assert judge_folds([fold], RULES).blend.network.estimate.value == 0
+    assert judge_folds([fold], RULES).blend.network_adds.value == 0
 
 
 def test_where_there_is_nothing_beside_a_network_it_adds_nothing_that_can_be_told():
     plain = forecast(rules=replace(RULES, blend=(), model_name="cnn_lstm"))
     assert plain.without_network() is None
     assert forecast_last_row(DATASET, LOGISTIC, ALONE).without_network() is None
+    assert judge_folds([plain], RULES).daily.without_network is None
 
 
 def cautions(fold: FoldForecasts) -> list[str]:

@@ -49,6 +49,25 @@ def test_the_mean_is_over_the_days_of_all_markets():
     assert "over the same 40 days for all" in in_a_sentence(group)
 
 
+def test_what_the_networks_add_is_a_mean_over_the_models_that_have_more_than_one():
+    daily = [losses(0.03, seed=k) for k in range(3)]
+    known = [
+        replace(each, without_network=tuple(loss + 0.02 * n for loss, n in rows))
+        for each in daily[:2]
+        if (rows := list(zip(each.model, each.n_rows, strict=True)))
+    ]
+    models = [model(f"M{k}USDT", daily=each) for k, each in enumerate([*known, daily[2]])]
+    (both,), (all_three,) = joint_results(models[:2]), joint_results(models)
+    (nobody,) = joint_results([model("AUSDT", daily=daily[2]), model("BUSDT", daily=daily[2])])
+
+    assert both.network_adds.value == pytest.approx(0.02)
+    assert "and their networks add +0.0200" in in_a_sentence(both)
+    assert all_three.network_adds.value == pytest.approx(0.02)
+    assert "and the networks of 2 add +0.0200" in in_a_sentence(all_three)
+    assert nobody.network_adds is None
+    assert " add " not in in_a_sentence(nobody)
+
+
 def test_markets_that_move_as_one_prove_no_more_than_one_of_them():
     one = joint_results([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(2)])[0].skill
     many = joint_results([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(32)])[0].skill

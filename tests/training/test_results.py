@@ -16,14 +16,15 @@ from percoin.training.summary import log_folder
 N_DAYS = 20
 
 
-def daily(model: float, rival: float) -> DailyLosses:
+def daily(model: float, rival: float, without: float | None = None) -> DailyLosses:
     """So much log-loss a row, ten rows a day; the prior loses 1 a row."""
     days = tuple(f"2025-07-{day:02}" for day in range(1, N_DAYS + 1))
     # Alike on average, with a day's ups and downs.
     swings = np.random.default_rng(0).normal(0, 0.1, (3, N_DAYS))
     swings += 1 - swings.mean(axis=1, keepdims=True)
     columns = (10 * swings * np.array([[model], [1.0], [rival]])).tolist()
-    return DailyLosses(days, (10,) * N_DAYS, *map(tuple, columns))
+    network = None if without is None else tuple((10 * without * swings[0]).tolist())
+    return DailyLosses(days, (10,) * N_DAYS, *map(tuple, columns), without_network=network)
 
 
 def result(
@@ -45,8 +46,7 @@ def result(
         reason="for a test",
         version="v",
         is_served=True,
-        daily=daily(model, rival),
-        without_network=None if without is None else daily(model, without),
+        daily=daily(model, rival, without),
         move=None,
     )
 
@@ -138,11 +138,13 @@ def test_a_result_is_read_as_it_was_written():
         {"daily": 5},
         {"daily": asdict(RESULTS[0].daily) | {"model": ["x"] * N_DAYS}},
         {"daily": asdict(RESULTS[0].daily) | {"days": [1] * N_DAYS}},
-        {"without_network": 5},
+        {"daily": asdict(RESULTS[0].daily) | {"without_network": [1.0]}},
     ],
 )
 def test_a_result_that_no_training_wrote_is_refused(changes):
-    with pytest.raises(ValueError, match=r"Expected|out of range|unexpected key|cannot be printed"):
+    with pytest.raises(
+        ValueError, match=r"Expected|out of range|unexpected key|cannot be printed|columns"
+    ):
         json_codec.decode(MarketResult, as_json(**changes))
 
 

@@ -66,6 +66,11 @@ def weights_text(weights: Mapping[str, float], digits: int = 2) -> str:
     return " + ".join(f"{weight:.{digits}f} {title}" for weight, title in parts)
 
 
+def network_text(adds: Interval) -> str:
+    """What a network adds to the other parts, for people; in nats a row."""
+    return f"the network adds {interval_text(adds)} nats a row to the same parts without it"
+
+
 def blend_probabilities(parts: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:
     """The weighted mean of several forecasts, shape (n, C).
 

@@ -32,6 +32,8 @@ class DailyLosses:
         rolling_prior: For the rolling prior; None in older records.
         rival: For the baseline with the smallest log-loss on validation rows; None in older
             records.
+        without_network: For the same model without its network; None if it has none, or nothing
+            else, and in older records.
     """
 
     days: tuple[str, ...]
@@ -41,9 +43,11 @@ class DailyLosses:
     best_baseline: tuple[float, ...]
     rolling_prior: tuple[float, ...] | None = None
     rival: tuple[float, ...] | None = None
+    without_network: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        known = (column for column in (self.rolling_prior, self.rival) if column is not None)
+        further = (self.rolling_prior, self.rival, self.without_network)
+        known = (column for column in further if column is not None)
         columns = (self.n_rows, self.model, self.train_prior, self.best_baseline, *known)
         if not self.days or {len(column) for column in columns} != {len(self.days)}:
             raise ValueError("the columns are not of one length of at least one day")
@@ -67,7 +71,8 @@ def sum_by_day(open_time: IntArray, losses: Sequence[FloatArray]) -> DailyLosses
         open_time: Open time of each row's bar in milliseconds since 1970 (UTC), rising,
             shape (n,).
         losses: Losses of the model, the train prior, the best baseline and, if known, the
-            rolling prior and the rival, in this order, in nats, each of shape (n,).
+            rolling prior, the rival and the model without its network, in this order, in nats,
+            each of shape (n,).
     """
     numbers, first, counts = np.unique(
         open_time // DAY_MILLISECONDS, return_index=True, return_counts=True

@@ -84,6 +84,19 @@ def joint_lead(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMea
     return _over_days(markets, leads, influences, bootstrap)
 
 
+def joint_network_lead(markets: Sequence[DailyLosses], bootstrap: Bootstrap) -> JointMean | None:
+    """Mean of the log-losses without the networks minus the models', in nats a row.
+
+    None if no market has a model with a network and something else.
+    """
+    known = [
+        replace(market, rival=market.without_network)
+        for market in markets
+        if market.without_network is not None
+    ]
+    return joint_lead(known, bootstrap) if known else None
+
+
 def widest_mean(estimates: Sequence[Estimate]) -> JointMean:
     """The mean of estimates whose correlation is unknown.
 

@@ -28,7 +28,6 @@ from percoin.evaluation.threshold import decide, spread_signals
 from percoin.evaluation.trading import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.features.levels import levels_along
-from percoin.intervals import interval_text
 from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal
 
 
@@ -50,37 +49,20 @@ class JudgedPart:
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkLead:
-    """What the network of a blended model adds to the other parts.
-
-    They are averaged without it, with weights chosen anew on the validation rows.
-
-    Attributes:
-        estimate: Log-loss of the blend without its network minus that of the blend, in nats a
-            row, paired on the test rows.
-        daily: Losses by day, with the blend without its network as the rival.
-    """
-
-    estimate: Estimate
-    daily: DailyLosses
-
-    def __str__(self) -> str:
-        return f"the network adds {interval_text(self.estimate)} nats a row to the others"
-
-
-@dataclass(frozen=True, eq=False)
 class JudgedBlend:
     """Results for the parts of a blended model, and for the blend itself.
 
     Attributes:
         parts: By name, the network first.
         skills: Of the blend, on the same rows as those of its parts.
-        network: What its network adds; None if a fold has no network or nothing else.
+        network_adds: Log-loss of the same parts without the network, their weights chosen anew
+            on the validation rows, minus that of the blend, in nats a row, paired on the test
+            rows; None if a fold has no network or nothing else.
     """
 
     parts: Mapping[str, JudgedPart]
     skills: PartSkills
-    network: NetworkLead | None = None
+    network_adds: Estimate | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +196,8 @@ def choose_rival(folds: Sequence[FoldForecasts]) -> str:
 def _daily(folds: Sequence[FoldForecasts], best_baseline: str, rival: str) -> DailyLosses:
     names = (TRAIN_PRIOR, best_baseline, ROLLING_PRIOR, rival)
     losses = [_model_losses(folds), *(_baseline_losses(folds, name) for name in names)]
-    return sum_by_day(_test_times(folds), losses)
+    without = _without_network(folds)
+    return sum_by_day(_test_times(folds), losses if without is None else [*losses, without])
 
 
 def _model_losses(folds: Sequence[FoldForecasts]) -> FloatArray:
@@ -232,14 +215,10 @@ def _losses(folds: Sequence[FoldForecasts], said: Sequence[FloatArray]) -> Float
     return row_log_loss(np.concatenate(said), labels)
 
 
-def _network_lead(folds: Sequence[FoldForecasts], bootstrap: Bootstrap) -> NetworkLead | None:
-    others = [said for fold in folds if (said := fold.without_network()) is not None]
-    if len(others) < len(folds):
-        return None
-    own, without = _model_losses(folds), _losses(folds, others)
-    prior, recent = (_baseline_losses(folds, name) for name in (TRAIN_PRIOR, ROLLING_PRIOR))
-    daily = sum_by_day(_test_times(folds), [own, prior, without, recent, without])
-    return NetworkLead(bootstrap.estimate(without - own), daily)
+def _without_network(folds: Sequence[FoldForecasts]) -> FloatArray | None:
+    """Losses of the model without its network; None if a fold has none, or nothing else."""
+    said = [answers for fold in folds if (answers := fold.without_network()) is not None]
+    return _losses(folds, said) if len(said) == len(folds) else None
 
 
 def _better_alone(fold: FoldForecasts) -> list[str]:
@@ -303,7 +282,9 @@ def _judge_blend(folds: Sequence[FoldForecasts], bootstrap: Bootstrap) -> Judged
             newest.weights[name], part.calibration, part.numbers, skills(part.validation, tests)
         )
     tests = {k: fold.model.probabilities for k, fold in enumerate(folds)}
-    return JudgedBlend(parts, skills(newest.validation, tests), _network_lead(folds, bootstrap))
+    without = _without_network(folds)
+    adds = None if without is None else bootstrap.estimate(without - _model_losses(folds))
+    return JudgedBlend(parts, skills(newest.validation, tests), adds)
 
 
 def _part_skill(

@@ -1,4 +1,4 @@
-"""What ``metrics.json`` says that predictions need: threshold, skill, train rows."""
+"""What ``metrics.json`` says that predictions or readers need: threshold, skill, train rows."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ TRAIN_ROWS = "train_rows"
 HIT_RATE = "hit_rate"
 LEVELS = "levels"
 LEVELS_IN_MOVES = "levels_bands"
+NETWORK_ADDS = "network_adds"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from percoin.commands import flat
 from percoin.evaluation.backtest import BacktestResult, Exit
-from percoin.evaluation.blend import weights_text
+from percoin.evaluation.blend import network_text, weights_text
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.level_reach import reached_text
 from percoin.evaluation.uncertainty import Estimate
-from percoin.intervals import ends_text, number_text
+from percoin.intervals import Interval, ends_text, number_text
 from percoin.registry.manifest import Manifest
 from percoin.registry.parts import Calibration
 from percoin.report.board import RankedModel, age, majority_share, money_of, rival_of, test_days
@@ -159,7 +159,7 @@ def facts(model: SavedModel) -> list[tuple[str, str]]:
             f"{manifest.num_features} {manifest.features.definition.value} features of "
             f"{manifest.lookback} bars" + _extra_features(manifest),
         ),
-        ("model", manifest.model.kind + _blend(manifest)),
+        ("model", manifest.model.kind + _blend(manifest, model.judging.network_adds)),
         ("calibration", _calibration(calibration)),
     ]
     if model.evaluation is not None:
@@ -178,11 +178,12 @@ def _extra_features(manifest: Manifest) -> str:
     return f", {', '.join(extra)} among them" if extra else ""
 
 
-def _blend(manifest: Manifest) -> str:
+def _blend(manifest: Manifest, network_adds: Interval | None) -> str:
     if not manifest.weights:
         return ""
     skills = ", ".join(f"{name} {skills.test}" for name, skills in manifest.part_skills.items())
-    return f", averaged: {weights_text(manifest.weights)}; skill on the test bars: {skills}"
+    adds = "" if network_adds is None else f"; {network_text(network_adds)}"
+    return f", averaged: {weights_text(manifest.weights)}; skill on the test bars: {skills}{adds}"
 
 
 def _calibration(calibration: Calibration) -> str:

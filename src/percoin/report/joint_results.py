@@ -9,6 +9,7 @@ from percoin.evaluation.joint import (
     JointMean,
     days_of,
     joint_lead,
+    joint_network_lead,
     joint_recent_skill,
     joint_skill,
     widest_mean,
@@ -30,6 +31,8 @@ class JointResult:
         lead: Mean of the rival's log-loss minus the model's own, in nats a bar.
         recent_skill: Mean log-loss skill over the rolling prior; None if it is unknown for
             some models.
+        network_adds: Mean of what the networks add to the other parts of their models, in nats
+            a bar; None if it is unknown for all.
     """
 
     timeframe: Timeframe
@@ -37,6 +40,7 @@ class JointResult:
     skill: JointMean
     lead: JointMean
     recent_skill: JointMean | None = None
+    network_adds: JointMean | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +87,7 @@ def _joint_result(timeframe: Timeframe, variant: str, models: Sequence[SavedMode
         joint_skill(daily, bootstrap),
         joint_lead(daily, bootstrap),
         joint_recent_skill(daily, bootstrap),
+        joint_network_lead(daily, bootstrap),
     )
 
 
@@ -100,7 +105,13 @@ def in_a_sentence(group: JointResult) -> str:
     shown = interval_text(skill, without="")
     if group.recent_skill is not None:
         shown += f", recent skill {interval_text(group.recent_skill, without='')}"
+    adds = ""
+    if group.network_adds is not None:
+        n_models = group.network_adds.n_models
+        whose = "their networks" if n_models == skill.n_models else f"the networks of {n_models}"
+        found = interval_text(group.network_adds, without="")
+        adds = f", and {whose} add {found} to the same parts without them"
     return (
         f"{group.name}: the {skill.n_models} models' mean skill is {shown}, their lead over their "
-        f"rivals {interval_text(group.lead, without='')} nats a bar ({basis})."
+        f"rivals {interval_text(group.lead, without='')} nats a bar{adds} ({basis})."
     )

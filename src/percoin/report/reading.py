@@ -12,9 +12,10 @@ from percoin.evaluation.backtest import Exit
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.stored import evaluation_from_json
+from percoin.intervals import Interval
 from percoin.registry.catalogue import Version, has_shown, markets_in, read_versions
 from percoin.registry.contents import parse_metrics, read_files, read_manifest, read_section
-from percoin.registry.judged import LEVELS
+from percoin.registry.judged import LEVELS, NETWORK_ADDS
 from percoin.registry.layout import METRICS_FILE, MarketFolder
 from percoin.registry.manifest import Manifest
 from percoin.registry.publish import served_folder, served_id, version_folder
@@ -30,12 +31,15 @@ class Judging:
         threshold: Lowest probability for a trade, chosen on validation rows; None if unknown.
         exit: Where positions of the backtests close.
         levels: How often stop and targets were reached; None if unknown or too few.
+        network_adds: What the network adds to the other parts, in nats a row; None if unknown,
+            or if there is not both.
     """
 
     n_folds: int = 1
     threshold: float | None = None
     exit: Exit = Exit.HORIZON
     levels: LevelsReached | None = None
+    network_adds: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -240,4 +244,5 @@ def _read_judging(sections: Mapping[str, object]) -> Judging:
         threshold if isinstance(threshold, float) else None,
         Exit.LEVELS if entries.get("exit") == Exit.LEVELS else Exit.HORIZON,
         read_section(LevelsReached, sections, LEVELS),
+        read_section(Interval, sections, NETWORK_ADDS),
     )

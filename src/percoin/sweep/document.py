@@ -47,7 +47,7 @@ from percoin.evaluation.evaluate import Evaluation
 from percoin.evaluation.gate import FALSE_DISCOVERY_RATE
 from percoin.evaluation.uncertainty import Estimate
 from percoin.registry.field_checks import time_text
-from percoin.report.board import money_of
+from percoin.report.board import BoardStatus, money_of
 from percoin.report.joint_results import JointResult
 from percoin.sweep.results import JobResult, SweepResults
 
@@ -77,7 +77,7 @@ def to_document(results: SweepResults, withdrawn: Collection[str], problems: Seq
             "method": "Benjamini-Yekutieli",
             "n_tried": board.n_tried,
             "n_accepted_alone": n_alone,
-            "n_accepted": n_alone - board.n_lost,
+            "n_accepted": board.counts[BoardStatus.ACCEPTED],
         },
         "together": [_joint_result(group) for group in board.joint],
         "problems": list(problems),
@@ -94,6 +94,7 @@ def _joint_result(group: JointResult) -> dict[str, Any]:
         "n_days": group.skill.n_days,
         "skill": group.skill.as_json(),
         "lead": group.lead.as_json(),
+        "network_adds": None if group.network_adds is None else group.network_adds.as_json(),
     }
 
 

@@ -23,7 +23,7 @@ from percoin.provenance import code_version, library_versions, machine_facts
 from percoin.registry.artifact import Exported
 from percoin.registry.contents import sha256
 from percoin.registry.field_checks import open_time_text
-from percoin.registry.judged import HIT_RATE, LEVELS, TRAIN_ROWS, TrainRows
+from percoin.registry.judged import HIT_RATE, LEVELS, NETWORK_ADDS, TRAIN_ROWS, TrainRows
 from percoin.registry.layout import trees_file
 from percoin.registry.manifest import (
     BLEND_PARTS,
@@ -145,7 +145,7 @@ def record_training(
         n_folds: Number of folds judged.
         rules: Rules of the judgement.
     """
-    lead = None if judgement.blend is None else judgement.blend.network
+    adds = None if judgement.blend is None else judgement.blend.network_adds
     return TrainingRecord(
         hyperparameters=config,
         training_history=history,
@@ -163,7 +163,7 @@ def record_training(
                 **({} if rules.exit is Exit.HORIZON else {"exit": rules.exit.value}),
             },
             TRAIN_ROWS: describe_train_rows(dataset),
-            **({} if lead is None else {"network_adds": lead.estimate.as_json()}),
+            **({} if adds is None else {NETWORK_ADDS: adds.as_json()}),
             HIT_RATE: judgement.hit_rate,
             LEVELS: judgement.levels,
         },

@@ -77,7 +77,7 @@ class TrainingOutcome:
         markets = {}
         for entry in self.results:
             values = asdict(entry)
-            del values["symbol"], values["daily"], values["without_network"]
+            del values["symbol"], values["daily"]
             markets[entry.symbol] = values
         return {
             "markets": markets,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from percoin.evaluation.baselines import LOGISTIC
 from percoin.evaluation.daily import DailyLosses
-from percoin.evaluation.joint import JointMean, joint_lead, joint_skill
+from percoin.evaluation.joint import JointMean, joint_lead, joint_network_lead, joint_skill
 from percoin.evaluation.table import align
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.expected_move.judging import JudgedMove
@@ -54,8 +54,6 @@ class MarketResult:
         version: The exported version.
         is_served: Whether this version is served now.
         daily: Losses by day, beside those of the rival.
-        without_network: Losses by day, with the same blend without its network as the rival;
-            None if there is none.
         move: Test of the forecast of the expected move; None if there are too few rows.
     """
 
@@ -75,7 +73,6 @@ class MarketResult:
     version: str
     is_served: bool
     daily: DailyLosses
-    without_network: DailyLosses | None
     move: JudgedMove | None
 
     def __post_init__(self) -> None:
@@ -87,7 +84,7 @@ class MarketResult:
     def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> MarketResult:
         """Build the result of a model that was judged and exported."""
         judgement = exported.judgement
-        evaluation, blend = judgement.evaluation, judgement.blend
+        evaluation = judgement.evaluation
         model, verdict = evaluation.model, evaluation.verdict
         lines = {line.name: line for line in evaluation.baselines}
         return cls(
@@ -108,7 +105,6 @@ class MarketResult:
             version=exported.version.folder.name,
             is_served=exported.version.is_served,
             daily=judgement.daily,
-            without_network=None if blend is None or blend.network is None else blend.network.daily,
             move=None if exported.move is None else exported.move.judged,
         )
 
@@ -142,13 +138,12 @@ class MarketMeans:
         """
         seen = [entry.daily for entry in results if entry.is_seen]
         unseen = [entry.daily for entry in results if not entry.is_seen]
-        without = [each for entry in results if (each := entry.without_network) is not None]
         return cls(
             joint_skill(seen, bootstrap),
             joint_skill(unseen, bootstrap) if unseen else None,
             joint_lead(seen, bootstrap),
             joint_lead(unseen, bootstrap) if unseen else None,
-            joint_lead(without, bootstrap) if without else None,
+            joint_network_lead([entry.daily for entry in results], bootstrap),
         )
 
 

@@ -26,7 +26,7 @@ from percoin.evaluation.baselines import (
     TRAIN_PRIOR,
     VOLATILITY,
 )
-from percoin.evaluation.blend import BLEND, weights_text
+from percoin.evaluation.blend import BLEND, network_text, weights_text
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
 from percoin.evaluation.level_reach import reached_text
@@ -259,14 +259,15 @@ class TrainingSummary:
         parts = self.blend.parts
         skills = {name: part.skills for name, part in parts.items()} | {BLEND: self.blend.skills}
         weights = {name: part.weight for name, part in parts.items()}
-        return (
-            [("blend", f"{weights_text(weights)}; skill over the train prior:")]
-            + [
+        adds = self.blend.network_adds
+        return [
+            ("blend", f"{weights_text(weights)}; skill over the train prior:"),
+            *(
                 (f"  {name}", f"validation {both.validation}, test {both.test}")
                 for name, both in skills.items()
-            ]
-            + ([] if self.blend.network is None else [("", str(self.blend.network))])
-        )
+            ),
+            *([] if adds is None else [("", f"on test rows {network_text(adds)}")]),
+        ]
 
     def _levels(self) -> list[tuple[str, str]]:
         """How often stop and targets were reached, and the exit if it is another than usual."""

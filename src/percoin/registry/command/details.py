@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from percoin.errors import InvalidArtifactError
-from percoin.evaluation.blend import weights_text
+from percoin.evaluation.blend import network_text, weights_text
+from percoin.intervals import Interval
 from percoin.printable import printable
 from percoin.registry.catalogue import Version, find_version, read_versions
 from percoin.registry.command.overview import age_text, skill_as_json, skill_text
@@ -109,7 +110,7 @@ def _describe(model: SavedModel, manifest: Manifest, now: datetime) -> Iterator[
     for name, source in {**own, **(manifest.sources or {})}.items():
         yield _line("own code", f"{name}: {source.name}, sha256 {source.sha256}")
     yield from _describe_pool(manifest)
-    yield from _describe_blend(manifest)
+    yield from _describe_blend(manifest, model.judging.network_adds)
     yield _line("features", f"{manifest.features.feature_set}, lookback {manifest.lookback}")
     yield _line("labels", _pairs(manifest.label_rule))
     yield _line("calibration", manifest.calibration.method)
@@ -134,12 +135,14 @@ def _describe_pool(manifest: Manifest) -> Iterator[str]:
         yield _line("", f"started from the weights of {pool.started_from}, {kept}")
 
 
-def _describe_blend(manifest: Manifest) -> Iterator[str]:
+def _describe_blend(manifest: Manifest, network_adds: Interval | None) -> Iterator[str]:
     if not manifest.weights:
         return
     yield _line("blend", weights_text(manifest.weights, digits=4))
     for name, skills in manifest.part_skills.items():
         yield _line(f"  {name}", f"skill {skills.validation} on validation, {skills.test} on test")
+    if network_adds is not None:
+        yield _line("", f"on test rows {network_text(network_adds)}")
 
 
 def _line(title: str, text: str) -> str:
