@@ -70,9 +70,7 @@ def test_means_are_of_markets_seen_and_unseen_apart():
 
 
 def test_the_table_says_who_was_seen_how_good_and_beside_what():
-    lines = format_markets(RESULTS, MarketMeans.of(RESULTS, BOOTSTRAP), shares_network=True).split(
-        "\n"
-    )
+    lines = format_markets(RESULTS, MarketMeans.of(RESULTS, BOOTSTRAP), is_pool=True).split("\n")
     assert lines[1].split() == [
         *("AAA", "seen", "+0.0400", "[+0.0300,", "+0.0500]"),
         *("+0.0200", "[+0.0100,", "+0.0300]", "0.600", "-", "accepted", "volatility"),
@@ -87,7 +85,7 @@ def test_without_a_market_left_out_there_is_no_word_of_any():
     seen = RESULTS[:2]
     means = MarketMeans.of(seen, BOOTSTRAP)
     assert means.unseen is None
-    assert "unseen" not in format_markets(seen, means, shares_network=True)
+    assert "unseen" not in format_markets(seen, means, is_pool=True)
 
 
 def test_what_the_networks_add_is_said_where_a_model_has_more_than_its_network():
@@ -99,13 +97,13 @@ def test_what_the_networks_add_is_said_where_a_model_has_more_than_its_network()
     assert means.network_adds.n_models == 2
     [line] = [line for line in lines_of([*both, RESULTS[1]]) if " add" in line]
     assert line.startswith("its network adds +0.0050 [")
-    [line] = [line for line in lines_of(both, shares_network=False) if " add" in line]
+    [line] = [line for line in lines_of(both, is_pool=False) if " add" in line]
     assert line.startswith("their networks add +0.0050 [")
 
 
-def lines_of(results: list[MarketResult], shares_network: bool = True) -> list[str]:
+def lines_of(results: list[MarketResult], is_pool: bool = True) -> list[str]:
     means = MarketMeans.of(results, BOOTSTRAP)
-    return format_markets(results, means, shares_network).split("\n")
+    return format_markets(results, means, is_pool).split("\n")
 
 
 def test_too_few_rows_are_said():

@@ -54,7 +54,7 @@ def register_configs() -> None:
 
 def _usual_blend(recipe: str, model: DictConfig) -> str:
     kind: Any = OmegaConf.get_type(model)
-    return usual_blend(recipe, has_network=kind.has_network)
+    return usual_blend(recipe, is_blended=kind.is_blended)
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:

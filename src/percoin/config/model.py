@@ -9,6 +9,7 @@ from percoin.config.fields import Effect, When, number, require
 from percoin.config.targets import check_target, target, target_arguments
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import BOOSTING, LOGISTIC, MOVES, VOLATILITY
+from percoin.evaluation.blend import AVERAGE
 from percoin.registry.bounds import check_network
 
 _WIDEST = 8192
@@ -21,8 +22,10 @@ class ModelConfig:
 
     # Of the group model.
     option: ClassVar[str]
-    # Without one it is fitted in seconds, and is one of the judge's baselines.
+    # Without one it is fitted in seconds.
     has_network: ClassVar[bool] = False
+    # Whether it is averaged with the models that ``blend`` names.
+    is_blended: ClassVar[bool] = False
 
 
 @dataclass
@@ -54,11 +57,20 @@ class MovesConfig(ModelConfig):
 
 
 @dataclass
+class AverageConfig(ModelConfig):
+    """The average of the models that ``blend`` names, without a network."""
+
+    option: ClassVar[str] = AVERAGE
+    is_blended: ClassVar[bool] = True
+
+
+@dataclass
 class CnnLstmConfig(ModelConfig):
     """Widths of the network; see ``percoin.network.CnnLstm``."""
 
     option: ClassVar[str] = "cnn_lstm"
     has_network: ClassVar[bool] = True
+    is_blended: ClassVar[bool] = True
 
     channels: list[int] = number(
         "widths of the three convolutions", 1, _WIDEST, affects=Effect.MODEL
@@ -102,6 +114,7 @@ class OwnNetworkConfig(ModelConfig):
 
     option: ClassVar[str] = OWN
     has_network: ClassVar[bool] = True
+    is_blended: ClassVar[bool] = True
 
     _target_: str = target("its class, as MODULE:NAME or FILE.py:NAME; plugins allows the code")
     arguments: dict[str, Any] = target_arguments()

@@ -7,12 +7,14 @@ from enum import StrEnum
 
 from percoin.bars.renames import current_symbol
 from percoin.config.fields import MOST_EPOCHS, MOST_LOOKS, Effect, When, number, setting
+from percoin.config.model import OF_A_NETWORK
 from percoin.evaluation.baselines import NO_BLEND, USUAL_BESIDE, USUAL_POOLED
 
 # In place of nothing: a training that begins with the weights of a pooled model.
 INIT_POOLED = "pooled"
 
 _OF_A_POOL = When(needs=("recipe=pooled",))
+_OF_ITS_NETWORK = When(needs=("recipe=pooled",), unless=OF_A_NETWORK.unless)
 _OF_A_START = When(needs=(f"init={INIT_POOLED}",))
 
 
@@ -40,28 +42,28 @@ class PooledConfig:
         2,
         100_000_000,
         affects=Effect.MODEL,
-        used=_OF_A_POOL,
+        used=_OF_ITS_NETWORK,
     )
     validation_windows: int = number(
         "most validation windows, spread evenly over markets and time; they choose the best epoch",
         1,
         100_000_000,
         affects=Effect.MODEL,
-        used=_OF_A_POOL,
+        used=_OF_ITS_NETWORK,
     )
     warmup_epochs: float = number(
         "epochs in which the learning rate grows to lr; then it falls to 0 by a cosine",
         0,
         MOST_EPOCHS,
         affects=Effect.MODEL,
-        used=_OF_A_POOL,
+        used=_OF_ITS_NETWORK,
     )
     seeds: int = number(
         "networks to train, with seeds from seed=N on; the best on validation windows is kept",
         1,
         100,
         affects=Effect.MODEL,
-        used=_OF_A_POOL,
+        used=_OF_ITS_NETWORK,
     )
     leave_out: list[str] = setting(
         "markets of symbol that are not trained on, but calibrated, judged and saved",
@@ -101,9 +103,9 @@ class PooledConfig:
             current_symbol(symbol)
 
 
-def usual_blend(recipe: str, has_network: bool) -> str:
+def usual_blend(recipe: str, is_blended: bool) -> str:
     """What a recipe is blended with by itself; docs/RECIPES.md has the evidence."""
-    if not has_network:
+    if not is_blended:
         return NO_BLEND
     return "+".join(USUAL_POOLED if recipe == RecipeName.POOLED else USUAL_BESIDE)
 

@@ -52,6 +52,7 @@ from percoin.evaluation.baselines import BESIDE, NO_BLEND, POOLED
 
 BLEND_NAMES = Names(NO_BLEND, (*BESIDE, *POOLED))
 
+_POOLED = f"recipe={RecipeName.POOLED}"
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 
 
@@ -257,16 +258,21 @@ class TrainConfig:
 
     @property
     def blended(self) -> tuple[str, ...]:
-        """The baselines to average the network with."""
+        """The baselines to average, with the network if there is one."""
         return BLEND_NAMES.split(self.blend)
 
     def _check_without_network(self) -> None:
         """Refuse what only a network can be told."""
         name = self.model.option
         require(
-            not self.blended,
-            f"blend={self.blend} averages a network with other models, and model={name} trains "
-            "none: leave out one of the two",
+            self.model.is_blended or not self.blended,
+            f"blend={self.blend} averages several models, and model={name} is one: leave out one "
+            "of the two, or use model=average",
+        )
+        require(
+            not self.model.is_blended or len(self.blended) > 1,
+            f"model={name} averages two or more models, and blend={self.blend} names "
+            f"{len(self.blended) or 'none'}: name more, or leave it out",
         )
         require(
             self.experiment is None,
@@ -319,7 +325,7 @@ class TrainConfig:
             self._check_fleet()
         elif self.recipe == RecipeName.POOLED:
             self._check_pool()
-            self._check_single_split("recipe=pooled")
+            self._check_single_split(_POOLED)
         elif len(self.symbols) > 1:
             raise ConfigError(
                 f"symbol names {len(self.symbols)} markets; several values make a sweep: add -m "
@@ -425,9 +431,9 @@ class TrainConfig:
             f"{option} uses the cuts of the pool; leave out evaluation={self.evaluation}",
         )
         require(
-            self.model.has_network,
+            self.model.has_network or (option == _POOLED and self.model.is_blended),
             f"{option} trains a network, and model={self.model.option} is none: leave out one of "
-            "the two",
+            "the two" + (", or use model=average" if option == _POOLED else ""),
         )
         require(
             self.experiment is None,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NETWORK = "network"
 BLEND = "blend"
+# A model that averages others, without a network.
+AVERAGE = "average"
 _TITLES = {"logistic": "logistic regression"}
 
 _MOST_STEPS = 1000

@@ -61,7 +61,7 @@ class JudgingRules:
         repetitions: Bootstrap draws for each interval.
         seed: For the bootstrap and the boosting baseline.
         model_name: Name of the model in tables.
-        blend: Baselines to average the network with, by name.
+        blend: Baselines to average, with the network if there is one, by name.
         exit: Where positions of the backtests close.
     """
 
@@ -239,21 +239,34 @@ def forecast_fold(
         pooled: More baselines, fitted on the train rows of many markets, including this one.
         fitter: Fits the baselines of this market alone.
     """
-    own = tuple(name for name in rules.blend if name not in POOLED)
-    asked = (fitter or BaselineFitter()).ask(dataset, rules.seed, own)
-    if pooled:
-        inputs = baseline_inputs(dataset)
-        others = tuple(name for name in rules.blend if name in POOLED)
-        asked = asked.with_others(
-            _ask(dataset, inputs, [*_fitted_to(dataset, inputs, pooled)], others)
+    asked = _ask_all(dataset, rules, pooled, fitter)
+    network = _calibrated(dataset, validation_logits, test_logits)
+    parts = {NETWORK: network, **_parts_of(dataset, asked, rules)}
+    return _forecast_with(dataset, parts, asked, rules)
+
+
+def forecast_average(
+    dataset: MarketDataset,
+    rules: JudgingRules,
+    pooled: Sequence[PooledBaseline] = (),
+    fitter: BaselineFitter | None = None,
+) -> FoldForecasts:
+    """As ``forecast_fold``, for the average of the baselines alone, without a network.
+
+    Raises:
+        NotEnoughBarsError: Fewer than two of them can be fitted.
+    """
+    asked = _ask_all(dataset, rules, pooled, fitter)
+    parts = _parts_of(dataset, asked, rules)
+    if len(parts) < 2:
+        bars, reasons = dataset.bars, "; ".join(dict.fromkeys(asked.refusals.values()))
+        raise NotEnoughBarsError(
+            bars.symbol,
+            bars.timeframe,
+            f"of blend={'+'.join(rules.blend)} {' and '.join(parts) or 'nothing'} is left to "
+            f"average: {reasons}",
+            f"load more bars or use {dataset.spec.longer_history}",
         )
-    parts = {NETWORK: _calibrated(dataset, validation_logits, test_logits)}
-    for name in rules.blend:
-        if name in asked.parts:
-            parts[name] = asked.parts[name]
-            continue
-        market = dataset.bars.symbol, dataset.bars.timeframe.value
-        log.warning("%s %s: %s takes no part in the blend: %s", *market, name, asked.refusals[name])
     return _forecast_with(dataset, parts, asked, rules)
 
 
@@ -396,6 +409,36 @@ def _plain(baselines: Iterable[FittedBaseline], names: Collection[str]) -> dict[
         for baseline in baselines
         if baseline.name in names and isinstance(baseline, ServableBaseline)
     }
+
+
+def _ask_all(
+    dataset: MarketDataset,
+    rules: JudgingRules,
+    pooled: Sequence[PooledBaseline],
+    fitter: BaselineFitter | None,
+) -> AskedBaselines:
+    """Ask the baselines of a market alone, then those of its pool."""
+    own = tuple(name for name in rules.blend if name not in POOLED)
+    asked = (fitter or BaselineFitter()).ask(dataset, rules.seed, own)
+    if not pooled:
+        return asked
+    inputs = baseline_inputs(dataset)
+    others = tuple(name for name in rules.blend if name in POOLED)
+    return asked.with_others(_ask(dataset, inputs, [*_fitted_to(dataset, inputs, pooled)], others))
+
+
+def _parts_of(
+    dataset: MarketDataset, asked: AskedBaselines, rules: JudgingRules
+) -> dict[str, Part]:
+    """Those of the rules' blend that can be parts; a warning says why another cannot."""
+    parts = {}
+    for name in rules.blend:
+        if name in asked.parts:
+            parts[name] = asked.parts[name]
+            continue
+        market = dataset.bars.symbol, dataset.bars.timeframe.value
+        log.warning("%s %s: %s takes no part in the blend: %s", *market, name, asked.refusals[name])
+    return parts
 
 
 def _forecast_with(

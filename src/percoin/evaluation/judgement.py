@@ -222,11 +222,21 @@ def _without_network(folds: Sequence[FoldForecasts]) -> FloatArray | None:
 
 
 def _better_alone(fold: FoldForecasts) -> list[str]:
-    """Caution if a baseline beats the network on the validation rows, else an empty list."""
-    if NETWORK not in fold.parts:
+    """Caution if a baseline beats the network on the validation rows, else an empty list.
+
+    Of an average without a network: if one beats the average.
+    """
+    if NETWORK not in fold.parts and len(fold.parts) < 2:
         return []
     rival = choose_rival([fold])
     loss, model = fold.validation_losses[rival], _validation_loss(fold, fold.validation)
+    if NETWORK not in fold.parts:
+        if loss >= model:
+            return []
+        return [
+            f"on validation rows the baseline {rival} alone is better than the average "
+            f"(log-loss {loss:.4f} against {model:.4f}), of which it is no part"
+        ]
     network = _validation_loss(fold, fold.parts[NETWORK].validation)
     if loss >= network:
         return []

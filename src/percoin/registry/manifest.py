@@ -14,7 +14,7 @@ import numpy as np
 from percoin import json_codec
 from percoin.errors import ConfigError, InvalidArtifactError
 from percoin.evaluation.baselines import ALONE, LOGISTIC, MOVES, POOLED_MOVES
-from percoin.evaluation.blend import BLEND, NETWORK, PartSkills
+from percoin.evaluation.blend import AVERAGE, BLEND, NETWORK, PartSkills
 from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
@@ -50,13 +50,14 @@ from percoin.types import CLASS_NAMES, Timeframe, check_symbol
 # format 3 extra features, combinations, and models of volatility and of boosted trees, format 4
 # models in two stages and code of the user's own, format 5 what compares a market with others, and
 # features and labels of the user's own, format 6 models that were fitted again to all rows after
-# their judgement.
-FORMAT_VERSION = 6
+# their judgement, format 7 averages without a network.
+FORMAT_VERSION = 7
 _FIRST_FORMAT = 1
 _SECOND_FORMAT = 2
 _THIRD_FORMAT = 3
 _FOURTH_FORMAT = 4
 _FIFTH_FORMAT = 5
+_SIXTH_FORMAT = 6
 MODEL_VERSION = "cnn_lstm_v1"
 MODEL_KIND = "cnn_lstm"
 # A network of the user's own.
@@ -66,7 +67,7 @@ _NETWORKS = (MODEL_KIND, OWN_KIND)
 _KINDS = {
     MODEL_VERSION: MODEL_KIND,
     f"{OWN_KIND}_v1": OWN_KIND,
-    **{f"{name}_v1": name for name in ALONE},
+    **{f"{name}_v1": name for name in (*ALONE, AVERAGE)},
 }
 VERSIONS = {kind: version for version, kind in _KINDS.items()}
 # What a manifest of format 2 calls the parts of a network and a regression averaged.
@@ -348,8 +349,9 @@ class ManifestDraft:
         pool: Set for a network that was trained on many markets.
         regression: Set for a regression, and for a blend with one.
         blend: Set for a network that is averaged with ``regression``.
-        combination: Set for a network that is averaged with other forecasters.
-        last_row: Set for a model without a network, unless it is a regression on the features.
+        combination: Set for an average of forecasters, with a network or without.
+        last_row: Set for a model without a network, unless it is a regression on the features or
+            an average.
         sources: The user's own code that a training needs and a prediction does not, by the
             group of the setting that names it.
         refit: Set for a model that was fitted again to all rows after its judgement.
@@ -538,11 +540,17 @@ class ManifestDraft:
 
     def _check_parts(self) -> None:
         kind, further = self.model.kind, (self.blend, self.combination)
-        require(self.has_network or further == (None, None), f"a {kind} has nothing to blend with")
+        is_average = kind == AVERAGE
+        is_blended = self.has_network or is_average
+        require(is_blended or further == (None, None), f"a {kind} has nothing to blend with")
         require(None in further, "a blend and a combination at once")
+        if is_average or self.combination is not None:
+            parts = {} if self.combination is None else self.combination.parts
+            require((NETWORK in parts) == self.has_network, f"the parts are not of a {kind}")
+            require(len(parts) > 1, f"a {kind} has fewer than two parts")
         is_needed = kind == LOGISTIC_KIND or self.blend is not None
         require(is_needed == (self.regression is not None), "regression and model do not agree")
-        is_needed = not self.has_network and kind != LOGISTIC_KIND
+        is_needed = not (is_blended or kind == LOGISTIC_KIND)
         require(is_needed == (self.last_row is not None), "last_row and model do not agree")
         trees = None if self.last_row is None else self.last_row.trees
         require(trees in (None, trees_file(kind)), f"the trees of a {kind} lie in {trees!r:.60}")
@@ -669,8 +677,10 @@ class Manifest(ManifestDraft):
 
 def _format_for(draft: ManifestDraft) -> int:
     """The oldest format that can describe the model."""
-    if draft.refit is not None:
+    if draft.model.kind == AVERAGE:
         return FORMAT_VERSION
+    if draft.refit is not None:
+        return _SIXTH_FORMAT
     has_code = draft.features.own is not None or draft.label_rule["kind"] == OwnRule.kind
     if has_code or draft.features.references is not None or is_relative(draft.label_rule):
         return _FIFTH_FORMAT

@@ -126,7 +126,7 @@ class Combination:
     """How the probabilities of several forecasters are averaged.
 
     Attributes:
-        parts: By name: the network, and baselines of the judgement.
+        parts: By name: the network, if there is one, and baselines of the judgement.
         skills: Of the average.
     """
 
@@ -136,7 +136,7 @@ class Combination:
     def __post_init__(self) -> None:
         strange = set(self.parts) - {NETWORK, *BESIDE, *POOLED}
         require(not strange, f"{min(strange, default='')!r:.60} is no part of a combination")
-        require(NETWORK in self.parts and len(self.parts) > 1, "parts are not of a combination")
+        require(len(self.parts) > 1, "parts are not of a combination")
         total = math.fsum(part.weight for part in self.parts.values())
         require(abs(total - 1) < _ROUNDING, f"the weights of the parts sum to {total}")
         for name, part in self.parts.items():

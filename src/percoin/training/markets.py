@@ -130,7 +130,7 @@ class TrainedMarkets:
             tuple(self.withdrawn),
             self.trained,
             self._means(results),
-            self.recipe.shares_network,
+            self.recipe.is_pool,
             self.run.folder,
             self.alone,
         )
@@ -250,12 +250,13 @@ def _epochs_of(fitted: Fitted) -> int:
 
 def judging_rules(settings: TrainConfig) -> JudgingRules:
     """The rules of judgement from the settings: costs, numbers of trials and looks, seed, blend."""
+    is_blend = settings.model.has_network and bool(settings.blended)
     return JudgingRules(
         costs=trading_costs(settings.costs),
         exit=Exit(settings.backtest.exit),
         n_trials=settings.trials,
         n_looks=settings.looks,
         seed=settings.seed,
-        model_name=BLEND if settings.blended else settings.model.option,
+        model_name=BLEND if is_blend else settings.model.option,
         blend=settings.blended,
     )

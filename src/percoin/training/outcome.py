@@ -28,7 +28,7 @@ class TrainingOutcome:
         trained: Result of the training.
         means: Means over the results; None for a single market, or if no result is of a market
             in the training.
-        shares_network: Whether all markets share one network.
+        is_pool: Whether the markets learn from each other.
         run_folder: Folder of logs, tables and pictures.
         alone: Summary of a single market; None for several markets.
     """
@@ -38,7 +38,7 @@ class TrainingOutcome:
     withdrawn: tuple[str, ...]
     trained: Trained
     means: MarketMeans | None
-    shares_network: bool
+    is_pool: bool
     run_folder: Path
     alone: TrainingSummary | None = None
 
@@ -57,7 +57,7 @@ class TrainingOutcome:
         return "\n".join(
             [
                 "",
-                format_markets(self.results, self.means, self.shares_network),
+                format_markets(self.results, self.means, self.is_pool),
                 *([sum_up(moves)] if moves else []),
                 *self.trained.notes,
                 *(f"FAILED {symbol}: {reason}" for symbol, reason in self.failed.items()),
@@ -68,9 +68,12 @@ class TrainingOutcome:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained in {minutes} min {secs} s: {self.trained.told}",
                 f"tables and pictures: {self.run_folder / MARKETS_FOLDER}",
-                "logs: " + command("tensorboard --logdir", str(self.run_folder.parents[1])),
+                *([self._logs()] if self.trained.has_logs else []),
             ]
         )
+
+    def _logs(self) -> str:
+        return "logs: " + command("tensorboard --logdir", str(self.run_folder.parents[1]))
 
     def to_json(self) -> dict[str, Any]:
         """The outcome for programs, without losses by day, which are in each market's file."""

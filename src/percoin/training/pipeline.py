@@ -63,6 +63,10 @@ def prepare(settings: TrainConfig, load: LoadBars = load_bars) -> Recipe:
         PoolError: Markets of a pool have no bars, or too few; the message names all of them.
     """
     # Lightning takes seconds to import, so import it after the settings are checked.
+    if not settings.model.has_network and settings.recipe == RecipeName.POOLED:
+        from percoin.training.recipes.pooled_average import PooledAverage
+
+        return PooledAverage.prepare(settings, load)
     if not settings.model.has_network:
         from percoin.training.recipes.last_row import LastRow
 

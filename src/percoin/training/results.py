@@ -147,24 +147,22 @@ class MarketMeans:
         )
 
 
-def format_markets(
-    results: Sequence[MarketResult], means: MarketMeans, shares_network: bool
-) -> str:
+def format_markets(results: Sequence[MarketResult], means: MarketMeans, is_pool: bool) -> str:
     """Format the table of markets, with the means below it.
 
     Args:
         results: Results of the markets.
         means: Means over them.
-        shares_network: Whether all markets share one network. If not, each network learns
-            only its own market, and the column "in training" is left out.
+        is_pool: Whether the markets learn from each other. If not, the column "in training" is
+            left out.
     """
     table = [_COLUMNS, *map(_row, results)]
-    if not shares_network:
+    if not is_pool:
         place = _COLUMNS.index(_IN_TRAINING)
         table = [(*row[:place], *row[place + 1 :]) for row in table]
     lines = [align(table[0], table[1:]), ""]
     for name, is_seen, skill, lead in (
-        ("seen" if shares_network else "fleet", True, means.seen, means.rival_lead_seen),
+        ("seen" if is_pool else "fleet", True, means.seen, means.rival_lead_seen),
         ("unseen", False, means.unseen, means.rival_lead_unseen),
     ):
         if skill is not None and lead is not None:
@@ -172,7 +170,7 @@ def format_markets(
             lines += _means(name, group, skill, lead)
     if means.network_adds is not None:
         adds = interval_text(means.network_adds, without=_TOO_FEW_DAYS)
-        which = "its network adds" if shares_network else "their networks add"
+        which = "its network adds" if is_pool else "their networks add"
         lines.append(f"{which} {adds} nats a row to the same averages without it")
     return "\n".join([*lines, _LEGEND])
 

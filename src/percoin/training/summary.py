@@ -26,7 +26,7 @@ from percoin.evaluation.baselines import (
     TRAIN_PRIOR,
     VOLATILITY,
 )
-from percoin.evaluation.blend import BLEND, network_text, weights_text
+from percoin.evaluation.blend import AVERAGE, BLEND, network_text, weights_text
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.judgement import JudgedBlend
 from percoin.evaluation.level_reach import reached_text
@@ -47,6 +47,7 @@ _TRAINED = {
     VOLATILITY: "a regression on volatility",
     BOOSTING: "boosted trees",
     MOVES: "how far first, then which class",
+    AVERAGE: "an average of models without a network",
 }
 _NAMES = {
     TRAIN_PRIOR: "train_prior (class shares)",

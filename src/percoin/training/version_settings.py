@@ -22,6 +22,7 @@ from percoin.config.effects import effects_of, settings_with
 from percoin.config.fields import OF_THE_MODEL
 from percoin.errors import ConfigError
 from percoin.evaluation.baselines import ALONE
+from percoin.evaluation.blend import AVERAGE
 from percoin.labels import OwnRule, label_rule_from_json
 from percoin.plugins import allowed_plugins
 from percoin.registry.manifest import MODEL_KIND, OWN_KIND, Manifest
@@ -32,7 +33,7 @@ _LABELS = frozenset(option.option for option in OPTIONS["labels"])
 _MODELS = {
     MODEL_KIND: CnnLstmConfig.option,
     OWN_KIND: OwnNetworkConfig.option,
-    **{name: name for name in ALONE},
+    **{name: name for name in (*ALONE, AVERAGE)},
 }
 # A value may depend on another one; two rounds settle such dependencies.
 _MOST_ROUNDS = 3

@@ -146,7 +146,7 @@ def _describe_blend(manifest: Manifest, network_adds: Interval | None) -> Iterat
 
 
 def _line(title: str, text: str) -> str:
-    return printable(f"{title:<{_MARGIN}}{text}", _MOST_CHARS)
+    return printable(f"{title:<{_MARGIN - 1}} {text}", _MOST_CHARS)
 
 
 def _pairs(values: Mapping[str, object]) -> str:

@@ -174,7 +174,8 @@ def _of_folder(folder: Path, settings: TrainConfig) -> Artifact:
 
 
 def _is_pooled(manifest: Manifest) -> bool:
-    return manifest.pool is not None and manifest.pool.started_from is None
+    pool = manifest.pool
+    return manifest.has_network and pool is not None and pool.started_from is None
 
 
 def _check_same_kind(manifest: Manifest, settings: TrainConfig) -> None:

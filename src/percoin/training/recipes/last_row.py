@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from percoin.config import TrainConfig
-from percoin.dataset import Part, PreparedMarket
+from percoin.dataset import MarketDataset, Part, PreparedMarket
+from percoin.evaluation.blend import AVERAGE
 from percoin.evaluation.calibration import apply_calibration
 from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
     JudgingRules,
+    PooledBaseline,
     baseline_inputs,
     fit_parts,
+    forecast_average,
     forecast_last_row,
 )
 from percoin.evaluation.last_row import LastRowModel
@@ -36,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LastRow(OneMarket):
-    """One market with one of the judge's baselines as its model."""
+    """One market with one of the judge's baselines, or an average of them, as its model."""
 
     can_resume: ClassVar[bool] = False
 
@@ -49,8 +53,12 @@ class LastRow(OneMarket):
         started, newest = time.monotonic(), self.folds[-1]
         name = fitting.settings.model.option
         log.info("fitting model=%s to %d train rows", name, len(newest.rows("train")))
+        rules, fitter = fitting.rules, fitting.fitter
         forecasts = tuple(
-            forecast_last_row(fold, name, fitting.rules, fitting.fitter) for fold in self.folds
+            forecast_average(fold, rules, fitter=fitter)
+            if name == AVERAGE
+            else forecast_last_row(fold, name, rules, fitter)
+            for fold in self.folds
         )
         secs = time.monotonic() - started
         market = FittedLastRow(
@@ -58,7 +66,7 @@ class LastRow(OneMarket):
             seed=fitting.settings.seed,
             secs=secs,
             name=name,
-            forecasts=forecasts,
+            ask=lambda: forecasts,
             fitter=fitting.fitter,
         )
         return Trained([market], secs)
@@ -69,15 +77,23 @@ class FittedLastRow(Fitted):
     """A market with a fitted model on the newest bar alone.
 
     Attributes:
-        name: Of the baseline that is the model.
-        forecasts: Forecasts of each fold.
+        name: Of the baseline that is the model, or ``average``.
+        ask: Makes the forecasts of each fold; asked once.
+        again: Fits again what learns from all markets of a pool, on all rows, and says this
+            market's dataset of them.
     """
 
     name: str
-    forecasts: tuple[FoldForecasts, ...]
+    ask: Callable[[], tuple[FoldForecasts, ...]]
+    again: Callable[[], tuple[MarketDataset, Sequence[PooledBaseline]]] | None = None
+
+    @cached_property
+    def forecasts(self) -> tuple[FoldForecasts, ...]:
+        """Forecasts of each fold."""
+        return self.ask()
 
     def forecast(self, rules: JudgingRules) -> tuple[FoldForecasts, ...]:
-        """The forecasts made at fitting time, under the same rules."""
+        """The forecasts, made under the same rules."""
         return self.forecasts
 
     def pictures(self) -> Mapping[str, Figure]:
@@ -89,16 +105,21 @@ class FittedLastRow(Fitted):
 
     def refit(self, names: Collection[str], seed: int) -> Refitted:
         """Fit the model again."""
-        dataset = PreparedMarket.again(self.dataset).without_holdout()
-        return Refitted(dataset=dataset, numbers=fit_parts(dataset, names, seed, (), self.fitter))
+        pooled: Sequence[PooledBaseline] = ()
+        if self.again is None:
+            dataset = PreparedMarket.again(self.dataset).without_holdout()
+        else:
+            dataset, pooled = self.again()
+        numbers = fit_parts(dataset, names, seed, pooled, self.fitter)
+        return Refitted(dataset=dataset, numbers=numbers)
 
     def parts(self, onnx: bool, refitted: Refitted | None = None) -> ModelParts:
         """Empty weights: the registry takes the numbers from the judgement."""
         history = TrainingHistory([], [], [], [])
-        model = self.forecasts[-1].parts[self.name].numbers
-        if model is not None:
+        part = self.forecasts[-1].parts.get(self.name)
+        if part is not None and part.numbers is not None:
             train, validation = (
-                self._loss_and_accuracy(model, part) for part in ("train", "validation")
+                self._loss_and_accuracy(part.numbers, rows) for rows in ("train", "validation")
             )
             history = TrainingHistory([train[0]], [train[1]], [validation[0]], [validation[1]])
         return ModelParts(ModelSpec({}, self.name), {}, {}, history)

@@ -4,84 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import ClassVar, Self
 
 from lightning.pytorch.loggers import Logger
 
-from percoin.assembly import dataset_spec
-from percoin.bars.panel import load_beside
-from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
-from percoin.errors import DataError, DivergedError, PoolError
+from percoin.errors import DivergedError, PoolError
 from percoin.evaluation.baselines import POOLED_MOVES
 from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
-from percoin.registry.field_checks import open_time_text
-from percoin.registry.pool_record import PoolRecord
-from percoin.training.early import without_bars
 from percoin.training.fitted_network import FittedNetwork, TrainedAgain
-from percoin.training.folds import LoadBars
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
 from percoin.training.own_parts import sources_of
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool, train_pool_again
 from percoin.training.recipes.network import ask_network, network_spec, plan_of, seeded_network
-from percoin.training.recipes.pool import Pool, build_pool
-from percoin.training.recipes.recipe import (
-    Fitting,
-    Recipe,
-    Trained,
-    known_bars,
-    market_settings,
-)
+from percoin.training.recipes.pool import Pool
+from percoin.training.recipes.pool_recipe import PoolRecipe, record_pool
+from percoin.training.recipes.recipe import Fitting, Trained
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pooled(Recipe):
-    """Several markets with common time cuts and one scaling, for one network.
-
-    Attributes:
-        pool: The prepared markets.
-    """
-
-    is_set: ClassVar[bool] = True
-    shares_network: ClassVar[bool] = True
-    pool: Pool
-
-    @classmethod
-    def prepare(cls, settings: TrainConfig, load: LoadBars) -> Self:
-        """Load the bars and build the pool.
-
-        Raises:
-            PoolError: Markets have no bars, or too few are left to train on; the message names
-                all of them.
-        """
-        markets, spec = load_pool_bars(settings, load), dataset_spec(settings)
-        known = {bars.symbol for bars in markets}
-        beside = [
-            load_beside(markets[0], symbol, lambda name: load(market_settings(settings, name)))
-            for symbol in spec.feature_set.references
-            if symbol not in known
-        ]
-        return cls(pool=build_pool(markets, settings.pooled.leave_out, spec, beside))
-
-    @property
-    def datasets(self) -> Sequence[MarketDataset]:
-        """All markets, the seen ones first; the unseen ones are only judged."""
-        return self.pool.markets
+class Pooled(PoolRecipe):
+    """One network for all markets of a pool."""
 
     def max_epochs(self, settings: TrainConfig) -> int:
         """The sum over all seeds."""
         return settings.epochs * settings.pooled.seeds
-
-    def settings_of(self, settings: TrainConfig, symbol: str) -> TrainConfig:
-        """The pool's settings, with the number of looks at this market's test rows."""
-        return replace(settings, looks=settings.looks_of(symbol))
 
     def fit(self, fitting: Fitting) -> Trained:
         """Train one network per seed on all markets; every market gets the best one."""
@@ -115,10 +68,9 @@ class Pooled(Recipe):
             self._fitted(fitting, trained, plan),
             trained.model.secs,
             _told(trained),
-            self._notes(),
+            self.notes(),
             {
-                "refused": dict(pool.refused),
-                "cuts": asdict(pool.cuts),
+                **self.facts(),
                 "epochs": trained.model.n_epochs,
                 "best_epoch": trained.model.best_epoch,
                 "seed": trained.seed,
@@ -159,16 +111,6 @@ class Pooled(Recipe):
             )
 
         return [fitted(dataset) for dataset in self.markets]
-
-    def _notes(self) -> tuple[str, ...]:
-        cuts = self.pool.cuts
-        moments = (cuts.first_time, cuts.validation_time, cuts.test_time)
-        first, validation, test = (open_time_text(moment)[:16] for moment in moments)
-        return (
-            *(f"refused {symbol}: {reason}" for symbol, reason in self.pool.refused.items()),
-            f"cuts of all markets (UTC): train from {first}, validation from {validation}, "
-            f"test from {test}",
-        )
 
 
 @dataclass(frozen=True)
@@ -222,39 +164,4 @@ def _told(trained: TrainedPool) -> str:
     return (
         f"{len(trained.losses)} seeds, kept seed {trained.seed} at epoch {model.best_epoch} "
         f"of {model.n_epochs} (validation log-loss {losses})"
-    )
-
-
-def load_pool_bars(settings: TrainConfig, load: LoadBars) -> list[Bars]:
-    """Load the bars of every market in the pool.
-
-    Args:
-        settings: Settings of the pool.
-        load: Loads the bars of one market, given the settings of that market.
-
-    Raises:
-        PoolError: Some markets have no usable bars; the message names all of them.
-    """
-    found, missing = list[Bars](), list[DataError]()
-    for symbol in settings.pooled_symbols:
-        try:
-            found.append(load(market_settings(settings, symbol)))
-        except DataError as error:
-            missing.append(error)
-    if missing:
-        raise without_bars(missing, len(settings.pooled_symbols))
-    return found
-
-
-def record_pool(pool: Pool) -> PoolRecord:
-    """The record of the pool for manifests."""
-    cuts, seen = pool.cuts, {dataset.bars.symbol for dataset in pool.seen}
-    return PoolRecord(
-        first_time=open_time_text(cuts.first_time),
-        validation_time=open_time_text(cuts.validation_time),
-        test_time=open_time_text(cuts.test_time),
-        markets={
-            dataset.bars.symbol: known_bars(dataset, dataset.bars.symbol in seen)
-            for dataset in pool.markets
-        },
     )

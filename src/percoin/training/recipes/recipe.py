@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from percoin.config import RecipeName, TrainConfig
+from percoin.config.recipes import usual_blend
 from percoin.dataset import MarketDataset
 from percoin.errors import MarketError
 from percoin.evaluation.baselines import NO_BLEND, POOLED
@@ -77,6 +78,11 @@ class Trained:
     loggers: Sequence[Logger] = ()
     sections: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def has_logs(self) -> bool:
+        """Whether a logger has written anything."""
+        return bool(self.loggers) or any(market.loggers for market in self.markets)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
@@ -85,13 +91,13 @@ class Recipe(ABC):
     Attributes:
         failed: Requested markets that could not be prepared: symbol to reason.
         is_set: Whether it trains several markets, shown in one table.
-        shares_network: Whether all markets share one network.
+        is_pool: Whether the markets learn from each other.
         can_resume: Whether an interrupted training can resume.
     """
 
     failed: Mapping[str, str] = field(default_factory=dict)
     is_set: ClassVar[bool] = False
-    shares_network: ClassVar[bool] = False
+    is_pool: ClassVar[bool] = False
     can_resume: ClassVar[bool] = True
 
     @property
@@ -163,6 +169,9 @@ def market_settings(settings: TrainConfig, symbol: str) -> TrainConfig:
     own = [name for name in settings.blended if name not in POOLED]
     # A market alone has no part that learns from all of a pool.
     blend = settings.blend if len(own) == len(settings.blended) else "+".join(own) or NO_BLEND
+    if len(own) < 2 and not settings.model.has_network:
+        # An average of one model is none.
+        blend = usual_blend(RecipeName.PER_MARKET, settings.model.is_blended)
     return replace(
         settings,
         symbol=symbol,
