@@ -224,6 +224,20 @@ def with_moves() -> Combination:
     return combination(volatility=part(0.0), moves=part(0.25, MOVES_NUMBERS))
 
 
+def averaged() -> Combination:
+    """Trees and a regression on volatility, without a network, and a part without weight."""
+    parts = {name: each for name, each in combination().parts.items() if name != "network"}
+    halves = {name: replace(parts[name], weight=0.5) for name in ("volatility", "boosting")}
+    return Combination(parts | halves, PartSkills(PartSkill(0.03), PartSkill(0.03)))
+
+
+AVERAGED = {
+    "model_version": "average_v1",
+    "model": ModelSpec({}, "average"),
+    "combination": averaged(),
+}
+
+
 def state_dict(value: float = 0.5, n_values: int = 50) -> dict[str, torch.Tensor]:
     return {
         "head.weight": torch.full((3, n_values), value),
@@ -327,7 +341,7 @@ def write_golden() -> None:
     shutil.rmtree(markets, ignore_errors=True)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        shutil.copytree(export_refit(root), markets / SYMBOL / TIMEFRAME.value)
+        shutil.copytree(export_alone(root, **AVERAGED), markets / SYMBOL / TIMEFRAME.value)
 
 
 if __name__ == "__main__":

@@ -276,14 +276,14 @@ def test_each_missing_key_is_named():
         rest = {name: value for name, value in content.items() if name != key}
         with pytest.raises(
             InvalidArtifactError,
-            match=f"missing (key|required field) ['`]{key}['`]|format version 6",
+            match=f"missing (key|required field) ['`]{key}['`]|format version 7",
         ):
             read(json.dumps(rest))
 
 
 def test_a_newer_format_is_refused_by_its_number_whatever_else_it_holds():
-    with pytest.raises(InvalidArtifactError, match=r"format version 7 is newer than 6; upgrade"):
-        read('{"format_version": 7, "layers": []}')
+    with pytest.raises(InvalidArtifactError, match=r"format version 8 is newer than 7; upgrade"):
+        read('{"format_version": 8, "layers": []}')
 
 
 def test_a_model_that_the_first_format_can_describe_says_so():
@@ -382,6 +382,19 @@ def moves(**changes) -> dict[str, object]:
             builders.BLENDED | {"combination": builders.combination()},
             "a blend and a combination at once",
         ),
+        (builders.AVERAGED | {"combination": None}, "the average has fewer than two parts"),
+        (
+            builders.AVERAGED | {"combination": builders.combination()},
+            "the parts are not of a model of the kind average",
+        ),
+        (
+            {"combination": builders.averaged()},
+            "the parts are not of a model of the kind cnn_lstm",
+        ),
+        (
+            builders.AVERAGED | {"last_row": builders.BOOSTED["last_row"]},
+            "last_row and model do not agree",
+        ),
         (builders.BOOSTED | {"last_row": None}, "last_row and model do not agree"),
         ({"last_row": builders.BOOSTED["last_row"]}, "last_row and model do not agree"),
         (builders.LOGISTIC | {"model_version": "cnn_lstm_v1"}, "is cnn_lstm_v1 of a logistic"),
@@ -423,6 +436,19 @@ def test_a_model_in_two_stages_is_described_in_the_format_that_older_percoins_re
     del hashes["moves.json"]
     sealed = builders.draft(combination=unused).seal(builders.CREATED_AT, hashes)
     assert sealed.format_version == 4
+
+
+def test_an_average_without_a_network_is_described_in_the_format_that_older_percoins_refuse():
+    hashes = {"scaler.pkl": "0f" * 32, "metrics.json": "0f" * 32, "boosting.json": "0f" * 32}
+    made = builders.draft(**builders.AVERAGED).seal(builders.CREATED_AT, hashes)
+    assert (made.format_version, made.has_network) == (7, False)
+    assert read(made.to_json()) == made
+    assert made.weights == {"logistic": 0.0, "volatility": 0.5, "boosting": 0.5}
+    assert list(made.part_skills) == ["logistic", "volatility", "boosting", "blend"]
+    with pytest.raises(ValueError, match=r"files lists .'cnn_lstm_best\.pth'., which is not of a"):
+        builders.draft(**builders.AVERAGED).seal(
+            builders.CREATED_AT, {**hashes, "cnn_lstm_best.pth": "0f" * 32}
+        )
 
 
 def combined(**changes) -> Manifest:

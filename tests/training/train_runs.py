@@ -34,7 +34,9 @@ NETWORK = (
     "model.n_heads=2",
     "model.head_sizes=[4,4]",
 )
-WITHOUT_NETWORK = {"model=logistic", "model=volatility", "model=boosting", "model=moves"}
+WITHOUT_NETWORK = {
+    *("model=logistic", "model=volatility", "model=boosting", "model=moves", "model=average")
+}
 
 
 def train_arguments(

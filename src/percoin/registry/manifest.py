@@ -546,8 +546,11 @@ class ManifestDraft:
         require(None in further, "a blend and a combination at once")
         if is_average or self.combination is not None:
             parts = {} if self.combination is None else self.combination.parts
-            require((NETWORK in parts) == self.has_network, f"the parts are not of a {kind}")
-            require(len(parts) > 1, f"a {kind} has fewer than two parts")
+            require(len(parts) > 1, f"the {kind} has fewer than two parts")
+            is_network = NETWORK in parts
+            require(
+                is_network == self.has_network, f"the parts are not of a model of the kind {kind}"
+            )
         is_needed = kind == LOGISTIC_KIND or self.blend is not None
         require(is_needed == (self.regression is not None), "regression and model do not agree")
         is_needed = not (is_blended or kind == LOGISTIC_KIND)
