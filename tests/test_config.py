@@ -112,9 +112,9 @@ def test_every_choice_composes_and_becomes_typed(chosen, monkeypatch):
     assert made.history_days == made.tf.history_days
     assert made.features.definition == features
     assert label_rule(made.labels).horizon == made.labels.horizon == made.split.purge_bars
-    assert made.model.option == (model if model in {*ALONE, "own"} else "cnn_lstm")
-    assert made.model.has_network is (model not in ALONE)
-    assert model in {*ALONE, "own"} or len(made.model.channels) == 3
+    assert made.model.option == (model if model in {*ALONE, "average", "own"} else "cnn_lstm")
+    assert made.model.has_network is (model not in {*ALONE, "average"})
+    assert model in {*ALONE, "average", "own"} or len(made.model.channels) == 3
     assert made.trainer.accelerator == trainer
     assert made.logger[logger]["_target_"].lower().endswith(f"{logger}logger")
 
@@ -657,7 +657,7 @@ def test_what_the_network_is_built_from_are_its_own_arguments():
     from percoin.network import CnnLstm
 
     arguments = set(inspect.signature(CnnLstm).parameters) - {"n_features"}
-    for option in set(options("model")) - {*ALONE, "own"}:
+    for option in set(options("model")) - {*ALONE, "average", "own"}:
         assert set(_leaves(OmegaConf.load(CONF_DIR / "model" / f"{option}.yaml"))) == arguments
 
 
@@ -715,7 +715,7 @@ def test_what_learns_from_a_pool_is_no_part_of_the_blend_of_one_market():
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("blend=logistic", "blend=logistic averages a network with other models, and model={name}"),
+        ("blend=logistic", "blend=logistic averages several models, and model={name} is one"),
         ("experiment=tune", "experiment=tune searches settings of a network, and model={name}"),
         ("resume=true", "in seconds and cannot be resumed: leave out resume=true"),
         ("init=pooled", "init=pooled trains a network, and model={name} is none"),

@@ -45,7 +45,7 @@ class PooledAverage(PoolRecipe):
         n_rows = sum(len(dataset.rows("train")) for dataset in pool.seen)
         log.info("fitting model=average to %d train rows of %d markets", n_rows, len(pool.seen))
         pooled, record = _fit(pool, fitting), record_pool(pool)
-        again = _Again(pool, fitting)
+        again = _RefitOfAverages(pool, fitting)
         secs = time.monotonic() - started
 
         def fitted(dataset: MarketDataset) -> FittedLastRow:
@@ -65,7 +65,7 @@ class PooledAverage(PoolRecipe):
 
 
 @dataclass(frozen=True)
-class _Again:
+class _RefitOfAverages:
     """The refit of a pool, made when the first market asks for it and once for all of them."""
 
     pool: Pool
