@@ -29,6 +29,7 @@ RESULT_FILE = "result.json"
 DIVERGED_FILE = "diverged.txt"
 CHECKPOINT_FOLDER = "checkpoints"
 LAST_CHECKPOINT = "last"
+BEST_CHECKPOINT = "best"
 # Below the run's folder: the results of each of several markets.
 MARKETS_FOLDER = "markets"
 # Below the folder of the judged network: its refit on all rows.
@@ -37,6 +38,18 @@ REFIT_FOLDER = "refit"
 PARTS = ("fold-*", "seed-*")
 _CHECKPOINTS = tuple(
     f"{part}{CHECKPOINT_FOLDER}/{LAST_CHECKPOINT}.ckpt" for part in ("", *(f"{p}/" for p in PARTS))
+)
+# What a resume or a reader of results goes by.
+_PROGRESS = (
+    *(
+        f"{part}{place}{CHECKPOINT_FOLDER}/{name}.ckpt"
+        for part in ("", *(f"{p}/" for p in PARTS))
+        for place in ("", f"{REFIT_FOLDER}/")
+        for name in (LAST_CHECKPOINT, BEST_CHECKPOINT)
+    ),
+    RESULT_FILE,
+    f"{MARKETS_FOLDER}/*/{RESULT_FILE}",
+    DIVERGED_FILE,
 )
 # Larger than any count in a valid result.
 _MOST = 10**11
@@ -66,6 +79,12 @@ def has_checkpoint(folder: Path) -> bool:
 def can_go_on(folder: Path) -> bool:
     """Whether the run can be resumed: it has a checkpoint and did not diverge."""
     return has_checkpoint(folder) and not (folder / DIVERGED_FILE).exists()
+
+
+def progress_files(folder: Path) -> list[Path]:
+    """The checkpoints, results and marks of a run, without its logs and pictures."""
+    found = (path for pattern in _PROGRESS for path in sorted(folder.glob(pattern)))
+    return [path for path in found if not path.is_dir()]
 
 
 def mark_diverged(folder: Path, why: str) -> None:

@@ -26,6 +26,7 @@ from percoin.training.run_files import (
     RunContext,
     check_resumable,
     divergence_marked,
+    forget_earlier_run,
     plain_settings,
     write_errors,
 )
@@ -120,6 +121,8 @@ def train(
         interruption.expected(),
     ):
         config = plain_settings(settings, run.choices)
+        if not settings.resume:
+            forget_earlier_run(run.folder)
         if recipe.can_resume:
             facts = {"config": config, **_origin(recipe), **_own_code(settings), **_noted(choice)}
             check_resumable(settings, run.folder, facts)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from percoin.dataset import MarketDataset
 from percoin.errors import ResumeError, TrainingError
-from percoin.run_record import CHECKPOINT_FOLDER, LAST_CHECKPOINT, REFIT_FOLDER
+from percoin.run_record import BEST_CHECKPOINT, CHECKPOINT_FOLDER, LAST_CHECKPOINT, REFIT_FOLDER
 from percoin.splits import Split
 from percoin.training.averaging import averaged_state
 from percoin.training.callbacks import Progress
@@ -33,8 +33,6 @@ from percoin.training.pooled_module import GentleClassifier
 from percoin.whole_file import remove_leftovers, write_whole
 
 log = logging.getLogger(__name__)
-
-BEST_CHECKPOINT = "best"
 
 
 @dataclass(frozen=True)

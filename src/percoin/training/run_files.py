@@ -31,6 +31,7 @@ from percoin.run_record import (
     SETTINGS_FILE,
     has_checkpoint,
     mark_diverged,
+    progress_files,
     write_result,
 )
 from percoin.training.summary import TrainingSummary
@@ -107,6 +108,19 @@ def clear_run_folder(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def forget_earlier_run(folder: Path) -> None:
+    """Delete the progress of an earlier run in a folder that the user has named again.
+
+    Otherwise ``resume=true`` would take the earlier run's weights for those of this run. Only
+    files that a run itself writes by these very names go, because the folder may hold more.
+    """
+    found = progress_files(folder)
+    if found:
+        log.info("starting afresh in %s, which held an earlier run", folder)
+    for path in found:
+        path.unlink()
 
 
 def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:

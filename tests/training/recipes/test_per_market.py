@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -329,6 +331,35 @@ def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path
     assert not before.exists()
     (last,) = run_folder(after).rglob("last.ckpt")
     assert str(before).encode() not in last.read_bytes()
+
+
+@pytest.mark.parametrize("parts", [(), ("evaluation=walk_forward", "folds=2")], ids=["", "folds"])
+def test_a_run_in_a_used_folder_is_never_taken_for_the_earlier_run(tmp_path, monkeypatch, parts):
+    place = tmp_path / "mine"
+    words = ("epochs=1", f"hydra.run.dir={place}", *parts)
+    assert train(tmp_path, *words, "seed=5").code == 0
+    of_the_user = [place / name for name in ("notes.txt", "checkpoints/kept.ckpt", "markets/a.csv")]
+    for path in of_the_user:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    before = served(tmp_path)
+
+    def interrupted(dataset, network, plan, folder, *arguments, **further):
+        del dataset, network, plan, folder, arguments
+        os.kill(os.getpid(), signal.SIGINT)
+        further["interruption"].end_if_received()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(per_market, "train", interrupted)
+        stopped = train(tmp_path, *words, "seed=9")
+    assert stopped.code == 130
+    assert only_error(stopped).endswith("no finished epoch is kept; start again")
+    refused = train(tmp_path, *words, "seed=9", "resume=true")
+    assert refused.code == 1
+    assert "no interrupted run with a finished epoch" in only_error(refused)
+    assert served(tmp_path) == before
+    assert not (place / "result.json").exists()
+    assert all(path.read_text() == "mine" for path in of_the_user)
 
 
 HOSTILE_SETTINGS = (
