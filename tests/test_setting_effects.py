@@ -144,6 +144,23 @@ def test_the_length_of_a_pool_is_part_of_its_schedule(tmp_path):
     assert not resumes(config, changed(config, "epochs"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("words", "is_free"),
+    [
+        (("OneCycleLR", "scheduler.max_lr=0.01", "scheduler.each=batch"), False),
+        (("CosineAnnealingLR",), False),
+        (("CosineAnnealingLR", "scheduler.T_max=9"), True),
+        (("StepLR", "scheduler.step_size=1"), True),
+    ],
+)
+def test_the_length_of_a_training_is_part_of_an_own_schedule_made_for_it(words, is_free, tmp_path):
+    name, *further = words
+    config = settings(f"scheduler._target_=torch.optim.lr_scheduler.{name}", *further)
+
+    assert resumes(config, changed(config, "epochs"), tmp_path) == is_free
+    assert resumes(config, config, tmp_path)
+
+
 def test_what_judged_markets_had_stays_when_the_others_are_judged(tmp_path):
     config = settings("recipe=pooled", "symbol='BTCUSDT,ETHUSDT'")
     other = changed(config, "looks")

@@ -64,6 +64,13 @@ class Target:
         """The function with these arguments filled in; ``positional`` stand for what is to come."""
         return partial(self.value, **self._given(arguments, {}, *positional))
 
+    def takes(self, name: str) -> bool:
+        """Whether ``make`` would give it an offered argument of that name."""
+        try:
+            return name in inspect.signature(self.value).parameters
+        except (TypeError, ValueError):
+            return False
+
     def refusal(self, found: str) -> ConfigError:
         """The error that says what was found of it."""
         return ConfigError(printable(f"{self.setting}={self.name} {found}"))

@@ -15,6 +15,9 @@ from percoin.plugins import PluginSource
 from percoin.targets import Target, find_target
 from percoin.training.lit_module import LossFunction, OwnTraining
 
+# What the schedules of torch call the number of their steps.
+_LENGTHS = ("total_steps", "T_max")
+
 
 def find_targets(settings: TrainConfig) -> dict[str, Target]:
     """What is of the user's own, by its group.
@@ -49,6 +52,15 @@ def own_training(settings: TrainConfig) -> OwnTraining:
         _schedule_maker(targets, arguments, each_batch),
         each_batch,
     )
+
+
+def schedule_has_length(settings: TrainConfig) -> bool:
+    """Whether the user's own schedule is made for the number of epochs, as a cosine is."""
+    scheduler = settings.scheduler
+    if scheduler._target_ is None:
+        return False
+    target = find_target("scheduler._target_", scheduler._target_)
+    return any(target.takes(name) and name not in scheduler.arguments for name in _LENGTHS)
 
 
 _Targets = Mapping[str, Target]
@@ -93,8 +105,8 @@ def _schedule_maker(targets: _Targets, arguments: _Arguments, each_batch: bool) 
         return None
 
     def make(optimizer: Optimizer, n_steps: int) -> LRScheduler:
-        # What the schedules of torch call the number of their steps.
-        found = target.make(arguments["scheduler"], optimizer, total_steps=n_steps, T_max=n_steps)
+        length = dict.fromkeys(_LENGTHS, n_steps)
+        found = target.make(arguments["scheduler"], optimizer, **length)
         if not isinstance(found, LRScheduler):
             raise target.refusal(f"makes a {type(found).__name__}, no schedule of torch")
         if each_batch and isinstance(found, ReduceLROnPlateau):

@@ -147,7 +147,7 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
         )
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = _changed_settings(folder, before, facts)
+        changed = _changed_settings(settings, folder, before, facts)
     # The file may hold any JSON: of the wrong type, or nested too deeply.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResumeError(
@@ -167,11 +167,12 @@ def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) 
     log.info("resuming %s", folder)
 
 
-def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> set[Effect]:
+def _free_to_change(
+    settings: TrainConfig, folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> set[Effect]:
     """Effects of settings that may change while the run can still resume."""
     free = set(OF_THE_RUN)
-    # A pool's learning rate schedule depends on the number of epochs; other runs can add epochs.
-    if now["config"]["recipe"] != RecipeName.POOLED:
+    if not _plans_its_length(settings):
         free.add(Effect.LENGTH)
     # Once a market is judged its result stays, so the others need the same rules.
     if not any(folder.glob(f"{MARKETS_FOLDER}/*/{RESULT_FILE}")):
@@ -182,8 +183,21 @@ def _free_to_change(folder: Path, before: Mapping[str, Any], now: Mapping[str, A
     return free
 
 
-def _changed_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    free = _free_to_change(folder, before, now)
+def _plans_its_length(settings: TrainConfig) -> bool:
+    """Whether the learning rate depends on the number of epochs, so that none can be added."""
+    if settings.recipe == RecipeName.POOLED:
+        return True
+    if settings.scheduler._target_ is None:
+        return False
+    from percoin.training.own_parts import schedule_has_length
+
+    return schedule_has_length(settings)
+
+
+def _changed_settings(
+    settings: TrainConfig, folder: Path, before: dict[str, Any], now: dict[str, Any]
+) -> list[str]:
+    free = _free_to_change(settings, folder, before, now)
     was = dict(flat(before["config"]))
     if "symbol" not in was:
         raise ValueError("it holds no settings")
