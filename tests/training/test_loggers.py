@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from train_runs import run_train, train_arguments
 
+from percoin.training.recipes import per_market
+
 PICTURES = ("confusion_matrix", "label_distribution", "reliability")
 
 
@@ -91,3 +93,15 @@ def test_a_logger_that_cannot_begin_ends_the_command_in_one_line(tmp_path):
     (line,) = finished.stderr.splitlines()
     assert line.startswith("error: logger=mlflow cannot begin a run: ")
     assert not (tmp_path / "models").exists()
+
+
+@needs("mlflow")
+@pytest.mark.filterwarnings("ignore")
+def test_a_logger_that_cannot_begin_fails_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(per_market, "train", lambda *_, **__: pytest.fail("it was trained"))
+    words = ("evaluation=walk_forward", "folds=2")
+    uri = f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/missing/mlflow.db"
+    finished = run_train(train_arguments(tmp_path, "logger=mlflow", uri, *words))
+    assert finished.code == 2
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("error: logger=mlflow cannot begin a run: ")

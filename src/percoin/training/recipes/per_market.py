@@ -47,6 +47,8 @@ class PerMarket(OneMarket):
         """Train every fold from scratch, the newest last."""
         settings, folder, n_folds = fitting.settings, fitting.folder, len(self.folds)
         *earlier, newest = self.folds
+        # They fail before any training; what they get is of the newest fold.
+        loggers = make_loggers(settings, folder)
         before = []
         for number, dataset in enumerate(earlier, start=1):
             log.info("fold %d of %d", number, n_folds)
@@ -54,7 +56,6 @@ class PerMarket(OneMarket):
             before.append(Fold(dataset, trained.module))
         if earlier:
             log.info("fold %d of %d, whose model is the one to serve", n_folds, n_folds)
-        loggers = make_loggers(settings, folder)
         trained = self._fit_fold(fitting, newest, folder, loggers)
         market = FittedNetwork(
             dataset=newest,
