@@ -170,3 +170,53 @@ def test_fetching_takes_a_start():
     assert typed(compose_config("fetch", words), FetchConfig).start == "2024-01-01"
     with pytest.raises(ConfigError, match="is in the future"):
         typed(compose_config("fetch", [*words[:1], "start=2999-01-01"]), FetchConfig)
+
+
+def first_and_last(fold, part: str = "test") -> tuple[int, int]:
+    times = fold.bars.open_time[fold.rows(part)]
+    return int(times[0]), int(times[-1])
+
+
+def test_no_test_row_opens_before_the_moment_that_a_training_names(tmp_path):
+    words = ("start=2024-03-01", "end=2024-05-01")
+    (plain,) = make_folds(settings(tmp_path, *words), hourly(150))
+    (later,) = make_folds(settings(tmp_path, *words, "test_from=2024-04-26T06:00"), hourly(150))
+
+    assert first_and_last(plain)[0] < ms("2024-04-26")
+    assert first_and_last(later) == (ms("2024-04-26T06:00"), first_and_last(plain)[1])
+    for part in ("train", "validation"):
+        assert first_and_last(later, part) == first_and_last(plain, part)
+    # On later bars the test part begins later by itself.
+    newer = settings(tmp_path, "history_days=60", "test_from=2024-04-26T06:00")
+    assert first_and_last(make_folds(newer, hourly(200))[0])[0] > ms("2024-07-01")
+
+
+def test_in_a_walk_forward_only_the_folds_before_the_moment_lose_test_rows(tmp_path):
+    words = ("evaluation=walk_forward", "folds=2", "start=2024-02-01", "end=2024-05-01")
+    plain = make_folds(settings(tmp_path, *words), hourly(150))
+    later = make_folds(settings(tmp_path, *words, "test_from=2024-03-10"), hourly(150))
+
+    assert first_and_last(plain[0])[0] < first_and_last(later[0])[0] == ms("2024-03-10")
+    assert first_and_last(later[1]) == first_and_last(plain[1])
+    with pytest.raises(NotEnoughBarsError) as caught:
+        make_folds(settings(tmp_path, *words, "test_from=2024-04-15"), hourly(150))
+    assert "evaluation=single_split or fewer folds" in str(caught.value)
+
+
+def test_a_moment_that_leaves_no_test_rows_is_refused_with_what_helps(tmp_path):
+    with pytest.raises(NotEnoughBarsError) as caught:
+        make_folds(settings(tmp_path, "test_from=2024-06-01"), hourly(150))
+    assert str(caught.value) == (
+        "BTCUSDT 1h: test_from=2024-06-01 00:00 UTC leaves no test rows: the last of a test part "
+        "opens at 2024-05-29 20:00; use bars that end later, or give an earlier moment"
+    )
+    assert make_folds(settings(tmp_path, "test_from=2024-06-01"), hourly(170))
+    assert make_folds(settings(tmp_path, "test_from=2024-05-25"), hourly(150))
+
+
+def test_the_moment_is_a_date_and_of_no_pool(tmp_path):
+    with pytest.raises(ConfigError, match="test_from=soon is not a day"):
+        settings(tmp_path, "test_from=soon")
+    for words in (["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'"], ["init=pooled"]):
+        with pytest.raises(ConfigError, match="test_from is for a market that trains alone"):
+            settings(tmp_path, "test_from=2024-04-26", *words)

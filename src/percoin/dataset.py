@@ -285,11 +285,45 @@ def build_folds(bars: Bars, spec: DatasetSpec, n_folds: int) -> list[MarketDatas
     return [fold(number) for number in range(n_folds)]
 
 
+def tested_from(folds: Sequence[MarketDataset], moment: int | None) -> list[MarketDataset]:
+    """The folds without test rows that open before a moment.
+
+    Args:
+        folds: Oldest first; one dataset for a single split.
+        moment: In milliseconds since 1970-01-01 UTC; None leaves the folds as they are.
+
+    Raises:
+        NotEnoughBarsError: A fold would be left without test rows.
+    """
+    if moment is None:
+        return list(folds)
+    return [_tested_from(fold, moment, len(folds)) for fold in folds]
+
+
+def _tested_from(fold: MarketDataset, moment: int, n_folds: int) -> MarketDataset:
+    rows = fold.rows("test")
+    open_time = fold.bars.open_time[rows]
+    if open_time[0] >= moment:
+        return fold
+    if open_time[-1] < moment:
+        action = "use bars that end later, or give an earlier moment"
+        fewer = "evaluation=single_split or fewer folds, " if n_folds > 1 else ""
+        raise NotEnoughBarsError(
+            fold.bars.symbol,
+            fold.bars.timeframe,
+            f"test_from={format_time(pd.Timestamp(moment, unit='ms', tz='UTC'))} UTC leaves no "
+            f"test rows: the last of a test part opens at {format_time(fold.dates('test')[1])}",
+            f"{fewer}{action}",
+        )
+    return fold.tested_on(rows[open_time >= moment])
+
+
 def with_newest_test_rows(folds: Sequence[MarketDataset], n_rows: int) -> list[MarketDataset]:
     """The folds of a model without the test rows that the search for its settings saw.
 
-    Such rows are the oldest of the first fold, and no manifest names them. But it counts the test
-    rows of all folds, and the newest are the ones that were left.
+    For versions from before the setting ``test_from``, which names them. Such rows are the oldest
+    of the first fold. The manifest counts the test rows of all folds, and the newest are the ones
+    that were left.
 
     Args:
         folds: The folds by the settings, oldest first; one dataset for a single split.

@@ -7,7 +7,9 @@ from builders import drop_bars
 from tuning_builders import hourly_bars, make_space, spoil, tuning
 
 from percoin.config import FixedHorizonConfig, TrainConfig
+from percoin.config.dates import moment_ms
 from percoin.dataset import with_newest_test_rows
+from percoin.registry.field_checks import open_time_text
 from percoin.training.folds import make_folds
 from percoin.tuning.rows import SearchRows
 
@@ -77,13 +79,34 @@ def test_chosen_settings_are_judged_on_later_rows_than_any_trial_saw():
     rows = SearchRows.of(BASE, bars)
     (fold,) = make_folds(variant(20, 12), bars)
     assert times(fold, "test")[0] < rows.end_time
-    fresh = rows.fresh(fold)
+    chosen, (fresh,) = rows.fresh(variant(20, 12), bars)
+    assert moment_ms("test_from", chosen.test_from) == rows.end_time
+    # Every later training with these settings leaves out the same rows, with newer bars too.
+    (later,) = make_folds(chosen, bars)
+    assert np.array_equal(later.rows("test"), fresh.rows("test"))
     assert times(fresh, "test")[0] >= rows.end_time
     assert set(times(fresh, "test")) == {t for t in times(fold, "test") if t >= rows.end_time}
     assert np.array_equal(fresh.rows("train"), fold.rows("train"))
-    # A manifest counts them, and so they are found again without the search.
+    # Older manifests only count them; so they are found again without the search.
     (again,) = with_newest_test_rows([fold], len(fresh.rows("test")))
     assert np.array_equal(again.rows("test"), fresh.rows("test"))
+
+
+def test_settings_that_begin_no_earlier_say_nothing_of_the_rows_of_the_search():
+    bars = hourly_bars()
+    rows = SearchRows.of(BASE, bars)
+    chosen, (fold,) = rows.fresh(BASE, bars)
+    assert (chosen, times(fold, "test")[0]) == (BASE, rows.end_time)
+
+
+def test_no_trial_sees_test_rows_that_the_command_leaves_out():
+    bars = hourly_bars()
+    plain, later = SearchRows.of(BASE, bars), bars.open_time[-20]
+    base = replace(BASE, test_from=open_time_text(int(later)))
+    rows = SearchRows.of(base, bars)
+    assert rows.end_time == plain.end_time < later
+    chosen, (fold,) = rows.fresh(base, bars)
+    assert (chosen.test_from, times(fold, "test")[0]) == (base.test_from, later)
 
 
 @pytest.mark.parametrize("words", [(), ("evaluation=walk_forward", "folds=3")])

@@ -14,7 +14,7 @@ from tune_runs import Finished, run_tune
 from tuning_builders import MARKET, hourly_bars
 
 from percoin.audit.findings import FindingStatus
-from percoin.audit.served import audit_served
+from percoin.audit.served import audit_served, check_manifest
 from percoin.bars.sources.simulated import SimulatedSource
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config
@@ -30,7 +30,7 @@ from percoin.registry.layout import MarketFolder
 from percoin.sweep.plan import plan_sweep
 from percoin.training.folds import make_folds
 from percoin.training.recipes import network
-from percoin.training.version_settings import settings_of
+from percoin.training.version_settings import overrides_of, settings_of
 from percoin.tuning import command
 from percoin.tuning.studies import open_studies, winners_of
 from percoin.types import Timeframe
@@ -155,12 +155,21 @@ def test_audit_and_reproduction_leave_out_the_test_rows_that_the_search_saw(
 
     monkeypatch.setattr(command, "best_of", shortest)
     words = (*words, "lookback=40", "experiment.space.labels=[]")
-    assert run_tune(tmp_path, *words).code == 0
+    finished = run_tune(tmp_path, *words)
+    assert finished.code == 0
     manifest, market = served(tmp_path).manifest, ("BTCUSDT", Timeframe.H1)
     settings = settings_of(manifest)
     assert settings.lookback < 30
     bars = BarStore(tmp_path / "data" / "bars").load(*market)
-    plain = make_folds(settings, bars)
+    plain = make_folds(replace(settings, test_from=None), bars)
+    # The printed command and a retraining are judged on the same rows.
+    printed = typed(compose_config("train", last_command(finished)), TrainConfig)
+    retrained = typed(compose_config("train", overrides_of(manifest)), TrainConfig)
+    for again in (printed, retrained):
+        assert again.test_from == settings.test_from is not None
+        folds = make_folds(again, bars)
+        assert sum(len(fold.rows("test")) for fold in folds) == manifest.dataset_info.test_samples
+        assert folds[0].bars.open_time[folds[0].rows("test")[0]] == winners(tmp_path)[0]["test"][0]
     assert manifest.dataset_info.test_samples < sum(len(fold.rows("test")) for fold in plain)
 
     found = {finding.check: finding for finding in audit_served(tmp_path / "models", bars)}
@@ -169,6 +178,22 @@ def test_audit_and_reproduction_leave_out_the_test_rows_that_the_search_saw(
     wanted = compose_config("registry", ["action=reproduce", f"data_dir={tmp_path / 'data'}"])
     again = reproduce(typed(wanted, RegistryConfig), MarketFolder(tmp_path / "models", *market))
     assert again.is_same, again.as_text()
+
+    # Versions from before the setting only count their test rows.
+    config = {name: value for name, value in manifest.config.items() if name != "test_from"}
+    (_, *older) = check_manifest(replace(manifest, config=config), bars)
+    assert {finding.status for finding in older} == {FindingStatus.OK}
+
+
+@pytest.mark.parametrize("moment", ["2025-08-28", 5, "2099-01-01", "soon"])
+def test_a_version_that_names_other_test_rows_than_it_was_judged_on_is_found_out(tuned, moment):
+    _, folder = tuned
+    manifest = served(folder).manifest
+    bars = BarStore(folder / "data" / "bars").load("BTCUSDT", Timeframe.H1)
+    changed = replace(manifest, config={**manifest.config, "test_from": moment})
+    statuses = {finding.status for finding in check_manifest(changed, bars)}
+    is_readable = moment == "2025-08-28"
+    assert (FindingStatus.LEAK if is_readable else FindingStatus.CANNOT_TELL) in statuses
 
 
 def test_the_same_command_again_searches_and_trains_nothing(tuned):

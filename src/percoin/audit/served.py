@@ -19,11 +19,13 @@ from percoin.audit.pooled import (
 from percoin.audit.published import audit_scores
 from percoin.audit.rows import check_dataset_rows, check_scaling, same_scaling
 from percoin.bars.schema import Bars
+from percoin.config.dates import moment_ms
 from percoin.dataset import (
     MarketDataset,
     PreparedMarket,
     build_dataset,
     build_folds,
+    tested_from,
     with_newest_test_rows,
 )
 from percoin.errors import InvalidArtifactError, ModelNotFoundError
@@ -228,6 +230,8 @@ def _as_judged(manifest: Manifest, folds: list[MarketDataset]) -> list[MarketDat
     """The folds with the test rows that the model was judged on; a pool has no search."""
     if manifest.pool is not None:
         return folds
+    if (test_from := manifest.config.get("test_from")) is not None:
+        return tested_from(folds, moment_ms("test_from", test_from))  # type: ignore[arg-type]
     return with_newest_test_rows(folds, manifest.dataset_info.test_samples)
 
 

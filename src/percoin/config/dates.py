@@ -6,7 +6,7 @@ import time
 from datetime import UTC, date, datetime
 from typing import Any
 
-from percoin.config.fields import Effect, require, setting
+from percoin.config.fields import Effect, When, require, setting
 from percoin.errors import ConfigError
 from percoin.printable import printable
 from percoin.types import DAY_MILLISECONDS
@@ -24,6 +24,21 @@ def end_date(affects: Effect | None = None) -> Any:
     """A field: the day before which the bars in use end."""
     line = "day before which the bars end (UTC), itself not included; null is the newest bar"
     return setting(line, default=None, affects=affects)
+
+
+def first_test_date() -> Any:
+    """A field: the moment before which no test row opens."""
+    line = (
+        "test rows open no earlier than this moment (UTC), such as 2025-01-01T06:00; a search sets "
+        "it, since earlier rows chose its settings"
+    )
+    return setting(
+        line,
+        default=None,
+        affects=Effect.JUDGEMENT,
+        # The cuts of a pool are moments of its own.
+        used=When(unless=("recipe=pooled", "init=pooled")),
+    )
 
 
 def moment_ms(name: str, text: str | None) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 from percoin.bars.renames import current_symbol
 from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
-from percoin.config.dates import check_dates, end_date, start_date
+from percoin.config.dates import check_dates, end_date, first_test_date, moment_ms, start_date
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
     MOST_BARS,
@@ -165,6 +165,7 @@ class TrainConfig:
     )
     start: str | None = start_date(Effect.MODEL)
     end: str | None = end_date(Effect.MODEL)
+    test_from: str | None = first_test_date()
     split: SplitConfig = setting("shares of the rows, oldest first")
     loss: LossConfig = setting("what is minimised", used=OF_A_NETWORK)
     optimizer: OptimizerConfig = setting(used=OF_A_NETWORK)
@@ -239,6 +240,7 @@ class TrainConfig:
             "leave out one of the two",
         )
         check_dates(self.start, self.end)
+        moment_ms("test_from", self.test_from)
         check_purge(self.split.purge_bars, self.labels.horizon)
         if not self.model.has_network:
             self._check_without_network()
@@ -336,6 +338,11 @@ class TrainConfig:
             current_symbol(self.symbol)
         if self.init == INIT_POOLED:
             self._check_single_split("init=pooled")
+        require(
+            self.test_from is None or (self.recipe == RecipeName.PER_MARKET and self.init is None),
+            "test_from is for a market that trains alone, from scratch; the test part of a pool "
+            "begins where its shares say: leave it out",
+        )
         if isinstance(self.labels, RelativeConfig):
             self._check_relative()
 

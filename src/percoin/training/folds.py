@@ -14,7 +14,8 @@ from percoin.bars.schema import Bars, format_time
 from percoin.bars.sources.binance.source import ExchangeSource
 from percoin.bars.store import BarStore
 from percoin.config import BinanceConfig, EvaluationMode, TrainConfig
-from percoin.dataset import MarketDataset, build_dataset, build_folds
+from percoin.config.dates import moment_ms
+from percoin.dataset import MarketDataset, build_dataset, build_folds, tested_from
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +23,18 @@ LoadBars = Callable[[TrainConfig], Bars]
 
 
 def make_folds(settings: TrainConfig, bars: Bars) -> list[MarketDataset]:
-    """Build the datasets: one for a single split; for a walk-forward one per fold, oldest first."""
+    """Build the datasets: one for a single split; for a walk-forward one per fold, oldest first.
+
+    Raises:
+        NotEnoughBarsError: A part would have no rows, also because of ``test_from``.
+        MissingClassError: The train rows lack one of the three classes.
+    """
     spec = dataset_spec(settings)
     if settings.evaluation == EvaluationMode.WALK_FORWARD:
-        return build_folds(bars, spec, settings.folds)
-    return [build_dataset(bars, spec)]
+        folds = build_folds(bars, spec, settings.folds)
+    else:
+        folds = [build_dataset(bars, spec)]
+    return tested_from(folds, moment_ms("test_from", settings.test_from))
 
 
 def n_bars_to_load(settings: TrainConfig, at: float | None = None) -> int:

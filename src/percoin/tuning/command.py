@@ -41,7 +41,7 @@ from percoin.interruption import Interrupted, interruptible
 from percoin.plot.picture import write_picture
 from percoin.run_folder import claimed_run
 from percoin.run_record import can_go_on, facts_hash, is_finished
-from percoin.training.folds import load_bars, load_with_references, make_folds
+from percoin.training.folds import load_bars, load_with_references
 from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome
 from percoin.training.own_parts import sources_of
@@ -334,8 +334,7 @@ def _chosen(session: _Session, best: Candidate) -> tuple[TrainConfig, list[Marke
     space, studies = session.searcher.space, session.searcher.studies
     n_trials = session.settings.trials - 1 + studies.n_trials
     chosen = replace(space.settings(best), trials=n_trials)
-    first, *others = make_folds(chosen, session.bars)
-    return chosen, [session.rows.fresh(first), *others]
+    return session.rows.fresh(chosen, session.bars)
 
 
 def _describe_winner(

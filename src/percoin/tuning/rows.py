@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from percoin.assembly import dataset_spec
 from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
-from percoin.dataset import MarketDataset, build_search_dataset
+from percoin.dataset import MarketDataset, build_search_dataset, tested_from
+from percoin.registry.field_checks import open_time_text
 from percoin.training.folds import make_folds
 from percoin.types import DAY_MILLISECONDS
 
@@ -41,7 +42,8 @@ class SearchRows:
         Raises:
             PercoinError: These settings cannot be trained on these bars.
         """
-        first_fold = make_folds(settings, bars)[0]
+        # Trials see nothing of the test part, not even the rows of it that test_from leaves out.
+        first_fold = make_folds(replace(settings, test_from=None), bars)[0]
         open_time, step = first_fold.bars.open_time, bars.timeframe.milliseconds
         end_time = int(open_time[first_fold.rows("test")[0]])
         newest_close = int(bars.open_time[-1]) + step
@@ -64,10 +66,17 @@ class SearchRows:
         spec = replace(dataset_spec(settings), history_days=history_days, start=None)
         return build_search_dataset(self.bars, spec, self.validation_time)
 
-    def fresh(self, fold: MarketDataset) -> MarketDataset:
-        """The same fold with only the test rows that no trial saw.
+    def fresh(self, settings: TrainConfig, bars: Bars) -> tuple[TrainConfig, list[MarketDataset]]:
+        """Chosen settings with the datasets to train them on, without test rows a trial saw.
 
-        The chosen settings may cut some bars earlier than the command's own settings.
+        They may cut some bars earlier than the command's own settings. Then ``test_from`` says
+        so, for every later training with them.
+
+        Raises:
+            PercoinError: These settings cannot be trained on these bars.
         """
-        rows = fold.rows("test")
-        return fold.tested_on(rows[fold.bars.open_time[rows] >= self.end_time])
+        folds = make_folds(settings, bars)
+        if int(folds[0].bars.open_time[folds[0].rows("test")[0]]) >= self.end_time:
+            return settings, folds
+        settings = replace(settings, test_from=open_time_text(self.end_time))
+        return settings, tested_from(folds, self.end_time)

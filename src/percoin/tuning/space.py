@@ -224,11 +224,14 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
     Args:
         overrides: The ``KEY=VALUE`` words of the command that searched.
         base: The settings that these words give.
-        chosen: The settings to train; they differ from ``base`` only in searched settings.
+        chosen: The settings to train; they differ from ``base`` only in searched settings, and
+            in what counts trials, looks and rows that the search saw.
     """
     words = [*_changes(base, chosen), f"trials={chosen.trials}"]
     if chosen.looks > 1:
         words.append(f"looks={chosen.looks}")
+    if chosen.test_from is not None:
+        words.append(f"test_from={chosen.test_from}")
     replaced, groups = {word.partition("=")[0] for word in words}, {"experiment"}
     if "labels" in replaced:
         # Another kind of rule: what was said of the base's own, its code among it, is no part.

@@ -352,7 +352,7 @@ def _train_and_compare(
         choices = dict(zip(("labels", "model"), map(str, kinds), strict=True))
         by_symbol = {bars.symbol: bars for bars in markets}
         recipe = prepare(settings, lambda own: by_symbol[own.symbol])
-        if isinstance(recipe, OneMarket):
+        if isinstance(recipe, OneMarket) and settings.test_from is None:
             n_rows = original.manifest.dataset_info.test_samples
             recipe = replace(recipe, folds=with_newest_test_rows(recipe.folds, n_rows))
         train(settings, recipe, RunContext(run, choices), only=[market.symbol]).check()
