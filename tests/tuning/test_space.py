@@ -1,12 +1,16 @@
 import shlex
+import sys
+from dataclasses import replace
 
 import optuna
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from tuning_builders import SEARCH, TINY, make_space, tuning
 
-from percoin.cli import compose_config
+from percoin.cli import Composed, compose_config, run_jobs
 from percoin.config import FixedHorizonConfig, TrainConfig, TripleBarrierConfig, typed
 from percoin.errors import ConfigError
+from percoin.training.run_files import RunContext
 from percoin.tuning.space import SearchSpace, command_for
 
 BASES = [
@@ -173,3 +177,102 @@ def test_a_winner_with_other_labels_leaves_nothing_of_the_users_own_rule(tmp_pat
     words = shlex.split(command_for([*TINY, *SEARCH, *own], settings, chosen))[2:]
     assert not [word for word in words if "lab:" in word or "share" in word]
     assert typed(compose_config("train", words), TrainConfig) == chosen
+
+
+EXPERIMENT = """# @package _global_
+defaults:
+  - tune@experiment
+  - override /labels: volatility_scaled
+  - override /tf: 4h
+  - override /features: raw
+  - override /logger: csv
+  - override /model: cnn_lstm_half
+  - override /source: simulated
+  - _self_
+experiment: {trials: 3, space: {lookback: [6, 20]}}
+seed: 7
+epochs: 4
+history_days: 77
+blend: volatility+moves
+split: {train: 0.6, validation: 0.2, test: 0.2, purge_bars: 9}
+labels: {width: 0.7, no_trade_share: 0.4}
+costs: {fee_bps: 1.5}
+source: {n_bars: 1000, seed: 5}
+features: {extra: [clock]}
+tags: [first try, "7"]
+models_dir: elsewhere
+pooled: {seeds: 2}
+"""
+
+
+def printed(line: str, n_proposals: int) -> tuple[list[tuple[TrainConfig, list[str]]], int]:
+    """Proposals of a search with the words of their commands, as a run of Hydra prints them."""
+    found = []
+
+    def task(settings: TrainConfig) -> None:
+        space = SearchSpace(settings, settings.experiment.space)
+        overrides = list(HydraConfig.get().overrides.task)
+        options = RunContext.of_hydra().choices
+        for candidate in proposals(space, n_proposals):
+            chosen = replace(space.settings(candidate), trials=3)
+            choices = {**options, "labels": chosen.labels.option}
+            words = shlex.split(command_for(overrides, settings, chosen, choices))[2:]
+            found.append((chosen, words))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        patch.setattr(sys, "argv", ["train.py", *shlex.split(line)])
+        code = run_jobs(task, TrainConfig, "train", sweep=print)
+    return found, code
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"), [("conf", ""), ("mine", "--config-dir mine "), ("conf", "labels.width=1 ")]
+)
+def test_what_an_experiment_file_says_is_in_the_command_without_the_experiment(
+    tmp_path, monkeypatch, folder, words
+):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / folder / "experiment"
+    place.mkdir(parents=True)
+    (place / "mine.yaml").write_text(EXPERIMENT)
+    found, code = printed(f"{words}symbol=BTCUSDT experiment=mine lr=0.002 outputs_dir=out", 3)
+
+    assert (code, len(found)) == (0, 3)
+    for chosen, command in found:
+        assert (chosen.seed, chosen.tf.name, chosen.models_dir) == (7, "4h", "elsewhere")
+        assert not [word for word in command if word.startswith("experiment")]
+        assert len({word.partition("=")[0] for word in command}) == len(command)
+        assert "logger=csv" in command
+        assert typed(compose_config("train", command), TrainConfig) == chosen
+
+
+def test_a_command_without_an_experiment_file_has_no_word_that_nobody_needs():
+    words = ["symbol=BTCUSDT", "experiment=tune", "source=sample"]
+    composed = Composed.of("train", words)
+    settings = typed(composed.config, TrainConfig)
+    chosen = replace(settings, experiment=None, lr=0.004, trials=3)
+
+    command = command_for(words, settings, chosen, composed.choices)
+
+    assert command == "python train.py symbol=BTCUSDT source=sample lr=0.004 trials=3"
+
+
+def test_code_of_your_own_that_an_experiment_file_names_is_in_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text("class Net:\n    pass\n")
+    place = tmp_path / "conf" / "experiment"
+    place.mkdir(parents=True)
+    (place / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - tune@experiment\n  - override /model: own\n  - _self_\n"
+        "plugins: [nets.py]\n"
+        "model: {_target_: 'nets:Net', arguments: {width: 8, kind: '64'}}\n"
+        "loss: {_target_: torch.nn.CrossEntropyLoss, arguments: {label_smoothing: 0.1}}\n"
+    )
+    found, code = printed("symbol=BTCUSDT experiment=mine ++model.arguments.width=16", 1)
+
+    assert code == 0
+    ((chosen, command),) = found
+    assert chosen.model.arguments == {"width": 16, "kind": "64"}
+    assert typed(compose_config("train", command), TrainConfig) == chosen

@@ -89,7 +89,7 @@ class Composed:
         register_configs()
         with reading_from(folders_in(words)):
             words = as_meant(name, words)
-            with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            with _hydra_of_conf():
                 config = composed(name, words)
         if shown is not None:
             raise ConfigShown(shown_text(config, shown))
@@ -180,11 +180,19 @@ def config_loader(words: Sequence[str]) -> Iterator[ConfigLoader]:
         words: May name further folders.
     """
     register_configs()
-    with (
-        reading_from(folders_in(words)),
-        initialize_config_dir(str(CONF_DIR), version_base="1.3"),
-    ):
+    with reading_from(folders_in(words)), _hydra_of_conf():
         yield GlobalHydra.instance().config_loader()
+
+
+@contextmanager
+def _hydra_of_conf() -> Iterator[None]:
+    """Hydra over the config files; within a run of Hydra, which has one of its own, too."""
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -301,6 +301,7 @@ def _train_best(
     studies, study = session.searcher.studies, session.searcher.study
     chosen, folds = _chosen(session, best.candidate)
     winner = _describe_winner(session, best, chosen, folds, run)
+    options = {**run.choices, "labels": chosen.labels.option}
     looks = session.settings.looks - 1 + count_looks(studies.winners(), winner)
     chosen = replace(chosen, looks=looks)
     screen = Screen(
@@ -310,7 +311,7 @@ def _train_best(
         importances=importances(study, tried),
         n_counted=chosen.trials,
         n_looks=looks,
-        command=command_for(overrides, session.settings, chosen),
+        command=command_for(overrides, session.settings, chosen, options),
         folder=session.folder,
         study_file=session.folder.parent / STUDY_FILE,
     ).render()

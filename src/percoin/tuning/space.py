@@ -24,8 +24,10 @@ from percoin.config import (
 )
 from percoin.config.effects import settings_with
 from percoin.config.fields import Effect
+from percoin.config.folders import named_folders
 from percoin.errors import ConfigError
 from percoin.labels import FixedHorizon, TripleBarrier
+from percoin.tuning.words import words_for
 
 # Significant digits of a proposed number, so that a command line can repeat it exactly.
 _DIGITS = 3
@@ -218,7 +220,12 @@ class SearchSpace:
         return value if value == own else float(f"{value:.{_DIGITS}g}")
 
 
-def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig) -> str:
+def command_for(
+    overrides: Iterable[str],
+    base: TrainConfig,
+    chosen: TrainConfig,
+    options: Mapping[str, Any] | None = None,
+) -> str:
     """The command line that trains the chosen settings without a search.
 
     Args:
@@ -226,6 +233,7 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
         base: The settings that these words give.
         chosen: The settings to train; they differ from ``base`` only in searched settings, and
             in what counts trials, looks and rows that the search saw.
+        options: The chosen option of each config group; None if no experiment file chose any.
     """
     words = [*_changes(base, chosen), f"trials={chosen.trials}"]
     if chosen.looks > 1:
@@ -242,7 +250,9 @@ def command_for(overrides: Iterable[str], base: TrainConfig, chosen: TrainConfig
         for word in map(as_typed, overrides)
         if (key := word.partition("=")[0]) not in dropped and key.split(".")[0] not in groups
     ]
-    return command("python train.py", *kept, *words)
+    folders = [word for folder in named_folders() for word in ("--config-dir", str(folder))]
+    said = words_for(chosen, [*kept, *words], options or {})
+    return command("python train.py", *folders, *said)
 
 
 def _changes(base: TrainConfig, chosen: TrainConfig) -> list[str]:
