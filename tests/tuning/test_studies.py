@@ -70,6 +70,18 @@ def test_a_look_is_another_model_on_test_rows_that_overlap():
     assert count_looks([winner("a-1", 1, 0, 99), winner("a-1", 2, 201, 300)], now) == 1
 
 
+def test_a_trial_that_was_trained_with_other_settings_is_another_look():
+    def note(settings: str | None = None, trial: int = 7) -> dict:
+        return {**winner("a-2", trial, 100, 200), **({"settings": settings} if settings else {})}
+
+    assert count_looks([note("x")], note("x")) == 1
+    assert count_looks([note("x"), note("x")], note("y")) == 2
+    assert count_looks([note("x"), note("y"), note("x", 8), note("z", 8)], note("y")) == 4
+    # Notes of older versions say nothing of them, and count as they did.
+    assert count_looks([note()], note("x")) == 1
+    assert count_looks([note(trial=8), note("x", 8)], note("x")) == 2
+
+
 @given(
     st.lists(
         st.builds(winner, st.sampled_from("ab"), st.integers(0, 3), st.just(0), st.just(9)),

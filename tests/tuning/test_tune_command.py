@@ -207,6 +207,38 @@ def test_the_same_command_again_searches_and_trains_nothing(tuned):
     assert (served(folder).folder, winners(folder)) == before
 
 
+def test_the_same_search_with_other_settings_of_the_training_trains_them(tmp_path):
+    words = ("experiment.trials=1", "logger=csv")
+    first = run_tune(tmp_path, *words)
+    second = run_tune(tmp_path, *words, "blend=none", "costs.fee_bps=1")
+    assert (second.code, second.stderr) == (0, "")
+    assert "trained and judged before" not in second.stdout
+    assert served(tmp_path).manifest.config["looks"] == 2
+    assert "looks=2" in last_command(second)
+    assert "looks=2" not in last_command(first)
+    (old, new) = winners(tmp_path)
+    assert (old["trial"], old["trials"]) == (new["trial"], new["trials"])
+    assert "before" in run_tune(tmp_path, *words, "blend=none", "costs.fee_bps=1").stdout
+    # What is asked for another registry is put there; it is the same model, so no further look.
+    other = f"models_dir={tmp_path / 'other'}"
+    there = run_tune(tmp_path, *words, "blend=none", "costs.fee_bps=1", models=other)
+    assert there.code == 0, there.stderr
+    made = load_artifact(tmp_path / "other", "BTCUSDT", Timeframe.H1).manifest
+    assert made.config["looks"] == 2
+    assert made.config["blend"] == "none"
+
+
+def test_a_note_of_an_older_version_knows_the_same_command_again(tmp_path):
+    words = ("experiment.trials=1", "logger=csv")
+    assert run_tune(tmp_path, *words).code == 0
+    with open_studies(tune_folder(tmp_path), MARKET) as studies:
+        (study,) = studies.in_order
+        (note,) = winners_of(study)
+        note = {name: value for name, value in note.items() if name != "settings"}
+        study.set_user_attr("winners", [note])
+    assert "trained and judged before" in run_tune(tmp_path, *words).stdout
+
+
 def test_a_new_study_is_another_look_and_its_trials_are_added(tmp_path):
     words = ("experiment.trials=1", "logger=csv")
     first = run_tune(tmp_path, *words)

@@ -39,8 +39,9 @@ from percoin.dataset import MarketDataset
 from percoin.errors import ConfigError, InterruptedRunError, ResumeError, StudyError
 from percoin.interruption import Interrupted, interruptible
 from percoin.plot.picture import write_picture
+from percoin.registry.layout import MarketFolder
 from percoin.run_folder import claimed_run
-from percoin.run_record import can_go_on, facts_hash, is_finished
+from percoin.run_record import can_go_on, facts_hash, is_finished, read_result
 from percoin.training.folds import load_bars, load_with_references
 from percoin.training.machine import check_machine
 from percoin.training.outcome import TrainingOutcome
@@ -55,6 +56,7 @@ from percoin.tuning.screen import PICTURE_FILE, Screen, describe_trial, secs_lef
 from percoin.tuning.search import Fate, Searcher, Tried, best_of, importances
 from percoin.tuning.space import Candidate, SearchSpace, command_for
 from percoin.tuning.studies import (
+    SETTINGS,
     STUDY_FILE,
     Studies,
     add_winner,
@@ -72,6 +74,7 @@ _FOLDER = "tune"
 _SCREEN_FILE = "study.txt"
 # Drawing takes one or two seconds; a trial may take less.
 _PICTURE_EVERY_SECS = 30.0
+_COUNTED = ("trials", "looks")
 
 
 def tune_from_config(settings: TrainConfig) -> None:
@@ -352,8 +355,18 @@ def _describe_winner(
         "trial": best.trial,
         "trials": chosen.trials,
         "test": [int(spans[0][0]), int(spans[-1][-1])],
+        SETTINGS: _further_settings(chosen),
         "run": _run_name(run.folder, session),
     }
+
+
+def _further_settings(chosen: TrainConfig) -> str:
+    """Hash of the settings that no trial depends on, and the model trained with its settings does.
+
+    How many trials and looks there were is left out: it grows by itself.
+    """
+    facts = settings_with(chosen, {Effect.LENGTH, Effect.JUDGEMENT})
+    return facts_hash({k: v for k, v in facts.items() if k not in _COUNTED}, n_digits=16)
 
 
 def _run_name(folder: Path, session: _Session) -> str:
@@ -379,10 +392,12 @@ def _train_winner(
     """Train the chosen settings unless this was done before; resume an interrupted training."""
     study = session.searcher.study
     before = winners_of(study)[-1:]
-    same = before and all(before[0][name] == winner[name] for name in ("trial", "trials"))
+    # Older notes do not have the last of these.
+    names = ("trial", "trials", SETTINGS)
+    same = before and all(before[0].get(name, winner[name]) == winner[name] for name in names)
     choices = {**run.choices, "labels": chosen.labels.option}
     folder = _run_of(before[0], session) if same else run.folder
-    if same and is_finished(folder):
+    if same and is_finished(folder) and _is_in_registry(folder, chosen):
         log.info("these settings were trained and judged before, in %s", folder)
         log.info("experiment.trials=N searches on, experiment.restart=true begins again")
         return None
@@ -395,3 +410,12 @@ def _train_winner(
             log.warning("%s: training the best settings afresh", error.found)
     add_winner(study, winner)
     return train(chosen, PerMarket(folds=folds), RunContext(run.folder, choices))
+
+
+def _is_in_registry(run: Path, chosen: TrainConfig) -> bool:
+    """Whether the registry in use has the model that a finished run made."""
+    market = MarketFolder(Path(chosen.models_dir), chosen.symbol, chosen.tf.timeframe)
+    try:
+        return market.version(read_result(run)["version"]).is_dir()
+    except (OSError, ValueError, LookupError, TypeError, ConfigError):
+        return False

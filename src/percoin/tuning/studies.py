@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ _FACTS = "facts"
 _WINNERS = "winners"
 # Fields of a winner (the note on a chosen model) and their types.
 _WINNERS_HOLD = {"study": str, "trial": int, "trials": int, "test": list, "run": str}
+# In notes of newer versions: hash of the settings that no trial depends on.
+SETTINGS = "settings"
 _OTHER_VERSION = re.compile(r"set up by optuna ([\w.]{1,20})\)")
 _AFRESH = "rename it to keep what it holds; the search then begins afresh"
 # SQLite messages, and advice that loses no trials.
@@ -116,17 +119,18 @@ def count_looks(winners: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) ->
     """Count the chosen models judged on the test rows of this one, itself included.
 
     Args:
-        winners: Notes of all studies: ``study`` and ``trial`` identify the settings, ``test``
-            has the open times of the first and last test row.
+        winners: Notes of all studies: ``study``, ``trial`` and ``settings`` identify the model,
+            ``test`` has the open times of the first and last test row. An older note without
+            ``settings`` counts as any model of its trial.
         now: Note on the model to judge; the same settings count only once.
     """
     first, last = now["test"]
-    others = {
-        (winner["study"], winner["trial"])
-        for winner in winners
-        if winner["test"][0] <= last and first <= winner["test"][1]
-    }
-    return 1 + len(others - {(now["study"], now["trial"])})
+    models: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for winner in (*winners, now):
+        if winner["test"][0] <= last and first <= winner["test"][1]:
+            known = {winner[SETTINGS]} if SETTINGS in winner else set()
+            models[winner["study"], winner["trial"]] |= known
+    return sum(max(1, len(known)) for known in models.values())
 
 
 @contextmanager
@@ -200,6 +204,7 @@ def _check_study(study: optuna.Study) -> None:
         _require(isinstance(winner, dict), "a winner")
         for name, kind in _WINNERS_HOLD.items():
             _require(isinstance(winner[name], kind), f"{name} of a winner")
+        _require(isinstance(winner.get(SETTINGS, ""), str), f"{SETTINGS} of a winner")
         first, last = winner["test"]
         _require(_is_moment(first) and _is_moment(last), "test of a winner")
     for trial in study.get_trials(deepcopy=False):
