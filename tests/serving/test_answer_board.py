@@ -72,6 +72,23 @@ def test_an_answer_is_made_once_a_bar(models_dir, market):
     assert server.board.answer("BTCUSDT", M15)["ts"] > before["ts"]
 
 
+def test_a_corrected_newest_bar_makes_another_answer(models_dir, market):
+    """With the same times and counts; a file may have held the bar before it was whole."""
+    server = make_server(models_dir, market)
+    bring_up_to_date(server)
+    before = server.board.answer("BTCUSDT", M15)
+    frame = market.bars.frame.copy()
+    frame.iloc[1289, :4] *= 1.001
+    market.bars = replace(market.bars, frame=frame)
+    assert bring_up_to_date(server) == 0  # nothing has been loaded
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        server.keeper._due[symbol] = dict.fromkeys(server.keeper._due[symbol], 0.0)
+    assert bring_up_to_date(server) == 2
+    after = server.board.answer("BTCUSDT", M15)
+    assert after["ts"] == before["ts"]
+    assert after["close"] != before["close"]
+
+
 def test_another_model_makes_another_answer_at_once(models_dir, market):
     server = make_server(models_dir, market)
     bring_up_to_date(server)

@@ -261,7 +261,7 @@ class AnswerBoard:
         status = self._models.status(market)
         closed_ms = all_held[market[1]].close_times[-1]
         seen = [
-            (len(times), int(times[0]), int(times[-1]))
+            (len(times), int(times[0]), int(times[-1]), _values(held, len(times)))
             for held in all_held.values()
             if len(times := held.close_times[: _n_closed(held, closed_ms)])
         ]
@@ -270,7 +270,7 @@ class AnswerBoard:
             []
             if manifest is None
             else [
-                int(times[-1])
+                (int(times[-1]), _values(held, len(times)))
                 for symbol in manifest.references
                 if self._keeper.keeps(symbol, market[1])
                 and (held := self._keeper.held(symbol)[market[1]])
@@ -281,6 +281,11 @@ class AnswerBoard:
         model = None if status is None else (status.mark, status.problem)
         worth = None if self._worths is None else self._worths.mark(*market, bars.origin)
         return (model, worth, is_old, int(closed_ms), bars.origin, *seen, *compared)
+
+
+def _values(held: Held, n_bars: int) -> bytes:
+    """The values of the newest of so many bars, which a source may correct."""
+    return b"" if held.bars is None else held.bars.values[n_bars - 1].tobytes()
 
 
 def _n_closed(held: Held, moment: int) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -417,6 +418,58 @@ def test_a_bar_that_is_still_open_is_left_out_and_said(
     write_parquet(bars.slice(4), tmp_path / "BTCUSDT" / "1d.parquet")
     with pytest.raises(InvalidBarsError, match="has closed yet"):
         _load(tmp_path, timeframe=Timeframe.D1)
+
+
+def _written_at(path: Path, moment: pd.Timestamp) -> Path:
+    os.utime(path, (moment.timestamp(), moment.timestamp()))
+    return path
+
+
+def test_a_file_that_was_written_while_its_last_bar_ran_ends_on_the_bar_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file still shows the running bar's values after that bar has closed."""
+    bars = make_bars(20)
+    path = write_parquet(bars, tmp_path / "BTCUSDT" / "15m.parquet")
+    _written_at(path, bars.close_time(-2) + pd.Timedelta(seconds=30))
+    _assert_same(_load(tmp_path), bars.slice(0, 19))
+    _assert_same(_load(tmp_path), bars.slice(0, 19))
+    opened = bars.frame.index[-1]
+    told = f"the bar that opened {opened:%Y-%m-%d %H:%M} UTC had not closed when its file was"
+    assert caplog.text.count(told) == 1
+    # A clock that lags a little stamps the file with a time in the bar before.
+    _written_at(path, bars.close_time(-2) - pd.Timedelta(seconds=30))
+    assert len(_load(tmp_path)) == 19
+    _written_at(path, bars.close_time() - pd.Timedelta(seconds=1))
+    _assert_same(_load(tmp_path), bars)
+    _written_at(path, bars.close_time())
+    _assert_same(_load(tmp_path), bars)
+
+
+def test_a_file_with_the_time_of_a_copy_loses_no_bar(tmp_path: Path) -> None:
+    bars = make_bars(20)
+    path = write_parquet(bars, tmp_path / "BTCUSDT" / "15m.parquet")
+    for moment in (bars.close_time(10), bars.frame.index[0] - pd.Timedelta(days=900)):
+        _written_at(path, moment)
+        _assert_same(_load(tmp_path), bars)
+
+
+def test_of_several_files_the_one_with_the_newest_bar_tells_when_it_was_written(
+    tmp_path: Path,
+) -> None:
+    bars = make_bars(200)
+    names = ("BTCUSDT-15m-2024-01-01.csv", "BTCUSDT-15m-2024-01-02.csv")
+    for name, part in zip(names, (bars.slice(0, 96), bars.slice(96)), strict=True):
+        _written_at(_write_binance(part, tmp_path / name), part.close_time(-2))
+    assert len(_load(tmp_path)) == 199
+
+
+def test_a_file_of_one_bar_that_was_still_running_is_refused(tmp_path: Path) -> None:
+    bars = make_bars(1)
+    path = write_parquet(bars, tmp_path / "BTCUSDT" / "15m.parquet")
+    _written_at(path, bars.frame.index[0])
+    with pytest.raises(InvalidBarsError, match="had not closed when its file was written"):
+        _load(tmp_path)
 
 
 def test_other_columns_are_left_out(tmp_path: Path) -> None:

@@ -38,10 +38,17 @@ _ADD_HEADER = (
 
 @dataclass(frozen=True)
 class PartBars:
-    """The bars of one file, as in ``Bars.frame``."""
+    """The bars of one file, as in ``Bars.frame``.
+
+    Attributes:
+        path: The file.
+        frame: Its bars.
+        written_ms: When it was last written, milliseconds since 1970-01-01 UTC.
+    """
 
     path: Path
     frame: pd.DataFrame
+    written_ms: int
 
 
 class MarketReader:
@@ -59,6 +66,7 @@ class MarketReader:
         self.timeframe = timeframe
         self._notes: dict[Path, list[str]] = {}
         self._columns: dict[Path, Columns] = {}
+        self._written_ms: dict[Path, int] = {}
 
     def length(self, path: Path) -> BarLength:
         """The length of the bars of a file, by their most frequent step.
@@ -96,7 +104,7 @@ class MarketReader:
             raise self._error(path, error.found, error.action) from error
         except InvalidBarsError as error:
             raise self._error(path, error.found, error.action) from error
-        return PartBars(path, frame)
+        return PartBars(path, frame, self._written_ms[path])
 
     def _checked(self, columns: Columns, length: BarLength) -> pd.DataFrame:
         """As ``check_bars``; columns without names may be in another order."""
@@ -112,6 +120,8 @@ class MarketReader:
         """The columns of one file, its rows oldest first."""
         if path not in self._columns:
             try:
+                # Before the file is read: it may be replaced meanwhile.
+                self._written_ms[path] = path.stat().st_mtime_ns // 1_000_000
                 columns, notes = of_market(understand(read_raw(path), self.names[0]), self.names)
             except FileError as error:
                 raise self._error(path, error.found, error.action) from error
@@ -140,6 +150,12 @@ class MarketReader:
         return InvalidBarsError(
             self.symbol, str(self.timeframe), f"{printable(str(path))}: {found}", action
         )
+
+
+def newest_written_ms(parts: list[PartBars]) -> int:
+    """When the file with the newest bar was last written; of several that have it, the last."""
+    newest = max(part.frame.index[-1] for part in parts)
+    return max(part.written_ms for part in parts if part.frame.index[-1] == newest)
 
 
 def join(parts: list[PartBars]) -> pd.DataFrame:

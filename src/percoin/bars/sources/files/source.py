@@ -7,24 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
 from percoin.bars.renames import old_name_note, stored_names
 from percoin.bars.resample import NOT_FILLED, divides, resample_frame
-from percoin.bars.schema import Bars
+from percoin.bars.schema import Bars, format_time
 from percoin.bars.sources.files.absent import absent, label
 from percoin.bars.sources.files.errors import FileError
 from percoin.bars.sources.files.folder import anywhere, near
 from percoin.bars.sources.files.names import KINDS, MarketFile, single_file, suffix
-from percoin.bars.sources.files.reading import MarketReader, PartBars, join
+from percoin.bars.sources.files.reading import MarketReader, PartBars, join, newest_written_ms
 from percoin.errors import BarsNotFoundError, ConfigError, InvalidBarsError, NotEnoughBarsError
 from percoin.printable import printable
 from percoin.types import BarLength, Timeframe
 
 logger = logging.getLogger("percoin.bars.sources.files")
 
+# A bar may be written at once when it closes, and clocks are off by a little.
+_CLOCK_TOLERANCE_SECS = 2.0
 _FILES_SHOWN = 3
 _PATH_CHARS = 300
 _LEFT_OUT = "%s %s: %s; it is left out"
@@ -34,12 +37,13 @@ _ByLength = dict[BarLength, list[MarketFile]]
 
 @dataclass(frozen=True)
 class _Found:
-    """Bars of one market under one of its names."""
+    """Bars of one market under one of its names, and when the newest of them was written."""
 
     frame: pd.DataFrame
     length: BarLength
     origin: str
     notes: list[str]
+    written_ms: int
 
 
 class FilesSource:
@@ -219,7 +223,8 @@ class FilesSource:
         parts = [reader.bars(file.path, length) for file in files]
         parts.sort(key=lambda part: part.frame.index[0])
         notes = reader.notes([part.path for part in parts])
-        return _Found(join(parts), length, self._origin(parts), notes)
+        written_ms = newest_written_ms(parts)
+        return _Found(join(parts), length, self._origin(parts), notes, written_ms)
 
     def _origin(self, parts: list[PartBars]) -> str:
         origin = f"files: {label(self.path, parts[0].path)}"
@@ -248,12 +253,16 @@ class FilesSource:
 
 
 def _without_open_bar(found: _Found, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
-    """Leave out bars that have not closed yet; downloads often end on one."""
+    """Leave out bars that have not closed yet; downloads often end on one.
+
+    The clock does not tell all: a file that was written while its last bar ran does not change
+    when that bar closes.
+    """
     frame = found.frame
     latest = pd.Timestamp(datetime.now(UTC)) - pd.Timedelta(found.length.milliseconds, "ms")
     n_closed = int((frame.index <= latest).sum())
     if n_closed == len(frame):
-        return frame
+        return _without_unfinished_bar(found, symbol, timeframe)
     logger.warning(
         "%s %s: bars that have not closed yet are left out: %s of %s (%s)",
         symbol,
@@ -266,3 +275,28 @@ def _without_open_bar(found: _Found, symbol: str, timeframe: Timeframe) -> pd.Da
         what = f"no bar of {found.origin} has closed yet"
         raise InvalidBarsError(symbol, timeframe, what, "check the open times")
     return frame.iloc[:n_closed]
+
+
+def _without_unfinished_bar(found: _Found, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
+    """Leave out the last bar if its file was written before it closed.
+
+    Only the last one, and only if the file was written in that bar or the one before: a time
+    further off is that of a copy or an archive, and says nothing about the bars.
+    """
+    frame, length_ms = found.frame, found.length.milliseconds
+    opened = frame.index[-1]
+    secs_before_close = (opened.timestamp() * 1000 + length_ms - found.written_ms) / 1000
+    if not _CLOCK_TOLERANCE_SECS < secs_before_close <= 2 * length_ms / 1000:
+        return frame
+    what = f"the bar that opened {format_time(opened)} UTC had not closed when its file was written"
+    if len(frame) == 1:
+        action = "write the file again now that it has closed"
+        raise InvalidBarsError(symbol, timeframe, f"{what} ({found.origin})", action)
+    _warn_once(f"{symbol} {timeframe}: {what}, and is left out ({found.origin})")
+    return frame.iloc[:-1]
+
+
+@lru_cache(maxsize=10_000)
+def _warn_once(text: str) -> None:
+    """A server reads the file again and again until it has the bar."""
+    logger.warning(text)
