@@ -36,7 +36,7 @@ RULES = {M15: FixedHorizon(3, 0.0025)}
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    export(folder, random_network(Signal.SHORT), make_dataset(BARS))
+    export(folder, random_network(Signal.SHORT), make_dataset(BARS.slice(0, 1200)))
     return folder
 
 
@@ -52,6 +52,17 @@ def record(tmp_path):
 
 def start(models_dir, market, record, **setup):
     return make_server(models_dir, market, record=record, default_rules=RULES, **setup)
+
+
+def test_a_prediction_on_a_bar_before_the_last_that_its_model_knows_is_not_live(models_dir, record):
+    """Such a machine boots a day behind: by its clock the outcome is still unknown."""
+    behind = Market(BARS, n_closed=1199)
+    server = start(models_dir, behind, record)
+    for is_live in (False, True, True):
+        bring_up_to_date(server)
+        (newest,) = record.predictions(["BTCUSDT"])[-1:]
+        assert (newest.source, newest.is_live) == ("ML_PER_COIN_V1", is_live)
+        behind.pass_time(minutes=15)
 
 
 def test_the_whole_loop_from_served_to_scored(models_dir, market, record):

@@ -15,6 +15,7 @@ import pandas as pd
 
 from percoin.bars.schema import (
     COLUMNS,
+    RUNNING_AT_MOST,
     Bars,
     check_bars,
     format_time,
@@ -23,9 +24,6 @@ from percoin.bars.schema import (
 )
 from percoin.errors import InvalidBarsError
 from percoin.types import Timeframe
-
-# If the clock is a little slow, the bar before the running one seems to run too.
-_RUNNING_AT_MOST = 2
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ def closed_bars(bars: Bars, now: datetime | None = None) -> Bars:
         return bars
     newest = format_time(bars.frame.index[-1])
     clock = format_time(moment.tz_convert("UTC"))
-    if n_after > _RUNNING_AT_MOST:
+    if n_after > RUNNING_AT_MOST:
         raise InvalidBarsError(
             bars.symbol,
             bars.timeframe,

@@ -58,6 +58,7 @@ def make_entry(
     now: datetime,
     train_shares: Sequence[float] | None = None,
     beside: LoadBeside | None = None,
+    known_until: datetime | None = None,
 ) -> RecordedPrediction:
     """Make the record entry of a prediction, with the baseline forecasts at the same moment.
 
@@ -75,8 +76,12 @@ def make_entry(
         train_shares: Class shares in the train rows of the model that answered, shape (C,);
             None without a model, or if the model does not store them.
         beside: As in ``resolve``; without the bars that a rule compares, no label is known.
+        known_until: When the newest bar closed that the model was made from. An earlier
+            prediction is not live, whatever the clock says; None without a model.
     """
     now_ms, ts = _ms(now), _ms(prediction.ts)
+    is_new = known_until is None or prediction.ts >= known_until
+    is_live = rule is not None and is_before_outcome(rule, ts, bars.timeframe, now_ms)
     labels = np.full(len(bars), UNKNOWN_LABEL)
     if rule is not None and (seen := beside_rule(rule, bars, beside)) is not None:
         start = int(np.searchsorted(bars.open_time, seen.open_time[0]))
@@ -96,7 +101,7 @@ def make_entry(
         close=float(bars.column("close")[-1]),
         baselines={} if rule is None else _baselines(bars, rule, labels, train_shares),
         expected_move=_move_of(prediction, rule),
-        is_live=rule is not None and is_before_outcome(rule, ts, bars.timeframe, now_ms),
+        is_live=is_live and is_new,
         written_at=now_ms,
     )
 

@@ -23,6 +23,7 @@ from percoin.monitoring.resolution import (
     resolve,
 )
 from percoin.monitoring.scoreboard import Scoreboard
+from percoin.registry.field_checks import parse_time
 from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Clock, Market, Offer, utc_now
@@ -98,9 +99,9 @@ class Recorder:
         beside: LoadBeside | None = None,
     ) -> None:
         """Write a prediction that is about to be served; ``beside`` is as in ``resolve``."""
-        rule, shares = self._measure(prediction)
+        rule, shares, known_until = self._measure(prediction)
         market = prediction.symbol, prediction.timeframe
-        settled = partial(make_entry, prediction, bars, rule, now, shares, beside)
+        settled = partial(make_entry, prediction, bars, rule, now, shares, beside, known_until)
         entry = self._notes.run(market, settled, None)
         if entry is None:
             # The label rule failed: write the prediction without a rule; it stays open.
@@ -198,19 +199,23 @@ class Recorder:
         except RecordError as error:
             return error
 
-    def _measure(self, prediction: Prediction) -> tuple[LabelRule | None, Shares | None]:
-        """The label rule of a prediction, and the class shares of the model's train rows.
+    def _measure(
+        self, prediction: Prediction
+    ) -> tuple[LabelRule | None, Shares | None, datetime | None]:
+        """What a prediction is measured by: label rule, class shares, and how far its model knows.
 
         The rule is the model's own, or the timeframe's default if no model answered. The
-        shares are None if the model does not store them.
+        shares are those of the model's train rows, None if it does not store them; the moment
+        is the close of the newest bar that it was made from.
         """
         if prediction.version_id is None:
-            return self._default_rules.get(prediction.timeframe), None
+            return self._default_rules.get(prediction.timeframe), None, None
         status = self._status(prediction)
         if status is None or status.manifest is None:
-            return None, None
+            return None, None, None
         shares = None if status.train_rows is None else status.train_rows.class_shares
-        return status.label_rule, shares
+        opened = parse_time(status.manifest.last_known)
+        return status.label_rule, shares, opened + prediction.timeframe.timedelta
 
     def _status(self, prediction: Prediction) -> ModelStatus | None:
         """The status of the version that answered; None if it is no longer served."""

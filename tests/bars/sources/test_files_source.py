@@ -420,6 +420,35 @@ def test_a_bar_that_is_still_open_is_left_out_and_said(
         _load(tmp_path, timeframe=Timeframe.D1)
 
 
+def test_many_bars_ahead_of_the_clock_are_an_error(tmp_path: Path) -> None:
+    """The clock is a day behind: an answer on yesterday's newest bar would count as live."""
+    now = pd.Timestamp(datetime.now(UTC)).floor("15min")
+    step = pd.Timedelta(minutes=15)
+    for n_running in (2, 3, 96):
+        start = now - (100 - n_running) * step
+        write_parquet(make_bars(100, start=start), tmp_path / "BTCUSDT" / "15m.parquet")
+        if n_running == 2:
+            assert len(_load(tmp_path)) == 98
+            continue
+        with pytest.raises(
+            InvalidBarsError, match=r"BTCUSDT 15m: \d+ bars had not closed"
+        ) as caught:
+            _load(tmp_path)
+        assert f"{n_running} bars" in caught.value.found
+        assert "set this machine's clock" in caught.value.action
+
+
+def test_bars_ahead_of_the_clock_are_counted_in_the_length_that_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    now = pd.Timestamp(datetime.now(UTC)).floor("15min")
+    bars = make_bars(400, timeframe=Timeframe.M15, start=now - pd.Timedelta(minutes=15 * 397))
+    write_parquet(bars, tmp_path / "BTCUSDT" / "15m.parquet")
+    assert len(_load(tmp_path, timeframe=Timeframe.H1)) >= 98
+    with pytest.raises(InvalidBarsError):
+        _load(tmp_path)
+
+
 def _written_at(path: Path, moment: pd.Timestamp) -> Path:
     os.utime(path, (moment.timestamp(), moment.timestamp()))
     return path

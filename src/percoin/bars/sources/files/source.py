@@ -14,7 +14,7 @@ import pandas as pd
 
 from percoin.bars.renames import old_name_note, stored_names
 from percoin.bars.resample import NOT_FILLED, divides, resample_frame
-from percoin.bars.schema import Bars, format_time
+from percoin.bars.schema import RUNNING_AT_MOST, Bars, format_time
 from percoin.bars.sources.files.absent import absent, label
 from percoin.bars.sources.files.errors import FileError
 from percoin.bars.sources.files.folder import anywhere, near
@@ -255,14 +255,23 @@ class FilesSource:
 def _without_open_bar(found: _Found, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
     """Leave out bars that have not closed yet; downloads often end on one.
 
-    The clock does not tell all: a file that was written while its last bar ran does not change
-    when that bar closes.
+    Many such bars are an error: the clock is slow, or the times are of another zone, and what is
+    predicted on the bars before is no forecast. Nor does the clock tell all: a file that was
+    written while its last bar ran does not change when that bar closes.
     """
     frame = found.frame
-    latest = pd.Timestamp(datetime.now(UTC)) - pd.Timedelta(found.length.milliseconds, "ms")
-    n_closed = int((frame.index <= latest).sum())
+    now = pd.Timestamp(datetime.now(UTC))
+    length = pd.Timedelta(found.length.milliseconds, "ms")
+    n_closed = int((frame.index <= now - length).sum())
     if n_closed == len(frame):
         return _without_unfinished_bar(found, symbol, timeframe)
+    if frame.index[-1] + length > now + RUNNING_AT_MOST * timeframe.timedelta:
+        what = (
+            f"{len(frame) - n_closed:,} bars had not closed at {format_time(now.floor('s'))} UTC, "
+            f"the newest opens {format_time(frame.index[-1])} UTC ({found.origin})"
+        )
+        action = "set this machine's clock, or write open times in UTC"
+        raise InvalidBarsError(symbol, timeframe, what, action)
     logger.warning(
         "%s %s: bars that have not closed yet are left out: %s of %s (%s)",
         symbol,
